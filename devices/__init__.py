@@ -1,0 +1,1 @@
+"""Emulated field devices, one short script each, runnable alone."""

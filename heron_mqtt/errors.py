@@ -1,0 +1,118 @@
+"""Every exception this project raises on purpose.
+
+    HeronError
+    |-- ConfigError              a scenario, an argument or an input file is wrong (exit code 2)
+    |   `-- DataError            a time series or credentials file: says file, row and column
+    |-- BrokerError              a broker could not do what it promises
+    |   |-- BrokerUnavailable    nobody answers at the address, or the answer is not MQTT
+    |   |-- BrokerRefused        the broker answered and said no: credentials, protocol version, ACL
+    |   |-- BrokerClosed         used after close()
+    |   |-- AddressInUse         the port to listen on is taken
+    |   |-- BrokerOverflow       a bounded queue is full and the message was not taken
+    |   `-- UnsupportedFeature   this broker cannot carry that (wildcards on a two-method broker, ...)
+    |-- MessageError             a payload is not JSON, not the right model, or too large
+    |-- NotReady                 a remote agent or a device did not appear within its time
+    `-- PowerFlowError
+        |-- PowerFlowDiverged    no solution was found; says why; results of that step are NaN
+        `-- UnsupportedElement   the compiled power flow cannot represent an element exactly
+
+A user's mistake ends in one of these, with one line that says what, where, what was expected and
+what to do; the command line prints that line and no traceback. Anything else that escapes is a bug
+and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AddressInUse",
+    "BrokerClosed",
+    "BrokerError",
+    "BrokerOverflow",
+    "BrokerRefused",
+    "BrokerUnavailable",
+    "ConfigError",
+    "DataError",
+    "HeronError",
+    "MessageError",
+    "NotReady",
+    "PowerFlowDiverged",
+    "PowerFlowError",
+    "UnsupportedElement",
+    "UnsupportedFeature",
+]
+
+
+class HeronError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class ConfigError(HeronError, ValueError):
+    """A scenario, an argument or an input file is wrong.
+
+    Args:
+        problems: One line each: file, key, value and what was expected.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+
+class DataError(ConfigError):
+    """A data file is wrong; each problem names file, row and column."""
+
+
+class BrokerError(HeronError):
+    """A broker could not do what it promises."""
+
+
+class BrokerUnavailable(BrokerError, ConnectionError):
+    """Nobody answers at the broker's address, or what answers is not an MQTT broker."""
+
+
+class BrokerRefused(BrokerError):
+    """The broker answered and refused: credentials, protocol version or access rights."""
+
+
+class BrokerClosed(BrokerError):
+    """The broker object was used after ``close()``."""
+
+
+class AddressInUse(BrokerError):
+    """The address to listen on is taken."""
+
+
+class BrokerOverflow(BrokerError):
+    """A bounded queue is full; the message was not taken."""
+
+
+class UnsupportedFeature(BrokerError, NotImplementedError):
+    """This broker cannot carry what was asked; nothing was sent."""
+
+
+class MessageError(HeronError, ValueError):
+    """A payload is not a JSON object, does not fit its model, or is too large."""
+
+
+class NotReady(HeronError, TimeoutError):
+    """A remote agent or a field device did not appear within its time."""
+
+
+class PowerFlowError(HeronError):
+    """Base of what the power flow reports."""
+
+
+class PowerFlowDiverged(PowerFlowError):
+    """No power-flow solution was found.
+
+    Args:
+        reason: What stopped the solver, for the record (``"no convergence after 20 iterations"``).
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class UnsupportedElement(PowerFlowError):
+    """The compiled power flow cannot represent an element of this network exactly."""

@@ -1,0 +1,1 @@
+"""Microgrids on a pandapower network: device physics, power flow, agents and the environment."""
