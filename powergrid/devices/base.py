@@ -1,0 +1,176 @@
+"""What every device model promises, and the arithmetic they share.
+
+A model is a pure state machine: no clock, no randomness, no I/O. It uses IEEE-754 additions,
+multiplications, divisions and square roots only, all of which are correctly rounded, so equal inputs
+give bit-identical outputs in the simulation, in the twin beside a real device and in an emulator.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Device", "DeviceSpecBase", "Measurement"]
+
+_S_PER_H = 3600.0
+
+# Larger than any plant there is (the largest is 22.5 GW): a number above was meant in W or kW.
+_MAX_MW = 1e5
+
+PowerMw = Annotated[float, Field(ge=0.0, le=_MAX_MW)]
+PositivePowerMw = Annotated[float, Field(gt=0.0, le=_MAX_MW)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class DeviceSpecBase(BaseModel):
+    """Nameplate of a device: immutable, finite numbers only, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a device really did during one step.
+
+    Attributes:
+        p_mw: Active power held during the step, MW, positive = injected into the grid.
+        q_mvar: Reactive power held during the step, Mvar, positive = injected into the grid.
+        soc: State of charge at the end of the step, fraction of ``max_e_mwh``; None without a store.
+        running: Whether the unit was synchronised during the step; None for what cannot be off.
+        cost: Generation cost of the step, $, start and stop cost included; 0 for all but generators.
+        clipped: The setpoint could not be followed: what happened differs from what was asked.
+        loss_mwh: Energy lost inside the device during the step, MWh, >= 0; 0 for all but batteries.
+    """
+
+    p_mw: float
+    q_mvar: float
+    soc: float | None
+    running: bool | None
+    cost: float
+    clipped: bool
+    loss_mwh: float = 0.0
+
+
+class Device(ABC):
+    """One device: a spec that never changes and a state that only ``step`` and ``restore`` move.
+
+    ``state`` is a frozen value, so ``saved = device.state`` and later ``device.state = saved`` is an
+    exact undo. Power is positive when injected into the grid, everywhere.
+    """
+
+    spec: DeviceSpecBase
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Go back to the spec's initial state."""
+
+    @abstractmethod
+    def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
+        """Return the active power that can be held for the whole of the coming step.
+
+        Args:
+            dt_s: Length of the step, s, > 0.
+            p_available_mw: What the profile offers during the step, MW, as an injection: >= 0 for PV,
+                <= 0 for a load (its demand); None = no limit but the nameplate. Batteries and
+                generators have no profile and take only None.
+
+        Returns:
+            ``(p_min_mw, p_max_mw)``. Every setpoint in it is realised exactly (for a generator: except
+            those strictly between 0 and ``min_p_mw``, see ``Generator``); one outside goes to the
+            nearest edge.
+
+        Raises:
+            ValueError: ``dt_s`` or ``p_available_mw`` is out of its range or not finite.
+        """
+
+    @abstractmethod
+    def step(
+        self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
+    ) -> Measurement:
+        """Ask for a setpoint, hold for ``dt_s`` what is possible of it, and move the state.
+
+        Active power comes first; reactive power gets what the apparent-power limit leaves,
+        ``|q| <= sqrt(s_max_mva^2 - p^2)``.
+
+        Args:
+            p_mw: Wanted active power, MW, positive = injected.
+            q_mvar: Wanted reactive power, Mvar, positive = injected.
+            dt_s: Length of the step, s, > 0.
+            p_available_mw: As in ``feasible``.
+
+        Raises:
+            ValueError: An argument is out of its range or not finite; the state has not moved.
+        """
+
+    @abstractmethod
+    def restore(
+        self,
+        p_mw: float,
+        soc: float | None = None,
+        running: bool | None = None,
+        time_in_state_s: float | None = None,
+    ) -> None:
+        """Re-seed the state from telemetry, as after a step that ended with these values.
+
+        What is None keeps the model's own value (``Generator`` infers ``running`` from the power).
+        Telemetry of a quantity this kind of device has no state for changes nothing.
+
+        Args:
+            p_mw: Measured active power, MW, positive = injected.
+            soc: Measured state of charge in [0, 1] (batteries).
+            running: Whether the unit is synchronised (generators).
+            time_in_state_s: How long it has been so, s, >= 0 (generators).
+
+        Raises:
+            ValueError: A value is out of its range or not finite; the state has not moved.
+        """
+
+    def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
+        """Return the active power, MW, that ``step`` would realise for this setpoint; moves nothing."""
+        return clip(finite("p_mw", p_mw), *self.feasible(dt_s, p_available_mw))
+
+
+def finite(name: str, value: float) -> float:
+    """Return ``value`` as a plain float (numpy scalars too, -0.0 as 0.0).
+
+    Raises:
+        ValueError: It is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value}")
+    return float(value) + 0.0
+
+
+def hours(dt_s: float) -> float:
+    """Return a step's length in h.
+
+    Raises:
+        ValueError: It is not a finite number > 0.
+    """
+    dt_h = dt_s / _S_PER_H
+    if not (math.isfinite(dt_h) and dt_h > 0.0):
+        raise ValueError(f"dt_s must be a finite number of seconds > 0, got {dt_s}")
+    return float(dt_h)
+
+
+def no_profile(kind: str, p_available_mw: float | None) -> None:
+    """Refuse a profile value handed to a device that follows none."""
+    if p_available_mw is not None:
+        raise ValueError(
+            f"p_available_mw must be None for a {kind}, which follows no profile, got {p_available_mw}"
+        )
+
+
+def clip(value: float, low: float, high: float) -> float:
+    """Return the point of [low, high] nearest to ``value``, never -0.0."""
+    return min(max(value, low), high) + 0.0
+
+
+def clip_q(q_mvar: float, p_mw: float, s_max_mva: float) -> float:
+    """Return the reactive power, Mvar, that fits beside ``p_mw`` (|p_mw| <= s_max_mva)."""
+    limit = math.sqrt((s_max_mva - p_mw) * (s_max_mva + p_mw))
+    return clip(q_mvar, -limit, limit)

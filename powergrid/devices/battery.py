@@ -1,0 +1,174 @@
+"""A battery with its inverter: linear store, constant efficiencies, standby loss.
+
+Source: docs/models.md, battery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from powergrid.devices.base import (
+    Device,
+    DeviceSpecBase,
+    Fraction,
+    Measurement,
+    PositivePowerMw,
+    PowerMw,
+    clip,
+    clip_q,
+    finite,
+    hours,
+    no_profile,
+)
+
+__all__ = ["Battery", "BatterySpec", "BatteryState"]
+
+# Below 1 % a conversion is a fault, not an efficiency; and it keeps 1 / efficiency well inside floats.
+Efficiency = Annotated[float, Field(ge=0.01, le=1.0)]
+
+
+class BatterySpec(DeviceSpecBase):
+    """Nameplate of a battery. Power limits are magnitudes at the grid terminal."""
+
+    kind: Literal["battery"] = "battery"
+    max_e_mwh: float = Field(ge=1e-9, le=1e6, description="Energy in the cells at soc = 1, MWh, > 0")
+    max_p_charge_mw: PowerMw = Field(description="Largest charging power, MW, magnitude (p_mw >= -this)")
+    max_p_discharge_mw: PowerMw = Field(description="Largest discharging power, MW (p_mw <= this)")
+    s_max_mva: PositivePowerMw | None = Field(
+        default=None,
+        description="Apparent power of the inverter, MVA, bounds |p_mw| too; None = the larger power limit",
+    )
+    efficiency_charge: Efficiency = Field(
+        default=1.0, description="Energy into the cells per energy taken at the terminal, (0, 1]"
+    )
+    efficiency_discharge: Efficiency = Field(
+        default=1.0, description="Energy given at the terminal per energy out of the cells, (0, 1]"
+    )
+    min_soc: Fraction = Field(default=0.0, description="Lowest state of charge used, fraction of max_e_mwh")
+    max_soc: Fraction = Field(default=1.0, description="Highest state of charge used, fraction of max_e_mwh")
+    initial_soc: Fraction = Field(
+        default=0.5, description="State of charge after reset, fraction of max_e_mwh"
+    )
+    ramp_mw_per_s: PositivePowerMw | None = Field(
+        default=None, description="Largest change of p_mw, MW/s, both directions; None = unlimited"
+    )
+    standby_loss_mw: PowerMw = Field(
+        default=0.0, description="Power the cells lose all the time, MW, >= 0; ceases at min_soc"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_soc >= self.max_soc:
+            raise ValueError(f"min_soc must be below max_soc, got {self.min_soc} and {self.max_soc}")
+        if not self.min_soc <= self.initial_soc <= self.max_soc:
+            raise ValueError(
+                f"initial_soc must be within [min_soc, max_soc] = [{self.min_soc}, {self.max_soc}], "
+                f"got {self.initial_soc}"
+            )
+        if self.max_p_charge_mw == 0.0 and self.max_p_discharge_mw == 0.0:
+            raise ValueError("max_p_charge_mw and max_p_discharge_mw must not both be 0")
+        return self
+
+    @property
+    def rated_s_mva(self) -> float:
+        """Apparent-power limit, MVA, with the default filled in."""
+        return (
+            max(self.max_p_charge_mw, self.max_p_discharge_mw) if self.s_max_mva is None else self.s_max_mva
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BatteryState:
+    """``soc``: fraction of ``max_e_mwh`` in the cells; ``p_mw``: last power, MW, positive = discharging."""
+
+    soc: float
+    p_mw: float
+
+
+class Battery(Device):
+    """A battery; ``p_mw`` positive = discharging into the grid.
+
+    Limits, the stronger first: energy in the cells and nameplate, then ramp. Where the ramp would
+    demand more than the cells hold, the battery stops at what they hold.
+    """
+
+    spec: BatterySpec
+
+    def __init__(self, spec: BatterySpec) -> None:
+        self.spec = spec
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to ``initial_soc`` at zero power."""
+        self.state = BatteryState(soc=self.spec.initial_soc, p_mw=0.0)
+
+    def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
+        """Return (largest charging as a negative number, largest discharging), MW; see ``Device``."""
+        no_profile("battery", p_available_mw)
+        dt_h = hours(dt_s)
+        spec, state = self.spec, self.state
+        above_mwh = (state.soc - spec.min_soc) * spec.max_e_mwh
+        below_mwh = (spec.max_soc - state.soc) * spec.max_e_mwh
+        # The standby loss comes out of the cells first: it takes from a discharge and makes room for a
+        # charge. Telemetry may put the state of charge outside its band, hence the zeros.
+        can_give_mw = max(0.0, (above_mwh / dt_h - spec.standby_loss_mw) * spec.efficiency_discharge)
+        can_take_mw = max(0.0, (below_mwh / dt_h + spec.standby_loss_mw) / spec.efficiency_charge)
+        low = -min(spec.max_p_charge_mw, spec.rated_s_mva, can_take_mw)
+        high = min(spec.max_p_discharge_mw, spec.rated_s_mva, can_give_mw)
+        if spec.ramp_mw_per_s is None:
+            return low + 0.0, high
+        reach_mw = spec.ramp_mw_per_s * float(dt_s)
+        return clip(state.p_mw - reach_mw, low, high), clip(state.p_mw + reach_mw, low, high)
+
+    def step(
+        self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
+    ) -> Measurement:
+        """Charge or discharge for ``dt_s``; see ``Device``."""
+        wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
+        p = self.project(wanted_p, dt_s, p_available_mw)
+        q = clip_q(wanted_q, p, self.spec.rated_s_mva)
+        soc, loss_mwh = self._after(p, hours(dt_s))
+        self.state = BatteryState(soc=soc, p_mw=p)
+        clipped = p != wanted_p or q != wanted_q
+        return Measurement(
+            p_mw=p, q_mvar=q, soc=soc, running=None, cost=0.0, clipped=clipped, loss_mwh=loss_mwh
+        )
+
+    def restore(
+        self,
+        p_mw: float,
+        soc: float | None = None,
+        running: bool | None = None,
+        time_in_state_s: float | None = None,
+    ) -> None:
+        """Take power and state of charge from telemetry; see ``Device``.
+
+        A ``soc`` outside [min_soc, max_soc] is kept as it is: the battery then refuses to go further
+        out, and no energy is invented by pulling it in.
+        """
+        p = finite("p_mw", p_mw)
+        if soc is None:
+            self.state = replace(self.state, p_mw=p)
+            return
+        if not 0.0 <= soc <= 1.0:
+            raise ValueError(f"soc must be within [0, 1], got {soc}")
+        self.state = BatteryState(soc=float(soc), p_mw=p)
+
+    def _after(self, p_mw: float, dt_h: float) -> tuple[float, float]:
+        """Return (soc, energy lost in MWh) after holding a feasible ``p_mw`` for ``dt_h``."""
+        spec, soc = self.spec, self.state.soc
+        if p_mw >= 0.0:
+            from_cells_mwh = p_mw / spec.efficiency_discharge * dt_h
+            conversion_mwh = from_cells_mwh * (1.0 - spec.efficiency_discharge)
+        else:
+            from_cells_mwh = p_mw * spec.efficiency_charge * dt_h
+            conversion_mwh = -p_mw * (1.0 - spec.efficiency_charge) * dt_h
+        above_mwh = (soc - spec.min_soc) * spec.max_e_mwh
+        standby_mwh = min(spec.standby_loss_mw * dt_h, max(0.0, above_mwh - from_cells_mwh))
+        after = soc - (from_cells_mwh + standby_mwh) / spec.max_e_mwh
+        # ``p_mw`` already keeps the band; this takes away the last rounding (a few 1e-16) and nothing else.
+        after = clip(after, min(soc, spec.min_soc), max(soc, spec.max_soc))
+        return after, conversion_mwh + standby_mwh

@@ -1,0 +1,217 @@
+"""A dispatchable generator: limits, ramp, minimum up and down time, quadratic cost.
+
+Source: docs/models.md, generator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from powergrid.devices.base import (
+    Device,
+    DeviceSpecBase,
+    Measurement,
+    PositivePowerMw,
+    PowerMw,
+    clip,
+    clip_q,
+    finite,
+    hours,
+    no_profile,
+)
+
+__all__ = ["Generator", "GeneratorSpec", "GeneratorState"]
+
+# Ten steps of 0.1 s add up to 0.9999999999999999 s, and that is one second up.
+_CLOCK_TOLERANCE_S = 1e-6
+
+Cost = Annotated[float, Field(ge=0.0, le=1e9)]
+DurationS = Annotated[float, Field(ge=0.0, le=1e9)]
+
+
+class GeneratorSpec(DeviceSpecBase):
+    """Nameplate of a generator. Cost of running for one hour at p: a + b p + c p^2, $."""
+
+    kind: Literal["generator"] = "generator"
+    min_p_mw: PowerMw = Field(default=0.0, description="Smallest power when running, MW, injected")
+    max_p_mw: PositivePowerMw = Field(description="Largest power, MW, injected")
+    s_max_mva: PositivePowerMw | None = Field(
+        default=None, description="Apparent power of the machine, MVA, >= max_p_mw; None = max_p_mw"
+    )
+    ramp_mw_per_s: PositivePowerMw | None = Field(
+        default=None, description="Largest change of p_mw while running, MW/s; None = unlimited"
+    )
+    cost_a_usd_per_h: Cost = Field(default=0.0, description="Cost of running at all, $/h")
+    cost_b_usd_per_mwh: Cost = Field(default=0.0, description="Linear cost, $/MWh (p in MW)")
+    cost_c_usd_per_mw2h: Cost = Field(default=0.0, description="Quadratic cost, $/(MW^2 h) (p in MW)")
+    start_cost_usd: Cost = Field(default=0.0, description="Cost of one start, $")
+    stop_cost_usd: Cost = Field(default=0.0, description="Cost of one stop, $")
+    min_up_s: DurationS = Field(default=0.0, description="Shortest time running before a stop, s")
+    min_down_s: DurationS = Field(default=0.0, description="Shortest time off before a start, s")
+    initial_running: bool = Field(default=False, description="Running after reset; free to switch at once")
+    initial_p_mw: PowerMw | None = Field(
+        default=None, description="Power after reset, MW, injected; None = min_p_mw when running, 0 when off"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_p_mw > self.max_p_mw:
+            raise ValueError(f"min_p_mw must not exceed max_p_mw, got {self.min_p_mw} and {self.max_p_mw}")
+        if self.s_max_mva is not None and self.s_max_mva < self.max_p_mw:
+            raise ValueError(f"s_max_mva must be at least max_p_mw = {self.max_p_mw}, got {self.s_max_mva}")
+        if self.initial_p_mw is not None:
+            low, high = (self.min_p_mw, self.max_p_mw) if self.initial_running else (0.0, 0.0)
+            if not low <= self.initial_p_mw <= high:
+                raise ValueError(
+                    f"initial_p_mw must be within [{low}, {high}] with initial_running = "
+                    f"{str(self.initial_running).lower()}, got {self.initial_p_mw}"
+                )
+        return self
+
+    @property
+    def rated_s_mva(self) -> float:
+        """Apparent-power limit, MVA, with the default filled in."""
+        return self.max_p_mw if self.s_max_mva is None else self.s_max_mva
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorState:
+    """``running``; ``p_mw``: last power, MW, injected, 0 when off; ``time_in_state_s``: time so, s."""
+
+    running: bool
+    p_mw: float
+    time_in_state_s: float
+
+
+class Generator(Device):
+    """A generator that is off at 0 MW or runs within [min_p_mw, max_p_mw].
+
+    - A setpoint <= ``min_p_mw / 2`` means off, one between that and ``min_p_mw`` means ``min_p_mw``:
+      the nearer of the two, and off at the tie. Off is a request: while the minimum up time or the
+      ramp forbids it, the unit goes as low as it can.
+    - A start synchronises at ``min_p_mw`` and ramps on from there within the same step; a stop needs
+      ``min_p_mw`` within the ramp's reach.
+    - ``feasible`` spans from 0 to the top whenever 0 is reachable; ``project`` tells what becomes of a
+      setpoint in the gap between 0 and ``min_p_mw``.
+    """
+
+    spec: GeneratorSpec
+
+    def __init__(self, spec: GeneratorSpec) -> None:
+        self.spec = spec
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the initial state, free to start or stop at once."""
+        spec = self.spec
+        p = spec.initial_p_mw
+        if p is None:
+            p = spec.min_p_mw if spec.initial_running else 0.0
+        self.state = GeneratorState(spec.initial_running, p, max(spec.min_up_s, spec.min_down_s))
+
+    def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
+        """Return the span of reachable power, MW, 0 = off; see ``Device`` and the class for the gap."""
+        may_be_off, running_range = self._reachable(dt_s, p_available_mw)
+        if running_range is None:
+            return 0.0, 0.0
+        low, high = running_range
+        return (0.0 if may_be_off else low), high
+
+    def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
+        """Return the active power, MW, that ``step`` would realise for this setpoint; moves nothing."""
+        return self._decide(finite("p_mw", p_mw), dt_s, p_available_mw)[1]
+
+    def step(
+        self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
+    ) -> Measurement:
+        """Run, start or stop for ``dt_s``; an idle unit gives no reactive power; see ``Device``."""
+        wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
+        running, p = self._decide(wanted_p, dt_s, p_available_mw)
+        q = clip_q(wanted_q, p, self.spec.rated_s_mva) if running else 0.0
+        cost = self.cost_per_h(p) * hours(dt_s) if running else 0.0
+        time_in_state_s = self.state.time_in_state_s + float(dt_s)
+        if running != self.state.running:
+            cost += self.spec.start_cost_usd if running else self.spec.stop_cost_usd
+            time_in_state_s = float(dt_s)
+        self.state = GeneratorState(running, p, time_in_state_s)
+        clipped = p != wanted_p or q != wanted_q
+        return Measurement(p_mw=p, q_mvar=q, soc=None, running=running, cost=cost, clipped=clipped)
+
+    def restore(
+        self,
+        p_mw: float,
+        soc: float | None = None,
+        running: bool | None = None,
+        time_in_state_s: float | None = None,
+    ) -> None:
+        """Take power and, if told, the switching state from telemetry; see ``Device``.
+
+        Without ``running``, more than ``min_p_mw / 2`` means running (a running unit of
+        ``min_p_mw`` = 0 may also idle at 0). Measured power is pulled into what the unit can do. Without
+        ``time_in_state_s`` the count goes on if the unit is as the model had it, and begins anew if not.
+        """
+        p = finite("p_mw", p_mw)
+        spec = self.spec
+        if running is None:
+            idling = spec.min_p_mw == 0.0 and self.state.running and p == 0.0
+            running = idling or p > 0.5 * spec.min_p_mw
+        if time_in_state_s is None:
+            time_in_state_s = self.state.time_in_state_s if running == self.state.running else 0.0
+        elif finite("time_in_state_s", time_in_state_s) < 0.0:
+            raise ValueError(f"time_in_state_s must be >= 0, got {time_in_state_s}")
+        p = clip(p, spec.min_p_mw, spec.max_p_mw) if running else 0.0
+        self.state = GeneratorState(bool(running), p, float(time_in_state_s))
+
+    def cost_per_h(self, p_mw: float) -> float:
+        """Return the cost of running at ``p_mw``, $/h: a + b p + c p^2."""
+        spec = self.spec
+        return spec.cost_a_usd_per_h + (spec.cost_b_usd_per_mwh + spec.cost_c_usd_per_mw2h * p_mw) * p_mw
+
+    def marginal_cost(self, p_mw: float) -> float:
+        """Return the cost of one more MWh at ``p_mw``, $/MWh: b + 2 c p."""
+        return self.spec.cost_b_usd_per_mwh + 2.0 * self.spec.cost_c_usd_per_mw2h * p_mw
+
+    def economic_p_mw(self, price: float) -> float:
+        """Return the power, MW, at which a running unit's marginal cost equals ``price``, $/MWh.
+
+        Clipped to [min_p_mw, max_p_mw]. With constant marginal cost (c = 0): ``max_p_mw`` where the
+        price is above it, else ``min_p_mw``. Whether to run at all is not decided here.
+
+        Raises:
+            ValueError: ``price`` is not finite.
+        """
+        spec = self.spec
+        margin = finite("price", price) - spec.cost_b_usd_per_mwh
+        if spec.cost_c_usd_per_mw2h == 0.0:
+            return spec.max_p_mw if margin > 0.0 else spec.min_p_mw
+        return clip(margin / (2.0 * spec.cost_c_usd_per_mw2h), spec.min_p_mw, spec.max_p_mw)
+
+    def _reachable(
+        self, dt_s: float, p_available_mw: float | None
+    ) -> tuple[bool, tuple[float, float] | None]:
+        """Return (may be off, range when running or None if it may not run) for the coming step."""
+        no_profile("generator", p_available_mw)
+        hours(dt_s)
+        spec, state = self.spec, self.state
+        low, high = spec.min_p_mw, spec.max_p_mw
+        if not state.running:
+            if state.time_in_state_s < spec.min_down_s - _CLOCK_TOLERANCE_S:
+                return True, None
+            if spec.ramp_mw_per_s is not None:
+                high = min(high, low + spec.ramp_mw_per_s * float(dt_s))
+            return True, (low, high)
+        if spec.ramp_mw_per_s is not None:
+            reach_mw = spec.ramp_mw_per_s * float(dt_s)
+            low, high = max(low, state.p_mw - reach_mw), min(high, state.p_mw + reach_mw)
+        been_up = state.time_in_state_s >= spec.min_up_s - _CLOCK_TOLERANCE_S
+        return been_up and low == spec.min_p_mw, (low, high)
+
+    def _decide(self, p_mw: float, dt_s: float, p_available_mw: float | None) -> tuple[bool, float]:
+        """Return (running, power in MW) for a finite setpoint."""
+        may_be_off, running_range = self._reachable(dt_s, p_available_mw)
+        if running_range is None or (may_be_off and p_mw <= 0.5 * self.spec.min_p_mw):
+            return False, 0.0
+        return True, clip(p_mw, *running_range)

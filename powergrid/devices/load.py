@@ -1,0 +1,99 @@
+"""A load that follows its profile and, where agreed, sheds a part of it.
+
+Source: docs/models.md, load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from powergrid.devices.base import (
+    Device,
+    DeviceSpecBase,
+    Fraction,
+    Measurement,
+    PositivePowerMw,
+    finite,
+    hours,
+)
+
+__all__ = ["Load", "LoadSpec", "LoadState"]
+
+
+class LoadSpec(DeviceSpecBase):
+    """Nameplate of a load."""
+
+    kind: Literal["load"] = "load"
+    max_p_mw: PositivePowerMw = Field(description="Largest consumption, MW, magnitude (p_mw >= -this)")
+    max_shed_fraction: Fraction = Field(
+        default=0.0, description="Part of the demand that may be shed, [0, 1]; 0 = not sheddable"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadState:
+    """``p_mw``: last power, MW, negative = consumed. The next step does not depend on it."""
+
+    p_mw: float
+
+
+class Load(Device):
+    """A load; consuming is a negative injection.
+
+    The demand of a step is handed in as ``p_available_mw`` (<= 0); the setpoint may go from it up to
+    ``(1 - max_shed_fraction)`` of it. Without a demand the device is a load bank: it draws what it is
+    told, from 0 to ``max_p_mw``. ``q_mvar`` is the profile's reactive power at full demand, as an
+    injection (negative = inductive); shedding takes the same part of it.
+    """
+
+    spec: LoadSpec
+
+    def __init__(self, spec: LoadSpec) -> None:
+        self.spec = spec
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to zero power."""
+        self.state = LoadState(p_mw=0.0)
+
+    def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
+        """Return (full demand, demand left after the largest shedding), MW, both <= 0; see ``Device``."""
+        hours(dt_s)
+        if p_available_mw is None:
+            return -self.spec.max_p_mw, 0.0
+        demand = max(_demand(p_available_mw), -self.spec.max_p_mw)
+        return demand, demand * (1.0 - self.spec.max_shed_fraction) + 0.0
+
+    def step(
+        self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
+    ) -> Measurement:
+        """Draw the demand less what is shed; see ``Device`` and the class for ``q_mvar``."""
+        wanted_p, full_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
+        p = self.project(wanted_p, dt_s, p_available_mw)
+        demand = p if p_available_mw is None else _demand(p_available_mw)
+        # A demand of 0 MW sheds nothing, and p / demand is exactly 1 where nothing is shed.
+        q = full_q if demand == 0.0 else full_q * (p / demand) + 0.0
+        self.state = LoadState(p_mw=p)
+        return Measurement(p_mw=p, q_mvar=q, soc=None, running=None, cost=0.0, clipped=p != wanted_p)
+
+    def restore(
+        self,
+        p_mw: float,
+        soc: float | None = None,
+        running: bool | None = None,
+        time_in_state_s: float | None = None,
+    ) -> None:
+        """Take the power from telemetry; see ``Device``."""
+        self.state = LoadState(p_mw=finite("p_mw", p_mw))
+
+
+def _demand(p_available_mw: float) -> float:
+    demand = finite("p_available_mw", p_available_mw)
+    if demand > 0.0:
+        raise ValueError(
+            f"p_available_mw of a load is its demand as an injection and must be <= 0, got {p_available_mw}"
+        )
+    return demand
