@@ -1,0 +1,261 @@
+"""Everything that crosses the wire, as frozen pydantic models.
+
+One JSON object a message, flat, UTF-8. ``type`` names the model; metadata stands beside the fields.
+Powers are MW and Mvar, **positive = injected into the grid**; energies MWh; prices $/MWh; durations s.
+Fields a model does not know are ignored, fields that are wrong are refused, NaN and infinity too.
+
+``docs/wire-contract.md`` shows each of them on its topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from heron_mqtt.errors import MessageError
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Identifier = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Message(BaseModel):
+    """Metadata that every message of ours carries; foreign devices may leave all of it out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, strict=True)
+
+    sender: Identifier | None = Field(
+        None, description="Who published this: an agent, device or operator id."
+    )
+    env_id: Identifier | None = Field(None, description="The environment it belongs to.")
+    step: int | None = Field(None, ge=0, description="Step of the episode, from 0.")
+    seq: int | None = Field(None, ge=0, description="Rises by one per sender and channel.")
+    boot: Identifier | None = Field(None, description="Chosen anew each time the sender starts.")
+    sent_at: AwareDatetime | None = Field(None, strict=False, description="UTC, RFC 3339.")
+
+
+class PriceSignal(Message):
+    """The operator's price for the step, broadcast to its subordinates (retained)."""
+
+    type: Literal["price"] = "price"
+    value: float = Field(description="$/MWh; what a MWh sold to the grid earns.")
+
+
+class _PerDevice(Message):
+    """A message with one field a device or peer: ``<prefix><name>``.
+
+    The names are only known at run time, so such fields are kept as extras and checked by prefix.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    number_prefixes: ClassVar[tuple[str, ...]] = ("p_", "q_")
+    text_prefixes: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _extras_have_their_type(self) -> Self:
+        for name, value in (self.__pydantic_extra__ or {}).items():
+            if name.startswith(self.number_prefixes):
+                if type(value) not in {float, int} or value - value != 0:
+                    raise ValueError(f"{name} must be a finite number, got {value!r}")
+            elif name.startswith(self.text_prefixes) and not isinstance(value, str):
+                raise ValueError(f"{name} must be a text, got {value!r}")
+        return self
+
+    def values(self, prefix: str) -> dict[str, float]:
+        """Return the numbers whose field name begins with ``prefix``, keyed by the rest of the name."""
+        n = len(prefix)
+        extras = self.__pydantic_extra__ or {}
+        return {
+            k[n:]: float(v)
+            for k, v in extras.items()
+            if k.startswith(prefix) and k not in type(self).model_fields
+        }
+
+    def texts(self, prefix: str) -> dict[str, str]:
+        """Return the texts whose field name begins with ``prefix``, keyed by the rest of the name."""
+        n = len(prefix)
+        return {k[n:]: v for k, v in (self.__pydantic_extra__ or {}).items() if k.startswith(prefix)}
+
+
+class Observation(_PerDevice):
+    """What one agent may know at the start of a step; ``p_available_<device>`` in MW, one a PV device."""
+
+    type: Literal["observation"] = "observation"
+    number_prefixes: ClassVar[tuple[str, ...]] = ("p_available_",)
+    episode: int = Field(ge=0, description="Counts resets; a new number means: start afresh.")
+    dt_s: float = Field(gt=0, description="Length of the step, s.")
+    commanded: bool = Field(False, description="A command for this step is on its way: wait for it.")
+    p_load_mw: float = Field(0.0, description="Sum of the microgrid's loads, MW, negative = consuming.")
+    q_load_mvar: float = Field(0.0, description="Sum of the microgrid's loads, Mvar, negative = consuming.")
+    vm_min_pu: float | None = Field(None, description="Lowest bus voltage of the microgrid, last step.")
+    vm_max_pu: float | None = Field(None, description="Highest bus voltage of the microgrid, last step.")
+    loading_max_percent: float | None = Field(
+        None, description="Highest line or transformer loading, last step."
+    )
+
+
+class Command(_PerDevice):
+    """Setpoints from upstream: ``p_<device>`` MW and ``q_<device>`` Mvar; others keep their policy."""
+
+    type: Literal["command"] = "command"
+
+
+class Action(_PerDevice):
+    """What really happened in the step.
+
+    ``p_<device>`` MW and ``q_<device>`` Mvar, one a device; ``soc_<device>`` in [0, 1] of storage;
+    ``trade_<peer>`` MWh, positive = sold to the peer, with its ``price_<peer>`` $/MWh;
+    ``fallback_<device>`` why a model's value stands in for the device's own.
+    """
+
+    type: Literal["action"] = "action"
+    number_prefixes: ClassVar[tuple[str, ...]] = ("p_", "q_", "soc_", "trade_", "price_")
+    text_prefixes: ClassVar[tuple[str, ...]] = ("fallback_",)
+    missed: int = Field(0, ge=0, description="Phases of this step that ended at their deadline.")
+
+
+class Offer(Message):
+    """Energy for sale to one peer in this step; quantity 0 = nothing to sell."""
+
+    type: Literal["offer"] = "offer"
+    quantity: float = Field(ge=0, description="MWh in this step.")
+    price: float = Field(description="Ask, $/MWh.")
+
+
+class Accept(Message):
+    """Answer to an offer: how much of it is wanted, at the ask; quantity 0 = none."""
+
+    type: Literal["accept"] = "accept"
+    quantity: float = Field(ge=0, description="MWh in this step.")
+
+
+class Confirm(Message):
+    """The seller's last word: how much is really sold, at which price; quantity 0 = none."""
+
+    type: Literal["confirm"] = "confirm"
+    quantity: float = Field(ge=0, description="MWh in this step, at most what was accepted.")
+    price: float = Field(description="$/MWh, the ask of the offer.")
+
+
+class Consensus(Message):
+    """One round of average consensus between peers."""
+
+    type: Literal["consensus"] = "consensus"
+    round: int = Field(ge=0, description="Round of this step, from 0.")
+    value: float = Field(description="The sender's estimate, $/MWh.")
+
+
+class Setpoint(Message):
+    """What a device shall do, for at most ``lease_s``; after that it goes to its own safe state."""
+
+    type: Literal["setpoint"] = "setpoint"
+    p_mw: float = Field(description="MW, positive = injected; for PV an upper limit.")
+    q_mvar: float = Field(0.0, description="Mvar, positive = injected.")
+    lease_s: float = Field(gt=0, description="Wall-clock seconds for which this holds without renewal.")
+    dt_s: float | None = Field(None, gt=0, description="Simulated seconds it is held; for emulators only.")
+    p_available_mw: float | None = Field(None, description="What the source offers, MW; for emulators only.")
+
+
+class Telemetry(Message):
+    """What a device measures at its terminals."""
+
+    type: Literal["telemetry"] = "telemetry"
+    p_mw: float = Field(description="MW, positive = injected.")
+    q_mvar: float = Field(0.0, description="Mvar, positive = injected.")
+    soc: float | None = Field(None, ge=0, le=1, description="State of charge, fraction of max_e_mwh.")
+    vm_pu: float | None = Field(None, ge=0, description="Terminal voltage, pu.")
+    running: bool | None = Field(None, description="Whether a generator runs.")
+    ack_seq: int | None = Field(None, ge=0, description="seq of the setpoint this answers.")
+    ack_boot: Identifier | None = Field(None, description="boot of the sender of that setpoint.")
+
+
+class Status(_PerDevice):
+    """Presence of an agent or device, retained, and left behind as its will.
+
+    A device's birth carries its nameplate: ``kind``, ``p_min_mw``, ``p_max_mw``, ``max_e_mwh``.
+    """
+
+    type: Literal["status"] = "status"
+    number_prefixes: ClassVar[tuple[str, ...]] = ("soc_",)
+    state: Literal["online", "fault", "offline"]
+    reason: str | None = Field(None, max_length=500, description="Why, for people.")
+    episode: int | None = Field(None, ge=0, description="The episode for which it is ready.")
+    kind: str | None = Field(None, description="Device kind: battery, generator, pv, load.")
+    p_min_mw: float | None = Field(None, description="Nameplate, MW, positive = injected.")
+    p_max_mw: float | None = Field(None, description="Nameplate, MW, positive = injected.")
+    max_e_mwh: float | None = Field(None, ge=0, description="Nameplate energy of storage, MWh.")
+    soc: float | None = Field(None, ge=0, le=1, description="State of charge at birth.")
+
+
+class RunState(Message):
+    """Where the run stands (retained); ``lost`` is the environment's will."""
+
+    type: Literal["run_state"] = "run_state"
+    state: Literal["reset", "running", "finished", "lost"]
+    scenario: str = ""
+    episode: int = Field(0, ge=0)
+    seed: int | None = Field(None, description="Seed of the episode.")
+    clock: AwareDatetime | None = Field(None, strict=False, description="Simulated time, UTC.")
+
+
+WIRE_TYPES: dict[str, type[Message]] = {
+    model.model_fields["type"].default: model
+    for model in (
+        PriceSignal,
+        Observation,
+        Command,
+        Action,
+        Offer,
+        Accept,
+        Confirm,
+        Consensus,
+        Setpoint,
+        Telemetry,
+        Status,
+        RunState,
+    )
+}
+
+M = TypeVar("M", bound=Message)
+
+
+def parse(model: type[M], payload: Mapping[str, Any]) -> M:
+    """Validate a decoded payload as ``model``.
+
+    Raises:
+        MessageError: One line naming each wrong field, what it held and what was expected.
+    """
+    try:
+        return model.model_validate(payload)
+    except ValidationError as exc:
+        raise MessageError(f"not a valid {model.model_fields['type'].default}: {explain(exc)}") from None
+
+
+def parse_any(payload: Mapping[str, Any]) -> Message:
+    """Validate a payload as the model its ``type`` names.
+
+    Raises:
+        MessageError: Unknown type, or the payload does not fit it.
+    """
+    model = WIRE_TYPES.get(payload.get("type", ""))
+    if model is None:
+        raise MessageError(
+            f"unknown message type {payload.get('type')!r}; known: {', '.join(sorted(WIRE_TYPES))}"
+        )
+    return parse(model, payload)
+
+
+def explain(exc: ValidationError, limit: int = 5) -> str:
+    """Say in one line what a validation error found: field, value, expectation."""
+    found = exc.errors(include_url=False, include_context=False)
+    parts = []
+    for error in found[:limit]:
+        where = ".".join(str(part) for part in error["loc"])
+        value = repr(error["input"])
+        shown = "" if error["type"] == "missing" or len(value) > 60 else f", got {value}"
+        text = error["msg"].removeprefix("Value error, ")
+        parts.append(f"{where}: {text}{shown}" if where else text)
+    if len(found) > limit:
+        parts.append(f"and {len(found) - limit} more")
+    return "; ".join(parts)

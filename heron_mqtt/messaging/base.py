@@ -1,0 +1,181 @@
+"""MessageBroker: the interface of every broker, and what each of them promises.
+
+- Per publisher, messages on a channel arrive in the order in which they were published.
+- At least once at QoS 1; duplicates are removed and gaps counted by (sender, boot, channel, seq).
+- Filters with ``+`` and ``#``; retained messages go to late subscribers (where ``features`` says so).
+- ``publish`` returns a ``Delivery`` that may be awaited (delivered to the broker) or ignored (a failure
+  is then logged, counted and reported).
+- ``subscribe`` takes plain and async callables and returns its own unsubscribe.
+- A failing callback is logged with its traceback, counted and reported, and stops nothing else.
+- Queues are bounded; when one is full its oldest message is dropped, counted and reported.
+- A payload that does not parse is counted and reported with its topic, and stops nothing else.
+- ``close`` is idempotent and ends subscriptions, consumers and connections.
+
+A subclass that defines just ``publish`` and ``consume``, both async, works: the rest is built on these
+two, and what cannot be built on them raises ``UnsupportedFeature``.
+"""
+
+from __future__ import annotations
+
+import abc
+import inspect
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from heron_mqtt.errors import UnsupportedFeature
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.codec import Json
+from heron_mqtt.messaging.delivery import Delivery
+from heron_mqtt.messaging.pumps import awaited_or_ignored, beside_subscriptions, pumps_of
+from heron_mqtt.messaging.stats import BrokerStats
+from heron_mqtt.messaging.subscription import Callback, Received, Subscription
+
+__all__ = ["Announcement", "Callback", "Delivery", "Features", "MessageBroker", "Received", "Subscription"]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a broker can carry beyond ``publish`` and ``consume``."""
+
+    wildcards: bool = False
+    retain: bool = False
+    will: bool = False
+    """Somebody else publishes our last word when this process dies."""
+    external: bool = False
+    """Other processes can connect."""
+
+
+class MessageBroker(abc.ABC):
+    """Carries JSON objects between agents, operators and devices; see the module's promises."""
+
+    features: ClassVar[Features] = Features()
+
+    @abc.abstractmethod
+    def publish(self, channel: str, message: Mapping[str, Any], *, retain: bool = False) -> Awaitable[None]:
+        """Publish a JSON object on a channel.
+
+        Args:
+            channel: No wildcards; see ``heron_mqtt.messaging.topics``.
+            message: A plain JSON object; no NaN, no infinity.
+            retain: Keep it for late subscribers; only where ``features.retain``.
+
+        Returns:
+            What can be awaited for delivery, or ignored.
+
+        Raises:
+            MessageError: Not JSON, or too large.
+            ValueError: Not a channel.
+            BrokerClosed: After ``close``.
+        """
+
+    @abc.abstractmethod
+    async def consume(self, channel: str) -> Json:
+        """Return the oldest message of a channel that nobody consumed yet, or wait for one.
+
+        A message goes to exactly one consumer, and beside it to every subscription. Messages are kept
+        from the first ``subscribe`` or ``consume`` on the channel; what came before may be gone.
+        """
+
+    def subscribe(self, channel: str, callback: Callback) -> Subscription:
+        """Call ``callback(message)`` for every message on a channel.
+
+        The message is a dict with the attributes ``channel`` and ``retained``. The callback runs in the
+        event loop in which this was called (else in the loop that delivers), in order of arrival.
+
+        Returns:
+            Call it to unsubscribe; await it to know that the subscription is in force.
+
+        Raises:
+            UnsupportedFeature: A wildcard, on a broker without.
+            ValueError: Not a channel or filter.
+        """
+        pumps = pumps_of(self)
+        if topics.is_filter(channel):
+            raise UnsupportedFeature(
+                f"{type(self).__name__} defines only publish and consume and cannot subscribe to the filter "
+                f"{channel!r}; subscribe to each channel, or override subscribe()"
+            )
+        subscription = pumps.dispatcher.add(channel, callback)
+        pumps.start(channel)
+        return subscription
+
+    @property
+    def stats(self) -> BrokerStats:
+        """Counters and reports of this broker."""
+        return pumps_of(self).dispatcher.stats
+
+    def reject(self, message: Received, error: Exception) -> None:
+        """Count and report a message that parsed as JSON but is not what its channel carries."""
+        self.stats.reject(message.channel, str(error))
+
+    async def connect(self) -> None:  # noqa: B027 - not abstract: most brokers have nothing to do
+        """Get ready in the running event loop; brokers without a connection have nothing to do.
+
+        Raises:
+            BrokerUnavailable, BrokerRefused: Where there is a connection to make.
+        """
+
+    async def announce(
+        self, channel: str, online: Mapping[str, Any], offline: Mapping[str, Any]
+    ) -> Announcement:
+        """Publish ``online`` (retained where possible) and see to it that ``offline`` follows.
+
+        ``offline`` is published when the announcement is withdrawn and, where ``features.will``, also
+        when this process dies or loses its connection.
+        """
+        return await Announcement.make(self, channel, online, offline)
+
+    async def close(self) -> None:
+        """End subscriptions, consumers and connections. Idempotent."""
+        await pumps_of(self).close()
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        await self.close()
+
+    # -- what makes a two-method subclass whole ------------------------------------------------------
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Complete a subclass that builds on the base's ``subscribe``; see ``pumps``."""
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("publish")
+        if inspect.iscoroutinefunction(own):
+            cls.publish = awaited_or_ignored(own)  # type: ignore[method-assign]
+        if "consume" in cls.__dict__ and cls.subscribe is MessageBroker.subscribe:
+            cls.consume = beside_subscriptions(cls.consume)  # type: ignore[method-assign]
+
+
+class Announcement:
+    """A presence on a status channel; see ``MessageBroker.announce``."""
+
+    def __init__(self, broker: MessageBroker, channel: str, offline: Mapping[str, Any]) -> None:
+        self.broker = broker
+        self._channel = channel
+        self._offline = offline
+        self._options = {"retain": True} if broker.features.retain else {}
+        self._withdrawn = False
+
+    @classmethod
+    async def make(
+        cls, broker: MessageBroker, channel: str, online: Mapping[str, Any], offline: Mapping[str, Any]
+    ) -> Self:
+        """Publish ``online`` and return the presence."""
+        announcement = cls(broker, channel, offline)
+        await announcement.update(online)
+        return announcement
+
+    async def update(self, online: Mapping[str, Any]) -> None:
+        """Publish a newer word on the same channel."""
+        await self.broker.publish(self._channel, online, **self._options)
+
+    async def withdraw(self) -> None:
+        """Publish ``offline``. Idempotent."""
+        if not self._withdrawn:
+            self._withdrawn = True
+            await self.broker.publish(self._channel, self._offline, **self._options)

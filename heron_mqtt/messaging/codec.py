@@ -1,0 +1,60 @@
+"""JSON on the wire: objects only, UTF-8, no NaN, no infinity, bounded. The same for every broker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from heron_mqtt.errors import MessageError
+
+MAX_PAYLOAD_BYTES = 1 << 20  # a message of ours is 300 bytes; the rest is room for users
+
+Json = dict[str, Any]
+
+
+def _plain(value: object) -> Any:
+    item = getattr(value, "item", None)  # numpy scalars
+    if callable(item) and getattr(value, "ndim", None) == 0:
+        return item()
+    tolist = getattr(value, "tolist", None)  # numpy arrays
+    if callable(tolist):
+        return tolist()
+    raise TypeError(f"a {type(value).__name__} is not JSON")
+
+
+def encode(message: Mapping[str, Any], limit: int = MAX_PAYLOAD_BYTES) -> bytes:
+    """Return a message as JSON.
+
+    Raises:
+        MessageError: Not an object, not JSON, NaN or infinity in it, or larger than ``limit`` bytes.
+    """
+    if not isinstance(message, Mapping):
+        raise MessageError(f"a message must be a JSON object (dict), got {type(message).__name__}")
+    try:
+        data = to_json(message, fallback=_plain)
+    except (PydanticSerializationError, TypeError, ValueError) as exc:
+        raise MessageError(f"a message must be plain JSON: {exc}") from None
+    if len(data) > limit:
+        raise MessageError(f"a message of {len(data)} bytes is over the limit of {limit}")
+    if b"NaN" in data or b"Infinity" in data:
+        decode(data, limit)  # those letters may stand in a text; a number raises here
+    return data
+
+
+def decode(data: bytes, limit: int = MAX_PAYLOAD_BYTES) -> Json:
+    """Return the object that a payload holds.
+
+    Raises:
+        MessageError: Too large, not UTF-8 JSON, NaN or infinity in it, or not an object.
+    """
+    if len(data) > limit:
+        raise MessageError(f"payload of {len(data)} bytes is over the limit of {limit}")
+    try:
+        value = from_json(data, allow_inf_nan=False)
+    except ValueError as exc:
+        raise MessageError(f"payload is not JSON: {exc}; it begins {bytes(data[:40])!r}") from None
+    if not isinstance(value, dict):
+        raise MessageError(f"payload must be a JSON object, got {type(value).__name__}")
+    return value

@@ -1,0 +1,79 @@
+"""InMemoryBroker: one process, no server; the same codec, filters and retain rules as MQTT."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from heron_mqtt.errors import BrokerClosed
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import Delivery, Features, MessageBroker
+from heron_mqtt.messaging.codec import Json, decode, encode
+from heron_mqtt.messaging.dispatch import Dispatcher
+from heron_mqtt.messaging.stats import BrokerStats
+from heron_mqtt.messaging.subscription import Callback, Received, Subscription
+
+
+class InMemoryBroker(MessageBroker):
+    """Delivers inside this process; usable from any thread and event loop.
+
+    ``publish`` encodes the message and delivers it before it returns: plain callbacks of the same loop
+    have run, others are scheduled. Unlike an MQTT broker it keeps the last few messages of a channel
+    for ``consume`` even before anybody has subscribed.
+    """
+
+    features: ClassVar[Features] = Features(wildcards=True, retain=True)
+
+    def __init__(self) -> None:
+        self._dispatcher = Dispatcher()
+        self._retained: dict[str, bytes] = {}
+        self._lock = threading.RLock()
+        self._closed = False
+
+    @property
+    def stats(self) -> BrokerStats:
+        """Counters and reports of this broker."""
+        return self._dispatcher.stats
+
+    def publish(self, channel: str, message: Mapping[str, Any], *, retain: bool = False) -> Delivery:
+        """Deliver a JSON object to everyone who wants it; see ``MessageBroker.publish``.
+
+        An empty object published with ``retain`` deletes what was retained, and is delivered too.
+        """
+        topics.check_channel(channel)
+        payload = encode(message)
+        with self._lock:
+            if self._closed:
+                raise BrokerClosed("the InMemoryBroker is closed; nothing more can be published")
+            if retain:
+                if message:
+                    self._retained[channel] = payload
+                else:
+                    self._retained.pop(channel, None)
+            self.stats.published += 1
+            self._dispatcher.keep(channel)
+            self._dispatcher.arrive(channel, payload)
+        return Delivery()
+
+    async def consume(self, channel: str) -> Json:
+        """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""
+        if self._closed:
+            raise BrokerClosed("the InMemoryBroker is closed; nothing more will arrive")
+        return await self._dispatcher.take(channel)
+
+    def subscribe(self, channel: str, callback: Callback) -> Subscription:
+        """Call ``callback`` for every message under a channel or filter; see ``MessageBroker.subscribe``."""
+        if self._closed:
+            raise BrokerClosed("the InMemoryBroker is closed; nothing more will arrive")
+        with self._lock:
+            subscription = self._dispatcher.add(channel, callback)
+            for name, payload in self._retained.items():
+                if topics.matches(channel, name):
+                    subscription.deliver(Received(decode(payload), name, retained=True))
+        return subscription
+
+    async def close(self) -> None:
+        """End every subscription and consumer. Idempotent."""
+        self._closed = True
+        self._dispatcher.clear()

@@ -1,0 +1,59 @@
+"""What a broker counts and what it reports."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+log = logging.getLogger("heron_mqtt.messaging")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One thing that went wrong without stopping anything."""
+
+    kind: str
+    """``rejected``, ``overflow``, ``callback``, ``delivery`` or ``connection``."""
+    where: str
+    """Channel or topic, or the broker's address."""
+    what: str
+
+
+@dataclass(slots=True)
+class BrokerStats:
+    """Counters since the broker was made.
+
+    ``lost`` is the number of sequence numbers that never came although later ones did; a message that
+    arrives late is taken off it again.
+    """
+
+    published: int = 0
+    received: int = 0
+    duplicated: int = 0
+    rejected: int = 0
+    lost: int = 0
+    overflowed: int = 0
+    undelivered: int = 0
+    callback_errors: int = 0
+    reconnects: int = 0
+    reports: deque[Report] = field(default_factory=lambda: deque(maxlen=200))
+    listeners: list[Callable[[Report], None]] = field(default_factory=list)
+
+    def report(self, kind: str, where: str, what: str, *, exc: BaseException | None = None) -> None:
+        """Log and keep one problem; with ``exc`` its traceback is logged too."""
+        entry = Report(kind, where, what)
+        self.reports.append(entry)
+        log.warning("%s on %s: %s", kind, where, what, exc_info=exc)
+        for listener in self.listeners:
+            listener(entry)
+
+    def reject(self, where: str, what: str) -> None:
+        """Count and report a message that was not what it had to be."""
+        self.rejected += 1
+        self.report("rejected", where, what)
+
+    def counts(self) -> dict[str, int]:
+        """Return the counters as a plain dict."""
+        return {k: v for k, v in asdict(self).items() if isinstance(v, int)}

@@ -1,0 +1,166 @@
+"""Channels and MQTT topics: the only place where either is spelled.
+
+A *channel* is how the code names a conversation (``agents/MG1/action``); a *topic* is how MQTT carries
+it (``heron/<env>/agents/MG1/action``). Identifiers are whole levels and are percent-escaped where they
+contain ``/ + # %`` or control characters, so that any identifier comes back unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+ROOT = "heron"
+MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1, section 1.5.3: a UTF-8 string has a two-byte length
+
+RUN_STATE = "run/state"
+ESTOP = "estop"
+
+_TO_ESCAPE = re.compile(r"[/+#%\x00-\x1f\x7f-\x9f]")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def escape(identifier: str) -> str:
+    """Return an identifier as one topic level.
+
+    Raises:
+        ValueError: It is empty or not valid Unicode.
+    """
+    if not identifier:
+        raise ValueError("an identifier must not be empty")
+    return _TO_ESCAPE.sub(lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), identifier)
+
+
+def unescape(level: str) -> str:
+    """Return the identifier that ``escape`` turned into ``level``."""
+    return unquote(level) if "%" in level else level
+
+
+def operator_price(operator_id: str) -> str:
+    """Channel of an operator's price."""
+    return f"operators/{escape(operator_id)}/price"
+
+
+def agent(agent_id: str, leaf: str) -> str:
+    """Channel of an agent: ``leaf`` is observation, command, action or status."""
+    return f"agents/{escape(agent_id)}/{leaf}"
+
+
+def any_agent(leaf: str) -> str:
+    """Filter for one leaf of every agent."""
+    return f"agents/+/{leaf}"
+
+
+def p2p(sender: str, receiver: str) -> str:
+    """Channel from one agent to another."""
+    return f"p2p/{escape(sender)}/{escape(receiver)}"
+
+
+def p2p_to(receiver: str) -> str:
+    """Filter for everything that peers send to one agent."""
+    return f"p2p/+/{escape(receiver)}"
+
+
+def device(agent_id: str, device_name: str, leaf: str) -> str:
+    """Channel of a device: ``leaf`` is setpoint, telemetry or status."""
+    return f"devices/{escape(agent_id)}/{escape(device_name)}/{leaf}"
+
+
+def agent_devices(agent_id: str, leaf: str) -> str:
+    """Filter for one leaf of every device of an agent."""
+    return f"devices/{escape(agent_id)}/+/{leaf}"
+
+
+def levels(channel: str) -> list[str]:
+    """Return the identifiers of a channel, unescaped."""
+    return [unescape(level) for level in channel.split("/")]
+
+
+def is_filter(channel: str) -> bool:
+    """Whether a channel holds a wildcard."""
+    return "+" in channel or "#" in channel
+
+
+def check_channel(channel: str) -> str:
+    """Return ``channel`` if it can be published to.
+
+    Raises:
+        ValueError: Says what is wrong with it.
+    """
+    _check_text(channel)
+    if is_filter(channel):
+        raise ValueError(f"channel {channel!r} holds a wildcard; publish to one channel, escape identifiers")
+    return channel
+
+
+def check_filter(channel: str) -> str:
+    """Return ``channel`` if it can be subscribed to: ``+`` is a whole level, ``#`` the whole last one.
+
+    Raises:
+        ValueError: Says what is wrong with it.
+    """
+    _check_text(channel)
+    parts = channel.split("/")
+    for i, level in enumerate(parts):
+        if "+" in level and level != "+":
+            raise ValueError(f"filter {channel!r}: '+' must be a whole level")
+        if "#" in level and (level != "#" or i != len(parts) - 1):
+            raise ValueError(f"filter {channel!r}: '#' must be the whole last level")
+    return channel
+
+
+def _check_text(channel: str) -> None:
+    if not channel:
+        raise ValueError("a channel must not be empty")
+    if _FORBIDDEN.search(channel):
+        raise ValueError(f"channel {channel!r} holds a control character")
+    try:
+        size = len(channel.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"channel {channel!r} is not valid Unicode") from None
+    if size > MAX_TOPIC_BYTES - 1000:  # leave room for the prefix
+        raise ValueError(f"a channel of {size} bytes is too long")
+
+
+def matches(pattern: str, channel: str) -> bool:
+    """Whether a channel lies under a filter, by the rules of MQTT 3.1.1, section 4.7.
+
+    A leading wildcard does not match a first level that begins with ``$``.
+    """
+    want, have = pattern.split("/"), channel.split("/")
+    if have[0].startswith("$") and want[0] in {"+", "#"}:
+        return False
+    for i, level in enumerate(want):
+        if level == "#":
+            return True
+        if i >= len(have) or level not in {"+", have[i]}:
+            return False
+    return len(want) == len(have)
+
+
+class TopicMap:
+    """Maps channels to topics and back, for one environment.
+
+    Args:
+        env_id: The environment; one topic level, escaped.
+        overrides: Channel -> topic, for channels that live somewhere else.
+    """
+
+    def __init__(self, env_id: str = "default", overrides: dict[str, str] | None = None) -> None:
+        self.env_id = env_id
+        self.prefix = f"{ROOT}/{escape(env_id)}/"
+        self._topics = {check_channel(c): check_channel(t) for c, t in (overrides or {}).items()}
+        self._channels = {topic: channel for channel, topic in self._topics.items()}
+        if len(self._channels) != len(self._topics):
+            raise ValueError("two channels are mapped to one topic; give each its own")
+
+    def topic(self, channel: str) -> str:
+        """Return the topic (or topic filter) of a channel (or filter)."""
+        return self._topics.get(channel) or self.prefix + channel
+
+    def channel(self, topic: str) -> str | None:
+        """Return the channel of a topic, or None if the topic belongs to no channel of this environment."""
+        mapped = self._channels.get(topic)
+        if mapped is not None:
+            return mapped
+        return topic[len(self.prefix) :] if topic.startswith(self.prefix) else None
