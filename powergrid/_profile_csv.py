@@ -1,0 +1,281 @@
+"""Reading a profile CSV: file, rows, header, cells, times; every problem with its row and column."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, NamedTuple, NoReturn
+
+from heron_mqtt.errors import DataError
+
+Unit = Literal["mw", "mvar", "pu", "per_mwh"]
+"""Unit of the values as loaded: MW, Mvar, per unit of a rating, or $/MWh."""
+
+UNIT_NAMES: Mapping[Unit, str] = {
+    "mw": "power",
+    "mvar": "reactive power",
+    "pu": "per unit",
+    "per_mwh": "price",
+}
+
+TIME_COLUMN = "time"
+MAX_BYTES = 64 * 2**20
+MAX_ROWS = 600_000  # a leap year of minutes is 527,040
+MAX_PROBLEMS = 10  # shown in full; the rest are counted
+
+
+class Scale(NamedTuple):
+    """What the end of a column's name says: the unit as loaded, and what to divide a cell by to get it."""
+
+    unit: Unit
+    divisor: float
+
+
+SCALES: Mapping[str, Scale] = {
+    "_per_mwh": Scale("per_mwh", 1.0),
+    "_mw": Scale("mw", 1.0),
+    "_kw": Scale("mw", 1000.0),
+    "_mvar": Scale("mvar", 1.0),
+    "_kvar": Scale("mvar", 1000.0),
+    "_pu": Scale("pu", 1.0),
+}
+
+
+class Row(NamedTuple):
+    """One row and the line of the file it begins on, counted from 1 as an editor does."""
+
+    line: int
+    cells: list[str]
+
+
+@dataclass
+class Table:
+    """The parsed part of a file: cells as written, in the unit of their column's name."""
+
+    scales: Mapping[str, Scale]
+    lines: list[int] = field(default_factory=list)
+    times: list[datetime | None] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def start(self) -> datetime:
+        """Time of the first row."""
+        start = self.times[0]
+        assert start is not None  # read_table() reports a row without a time, and raises
+        return start
+
+
+class Problems:
+    """Collects what is wrong, so that a file is mended once and not ten times."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._shown: list[str] = []
+        self._more = 0
+
+    def add(self, what: str, *, row: int | None = None, column: str | None = None) -> None:
+        if len(self._shown) == MAX_PROBLEMS:
+            self._more += 1
+            return
+        where = [str(self._path)]
+        where += [f"row {row}"] if row is not None else []
+        where += [f"column '{_short(column)}'"] if column is not None else []
+        self._shown.append(f"{', '.join(where)}: {what}")
+
+    def raise_if_any(self) -> None:
+        if self._shown:
+            raise self._error()
+
+    def stop(self, what: str, *, row: int | None = None) -> NoReturn:
+        """Raise at once: nothing behind this problem can be read."""
+        self.add(what, row=row)
+        raise self._error()
+
+    def _error(self) -> DataError:
+        more = [f"{self._path}: and {self._more} more"] if self._more else []
+        return DataError(*self._shown, *more)
+
+
+def read_table(path: Path, wanted: Mapping[str, Collection[Unit]], step_s: float, n_rows: int) -> Table:
+    """Read and check the wanted columns; arguments and errors as ``profiles.load_profiles`` says."""
+    problems = Problems(path)
+    rows = _rows(_text(path, problems), problems)
+    header = _header(rows, problems)
+    table = Table(_scales(header, wanted, problems))
+    table.values = {name: [] for name in table.scales}
+    positions = {name: header.index(name) for name in table.scales}
+    time_position = header.index(TIME_COLUMN) if TIME_COLUMN in header else None
+    for row in rows:
+        if len(table.lines) == MAX_ROWS:
+            problems.stop(f"more than {MAX_ROWS} rows of data; cut the file to what is needed", row=row.line)
+        table.lines.append(row.line)
+        if len(row.cells) != len(header):
+            problems.add(f"has {len(row.cells)} cells, the header has {len(header)}", row=row.line)
+            table.times.append(None)
+            continue
+        table.times.append(
+            None if time_position is None else _time(row.cells[time_position], row.line, problems)
+        )
+        for name, position in positions.items():
+            table.values[name].append(_number(row.cells[position].strip(), row.line, name, problems))
+    _check_times(table, step_s, problems)
+    if len(table.lines) < n_rows:
+        problems.add(f"too few rows: {len(table.lines)}, but {n_rows} steps are needed")
+    problems.raise_if_any()
+    return table
+
+
+def _text(path: Path, problems: Problems) -> str:
+    try:
+        if path.exists() and not path.is_file():
+            problems.stop("not a regular file; expected a CSV file")
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        problems.stop("no such file; check the path")
+    except (OSError, ValueError) as exc:  # ValueError: a path with a null character
+        problems.stop(f"cannot be read: {getattr(exc, 'strerror', None) or exc}")
+    if len(data) > MAX_BYTES:
+        problems.stop(f"larger than {MAX_BYTES // 2**20} MiB; cut the file to what is needed")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        row = data.count(b"\n", 0, exc.start) + 1
+        problems.stop(f"byte 0x{data[exc.start]:02x} is not UTF-8; save the file as UTF-8", row=row)
+
+
+def _rows(text: str, problems: Problems) -> Iterator[Row]:
+    """Yield every row that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    while True:
+        line = reader.line_num + 1  # a quoted cell may hold line breaks: the row begins here
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            problems.stop(f"is not CSV: {exc}", row=line)
+        if any(cell.strip() for cell in cells):
+            yield Row(line, cells)
+
+
+def _header(rows: Iterator[Row], problems: Problems) -> list[str]:
+    row = next(rows, None)
+    if row is None:
+        problems.stop(f"is empty; expected a header with a column '{TIME_COLUMN}'")
+    header = [cell.strip() for cell in row.cells]
+    if len(header) == 1 and ";" in header[0]:
+        problems.stop("cells are separated by ';'; separate them by ',' and use decimal points", row=row.line)
+    if TIME_COLUMN not in header and any(_is_number(cell) for cell in header):
+        problems.stop(f"no header; expected names of columns, found {_quoted(header[0])}", row=row.line)
+    for name, count in Counter(header).items():
+        if count > 1:
+            problems.add(f"the name appears {count} times; name each column once", row=row.line, column=name)
+    if TIME_COLUMN not in header:
+        problems.add(f"no such column; there are {_listed(header)}", row=row.line, column=TIME_COLUMN)
+    return header
+
+
+def _scales(
+    header: list[str], wanted: Mapping[str, Collection[Unit]], problems: Problems
+) -> dict[str, Scale]:
+    """Return the scale of each wanted column that can be read."""
+    scales: dict[str, Scale] = {}
+    for name, accepted in wanted.items():
+        scale = next((scale for suffix, scale in SCALES.items() if name.endswith(suffix)), None)
+        if name not in header:
+            problems.add(f"no such column; there are {_listed(header)}", column=name)
+        elif scale is None:
+            problems.add(f"the name does not say the unit; end it in {' or '.join(SCALES)}", column=name)
+        elif scale.unit not in accepted:
+            usable = " or ".join(UNIT_NAMES[unit] for unit in UNIT_NAMES if unit in accepted)
+            suffixes = " or ".join(suffix for suffix, known in SCALES.items() if known.unit in accepted)
+            problems.add(
+                f"is {UNIT_NAMES[scale.unit]}; expected {usable} (a name in {suffixes})", column=name
+            )
+        else:
+            scales[name] = scale
+    return scales
+
+
+def _time(cell: str, line: int, problems: Problems) -> datetime | None:
+    try:
+        return datetime.fromisoformat(cell.strip())
+    except ValueError:
+        expected = "expected ISO 8601, such as 2016-07-04T00:15:00+02:00"
+        problems.add(f"{_quoted(cell)} is not a time; {expected}", row=line, column=TIME_COLUMN)
+        return None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell  # float() takes 1_000, which nobody means in a data file
+
+
+def _number(cell: str, line: int, column: str, problems: Problems) -> float:
+    if not cell:
+        problems.add("the cell is empty; expected a number", row=line, column=column)
+    elif not _is_number(cell):
+        problems.add(
+            f"{_quoted(cell)} is not a number; expected digits with a decimal point", row=line, column=column
+        )
+    elif not math.isfinite(float(cell)):
+        problems.add(f"{_quoted(cell)} is not finite; expected a finite number", row=line, column=column)
+    else:
+        return float(cell)
+    return math.nan
+
+
+def _check_times(table: Table, step_s: float, problems: Problems) -> None:
+    """Check that every row begins ``step_s`` after the row before it."""
+    known = [(line, time) for line, time in zip(table.lines, table.times, strict=True) if time is not None]
+    for line, time in known:
+        if (time.tzinfo is None) != (known[0][1].tzinfo is None):
+            first = f"row {known[0][0]} ({known[0][1].isoformat()})"
+            what = f"{time.isoformat()} and {first}: give all times a UTC offset, or none"
+            problems.add(what, row=line, column=TIME_COLUMN)
+            return
+    # Only neighbouring rows are compared: a row without a readable time is already reported.
+    rows = zip(table.lines, table.times, strict=True)
+    pairs = [
+        (line, time, next_line, next_time, round((next_time - time).total_seconds() - step_s, 6))
+        for (line, time), (next_line, next_time) in itertools.pairwise(rows)
+        if time is not None and next_time is not None
+    ]
+    # A file with another step length is one mistake, not one a row.
+    excess_s, count = Counter(excess_s for *_, excess_s in pairs).most_common(1)[0] if pairs else (0.0, 0)
+    if excess_s != 0 and step_s + excess_s > 0 and count > len(pairs) / 2:
+        problems.add(f"rows are {step_s + excess_s:g} s apart; expected {step_s:g} s", column=TIME_COLUMN)
+        return
+    for line, time, next_line, next_time, excess_s in pairs:
+        between = f"row {line} is {time.isoformat()}, row {next_line} is {next_time.isoformat()}"
+        if step_s + excess_s <= 0:
+            problems.add(f"time does not advance: {between}", row=next_line, column=TIME_COLUMN)
+        elif excess_s != 0:
+            what = "gap" if excess_s > 0 else "step too short"
+            problems.add(f"{what}: {between}; expected {step_s:g} s", row=next_line, column=TIME_COLUMN)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _quoted(cell: str) -> str:
+    """Return ``cell`` printable and short enough for a message."""
+    return repr(_short(cell))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(_short(name) for name in names[:20]) + (
+        f" and {len(names) - 20} more" if names[20:] else ""
+    )
