@@ -1,0 +1,1 @@
+"""Inside of :mod:`powergrid.powerflow`; import from there."""

@@ -1,0 +1,79 @@
+"""From node voltages to the results of the tables."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from powergrid._powerflow.admittance import AdmittanceMatrix
+from powergrid._powerflow.arrays import ComplexArray, GridArrays
+from powergrid._powerflow.results import PowerFlowResult
+
+__all__ = ["Readout"]
+
+_DEGREES = 180.0 / np.pi
+
+
+class Readout:
+    """Turn solved voltages into :class:`PowerFlowResult`, with few and whole-array operations.
+
+    Args:
+        grid: The compiled network.
+        admittance: Its admittance matrix.
+    """
+
+    def __init__(self, grid: GridArrays, admittance: AdmittanceMatrix) -> None:
+        self._grid, self._admittance = grid, admittance
+        self._ends = np.concatenate([grid.branch_from, grid.branch_to])
+        n_branch = len(grid.branch_from)
+        self._loading = np.concatenate([np.empty(n_branch), [0.0, np.nan, np.inf]])
+        self._loading_of_branches = self._loading[:n_branch]
+        self._voltage = np.full(grid.n_node + 1, complex(np.nan, np.nan))
+        # Entries of the reference nodes' rows of the matrix, for the power they inject.
+        entries = [np.flatnonzero(admittance.matrix.indices == node) for node in grid.reference_node]
+        self._row_entries = np.concatenate(entries)
+        self._row_columns = admittance.column_of_entry[self._row_entries]
+        self._row_starts = np.cumsum([0] + [len(row) for row in entries[:-1]])
+
+    def set_branches(self, branch_admittance: ComplexArray) -> None:
+        """Use these (4, n_branch) yff, yft, ytf, ytt; the matrix must have been assembled from them."""
+        yff, yft, ytf, ytt = branch_admittance
+        self._own, self._other = np.stack([yff, ytt]), np.stack([yft, ytf])
+        self._row_values = self._admittance.matrix.data[self._row_entries]
+
+    def result(self, voltage: ComplexArray, power: ComplexArray, iterations: int) -> PowerFlowResult:
+        """Return the results of one operating point.
+
+        Args:
+            voltage: (n_node,) solved voltages, pu.
+            power: (n_node,) complex power injected by everything but the ext_grids, pu.
+            iterations: As the solver counted.
+        """
+        grid = self._grid
+        self._voltage[:-1] = voltage
+        at_bus = self._voltage.take(grid.node_of_bus)
+        va_degree = np.arctan2(at_bus.imag, at_bus.real)
+        va_degree *= _DEGREES
+
+        at_end = voltage.take(self._ends).reshape(2, -1)
+        current = self._own * at_end
+        current += self._other * at_end[::-1]
+        loading = np.abs(current)
+        loading *= grid.loading_factor
+        np.maximum(loading[0], loading[1], out=self._loading_of_branches)
+
+        drawn = np.add.reduceat(self._row_values * voltage.take(self._row_columns), self._row_starts)
+        reference = grid.reference_node
+        supplied = voltage.take(reference) * drawn.conj()
+        supplied -= power.take(reference)
+        supplied *= grid.base_mva
+        supplied = supplied.take(grid.ext_grid_reference)
+        return PowerFlowResult(
+            vm_pu=np.abs(at_bus),
+            va_degree=va_degree,
+            line_loading_percent=self._loading.take(grid.line_slot),
+            trafo_loading_percent=self._loading.take(grid.trafo_slot),
+            ext_grid_p_mw=supplied.real * grid.ext_grid_p_share,
+            ext_grid_q_mvar=supplied.imag * grid.ext_grid_q_share,
+            losses_mw=float(np.vdot(current, at_end).real) * grid.base_mva,
+            iterations=iterations,
+        )

@@ -1,0 +1,89 @@
+"""What the compiled power flow cannot represent exactly, found before anything is compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from heron_mqtt.errors import UnsupportedElement
+
+__all__ = ["refuse_unsupported", "refuse_unsupported_options"]
+
+_SUPPORTED = frozenset(
+    [
+        "bus",
+        "line",
+        "trafo",
+        "load",
+        "sgen",
+        "storage",
+        "gen",
+        "ext_grid",
+        "ward",
+        "shunt",
+        "impedance",
+        "switch",
+        "protection",
+    ]
+)
+_RESULT_PREFIX = "_empty_res_"
+_HINT = 'solve it with solver = "pandapower", or remove or replace what is named'
+
+
+def refuse_unsupported(net: Any) -> None:
+    """Raise if the network holds an element the compiled power flow cannot represent exactly.
+
+    An element table is any table that pandapower computes results for, so that element types of later
+    pandapower versions are refused by name too.
+
+    Raises:
+        UnsupportedElement: Names every such table with its count.
+    """
+    tables = sorted(
+        {
+            key.removeprefix(_RESULT_PREFIX).removesuffix("_3ph")
+            for key in net
+            if key.startswith(_RESULT_PREFIX)
+        }
+        - _SUPPORTED
+    )
+    found = [f"{name} ({len(net[name])})" for name in tables if name in net and len(net[name])]
+    found += _special_cases(net)
+    if found:
+        raise UnsupportedElement(f"the compiled power flow does not support {', '.join(found)}; {_HINT}")
+
+
+def _special_cases(net: Any) -> list[str]:
+    found = []
+    voltage_dependent = np.zeros(len(net.load), dtype=bool)
+    for column in net.load.columns:
+        if column.startswith("const_") and column.endswith("_percent"):
+            voltage_dependent |= np.nan_to_num(net.load[column].to_numpy(float)) != 0.0
+    if voltage_dependent.any():
+        found.append(f"voltage-dependent load ({voltage_dependent.sum()})")
+    slack = net.gen["slack"].fillna(False).to_numpy(bool)
+    if slack.any():
+        found.append(f"gen with slack=True ({slack.sum()})")
+    return found
+
+
+def refuse_unsupported_options(options: dict[str, Any]) -> None:
+    """Raise if pandapower was told, by ``net.user_pf_options``, to solve another problem than ours.
+
+    Raises:
+        UnsupportedElement: Names every such option.
+    """
+    wrong = [
+        f"{name}={options[name]!r}"
+        for name in ("distributed_slack", "enforce_q_lims", "enforce_p_lims", "tdpf")
+        if options.get(name)
+    ]
+    if options.get("trafo_loading", "current") != "current":
+        wrong.append(f"trafo_loading={options['trafo_loading']!r}")
+    if not options.get("calculate_voltage_angles", True):
+        wrong.append("calculate_voltage_angles=False")
+    if wrong:
+        raise UnsupportedElement(
+            f"the compiled power flow does not support {', '.join(wrong)} in user_pf_options; {_HINT}"
+        )
