@@ -40,7 +40,8 @@ class PowerFlow(Protocol):
     Attributes:
         load, sgen, storage: Set-points of these tables; write into their arrays before a solve.
         gen: Set-points of the voltage-controlling generators.
-        bus_index, line_index, trafo_index: pandapower index values in the order of the result arrays.
+        bus_index, line_index, trafo_index, ext_grid_index: pandapower index values, in the order of the
+            result arrays.
     """
 
     load: Injections
@@ -50,6 +51,7 @@ class PowerFlow(Protocol):
     bus_index: NDArray[np.int64]
     line_index: NDArray[np.int64]
     trafo_index: NDArray[np.int64]
+    ext_grid_index: NDArray[np.int64]
 
     def set_slack(self, vm_pu: ArrayLike, va_degree: ArrayLike | None = None) -> None:
         """Set the voltage of the external grids.

@@ -74,9 +74,6 @@ def read_grid(net: Any, injections: FlatInjections, tolerance_mva: float) -> Gri
         n_node=n_node,
         node_of_bus=node_of(net.bus.index),
         bus_index=net.bus.index.to_numpy(np.int64, copy=True),
-        line_index=net.line.index.to_numpy(np.int64, copy=True),
-        trafo_index=net.trafo.index.to_numpy(np.int64, copy=True),
-        ext_grid_index=net.ext_grid.index.to_numpy(np.int64, copy=True),
         injection_node=np.concatenate([node_of(net[name]["bus"]) for name in injections.columns]),
         gen_node=gen_node,
         reference_node=reference,
@@ -115,8 +112,8 @@ def _two_port(branch: Array) -> ComplexArray:
 
 
 def _voltage(bus: Array) -> ComplexArray:
-    voltage: ComplexArray = bus[:, idx_bus.VM] * np.exp(1j * np.deg2rad(bus[:, idx_bus.VA]))
-    return voltage
+    direction: ComplexArray = np.exp(1j * np.deg2rad(bus[:, idx_bus.VA]))
+    return bus[:, idx_bus.VM] * direction
 
 
 class _NodeLookup:

@@ -28,8 +28,7 @@ class GridArrays:
         base_mva: Base power, MVA.
         n_node: Number of nodes.
         node_of_bus: (n_bus,) node of each bus, ``n_node`` without supply.
-        bus_index: (n_bus,) pandapower index values; likewise ``line_index``, ``trafo_index``,
-            ``ext_grid_index``.
+        bus_index: (n_bus,) pandapower index values.
         injection_node: (m,) node of each column of the flat injections.
         gen_node: (n_gen,) node of each generator.
         reference_node: (n_ref,) nodes whose voltage an ext_grid fixes.
@@ -50,9 +49,6 @@ class GridArrays:
     n_node: int
     node_of_bus: IntArray
     bus_index: NDArray[np.int64]
-    line_index: NDArray[np.int64]
-    trafo_index: NDArray[np.int64]
-    ext_grid_index: NDArray[np.int64]
     injection_node: IntArray
     gen_node: IntArray
     reference_node: IntArray
@@ -70,6 +66,21 @@ class GridArrays:
     ext_grid_q_share: Array
     ext_grid_vm_pu: Array
     ext_grid_va_degree: Array
+
+    def not_converged(self, iterations: int, mismatch: Array) -> str:
+        """Say why a solver gave up.
+
+        Args:
+            iterations: How many it made.
+            mismatch: (n_node,) power mismatch that was left, pu.
+        """
+        worst = int(np.argmax(mismatch))  # NaN counts as the largest
+        if not np.isfinite(mismatch[worst]):
+            return f"the voltages became infinite within {iterations} iterations"
+        return (
+            f"no convergence after {iterations} iterations; the largest power mismatch is "
+            f"{mismatch[worst] * self.base_mva:.3g} MVA at {self.bus_name(worst)}"
+        )
 
     def bus_name(self, node: int) -> str:
         """Name the buses at a node for an error message (``"bus 12"``)."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 __all__ = ["SingleThreadedBlas"]
 
 
 class SingleThreadedBlas:
-    """A reusable context manager: one BLAS thread inside, the former number restored on leaving."""
+    """A reusable context manager: one BLAS thread inside, the former number restored on leaving.
+
+    The number belongs to the process: work on other threads sees the limit too. Not to be nested in itself.
+    """
 
     def __init__(self) -> None:
         self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers

@@ -86,11 +86,9 @@ class FixedPointSolver:
                     return voltage, iteration
                 if not np.isfinite(largest):
                     raise PowerFlowDiverged("the voltages became infinite")
-        worst = self._active[np.argmax(mismatch)]
-        raise PowerFlowDiverged(
-            f"no convergence after {self._max_iterations} iterations; the largest power mismatch is "
-            f"{largest * self._grid.base_mva:.3g} MVA at {self._grid.bus_name(worst)}"
-        )
+        by_node = np.zeros(self._grid.n_node)
+        by_node[self._active] = mismatch
+        raise PowerFlowDiverged(self._grid.not_converged(self._max_iterations, by_node))
 
     def solve_batch(
         self, power: ComplexArray, start: ComplexArray

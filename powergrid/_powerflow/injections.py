@@ -78,12 +78,13 @@ class FlatInjections:
     """
 
     def __init__(self, net: Any) -> None:
+        self._index = {name: index_of(net[name]) for name in _FLAT_TABLES}
         self.columns: dict[str, slice] = {}
         end = 0
         for name in _FLAT_TABLES:
             begin, end = end, end + len(net[name])
             self.columns[name] = slice(begin, end)
-        self.n_settable = self.columns[TABLES[-1]].stop
+        self.n_settable: int = self.columns[TABLES[-1]].stop
         self.power = np.zeros((2, end))
         self.scaling = np.ones(end)
         self.in_service = np.zeros(end, dtype=bool)
@@ -98,20 +99,20 @@ class FlatInjections:
                 self.scaling[part] = table["scaling"].to_numpy(float)
             self.in_service[part] = table["in_service"].to_numpy(bool)
             self.sign[part] = _PRODUCES[name]
-        self.load, self.sgen, self.storage = (self._view(net, name) for name in TABLES)
+        self.load, self.sgen, self.storage = (self._view(name) for name in TABLES)
         part = self.columns["gen"]
         self.gen = Generators(
-            index=net.gen.index.to_numpy(np.int64, copy=True),
+            index=self._index["gen"],
             p_mw=self.power[0, part],
             vm_pu=net.gen["vm_pu"].to_numpy(float, copy=True),
             scaling=self.scaling[part],
             in_service=self.in_service[part],
         )
 
-    def _view(self, net: Any, name: str) -> Injections:
+    def _view(self, name: str) -> Injections:
         part = self.columns[name]
         return Injections(
-            index=net[name].index.to_numpy(np.int64, copy=True),
+            index=self._index[name],
             p_mw=self.power[0, part],
             q_mvar=self.power[1, part],
             scaling=self.scaling[part],
@@ -119,11 +120,23 @@ class FlatInjections:
         )
 
     def first_not_finite(self) -> str | None:
-        """Name the first set-point in service that is NaN or infinite (``"load 3: p_mw is nan"``)."""
+        """Name the first set-point that is NaN or infinite (``"load 3: p_mw is nan"``)."""
         for name, part in self.columns.items():
-            rows = {"p_mw": self.power[0, part], "q_mvar": self.power[1, part], "scaling": self.scaling[part]}
-            for quantity, values in rows.items():
+            quantities = {
+                "p_mw": self.power[0, part],
+                "q_mvar": self.power[1, part],
+                "scaling": self.scaling[part],
+            }
+            if name == "gen":
+                quantities["vm_pu"] = self.gen.vm_pu
+            for quantity, values in quantities.items():
                 bad = np.flatnonzero(~np.isfinite(values))
                 if len(bad):
-                    return f"{name} row {bad[0]}: {quantity} is {values[bad[0]]}"
+                    return f"{name} {self._index[name][bad[0]]}: {quantity} is {values[bad[0]]}"
         return None
+
+
+def index_of(table: Any) -> NDArray[np.int64]:
+    """Return a copy of the index values of a pandapower table."""
+    values: NDArray[np.int64] = table.index.to_numpy(np.int64, copy=True)
+    return values

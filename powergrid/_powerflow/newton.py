@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 from lightsim2grid.algorithm import ErrorType, NRSing_KLU
+from numpy.typing import NDArray
 
 from heron_mqtt.errors import PowerFlowDiverged
 from powergrid._powerflow.arrays import ComplexArray, GridArrays, IntArray
@@ -60,8 +61,30 @@ class NewtonSolver:
         Raises:
             PowerFlowDiverged: No solution was found.
         """
+        voltage, iterations, converged = self._attempt(power, start)
+        if not converged:
+            raise PowerFlowDiverged(self._reason(voltage, power))
+        return voltage, iterations
+
+    def solve_batch(
+        self, power: ComplexArray, start: ComplexArray
+    ) -> tuple[ComplexArray, NDArray[np.int64], NDArray[np.bool_]]:
+        """Return voltages (n_scenarios, n_node), iterations and converged (n_scenarios,).
+
+        Args:
+            power: (n_scenarios, n_node) as in :meth:`solve`; solved one after the other.
+            start: (n_node,) as in :meth:`solve`.
+        """
+        voltage = np.empty_like(power)
+        iterations = np.empty(len(power), dtype=np.int64)
+        converged = np.empty(len(power), dtype=bool)
+        for k, row in enumerate(power):
+            voltage[k], iterations[k], converged[k] = self._attempt(row, start)
+        return voltage, iterations, converged
+
+    def _attempt(self, power: ComplexArray, start: ComplexArray) -> tuple[ComplexArray, int, bool]:
         if not len(self._pv) and not len(self._pq):
-            return start.copy(), 0
+            return start.copy(), 0, True
         klu = self._klu
         # Forget the pivots chosen for another step (1 us), so that a solution cannot depend on it.
         klu.reset()
@@ -76,19 +99,16 @@ class NewtonSolver:
             self._max_iterations,
             self._tolerance,
         )
-        voltage: ComplexArray = klu.get_V().copy()  # what it returns is the solver's own memory
-        if not converged:
-            raise PowerFlowDiverged(self._reason(voltage, power))
-        return voltage, klu.get_nb_iter()
+        # What get_V returns is the solver's own memory.
+        return klu.get_V().copy(), klu.get_nb_iter(), converged
 
     def _reason(self, voltage: ComplexArray, power: ComplexArray) -> str:
         error = self._klu.get_error()
         if error != ErrorType.TooManyIterations:
             return _REASONS.get(error, f"the linear solver failed ({error.name})")
-        mismatch = np.abs(voltage * np.conj(self._matrix @ voltage) - power)
-        free = np.concatenate([self._pv, self._pq])
-        worst = free[np.argmax(mismatch[free])]
-        return (
-            f"no convergence after {self._max_iterations} iterations; the largest power mismatch is "
-            f"{mismatch[worst] * self._grid.base_mva:.3g} MVA at {self._grid.bus_name(worst)}"
-        )
+        with np.errstate(all="ignore"):
+            drawn: ComplexArray = np.asarray(self._matrix @ voltage)
+            difference = voltage * drawn.conj() - power
+        difference.imag[self._pv] = 0.0  # a generator gives what reactive power it takes
+        difference[self._grid.reference_node] = 0.0
+        return self._grid.not_converged(self._max_iterations, np.abs(difference))

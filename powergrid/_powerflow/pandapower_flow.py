@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import numpy as np
 import pandapower as pp
 
 from heron_mqtt.errors import PowerFlowDiverged, PowerFlowError
-from powergrid._powerflow.injections import TABLES, FlatInjections
+from powergrid._powerflow.injections import TABLES, FlatInjections, index_of
 from powergrid._powerflow.results import PowerFlowResult
 from powergrid._powerflow.setpoints import checked_slack, checked_taps
 
@@ -39,9 +38,8 @@ class PandapowerFlow:
         self._injections = FlatInjections(self._net)
         self.load, self.sgen = self._injections.load, self._injections.sgen
         self.storage, self.gen = self._injections.storage, self._injections.gen
-        self.bus_index = self._net.bus.index.to_numpy(np.int64, copy=True)
-        self.line_index = self._net.line.index.to_numpy(np.int64, copy=True)
-        self.trafo_index = self._net.trafo.index.to_numpy(np.int64, copy=True)
+        self.bus_index, self.line_index = index_of(self._net.bus), index_of(self._net.line)
+        self.trafo_index, self.ext_grid_index = index_of(self._net.trafo), index_of(self._net.ext_grid)
 
     def set_slack(self, vm_pu: Any, va_degree: Any = None) -> None:
         """See :meth:`powergrid.powerflow.PowerFlow.set_slack`."""

@@ -6,15 +6,16 @@ import numpy as np
 
 from powergrid._powerflow.admittance import AdmittanceMatrix
 from powergrid._powerflow.arrays import ComplexArray, GridArrays
-from powergrid._powerflow.results import PowerFlowResult
+from powergrid._powerflow.results import Array, PowerFlowResult
 
-__all__ = ["Readout"]
+__all__ = ["BatchRows", "Readout"]
 
 _DEGREES = 180.0 / np.pi
+BatchRows = tuple[Array, Array, Array, Array, Array, Array, Array]
 
 
 class Readout:
-    """Turn solved voltages into :class:`PowerFlowResult`, with few and whole-array operations.
+    """Turn solved voltages into results, with few and whole-array operations.
 
     Args:
         grid: The compiled network.
@@ -24,11 +25,12 @@ class Readout:
     def __init__(self, grid: GridArrays, admittance: AdmittanceMatrix) -> None:
         self._grid, self._admittance = grid, admittance
         self._ends = np.concatenate([grid.branch_from, grid.branch_to])
-        n_branch = len(grid.branch_from)
-        self._loading = np.concatenate([np.empty(n_branch), [0.0, np.nan, np.inf]])
-        self._loading_of_branches = self._loading[:n_branch]
+        self._n_branch = len(grid.branch_from)
+        # What a branch out of the model reports, beyond the loadings of those in it (see GridArrays).
+        self._loading = np.concatenate([np.empty(self._n_branch), [0.0, np.nan, np.inf]])
+        self._loading_of_branches = self._loading[: self._n_branch]
         self._voltage = np.full(grid.n_node + 1, complex(np.nan, np.nan))
-        # Entries of the reference nodes' rows of the matrix, for the power they inject.
+        # Entries of the reference nodes' rows of the matrix, for the power they draw.
         entries = [np.flatnonzero(admittance.matrix.indices == node) for node in grid.reference_node]
         self._row_entries = np.concatenate(entries)
         self._row_columns = admittance.column_of_entry[self._row_entries]
@@ -40,7 +42,7 @@ class Readout:
         self._own, self._other = np.stack([yff, ytt]), np.stack([yft, ytf])
         self._row_values = self._admittance.matrix.data[self._row_entries]
 
-    def result(self, voltage: ComplexArray, power: ComplexArray, iterations: int) -> PowerFlowResult:
+    def one(self, voltage: ComplexArray, power: ComplexArray, iterations: int) -> PowerFlowResult:
         """Return the results of one operating point.
 
         Args:
@@ -62,9 +64,8 @@ class Readout:
         np.maximum(loading[0], loading[1], out=self._loading_of_branches)
 
         drawn = np.add.reduceat(self._row_values * voltage.take(self._row_columns), self._row_starts)
-        reference = grid.reference_node
-        supplied = voltage.take(reference) * drawn.conj()
-        supplied -= power.take(reference)
+        supplied = voltage.take(grid.reference_node) * drawn.conj()
+        supplied -= power.take(grid.reference_node)
         supplied *= grid.base_mva
         supplied = supplied.take(grid.ext_grid_reference)
         return PowerFlowResult(
@@ -76,4 +77,45 @@ class Readout:
             ext_grid_q_mvar=supplied.imag * grid.ext_grid_q_share,
             losses_mw=float(np.vdot(current, at_end).real) * grid.base_mva,
             iterations=iterations,
+        )
+
+    def batch(self, voltage: ComplexArray, power: ComplexArray) -> BatchRows:
+        """Return vm_pu, va_degree, line and trafo loading_percent, ext_grid p_mw and q_mvar, losses_mw.
+
+        Args:
+            voltage: (n_scenarios, n_node), as in :meth:`one`.
+            power: (n_scenarios, n_node), as in :meth:`one`.
+        """
+        grid, n_scenarios = self._grid, len(voltage)
+        extended = np.empty((n_scenarios, grid.n_node + 1), dtype=complex)
+        extended[:, :-1], extended[:, -1] = voltage, complex(np.nan, np.nan)
+        at_bus = extended.take(grid.node_of_bus, axis=1)
+
+        at_end = voltage.take(self._ends, axis=1).reshape(n_scenarios, 2, -1)
+        current = self._own * at_end
+        current += self._other * at_end[:, ::-1]
+        both_ends = np.abs(current)
+        both_ends *= grid.loading_factor
+        loading = np.empty((n_scenarios, len(self._loading)))
+        np.maximum(both_ends[:, 0], both_ends[:, 1], out=loading[:, : self._n_branch])
+        loading[:, self._n_branch :] = self._loading[self._n_branch :]
+        np.conjugate(current, out=current)
+        current *= at_end
+        losses = current.real.sum(axis=(1, 2))
+
+        weighted = voltage.take(self._row_columns, axis=1)
+        weighted *= self._row_values
+        drawn = np.add.reduceat(weighted, self._row_starts, axis=1)
+        supplied = voltage.take(grid.reference_node, axis=1) * drawn.conj()
+        supplied -= power.take(grid.reference_node, axis=1)
+        supplied *= grid.base_mva
+        supplied = supplied.take(grid.ext_grid_reference, axis=1)
+        return (
+            np.abs(at_bus),
+            np.angle(at_bus, deg=True),
+            loading.take(grid.line_slot, axis=1),
+            loading.take(grid.trafo_slot, axis=1),
+            supplied.real * grid.ext_grid_p_share,
+            supplied.imag * grid.ext_grid_q_share,
+            losses * grid.base_mva,
         )

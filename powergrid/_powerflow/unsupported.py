@@ -10,23 +10,10 @@ from heron_mqtt.errors import UnsupportedElement
 
 __all__ = ["refuse_unsupported", "refuse_unsupported_options"]
 
-_SUPPORTED = frozenset(
-    [
-        "bus",
-        "line",
-        "trafo",
-        "load",
-        "sgen",
-        "storage",
-        "gen",
-        "ext_grid",
-        "ward",
-        "shunt",
-        "impedance",
-        "switch",
-        "protection",
-    ]
-)
+_INJECTIONS = {"load", "sgen", "storage", "gen", "ext_grid", "ward", "shunt"}
+_BRANCHES = {"bus", "line", "trafo", "impedance", "switch"}
+_WITHOUT_EFFECT = {"protection"}
+_SUPPORTED = _INJECTIONS | _BRANCHES | _WITHOUT_EFFECT
 _RESULT_PREFIX = "_empty_res_"
 _HINT = 'solve it with solver = "pandapower", or remove or replace what is named'
 
