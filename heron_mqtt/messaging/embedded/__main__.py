@@ -1,0 +1,6 @@
+"""Entry of the supervised child process; started by `heron_mqtt.messaging.embedded.supervisor`."""
+
+from heron_mqtt.messaging.embedded.child import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The sockets the broker listens on: MQTT over TCP or TLS, and over WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from heron_mqtt.errors import AddressInUse, ConfigError
+from heron_mqtt.messaging.embedded.links import Link, TcpLink, WebSocketLink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from websockets.asyncio.server import Server as WebSocketServer
+    from websockets.asyncio.server import ServerConnection
+
+    from heron_mqtt.messaging.embedded.connection import ClientConnection
+    from heron_mqtt.messaging.embedded.options import BrokerOptions
+
+_BACKLOG = 1_024  # 500 clients that connect at once are accepted without a retransmitted SYN
+_CLOSED_S = 0.3
+_READ_BUFFER_BYTES = 8 * 1024
+
+
+class Listeners:
+    """Binds and serves; the addresses are known from `bind` on.
+
+    Args:
+        options: Already checked.
+        accept: Makes the endpoint of a new link, or returns None to turn it away.
+    """
+
+    def __init__(self, options: BrokerOptions, accept: Callable[[Link], ClientConnection | None]) -> None:
+        self._options = options
+        self._accept = accept
+        self._tls = _tls_context(options) if options.tls_cert is not None else None
+        self._buffer = bytearray(_READ_BUFFER_BYTES)
+        self._socket: socket.socket | None = None
+        self._websocket_socket: socket.socket | None = None
+        self._server: asyncio.Server | None = None
+        self._websocket_server: WebSocketServer | None = None
+        self.port = 0
+        self.websocket_port = 0
+
+    @property
+    def url(self) -> str:
+        """``mqtt://host:port``, or ``mqtts://`` with TLS."""
+        return f"mqtt{'s' if self._tls else ''}://{_in_url(self._options.host)}:{self.port}"
+
+    @property
+    def websocket_url(self) -> str | None:
+        """``ws://host:port``, ``wss://`` with TLS, or None."""
+        if self._options.websocket_port is None:
+            return None
+        return f"ws{'s' if self._tls else ''}://{_in_url(self._options.host)}:{self.websocket_port}"
+
+    def bind(self) -> None:
+        """Bind the sockets.
+
+        Raises:
+            AddressInUse: A port is taken.
+            ConfigError: The host is not an address of this machine.
+        """
+        try:
+            self._socket = _bind(self._options.host, self._options.port)
+            self.port = self._socket.getsockname()[1]
+            if self._options.websocket_port is not None:
+                self._websocket_socket = _bind(self._options.host, self._options.websocket_port)
+                self.websocket_port = self._websocket_socket.getsockname()[1]
+        except BaseException:
+            self._close_sockets()
+            raise
+
+    async def serve(self) -> None:
+        """Accept connections."""
+        loop = asyncio.get_running_loop()
+        factory = functools.partial(TcpLink, self._accept, self._buffer)
+        timeout_s = self._options.limits.connect_timeout_s
+        tls: dict[str, Any] = {}
+        if self._tls is not None:
+            tls = {"ssl": self._tls, "ssl_handshake_timeout": timeout_s, "ssl_shutdown_timeout": 1.0}
+        self._server = await loop.create_server(factory, sock=self._socket, backlog=_BACKLOG, **tls)
+        if self._websocket_socket is not None:
+            from websockets.asyncio.server import serve
+            from websockets.typing import Origin, Subprotocol
+
+            # A web page may open a WebSocket to this machine from anywhere: browsers announce themselves
+            # by an Origin, and only listed ones are let in. Other clients send none.
+            origins = [None, *(Origin(origin) for origin in self._options.websocket_origins)]
+            self._websocket_server = await serve(
+                self._serve_websocket,
+                sock=self._websocket_socket,
+                ssl=self._tls,
+                subprotocols=[Subprotocol("mqtt")],
+                origins=origins,
+                compression=None,
+                max_size=self._options.limits.max_packet_bytes + 64 * 1024,
+                max_queue=4,
+                ping_interval=None,  # MQTT's own keepalive watches the client
+                open_timeout=timeout_s,
+                close_timeout=0.5,
+            )
+
+    async def _serve_websocket(self, connection: ServerConnection) -> None:
+        link = WebSocketLink(connection)
+        if connection.subprotocol != "mqtt":  # MQTT-6.0.0-3
+            await connection.close(1002, "the subprotocol must be mqtt")
+            return
+        await link.serve(self._accept)
+
+    def stop(self) -> None:
+        """Accept no more connections."""
+        if self._server is not None:
+            self._server.close()
+        if self._websocket_server is not None:
+            self._websocket_server.close(close_connections=False)
+        self._close_sockets()
+
+    async def closed(self) -> None:
+        """Wait, but not long, for the servers to be done."""
+        servers = [server for server in (self._server, self._websocket_server) if server is not None]
+        if servers:
+            waiting = [asyncio.ensure_future(server.wait_closed()) for server in servers]
+            await asyncio.wait(waiting, timeout=_CLOSED_S)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    def _close_sockets(self) -> None:
+        for bound in (self._socket, self._websocket_socket):
+            if bound is not None:
+                bound.close()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as exc:
+        raise ConfigError(f"host: {host} is not an address, expected for example 127.0.0.1 ({exc})") from exc
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(_BACKLOG)
+        bound.setblocking(False)
+    except OSError as exc:
+        bound.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                f"port {port} on {host} is taken; choose another, or 0 for any free one"
+            ) from exc
+        raise ConfigError(f"host: cannot listen on {host}:{port}: {exc.strerror}") from exc
+    return bound
+
+
+def _tls_context(options: BrokerOptions) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # An empty password, so that OpenSSL does not ask for one at the terminal.
+        context.load_cert_chain(options.tls_cert or "", options.tls_key, password="")
+    except (ssl.SSLError, OSError) as exc:
+        raise ConfigError(
+            f"tls_cert, tls_key: {options.tls_cert} and {options.tls_key} are not a certificate and its "
+            f"unencrypted key in PEM form ({exc})"
+        ) from exc
+    if options.client_ca is not None:
+        try:
+            context.load_verify_locations(options.client_ca)
+        except (ssl.SSLError, OSError) as exc:
+            raise ConfigError(
+                f"client_ca: {options.client_ca} holds no certificate in PEM form ({exc})"
+            ) from exc
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
