@@ -10,11 +10,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from powergrid.devices.base import Device, Measurement
+from powergrid.devices.base import Device, DeviceState, Measurement
 from powergrid.devices.battery import Battery, BatterySpec, BatteryState
 from powergrid.devices.generator import Generator, GeneratorSpec, GeneratorState
-from powergrid.devices.load import Load, LoadSpec, LoadState
-from powergrid.devices.pv import Pv, PvSpec, PvState
+from powergrid.devices.load import Load, LoadSpec
+from powergrid.devices.pv import Pv, PvSpec
 
 __all__ = [
     "Battery",
@@ -22,16 +22,15 @@ __all__ = [
     "BatteryState",
     "Device",
     "DeviceSpec",
+    "DeviceState",
     "Generator",
     "GeneratorSpec",
     "GeneratorState",
     "Load",
     "LoadSpec",
-    "LoadState",
     "Measurement",
     "Pv",
     "PvSpec",
-    "PvState",
     "make_device",
 ]
 

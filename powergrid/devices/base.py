@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Device", "DeviceSpecBase", "Measurement"]
+__all__ = ["Device", "DeviceSpecBase", "DeviceState", "Measurement", "clip", "clip_q", "finite", "hours"]
 
 _S_PER_H = 3600.0
 
@@ -55,6 +55,17 @@ class Measurement:
     loss_mwh: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """What the next step depends on, and the last power.
+
+    Attributes:
+        p_mw: Active power of the last step, MW, positive = injected into the grid.
+    """
+
+    p_mw: float
+
+
 class Device(ABC):
     """One device: a spec that never changes and a state that only ``step`` and ``restore`` move.
 
@@ -63,6 +74,7 @@ class Device(ABC):
     """
 
     spec: DeviceSpecBase
+    state: DeviceState
 
     @abstractmethod
     def reset(self) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from powergrid.devices.base import (
     Device,
     DeviceSpecBase,
+    DeviceState,
     Fraction,
     Measurement,
     PositivePowerMw,
@@ -81,11 +82,10 @@ class BatterySpec(DeviceSpecBase):
 
 
 @dataclass(frozen=True, slots=True)
-class BatteryState:
-    """``soc``: fraction of ``max_e_mwh`` in the cells; ``p_mw``: last power, MW, positive = discharging."""
+class BatteryState(DeviceState):
+    """``soc``: state of charge, fraction of ``max_e_mwh``; ``p_mw``: positive = discharging."""
 
     soc: float
-    p_mw: float
 
 
 class Battery(Device):
@@ -96,6 +96,7 @@ class Battery(Device):
     """
 
     spec: BatterySpec
+    state: BatteryState
 
     def __init__(self, spec: BatterySpec) -> None:
         self.spec = spec
@@ -103,7 +104,7 @@ class Battery(Device):
 
     def reset(self) -> None:
         """Go back to ``initial_soc`` at zero power."""
-        self.state = BatteryState(soc=self.spec.initial_soc, p_mw=0.0)
+        self.state = BatteryState(p_mw=0.0, soc=self.spec.initial_soc)
 
     def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
         """Return (largest charging as a negative number, largest discharging), MW; see ``Device``."""
@@ -131,7 +132,7 @@ class Battery(Device):
         p = self.project(wanted_p, dt_s, p_available_mw)
         q = clip_q(wanted_q, p, self.spec.rated_s_mva)
         soc, loss_mwh = self._after(p, hours(dt_s))
-        self.state = BatteryState(soc=soc, p_mw=p)
+        self.state = BatteryState(p_mw=p, soc=soc)
         clipped = p != wanted_p or q != wanted_q
         return Measurement(
             p_mw=p, q_mvar=q, soc=soc, running=None, cost=0.0, clipped=clipped, loss_mwh=loss_mwh
@@ -155,7 +156,7 @@ class Battery(Device):
             return
         if not 0.0 <= soc <= 1.0:
             raise ValueError(f"soc must be within [0, 1], got {soc}")
-        self.state = BatteryState(soc=float(soc), p_mw=p)
+        self.state = BatteryState(p_mw=p, soc=float(soc))
 
     def _after(self, p_mw: float, dt_h: float) -> tuple[float, float]:
         """Return (soc, energy lost in MWh) after holding a feasible ``p_mw`` for ``dt_h``."""

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from powergrid.devices.base import (
     Device,
     DeviceSpecBase,
+    DeviceState,
     Measurement,
     PositivePowerMw,
     PowerMw,
@@ -78,11 +79,15 @@ class GeneratorSpec(DeviceSpecBase):
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratorState:
-    """``running``; ``p_mw``: last power, MW, injected, 0 when off; ``time_in_state_s``: time so, s."""
+class GeneratorState(DeviceState):
+    """``p_mw`` is 0 when off.
+
+    Attributes:
+        running: Synchronised to the grid.
+        time_in_state_s: How long it has been running, or off, s.
+    """
 
     running: bool
-    p_mw: float
     time_in_state_s: float
 
 
@@ -99,6 +104,7 @@ class Generator(Device):
     """
 
     spec: GeneratorSpec
+    state: GeneratorState
 
     def __init__(self, spec: GeneratorSpec) -> None:
         self.spec = spec
@@ -110,7 +116,7 @@ class Generator(Device):
         p = spec.initial_p_mw
         if p is None:
             p = spec.min_p_mw if spec.initial_running else 0.0
-        self.state = GeneratorState(spec.initial_running, p, max(spec.min_up_s, spec.min_down_s))
+        self.state = GeneratorState(p, spec.initial_running, max(spec.min_up_s, spec.min_down_s))
 
     def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
         """Return the span of reachable power, MW, 0 = off; see ``Device`` and the class for the gap."""
@@ -136,7 +142,7 @@ class Generator(Device):
         if running != self.state.running:
             cost += self.spec.start_cost_usd if running else self.spec.stop_cost_usd
             time_in_state_s = float(dt_s)
-        self.state = GeneratorState(running, p, time_in_state_s)
+        self.state = GeneratorState(p, running, time_in_state_s)
         clipped = p != wanted_p or q != wanted_q
         return Measurement(p_mw=p, q_mvar=q, soc=None, running=running, cost=cost, clipped=clipped)
 
@@ -163,7 +169,7 @@ class Generator(Device):
         elif finite("time_in_state_s", time_in_state_s) < 0.0:
             raise ValueError(f"time_in_state_s must be >= 0, got {time_in_state_s}")
         p = clip(p, spec.min_p_mw, spec.max_p_mw) if running else 0.0
-        self.state = GeneratorState(bool(running), p, float(time_in_state_s))
+        self.state = GeneratorState(p, bool(running), float(time_in_state_s))
 
     def cost_per_h(self, p_mw: float) -> float:
         """Return the cost of running at ``p_mw``, $/h: a + b p + c p^2."""

@@ -5,7 +5,6 @@ Source: docs/models.md, load.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -13,6 +12,7 @@ from pydantic import Field
 from powergrid.devices.base import (
     Device,
     DeviceSpecBase,
+    DeviceState,
     Fraction,
     Measurement,
     PositivePowerMw,
@@ -20,7 +20,7 @@ from powergrid.devices.base import (
     hours,
 )
 
-__all__ = ["Load", "LoadSpec", "LoadState"]
+__all__ = ["Load", "LoadSpec"]
 
 
 class LoadSpec(DeviceSpecBase):
@@ -33,13 +33,6 @@ class LoadSpec(DeviceSpecBase):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class LoadState:
-    """``p_mw``: last power, MW, negative = consumed. The next step does not depend on it."""
-
-    p_mw: float
-
-
 class Load(Device):
     """A load; consuming is a negative injection.
 
@@ -50,6 +43,7 @@ class Load(Device):
     """
 
     spec: LoadSpec
+    state: DeviceState
 
     def __init__(self, spec: LoadSpec) -> None:
         self.spec = spec
@@ -57,7 +51,7 @@ class Load(Device):
 
     def reset(self) -> None:
         """Go back to zero power."""
-        self.state = LoadState(p_mw=0.0)
+        self.state = DeviceState(p_mw=0.0)
 
     def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
         """Return (full demand, demand left after the largest shedding), MW, both <= 0; see ``Device``."""
@@ -76,7 +70,7 @@ class Load(Device):
         demand = p if p_available_mw is None else _demand(p_available_mw)
         # A demand of 0 MW sheds nothing, and p / demand is exactly 1 where nothing is shed.
         q = full_q if demand == 0.0 else full_q * (p / demand) + 0.0
-        self.state = LoadState(p_mw=p)
+        self.state = DeviceState(p_mw=p)
         return Measurement(p_mw=p, q_mvar=q, soc=None, running=None, cost=0.0, clipped=p != wanted_p)
 
     def restore(
@@ -87,7 +81,7 @@ class Load(Device):
         time_in_state_s: float | None = None,
     ) -> None:
         """Take the power from telemetry; see ``Device``."""
-        self.state = LoadState(p_mw=finite("p_mw", p_mw))
+        self.state = DeviceState(p_mw=finite("p_mw", p_mw))
 
 
 def _demand(p_available_mw: float) -> float:

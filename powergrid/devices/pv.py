@@ -5,7 +5,6 @@ Source: docs/models.md, PV.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,6 +12,7 @@ from pydantic import Field
 from powergrid.devices.base import (
     Device,
     DeviceSpecBase,
+    DeviceState,
     Measurement,
     PositivePowerMw,
     clip_q,
@@ -20,7 +20,7 @@ from powergrid.devices.base import (
     hours,
 )
 
-__all__ = ["Pv", "PvSpec", "PvState"]
+__all__ = ["Pv", "PvSpec"]
 
 _STC_IRRADIANCE_W_PER_M2 = 1000.0
 _STC_CELL_TEMPERATURE_C = 25.0
@@ -46,13 +46,6 @@ class PvSpec(DeviceSpecBase):
         return self.max_p_mw if self.s_max_mva is None else self.s_max_mva
 
 
-@dataclass(frozen=True, slots=True)
-class PvState:
-    """``p_mw``: last power, MW, injected. The next step does not depend on it."""
-
-    p_mw: float
-
-
 class Pv(Device):
     """A PV plant; the setpoint is an upper limit (curtailment) and active power has priority.
 
@@ -60,6 +53,7 @@ class Pv(Device):
     """
 
     spec: PvSpec
+    state: DeviceState
 
     def __init__(self, spec: PvSpec) -> None:
         self.spec = spec
@@ -67,7 +61,7 @@ class Pv(Device):
 
     def reset(self) -> None:
         """Go back to zero power."""
-        self.state = PvState(p_mw=0.0)
+        self.state = DeviceState(p_mw=0.0)
 
     def available_mw(
         self, irradiance_w_per_m2: float, cell_temperature_c: float = _STC_CELL_TEMPERATURE_C
@@ -106,7 +100,7 @@ class Pv(Device):
         wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
         p = self.project(wanted_p, dt_s, p_available_mw)
         q = clip_q(wanted_q, p, self.spec.rated_s_mva)
-        self.state = PvState(p_mw=p)
+        self.state = DeviceState(p_mw=p)
         clipped = p != wanted_p or q != wanted_q
         return Measurement(p_mw=p, q_mvar=q, soc=None, running=None, cost=0.0, clipped=clipped)
 
@@ -118,4 +112,4 @@ class Pv(Device):
         time_in_state_s: float | None = None,
     ) -> None:
         """Take the power from telemetry; see ``Device``."""
-        self.state = PvState(p_mw=finite("p_mw", p_mw))
+        self.state = DeviceState(p_mw=finite("p_mw", p_mw))
