@@ -15,42 +15,34 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from heron_mqtt.messaging.embedded import wire
 from heron_mqtt.messaging.embedded.filters import MAX_LEVELS
 from heron_mqtt.messaging.embedded.identity import Refused
-from heron_mqtt.messaging.embedded.links import WRITE_HIGH_BYTES
-from heron_mqtt.messaging.embedded.sessions import ClientSession, Message
+from heron_mqtt.messaging.embedded.outlet import BufferedOutlet
+from heron_mqtt.messaging.embedded.sessions import Message
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.identity import Verdict
     from heron_mqtt.messaging.embedded.links import Link
     from heron_mqtt.messaging.embedded.server import HardenedBroker
+    from heron_mqtt.messaging.embedded.sessions import ClientSession
 
-_CLOSE_TIMEOUT_S = 1.0  # for the last bytes (a refusal) to leave before the connection is cut
 _MAX_CACHED_TOPICS = 4_096
 
 
-class ClientConnection(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt ships no type information
+class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[misc]  # amqtt ships no type information
     """The broker's side of one client connection, from accepting it to its end."""
 
     def __init__(self, broker: HardenedBroker, link: Link) -> None:
-        super().__init__(broker.plugins_manager)
-        self.session: ClientSession | None = None
-        self.writable = True
-        self.ended = False
-        self.link = link
+        BrokerProtocolHandler.__init__(self, broker.plugins_manager)
+        BufferedOutlet.__init__(self, link, broker.options.limits, broker.stats, broker.flush_soon)
         self._broker = broker
-        self._stats = broker.stats
-        self._loop = asyncio.get_running_loop()
+        self._router = broker.router
         self._max_packet_bytes = broker.options.limits.max_packet_bytes
         self._rest = bytearray()
         self._needed = 0
         self._held = False
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._flush_due = False
         self._packets = 0
         self._last_heard_s = 0.0
         self._silence_s = 0.0
         self._login: asyncio.Task[None] | None = None
-        self._stall_timer: asyncio.TimerHandle | None = None
         self._alive_timer: asyncio.TimerHandle | None = self._loop.call_later(
             broker.options.limits.connect_timeout_s, self._on_connect_timeout
         )
@@ -139,9 +131,9 @@ class ClientConnection(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt sh
             session.incoming_qos2.discard(packet_id)
             self.send(wire.ack(wire.PUBCOMP, packet_id))
         elif packet_type == wire.SUBSCRIBE:
-            self._broker.subscribe(self, session, *wire.read_subscribe(body))
+            self._router.subscribe(session, *wire.read_subscribe(body))
         elif packet_type == wire.UNSUBSCRIBE:
-            self._broker.unsubscribe(self, session, *wire.read_unsubscribe(body))
+            self._router.unsubscribe(session, *wire.read_unsubscribe(body))
         elif packet_type == wire.DISCONNECT:
             if body:
                 raise wire.MalformedPacket("DISCONNECT with a body")
@@ -164,7 +156,7 @@ class ClientConnection(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt sh
         if qos == 0:
             if first & 0x08:
                 raise wire.MalformedPacket("DUP in a PUBLISH at QoS 0")
-            self._broker.accept(session, Message(topic, raw_topic, data[pos:stop], 0), retain=bool(first & 1))
+            self._router.accept(session, Message(topic, raw_topic, data[pos:stop], 0), retain=bool(first & 1))
             return
         if qos == 3:
             raise wire.MalformedPacket("PUBLISH at QoS 3")
@@ -173,12 +165,12 @@ class ClientConnection(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt sh
             raise wire.MalformedPacket("PUBLISH at QoS 1 or 2 without a packet identifier")
         message = Message(topic, raw_topic, data[pos + 2 : stop], qos)
         if qos == 1:
-            self._broker.accept(session, message, retain=bool(first & 1))
+            self._router.accept(session, message, retain=bool(first & 1))
             self.send(b"\x40\x02" + packet_id.to_bytes(2, "big"))
             return
         if packet_id not in session.incoming_qos2:  # otherwise a repetition of what was delivered
             session.incoming_qos2.add(packet_id)
-            self._broker.accept(session, message, retain=bool(first & 1))
+            self._router.accept(session, message, retain=bool(first & 1))
         self.send(wire.ack(wire.PUBREC, packet_id))
 
     def _learn_topic(self, raw_topic: bytes) -> str:
@@ -258,60 +250,6 @@ class ClientConnection(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt sh
         self._stats.keepalive_timeouts += 1
         self.end("keepalive", will=True, abort=True, detail=f"nothing heard for {quiet_s:.1f} s")
 
-    # --- bytes out ----------------------------------------------------------------------------------
-
-    def send(self, *parts: bytes) -> None:
-        """Send bytes when this turn of the event loop ends, together with what else goes to the client."""
-        self._out += parts
-        for part in parts:
-            self._out_bytes += len(part)
-        if self._out_bytes > WRITE_HIGH_BYTES:
-            self.writable = False
-        if not self._flush_due:
-            self._flush_due = True
-            self._broker.flush_soon(self)
-
-    def flush(self) -> None:
-        """Hand what was collected to the link, then whatever waits in the session's queue."""
-        self._flush_due = False
-        if self._out:
-            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-            self._out.clear()
-            self._out_bytes = 0
-            self._stats.bytes_sent += len(data)
-            self.link.write(data)
-        if self.ended:
-            return
-        self.writable = not self.link.paused
-        if self.writable and self.session is not None and self.session.queue:
-            self.session.pump()
-
-    def writing_paused(self) -> None:
-        """Let messages wait in the session until the client reads again, but not for ever."""
-        self.writable = False
-        if self._stall_timer is None and not self.ended:
-            self._watch_stall(self.link.unsent())
-
-    def writing_resumed(self) -> None:
-        """Go on sending."""
-        self._stop_stall_timer()
-        if not self.ended and not self._flush_due:
-            self.writable = True
-            if self.session is not None:
-                self.session.pump()
-
-    def _watch_stall(self, unsent: int) -> None:
-        stall_s = self._broker.options.limits.stall_timeout_s
-        self._stall_timer = self._loop.call_later(stall_s, self._on_stall, unsent)
-
-    def _on_stall(self, unsent_before: int) -> None:
-        self._stall_timer = None
-        unsent = self.link.unsent()
-        if unsent < unsent_before:
-            self._watch_stall(unsent)
-        else:
-            self._end_slow(f"took no byte of {unsent} for {self._broker.options.limits.stall_timeout_s:g} s")
-
     # --- the end ------------------------------------------------------------------------------------
 
     def refuse(self, return_code: int, reason: str) -> None:
@@ -319,17 +257,6 @@ class ClientConnection(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt sh
         self._stats.refusals += 1
         self.send(wire.connack(return_code))
         self.end("refused", will=False, detail=reason)
-
-    def end_soon(self, reason: str, detail: str) -> None:
-        """End the connection of a client that does not read, after the current message is through."""
-        if not self.ended:
-            self.writable = False
-            self._loop.call_soon(self._end_slow, detail)
-
-    def _end_slow(self, detail: str) -> None:
-        if not self.ended:
-            self._stats.slow_readers += 1
-            self.end("slow_reader", will=True, abort=True, detail=detail)
 
     def _on_malformed(self, exc: wire.MalformedPacket) -> None:
         if isinstance(exc, wire.UnsupportedProtocol):
@@ -342,7 +269,7 @@ class ClientConnection(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt sh
         """Note that the link is gone."""
         detail = f"{type(exc).__name__}: {exc}" if exc is not None else ""
         self.end("connection_lost", will=True, abort=True, detail=detail)
-        self._stop_stall_timer()
+        self.stop_watching()
         self._broker.connection_gone(self)
 
     def end(self, reason: str, *, will: bool, abort: bool = False, detail: str = "") -> None:
@@ -357,15 +284,7 @@ class ClientConnection(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt sh
                 self._login.cancel()
             self._login = None
         self._rest.clear()
-        if abort:
-            self._out.clear()
-            self._stop_stall_timer()
-            self.link.abort()
-        else:
-            self.flush()
-            self.link.close()
-            self._stop_stall_timer()
-            self._stall_timer = self._loop.call_later(_CLOSE_TIMEOUT_S, self.link.abort)
+        self.close_link(abort=abort)
         session, self.session = self.session, None
         self._broker.connection_ended(self, session, reason, detail, will=will)
 
@@ -377,8 +296,3 @@ class ClientConnection(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt sh
         if self._alive_timer is not None:
             self._alive_timer.cancel()
             self._alive_timer = None
-
-    def _stop_stall_timer(self) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None

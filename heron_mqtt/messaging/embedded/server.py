@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from typing import TYPE_CHECKING, Any
 
 from amqtt.broker import Broker, ExternalServer
@@ -20,10 +21,9 @@ from amqtt.plugins import manager as amqtt_plugins
 from heron_mqtt.messaging.embedded import wire
 from heron_mqtt.messaging.embedded.connection import ClientConnection
 from heron_mqtt.messaging.embedded.events import EventLog
-from heron_mqtt.messaging.embedded.filters import FilterTree, filter_problem
 from heron_mqtt.messaging.embedded.identity import Identity
 from heron_mqtt.messaging.embedded.listeners import Listeners
-from heron_mqtt.messaging.embedded.retained import RetainedStore
+from heron_mqtt.messaging.embedded.router import Router
 from heron_mqtt.messaging.embedded.sessions import ClientSession, Message
 from heron_mqtt.messaging.embedded.stats import SYS_TOPICS, BrokerStats
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.identity import Admitted
     from heron_mqtt.messaging.embedded.links import Link
     from heron_mqtt.messaging.embedded.options import BrokerOptions
+    from heron_mqtt.messaging.embedded.outlet import BufferedOutlet
 
 _NAMESPACE = "heron_mqtt.embedded"
 _GRACE_S = 0.3  # for last bytes to leave when the broker closes
 _ABORT_S = 0.5  # for aborted connections to be reported as gone
 _AMQTT_SHUTDOWN_S = 0.7
-_MAX_CACHED_ROUTES = 4_096
 
 
 class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type information
@@ -62,12 +62,10 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         self.events = EventLog(options.limits.max_log_lines_per_s, loop.time)
         self.identity = Identity(options, self.events, loop.time)
         self.listeners = Listeners(options, self._accept_link)
+        self.router = Router(options.limits, self.stats, self.events)
         self.topics: dict[bytes, str] = {}
         self._connections: set[ClientConnection] = set()
-        self._tree: FilterTree[ClientSession, int] = FilterTree()
-        self._routes: dict[str, tuple[tuple[ClientSession, int], ...]] = {}
-        self._retained = RetainedStore(options.limits, self.stats)
-        self._unflushed: list[ClientConnection] = []
+        self._unflushed: list[BufferedOutlet] = []
         self._all_gone = asyncio.Event()
         self._sys_task: asyncio.Task[None] | None = None
         self._started_s = loop.time()
@@ -170,9 +168,9 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         session.keep_alive = connect.keep_alive_s
         session.grant = self.identity.grant(who.user, client_id)
         session.transitions.connect()
-        session.last_connect_time, session.last_disconnect_time = self._now(), None
+        session.last_connect_time, session.last_disconnect_time = _now(), None
         self._sessions[client_id] = (session, connection)
-        self._routes.clear()
+        self.router.rights_changed()
         connection.session = session
         self.stats.connects += 1
         self.stats.clients += 1
@@ -199,7 +197,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
             return
         session.outlet = None
         session.transitions.disconnect()
-        session.last_disconnect_time = self._now()
+        session.last_disconnect_time = _now()
         self.stats.clients -= 1
         self.stats.disconnects += 1
         message, session.will = session.will, None
@@ -208,7 +206,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         if will and message is not None:
             self.stats.wills += 1
             last_word = Message.of(message.topic, message.payload, message.qos)
-            self.accept(session, last_word, retain=message.retain)
+            self.router.accept(session, last_word, retain=message.retain)
 
     def connection_gone(self, connection: ClientConnection) -> None:
         """Forget a connection whose link is closed."""
@@ -216,16 +214,16 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         if not self._connections:
             self._all_gone.set()
 
-    def flush_soon(self, connection: ClientConnection) -> None:
-        """Have `ClientConnection.flush` called at the end of this turn of the event loop."""
+    def flush_soon(self, outlet: BufferedOutlet) -> None:
+        """Have `BufferedOutlet.flush` called at the end of this turn of the event loop."""
         if not self._unflushed:
             self._loop.call_soon(self._flush)
-        self._unflushed.append(connection)
+        self._unflushed.append(outlet)
 
     def _flush(self) -> None:
         unflushed, self._unflushed = self._unflushed, []
-        for connection in unflushed:
-            connection.flush()
+        for outlet in unflushed:
+            outlet.flush()
 
     def _apply_rights(self) -> None:
         """Give everyone the rights of files that changed, and end those who are no longer known."""
@@ -234,104 +232,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
             if not self.identity.knows(session.owner):
                 connection.end("revoked", will=True)
                 self._drop_session(session)
-        self._routes.clear()
-
-    # --- messages -----------------------------------------------------------------------------------
-
-    def accept(self, session: ClientSession, message: Message, *, retain: bool) -> None:
-        """Take a message from a client: check its right, keep it if asked to, hand it on."""
-        topic = message.topic
-        if topic.startswith("$") or (session.grant is not None and not session.grant.may_publish(topic)):
-            self.stats.denied += 1
-            self.events.warning(
-                "publish_denied", client=session.client_id, user=session.owner or "", topic=topic
-            )
-            return
-        if retain and not self._retained.keep(message):
-            self.stats.unretained += 1
-            self.events.warning("not_retained", client=session.client_id, topic=topic, reason="limit reached")
-        self.route(message)
-
-    def route(self, message: Message) -> None:
-        """Deliver to each subscriber once, at the lower of the two QoS."""
-        targets = self._routes.get(message.topic)
-        if targets is None:
-            targets = self._find_targets(message.topic)
-        qos = message.qos
-        for session, granted in targets:
-            session.deliver(message, qos if qos < granted else granted)  # noqa: FURB136  min() is 5x slower
-
-    def _find_targets(self, topic: str) -> tuple[tuple[ClientSession, int], ...]:
-        best: dict[ClientSession, int] = {}
-        for session, qos in self._tree.match(topic):
-            if qos >= best.get(session, 0):
-                best[session] = qos
-        targets = tuple(
-            (session, qos)
-            for session, qos in best.items()
-            if session.grant is None or session.grant.may_receive(topic)
-        )
-        if len(self._routes) >= _MAX_CACHED_ROUTES:
-            self._routes.clear()
-        self._routes[topic] = targets
-        return targets
-
-    def subscribe(
-        self,
-        connection: ClientConnection,
-        session: ClientSession,
-        packet_id: int,
-        requests: list[tuple[str, int]],
-    ) -> None:
-        """Answer SUBSCRIBE filter by filter, then send the retained messages of those granted."""
-        return_codes: list[int] = []
-        for topic_filter, qos in requests:
-            problem = self._subscription_problem(session, topic_filter)
-            if problem is not None:
-                self.stats.refusals += 1
-                self.events.warning(
-                    "subscription_refused",
-                    client=session.client_id,
-                    user=session.owner or "",
-                    filter=topic_filter,
-                    reason=problem,
-                )
-                return_codes.append(wire.SUBSCRIBE_FAILURE)
-                continue
-            self._tree.put(topic_filter, session, qos)
-            session.subscriptions[topic_filter] = qos
-            return_codes.append(qos)
-        self.stats.subscriptions = len(self._tree)
-        self._routes.clear()
-        connection.send(wire.suback(packet_id, return_codes))
-        for (topic_filter, qos), return_code in zip(requests, return_codes, strict=True):
-            if return_code == wire.SUBSCRIBE_FAILURE:
-                continue
-            for message in self._retained.match(topic_filter):
-                if session.grant is None or session.grant.may_receive(message.topic):
-                    session.deliver(message, min(qos, message.qos), retain=True)
-
-    def _subscription_problem(self, session: ClientSession, topic_filter: str) -> str | None:
-        problem = filter_problem(topic_filter)
-        if problem is not None:
-            return problem
-        if session.grant is not None and not session.grant.may_subscribe(topic_filter):
-            return "no right to this filter"
-        limit = self.options.limits.max_subscriptions
-        if topic_filter not in session.subscriptions and len(session.subscriptions) >= limit:
-            return f"more than {limit} subscriptions"
-        return None
-
-    def unsubscribe(
-        self, connection: ClientConnection, session: ClientSession, packet_id: int, filters: list[str]
-    ) -> None:
-        """Answer UNSUBSCRIBE; unknown filters are no error."""
-        for topic_filter in filters:
-            if session.subscriptions.pop(topic_filter, None) is not None:
-                self._tree.discard(topic_filter, session)
-        self.stats.subscriptions = len(self._tree)
-        self._routes.clear()
-        connection.send(wire.ack(11, packet_id))
+        self.router.rights_changed()
 
     # --- what amqtt's own parts call ----------------------------------------------------------------
 
@@ -346,12 +247,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
 
     def _drop_session(self, session: ClientSession) -> None:
         self._sessions.pop(session.client_id, None)
-        for topic_filter in session.subscriptions:
-            self._tree.discard(topic_filter, session)
-        session.subscriptions.clear()
-        session.forget()
-        self.stats.subscriptions = len(self._tree)
-        self._routes.clear()
+        self.router.forget(session)
 
     async def _broadcast_message(
         self,
@@ -361,7 +257,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         force_qos: int | None = None,
     ) -> None:
         if topic:
-            self.route(Message.of(topic, bytes(data or b""), force_qos or 0))
+            self.router.route(Message.of(topic, bytes(data or b""), force_qos or 0))
 
     # --- $SYS ---------------------------------------------------------------------------------------
 
@@ -376,25 +272,18 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
     async def _publish_sys(self) -> None:
         from heron_mqtt import __version__
 
-        self._publish_sys_topic("version", f"heron-mqtt {__version__} (amqtt)")
+        self.router.announce("$SYS/broker/version", f"heron-mqtt {__version__}".encode())
         while True:
             if self.identity.reload_if_changed():
                 self._apply_rights()
             stats = self.refresh_stats()
             for name, topic in SYS_TOPICS.items():
-                self._publish_sys_topic(topic, f"{getattr(stats, name):g}")
+                self.router.announce(f"$SYS/broker/{topic}", f"{getattr(stats, name):.12g}".encode())
             await asyncio.sleep(self.options.limits.sys_interval_s)
 
-    def _publish_sys_topic(self, name: str, text: str) -> None:
-        message = Message.of(f"$SYS/broker/{name}", text.encode(), 0)
-        self._retained.keep(message)
-        self.route(message)
 
-    @staticmethod
-    def _now() -> int:
-        import time
-
-        return int(time.time())  # amqtt's session expiry compares wall-clock seconds
+def _now() -> int:
+    return int(time.time())  # amqtt's session expiry compares wall-clock seconds
 
 
 _EXPECTED_ENDS = frozenset({"disconnect", "shutdown", "connection_lost"})

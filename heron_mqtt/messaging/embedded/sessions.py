@@ -80,8 +80,8 @@ class Outlet(Protocol):
     def send(self, *parts: bytes) -> None:
         """Send bytes before the event loop sleeps again."""
 
-    def end_soon(self, reason: str, detail: str) -> None:
-        """End the connection, not within this call."""
+    def end_soon(self, detail: str) -> None:
+        """End the connection of a client that does not read, not within this call."""
 
 
 class Grant(Protocol):
@@ -166,7 +166,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         if len(self.queue) >= self._limits.max_queued_messages or not self._fits(message.size):
             self._stats.dropped += 1
             if outlet is not None and qos:
-                outlet.end_soon("slow_reader", f"{len(self.queue)} messages wait for it")
+                outlet.end_soon(f"{len(self.queue)} messages wait for it")
             return
         self._hold(message.size)
         self._stats.queued += 1

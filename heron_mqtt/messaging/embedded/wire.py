@@ -17,6 +17,7 @@ PUBREL = 6
 PUBCOMP = 7
 SUBSCRIBE = 8
 UNSUBSCRIBE = 10
+UNSUBACK = 11
 PINGREQ = 12
 DISCONNECT = 14
 
@@ -219,7 +220,7 @@ def suback(packet_id: int, return_codes: list[int]) -> bytes:
 
 
 def ack(packet_type: int, packet_id: int) -> bytes:
-    """Build PUBACK, PUBREC, PUBREL, PUBCOMP or UNSUBACK (11)."""
+    """Build PUBACK, PUBREC, PUBREL, PUBCOMP or UNSUBACK."""
     flags = 2 if packet_type == PUBREL else 0
     return bytes((packet_type << 4 | flags, 2, packet_id >> 8, packet_id & 0xFF))
 
