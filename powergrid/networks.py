@@ -1,10 +1,12 @@
-"""Networks, the microgrids in them and the devices attached to them. docs/profiles.md lists the shipped ones.
+"""Networks, the microgrids in them and the devices attached to them.
 
-grid = load_grid("cigre_mv_lv")
-bus = grid.microgrids["MG1"].device_buses["battery"]
+docs/profiles.md describes the shipped networks. In short::
+
+    grid = load_grid("cigre_mv_lv")
+    bus = grid.microgrids["MG1"].device_buses["battery"]
     placed = attach_devices(grid.net, [DeviceSite("MG1/ess", "battery", bus)])
-table, index = placed["MG1/ess"]
-grid.net[table].loc[index, "p_mw"] = to_pandapower_p("battery", 0.05)    # discharge 50 kW
+    table, index = placed["MG1/ess"]
+    grid.net[table].loc[index, "p_mw"] = to_pandapower_p("battery", 0.05)  # discharge 50 kW
 """
 
 from __future__ import annotations

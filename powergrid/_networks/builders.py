@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -85,13 +86,14 @@ def three_case33bw_on_cigre_mv() -> GridModel:
     :func:`cigre_mv_lv`.
     """
     net = _cigre_mv()
+    original = pandapower.networks.case33bw()
     places = (
         ("MG1", "residential", "Bus 1", "Load R1", -1),
         ("MG2", "industrial", "Bus 12", "Load R12", -1),
         ("MG3", "commercial", "Bus 13", "Load R12", -2),
     )
     for name, customer, mv_bus, lumped_load, tap_pos in places:
-        feeder = _case33bw(name, customer)
+        feeder = _feeder(original, name, customer)
         load = _index(net.load, lumped_load)
         rest = net.load.p_mw[load] - feeder.load.p_mw.sum()
         net.load.loc[load, ["p_mw", "q_mvar"]] *= rest / net.load.p_mw[load]
@@ -143,9 +145,9 @@ def _cigre_customer(load: str) -> str:
     return _CIGRE_CUSTOMERS[load.removeprefix("Load ").rstrip("0123456789")]
 
 
-def _case33bw(name: str, customer: str) -> Any:
-    """Return the 33-bus feeder without its source, named from 1 to 33 as its authors number it."""
-    net = pandapower.networks.case33bw()
+def _feeder(case33bw: Any, name: str, customer: str) -> Any:
+    """Return the 33-bus feeder as one microgrid: without its source, and named as its authors number it."""
+    net = copy.deepcopy(case33bw)
     for table in ("ext_grid", "poly_cost"):
         net[table] = net[table].drop(net[table].index)
     net.line = net.line[net.line.in_service]

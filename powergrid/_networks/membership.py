@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import pandapower
 import pandapower.topology
 
 from heron_mqtt.errors import ConfigError
+from powergrid._networks.devices import TABLES
 from powergrid._networks.sites import MicrogridSites, Pcc, describe_buses, resolve_bus
 
-# The ends of every branch table by which a microgrid may join the grid.
-_ENDS: Mapping[str, tuple[str, str]] = {
-    "line": ("from_bus", "to_bus"),
-    "trafo": ("hv_bus", "lv_bus"),
-    "switch": ("bus", "element"),
+# Branches by which a microgrid may join the grid: the columns of their ends, and what the ends are called.
+_ENDS: Mapping[Literal["trafo", "line"], Mapping[str, Literal["hv", "lv", "from", "to"]]] = {
+    "trafo": {"hv_bus": "hv", "lv_bus": "lv"},
+    "line": {"from_bus": "from", "to_bus": "to"},
 }
-# Branch tables that may lie inside a microgrid, or outside, but not on its border.
+# Branches that may lie inside a microgrid or outside, but not on its border.
 _OTHER_ENDS: Mapping[str, tuple[str, ...]] = {
     "trafo3w": ("hv_bus", "mv_bus", "lv_bus"),
     "impedance": ("from_bus", "to_bus"),
@@ -43,45 +43,36 @@ def attach_microgrid(
         device_buses: Suggested bus by kind of device; a kind left out is put at the busbar.
 
     Raises:
-        ConfigError: A bus does not exist, its name is not unique, or it has no supply; no bus was
-            named; the external grid is inside; nothing connects the buses to the rest.
+        ConfigError: Everything found of: a bus does not exist, its name is not unique, or it has no
+            supply; no bus was named; the external grid is inside; nothing connects the buses to the
+            rest; a device bus is outside. Then nothing was changed.
     """
     where = f"microgrid '{name}'"
     inside = _chosen_buses(net, where, buses, zone)
-    problems = []
-    slack = inside & {int(bus) for table in ("ext_grid",) for bus in net[table].bus[net[table].in_service]}
-    if slack:
-        problems.append(f"{where}: {describe_buses(net, slack)} hold the external grid; leave them out")
-    dead = inside & {int(bus) for bus in pandapower.topology.unsupplied_buses(net)}
-    if dead:
-        problems.append(f"{where}: {describe_buses(net, dead)} have no connection to an external grid")
-    for table, ends in _OTHER_ENDS.items():
-        crossing = [
-            int(index)
-            for index, row in net[table].iterrows()
-            if 0 < sum(int(row[end]) in inside for end in ends) < len(ends)
-        ]
-        if crossing:
-            problems.append(
-                f"{where}: {table} {crossing} crosses its border; expected lines, two-winding transformers "
-                "and bus-to-bus switches there"
-            )
     pccs = tuple(_find_pccs(net, inside))
-    if not (pccs or problems):
-        problems.append(f"{where}: no line, transformer or switch in service connects it to the grid")
+    problems = list(_problems(net, where, inside, pccs))
+    suggested = dict.fromkeys(TABLES, pccs[0].microgrid_bus if pccs else 0)
+    for kind, reference in (device_buses or {}).items():
+        try:
+            bus = resolve_bus(net, reference, f"{where}, bus of the {kind}")
+        except ConfigError as exc:
+            problems += exc.problems
+            continue
+        if kind not in TABLES:
+            problems.append(f"{where}: unknown kind of device '{kind}'; expected {', '.join(TABLES)}")
+        elif bus not in inside:
+            problems.append(f"{where}: {describe_buses(net, [bus])}, for the {kind}, is not inside")
+        else:
+            suggested[kind] = bus
     if problems:
         raise ConfigError(*problems)
-    suggested = dict.fromkeys(("generator", "battery", "pv", "load"), pccs[0].microgrid_bus)
-    for kind, reference in (device_buses or {}).items():
-        suggested[kind] = resolve_bus(net, reference, f"{where}, bus of the {kind}")
-    if net.bus.zone.dtype != object:
-        net.bus["zone"] = net.bus.zone.astype(object)
+    net.bus["zone"] = net.bus.zone.astype(object)  # an empty column may have been read as numbers
     net.bus.loc[sorted(inside), "zone"] = name
     return MicrogridSites(
         name=name,
         buses=tuple(sorted(inside)),
-        lines=_touching(net, "line", inside, pccs),
-        trafos=_touching(net, "trafo", inside, pccs),
+        lines=_within(net, "line", inside, pccs),
+        trafos=_within(net, "trafo", inside, pccs),
         loads=tuple(int(load) for load in net.load.index[net.load.bus.isin(inside)]),
         pccs=pccs,
         device_buses=suggested,
@@ -92,10 +83,10 @@ def _chosen_buses(net: Any, where: str, buses: Iterable[int | str] | None, zone:
     if (buses is None) == (zone is None):
         raise ConfigError(f"{where}: name its buses or its zone, and not both")
     if zone is not None:
-        chosen = {int(bus) for bus in net.bus.index[net.bus.zone.astype(object) == zone]}
+        zones = {int(bus): str(known) for bus, known in net.bus.zone.dropna().items()}
+        chosen = {bus for bus, known in zones.items() if known == zone}
         if not chosen:
-            zones = sorted({str(known) for known in net.bus.zone.dropna()})
-            has = f"the zones are {', '.join(zones)}" if zones else "no bus of this network has a zone"
+            has = f"the zones are {', '.join(sorted(set(zones.values())))}" if zones else "no bus has a zone"
             raise ConfigError(f"{where}: no bus is in zone '{zone}'; {has}")
         return chosen
     chosen, problems = set(), []
@@ -111,33 +102,44 @@ def _chosen_buses(net: Any, where: str, buses: Iterable[int | str] | None, zone:
     return chosen
 
 
-def _find_pccs(net: Any, inside: set[int]) -> Iterable[Pcc]:
-    """Yield the closed, in-service branches with one end inside."""
-    for table in ("trafo", "line", "switch"):
-        for index, row in net[table].iterrows():
-            if table == "switch":
-                if row.et != "b" or not row.closed:
-                    continue
-            elif not row.in_service or _is_open(net, table, index):
-                continue
-            one, other = (int(row[end]) for end in _ENDS[table])
-            if (one in inside) == (other in inside):
-                continue
-            grid, microgrid = (other, one) if one in inside else (one, other)
-            side = "" if table == "switch" else _ENDS[table][grid == other].removesuffix("_bus")
-            yield Pcc(table, int(index), grid, side, microgrid)  # type: ignore[arg-type]
+def _problems(net: Any, where: str, inside: set[int], pccs: tuple[Pcc, ...]) -> Iterator[str]:
+    slack = inside & set(net.ext_grid.bus[net.ext_grid.in_service])
+    if slack:
+        yield f"{where}: {describe_buses(net, slack)}: the external grid is there; leave it out"
+    dead = inside & set(pandapower.topology.unsupplied_buses(net))
+    if dead:
+        yield f"{where}: {describe_buses(net, dead)}: no connection to an external grid"
+    for table, ends in _OTHER_ENDS.items():
+        ends_inside = sum(net[table][end].isin(inside).astype(int) for end in ends)
+        crossing = [int(index) for index in net[table].index[(ends_inside > 0) & (ends_inside < len(ends))]]
+        if crossing:
+            yield f"{where}: {table} {crossing} crosses its border; only lines and two-winding transformers may"
+    switches = net.switch[(net.switch.et == "b") & net.switch.closed.astype(bool)]
+    for _, switch in switches[switches.bus.isin(inside) != switches.element.isin(inside)].iterrows():
+        pair = describe_buses(net, [switch.bus, switch.element])
+        # Buses joined by a switch are one node to the power flow: no power between them can be told.
+        yield f"{where}: its border runs through a closed switch between {pair}; take both or neither"
+    if not (pccs or slack or dead):
+        yield f"{where}: no line or transformer in service connects it to the rest of the grid"
 
 
-def _is_open(net: Any, table: str, index: Any) -> bool:
-    switches = net.switch[
-        (net.switch.et == {"line": "l", "trafo": "t"}[table]) & (net.switch.element == index)
-    ]
-    return bool((~switches.closed.astype(bool)).any())
+def _find_pccs(net: Any, inside: set[int]) -> Iterator[Pcc]:
+    """Yield the branches in service, and not open, with one end inside."""
+    for table, ends in _ENDS.items():
+        one, other = ends
+        branches = net[table]
+        open_at = net.switch.element[(net.switch.et == table[0]) & ~net.switch.closed.astype(bool)]
+        branches = branches[branches.in_service & ~branches.index.isin(open_at)]
+        branches = branches[branches[one].isin(inside) != branches[other].isin(inside)]
+        for index, row in branches.iterrows():
+            grid_end, microgrid_end = (other, one) if row[one] in inside else (one, other)
+            yield Pcc(table, int(index), int(row[grid_end]), ends[grid_end], int(row[microgrid_end]))
 
 
-def _touching(
+def _within(
     net: Any, table: Literal["line", "trafo"], inside: set[int], pccs: Iterable[Pcc]
 ) -> tuple[int, ...]:
+    """Return the branches with both ends inside, and those to the grid."""
     one, other = _ENDS[table]
     within = net[table].index[net[table][one].isin(inside) & net[table][other].isin(inside)]
     return tuple(sorted({int(index) for index in within} | {pcc.index for pcc in pccs if pcc.table == table}))

@@ -16,17 +16,17 @@ class Pcc:
     """One branch by which a microgrid joins the grid: its point of common coupling.
 
     Attributes:
-        table: Table of the branch; ``switch`` is a closed bus-to-bus switch.
+        table: Table of the branch.
         index: Its index in that table.
         grid_bus: Bus at its grid end. Power into the branch at this end is what the microgrid draws.
-        grid_side: Prefix of the result columns of the grid end: ``p_<grid_side>_mw``. Empty for a switch.
+        grid_side: Its grid end in the names of result columns: ``p_<grid_side>_mw``.
         microgrid_bus: Bus at its microgrid end.
     """
 
-    table: Literal["line", "trafo", "switch"]
+    table: Literal["line", "trafo"]
     index: int
     grid_bus: int
-    grid_side: Literal["from", "to", "hv", "lv", ""]
+    grid_side: Literal["from", "to", "hv", "lv"]
     microgrid_bus: int
 
 
@@ -39,7 +39,7 @@ class MicrogridSites:
         buses: Buses inside, in ascending order.
         lines, trafos: Branches with both ends inside, and those of ``pccs``.
         loads: Loads at those buses.
-        pccs: Branches to the grid, at least one; transformers first, then lines, then switches.
+        pccs: Branches to the grid, at least one; transformers first, then lines.
         device_buses: Suggested bus of a device by its kind (``generator``, ``battery``, ``pv``, ``load``).
     """
 
