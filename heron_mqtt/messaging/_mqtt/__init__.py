@@ -1,0 +1,1 @@
+"""The parts of ``MqttBroker``; nothing here is public."""

@@ -1,0 +1,323 @@
+"""One MQTT connection from CONNECT to its end: paho-mqtt, driven inside an asyncio event loop.
+
+A connection is not reused: each attempt gets a paho client of its own, so nothing of a lost connection
+(half a packet, message ids, resend states) lives on in the next. ``Link`` holds what must survive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import Any, Protocol
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from heron_mqtt.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from heron_mqtt.messaging._mqtt.options import PASSWORD_VARIABLE, USERNAME_VARIABLE, MqttOptions, Will
+from heron_mqtt.messaging._mqtt.stream import Stream, open_stream
+
+log = logging.getLogger("heron_mqtt.messaging")
+
+RECEIVE_MAXIMUM = 65_535  # MQTT 5, section 3.2.2.3.3: in force where the broker names none
+
+
+class Events(Protocol):
+    """What a connection tells its owner, always in the event loop."""
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        """A message arrived."""
+
+    def on_bad_topic(self, topic: str) -> None:
+        """A message arrived whose topic is not UTF-8."""
+
+    def on_acknowledged(self, mid: int, refusal: str | None) -> None:
+        """The broker answered a QoS 1 or 2 publish."""
+
+    def on_subscribed(self, mid: int, refusals: list[str | None]) -> None:
+        """The broker answered a subscribe, filter by filter."""
+
+
+class _Client(paho.Client):
+    """paho on a stream that is connected already: its own connect blocks, up to seconds."""
+
+    stream: Stream
+
+    def _create_socket(self) -> Any:
+        return self.stream
+
+
+class Connection:
+    """One connection; ``open`` it once, then use it until ``lost`` is done."""
+
+    def __init__(self, options: MqttOptions, events: Events, will: Will | None) -> None:
+        self._options = options
+        self._events = events
+        self._will = will
+        self._loop = asyncio.get_running_loop()
+        self._stream: Stream | None = None
+        self._client: _Client | None = None
+        self._answer: asyncio.Future[None] = self._loop.create_future()
+        self._flush_due = False
+        self._writer_watched = False
+        self._misc: asyncio.TimerHandle | None = None
+        self.receive_maximum = RECEIVE_MAXIMUM
+        self.lost: asyncio.Future[str] = self._loop.create_future()
+        """Done when the connection has ended; says why."""
+
+    async def open(self) -> None:
+        """Connect and wait for the broker's word.
+
+        Raises:
+            BrokerUnavailable: Nobody answers in time, or the answer is not MQTT.
+            BrokerRefused: The broker says no; the text says what to do.
+        """
+        address, limit = self._options.address, self._options.connect_timeout_s
+        doing = f"no answer at {address} within {limit:g} s"
+        try:
+            async with asyncio.timeout(limit):
+                self._stream = await open_stream(self._options.host, self._options.port, self._options.tls)
+                doing = (
+                    f"{address} accepts connections but did not answer as an MQTT broker within {limit:g} s"
+                )
+                self._start_client(self._stream)
+                await self._answer
+        except TimeoutError:
+            self.abort()
+            raise BrokerUnavailable(f"{doing}: check host and port, and that a broker runs there") from None
+        except ssl.SSLError as exc:
+            self.abort()
+            raise _tls_error(address, exc) from exc
+        except BrokerError:
+            self.abort()
+            raise
+        except OSError as exc:
+            self.abort()
+            raise BrokerUnavailable(
+                f"nobody answers at {address} ({exc.strerror or exc}): "
+                f"start an MQTT broker there or correct the address"
+            ) from exc
+        except BaseException:
+            self.abort()
+            raise
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> int:
+        """Send a message; return the id that ``on_acknowledged`` will name.
+
+        Nothing is written before the event loop comes round, so the answer cannot come before this
+        returns.
+        """
+        return self._running().publish(topic, payload, qos, retain).mid
+
+    def subscribe(self, filters: list[str]) -> int:
+        """Subscribe at QoS 1; return the id that ``on_subscribed`` will name."""
+        mid = self._running().subscribe([(f, 1) for f in filters])[1]
+        return int(mid or 0)
+
+    def unsubscribe(self, filters: list[str]) -> None:
+        """Unsubscribe."""
+        self._running().unsubscribe(list(filters))
+
+    def disconnect(self) -> None:
+        """Say goodbye (no will is sent) and close, after what was sent before."""
+        if self._client is not None and not self.lost.done():
+            self._client.disconnect()
+            self._flush()
+        self._end("closed")
+
+    def abort(self) -> None:
+        """Close without goodbye, after what was sent before: the broker sends the will."""
+        if not self.lost.done():
+            self._flush()
+        self._end("aborted")
+
+    # -- the client and its callbacks --------------------------------------------------------------
+
+    def _running(self) -> _Client:
+        assert self._client is not None, "used before open()"
+        return self._client
+
+    def _start_client(self, stream: Stream) -> None:
+        options = self._options
+        five = options.protocol == "5"
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=options.client_id,
+            protocol=paho.MQTTv5 if five else paho.MQTTv311,
+            reconnect_on_failure=False,  # reconnecting is the link's; also: no silent downgrade to MQTT 3.1
+        )
+        client.stream = stream
+        client.max_inflight_messages = 0  # the link keeps the window; a limit here scans at every PUBACK
+        if options.username:
+            client.username_pw_set(options.username, options.password)
+        if self._will is not None:
+            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_socket_register_write = self._on_want_write
+        client.on_socket_unregister_write = _nothing
+        client.on_socket_close = self._on_socket_close
+        self._client = client
+        self._loop.add_reader(stream.fileno(), self._on_readable)
+        self._tick()
+        client.connect(
+            options.host,
+            options.port,
+            keepalive=options.keepalive_s,
+            clean_start=True if five else paho.MQTT_CLEAN_START_FIRST_ONLY,  # 3.1.1: paho wants it left alone
+        )
+
+    def _on_connect(
+        self,
+        _client: object,
+        _data: object,
+        _flags: object,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if self._answer.done():
+            return
+        if reason.is_failure:
+            self._answer.set_exception(_refusal(self._options, reason))
+        else:
+            self.receive_maximum = getattr(properties, "ReceiveMaximum", RECEIVE_MAXIMUM)
+            self._answer.set_result(None)
+
+    def _on_disconnect(
+        self, _client: object, _data: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        why = self._stream.why() if self._stream is not None else ""
+        self._end(why or str(reason))
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError as exc:
+            self._events.on_bad_topic(repr(exc.object))
+            return
+        self._events.on_message(topic, bytes(message.payload), message.retain)
+
+    def _on_publish(
+        self, _client: object, _data: object, mid: int, reason: ReasonCode, _properties: object
+    ) -> None:
+        self._events.on_acknowledged(mid, str(reason) if reason.is_failure else None)
+
+    def _on_subscribe(
+        self, _client: object, _data: object, mid: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        self._events.on_subscribed(mid, [str(reason) if reason.is_failure else None for reason in reasons])
+
+    # -- the event loop ----------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        stream, client = self._stream, self._client
+        if stream is None or client is None:
+            return
+        stream.fill()
+        try:
+            while not self.lost.done() and stream.readable():
+                client.loop_read()
+        except Exception as exc:
+            # What answers does not speak MQTT, or paho has a fault: its state is not to be trusted any more.
+            log.debug("reading from %s failed", self._options.address, exc_info=exc)
+            self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
+
+    def _on_want_write(self, *_: object) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)  # one write for all that is sent until then
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        stream, client = self._stream, self._client
+        if stream is None or client is None or self.lost.done():
+            return
+        done = True
+        while done and client.want_write() and not self.lost.done():
+            client.loop_write()
+            done = stream.flush()
+        if self.lost.done():
+            return
+        if stream.readable() and stream.why():
+            self._on_readable()  # a write failed: paho learns it by reading
+        else:
+            self._watch_writer(not stream.flush())
+
+    def _watch_writer(self, watch: bool) -> None:
+        if watch == self._writer_watched or self._stream is None:
+            return
+        self._writer_watched = watch
+        if watch:
+            self._loop.add_writer(self._stream.fileno(), self._flush)
+        else:
+            self._loop.remove_writer(self._stream.fileno())
+
+    def _tick(self) -> None:
+        if self._client is not None and not self.lost.done():
+            self._client.loop_misc()  # keepalive: pings, and gives up when no answer comes
+            self._misc = self._loop.call_later(self._options.keepalive_s / 4, self._tick)
+
+    def _on_socket_close(self, *_: object) -> None:
+        if self._stream is not None and self._stream.fileno() != -1:
+            self._watch_writer(False)
+            self._loop.remove_reader(self._stream.fileno())
+
+    def _end(self, why: str) -> None:
+        if self.lost.done():
+            return
+        self.lost.set_result(why)
+        if not self._answer.done():
+            self._answer.set_exception(
+                BrokerUnavailable(f"{self._options.address} ended the connection before it was made: {why}")
+            )
+            self._answer.exception()  # open() may have ended already
+        if self._misc is not None:
+            self._misc.cancel()
+        self._on_socket_close()
+        if self._stream is not None:
+            self._stream.close()
+
+
+def _nothing(*_: object) -> None:
+    """Tell paho that an event loop is in charge of writing."""
+
+
+def _tls_error(address: str, exc: ssl.SSLError) -> BrokerError:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return BrokerRefused(
+            f"the certificate of {address} is not trusted ({exc.verify_message}): pass ca= with the CA that "
+            f"signed it, and connect by the name that it was made for"
+        )
+    return BrokerUnavailable(
+        f"{address} does not speak TLS as expected ({exc.reason or exc}): is it mqtt:// ?"
+    )
+
+
+def _refusal(options: MqttOptions, reason: ReasonCode) -> BrokerError:
+    address = options.address
+    user = f"user {options.username!r}" if options.username else "a client without user name"
+    login = f"check username= and password= (or {USERNAME_VARIABLE} and {PASSWORD_VARIABLE})"
+    match reason.value:
+        case 132:
+            other = "3.1.1" if options.protocol == "5" else "5"
+            return BrokerRefused(f"{address} does not speak MQTT {options.protocol}: pass protocol={other!r}")
+        case 133:
+            return BrokerRefused(
+                f"{address} refuses the client id {options.client_id!r}: pass another client_id="
+            )
+        case 134:
+            return BrokerRefused(f"{address} refuses name or password of {user}: {login}")
+        case 135:
+            return BrokerRefused(f"{address} does not authorize {user}: {login}, and its access rights there")
+        case 136 | 137:
+            return BrokerUnavailable(
+                f"{address} says that it is not available now ({reason}): try again later"
+            )
+        case _:
+            return BrokerRefused(f"{address} refuses the connection: {reason}")

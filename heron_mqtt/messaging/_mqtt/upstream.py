@@ -1,0 +1,114 @@
+"""Which topic filters to hold at the MQTT broker: as few as cover everything that is wanted.
+
+A broker may deliver a message once for each filter that matches it. Foreign messages carry nothing to
+recognise such copies by, so a filter that another one covers is not subscribed to beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from heron_mqtt.messaging.topics import is_filter
+
+
+@dataclass(slots=True)
+class Change:
+    """What to tell the broker, in this order."""
+
+    subscribe: list[str] = field(default_factory=list)
+    unsubscribe: list[str] = field(default_factory=list)
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every topic under the filter ``narrow`` is also under ``wide``."""
+    want, have = wide.split("/"), narrow.split("/")
+    if have[0].startswith("$") and want[0] in {"+", "#"}:
+        return False
+    for i, level in enumerate(want):
+        if level == "#":
+            return True
+        if i >= len(have) or have[i] == "#" or level not in {"+", have[i]}:
+            return False
+    return len(want) == len(have)
+
+
+class Upstream:
+    """The filters held at the broker.
+
+    Args:
+        wanted: Returns every topic filter that somebody here wants.
+    """
+
+    def __init__(self, wanted: Callable[[], Iterable[str]]) -> None:
+        self._wanted = wanted
+        self._held: set[str] = set()
+        self._wide: set[str] = set()  # those of them with wildcards
+        self._refused: set[str] = set()
+
+    def add(self, topic_filter: str) -> str:
+        """Return the filter to subscribe to, so that ``topic_filter`` is covered.
+
+        It may be one that is held already: subscribing again brings its retained messages again.
+        """
+        cover = self._cover(topic_filter)
+        if cover is None:
+            self._hold(topic_filter)
+            return topic_filter
+        return cover
+
+    def accepted(self, topic_filter: str) -> Change:
+        """The broker granted a filter: what it covers need not be held beside it."""
+        if not is_filter(topic_filter) or topic_filter not in self._held:
+            return Change()
+        covered = [f for f in self._held if f != topic_filter and covers(topic_filter, f)]
+        for f in covered:
+            self._drop(f)
+        return Change(unsubscribe=covered)
+
+    def refused(self, topic_filter: str) -> Change:
+        """The broker refused a filter: what it would have covered must be held by itself."""
+        self._drop(topic_filter)
+        self._refused.add(topic_filter)
+        return Change(subscribe=self._missing())
+
+    def removed(self, topic_filter: str) -> Change:
+        """Nobody wants a filter any more."""
+        self._refused.discard(topic_filter)
+        if topic_filter not in self._held:
+            return Change()
+        self._drop(topic_filter)
+        missing = self._missing() if is_filter(topic_filter) else []
+        return Change(subscribe=missing, unsubscribe=[topic_filter])
+
+    def restart(self) -> Change:
+        """A new connection holds nothing: subscribe to everything that is wanted."""
+        self._held.clear()
+        self._wide.clear()
+        self._refused.clear()
+        return Change(subscribe=self._missing())
+
+    def _missing(self) -> list[str]:
+        wanted = set(self._wanted()) - self._refused
+        fresh = []
+        # wide ones first, so that they cover the others
+        for f in sorted(wanted, key=lambda f: (not is_filter(f), f.count("/"), not f.endswith("#"), f)):
+            if self._cover(f) is None:
+                self._hold(f)
+                fresh.append(f)
+        return fresh
+
+    def _cover(self, topic_filter: str) -> str | None:
+        if topic_filter in self._held:
+            return topic_filter
+        return next((f for f in self._wide if covers(f, topic_filter)), None)
+
+    def _hold(self, topic_filter: str) -> None:
+        self._refused.discard(topic_filter)
+        self._held.add(topic_filter)
+        if is_filter(topic_filter):
+            self._wide.add(topic_filter)
+
+    def _drop(self, topic_filter: str) -> None:
+        self._held.discard(topic_filter)
+        self._wide.discard(topic_filter)

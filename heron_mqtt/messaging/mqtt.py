@@ -1,0 +1,420 @@
+"""MqttBroker: MQTT 3.1.1 and 5, over TCP or TLS.
+
+Loops and threads: a broker lives in one event loop, its *home loop*. Connected explicitly (``await
+broker.connect()`` or ``async with``) that is the running loop, the fast way: no thread hop. Used without
+connecting, from synchronous or asynchronous code, it connects by itself in the process's background
+loop. It may then be used from any thread and loop; calls are handed to the home loop.
+
+While disconnected: ``publish`` queues (bounded; the oldest is dropped, its delivery fails with
+``BrokerOverflow``), subscriptions are restored, reconnecting goes on with growing, jittered delays until
+``close``. Only the very first connection may fail: then everything that waits raises the same error, and
+the next use tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import random
+import secrets
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from heron_mqtt.errors import BrokerClosed, BrokerUnavailable, ConfigError
+from heron_mqtt.messaging._mqtt.link import Link
+from heron_mqtt.messaging._mqtt.options import Will, read_options
+from heron_mqtt.messaging._mqtt.presence import MqttAnnouncement
+from heron_mqtt.messaging.background import background_loop, run_sync, running_loop
+from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
+from heron_mqtt.messaging.codec import Json, encode
+from heron_mqtt.messaging.dispatch import Dispatcher
+from heron_mqtt.messaging.stats import BrokerStats
+from heron_mqtt.messaging.subscription import MAX_CHANNELS, Callback, Subscription
+from heron_mqtt.messaging.topics import TopicMap, check_channel
+
+T = TypeVar("T")
+
+
+class MqttBroker(MessageBroker):
+    """Publishes and subscribes at an MQTT broker.
+
+    Args:
+        url: ``mqtt://[user:password@]host[:port]``, or ``mqtts://`` for TLS.
+        env_id: The environment; its topics are ``heron/<env_id>/...``.
+        client_id: MQTT client id, unique at the broker; made at random if left out.
+        username, password: Win over the URL; the URL wins over the environment variables
+            ``HERON_MQTT_USERNAME`` and ``HERON_MQTT_PASSWORD``.
+        keepalive_s: A broker that is silent for up to twice as long is given up; it gives us up after 1.5.
+        protocol: ``"3.1.1"`` or ``"5"``.
+        ca: PEM file of the authority that signed the broker's certificate; the system's if left out.
+        cert, key: PEM files of a client certificate, unencrypted.
+        connect_timeout_s: Bound of one attempt to connect, name resolution to MQTT answer.
+        max_pending: Messages that may wait to be sent.
+        topics: Where channels live, if not simply below ``heron/<env_id>/``.
+        will: Channel and message that the broker publishes (retained) if this connection dies.
+        rng: Jitters the delays of reconnecting.
+
+    Raises:
+        ConfigError: A URL, file or value is wrong.
+    """
+
+    features: ClassVar[Features] = Features(wildcards=True, retain=True, will=True, external=True)
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        env_id: str = "default",
+        client_id: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        keepalive_s: int = 15,
+        protocol: str = "3.1.1",
+        ca: str | Path | None = None,
+        cert: str | Path | None = None,
+        key: str | Path | None = None,
+        connect_timeout_s: float = 5.0,
+        max_pending: int = 20_000,
+        topics: TopicMap | None = None,
+        will: tuple[str, Mapping[str, Any]] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        if max_pending < 1:
+            raise ConfigError(f"MqttBroker: max_pending {max_pending!r}: expected at least 1")
+        self.options = read_options(
+            url,
+            client_id=f"heron-{secrets.token_hex(8)}" if client_id is None else client_id,
+            username=username,
+            password=password,
+            ca=ca,
+            cert=cert,
+            key=key,
+            protocol=protocol,
+            keepalive_s=keepalive_s,
+            connect_timeout_s=connect_timeout_s,
+        )
+        self.topic_map = topics or TopicMap(env_id)
+        self._rng = rng or random.Random()  # noqa: S311 - spreads reconnections, nothing secret
+        self._max_pending = max_pending
+        self._dispatcher = Dispatcher()
+        self._dispatcher.on_removed = self._on_removed  # type: ignore[method-assign]
+        self._will_channel = will[0] if will else None
+        self._link = Link(
+            self.options,
+            self,
+            self.stats,
+            will=Will(self._topic(will[0]), encode(will[1])) if will else None,
+            wanted=self._wanted_filters,
+            rng=self._rng,
+            max_pending=max_pending,
+        )
+        self._announcements: list[MqttAnnouncement] = []
+        self._topics: dict[str, str] = {}
+        self._consumed: set[str] = set()
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()  # of _home and _closed
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "connected" if self.connected else "not connected"
+        return f"<MqttBroker {self.options.address} as {self.options.client_id}, {state}>"
+
+    @property
+    def stats(self) -> BrokerStats:
+        """Counters and reports of this broker."""
+        return self._dispatcher.stats
+
+    @property
+    def home_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that this broker lives in; None before it is started."""
+        return self._home
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the MQTT broker now."""
+        return self._link.connected
+
+    # -- connection --------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Connect; the running event loop becomes the home loop, if there is none yet. Idempotent.
+
+        Raises:
+            BrokerUnavailable: Nobody answers within ``connect_timeout_s``, or not in MQTT.
+            BrokerRefused: Credentials, client id or protocol version are refused.
+            BrokerClosed: After ``close``.
+        """
+        with self._lock:
+            self._check_usable()
+            first = self._home is None
+            self._home = home = self._home or asyncio.get_running_loop()
+        if not first:
+            await self._at_home(home, _outcome(self._link.start))
+            return
+        try:
+            await asyncio.shield(self._link.start())
+        except BaseException:  # also cancelled: nothing of the attempt must live on
+            await self._link.abort()
+            self._home = None
+            raise
+
+    async def wait_connected(self, timeout_s: float | None = None) -> None:
+        """Wait until there is a connection (again).
+
+        Raises:
+            BrokerUnavailable: There is none within ``timeout_s``.
+        """
+        home = self._started_home()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._at_home(home, self._link.wait_connected())
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"no connection to {self.options.address} within {timeout_s:g} s: is the MQTT broker running?"
+            ) from None
+
+    async def close(self) -> None:
+        """Wait up to a second for outstanding messages, withdraw announcements, disconnect. Idempotent."""
+        await self._end(polite=True)
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close; when left by an exception, without goodbye: the wills are sent."""
+        await self._end(polite=exc[0] is None)
+
+    async def _end(self, *, polite: bool) -> None:
+        with self._lock:
+            self._closed = True
+            home = self._home
+        atexit.unregister(self._close_at_exit)
+        if home is None:
+            self._dispatcher.clear()
+        elif home.is_closed():
+            self._dispatcher.clear()
+            for link in self._links():
+                link.drop()
+        else:
+            await self._at_home(home, self._end_at_home(polite))
+
+    async def _end_at_home(self, polite: bool) -> None:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._shut(polite), name=f"close {self.options.address}")
+        await asyncio.shield(self._closing)
+
+    async def _shut(self, polite: bool) -> None:
+        links = self._links()
+        if polite:
+            for announcement in list(self._announcements):
+                await announcement.leave()
+            await self._link.close()
+        for link in links:
+            await link.abort()
+        self._dispatcher.clear()
+
+    def _links(self) -> list[Link]:
+        return [self._link, *(a.own_link for a in self._announcements if a.own_link is not None)]
+
+    def _close_at_exit(self) -> None:
+        """Let a script that ends without ``close`` still deliver what it published."""
+        run_sync(self.close())
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def publish(
+        self, channel: str, message: Mapping[str, Any], *, qos: int = 1, retain: bool = False
+    ) -> Delivery:
+        """Publish a JSON object; see ``MessageBroker.publish``.
+
+        Args:
+            channel: No wildcards.
+            message: A JSON object; an empty one with ``retain`` deletes what was retained.
+            qos: 0: at most once, done when it is handed to the connection; 1: at least once; 2: once.
+            retain: Keep it for late subscribers.
+
+        Returns:
+            Done when the MQTT broker has acknowledged it. Awaiting it may raise ``BrokerOverflow``,
+            ``BrokerRefused``, ``BrokerUnavailable`` (never connected) or ``BrokerClosed``.
+        """
+        topic = self._topics.get(channel) or self._topic(channel)
+        if qos not in {0, 1, 2}:
+            raise ValueError(f"qos must be 0, 1 or 2, got {qos!r}")
+        payload = encode(message) if message or not retain else b""
+        home = self._started_home()
+        self.stats.published += 1
+        if home is running_loop():
+            return Delivery(self._link.publish(topic, payload, qos, retain))
+        return self._handed_over(home, lambda: self._link.publish(topic, payload, qos, retain))
+
+    async def consume(self, channel: str) -> Json:
+        """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""
+        if channel not in self._consumed:
+            home = self._started_home()
+            self._dispatcher.listen(channel)
+            await self._hold(home, channel)
+            self._consumed.add(channel)
+        self._started_home()
+        return await self._dispatcher.take(channel)
+
+    def subscribe(self, channel: str, callback: Callback) -> Subscription:
+        """Call ``callback`` for every message under a channel or filter; see ``MessageBroker.subscribe``.
+
+        Awaiting the subscription raises ``BrokerRefused`` if the MQTT broker does not grant it.
+        """
+        home = self._started_home()
+        subscription = self._dispatcher.add(channel, callback)
+        subscription.set_ready(self._hold(home, channel))
+        return subscription
+
+    async def announce(
+        self, channel: str, online: Mapping[str, Any], offline: Mapping[str, Any]
+    ) -> Announcement:
+        """Publish ``online``, retained, with ``offline`` as the will; see ``MessageBroker.announce``.
+
+        An MQTT connection carries one will. Unless this broker's own is on ``channel``, the
+        announcement gets a small connection of its own.
+        """
+        home = self._started_home()
+        return await self._at_home(home, self._announce(home, channel, online, offline))
+
+    async def _announce(
+        self,
+        home: asyncio.AbstractEventLoop,
+        channel: str,
+        online: Mapping[str, Any],
+        offline: Mapping[str, Any],
+    ) -> Announcement:
+        await asyncio.shield(self._link.start())
+        announcement = MqttAnnouncement(self, home, channel, self._topic(channel), offline)
+        if channel == self._will_channel:
+            announcement.use(self._link)
+        else:
+            announcement.make_link(len(self._announcements), self._rng)
+        self._announcements.append(announcement)
+        try:
+            await announcement.update(online)
+        except BaseException:
+            self._announcements.remove(announcement)
+            if announcement.own_link is not None:
+                await announcement.own_link.abort()
+            raise
+        return announcement
+
+    def forget(self, announcement: MqttAnnouncement) -> None:
+        """An announcement is withdrawn."""
+        if announcement in self._announcements:
+            self._announcements.remove(announcement)
+
+    # -- called by the link, in the home loop --------------------------------------------------------
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        """Hand an arriving message over; whatever goes wrong with it stops nothing else."""
+        channel = self.topic_map.channel(topic)
+        if channel is None:
+            self.stats.reject(topic, f"not a topic of environment {self.topic_map.env_id!r}")
+            return
+        try:
+            # MQTT deletes a retained message by an empty payload: our empty object
+            self._dispatcher.arrive(channel, payload or b"{}", retained=retained, topic=topic)
+        except Exception as exc:
+            self.stats.report("callback", topic, f"handling it failed: {exc}", exc=exc)
+
+    def on_bad_topic(self, topic: str) -> None:
+        """Count a message whose topic is not UTF-8."""
+        self.stats.reject(topic, "the topic is not UTF-8")
+
+    def on_connected(self, again: bool) -> None:
+        """Say again that we are here: meanwhile the broker may have published the will."""
+        if again:
+            for announcement in self._announcements:
+                if announcement.own_link is None:
+                    announcement.repeat()
+
+    # -- home loop ---------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise BrokerClosed(f"the MqttBroker of {self.options.address} is closed")
+        if self._home is not None and self._home.is_closed():
+            raise BrokerClosed(
+                f"the event loop in which the MqttBroker of {self.options.address} was connected has ended; "
+                f"close the broker before its loop ends, and make a new one"
+            )
+
+    def _started_home(self) -> asyncio.AbstractEventLoop:
+        """Return the home loop; start in the background loop if there is none."""
+        home = self._home
+        if home is not None and self._link.connected and not self._closed and not home.is_closed():
+            return home
+        with self._lock:
+            self._check_usable()
+            if self._home is None:
+                self._home = background_loop()
+                atexit.register(self._close_at_exit)
+            home = self._home
+        if home is running_loop():
+            self._link.start()
+        else:
+            home.call_soon_threadsafe(self._link.start)
+        return home
+
+    async def _at_home(self, home: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+        if home is running_loop():
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, home))
+
+    def _handed_over(
+        self, home: asyncio.AbstractEventLoop, begin: Callable[[], asyncio.Future[None]]
+    ) -> Delivery:
+        """Begin something in the home loop from elsewhere; what is begun first happens first."""
+        outcome: asyncio.Future[None] = home.create_future()
+        home.call_soon_threadsafe(lambda: begin().add_done_callback(lambda done: _copy(done, outcome)))
+        return Delivery(outcome)
+
+    # -- topics ------------------------------------------------------------------------------------
+
+    def _topic(self, channel: str) -> str:
+        topic = self.topic_map.topic(check_channel(channel))
+        if len(self._topics) >= MAX_CHANNELS:
+            self._topics.clear()
+        self._topics[channel] = topic
+        return topic
+
+    def _wanted_filters(self) -> set[str]:
+        return {self.topic_map.topic(channel) for channel in self._dispatcher.wanted()}
+
+    def _hold(self, home: asyncio.AbstractEventLoop, channel: str) -> Delivery:
+        topic_filter = self.topic_map.topic(channel)
+        if home is running_loop():
+            return Delivery(self._link.subscribe(topic_filter))
+        return self._handed_over(home, lambda: self._link.subscribe(topic_filter))
+
+    def _on_removed(self, channel: str) -> None:
+        home = self._home
+        if home is None or self._closed or home.is_closed():
+            return
+        if home is running_loop():
+            self._release(channel)
+        else:
+            home.call_soon_threadsafe(self._release, channel)
+
+    def _release(self, channel: str) -> None:
+        if channel not in self._dispatcher.wanted():
+            self._link.unsubscribe(self.topic_map.topic(channel))
+
+
+async def _outcome(begin: Callable[[], asyncio.Future[None]]) -> None:
+    await asyncio.shield(begin())
+
+
+def _copy(done: asyncio.Future[None], outcome: asyncio.Future[None]) -> None:
+    if outcome.done():
+        return
+    if done.cancelled():
+        outcome.cancel()
+    elif (exc := done.exception()) is not None:
+        outcome.set_exception(exc)
+        outcome.exception()  # it is reported already
+    else:
+        outcome.set_result(None)
