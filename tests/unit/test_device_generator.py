@@ -183,6 +183,11 @@ def test_minimum_times_survive_rounding_of_short_steps() -> None:
         assert device.step(1.0, 0.0, 0.1).running is True
     assert device.step(0.0, 0.0, 0.1).running is False
 
+    device = generator(min_down_s=1.0, initial_running=True)
+    for _ in range(10):
+        assert device.step(0.0, 0.0, 0.1).running is False
+    assert device.step(1.0, 0.0, 0.1).running is True
+
 
 def test_start_and_stop_are_paid_once_and_pauses_cost_nothing() -> None:
     device = generator(cost_a_usd_per_h=8.0, cost_b_usd_per_mwh=50.0, start_cost_usd=7.0, stop_cost_usd=3.0)

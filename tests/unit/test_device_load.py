@@ -53,8 +53,9 @@ def test_a_sheddable_load_gives_up_its_part_and_reactive_power_with_it() -> None
 
 def test_a_load_may_be_shed_whole_without_negative_zeros() -> None:
     device = Load(LoadSpec(max_p_mw=1.0, max_shed_fraction=1.0))
-    out = device.step(0.0, -0.4, 900.0, -0.8)
-    assert (str(out.p_mw), str(out.q_mvar), out.clipped) == ("0.0", "0.0", False)
+    for q_mvar in (-0.4, 0.4):
+        out = device.step(0.0, q_mvar, 900.0, -0.8)
+        assert (str(out.p_mw), str(out.q_mvar), out.clipped) == ("0.0", "0.0", False)
     assert str(device.feasible(900.0, -0.0)) == "(0.0, 0.0)"
 
 
