@@ -133,9 +133,9 @@ def read_table(path: Path, wanted: Mapping[str, Collection[Unit]], step_s: float
 
 
 def _text(path: Path, problems: Problems) -> str:
+    if path.exists() and not path.is_file():
+        problems.stop("not a regular file; expected a CSV file")
     try:
-        if path.exists() and not path.is_file():
-            problems.stop("not a regular file; expected a CSV file")
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Make ``config/profiles/*.csv`` again from an installed copy of SimBench.
 
-    python -m venv /tmp/simbench && /tmp/simbench/bin/pip install simbench==1.6.3
-    /tmp/simbench/bin/python scripts/extract_profiles.py
+    python -m venv simbench-venv && simbench-venv/bin/pip install simbench==1.6.3
+    simbench-venv/bin/python scripts/extract_profiles.py
 
 Only the standard library is used, and the same input gives the same bytes. ``simbench_week.csv`` is
 an extract of SimBench (ODbL); ``price_week.csv`` is synthetic: the formula is ``price_usd_per_mwh``
@@ -133,8 +133,8 @@ def _bump(hour: int, centre: float) -> float:
 def residual_load(week: Mapping[str, Sequence[float]]) -> list[float]:
     """Return the hourly residual load of the extract, as a fraction of peak load.
 
-    The mix is 40 % residential, 30 % industrial and 30 % commercial load, and PV and wind plant of
-    45 % and 25 % of peak load: about the shares of the German system in the years around 2020.
+    The mix is chosen: 40 % residential, 30 % industrial and 30 % commercial load, with as much PV and
+    wind (45 % and 25 % of peak load) as brings the residual load down to zero at noon on the weekend.
     """
     quarter_hours = [
         0.4 * residential

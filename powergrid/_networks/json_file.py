@@ -75,9 +75,9 @@ def _refuse(path: Path, what: str, cause: BaseException | None = None) -> NoRetu
 
 
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        _refuse(path, "is not a regular file")
     try:
-        if path.exists() and not path.is_file():
-            _refuse(path, "is not a regular file")
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError as exc:
@@ -123,8 +123,7 @@ def _strange_signature(value: dict[str, Any], depth: int) -> Iterator[str]:
     signature = _signature(value)
     if signature in _TABLES:
         # pandapower reads a table whose content is an absolute path from that file.
-        content = value.get("_object")
-        if not (isinstance(content, str) and content.lstrip()[:1] in ("{", "[")):
+        if not _is_json_text(value.get("_object")):
             yield "a table whose content is not JSON"
         if extra := value.keys() - _TABLE_KEYS:
             yield f"a table with {', '.join(sorted(extra))}"
@@ -134,3 +133,13 @@ def _strange_signature(value: dict[str, Any], depth: int) -> Iterator[str]:
     elif signature not in _VALUES:
         module, name = signature
         yield f"an object of {module}.{name}"
+
+
+def _is_json_text(content: Any) -> bool:
+    if not isinstance(content, str) or content.lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False  # pandas' own parser may be more forgiving than the one that looked inside
+    return True

@@ -113,7 +113,8 @@ def _problems(net: Any, where: str, inside: set[int], pccs: tuple[Pcc, ...]) -> 
         ends_inside = sum(net[table][end].isin(inside).astype(int) for end in ends)
         crossing = [int(index) for index in net[table].index[(ends_inside > 0) & (ends_inside < len(ends))]]
         if crossing:
-            yield f"{where}: {table} {crossing} crosses its border; only lines and two-winding transformers may"
+            allowed = "only lines and two-winding transformers may"
+            yield f"{where}: {table} {crossing} crosses its border; {allowed}"
     switches = net.switch[(net.switch.et == "b") & net.switch.closed.astype(bool)]
     for _, switch in switches[switches.bus.isin(inside) != switches.element.isin(inside)].iterrows():
         pair = describe_buses(net, [switch.bus, switch.element])
