@@ -23,7 +23,7 @@ from powergrid._powerflow.injections import FlatInjections
 from powergrid._powerflow.results import Array
 from powergrid._powerflow.unsupported import refuse_unsupported_options
 
-__all__ = ["TapAdmittances", "read_grid"]
+__all__ = ["TapAdmittances", "iterations_of", "read_grid"]
 
 _REFERENCE = 3  # BUS_TYPE of a bus whose voltage is fixed (pypower REF)
 _NO_SUPPLY = 4  # BUS_TYPE of a bus out of the model (pypower NONE)
@@ -90,6 +90,11 @@ def read_grid(net: Any, injections: FlatInjections, tolerance_mva: float) -> Gri
     )
     _check_admittance(grid, ppc["internal"].get("Ybus"))
     return grid
+
+
+def iterations_of(net: Any) -> int:
+    """Return how many iterations the last ``runpp`` of this network took."""
+    return int(net._ppc["iterations"])
 
 
 def _solve_base_case(net: Any, tolerance_mva: float) -> bool:
@@ -165,23 +170,27 @@ def _trafo_factor(trafo: Any) -> Array:
 
 
 def _ext_grid_fields(table: Any, node: IntArray, reference: IntArray, n_node: int) -> dict[str, Any]:
-    """Which ext_grid fixes which reference node, and how several at one node share its power.
+    """Which ext_grid fixes which reference node, and how several at one node share its power: equally.
 
-    pandapower shares active power by ``slack_weight`` and reactive power equally.
+    Raises:
+        UnsupportedElement: They have different slack weights; how pandapower then shares active power
+            depends on the voltages it starts from.
     """
     active = table["in_service"].to_numpy(bool) & (node < n_node)
     position = np.where(active, np.searchsorted(reference, node), 0).astype(np.intp)
     weight = table["slack_weight"].to_numpy(float)
-    p_share, q_share = np.zeros(len(table)), np.zeros(len(table))
+    share = np.zeros(len(table))
     for k in range(len(reference)):
         here = np.flatnonzero(active & (position == k))
-        total = weight[here].sum()
-        p_share[here] = weight[here] / total if total > 0.0 else 1.0 / len(here)
-        q_share[here] = 1.0 / len(here)
+        share[here] = 1.0 / len(here)
+        if len(set(weight[here])) > 1:
+            raise UnsupportedElement(
+                f"the compiled power flow does not support ext_grid ({len(here)}) at one bus with different "
+                "slack_weight; give them the same"
+            )
     return {
         "ext_grid_reference": position,
-        "ext_grid_p_share": p_share,
-        "ext_grid_q_share": q_share,
+        "ext_grid_share": share,
         "ext_grid_vm_pu": table["vm_pu"].to_numpy(float, copy=True),
         "ext_grid_va_degree": table["va_degree"].to_numpy(float, copy=True),
     }
@@ -213,6 +222,8 @@ class TapAdmittances:
 
     def at(self, tap_pos: Array) -> ComplexArray:
         """Return (4, n_trafo) yff, yft, ytf, ytt at ``tap_pos`` (n_trafo,), NaN = no tap changer."""
+        if not len(tap_pos):
+            return np.zeros((4, 0), dtype=complex)
         present = self._net.trafo["tap_pos"]
         try:
             self._net.trafo["tap_pos"] = tap_pos

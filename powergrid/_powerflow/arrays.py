@@ -41,7 +41,7 @@ class GridArrays:
             (n_branch loadings, 0, NaN, inf).
         trafo_branch: (n_trafo,) branch of each transformer, -1 if it is not in the model.
         ext_grid_reference: (n_ext_grid,) position in ``reference_node``, 0 for those not in the model.
-        ext_grid_p_share, ext_grid_q_share: (n_ext_grid,) part of the reference node's power.
+        ext_grid_share: (n_ext_grid,) part of the reference node's power, 0 for those not in the model.
         ext_grid_vm_pu, ext_grid_va_degree: (n_ext_grid,) set-points as given.
     """
 
@@ -62,8 +62,7 @@ class GridArrays:
     trafo_slot: IntArray
     trafo_branch: IntArray
     ext_grid_reference: IntArray
-    ext_grid_p_share: Array
-    ext_grid_q_share: Array
+    ext_grid_share: Array
     ext_grid_vm_pu: Array
     ext_grid_va_degree: Array
 

@@ -19,7 +19,7 @@ from powergrid._powerflow.newton import NewtonSolver
 from powergrid._powerflow.node_power import NodePower
 from powergrid._powerflow.readout import Readout
 from powergrid._powerflow.results import BatchPowerFlowResult, PowerFlowResult
-from powergrid._powerflow.setpoints import checked_slack
+from powergrid._powerflow.setpoints import check_limits, checked_slack
 from powergrid._powerflow.start import StartVoltages
 from powergrid._powerflow.taps import TapTable
 from powergrid._powerflow.unsupported import refuse_unsupported
@@ -157,11 +157,3 @@ class CompiledPowerFlow:
         if isinstance(self._solver, NewtonSolver):
             self._solver.set_controlled_nodes(controlled)
         self._generators_seen = seen
-
-
-def check_limits(tolerance_mva: float, max_iterations: int | None) -> None:
-    """Raise ValueError unless both limits of a solver are positive."""
-    if not 0.0 < tolerance_mva < float("inf"):
-        raise ValueError(f"tolerance_mva: expected a positive number, got {tolerance_mva!r}")
-    if max_iterations is not None and max_iterations < 1:
-        raise ValueError(f"max_iterations: expected at least 1, got {max_iterations!r}")

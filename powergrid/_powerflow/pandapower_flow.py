@@ -8,9 +8,10 @@ from typing import Any
 import pandapower as pp
 
 from heron_mqtt.errors import PowerFlowDiverged, PowerFlowError
+from powergrid._powerflow.adapter import iterations_of
 from powergrid._powerflow.injections import TABLES, FlatInjections, index_of
 from powergrid._powerflow.results import PowerFlowResult
-from powergrid._powerflow.setpoints import checked_slack, checked_taps
+from powergrid._powerflow.setpoints import check_limits, checked_slack, checked_taps
 
 __all__ = ["PandapowerFlow"]
 
@@ -24,9 +25,13 @@ class PandapowerFlow:
         net: A pandapower network; copied, never written to.
         tolerance_mva: Largest power mismatch of a node, MVA.
         max_iterations: Newton steps before giving up; None for pandapower's own choice.
+
+    Raises:
+        ValueError: A tolerance or a number of iterations that is not positive.
     """
 
     def __init__(self, net: Any, *, tolerance_mva: float = 1e-8, max_iterations: int | None = None) -> None:
+        check_limits(tolerance_mva, max_iterations)
         self._net = copy.deepcopy(net)
         self._trafo = self._net.trafo.copy()
         self._options = {
@@ -55,12 +60,13 @@ class PandapowerFlow:
     def solve(self) -> PowerFlowResult:
         """See :meth:`powergrid.powerflow.PowerFlow.solve`."""
         net = self._net
+        if not_finite := self._injections.first_not_finite():
+            raise PowerFlowDiverged(not_finite)
         self._write_injections()
         try:
             pp.runpp(net, **self._options)
         except pp.LoadflowNotConverged as error:
-            not_finite = self._injections.first_not_finite()
-            raise PowerFlowDiverged(not_finite or str(error)) from error
+            raise PowerFlowDiverged(str(error)) from error
         except UserWarning as error:
             raise PowerFlowError(f"pandapower cannot solve this network: {error}") from error
         return PowerFlowResult(
@@ -71,7 +77,7 @@ class PandapowerFlow:
             ext_grid_p_mw=_column(net.res_ext_grid, "p_mw"),
             ext_grid_q_mvar=_column(net.res_ext_grid, "q_mvar"),
             losses_mw=self._losses_mw(),
-            iterations=int(net._ppc["iterations"]),
+            iterations=iterations_of(net),
         )
 
     def _write_injections(self) -> None:

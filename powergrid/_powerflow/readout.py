@@ -73,8 +73,8 @@ class Readout:
             va_degree=va_degree,
             line_loading_percent=self._loading.take(grid.line_slot),
             trafo_loading_percent=self._loading.take(grid.trafo_slot),
-            ext_grid_p_mw=supplied.real * grid.ext_grid_p_share,
-            ext_grid_q_mvar=supplied.imag * grid.ext_grid_q_share,
+            ext_grid_p_mw=supplied.real * grid.ext_grid_share,
+            ext_grid_q_mvar=supplied.imag * grid.ext_grid_share,
             losses_mw=float(np.vdot(current, at_end).real) * grid.base_mva,
             iterations=iterations,
         )
@@ -91,7 +91,7 @@ class Readout:
         extended[:, :-1], extended[:, -1] = voltage, complex(np.nan, np.nan)
         at_bus = extended.take(grid.node_of_bus, axis=1)
 
-        at_end = voltage.take(self._ends, axis=1).reshape(n_scenarios, 2, -1)
+        at_end = voltage.take(self._ends, axis=1).reshape(n_scenarios, 2, self._n_branch)
         current = self._own * at_end
         current += self._other * at_end[:, ::-1]
         both_ends = np.abs(current)
@@ -115,7 +115,7 @@ class Readout:
             np.angle(at_bus, deg=True),
             loading.take(grid.line_slot, axis=1),
             loading.take(grid.trafo_slot, axis=1),
-            supplied.real * grid.ext_grid_p_share,
-            supplied.imag * grid.ext_grid_q_share,
+            supplied.real * grid.ext_grid_share,
+            supplied.imag * grid.ext_grid_share,
             losses * grid.base_mva,
         )

@@ -1,4 +1,4 @@
-"""Slack and tap set-points as a caller gives them, checked."""
+"""What a caller sets, checked: limits of the solver, slack voltages, tap positions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from numpy.typing import ArrayLike
 
 from powergrid._powerflow.results import Array
 
-__all__ = ["checked_slack", "checked_taps"]
+__all__ = ["check_limits", "checked_slack", "checked_taps"]
+
+
+def check_limits(tolerance_mva: float, max_iterations: int | None) -> None:
+    """Raise ValueError unless both limits of a solver are positive."""
+    if not 0.0 < tolerance_mva < float("inf"):
+        raise ValueError(f"tolerance_mva: expected a positive number, got {tolerance_mva!r}")
+    if max_iterations is not None and max_iterations < 1:
+        raise ValueError(f"max_iterations: expected at least 1, got {max_iterations!r}")
 
 
 def checked_slack(vm_pu: ArrayLike, va_degree: ArrayLike, n_ext_grid: int) -> tuple[Array, Array]:

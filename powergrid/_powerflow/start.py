@@ -51,7 +51,7 @@ class StartVoltages:
             PowerFlowError: Two ext_grids at one bus ask for different voltages.
         """
         grid = self._grid
-        active = grid.ext_grid_q_share > 0.0
+        active = grid.ext_grid_share > 0.0
         position, asked = grid.ext_grid_reference[active], ext_grid_voltage[active]
         slack = np.empty(len(grid.reference_node), dtype=complex)
         slack[position] = asked

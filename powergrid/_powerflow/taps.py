@@ -27,21 +27,18 @@ class TapTable:
     def __init__(self, net: Any, grid: GridArrays) -> None:
         self._grid = grid
         self._trafo = net.trafo.copy()
-        own, lowest, highest = (
+        self._own, lowest, highest = (
             self._trafo[name].to_numpy(float) for name in ("tap_pos", "tap_min", "tap_max")
         )
-        movable = np.isfinite(own) & np.isfinite(lowest) & np.isfinite(highest)
+        movable = np.isfinite(self._own) & np.isfinite(lowest) & np.isfinite(highest)
         n_positions = int(np.where(movable, highest - lowest, 0.0).max(initial=0.0)) + 1
         self._lowest = np.where(movable, lowest, 0.0)
+        positions = [
+            np.where(movable, np.minimum(lowest + k, highest), self._own) for k in range(n_positions)
+        ]
         admittances = TapAdmittances(net)
-        self._own, self._own_admittance = own, admittances.at(own)
-        self._table = np.stack(
-            [
-                admittances.at(np.where(movable, np.minimum(lowest + k, highest), own))
-                for k in range(n_positions)
-            ]
-        )
-        self._movable = movable & (self._table != self._table[0]).any(axis=(0, 1))
+        self._table = np.stack([admittances.at(tap_pos) for tap_pos in positions])
+        self._responds = (self._table != self._table[0]).any(axis=(0, 1))
 
     def branch_admittance(self, tap_pos: ArrayLike) -> ComplexArray:
         """Return (4, n_branch) yff, yft, ytf, ytt of the whole grid at these tap positions.
@@ -51,18 +48,16 @@ class TapTable:
                 position of that transformer.
         """
         positions = checked_taps(self._trafo, tap_pos)
-        moved = ~((positions == self._own) | np.isnan(positions))
-        stuck = np.flatnonzero(moved & ~self._movable)
+        moved = ~((positions == self._own) | np.isnan(positions)) & (self._grid.trafo_branch >= 0)
+        stuck = np.flatnonzero(moved & ~self._responds)
         if len(stuck):
             row = stuck[0]
             raise ValueError(
                 f"tap_pos of trafo {self._trafo.index[row]} (row {row}): its position has no effect; set "
                 'its tap_changer_type ("Ratio", "Symmetrical", "Ideal"), tap_side and tap_step_percent'
             )
-        step = np.where(moved, positions - self._lowest, 0.0).astype(np.intp)
-        rows = np.arange(len(positions))
-        at_position = np.where(moved, self._table[step, :, rows].T, self._own_admittance)
+        rows = np.flatnonzero(moved)
+        step = (positions[rows] - self._lowest[rows]).astype(np.intp)
         admittance = self._grid.branch_admittance.copy()
-        in_model = self._grid.trafo_branch >= 0
-        admittance[:, self._grid.trafo_branch[in_model]] = at_position[:, in_model]
+        admittance[:, self._grid.trafo_branch[rows]] = self._table[step, :, rows].T
         return admittance

@@ -14,6 +14,11 @@ _INJECTIONS = {"load", "sgen", "storage", "gen", "ext_grid", "ward", "shunt"}
 _BRANCHES = {"bus", "line", "trafo", "impedance", "switch"}
 _WITHOUT_EFFECT = {"protection"}
 _SUPPORTED = _INJECTIONS | _BRANCHES | _WITHOUT_EFFECT
+_KNOWN_UNSUPPORTED = {
+    *("trafo3w", "xward", "motor", "dcline", "asymmetric_load", "asymmetric_sgen"),
+    *("svc", "tcsc", "ssc", "vsc", "vsc_stacked", "vsc_bipolar"),
+    *("bus_dc", "line_dc", "load_dc", "source_dc"),
+}
 _RESULT_PREFIX = "_empty_res_"
 _HINT = 'solve it with solver = "pandapower", or remove or replace what is named'
 
@@ -21,21 +26,15 @@ _HINT = 'solve it with solver = "pandapower", or remove or replace what is named
 def refuse_unsupported(net: Any) -> None:
     """Raise if the network holds an element the compiled power flow cannot represent exactly.
 
-    An element table is any table that pandapower computes results for, so that element types of later
-    pandapower versions are refused by name too.
+    Besides the tables known to be unsupported, this is every table that pandapower computes results for
+    and that is not known here, so that element types of later pandapower versions are refused too.
 
     Raises:
         UnsupportedElement: Names every such table with its count.
     """
-    tables = sorted(
-        {
-            key.removeprefix(_RESULT_PREFIX).removesuffix("_3ph")
-            for key in net
-            if key.startswith(_RESULT_PREFIX)
-        }
-        - _SUPPORTED
-    )
-    found = [f"{name} ({len(net[name])})" for name in tables if name in net and len(net[name])]
+    with_results = {key.removeprefix(_RESULT_PREFIX) for key in net if key.startswith(_RESULT_PREFIX)}
+    tables = _KNOWN_UNSUPPORTED | with_results - _SUPPORTED
+    found = [f"{name} ({len(net[name])})" for name in sorted(tables) if name in net and len(net[name])]
     found += _special_cases(net)
     if found:
         raise UnsupportedElement(f"the compiled power flow does not support {', '.join(found)}; {_HINT}")
