@@ -29,6 +29,7 @@ class Message(BaseModel):
         None, description="Who published this: an agent, device or operator id."
     )
     env_id: Identifier | None = Field(None, description="The environment it belongs to.")
+    episode: int | None = Field(None, ge=0, description="Counts resets; a new number means: start afresh.")
     step: int | None = Field(None, ge=0, description="Step of the episode, from 0.")
     seq: int | None = Field(None, ge=0, description="Rises by one per sender and channel.")
     boot: Identifier | None = Field(None, description="Chosen anew each time the sender starts.")
@@ -83,7 +84,6 @@ class Observation(_PerDevice):
 
     type: Literal["observation"] = "observation"
     number_prefixes: ClassVar[tuple[str, ...]] = ("p_available_",)
-    episode: int = Field(ge=0, description="Counts resets; a new number means: start afresh.")
     dt_s: float = Field(gt=0, description="Length of the step, s.")
     commanded: bool = Field(False, description="A command for this step is on its way: wait for it.")
     p_load_mw: float = Field(0.0, description="Sum of the microgrid's loads, MW, negative = consuming.")
@@ -105,12 +105,13 @@ class Action(_PerDevice):
     """What really happened in the step.
 
     ``p_<device>`` MW and ``q_<device>`` Mvar, one a device; ``soc_<device>`` in [0, 1] of storage;
+    ``cost_<device>`` generation cost of the step, $;
     ``trade_<peer>`` MWh, positive = sold to the peer, with its ``price_<peer>`` $/MWh;
     ``fallback_<device>`` why a model's value stands in for the device's own.
     """
 
     type: Literal["action"] = "action"
-    number_prefixes: ClassVar[tuple[str, ...]] = ("p_", "q_", "soc_", "trade_", "price_")
+    number_prefixes: ClassVar[tuple[str, ...]] = ("p_", "q_", "soc_", "cost_", "trade_", "price_")
     text_prefixes: ClassVar[tuple[str, ...]] = ("fallback_",)
     missed: int = Field(0, ge=0, description="Phases of this step that ended at their deadline.")
 
@@ -173,14 +174,15 @@ class Telemetry(Message):
 class Status(_PerDevice):
     """Presence of an agent or device, retained, and left behind as its will.
 
-    A device's birth carries its nameplate: ``kind``, ``p_min_mw``, ``p_max_mw``, ``max_e_mwh``.
+    ``episode`` and ``run`` tell for which episode of which run it is ready. A device's birth carries its nameplate: ``kind``,
+    ``p_min_mw``, ``p_max_mw``, ``max_e_mwh``.
     """
 
     type: Literal["status"] = "status"
     number_prefixes: ClassVar[tuple[str, ...]] = ("soc_",)
     state: Literal["online", "fault", "offline"]
     reason: str | None = Field(None, max_length=500, description="Why, for people.")
-    episode: int | None = Field(None, ge=0, description="The episode for which it is ready.")
+    run: Identifier | None = Field(None, description="boot of the run/state whose episode it is ready for.")
     kind: str | None = Field(None, description="Device kind: battery, generator, pv, load.")
     p_min_mw: float | None = Field(None, description="Nameplate, MW, positive = injected.")
     p_max_mw: float | None = Field(None, description="Nameplate, MW, positive = injected.")
@@ -194,7 +196,6 @@ class RunState(Message):
     type: Literal["run_state"] = "run_state"
     state: Literal["reset", "running", "finished", "lost"]
     scenario: str = ""
-    episode: int = Field(0, ge=0)
     seed: int | None = Field(None, description="Seed of the episode.")
     clock: AwareDatetime | None = Field(None, strict=False, description="Simulated time, UTC.")
 

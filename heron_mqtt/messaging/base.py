@@ -174,8 +174,10 @@ class Announcement:
         """Publish a newer word on the same channel."""
         await self.broker.publish(self._channel, online, **self._options)
 
-    async def withdraw(self) -> None:
-        """Publish ``offline``. Idempotent."""
-        if not self._withdrawn:
-            self._withdrawn = True
+    async def withdraw(self, *, say_offline: bool = True) -> None:
+        """End the presence: publish ``offline``, or leave the last word as it stands. Idempotent."""
+        if self._withdrawn:
+            return
+        self._withdrawn = True
+        if say_offline:
             await self.broker.publish(self._channel, self._offline, **self._options)

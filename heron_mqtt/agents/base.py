@@ -1,0 +1,104 @@
+"""What the gateway needs of an agent, and the plain data that passes between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from heron_mqtt.field.link import Wanted
+from heron_mqtt.messages import Action, Command, Observation, Telemetry
+from heron_mqtt.protocols.base import HorizontalSession
+from heron_mqtt.protocols.p2p import Trade
+
+
+@dataclass(slots=True)
+class StepReport:
+    """What one agent says of one step; the plain form of an ``Action`` message.
+
+    Attributes:
+        p_mw: By device, MW, positive = injected.
+        q_mvar: By device, Mvar, positive = injected.
+        soc: By storage device, at the end of the step, fraction of ``max_e_mwh``.
+        cost: By generator, generation cost of the step, $.
+        trades: By peer.
+        fallbacks: By device: why a model's value stands in for the device's own.
+        missed: Phases that ended at their deadline.
+    """
+
+    p_mw: dict[str, float] = field(default_factory=dict)
+    q_mvar: dict[str, float] = field(default_factory=dict)
+    soc: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    trades: Mapping[str, Trade] = field(default_factory=dict)
+    fallbacks: dict[str, str] = field(default_factory=dict)
+    missed: int = 0
+
+    def to_message(self) -> Action:
+        """Return it as the message of the wire contract."""
+        fields: dict[str, float | str] = {f"p_{name}": value for name, value in self.p_mw.items()}
+        fields.update((f"q_{name}", value) for name, value in self.q_mvar.items())
+        fields.update((f"soc_{name}", value) for name, value in self.soc.items())
+        fields.update((f"cost_{name}", value) for name, value in self.cost.items())
+        for peer, trade in self.trades.items():
+            fields[f"trade_{peer}"] = trade.mwh
+            fields[f"price_{peer}"] = trade.price
+        fields.update((f"fallback_{name}", why) for name, why in self.fallbacks.items())
+        return Action.model_validate({"missed": self.missed, **fields})
+
+    @classmethod
+    def from_message(cls, action: Action) -> StepReport:
+        """Return the report that a message carries; a trade without its price is left out."""
+        prices = action.values("price_")
+        return cls(
+            p_mw=action.values("p_"),
+            q_mvar=action.values("q_"),
+            soc=action.values("soc_"),
+            cost=action.values("cost_"),
+            trades={
+                peer: Trade(mwh, prices[peer])
+                for peer, mwh in action.values("trade_").items()
+                if peer in prices
+            },
+            fallbacks=action.texts("fallback_"),
+            missed=action.missed,
+        )
+
+
+class Agent(Protocol):
+    """One agent, driven through a step by a proxy (over a broker) or directly (centralized mode).
+
+    The calls of one step, in this order: ``observe``, ``decide``, ``negotiate`` (the driver runs the
+    session), ``wanted``, for each device ``simulate`` or ``measured``, ``report``.
+    """
+
+    agent_id: str
+
+    def reset(self, episode: int, seed: int | None) -> None:
+        """Go back to the initial state."""
+
+    def observe(self, observation: Observation | None, price: float | None) -> None:
+        """Take what is known of the step; None = it did not arrive, go on with what is known.
+
+        Args:
+            observation: Local state.
+            price: The operator's price, $/MWh.
+        """
+
+    def decide(self, command: Command | None) -> None:
+        """Plan the step: follow the command where there is one, else the agent's own policy."""
+
+    def negotiate(self) -> HorizontalSession | None:
+        """Return this agent's part in the horizontal protocol of this step, if it takes part."""
+
+    def wanted(self) -> Mapping[str, Wanted]:
+        """Return the setpoints to send, one a device, after what was negotiated."""
+
+    def simulate(self, device: str, reason: str | None = None) -> None:
+        """Let the device's model take the step; with ``reason`` it stands in for the real one."""
+
+    def measured(self, device: str, telemetry: Telemetry) -> None:
+        """Take what the device measured; its model follows it."""
+
+    def report(self) -> StepReport:
+        """Return what really happened in the step."""

@@ -1,0 +1,184 @@
+"""What arrives for one agent: validated, sorted by episode and step, and never more than it may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from heron_mqtt.agents.wakeup import Wakeup
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messages import Command, Message, Observation, PriceSignal, RunState, parse, parse_any
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.protocols.base import HorizontalSession
+from heron_mqtt.protocols.price import PriceFollower
+from heron_mqtt.protocols.setpoint import CommandFollower
+
+M = TypeVar("M", bound=Message)
+MAX_EARLY = 1_000  # messages of peers that are already in the next step
+
+
+class Inbox:
+    """One agent's incoming messages.
+
+    Args:
+        agent_id: Whose.
+        upstream_id: The operator whose price counts.
+        peers: Agents it may hear from.
+        env_id: Messages of another environment are dropped.
+        broker: Where they come from; callbacks run in the loop that called ``open``.
+        wakeup: Notified after every message.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        upstream_id: str,
+        peers: Sequence[str],
+        env_id: str,
+        broker: MessageBroker,
+        wakeup: Wakeup,
+    ) -> None:
+        self.price = PriceFollower()
+        self.commands = CommandFollower()
+        self.observation: Observation | None = None
+        """The newest one, until a step begins with it."""
+        self.new_episode: RunState | None = None
+        """An episode that has begun upstream and not been prepared for here."""
+        self.dropped = 0
+        self._now = (0, -1)
+        self._run: tuple[str | None, int] | None = None
+        self._agent_id = agent_id
+        self._upstream_id = upstream_id
+        self._peers = frozenset(peers)
+        self._env_id = env_id
+        self._broker = broker
+        self._wakeup = wakeup
+        self._session: HorizontalSession | None = None
+        self._early: list[tuple[str, Message]] = []
+        self._subscriptions: list[Subscription] = []
+
+    async def open(self) -> None:
+        """Subscribe; returns when every subscription is in force."""
+        mine = self._agent_id
+        wanted: list[tuple[str, Callable[[Received], None]]] = [
+            (topics.operator_price(self._upstream_id), self._on_price),
+            (topics.agent(mine, "command"), self._on_command),
+            (topics.agent(mine, "observation"), self._on_observation),
+            *((channel, self._on_peer) for channel in self._peer_channels()),
+            (topics.RUN_STATE, self._on_run_state),
+        ]
+        self._subscriptions = [self._broker.subscribe(channel, callback) for channel, callback in wanted]
+        for subscription in self._subscriptions:
+            await subscription
+
+    def close(self) -> None:
+        """Unsubscribe. Idempotent."""
+        for unsubscribe in self._subscriptions:
+            unsubscribe()
+        self._subscriptions.clear()
+
+    def begin_episode(self, episode: int) -> None:
+        """Forget what belongs to other episodes."""
+        self._now = (episode, -1)
+        self.new_episode = None
+        self.observation = None
+        self._early.clear()
+        self.price.restart(episode)
+
+    def begin_step(self) -> tuple[Observation | None, int, int]:
+        """Take the observation that waits, if one does; return it with the episode and step that begin."""
+        observation, self.observation = self.observation, None
+        episode, step = self._now
+        if observation is not None and observation.episode is not None and observation.step is not None:
+            self._now = (observation.episode, observation.step)
+        else:
+            self._now = (episode, step + 1)
+        return observation, *self._now
+
+    def open_session(self, session: HorizontalSession) -> None:
+        """Feed peers' messages of this step to a session, those that came early included."""
+        self._session = session
+        early, self._early = self._early, []
+        for peer, message in early:
+            self._hand_over(peer, message)
+
+    def close_session(self) -> None:
+        """Feed it no more; what still comes for this step is late."""
+        self._session = None
+
+    def _peer_channels(self) -> list[str]:
+        if self._peers and self._broker.features.wildcards:
+            return [topics.p2p_to(self._agent_id)]
+        return [topics.p2p(peer, self._agent_id) for peer in sorted(self._peers)]
+
+    # -- callbacks ---------------------------------------------------------------------------------
+
+    def _take(self, model: type[M], message: Received) -> M | None:
+        """Validate a message; None if it is wrong (reported) or of another environment (counted)."""
+        try:
+            parsed = parse(model, message)
+        except MessageError as exc:
+            self._broker.reject(message, exc)
+            return None
+        if parsed.env_id not in {None, self._env_id}:
+            self.dropped += 1
+            return None
+        return parsed
+
+    def _on_run_state(self, message: Received) -> None:
+        state = self._take(RunState, message)
+        if state is None or state.episode is None or state.state not in {"reset", "running"}:
+            return
+        if (state.boot, state.episode) != self._run:
+            self._run = (state.boot, state.episode)
+            self.new_episode = state
+            self._wakeup.notify()
+
+    def _on_price(self, message: Received) -> None:
+        signal = self._take(PriceSignal, message)
+        if signal is not None:
+            self.dropped += not self.price.receive(signal)
+            self._wakeup.notify()
+
+    def _on_command(self, message: Received) -> None:
+        command = self._take(Command, message)
+        if command is not None:
+            self.dropped += not self.commands.receive(command)
+            self._wakeup.notify()
+
+    def _on_observation(self, message: Received) -> None:
+        observation = self._take(Observation, message)
+        if observation is None:
+            return
+        episode, step = observation.episode, observation.step
+        if episode is not None and step is not None and (episode, step) <= self._now:
+            self.dropped += 1
+            return
+        self.observation = observation
+        self._wakeup.notify()
+
+    def _on_peer(self, message: Received) -> None:
+        try:
+            parsed = parse_any(message)
+        except MessageError as exc:
+            self._broker.reject(message, exc)
+            return
+        peer = topics.levels(message.channel)[1]
+        episode, step = parsed.episode, parsed.step
+        is_ours = parsed.env_id == self._env_id and peer in self._peers
+        if not is_ours or episode is None or step is None or (episode, step) < self._now:
+            self.dropped += 1
+        elif (episode, step) == self._now and self._session is not None:
+            self._hand_over(peer, parsed)
+            self._wakeup.notify()
+        elif len(self._early) < MAX_EARLY:
+            self._early.append((peer, parsed))
+        else:
+            self.dropped += 1
+
+    def _hand_over(self, peer: str, message: Message) -> None:
+        session = self._session
+        is_now = (message.episode, message.step) == self._now
+        if session is None or not is_now or not session.receive(peer, message):
+            self.dropped += 1

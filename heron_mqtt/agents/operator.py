@@ -1,0 +1,169 @@
+"""SystemOperator: broadcasts the price, hands out observations and commands, gathers actions, settles."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from heron_mqtt.agents.base import StepReport
+from heron_mqtt.agents.wakeup import Wakeup
+from heron_mqtt.errors import MessageError, NotReady
+from heron_mqtt.messages import Action, Command, Message, Observation, PriceSignal, RunState, Status, parse
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Subscription
+from heron_mqtt.messaging.outbox import Outbox
+
+log = logging.getLogger("heron_mqtt.operator")
+
+
+class SystemOperator:
+    """The upstream end of a run, as the agents see it.
+
+    Args:
+        operator_id: Its id in the price channel.
+        subordinates: Agents it speaks to and whose actions it gathers.
+        broker: Carries the messages; not closed here.
+        env_id: The environment.
+        scenario: Its name, for ``run/state``.
+        outbox: Stamps what is published; handed in by tests.
+    """
+
+    def __init__(
+        self,
+        operator_id: str,
+        subordinates: Iterable[str],
+        broker: MessageBroker,
+        *,
+        env_id: str = "default",
+        scenario: str = "",
+        outbox: Outbox | None = None,
+    ) -> None:
+        self.operator_id = operator_id
+        self.subordinates = tuple(subordinates)
+        self.dropped = 0
+        """Messages ignored: of another environment, episode or step, or from a stranger."""
+        self._broker = broker
+        self._env_id = env_id
+        self._scenario = scenario
+        self._outbox = outbox or Outbox(operator_id, env_id)
+        self._retain = {"retain": True} if broker.features.retain else {}
+        self._subscriptions: list[Subscription] = []
+        self._presence: Announcement | None = None
+        self._now = (0, -1)
+        self._statuses: dict[str, Status] = {}
+        self._reports: dict[str, StepReport] = {}
+        self._wakeup = Wakeup()
+
+    async def start(self) -> None:
+        """Subscribe to the subordinates and announce the run."""
+        broker = self._broker
+        for leaf, callback in (("status", self._on_status), ("action", self._on_action)):
+            if broker.features.wildcards:
+                channels = [topics.any_agent(leaf)]
+            else:
+                channels = [topics.agent(agent, leaf) for agent in self.subordinates]
+            self._subscriptions += [broker.subscribe(channel, callback) for channel in channels]
+        for subscription in self._subscriptions:
+            await subscription
+
+    async def close(self) -> None:
+        """Say that the run has ended, and unsubscribe. Idempotent."""
+        for unsubscribe in self._subscriptions:
+            unsubscribe()
+        self._subscriptions.clear()
+        presence, self._presence = self._presence, None
+        if presence is not None:
+            finished = RunState(state="finished", scenario=self._scenario)
+            await presence.update(self._outbox.stamp(topics.RUN_STATE, finished, episode=self._now[0]))
+            await presence.withdraw(say_offline=False)
+
+    # -- messages out ------------------------------------------------------------------------------
+
+    async def begin_episode(self, episode: int, seed: int | None, clock: datetime, timeout_s: float) -> None:
+        """Tell everyone that an episode begins, and wait until all subordinates are ready for it.
+
+        Raises:
+            NotReady: Names who is missing or what it reported.
+        """
+        self._now = (episode, -1)
+        self._reports = {}
+        state = RunState(state="reset", scenario=self._scenario, seed=seed, clock=clock)
+        reset = self._outbox.stamp(topics.RUN_STATE, state, episode=episode)
+        if self._presence is None:
+            lost = self._outbox.will(RunState(state="lost", scenario=self._scenario))
+            self._presence = await self._broker.announce(topics.RUN_STATE, reset, lost)
+        else:
+            await self._presence.update(reset)
+        if not await self._wakeup.until(lambda: not self._not_ready(episode), timeout_s):
+            raise NotReady(f"not ready after {timeout_s:g} s: {', '.join(self._not_ready(episode))}")
+
+    def begin_step(self, episode: int, step: int, price: float, clock: datetime) -> None:
+        """Publish where the run stands and the step's price; actions of earlier steps no longer count."""
+        self._now = (episode, step)
+        self._reports = {}
+        state = RunState(state="running", scenario=self._scenario, clock=clock)
+        self._publish(topics.RUN_STATE, state, **self._retain)
+        self._publish(topics.operator_price(self.operator_id), PriceSignal(value=price), **self._retain)
+
+    def command(self, agent: str, command: Command) -> None:
+        """Publish a command for the step under way."""
+        self._publish(topics.agent(agent, "command"), command)
+
+    def inform(self, agent: str, observation: Observation) -> None:
+        """Publish an agent's observation of the step under way; the agent begins the step with it."""
+        self._publish(topics.agent(agent, "observation"), observation)
+
+    def _publish(self, channel: str, message: Message, **options: bool) -> None:
+        episode, step = self._now
+        self._broker.publish(
+            channel, self._outbox.stamp(channel, message, episode=episode, step=step), **options
+        )
+
+    # -- messages in -------------------------------------------------------------------------------
+
+    async def gather(self, timeout_s: float) -> Mapping[str, StepReport]:
+        """Return the actions of the step under way: all of them, or those that came before the deadline."""
+        wanted = len(self.subordinates)
+        if not await self._wakeup.until(lambda: len(self._reports) == wanted, timeout_s):
+            late = sorted(set(self.subordinates).difference(self._reports))
+            log.warning("no action from %s in step %d within %g s", ", ".join(late), self._now[1], timeout_s)
+        return self._reports
+
+    def _on_action(self, message: Received) -> None:
+        try:
+            action = parse(Action, message)
+        except MessageError as exc:
+            self._broker.reject(message, exc)
+            return
+        agent = topics.levels(message.channel)[1]
+        is_now = (action.episode, action.step) == self._now and action.env_id == self._env_id
+        if not is_now or agent not in self.subordinates or agent in self._reports:
+            self.dropped += 1
+            return
+        self._reports[agent] = StepReport.from_message(action)
+        self._wakeup.notify()
+
+    def _on_status(self, message: Received) -> None:
+        try:
+            status = parse(Status, message)
+        except MessageError as exc:
+            self._broker.reject(message, exc)
+            return
+        agent = topics.levels(message.channel)[1]
+        if agent not in self.subordinates or status.env_id not in {None, self._env_id}:
+            self.dropped += 1
+            return
+        self._statuses[agent] = status
+        self._wakeup.notify()
+
+    def _not_ready(self, episode: int) -> list[str]:
+        """Return who is not ready for an episode, each with what is known of it."""
+        missing = []
+        for agent in self.subordinates:
+            status = self._statuses.get(agent)
+            if status is None or (status.run, status.episode) != (self._outbox.boot, episode):
+                missing.append(f"agent {agent} (not online for this episode)")
+            elif status.state != "online":
+                missing.append(f"agent {agent} ({status.state}: {status.reason})")
+        return missing

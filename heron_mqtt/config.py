@@ -1,0 +1,124 @@
+"""Scenario files: found, read and validated, with every problem named at once.
+
+The tables that belong to the gateway are defined here; ``powergrid.scenario`` adds the grid's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from heron_mqtt.errors import ConfigError
+
+MAX_SCENARIO_BYTES = 1 << 20
+
+
+class Table(BaseModel):
+    """A table of a scenario: immutable, finite numbers, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def shipped_config() -> Path:
+    """Return the directory of the scenarios and profiles that come with the package."""
+    packaged = Path(str(resources.files("heron_mqtt"))) / "shipped"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "config"
+
+
+def find_scenario(name: str | Path) -> Path:
+    """Return the scenario file that a user means: a path, or the name of a shipped one.
+
+    Raises:
+        ConfigError: There is no such file; says what is shipped.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    relative = Path(*path.parts[1:]) if path.parts[:1] == ("config",) else path
+    shipped = shipped_config()
+    for candidate in (shipped / relative, shipped / f"{relative}.toml"):
+        if candidate.is_file() and candidate.resolve().is_relative_to(shipped.resolve()):
+            return candidate
+    known = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
+    raise ConfigError(f"{name}: no such scenario file; shipped scenarios are: {known}")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        ConfigError: Not readable, not UTF-8, too large or not TOML; says where.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from None
+    if len(data) > MAX_SCENARIO_BYTES:
+        raise ConfigError(f"{path}: {len(data)} bytes; a scenario has at most {MAX_SCENARIO_BYTES}")
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: not UTF-8 at byte {exc.start}") from None
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path}: not valid TOML: {exc}") from None
+
+
+def validate(model: type[T], data: Mapping[str, Any], source: str) -> T:
+    """Return ``data`` as ``model``.
+
+    Raises:
+        ConfigError: One problem a line: source, key, value and what was expected.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        known = _known_keys(model)
+        errors = exc.errors(include_url=False)
+        raise ConfigError(*dict.fromkeys(_describe(source, dict(e), data, known) for e in errors)) from None
+
+
+def _describe(source: str, error: dict[str, Any], data: Mapping[str, Any], known: set[str]) -> str:
+    key = _key(error["loc"], data)
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        return f"{source}: {key}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
+    if kind == "missing":
+        return f"{source}: {key}: missing; it must be given"
+    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    value = repr(error["input"])
+    shown = f" = {value}" if len(value) <= 80 else ""
+    return f"{source}: {key}{shown}: {expected}" if key else f"{source}: {expected}"
+
+
+def _key(loc: tuple[str | int, ...], data: Any) -> str:
+    """Return the dotted key as the user wrote it: parts that only our models know are left out."""
+    parts: list[str] = []
+    node: Any = data
+    for i, part in enumerate(loc):
+        is_last = i == len(loc) - 1
+        if isinstance(node, Mapping) and part in node:
+            parts.append(str(part))
+            node = node[part]
+        elif isinstance(node, list) and isinstance(part, int):
+            parts.append(f"[{part}]")
+            node = node[part] if part < len(node) else None
+        elif is_last:
+            parts.append(str(part))
+    return ".".join(parts).replace(".[", "[")
+
+
+def _known_keys(model: type[BaseModel]) -> set[str]:
+    """Return every field name of a model and of the models inside it."""
+    schema = model.model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return {name for part in parts for name in part.get("properties", {})}

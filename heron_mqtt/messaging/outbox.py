@@ -1,0 +1,74 @@
+"""Stamps what one sender publishes with the metadata of the wire contract."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from heron_mqtt.messages import Message
+from heron_mqtt.messaging.codec import Json
+
+
+def utc_now() -> datetime:
+    """Return the time, UTC."""
+    return datetime.now(UTC)
+
+
+def new_boot() -> str:
+    """Return an identifier for one start of a sender; two starts never share one."""
+    return secrets.token_hex(4)
+
+
+class Outbox:
+    """One sender's sequence numbers, one row a channel.
+
+    Args:
+        sender: Who publishes.
+        env_id: The environment it belongs to.
+        boot: Identifies this start of the sender.
+        now: The clock, UTC.
+    """
+
+    def __init__(
+        self,
+        sender: str,
+        env_id: str,
+        *,
+        boot: str | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.sender = sender
+        self.env_id = env_id
+        self.boot = boot or new_boot()
+        self._now = now
+        self._next: dict[str, int] = {}
+
+    def next_seq(self, channel: str) -> int:
+        """Return the number that the next message on a channel will carry."""
+        return self._next.get(channel, 0)
+
+    def stamp(
+        self, channel: str, message: Message, *, episode: int | None = None, step: int | None = None
+    ) -> Json:
+        """Return the message as the JSON object to publish on ``channel``, and count it."""
+        stamped = message.model_dump(exclude_none=True)
+        seq = self._next.get(channel, 0)
+        self._next[channel] = seq + 1
+        if episode is not None:
+            stamped["episode"] = episode
+        if step is not None:
+            stamped["step"] = step
+        stamped["sender"] = self.sender
+        stamped["env_id"] = self.env_id
+        stamped["seq"] = seq
+        stamped["boot"] = self.boot
+        stamped["sent_at"] = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return stamped
+
+    def will(self, message: Message) -> Json:
+        """Return the message as a last word: without a number, because when it is said is not known."""
+        stamped = message.model_dump(exclude_none=True)
+        stamped["sender"] = self.sender
+        stamped["env_id"] = self.env_id
+        return stamped

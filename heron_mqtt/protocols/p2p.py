@@ -1,0 +1,197 @@
+"""Peer-to-peer energy trading within one step: offer -> accept -> confirm.
+
+Everyone speaks in every round, with quantity 0 where there is nothing to say, so that a round ends as
+soon as all peers have spoken. A trade is a seller's confirm of a buyer's accept of the seller's offer,
+at the seller's ask; the buyer accepts only asks up to its bid, so the price lies between the two. Both
+sides report it; ``settle`` keeps what both report alike and voids the rest, which is then priced at the
+grid. Whatever is lost, repeated or late, energy sold equals energy bought and nobody sells more than it
+offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from heron_mqtt.messages import Accept, Confirm, Message, Offer
+
+ROUNDS: tuple[type[Message], ...] = (Offer, Accept, Confirm)
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """What an agent wants to trade in one step.
+
+    Attributes:
+        quantity_mwh: Positive = for sale, negative = wanted.
+        price: $/MWh; the least it asks for when selling, the most it pays when buying.
+    """
+
+    quantity_mwh: float
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One side's view of a trade: ``mwh`` positive = sold to the peer, at ``price`` $/MWh."""
+
+    mwh: float
+    price: float
+
+
+class P2PSession:
+    """One agent's part in one step's trading; see ``protocols.base.HorizontalSession``.
+
+    Args:
+        agent_id: This agent.
+        peers: Those it trades with.
+        bid: What it wants.
+    """
+
+    def __init__(self, agent_id: str, peers: tuple[str, ...], bid: Bid) -> None:
+        self.agent_id = agent_id
+        self.bid = bid
+        self._peers = tuple(sorted(peers))
+        self._round = 0
+        self._heard: tuple[dict[str, Offer | Accept | Confirm], ...] = ({}, {}, {})
+        self._offered = max(bid.quantity_mwh, 0.0)
+        self._wanted = max(-bid.quantity_mwh, 0.0)
+        self._accepts: dict[str, float] = {}
+        self._confirms: dict[str, float] = {}
+        self._outgoing = self._say()
+
+    @property
+    def trades(self) -> dict[str, Trade]:
+        """What was traded, one entry a peer; complete once ``advance`` has returned False."""
+        trades = {p: Trade(mwh, self.bid.price) for p, mwh in self._confirms.items() if mwh > 0.0}
+        for peer, message in self._heard[2].items():
+            if isinstance(message, Confirm) and self._is_what_was_agreed(peer, message):
+                trades[peer] = Trade(-message.quantity, message.price)
+        return trades
+
+    def outgoing(self) -> Mapping[str, Message]:
+        """Return this round's messages, one a peer."""
+        return self._outgoing
+
+    def receive(self, peer: str, message: Message) -> bool:
+        """Take a peer's message; the first of a round counts."""
+        if not isinstance(message, Offer | Accept | Confirm) or peer not in self._peers:
+            return False
+        number = ROUNDS.index(type(message))
+        if number < self._round or peer in self._heard[number]:
+            return False
+        self._heard[number][peer] = message
+        return True
+
+    def waiting_for(self) -> set[str]:
+        """Return the peers that have not spoken in this round."""
+        if self._round >= len(ROUNDS):
+            return set()
+        return set(self._peers).difference(self._heard[self._round])
+
+    def advance(self) -> bool:
+        """End the round; see ``protocols.base.HorizontalSession``."""
+        self._round += 1
+        if self._round < len(ROUNDS):
+            self._outgoing = self._say()
+            return True
+        self._outgoing = {}
+        return False
+
+    def _say(self) -> dict[str, Message]:
+        if self._round == 0:
+            offer = Offer(quantity=self._offered, price=self.bid.price)
+            return dict.fromkeys(self._peers, offer)
+        if self._round == 1:
+            self._accepts = self._choose()
+            return {peer: Accept(quantity=self._accepts.get(peer, 0.0)) for peer in self._peers}
+        self._confirms = self._allot()
+        return {
+            peer: Confirm(quantity=self._confirms.get(peer, 0.0), price=self.bid.price)
+            for peer in self._peers
+        }
+
+    def _choose(self) -> dict[str, float]:
+        """Buyer: take the cheapest offers within the bid until the need is met; ties by peer name."""
+        offers = [
+            (o.price, peer, o.quantity)
+            for peer, o in self._heard[0].items()
+            if isinstance(o, Offer) and o.quantity > 0.0 and o.price <= self.bid.price
+        ]
+        need, chosen = self._wanted, {}
+        for _, peer, quantity in sorted(offers):
+            if need <= 0.0:
+                break
+            chosen[peer] = min(quantity, need)
+            need -= chosen[peer]
+        return chosen
+
+    def _allot(self) -> dict[str, float]:
+        """Seller: give each buyer what it accepted, or its share where that is more than was offered."""
+        asked = {
+            peer: min(a.quantity, self._offered)
+            for peer, a in sorted(self._heard[1].items())
+            if isinstance(a, Accept) and a.quantity > 0.0
+        }
+        total = sum(asked.values())
+        share = 1.0 if total <= self._offered else self._offered / total
+        left, allotted = self._offered, {}
+        for peer, quantity in asked.items():
+            allotted[peer] = min(quantity * share, left)  # rounding must not sell more than there is
+            left -= allotted[peer]
+        return allotted
+
+    def _is_what_was_agreed(self, peer: str, confirm: Confirm) -> bool:
+        offer, accepted = self._heard[0].get(peer), self._accepts.get(peer, 0.0)
+        return (
+            isinstance(offer, Offer) and confirm.price == offer.price and 0.0 < confirm.quantity <= accepted
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SettledTrade:
+    """A trade that both sides reported alike: ``mwh`` > 0 from ``seller`` to ``buyer`` at ``price`` $/MWh."""
+
+    seller: str
+    buyer: str
+    mwh: float
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
+class VoidTrade:
+    """A trade that one side reported and the other did not, or differently; priced at the grid."""
+
+    reporter: str
+    peer: str
+    mwh: float
+    reason: Literal["not reported by the peer", "reported differently by the peer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What all reports of one step amount to; every settled trade stands on both sides."""
+
+    trades: tuple[SettledTrade, ...] = ()
+    void: tuple[VoidTrade, ...] = field(default=())
+
+
+def settle(reported: Mapping[str, Mapping[str, Trade]]) -> Settlement:
+    """Keep the trades that both sides reported alike and void the others.
+
+    Args:
+        reported: For each agent its trades by peer; an agent that did not report is missing.
+    """
+    trades: list[SettledTrade] = []
+    void: list[VoidTrade] = []
+    for agent in sorted(reported):
+        for peer, mine in sorted(reported[agent].items()):
+            theirs = reported.get(peer, {}).get(agent)
+            if theirs is None:
+                void.append(VoidTrade(agent, peer, mine.mwh, "not reported by the peer"))
+            elif theirs.mwh != -mine.mwh or theirs.price != mine.price:
+                void.append(VoidTrade(agent, peer, mine.mwh, "reported differently by the peer"))
+            elif mine.mwh > 0.0:
+                trades.append(SettledTrade(agent, peer, mine.mwh, mine.price))
+    return Settlement(tuple(trades), tuple(void))

@@ -1,0 +1,44 @@
+"""The vertical setpoint protocol: upstream sends a command for a step, the agent follows it.
+
+A command holds for exactly the step it names; one without episode and step (a person with an MQTT
+client) holds for the next step that begins. Devices that a command does not name keep the agent's own
+policy. What is wanted is not what is sent: every setpoint is bounded by the device's limits first.
+"""
+
+from __future__ import annotations
+
+from heron_mqtt.messages import Command
+
+MAX_AHEAD = 16  # commands kept for steps that have not begun; they come from the network
+
+
+class CommandFollower:
+    """The commands an agent has received and not yet used; the first one of a step counts."""
+
+    def __init__(self) -> None:
+        self._commands: dict[tuple[int, int], Command] = {}
+        self._next: Command | None = None
+
+    def receive(self, command: Command) -> bool:
+        """Take a command; False if there is one for that step already."""
+        if command.episode is None or command.step is None:
+            self._next = command
+            return True
+        at = (command.episode, command.step)
+        if at in self._commands:
+            return False
+        self._commands[at] = command
+        if len(self._commands) > MAX_AHEAD:
+            del self._commands[min(self._commands)]
+        return True
+
+    def has(self, episode: int, step: int) -> bool:
+        """Whether a command for this step has arrived."""
+        return (episode, step) in self._commands
+
+    def take(self, episode: int, step: int) -> Command | None:
+        """Return the command for this step, and forget it and all earlier ones."""
+        command = self._commands.get((episode, step), self._next)
+        self._next = None
+        self._commands = {at: c for at, c in self._commands.items() if at > (episode, step)}
+        return command

@@ -1,0 +1,256 @@
+"""GridAgent: one microgrid's devices and its policy. Formulas: docs/models.md, economics and trading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from heron_mqtt.agents.base import StepReport
+from heron_mqtt.field.link import Wanted
+from heron_mqtt.messages import Command, Observation, Telemetry
+from heron_mqtt.protocols.base import HorizontalSession
+from heron_mqtt.protocols.consensus import ConsensusSession
+from heron_mqtt.protocols.p2p import Bid, P2PSession
+from powergrid.devices import Battery, Device, Generator, Measurement, Pv, make_device
+from powergrid.devices.base import clip, hours
+from powergrid.scenario import MarketTable, PolicyTable, ProtocolTable, Scenario
+
+LEAST_TRADE_MWH = 1e-9  # below a milliwatt-hour is rounding, not energy for sale
+
+
+@dataclass(slots=True)
+class _Unit:
+    """A device in this step: its model, what is wanted of it and what it did."""
+
+    device: Device
+    wanted_p_mw: float = 0.0
+    wanted_q_mvar: float = 0.0
+    p_available_mw: float | None = None
+    done: Measurement | None = None
+
+
+class GridAgent:
+    """Dispatches one microgrid; driven by a proxy or directly (see ``heron_mqtt.agents.base.Agent``).
+
+    Its own policy, where no command says otherwise: the generator runs where its marginal cost meets
+    what energy is worth to the microgrid, the battery follows price thresholds, PV gives all it can,
+    and what is left over is offered to the peers.
+
+    Args:
+        agent_id: The microgrid's id.
+        devices: Models by name; they also serve as twins of real devices.
+        peers: The other agents of the horizontal protocol.
+        step_s: Length of a step where an observation does not say it, s.
+        market: What energy costs besides the price.
+        policy: Thresholds.
+        protocol: How to talk to the peers.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        devices: Mapping[str, Device],
+        *,
+        peers: tuple[str, ...] = (),
+        step_s: float = 900.0,
+        market: MarketTable | None = None,
+        policy: PolicyTable | None = None,
+        protocol: ProtocolTable | None = None,
+    ) -> None:
+        self.agent_id = agent_id
+        self.devices = dict(devices)
+        self.peers = tuple(sorted(peers))
+        self._step_s = step_s
+        self._market = market or MarketTable()
+        self._policy = policy or PolicyTable()
+        self._protocol = protocol or ProtocolTable()
+        self.reset(0, None)
+
+    @classmethod
+    def from_scenario(cls, scenario: Scenario, agent_id: str) -> GridAgent:
+        """Return the agent of one microgrid of a scenario.
+
+        Raises:
+            KeyError: The scenario has no such microgrid.
+        """
+        microgrid = scenario.microgrids[agent_id]
+        return cls(
+            agent_id,
+            {name: make_device(table.spec) for name, table in microgrid.devices.items()},
+            peers=tuple(other for other in scenario.microgrids if other != agent_id),
+            step_s=scenario.step_s,
+            market=scenario.market,
+            policy=microgrid.policy,
+            protocol=scenario.protocol,
+        )
+
+    # -- one step, in the order of heron_mqtt.agents.base.Agent ------------------------------------
+
+    def reset(self, episode: int, seed: int | None) -> None:
+        """Go back to the devices' initial states; the policy is deterministic and needs no seed."""
+        for device in self.devices.values():
+            device.reset()
+        self._units = {name: _Unit(device) for name, device in self.devices.items()}
+        self._dt_s = self._step_s
+        self._load_mw = 0.0
+        self._price = 0.0
+        self._commanded: Mapping[str, float] = {}
+        self._session: HorizontalSession | None = None
+        self._fallbacks: dict[str, str] = {}
+
+    def observe(self, observation: Observation | None, price: float | None) -> None:
+        """Take local state and price; without an observation the last load is the best guess, and PV none."""
+        self._fallbacks = {}
+        self._session = None
+        if price is not None:
+            self._price = price
+        available: Mapping[str, float] = {}
+        if observation is not None:
+            self._dt_s = observation.dt_s
+            self._load_mw = observation.p_load_mw
+            available = observation.values("p_available_")
+        for name, unit in self._units.items():
+            unit.done = None
+            unit.p_available_mw = available.get(name, 0.0) if isinstance(unit.device, Pv) else None
+
+    def decide(self, command: Command | None) -> None:
+        """Plan each device: commanded powers as they are, the rest by the policy."""
+        p = command.values("p_") if command is not None else {}
+        q = command.values("q_") if command is not None else {}
+        self._commanded = p
+        for name, unit in self._units.items():
+            unit.wanted_q_mvar = q.get(name, 0.0)
+            if name in p:
+                unit.wanted_p_mw = p[name]
+            elif isinstance(unit.device, Battery):
+                unit.wanted_p_mw = self._battery_p_mw(unit.device)
+            elif isinstance(unit.device, Pv):
+                unit.wanted_p_mw = unit.device.spec.max_p_mw
+        self._dispatch_generators(self._price, self._price + self._market.import_adder_per_mwh)
+
+    def negotiate(self) -> HorizontalSession | None:
+        """Offer the surplus or look for the deficit of the plan; in consensus, agree on a value."""
+        if not self.peers or self._protocol.horizontal == "none":
+            return None
+        surplus_mwh = self._planned_mw() * hours(self._dt_s)
+        if self._protocol.horizontal == "consensus":
+            value = self._price + (self._market.import_adder_per_mwh if surplus_mwh < 0.0 else 0.0)
+            self._session = ConsensusSession(
+                self.agent_id, self._neighbours(), value, self._protocol.consensus_rounds
+            )
+        else:
+            self._session = P2PSession(self.agent_id, self.peers, self._bid(surplus_mwh))
+        return self._session
+
+    def wanted(self) -> Mapping[str, Wanted]:
+        """Return the setpoints to send, each within what the device's nameplate and state allow."""
+        if isinstance(self._session, ConsensusSession):
+            self._dispatch_generators(self._session.value, self._session.value)
+        return {
+            name: Wanted(
+                p_mw=unit.device.project(unit.wanted_p_mw, self._dt_s),
+                q_mvar=unit.wanted_q_mvar,
+                p_available_mw=unit.p_available_mw,
+            )
+            for name, unit in self._units.items()
+        }
+
+    def simulate(self, device: str, reason: str | None = None) -> None:
+        """Let the model take the step."""
+        unit = self._units[device]
+        unit.done = unit.device.step(unit.wanted_p_mw, unit.wanted_q_mvar, self._dt_s, unit.p_available_mw)
+        if reason is not None:
+            self._fallbacks[device] = reason
+
+    def measured(self, device: str, telemetry: Telemetry) -> None:
+        """Take what the device measured; its model takes the same step and then follows it."""
+        self.simulate(device)
+        unit = self._units[device]
+        model = unit.done
+        assert model is not None
+        unit.device.restore(telemetry.p_mw, telemetry.soc, telemetry.running)
+        cost = model.cost
+        if isinstance(unit.device, Generator):
+            ran = unit.device.state.running
+            rate = unit.device.cost_per_h
+            modelled = rate(model.p_mw) if model.running else 0.0
+            cost += ((rate(telemetry.p_mw) if ran else 0.0) - modelled) * hours(self._dt_s)
+        unit.done = replace(
+            model,
+            p_mw=telemetry.p_mw,
+            q_mvar=telemetry.q_mvar,
+            soc=telemetry.soc if telemetry.soc is not None else model.soc,
+            running=telemetry.running if telemetry.running is not None else model.running,
+            cost=cost,
+        )
+
+    def report(self) -> StepReport:
+        """Return what happened; a device that was not driven in this step is not in it."""
+        report = StepReport(fallbacks=self._fallbacks)
+        for name, unit in self._units.items():
+            done = unit.done
+            if done is None:
+                continue
+            report.p_mw[name] = done.p_mw
+            report.q_mvar[name] = done.q_mvar
+            if done.soc is not None:
+                report.soc[name] = done.soc
+            if isinstance(unit.device, Generator):
+                report.cost[name] = done.cost
+        if isinstance(self._session, P2PSession):
+            report.trades = self._session.trades
+        return report
+
+    # -- policy ------------------------------------------------------------------------------------
+
+    def _battery_p_mw(self, battery: Battery) -> float:
+        """Charge when energy is cheap, discharge when it is dear, else rest."""
+        policy, spec = self._policy, battery.spec
+        if self._price <= policy.charge_below:
+            return -policy.battery_share * spec.max_p_charge_mw
+        if self._price >= policy.discharge_above:
+            return policy.battery_share * spec.max_p_discharge_mw
+        return 0.0
+
+    def _dispatch_generators(self, export_value: float, import_value: float) -> None:
+        """Run each generator that is not commanded where its marginal cost meets the value of energy.
+
+        A MWh is worth ``import_value`` while the microgrid draws from the grid and ``export_value``
+        once it feeds in; between the two the generator just covers the microgrid's own need.
+        """
+        for name, unit in self._units.items():
+            if name in self._commanded or not isinstance(unit.device, Generator):
+                continue
+            generator = unit.device
+            unit.wanted_p_mw = 0.0
+            need_mw = -self._planned_mw()
+            p_mw = clip(need_mw, generator.economic_p_mw(export_value), generator.economic_p_mw(import_value))
+            dt_h = hours(self._dt_s)
+            covered_mw = min(p_mw, max(need_mw, 0.0))
+            earned = (covered_mw * import_value + (p_mw - covered_mw) * export_value) * dt_h
+            start = 0.0 if generator.state.running else generator.spec.start_cost_usd
+            stop = generator.spec.stop_cost_usd if generator.state.running else 0.0
+            if earned - generator.cost_per_h(p_mw) * dt_h - start > -stop:
+                unit.wanted_p_mw = p_mw
+
+    def _planned_mw(self) -> float:
+        """Return the microgrid's net injection if every device does what is wanted of it, MW."""
+        total = self._load_mw
+        for unit in self._units.values():
+            total += unit.device.project(unit.wanted_p_mw, self._dt_s, unit.p_available_mw)
+        return total
+
+    def _bid(self, surplus_mwh: float) -> Bid:
+        adder, policy = self._market.import_adder_per_mwh, self._policy
+        if abs(surplus_mwh) < LEAST_TRADE_MWH:
+            surplus_mwh = 0.0
+        share = policy.ask_share if surplus_mwh > 0.0 else policy.bid_share
+        return Bid(surplus_mwh, self._price + share * adder)
+
+    def _neighbours(self) -> dict[str, int]:
+        """Return the peers to talk to in consensus, each with the number of its neighbours."""
+        if self._protocol.neighbours == "all" or len(self.peers) < 3:
+            return dict.fromkeys(self.peers, len(self.peers))
+        ring = sorted((*self.peers, self.agent_id))
+        at = ring.index(self.agent_id)
+        return {ring[at - 1]: 2, ring[(at + 1) % len(ring)]: 2}

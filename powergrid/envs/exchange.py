@@ -1,0 +1,149 @@
+"""One step's conversation between the environment and its agents: directly, or over a broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from heron_mqtt.agents.base import Agent, StepReport
+from heron_mqtt.agents.operator import SystemOperator
+from heron_mqtt.agents.proxy import Proxy
+from heron_mqtt.messages import Command, Observation, PriceSignal
+from heron_mqtt.protocols.base import HorizontalSession
+from heron_mqtt.protocols.price import PriceFollower
+from heron_mqtt.protocols.setpoint import CommandFollower
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """What the environment tells its agents in one step."""
+
+    episode: int
+    step: int
+    clock: datetime
+    price: float
+    observations: Mapping[str, Observation]
+    commands: Mapping[str, Command]
+
+
+class DirectExchange:
+    """Centralized mode: the same agents and protocol objects, driven by calls; no broker, no event loop."""
+
+    def __init__(self, agents: Mapping[str, Agent]) -> None:
+        self.agents = dict(agents)
+        self._prices = {agent: PriceFollower() for agent in agents}
+        self._commands = {agent: CommandFollower() for agent in agents}
+
+    def reset(self, episode: int, seed: int | None) -> None:
+        """Begin an episode."""
+        for name, agent in self.agents.items():
+            self._prices[name].restart(episode)
+            agent.reset(episode, seed)
+
+    def step(self, given: StepInput) -> Mapping[str, StepReport]:
+        """Carry every agent through the step, round by round, and return what each reports."""
+        signal = PriceSignal(value=given.price, episode=given.episode, step=given.step)
+        for name, agent in self.agents.items():
+            follower, commands = self._prices[name], self._commands[name]
+            follower.receive(signal)
+            if name in given.commands:
+                commands.receive(given.commands[name])
+            agent.observe(given.observations[name], follower.value)
+            agent.decide(commands.take(given.episode, given.step))
+        self._negotiate()
+        for agent in self.agents.values():
+            for device in agent.wanted():
+                agent.simulate(device)
+        return {name: agent.report() for name, agent in self.agents.items()}
+
+    def _negotiate(self) -> None:
+        sessions: dict[str, HorizontalSession] = {}
+        for name, agent in self.agents.items():
+            session = agent.negotiate()
+            if session is not None:
+                sessions[name] = session
+        going = bool(sessions)
+        while going:
+            for name, session in sessions.items():
+                for peer, message in session.outgoing().items():
+                    sessions[peer].receive(name, message)
+            still = [session.advance() for session in sessions.values()]  # every one, not just the first
+            going = any(still)
+
+
+class BrokerExchange:
+    """Distributed mode: an operator and proxies that only share a broker.
+
+    Args:
+        operator: The upstream end.
+        proxies: Of the agents that run in this process; the others are remote.
+        action_s: How long to wait for the actions of a step, wall-clock s.
+        ready_s: How long to wait for agents and devices at the start of an episode, wall-clock s.
+    """
+
+    def __init__(
+        self, operator: SystemOperator, proxies: Iterable[Proxy], *, action_s: float, ready_s: float
+    ) -> None:
+        self.operator = operator
+        self.proxies = tuple(proxies)
+        self._action_s = action_s
+        self._ready_s = ready_s
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start operator and proxies in the running loop. Idempotent."""
+        if self._tasks:
+            return
+        await self.operator.start()
+        for proxy in self.proxies:
+            await proxy.start()
+        self._tasks = [
+            asyncio.create_task(proxy.run(), name=f"proxy {proxy.agent_id}") for proxy in self.proxies
+        ]
+
+    async def reset(self, episode: int, seed: int | None, clock: datetime) -> None:
+        """Begin an episode; returns when every agent and device is ready.
+
+        Raises:
+            NotReady: Names who is not.
+        """
+        await self.start()
+        await self._guarded(self.operator.begin_episode(episode, seed, clock, self._ready_s))
+
+    async def step(self, given: StepInput) -> Mapping[str, StepReport]:
+        """Publish the step and gather the actions that came before the deadline."""
+        operator = self.operator
+        operator.begin_step(given.episode, given.step, given.price, given.clock)
+        for agent, command in given.commands.items():
+            operator.command(agent, command)
+        for agent, observation in given.observations.items():
+            operator.inform(agent, observation)
+        return await self._guarded(operator.gather(self._action_s))
+
+    async def close(self) -> None:
+        """End proxies and operator. Idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for proxy in self.proxies:
+            await proxy.close()
+        await self.operator.close()
+
+    async def _guarded(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Wait, but not past the end of a proxy: what ended it is a bug and is raised as it is."""
+        main = asyncio.ensure_future(waiting)
+        try:
+            await asyncio.wait([main, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            return await main
+        finally:
+            main.cancel()

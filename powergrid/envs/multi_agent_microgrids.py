@@ -1,0 +1,262 @@
+"""MultiAgentMicrogrids: a PettingZoo ParallelEnv whose agents are reached directly or over a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import ArrayLike, NDArray
+from pettingzoo import ParallelEnv
+
+from heron_mqtt.agents.base import StepReport
+from heron_mqtt.errors import PowerFlowDiverged
+from heron_mqtt.messages import Observation
+from heron_mqtt.messaging.background import run_sync, running_loop
+from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.protocols.p2p import settle
+from powergrid.agents import GridAgent
+from powergrid.build import build
+from powergrid.envs.config import load_config
+from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput
+from powergrid.envs.factory import make_broker_exchange
+from powergrid.envs.spaces import ActionMap
+from powergrid.envs.state import GridState
+from powergrid.world import World
+
+Observations = dict[str, NDArray[np.float32]]
+Infos = dict[str, dict[str, Any]]
+StepResult = tuple[Observations, dict[str, float], dict[str, bool], dict[str, bool], Infos]
+
+
+class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.float32]]):
+    """Microgrids on one distribution grid, one agent each.
+
+    ``centralized`` runs agents by direct calls; distributed, the same agents speak over a broker. With
+    the same seed, policies and simulated devices both give the same trajectory. An agent without an
+    action in ``step`` follows its own policy.
+
+    The synchronous calls may be used anywhere; from asynchronous code prefer ``reset_async``,
+    ``step_async`` and ``close_async``, which run in the caller's event loop.
+
+    Args:
+        config: See ``powergrid.envs.config.EnvConfig``.
+
+    Raises:
+        ConfigError: One line for each problem in configuration, scenario and data files.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "multi_agent_microgrids_v0", "render_modes": ["ansi"]}
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        self.config, self.loaded = load_config(config)
+        self.scenario = self.loaded.scenario
+        self.render_mode = self.config.render_mode
+        self.world = World(build(self.loaded))
+        self.possible_agents = list(self.world.agents)
+        self.agents: list[str] = []
+        self.max_episode_steps = self.config.max_episode_steps or self.scenario.steps
+        self.centralized = self.config.centralized
+        self.env_id = self.config.env_id or self.scenario.topic_env_id
+        kind = (
+            self.config.observation or self.scenario.observation or ("full" if self.centralized else "local")
+        )
+        self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
+        self._local_start = self.world.local_start
+        self._state = GridState(self.world, full=kind == "full")
+        self._episode = 0
+        self._step = 0
+        self._direct: DirectExchange | None = None
+        self._exchange: BrokerExchange | None = None
+        self._own_broker: MessageBroker | None = None
+        if self.centralized:
+            self._direct = DirectExchange(
+                {agent: GridAgent.from_scenario(self.scenario, agent) for agent in self.possible_agents}
+            )
+        else:
+            broker = self.config.message_broker
+            if broker is None:
+                broker = self._own_broker = InMemoryBroker()
+            self._broker = broker
+            self._exchange = make_broker_exchange(
+                self.scenario, broker, env_id=self.env_id, devices=self.config.devices
+            )
+
+    # -- PettingZoo --------------------------------------------------------------------------------
+
+    def observation_space(self, agent: str) -> Box:
+        """Return an agent's observation space; the same object at every call."""
+        return self._state.space(agent)
+
+    def action_space(self, agent: str) -> Box:
+        """Return an agent's action space, [-1, 1] per quantity; the same object at every call."""
+        return self._actions[agent].space
+
+    def action_names(self, agent: str) -> tuple[str, ...]:
+        """Return what each entry of an agent's action sets: ``p_<device>`` or ``q_<device>``."""
+        return self._actions[agent].names
+
+    def observation_names(self, agent: str) -> tuple[str, ...]:
+        """Return what each entry of an agent's observation is."""
+        return self._state.names(agent)
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observations, Infos]:
+        """Begin an episode.
+
+        Raises:
+            NotReady: An agent or a device did not appear in time.
+            BrokerError: The broker is not there.
+        """
+        if self._direct is None:
+            self._refuse_own_loop()
+            return run_sync(self.reset_async(seed, options))
+        seed = self._begin_episode(seed)
+        self._direct.reset(self._episode, seed)
+        return self._first_observations()
+
+    def step(self, actions: Mapping[str, ArrayLike]) -> StepResult:
+        """Take one step.
+
+        Args:
+            actions: By agent, shape as its action space; an agent left out follows its own policy.
+
+        Raises:
+            ValueError: An unknown agent, or an action of wrong shape or with NaN; nothing has happened.
+            RuntimeError: Before ``reset``, or after the episode has ended.
+        """
+        if self._direct is None:
+            self._refuse_own_loop()
+            return run_sync(self.step_async(actions))
+        given = self._begin_step(actions)
+        return self._end_step(given, self._direct.step(given))
+
+    def close(self) -> None:
+        """Leave the broker; one of the environment's own is closed. Idempotent."""
+        if self._exchange is not None:
+            self._refuse_own_loop()
+            run_sync(self.close_async())
+
+    def render(self) -> str | None:
+        """Return the last step as text, in render mode ``ansi``."""
+        return self._state.render(self._step) if self.render_mode == "ansi" else None
+
+    # -- the same, asynchronous ----------------------------------------------------------------------
+
+    async def reset_async(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observations, Infos]:
+        """Begin an episode; see ``reset``."""
+        seed = self._begin_episode(seed)
+        if self._direct is not None:
+            self._direct.reset(self._episode, seed)
+        elif self._exchange is not None:
+            await self._exchange.reset(self._episode, seed, self.world.clock(0))
+        return self._first_observations()
+
+    async def step_async(self, actions: Mapping[str, ArrayLike]) -> StepResult:
+        """Take one step; see ``step``."""
+        given = self._begin_step(actions)
+        if self._direct is not None:
+            return self._end_step(given, self._direct.step(given))
+        assert self._exchange is not None
+        return self._end_step(given, await self._exchange.step(given))
+
+    async def close_async(self) -> None:
+        """Leave the broker; see ``close``."""
+        if self._exchange is not None:
+            await self._exchange.close()
+        if self._own_broker is not None:
+            await self._own_broker.close()
+
+    # -- one step ------------------------------------------------------------------------------------
+
+    def _begin_episode(self, seed: int | None) -> int:
+        self._episode += 1
+        self._step = 0
+        self.agents = list(self.possible_agents)
+        return self.scenario.seed if seed is None else int(seed)
+
+    def _first_observations(self) -> tuple[Observations, Infos]:
+        self._state.reset()
+        return self._observe(), {agent: {} for agent in self.agents}
+
+    def _observe(self) -> Observations:
+        start = self._local_start
+        clock_s = (start.hour * 60 + start.minute) * 60 + start.second + self._step * self.scenario.step_s
+        return self._state.observations(self.agents, clock_s)
+
+    def _begin_step(self, actions: Mapping[str, ArrayLike]) -> StepInput:
+        if not self.agents:
+            raise RuntimeError("step() without an episode under way: call reset() first")
+        unknown = [agent for agent in actions if agent not in self.agents]
+        if unknown:
+            raise ValueError(
+                f"unknown agent {unknown[0]!r} in step(); the agents are {', '.join(self.agents)}"
+            )
+        commands = {agent: self._actions[agent].command(action) for agent, action in actions.items()}
+        state, outlook = self._state, self._state.outlook
+        return StepInput(
+            episode=self._episode,
+            step=self._step,
+            clock=self.world.clock(self._step),
+            price=outlook.price,
+            observations={
+                agent: Observation.model_validate(
+                    {
+                        "episode": self._episode,
+                        "step": self._step,
+                        "dt_s": self.scenario.step_s,
+                        "commanded": agent in commands,
+                        **state.wire_fields(agent),
+                    }
+                )
+                for agent in self.agents
+            },
+            commands={
+                agent: c.model_copy(update={"episode": self._episode, "step": self._step})
+                for agent, c in commands.items()
+            },
+        )
+
+    def _end_step(self, given: StepInput, reports: Mapping[str, StepReport]) -> StepResult:
+        state = self._state
+        settlement = settle({agent: report.trades for agent, report in reports.items()})
+        state.record(reports, settlement)
+        diverged: str | None = None
+        try:
+            state.apply(self.world.solve(self._step, state.p_mw, state.q_mvar))
+        except PowerFlowDiverged as exc:
+            diverged = exc.reason
+            state.apply(None)
+        terms = state.rewards(given.price, reports, settlement)
+        infos = {}
+        for agent in self.agents:
+            infos[agent] = {"price": given.price, **state.info(agent, settlement)}
+            if diverged is not None:
+                infos[agent]["diverged"] = diverged
+        self._step += 1
+        is_over = self._step >= self.max_episode_steps
+        state.look_ahead(self._step)
+        agents, observations = self.agents, self._observe()
+        if is_over or diverged is not None:
+            self.agents = []
+        return (
+            observations,
+            {agent: terms[agent].total for agent in agents},
+            dict.fromkeys(agents, diverged is not None),
+            dict.fromkeys(agents, is_over and diverged is None),
+            infos,
+        )
+
+    def _refuse_own_loop(self) -> None:
+        """Say so instead of waiting for ever, where a synchronous call would block the broker's loop."""
+        loop = running_loop()
+        if loop is not None and getattr(self._broker, "home_loop", None) is loop:
+            raise RuntimeError(
+                "this call would block the event loop that serves its broker: await reset_async(), "
+                "step_async() and close_async(), or do not connect() the broker in this loop"
+            )

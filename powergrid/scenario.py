@@ -1,0 +1,232 @@
+"""The scenario: everything one run needs to know, as TOML. docs/scenarios.md lists every key.
+
+Importing this loads neither numpy nor pandapower: device scripts read scenarios too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from heron_mqtt.agents.deadlines import Deadlines
+from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate
+from powergrid.devices import BatterySpec, DeviceSpec, GeneratorSpec, LoadSpec, PvSpec
+
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class LoadProfile(Table):
+    """Columns that scale the network's own loads: p = p_nominal * scale * column.
+
+    Where a column is not given it follows the load's customer (``residential_p_pu``, ...) if the network
+    says whose load it is; else the load is constant.
+    """
+
+    p: str | None = Field(None, description="Profile column of P, per unit.")
+    q: str | None = Field(None, description="Profile column of Q, per unit.")
+    scale: float = Field(1.0, ge=0.0, description="Factor on P and Q.")
+
+
+class NetworkTable(Table):
+    """The pandapower network and how it is solved."""
+
+    source: str = Field(
+        "cigre_mv_lv", description="A shipped network, a pandapower.networks name or a JSON file."
+    )
+    solver: Literal["newton", "fixed_point", "pandapower"] = "newton"
+    vm_pu: float | None = Field(
+        None, gt=0.5, lt=1.5, description="Slack voltage, pu; None = the network's own."
+    )
+    loads: LoadProfile = Field(LoadProfile(), description="Those outside all microgrids.")
+
+
+class ProfilesTable(Table):
+    """The time series files, relative to the scenario."""
+
+    file: str = Field("profiles/simbench_week.csv", description="Load and renewable profiles, per unit.")
+    price_file: str = Field("profiles/price_week.csv", description="Prices; may be the same file.")
+    price_column: str = Field("price_per_mwh", description="Column of the price, $/MWh.")
+    start_row: int = Field(0, ge=0, description="Row (from 0) with which an episode begins.")
+    repeat: bool = Field(True, description="Begin again at the first row after the last one.")
+
+
+class MarketTable(Table):
+    """What energy costs besides the operator's price."""
+
+    import_adder_per_mwh: float = Field(0.0, ge=0.0, description="Network charge on imported energy, $/MWh.")
+
+
+class ProtocolTable(Table):
+    """How agents talk to each other."""
+
+    horizontal: Literal["p2p", "consensus", "none"] = "p2p"
+    consensus_rounds: int = Field(4, ge=1, le=100)
+    neighbours: Literal["all", "ring"] = Field("all", description="Who talks to whom in consensus.")
+
+
+class RewardTable(Table):
+    """Weights of the violations in the reward, $ per unit of violation and step."""
+
+    voltage_weight: Weight = Field(
+        100.0, description="Per pu outside [vm_min_pu, vm_max_pu], summed over buses."
+    )
+    loading_weight: Weight = Field(
+        1.0, description="Per 100 % above the limit, summed over lines and trafos."
+    )
+    soc_weight: Weight = Field(1.0, description="Per unit of state of charge outside the band, summed.")
+    vm_min_pu: float = Field(0.95, gt=0.0, description="EN 50160 allows 0.9; planning uses less.")
+    vm_max_pu: float = Field(1.05, gt=0.0)
+    loading_max_percent: float = Field(100.0, gt=0.0)
+    soc_min: float = Field(0.2, ge=0.0, le=1.0, description="Lower end of the preferred band.")
+    soc_max: float = Field(0.8, ge=0.0, le=1.0, description="Upper end of the preferred band.")
+
+    @model_validator(mode="after")
+    def _bands_are_not_empty(self) -> RewardTable:
+        if self.vm_min_pu >= self.vm_max_pu:
+            raise ValueError(f"vm_min_pu must be below vm_max_pu, got {self.vm_min_pu} and {self.vm_max_pu}")
+        if self.soc_min >= self.soc_max:
+            raise ValueError(f"soc_min must be below soc_max, got {self.soc_min} and {self.soc_max}")
+        return self
+
+
+class PolicyTable(Table):
+    """An agent's own policy: thresholds of the battery and where it asks and bids."""
+
+    charge_below: float = Field(30.0, description="The battery charges at or below this price, $/MWh.")
+    discharge_above: float = Field(45.0, description="The battery discharges at or above this price, $/MWh.")
+    battery_share: float = Field(0.5, gt=0.0, le=1.0, description="Part of the battery's power that is used.")
+    ask_share: float = Field(0.25, ge=0.0, le=1.0, description="Ask = price + share * import adder.")
+    bid_share: float = Field(0.75, ge=0.0, le=1.0, description="Bid = price + share * import adder.")
+
+    @model_validator(mode="after")
+    def _thresholds_are_ordered(self) -> PolicyTable:
+        if self.charge_below >= self.discharge_above:
+            raise ValueError(
+                f"charge_below must be below discharge_above, got {self.charge_below} and "
+                f"{self.discharge_above}"
+            )
+        return self
+
+
+class DeviceTable(Table):
+    """One device: where it is, how it is reached, and its nameplate (the keys of its kind, beside these)."""
+
+    bus: str | int | None = Field(None, description="Bus name or index; None = the network's suggestion.")
+    profile: str | None = Field(None, description="Column of what PV offers, per unit of max_p_mw.")
+    control_q: bool = Field(False, description="Reactive power is part of the action.")
+    authority: Literal["simulated", "emulated"] | None = Field(None, description="None = the run's default.")
+    spec: DeviceSpec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spec_beside_our_keys(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "spec" in data:
+            return data
+        ours = {"bus", "profile", "control_q", "authority"}
+        return {
+            **{k: v for k, v in data.items() if k in ours},
+            "spec": {k: v for k, v in data.items() if k not in ours},
+        }
+
+    @model_validator(mode="after")
+    def _only_pv_has_a_profile(self) -> DeviceTable:
+        if isinstance(self.spec, PvSpec) != (self.profile is not None):
+            raise ValueError(
+                "a pv device needs 'profile', the column of what the sun offers"
+                if self.profile is None
+                else f"'profile' belongs to pv devices, not to a {self.spec.kind}"
+            )
+        if not isinstance(self.spec, BatterySpec | GeneratorSpec | PvSpec):
+            raise ValueError("kind must be battery, generator or pv; loads belong to the network")
+        return self
+
+    @property
+    def rated_s_mva(self) -> float:
+        """Largest reactive power, Mvar."""
+        return 0.0 if isinstance(self.spec, LoadSpec) else self.spec.rated_s_mva
+
+    @property
+    def rated_mw(self) -> float:
+        """What a per-unit profile of this device multiplies, MW."""
+        return self.spec.max_p_mw if isinstance(self.spec, PvSpec) else 0.0
+
+
+class MicrogridTable(Table):
+    """One microgrid: its place in the network, its loads, devices and agent."""
+
+    buses: list[str | int] | None = Field(
+        None, description="Bus names or indices; None = the network's zone."
+    )
+    loads: LoadProfile = LoadProfile()
+    remote: bool = Field(False, description="Its agent runs elsewhere: heron-mqtt proxy --agent NAME.")
+    policy: PolicyTable = PolicyTable()
+    devices: dict[Name, DeviceTable] = Field(min_length=1)
+
+    @field_validator("devices")
+    @classmethod
+    def _device_names_fit_into_fields(cls, devices: dict[str, DeviceTable]) -> dict[str, DeviceTable]:
+        for name in devices:
+            if not name.isidentifier():
+                raise ValueError(
+                    f"device name {name!r}: letters, digits and _ only (it becomes a field p_{name})"
+                )
+        return devices
+
+
+class Scenario(Table):
+    """A whole scenario."""
+
+    name: Name
+    env_id: Name | None = Field(None, description="First level of the topics; None = the scenario's name.")
+    operator_id: Name = "system_operator"
+    steps: int = Field(96, ge=1, le=10_000_000, description="Steps of an episode (its time limit).")
+    step_s: float = Field(900.0, gt=0.0, le=86_400.0, description="Length of a step, s.")
+    seed: int = Field(0, ge=0)
+    observation: Literal["full", "local"] | None = Field(None, description="None = by mode.")
+    lease_s: float = Field(30.0, gt=0.0, description="How long a setpoint holds on a device, wall-clock s.")
+    network: NetworkTable = NetworkTable()
+    profiles: ProfilesTable = ProfilesTable()
+    market: MarketTable = MarketTable()
+    protocol: ProtocolTable = ProtocolTable()
+    reward: RewardTable = RewardTable()
+    deadlines: Deadlines = Deadlines()
+    microgrids: dict[Name, MicrogridTable] = Field(min_length=1)
+
+    @property
+    def topic_env_id(self) -> str:
+        """The environment's id on the wire."""
+        return self.env_id or self.name
+
+
+class LoadedScenario(Table):
+    """A scenario with the place it came from, to which its file names are relative."""
+
+    scenario: Scenario
+    source: str
+    directory: Path
+
+    def path(self, name: str) -> Path:
+        """Return a file that the scenario names: beside it, else among what is shipped."""
+        beside = self.directory / name
+        shipped = shipped_config() / name
+        return shipped if not beside.exists() and shipped.exists() else beside
+
+
+def load_scenario(name: str | Path = "three_microgrids") -> LoadedScenario:
+    """Read a scenario file, or a shipped scenario by its name.
+
+    Raises:
+        ConfigError: One line for each problem: file, key, value and what was expected.
+    """
+    path = find_scenario(name)
+    scenario = validate(Scenario, read_toml(path), str(path))
+    return LoadedScenario(scenario=scenario, source=str(path), directory=path.parent)
+
+
+def scenario_from_dict(data: Mapping[str, Any], source: str = "scenario") -> LoadedScenario:
+    """Validate a scenario given as a dict; file names in it are relative to the working directory."""
+    return LoadedScenario(scenario=validate(Scenario, data, source), source=source, directory=Path())
