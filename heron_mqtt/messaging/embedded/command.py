@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from heron_mqtt.messaging.embedded.broker import EmbeddedBroker
 from heron_mqtt.messaging.embedded.child import raise_descriptor_limit, run_event_loop
+from heron_mqtt.messaging.embedded.events import LOGGER_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from heron_mqtt.messaging.embedded.options import Limits
@@ -68,38 +70,14 @@ async def run_broker(
             loop.remove_signal_handler(number)
 
 
-def serve_broker(
-    host: str = "127.0.0.1",
-    port: int = DEFAULT_PORT,
-    *,
-    tls_cert: str | Path | None = None,
-    tls_key: str | Path | None = None,
-    client_ca: str | Path | None = None,
-    users_file: str | Path | None = None,
-    acl_file: str | Path | None = None,
-    websocket_port: int | None = None,
-    allow_remote_anonymous: bool = False,
-    limits: Limits | None = None,
-) -> None:
-    """Run `run_broker` in an event loop of its own, with its log on standard error."""
+def run_in_foreground(main: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run ``run_broker(...)`` in an event loop of its own, with its log on standard error.
+
+    Args:
+        main: Makes the coroutine, for example ``lambda: run_broker(port=1883)``.
+    """
     if not logging.getLogger().handlers:
-        logging.basicConfig(
-            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
-    for noisy in ("amqtt", "transitions", "heron_mqtt.embedded"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger(LOGGER_NAME).setLevel(logging.INFO)
     raise_descriptor_limit()
-    run_event_loop(
-        lambda: run_broker(
-            host,
-            port,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            client_ca=client_ca,
-            users_file=users_file,
-            acl_file=acl_file,
-            websocket_port=websocket_port,
-            allow_remote_anonymous=allow_remote_anonymous,
-            limits=limits,
-        )
-    )
+    run_event_loop(main)

@@ -72,6 +72,8 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
     def _take_packets(self, data: bytes) -> int:
         """Act on complete packets; return the position of the first incomplete one."""
         pos, end = 0, len(data)
+        if self.session is None and data[:1] not in (b"", b"\x10"):
+            raise wire.MalformedPacket("the first packet is not CONNECT")
         while end - pos >= 2 and not self._held and not self.ended:
             length, body = data[pos + 1], pos + 2
             if length & 0x80:
@@ -111,8 +113,6 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
         packet_type, flags = first >> 4, first & 0x0F
         session = self.session
         if session is None:
-            if packet_type != wire.CONNECT or flags:
-                raise wire.MalformedPacket("the first packet is not CONNECT")
             self._on_connect(wire.read_connect(body))
             return
         expected = 2 if packet_type in (wire.PUBREL, wire.SUBSCRIBE, wire.UNSUBSCRIBE) else 0

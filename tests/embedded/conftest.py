@@ -1,0 +1,52 @@
+"""Fixtures: the embedded broker, and the brokers it is compared with."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from other_brokers import mosquitto, stock_amqtt
+
+from heron_mqtt.messaging.embedded import EmbeddedBroker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@dataclass(frozen=True)
+class Target:
+    """A broker under test."""
+
+    name: str
+    port: int
+
+
+@pytest.fixture(scope="session")
+def mosquitto_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    if shutil.which("mosquitto") is None and not Path("/usr/sbin/mosquitto").exists():
+        pytest.skip("mosquitto is not installed")
+    with mosquitto(tmp_path_factory.mktemp("mosquitto")) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def stock_port() -> Iterator[int]:
+    with stock_amqtt() as port:
+        yield port
+
+
+@pytest.fixture
+async def embedded() -> AsyncIterator[EmbeddedBroker]:
+    async with EmbeddedBroker(in_process=True) as broker:
+        yield broker
+
+
+@pytest.fixture(params=["embedded", "mosquitto"])
+def broker(request: pytest.FixtureRequest) -> Target:
+    """Ours, and mosquitto: a second opinion on what the test expects."""
+    if request.param == "embedded":
+        return Target("embedded", request.getfixturevalue("embedded").port)
+    return Target("mosquitto", request.getfixturevalue("mosquitto_port"))
