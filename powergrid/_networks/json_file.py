@@ -121,7 +121,9 @@ def _strange_objects(value: Any, depth: int) -> Iterator[str]:
 
 def _strange_signature(value: dict[str, Any], depth: int) -> Iterator[str]:
     signature = _signature(value)
-    if signature in _TABLES:
+    if not all(isinstance(name, str) for name in signature):
+        yield "an object without a proper name"
+    elif signature in _TABLES:
         # pandapower reads a table whose content is an absolute path from that file.
         if not _is_json_text(value.get("_object")):
             yield "a table whose content is not JSON"

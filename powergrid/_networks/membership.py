@@ -50,7 +50,9 @@ def attach_microgrid(
     where = f"microgrid '{name}'"
     inside = _chosen_buses(net, where, buses, zone)
     pccs = tuple(_find_pccs(net, inside))
-    problems = list(_problems(net, where, inside, pccs))
+    problems = list(_problems(net, where, inside))
+    if not (pccs or problems):
+        problems.append(f"{where}: no line or transformer in service connects it to the rest of the grid")
     suggested = dict.fromkeys(TABLES, pccs[0].microgrid_bus if pccs else 0)
     for kind, reference in (device_buses or {}).items():
         try:
@@ -102,7 +104,7 @@ def _chosen_buses(net: Any, where: str, buses: Iterable[int | str] | None, zone:
     return chosen
 
 
-def _problems(net: Any, where: str, inside: set[int], pccs: tuple[Pcc, ...]) -> Iterator[str]:
+def _problems(net: Any, where: str, inside: set[int]) -> Iterator[str]:
     slack = inside & set(net.ext_grid.bus[net.ext_grid.in_service])
     if slack:
         yield f"{where}: {describe_buses(net, slack)}: the external grid is there; leave it out"
@@ -120,8 +122,6 @@ def _problems(net: Any, where: str, inside: set[int], pccs: tuple[Pcc, ...]) -> 
         pair = describe_buses(net, [switch.bus, switch.element])
         # Buses joined by a switch are one node to the power flow: no power between them can be told.
         yield f"{where}: its border runs through a closed switch between {pair}; take both or neither"
-    if not (pccs or slack or dead):
-        yield f"{where}: no line or transformer in service connects it to the rest of the grid"
 
 
 def _find_pccs(net: Any, inside: set[int]) -> Iterator[Pcc]:

@@ -1,0 +1,84 @@
+"""Loading a network by name: what is found, and what a wrong name is told."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pandapower as pp
+import pandapower.networks
+import pytest
+
+from heron_mqtt.errors import ConfigError
+from powergrid._networks import library
+from powergrid.networks import load_grid, load_network, network_names
+
+
+def test_networks_of_pandapower_are_known_by_their_function_names() -> None:
+    names = network_names()
+    assert names[:2] == ("cigre_mv_lv", "three_case33bw_on_cigre_mv")
+    assert {"create_cigre_network_lv", "case33bw", "mv_oberrhein", "example_multivoltage"} <= set(names)
+    assert len(load_network("case33bw").bus) == 33
+    assert load_grid("create_cigre_network_lv").microgrids == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "from_json",
+        "from_pickle",
+        "create_bus",
+        "os",
+        "rd",
+        "__builtins__",
+        "sorted_from_json",
+        "_get_cases_path",
+        "cigre_networks",
+        "create_dickert_lv_feeders",
+        "",
+    ],
+)
+def test_nothing_but_a_network_is_reached_by_name(name: str) -> None:
+    assert name not in network_names()
+    with pytest.raises(ConfigError, match="no such network"):
+        load_grid(name)
+
+
+def test_a_misspelt_name_is_told_the_close_ones() -> None:
+    with pytest.raises(ConfigError, match=r"network 'cigre_mv': .* did you mean .*cigre_mv_lv"):
+        load_grid("cigre_mv")
+    with pytest.raises(ConfigError, match=r"there are cigre_mv_lv, three_case33bw_on_cigre_mv and the net"):
+        load_grid("xyzzy")
+
+
+def test_a_network_drawn_at_random_is_the_same_each_time_and_leaves_the_generator_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def drawn() -> Any:
+        net = pp.networks.example_simple()
+        net.line["length_km"] = [random.random() for _ in net.line.index]
+        return net
+
+    monkeypatch.setattr(library, "_builders", lambda: {"drawn": drawn})
+    random.seed(7)
+    first = load_network("drawn")
+    after = random.random()
+    assert after == random.Random(7).random()
+    assert load_network("drawn").line.length_km.tolist() == first.line.length_km.tolist()
+
+
+def test_a_network_without_an_external_grid_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_builders", lambda: {"island": pp.create_empty_network})
+    with pytest.raises(ConfigError, match="'island': has no external grid in service"):
+        load_grid("island")
+
+
+def test_what_pandapower_cannot_build_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise KeyError("no data")
+
+    monkeypatch.setattr(library, "_builders", lambda: {"broken": broken, "none": lambda: None})
+    with pytest.raises(ConfigError, match="'broken': pandapower could not build it"):
+        load_grid("broken")
+    with pytest.raises(ConfigError, match="'none': is not a network"):
+        load_grid("none")
