@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 START_TIMEOUT_S = 15.0
@@ -27,25 +28,27 @@ sys_interval 1
 log_dest none
 """
 
-# The default plugins of amqtt less the two that only log; anonymous sessions keep an offline queue only
-# with an authentication plugin of one's own, so this is the most that amqtt offers as it comes.
+# With amqtt's own AnonymousAuthPlugin sessions keep no offline queue, hence the plugin here. Its default
+# plugins only log and count. Closing standard input asks it to shut down.
 STOCK_AMQTT = """
-import asyncio, logging, sys, warnings
+import asyncio, json, logging, sys, warnings
 warnings.simplefilter("ignore")
 logging.disable(logging.CRITICAL)
 from amqtt.broker import Broker
 from amqtt.plugins.base import BaseAuthPlugin
 class LetIn(BaseAuthPlugin):
     async def authenticate(self, *, session):
-        return session.password != "wrong"
+        return True
 async def main():
-    config = {"listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:" + sys.argv[1]}},
-              "plugins": {"__main__.LetIn": {}}}
+    listener = {"type": "tcp", "bind": "127.0.0.1:" + sys.argv[1], **json.loads(sys.argv[3])}
+    config = {"listeners": {"default": listener}, "plugins": json.loads(sys.argv[2])}
     broker = Broker(config)
     await broker.start()
-    await asyncio.Event().wait()
+    await asyncio.to_thread(sys.stdin.read)
+    await broker.shutdown()
 asyncio.run(main())
 """
+LET_IN: dict[str, Any] = {"__main__.LetIn": {}}
 
 
 @contextlib.contextmanager
@@ -58,38 +61,51 @@ def mosquitto(folder: Path, extra: str = "") -> Iterator[int]:
         config.write_text(MOSQUITTO_CONF.format(port=port) + extra)
         return [program, "-c", str(config)]
 
-    with _running(command) as port:
+    with _process(command) as (port, _):
         yield port
 
 
 @contextlib.contextmanager
-def stock_amqtt() -> Iterator[int]:
+def stock_amqtt(plugins: dict[str, Any] = LET_IN, listener: dict[str, Any] | None = None) -> Iterator[int]:
     """Run amqtt as it comes; yield its port."""
-    with _running(lambda port: [sys.executable, "-P", "-c", STOCK_AMQTT, str(port)]) as port:
+    with stock_amqtt_process(plugins, listener) as (port, _):
         yield port
 
 
 @contextlib.contextmanager
-def _running(command: object) -> Iterator[int]:
+def stock_amqtt_process(
+    plugins: dict[str, Any] = LET_IN, listener: dict[str, Any] | None = None
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run amqtt as it comes; yield its port and its process."""
+    options = [json.dumps(plugins), json.dumps(listener or {})]
+    with _process(lambda port: [sys.executable, "-P", "-c", STOCK_AMQTT, str(port), *options]) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def _process(command: Callable[[int], list[str]]) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     for _ in range(5):  # somebody else may take the free port first
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         process = subprocess.Popen(
-            command(port),  # type: ignore[operator]
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            command(port), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         if _listens(process, port):
             break
-        process.kill()
-        process.wait()
+        _end(process)
     else:
-        raise RuntimeError("the broker to compare with did not start")
+        raise AssertionError("the broker to compare with did not start")
     try:
-        yield port
+        yield port, process
     finally:
-        process.kill()
-        process.wait()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:

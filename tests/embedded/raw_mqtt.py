@@ -134,7 +134,7 @@ class RawClient:
         with contextlib.suppress(ConnectionError):
             await self.writer.drain()
 
-    async def next_packet(self, wait_s: float = WAIT_S) -> Packet:
+    async def next_packet(self, wait_s: float | None = None) -> Packet:
         """Return the next packet.
 
         Raises:
@@ -142,7 +142,7 @@ class RawClient:
             TimeoutError: Nothing came.
         """
         try:
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(WAIT_S if wait_s is None else wait_s):
                 first = (await self.reader.readexactly(1))[0]
                 length, shift = 0, 0
                 while True:
@@ -155,7 +155,7 @@ class RawClient:
         except (asyncio.IncompleteReadError, ConnectionError) as exc:
             raise Ended from exc
 
-    async def expect(self, kind: int, wait_s: float = WAIT_S) -> bytes:
+    async def expect(self, kind: int, wait_s: float | None = None) -> bytes:
         """Return the body of the next packet that is not a PUBLISH, which must be of this kind."""
         while True:
             got = await self.next_packet(wait_s)
@@ -198,7 +198,7 @@ class RawClient:
             await self.send(packet(0x62, raw_id))
             assert await self.expect(PUBCOMP) == raw_id
 
-    async def received(self, wait_s: float = WAIT_S, *, ack: bool = True) -> Publish:
+    async def received(self, wait_s: float | None = None, *, ack: bool = True) -> Publish:
         """Return the next message, acknowledged unless told otherwise."""
         message = self._inbox.pop(0) if self._inbox else _as_publish(await self._next_publish(wait_s))
         if ack and message.qos:
@@ -225,7 +225,12 @@ class RawClient:
                 await self.acknowledge(message)
         return messages
 
-    async def expect_end(self, wait_s: float = WAIT_S) -> None:
+    async def expect_nothing(self, wait_s: float) -> None:
+        """Check that nothing comes for a while; needed only where a ping would tell nothing."""
+        with contextlib.suppress(TimeoutError):
+            raise AssertionError(f"nothing was expected, but there came {await self.next_packet(wait_s)}")
+
+    async def expect_end(self, wait_s: float | None = None) -> None:
         """Wait until the broker closes the connection; what it sends before does not matter."""
         with contextlib.suppress(Ended):
             while True:
@@ -241,7 +246,7 @@ class RawClient:
         """Leave without a word, as a device that loses its power does."""
         self.writer.transport.abort()
 
-    async def _next_publish(self, wait_s: float) -> Packet:
+    async def _next_publish(self, wait_s: float | None) -> Packet:
         got = await self.next_packet(wait_s)
         assert got.kind == PUBLISH, f"expected PUBLISH, got {got}"
         return got
