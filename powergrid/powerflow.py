@@ -37,6 +37,8 @@ __all__ = [
 class PowerFlow(Protocol):
     """A network whose set-points are arrays.
 
+    An object is for one thread: its set-points and work arrays are its own, but not guarded.
+
     Attributes:
         load, sgen, storage: Set-points of these tables; write into their arrays before a solve.
         gen: Set-points of the voltage-controlling generators.

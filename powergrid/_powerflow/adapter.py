@@ -26,6 +26,13 @@ from powergrid._powerflow.unsupported import refuse_unsupported_options
 __all__ = ["TapAdmittances", "iterations_of", "read_grid"]
 
 _REFERENCE = 3  # BUS_TYPE of a bus whose voltage is fixed (pypower REF)
+_POWERS = {
+    "load": ["p_mw", "q_mvar"],
+    "sgen": ["p_mw", "q_mvar"],
+    "storage": ["p_mw", "q_mvar"],
+    "ward": ["ps_mw", "qs_mvar"],
+    "gen": ["p_mw"],
+}
 _NO_SUPPLY = 4  # BUS_TYPE of a bus out of the model (pypower NONE)
 
 
@@ -98,7 +105,21 @@ def iterations_of(net: Any) -> int:
 
 
 def _solve_base_case(net: Any, tolerance_mva: float) -> bool:
-    """Run pandapower; return whether it found a solution (its arrays are there in either case)."""
+    """Run pandapower; return whether it found voltages (its arrays are there in either case).
+
+    Where generators hold voltages these are needed to start from, and a network whose own powers have no
+    solution is tried without powers.
+    """
+    if _runpp(net, tolerance_mva):
+        return True
+    if not len(net.gen):
+        return False
+    for name, columns in _POWERS.items():
+        net[name][columns] = 0.0
+    return _runpp(net, tolerance_mva)
+
+
+def _runpp(net: Any, tolerance_mva: float) -> bool:
     try:
         pp.runpp(net, numba=False, lightsim2grid=False, tolerance_mva=tolerance_mva)
     except pp.LoadflowNotConverged:

@@ -32,7 +32,8 @@ class GridArrays:
         injection_node: (m,) node of each column of the flat injections.
         gen_node: (n_gen,) node of each generator.
         reference_node: (n_ref,) nodes whose voltage an ext_grid fixes.
-        base_voltage: (n_node,) voltages of the network as it was given, or None if pandapower found none.
+        base_voltage: (n_node,) voltages of the network as given, or without powers if that has no solution;
+            None if pandapower found neither.
         branch_from, branch_to: (n_branch,) nodes of the branches in service.
         branch_admittance: (4, n_branch) yff, yft, ytf, ytt.
         shunt_admittance: (n_node,).

@@ -49,12 +49,13 @@ class FixedPointSolver:
         if not len(free):
             return
         rows = matrix[free]
-        factors = splu(rows[:, free].tocsc())
         unit = np.zeros((len(free), len(active)), dtype=complex)
         unit[active, np.arange(len(active))] = 1.0
-        self._z_free = np.ascontiguousarray(factors.solve(unit))
+        with self._blas:
+            factors = splu(rows[:, free].tocsc())
+            self._z_free = np.ascontiguousarray(factors.solve(unit))
+            self._w_free = factors.solve(-rows[:, self._grid.reference_node].toarray())
         self._z_active = np.ascontiguousarray(self._z_free[active])
-        self._w_free = factors.solve(-rows[:, self._grid.reference_node].toarray())
 
     def solve(self, power: ComplexArray, start: ComplexArray) -> tuple[ComplexArray, int]:
         """Return voltages (n_node,) and the number of iterations.

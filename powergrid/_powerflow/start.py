@@ -8,16 +8,19 @@ from scipy.sparse.linalg import splu
 
 from heron_mqtt.errors import PowerFlowError
 from powergrid._powerflow.arrays import ComplexArray, GridArrays, IntArray
+from powergrid._powerflow.blas import SingleThreadedBlas
 from powergrid._powerflow.injections import Generators
 
 __all__ = ["StartVoltages"]
+
+_SAME_PU = 1e-5  # set-points closer than this count as equal, as they do in pandapower
 
 
 class StartVoltages:
     """Start voltages as a function of the slack and generator set-points, and of nothing else.
 
     They are the no-load profile of the network as given, corrected, where generators hold voltages, to
-    meet its solution. Turning all slack angles together turns all of them.
+    meet ``grid.base_voltage``. Turning all slack angles together turns all of them.
 
     Args:
         grid: The compiled network.
@@ -37,7 +40,8 @@ class StartVoltages:
         per_slack[reference, np.arange(len(reference))] = 1.0
         if len(free):
             rows = matrix[free]
-            per_slack[free] = splu(rows[:, free].tocsc()).solve(-rows[:, reference].toarray())
+            with SingleThreadedBlas():
+                per_slack[free] = splu(rows[:, free].tocsc()).solve(-rows[:, reference].toarray())
         if grid.base_voltage is not None and (grid.gen_node < grid.n_node).any():
             slack = grid.base_voltage[reference]
             missing = grid.base_voltage - per_slack @ slack
@@ -55,7 +59,7 @@ class StartVoltages:
         position, asked = grid.ext_grid_reference[active], ext_grid_voltage[active]
         slack = np.empty(len(grid.reference_node), dtype=complex)
         slack[position] = asked
-        if not np.allclose(slack[position], asked):
+        if np.abs(slack[position] - asked).max() > _SAME_PU:
             raise PowerFlowError("ext_grids at the same bus ask for different voltages")
         self._unheld = (self._per_slack * slack).sum(axis=1)
         self._unheld[grid.reference_node] = slack
@@ -76,10 +80,12 @@ class StartVoltages:
         voltage = self._unheld.copy()
         direction = voltage[node] / np.abs(voltage[node])
         voltage[node] = direction * vm_pu
-        for row in np.flatnonzero(~np.isclose(np.abs(voltage[node]), vm_pu)):
+        overruled = np.flatnonzero(np.abs(np.abs(voltage[node]) - vm_pu) > _SAME_PU)
+        if len(overruled):
+            here = node[overruled[0]]
             raise PowerFlowError(
-                f"generators at {grid.bus_name(node[row])} ask for different voltages: "
-                f"vm_pu = {vm_pu[node == node[row]].tolist()}"
+                f"generators at {grid.bus_name(here)} ask for different voltages: "
+                f"vm_pu = {vm_pu[node == here].tolist()}"
             )
         self.voltage = voltage
         return np.unique(node)

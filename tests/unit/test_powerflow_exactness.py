@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+import pandapower as pp
 import pytest
 from powerflow_nets import (
     NETS,
@@ -17,6 +18,7 @@ from powerflow_nets import (
     shipped,
 )
 
+from heron_mqtt.errors import PowerFlowDiverged
 from powergrid.powerflow import CompiledPowerFlow, PandapowerFlow
 
 Solver = Literal["newton", "fixed_point"]
@@ -55,3 +57,24 @@ def test_every_supported_element_matches_runpp() -> None:
 
 def test_generators_in_and_out_of_service_match_runpp() -> None:
     compare_steps(menagerie_with_generators(), ["newton"], n_steps=10, seed=4)
+
+
+@pytest.mark.parametrize("name", ["cigre_lv", "case118"])
+def test_a_network_whose_own_loads_have_no_solution_can_be_compiled(name: str) -> None:
+    net = shipped(name)
+    overloaded = shipped(name)
+    overloaded.load["p_mw"] *= 100.0
+    flow = CompiledPowerFlow(overloaded, tolerance_mva=TOLERANCE_MVA)
+    with pytest.raises(PowerFlowDiverged):
+        flow.solve()
+    flow.load.p_mw[:] = net.load["p_mw"]
+    assert_matches(flow.solve(), PandapowerFlow(net, tolerance_mva=TOLERANCE_MVA).solve())
+
+
+def test_compiled_and_pandapower_agree_on_options_that_both_honour() -> None:
+    net = menagerie()
+    pp.set_user_pf_options(net, trafo_model="pi")
+    compiled = CompiledPowerFlow(net, tolerance_mva=TOLERANCE_MVA)
+    assert_matches(compiled.solve(), PandapowerFlow(net, tolerance_mva=TOLERANCE_MVA).solve())
+    other = CompiledPowerFlow(menagerie(), tolerance_mva=TOLERANCE_MVA).solve()
+    assert not np.array_equal(compiled.solve().vm_pu, other.vm_pu, equal_nan=True)

@@ -157,8 +157,8 @@ def test_fixed_point_keeps_blas_at_one_thread_and_restores_it(monkeypatch: pytes
         enter(self)
         seen.append(blas_threads())
 
-    monkeypatch.setattr(SingleThreadedBlas, "__enter__", enter_and_look)
     flow = CompiledPowerFlow(shipped("cigre_lv"), solver="fixed_point")
+    monkeypatch.setattr(SingleThreadedBlas, "__enter__", enter_and_look)
     with threadpool_limits(2, "blas"):
         flow.solve()
         flow.solve_batch(np.zeros((2, flow.n_injections)), np.zeros((2, flow.n_injections)))
