@@ -43,7 +43,7 @@ class Dispatcher:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._routes: dict[str, tuple[Subscription, ...]] = {}  # cache, dropped when subscriptions change
         self._mailboxes: dict[str, _Mailbox] = {}
-        self._retained: dict[str, Json] = {}  # last retained message of foreign senders
+        self._foreign: dict[str, Json] = {}  # the last message of each channel that has no sequence
 
     # -- subscriptions -----------------------------------------------------------------------------
 
@@ -114,18 +114,17 @@ class Dispatcher:
                 return
         for subscription in self.subscriptions(channel):
             subscription.deliver(Received(message, channel, retained), repeated=known)
-        if not known:
+        if not known and channel in self._mailboxes:
             self._to_mailbox(channel, Received(message, channel, retained))
 
     def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
         sender, boot, seq = message.get("sender"), message.get("boot"), message.get("seq")
         if type(seq) is not int or not isinstance(sender, str) or not isinstance(boot, str):
-            if not retained:
-                return False  # a foreign message: nothing to go by
-            known = self._retained.get(channel) == message
-            if len(self._retained) >= MAX_CHANNELS:
-                self._retained.clear()
-            self._retained[channel] = message
+            # A foreign message: nothing to go by. Only a retained one that equals the last is no news.
+            known = retained and self._foreign.get(channel) == message
+            if len(self._foreign) >= MAX_CHANNELS:
+                self._foreign.clear()
+            self._foreign[channel] = message
             return known
         arrival = self._tracker.observe(sender, boot, channel, seq)
         self.stats.lost = self._tracker.lost

@@ -14,27 +14,24 @@ the next use tries again.
 from __future__ import annotations
 
 import asyncio
-import atexit
+import itertools
 import random
 import secrets
-import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-from heron_mqtt.errors import BrokerClosed, BrokerUnavailable, ConfigError
+from heron_mqtt.errors import BrokerUnavailable, ConfigError
+from heron_mqtt.messaging._mqtt.home import Home
 from heron_mqtt.messaging._mqtt.link import Link
 from heron_mqtt.messaging._mqtt.options import Will, read_options
 from heron_mqtt.messaging._mqtt.presence import MqttAnnouncement
-from heron_mqtt.messaging.background import background_loop, run_sync, running_loop
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.dispatch import Dispatcher
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import MAX_CHANNELS, Callback, Subscription
 from heron_mqtt.messaging.topics import TopicMap, check_channel
-
-T = TypeVar("T")
 
 
 class MqttBroker(MessageBroker):
@@ -85,7 +82,7 @@ class MqttBroker(MessageBroker):
             raise ConfigError(f"MqttBroker: max_pending {max_pending!r}: expected at least 1")
         self.options = read_options(
             url,
-            client_id=f"heron-{secrets.token_hex(8)}" if client_id is None else client_id,
+            client_id=f"heron-{secrets.token_hex(6)}" if client_id is None else client_id,
             username=username,
             password=password,
             ca=ca,
@@ -96,8 +93,8 @@ class MqttBroker(MessageBroker):
             connect_timeout_s=connect_timeout_s,
         )
         self.topic_map = topics or TopicMap(env_id)
+        self._topics: dict[str, str] = {}  # channels published on, checked
         self._rng = rng or random.Random()  # noqa: S311 - spreads reconnections, nothing secret
-        self._max_pending = max_pending
         self._dispatcher = Dispatcher()
         self._dispatcher.on_removed = self._on_removed  # type: ignore[method-assign]
         self._will_channel = will[0] if will else None
@@ -110,16 +107,14 @@ class MqttBroker(MessageBroker):
             rng=self._rng,
             max_pending=max_pending,
         )
+        self._home = Home(f"the MqttBroker of {self.options.address}", self._link.start, self.close)
         self._announcements: list[MqttAnnouncement] = []
-        self._topics: dict[str, str] = {}
+        self._announced = itertools.count()
         self._consumed: set[str] = set()
-        self._home: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()  # of _home and _closed
         self._closing: asyncio.Task[None] | None = None
-        self._closed = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "connected" if self.connected else "not connected"
+        state = "closed" if self._home.closed else "connected" if self.connected else "not connected"
         return f"<MqttBroker {self.options.address} as {self.options.client_id}, {state}>"
 
     @property
@@ -130,7 +125,7 @@ class MqttBroker(MessageBroker):
     @property
     def home_loop(self) -> asyncio.AbstractEventLoop | None:
         """The event loop that this broker lives in; None before it is started."""
-        return self._home
+        return self._home.loop
 
     @property
     def connected(self) -> bool:
@@ -147,18 +142,14 @@ class MqttBroker(MessageBroker):
             BrokerRefused: Credentials, client id or protocol version are refused.
             BrokerClosed: After ``close``.
         """
-        with self._lock:
-            self._check_usable()
-            first = self._home is None
-            self._home = home = self._home or asyncio.get_running_loop()
-        if not first:
-            await self._at_home(home, _outcome(self._link.start))
+        if not self._home.claim():
+            await self._home.run(self._link.started())
             return
         try:
-            await asyncio.shield(self._link.start())
+            await self._link.started()
         except BaseException:  # also cancelled: nothing of the attempt must live on
             await self._link.abort()
-            self._home = None
+            self._home.leave()
             raise
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
@@ -167,10 +158,10 @@ class MqttBroker(MessageBroker):
         Raises:
             BrokerUnavailable: There is none within ``timeout_s``.
         """
-        home = self._started_home()
+        self._home.enter()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._at_home(home, self._link.wait_connected())
+                await self._home.run(self._link.wait_connected())
         except TimeoutError:
             raise BrokerUnavailable(
                 f"no connection to {self.options.address} within {timeout_s:g} s: is the MQTT broker running?"
@@ -185,18 +176,13 @@ class MqttBroker(MessageBroker):
         await self._end(polite=exc[0] is None)
 
     async def _end(self, *, polite: bool) -> None:
-        with self._lock:
-            self._closed = True
-            home = self._home
-        atexit.unregister(self._close_at_exit)
-        if home is None:
-            self._dispatcher.clear()
-        elif home.is_closed():
-            self._dispatcher.clear()
+        self._home.end()
+        if self._home.loop is None or self._home.loop.is_closed():  # nobody can be waited for
             for link in self._links():
                 link.drop()
+            self._dispatcher.clear()
         else:
-            await self._at_home(home, self._end_at_home(polite))
+            await self._home.run(self._end_at_home(polite))
 
     async def _end_at_home(self, polite: bool) -> None:
         if self._closing is None:
@@ -206,8 +192,7 @@ class MqttBroker(MessageBroker):
     async def _shut(self, polite: bool) -> None:
         links = self._links()
         if polite:
-            for announcement in list(self._announcements):
-                await announcement.leave()
+            await asyncio.gather(*(announcement.leave() for announcement in self._announcements))
             await self._link.close()
         for link in links:
             await link.abort()
@@ -215,10 +200,6 @@ class MqttBroker(MessageBroker):
 
     def _links(self) -> list[Link]:
         return [self._link, *(a.own_link for a in self._announcements if a.own_link is not None)]
-
-    def _close_at_exit(self) -> None:
-        """Let a script that ends without ``close`` still deliver what it published."""
-        run_sync(self.close())
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -241,20 +222,22 @@ class MqttBroker(MessageBroker):
         if qos not in {0, 1, 2}:
             raise ValueError(f"qos must be 0, 1 or 2, got {qos!r}")
         payload = encode(message) if message or not retain else b""
-        home = self._started_home()
-        self.stats.published += 1
-        if home is running_loop():
+        if self.connected and self._home.is_here():
+            self.stats.published += 1
             return Delivery(self._link.publish(topic, payload, qos, retain))
-        return self._handed_over(home, lambda: self._link.publish(topic, payload, qos, retain))
+        home = self._home.enter()
+        self.stats.published += 1
+        return self._home.begin(home, self._link.publish, topic, payload, qos, retain)
 
     async def consume(self, channel: str) -> Json:
         """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""
         if channel not in self._consumed:
-            home = self._started_home()
+            home = self._home.enter()
             self._dispatcher.listen(channel)
             await self._hold(home, channel)
             self._consumed.add(channel)
-        self._started_home()
+        elif not self.connected:
+            self._home.enter()  # raises if closed
         return await self._dispatcher.take(channel)
 
     def subscribe(self, channel: str, callback: Callback) -> Subscription:
@@ -262,7 +245,7 @@ class MqttBroker(MessageBroker):
 
         Awaiting the subscription raises ``BrokerRefused`` if the MQTT broker does not grant it.
         """
-        home = self._started_home()
+        home = self._home.enter()
         subscription = self._dispatcher.add(channel, callback)
         subscription.set_ready(self._hold(home, channel))
         return subscription
@@ -275,27 +258,24 @@ class MqttBroker(MessageBroker):
         An MQTT connection carries one will. Unless this broker's own is on ``channel``, the
         announcement gets a small connection of its own.
         """
-        home = self._started_home()
-        return await self._at_home(home, self._announce(home, channel, online, offline))
+        topic = self._topic(channel)
+        self._home.enter()
+        return await self._home.run(self._announce(channel, topic, online, offline))
 
     async def _announce(
-        self,
-        home: asyncio.AbstractEventLoop,
-        channel: str,
-        online: Mapping[str, Any],
-        offline: Mapping[str, Any],
+        self, channel: str, topic: str, online: Mapping[str, Any], offline: Mapping[str, Any]
     ) -> Announcement:
-        await asyncio.shield(self._link.start())
-        announcement = MqttAnnouncement(self, home, channel, self._topic(channel), offline)
+        await self._link.started()
+        announcement = MqttAnnouncement(self, self._home, channel, topic, offline)
         if channel == self._will_channel:
             announcement.use(self._link)
         else:
-            announcement.make_link(len(self._announcements), self._rng)
+            announcement.make_link(next(self._announced), self._rng)
         self._announcements.append(announcement)
         try:
             await announcement.update(online)
         except BaseException:
-            self._announcements.remove(announcement)
+            self.forget(announcement)
             if announcement.own_link is not None:
                 await announcement.own_link.abort()
             raise
@@ -331,47 +311,6 @@ class MqttBroker(MessageBroker):
                 if announcement.own_link is None:
                     announcement.repeat()
 
-    # -- home loop ---------------------------------------------------------------------------------
-
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise BrokerClosed(f"the MqttBroker of {self.options.address} is closed")
-        if self._home is not None and self._home.is_closed():
-            raise BrokerClosed(
-                f"the event loop in which the MqttBroker of {self.options.address} was connected has ended; "
-                f"close the broker before its loop ends, and make a new one"
-            )
-
-    def _started_home(self) -> asyncio.AbstractEventLoop:
-        """Return the home loop; start in the background loop if there is none."""
-        home = self._home
-        if home is not None and self._link.connected and not self._closed and not home.is_closed():
-            return home
-        with self._lock:
-            self._check_usable()
-            if self._home is None:
-                self._home = background_loop()
-                atexit.register(self._close_at_exit)
-            home = self._home
-        if home is running_loop():
-            self._link.start()
-        else:
-            home.call_soon_threadsafe(self._link.start)
-        return home
-
-    async def _at_home(self, home: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
-        if home is running_loop():
-            return await coroutine
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, home))
-
-    def _handed_over(
-        self, home: asyncio.AbstractEventLoop, begin: Callable[[], asyncio.Future[None]]
-    ) -> Delivery:
-        """Begin something in the home loop from elsewhere; what is begun first happens first."""
-        outcome: asyncio.Future[None] = home.create_future()
-        home.call_soon_threadsafe(lambda: begin().add_done_callback(lambda done: _copy(done, outcome)))
-        return Delivery(outcome)
-
     # -- topics ------------------------------------------------------------------------------------
 
     def _topic(self, channel: str) -> str:
@@ -382,39 +321,17 @@ class MqttBroker(MessageBroker):
         return topic
 
     def _wanted_filters(self) -> set[str]:
-        return {self.topic_map.topic(channel) for channel in self._dispatcher.wanted()}
+        return {f for channel in self._dispatcher.wanted() for f in self.topic_map.filters(channel)}
 
     def _hold(self, home: asyncio.AbstractEventLoop, channel: str) -> Delivery:
-        topic_filter = self.topic_map.topic(channel)
-        if home is running_loop():
-            return Delivery(self._link.subscribe(topic_filter))
-        return self._handed_over(home, lambda: self._link.subscribe(topic_filter))
+        return self._home.begin(home, self._link.subscribe, self.topic_map.filters(channel))
 
     def _on_removed(self, channel: str) -> None:
-        home = self._home
-        if home is None or self._closed or home.is_closed():
-            return
-        if home is running_loop():
-            self._release(channel)
-        else:
-            home.call_soon_threadsafe(self._release, channel)
+        if self._home.loop is not None and not self._home.closed:
+            self._home.call(self._release, channel)
 
     def _release(self, channel: str) -> None:
-        if channel not in self._dispatcher.wanted():
-            self._link.unsubscribe(self.topic_map.topic(channel))
-
-
-async def _outcome(begin: Callable[[], asyncio.Future[None]]) -> None:
-    await asyncio.shield(begin())
-
-
-def _copy(done: asyncio.Future[None], outcome: asyncio.Future[None]) -> None:
-    if outcome.done():
-        return
-    if done.cancelled():
-        outcome.cancel()
-    elif (exc := done.exception()) is not None:
-        outcome.set_exception(exc)
-        outcome.exception()  # it is reported already
-    else:
-        outcome.set_result(None)
+        wanted = self._wanted_filters()
+        for topic_filter in self.topic_map.filters(channel):
+            if topic_filter not in wanted:
+                self._link.unsubscribe(topic_filter)

@@ -155,8 +155,17 @@ class TopicMap:
             raise ValueError("two channels are mapped to one topic; give each its own")
 
     def topic(self, channel: str) -> str:
-        """Return the topic (or topic filter) of a channel (or filter)."""
+        """Return the topic of a channel."""
         return self._topics.get(channel) or self.prefix + channel
+
+    def filters(self, channel: str) -> tuple[str, ...]:
+        """Return the topic filters that together bring everything under a channel or filter.
+
+        More than one where a filter also matches channels that are mapped somewhere else.
+        """
+        if not is_filter(channel):
+            return (self.topic(channel),)
+        return (self.prefix + channel, *(t for c, t in self._topics.items() if matches(channel, c)))
 
     def channel(self, topic: str) -> str | None:
         """Return the channel of a topic, or None if the topic belongs to no channel of this environment."""

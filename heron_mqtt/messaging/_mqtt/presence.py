@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.errors import BrokerClosed, BrokerError
+from heron_mqtt.messaging._mqtt.home import Home
 from heron_mqtt.messaging._mqtt.link import CLOSE_S, Link
 from heron_mqtt.messaging._mqtt.options import Will
-from heron_mqtt.messaging.background import running_loop
 from heron_mqtt.messaging.base import Announcement
 from heron_mqtt.messaging.codec import encode
 from heron_mqtt.messaging.stats import BrokerStats
@@ -28,7 +28,7 @@ class MqttAnnouncement(Announcement):
     def __init__(
         self,
         broker: MqttBroker,
-        home: asyncio.AbstractEventLoop,
+        home: Home,
         channel: str,
         topic: str,
         offline: Mapping[str, Any],
@@ -51,7 +51,7 @@ class MqttAnnouncement(Announcement):
         stats = BrokerStats(reports=self._mqtt.stats.reports, listeners=self._mqtt.stats.listeners)
         options = self._mqtt.options
         self._link = self.own_link = Link(
-            replace(options, client_id=f"{options.client_id}-presence-{number}"),
+            replace(options, client_id=f"{options.client_id}-w{number}"),
             self,
             stats,
             will=Will(self._topic, self._last_word),
@@ -62,13 +62,15 @@ class MqttAnnouncement(Announcement):
 
     async def update(self, online: Mapping[str, Any]) -> None:
         """Publish a newer word; it is repeated after each reconnection."""
+        if self._withdrawn:
+            raise BrokerClosed(f"the announcement on {self._channel} was withdrawn")
         self._latest = _word(online)
-        await self._at_home(self._say(self._latest))
+        await self._home.run(self._say(self._latest))
 
     async def withdraw(self, *, say_offline: bool = True) -> None:
         """End the presence and its connection, cleanly; see ``Announcement.withdraw``. Idempotent."""
         if not self._withdrawn:
-            await self._at_home(self.leave(say_offline=say_offline))
+            await self._home.run(self.leave(say_offline=say_offline))
 
     async def leave(self, *, say_offline: bool = True) -> None:
         """Do what ``withdraw`` does, in the home loop; if the broker is away, its will has said it."""
@@ -91,17 +93,10 @@ class MqttAnnouncement(Announcement):
             self._link.publish(self._topic, self._latest, 1, True)
 
     async def _say(self, word: bytes) -> None:
-        if self._link is None:
-            raise BrokerClosed(f"the announcement on {self._channel} has no connection")
-        if self.own_link is not None:
-            await asyncio.shield(self.own_link.start())
+        assert self._link is not None, "neither use() nor make_link()"
+        await self._link.started()
+        self._mqtt.stats.published += 1
         await asyncio.shield(self._link.publish(self._topic, word, 1, True))
-
-    async def _at_home(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        if self._home is running_loop():
-            await coroutine
-        else:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._home))
 
     # -- called by our own link ----------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ recognise such copies by, so a filter that another one covers is not subscribed 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ class Change:
 
 def covers(wide: str, narrow: str) -> bool:
     """Whether every topic under the filter ``narrow`` is also under ``wide``."""
-    want, have = wide.split("/"), narrow.split("/")
+    want, have = _levels(wide), _levels(narrow)
     if have[0].startswith("$") and want[0] in {"+", "#"}:
         return False
     for i, level in enumerate(want):
@@ -31,6 +32,11 @@ def covers(wide: str, narrow: str) -> bool:
         if i >= len(have) or have[i] == "#" or level not in {"+", have[i]}:
             return False
     return len(want) == len(have)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _levels(topic_filter: str) -> tuple[str, ...]:
+    return tuple(topic_filter.split("/"))
 
 
 class Upstream:
