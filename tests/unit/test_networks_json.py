@@ -171,8 +171,19 @@ def test_a_missing_a_special_and_a_huge_file_are_refused(
         load_grid(str(tmp_path / "none.json"))
     with pytest.raises(ConfigError, match="is not a regular file"):
         load_grid(tmp_path)
+    with pytest.raises(ConfigError, match="cannot be read: embedded null byte"):
+        load_grid(Path("null\0.json"))
     monkeypatch.setattr(json_file, "MAX_BYTES", 100)
     with pytest.raises(ConfigError, match="is larger than"):
+        load_grid(save(tmp_path, content))
+
+
+def test_a_file_that_pandapower_gives_up_on_silently_is_a_config_error(
+    tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pandapower answers a TypeError while it builds an object with the plain dict.
+    monkeypatch.setattr(pp, "from_json_string", lambda text, convert: {})
+    with pytest.raises(ConfigError, match="is not a pandapower network"):
         load_grid(save(tmp_path, content))
 
 
