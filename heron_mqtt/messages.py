@@ -174,8 +174,8 @@ class Telemetry(Message):
 class Status(_PerDevice):
     """Presence of an agent or device, retained, and left behind as its will.
 
-    ``episode`` and ``run`` tell for which episode of which run it is ready. A device's birth carries its nameplate: ``kind``,
-    ``p_min_mw``, ``p_max_mw``, ``max_e_mwh``.
+    ``episode`` and ``run`` tell for which episode of which run it is ready. A device's birth carries its
+    nameplate: ``kind``, ``p_min_mw``, ``p_max_mw``, ``max_e_mwh``.
     """
 
     type: Literal["status"] = "status"
@@ -188,6 +188,10 @@ class Status(_PerDevice):
     p_max_mw: float | None = Field(None, description="Nameplate, MW, positive = injected.")
     max_e_mwh: float | None = Field(None, ge=0, description="Nameplate energy of storage, MWh.")
     soc: float | None = Field(None, ge=0, le=1, description="State of charge at birth.")
+
+
+NO_RUN = "none"
+"""``run`` of a device that follows episodes and has not heard of one yet."""
 
 
 class RunState(Message):

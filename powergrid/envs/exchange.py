@@ -14,7 +14,10 @@ from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.messages import Command, Observation, PriceSignal
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.price import PriceFollower
+from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.setpoint import CommandFollower
+from powergrid.proxies import Authority, make_proxy
+from powergrid.scenario import Scenario
 
 T = TypeVar("T")
 
@@ -147,3 +150,19 @@ class BrokerExchange:
             return await main
         finally:
             main.cancel()
+
+
+def make_broker_exchange(
+    scenario: Scenario, broker: MessageBroker, *, env_id: str, devices: Authority
+) -> BrokerExchange:
+    """Return the operator and the proxies of all agents that are not remote."""
+    operator = SystemOperator(
+        scenario.operator_id, scenario.microgrids, broker, env_id=env_id, scenario=scenario.name
+    )
+    local = [agent for agent, table in scenario.microgrids.items() if not table.remote]
+    return BrokerExchange(
+        operator,
+        [make_proxy(scenario, agent, broker, env_id=env_id, devices=devices) for agent in local],
+        action_s=scenario.deadlines.action_s,
+        ready_s=scenario.deadlines.ready_s,
+    )

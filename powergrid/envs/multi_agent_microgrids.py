@@ -20,8 +20,7 @@ from heron_mqtt.protocols.p2p import settle
 from powergrid.agents import GridAgent
 from powergrid.build import build
 from powergrid.envs.config import load_config
-from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput
-from powergrid.envs.factory import make_broker_exchange
+from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
 from powergrid.envs.spaces import ActionMap
 from powergrid.envs.state import GridState
 from powergrid.world import World

@@ -46,6 +46,11 @@ class MqttOptions:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
+    def login_environment(self) -> dict[str, str]:
+        """Return the environment variables that hand these credentials to a child process."""
+        login = {USERNAME_VARIABLE: self.username, PASSWORD_VARIABLE: self.password}
+        return {name: value for name, value in login.items() if value is not None}
+
 
 def read_options(
     url: str,

@@ -1,14 +1,12 @@
-"""From a scenario to the operator and proxies of a distributed run."""
+"""From a scenario to the proxies of its agents. Loads no network: a proxy can run on a small host."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.messaging.base import MessageBroker
 from powergrid.agents import GridAgent
-from powergrid.envs.exchange import BrokerExchange
 from powergrid.scenario import Scenario
 
 Authority = Literal["simulated", "emulated"]
@@ -42,20 +40,4 @@ def make_proxy(
         env_id=env_id,
         deadlines=scenario.deadlines,
         lease_s=scenario.lease_s,
-    )
-
-
-def make_broker_exchange(
-    scenario: Scenario, broker: MessageBroker, *, env_id: str, devices: Authority
-) -> BrokerExchange:
-    """Return the operator and the proxies of all agents that are not remote."""
-    operator = SystemOperator(
-        scenario.operator_id, scenario.microgrids, broker, env_id=env_id, scenario=scenario.name
-    )
-    local = [agent for agent, table in scenario.microgrids.items() if not table.remote]
-    return BrokerExchange(
-        operator,
-        [make_proxy(scenario, agent, broker, env_id=env_id, devices=devices) for agent in local],
-        action_s=scenario.deadlines.action_s,
-        ready_s=scenario.deadlines.ready_s,
     )

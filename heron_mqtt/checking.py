@@ -1,0 +1,46 @@
+"""``heron-mqtt check``: builds everything a scenario names, starts nothing, and says what would run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from heron_mqtt.messaging.topics import TopicMap
+from powergrid.proxies import emulated_devices
+from powergrid.scenario import LoadedScenario
+
+
+def describe(loaded: LoadedScenario) -> Iterator[str]:
+    """Return what a scenario would run, line by line.
+
+    Raises:
+        ConfigError: One line for each problem: file, key, value and what was expected.
+    """
+    from powergrid.build import build
+    from powergrid.world import World
+
+    scenario = loaded.scenario
+    blueprint = build(loaded)
+    world = World(blueprint)
+    net = blueprint.net
+    yield f"{loaded.source}: valid"
+    start = f"{world.clock(0):%Y-%m-%d %H:%M} UTC"
+    yield f"scenario    {scenario.name}: {scenario.steps} steps of {scenario.step_s:g} s from {start}"
+    yield (
+        f"network     {scenario.network.source}: {len(net.bus)} buses, {len(net.line)} lines, "
+        f"{len(net.trafo)} transformers, {len(net.load)} loads, solver {scenario.network.solver}"
+    )
+    yield f"profiles    {loaded.path(scenario.profiles.file)}, {world.n_rows} rows"
+    yield f"prices      {loaded.path(scenario.profiles.price_file)}, column {scenario.profiles.price_column}"
+    yield f"topics      {TopicMap(scenario.topic_env_id).prefix}#, operator {scenario.operator_id}"
+    yield f"protocols   price and setpoint, {scenario.protocol.horizontal} between the microgrids"
+    for agent, table in scenario.microgrids.items():
+        sites = blueprint.sites[agent]
+        where = "remote: heron-mqtt proxy --agent " + agent if table.remote else "local"
+        yield f"microgrid   {agent} ({where}): {len(sites.buses)} buses, {len(sites.loads)} loads"
+        over_mqtt = emulated_devices(scenario, agent, "emulated")
+        for name, device in table.devices.items():
+            element, index = blueprint.devices[agent, name]
+            bus = net.bus.name[net[element].bus[index]]
+            how = "emulated where devices can connect" if name in over_mqtt else "simulated"
+            profile = f", profile {device.profile}" if device.profile else ""
+            yield f"device      {agent}/{name}: {device.spec.kind} at {bus!r}{profile}, {how}"

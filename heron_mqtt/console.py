@@ -1,0 +1,159 @@
+"""A run on the terminal: live while it goes on, a table at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from heron_mqtt.summary import Summary
+
+EVERY = 8  # steps between lines where there is no terminal to redraw
+
+
+class ConsoleProgress:
+    """Shows each step: redrawn in place on a terminal, else a line every few steps.
+
+    Args:
+        console: Where to.
+        steps: Steps of the run.
+    """
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self._console = console
+        self._steps = steps
+        self._live = (
+            Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        self._console.print(text, highlight=False)
+
+    def step(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show the step that was just done."""
+        if self._live is not None:
+            self._live.update(self._table(summary, price, infos))
+        elif summary.steps % EVERY == 0 or summary.steps == self._steps:
+            self._console.print(self._line(summary, price, infos), highlight=False, soft_wrap=True)
+
+    def _table(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> Table:
+        table = Table(
+            title=f"step {summary.steps}/{self._steps}   {price:.2f} $/MWh   {summary.step_ms[-1]:.1f} ms"
+        )
+        for heading in ("microgrid", "load MW", "devices MW", "soc", "net MWh", "vm pu", "traded MWh"):
+            table.add_column(heading, justify="left" if heading in {"microgrid", "devices MW"} else "right")
+        for agent, info in infos.items():
+            traded = sum(t.mwh if t.seller == agent else -t.mwh for t in info["trades"])
+            table.add_row(
+                agent,
+                f"{info['p_load_mw']:+.3f}",
+                _powers(info),
+                _socs(info),
+                f"{info['net_mwh']:+.4f}",
+                f"{info['vm_pu']['min']:.3f} .. {info['vm_pu']['max']:.3f}",
+                f"{traded:+.4f}",
+            )
+        return table
+
+    def _line(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> str:
+        parts = [
+            f"{agent}: {_powers(info)} soc {_socs(info)} "
+            f"vm {info['vm_pu']['min']:.3f}..{info['vm_pu']['max']:.3f}"
+            for agent, info in infos.items()
+        ]
+        head = f"step {summary.steps}/{self._steps}  {price:.2f} $/MWh  {summary.step_ms[-1]:.1f} ms"
+        return "  |  ".join([head, *parts])
+
+
+class QuietProgress:
+    """Shows nothing; for ``--json``."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def step(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show nothing."""
+
+
+def print_summary(console: Console, summary: Summary) -> None:
+    """Print the table at the end of a run."""
+    what = "interrupted after" if summary.interrupted else "ran"
+    table = Table(
+        title=f"{summary.scenario}: {what} {summary.steps} steps, {summary.mode}"
+        + (f" over {summary.broker} broker" if summary.mode == "distributed" else "")
+        + f", seed {summary.seed}"
+    )
+    for heading in (
+        "microgrid",
+        "consumed MWh",
+        "own devices MWh",
+        "imported MWh",
+        "exported MWh",
+        "cost $",
+        "reward",
+    ):
+        table.add_column(heading, justify="left" if heading == "microgrid" else "right")
+    for agent, t in summary.agents.items():
+        table.add_row(
+            agent,
+            f"{t.consumed_mwh:.3f}",
+            f"{t.generated_mwh:.3f}",
+            f"{t.imported_mwh:.3f}",
+            f"{t.exported_mwh:.3f}",
+            f"{t.cost:.2f}",
+            f"{t.reward:.2f}",
+        )
+    console.print(table)
+    for name, value in _facts(summary):
+        console.print(f"{name:>16}  {value}", highlight=False, soft_wrap=True)
+
+
+def _facts(summary: Summary) -> list[tuple[str, str]]:
+    facts = []
+    if summary.steps:
+        facts += [
+            (
+                "trades",
+                f"{summary.trades} ({summary.traded_mwh:.4f} MWh), {summary.void_trades} reports void",
+            ),
+            ("voltage", f"{summary.vm_min_pu:.4f} .. {summary.vm_max_pu:.4f} pu"),
+            ("loading", f"at most {summary.loading_max_percent:.1f} %"),
+            (
+                "step time",
+                f"median {summary.percentile_ms(0.5):.2f} ms, p99 {summary.percentile_ms(0.99):.2f} ms, "
+                f"longest {summary.percentile_ms(1.0):.2f} ms",
+            ),
+        ]
+    if summary.mode == "distributed":
+        facts.append(("messages", ", ".join(f"{count} {name}" for name, count in summary.messages.items())))
+        facts.append(("deadlines", f"{summary.deadline_misses} missed, {summary.fallbacks} fallbacks"))
+    if summary.overruns:
+        facts.append(("real time", f"{summary.overruns} steps began late"))
+    if summary.diverged is not None:
+        facts.append(("FAILED", f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}"))
+    return facts
+
+
+def _powers(info: Mapping[str, Any]) -> str:
+    marks = info["fallbacks"]
+    return " ".join(f"{name} {p:+.3f}{'*' if name in marks else ''}" for name, p in info["p_mw"].items())
+
+
+def _socs(info: Mapping[str, Any]) -> str:
+    return " ".join(f"{soc:.2f}" for soc in info["soc"].values()) or "-"

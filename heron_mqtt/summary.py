@@ -1,0 +1,120 @@
+"""What a run amounts to: collected step by step, told at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MESSAGE_COUNTS = ("published", "received", "duplicated", "rejected", "lost")
+
+
+@dataclass(slots=True)
+class AgentTotals:
+    """One microgrid over the run; energies MWh, money $."""
+
+    reward: float = 0.0
+    net_mwh: float = 0.0
+    imported_mwh: float = 0.0
+    exported_mwh: float = 0.0
+    generated_mwh: float = 0.0
+    consumed_mwh: float = 0.0
+    cost: float = 0.0
+
+
+@dataclass(slots=True)
+class Summary:
+    """Totals and extremes of a run.
+
+    ``cost`` of a microgrid is what it paid for generation, grid and trades minus what it earned; the
+    violations' penalties are in the reward alone.
+    """
+
+    scenario: str
+    mode: str
+    broker: str
+    seed: int
+    step_s: float
+    agents: dict[str, AgentTotals]
+    steps: int = 0
+    trades: int = 0
+    traded_mwh: float = 0.0
+    void_trades: int = 0
+    vm_min_pu: float = math.inf
+    vm_max_pu: float = -math.inf
+    loading_max_percent: float = 0.0
+    step_ms: list[float] = field(default_factory=list)
+    deadline_misses: int = 0
+    fallbacks: int = 0
+    overruns: int = 0
+    messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
+    diverged: str | None = None
+    interrupted: bool = False
+
+    def add_step(
+        self, rewards: Mapping[str, float], infos: Mapping[str, Mapping[str, Any]], step_ms: float
+    ) -> None:
+        """Take one step as the environment returned it."""
+        self.steps += 1
+        self.step_ms.append(step_ms)
+        for agent, info in infos.items():
+            totals = self.agents[agent]
+            totals.reward += rewards[agent]
+            net_mwh = info["net_mwh"]
+            totals.net_mwh += net_mwh
+            totals.exported_mwh += max(net_mwh, 0.0)
+            totals.imported_mwh += max(-net_mwh, 0.0)
+            totals.consumed_mwh -= info["p_load_mw"] * self.step_s / 3600.0
+            totals.generated_mwh += sum(info["p_mw"].values()) * self.step_s / 3600.0
+            terms = info["reward_terms"]
+            totals.cost -= terms["generation"] + terms["grid"] + terms["trades"]
+            self.vm_min_pu = min(self.vm_min_pu, info["vm_pu"]["min"])
+            self.vm_max_pu = max(self.vm_max_pu, info["vm_pu"]["max"])
+            self.loading_max_percent = max(self.loading_max_percent, info["loading_max_percent"])
+            sold = [trade for trade in info["trades"] if trade.seller == agent]
+            self.trades += len(sold)
+            self.traded_mwh += sum(trade.mwh for trade in sold)
+            self.void_trades += len(info["void_trades"])
+            self.deadline_misses += info["missed"] + (info["fallback"] is not None)
+            self.fallbacks += len(info["fallbacks"]) + (info["fallback"] is not None)
+            self.diverged = info.get("diverged", self.diverged)
+
+    def percentile_ms(self, share: float) -> float | None:
+        """Return the step time that a share of the steps did not exceed, ms; None before the first step."""
+        if not self.step_ms:
+            return None
+        ordered = sorted(self.step_ms)
+        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the JSON object of ``heron-mqtt run --json``; what is not known is null."""
+        return {
+            "scenario": self.scenario,
+            "mode": self.mode,
+            "broker": self.broker,
+            "seed": self.seed,
+            "steps": self.steps,
+            "agents": list(self.agents),
+            "rewards": {agent: _known(t.reward) for agent, t in self.agents.items()},
+            "energy_mwh": {agent: _known(t.net_mwh) for agent, t in self.agents.items()},
+            "cost": {agent: _known(t.cost) for agent, t in self.agents.items()},
+            "trades": {"count": self.trades, "mwh": self.traded_mwh, "void": self.void_trades},
+            "vm_pu": {"min": _known(self.vm_min_pu), "max": _known(self.vm_max_pu)},
+            "loading_max_percent": _known(self.loading_max_percent),
+            "step_ms": {
+                "median": self.percentile_ms(0.5),
+                "p99": self.percentile_ms(0.99),
+                "max": self.percentile_ms(1.0),
+            },
+            "messages": dict(self.messages),
+            "deadline_misses": self.deadline_misses,
+            "fallbacks": self.fallbacks,
+            "overruns": self.overruns,
+            "diverged": self.diverged,
+            "interrupted": self.interrupted,
+        }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
