@@ -23,7 +23,7 @@ class EventLog:
         self._max_lines_per_s = max_lines_per_s
         self._clock = clock
         self._second = -1
-        self._lines: dict[str, int] = {}
+        self._lines: dict[tuple[str, int], int] = {}
 
     def info(self, event: str, **fields: object) -> None:
         """Log what is expected to happen."""
@@ -46,16 +46,16 @@ class EventLog:
                 self._report_suppressed()
                 self._second = second
                 self._lines.clear()
-            lines = self._lines[event] = self._lines.get(event, 0) + 1
+            lines = self._lines[event, level] = self._lines.get((event, level), 0) + 1
             if lines > self._max_lines_per_s:
                 return
         self._logger.log(level, "%s", _line(event, fields))
 
     def _report_suppressed(self) -> None:
-        for event, lines in self._lines.items():
+        for (event, level), lines in self._lines.items():
             if lines > self._max_lines_per_s:
                 suppressed = {"of": event, "lines": lines - self._max_lines_per_s}
-                self._logger.warning("%s", _line("suppressed", suppressed))
+                self._logger.log(level, "%s", _line("suppressed", suppressed))
 
 
 def _line(event: str, fields: dict[str, object]) -> str:
