@@ -41,6 +41,7 @@ class Dispatcher:
         self._max_queue = max_queue
         self._lock = threading.RLock()
         self._subscriptions: dict[str, list[Subscription]] = {}
+        self._wide: dict[str, None] = {}  # filters with wildcards among them: the only ones to search
         self._routes: dict[str, tuple[Subscription, ...]] = {}  # cache, dropped when subscriptions change
         self._mailboxes: dict[str, _Mailbox] = {}
         self._foreign: dict[str, Json] = {}  # the last message of each channel that has no sequence
@@ -54,7 +55,9 @@ class Dispatcher:
         with self._lock:
             self._subscriptions.setdefault(channel, []).append(subscription)
             self._routes.clear()
-            if not topics.is_filter(channel):
+            if topics.is_filter(channel):
+                self._wide[channel] = None
+            else:
                 self._mailboxes.setdefault(channel, _Mailbox())
         return subscription
 
@@ -66,6 +69,7 @@ class Dispatcher:
                 held.remove(subscription)
             if not held:
                 self._subscriptions.pop(subscription.channel, None)
+                self._wide.pop(subscription.channel, None)
             self._routes.clear()
         self.on_removed(subscription.channel)
 
@@ -82,9 +86,8 @@ class Dispatcher:
         with self._lock:
             found = self._routes.get(channel)
             if found is None:
-                found = tuple(
-                    s for f, subs in self._subscriptions.items() if topics.matches(f, channel) for s in subs
-                )
+                wide = [f for f in self._wide if topics.matches(f, channel)]
+                found = tuple(s for f in (channel, *wide) for s in self._subscriptions.get(f, ()))
                 if len(self._routes) >= MAX_CHANNELS:
                     self._routes.clear()
                 self._routes[channel] = found
