@@ -33,6 +33,8 @@ __all__ = [
     "make_power_flow",
 ]
 
+_SOLVERS = ("newton", "fixed_point", "pandapower")
+
 
 class PowerFlow(Protocol):
     """A network whose set-points are arrays.
@@ -106,7 +108,10 @@ def make_power_flow(
     Raises:
         heron_mqtt.errors.UnsupportedElement: The compiled power flow cannot represent this network exactly.
         heron_mqtt.errors.PowerFlowError: pandapower cannot build a model of the network.
+        ValueError: Another solver, or a tolerance or number of iterations that is not positive.
     """
+    if solver not in _SOLVERS:
+        raise ValueError(f"solver: expected one of {', '.join(_SOLVERS)}, got {solver!r}")
     if solver == "pandapower":
         return PandapowerFlow(net, tolerance_mva=tolerance_mva, max_iterations=max_iterations)
     return CompiledPowerFlow(net, solver=solver, tolerance_mva=tolerance_mva, max_iterations=max_iterations)

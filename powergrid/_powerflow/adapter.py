@@ -26,6 +26,7 @@ from powergrid._powerflow.unsupported import refuse_unsupported_options
 __all__ = ["TapAdmittances", "iterations_of", "read_grid"]
 
 _REFERENCE = 3  # BUS_TYPE of a bus whose voltage is fixed (pypower REF)
+_NO_SUPPLY = 4  # BUS_TYPE of a bus out of the model (pypower NONE)
 _POWERS = {
     "load": ["p_mw", "q_mvar"],
     "sgen": ["p_mw", "q_mvar"],
@@ -33,7 +34,6 @@ _POWERS = {
     "ward": ["ps_mw", "qs_mvar"],
     "gen": ["p_mw"],
 }
-_NO_SUPPLY = 4  # BUS_TYPE of a bus out of the model (pypower NONE)
 
 
 def read_grid(net: Any, injections: FlatInjections, tolerance_mva: float) -> GridArrays:

@@ -49,7 +49,7 @@ class CompiledPowerFlow:
     Raises:
         UnsupportedElement: The network holds what cannot be represented exactly; names it.
         PowerFlowError: pandapower cannot build a model of the network.
-        ValueError: A tolerance or a number of iterations that is not positive.
+        ValueError: Another solver, or a tolerance or number of iterations that is not positive.
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class CompiledPowerFlow:
         tolerance_mva: float = 1e-8,
         max_iterations: int | None = None,
     ) -> None:
+        if solver not in {"newton", "fixed_point"}:
+            raise ValueError(f'solver: expected "newton" or "fixed_point", got {solver!r}')
         check_limits(tolerance_mva, max_iterations)
         refuse_unsupported(net)
         if solver == "fixed_point" and len(net.gen):

@@ -62,7 +62,6 @@ class StartVoltages:
         if np.abs(slack[position] - asked).max() > _SAME_PU:
             raise PowerFlowError("ext_grids at the same bus ask for different voltages")
         self._unheld = (self._per_slack * slack).sum(axis=1)
-        self._unheld[grid.reference_node] = slack
 
     def hold(self, gen: Generators) -> IntArray:
         """Put the generators' magnitudes in and return the nodes they control, each once.

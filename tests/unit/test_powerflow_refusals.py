@@ -130,6 +130,12 @@ def test_limits_that_are_not_positive_are_refused(kind: Any, limits: dict[str, A
         kind(shipped("case33bw"), **limits)
 
 
+@pytest.mark.parametrize("kind", [CompiledPowerFlow, make_power_flow])
+def test_unknown_solver_is_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"solver: expected .*newton.*fixed_point.*, got 'newtn'"):
+        kind(shipped("case33bw"), solver="newtn")
+
+
 def test_generators_that_contradict_each_other_are_named() -> None:
     flow = CompiledPowerFlow(menagerie_with_generators())
     flow.gen.vm_pu[0] = 1.03
