@@ -186,8 +186,8 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
     # --- CONNECT ------------------------------------------------------------------------------------
 
     def _on_connect(self, connect: wire.Connect) -> None:
-        identity = self._broker.identity
-        verdict = identity.decide(connect, self.link.peer, self.link.certificate())
+        self._broker.refresh_rights()
+        verdict = self._broker.identity.decide(connect, self.link.peer, self.link.certificate())
         if verdict is not None:
             self._admit(connect, verdict)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import logging
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ class Listeners:
                 self._websocket_socket = _bind(self._options.host, self._options.websocket_port)
                 self.websocket_port = self._websocket_socket.getsockname()[1]
         except BaseException:
-            self._close_sockets()
+            self.stop()
             raise
 
     async def serve(self) -> None:
@@ -95,9 +96,10 @@ class Listeners:
                 self._serve_websocket,
                 sock=self._websocket_socket,
                 ssl=self._tls,
-                subprotocols=[Subprotocol("mqtt")],
+                subprotocols=[Subprotocol("mqtt")],  # MQTT-6.0.0-3: others are refused
                 origins=origins,
                 compression=None,
+                logger=_silent(),
                 max_size=self._options.limits.max_packet_bytes + 64 * 1024,
                 max_queue=4,
                 ping_interval=None,  # MQTT's own keepalive watches the client
@@ -106,19 +108,18 @@ class Listeners:
             )
 
     async def _serve_websocket(self, connection: ServerConnection) -> None:
-        link = WebSocketLink(connection)
-        if connection.subprotocol != "mqtt":  # MQTT-6.0.0-3
-            await connection.close(1002, "the subprotocol must be mqtt")
-            return
-        await link.serve(self._accept)
+        await WebSocketLink(connection).serve(self._accept)
 
     def stop(self) -> None:
         """Accept no more connections."""
-        if self._server is not None:
-            self._server.close()
-        if self._websocket_server is not None:
-            self._websocket_server.close(close_connections=False)
-        self._close_sockets()
+        for server, bound in (
+            (self._server, self._socket),
+            (self._websocket_server, self._websocket_socket),
+        ):
+            if server is not None:
+                server.close()  # closes its socket, the WebSocket's in a moment
+            elif bound is not None:
+                bound.close()
 
     async def closed(self) -> None:
         """Wait, but not long, for the servers to be done."""
@@ -130,10 +131,12 @@ class Listeners:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    def _close_sockets(self) -> None:
-        for bound in (self._socket, self._websocket_socket):
-            if bound is not None:
-                bound.close()
+
+def _silent() -> logging.Logger:
+    """Return a logger for a library that logs a traceback whenever a client is wrong."""
+    logger = logging.getLogger("heron_mqtt.broker.websocket")
+    logger.setLevel(logging.CRITICAL)
+    return logger
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -132,8 +132,6 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
 
     def admit(self, connection: ClientConnection, connect: wire.Connect, who: Admitted) -> bool:
         """Give an authenticated client its session and answer its CONNECT; return whether it is in."""
-        if self.identity.reload_if_changed():
-            self._apply_rights()
         client_id = connect.client_id
         if not client_id:
             if not connect.clean_session:  # MQTT-3.1.3-8
@@ -225,8 +223,10 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         for outlet in unflushed:
             outlet.flush()
 
-    def _apply_rights(self) -> None:
-        """Give everyone the rights of files that changed, and end those who are no longer known."""
+    def refresh_rights(self) -> None:
+        """If the users or ACL file changed: give everyone the new rights, end those no longer known."""
+        if not self.identity.reload_if_changed():
+            return
         for session, connection in list(self._sessions.values()):
             session.grant = self.identity.grant(session.owner, session.client_id)
             if not self.identity.knows(session.owner):
@@ -274,8 +274,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
 
         self.router.announce("$SYS/broker/version", f"heron-mqtt {__version__}".encode())
         while True:
-            if self.identity.reload_if_changed():
-                self._apply_rights()
+            self.refresh_rights()
             stats = self.refresh_stats()
             for name, topic in SYS_TOPICS.items():
                 self.router.announce(f"$SYS/broker/{topic}", f"{getattr(stats, name):.12g}".encode())
