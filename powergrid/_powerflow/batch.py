@@ -42,6 +42,8 @@ class Blocks:
             rows = slice(begin, begin + _BLOCK)
             power = self.node_power.batch(p_mw[rows], q_mvar[rows])
             voltage, iterations, converged = self.solver.solve_batch(power, start)
+            # A solver does not look at the power of a reference node.
+            converged &= np.isfinite(power).all(axis=1)
             values = self.readout.batch(voltage, power)
             for array in values:
                 array[~converged] = np.nan

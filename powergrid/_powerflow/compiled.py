@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import copy
 from typing import Any, Literal
 
@@ -115,13 +116,9 @@ class CompiledPowerFlow:
         """See :meth:`powergrid.powerflow.PowerFlow.solve`."""
         self._hold_generator_voltages()
         power = self._node_power.one()
-        try:
-            voltage, iterations = self._solver.solve(power, self._start.voltage)
-        except PowerFlowDiverged as error:
-            not_finite = self._injections.first_not_finite()
-            if not_finite is None:
-                raise
-            raise PowerFlowDiverged(not_finite) from error
+        if not cmath.isfinite(power.sum()) and (reason := self._injections.first_not_finite()):
+            raise PowerFlowDiverged(reason)
+        voltage, iterations = self._solver.solve(power, self._start.voltage)
         return self._readout.one(voltage, power, iterations)
 
     def solve_batch(self, p_mw: ArrayLike, q_mvar: ArrayLike) -> BatchPowerFlowResult:
