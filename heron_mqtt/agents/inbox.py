@@ -15,7 +15,7 @@ from heron_mqtt.protocols.price import PriceFollower
 from heron_mqtt.protocols.setpoint import CommandFollower
 
 M = TypeVar("M", bound=Message)
-MAX_EARLY = 1_000  # messages of peers that are already in the next step
+MAX_EARLY = 256  # messages of one peer for a step that has not begun here; a round is one message
 
 
 class Inbox:
@@ -55,7 +55,7 @@ class Inbox:
         self._broker = broker
         self._wakeup = wakeup
         self._session: HorizontalSession | None = None
-        self._early: list[tuple[str, Message]] = []
+        self._early: dict[str, list[Message]] = {peer: [] for peer in peers}
         self._subscriptions: list[Subscription] = []
 
     async def open(self) -> None:
@@ -78,13 +78,14 @@ class Inbox:
             unsubscribe()
         self._subscriptions.clear()
 
-    def begin_episode(self, episode: int) -> None:
-        """Forget what belongs to other episodes."""
+    def begin_episode(self, episode: int, run: str | None = None) -> None:
+        """Forget what belongs to other episodes; ``run`` is the boot of the operator that begins this one."""
         self._now = (episode, -1)
         self.new_episode = None
         self.observation = None
-        self._early.clear()
-        self.price.restart(episode)
+        self._early = {peer: [] for peer in self._peers}
+        self.price.restart(episode, run)
+        self.commands.restart(episode, run)
 
     def begin_step(self) -> tuple[Observation | None, int, int]:
         """Take the observation that waits, if one does; return it with the episode and step that begin."""
@@ -99,9 +100,14 @@ class Inbox:
     def open_session(self, session: HorizontalSession) -> None:
         """Feed peers' messages of this step to a session, those that came early included."""
         self._session = session
-        early, self._early = self._early, []
-        for peer, message in early:
-            self._hand_over(peer, message)
+        for peer, messages in self._early.items():
+            later = []
+            for message in messages:
+                if _when(message) > self._now:  # the peer gave this step up and is already in the next
+                    later.append(message)
+                elif _when(message) < self._now or not session.receive(peer, message):
+                    self.dropped += 1
+            self._early[peer] = later
 
     def close_session(self) -> None:
         """Feed it no more; what still comes for this step is late."""
@@ -165,20 +171,19 @@ class Inbox:
             self._broker.reject(message, exc)
             return
         peer = topics.levels(message.channel)[1]
-        episode, step = parsed.episode, parsed.step
-        is_ours = parsed.env_id == self._env_id and peer in self._peers
-        if not is_ours or episode is None or step is None or (episode, step) < self._now:
+        if parsed.env_id != self._env_id or peer not in self._peers or _when(parsed) < self._now:
             self.dropped += 1
-        elif (episode, step) == self._now and self._session is not None:
-            self._hand_over(peer, parsed)
+        elif _when(parsed) == self._now and self._session is not None:
+            self.dropped += not self._session.receive(peer, parsed)
             self._wakeup.notify()
-        elif len(self._early) < MAX_EARLY:
-            self._early.append((peer, parsed))
+        elif len(self._early[peer]) < MAX_EARLY:
+            self._early[peer].append(parsed)
         else:
             self.dropped += 1
 
-    def _hand_over(self, peer: str, message: Message) -> None:
-        session = self._session
-        is_now = (message.episode, message.step) == self._now
-        if session is None or not is_now or not session.receive(peer, message):
-            self.dropped += 1
+
+def _when(message: Message) -> tuple[int, int]:
+    """Return the episode and step of a message; before all others if it does not say."""
+    if message.episode is None or message.step is None:
+        return -1, -1
+    return message.episode, message.step

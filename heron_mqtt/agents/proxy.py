@@ -147,7 +147,7 @@ class Proxy:
     async def _prepare(self, begun: RunState) -> None:
         """Start an episode: reset the agent, wait for its devices, and say that it is ready."""
         inbox, run, episode = self._inbox, begun.boot, begun.episode or 0
-        inbox.begin_episode(episode)
+        inbox.begin_episode(episode, run)
         self.agent.reset(episode, begun.seed)
 
         def absent() -> list[str]:

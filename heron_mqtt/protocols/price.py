@@ -16,6 +16,7 @@ class PriceFollower:
         self.value: float | None = None
         """Newest price, $/MWh; None before the first."""
         self._at: tuple[int, int] | None = None
+        self._boot: str | None = None
 
     def receive(self, signal: PriceSignal) -> bool:
         """Take a price; False if it was stale."""
@@ -23,7 +24,7 @@ class PriceFollower:
             at = (signal.episode, signal.step)
             if self._at is not None and at < self._at:
                 return False
-            self._at = at
+            self._at, self._boot = at, signal.boot
         self.value = signal.value
         return True
 
@@ -31,7 +32,12 @@ class PriceFollower:
         """Whether the newest price was made for this step."""
         return self._at == (episode, step)
 
-    def restart(self, episode: int) -> None:
-        """Forget which step was priced, if it was of another episode; the value stays the best known."""
-        if self._at is not None and self._at[0] != episode:
+    def restart(self, episode: int, run: str | None = None) -> None:
+        """Forget which step was priced, if it was of another episode or run; the value stays the best known.
+
+        Args:
+            episode: The one that begins.
+            run: Boot of the operator that begins it; one that has started again counts from episode 1 again.
+        """
+        if self._at is not None and (self._at[0] != episode or (run and self._boot not in {None, run})):
             self._at = None

@@ -18,19 +18,20 @@ class CommandFollower:
     def __init__(self) -> None:
         self._commands: dict[tuple[int, int], Command] = {}
         self._next: Command | None = None
+        self._taken: tuple[int, int] | None = None  # the newest step that has begun
 
     def receive(self, command: Command) -> bool:
-        """Take a command; False if there is one for that step already."""
+        """Take a command; False if it is too late, too early, or there is one for that step already."""
         if command.episode is None or command.step is None:
             self._next = command
             return True
         at = (command.episode, command.step)
-        if at in self._commands:
+        if at in self._commands or (self._taken is not None and at <= self._taken):
             return False
         self._commands[at] = command
         if len(self._commands) > MAX_AHEAD:
-            del self._commands[min(self._commands)]
-        return True
+            del self._commands[max(self._commands)]  # the furthest ahead: the next step's must not suffer
+        return at in self._commands
 
     def has(self, episode: int, step: int) -> bool:
         """Whether a command for this step has arrived."""
@@ -40,5 +41,20 @@ class CommandFollower:
         """Return the command for this step, and forget it and all earlier ones."""
         command = self._commands.get((episode, step), self._next)
         self._next = None
+        self._taken = (episode, step)
         self._commands = {at: c for at, c in self._commands.items() if at > (episode, step)}
         return command
+
+    def restart(self, episode: int, run: str | None = None) -> None:
+        """Forget the steps and commands of other episodes, and of other runs.
+
+        Args:
+            episode: The one that begins.
+            run: Boot of the operator that begins it; one that has started again counts from episode 1 again.
+        """
+        self._taken = None
+        self._commands = {
+            at: c
+            for at, c in self._commands.items()
+            if at[0] == episode and (run is None or c.boot in {None, run})
+        }
