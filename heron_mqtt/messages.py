@@ -167,6 +167,10 @@ class Telemetry(Message):
     soc: float | None = Field(None, ge=0, le=1, description="State of charge, fraction of max_e_mwh.")
     vm_pu: float | None = Field(None, ge=0, description="Terminal voltage, pu.")
     running: bool | None = Field(None, description="Whether a generator runs.")
+    safe: bool | None = Field(None, description="Whether it is in its safe state.")
+    safe_after_s: float | None = Field(
+        None, ge=0, description="How long after its last setpoint it went safe by itself, wall-clock s."
+    )
     ack_seq: int | None = Field(None, ge=0, description="seq of the setpoint this answers.")
     ack_boot: Identifier | None = Field(None, description="boot of the sender of that setpoint.")
 
@@ -204,6 +208,70 @@ class RunState(Message):
     clock: AwareDatetime | None = Field(None, strict=False, description="Simulated time, UTC.")
 
 
+class Plan(_PerDevice):
+    """The setpoints an agent is about to send, for the check of all of them together (``[envelope]``)."""
+
+    type: Literal["plan"] = "plan"
+
+
+class Clearance(_PerDevice):
+    """The operator's answer to a plan: what may be sent; never more than was planned.
+
+    ``limit`` names the voltage or loading limit that bound, ``factor`` what is left of the plan.
+    """
+
+    type: Literal["clearance"] = "clearance"
+    factor: float = Field(1.0, ge=0, le=1, description="Part of the planned power that may be sent.")
+    limit: str | None = Field(None, max_length=500, description="The limit that bound; None = all clear.")
+
+
+Level = Literal["simulated", "emulated", "shadow", "limited", "full"]
+
+
+class AuthorityRequest(Message):
+    """Asks for another level of authority over a device."""
+
+    type: Literal["authority_request"] = "authority_request"
+    level: Level
+    who: Identifier = Field(description="Who asks, for the record.")
+    why: str = Field("", max_length=500, description="Why, for the record.")
+
+
+class AuthorityState(Message):
+    """The level in force (retained), and the answer to the last request."""
+
+    type: Literal["authority_state"] = "authority_state"
+    level: Level
+    requested: Level | None = None
+    granted: bool = True
+    reason: str = Field("", max_length=500, description="Which gate refused, or who asked and why.")
+    request_seq: int | None = Field(None, ge=0, description="seq of the request this answers.")
+    request_boot: Identifier | None = Field(None, description="boot of the sender of that request.")
+
+
+class EmergencyStop(Message):
+    """Everything to its safe state until it is released (retained)."""
+
+    type: Literal["estop"] = "estop"
+    active: bool
+    who: Identifier | None = Field(None, description="Who pressed or released it.")
+    why: str = Field("", max_length=500)
+
+
+FaultKind = Literal[
+    "silence", "stuck", "frozen", "offset", "ignore_setpoints", "reject_setpoints", "garbage", "reboot"
+]
+
+
+class Fault(Message):
+    """Tells an emulator to misbehave for a number of setpoints; real devices ignore it."""
+
+    type: Literal["fault"] = "fault"
+    kind: FaultKind
+    steps: int = Field(1, ge=1, le=1_000_000, description="For how many steps.")
+    value: float = Field(0.0, description="Size of an offset, MW.")
+
+
 WIRE_TYPES: dict[str, type[Message]] = {
     model.model_fields["type"].default: model
     for model in (
@@ -219,6 +287,12 @@ WIRE_TYPES: dict[str, type[Message]] = {
         Telemetry,
         Status,
         RunState,
+        Plan,
+        Clearance,
+        AuthorityRequest,
+        AuthorityState,
+        EmergencyStop,
+        Fault,
     )
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from heron_mqtt.agents.base import StepReport
+from heron_mqtt.field.envelope import Limits
 from heron_mqtt.field.link import Wanted
 from heron_mqtt.messages import Command, Observation, Telemetry
 from heron_mqtt.protocols.base import HorizontalSession
@@ -97,6 +98,7 @@ class GridAgent:
         self._commanded: Mapping[str, float] = {}
         self._session: HorizontalSession | None = None
         self._fallbacks: dict[str, str] = {}
+        self._twins: dict[str, Device] = {}  # of shadowed devices
 
     def observe(self, observation: Observation | None, price: float | None) -> None:
         """Take local state and price; without an observation the last load is the best guess, and PV none."""
@@ -155,16 +157,36 @@ class GridAgent:
             for name, unit in self._units.items()
         }
 
-    def simulate(self, device: str, reason: str | None = None) -> None:
-        """Let the model take the step."""
+    def limits(self, device: str) -> Limits:
+        """Return what bounds a device's setpoint in this step: nameplate, and what its state allows."""
+        model = self._units[device].device
+        spec = model.spec
+        low, high = model.feasible(self._dt_s)
+        return Limits(
+            p_min_mw=-getattr(spec, "max_p_charge_mw", 0.0),
+            p_max_mw=getattr(spec, "max_p_discharge_mw", None) or getattr(spec, "max_p_mw", 0.0),
+            s_max_mva=getattr(spec, "rated_s_mva", 0.0),
+            feasible_min_mw=low,
+            feasible_max_mw=high,
+        )
+
+    def simulate(self, device: str, reason: str | None = None, *, setpoint: Wanted | None = None) -> None:
+        """Let the model take the step with ``setpoint``, or what is wanted if none is given."""
         unit = self._units[device]
-        unit.done = unit.device.step(unit.wanted_p_mw, unit.wanted_q_mvar, self._dt_s, unit.p_available_mw)
+        p, q = unit.wanted_p_mw, unit.wanted_q_mvar
+        if setpoint is not None:
+            p, q = setpoint.p_mw, setpoint.q_mvar
+        unit.done = unit.device.step(p, q, self._dt_s, unit.p_available_mw)
         if reason is not None:
             self._fallbacks[device] = reason
 
-    def measured(self, device: str, telemetry: Telemetry) -> None:
-        """Take what the device measured; its model takes the same step and then follows it."""
-        self.simulate(device)
+    def measured(self, device: str, telemetry: Telemetry, *, setpoint: Wanted | None = None) -> float:
+        """Take what the device measured; its model takes the same step and then follows it.
+
+        Returns:
+            The residual: what the device measured minus what its model did, MW.
+        """
+        self.simulate(device, setpoint=setpoint)
         unit = self._units[device]
         model = unit.done
         assert model is not None
@@ -183,6 +205,27 @@ class GridAgent:
             running=telemetry.running if telemetry.running is not None else model.running,
             cost=cost,
         )
+        return telemetry.p_mw - model.p_mw
+
+    def shadowed(self, device: str, telemetry: Telemetry) -> float:
+        """Compare a device that others drive with a model that is driven alike; return the residual, MW.
+
+        The model takes the device's own power for the step; what differs is power it could not have
+        given, or energy (state of charge) that went elsewhere, as the power that would explain it.
+        """
+        unit = self._units[device]
+        twin = self._twins.get(device)
+        if twin is None:
+            twin = self._twins[device] = make_device(unit.device.spec)
+            twin.restore(telemetry.p_mw, telemetry.soc, telemetry.running)
+            return 0.0
+        model = twin.step(telemetry.p_mw, telemetry.q_mvar, self._dt_s, unit.p_available_mw)
+        residual = telemetry.p_mw - model.p_mw
+        if isinstance(twin, Battery) and telemetry.soc is not None and model.soc is not None:
+            missing_mwh = (model.soc - telemetry.soc) * twin.spec.max_e_mwh
+            residual = max(residual, missing_mwh / hours(self._dt_s), key=abs)
+        twin.restore(telemetry.p_mw, telemetry.soc, telemetry.running)
+        return residual
 
     def report(self) -> StepReport:
         """Return what happened; a device that was not driven in this step is not in it."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from heron_mqtt.field.envelope import Limits
 from heron_mqtt.field.link import Wanted
 from heron_mqtt.messages import Action, Command, Observation, Telemetry
 from heron_mqtt.protocols.base import HorizontalSession
@@ -94,11 +95,20 @@ class Agent(Protocol):
     def wanted(self) -> Mapping[str, Wanted]:
         """Return the setpoints to send, one a device, after what was negotiated."""
 
-    def simulate(self, device: str, reason: str | None = None) -> None:
-        """Let the device's model take the step; with ``reason`` it stands in for the real one."""
+    def limits(self, device: str) -> Limits:
+        """Return what bounds a device's setpoint in this step."""
 
-    def measured(self, device: str, telemetry: Telemetry) -> None:
-        """Take what the device measured; its model follows it."""
+    def simulate(self, device: str, reason: str | None = None, *, setpoint: Wanted | None = None) -> None:
+        """Let the device's model take the step; with ``reason`` it stands in for the real one.
+
+        ``setpoint`` is what was allowed, where that differs from what was wanted.
+        """
+
+    def measured(self, device: str, telemetry: Telemetry, *, setpoint: Wanted | None = None) -> float:
+        """Take what the device measured; its model follows it. Return measured minus modelled power, MW."""
+
+    def shadowed(self, device: str, telemetry: Telemetry) -> float:
+        """Compare a device that is read but not driven with its model; return the residual, MW."""
 
     def report(self) -> StepReport:
         """Return what really happened in the step."""

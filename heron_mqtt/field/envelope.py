@@ -1,0 +1,84 @@
+"""Bounds on one setpoint before it leaves: nameplate, state, apparent power, band of the authority.
+
+What comes out is finite and inside every bound, whatever goes in. Not-a-number becomes no power, and
+the record says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a device's setpoint in one step; MW and MVA, positive = injected.
+
+    Attributes:
+        p_min_mw, p_max_mw: Nameplate.
+        s_max_mva: Apparent power of its inverter or machine.
+        feasible_min_mw, feasible_max_mw: What its state of charge and ramp allow in this step.
+    """
+
+    p_min_mw: float
+    p_max_mw: float
+    s_max_mva: float
+    feasible_min_mw: float
+    feasible_max_mw: float
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A reduced range within the nameplate, MW, positive = injected; holds where authority is limited."""
+
+    p_min_mw: float
+    p_max_mw: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A setpoint that may leave, and the bounds that changed it."""
+
+    p_mw: float
+    q_mvar: float
+    bound_by: tuple[str, ...] = ()
+
+
+def bound(p_mw: float, q_mvar: float, limits: Limits, band: Band | None = None) -> Bounded:
+    """Return the setpoint nearest to the one wanted that keeps every bound.
+
+    Active power comes first: nameplate, then state of charge and ramp, then the band; where state and
+    band exclude each other, the band wins (what a device must not be told weighs more than what it
+    would rather do). Reactive power gets what the apparent power leaves.
+
+    Args:
+        p_mw: Wanted, MW, positive = injected; any float.
+        q_mvar: Wanted, Mvar; any float.
+        limits: Of the device, in this step.
+        band: Where authority is limited.
+    """
+    hit: list[str] = []
+    p = _finite(p_mw, "p_mw", hit)
+    q = _finite(q_mvar, "q_mvar", hit)
+    p = _clip(p, limits.p_min_mw, limits.p_max_mw, "nameplate", hit)
+    p = _clip(p, limits.feasible_min_mw, limits.feasible_max_mw, "state of charge or ramp", hit)
+    if band is not None:
+        p = _clip(p, band.p_min_mw, band.p_max_mw, "band of limited authority", hit)
+    p = _clip(p, -limits.s_max_mva, limits.s_max_mva, "apparent power", hit)
+    room_mvar = math.sqrt(max(0.0, (limits.s_max_mva - p) * (limits.s_max_mva + p)))
+    q = _clip(q, -room_mvar, room_mvar, "apparent power", hit)
+    return Bounded(p, q, tuple(dict.fromkeys(hit)))
+
+
+def _finite(value: float, name: str, hit: list[str]) -> float:
+    if math.isfinite(value):
+        return value
+    hit.append(f"{name} was not a finite number")
+    return 0.0
+
+
+def _clip(value: float, low: float, high: float, name: str, hit: list[str]) -> float:
+    clipped = min(max(value, low), high)
+    if clipped != value:
+        hit.append(name)
+    return clipped
