@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     from heron_mqtt.messaging.embedded.server import HardenedBroker
 
-_PARENT_CHECK_S = 1.0
+_PARENT_CHECK_S = 0.5
 
 
 def main() -> None:
     """Serve until standard input ends, SIGTERM comes, or the parent is gone."""
+    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when this process ends
     # Unbuffered: what comes after the first line is for the event loop.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as requests:
@@ -38,7 +39,7 @@ def main() -> None:
     _log_to_parent()
     raise_descriptor_limit()
     try:
-        run_event_loop(lambda: _serve(BrokerOptions.from_json(line.decode())))
+        run_event_loop(lambda: _serve(BrokerOptions.from_json(line.decode()), parent))
     except HeronError as exc:
         lines = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
         _say("error " + json.dumps({"kind": type(exc).__name__, "lines": lines}))
@@ -67,7 +68,7 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _serve(options: BrokerOptions) -> None:
+async def _serve(options: BrokerOptions, parent: int) -> None:
     from heron_mqtt.messaging.embedded.server import HardenedBroker
 
     broker = HardenedBroker(options)
@@ -79,7 +80,7 @@ async def _serve(options: BrokerOptions) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     tasks = [
         asyncio.create_task(_obey_parent(broker, stop), name="parent's requests"),
-        asyncio.create_task(_watch_parent(os.getppid(), stop), name="parent's life"),
+        asyncio.create_task(_watch_parent(parent, stop), name="parent's life"),
     ]
     await stop.wait()
     for task in tasks:
