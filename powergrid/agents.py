@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -160,15 +161,9 @@ class GridAgent:
     def limits(self, device: str) -> Limits:
         """Return what bounds a device's setpoint in this step: nameplate, and what its state allows."""
         model = self._units[device].device
-        spec = model.spec
+        nameplate = model.spec.power_range_mw
         low, high = model.feasible(self._dt_s)
-        return Limits(
-            p_min_mw=-getattr(spec, "max_p_charge_mw", 0.0),
-            p_max_mw=getattr(spec, "max_p_discharge_mw", None) or getattr(spec, "max_p_mw", 0.0),
-            s_max_mva=getattr(spec, "rated_s_mva", 0.0),
-            feasible_min_mw=low,
-            feasible_max_mw=high,
-        )
+        return Limits(*nameplate, model.spec.rated_s_mva, low, high)
 
     def simulate(self, device: str, reason: str | None = None, *, setpoint: Wanted | None = None) -> None:
         """Let the model take the step with ``setpoint``, or what is wanted if none is given."""
@@ -216,7 +211,7 @@ class GridAgent:
         unit = self._units[device]
         twin = self._twins.get(device)
         if twin is None:
-            twin = self._twins[device] = make_device(unit.device.spec)
+            twin = self._twins[device] = copy.copy(unit.device)  # spec and state are immutable values
             twin.restore(telemetry.p_mw, telemetry.soc, telemetry.running)
             return 0.0
         model = twin.step(telemetry.p_mw, telemetry.q_mvar, self._dt_s, unit.p_available_mw)

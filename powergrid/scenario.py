@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate
-from powergrid.devices import BatterySpec, DeviceSpec, GeneratorSpec, LoadSpec, PvSpec
+from powergrid.devices import BatterySpec, DeviceSpec, GeneratorSpec, PvSpec
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -147,7 +147,7 @@ class DeviceTable(Table):
     @property
     def rated_s_mva(self) -> float:
         """Largest reactive power, Mvar."""
-        return 0.0 if isinstance(self.spec, LoadSpec) else self.spec.rated_s_mva
+        return self.spec.rated_s_mva
 
     @property
     def rated_mw(self) -> float:

@@ -44,7 +44,14 @@ class Bounded:
     bound_by: tuple[str, ...] = ()
 
 
-def bound(p_mw: float, q_mvar: float, limits: Limits, band: Band | None = None) -> Bounded:
+def bound(
+    p_mw: float,
+    q_mvar: float,
+    limits: Limits,
+    band: Band | None = None,
+    *,
+    p_available_mw: float | None = None,
+) -> Bounded:
     """Return the setpoint nearest to the one wanted that keeps every bound.
 
     Active power comes first: nameplate, then state of charge and ramp, then the band; where state and
@@ -56,6 +63,8 @@ def bound(p_mw: float, q_mvar: float, limits: Limits, band: Band | None = None) 
         q_mvar: Wanted, Mvar; any float.
         limits: Of the device, in this step.
         band: Where authority is limited.
+        p_available_mw: What the source offers, where that is known: the active power that reactive power
+            has to leave room for is then no more than this.
     """
     hit: list[str] = []
     p = _finite(p_mw, "p_mw", hit)
@@ -65,7 +74,8 @@ def bound(p_mw: float, q_mvar: float, limits: Limits, band: Band | None = None) 
     if band is not None:
         p = _clip(p, band.p_min_mw, band.p_max_mw, "band of limited authority", hit)
     p = _clip(p, -limits.s_max_mva, limits.s_max_mva, "apparent power", hit)
-    room_mvar = math.sqrt(max(0.0, (limits.s_max_mva - p) * (limits.s_max_mva + p)))
+    held = p if p_available_mw is None else min(p, p_available_mw)
+    room_mvar = math.sqrt(max(0.0, (limits.s_max_mva - held) * (limits.s_max_mva + held)))
     q = _clip(q, -room_mvar, room_mvar, "apparent power", hit)
     return Bounded(p, q, tuple(dict.fromkeys(hit)))
 

@@ -31,6 +31,16 @@ class DeviceSpecBase(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
+    @property
+    @abstractmethod
+    def power_range_mw(self) -> tuple[float, float]:
+        """Smallest and largest power of the nameplate, MW, positive = injected."""
+
+    @property
+    @abstractmethod
+    def rated_s_mva(self) -> float:
+        """Apparent-power limit, MVA, with the default filled in; infinite where there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:

@@ -74,6 +74,11 @@ class BatterySpec(DeviceSpecBase):
         return self
 
     @property
+    def power_range_mw(self) -> tuple[float, float]:
+        """Smallest and largest power of the nameplate, MW, positive = injected."""
+        return -self.max_p_charge_mw + 0.0, self.max_p_discharge_mw
+
+    @property
     def rated_s_mva(self) -> float:
         """Apparent-power limit, MVA, with the default filled in."""
         return (

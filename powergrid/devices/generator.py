@@ -73,6 +73,11 @@ class GeneratorSpec(DeviceSpecBase):
         return self
 
     @property
+    def power_range_mw(self) -> tuple[float, float]:
+        """Smallest and largest power of the nameplate, MW, positive = injected."""
+        return 0.0, self.max_p_mw
+
+    @property
     def rated_s_mva(self) -> float:
         """Apparent-power limit, MVA, with the default filled in."""
         return self.max_p_mw if self.s_max_mva is None else self.s_max_mva

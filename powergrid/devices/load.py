@@ -5,6 +5,7 @@ Source: docs/models.md, load.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -31,6 +32,16 @@ class LoadSpec(DeviceSpecBase):
     max_shed_fraction: Fraction = Field(
         default=0.0, description="Part of the demand that may be shed, [0, 1]; 0 = not sheddable"
     )
+
+    @property
+    def power_range_mw(self) -> tuple[float, float]:
+        """Smallest and largest power of the nameplate, MW, positive = injected."""
+        return -self.max_p_mw, 0.0
+
+    @property
+    def rated_s_mva(self) -> float:
+        """No limit of its own: reactive power follows the demand."""
+        return math.inf
 
 
 class Load(Device):
