@@ -1,0 +1,109 @@
+"""The brokers that the contract suite is run against."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.mqtt import MqttBroker
+
+MQTT_KINDS = ["mosquitto", "mosquitto-mqtt5", "embedded"]
+
+
+class QueueBroker(MessageBroker):
+    """What a user writes who knows only the two methods."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, asyncio.Queue[dict[str, Any]]] = defaultdict(asyncio.Queue)
+
+    async def publish(self, channel: str, message: dict[str, Any]) -> None:  # type: ignore[override]
+        await self._queues[channel].put(message)
+
+    async def consume(self, channel: str) -> dict[str, Any]:
+        return await self._queues[channel].get()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of broker."""
+
+    name: str
+    make: Callable[[], MessageBroker]
+    """Make a broker, not connected. Those of MQTT made within a test reach one environment."""
+
+    @property
+    def mqtt(self) -> bool:
+        return self.name in MQTT_KINDS
+
+
+@pytest.fixture(params=["memory", *MQTT_KINDS, "two-methods"])
+def kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
+    return _kind(request.param, request, env_id)
+
+
+@pytest.fixture(params=MQTT_KINDS)
+def mqtt_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
+    """Only those that other processes can connect to."""
+    return _kind(request.param, request, env_id)
+
+
+@pytest.fixture(params=["memory", *MQTT_KINDS])
+def full_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
+    """Those that are used from any thread, and carry wildcards and retained messages."""
+    return _kind(request.param, request, env_id)
+
+
+@pytest.fixture
+async def broker(kind: Kind) -> AsyncIterator[MessageBroker]:
+    async with kind.make() as made:
+        yield made
+
+
+@pytest.fixture
+async def full_broker(full_kind: Kind) -> AsyncIterator[MessageBroker]:
+    async with full_kind.make() as made:
+        yield made
+
+
+@pytest.fixture
+async def mqtt_broker(mqtt_kind: Kind) -> AsyncIterator[MqttBroker]:
+    async with mqtt_kind.make() as made:
+        assert isinstance(made, MqttBroker)
+        yield made
+
+
+@pytest.fixture
+async def another(mqtt_kind: Kind) -> AsyncIterator[Callable[[], Awaitable[MqttBroker]]]:
+    """Make further connections to the environment of ``mqtt_broker``."""
+    made: list[MessageBroker] = []
+
+    async def make() -> MqttBroker:
+        further = mqtt_kind.make()
+        assert isinstance(further, MqttBroker)
+        made.append(further)
+        await further.connect()
+        return further
+
+    yield make
+    for further in made:
+        await further.close()
+
+
+def _kind(name: str, request: pytest.FixtureRequest, env_id: str) -> Kind:
+    if name == "memory":
+        return Kind(name, InMemoryBroker)
+    if name == "two-methods":
+        return Kind(name, QueueBroker)
+    if name == "embedded":
+        url = request.getfixturevalue("embedded_url")
+        return Kind(name, lambda: MqttBroker(url, env_id=env_id))
+    url = request.getfixturevalue("mosquitto").url
+    protocol = "5" if name == "mosquitto-mqtt5" else "3.1.1"
+    return Kind(name, lambda: MqttBroker(url, env_id=env_id, protocol=protocol))
