@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +41,15 @@ class RewardTerms:
 
     def as_dict(self) -> dict[str, float]:
         """Return the terms by name."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in TERMS}
 
     @classmethod
     def unknown(cls) -> RewardTerms:
         """Return the terms of a step without a power-flow solution: NaN, every one."""
-        return cls(*(float("nan") for _ in fields(cls)))
+        return cls(*(float("nan") for _ in TERMS))
+
+
+TERMS = tuple(term.name for term in fields(RewardTerms))
 
 
 def grid_bill(net_mwh: float, traded_mwh: float, price: float, import_adder: float) -> float:

@@ -17,6 +17,8 @@ from typing import Literal
 from heron_mqtt.messages import Accept, Confirm, Message, Offer
 
 ROUNDS: tuple[type[Message], ...] = (Offer, Accept, Confirm)
+Word = Offer | Accept | Confirm
+NOT_WANTED = Accept(quantity=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class P2PSession:
         self.bid = bid
         self._peers = tuple(sorted(peers))
         self._round = 0
-        self._heard: tuple[dict[str, Offer | Accept | Confirm], ...] = ({}, {}, {})
+        self._heard: tuple[dict[str, Word], ...] = ({}, {}, {})
         self._offered = max(bid.quantity_mwh, 0.0)
         self._wanted = max(-bid.quantity_mwh, 0.0)
         self._accepts: dict[str, float] = {}
@@ -76,7 +78,7 @@ class P2PSession:
 
     def receive(self, peer: str, message: Message) -> bool:
         """Take a peer's message; the first of a round counts."""
-        if not isinstance(message, Offer | Accept | Confirm) or peer not in self._peers:
+        if not isinstance(message, Word) or peer not in self._peers:
             return False
         number = ROUNDS.index(type(message))
         if number < self._round or peer in self._heard[number]:
@@ -105,12 +107,15 @@ class P2PSession:
             return dict.fromkeys(self._peers, offer)
         if self._round == 1:
             self._accepts = self._choose()
-            return {peer: Accept(quantity=self._accepts.get(peer, 0.0)) for peer in self._peers}
+            said: dict[str, Message] = dict.fromkeys(self._peers, NOT_WANTED)
+            for peer, mwh in self._accepts.items():
+                said[peer] = Accept(quantity=mwh)
+            return said
         self._confirms = self._allot()
-        return {
-            peer: Confirm(quantity=self._confirms.get(peer, 0.0), price=self.bid.price)
-            for peer in self._peers
-        }
+        said = dict.fromkeys(self._peers, Confirm(quantity=0.0, price=self.bid.price))
+        for peer, mwh in self._confirms.items():
+            said[peer] = Confirm(quantity=mwh, price=self.bid.price)
+        return said
 
     def _choose(self) -> dict[str, float]:
         """Buyer: take the cheapest offers within the bid until the need is met; ties by peer name."""

@@ -12,9 +12,9 @@ from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.messages import Command, Observation, PriceSignal
+from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.price import PriceFollower
-from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.setpoint import CommandFollower
 from powergrid.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario

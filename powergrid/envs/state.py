@@ -70,7 +70,8 @@ class GridState:
         self.result = None
         self.reset()
         self._alive = np.flatnonzero(np.isfinite(self._solved().vm_pu))  # the others never have a voltage
-        size = sum(len(view.names) for view in self._views.values()) + len(self._grid_names())
+        self._grid_names = self._name_grid()
+        size = sum(len(view.names) for view in self._views.values()) + len(self._grid_names)
         self._spaces = {
             agent: observation_space(size if full else len(view.names)) for agent, view in self._views.items()
         }
@@ -242,7 +243,7 @@ class GridState:
         if not self._full:
             return self._views[agent].names
         local = (f"{a}/{name}" for a, view in self._views.items() for name in view.names)
-        return (*local, *self._grid_names())
+        return (*local, *self._grid_names)
 
     def observations(self, agents: Iterable[str], clock_s: float) -> dict[str, NDArray[np.float32]]:
         """Return the observation vectors, (n,) float32, laid out as ``names`` says.
@@ -257,8 +258,7 @@ class GridState:
             return {a: np.array(self._local(a, shared), dtype=np.float32) for a in agents}
         flat = [value for agent in self._views for value in self._local(agent, shared)]
         result = self.result
-        n_grid = len(self._grid_names())
-        grid = np.full(n_grid, NAN)
+        grid = np.full(len(self._grid_names), NAN)
         if result is not None:
             grid = np.concatenate(
                 [result.vm_pu[self._alive], result.line_loading_percent, result.trafo_loading_percent]
@@ -284,7 +284,7 @@ class GridState:
         )
         return self._views[agent].vector(values)
 
-    def _grid_names(self) -> list[str]:
+    def _name_grid(self) -> list[str]:
         world = self.world
         return [
             *(f"vm_pu/{world.bus_names[i]}" for i in self._alive),
