@@ -13,8 +13,9 @@ from heron_mqtt.messages import Command, Observation, Telemetry
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.consensus import ConsensusSession
 from heron_mqtt.protocols.p2p import Bid, P2PSession
-from powergrid.devices import Battery, Device, Generator, Measurement, Pv, make_device
+from powergrid.devices import Battery, Device, Generator, GeneratorState, Measurement, Pv, make_device
 from powergrid.devices.base import clip, hours
+from powergrid.dispatch import economic_setpoint
 from powergrid.scenario import MarketTable, PolicyTable, ProtocolTable, Scenario
 
 LEAST_TRADE_MWH = 1e-9  # below a milliwatt-hour is rounding, not energy for sale
@@ -152,7 +153,7 @@ class GridAgent:
         return {
             name: Wanted(
                 p_mw=unit.device.project(unit.wanted_p_mw, self._dt_s),
-                q_mvar=unit.wanted_q_mvar,
+                q_mvar=clip(unit.wanted_q_mvar, -unit.device.spec.rated_s_mva, unit.device.spec.rated_s_mva),
                 p_available_mw=unit.p_available_mw,
             )
             for name, unit in self._units.items()
@@ -181,26 +182,38 @@ class GridAgent:
         Returns:
             The residual: what the device measured minus what its model did, MW.
         """
-        self.simulate(device, setpoint=setpoint)
         unit = self._units[device]
+        before = unit.device.state
+        self.simulate(device, setpoint=setpoint)
         model = unit.done
         assert model is not None
-        unit.device.restore(telemetry.p_mw, telemetry.soc, telemetry.running)
-        cost = model.cost
-        if isinstance(unit.device, Generator):
-            ran = unit.device.state.running
-            rate = unit.device.cost_per_h
-            modelled = rate(model.p_mw) if model.running else 0.0
-            cost += ((rate(telemetry.p_mw) if ran else 0.0) - modelled) * hours(self._dt_s)
+        soc, cost = telemetry.soc, model.cost
+        if model.soc is not None and soc is None:  # all that tells the charge is what flowed
+            unit.device.state = before
+            soc = unit.device.step(telemetry.p_mw, telemetry.q_mvar, self._dt_s).soc
+        unit.device.restore(telemetry.p_mw, soc, telemetry.running)
+        if isinstance(unit.device, Generator) and isinstance(before, GeneratorState):
+            cost = self._follow_switching(unit.device, before, telemetry.p_mw)
         unit.done = replace(
             model,
             p_mw=telemetry.p_mw,
             q_mvar=telemetry.q_mvar,
-            soc=telemetry.soc if telemetry.soc is not None else model.soc,
+            soc=soc if soc is not None else model.soc,
             running=telemetry.running if telemetry.running is not None else model.running,
             cost=cost,
         )
         return telemetry.p_mw - model.p_mw
+
+    def _follow_switching(self, generator: Generator, before: GeneratorState, p_mw: float) -> float:
+        """Count up and down time and return the cost, $, of what the generator did rather than its model."""
+        spec, ran = generator.spec, generator.state.running
+        cost = generator.cost_per_h(p_mw) * hours(self._dt_s) if ran else 0.0
+        time_in_state_s = before.time_in_state_s + self._dt_s
+        if ran != before.running:
+            cost += spec.start_cost_usd if ran else spec.stop_cost_usd
+            time_in_state_s = self._dt_s
+        generator.state = replace(generator.state, time_in_state_s=time_in_state_s)
+        return cost
 
     def shadowed(self, device: str, telemetry: Telemetry) -> float:
         """Compare a device that others drive with a model that is driven alike; return the residual, MW.
@@ -221,6 +234,10 @@ class GridAgent:
             residual = max(residual, missing_mwh / hours(self._dt_s), key=abs)
         twin.restore(telemetry.p_mw, telemetry.soc, telemetry.running)
         return residual
+
+    def reseed(self, device: str, telemetry: Telemetry) -> None:
+        """Put the model where the device is; no time passes."""
+        self._units[device].device.restore(telemetry.p_mw, telemetry.soc, telemetry.running)
 
     def report(self) -> StepReport:
         """Return what happened; a device that was not driven in this step is not in it."""
@@ -251,30 +268,26 @@ class GridAgent:
         return 0.0
 
     def _dispatch_generators(self, export_value: float, import_value: float) -> None:
-        """Run each generator that is not commanded where its marginal cost meets the value of energy.
+        """Run each generator that is not commanded where the step earns most, in the scenario's order."""
+        free = {
+            name: unit.device
+            for name, unit in self._units.items()
+            if isinstance(unit.device, Generator) and name not in self._commanded
+        }
+        for name in free:
+            self._units[name].wanted_p_mw = 0.0  # what an earlier step wanted counts for nothing
+        for name, generator in free.items():
+            need_mw = -self._planned_mw(without=name)
+            self._units[name].wanted_p_mw = economic_setpoint(
+                generator, need_mw, export_value, import_value, self._dt_s
+            )
 
-        A MWh is worth ``import_value`` while the microgrid draws from the grid and ``export_value``
-        once it feeds in; between the two the generator just covers the microgrid's own need.
-        """
-        for name, unit in self._units.items():
-            if name in self._commanded or not isinstance(unit.device, Generator):
-                continue
-            generator = unit.device
-            unit.wanted_p_mw = 0.0
-            need_mw = -self._planned_mw()
-            p_mw = clip(need_mw, generator.economic_p_mw(export_value), generator.economic_p_mw(import_value))
-            dt_h = hours(self._dt_s)
-            covered_mw = min(p_mw, max(need_mw, 0.0))
-            earned = (covered_mw * import_value + (p_mw - covered_mw) * export_value) * dt_h
-            start = 0.0 if generator.state.running else generator.spec.start_cost_usd
-            stop = generator.spec.stop_cost_usd if generator.state.running else 0.0
-            if earned - generator.cost_per_h(p_mw) * dt_h - start > -stop:
-                unit.wanted_p_mw = p_mw
-
-    def _planned_mw(self) -> float:
-        """Return the microgrid's net injection if every device does what is wanted of it, MW."""
+    def _planned_mw(self, without: str | None = None) -> float:
+        """Return the microgrid's net injection if every device (but one) does what is wanted of it, MW."""
         total = self._load_mw
-        for unit in self._units.values():
+        for name, unit in self._units.items():
+            if name == without:
+                continue
             total += unit.device.project(unit.wanted_p_mw, self._dt_s, unit.p_available_mw)
         return total
 
