@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import socket
 import subprocess
@@ -65,7 +66,9 @@ class Mosquitto:
 
     def _try(self, port: int) -> bool:
         config = self.folder / "mosquitto.conf"
-        config.write_text("\n".join([f"listener {port} 127.0.0.1", *BASE, *self.lines, ""]))
+        # as root it would become the user mosquitto, who cannot read the test's files
+        user = f"user {getpass.getuser()}"
+        config.write_text("\n".join([f"listener {port} 127.0.0.1", user, *BASE, *self.lines, ""]))
         program = executable()
         assert program is not None
         with (self.folder / "mosquitto.log").open("ab") as log:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -57,4 +57,20 @@ def decode(data: bytes, limit: int = MAX_PAYLOAD_BYTES) -> Json:
         raise MessageError(f"payload is not JSON: {exc}; it begins {bytes(data[:40])!r}") from None
     if not isinstance(value, dict):
         raise MessageError(f"payload must be a JSON object, got {type(value).__name__}")
+    if not _finite(value.values()):  # 1e999 parses, and is infinite
+        raise MessageError(f"payload holds a number too large for a float; it begins {bytes(data[:40])!r}")
     return value
+
+
+def _finite(values: Iterable[Any]) -> bool:
+    for value in values:
+        kind = type(value)
+        if kind is float:
+            if value - value != 0.0:
+                return False
+        elif kind is dict:
+            if not _finite(value.values()):
+                return False
+        elif kind is list and not _finite(value):
+            return False
+    return True

@@ -179,6 +179,7 @@ class MqttBroker(MessageBroker):
         self._home.end()
         if self._home.loop is None or self._home.loop.is_closed():  # nobody can be waited for
             for link in self._links():
+                link.retired = True
                 link.drop()
             self._dispatcher.clear()
         else:
@@ -191,6 +192,8 @@ class MqttBroker(MessageBroker):
 
     async def _shut(self, polite: bool) -> None:
         links = self._links()
+        for link in links:
+            link.retired = True
         if polite:
             await asyncio.gather(*(announcement.leave() for announcement in self._announcements))
             await self._link.close()

@@ -16,7 +16,7 @@ MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1, section 1.5.3: a UTF-8 string has a two-
 RUN_STATE = "run/state"
 ESTOP = "estop"
 
-_TO_ESCAPE = re.compile(r"[/+#%\x00-\x1f\x7f-\x9f]")
+_TO_ESCAPE = re.compile(r"[/+#%\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: encoding them raises
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -153,6 +153,13 @@ class TopicMap:
         self._channels = {topic: channel for channel, topic in self._topics.items()}
         if len(self._channels) != len(self._topics):
             raise ValueError("two channels are mapped to one topic; give each its own")
+        for topic, channel in self._channels.items():
+            natural = topic.removeprefix(self.prefix)
+            if topic.startswith(self.prefix) and natural not in {channel, *self._topics}:
+                raise ValueError(
+                    f"channel {channel!r} is mapped to {topic!r}, the topic of channel {natural!r}; "
+                    f"give it another, or map {natural!r} too"
+                )
 
     def topic(self, channel: str) -> str:
         """Return the topic of a channel."""

@@ -23,7 +23,7 @@ class Home:
 
     Args:
         name: The broker, for messages.
-        start: Called in the home loop at every use while not ``running``; begins to connect if needed.
+        start: Called in the home loop before whatever begins there; begins to connect if needed.
         close: Called at interpreter exit if the home is the background loop: a script that ends
             without closing still delivers what it published.
     """
@@ -53,7 +53,7 @@ class Home:
             self.loop = None
 
     def enter(self) -> asyncio.AbstractEventLoop:
-        """Return the home loop, having made it start; the background loop if there was none.
+        """Return the home loop; the background loop becomes it if there was none.
 
         Raises:
             BrokerClosed: The broker is closed, or its loop has ended.
@@ -63,12 +63,7 @@ class Home:
             if self.loop is None:
                 self.loop = background_loop()
                 atexit.register(self._at_exit)
-            loop = self.loop
-        if loop is running_loop():
-            self._start()
-        else:
-            loop.call_soon_threadsafe(self._start)
-        return loop
+            return self.loop
 
     def end(self) -> None:
         """Refuse every further use. Idempotent."""
@@ -98,10 +93,21 @@ class Home:
     ) -> Delivery:
         """Begin something in the home loop; what is begun first happens first."""
         if loop is running_loop():
+            self._start()
             return Delivery(function(*args))
         outcome: asyncio.Future[None] = loop.create_future()
-        loop.call_soon_threadsafe(lambda: function(*args).add_done_callback(lambda f: _copy(f, outcome)))
+        loop.call_soon_threadsafe(self._begin_there, outcome, function, args)
         return Delivery(outcome)
+
+    def _begin_there(
+        self,
+        outcome: asyncio.Future[None],
+        function: Callable[..., asyncio.Future[Any]],
+        args: tuple[object, ...],
+    ) -> None:
+        if not self.closed:
+            self._start()
+        function(*args).add_done_callback(lambda done: _copy(done, outcome))
 
     def _check(self) -> None:
         if self.closed:

@@ -77,6 +77,8 @@ class Link:
         self._started: asyncio.Future[None] | None = None
         self._failure: BrokerError = BrokerClosed(f"there is no connection to {options.address}")
         self._task: asyncio.Task[None] | None = None
+        self.retired = False
+        """Set when the link shall not be started again."""
 
     @property
     def connected(self) -> bool:
@@ -90,6 +92,10 @@ class Link:
         """
         if self._started is None:
             loop = asyncio.get_running_loop()
+            if self.retired:
+                refused: asyncio.Future[None] = loop.create_future()
+                set_exception(refused, self._failure)
+                return refused
             self._started = loop.create_future()
             self._started.add_done_callback(_retrieve)
             self._task = loop.create_task(self._run(self._started), name=f"mqtt {self.options.address}")
@@ -105,7 +111,8 @@ class Link:
         await asyncio.shield(self.start())
 
     async def wait_connected(self) -> None:
-        """Wait until there is a connection."""
+        """Wait until there is a connection; begin to connect if needed."""
+        await self.started()
         await self._connected.wait()
 
     # -- publish -----------------------------------------------------------------------------------
@@ -113,9 +120,7 @@ class Link:
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> asyncio.Future[None]:
         """Send or queue a message; the future is done when the broker has taken it."""
         if self._started is None:
-            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            set_exception(failed, self._failure)
-            return failed
+            return self._outbox.refuse(topic, self._failure)
         if self._asked:
             self._subscribe_asked()  # subscribe, then publish: the message must come back
         return self._outbox.publish(topic, payload, qos, retain)

@@ -64,6 +64,12 @@ class Outbox:
         self._pending.append(message)
         return done
 
+    def refuse(self, topic: str, exc: BrokerError) -> asyncio.Future[None]:
+        """Count and report a message that cannot even wait; return its failed future."""
+        message = _Outgoing(topic, b"", 0, False, asyncio.get_running_loop().create_future())
+        self._fail(message, exc)
+        return message.done
+
     def acknowledged(self, mid: int, refusal: str | None) -> None:
         """The broker answered the message that ``send`` gave this id."""
         message = self._in_flight.pop(mid, None)

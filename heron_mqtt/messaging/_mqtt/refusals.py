@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 
 from heron_mqtt.errors import BrokerError, BrokerRefused, BrokerUnavailable
@@ -10,9 +11,10 @@ from heron_mqtt.messaging._mqtt.options import PASSWORD_VARIABLE, USERNAME_VARIA
 
 def nobody_answers(address: str, exc: OSError) -> BrokerError:
     """Nothing listens at the address, or it has none."""
+    # asyncio puts its own words in place of the system's
+    why = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)
     return BrokerUnavailable(
-        f"nobody answers at {address} ({exc.strerror or exc}): "
-        f"start an MQTT broker there or correct the address"
+        f"nobody answers at {address} ({why}): start an MQTT broker there or correct the address"
     )
 
 

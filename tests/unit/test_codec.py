@@ -1,0 +1,118 @@
+"""JSON on the wire: what goes in comes out, and nothing else gets through."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, decode, encode
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=15,
+)
+objects = st.dictionaries(texts, values, max_size=6)
+
+
+@given(objects)
+@example({"text": "NaN and Infinity are words here"})
+@example({"Infinity": 1, "x": -0.0, "big": 2**80, "tiny": 5e-324})
+def test_an_object_comes_back_exactly(message: dict[str, Any]) -> None:
+    assert decode(encode(message)) == message
+
+
+@given(objects)
+def test_the_payload_is_plain_json_for_everybody(message: dict[str, Any]) -> None:
+    assert json.loads(encode(message).decode()) == message
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_keeps_every_bit(value: float) -> None:
+    back = decode(encode({"p_mw": value}))["p_mw"]
+    assert math.copysign(1, back) == math.copysign(1, value)
+    assert back == value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("nan"), np.array([1.0, np.inf])])
+def test_what_is_not_finite_is_not_sent(value: Any) -> None:
+    for message in ({"x": value}, {"x": [value]}, {"x": {"NaN": value}}):
+        with pytest.raises(MessageError):
+            encode(message)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"NaN",
+        b'{"x": NaN}',
+        b'{"x": -Infinity}',
+        b'{"x": 1e999}',
+        b"[]",
+        b'"text"',
+        b"1",
+        b"null",
+        b"{",
+        b'{"x": 1} trailing',
+        b'{"x": 01}',
+        b"{'x': 1}",
+        b'{"x": "\xff"}',
+        b"\xff\xfe{\x00}\x00",
+        b"[" * 100_000,
+        b'{"x":' * 100_000,
+    ],
+)
+def test_what_is_no_finite_json_object_is_not_taken(payload: bytes) -> None:
+    with pytest.raises(MessageError) as caught:
+        decode(payload)
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=60))
+@example(b'{"a": 1, "a": 2}')
+def test_any_bytes_are_an_object_or_an_error(payload: bytes) -> None:
+    try:
+        assert isinstance(decode(payload), dict)
+    except MessageError:
+        pass
+
+
+def test_numpy_numbers_and_arrays_are_numbers_and_lists() -> None:
+    message = {"f": np.float64(0.1), "i": np.int32(3), "b": np.bool_(True), "a": np.arange(4.0).reshape(2, 2)}
+    assert decode(encode(message)) == {"f": 0.1, "i": 3, "b": True, "a": [[0.0, 1.0], [2.0, 3.0]]}
+
+
+def test_a_time_is_a_text() -> None:
+    assert decode(encode({"t": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)})) == {"t": "2026-01-02T03:04:05Z"}
+
+
+def test_an_object_that_holds_itself_is_refused() -> None:
+    message: dict[str, Any] = {}
+    message["me"] = message
+    with pytest.raises(MessageError):
+        encode(message)
+
+
+@pytest.mark.parametrize("value", [object(), lambda: 1, type, b"\xff", "\ud800"])
+def test_what_is_not_json_is_refused(value: Any) -> None:
+    with pytest.raises(MessageError):
+        encode({"x": value})
+
+
+def test_the_limit_holds_both_ways() -> None:
+    assert len(encode({"x": "y" * 80}, limit=88)) == 88
+    with pytest.raises(MessageError, match="89 bytes is over the limit of 88"):
+        encode({"x": "y" * 81}, limit=88)
+    with pytest.raises(MessageError, match=f"over the limit of {MAX_PAYLOAD_BYTES}"):
+        decode(b" " * (MAX_PAYLOAD_BYTES + 1))
