@@ -88,11 +88,7 @@ def test_matching_follows_the_standards_examples(pattern: str, channel: str, exp
 
 
 LEVELS = ("a", "b", "other")
-UNIVERSE = [
-    "/".join(parts)
-    for depth in range(1, 5)
-    for parts in itertools.product(LEVELS, repeat=depth)
-]
+UNIVERSE = ["/".join(parts) for depth in range(1, 5) for parts in itertools.product(LEVELS, repeat=depth)]
 small_filters = st.builds(
     lambda levels, rest: "/".join([*levels, *rest]),
     st.lists(st.sampled_from(["a", "b", "+"]), max_size=3),

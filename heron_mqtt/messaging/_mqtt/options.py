@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,8 +110,10 @@ def read_options(
 def shown(url: str) -> str:
     """Return a URL as it may be printed: without credentials, however badly it is formed."""
     head, at, tail = url.rpartition("@")
-    scheme, slashes, _ = head.partition("//")
-    return f"{scheme}//***@{tail}" if slashes else f"***{at}{tail}" if at else url
+    if not at:
+        return url
+    scheme = re.match(r"[a-z]+://", head, re.IGNORECASE)
+    return f"{scheme[0] if scheme else ''}***@{tail}"
 
 
 def _split(url: str) -> tuple[SplitResult, int]:

@@ -1,0 +1,163 @@
+"""The dispatcher: what stays bounded, and what survives consumers that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+
+import pytest
+
+from heron_mqtt.messaging.codec import Json, encode
+from heron_mqtt.messaging.dispatch import UNASKED, Dispatcher
+from heron_mqtt.messaging.subscription import Received
+
+
+def _arrive(dispatcher: Dispatcher, channel: str, **message: object) -> None:
+    dispatcher.arrive(channel, encode(message))
+
+
+async def test_a_channel_nobody_asked_for_keeps_only_the_last_few() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add("c", lambda _: None)
+    for i in range(UNASKED + 5):
+        _arrive(dispatcher, "c", i=i)
+    assert await dispatcher.take("c") == {"i": 5}
+    assert dispatcher.stats.overflowed == 0
+
+
+async def test_a_consumed_channel_keeps_its_bound_and_says_what_it_drops() -> None:
+    dispatcher = Dispatcher(max_queue=3)
+    dispatcher.listen("c")
+    for i in range(5):
+        _arrive(dispatcher, "c", i=i)
+    assert [(await dispatcher.take("c"))["i"] for _ in range(3)] == [2, 3, 4]
+    assert dispatcher.stats.overflowed == 2
+    assert [r.kind for r in dispatcher.stats.reports] == ["overflow", "overflow"]
+
+
+async def test_channels_nobody_wants_leave_nothing_behind() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add("agents/#", lambda _: None)
+    for i in range(100):
+        _arrive(dispatcher, f"agents/{i}/action", i=i)
+    assert not dispatcher._mailboxes
+
+
+async def test_a_cancelled_consumer_passes_its_message_on() -> None:
+    dispatcher = Dispatcher()
+    first = asyncio.ensure_future(dispatcher.take("c"))
+    await asyncio.sleep(0)
+    _arrive(dispatcher, "c", i=1)  # the first consumer has it, but has not run yet
+    first.cancel()
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(dispatcher.take("c"), 1) == {"i": 1}
+
+
+async def test_a_consumer_whose_loop_has_ended_takes_no_message_away() -> None:
+    dispatcher = Dispatcher()
+
+    def abandon() -> None:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(dispatcher.take("c"))
+        loop.run_until_complete(asyncio.sleep(0))
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+
+    thread = threading.Thread(target=abandon)
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    _arrive(dispatcher, "c", i=1)
+    assert await asyncio.wait_for(dispatcher.take("c"), 1) == {"i": 1}
+
+
+def test_an_oversized_payload_is_rejected_with_its_topic() -> None:
+    dispatcher = Dispatcher(max_payload=10)
+    got: list[Json] = []
+    dispatcher.add("c", got.append)
+    dispatcher.arrive("c", b'{"x": "0123456789"}', topic="vendor/x")
+    dispatcher.arrive("c", b'{"x": 1}')
+    assert got == [{"x": 1}]
+    assert dispatcher.stats.rejected == 1
+    assert dispatcher.stats.reports[0].where == "vendor/x"
+
+
+def test_subscriptions_that_change_take_effect_at_once() -> None:
+    dispatcher = Dispatcher()
+    got: list[str] = []
+    first = dispatcher.add("a/+", lambda m: got.append("wide"))
+    _arrive(dispatcher, "a/b")
+    second = dispatcher.add("a/b", lambda m: got.append("exact"))
+    _arrive(dispatcher, "a/b")
+    first()
+    _arrive(dispatcher, "a/b")
+    second()
+    _arrive(dispatcher, "a/b")
+    assert got == ["wide", "exact", "wide", "exact"]
+
+
+def _note(got: list[str], name: str, _message: Received) -> None:
+    got.append(name)
+
+
+def test_callbacks_are_called_in_the_same_order_every_time() -> None:
+    for _ in range(3):
+        dispatcher = Dispatcher()
+        got: list[str] = []
+        for name in ("a/#", "a/+", "+/b", "#", "a/b", "+/+"):
+            dispatcher.add(name, functools.partial(_note, got, name))
+        _arrive(dispatcher, "a/b")
+        assert got == ["a/b", "a/#", "a/+", "+/b", "#", "+/+"]
+
+
+def test_wanted_is_what_is_subscribed_or_consumed() -> None:
+    dispatcher = Dispatcher()
+    subscription = dispatcher.add("a/+", lambda _: None)
+    dispatcher.add("b", lambda _: None)()
+    dispatcher.listen("c")
+    assert dispatcher.wanted() == {"a/+", "c"}
+    subscription()
+    assert dispatcher.wanted() == {"c"}
+
+
+def test_a_broker_hears_of_every_end_of_a_subscription() -> None:
+    dispatcher = Dispatcher()
+    ended: list[str] = []
+    dispatcher.on_removed = ended.append  # type: ignore[method-assign]
+    one, two = dispatcher.add("a", lambda _: None), dispatcher.add("a", lambda _: None)
+    one()
+    one()
+    two()
+    assert ended == ["a", "a"]
+
+
+def test_a_foreign_retained_message_heard_live_is_no_news_when_it_is_replayed() -> None:
+    dispatcher = Dispatcher()
+    early: list[Received] = []
+    late: list[Received] = []
+    dispatcher.add("c", early.append)
+    dispatcher.arrive("c", b'{"v": 1}', retained=True)
+    dispatcher.arrive("c", b'{"v": 2}')
+    dispatcher.add("c", late.append)
+    dispatcher.arrive("c", b'{"v": 2}', retained=True)
+    assert early == [{"v": 1}, {"v": 2}]
+    assert late == [{"v": 2}]
+
+
+def test_each_receiver_gets_a_dict_of_its_own() -> None:
+    dispatcher = Dispatcher()
+    got: list[Received] = []
+    dispatcher.add("c", lambda m: (got.append(m), m.clear()))
+    dispatcher.add("c", got.append)
+    _arrive(dispatcher, "c", i=1)
+    assert got[1] == {"i": 1}
+
+
+@pytest.mark.parametrize("seq", [1.0, "1", None, True, [1]])
+def test_metadata_of_a_wrong_type_is_no_reason_to_drop(seq: object) -> None:
+    dispatcher = Dispatcher()
+    got: list[Received] = []
+    dispatcher.add("c", got.append)
+    for _ in range(2):
+        _arrive(dispatcher, "c", sender="x", boot="b", seq=seq)
+    assert len(got) == 2

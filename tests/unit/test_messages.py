@@ -1,0 +1,204 @@
+"""The wire contract: what each message looks like, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messages import (
+    WIRE_TYPES,
+    Action,
+    Message,
+    Observation,
+    Offer,
+    PriceSignal,
+    Status,
+    parse,
+    parse_any,
+)
+from heron_mqtt.messaging.codec import decode
+
+META = {
+    "sender": "MG1",
+    "env_id": "default",
+    "episode": 2,
+    "step": 3,
+    "seq": 4,
+    "boot": "abc",
+    "sent_at": "2026-01-02T03:04:05.678901Z",
+}
+# one of each, as another implementation would write it
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "price": {"value": 55.0},
+    "observation": {"dt_s": 900.0, "p_load_mw": -0.1, "p_available_pv": 0.05, "vm_min_pu": 0.98},
+    "command": {"p_gen": 1.5, "q_gen": 0.0, "p_ess": -0.3},
+    "action": {
+        "p_gen": 1.5,
+        "p_ess": -0.3,
+        "soc_ess": 0.5,
+        "trade_MG2": 0.1,
+        "price_MG2": 52.0,
+        "fallback_gen": "stale",
+    },
+    "offer": {"quantity": 0.5, "price": 52.0},
+    "accept": {"quantity": 0.5},
+    "confirm": {"quantity": 0.5, "price": 52.0},
+    "consensus": {"round": 1, "value": 48.5},
+    "setpoint": {"p_mw": 0.1, "q_mvar": 0.0, "lease_s": 2.0},
+    "telemetry": {"p_mw": 0.1, "soc": 0.5, "ack_seq": 7, "running": True},
+    "status": {"state": "online", "kind": "battery", "p_min_mw": -0.5, "p_max_mw": 0.5, "max_e_mwh": 1.0},
+    "plan": {"p_gen": 1.5, "q_gen": 0.1},
+    "clearance": {"p_gen": 0.75, "factor": 0.5, "limit": "bus 3: vm_pu 1.052 > 1.05"},
+    "authority_request": {"level": "shadow", "who": "operator", "why": "commissioning"},
+    "authority_state": {"level": "shadow", "requested": "limited", "granted": False, "request_seq": 3},
+    "estop": {"active": True, "who": "operator", "why": "smoke"},
+    "fault": {"kind": "offset", "steps": 3, "value": 0.1},
+    "run_state": {"state": "running", "scenario": "three_microgrids", "clock": "2026-01-02T03:15:00Z"},
+}
+
+
+def test_every_message_has_an_example_here() -> None:
+    assert set(WIRE_TYPES) == set(EXAMPLES), "a new message needs an example, as others would write it"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_understood_and_written_the_same(name: str) -> None:
+    wire = {"type": name, **META, **EXAMPLES[name]}
+    message = parse_any(decode(json.dumps(wire).encode()))
+    assert type(message) is WIRE_TYPES[name]
+    again = json.loads(message.model_dump_json(exclude_none=True))
+    assert {k: v for k, v in again.items() if k in wire} == wire
+    assert parse_any(again) == message
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_metadata_may_be_left_out(name: str) -> None:
+    assert parse_any({"type": name, **EXAMPLES[name]}).seq is None
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_unknown_fields_are_ignored(name: str) -> None:
+    parse_any({"type": name, **EXAMPLES[name], "vendor_extension": {"anything": [1]}})
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_message_cannot_be_changed(name: str) -> None:
+    message = parse_any({"type": name, **EXAMPLES[name]})
+    with pytest.raises(ValidationError):
+        message.sender = "MG2"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_message_is_flat(name: str) -> None:
+    message = parse_any({"type": name, **META, **EXAMPLES[name]})
+    assert not any(isinstance(v, dict | list) for v in message.model_dump(mode="json").values())
+
+
+WRONG: list[tuple[str, str, Any]] = [
+    (name, field, wrong)
+    for name, example in EXAMPLES.items()
+    for field, value in example.items()
+    if isinstance(value, float)
+    for wrong in (
+        "1.0",
+        None if field in {"value", "quantity", "price"} else "x",
+        math.nan,
+        math.inf,
+        True,
+        [1.0],
+        {},
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "field", "wrong"), WRONG)
+def test_what_is_no_finite_number_is_refused_and_named(name: str, field: str, wrong: Any) -> None:
+    with pytest.raises(MessageError) as caught:
+        parse_any({"type": name, **EXAMPLES[name], field: wrong})
+    assert field in str(caught.value)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [("seq", -1), ("seq", 1.5), ("seq", "1"), ("step", True), ("sender", ""), ("sender", 1),
+     ("boot", "x" * 201), ("sent_at", "yesterday"), ("sent_at", "2026-01-02T03:04:05")],
+)  # fmt: skip
+def test_wrong_metadata_is_refused_and_named(field: str, wrong: Any) -> None:
+    with pytest.raises(MessageError, match=field):
+        parse_any({"type": "price", "value": 1.0, field: wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("offer", {"quantity": -0.1, "price": 1.0}),
+        ("accept", {"quantity": -0.1}),
+        ("setpoint", {"p_mw": 0.0, "lease_s": 0.0}),
+        ("observation", {"dt_s": 0.0}),
+        ("telemetry", {"p_mw": 0.0, "soc": 1.01}),
+        ("telemetry", {"p_mw": 0.0, "soc": -0.01}),
+        ("status", {"state": "perhaps"}),
+        ("action", {"p_gen": "much"}),
+        ("action", {"fallback_gen": 1.0}),
+        ("price", {}),
+    ],
+)
+def test_values_out_of_range_are_refused(name: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(MessageError):
+        parse_any({"type": name, **wrong})
+
+
+@pytest.mark.parametrize("kind", [None, "prices", "", 1, [], {}])
+def test_an_unknown_type_is_refused_with_the_known_ones(kind: Any) -> None:
+    with pytest.raises(MessageError, match=r"unknown message type.*accept, action"):
+        parse_any({"type": kind})
+
+
+def test_a_message_of_another_type_is_refused() -> None:
+    with pytest.raises(MessageError, match="type"):
+        parse(PriceSignal, {"type": "offer", "value": 1.0})
+
+
+def test_many_faults_make_one_bounded_line() -> None:
+    wire = {f"p_{i}": "x" * 1_000 for i in range(50)}
+    with pytest.raises(MessageError) as caught:
+        parse(
+            Action, {"type": "action", **wire, "seq": -1, "step": -1, "episode": -1, "sender": "", "boot": ""}
+        )
+    assert len(str(caught.value)) < 1_000
+
+
+def test_values_are_picked_by_prefix() -> None:
+    action = parse(Action, {"type": "action", "p_gen": 1, "p_ess": -0.3, "q_gen": 0.2, "soc_ess": 0.5})
+    assert action.values("p_") == {"gen": 1.0, "ess": -0.3}
+    assert action.values("q_") == {"gen": 0.2}
+    assert action.values("soc_") == {"ess": 0.5}
+
+
+def test_declared_fields_are_not_taken_for_devices() -> None:
+    observation = parse(
+        Observation, {"type": "observation", "dt_s": 1.0, "p_load_mw": -1.0, "p_available_pv": 2.0}
+    )
+    assert observation.values("p_available_") == {"pv": 2.0}
+    assert "load_mw" not in observation.values("p_")
+    status = parse(Status, {"type": "status", "state": "online", "soc": 0.5, "soc_ess": 0.4})
+    assert status.values("soc_") == {"ess": 0.4}
+
+
+@given(st.floats(0, 1e6), st.floats(-1e6, 1e6))
+def test_numbers_keep_every_bit(quantity: float, price: float) -> None:
+    offer = Offer(quantity=quantity, price=price)
+    assert parse(Offer, decode(offer.model_dump_json().encode())) == offer
+
+
+def test_every_model_is_a_message() -> None:
+    assert all(issubclass(model, Message) for model in WIRE_TYPES.values())

@@ -1,0 +1,141 @@
+"""Addresses and credentials of an MQTT broker: read right, refused clearly, never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging._mqtt.options import MqttOptions, shown
+from heron_mqtt.messaging.mqtt import MqttBroker
+
+
+def _options(url: str, **kwargs: Any) -> MqttOptions:
+    return MqttBroker(url, **kwargs).options
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("mqtt://localhost", "mqtt://localhost:1883"),
+        ("mqtt://127.0.0.1:1884/", "mqtt://127.0.0.1:1884"),
+        ("mqtts://broker.example", "mqtts://broker.example:8883"),
+        ("MQTT://Broker.Example:1", "mqtt://broker.example:1"),
+        ("mqtt://[::1]:1883", "mqtt://[::1]:1883"),
+        ("mqtt://user:pass@host:1", "mqtt://host:1"),
+    ],
+)
+def test_an_address_is_understood(url: str, address: str) -> None:
+    assert _options(url).address == address
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost",
+        "localhost:1883",
+        "http://localhost",
+        "tcp://localhost:1883",
+        "ws://localhost",
+        "mqtt://",
+        "mqtt://:1883",
+        "mqtt://host:port",
+        "mqtt://host:99999",
+        "mqtt://host:0",
+        "mqtt://host/topic",
+        "mqtt://host?x=1",
+        "mqtt://[::1",
+        "mqtt://a..b",
+        "mqtt:host",
+    ],
+)
+def test_what_is_no_address_is_refused_with_what_was_expected(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"MqttBroker: .*") as caught:
+        MqttBroker(url)
+    assert "\n" not in str(caught.value)
+    assert "mqtt://" in str(caught.value) or "port 0" in str(caught.value)
+
+
+def test_credentials_in_the_url_are_decoded() -> None:
+    options = _options("mqtt://us%40er:p%2Fa%3As%40s@host")
+    assert (options.username, options.password) == ("us@er", "p/a:s@s")
+
+
+def test_arguments_win_over_the_url_and_the_url_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERON_MQTT_USERNAME", "env")
+    monkeypatch.setenv("HERON_MQTT_PASSWORD", "env-pw")
+    assert _options("mqtt://host").username == "env"
+    assert _options("mqtt://host").password == "env-pw"
+    assert _options("mqtt://url:url-pw@host").username == "url"
+    assert _options("mqtt://url:url-pw@host").password == "url-pw"
+    assert _options("mqtt://url:url-pw@host", username="arg", password="arg-pw").password == "arg-pw"
+    assert _options("mqtt://url@host").password == "env-pw"
+
+
+@given(st.text("ab@:/?#% ", min_size=1, max_size=12), st.sampled_from(["mqtt://", "mqtts://", "", "http://"]))
+def test_a_password_is_in_no_text_however_it_is_written(noise: str, scheme: str) -> None:
+    secret = "S3CR3T"
+    for url in (f"{scheme}user:{secret}{noise}@host", f"{scheme}user:{noise}{secret}@host:x"):
+        assert secret not in shown(url)
+        assert secret not in _texts(url)
+
+
+def _texts(url: str) -> str:
+    try:
+        broker = MqttBroker(url)
+    except ConfigError as exc:
+        return str(exc)
+    return repr(broker) + repr(broker.options) + broker.options.address
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "named"),
+    [
+        ({"protocol": "4"}, "protocol '4'"),
+        ({"keepalive_s": 0}, "keepalive_s 0"),
+        ({"keepalive_s": 1.5}, "keepalive_s 1.5"),
+        ({"keepalive_s": 70_000}, "keepalive_s 70000"),
+        ({"connect_timeout_s": 0}, "connect_timeout_s 0"),
+        ({"connect_timeout_s": float("nan")}, "connect_timeout_s nan"),
+        ({"client_id": ""}, "client_id is empty"),
+        ({"max_pending": 0}, "max_pending 0"),
+        ({"ca": "ca.pem"}, "use mqtts://"),
+        ({"password": "pw"}, "password without a username"),
+        ({"will": ("agents/+/status", {})}, "wildcard"),
+    ],
+)
+def test_a_wrong_value_is_named(kwargs: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named.replace(".", r"\.").replace("+", r"\+")):
+        MqttBroker("mqtt://host", **kwargs)
+
+
+def test_every_wrong_value_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        MqttBroker("mqtt://host", protocol="4", keepalive_s=0, client_id="")
+    assert len(caught.value.problems) == 3
+
+
+def test_files_that_are_missing_or_hold_no_certificate_are_named(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("no certificate")
+    for kwargs in (
+        {"ca": tmp_path / "none.pem"},
+        {"cert": tmp_path / "none.pem"},
+        {"ca": junk},
+        {"cert": junk},
+    ):
+        with pytest.raises(ConfigError, match=r"none\.pem|junk\.pem"):
+            MqttBroker("mqtts://host", **kwargs)
+    with pytest.raises(ConfigError, match="key without cert"):
+        MqttBroker("mqtts://host", key=junk)
+
+
+def test_client_ids_are_made_unique() -> None:
+    ids = {_options("mqtt://host").client_id for _ in range(100)}
+    assert len(ids) == 100
+    assert all(len(i) <= 23 for i in ids), "MQTT 3.1.1 lets a broker refuse longer ones"
