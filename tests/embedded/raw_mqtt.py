@@ -156,11 +156,17 @@ class RawClient:
             raise Ended from exc
 
     async def expect(self, kind: int, wait_s: float | None = None) -> bytes:
-        """Return the body of the next packet that is not a PUBLISH, which must be of this kind."""
+        """Return the body of the next packet that is no message, which must be of this kind.
+
+        Messages are put aside; a PUBREL of an earlier connection's QoS 2 message is answered on the way.
+        """
         while True:
             got = await self.next_packet(wait_s)
             if got.kind == PUBLISH and kind != PUBLISH:
                 self._inbox.append(_as_publish(got))
+                continue
+            if got.kind == PUBREL and kind != PUBREL:
+                await self.send(packet(0x70, got.body))
                 continue
             assert got.kind == kind, f"expected a packet of type {kind}, got {got}"
             return got.body
