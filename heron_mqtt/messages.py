@@ -107,12 +107,13 @@ class Action(_PerDevice):
     ``p_<device>`` MW and ``q_<device>`` Mvar, one a device; ``soc_<device>`` in [0, 1] of storage;
     ``cost_<device>`` generation cost of the step, $;
     ``trade_<peer>`` MWh, positive = sold to the peer, with its ``price_<peer>`` $/MWh;
-    ``fallback_<device>`` why a model's value stands in for the device's own.
+    ``fallback_<device>`` why a model's value stands in for the device's own, ``bound_<device>`` what
+    changed its setpoint on the way out, ``authority_<device>`` its level where it is not simulated.
     """
 
     type: Literal["action"] = "action"
     number_prefixes: ClassVar[tuple[str, ...]] = ("p_", "q_", "soc_", "cost_", "trade_", "price_")
-    text_prefixes: ClassVar[tuple[str, ...]] = ("fallback_",)
+    text_prefixes: ClassVar[tuple[str, ...]] = ("fallback_", "bound_", "authority_")
     missed: int = Field(0, ge=0, description="Phases of this step that ended at their deadline.")
 
 
@@ -154,6 +155,7 @@ class Setpoint(Message):
     p_mw: float = Field(description="MW, positive = injected; for PV an upper limit.")
     q_mvar: float = Field(0.0, description="Mvar, positive = injected.")
     lease_s: float = Field(gt=0, description="Wall-clock seconds for which this holds without renewal.")
+    renewal: bool = Field(False, description="The same setpoint again: extends the lease, changes nothing.")
     dt_s: float | None = Field(None, gt=0, description="Simulated seconds it is held; for emulators only.")
     p_available_mw: float | None = Field(None, description="What the source offers, MW; for emulators only.")
 
@@ -317,11 +319,10 @@ def parse_any(payload: Mapping[str, Any]) -> Message:
     Raises:
         MessageError: Unknown type, or the payload does not fit it.
     """
-    model = WIRE_TYPES.get(payload.get("type", ""))
+    name = payload.get("type")
+    model = WIRE_TYPES.get(name) if isinstance(name, str) else None
     if model is None:
-        raise MessageError(
-            f"unknown message type {payload.get('type')!r}; known: {', '.join(sorted(WIRE_TYPES))}"
-        )
+        raise MessageError(f"unknown message type {name!r}; known: {', '.join(sorted(WIRE_TYPES))}")
     return parse(model, payload)
 
 

@@ -36,7 +36,10 @@ def make_proxy(
         broker,
         scenario.operator_id,
         peers=[other for other in scenario.microgrids if other != agent],
-        devices=emulated_devices(scenario, agent, devices),
+        devices={name: table.settings(devices) for name, table in scenario.microgrids[agent].devices.items()}
+        if broker.features.external
+        else {},
+        asks_clearance=scenario.envelope.grid_check,
         env_id=env_id,
         deadlines=scenario.deadlines,
         lease_s=scenario.lease_s,

@@ -13,6 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate
+from heron_mqtt.field.settings import DeviceSettings, GatewayTable
+from heron_mqtt.messages import Level
 from powergrid.devices import BatterySpec, DeviceSpec, GeneratorSpec, PvSpec
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
@@ -93,6 +95,21 @@ class RewardTable(Table):
         return self
 
 
+class EnvelopeTable(Table):
+    """Limits of the grid that no step's setpoints may break together; checked before they are sent."""
+
+    grid_check: bool = Field(False, description="Check every step's setpoints together by power flow.")
+    vm_min_pu: float = Field(0.9, gt=0.0, description="EN 50160: 0.9 of nominal.")
+    vm_max_pu: float = Field(1.1, gt=0.0, description="EN 50160: 1.1 of nominal.")
+    loading_max_percent: float = Field(100.0, gt=0.0)
+
+    @model_validator(mode="after")
+    def _band_is_not_empty(self) -> EnvelopeTable:
+        if self.vm_min_pu >= self.vm_max_pu:
+            raise ValueError(f"vm_min_pu must be below vm_max_pu, got {self.vm_min_pu} and {self.vm_max_pu}")
+        return self
+
+
 class PolicyTable(Table):
     """An agent's own policy: thresholds of the battery and where it asks and bids."""
 
@@ -118,7 +135,8 @@ class DeviceTable(Table):
     bus: str | int | None = Field(None, description="Bus name or index; None = the network's suggestion.")
     profile: str | None = Field(None, description="Column of what PV offers, per unit of max_p_mw.")
     control_q: bool = Field(False, description="Reactive power is part of the action.")
-    authority: Literal["simulated", "emulated"] | None = Field(None, description="None = the run's default.")
+    authority: Level | None = Field(None, description="None = the run's default: simulated or emulated.")
+    gateway: GatewayTable = Field(GatewayTable(), description="How the gateway treats it.")
     spec: DeviceSpec
 
     @model_validator(mode="before")
@@ -126,7 +144,7 @@ class DeviceTable(Table):
     def _spec_beside_our_keys(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or "spec" in data:
             return data
-        ours = {"bus", "profile", "control_q", "authority"}
+        ours = {"bus", "profile", "control_q", "authority", "gateway"}
         return {
             **{k: v for k, v in data.items() if k in ours},
             "spec": {k: v for k, v in data.items() if k not in ours},
@@ -143,6 +161,10 @@ class DeviceTable(Table):
         if not isinstance(self.spec, BatterySpec | GeneratorSpec | PvSpec):
             raise ValueError("kind must be battery, generator or pv; loads belong to the network")
         return self
+
+    def settings(self, default: Level) -> DeviceSettings:
+        """Return it as the gateway sees it; ``default`` is for an authority that is left open."""
+        return DeviceSettings(authority=self.authority or default, gateway=self.gateway)
 
     @property
     def rated_s_mva(self) -> float:
@@ -193,6 +215,7 @@ class Scenario(Table):
     market: MarketTable = MarketTable()
     protocol: ProtocolTable = ProtocolTable()
     reward: RewardTable = RewardTable()
+    envelope: EnvelopeTable = EnvelopeTable()
     deadlines: Deadlines = Deadlines()
     microgrids: dict[Name, MicrogridTable] = Field(min_length=1)
 

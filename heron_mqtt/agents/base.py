@@ -24,6 +24,8 @@ class StepReport:
         cost: By generator, generation cost of the step, $.
         trades: By peer.
         fallbacks: By device: why a model's value stands in for the device's own.
+        bounds: By device: what changed its setpoint on the way out.
+        authority: By device, of those that are not simulated.
         missed: Phases that ended at their deadline.
     """
 
@@ -33,6 +35,8 @@ class StepReport:
     cost: dict[str, float] = field(default_factory=dict)
     trades: Mapping[str, Trade] = field(default_factory=dict)
     fallbacks: dict[str, str] = field(default_factory=dict)
+    bounds: dict[str, str] = field(default_factory=dict)
+    authority: dict[str, str] = field(default_factory=dict)
     missed: int = 0
 
     def to_message(self) -> Action:
@@ -44,7 +48,12 @@ class StepReport:
         for peer, trade in self.trades.items():
             fields[f"trade_{peer}"] = trade.mwh
             fields[f"price_{peer}"] = trade.price
-        fields.update((f"fallback_{name}", why) for name, why in self.fallbacks.items())
+        for prefix, texts in (
+            ("fallback", self.fallbacks),
+            ("bound", self.bounds),
+            ("authority", self.authority),
+        ):
+            fields.update((f"{prefix}_{name}", text) for name, text in texts.items())
         return Action.model_validate({"missed": self.missed, **fields})
 
     @classmethod
@@ -62,6 +71,8 @@ class StepReport:
                 if peer in prices
             },
             fallbacks=action.texts("fallback_"),
+            bounds=action.texts("bound_"),
+            authority=action.texts("authority_"),
             missed=action.missed,
         )
 
@@ -109,6 +120,9 @@ class Agent(Protocol):
 
     def shadowed(self, device: str, telemetry: Telemetry) -> float:
         """Compare a device that is read but not driven with its model; return the residual, MW."""
+
+    def reseed(self, device: str, telemetry: Telemetry) -> None:
+        """Put the model where the device is; no time passes."""
 
     def report(self) -> StepReport:
         """Return what really happened in the step."""

@@ -7,7 +7,16 @@ from typing import TypeVar
 
 from heron_mqtt.agents.wakeup import Wakeup
 from heron_mqtt.errors import MessageError
-from heron_mqtt.messages import Command, Message, Observation, PriceSignal, RunState, parse, parse_any
+from heron_mqtt.messages import (
+    Clearance,
+    Command,
+    Message,
+    Observation,
+    PriceSignal,
+    RunState,
+    parse,
+    parse_any,
+)
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
 from heron_mqtt.protocols.base import HorizontalSession
@@ -47,6 +56,7 @@ class Inbox:
         """An episode that has begun upstream and not been prepared for here."""
         self.dropped = 0
         self._now = (0, -1)
+        self._clearance: Clearance | None = None
         self._run: tuple[str | None, int] | None = None
         self._agent_id = agent_id
         self._upstream_id = upstream_id
@@ -66,6 +76,7 @@ class Inbox:
             (topics.agent(mine, "command"), self._on_command),
             (topics.agent(mine, "observation"), self._on_observation),
             *((channel, self._on_peer) for channel in self._peer_channels()),
+            (topics.agent(mine, "clearance"), self._on_clearance),
             (topics.RUN_STATE, self._on_run_state),
         ]
         self._subscriptions = [self._broker.subscribe(channel, callback) for channel, callback in wanted]
@@ -96,6 +107,11 @@ class Inbox:
         else:
             self._now = (episode, step + 1)
         return observation, *self._now
+
+    def clearance_for(self, episode: int, step: int) -> Clearance | None:
+        """Return the clearance of a step, once it has arrived."""
+        newest = self._clearance
+        return newest if newest is not None and (newest.episode, newest.step) == (episode, step) else None
 
     def open_session(self, session: HorizontalSession) -> None:
         """Feed peers' messages of this step to a session, those that came early included."""
@@ -151,6 +167,12 @@ class Inbox:
         command = self._take(Command, message)
         if command is not None:
             self.dropped += not self.commands.receive(command)
+            self._wakeup.notify()
+
+    def _on_clearance(self, message: Received) -> None:
+        clearance = self._take(Clearance, message)
+        if clearance is not None:
+            self._clearance = clearance
             self._wakeup.notify()
 
     def _on_observation(self, message: Received) -> None:

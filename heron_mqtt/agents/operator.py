@@ -9,7 +9,18 @@ from datetime import datetime
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
 from heron_mqtt.errors import MessageError, NotReady
-from heron_mqtt.messages import Action, Command, Message, Observation, PriceSignal, RunState, Status, parse
+from heron_mqtt.messages import (
+    Action,
+    Clearance,
+    Command,
+    Message,
+    Observation,
+    Plan,
+    PriceSignal,
+    RunState,
+    Status,
+    parse,
+)
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Subscription
 from heron_mqtt.messaging.outbox import Outbox
@@ -53,12 +64,14 @@ class SystemOperator:
         self._now = (0, -1)
         self._statuses: dict[str, Status] = {}
         self._reports: dict[str, StepReport] = {}
+        self._plans: dict[str, Plan] = {}
         self._wakeup = Wakeup()
 
     async def start(self) -> None:
         """Subscribe to the subordinates and announce the run."""
         broker = self._broker
-        for leaf, callback in (("status", self._on_status), ("action", self._on_action)):
+        leaves = [("status", self._on_status), ("action", self._on_action), ("plan", self._on_plan)]
+        for leaf, callback in leaves:
             if broker.features.wildcards:
                 channels = [topics.any_agent(leaf)]
             else:
@@ -102,6 +115,7 @@ class SystemOperator:
         """Publish where the run stands and the step's price; actions of earlier steps no longer count."""
         self._now = (episode, step)
         self._reports = {}
+        self._plans = {}
         state = RunState(state="running", scenario=self._scenario, clock=clock)
         self._publish(topics.RUN_STATE, state, **self._retain)
         self._publish(topics.operator_price(self.operator_id), PriceSignal(value=price), **self._retain)
@@ -113,6 +127,10 @@ class SystemOperator:
     def inform(self, agent: str, observation: Observation) -> None:
         """Publish an agent's observation of the step under way; the agent begins the step with it."""
         self._publish(topics.agent(agent, "observation"), observation)
+
+    def clear(self, agent: str, clearance: Clearance) -> None:
+        """Publish what may be sent of an agent's plan."""
+        self._publish(topics.agent(agent, "clearance"), clearance)
 
     def _publish(self, channel: str, message: Message, **options: bool) -> None:
         episode, step = self._now
@@ -129,6 +147,28 @@ class SystemOperator:
             late = sorted(set(self.subordinates).difference(self._reports))
             log.warning("no action from %s in step %d within %g s", ", ".join(late), self._now[1], timeout_s)
         return self._reports
+
+    async def gather_plans(self, timeout_s: float) -> Mapping[str, Plan]:
+        """Return the plans of the step under way: all of them, or those that came before the deadline."""
+        wanted = len(self.subordinates)
+        if not await self._wakeup.until(lambda: len(self._plans) == wanted, timeout_s):
+            late = sorted(set(self.subordinates).difference(self._plans))
+            log.warning("no plan from %s in step %d within %g s", ", ".join(late), self._now[1], timeout_s)
+        return self._plans
+
+    def _on_plan(self, message: Received) -> None:
+        try:
+            plan = parse(Plan, message)
+        except MessageError as exc:
+            self._broker.reject(message, exc)
+            return
+        agent = topics.levels(message.channel)[1]
+        is_now = (plan.episode, plan.step) == self._now and plan.env_id == self._env_id
+        if not is_now or agent not in self.subordinates or agent in self._plans:
+            self.dropped += 1
+            return
+        self._plans[agent] = plan
+        self._wakeup.notify()
 
     def _on_action(self, message: Received) -> None:
         try:

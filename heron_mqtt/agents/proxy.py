@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.wakeup import Wakeup
-from heron_mqtt.field.link import DeviceLink
+from heron_mqtt.field.clearance import make_plan
+from heron_mqtt.field.gateway import FieldGateway
+from heron_mqtt.field.link import Wanted
+from heron_mqtt.field.settings import DeviceSettings
 from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
@@ -32,7 +35,8 @@ class Proxy:
         broker: Carries the messages; the proxy does not close it.
         upstream_id: The operator whose price it follows.
         peers: Agents it may hear from in the horizontal protocol.
-        devices: Names of the devices that are not simulated in process but reached over the broker.
+        devices: Settings of the devices that can be reached over the broker; others are simulated.
+        asks_clearance: Have each step's setpoints checked upstream before they are sent.
         env_id: The environment it belongs to.
         deadlines: Bounds on every wait.
         lease_s: How long a setpoint holds on a device without a newer one, wall-clock s.
@@ -47,7 +51,8 @@ class Proxy:
         upstream_id: str = "system_operator",
         *,
         peers: Sequence[str] = (),
-        devices: Sequence[str] = (),
+        devices: Mapping[str, DeviceSettings] | None = None,
+        asks_clearance: bool = False,
         env_id: str = "default",
         deadlines: Deadlines | None = None,
         lease_s: float = 30.0,
@@ -62,10 +67,18 @@ class Proxy:
         self._outbox = outbox or Outbox(mine, env_id)
         self._wakeup = Wakeup()
         self._inbox = Inbox(mine, upstream_id, peers, env_id, broker, self._wakeup)
-        self._links = {
-            name: DeviceLink(mine, name, broker, lease_s=lease_s, on_change=self._wakeup.notify)
-            for name in devices
-        }
+        self._asks_clearance = asks_clearance
+        limits = {name: actual_agent.limits(name) for name in devices or {}}
+        self.gateway = FieldGateway(
+            mine,
+            actual_agent,
+            devices or {},
+            {name: (limit.p_min_mw, limit.p_max_mw) for name, limit in limits.items()},
+            broker,
+            self._outbox,
+            notify=self._wakeup.notify,
+            lease_s=lease_s,
+        )
         self._presence: Announcement | None = None
 
     @property
@@ -80,8 +93,7 @@ class Proxy:
         if self._presence is not None:
             return
         await self._inbox.open()
-        for link in self._links.values():
-            await link.open()
+        await self.gateway.open()
         self._presence = await self._broker.announce(
             topics.agent(self.agent.agent_id, "status"),
             self._stamp_status(Status(state="online")),
@@ -91,8 +103,7 @@ class Proxy:
     async def close(self) -> None:
         """Say ``offline`` and unsubscribe. Idempotent."""
         self._inbox.close()
-        for link in self._links.values():
-            link.close()
+        self.gateway.close()
         presence, self._presence = self._presence, None
         if presence is not None:
             await presence.withdraw()
@@ -136,6 +147,8 @@ class Proxy:
         missed += await self._drive_devices(observation.dt_s if observation else None, episode, step)
         report = agent.report()
         report.missed = missed
+        report.bounds = self.gateway.reasons()
+        report.authority = self.gateway.levels()
         self.deadline_misses += missed
         channel = topics.agent(agent.agent_id, "action")
         action = report.to_message()
@@ -151,7 +164,7 @@ class Proxy:
         self.agent.reset(episode, begun.seed)
 
         def absent() -> list[str]:
-            return sorted(name for name, link in self._links.items() if not link.is_ready(run, episode))
+            return self.gateway.absent(run, episode)
 
         await self._wakeup.until(
             lambda: not absent() or inbox.new_episode is not None, self.deadlines.ready_s
@@ -185,27 +198,25 @@ class Proxy:
         return missed
 
     async def _drive_devices(self, dt_s: float | None, episode: int, step: int) -> int:
-        """Send setpoints, take telemetry, let models stand in; return 1 if the deadline was missed."""
-        sent: dict[str, DeviceLink] = {}
-        for name, wanted in self.agent.wanted().items():
-            link = self._links.get(name)
-            if link is None:
-                self.agent.simulate(name)
-            elif dt_s is None:
-                self.agent.simulate(name, "no observation, so nothing was sent")
-            else:
-                link.send(wanted, self._outbox, dt_s=dt_s, episode=episode, step=step)
-                sent[name] = link
+        """Send what may be sent, take what came back; return how many deadlines were missed."""
+        gateway, missed = self.gateway, 0
+        allowed = gateway.bounded(self.agent.wanted())
+        if self._asks_clearance and dt_s is not None:
+            missed += await self._clear(allowed, episode, step)
+        gateway.send(allowed, dt_s=dt_s, episode=episode, step=step)
+        await self._wakeup.until(gateway.answered, self.deadlines.device_s)
+        return missed + gateway.settle(allowed)
+
+    async def _clear(self, allowed: dict[str, Wanted], episode: int, step: int) -> int:
+        """Have the plan checked upstream together with all others; without an answer it becomes 0."""
+        mine, inbox = self.agent.agent_id, self._inbox
+        channel = topics.agent(mine, "plan")
+        plan = make_plan(allowed)
+        self._broker.publish(channel, self._outbox.stamp(channel, plan, episode=episode, step=step))
         in_time = await self._wakeup.until(
-            lambda: all(link.answer() is not None for link in sent.values()), self.deadlines.device_s
+            lambda: inbox.clearance_for(episode, step) is not None, self.deadlines.upstream_s
         )
-        for name, link in sent.items():
-            telemetry = link.answer()
-            if telemetry is not None:
-                self.agent.measured(name, telemetry)
-            else:
-                self.agent.simulate(name, "no telemetry before the deadline")
-                log.warning("%s: device %s did not answer in step %d", self.agent_id, name, step)
+        self.gateway.clear(allowed, inbox.clearance_for(episode, step))
         return int(not in_time)
 
     def _stamp_status(self, status: Status, episode: int | None = None) -> Json:

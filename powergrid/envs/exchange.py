@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.agents.proxy import Proxy
-from heron_mqtt.messages import Command, Observation, PriceSignal
+from heron_mqtt.field.clearance import apply_clearance, make_plan
+from heron_mqtt.field.gateway import bounded
+from heron_mqtt.messages import Clearance, Command, Observation, Plan, PriceSignal
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.price import PriceFollower
@@ -20,6 +22,8 @@ from powergrid.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario
 
 T = TypeVar("T")
+Check = Callable[[int, Mapping[str, Plan]], Mapping[str, Clearance]]
+"""From a step and the agents' plans to their clearances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,9 @@ class StepInput:
 class DirectExchange:
     """Centralized mode: the same agents and protocol objects, driven by calls; no broker, no event loop."""
 
-    def __init__(self, agents: Mapping[str, Agent]) -> None:
+    def __init__(self, agents: Mapping[str, Agent], check: Check | None = None) -> None:
         self.agents = dict(agents)
+        self._check = check
         self._prices = {agent: PriceFollower() for agent in agents}
         self._commands = {agent: CommandFollower() for agent in agents}
 
@@ -59,10 +64,31 @@ class DirectExchange:
             agent.observe(given.observations[name], follower.value)
             agent.decide(commands.take(given.episode, given.step))
         self._negotiate()
-        for agent in self.agents.values():
-            for device in agent.wanted():
-                agent.simulate(device)
-        return {name: agent.report() for name, agent in self.agents.items()}
+        bounds = self._drive_devices(given.step)
+        reports = {name: agent.report() for name, agent in self.agents.items()}
+        for name, reasons in bounds.items():
+            reports[name].bounds = reasons
+        return reports
+
+    def _drive_devices(self, step: int) -> dict[str, dict[str, str]]:
+        """Let the models take the step; return what changed their setpoints, by agent and device."""
+        if self._check is None:
+            for agent in self.agents.values():
+                for device in agent.wanted():
+                    agent.simulate(device)
+            return {}
+        allowed = {name: bounded(agent, agent.wanted()) for name, agent in self.agents.items()}
+        clearances = self._check(
+            step, {name: make_plan(setpoints) for name, (setpoints, _) in allowed.items()}
+        )
+        bounds = {}
+        for name, agent in self.agents.items():
+            setpoints, reasons = allowed[name]
+            reasons |= apply_clearance(setpoints, clearances[name])
+            bounds[name] = reasons
+            for device, setpoint in setpoints.items():
+                agent.simulate(device, setpoint=setpoint)
+        return bounds
 
     def _negotiate(self) -> None:
         sessions: dict[str, HorizontalSession] = {}
@@ -85,17 +111,28 @@ class BrokerExchange:
     Args:
         operator: The upstream end.
         proxies: Of the agents that run in this process; the others are remote.
+        check: Clears plans; None = nobody asks for clearance.
+        plan_s: How long to wait for the plans of a step, wall-clock s.
         action_s: How long to wait for the actions of a step, wall-clock s.
         ready_s: How long to wait for agents and devices at the start of an episode, wall-clock s.
     """
 
     def __init__(
-        self, operator: SystemOperator, proxies: Iterable[Proxy], *, action_s: float, ready_s: float
+        self,
+        operator: SystemOperator,
+        proxies: Iterable[Proxy],
+        *,
+        action_s: float,
+        ready_s: float,
+        check: Check | None = None,
+        plan_s: float = 0.0,
     ) -> None:
         self.operator = operator
         self.proxies = tuple(proxies)
         self._action_s = action_s
         self._ready_s = ready_s
+        self._check = check
+        self._plan_s = plan_s
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -126,7 +163,15 @@ class BrokerExchange:
             operator.command(agent, command)
         for agent, observation in given.observations.items():
             operator.inform(agent, observation)
-        return await self._guarded(operator.gather(self._action_s))
+        return await self._guarded(self._rest_of_step(given.step))
+
+    async def _rest_of_step(self, step: int) -> Mapping[str, StepReport]:
+        operator = self.operator
+        if self._check is not None:
+            plans = await operator.gather_plans(self._plan_s)
+            for agent, clearance in self._check(step, plans).items():
+                operator.clear(agent, clearance)
+        return await operator.gather(self._action_s)
 
     async def close(self) -> None:
         """End proxies and operator. Idempotent."""
@@ -153,7 +198,12 @@ class BrokerExchange:
 
 
 def make_broker_exchange(
-    scenario: Scenario, broker: MessageBroker, *, env_id: str, devices: Authority
+    scenario: Scenario,
+    broker: MessageBroker,
+    *,
+    env_id: str,
+    devices: Authority,
+    check: Check | None = None,
 ) -> BrokerExchange:
     """Return the operator and the proxies of all agents that are not remote."""
     operator = SystemOperator(
@@ -165,4 +215,6 @@ def make_broker_exchange(
         [make_proxy(scenario, agent, broker, env_id=env_id, devices=devices) for agent in local],
         action_s=scenario.deadlines.action_s,
         ready_s=scenario.deadlines.ready_s,
+        check=check,
+        plan_s=0.5 * scenario.deadlines.action_s,
     )

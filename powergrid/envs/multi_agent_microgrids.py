@@ -12,13 +12,14 @@ from pettingzoo import ParallelEnv
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.errors import PowerFlowDiverged
-from heron_mqtt.messages import Observation
+from heron_mqtt.messages import Clearance, Observation, Plan
 from heron_mqtt.messaging.background import run_sync, running_loop
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.protocols.p2p import settle
 from powergrid.agents import GridAgent
 from powergrid.build import build
+from powergrid.clearance import GridCheck
 from powergrid.envs.config import load_config
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
 from powergrid.envs.spaces import ActionMap
@@ -67,12 +68,15 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         self._state = GridState(self.world, full=kind == "full")
         self._episode = 0
         self._step = 0
+        check = self._clear if self.scenario.envelope.grid_check else None
+        self._grid_check = GridCheck(self.world, self.scenario.envelope)
         self._direct: DirectExchange | None = None
         self._exchange: BrokerExchange | None = None
         self._own_broker: MessageBroker | None = None
         if self.centralized:
             self._direct = DirectExchange(
-                {agent: GridAgent.from_scenario(self.scenario, agent) for agent in self.possible_agents}
+                {agent: GridAgent.from_scenario(self.scenario, agent) for agent in self.possible_agents},
+                check,
             )
         else:
             broker = self.config.message_broker
@@ -80,7 +84,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
                 broker = self._own_broker = InMemoryBroker()
             self._broker = broker
             self._exchange = make_broker_exchange(
-                self.scenario, broker, env_id=self.env_id, devices=self.config.devices
+                self.scenario, broker, env_id=self.env_id, devices=self.config.devices, check=check
             )
 
     # -- PettingZoo --------------------------------------------------------------------------------
@@ -221,6 +225,10 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
             },
         )
 
+    def _clear(self, step: int, plans: Mapping[str, Plan]) -> Mapping[str, Clearance]:
+        p_mw = {agent: plan.values("p_") for agent, plan in plans.items()}
+        return self._grid_check.clear(step, p_mw, {agent: plan.values("q_") for agent, plan in plans.items()})
+
     def _end_step(self, given: StepInput, reports: Mapping[str, StepReport]) -> StepResult:
         state = self._state
         settlement = settle({agent: report.trades for agent, report in reports.items()})
@@ -235,6 +243,9 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         infos = {}
         for agent in self.agents:
             infos[agent] = {"price": given.price, **state.info(agent, settlement)}
+            report = reports.get(agent)
+            infos[agent]["bounds"] = dict(report.bounds) if report else {}
+            infos[agent]["authority"] = dict(report.authority) if report else {}
             if diverged is not None:
                 infos[agent]["diverged"] = diverged
         self._step += 1

@@ -1,0 +1,82 @@
+"""What happened to one device during a run, counted; the device rows of the summary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_SAMPLES = 100_000  # a week of 6 s steps; the newest are kept
+
+
+@dataclass(slots=True)
+class DeviceRecord:
+    """Counts and samples of one device; times are wall-clock s, powers MW."""
+
+    telemetry: int = 0
+    refused: int = 0
+    flooded: int = 0
+    late: int = 0
+    setpoints: int = 0
+    fallbacks: int = 0
+    longest_fallback: int = 0
+    fallback_delay_s: float | None = None
+    """From a setpoint without answer to the model standing in, longest."""
+    time_to_safe_s: float | None = None
+    """Longest that the device said it took to go safe by itself after its last setpoint."""
+    age_s: list[float] = field(default_factory=list)
+    round_trip_s: list[float] = field(default_factory=list)
+    tracking_error_mw: list[float] = field(default_factory=list)
+    residual_mw: list[float] = field(default_factory=list)
+    _running: int = 0
+
+    def fell_back(self, waited_s: float) -> None:
+        """Count a step in which the model stood in."""
+        self.fallbacks += 1
+        self._running += 1
+        self.longest_fallback = max(self.longest_fallback, self._running)
+        self.fallback_delay_s = max(self.fallback_delay_s or 0.0, waited_s)
+
+    def followed(self) -> None:
+        """Count a step in which the device's own values were used."""
+        self._running = 0
+
+    def sample(self, values: list[float], value: float) -> None:
+        """Keep a sample, the oldest going first when there are too many."""
+        if len(values) >= MAX_SAMPLES:
+            del values[: MAX_SAMPLES // 10]
+        values.append(value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record in plain values; what was never measured is None."""
+        return {
+            "telemetry": self.telemetry,
+            "age_s": {"p50": percentile(self.age_s, 0.5), "p99": percentile(self.age_s, 0.99)},
+            "round_trip_s": {
+                "p50": percentile(self.round_trip_s, 0.5),
+                "p99": percentile(self.round_trip_s, 0.99),
+            },
+            "late": self.late,
+            "refused": self.refused,
+            "flooded": self.flooded,
+            "setpoints": self.setpoints,
+            "fallbacks": self.fallbacks,
+            "longest_fallback": self.longest_fallback,
+            "fallback_delay_s": self.fallback_delay_s,
+            "time_to_safe_s": self.time_to_safe_s,
+            "tracking_error_mw": _mean_size(self.tracking_error_mw),
+            "residual_mw": _mean_size(self.residual_mw),
+        }
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Return the value that a share of ``values`` does not exceed; None where there are none."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def _mean_size(values: Sequence[float]) -> float | None:
+    return sum(abs(v) for v in values) / len(values) if values else None

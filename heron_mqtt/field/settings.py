@@ -1,0 +1,45 @@
+"""What a scenario says of one device's place in the gateway."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from heron_mqtt.config import Table
+from heron_mqtt.messages import Level
+
+
+class BandTable(Table):
+    """The range that limited authority allows, MW, positive = injected."""
+
+    p_min_mw: float = Field(description="Lowest setpoint, MW.")
+    p_max_mw: float = Field(description="Highest setpoint, MW.")
+
+    @model_validator(mode="after")
+    def _holds_zero(self) -> Self:
+        if not self.p_min_mw <= 0.0 <= self.p_max_mw:
+            raise ValueError(f"a band must hold 0 (the safe state), got {self.p_min_mw} .. {self.p_max_mw}")
+        return self
+
+
+class GatewayTable(Table):
+    """How the gateway treats a device; the defaults suit most."""
+
+    stale_after_s: float = Field(5.0, gt=0.0, description="Telemetry older than this is stale, wall-clock s.")
+    band: BandTable | None = Field(None, description="Setpoints allowed at authority limited.")
+    gate_steps: int = Field(4, ge=1, le=10_000, description="Steps in a row that a promotion wants steady.")
+    gate_residual_mw: float | None = Field(
+        None, gt=0.0, description="Residual that counts as steady, MW; None = 5 % of the nameplate."
+    )
+    tolerance: float = Field(
+        0.1, ge=0.0, description="Telemetry may exceed the nameplate by this part of it before it is refused."
+    )
+    max_rate_per_s: float = Field(100.0, gt=0.0, description="Telemetry beyond this rate is dropped.")
+
+
+class DeviceSettings(Table):
+    """A device as the gateway sees it: its authority at the start, and how it is treated."""
+
+    authority: Level = "emulated"
+    gateway: GatewayTable = GatewayTable()
