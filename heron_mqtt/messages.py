@@ -173,6 +173,7 @@ class Telemetry(Message):
     safe_after_s: float | None = Field(
         None, ge=0, description="How long after its last setpoint it went safe by itself, wall-clock s."
     )
+    rejected: str | None = Field(None, max_length=500, description="Why the device would not do it.")
     ack_seq: int | None = Field(None, ge=0, description="seq of the setpoint this answers.")
     ack_boot: Identifier | None = Field(None, description="boot of the sender of that setpoint.")
 

@@ -1,29 +1,32 @@
 """FieldDevice: the device's end of the wire. Derive from it to put hardware, or a model of it, on MQTT.
 
-class Inverter(FieldDevice):
-    kind = "battery"
+    class Inverter(FieldDevice):
+        kind = "battery"
 
-    def apply(self, setpoint):            # tell the hardware
-        self.modbus.write(P_SETPOINT, setpoint.p_mw)
+        async def apply(self, setpoint):            # tell the hardware
+            await self.modbus.write(P_SETPOINT, setpoint.p_mw)
 
-    def measure(self):                    # ask the hardware
-        return Telemetry(p_mw=self.modbus.read(P), soc=self.modbus.read(SOC))
+        async def measure(self):                    # ask the hardware
+            return Telemetry(p_mw=await self.modbus.read(P), soc=await self.modbus.read(SOC))
 
-    def go_safe(self, reason):
-        self.modbus.write(P_SETPOINT, 0.0)
+    asyncio.run(Inverter("MG1", "ess", broker).run())
 
-asyncio.run(Inverter("MG1", "ess", broker).run())
+``apply``, ``measure`` and ``go_safe`` may be plain methods or coroutines; they are never called two at
+a time.
 """
 
 from __future__ import annotations
 
 import abc
 import asyncio
+import inspect
 import logging
+from collections.abc import Awaitable
 from typing import Any, ClassVar
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.messages import NO_RUN, RunState, Setpoint, Status, Telemetry, parse
+from heron_mqtt.field.lease import Lease
+from heron_mqtt.messages import NO_RUN, EmergencyStop, RunState, Setpoint, Status, Telemetry, parse
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, Callback, MessageBroker, Received, Subscription
 from heron_mqtt.messaging.outbox import Outbox
@@ -31,14 +34,20 @@ from heron_mqtt.messaging.outbox import Outbox
 log = logging.getLogger("heron_mqtt.device")
 
 
+class SetpointRejected(Exception):
+    """Raised by ``apply``: the device will not do that; its telemetry says so and why."""
+
+
 class FieldDevice(abc.ABC):
     """One device: takes leased setpoints, publishes telemetry, says who it is and when it is gone.
 
     - A setpoint is applied once; one that is not newer (same boot, ``seq`` not higher) is ignored.
-    - A setpoint holds for its ``lease_s``. Without a newer one the device goes to its safe state.
+    - A setpoint holds for its ``lease_s``. Without a newer one, or a renewal, the device goes to its
+      safe state, and its telemetry says after how long.
+    - An emergency stop is a safe state that setpoints do not end; only its release does.
     - Telemetry goes out after every setpoint, acknowledging it, and every ``period_s``.
     - The birth (retained, with the nameplate) follows every start and every new episode; ``offline`` is
-      left as the will.
+      left as the will; ``fault`` is said while ``apply`` or ``measure`` raises.
 
     Args:
         agent_id: The agent that owns it.
@@ -65,35 +74,46 @@ class FieldDevice(abc.ABC):
     ) -> None:
         self.agent_id = agent_id
         self.name = name
+        self.label = f"{agent_id}/{name}"
+        self.is_safe = True
+        """Whether it is in its safe state: before the first setpoint, after a lease ran out, when stopped."""
+        self.stopped = False
+        """Whether an emergency stop is in force."""
+        self.ignored = 0
+        """Setpoints ignored because a newer one had been applied, or of another environment."""
         self._broker = broker
         self._env_id = env_id
         self._period_s = period_s
-        self._outbox = outbox or Outbox(f"{agent_id}/{name}", env_id)
+        self._outbox = outbox or Outbox(self.label, env_id)
         self._channel = topics.device(agent_id, name, "telemetry")
         self._answered: tuple[str | None, int] | None = None  # boot and seq of the newest setpoint
         self._run: tuple[str | None, int | None] | None = None
         self._at: tuple[int | None, int | None] = (None, None)
-        self._lease: asyncio.TimerHandle | None = None
+        self._lease = Lease(self._lease_over)
+        self._safe_after_s: float | None = None
         self._presence: Announcement | None = None
+        self._fault: str | None = None
         self._first = asyncio.Event()
-        self.is_safe = True
-        """Whether it is in its safe state: before the first setpoint, and after a lease ran out."""
-        self.ignored = 0
-        """Setpoints ignored because a newer one had been applied, or of another environment."""
+        self._busy = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # -- what a device implements ------------------------------------------------------------------
 
     @abc.abstractmethod
-    def apply(self, setpoint: Setpoint) -> None:
-        """Do what the setpoint says, as far as the device can."""
+    def apply(self, setpoint: Setpoint) -> Awaitable[None] | None:
+        """Do what the setpoint says, as far as the device can.
+
+        Raises:
+            SetpointRejected: The device will not.
+        """
 
     @abc.abstractmethod
-    def measure(self) -> Telemetry:
+    def measure(self) -> Awaitable[Telemetry] | Telemetry:
         """Return what the device measures now."""
 
-    def go_safe(self, reason: str) -> None:
+    def go_safe(self, reason: str) -> Awaitable[None] | None:
         """Go to the safe state; by default a setpoint of zero."""
-        self.apply(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0))
+        return self.apply(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0))
 
     def begin_episode(self, run_state: RunState) -> None:  # noqa: B027 - hardware has nothing to do
         """Start afresh with a new episode, if it ``follows_episodes``."""
@@ -111,13 +131,10 @@ class FieldDevice(abc.ABC):
             duration_s: End after this time.
             once: End after the first setpoint was answered.
         """
-        mine: tuple[tuple[str, Callback], ...] = (
-            (topics.device(self.agent_id, self.name, "setpoint"), self._on_setpoint),
-            (topics.RUN_STATE, self._on_run_state),
-        )
         subscriptions: list[Subscription] = []
         try:
-            subscriptions += [self._broker.subscribe(channel, callback) for channel, callback in mine]
+            for channel, callback in self._wanted():
+                subscriptions.append(self._broker.subscribe(channel, callback))
             for subscription in subscriptions:
                 await subscription
             self._presence = await self._broker.announce(
@@ -130,32 +147,53 @@ class FieldDevice(abc.ABC):
         finally:
             for unsubscribe in subscriptions:
                 unsubscribe()
-            if self._lease is not None:
-                self._lease.cancel()
+            self._lease.cancel()
+            for task in self._tasks:
+                task.cancel()
             if self._presence is not None:
                 await self._presence.withdraw()
 
-    async def _publish_periodically(self) -> None:
-        while True:
-            if self._period_s > 0.0:
-                await asyncio.sleep(self._period_s)
-                self.publish_telemetry()
-            else:
-                await asyncio.sleep(3600.0)
+    def _wanted(self) -> list[tuple[str, Callback]]:
+        return [
+            (topics.ESTOP, self._on_estop),
+            (topics.RUN_STATE, self._on_run_state),
+            (topics.device(self.agent_id, self.name, "setpoint"), self._on_setpoint),
+        ]
 
-    def publish_telemetry(self) -> None:
+    async def _publish_periodically(self) -> None:
+        while self._period_s > 0.0:
+            await asyncio.sleep(self._period_s)
+            async with self._busy:
+                await self._publish_telemetry()
+        await asyncio.Event().wait()
+
+    async def _publish_telemetry(self, *, answers: bool = False, rejected: str | None = None) -> None:
         """Measure and publish, acknowledging the newest setpoint."""
-        telemetry = self.measure()
+        try:
+            measured = self.measure()
+            telemetry = await measured if inspect.isawaitable(measured) else measured
+        except Exception as exc:
+            await self._failed("measure", exc)
+            return
+        news: dict[str, Any] = {
+            "safe": self.is_safe,
+            "safe_after_s": self._safe_after_s,
+            "rejected": rejected,
+        }
         if self._answered is not None:
-            boot, seq = self._answered
-            telemetry = telemetry.model_copy(update={"ack_boot": boot, "ack_seq": seq})
+            news["ack_boot"], news["ack_seq"] = self._answered
         episode, step = self._at
-        stamped = self._outbox.stamp(self._channel, telemetry, episode=episode, step=step)
+        stamped = self._outbox.stamp(
+            self._channel, telemetry.model_copy(update=news), episode=episode, step=step
+        )
         self._broker.publish(self._channel, stamped)
+        if answers:
+            self._safe_after_s = None  # told to somebody who is listening
+        await self._recovered()
 
     # -- messages in -------------------------------------------------------------------------------
 
-    def _on_setpoint(self, message: Received) -> None:
+    async def _on_setpoint(self, message: Received) -> None:
         try:
             setpoint = parse(Setpoint, message)
         except MessageError as exc:
@@ -164,13 +202,31 @@ class FieldDevice(abc.ABC):
         if setpoint.env_id not in {None, self._env_id} or self._is_old(setpoint):
             self.ignored += 1
             return
+        async with self._busy:
+            await self._take(setpoint)
+
+    async def _take(self, setpoint: Setpoint) -> None:
         if setpoint.seq is not None:
             self._answered = (setpoint.boot, setpoint.seq)
+        if setpoint.renewal:
+            if self._lease.is_running:
+                self._lease.renew(setpoint.lease_s)
+            return
         self._at = (setpoint.episode, setpoint.step)
-        self._renew_lease(setpoint.lease_s)
-        self.is_safe = False
-        self.apply(setpoint)
-        self.publish_telemetry()
+        rejected: str | None = "emergency stop" if self.stopped else None
+        if rejected is None:
+            self._lease.renew(setpoint.lease_s)
+            self.is_safe = False
+            try:
+                done = self.apply(setpoint)
+                if inspect.isawaitable(done):
+                    await done
+            except SetpointRejected as exc:
+                rejected = str(exc)[:500]
+            except Exception as exc:
+                await self._failed("apply", exc)
+                return
+        await self._publish_telemetry(answers=True, rejected=rejected)
         self._first.set()
 
     def _is_old(self, setpoint: Setpoint) -> bool:
@@ -179,16 +235,41 @@ class FieldDevice(abc.ABC):
         boot, seq = self._answered
         return setpoint.boot == boot and setpoint.seq <= seq
 
-    def _renew_lease(self, lease_s: float) -> None:
-        if self._lease is not None:
+    async def _on_estop(self, message: Received) -> None:
+        try:
+            stop = parse(EmergencyStop, message)
+        except MessageError as exc:
+            self._broker.reject(message, exc)
+            return
+        if stop.active and not self.stopped:
+            self.stopped = True
             self._lease.cancel()
-        self._lease = asyncio.get_running_loop().call_later(lease_s, self._lease_over, lease_s)
+            await self._make_safe(f"emergency stop by {stop.who or 'unknown'}")
+        elif not stop.active and self.stopped:
+            self.stopped = False
+            log.warning("%s: emergency stop released by %s", self.label, stop.who or "unknown")
 
-    def _lease_over(self, lease_s: float) -> None:
-        self.is_safe = True
-        log.warning("%s/%s: no setpoint for %g s, going to the safe state", self.agent_id, self.name, lease_s)
-        self.go_safe(f"no setpoint for {lease_s:g} s")
-        self.publish_telemetry()
+    def _lease_over(self, after_s: float) -> None:
+        self._safe_after_s = after_s
+        task = asyncio.get_running_loop().create_task(
+            self._make_safe(f"no setpoint for {after_s:.3g} s"), name=f"safe state of {self.label}"
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _make_safe(self, reason: str) -> None:
+        log.warning("%s: %s, going to the safe state", self.label, reason)
+        async with self._busy:
+            if self._lease.is_running:
+                return  # a setpoint came first
+            self.is_safe = True
+            try:
+                done = self.go_safe(reason)
+                if inspect.isawaitable(done):
+                    await done
+            except Exception as exc:
+                await self._failed("go_safe", exc)
+            await self._publish_telemetry()
 
     async def _on_run_state(self, message: Received) -> None:
         try:
@@ -196,25 +277,42 @@ class FieldDevice(abc.ABC):
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
-        if state.env_id not in {None, self._env_id} or state.state not in {"reset", "running"}:
+        is_ours = state.env_id in {None, self._env_id} and state.state in {"reset", "running"}
+        if not self.follows_episodes or not is_ours or (state.boot, state.episode) == self._run:
             return
-        if (state.boot, state.episode) == self._run:
-            return
-        if not self.follows_episodes:
-            return
-        self._run = (state.boot, state.episode)
-        self._answered = None
-        self._at = (state.episode, None)
-        self.begin_episode(state)
-        if self._presence is not None:
-            await self._presence.update(self._birth())
+        async with self._busy:
+            self._run = (state.boot, state.episode)
+            self._answered = None
+            self._at = (state.episode, None)
+            self.begin_episode(state)
+        await self._say(self._birth())
 
-    # -- helpers -----------------------------------------------------------------------------------
+    # -- presence ----------------------------------------------------------------------------------
+
+    async def _failed(self, what: str, exc: Exception) -> None:
+        """Say that the device is faulty; the log has the traceback."""
+        reason = f"{what} failed: {type(exc).__name__}: {exc}"[:500]
+        log.error("%s: %s", self.label, reason, exc_info=exc)
+        if reason != self._fault:
+            self._fault = reason
+            await self._say(self._stamped(Status(state="fault", reason=reason, kind=self.kind)))
+
+    async def _recovered(self) -> None:
+        if self._fault is not None:
+            self._fault = None
+            await self._say(self._birth())
+
+    async def _say(self, word: dict[str, Any]) -> None:
+        if self._presence is not None:
+            await self._presence.update(word)
 
     def _status_channel(self) -> str:
         return topics.device(self.agent_id, self.name, "status")
 
     def _birth(self) -> dict[str, Any]:
-        run, episode = self._run or (NO_RUN if self.follows_episodes else None, None)
-        status = Status(state="online", kind=self.kind, run=run, **self.nameplate())
+        run, _ = self._run or (NO_RUN if self.follows_episodes else None, None)
+        return self._stamped(Status(state="online", kind=self.kind, run=run, **self.nameplate()))
+
+    def _stamped(self, status: Status) -> dict[str, Any]:
+        episode = self._run[1] if self._run is not None else None
         return self._outbox.stamp(self._status_channel(), status, episode=episode)
