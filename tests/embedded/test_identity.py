@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import ssl
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -220,6 +222,65 @@ async def test_tls(certificates: Certificates) -> None:
             assert plain.reader.at_eof() or await plain.reader.read(100) == b""
 
 
+async def test_what_comes_with_the_end_of_the_tls_handshake_is_not_lost(certificates: Certificates) -> None:
+    tls = {"tls_cert": certificates.server, "tls_key": key_of(certificates.server)}
+    async with EmbeddedBroker(in_process=True, **tls) as broker:  # type: ignore[arg-type]
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = certificates.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+            while True:
+                try:
+                    client.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await asyncio.wait_for(reader.read(65_536), 5))
+            client.write(connect_packet("eager") + publish_packet("x", b"", qos=1, packet_id=7))
+            writer.write(outgoing.read())  # the end of the handshake and two packets in one segment
+            answer = b""
+            async with asyncio.timeout(5):
+                while len(answer) < 8:
+                    incoming.write(await reader.read(65_536))
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        answer += client.read()
+            assert answer == b"\x20\x02\x00\x00\x40\x02\x00\x07"
+            writer.transport.abort()
+
+
+async def test_connections_in_their_tls_handshake_count_and_do_not_wait_for_ever(
+    certificates: Certificates,
+) -> None:
+    async with (
+        EmbeddedBroker(
+            in_process=True,
+            tls_cert=certificates.server,
+            tls_key=key_of(certificates.server),
+            limits=Limits(max_connections=2, connect_timeout_s=0.5),
+        ) as broker,
+        opened(broker.port) as one,
+        opened(broker.port) as two,
+        opened(broker.port) as three,
+    ):
+        began_s = time.monotonic()
+        await three.expect_end(0.4)
+        await one.expect_end()
+        await two.expect_end()
+        assert 0.4 < time.monotonic() - began_s < 2
+        async with connected(broker.port, tls=certificates.client_context()):
+            assert broker.stats.refusals == 3
+
+
+async def test_close_does_not_wait_for_a_tls_handshake(certificates: Certificates) -> None:
+    tls = {"tls_cert": certificates.server, "tls_key": key_of(certificates.server)}
+    async with EmbeddedBroker(in_process=True, **tls) as broker, opened(broker.port) as client:  # type: ignore[arg-type]
+        await client.send(b"\x16\x03\x01")
+        await asyncio.sleep(0.05)
+        began_s = time.monotonic()
+        await broker.close()
+        assert time.monotonic() - began_s < 1
+
+
 async def test_mutual_tls_takes_the_user_name_from_the_certificate(
     certificates: Certificates, tmp_path: Path
 ) -> None:
@@ -243,7 +304,9 @@ async def test_mutual_tls_takes_the_user_name_from_the_certificate(
 
 
 @pytest.mark.parametrize("which", ["none", "stranger"])
-async def test_mutual_tls_refuses_everybody_else(certificates: Certificates, which: str) -> None:
+async def test_mutual_tls_refuses_everybody_else_and_says_so(
+    certificates: Certificates, which: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with EmbeddedBroker(
         in_process=True,
         tls_cert=certificates.server,
@@ -258,7 +321,11 @@ async def test_mutual_tls_refuses_everybody_else(certificates: Certificates, whi
         except (Ended, OSError):
             pass
         assert not admitted
+        async with asyncio.timeout(5):
+            while broker.stats.refusals == 0:
+                await asyncio.sleep(0.01)
         assert broker.stats.connects == 0
+    assert 'reason="TLS handshake: ' in caplog.text
 
 
 async def test_websocket_clients_and_tcp_clients_meet() -> None:

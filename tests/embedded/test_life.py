@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
-from raw_mqtt import Ended, connected, packet, publish_packet
+from raw_mqtt import Ended, connected, opened, packet, publish_packet
 
 from heron_mqtt.errors import AddressInUse, BrokerClosed, ConfigError, DataError
 from heron_mqtt.messaging.embedded import BrokerOptions, EmbeddedBroker, Limits
@@ -71,6 +71,16 @@ async def test_a_port_can_be_used_again_at_once(*, in_process: bool) -> None:
         port = broker.port
     async with EmbeddedBroker(port=port, in_process=in_process) as broker:
         assert broker.port == port
+
+
+async def test_ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    async with EmbeddedBroker("::1", in_process=True) as broker, opened(broker.port, host="::1") as client:
+        assert broker.url == f"mqtt://[::1]:{broker.port}"
+        assert await client.connect("v6") == 0
 
 
 @both_ways

@@ -81,6 +81,7 @@ class TcpLink(asyncio.BufferedProtocol):
         self._buffer = buffer
         self._endpoint: Endpoint | None = None
         self._transport: asyncio.Transport | None = None
+        self._early = b""  # what came with the last packet of a TLS handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -95,6 +96,9 @@ class TcpLink(asyncio.BufferedProtocol):
         self._endpoint = self._accept(self)
         if self._endpoint is None:
             self._transport.abort()
+        elif self._early:
+            early, self._early = self._early, b""
+            self._endpoint.feed(early)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self._buffer
@@ -102,6 +106,8 @@ class TcpLink(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._endpoint is not None:
             self._endpoint.feed(bytes(memoryview(self._buffer)[:nbytes]))
+        elif self._transport is None:
+            self._early += self._buffer[:nbytes]
 
     def connection_lost(self, exc: Exception | None) -> None:
         endpoint, self._endpoint = self._endpoint, None

@@ -7,11 +7,11 @@ import errno
 import functools
 import logging
 import socket
-import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import AddressInUse, ConfigError
 from heron_mqtt.messaging.embedded.links import Link, TcpLink, WebSocketLink
+from heron_mqtt.messaging.embedded.tls import TlsDoor, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +33,28 @@ class Listeners:
     Args:
         options: Already checked.
         accept: Makes the endpoint of a new link, or returns None to turn it away.
+        may_enter: Returns whether there is room for one more, beside so many in their TLS handshake.
+        turned_away: Told which peer did not get through its TLS handshake, and why.
+
+    Raises:
+        ConfigError: A certificate cannot be used.
     """
 
-    def __init__(self, options: BrokerOptions, accept: Callable[[Link], ClientConnection | None]) -> None:
+    def __init__(
+        self,
+        options: BrokerOptions,
+        accept: Callable[[Link], ClientConnection | None],
+        may_enter: Callable[[int], bool],
+        turned_away: Callable[[str, str], None],
+    ) -> None:
         self._options = options
         self._accept = accept
-        self._tls = _tls_context(options) if options.tls_cert is not None else None
-        self._buffer = bytearray(_READ_BUFFER_BYTES)
+        self._tls = tls_context(options) if options.tls_cert is not None else None
+        self._make_link = functools.partial(TcpLink, accept, bytearray(_READ_BUFFER_BYTES))
+        self._door: TlsDoor | None = None
+        if self._tls is not None:
+            timeout_s = options.limits.connect_timeout_s
+            self._door = TlsDoor(self._tls, self._make_link, may_enter, turned_away, timeout_s)
         self._socket: socket.socket | None = None
         self._websocket_socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
@@ -79,12 +94,9 @@ class Listeners:
     async def serve(self) -> None:
         """Accept connections."""
         loop = asyncio.get_running_loop()
-        factory = functools.partial(TcpLink, self._accept, self._buffer)
-        timeout_s = self._options.limits.connect_timeout_s
-        tls: dict[str, Any] = {}
-        if self._tls is not None:
-            tls = {"ssl": self._tls, "ssl_handshake_timeout": timeout_s, "ssl_shutdown_timeout": 1.0}
-        self._server = await loop.create_server(factory, sock=self._socket, backlog=_BACKLOG, **tls)
+        factory = self._door.protocol if self._door is not None else self._make_link
+        assert self._socket is not None, "bind comes before serve"
+        self._server = await loop.create_server(factory, sock=self._socket, backlog=_BACKLOG)
         if self._websocket_socket is not None:
             from websockets.asyncio.server import serve
             from websockets.typing import Origin, Subprotocol
@@ -103,7 +115,7 @@ class Listeners:
                 max_size=self._options.limits.max_packet_bytes + 64 * 1024,
                 max_queue=4,
                 ping_interval=None,  # MQTT's own keepalive watches the client
-                open_timeout=timeout_s,
+                open_timeout=self._options.limits.connect_timeout_s,
                 close_timeout=0.5,
             )
 
@@ -112,6 +124,8 @@ class Listeners:
 
     def stop(self) -> None:
         """Accept no more connections."""
+        if self._door is not None:
+            self._door.close()
         for server, bound in (
             (self._server, self._socket),
             (self._websocket_server, self._websocket_socket),
@@ -160,28 +174,6 @@ def _bind(host: str, port: int) -> socket.socket:
             ) from exc
         raise ConfigError(f"host: cannot listen on {host}:{port}: {exc.strerror}") from exc
     return bound
-
-
-def _tls_context(options: BrokerOptions) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        # An empty password, so that OpenSSL does not ask for one at the terminal.
-        context.load_cert_chain(options.tls_cert or "", options.tls_key, password="")
-    except (ssl.SSLError, OSError) as exc:
-        raise ConfigError(
-            f"tls_cert, tls_key: {options.tls_cert} and {options.tls_key} are not a certificate and its "
-            f"unencrypted key in PEM form ({exc})"
-        ) from exc
-    if options.client_ca is not None:
-        try:
-            context.load_verify_locations(options.client_ca)
-        except (ssl.SSLError, OSError) as exc:
-            raise ConfigError(
-                f"client_ca: {options.client_ca} holds no certificate in PEM form ({exc})"
-            ) from exc
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def _in_url(host: str) -> str:

@@ -61,7 +61,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         self.stats = BrokerStats()
         self.events = EventLog(options.limits.max_log_lines_per_s, loop.time)
         self.identity = Identity(options, self.events, loop.time)
-        self.listeners = Listeners(options, self._accept_link)
+        self.listeners = Listeners(options, self._accept_link, self._has_room, self._turned_away)
         self.router = Router(options.limits, self.stats, self.events)
         self.topics: dict[bytes, str] = {}
         self._connections: set[ClientConnection] = set()
@@ -81,7 +81,12 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
             ConfigError: An address or certificate cannot be used.
         """
         self.listeners.bind()
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            self.listeners.stop()
+            self.identity.close()
+            raise
         if self.options.limits.sys_interval_s:
             self._sys_task = asyncio.create_task(self._publish_sys(), name="broker $SYS")
         self.events.info("started", url=self.listeners.url, anonymous=self.options.admits_anonymous)
@@ -122,13 +127,20 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
     # --- connections --------------------------------------------------------------------------------
 
     def _accept_link(self, link: Link) -> ClientConnection | None:
-        if self._closing or len(self._connections) >= self.options.limits.max_connections:
-            self.stats.refusals += 1
-            self.events.warning("refused", peer=link.peer, reason="too many connections")
+        if not self._has_room(0):
+            self._turned_away(link.peer, "too many connections")
             return None
         connection = ClientConnection(self, link)
         self._connections.add(connection)
         return connection
+
+    def _has_room(self, in_handshake: int) -> bool:
+        present = len(self._connections) + in_handshake
+        return not self._closing and present < self.options.limits.max_connections
+
+    def _turned_away(self, peer: str, reason: str) -> None:
+        self.stats.refusals += 1
+        self.events.warning("refused", peer=peer, reason=reason)
 
     def admit(self, connection: ClientConnection, connect: wire.Connect, who: Admitted) -> bool:
         """Give an authenticated client its session and answer its CONNECT; return whether it is in."""
