@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -87,14 +87,22 @@ def validate(model: type[T], data: Mapping[str, Any], source: str) -> T:
 
 
 def _describe(source: str, error: dict[str, Any], data: Mapping[str, Any], known: set[str]) -> str:
-    key = _key(error["loc"], data)
-    kind = error["type"]
+    kind, loc = error["type"], error["loc"]
+    key = _key(loc, data)
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        close = difflib.get_close_matches(str(loc[-1]), known, n=1)
         return f"{source}: {key}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
     if kind == "missing":
-        return f"{source}: {key}: missing; it must be given"
-    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        return f"{source}: {_join(key, loc[-1])}: missing; it must be given"
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        key = _join(key, error["ctx"]["discriminator"].strip("'"))
+        if kind == "union_tag_not_found":
+            return f"{source}: {key}: missing; it must be given"
+        return f"{source}: {key} = {error['ctx']['tag']!r}: should be one of {error['ctx']['expected_tags']}"
+    if kind in {"model_type", "dict_type"}:
+        expected = "should be a table"
+    else:
+        expected = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     value = repr(error["input"])
     shown = f" = {value}" if len(value) <= 80 else ""
     return f"{source}: {key}{shown}: {expected}" if key else f"{source}: {expected}"
@@ -102,23 +110,35 @@ def _describe(source: str, error: dict[str, Any], data: Mapping[str, Any], known
 
 def _key(loc: tuple[str | int, ...], data: Any) -> str:
     """Return the dotted key as the user wrote it: parts that only our models know are left out."""
-    parts: list[str] = []
+    key = ""
     node: Any = data
-    for i, part in enumerate(loc):
-        is_last = i == len(loc) - 1
+    for part in loc:
         if isinstance(node, Mapping) and part in node:
-            parts.append(str(part))
+            key = _join(key, part)
             node = node[part]
         elif isinstance(node, list) and isinstance(part, int):
-            parts.append(f"[{part}]")
+            key += f"[{part}]"
             node = node[part] if part < len(node) else None
-        elif is_last:
-            parts.append(str(part))
-    return ".".join(parts).replace(".[", "[")
+    return key
+
+
+def _join(key: str, part: str | int) -> str:
+    return f"{key}.{part}" if key else str(part)
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:
     """Return every field name of a model and of the models inside it."""
-    schema = model.model_json_schema()
-    parts = [schema, *schema.get("$defs", {}).values()]
-    return {name for part in parts for name in part.get("properties", {})}
+    names: set[str] = set()
+    seen: set[Any] = set()
+    waiting: list[Any] = [model]
+    while waiting:
+        kind = waiting.pop()
+        if kind in seen:
+            continue
+        seen.add(kind)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names.update(kind.model_fields)
+            waiting += [field.annotation for field in kind.model_fields.values()]
+        else:
+            waiting += [part for part in get_args(kind) if isinstance(part, type) or get_args(part)]
+    return names

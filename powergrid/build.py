@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, DataError
 from powergrid.networks import (
     DeviceSite,
     GridModel,
@@ -63,22 +63,22 @@ def build(loaded: LoadedScenario) -> Blueprint:
     """
     scenario = loaded.scenario
     attempt = _Attempts(loaded.source)
-    prices = attempt("profiles", lambda: _prices(loaded))
+    prices = attempt("profiles.price_file", lambda: _prices(loaded))
     grid = attempt("network.source", lambda: load_grid(_network_source(loaded)))
     if grid is None:
         attempt.raise_problems()
         raise AssertionError("unreachable: a grid that was not built is a problem")
     sites: dict[str, MicrogridSites] = {}
     for name, table in scenario.microgrids.items():
-        found = attempt(f"microgrids.{name}", partial(_sites, grid, name, table.buses))
+        key = f"microgrids.{name}" if table.buses is None else f"microgrids.{name}.buses"
+        found = attempt(key, partial(_sites, grid, name, table.buses))
         if found is not None:
             sites[name] = found
     attempt("microgrids", lambda: GridModel(grid.net, sites))
     devices = _place_devices(scenario, grid, sites, attempt)
     loads = _load_series(scenario, grid, sites)
-    columns = {c for load in loads for c in (load.p_column, load.q_column) if c is not None}
-    columns |= {d.profile for m in scenario.microgrids.values() for d in m.devices.values() if d.profile}
-    profiles = attempt("profiles", lambda: _profiles(loaded, columns)) if columns else None
+    columns = _columns(scenario, loads)
+    profiles = attempt("profiles.file", lambda: _profiles(loaded, columns)) if columns else None
     attempt.raise_problems()
     assert prices is not None
     return Blueprint(loaded, grid.net, sites, devices, loads, profiles, prices)
@@ -159,9 +159,39 @@ def _load_series(
     return tuple(series)
 
 
-def _profiles(loaded: LoadedScenario, columns: Collection[str]) -> Profiles:
+def _columns(scenario: Scenario, loads: Collection[LoadSeries]) -> dict[str, str]:
+    """Return the columns that the scenario needs, each with a key that asks for it."""
+    columns: dict[str, str] = {}
+    profiles = {"network.loads": scenario.network.loads}
+    for name, microgrid in scenario.microgrids.items():
+        profiles[f"microgrids.{name}.loads"] = microgrid.loads
+        for device, table in microgrid.devices.items():
+            if table.profile is not None:
+                columns.setdefault(table.profile, f"microgrids.{name}.devices.{device}.profile")
+    for key, profile in profiles.items():
+        for leaf, column in (("p", profile.p), ("q", profile.q)):
+            if column is not None:
+                columns.setdefault(column, f"{key}.{leaf}")
+    for load in loads:
+        for column in (load.p_column, load.q_column):
+            if column is not None:
+                columns.setdefault(column, "the customer of the network's loads")
+    return columns
+
+
+def _profiles(loaded: LoadedScenario, columns: Mapping[str, str]) -> Profiles:
     units: dict[str, tuple[Unit, ...]] = dict.fromkeys(sorted(columns), ("pu",))
-    return _read(loaded, loaded.scenario.profiles.file, units)
+    try:
+        return _read(loaded, loaded.scenario.profiles.file, units)
+    except DataError as exc:
+        raise DataError(*(_with_key(problem, columns) for problem in exc.problems)) from None
+
+
+def _with_key(problem: str, columns: Mapping[str, str]) -> str:
+    for column, key in columns.items():
+        if f"column '{column}'" in problem:
+            return f"{problem}; asked for by {key}"
+    return problem
 
 
 def _prices(loaded: LoadedScenario) -> Profiles:

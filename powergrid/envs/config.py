@@ -42,7 +42,7 @@ def load_config(config: Mapping[str, Any] | None) -> tuple[EnvConfig, LoadedScen
     Raises:
         ConfigError: One line for each problem.
     """
-    made = validate(EnvConfig, dict(config or {}), "MultiAgentMicrogrids")
+    made = validate(EnvConfig, {} if config is None else config, "MultiAgentMicrogrids")
     scenario = made.scenario
     if isinstance(scenario, LoadedScenario):
         return made, scenario
