@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from devices.emulator import Emulator, main
+from devices.emulator import Emulator
+from devices.script import main
 
 
 class Battery(Emulator):

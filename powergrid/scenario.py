@@ -129,6 +129,20 @@ class PolicyTable(Table):
         return self
 
 
+class EmulatorTable(Table):
+    """What makes an emulator differ from its model; the default is ideal. See devices/imperfections.py."""
+
+    response_delay_s: float = Field(0.0, ge=0.0, description="Dead time before it moves, simulated s.")
+    lag_s: float = Field(0.0, ge=0.0, description="Time constant of its first-order lag, simulated s.")
+    ramp_mw_per_s: float | None = Field(None, gt=0.0, description="Its own ramp, MW per simulated s.")
+    efficiency_factor: float = Field(1.0, gt=0.0, le=1.0, description="On both efficiencies of a battery.")
+    noise_mw: float = Field(0.0, ge=0.0, description="Standard deviation of the measurement, MW.")
+    quantum_mw: float = Field(0.0, ge=0.0, description="Resolution of the measurement, MW; 0 = exact.")
+    answer_delay_s: float = Field(0.0, ge=0.0, description="From setpoint to telemetry, wall-clock s.")
+    jitter_s: float = Field(0.0, ge=0.0, description="Random part on top of it, uniform, wall-clock s.")
+    seed: int = Field(0, ge=0, description="Of its randomness, with the device's name.")
+
+
 class DeviceTable(Table):
     """One device: where it is, how it is reached, and its nameplate (the keys of its kind, beside these)."""
 
@@ -137,6 +151,7 @@ class DeviceTable(Table):
     control_q: bool = Field(False, description="Reactive power is part of the action.")
     authority: Level | None = Field(None, description="None = the run's default: simulated or emulated.")
     gateway: GatewayTable = Field(GatewayTable(), description="How the gateway treats it.")
+    emulator: EmulatorTable = Field(EmulatorTable(), description="How its emulator differs from the model.")
     spec: DeviceSpec
 
     @model_validator(mode="before")
@@ -144,7 +159,7 @@ class DeviceTable(Table):
     def _spec_beside_our_keys(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or "spec" in data:
             return data
-        ours = {"bus", "profile", "control_q", "authority", "gateway"}
+        ours = {"bus", "profile", "control_q", "authority", "gateway", "emulator"}
         return {
             **{k: v for k, v in data.items() if k in ours},
             "spec": {k: v for k, v in data.items() if k not in ours},
