@@ -13,9 +13,13 @@ Authority = Literal["simulated", "emulated"]
 
 
 def emulated_devices(scenario: Scenario, agent: str, default: Authority) -> tuple[str, ...]:
-    """Return the devices of an agent that are reached over the broker."""
+    """Return the devices of an agent that an emulator stands for: all that are not simulated or external."""
     devices = scenario.microgrids[agent].devices
-    return tuple(name for name, table in devices.items() if (table.authority or default) == "emulated")
+    return tuple(
+        name
+        for name, table in devices.items()
+        if (table.authority or default) != "simulated" and not table.external
+    )
 
 
 def make_proxy(

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate
 from heron_mqtt.field.settings import DeviceSettings, GatewayTable
-from heron_mqtt.messages import Level
+from heron_mqtt.messages import FaultKind, Level
 from powergrid.devices import BatterySpec, DeviceSpec, GeneratorSpec, PvSpec
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
@@ -150,6 +150,7 @@ class DeviceTable(Table):
     profile: str | None = Field(None, description="Column of what PV offers, per unit of max_p_mw.")
     control_q: bool = Field(False, description="Reactive power is part of the action.")
     authority: Level | None = Field(None, description="None = the run's default: simulated or emulated.")
+    external: bool = Field(False, description="A real device speaks for itself: run starts no emulator.")
     gateway: GatewayTable = Field(GatewayTable(), description="How the gateway treats it.")
     emulator: EmulatorTable = Field(EmulatorTable(), description="How its emulator differs from the model.")
     spec: DeviceSpec
@@ -159,7 +160,7 @@ class DeviceTable(Table):
     def _spec_beside_our_keys(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or "spec" in data:
             return data
-        ours = {"bus", "profile", "control_q", "authority", "gateway", "emulator"}
+        ours = {"bus", "profile", "control_q", "authority", "external", "gateway", "emulator"}
         return {
             **{k: v for k, v in data.items() if k in ours},
             "spec": {k: v for k, v in data.items() if k not in ours},
@@ -214,6 +215,16 @@ class MicrogridTable(Table):
         return devices
 
 
+class FaultTable(Table):
+    """A fault that a run tells an emulator to have."""
+
+    at_step: int = Field(ge=0, description="Before this step of the episode.")
+    device: str = Field(description="AGENT/DEVICE, for example MG1/ess.")
+    kind: FaultKind
+    steps: int = Field(1, ge=1, description="For how many setpoints.")
+    value: float = Field(0.0, description="Size of an offset, MW.")
+
+
 class Scenario(Table):
     """A whole scenario."""
 
@@ -232,7 +243,16 @@ class Scenario(Table):
     reward: RewardTable = RewardTable()
     envelope: EnvelopeTable = EnvelopeTable()
     deadlines: Deadlines = Deadlines()
+    faults: list[FaultTable] = Field([], max_length=10_000)
     microgrids: dict[Name, MicrogridTable] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _faults_name_devices(self) -> Scenario:
+        known = {f"{agent}/{name}" for agent, table in self.microgrids.items() for name in table.devices}
+        for fault in self.faults:
+            if fault.device not in known:
+                raise ValueError(f"faults: no device {fault.device!r}; there are {', '.join(sorted(known))}")
+        return self
 
     @property
     def topic_env_id(self) -> str:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.authority import SENDS, AuthorityDesk, Evidence
@@ -233,6 +233,25 @@ class FieldGateway:
     def reasons(self) -> dict[str, str]:
         """Return what changed setpoints of this step, by device."""
         return dict(self._bounds)
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Return what happened to each device that was not merely simulated, by device."""
+        found = {}
+        for name, link in self.links.items():
+            if self.desk.level(name) == "simulated" and not self.desk.history(name):
+                continue
+            trouble = self._broker.trouble(topics.device(self.agent_id, name, "telemetry"))
+            found[name] = {
+                "authority": self.desk.level(name),
+                **link.record.as_dict(),
+                "lost": trouble.lost,
+                "duplicated": trouble.duplicated,
+                "changes": [
+                    f"step {c.step}: {c.before} -> {c.requested} by {c.who}: {c.reason or 'granted'}"
+                    for c in self.desk.history(name)
+                ],
+            }
+        return found
 
     def levels(self) -> dict[str, str]:
         """Return the authority of each device that is not simulated."""

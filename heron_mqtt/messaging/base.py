@@ -27,6 +27,7 @@ from heron_mqtt.errors import UnsupportedFeature
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.delivery import Delivery
+from heron_mqtt.messaging.dispatch import ChannelTrouble
 from heron_mqtt.messaging.pumps import awaited_or_ignored, beside_subscriptions, pumps_of
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import Callback, Received, Subscription
@@ -104,6 +105,10 @@ class MessageBroker(abc.ABC):
     def stats(self) -> BrokerStats:
         """Counters and reports of this broker."""
         return pumps_of(self).dispatcher.stats
+
+    def trouble(self, channel: str) -> ChannelTrouble:
+        """Return how many messages of one channel came twice or never."""
+        return pumps_of(self).dispatcher.trouble(channel)
 
     def reject(self, message: Received, error: Exception) -> None:
         """Count and report a message that parsed as JSON but is not what its channel carries."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from dataclasses import dataclass
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messaging import topics
@@ -26,6 +27,14 @@ class _Mailbox:
         self.asked = False
 
 
+@dataclass(slots=True)
+class ChannelTrouble:
+    """Messages of one channel that came twice or never."""
+
+    duplicated: int = 0
+    lost: int = 0
+
+
 class Dispatcher:
     """Subscriptions, mailboxes, duplicate removal and counters of one broker. Safe to call from any thread.
 
@@ -43,6 +52,7 @@ class Dispatcher:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._wide: dict[str, None] = {}  # filters with wildcards among them: the only ones to search
         self._routes: dict[str, tuple[Subscription, ...]] = {}  # cache, dropped when subscriptions change
+        self._troubled: dict[str, ChannelTrouble] = {}
         self._mailboxes: dict[str, _Mailbox] = {}
         self._foreign: dict[str, Json] = {}  # the last message of each channel that has no sequence
 
@@ -114,6 +124,7 @@ class Dispatcher:
             known = self._is_known(channel, message, retained)
             if known and not retained:
                 self.stats.duplicated += 1
+                self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1
                 return
         for subscription in self.subscriptions(channel):
             subscription.deliver(Received(message, channel, retained), repeated=known)
@@ -129,11 +140,21 @@ class Dispatcher:
                 self._foreign.clear()
             self._foreign[channel] = message
             return known
+        lost_before = self._tracker.lost
         arrival = self._tracker.observe(sender, boot, channel, seq)
-        self.stats.lost = self._tracker.lost
+        if self._tracker.lost != lost_before:
+            self.stats.lost = self._tracker.lost
+            if len(self._troubled) >= MAX_CHANNELS:
+                self._troubled.clear()
+            trouble = self._troubled.setdefault(channel, ChannelTrouble())
+            trouble.lost += self._tracker.lost - lost_before
         if arrival is Arrival.AFTER_GAP:
             self.stats.report("gap", channel, f"messages of {sender} before seq {seq} have not arrived")
         return arrival is Arrival.DUPLICATE
+
+    def trouble(self, channel: str) -> ChannelTrouble:
+        """Return what went wrong on one channel so far."""
+        return self._troubled.get(channel, ChannelTrouble())
 
     # -- consume -----------------------------------------------------------------------------------
 

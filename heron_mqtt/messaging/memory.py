@@ -10,7 +10,7 @@ from heron_mqtt.errors import BrokerClosed
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, decode, encode
-from heron_mqtt.messaging.dispatch import Dispatcher
+from heron_mqtt.messaging.dispatch import ChannelTrouble, Dispatcher
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import Callback, Received, Subscription
 
@@ -35,6 +35,10 @@ class InMemoryBroker(MessageBroker):
     def stats(self) -> BrokerStats:
         """Counters and reports of this broker."""
         return self._dispatcher.stats
+
+    def trouble(self, channel: str) -> ChannelTrouble:
+        """Return how many messages of one channel came twice or never."""
+        return self._dispatcher.trouble(channel)
 
     def publish(self, channel: str, message: Mapping[str, Any], *, retain: bool = False) -> Delivery:
         """Deliver a JSON object to everyone who wants it; see ``MessageBroker.publish``.

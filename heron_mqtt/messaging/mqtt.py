@@ -28,7 +28,7 @@ from heron_mqtt.messaging._mqtt.options import Will, read_options
 from heron_mqtt.messaging._mqtt.presence import MqttAnnouncement
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, encode
-from heron_mqtt.messaging.dispatch import Dispatcher
+from heron_mqtt.messaging.dispatch import ChannelTrouble, Dispatcher
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import MAX_CHANNELS, Callback, Subscription
 from heron_mqtt.messaging.topics import TopicMap, check_channel
@@ -121,6 +121,10 @@ class MqttBroker(MessageBroker):
     def stats(self) -> BrokerStats:
         """Counters and reports of this broker."""
         return self._dispatcher.stats
+
+    def trouble(self, channel: str) -> ChannelTrouble:
+        """Return how many messages of one channel came twice or never."""
+        return self._dispatcher.trouble(channel)
 
     @property
     def home_loop(self) -> asyncio.AbstractEventLoop | None:
