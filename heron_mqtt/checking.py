@@ -23,13 +23,13 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
     world = World(blueprint)
     net = blueprint.net
     yield f"{loaded.source}: valid"
-    start = f"{world.clock(0):%Y-%m-%d %H:%M} UTC"
+    start = f"{world.series.clock(scenario.profiles.start_row):%Y-%m-%d %H:%M} UTC"
     yield f"scenario    {scenario.name}: {scenario.steps} steps of {scenario.step_s:g} s from {start}"
     yield (
         f"network     {scenario.network.source}: {len(net.bus)} buses, {len(net.line)} lines, "
         f"{len(net.trafo)} transformers, {len(net.load)} loads, solver {scenario.network.solver}"
     )
-    yield f"profiles    {loaded.path(scenario.profiles.file)}, {world.n_rows} rows"
+    yield f"profiles    {loaded.path(scenario.profiles.file)}, {world.series.n_rows} rows"
     yield f"prices      {loaded.path(scenario.profiles.price_file)}, column {scenario.profiles.price_column}"
     yield f"topics      {TopicMap(scenario.topic_env_id).prefix}#, operator {scenario.operator_id}"
     yield f"protocols   price and setpoint, {scenario.protocol.horizontal} between the microgrids"

@@ -41,20 +41,20 @@ class GridCheck:
         self._world = world
         self._limits = limits
 
-    def clear(self, step: int, p_mw: Powers, q_mvar: Powers) -> dict[str, Clearance]:
+    def clear(self, row: int, p_mw: Powers, q_mvar: Powers) -> dict[str, Clearance]:
         """Return the clearance of each agent's plan.
 
         Args:
-            step: Decides the loads.
+            row: Of the time series; decides the loads.
             p_mw: Planned power by agent and device, MW, positive = injected, finite.
             q_mvar: Likewise, Mvar.
         """
         agents = sorted(p_mw)
         factors = dict.fromkeys(agents, 1.0)
-        reference = self._excess(step, p_mw, q_mvar, dict.fromkeys(agents, 0.0))
+        reference = self._excess(row, p_mw, q_mvar, dict.fromkeys(agents, 0.0))
 
         def good(factors: Mapping[str, float]) -> bool:
-            excess = self._excess(step, p_mw, q_mvar, factors)
+            excess = self._excess(row, p_mw, q_mvar, factors)
             if excess is None or reference is None:
                 return False
             return bool(np.all(excess <= reference + SLACK))
@@ -64,26 +64,25 @@ class GridCheck:
 
         if good(factors):
             return {agent: Clearance() for agent in agents}
-        limit = self._limit_that_bound(step, p_mw, q_mvar, reference)
+        limit = self._limit_that_bound(row, p_mw, q_mvar, reference)
         factors.update(dict.fromkeys(agents, _largest(lambda f: good(dict.fromkeys(agents, f)), 0.0)))
         for agent in agents:
             factors[agent] = _largest(partial(one, agent), factors[agent])
         return {agent: _clearance(p_mw[agent], q_mvar[agent], factors[agent], limit) for agent in agents}
 
     def _solve(
-        self, step: int, p_mw: Powers, q_mvar: Powers, factors: Mapping[str, float]
+        self, row: int, p_mw: Powers, q_mvar: Powers, factors: Mapping[str, float]
     ) -> PowerFlowResult | None:
-        full = self._world.agents
-        p = {a: {d: v * factors[a] for d, v in p_mw[a].items()} if a in p_mw else {} for a in full}
-        q = {a: {d: v * factors[a] for d, v in q_mvar[a].items()} if a in q_mvar else {} for a in full}
+        p = {agent: {d: v * factors[agent] for d, v in own.items()} for agent, own in p_mw.items()}
+        q = {agent: {d: v * factors[agent] for d, v in own.items()} for agent, own in q_mvar.items()}
         try:
-            return self._world.solve(step, p, q)
+            return self._world.solve(row, self._world.vector(p), self._world.vector(q))
         except PowerFlowDiverged:
             return None
 
-    def _excess(self, step: int, p_mw: Powers, q_mvar: Powers, factors: Mapping[str, float]) -> Array | None:
+    def _excess(self, row: int, p_mw: Powers, q_mvar: Powers, factors: Mapping[str, float]) -> Array | None:
         """Return how far each quantity is beyond its limit, 0 within; None if the power flow diverges."""
-        result = self._solve(step, p_mw, q_mvar, factors)
+        result = self._solve(row, p_mw, q_mvar, factors)
         return None if result is None else np.maximum(self._beyond(result), 0.0)
 
     def _beyond(self, result: PowerFlowResult) -> Array:
@@ -92,9 +91,9 @@ class GridCheck:
         over = (np.nan_to_num(loading) - limits.loading_max_percent) / 100.0
         return np.concatenate([limits.vm_min_pu - vm, vm - limits.vm_max_pu, over])
 
-    def _limit_that_bound(self, step: int, p_mw: Powers, q_mvar: Powers, reference: Array | None) -> str:
+    def _limit_that_bound(self, row: int, p_mw: Powers, q_mvar: Powers, reference: Array | None) -> str:
         """Name the limit that the whole plan would break most beyond the reference."""
-        result = self._solve(step, p_mw, q_mvar, dict.fromkeys(p_mw, 1.0))
+        result = self._solve(row, p_mw, q_mvar, dict.fromkeys(p_mw, 1.0))
         if result is None or reference is None:
             return "the power flow diverges"
         at = int(np.argmax(self._beyond(result) - reference))

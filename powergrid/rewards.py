@@ -1,22 +1,27 @@
-"""What a step earned each microgrid, term by term. Formulas: docs/models.md, economics and trading."""
+"""What a step earned each microgrid, term by term. Formulas: docs/models.md, economics and trading.
+
+The last axis of every array counts microgrids; leading axes (...) count copies of the grid, if any.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heron_mqtt.protocols.p2p import SettledTrade
+from powergrid.groups import Groups
 from powergrid.scenario import RewardTable
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RewardTerms:
-    """One microgrid's step, $; what costs is negative. ``total`` is the reward.
+    """The step of every microgrid, each (..., n_agents) $; what costs is negative. ``total`` is the reward.
 
     Attributes:
         generation: Fuel, start and stop of its generators, <= 0.
@@ -27,74 +32,93 @@ class RewardTerms:
         soc: Weighted excursion of the state of charge from its preferred band, <= 0.
     """
 
-    generation: float
-    grid: float
-    trades: float
-    voltage: float
-    loading: float
-    soc: float
+    generation: Array
+    grid: Array
+    trades: Array
+    voltage: Array
+    loading: Array
+    soc: Array
 
     @property
-    def total(self) -> float:
+    def total(self) -> Array:
         """The reward, $."""
         return self.generation + self.grid + self.trades + self.voltage + self.loading + self.soc
 
-    def as_dict(self) -> dict[str, float]:
-        """Return the terms by name."""
-        return {name: getattr(self, name) for name in TERMS}
-
-    @classmethod
-    def unknown(cls) -> RewardTerms:
-        """Return the terms of a step without a power-flow solution: NaN, every one."""
-        return cls(*(float("nan") for _ in TERMS))
+    def forget(self, where: Any = ...) -> None:
+        """Make every term NaN, in all copies or ``where``: the step has no power-flow solution."""
+        for name in TERMS:
+            getattr(self, name)[where] = np.nan
 
 
 TERMS = tuple(term.name for term in fields(RewardTerms))
 
 
-def grid_bill(net_mwh: float, traded_mwh: float, price: float, import_adder: float) -> float:
+def grid_bill(net_mwh: Any, traded_mwh: Any, price: Any, import_adder: float) -> Any:
     """Return what the grid pays for the energy that was not traded, $; negative = the microgrid pays.
 
     Args:
-        net_mwh: Net injection of the microgrid in the step, MWh, positive = injected.
+        net_mwh: Net injection of a microgrid in the step, MWh, positive = injected.
         traded_mwh: Part of it that was sold to peers (negative = bought from peers), MWh.
         price: $/MWh.
         import_adder: Charge on energy drawn from the grid, $/MWh.
+
+    Each but the last is a number or an array; the shapes must broadcast.
     """
     rest_mwh = net_mwh - traded_mwh
-    return rest_mwh * (price if rest_mwh >= 0.0 else price + import_adder)
+    return rest_mwh * (price + import_adder * (rest_mwh < 0.0))
 
 
-def trade_sums(agent: str, trades: Sequence[SettledTrade]) -> tuple[float, float]:
-    """Return (MWh sold minus bought, $ earned minus paid) of one agent's settled trades."""
-    mwh = usd = 0.0
+def traded(agents: Sequence[str], trades: Sequence[SettledTrade]) -> tuple[Array, Array]:
+    """Return settled trades as (n_agents, n_agents) MWh that row sold to column (negative = bought from it),
+    and (n_agents,) $ earned minus paid.
+    """
+    mwh, usd = np.zeros((len(agents), len(agents))), np.zeros(len(agents))
+    number = {agent: i for i, agent in enumerate(agents)}
     for trade in trades:
-        if trade.seller == agent:
-            mwh += trade.mwh
-            usd += trade.mwh * trade.price
-        elif trade.buyer == agent:
-            mwh -= trade.mwh
-            usd -= trade.mwh * trade.price
+        seller, buyer = number[trade.seller], number[trade.buyer]
+        mwh[seller, buyer], mwh[buyer, seller] = trade.mwh, -trade.mwh
+        usd[seller] += trade.mwh * trade.price
+        usd[buyer] -= trade.mwh * trade.price
     return mwh, usd
 
 
-def violations(
-    vm_pu: Array, loading_percent: Array, soc: Mapping[str, float], limits: RewardTable
-) -> tuple[float, float, float]:
-    """Return the sizes of the violations, unweighted, each >= 0.
+class Violations:
+    """How far each microgrid is outside its limits, unweighted.
 
     Args:
-        vm_pu: (n_bus,) voltages of the microgrid; NaN = out of service, counts as none.
-        loading_percent: (n_line + n_trafo,) of the microgrid; NaN likewise.
-        soc: By storage device.
         limits: Bands.
-
-    Returns:
-        Voltage (sum over buses, pu), loading (sum over branches, in units of 100 %), state of charge
-        (sum over devices, fraction).
+        buses: Positions of each microgrid's buses.
+        branches: Positions of its lines and transformers.
+        batteries: Positions of its storage devices.
     """
-    below = np.maximum(limits.vm_min_pu - vm_pu, 0.0)
-    above = np.maximum(vm_pu - limits.vm_max_pu, 0.0)
-    over = np.maximum(loading_percent - limits.loading_max_percent, 0.0)
-    outside = sum(max(limits.soc_min - s, s - limits.soc_max, 0.0) for s in soc.values())
-    return float(np.nansum(below) + np.nansum(above)), float(np.nansum(over)) / 100.0, outside
+
+    def __init__(self, limits: RewardTable, *, buses: Groups, branches: Groups, batteries: Groups) -> None:
+        self._limits = limits
+        self._buses, self._branches, self._batteries = buses, branches, batteries
+
+    def sizes(self, vm_pu: Array, loading_percent: Array, soc: Array) -> tuple[Array, Array, Array]:
+        """Return voltage, loading and state of charge violations, each (..., n_agents), >= 0.
+
+        Args:
+            vm_pu: (..., n) as ``buses.take`` gives them; NaN = out of service, counts as none.
+            loading_percent: (..., n) as ``branches.take`` gives them; NaN likewise.
+            soc: (..., n) as ``batteries.take`` gives them.
+
+        Returns:
+            Voltage (sum over buses, pu), loading (sum over branches, in units of 100 %), state of charge
+            (sum over devices, fraction).
+        """
+        limits = self._limits
+        off_band = _outside(vm_pu, limits.vm_min_pu, limits.vm_max_pu)
+        overload = _outside(loading_percent, 0.0, limits.loading_max_percent)
+        off_charge = _outside(soc, limits.soc_min, limits.soc_max)
+        return (
+            self._buses.reduce(np.add, off_band, 0.0),
+            self._branches.reduce(np.add, overload, 0.0) / 100.0,
+            self._batteries.reduce(np.add, off_charge, 0.0),
+        )
+
+
+def _outside(values: Array, low: float, high: float) -> Array:
+    """Return how far each value lies outside [low, high], >= 0; NaN counts as inside."""
+    return np.fmax(np.fmax(low - values, values - high), 0.0)

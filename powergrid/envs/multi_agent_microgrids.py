@@ -22,6 +22,7 @@ from powergrid.build import build
 from powergrid.clearance import GridCheck
 from powergrid.envs.config import load_config
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
+from powergrid.envs.ledger import Ledger
 from powergrid.envs.spaces import ActionMap
 from powergrid.envs.state import GridState
 from powergrid.world import World
@@ -64,8 +65,8 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
             self.config.observation or self.scenario.observation or ("full" if self.centralized else "local")
         )
         self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
-        self._local_start = self.world.local_start
         self._state = GridState(self.world, full=kind == "full")
+        self._ledger = Ledger(self.world, self._state)
         self._episode = 0
         self._step = 0
         check = self._clear if self.scenario.envelope.grid_check else None
@@ -145,7 +146,16 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
 
     def render(self) -> str | None:
         """Return the last step as text, in render mode ``ansi``."""
-        return self._state.render(self._step) if self.render_mode == "ansi" else None
+        return self._ledger.render(self._step) if self.render_mode == "ansi" else None
+
+    def device_reports(self) -> dict[str, dict[str, Any]]:
+        """Return what happened to the devices that local agents reach over the broker, by AGENT/DEVICE."""
+        proxies = self._exchange.proxies if self._exchange is not None else ()
+        return {
+            f"{proxy.agent.agent_id}/{name}": report
+            for proxy in proxies
+            for name, report in proxy.gateway.report().items()
+        }
 
     # -- the same, asynchronous ----------------------------------------------------------------------
 
@@ -157,7 +167,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         if self._direct is not None:
             self._direct.reset(self._episode, seed)
         elif self._exchange is not None:
-            await self._exchange.reset(self._episode, seed, self.world.clock(0))
+            await self._exchange.reset(self._episode, seed, self.world.series.clock(self._row))
         return self._first_observations()
 
     async def step_async(self, actions: Mapping[str, ArrayLike]) -> StepResult:
@@ -177,6 +187,11 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
 
     # -- one step ------------------------------------------------------------------------------------
 
+    @property
+    def _row(self) -> int:
+        """The row of the time series that the coming step takes."""
+        return self.scenario.profiles.start_row + self._step
+
     def _begin_episode(self, seed: int | None) -> int:
         self._episode += 1
         self._step = 0
@@ -184,13 +199,16 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         return self.scenario.seed if seed is None else int(seed)
 
     def _first_observations(self) -> tuple[Observations, Infos]:
-        self._state.reset()
+        state = self._state
+        state.reset()
+        self._ledger.reset()
+        state.apply(self.world.solve(self._row, state.p_mw, state.q_mvar))
         return self._observe(), {agent: {} for agent in self.agents}
 
     def _observe(self) -> Observations:
-        start = self._local_start
-        clock_s = (start.hour * 60 + start.minute) * 60 + start.second + self._step * self.scenario.step_s
-        return self._state.observations(self.agents, clock_s)
+        series, row = self.world.series, self._row
+        self._state.look_ahead(series.outlook(row) if series.has(row) else None, series.clock_s(row))
+        return self._state.observations(self.agents)
 
     def _begin_step(self, actions: Mapping[str, ArrayLike]) -> StepInput:
         if not self.agents:
@@ -200,63 +218,53 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
             raise ValueError(
                 f"unknown agent {unknown[0]!r} in step(); the agents are {', '.join(self.agents)}"
             )
-        commands = {agent: self._actions[agent].command(action) for agent, action in actions.items()}
-        state, outlook = self._state, self._state.outlook
+        episode, step = self._episode, self._step
+        commands = {
+            agent: self._actions[agent].command(action, episode, step) for agent, action in actions.items()
+        }
+        now = {"episode": episode, "step": step, "dt_s": self.scenario.step_s}
         return StepInput(
-            episode=self._episode,
-            step=self._step,
-            clock=self.world.clock(self._step),
-            price=outlook.price,
+            episode=episode,
+            step=step,
+            clock=self.world.series.clock(self._row),
+            price=float(self._state.price[0]),
             observations={
-                agent: Observation.model_validate(
-                    {
-                        "episode": self._episode,
-                        "step": self._step,
-                        "dt_s": self.scenario.step_s,
-                        "commanded": agent in commands,
-                        **state.wire_fields(agent),
-                    }
-                )
-                for agent in self.agents
+                agent: Observation.model_validate({**now, "commanded": agent in commands, **fields})
+                for agent, fields in self._ledger.wire_fields().items()
             },
-            commands={
-                agent: c.model_copy(update={"episode": self._episode, "step": self._step})
-                for agent, c in commands.items()
-            },
+            commands=commands,
         )
 
     def _clear(self, step: int, plans: Mapping[str, Plan]) -> Mapping[str, Clearance]:
         p_mw = {agent: plan.values("p_") for agent, plan in plans.items()}
-        return self._grid_check.clear(step, p_mw, {agent: plan.values("q_") for agent, plan in plans.items()})
+        q_mvar = {agent: plan.values("q_") for agent, plan in plans.items()}
+        return self._grid_check.clear(self._row, p_mw, q_mvar)
 
     def _end_step(self, given: StepInput, reports: Mapping[str, StepReport]) -> StepResult:
-        state = self._state
+        state, ledger = self._state, self._ledger
         settlement = settle({agent: report.trades for agent, report in reports.items()})
-        state.record(reports, settlement)
+        ledger.record(reports, settlement)
         diverged: str | None = None
         try:
-            state.apply(self.world.solve(self._step, state.p_mw, state.q_mvar))
+            state.apply(self.world.solve(self._row, state.p_mw, state.q_mvar))
         except PowerFlowDiverged as exc:
             diverged = exc.reason
-            state.apply(None)
-        terms = state.rewards(given.price, reports, settlement)
-        infos = {}
-        for agent in self.agents:
-            infos[agent] = {"price": given.price, **state.info(agent, settlement)}
-            report = reports.get(agent)
-            infos[agent]["bounds"] = dict(report.bounds) if report else {}
-            infos[agent]["authority"] = dict(report.authority) if report else {}
-            if diverged is not None:
-                infos[agent]["diverged"] = diverged
+            state.forget_results()
+        terms = state.rewards(ledger.cost, ledger.traded_usd)
+        if diverged is not None:
+            terms.forget()
+        infos = ledger.infos(reports, settlement, terms)
+        if diverged is not None:
+            for info in infos.values():
+                info["diverged"] = diverged
         self._step += 1
-        is_over = self._step >= self.max_episode_steps
-        state.look_ahead(self._step)
         agents, observations = self.agents, self._observe()
+        is_over = self._step >= self.max_episode_steps
         if is_over or diverged is not None:
             self.agents = []
         return (
             observations,
-            {agent: terms[agent].total for agent in agents},
+            dict(zip(agents, terms.total.tolist(), strict=True)),
             dict.fromkeys(agents, diverged is not None),
             dict.fromkeys(agents, is_over and diverged is None),
             infos,

@@ -1,19 +1,16 @@
-"""Between normalised actions and physical setpoints, and from quantities to observation vectors."""
+"""Between normalised actions and physical setpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from gymnasium.spaces import Box
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from heron_mqtt.messages import Command
 from powergrid.devices import BatterySpec, GeneratorSpec, PvSpec
 from powergrid.scenario import MicrogridTable
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +57,13 @@ class ActionMap:
         self.names = tuple(control.field for control in controls)
         self.space = Box(-1.0, 1.0, (len(controls),), np.float32)
 
-    def command(self, action: ArrayLike) -> Command:
+    def command(self, action: ArrayLike, episode: int | None = None, step: int | None = None) -> Command:
         """Return the command of a normalised action; values beyond [-1, 1] count as the nearest bound.
+
+        Args:
+            action: One entry a control, in the order of ``names``.
+            episode: For which it holds, as ``step``.
+            step: None = the next step that begins.
 
         Raises:
             ValueError: Wrong shape, or an entry that is not a finite number; names agent and index.
@@ -82,43 +84,5 @@ class ActionMap:
                 "expected a number in [-1, 1]"
             )
         bounded = np.clip(values, -1.0, 1.0)
-        return Command.model_validate(
-            {c.field: c.value(a) for c, a in zip(self._controls, bounded.tolist(), strict=True)}
-        )
-
-
-class LocalView:
-    """Lays out what one agent may know as a vector.
-
-    Entries: ``price`` ($/MWh), ``hour_sin``, ``hour_cos``, ``p_load_mw``, ``q_load_mvar``; for each device
-    ``p_`` and ``q_`` (last step), ``soc_`` of batteries, ``p_available_`` of PV; ``vm_min_pu``,
-    ``vm_max_pu``, ``loading_max_percent`` (last step); for each peer ``trade_`` (MWh sold to it, last
-    step). Powers are positive when injected. Before the first step the last step's entries are 0, and
-    the voltages those of the grid without devices.
-    """
-
-    def __init__(self, agent: str, microgrid: MicrogridTable, peers: Sequence[str]) -> None:
-        names = ["price", "hour_sin", "hour_cos", "p_load_mw", "q_load_mvar"]
-        for device, table in microgrid.devices.items():
-            names += [f"p_{device}", f"q_{device}"]
-            if isinstance(table.spec, BatterySpec):
-                names.append(f"soc_{device}")
-            elif isinstance(table.spec, PvSpec):
-                names.append(f"p_available_{device}")
-        names += ["vm_min_pu", "vm_max_pu", "loading_max_percent"]
-        names += [f"trade_{peer}" for peer in peers]
-        self.agent = agent
-        self.names = tuple(names)
-
-    def vector(self, values: Mapping[str, float]) -> list[float]:
-        """Return the values in the order of ``names``.
-
-        Raises:
-            KeyError: One is missing.
-        """
-        return [values[name] for name in self.names]
-
-
-def observation_space(size: int) -> Box:
-    """Return the space of an observation of ``size`` unbounded entries."""
-    return Box(-np.inf, np.inf, (size,), np.float32)
+        powers = {c.field: c.value(a) for c, a in zip(self._controls, bounded.tolist(), strict=True)}
+        return Command.model_validate({"episode": episode, "step": step, **powers})

@@ -1,238 +1,163 @@
-"""What the environment knows between two steps: device powers, grid results, outlook; and what it tells."""
+"""What the environment knows between two steps, as arrays: of one grid, or of many copies at once."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from heron_mqtt.agents.base import StepReport
-from heron_mqtt.protocols.p2p import Settlement
 from powergrid.devices import BatterySpec
-from powergrid.envs.spaces import LocalView, observation_space
-from powergrid.powerflow import PowerFlowResult
-from powergrid.rewards import RewardTerms, grid_bill, trade_sums, violations
+from powergrid.envs.layout import Layout
+from powergrid.groups import Groups
+from powergrid.powerflow import BatchPowerFlowResult, PowerFlowResult
+from powergrid.rewards import RewardTerms, Violations, grid_bill
+from powergrid.series import Outlook
 from powergrid.world import World
 
-NAN = float("nan")
-NO_ACTION = "no action before the deadline; its devices are taken to be in their safe state"
-
-
-@dataclass(slots=True)
-class MicrogridState:
-    """One microgrid after a step; powers MW and Mvar, positive = injected.
-
-    ``fallback`` says why the values were assumed rather than reported.
-    """
-
-    p_mw: dict[str, float] = field(default_factory=dict)
-    q_mvar: dict[str, float] = field(default_factory=dict)
-    soc: dict[str, float] = field(default_factory=dict)
-    fallbacks: dict[str, str] = field(default_factory=dict)
-    fallback: str | None = None
-    missed: int = 0
-    traded: dict[str, float] = field(default_factory=dict)
-    net_mwh: float = 0.0
-    vm_min_pu: float = NAN
-    vm_max_pu: float = NAN
-    loading_max_percent: float = NAN
+Array = NDArray[np.float64]
 
 
 class GridState:
-    """Everything that changes from step to step, and the vectors made of it.
+    """Device powers, grid results, outlook and trades, and the observations made of them.
+
+    The arrays are views into one vector, so that an observation is one gather. Powers are positive when
+    injected; ``...`` is ``shape``.
 
     Args:
         world: The grid.
         full: Observations show the whole grid instead of the agent's own part.
+        shape: () for one grid, (n_copies,) for copies of it.
+
+    Attributes:
+        p_mw, q_mvar: (..., n_devices) MW and Mvar in the last step.
+        soc: (..., n_batteries) state of charge at its end, fraction.
+        p_load_mw, q_load_mvar: (..., n_agents) loads of the coming step, negative = consuming.
+        p_available_mw: (..., n_pv) PV power available in the coming step, MW.
+        price: (..., 1) of the coming step, $/MWh.
+        vm_min_pu, vm_max_pu, loading_max_percent: (..., n_agents) extremes of the last step.
+        traded_mwh: (..., n_agents, n_agents) sold by the row's agent to the column's, negative = bought.
+        net_mwh: (..., n_agents) net injection in the last step.
+
+    Raises:
+        PowerFlowDiverged: The grid without devices has no solution.
     """
 
-    def __init__(self, world: World, *, full: bool) -> None:
-        self.world = world
-        self.result: PowerFlowResult | None
-        self.outlook = world.outlook(0)
-        self.microgrids: dict[str, MicrogridState] = {}
+    def __init__(self, world: World, *, full: bool, shape: tuple[int, ...] = ()) -> None:
+        scenario, n_agents = world.scenario, len(world.agents)
         self._full = full
-        scenario = world.scenario
+        at_rest = np.zeros(len(world.devices))
+        alone = world.solve(scenario.profiles.start_row, at_rest, at_rest)
+        self._live_buses = np.flatnonzero(np.isfinite(alone.vm_pu))  # the others never have a voltage
+        layout = Layout(world, self._live_buses)
+        self._values = np.zeros((*shape, layout.size))
+        self._sections = layout.sections
+        self.price, self._hour = self._view("price"), self._view("hour")
+        self.p_load_mw, self.q_load_mvar = self._view("p_load_mw"), self._view("q_load_mvar")
+        self.p_mw, self.q_mvar = self._view("p_mw"), self._view("q_mvar")
+        self.soc, self.p_available_mw = self._view("soc"), self._view("p_available_mw")
+        self.vm_min_pu, self.vm_max_pu = self._view("vm_min_pu"), self._view("vm_max_pu")
+        self.loading_max_percent = self._view("loading_max_percent")
+        self.traded_mwh = self._view("traded_mwh").reshape(*shape, n_agents, n_agents)
+        self.net_mwh = np.zeros((*shape, n_agents))
+
+        specs = [table.spec for grid in scenario.microgrids.values() for table in grid.devices.values()]
+        self._initial_soc = [spec.initial_soc for spec in specs if isinstance(spec, BatterySpec)]
         self._dt_h = scenario.step_s / 3600.0
         self._limits = scenario.reward
-        self._tables = scenario.microgrids
-        self._adder = scenario.market.import_adder_per_mwh
-        self._views = {
-            agent: LocalView(agent, table, [peer for peer in world.agents if peer != agent])
-            for agent, table in scenario.microgrids.items()
-        }
-        self._rewards: dict[str, RewardTerms] = {}
-        self.result = None
-        self.reset()
-        self._alive = np.flatnonzero(np.isfinite(self._solved().vm_pu))  # the others never have a voltage
-        self._grid_names = self._name_grid()
-        size = sum(len(view.names) for view in self._views.values()) + len(self._grid_names)
+        self._import_adder = scenario.market.import_adder_per_mwh
+        places = world.microgrids.values()
+        n_lines = len(world.flow.line_index)
+        self._buses = Groups([index.buses for index in places])
+        self._branches = Groups([np.concatenate([index.lines, n_lines + index.trafos]) for index in places])
+        self._devices = world.groups()
+        self._batteries = world.groups("battery")
+        self._violations = Violations(
+            scenario.reward, buses=self._buses, branches=self._branches, batteries=self._batteries
+        )
+        self.apply(alone)
+
+        self._seen = {agent: layout.whole() if full else layout.own(agent) for agent in world.agents}
         self._spaces = {
-            agent: observation_space(size if full else len(view.names)) for agent, view in self._views.items()
+            agent: Box(-np.inf, np.inf, (len(names),), np.float32) for agent, (names, _) in self._seen.items()
         }
 
-    def reset(self) -> None:
-        """Go back to the beginning of an episode: devices at rest, the grid as it is without them.
+    def _view(self, section: str) -> Array:
+        return self._values[..., self._sections[section]]
 
-        Raises:
-            PowerFlowDiverged: The grid has no solution even so.
+    # -- what happens ------------------------------------------------------------------------------
+
+    def reset(self, where: Any = ...) -> None:
+        """Put devices at rest and forget trades, in all copies or ``where``: an episode begins."""
+        for quantity in (self.p_mw, self.q_mvar, self.traded_mwh, self.net_mwh):
+            quantity[where] = 0.0
+        self.soc[where] = self._initial_soc
+
+    def look_ahead(self, outlook: Outlook | None, clock_s: Any) -> None:
+        """Take what holds in the coming step.
+
+        Args:
+            outlook: Of (...) copies; None = the time series have ended, and the last values stay.
+            clock_s: (...) seconds since local midnight.
         """
-        self._rewards = {}
-        self.outlook = self.world.outlook(0)
-        self.microgrids = {
-            agent: MicrogridState(
-                p_mw=dict.fromkeys(table.devices, 0.0),
-                q_mvar=dict.fromkeys(table.devices, 0.0),
-                soc={
-                    n: d.spec.initial_soc for n, d in table.devices.items() if isinstance(d.spec, BatterySpec)
-                },
-            )
-            for agent, table in self._tables.items()
-        }
-        self.apply(self.world.solve(0, self.p_mw, self.q_mvar))
+        angle = (2.0 * np.pi / 86_400.0) * clock_s
+        self._hour[..., 0], self._hour[..., 1] = np.sin(angle), np.cos(angle)
+        if outlook is not None:
+            self.price[..., 0] = outlook.price
+            self.p_load_mw[...], self.q_load_mvar[...] = outlook.p_load_mw, outlook.q_load_mvar
+            self.p_available_mw[...] = outlook.p_available_mw
 
-    def look_ahead(self, step: int) -> None:
-        """Take the time series' values of the step that comes next, while there are any."""
-        if self.world.has_row(step):
-            self.outlook = self.world.outlook(step)
+    def account(self) -> None:
+        """Work out the net energy of each microgrid from what its devices did and its loads drew."""
+        np.add(self._devices.sums(self.p_mw), self.p_load_mw, out=self.net_mwh)
+        self.net_mwh *= self._dt_h
 
-    # -- what happened -----------------------------------------------------------------------------
+    def apply(self, result: PowerFlowResult | BatchPowerFlowResult) -> None:
+        """Take the power flow's results."""
+        buses, branches = self._buses, self._branches
+        line, trafo = result.line_loading_percent, result.trafo_loading_percent
+        self._vm_pu = vm_pu = buses.take(result.vm_pu)
+        self._loading = loading = branches.take(np.concatenate((line, trafo), axis=-1))
+        # fmin and fmax pass over NaN: buses and branches without supply.
+        self.vm_min_pu[...] = buses.reduce(np.fmin, vm_pu, np.nan)
+        self.vm_max_pu[...] = buses.reduce(np.fmax, vm_pu, np.nan)
+        self.loading_max_percent[...] = branches.reduce(np.fmax, loading, 0.0)
+        if self._full:
+            self._view("vm_pu")[...] = result.vm_pu.take(self._live_buses, axis=-1)
+            np.fmax(line, 0.0, out=self._view("line_loading_percent"))  # without supply: 0
+            np.fmax(trafo, 0.0, out=self._view("trafo_loading_percent"))
 
-    @property
-    def p_mw(self) -> dict[str, dict[str, float]]:
-        """Active power by microgrid and device, MW."""
-        return {agent: state.p_mw for agent, state in self.microgrids.items()}
+    def forget_results(self, where: Any = ...) -> None:
+        """Make every result NaN, in all copies or ``where``: the power flow diverged."""
+        for result in (self.vm_min_pu, self.vm_max_pu, self.loading_max_percent):
+            result[where] = np.nan
+        if self._full:
+            for name in ("vm_pu", "line_loading_percent", "trafo_loading_percent"):
+                self._view(name)[where] = np.nan
 
-    @property
-    def q_mvar(self) -> dict[str, dict[str, float]]:
-        """Reactive power by microgrid and device, Mvar."""
-        return {agent: state.q_mvar for agent, state in self.microgrids.items()}
+    def rewards(self, cost: Array, traded_usd: Array) -> RewardTerms:
+        """Return the reward terms of the step under way, each (..., n_agents).
 
-    def record(self, reports: Mapping[str, StepReport], settlement: Settlement) -> None:
-        """Take the agents' reports; an agent without one is taken to be in its safe state."""
-        for agent, table in self._tables.items():
-            before = self.microgrids[agent]
-            report = reports.get(agent)
-            state = MicrogridState()
-            if report is None:
-                state.fallback = NO_ACTION
-                available = self.outlook.p_available_mw[agent]
-                state.p_mw = {name: available.get(name, 0.0) for name in table.devices}
-                state.q_mvar = dict.fromkeys(table.devices, 0.0)
-                state.soc = before.soc
-            else:
-                state.p_mw = {name: report.p_mw.get(name, 0.0) for name in table.devices}
-                state.q_mvar = {name: report.q_mvar.get(name, 0.0) for name in table.devices}
-                state.soc = {name: report.soc.get(name, soc) for name, soc in before.soc.items()}
-                state.fallbacks = dict(report.fallbacks)
-                state.missed = report.missed
-            state.net_mwh = (self.outlook.p_load_mw[agent] + sum(state.p_mw.values())) * self._dt_h
-            self.microgrids[agent] = state
-        for trade in settlement.trades:
-            self.microgrids[trade.seller].traded[trade.buyer] = trade.mwh
-            self.microgrids[trade.buyer].traded[trade.seller] = -trade.mwh
-
-    def apply(self, result: PowerFlowResult | None) -> None:
-        """Take the power flow's results; None = it diverged: every result is NaN."""
-        self.result = result
-        for agent, index in self.world.microgrids.items():
-            state = self.microgrids[agent]
-            if result is None:
-                state.vm_min_pu = state.vm_max_pu = state.loading_max_percent = NAN
-                continue
-            vm = result.vm_pu[index.buses]
-            state.vm_min_pu, state.vm_max_pu = float(np.nanmin(vm)), float(np.nanmax(vm))
-            state.loading_max_percent = max(
-                (float(np.nanmax(part)) for part in self._loading(result, agent) if part.size), default=0.0
-            )
-
-    def rewards(
-        self, price: float, reports: Mapping[str, StepReport], settlement: Settlement
-    ) -> dict[str, RewardTerms]:
-        """Return the reward terms of the step, by agent; NaN where the power flow diverged."""
-        self._rewards = {
-            agent: self._terms(agent, price, reports.get(agent), settlement) for agent in self.microgrids
-        }
-        return self._rewards
-
-    def _terms(
-        self, agent: str, price: float, report: StepReport | None, settlement: Settlement
-    ) -> RewardTerms:
-        result, state, limits = self.result, self.microgrids[agent], self._limits
-        if result is None:
-            return RewardTerms.unknown()
-        traded_mwh, traded_usd = trade_sums(agent, settlement.trades)
-        voltage, loading, soc = violations(
-            result.vm_pu[self.world.microgrids[agent].buses],
-            np.concatenate(self._loading(result, agent)),
-            state.soc,
-            limits,
+        Args:
+            cost: (..., n_agents) generation cost, $.
+            traded_usd: (..., n_agents) earned minus paid in trades, $.
+        """
+        limits = self._limits
+        voltage, loading, soc = self._violations.sizes(
+            self._vm_pu, self._loading, self._batteries.take(self.soc)
         )
         return RewardTerms(
-            generation=-sum(report.cost.values()) if report else 0.0,
-            grid=grid_bill(state.net_mwh, traded_mwh, price, self._adder),
+            generation=-cost,
+            grid=grid_bill(self.net_mwh, self.traded_mwh.sum(axis=-1), self.price, self._import_adder),
             trades=traded_usd,
             voltage=-limits.voltage_weight * voltage,
             loading=-limits.loading_weight * loading,
             soc=-limits.soc_weight * soc,
         )
 
-    def _loading(
-        self, result: PowerFlowResult, agent: str
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        index = self.world.microgrids[agent]
-        return result.line_loading_percent[index.lines], result.trafo_loading_percent[index.trafos]
-
-    def render(self, step: int) -> str:
-        """Return the last step as a table in text; ``step`` steps are done."""
-        lines = [f"step {step}  price {self.outlook.price:.2f} $/MWh"]
-        for agent, state in self.microgrids.items():
-            powers = "  ".join(f"{name} {p:+.4f}" for name, p in state.p_mw.items())
-            socs = "  ".join(f"soc_{name} {soc:.3f}" for name, soc in state.soc.items())
-            reward = f"{self._rewards[agent].total:+.3f} $" if agent in self._rewards else "-"
-            lines.append(
-                f"{agent:>8}  MW: {powers}  {socs}  vm {state.vm_min_pu:.4f}..{state.vm_max_pu:.4f} pu  "
-                f"loading {state.loading_max_percent:.1f} %  reward {reward}"
-            )
-        return "\n".join(lines)
-
     # -- what it tells -----------------------------------------------------------------------------
-
-    def wire_fields(self, agent: str) -> dict[str, float]:
-        """Return the fields of an agent's observation message: its own part of the grid and no more."""
-        outlook, state = self.outlook, self.microgrids[agent]
-        fields = {f"p_available_{name}": p for name, p in outlook.p_available_mw[agent].items()}
-        fields["p_load_mw"] = outlook.p_load_mw[agent]
-        fields["q_load_mvar"] = outlook.q_load_mvar[agent]
-        if math.isfinite(state.vm_min_pu):
-            fields["vm_min_pu"] = state.vm_min_pu
-            fields["vm_max_pu"] = state.vm_max_pu
-            fields["loading_max_percent"] = state.loading_max_percent
-        return fields
-
-    def info(self, agent: str, settlement: Settlement) -> dict[str, Any]:
-        """Return what happened to one agent in the last step, in plain values."""
-        state = self.microgrids[agent]
-        return {
-            "p_mw": dict(state.p_mw),
-            "q_mvar": dict(state.q_mvar),
-            "soc": dict(state.soc),
-            "p_load_mw": self.outlook.p_load_mw[agent],
-            "net_mwh": state.net_mwh,
-            "vm_pu": {"min": state.vm_min_pu, "max": state.vm_max_pu},
-            "loading_max_percent": state.loading_max_percent,
-            "trades": [t for t in settlement.trades if agent in {t.seller, t.buyer}],
-            "void_trades": [t for t in settlement.void if t.reporter == agent],
-            "fallbacks": dict(state.fallbacks),
-            "fallback": state.fallback,
-            "missed": state.missed,
-            "reward_terms": self._rewards[agent].as_dict(),
-        }
 
     def space(self, agent: str) -> Box:
         """Return an agent's observation space."""
@@ -240,58 +165,15 @@ class GridState:
 
     def names(self, agent: str) -> tuple[str, ...]:
         """Return what each entry of an agent's observation is."""
+        return self._seen[agent][0]
+
+    def observations(self, agents: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Return each agent's (..., n) float32, laid out as ``names`` says; the arrays are the caller's."""
         if not self._full:
-            return self._views[agent].names
-        local = (f"{a}/{name}" for a, view in self._views.items() for name in view.names)
-        return (*local, *self._grid_names)
+            return {agent: self._gathered(agent) for agent in agents}
+        first, *others = agents
+        whole = self._gathered(first)
+        return {first: whole, **{agent: whole.copy() for agent in others}}
 
-    def observations(self, agents: Iterable[str], clock_s: float) -> dict[str, NDArray[np.float32]]:
-        """Return the observation vectors, (n,) float32, laid out as ``names`` says.
-
-        Args:
-            agents: Whose.
-            clock_s: Seconds since midnight.
-        """
-        angle = 2.0 * math.pi * clock_s / 86_400.0
-        shared = {"price": self.outlook.price, "hour_sin": math.sin(angle), "hour_cos": math.cos(angle)}
-        if not self._full:
-            return {a: np.array(self._local(a, shared), dtype=np.float32) for a in agents}
-        flat = [value for agent in self._views for value in self._local(agent, shared)]
-        result = self.result
-        grid = np.full(len(self._grid_names), NAN)
-        if result is not None:
-            grid = np.concatenate(
-                [result.vm_pu[self._alive], result.line_loading_percent, result.trafo_loading_percent]
-            )
-        whole = np.concatenate([flat, np.nan_to_num(grid) if result is not None else grid]).astype(np.float32)
-        return {agent: whole.copy() for agent in agents}
-
-    def _local(self, agent: str, shared: Mapping[str, float]) -> list[float]:
-        state, outlook = self.microgrids[agent], self.outlook
-        values = dict(shared)
-        values["p_load_mw"] = outlook.p_load_mw[agent]
-        values["q_load_mvar"] = outlook.q_load_mvar[agent]
-        for name in state.p_mw:
-            values[f"p_{name}"] = state.p_mw[name]
-            values[f"q_{name}"] = state.q_mvar[name]
-        values.update((f"soc_{name}", soc) for name, soc in state.soc.items())
-        values.update((f"p_available_{name}", p) for name, p in outlook.p_available_mw[agent].items())
-        values["vm_min_pu"] = state.vm_min_pu
-        values["vm_max_pu"] = state.vm_max_pu
-        values["loading_max_percent"] = state.loading_max_percent
-        values.update(
-            (f"trade_{peer}", state.traded.get(peer, 0.0)) for peer in self.microgrids if peer != agent
-        )
-        return self._views[agent].vector(values)
-
-    def _name_grid(self) -> list[str]:
-        world = self.world
-        return [
-            *(f"vm_pu/{world.bus_names[i]}" for i in self._alive),
-            *(f"line_loading_percent/{i}" for i in world.flow.line_index),
-            *(f"trafo_loading_percent/{i}" for i in world.flow.trafo_index),
-        ]
-
-    def _solved(self) -> PowerFlowResult:
-        assert self.result is not None
-        return self.result
+    def _gathered(self, agent: str) -> NDArray[np.float32]:
+        return self._values.take(self._seen[agent][1], axis=-1).astype(np.float32)

@@ -1,0 +1,42 @@
+"""Reductions over the quantities that belong to each microgrid, all microgrids in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class Groups:
+    """Positions in a vector, group by group.
+
+    Args:
+        members: For each group its positions in the last axis of the vectors to come; may be empty.
+    """
+
+    def __init__(self, members: Sequence[NDArray[np.intp] | Sequence[int]]) -> None:
+        sizes = [len(group) for group in members]
+        self._index = np.concatenate([np.asarray(group, dtype=np.intp) for group in members])
+        self._filled = np.flatnonzero(sizes)
+        self._starts = (np.cumsum(sizes) - sizes)[self._filled]
+        self._n_groups = len(members)
+
+    def take(self, values: Array) -> Array:
+        """Return (..., n_members) the members' values, group after group."""
+        return values.take(self._index, axis=-1)
+
+    def reduce(self, ufunc: np.ufunc, taken: Array, empty: float) -> Array:
+        """Return (..., n_groups) ``ufunc`` over each group of ``taken``; ``empty`` where there is nothing."""
+        found: Array = ufunc.reduceat(taken, self._starts, axis=-1)
+        if len(self._filled) == self._n_groups:
+            return found
+        whole = np.full((*taken.shape[:-1], self._n_groups), empty)
+        whole[..., self._filled] = found
+        return whole
+
+    def sums(self, values: Array) -> Array:
+        """Return (..., n_groups) the sum over each group of ``values``."""
+        return self.reduce(np.add, self.take(values), 0.0)
