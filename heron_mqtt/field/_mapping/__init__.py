@@ -1,1 +1,1 @@
-"""How a vendor's topics and payloads are described, checked and translated; used through ``field.mapping``."""
+"""How a vendor's topics and payloads are described, checked and translated; see ``field.mapping``."""

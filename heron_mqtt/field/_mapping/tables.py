@@ -1,10 +1,11 @@
-"""The tables of a mapping, as a scenario or a device profile writes them. docs/device-mappings.md has each key."""
+"""The tables of a mapping, as scenarios and device profiles write them. See docs/device-mappings.md."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from heron_mqtt.config import Table
 from heron_mqtt.field._mapping.units import UnitKeys
@@ -20,17 +21,8 @@ SetQuantity = Literal["p_mw", "q_mvar", "lease_s", "seq"]
 ReadQuantity = Literal["p_mw", "q_mvar", "soc", "vm_pu", "running", "ack_seq"]
 
 
-class ParameterTable(Table):
-    """What a profile needs to be told about one box."""
-
-    description: str = Field(min_length=1, max_length=500)
-    default: Scalar | None = Field(None, description="None = it must be given.")
-
-
 class WordTable(Table):
     """One word, and the lowest number from which on it is sent."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     word: Scalar
     from_: float | None = Field(None, alias="from", description="None = from minus infinity; the first only.")
@@ -65,7 +57,7 @@ class ValueTable(UnitKeys):
             if starts[0] is not None or None in starts[1:]:
                 raise ValueError("words: every word but the first needs 'from', and the first has none")
             rising = [s for s in starts if s is not None]
-            if any(b <= a for a, b in zip(rising, rising[1:], strict=False)):
+            if any(b <= a for a, b in itertools.pairwise(rising)):
                 raise ValueError("words: 'from' must rise from word to word")
         return self
 
@@ -150,7 +142,7 @@ class MappingTable(Table):
     """A whole mapping."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)] = "device"
-    parameters: dict[Key, Scalar | ParameterTable] = {}
+    parameters: dict[Key, Scalar] = Field({}, description="What the placeholders stand for.")
     setpoint: SetpointTable | None = Field(None, description="None = the box can only be read.")
     telemetry: list[TelemetryTable] = Field(min_length=1, max_length=MAX_ITEMS)
     availability: list[AvailabilityTable] = Field([], max_length=MAX_ITEMS)
