@@ -120,8 +120,52 @@ def print_summary(console: Console, summary: Summary) -> None:
             f"{t.reward:.2f}",
         )
     console.print(table)
+    if any(
+        device["fallbacks"] or device["changes"] or device["authority"] != "emulated"
+        for device in summary.devices.values()
+    ):
+        console.print(_device_table(summary))
     for name, value in _facts(summary):
         console.print(f"{name:>16}  {value}", highlight=False, soft_wrap=True)
+
+
+def _device_table(summary: Summary) -> Table:
+    table = Table(title="devices; times in ms, powers in kW")
+    for heading in (
+        "device",
+        "authority",
+        "telemetry",
+        "age p50/p99",
+        "round trip p50/p99",
+        "lost/dup/late",
+        "fallbacks (longest)",
+        "to safe s",
+        "tracking",
+        "residual",
+    ):
+        table.add_column(heading, justify="left" if heading in {"device", "authority"} else "right")
+    for name, d in summary.devices.items():
+        table.add_row(
+            name,
+            d["authority"],
+            str(d["telemetry"]),
+            f"{_ms(d['age_s']['p50'])}/{_ms(d['age_s']['p99'])}",
+            f"{_ms(d['round_trip_s']['p50'])}/{_ms(d['round_trip_s']['p99'])}",
+            f"{d['lost']}/{d['duplicated']}/{d['late']}",
+            f"{d['fallbacks']} ({d['longest_fallback']})",
+            "-" if d["time_to_safe_s"] is None else f"{d['time_to_safe_s']:.2f}",
+            _kw(d["tracking_error_mw"]),
+            _kw(d["residual_mw"]),
+        )
+    return table
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.1f}"
+
+
+def _kw(mw: float | None) -> str:
+    return "-" if mw is None else f"{mw * 1e3:.3f}"
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:

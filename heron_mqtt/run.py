@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messages import Fault
+from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.outbox import Outbox
 from heron_mqtt.processes import Children
 from heron_mqtt.summary import MESSAGE_COUNTS, AgentTotals, Summary
 from powergrid.proxies import emulated_devices, make_proxy
-from powergrid.scenario import LoadedScenario
+from powergrid.scenario import LoadedScenario, Scenario
 
 if TYPE_CHECKING:
     from powergrid.envs import MultiAgentMicrogrids
@@ -130,11 +133,12 @@ async def run(plan: Plan, progress: Progress, summary: Summary) -> None:
         stack.push_async_callback(env.close_async)
         try:
             await env.reset_async(seed=plan.seed)
-            await _steps(plan, env, progress, summary)
+            await _steps(plan, env, broker, progress, summary)
         finally:
             if broker is not None:
                 counts = broker.stats.counts()
                 summary.messages = {name: counts[name] for name in MESSAGE_COUNTS}
+                summary.devices = env.device_reports()
 
 
 def new_summary(plan: Plan) -> Summary:
@@ -150,7 +154,14 @@ def new_summary(plan: Plan) -> Summary:
     )
 
 
-async def _steps(plan: Plan, env: MultiAgentMicrogrids, progress: Progress, summary: Summary) -> None:
+async def _steps(
+    plan: Plan,
+    env: MultiAgentMicrogrids,
+    broker: MessageBroker | None,
+    progress: Progress,
+    summary: Summary,
+) -> None:
+    faults = _FaultPlan(plan.loaded.scenario, broker)
     realtime_s = plan.options.realtime_s
     begin = time.monotonic()
     while env.agents:
@@ -161,10 +172,29 @@ async def _steps(plan: Plan, env: MultiAgentMicrogrids, progress: Progress, summ
             elif wait_s < -realtime_s:
                 summary.overruns += 1
                 begin = time.monotonic() - summary.steps * realtime_s  # never two steps at once to catch up
+        await faults.begin(summary.steps)
         started = time.perf_counter()
         _, rewards, _, _, infos = await env.step_async({})
         summary.add_step(rewards, infos, (time.perf_counter() - started) * 1e3)
         progress.step(summary, next(iter(infos.values()))["price"], infos)
+
+
+class _FaultPlan:
+    """The scenario's faults, told to the emulators when their step comes."""
+
+    def __init__(self, scenario: Scenario, broker: MessageBroker | None) -> None:
+        self._broker = broker
+        self._outbox = Outbox("scenario", scenario.topic_env_id)
+        self._faults = scenario.faults if broker is not None else []
+
+    async def begin(self, step: int) -> None:
+        """Publish the faults that begin with a step."""
+        for fault in self._faults:
+            if fault.at_step == step and self._broker is not None:
+                agent, _, name = fault.device.rpartition("/")
+                channel = topics.device(agent, name, "fault")
+                told = Fault(kind=fault.kind, steps=fault.steps, value=fault.value)
+                await self._broker.publish(channel, self._outbox.stamp(channel, told, step=step))
 
 
 @asynccontextmanager

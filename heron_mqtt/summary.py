@@ -49,6 +49,7 @@ class Summary:
     fallbacks: int = 0
     overruns: int = 0
     messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
+    devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     diverged: str | None = None
     interrupted: bool = False
 
@@ -111,6 +112,7 @@ class Summary:
             "deadline_misses": self.deadline_misses,
             "fallbacks": self.fallbacks,
             "overruns": self.overruns,
+            "devices": self.devices,
             "diverged": self.diverged,
             "interrupted": self.interrupted,
         }

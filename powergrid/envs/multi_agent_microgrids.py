@@ -157,6 +157,15 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
             for name, report in proxy.gateway.report().items()
         }
 
+    def device_reports(self) -> dict[str, dict[str, Any]]:
+        """Return what happened to the devices that local agents reach over the broker, by AGENT/DEVICE."""
+        proxies = self._exchange.proxies if self._exchange is not None else ()
+        return {
+            f"{proxy.agent.agent_id}/{name}": report
+            for proxy in proxies
+            for name, report in proxy.gateway.report().items()
+        }
+
     # -- the same, asynchronous ----------------------------------------------------------------------
 
     async def reset_async(
