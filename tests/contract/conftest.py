@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.impaired import ImpairedBroker
+from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 
 MQTT_KINDS = ["mosquitto", "mosquitto-mqtt5", "embedded"]
+IMPAIRED_KINDS = ["impaired-memory", "impaired-embedded"]  # by a perfect network
 
 
 class QueueBroker(MessageBroker):
@@ -43,7 +46,7 @@ class Kind:
         return self.name in MQTT_KINDS
 
 
-@pytest.fixture(params=["memory", *MQTT_KINDS, "two-methods"])
+@pytest.fixture(params=["memory", *MQTT_KINDS, "two-methods", *IMPAIRED_KINDS])
 def kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
     return _kind(request.param, request, env_id)
 
@@ -54,7 +57,7 @@ def mqtt_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
     return _kind(request.param, request, env_id)
 
 
-@pytest.fixture(params=["memory", *MQTT_KINDS])
+@pytest.fixture(params=["memory", *MQTT_KINDS, *IMPAIRED_KINDS])
 def full_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
     """Those that are used from any thread, and carry wildcards and retained messages."""
     return _kind(request.param, request, env_id)
@@ -97,6 +100,9 @@ async def another(mqtt_kind: Kind) -> AsyncIterator[Callable[[], Awaitable[MqttB
 
 
 def _kind(name: str, request: pytest.FixtureRequest, env_id: str) -> Kind:
+    if name in IMPAIRED_KINDS:
+        inner = _kind(name.removeprefix("impaired-"), request, env_id)
+        return Kind(name, lambda: ImpairedBroker(inner.make(), ImpairmentTable()))
     if name == "memory":
         return Kind(name, InMemoryBroker)
     if name == "two-methods":

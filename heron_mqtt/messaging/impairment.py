@@ -1,0 +1,170 @@
+"""How a network misbehaves: the table ``[impairment]`` of a scenario or of a file in config/networks/.
+
+docs/impaired-networks.md describes every key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from heron_mqtt.config import Table, read_toml, shipped_config, validate
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
+
+Direction = Literal["out", "in"]
+"""Published by this process, or received by it."""
+
+
+class _Where(Table):
+    """Which messages are meant: their channels, and which way they go."""
+
+    pattern: str | list[str] = Field("#", description="Channels; filters with + and # are allowed.")
+    direction: Literal["out", "in", "both"] = Field(
+        "both", description="out = what this process publishes, in = what it receives."
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _holds_filters(cls, pattern: str | list[str]) -> str | list[str]:
+        if not pattern:
+            raise ValueError("at least one channel or filter, for example 'devices/#'")
+        for one in [pattern] if isinstance(pattern, str) else pattern:
+            topics.check_filter(one)
+        return pattern
+
+    def matches(self, direction: Direction, channel: str) -> bool:
+        """Whether a message that goes this way on this channel is meant."""
+        if self.direction not in {"both", direction}:
+            return False
+        patterns = [self.pattern] if isinstance(self.pattern, str) else self.pattern
+        return any(topics.matches(pattern, channel) for pattern in patterns)
+
+
+class BurstTable(Table):
+    """Losses that come in bursts: the Gilbert-Elliott model, one transition a message.
+
+    The bad state lasts 1 / leave messages on average, and holds for enter / (enter + leave) of them.
+    """
+
+    enter: float = Field(gt=0.0, le=1.0, description="Probability of good -> bad, per message.")
+    leave: float = Field(gt=0.0, le=1.0, description="Probability of bad -> good, per message.")
+    loss: float = Field(1.0, gt=0.0, le=1.0, description="Probability of loss in the bad state.")
+
+
+class RuleTable(_Where):
+    """What happens to the messages that it is about; the first rule that matches a message counts."""
+
+    exempt: bool = Field(False, description="Nothing happens to them, not even in a partition.")
+    delay_s: float = Field(0.0, ge=0.0, le=3600.0, description="What every message takes, s.")
+    jitter: Literal["none", "uniform", "normal", "lognormal", "pareto"] = Field(
+        "none", description="Distribution of what comes on top of delay_s; never negative."
+    )
+    jitter_s: float = Field(0.0, ge=0.0, le=3600.0, description="Its scale, s: see the documentation.")
+    jitter_shape: float | None = Field(
+        None, ge=0.1, le=10.0, description="lognormal: sigma (1.0); pareto: alpha (3.0)."
+    )
+    max_delay_s: float = Field(60.0, gt=0.0, le=3600.0, description="A longer delay counts as this, s.")
+    loss: float = Field(0.0, ge=0.0, le=1.0, description="Probability of loss outside bursts.")
+    burst: BurstTable | None = None
+    duplicate: float = Field(0.0, ge=0.0, le=1.0, description="Probability of a copy right behind it.")
+    reorder: float = Field(0.0, ge=0.0, le=1.0, description="Probability of being held back by reorder_s.")
+    reorder_s: float = Field(0.0, ge=0.0, le=3600.0, description="Meanwhile others may overtake it, s.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        ours = self.model_fields_set - {"pattern", "direction", "exempt"}
+        if self.exempt and ours:
+            raise ValueError(f"exempt = true leaves nothing to do for {', '.join(sorted(ours))}; drop one")
+        if (self.jitter == "none") != (self.jitter_s == 0.0):
+            raise ValueError("jitter (a distribution other than 'none') and jitter_s (above 0) go together")
+        if self.jitter_shape is not None and self.jitter not in {"lognormal", "pareto"}:
+            raise ValueError("jitter_shape belongs to jitter = 'lognormal' or 'pareto'")
+        if (self.reorder == 0.0) != (self.reorder_s == 0.0):
+            raise ValueError("reorder (a probability) and reorder_s (a time) go together, both above 0")
+        if self.delay_s > self.max_delay_s:
+            raise ValueError(f"delay_s must not exceed max_delay_s, got {self.delay_s} > {self.max_delay_s}")
+        return self
+
+
+class PartitionTable(_Where):
+    """A time during which nothing passes: in seconds since the start, or in steps; the end is not in it."""
+
+    begin_s: float | None = Field(None, ge=0.0, description="Seconds since the broker was first used.")
+    end_s: float | None = Field(None, ge=0.0)
+    begin_step: int | None = Field(None, ge=0, description="Steps of the episode, as messages carry them.")
+    end_step: int | None = Field(None, ge=0)
+    hold: bool = Field(False, description="Messages wait for end_s instead of being lost.")
+
+    @model_validator(mode="after")
+    def _is_one_window(self) -> Self:
+        seconds, steps = (self.begin_s, self.end_s), (self.begin_step, self.end_step)
+        given = [window for window in (seconds, steps) if window != (None, None)]
+        if len(given) != 1 or None in given[0]:
+            raise ValueError("either begin_s and end_s, or begin_step and end_step, must be given")
+        begin, end = given[0]
+        if begin is not None and end is not None and begin >= end:
+            raise ValueError(f"a partition must begin before it ends, got {begin} .. {end}")
+        if self.hold and self.end_s is None:
+            raise ValueError("hold needs begin_s and end_s: when a step will end is not known")
+        return self
+
+    def is_open(self, now_s: float, step: int | None) -> bool:
+        """Whether the partition is in force.
+
+        Args:
+            now_s: Seconds since the start.
+            step: The step that the message belongs to; None = unknown, and in no window of steps.
+        """
+        if self.begin_s is not None and self.end_s is not None:
+            return self.begin_s <= now_s < self.end_s
+        if step is None or self.begin_step is None or self.end_step is None:
+            return False
+        return self.begin_step <= step < self.end_step
+
+
+class ImpairmentTable(Table):
+    """A network's misbehaviour; without rules and partitions it is perfect."""
+
+    name: str = Field("", max_length=64, description="For people: it stands in the summary.")
+    seed: int | None = Field(None, ge=0, description="None = the run's seed.")
+    max_in_flight: int = Field(
+        10_000, ge=1, le=1_000_000, description="Messages on their way; of more, the oldest is dropped."
+    )
+    rules: list[RuleTable] = Field([], max_length=1_000)
+    partitions: list[PartitionTable] = Field([], max_length=1_000)
+
+
+class NetworkFile(Table):
+    """A file of config/networks/: the table and nothing else."""
+
+    impairment: ImpairmentTable
+
+
+def load_impairment(name: str | Path) -> ImpairmentTable:
+    """Read a network file, or a shipped one by its name (``lte_poor``).
+
+    Raises:
+        ConfigError: One line for each problem: file, key, value and what was expected.
+    """
+    path = _find(name)
+    table = validate(NetworkFile, read_toml(path), str(path)).impairment
+    return table if table.name else table.model_copy(update={"name": path.stem})
+
+
+def shipped_networks() -> list[str]:
+    """Return the names of the networks that come with the package."""
+    return sorted(path.stem for path in (shipped_config() / "networks").glob("*.toml"))
+
+
+def _find(name: str | Path) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    wanted = path.parts[1:] if path.parts[:1] == ("config",) else path.parts  # as in a checkout
+    wanted = wanted[1:] if wanted[:1] == ("networks",) else wanted
+    if len(wanted) == 1 and (stem := wanted[0].removesuffix(".toml")) in shipped_networks():
+        return shipped_config() / "networks" / f"{stem}.toml"
+    raise ConfigError(f"{name}: no such network file; shipped networks are: {', '.join(shipped_networks())}")
