@@ -3,7 +3,8 @@
 Loops and threads: a broker lives in one event loop, its *home loop*. Connected explicitly (``await
 broker.connect()`` or ``async with``) that is the running loop, the fast way: no thread hop. Used without
 connecting, from synchronous or asynchronous code, it connects by itself in the process's background
-loop. It may then be used from any thread and loop; calls are handed to the home loop.
+loop. It may then be used from any thread and loop; calls are handed to the home loop. The home loop must
+be able to watch sockets, as every loop on Linux and macOS is (on Windows: a selector event loop).
 
 While disconnected: ``publish`` queues (bounded; the oldest is dropped, its delivery fails with
 ``BrokerOverflow``), subscriptions are restored, reconnecting goes on with growing, jittered delays until
@@ -230,11 +231,8 @@ class MqttBroker(MessageBroker):
             raise ValueError(f"qos must be 0, 1 or 2, got {qos!r}")
         payload = encode(message) if message or not retain else b""
         if self.connected and self._home.is_here():
-            self.stats.published += 1
             return Delivery(self._link.publish(topic, payload, qos, retain))
-        home = self._home.enter()
-        self.stats.published += 1
-        return self._home.begin(home, self._link.publish, topic, payload, qos, retain)
+        return self._home.begin(self._home.enter(), self._link.publish, topic, payload, qos, retain)
 
     async def consume(self, channel: str) -> Json:
         """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""

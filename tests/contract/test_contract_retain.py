@@ -52,14 +52,17 @@ async def test_what_is_no_filter_is_refused(full_broker: MessageBroker, pattern:
         full_broker.subscribe(pattern, lambda _: None)
 
 
-async def test_overlapping_filters_deliver_once_to_each_subscription(full_broker: MessageBroker) -> None:
+@pytest.mark.parametrize("order", [1, -1], ids=["wide-last", "wide-first"])
+async def test_overlapping_filters_deliver_once_to_each_subscription(
+    full_broker: MessageBroker, order: int
+) -> None:
     wide: list[Received] = []
     narrow: list[Received] = []
     exact: list[Received] = []
     last: list[Received] = []
-    await full_broker.subscribe("agents/MG1/action", exact.append)
-    await full_broker.subscribe("agents/+/action", narrow.append)
-    await full_broker.subscribe("agents/#", wide.append)
+    filters = {"agents/MG1/action": exact, "agents/+/action": narrow, "agents/#": wide}
+    for pattern, got in list(filters.items())[::order]:
+        await full_broker.subscribe(pattern, got.append)
     await full_broker.subscribe("end", last.append)
     for i in range(3):
         await full_broker.publish("agents/MG1/action", {"i": i})  # nothing in it to recognise a copy by

@@ -73,16 +73,17 @@ async def test_everything_published_through_restarts_is_acknowledged_in_the_end(
         assert got == sorted(got)
 
 
-async def test_what_is_published_during_an_outage_arrives_in_order(
+async def test_what_is_published_before_and_during_an_outage_arrives_in_order(
     own_mosquitto: Callable[..., Mosquitto],
 ) -> None:
     server = own_mosquitto()
     got: list[int] = []
     async with MqttBroker(server.url) as broker:
         await broker.subscribe("c", lambda m: got.append(m["i"]))
-        server.kill()
+        deliveries = [broker.publish("c", {"i": i}) for i in range(2_000)]
+        server.kill()  # some were handed to the connection, none is acknowledged
         await until(lambda: not broker.connected)
-        deliveries = [broker.publish("c", {"i": i}) for i in range(3_000)]
+        deliveries += [broker.publish("c", {"i": i}) for i in range(2_000, 3_000)]
         assert not any(d.done() for d in deliveries)
         server.start()
         await asyncio.wait_for(deliveries[-1], 10)

@@ -139,3 +139,22 @@ def test_client_ids_are_made_unique() -> None:
     ids = {_options("mqtt://host").client_id for _ in range(100)}
     assert len(ids) == 100
     assert all(len(i) <= 23 for i in ids), "MQTT 3.1.1 lets a broker refuse longer ones"
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("mqtt://u:S3CR3T@broker.example", True),
+        ("mqtt://u:S3CR3T@192.0.2.1", True),
+        ("mqtts://u:S3CR3T@broker.example", False),
+        ("mqtt://u:S3CR3T@127.0.0.1", False),
+        ("mqtt://u:S3CR3T@localhost", False),
+        ("mqtt://broker.example", False),
+    ],
+)
+def test_a_password_that_would_travel_unencrypted_is_warned_of(
+    url: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    MqttBroker(url)
+    assert ("unencrypted" in caplog.text) is warned
+    assert "S3CR3T" not in caplog.text

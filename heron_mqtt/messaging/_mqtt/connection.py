@@ -17,7 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from heron_mqtt.errors import BrokerError, BrokerUnavailable
+from heron_mqtt.errors import BrokerError, BrokerUnavailable, UnsupportedFeature
 from heron_mqtt.messaging._mqtt.options import MqttOptions, Will
 from heron_mqtt.messaging._mqtt.refusals import nobody_answers, refused, tls_failed
 from heron_mqtt.messaging._mqtt.stream import Stream, open_stream
@@ -60,7 +60,10 @@ class _Client(paho.Client):
         """
         if self.on_publish is not None:
             return super()._handle_pubackcomp(cmd)
-        mid = int.from_bytes(self._in_packet["packet"][:2], "big")
+        packet = self._in_packet["packet"]
+        if len(packet) != 2:
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        mid = int.from_bytes(packet, "big")
         if self._out_messages.pop(mid, None) is not None:
             self.acknowledged(mid, None)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -113,6 +116,12 @@ class Connection:
         except OSError as exc:
             self.abort()
             raise nobody_answers(address, exc) from exc
+        except NotImplementedError as exc:
+            self.abort()
+            raise UnsupportedFeature(
+                "this event loop cannot watch sockets, which MQTT needs: "
+                "on Windows use asyncio.WindowsSelectorEventLoopPolicy()"
+            ) from exc
         except BaseException:
             self.abort()
             raise

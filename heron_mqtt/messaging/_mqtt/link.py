@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerRefused
+from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerRefused, BrokerUnavailable
 from heron_mqtt.messaging._mqtt.connection import Connection
 from heron_mqtt.messaging._mqtt.options import MqttOptions, Will
 from heron_mqtt.messaging._mqtt.outbox import Outbox, set_exception
@@ -119,6 +119,7 @@ class Link:
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> asyncio.Future[None]:
         """Send or queue a message; the future is done when the broker has taken it."""
+        self._stats.published += 1
         if self._started is None:
             return self._outbox.refuse(topic, self._failure)
         if self._asked:
@@ -289,22 +290,25 @@ class Link:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """The task is over: closed, cancelled by the end of its loop, or a fault of ours."""
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            self._stats.report("connection", self.options.address, "the connection's task failed", exc=exc)
-        if task.cancelled() or task.exception() is not None:
+        if task.cancelled():
             self.drop()
+        elif (exc := task.exception()) is not None:
+            self._stats.report("connection", self.options.address, "the connection's task failed", exc=exc)
+            failure = BrokerUnavailable(f"the connection to {self.options.address} failed: {exc!r}")
+            failure.__cause__ = exc
+            self.drop(failure)
 
-    def drop(self) -> None:
+    def drop(self, why: BrokerError | None = None) -> None:
         """Close the connection's descriptor and fail what waits, without waiting for anything."""
         connection = self._connection
         self._lose()
         if connection is not None:
             connection.abort()
-        closed = BrokerClosed(f"the connection to {self.options.address} was closed")
-        self._fail_all(closed)
+        why = why or BrokerClosed(f"the connection to {self.options.address} was closed")
+        self._fail_all(why)
         started, self._started = self._started, None
         if started is not None:
-            set_exception(started, closed)
+            set_exception(started, why)
 
 
 def _retrieve(done: asyncio.Future[Any]) -> None:

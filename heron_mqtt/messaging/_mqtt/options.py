@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import os
 import re
 import ssl
@@ -10,6 +12,8 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from heron_mqtt.errors import ConfigError
+
+log = logging.getLogger("heron_mqtt.messaging")
 
 USERNAME_VARIABLE = "HERON_MQTT_USERNAME"
 PASSWORD_VARIABLE = "HERON_MQTT_PASSWORD"  # noqa: S105 - the name of a variable, not a password
@@ -93,6 +97,10 @@ def read_options(
         problems.append("key without cert: pass the client certificate too")
     if problems:
         raise ConfigError(*(f"MqttBroker: {problem}" for problem in problems))
+    if password and parts.scheme == "mqtt" and not _is_loopback(parts.hostname or ""):
+        log.warning(
+            "the password for %s travels unencrypted: use mqtts:// on networks you do not trust", shown(url)
+        )
     return MqttOptions(
         scheme=parts.scheme,
         host=parts.hostname or "",
@@ -142,6 +150,13 @@ def _is_host(name: str | None) -> bool:
         return bool(name and name.encode("idna"))
     except UnicodeError:
         return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _decoded(text: str | None) -> str | None:

@@ -95,7 +95,8 @@ class MqttAnnouncement(Announcement):
     async def _say(self, word: bytes) -> None:
         assert self._link is not None, "neither use() nor make_link()"
         await self._link.started()
-        self._mqtt.stats.published += 1
+        if self.own_link is not None:
+            self._mqtt.stats.published += 1
         await asyncio.shield(self._link.publish(self._topic, word, 1, True))
 
     # -- called by our own link ----------------------------------------------------------------------
