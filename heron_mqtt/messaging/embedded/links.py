@@ -71,10 +71,11 @@ class TcpLink(asyncio.BufferedProtocol):
 
     Args:
         accept: Makes the endpoint, or returns None to turn the connection away.
-        buffer: Receives every read of every connection: each slice is consumed before the next read.
+        buffer: Receives every read of every connection: each slice is consumed before the next read. A
+            view, because asyncio's TLS reads into slices of it, and a slice of a bytearray is a copy.
     """
 
-    def __init__(self, accept: Callable[[Link], Endpoint | None], buffer: bytearray) -> None:
+    def __init__(self, accept: Callable[[Link], Endpoint | None], buffer: memoryview) -> None:
         self.peer = ""
         self.paused = False
         self._accept = accept
@@ -100,12 +101,12 @@ class TcpLink(asyncio.BufferedProtocol):
             early, self._early = self._early, b""
             self._endpoint.feed(early)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._endpoint is not None:
-            self._endpoint.feed(bytes(memoryview(self._buffer)[:nbytes]))
+            self._endpoint.feed(bytes(self._buffer[:nbytes]))
         elif self._transport is None:
             self._early += self._buffer[:nbytes]
 

@@ -50,7 +50,7 @@ class Listeners:
         self._options = options
         self._accept = accept
         self._tls = tls_context(options) if options.tls_cert is not None else None
-        self._make_link = functools.partial(TcpLink, accept, bytearray(_READ_BUFFER_BYTES))
+        self._make_link = functools.partial(TcpLink, accept, memoryview(bytearray(_READ_BUFFER_BYTES)))
         self._door: TlsDoor | None = None
         if self._tls is not None:
             timeout_s = options.limits.connect_timeout_s
