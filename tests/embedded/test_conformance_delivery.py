@@ -186,8 +186,6 @@ async def test_wildcards_match_as_mosquitto_does(
     mosquitto_port: int, topic_filter: str, topic: str, *, matches: bool, name: str
 ) -> None:
     """The table above, checked by the second broker; below a level of its own, for others publish too."""
-    if topic_filter in {"#", "+"} or topic_filter.startswith("+"):
-        pytest.skip("would match what other tests publish")
     async with connected(mosquitto_port) as client:
         await client.subscribe((f"{name}/{topic_filter}", 1))
         await client.publish(f"{name}/{topic}", b"live", qos=1)
