@@ -84,6 +84,7 @@ class Emulator(FieldDevice):
     def begin_episode(self, run_state: RunState) -> None:
         """Go back to the model's initial state, unless it is this device that began anew."""
         self._model.reset()
+        self._faults.restart()
         self._imperfect = self._new_imperfections(run_state.episode or 0)
         self._telemetry = self._at_rest()
 
@@ -108,16 +109,26 @@ class Emulator(FieldDevice):
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
-        log.warning("%s: fault on demand: %s for %d setpoints", self.label, fault.kind, fault.steps)
+        log.warning("%s: fault on demand: %s for %d steps", self.label, fault.kind, fault.steps)
         self._faults.begin(fault)
         if fault.kind == "reboot":
             await self._say(self._stamped(Status(state="offline", reason="rebooting")))
 
-    async def _take(self, setpoint: Setpoint) -> None:
+    async def _on_run_state(self, message: Received) -> None:
+        await super()._on_run_state(message)
+        state, step = message.get("state"), message.get("step")
+        if state == "running" and isinstance(step, int):
+            await self._step(step)
+
+    async def _step(self, step: int | None) -> None:
         was = self._faults.kind
-        kind = self._faults.on_setpoint() if not setpoint.renewal else was
-        if was == "reboot" and kind is None:
+        if self._faults.on_step(step) and was == "reboot":
             await self._restart()
+
+    async def _take(self, setpoint: Setpoint) -> None:
+        if not setpoint.renewal:
+            await self._step(setpoint.step)
+        kind = self._faults.kind
         if kind in SILENT or kind == "ignore_setpoints":
             return  # not heard: the lease is not renewed either
         await super()._take(setpoint)

@@ -1,4 +1,7 @@
-"""Faults on demand: what an emulator does wrong, from when on and for how long."""
+"""Faults on demand: what an emulator does wrong, from which step on and for how many.
+
+Steps are those of the run (``run/state``); without a run every setpoint counts as one.
+"""
 
 from __future__ import annotations
 
@@ -14,55 +17,60 @@ SILENT: frozenset[FaultKind] = frozenset({"silence", "reboot"})
 
 @dataclass(slots=True)
 class FaultState:
-    """The fault in force; it ends after a number of setpoints.
+    """The fault in force; it ends after a number of steps.
 
     Attributes:
-        planned: Faults that begin with the n-th setpoint (from 0), from the command line.
+        planned: Faults that begin with a step of the episode, from the command line.
     """
 
     planned: dict[int, Fault] = field(default_factory=dict)
     active: Fault | None = None
-    left: int = 0
-    _count: int = 0
+    step: int = -1
+    _ends: int = 0
 
     def begin(self, fault: Fault) -> None:
-        """Let a fault begin with the next setpoint; it replaces one in force."""
-        self.active, self.left = fault, fault.steps
+        """Let a fault begin with the next step; it replaces one in force."""
+        self.active, self._ends = fault, self.step + 1 + fault.steps
 
     @property
     def kind(self) -> FaultKind | None:
         """Kind of the fault in force."""
         return self.active.kind if self.active is not None else None
 
-    def on_setpoint(self) -> FaultKind | None:
-        """Count a setpoint; return the kind of fault that it meets."""
-        if (due := self.planned.get(self._count)) is not None:
+    def restart(self) -> None:
+        """Begin an episode: steps count from 0 again, and a fault in force is over."""
+        self.step, self.active = -1, None
+
+    def on_step(self, step: int | None) -> bool:
+        """Take note of a step (None = the next one); return whether a fault has just ended."""
+        number = self.step + 1 if step is None else step
+        if number <= self.step:
+            return False
+        if (due := self.planned.get(number)) is not None:
+            self.step = number - 1
             self.begin(due)
-        self._count += 1
-        if self.active is None:
-            return None
-        if self.left == 0:
-            self.active = None
-            return None
-        self.left -= 1
-        return self.active.kind
+        self.step = number
+        if self.active is None or number < self._ends:
+            return False
+        self.active = None
+        return True
 
 
 def parse_fault(text: str) -> tuple[int, Fault]:
-    """Return the setpoint number and the fault of ``KIND@SETPOINT[:STEPS[:VALUE]]``.
+    """Return the step and the fault of ``KIND@STEP[:STEPS[:VALUE]]``.
 
     Raises:
         ConfigError: Says what was expected.
     """
-    expected = f"--fault {text}: expected KIND@SETPOINT[:STEPS[:VALUE]], for example silence@20:8"
+    expected = f"--fault {text}: expected KIND@STEP[:STEPS[:VALUE]], for example silence@20:8"
     kind, at, rest = text.partition("@")
     numbers = rest.split(":")
     if not at or len(numbers) > 3:
         raise ConfigError(expected)
     try:
-        setpoint = int(numbers[0])
+        step = int(numbers[0])
         steps = int(numbers[1]) if len(numbers) > 1 else 1
         value = float(numbers[2]) if len(numbers) > 2 else 0.0
-        return setpoint, parse_message(Fault, {"kind": kind, "steps": steps, "value": value})
+        return step, parse_message(Fault, {"kind": kind, "steps": steps, "value": value})
     except ValueError as exc:
         raise ConfigError(f"{expected}; {exc}") from None

@@ -56,8 +56,8 @@ def _parser(emulator: type[Emulator], script: str) -> argparse.ArgumentParser:
         "--fault",
         action="append",
         default=[],
-        metavar="KIND@SETPOINT[:STEPS[:VALUE]]",
-        help="misbehave from the n-th setpoint on (from 0): silence, stuck, frozen, offset, "
+        metavar="KIND@STEP[:STEPS[:VALUE]]",
+        help="misbehave from a step of the run on (from 0): silence, stuck, frozen, offset, "
         "ignore_setpoints, reject_setpoints, garbage, reboot; may be repeated",
     )
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")

@@ -267,7 +267,7 @@ FaultKind = Literal[
 
 
 class Fault(Message):
-    """Tells an emulator to misbehave for a number of setpoints; real devices ignore it."""
+    """Tells an emulator to misbehave from the next step on; real devices ignore it."""
 
     type: Literal["fault"] = "fault"
     kind: FaultKind

@@ -221,7 +221,7 @@ class FaultTable(Table):
     at_step: int = Field(ge=0, description="Before this step of the episode.")
     device: str = Field(description="AGENT/DEVICE, for example MG1/ess.")
     kind: FaultKind
-    steps: int = Field(1, ge=1, description="For how many setpoints.")
+    steps: int = Field(1, ge=1, description="For how many steps.")
     value: float = Field(0.0, description="Size of an offset, MW.")
 
 
@@ -236,6 +236,9 @@ class Scenario(Table):
     seed: int = Field(0, ge=0)
     observation: Literal["full", "local"] | None = Field(None, description="None = by mode.")
     lease_s: float = Field(30.0, gt=0.0, description="How long a setpoint holds on a device, wall-clock s.")
+    realtime_s: float | None = Field(
+        None, gt=0.0, description="Wall-clock s a step; None = as fast as it goes."
+    )
     network: NetworkTable = NetworkTable()
     profiles: ProfilesTable = ProfilesTable()
     market: MarketTable = MarketTable()

@@ -7,13 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.authority import SENDS, AuthorityDesk, Evidence
 from heron_mqtt.field.clearance import apply_clearance
-from heron_mqtt.field.envelope import Band, Limits, bound
+from heron_mqtt.field.envelope import Band
 from heron_mqtt.field.link import DeviceLink, Wanted
+from heron_mqtt.field.models import Models, bounded
 from heron_mqtt.field.settings import DeviceSettings
 from heron_mqtt.messages import Clearance, EmergencyStop, Level, Telemetry, parse
 from heron_mqtt.messaging import topics
@@ -23,40 +24,6 @@ from heron_mqtt.messaging.outbox import Outbox
 log = logging.getLogger("heron_mqtt.gateway")
 
 RENEWALS = 3  # a lease survives two lost renewals
-
-
-class Models(Protocol):
-    """The devices' models, as the gateway needs them; a ``GridAgent`` is one."""
-
-    def limits(self, device: str) -> Limits:
-        """Return what bounds a device's setpoint in this step."""
-
-    def simulate(self, device: str, reason: str | None = None, *, setpoint: Wanted | None = None) -> None:
-        """Let the device's model take the step."""
-
-    def measured(self, device: str, telemetry: Telemetry, *, setpoint: Wanted | None = None) -> float:
-        """Let the model follow the device; return measured minus modelled power, MW."""
-
-    def shadowed(self, device: str, telemetry: Telemetry) -> float:
-        """Compare a device that is read but not driven with its model; return the residual, MW."""
-
-    def reseed(self, device: str, telemetry: Telemetry) -> None:
-        """Put the model where the device is; no time passes."""
-
-
-def bounded(
-    models: Models, wanted: Mapping[str, Wanted], bands: Mapping[str, Band] | None = None
-) -> tuple[dict[str, Wanted], dict[str, str]]:
-    """Return setpoints inside every bound of their devices, and by device which bounds changed it."""
-    allowed, reasons = {}, {}
-    for name, want in wanted.items():
-        band = bands.get(name) if bands else None
-        available = want.p_available_mw
-        done = bound(want.p_mw, want.q_mvar, models.limits(name), band, p_available_mw=available)
-        allowed[name] = Wanted(done.p_mw, done.q_mvar, available)
-        if done.bound_by:
-            reasons[name] = ", ".join(done.bound_by)
-    return allowed, reasons
 
 
 class FieldGateway:
@@ -201,9 +168,9 @@ class FieldGateway:
         self._schedule_renewal()
 
     def answered(self) -> bool:
-        """Whether every device that is expected to answer has; stale ones are not waited for."""
-        links = self.links
-        return all(links[name].answer() is not None or links[name].health != "online" for name in self._sent)
+        """Whether every device has answered that is expected to; one that fell silent is not waited for."""
+        links = (self.links[name] for name in self._sent)
+        return all(link.answer() is not None or not link.expects_answer for link in links)
 
     def settle(self, allowed: Mapping[str, Wanted]) -> int:
         """Take the step with telemetry where it answered and with models elsewhere.
@@ -221,14 +188,19 @@ class FieldGateway:
                 if link.telemetry is not None and link.health == "online":
                     residual = self._models.shadowed(name, link.telemetry)
                     self._note(name, link, link.telemetry, setpoint, residual)
-            elif name in self._sent and (telemetry := link.answer()) is not None:
+            elif (telemetry := self._trusted_answer(name, link)) is not None:
                 residual = self._models.measured(name, telemetry, setpoint=setpoint)
-                link.record.followed()
+                if absent := link.record.followed():
+                    log.warning("%s: back in step %d, after %d steps", link.name, self._at[1], absent)
                 self._note(name, link, telemetry, setpoint, residual)
             else:
-                missed |= name in self._sent and link.expects_answer
+                missed |= name in self._sent and link.expects_answer and link.answer() is None
                 self._stand_in(name, link, setpoint)
         return int(missed)
+
+    def _trusted_answer(self, name: str, link: DeviceLink) -> Telemetry | None:
+        """Return the telemetry that answers this step's setpoint, unless the device says it is faulty."""
+        return link.answer() if name in self._sent and link.health != "fault" else None
 
     def reasons(self) -> dict[str, str]:
         """Return what changed setpoints of this step, by device."""
@@ -259,16 +231,14 @@ class FieldGateway:
         return {name: level for name, level in levels.items() if level != "simulated"}
 
     def _stand_in(self, name: str, link: DeviceLink, setpoint: Wanted) -> None:
-        health = link.health
-        why = (
-            "no telemetry before the deadline"
-            if health == "online" and name in self._sent
-            else f"device {health}"
-        )
+        if name in self._sent and link.expects_answer:
+            why = "no telemetry before the deadline"
+        else:
+            why = f"device {'silent' if link.health == 'online' else link.health}"
         self._steady[name] = 0
         link.give_up()
-        link.record.fell_back(link.waited_s if name in self._sent else 0.0)
-        log.warning("%s: its model stands in in step %d: %s", link.name, self._at[1], why)
+        if link.record.fell_back(link.waited_s if name in self._sent else 0.0) == 1:
+            log.warning("%s: its model stands in from step %d: %s", link.name, self._at[1], why)
         self._models.simulate(name, why, setpoint=setpoint)
 
     def _note(

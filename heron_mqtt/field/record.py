@@ -31,16 +31,18 @@ class DeviceRecord:
     residual_mw: list[float] = field(default_factory=list)
     _running: int = 0
 
-    def fell_back(self, waited_s: float) -> None:
-        """Count a step in which the model stood in."""
+    def fell_back(self, waited_s: float) -> int:
+        """Count a step in which the model stood in; return how many in a row that makes."""
         self.fallbacks += 1
         self._running += 1
         self.longest_fallback = max(self.longest_fallback, self._running)
         self.fallback_delay_s = max(self.fallback_delay_s or 0.0, waited_s)
+        return self._running
 
-    def followed(self) -> None:
-        """Count a step in which the device's own values were used."""
-        self._running = 0
+    def followed(self) -> int:
+        """Count a step in which the device's own values were used; return how many fallbacks that ends."""
+        ended, self._running = self._running, 0
+        return ended
 
     def sample(self, values: list[float], value: float) -> None:
         """Keep a sample, the oldest going first when there are too many."""

@@ -12,7 +12,7 @@ from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.field.clearance import apply_clearance, make_plan
-from heron_mqtt.field.gateway import bounded
+from heron_mqtt.field.models import bounded
 from heron_mqtt.messages import Clearance, Command, Observation, Plan, PriceSignal
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.base import HorizontalSession
