@@ -49,7 +49,7 @@ def rounded(value: float, decimals: int, *, toward_zero: bool) -> float:
     if not toward_zero:
         return round(value, decimals) + 0.0
     steps = value * 10.0**decimals
-    noise = 1e-9 * max(1.0, abs(steps))
+    noise = 16.0 * math.ulp(steps)  # a few multiplications lie behind it
     return math.trunc(steps + math.copysign(noise, steps)) / 10.0**decimals + 0.0
 
 
