@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import Consensus, Offer
@@ -57,6 +57,7 @@ def mean(numbers: list[float]) -> float:
     return sum(numbers) / len(numbers)
 
 
+@settings(deadline=None)
 @given(values, graphs, st.integers(1, 10))
 def test_the_mean_never_changes(initial: list[float], graph: object, rounds: int) -> None:
     history = talk(make(graph(len(initial)), initial, rounds))  # type: ignore[operator]
@@ -65,6 +66,7 @@ def test_the_mean_never_changes(initial: list[float], graph: object, rounds: int
         assert mean(estimates) == pytest.approx(mean(initial), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(values, graphs)
 def test_everyone_converges_to_the_mean(initial: list[float], graph: object) -> None:
     final = talk(make(graph(len(initial)), initial, 100), seed=1)[-1]  # type: ignore[operator]
@@ -82,6 +84,7 @@ def test_on_a_complete_graph_one_round_is_enough(n: int) -> None:
     assert talk(make(complete(n), initial, 1))[-1] == pytest.approx([mean(initial)] * n)
 
 
+@settings(deadline=None)
 @given(values, graphs, st.integers(0, 2**32 - 1), st.floats(0.0, 1.0))
 def test_with_messages_lost_no_estimate_leaves_the_range_of_the_first_ones(
     initial: list[float], graph: object, seed: int, lost: float

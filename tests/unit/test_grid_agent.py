@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import Command, Observation, Telemetry
@@ -119,6 +119,7 @@ def profit(
     return grid_bill((load_mw + done.p_mw) * DT_H, 0.0, price, adder) - done.cost
 
 
+@settings(deadline=None)
 @given(
     spec=generators,
     history=st.lists(st.sampled_from([0.0, 1.0]), max_size=3),
@@ -284,6 +285,7 @@ def test_a_commanded_generator_is_not_redispatched_by_consensus() -> None:
 any_power = st.floats(-1e6, 1e6)
 
 
+@settings(deadline=None)
 @given(
     gen=any_power,
     ess=any_power,

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import Accept, Confirm, Consensus, Message, Offer
@@ -118,6 +118,7 @@ def assert_books_balance(
     assert not voided & settled
 
 
+@settings(deadline=None)
 @given(bids, seeds, shares, shares, st.sampled_from([0.0, 0.05, 0.5]))
 def test_energy_sold_equals_energy_bought_on_any_network(
     all_bids: list[Bid], seed: int, lost: float, repeated: float, late: float
@@ -127,6 +128,7 @@ def test_energy_sold_equals_energy_bought_on_any_network(
     assert_books_balance(sessions, reports(sessions))
 
 
+@settings(deadline=None)
 @given(bids, seeds, shares, st.data())
 def test_trades_that_one_side_did_not_report_are_void(
     all_bids: list[Bid], seed: int, lost: float, data: st.DataObject
@@ -145,6 +147,7 @@ def test_trades_that_one_side_did_not_report_are_void(
     assert reasons <= {"not reported by the peer"}
 
 
+@settings(deadline=None)
 @given(bids, seeds, seeds)
 def test_order_and_repetition_change_nothing_while_nothing_is_lost(
     all_bids: list[Bid], one: int, other: int
@@ -163,6 +166,7 @@ any_message = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     st.builds(Bid, quantities, prices),
     st.lists(
@@ -196,6 +200,7 @@ trades_reported = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(trades_reported)
 def test_settlement_of_arbitrary_reports_balances(reported: dict[str, dict[str, Trade]]) -> None:
     settlement = settle(reported)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.protocols.p2p import SettledTrade, Trade, settle
@@ -60,6 +60,7 @@ def test_at_a_negative_price_feeding_in_costs_money() -> None:
     assert grid_bill(-0.1, 0.0, -30.0, 20.0) == pytest.approx(1.0)
 
 
+@settings(deadline=None)
 @given(st.floats(-10, 10), st.floats(-10, 10), st.floats(-100, 300), st.floats(0, 100))
 def test_two_agents_that_trade_are_together_never_worse_off_than_with_the_grid_alone(
     one: float, other: float, price: float, adder: float
@@ -85,6 +86,7 @@ def test_trades_are_summed_with_their_own_prices_and_signs() -> None:
     assert mwh[0].tolist() == [0.0, 0.5, -0.2, 0.0]
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from("ABCD"),
@@ -137,6 +139,7 @@ def test_each_microgrid_answers_for_its_own_buses_only() -> None:
     assert loading.tolist() == soc.tolist() == [[0.0] * 3] * 2
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0.0, 2.0), max_size=5),
     st.lists(st.floats(0.0, 500.0), max_size=5),
