@@ -41,7 +41,8 @@ def on_message(client, userdata, message):
         if message.topic.endswith("/estop"):
             stopped = bool(told["active"])
             state["p_mw"] = 0.0 if stopped else state["p_mw"]
-            return publish_telemetry()
+            publish_telemetry()
+            return
         p_mw, lease_s, seq, boot = (
             float(told["p_mw"]),
             float(told["lease_s"]),
@@ -49,9 +50,10 @@ def on_message(client, userdata, message):
             told.get("boot"),
         )
     except (ValueError, KeyError, TypeError) as exc:
-        return print("ignored:", exc, file=sys.stderr)
+        print("ignored:", exc, file=sys.stderr)
+        return
     if seq is not None and boot == state["ack_boot"] and seq <= (state["ack_seq"] or -1):
-        return None  # not newer than what we do already
+        return  # not newer than what we do already
     state["ack_seq"], state["ack_boot"] = seq, boot
     lease_ends = time.monotonic() + lease_s
     if not told.get("renewal") and not stopped:

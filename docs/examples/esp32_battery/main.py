@@ -8,8 +8,9 @@ broker that asks for it, USER and PASSWORD; connect to the network in boot.py. R
 import json
 import time
 
-import config
 from umqtt.simple import MQTTClient
+
+import config
 
 E_MAX_MWH, P_MAX_MW = 0.2, 0.05
 BASE = "heron/%s/devices/%s/%s" % (config.ENV, config.AGENT, config.DEVICE)
