@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -43,7 +44,7 @@ class ConsoleProgress:
 
     def note(self, text: str) -> None:
         """Say something once."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> None:
         """Show the step that was just done."""
@@ -82,10 +83,12 @@ class ConsoleProgress:
 
 
 class QuietProgress:
-    """Shows nothing; for ``--json``."""
+    """Leaves standard output alone, for ``--json``: what has to be said goes to standard error."""
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Say something once."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
     def step(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> None:
         """Show nothing."""

@@ -1,55 +1,32 @@
-"""The composition root: scenario -> broker, environment, proxies, devices; one run of it."""
+"""The composition root: plan -> broker, devices, environment with its proxies; one run of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import NotReady
 from heron_mqtt.messages import Fault
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.outbox import Outbox
-from heron_mqtt.processes import Children
+from heron_mqtt.plan import Plan
 from heron_mqtt.summary import MESSAGE_COUNTS, AgentTotals, Summary
-from powergrid.proxies import emulated_devices, make_proxy
-from powergrid.scenario import LoadedScenario, Scenario
+from heron_mqtt.surroundings import Surroundings, mqtt_surroundings, unless
 
 if TYPE_CHECKING:
     from powergrid.envs import MultiAgentMicrogrids
+    from powergrid.scenario import Scenario
 
-log = logging.getLogger("heron_mqtt.run")
+GOODBYE_S = 0.8  # for proxies and operator to say that they leave; a run must end within 2 s
 
 T = TypeVar("T")
-Devices = Literal["emulated", "simulated"]
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What the command line says beside the scenario.
-
-    Attributes:
-        broker: ``embedded``, ``memory`` or the URL of an MQTT broker.
-        devices: None = emulated where devices can connect, else simulated.
-        realtime_s: Wall-clock length of a step, s; None = as fast as it goes.
-    """
-
-    steps: int | None = None
-    seed: int | None = None
-    broker: str = "embedded"
-    centralized: bool = False
-    devices: Devices | None = None
-    realtime_s: float | None = None
 
 
 class Progress(Protocol):
@@ -62,83 +39,20 @@ class Progress(Protocol):
         """Show the step that was just done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A run with everything decided and nothing started."""
-
-    loaded: LoadedScenario
-    options: RunOptions
-    devices: Devices
-    steps: int
-    seed: int
-
-    @property
-    def mode(self) -> str:
-        """``centralized`` or ``distributed``."""
-        return "centralized" if self.options.centralized else "distributed"
-
-    @property
-    def broker(self) -> str:
-        """Kind of broker, without address or credentials."""
-        if self.options.centralized:
-            return "none"
-        return self.options.broker if self.options.broker in {"embedded", "memory"} else "mqtt"
-
-
-def plan_run(loaded: LoadedScenario, options: RunOptions) -> Plan:
-    """Decide what the options leave open, and refuse what does not go together.
-
-    Raises:
-        ConfigError: One line for each problem.
-    """
-    problems = []
-    broker = options.broker
-    if broker not in {"embedded", "memory"} and not broker.startswith(("mqtt://", "mqtts://")):
-        problems.append(f"--broker {broker}: expected embedded, memory or mqtt://host:port")
-    reachable = not options.centralized and broker != "memory"
-    if options.devices == "emulated" and not reachable:
-        why = (
-            "--centralized uses no broker"
-            if options.centralized
-            else "nothing can connect to --broker memory"
-        )
-        problems.append(f"--devices emulated: {why}; leave it out, or use --broker embedded")
-    remote = [agent for agent, table in loaded.scenario.microgrids.items() if table.remote]
-    if remote and not reachable:
-        problems.append(
-            f"{loaded.source}: microgrids.{remote[0]}.remote = true: its agent must be able to connect; "
-            "use --broker embedded or mqtt://host:port"
-        )
-    if options.steps is not None and options.steps < 1:
-        problems.append(f"--steps {options.steps}: expected a number of at least 1")
-    if options.realtime_s is not None and not options.realtime_s > 0.0:
-        problems.append(f"--realtime {options.realtime_s}: expected seconds per step, more than 0")
-    if problems:
-        raise ConfigError(*problems)
-    devices = options.devices or ("emulated" if reachable else "simulated")
-    scenario = loaded.scenario
-    seed = scenario.seed if options.seed is None else options.seed
-    return Plan(loaded, options, devices, options.steps or scenario.steps, seed)
-
-
 async def run(plan: Plan, progress: Progress, summary: Summary) -> None:
     """Run a plan to its end; ``summary`` always holds what ran so far, also when this is cancelled.
 
     Raises:
-        HeronError: The broker, an agent or a device is not there.
+        ConfigError: Something that the scenario names is wrong; nothing ran.
+        HeronError: The broker, an agent or a device is not there, or the broker is gone for good.
     """
-    async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(_broker(plan, progress))
-        env = await _build_environment(plan, broker)
-        stack.push_async_callback(env.close_async)
-        try:
-            await env.reset_async(seed=plan.seed)
-            await _steps(plan, env, broker, progress, summary)
-        finally:
-            if broker is not None:
-                counts = broker.stats.counts()
-                summary.messages = {name: counts[name] for name in MESSAGE_COUNTS}
-                summary.devices = env.device_reports()
+    importing = asyncio.ensure_future(in_daemon_thread(_import_environment))  # while the broker starts
+    try:
+        async with _surroundings(plan, progress) as around:
+            await importing
+            await unless(_run_in(around, plan, progress, summary), *around.throughout)
+    finally:
+        importing.cancel()
 
 
 def new_summary(plan: Plan) -> Summary:
@@ -154,14 +68,55 @@ def new_summary(plan: Plan) -> Summary:
     )
 
 
+@asynccontextmanager
+async def _surroundings(plan: Plan, progress: Progress) -> AsyncIterator[Surroundings]:
+    broker = plan.options.broker
+    if plan.options.centralized:
+        yield Surroundings()
+    elif broker == "memory":
+        progress.note("broker: in memory; nothing can connect from outside, devices are simulated in process")
+        async with InMemoryBroker() as memory:
+            yield Surroundings(memory)
+    else:
+        local = [agent for agent in plan.loaded.scenario.microgrids if agent not in plan.remote_agents]
+        async with mqtt_surroundings(broker, plan.loaded, local, plan.devices, progress.note) as around:
+            yield around
+
+
+async def _run_in(around: Surroundings, plan: Plan, progress: Progress, summary: Summary) -> None:
+    env = await in_daemon_thread(lambda: _make_environment(plan, around))
+    try:
+        await _begin(env, around, plan, progress)
+        await _steps(env, FaultPlan(plan.loaded.scenario, around.broker), plan, progress, summary)
+    finally:
+        if around.broker is not None:
+            counts = around.broker.stats.counts()
+            summary.messages = {name: counts[name] for name in MESSAGE_COUNTS}
+            summary.devices = env.device_reports()
+        with contextlib.suppress(TimeoutError):  # a broker that is gone has the wills to say it for us
+            async with asyncio.timeout(GOODBYE_S):
+                await env.close_async()
+
+
+async def _begin(env: MultiAgentMicrogrids, around: Surroundings, plan: Plan, progress: Progress) -> None:
+    """Begin the episode; returns when every agent and device is ready."""
+    how = [
+        f"heron-mqtt proxy --agent {agent} --broker {around.url} {plan.loaded.source}"
+        for agent in plan.remote_agents
+    ]
+    for line in how:
+        progress.note(f"waiting for a remote agent: {line}")
+    try:
+        await unless(env.reset_async(seed=plan.seed), *around.while_starting)
+    except NotReady as exc:
+        if not how:
+            raise
+        raise NotReady(f"{exc}; a remote agent is started by: {'; '.join(how)}") from None
+
+
 async def _steps(
-    plan: Plan,
-    env: MultiAgentMicrogrids,
-    broker: MessageBroker | None,
-    progress: Progress,
-    summary: Summary,
+    env: MultiAgentMicrogrids, faults: FaultPlan, plan: Plan, progress: Progress, summary: Summary
 ) -> None:
-    faults = _FaultPlan(plan.loaded.scenario, broker)
     realtime_s = plan.options.realtime_s
     begin = time.monotonic()
     while env.agents:
@@ -179,7 +134,7 @@ async def _steps(
         progress.step(summary, next(iter(infos.values()))["price"], infos)
 
 
-class _FaultPlan:
+class FaultPlan:
     """The scenario's faults, told to the emulators when their step comes."""
 
     def __init__(self, scenario: Scenario, broker: MessageBroker | None) -> None:
@@ -197,65 +152,25 @@ class _FaultPlan:
                 await self._broker.publish(channel, self._outbox.stamp(channel, told, step=step))
 
 
-@asynccontextmanager
-async def _broker(plan: Plan, progress: Progress) -> AsyncIterator[MessageBroker | None]:
-    """Start broker and devices; end them in the opposite order."""
-    options, env_id = plan.options, plan.loaded.scenario.topic_env_id
-    if options.centralized:
-        yield None
-        return
-    if options.broker == "memory":
-        progress.note("broker: in memory; nothing can connect from outside, devices are simulated in process")
-        async with InMemoryBroker() as broker:
-            yield broker
-        return
-    async with AsyncExitStack() as stack:
-        url = options.broker
-        if url == "embedded":
-            server = await stack.enter_async_context(EmbeddedBroker(on_exit=log.error))
-            url = server.url
-        mqtt = MqttBroker(url, env_id=env_id)
-        children = Children()
-        stack.push_async_callback(children.close)
-        await stack.enter_async_context(mqtt)
-        progress.note(f"broker: {mqtt.options.address}  topics: {mqtt.topic_map.prefix}#")
-        await _start_devices(plan, mqtt, children, progress)
-        yield mqtt
+# -- on a thread: pandapower takes seconds to import, and Ctrl-C must not wait -----------------------
 
 
-async def _start_devices(plan: Plan, mqtt: MqttBroker, children: Children, progress: Progress) -> None:
-    from devices import SCRIPTS
-
-    url = mqtt.options.address
-    login = mqtt.options.login_environment()  # not in the arguments, which everyone on the machine can read
-
-    count = 0
-    for agent, table in plan.loaded.scenario.microgrids.items():
-        for name in emulated_devices(plan.loaded.scenario, agent, plan.devices):
-            script = SCRIPTS[table.devices[name].spec.kind]
-            arguments = ["--agent", agent, "--name", name, "--broker", url, "--scenario", plan.loaded.source]
-            await children.start(f"{agent}/{name}", f"devices.{script}", arguments, login)
-            count += 1
-    progress.note(f"devices: {count} emulated, in processes of their own" if count else "devices: simulated")
+def _import_environment() -> None:
+    import powergrid.envs  # noqa: F401
 
 
-async def _build_environment(plan: Plan, broker: MessageBroker | None) -> MultiAgentMicrogrids:
-    """Build the environment on a thread: pandapower takes seconds to import, and Ctrl-C must not wait."""
+def _make_environment(plan: Plan, around: Surroundings) -> MultiAgentMicrogrids:
+    from powergrid.envs import MultiAgentMicrogrids
 
-    def build() -> MultiAgentMicrogrids:
-        from powergrid.envs import MultiAgentMicrogrids
-
-        return MultiAgentMicrogrids(
-            {
-                "centralized": plan.options.centralized,
-                "message_broker": broker,
-                "scenario": plan.loaded,
-                "max_episode_steps": plan.steps,
-                "devices": plan.devices,
-            }
-        )
-
-    return await in_daemon_thread(build)
+    return MultiAgentMicrogrids(
+        {
+            "centralized": plan.options.centralized,
+            "message_broker": around.broker,
+            "scenario": plan.loaded,
+            "max_episode_steps": plan.steps,
+            "devices": plan.devices,
+        }
+    )
 
 
 async def in_daemon_thread(work: Callable[[], T]) -> T:
@@ -282,29 +197,3 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
 
     threading.Thread(target=target, name="build environment", daemon=True).start()
     return await outcome
-
-
-async def serve_proxy(loaded: LoadedScenario, agent: str, url: str, ready: Callable[[str], None]) -> None:
-    """Run one agent's proxy against a broker until cancelled.
-
-    Raises:
-        ConfigError: The scenario has no such agent.
-        BrokerError: The broker is not there or refuses.
-    """
-    scenario = loaded.scenario
-    if agent not in scenario.microgrids:
-        raise ConfigError(f"--agent {agent}: not in {loaded.source}; it has {', '.join(scenario.microgrids)}")
-    if not scenario.microgrids[agent].remote:
-        raise ConfigError(
-            f"{loaded.source}: microgrids.{agent}.remote = false: the environment runs this agent itself; "
-            "set remote = true to run it here"
-        )
-    env_id = scenario.topic_env_id
-    async with MqttBroker(url, env_id=env_id) as broker:
-        proxy = make_proxy(scenario, agent, broker, env_id=env_id, devices="simulated")
-        try:
-            await proxy.start()
-            ready(f"agent {agent} online at {broker.options.address}, topics {broker.topic_map.prefix}#")
-            await proxy.run()
-        finally:
-            await proxy.close()

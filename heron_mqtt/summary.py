@@ -28,7 +28,8 @@ class Summary:
     """Totals and extremes of a run.
 
     ``cost`` of a microgrid is what it paid for generation, grid and trades minus what it earned; the
-    violations' penalties are in the reward alone.
+    violations' penalties are in the reward alone. ``error`` is why the run ended before its last step,
+    ``diverged`` why the power flow did.
     """
 
     scenario: str
@@ -51,6 +52,7 @@ class Summary:
     messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     diverged: str | None = None
+    error: str | None = None
     interrupted: bool = False
 
     def add_step(
@@ -114,6 +116,7 @@ class Summary:
             "overruns": self.overruns,
             "devices": self.devices,
             "diverged": self.diverged,
+            "error": self.error,
             "interrupted": self.interrupted,
         }
 
