@@ -91,6 +91,12 @@ class Dispatcher:
         with self._lock:
             return set(self._subscriptions) | {c for c, box in self._mailboxes.items() if box.asked}
 
+    def wants(self, channel: str) -> bool:
+        """Whether somebody subscribes to, or consumes, exactly this channel or filter."""
+        with self._lock:
+            box = self._mailboxes.get(channel)
+            return channel in self._subscriptions or (box is not None and box.asked)
+
     def subscriptions(self, channel: str) -> tuple[Subscription, ...]:
         """Return the subscriptions that match a channel."""
         with self._lock:

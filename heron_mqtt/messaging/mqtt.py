@@ -336,7 +336,11 @@ class MqttBroker(MessageBroker):
             self._home.call(self._release, channel)
 
     def _release(self, channel: str) -> None:
-        wanted = self._wanted_filters()
-        for topic_filter in self.topic_map.filters(channel):
-            if topic_filter not in wanted:
-                self._link.unsubscribe(topic_filter)
+        if self._dispatcher.wants(channel):
+            return
+        filters = self.topic_map.filters(channel)
+        if self.topic_map.overridden:  # another filter may need the same topic
+            wanted = self._wanted_filters()
+            filters = tuple(f for f in filters if f not in wanted)
+        for topic_filter in filters:
+            self._link.unsubscribe(topic_filter)

@@ -161,6 +161,11 @@ class TopicMap:
                     f"give it another, or map {natural!r} too"
                 )
 
+    @property
+    def overridden(self) -> bool:
+        """Whether any channel lives somewhere else."""
+        return bool(self._topics)
+
     def topic(self, channel: str) -> str:
         """Return the topic of a channel."""
         return self._topics.get(channel) or self.prefix + channel

@@ -197,3 +197,17 @@ async def test_small_messages_are_not_held_back(mqtt_broker: MqttBroker, another
         times_s.append(loop.time() - start)
     assert sorted(times_s)[50] < 0.02
     assert sum(t > 0.038 for t in times_s) < 10
+
+
+async def test_thousands_of_subscriptions_come_and_go_in_little_time(mqtt_broker: MqttBroker) -> None:
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    channels = [f"agents/MG{i}/{leaf}" for i in range(1_500) for leaf in ("observation", "command")]
+    filters = [f"p2p/+/MG{i}" for i in range(30)]
+    subscriptions = [mqtt_broker.subscribe(c, lambda _: None) for c in [*channels, *filters]]
+    for subscription in subscriptions:
+        await subscription
+    for subscription in subscriptions:
+        subscription()
+    await mqtt_broker.publish("end", {})
+    assert loop.time() - start < 4

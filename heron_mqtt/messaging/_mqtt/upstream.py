@@ -95,10 +95,10 @@ class Upstream:
         return Change(subscribe=self._missing())
 
     def _missing(self) -> list[str]:
-        wanted = set(self._wanted()) - self._refused
         fresh = []
+        missing = [f for f in set(self._wanted()) if f not in self._held and f not in self._refused]
         # wide ones first, so that they cover the others
-        for f in sorted(wanted, key=lambda f: (not is_filter(f), f.count("/"), not f.endswith("#"), f)):
+        for f in sorted(missing, key=lambda f: (not is_filter(f), f.count("/"), not f.endswith("#"), f)):
             if self._cover(f) is None:
                 self._hold(f)
                 fresh.append(f)
