@@ -21,10 +21,10 @@ import abc
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any, ClassVar
 
-from heron_mqtt.errors import MessageError
+from heron_mqtt.errors import HeronError, MessageError
 from heron_mqtt.field.lease import Lease
 from heron_mqtt.messages import NO_RUN, EmergencyStop, RunState, Setpoint, Status, Telemetry, parse
 from heron_mqtt.messaging import topics
@@ -251,9 +251,11 @@ class FieldDevice(abc.ABC):
 
     def _lease_over(self, after_s: float) -> None:
         self._safe_after_s = after_s
-        task = asyncio.get_running_loop().create_task(
-            self._make_safe(f"no setpoint for {after_s:.3g} s"), name=f"safe state of {self.label}"
-        )
+        self._spawn(self._make_safe(f"no setpoint for {after_s:.3g} s"))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something from a plain callback; it ends with the device."""
+        task = asyncio.get_running_loop().create_task(work, name=f"device {self.label}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -290,9 +292,9 @@ class FieldDevice(abc.ABC):
     # -- presence ----------------------------------------------------------------------------------
 
     async def _failed(self, what: str, exc: Exception) -> None:
-        """Say that the device is faulty; the log has the traceback."""
+        """Say that the device is faulty; the log has the traceback, unless it is an error with a name."""
         reason = f"{what} failed: {type(exc).__name__}: {exc}"[:500]
-        log.error("%s: %s", self.label, reason, exc_info=exc)
+        log.error("%s: %s", self.label, reason, exc_info=None if isinstance(exc, HeronError) else exc)
         if reason != self._fault:
             self._fault = reason
             await self._say(self._stamped(Status(state="fault", reason=reason, kind=self.kind)))
@@ -311,7 +313,9 @@ class FieldDevice(abc.ABC):
 
     def _birth(self) -> dict[str, Any]:
         run, _ = self._run or (NO_RUN if self.follows_episodes else None, None)
-        return self._stamped(Status(state="online", kind=self.kind, run=run, **self.nameplate()))
+        return self._stamped(
+            Status.model_validate({"state": "online", "kind": self.kind, "run": run, **self.nameplate()})
+        )
 
     def _stamped(self, status: Status) -> dict[str, Any]:
         episode = self._run[1] if self._run is not None else None
