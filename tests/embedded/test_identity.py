@@ -15,7 +15,7 @@ import pytest
 from certificates import Certificates, key_of
 from raw_mqtt import CONNACK, Ended, Will, connect_packet, connected, opened, publish_packet
 from websockets.asyncio.client import connect as websocket_connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.messaging.embedded import BrokerOptions, EmbeddedBroker, Limits, identity, wire
@@ -387,3 +387,22 @@ async def test_a_web_page_is_let_in_only_if_its_origin_is_listed() -> None:
         async with websocket_connect(url, subprotocols=["mqtt"], origin="https://lab.example") as socket:  # type: ignore[arg-type,list-item]
             await socket.send(connect_packet("page"))
             assert await socket.recv() == b"\x20\x02\x00\x00"
+
+
+async def test_websockets_speak_tls_too_and_demand_certificates(certificates: Certificates) -> None:
+    async with EmbeddedBroker(
+        in_process=True,
+        websocket_port=0,
+        tls_cert=certificates.server,
+        tls_key=key_of(certificates.server),
+        client_ca=certificates.ca,
+    ) as broker:
+        url = str(broker.websocket_url).replace("127.0.0.1", "localhost")
+        assert url.startswith("wss://")
+        tls = certificates.client_context(certificates.issue("web", "/CN=MG1"))
+        async with websocket_connect(url, subprotocols=["mqtt"], ssl=tls) as socket:  # type: ignore[list-item]
+            await socket.send(connect_packet("web"))
+            assert await socket.recv() == b"\x20\x02\x00\x00"
+            assert [session.owner for session, _ in broker._server._sessions.values()] == ["MG1"]  # type: ignore[union-attr]
+        with pytest.raises((OSError, ConnectionClosed, InvalidMessage)):
+            await websocket_connect(url, subprotocols=["mqtt"], ssl=certificates.client_context())  # type: ignore[list-item]

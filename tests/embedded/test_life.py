@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -361,3 +362,24 @@ def test_options_survive_the_way_to_the_child() -> None:
     options = BrokerOptions(websocket_origins=("https://a",), limits=Limits(max_inflight=7))
     assert BrokerOptions.from_json(options.to_json()) == options
     assert json.loads(options.to_json())["limits"]["max_inflight"] == 7
+
+
+async def test_children_leave_no_descriptor_task_or_process_behind() -> None:
+    def levels() -> tuple[int, int]:
+        return len(asyncio.all_tasks()), len(list(Path("/proc/self/fd").iterdir()))
+
+    async with EmbeddedBroker():  # what the event loop keeps for its first child
+        pass
+    before = levels()
+    pids = []
+    for _ in range(4):
+        async with EmbeddedBroker() as broker:
+            pids.append(broker.pid or 0)
+    assert levels() == before
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_amqtt_is_the_version_whose_private_methods_are_replaced() -> None:
+    assert version("amqtt") == "0.12.1", (
+        "run tests/embedded with -m '' before moving on"
+    )

@@ -8,7 +8,17 @@ import logging
 import time
 
 import pytest
-from raw_mqtt import Ended, connected, opened, packet, publish_packet, string
+from raw_mqtt import (
+    Ended,
+    connect_packet,
+    connected,
+    opened,
+    packet,
+    publish_packet,
+    string,
+    subscribe_packet,
+)
+from websockets.asyncio.client import connect as websocket_connect
 
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
 from heron_mqtt.messaging.embedded.sessions import MESSAGE_OVERHEAD_BYTES
@@ -234,3 +244,19 @@ async def test_a_flood_of_events_is_no_flood_of_lines(caplog: pytest.LogCaptureF
     assert 6 <= len(denied) <= 20
     suppressed = [line for line in caplog.messages if line.startswith('suppressed of="publish_denied"')]
     assert sum(int(line.rpartition("=")[2]) for line in suppressed) == 201 - len(denied)
+
+
+async def test_a_websocket_that_takes_no_byte_is_dropped() -> None:
+    async with (
+        EmbeddedBroker(in_process=True, websocket_port=0, limits=Limits(stall_timeout_s=0.3)) as broker,
+        connected(broker.port) as sender,
+        websocket_connect(str(broker.websocket_url), subprotocols=["mqtt"], max_queue=1) as stuck,  # type: ignore[list-item]
+    ):
+        await stuck.send(connect_packet("stuck") + subscribe_packet(1, ("x", 1)))
+        await until(lambda: broker.stats.subscriptions == 1, "the subscription")
+        for _ in range(100):
+            await sender.publish("x", bytes(100_000), qos=1)
+        await until(lambda: broker.stats.slow_readers == 1, "the stuck reader to be dropped")
+        await until(lambda: broker.stats.clients == 1, "its end")
+        assert broker.stats.queued_bytes == 0
+        stuck.transport.abort()
