@@ -66,12 +66,7 @@ class _PerDevice(Message):
     def values(self, prefix: str) -> dict[str, float]:
         """Return the numbers whose field name begins with ``prefix``, keyed by the rest of the name."""
         n = len(prefix)
-        extras = self.__pydantic_extra__ or {}
-        return {
-            k[n:]: float(v)
-            for k, v in extras.items()
-            if k.startswith(prefix) and k not in type(self).model_fields
-        }
+        return {k[n:]: float(v) for k, v in (self.__pydantic_extra__ or {}).items() if k.startswith(prefix)}
 
     def texts(self, prefix: str) -> dict[str, str]:
         """Return the texts whose field name begins with ``prefix``, keyed by the rest of the name."""

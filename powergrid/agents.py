@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from heron_mqtt.agents.base import StepReport
@@ -30,6 +30,17 @@ class _Unit:
     wanted_q_mvar: float = 0.0
     p_available_mw: float | None = None
     done: Measurement | None = None
+    _planned_mw: float | None = None
+
+    def want(self, p_mw: float) -> None:
+        """Plan a setpoint, MW."""
+        self.wanted_p_mw, self._planned_mw = p_mw, None
+
+    def planned_mw(self, dt_s: float) -> float:
+        """Return what the device will do of what is wanted, MW; worked out once a plan."""
+        if self._planned_mw is None:
+            self._planned_mw = self.device.project(self.wanted_p_mw, dt_s, self.p_available_mw)
+        return self._planned_mw
 
 
 class GridAgent:
@@ -94,6 +105,9 @@ class GridAgent:
         for device in self.devices.values():
             device.reset()
         self._units = {name: _Unit(device) for name, device in self.devices.items()}
+        self._generators = {n: device for n, device in self.devices.items() if isinstance(device, Generator)}
+        self._batteries = {n: device for n, device in self.devices.items() if isinstance(device, Battery)}
+        self._plants = {n: device for n, device in self.devices.items() if isinstance(device, Pv)}
         self._dt_s = self._step_s
         self._load_mw = 0.0
         self._price = 0.0
@@ -113,23 +127,22 @@ class GridAgent:
             self._dt_s = observation.dt_s
             self._load_mw = observation.p_load_mw
             available = observation.values("p_available_")
-        for name, unit in self._units.items():
+        for unit in self._units.values():
             unit.done = None
-            unit.p_available_mw = available.get(name, 0.0) if isinstance(unit.device, Pv) else None
+        for name in self._plants:
+            self._units[name].p_available_mw = available.get(name, 0.0)
 
     def decide(self, command: Command | None) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy."""
         p = command.values("p_") if command is not None else {}
         q = command.values("q_") if command is not None else {}
         self._commanded = p
+        wanted = {name: self._battery_p_mw(battery) for name, battery in self._batteries.items()}
+        wanted |= {name: plant.spec.max_p_mw for name, plant in self._plants.items()}
+        wanted |= p
         for name, unit in self._units.items():
+            unit.want(wanted.get(name, 0.0))
             unit.wanted_q_mvar = q.get(name, 0.0)
-            if name in p:
-                unit.wanted_p_mw = p[name]
-            elif isinstance(unit.device, Battery):
-                unit.wanted_p_mw = self._battery_p_mw(unit.device)
-            elif isinstance(unit.device, Pv):
-                unit.wanted_p_mw = unit.device.spec.max_p_mw
         self._dispatch_generators(self._price, self._price + self._market.import_adder_per_mwh)
 
     def negotiate(self) -> HorizontalSession | None:
@@ -138,18 +151,22 @@ class GridAgent:
             return None
         surplus_mwh = self._planned_mw() * hours(self._dt_s)
         if self._protocol.horizontal == "consensus":
-            value = self._price + (self._market.import_adder_per_mwh if surplus_mwh < 0.0 else 0.0)
+            adder = self._market.import_adder_per_mwh if surplus_mwh <= -LEAST_TRADE_MWH else 0.0
             self._session = ConsensusSession(
-                self.agent_id, self._neighbours(), value, self._protocol.consensus_rounds
+                self.agent_id, self._neighbours(), self._price + adder, self._protocol.consensus_rounds
             )
         else:
             self._session = P2PSession(self.agent_id, self.peers, self._bid(surplus_mwh))
         return self._session
 
-    def wanted(self) -> Mapping[str, Wanted]:
-        """Return the setpoints to send, each within what the device's nameplate and state allow."""
+    def conclude(self) -> Collection[str]:
+        """Dispatch by what was agreed on; return the names of the devices."""
         if isinstance(self._session, ConsensusSession):
             self._dispatch_generators(self._session.value, self._session.value)
+        return self._units.keys()
+
+    def wanted(self) -> Mapping[str, Wanted]:
+        """Return the setpoints to send, each within what the device's nameplate and state allow."""
         return {
             name: Wanted(
                 p_mw=unit.device.project(unit.wanted_p_mw, self._dt_s),
@@ -194,8 +211,7 @@ class GridAgent:
         unit.device.restore(telemetry.p_mw, soc, telemetry.running)
         if isinstance(unit.device, Generator) and isinstance(before, GeneratorState):
             cost = self._follow_switching(unit.device, before, telemetry.p_mw)
-        unit.done = replace(
-            model,
+        unit.done = model._replace(
             p_mw=telemetry.p_mw,
             q_mvar=telemetry.q_mvar,
             soc=soc if soc is not None else model.soc,
@@ -250,7 +266,7 @@ class GridAgent:
             report.q_mvar[name] = done.q_mvar
             if done.soc is not None:
                 report.soc[name] = done.soc
-            if isinstance(unit.device, Generator):
+            if name in self._generators:
                 report.cost[name] = done.cost
         if isinstance(self._session, P2PSession):
             report.trades = self._session.trades
@@ -269,26 +285,20 @@ class GridAgent:
 
     def _dispatch_generators(self, export_value: float, import_value: float) -> None:
         """Run each generator that is not commanded where the step earns most, in the scenario's order."""
-        free = {
-            name: unit.device
-            for name, unit in self._units.items()
-            if isinstance(unit.device, Generator) and name not in self._commanded
-        }
+        free = {name: unit for name, unit in self._generators.items() if name not in self._commanded}
         for name in free:
-            self._units[name].wanted_p_mw = 0.0  # what an earlier step wanted counts for nothing
+            self._units[name].want(0.0)  # what an earlier dispatch wanted counts for nothing
         for name, generator in free.items():
             need_mw = -self._planned_mw(without=name)
-            self._units[name].wanted_p_mw = economic_setpoint(
-                generator, need_mw, export_value, import_value, self._dt_s
-            )
+            p_mw = economic_setpoint(generator, need_mw, export_value, import_value, self._dt_s)
+            self._units[name].want(p_mw)
 
     def _planned_mw(self, without: str | None = None) -> float:
         """Return the microgrid's net injection if every device (but one) does what is wanted of it, MW."""
         total = self._load_mw
         for name, unit in self._units.items():
-            if name == without:
-                continue
-            total += unit.device.project(unit.wanted_p_mw, self._dt_s, unit.p_available_mw)
+            if name != without:
+                total += unit.planned_mw(self._dt_s)
         return total
 
     def _bid(self, surplus_mwh: float) -> Bid:

@@ -24,24 +24,10 @@ def economic_setpoint(
         dt_s: Length of the step, s.
     """
     at_margin = clip(need_mw, generator.economic_p_mw(export_value), generator.economic_p_mw(import_value))
-    earned = {
-        p_mw: _earned(generator, p_mw, need_mw, export_value, import_value, dt_s) for p_mw in (0.0, at_margin)
-    }
+    dt_h = hours(dt_s)
+    earned = {}
+    for asked_mw in (0.0, at_margin):
+        p_mw, cost = generator.preview(asked_mw, dt_s)
+        covered_mw = min(p_mw, max(need_mw, 0.0))
+        earned[asked_mw] = (covered_mw * import_value + (p_mw - covered_mw) * export_value) * dt_h - cost
     return max(earned, key=earned.__getitem__)
-
-
-def _earned(
-    generator: Generator,
-    p_mw: float,
-    need_mw: float,
-    export_value: float,
-    import_value: float,
-    dt_s: float,
-) -> float:
-    """Return the worth of the energy less the cost, $, if the generator is asked for ``p_mw``."""
-    before = generator.state
-    done = generator.step(p_mw, 0.0, dt_s)
-    generator.state = before
-    covered_mw = min(done.p_mw, max(need_mw, 0.0))
-    worth_per_h = covered_mw * import_value + (done.p_mw - covered_mw) * export_value
-    return worth_per_h * hours(dt_s) - done.cost

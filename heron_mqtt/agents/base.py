@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -81,7 +81,8 @@ class Agent(Protocol):
     """One agent, driven through a step by a proxy (over a broker) or directly (centralized mode).
 
     The calls of one step, in this order: ``observe``, ``decide``, ``negotiate`` (the driver runs the
-    session), ``wanted``, for each device ``simulate`` or ``measured``, ``report``.
+    session), ``conclude``, ``wanted`` where setpoints are sent or checked, for each device ``simulate`` or
+    ``measured``, ``report``.
     """
 
     agent_id: str
@@ -103,8 +104,11 @@ class Agent(Protocol):
     def negotiate(self) -> HorizontalSession | None:
         """Return this agent's part in the horizontal protocol of this step, if it takes part."""
 
+    def conclude(self) -> Collection[str]:
+        """Take what was negotiated into the plan; return the names of the devices to be driven."""
+
     def wanted(self) -> Mapping[str, Wanted]:
-        """Return the setpoints to send, one a device, after what was negotiated."""
+        """Return the setpoints to send, one a device."""
 
     def limits(self, device: str) -> Limits:
         """Return what bounds a device's setpoint in this step."""

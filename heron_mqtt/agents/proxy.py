@@ -144,6 +144,7 @@ class Proxy:
         agent.observe(observation, inbox.price.value)
         agent.decide(inbox.commands.take(episode, step))
         missed += await self._negotiate(episode, step)
+        agent.conclude()
         missed += await self._drive_devices(observation.dt_s if observation else None, episode, step)
         report = agent.report()
         report.missed = missed

@@ -105,6 +105,9 @@ class Battery(Device):
 
     def __init__(self, spec: BatterySpec) -> None:
         self.spec = spec
+        self._max_charge_mw = min(spec.max_p_charge_mw, spec.rated_s_mva)
+        self._max_discharge_mw = min(spec.max_p_discharge_mw, spec.rated_s_mva)
+        self._rated_s_mva = spec.rated_s_mva
         self.reset()
 
     def reset(self) -> None:
@@ -122,8 +125,8 @@ class Battery(Device):
         # charge. Telemetry may put the state of charge outside its band, hence the zeros.
         can_give_mw = max(0.0, (above_mwh / dt_h - spec.standby_loss_mw) * spec.efficiency_discharge)
         can_take_mw = max(0.0, (below_mwh / dt_h + spec.standby_loss_mw) / spec.efficiency_charge)
-        low = -min(spec.max_p_charge_mw, spec.rated_s_mva, can_take_mw)
-        high = min(spec.max_p_discharge_mw, spec.rated_s_mva, can_give_mw)
+        low = -min(self._max_charge_mw, can_take_mw)
+        high = min(self._max_discharge_mw, can_give_mw)
         if spec.ramp_mw_per_s is None:
             return low + 0.0, high
         reach_mw = spec.ramp_mw_per_s * float(dt_s)
@@ -134,14 +137,12 @@ class Battery(Device):
     ) -> Measurement:
         """Charge or discharge for ``dt_s``; see ``Device``."""
         wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        p = self.project(wanted_p, dt_s, p_available_mw)
-        q = clip_q(wanted_q, p, self.spec.rated_s_mva)
+        p = clip(wanted_p, *self.feasible(dt_s, p_available_mw))
+        q = clip_q(wanted_q, p, self._rated_s_mva)
         soc, loss_mwh = self._after(p, hours(dt_s))
-        self.state = BatteryState(p_mw=p, soc=soc)
+        self.state = BatteryState(p, soc)
         clipped = p != wanted_p or q != wanted_q
-        return Measurement(
-            p_mw=p, q_mvar=q, soc=soc, running=None, cost=0.0, clipped=clipped, loss_mwh=loss_mwh
-        )
+        return Measurement(p, q, soc, None, 0.0, clipped, loss_mwh)
 
     def restore(
         self,

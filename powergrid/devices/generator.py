@@ -113,6 +113,7 @@ class Generator(Device):
 
     def __init__(self, spec: GeneratorSpec) -> None:
         self.spec = spec
+        self._rated_s_mva = spec.rated_s_mva
         self.reset()
 
     def reset(self) -> None:
@@ -141,15 +142,17 @@ class Generator(Device):
         """Run, start or stop for ``dt_s``; an idle unit gives no reactive power; see ``Device``."""
         wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
         running, p = self._decide(wanted_p, dt_s, p_available_mw)
-        q = clip_q(wanted_q, p, self.spec.rated_s_mva) if running else 0.0
-        cost = self.cost_per_h(p) * hours(dt_s) if running else 0.0
-        time_in_state_s = self.state.time_in_state_s + float(dt_s)
-        if running != self.state.running:
-            cost += self.spec.start_cost_usd if running else self.spec.stop_cost_usd
-            time_in_state_s = float(dt_s)
-        self.state = GeneratorState(p, running, time_in_state_s)
+        q = clip_q(wanted_q, p, self._rated_s_mva) if running else 0.0
+        cost = self._cost(running, p, dt_s)
+        before_s = self.state.time_in_state_s if running == self.state.running else 0.0
+        self.state = GeneratorState(p, running, before_s + float(dt_s))
         clipped = p != wanted_p or q != wanted_q
-        return Measurement(p_mw=p, q_mvar=q, soc=None, running=running, cost=cost, clipped=clipped)
+        return Measurement(p, q, None, running, cost, clipped)
+
+    def preview(self, p_mw: float, dt_s: float) -> tuple[float, float]:
+        """Return active power, MW, and cost, $, that ``step`` would have for this setpoint; moves nothing."""
+        running, p = self._decide(finite("p_mw", p_mw), dt_s, None)
+        return p, self._cost(running, p, dt_s)
 
     def restore(
         self,
@@ -199,6 +202,13 @@ class Generator(Device):
         if spec.cost_c_usd_per_mw2h == 0.0:
             return spec.max_p_mw if margin > 0.0 else spec.min_p_mw
         return clip(margin / (2.0 * spec.cost_c_usd_per_mw2h), spec.min_p_mw, spec.max_p_mw)
+
+    def _cost(self, running: bool, p_mw: float, dt_s: float) -> float:
+        """Return the cost, $, of a step at ``p_mw`` (0 when off), with the start or stop it begins with."""
+        cost = self.cost_per_h(p_mw) * hours(dt_s) if running else 0.0
+        if running != self.state.running:
+            cost += self.spec.start_cost_usd if running else self.spec.stop_cost_usd
+        return cost
 
     def _reachable(
         self, dt_s: float, p_available_mw: float | None

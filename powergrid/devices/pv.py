@@ -15,6 +15,7 @@ from powergrid.devices.base import (
     DeviceState,
     Measurement,
     PositivePowerMw,
+    clip,
     clip_q,
     finite,
     hours,
@@ -62,6 +63,8 @@ class Pv(Device):
 
     def __init__(self, spec: PvSpec) -> None:
         self.spec = spec
+        self._rated_s_mva = spec.rated_s_mva
+        self._max_p_mw = min(spec.max_p_mw, spec.rated_s_mva)
         self.reset()
 
     def reset(self) -> None:
@@ -90,24 +93,23 @@ class Pv(Device):
     def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
         """Return (0, what sun, modules and inverter allow), MW; see ``Device``."""
         hours(dt_s)
-        rated_mw = min(self.spec.max_p_mw, self.spec.rated_s_mva)
         if p_available_mw is None:
-            return 0.0, rated_mw
+            return 0.0, self._max_p_mw
         available = finite("p_available_mw", p_available_mw)
         if available < 0.0:
             raise ValueError(f"p_available_mw of a pv must be >= 0, got {p_available_mw}")
-        return 0.0, min(available, rated_mw)
+        return 0.0, min(available, self._max_p_mw)
 
     def step(
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Inject what the sun offers, at most ``p_mw``; see ``Device``."""
         wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        p = self.project(wanted_p, dt_s, p_available_mw)
-        q = clip_q(wanted_q, p, self.spec.rated_s_mva)
-        self.state = DeviceState(p_mw=p)
+        p = clip(wanted_p, *self.feasible(dt_s, p_available_mw))
+        q = clip_q(wanted_q, p, self._rated_s_mva)
+        self.state = DeviceState(p)
         clipped = p != wanted_p or q != wanted_q
-        return Measurement(p_mw=p, q_mvar=q, soc=None, running=None, cost=0.0, clipped=clipped)
+        return Measurement(p, q, None, None, 0.0, clipped)
 
     def restore(
         self,

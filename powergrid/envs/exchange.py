@@ -72,9 +72,10 @@ class DirectExchange:
 
     def _drive_devices(self, step: int) -> dict[str, dict[str, str]]:
         """Let the models take the step; return what changed their setpoints, by agent and device."""
+        devices = {name: agent.conclude() for name, agent in self.agents.items()}
         if self._check is None:
-            for agent in self.agents.values():
-                for device in agent.wanted():
+            for name, agent in self.agents.items():
+                for device in devices[name]:
                     agent.simulate(device)
             return {}
         allowed = {name: bounded(agent, agent.wanted()) for name, agent in self.agents.items()}

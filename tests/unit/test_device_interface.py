@@ -6,7 +6,7 @@ import math
 import struct
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, astuple
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def bits(value: object) -> object:
 
 
 def exactly(value: Any) -> tuple[object, ...]:
-    return tuple(bits(field) for field in astuple(value))
+    return tuple(bits(field) for field in (value if isinstance(value, tuple) else astuple(value)))
 
 
 def in_generator_gap(device: Device, p_mw: float) -> bool:
@@ -154,7 +154,7 @@ def test_a_profile_value_that_this_kind_cannot_use_is_refused(spec: Any, bad: fl
 
 def test_a_measurement_is_immutable() -> None:
     measured = make_device(BATTERY).step(0.1, 0.0, 900.0)
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         measured.p_mw = 0.2  # type: ignore[misc]
 
 
@@ -250,7 +250,7 @@ def test_every_number_that_comes_out_is_finite_and_clipped_tells_the_truth(case:
     device = make_device(spec)
     for p_mw, q_mvar, dt_s, available in steps:
         out = device.step(p_mw, q_mvar, dt_s, available)
-        numbers = [value for value in astuple(out) if isinstance(value, float)]
+        numbers = [value for value in out if isinstance(value, float)]
         assert all(math.isfinite(value) for value in numbers)
         assert out.loss_mwh >= 0.0
         differs = out.p_mw != p_mw or (out.q_mvar != q_mvar and spec.kind != "load")
@@ -266,7 +266,7 @@ def test_numpy_scalars_and_integers_give_plain_floats(spec: Any) -> None:
     q_mvar: Any = np.int64(0)
     measured = fed.step(p_mw, q_mvar, np.float64(900.0), available)
     assert measured == expected
-    for value in (*astuple(measured), *astuple(fed.state)):
+    for value in (*measured, *astuple(fed.state)):
         assert type(value) in {float, bool, type(None)}
 
 

@@ -74,7 +74,7 @@ def step(
     agent.observe(observation(load_mw, **pv), price)
     agent.decide(given)
     agent.negotiate()
-    for name in agent.wanted():
+    for name in agent.conclude():
         agent.simulate(name)
 
 
@@ -330,7 +330,7 @@ def test_without_an_observation_the_last_load_and_price_are_the_best_guess_and_p
     step(agent, 50.0, load_mw=-0.06, pv=0.0)
     agent.observe(None, None)
     agent.decide(None)
-    for name in agent.wanted():
+    for name in agent.conclude():
         agent.simulate(name, "no observation")
     report = agent.report()
     assert report.p_mw == pytest.approx({"gen": 0.06, "pv": 0.0})
@@ -525,6 +525,7 @@ def test_what_was_agreed_in_consensus_dispatches_the_generator() -> None:
     assert session is not None
     session.receive("MG2", session.outgoing()["MG2"].model_copy(update={"value": 92.0}))  # mean 66
     session.advance()
+    agent.conclude()
     assert agent.wanted()["gen"].p_mw == pytest.approx((66.0 - 45.0) / 240.0)
 
 
