@@ -55,10 +55,10 @@ class Outbox:
         stamped = message.model_dump(exclude_none=True)
         seq = self._next.get(channel, 0)
         self._next[channel] = seq + 1
-        if episode is not None:
-            stamped["episode"] = episode
-        if step is not None:
-            stamped["step"] = step
+        for name, value in (("episode", episode), ("step", step)):
+            own = stamped.pop(name, None)  # metadata of the message's own goes behind what it says, too
+            if value is not None or own is not None:
+                stamped[name] = own if value is None else value
         stamped["sender"] = self.sender
         stamped["env_id"] = self.env_id
         stamped["seq"] = seq
