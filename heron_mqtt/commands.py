@@ -39,7 +39,7 @@ Devices = Annotated[
 
 
 def run_command_line() -> int:
-    """Run what the command line says; returns the exit code, or raises SystemExit with it.
+    """Run what the command line says; returns the exit code.
 
     A user's mistake ends in one line a problem and exit code 1 or 2.
     """
@@ -47,6 +47,8 @@ def run_command_line() -> int:
         app()
     except HeronError as exc:
         return _report(exc)
+    except SystemExit as exc:  # how typer, argparse and the commands themselves end
+        return exc.code if isinstance(exc.code, int) else EXIT_OK if exc.code is None else EXIT_FAILED
     return EXIT_OK
 
 

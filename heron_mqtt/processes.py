@@ -48,6 +48,7 @@ class DeviceProcesses:
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._lost: asyncio.Future[str] | None = None
+        self._started = False
         self._ending = False
 
     async def open(self) -> None:
@@ -78,6 +79,7 @@ class DeviceProcesses:
         assert self._process.stdin is not None
         request = {"environment": dict(environment), "devices": [asdict(device) for device in devices]}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._started = True
 
     async def until_lost(self) -> None:
         """Return never, unless a device ends although nobody asked it to.
@@ -96,7 +98,7 @@ class DeviceProcesses:
             return
         assert process.stdin is not None
         process.stdin.close()
-        for force in (False, True):
+        for force in (False, True) if self._started else (True,):  # still importing: nobody to wait for
             if force and process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # the devices are of its group
