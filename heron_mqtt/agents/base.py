@@ -86,6 +86,8 @@ class Agent(Protocol):
     """
 
     agent_id: str
+    peers: tuple[str, ...]
+    """Agents it negotiates with; may be empty."""
 
     def reset(self, episode: int, seed: int | None) -> None:
         """Go back to the initial state."""

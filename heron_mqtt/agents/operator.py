@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
-from heron_mqtt.errors import MessageError, NotReady
+from heron_mqtt.errors import BrokerError, MessageError, NotReady
 from heron_mqtt.messages import (
     Action,
     Clearance,
@@ -26,6 +27,8 @@ from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Sub
 from heron_mqtt.messaging.outbox import Outbox
 
 log = logging.getLogger("heron_mqtt.operator")
+
+GOODBYE_S = 1.0  # how long the last word may take; the will says as much
 
 
 class SystemOperator:
@@ -68,7 +71,9 @@ class SystemOperator:
         self._wakeup = Wakeup()
 
     async def start(self) -> None:
-        """Subscribe to the subordinates and announce the run."""
+        """Subscribe to the subordinates. Idempotent."""
+        if self._subscriptions:
+            return
         broker = self._broker
         leaves = [("status", self._on_status), ("action", self._on_action), ("plan", self._on_plan)]
         for leaf, callback in leaves:
@@ -86,10 +91,15 @@ class SystemOperator:
             unsubscribe()
         self._subscriptions.clear()
         presence, self._presence = self._presence, None
-        if presence is not None:
-            finished = RunState(state="finished", scenario=self._scenario)
-            await presence.update(self._outbox.stamp(topics.RUN_STATE, finished, episode=self._now[0]))
-            await presence.withdraw(say_offline=False)
+        if presence is None:
+            return
+        finished = RunState(state="finished", scenario=self._scenario)
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await presence.update(self._outbox.stamp(topics.RUN_STATE, finished, episode=self._now[0]))
+        except (BrokerError, TimeoutError) as exc:
+            log.warning("could not say that the run is finished: %s", exc or "the broker does not answer")
+        await presence.withdraw(say_offline=False)
 
     # -- messages out ------------------------------------------------------------------------------
 
@@ -97,7 +107,7 @@ class SystemOperator:
         """Tell everyone that an episode begins, and wait until all subordinates are ready for it.
 
         Raises:
-            NotReady: Names who is missing or what it reported.
+            NotReady: Names who is missing or what it reported, or the broker does not answer any more.
         """
         self._now = (episode, -1)
         self._reports = {}
@@ -107,7 +117,11 @@ class SystemOperator:
             lost = self._outbox.will(RunState(state="lost", scenario=self._scenario))
             self._presence = await self._broker.announce(topics.RUN_STATE, reset, lost)
         else:
-            await self._presence.update(reset)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._presence.update(reset)
+            except TimeoutError:
+                raise NotReady(f"the broker did not take {topics.RUN_STATE} within {timeout_s:g} s") from None
         if not await self._wakeup.until(lambda: not self._not_ready(episode), timeout_s):
             raise NotReady(f"not ready after {timeout_s:g} s: {', '.join(self._not_ready(episode))}")
 

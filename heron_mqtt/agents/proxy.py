@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.wakeup import Wakeup
+from heron_mqtt.errors import BrokerClosed
 from heron_mqtt.field.clearance import make_plan
 from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.link import Wanted
@@ -34,7 +36,7 @@ class Proxy:
         actual_agent: The agent, usually a ``powergrid.agents.GridAgent``.
         broker: Carries the messages; the proxy does not close it.
         upstream_id: The operator whose price it follows.
-        peers: Agents it may hear from in the horizontal protocol.
+        peers: Agents it may hear from in the horizontal protocol; None = those that the agent names.
         devices: Settings of the devices that can be reached over the broker; others are simulated.
         asks_clearance: Have each step's setpoints checked upstream before they are sent.
         env_id: The environment it belongs to.
@@ -50,7 +52,7 @@ class Proxy:
         broker: MessageBroker,
         upstream_id: str = "system_operator",
         *,
-        peers: Sequence[str] = (),
+        peers: Sequence[str] | None = None,
         devices: Mapping[str, DeviceSettings] | None = None,
         asks_clearance: bool = False,
         env_id: str = "default",
@@ -66,6 +68,7 @@ class Proxy:
         self._broker = broker
         self._outbox = outbox or Outbox(mine, env_id)
         self._wakeup = Wakeup()
+        peers = actual_agent.peers if peers is None else peers
         self._inbox = Inbox(mine, upstream_id, peers, env_id, broker, self._wakeup)
         self._asks_clearance = asks_clearance
         limits = {name: actual_agent.limits(name) for name in devices or {}}
@@ -92,13 +95,17 @@ class Proxy:
         """Subscribe and say ``online``. Idempotent; ``step_distributed`` and ``run`` call it."""
         if self._presence is not None:
             return
-        await self._inbox.open()
-        await self.gateway.open()
-        self._presence = await self._broker.announce(
-            topics.agent(self.agent.agent_id, "status"),
-            self._stamp_status(Status(state="online")),
-            self._outbox.will(Status(state="offline")),
-        )
+        try:
+            await self._inbox.open()
+            await self.gateway.open()
+            self._presence = await self._broker.announce(
+                topics.agent(self.agent.agent_id, "status"),
+                self._stamp_status(Status(state="online")),
+                self._outbox.will(Status(state="offline")),
+            )
+        except BaseException:  # a later start must not listen twice
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Say ``offline`` and unsubscribe. Idempotent."""
@@ -106,7 +113,8 @@ class Proxy:
         self.gateway.close()
         presence, self._presence = self._presence, None
         if presence is not None:
-            await presence.withdraw()
+            with contextlib.suppress(BrokerClosed):  # whoever closed it has taken our leave
+                await presence.withdraw()
 
     async def run(self) -> None:
         """Go through every episode and step that upstream begins, until cancelled."""

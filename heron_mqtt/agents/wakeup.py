@@ -13,11 +13,12 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        self._changed = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
 
     def notify(self) -> None:
         """Have the condition looked at again."""
-        self._changed.set()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def until(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
         """Wait until ``condition`` holds; False if ``timeout_s`` is over first (None = no limit)."""
@@ -26,8 +27,8 @@ class Wakeup:
         try:
             async with asyncio.timeout(timeout_s):
                 while not condition():
-                    self._changed.clear()
-                    await self._changed.wait()
+                    self._waiter = asyncio.get_running_loop().create_future()
+                    await self._waiter
         except TimeoutError:
             return condition()
         return True

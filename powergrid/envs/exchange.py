@@ -135,10 +135,22 @@ class BrokerExchange:
         self._check = check
         self._plan_s = plan_s
         self._tasks: list[asyncio.Task[None]] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop in which it was started; None before, and after ``close``."""
 
     async def start(self) -> None:
-        """Start operator and proxies in the running loop. Idempotent."""
-        if self._tasks:
+        """Start operator and proxies in the running loop. Idempotent.
+
+        Raises:
+            RuntimeError: It was started in another loop.
+        """
+        here = asyncio.get_running_loop()
+        if self.loop not in {None, here}:
+            raise RuntimeError(
+                "this environment lives in another event loop: use either its synchronous calls or, in one "
+                "loop, reset_async(), step_async() and close_async(); close() it before you change"
+            )
+        if self.loop is here:
             return
         await self.operator.start()
         for proxy in self.proxies:
@@ -146,6 +158,7 @@ class BrokerExchange:
         self._tasks = [
             asyncio.create_task(proxy.run(), name=f"proxy {proxy.agent_id}") for proxy in self.proxies
         ]
+        self.loop = here
 
     async def reset(self, episode: int, seed: int | None, clock: datetime) -> None:
         """Begin an episode; returns when every agent and device is ready.
@@ -158,6 +171,7 @@ class BrokerExchange:
 
     async def step(self, given: StepInput) -> Mapping[str, StepReport]:
         """Publish the step and gather the actions that came before the deadline."""
+        await self.start()
         operator = self.operator
         operator.begin_step(given.episode, given.step, given.price, given.clock)
         for agent, command in given.commands.items():
@@ -177,10 +191,15 @@ class BrokerExchange:
     async def close(self) -> None:
         """End proxies and operator. Idempotent."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        loop, self.loop = self.loop, None
+        if loop is asyncio.get_running_loop():
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+        elif loop is not None and not loop.is_closed():  # started elsewhere
+            for task in tasks:
+                loop.call_soon_threadsafe(task.cancel)
         for proxy in self.proxies:
             await proxy.close()
         await self.operator.close()

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pettingzoo import ParallelEnv
 
 from heron_mqtt.agents.base import StepReport
-from heron_mqtt.errors import PowerFlowDiverged
+from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from heron_mqtt.messages import Clearance, Observation, Plan
 from heron_mqtt.messaging.background import run_sync, running_loop
 from heron_mqtt.messaging.base import MessageBroker
@@ -56,19 +56,26 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         self.scenario = self.loaded.scenario
         self.render_mode = self.config.render_mode
         self.world = World(build(self.loaded))
+        self.max_episode_steps = self.config.max_episode_steps or self.scenario.steps
+        self._check_length()
         self.possible_agents = list(self.world.agents)
         self.agents: list[str] = []
-        self.max_episode_steps = self.config.max_episode_steps or self.scenario.steps
         self.centralized = self.config.centralized
         self.env_id = self.config.env_id or self.scenario.topic_env_id
         kind = (
             self.config.observation or self.scenario.observation or ("full" if self.centralized else "local")
         )
-        self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
-        self._state = GridState(self.world, full=kind == "full")
-        self._ledger = Ledger(self.world, self._state)
         self._episode = 0
         self._step = 0
+        self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
+        try:
+            self._state = GridState(self.world, full=kind == "full")
+        except PowerFlowDiverged as exc:
+            raise ConfigError(
+                f"{self.loaded.source}: network: no power-flow solution with the loads of row {self._row} "
+                f"and every device at rest ({exc.reason}); check the network and the scale of its loads"
+            ) from None
+        self._ledger = Ledger(self.world, self._state)
         check = self._clear if self.scenario.envelope.grid_check else None
         self._grid_check = GridCheck(self.world, self.scenario.envelope)
         self._direct: DirectExchange | None = None
@@ -157,15 +164,6 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
             for name, report in proxy.gateway.report().items()
         }
 
-    def device_reports(self) -> dict[str, dict[str, Any]]:
-        """Return what happened to the devices that local agents reach over the broker, by AGENT/DEVICE."""
-        proxies = self._exchange.proxies if self._exchange is not None else ()
-        return {
-            f"{proxy.agent.agent_id}/{name}": report
-            for proxy in proxies
-            for name, report in proxy.gateway.report().items()
-        }
-
     # -- the same, asynchronous ----------------------------------------------------------------------
 
     async def reset_async(
@@ -204,7 +202,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
     def _begin_episode(self, seed: int | None) -> int:
         self._episode += 1
         self._step = 0
-        self.agents = list(self.possible_agents)
+        self.agents = []  # until everyone is ready
         return self.scenario.seed if seed is None else int(seed)
 
     def _first_observations(self) -> tuple[Observations, Infos]:
@@ -212,6 +210,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         state.reset()
         self._ledger.reset()
         state.apply(self.world.solve(self._row, state.p_mw, state.q_mvar))
+        self.agents = list(self.possible_agents)
         return self._observe(), {agent: {} for agent in self.agents}
 
     def _observe(self) -> Observations:
@@ -279,11 +278,24 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
             infos,
         )
 
+    def _check_length(self) -> None:
+        """Refuse an episode that goes on past the end of the time series."""
+        series, start = self.world.series, self.scenario.profiles.start_row
+        if not series.has(start + self.max_episode_steps - 1):
+            raise ConfigError(
+                f"MultiAgentMicrogrids: max_episode_steps = {self.max_episode_steps}: the time series of "
+                f"{self.loaded.source} have {series.n_rows} rows and begin at profiles.start_row = {start}; "
+                f"at most {series.n_rows - start} steps, or profiles.repeat = true"
+            )
+
     def _refuse_own_loop(self) -> None:
-        """Say so instead of waiting for ever, where a synchronous call would block the broker's loop."""
+        """Say so instead of waiting for ever, where a synchronous call would block the loop it waits for."""
         loop = running_loop()
-        if loop is not None and getattr(self._broker, "home_loop", None) is loop:
+        if loop is None or self._exchange is None:
+            return
+        if loop in {getattr(self._broker, "home_loop", None), self._exchange.loop}:
             raise RuntimeError(
-                "this call would block the event loop that serves its broker: await reset_async(), "
-                "step_async() and close_async(), or do not connect() the broker in this loop"
+                "this call would block the event loop that serves its broker or its agents: await "
+                "reset_async(), step_async() and close_async(), or neither connect() the broker nor use "
+                "the _async calls in this loop"
             )
