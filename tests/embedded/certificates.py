@@ -28,7 +28,7 @@ class Certificates:
     ) -> str:
         """Issue a certificate; return its path, beside which lies the key with the ending .key."""
         folder = self._folder
-        (folder / f"{name}.ext").write_text(extra)
+        (folder / f"{name}.ext").write_text(f"{extra}\nauthorityKeyIdentifier=keyid\n")
         self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                       "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject)  # fmt: skip
         self._openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key",
@@ -51,7 +51,7 @@ class Certificates:
     def _authority(self, name: str) -> str:
         self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                       "-days", "2", "-keyout", f"{name}.key", "-out", f"{name}.pem",
-                      "-subj", f"/CN={name}")  # fmt: skip
+                      "-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
         return str(self._folder / f"{name}.pem")
 
     def _openssl(self, *arguments: str) -> None:

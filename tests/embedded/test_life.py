@@ -380,6 +380,4 @@ async def test_children_leave_no_descriptor_task_or_process_behind() -> None:
 
 
 def test_amqtt_is_the_version_whose_private_methods_are_replaced() -> None:
-    assert version("amqtt") == "0.12.1", (
-        "run tests/embedded with -m '' before moving on"
-    )
+    assert version("amqtt") == "0.12.1", "run tests/embedded with -m '' before moving on"
