@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from heron_mqtt.broker_commands import add_broker_commands
+from heron_mqtt.control_commands import add_control_commands
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 
 if TYPE_CHECKING:
@@ -95,6 +96,10 @@ def run(
     realtime: Annotated[
         float | None, typer.Option(metavar="SECONDS_PER_STEP", help="Run on a clock, not as fast as it goes.")
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Impair the network: a file of config/networks or its name."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
     ] = False,
@@ -103,7 +108,7 @@ def run(
     from heron_mqtt.plan import RunOptions, plan_run
     from heron_mqtt.run import new_summary
 
-    plan = plan_run(scenario, RunOptions(steps, seed, broker, centralized, devices, realtime))
+    plan = plan_run(scenario, RunOptions(steps, seed, broker, centralized, devices, realtime, network))
     raise SystemExit(_run(plan, new_summary(plan), as_json=as_json))
 
 
@@ -198,3 +203,4 @@ def proxy(
 
 
 add_broker_commands(app)
+add_control_commands(app)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.mqtt import MqttBroker
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ class RunOptions:
     Attributes:
         broker: ``embedded``, ``memory`` or the URL of an MQTT broker.
         devices: None = emulated where devices can connect, else simulated.
-        realtime_s: Wall-clock length of a step, s; None = as fast as it goes.
+        realtime_s: Wall-clock length of a step, s; None = the scenario's, or as fast as it goes.
+        network: A file that says how the network misbehaves; None = the scenario's, or not at all.
     """
 
     steps: int | None = None
@@ -32,6 +34,7 @@ class RunOptions:
     centralized: bool = False
     devices: Devices | None = None
     realtime_s: float | None = None
+    network: str | None = None
 
     @property
     def is_reachable(self) -> bool:
@@ -56,6 +59,8 @@ class RunOptions:
             found.append(f"--broker {self.broker}: expected embedded, memory or mqtt://host:port")
         if self.centralized and self.broker != "embedded":
             found.append("--centralized: uses no broker; leave it or --broker out")
+        if self.centralized and self.network is not None:
+            found.append("--centralized: uses no network; leave it or --network out")
         if self.devices == "emulated" and not self.is_reachable:
             why = (
                 "--centralized uses no broker"
@@ -75,6 +80,8 @@ class Plan:
     devices: Devices
     steps: int
     seed: int
+    realtime_s: float | None = None
+    impairment: ImpairmentTable | None = None
 
     @property
     def mode(self) -> str:
@@ -122,8 +129,26 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> Plan
             f"{loaded.source}: microgrids.{remote[0]}.remote = true: its agent must be able to connect; "
             "use --broker embedded or mqtt://host:port"
         )
+    impairment = None
+    try:
+        impairment = _impairment(loaded, options)
+    except ConfigError as exc:
+        problems += exc.problems
     if problems:
         raise ConfigError(*problems)
     devices = options.devices or ("emulated" if options.is_reachable else "simulated")
     seed = loaded.scenario.seed if options.seed is None else options.seed
-    return Plan(loaded, options, devices, options.steps or loaded.scenario.steps, seed)
+    steps = options.steps or loaded.scenario.steps
+    realtime_s = options.realtime_s or loaded.scenario.realtime_s
+    return Plan(loaded, options, devices, steps, seed, realtime_s, impairment)
+
+
+def _impairment(loaded: LoadedScenario, options: RunOptions) -> ImpairmentTable | None:
+    """Return how the network misbehaves: as the options say, else as the scenario says."""
+    if options.centralized:
+        return None
+    named = options.network or loaded.scenario.impairment
+    if isinstance(named, str):
+        beside = loaded.path(named)
+        return load_impairment(beside if options.network is None and beside.is_file() else named)
+    return named

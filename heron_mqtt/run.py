@@ -18,7 +18,7 @@ from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.outbox import Outbox
 from heron_mqtt.plan import Plan
 from heron_mqtt.summary import MESSAGE_COUNTS, AgentTotals, Summary
-from heron_mqtt.surroundings import Surroundings, mqtt_surroundings, unless
+from heron_mqtt.surroundings import Surroundings, impaired, mqtt_surroundings, unless
 
 if TYPE_CHECKING:
     from powergrid.envs import MultiAgentMicrogrids
@@ -75,11 +75,13 @@ async def _surroundings(plan: Plan, progress: Progress) -> AsyncIterator[Surroun
         yield Surroundings()
     elif broker == "memory":
         progress.note("broker: in memory; nothing can connect from outside, devices are simulated in process")
-        async with InMemoryBroker() as memory:
+        async with impaired(InMemoryBroker(), plan.impairment, plan.seed) as memory:
             yield Surroundings(memory)
     else:
         local = [agent for agent in plan.loaded.scenario.microgrids if agent not in plan.remote_agents]
-        async with mqtt_surroundings(broker, plan.loaded, local, plan.devices, progress.note) as around:
+        async with mqtt_surroundings(
+            broker, plan.loaded, local, plan.devices, progress.note, plan.impairment, plan.seed
+        ) as around:
             yield around
 
 
@@ -117,7 +119,7 @@ async def _begin(env: MultiAgentMicrogrids, around: Surroundings, plan: Plan, pr
 async def _steps(
     env: MultiAgentMicrogrids, faults: FaultPlan, plan: Plan, progress: Progress, summary: Summary
 ) -> None:
-    realtime_s = plan.options.realtime_s
+    realtime_s = plan.realtime_s
     begin = time.monotonic()
     while env.agents:
         if realtime_s is not None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from heron_mqtt.errors import BrokerUnavailable
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+from heron_mqtt.messaging.impaired import ImpairedBroker
+from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.stats import Report
 from heron_mqtt.plan import Devices
@@ -43,7 +45,13 @@ class Surroundings:
 
 @asynccontextmanager
 async def mqtt_surroundings(
-    url: str, loaded: LoadedScenario, agents: Sequence[str], devices: Devices, note: Callable[[str], None]
+    url: str,
+    loaded: LoadedScenario,
+    agents: Sequence[str],
+    devices: Devices,
+    note: Callable[[str], None],
+    impairment: ImpairmentTable | None = None,
+    seed: int = 0,
 ) -> AsyncIterator[Surroundings]:
     """Connect to an MQTT broker and start the emulated devices of some agents; end them on leaving.
 
@@ -53,6 +61,8 @@ async def mqtt_surroundings(
         agents: Whose devices to start.
         devices: For devices whose authority the scenario leaves open.
         note: Takes a line for the user.
+        impairment: How the network between us and the broker misbehaves; None = not at all.
+        seed: Of what the network does.
 
     Raises:
         BrokerError: The broker is not there, or refuses.
@@ -67,16 +77,24 @@ async def mqtt_surroundings(
             await processes.open()
         if url == "embedded":
             url = await _start_embedded(stack, throughout)
-        mqtt = await stack.enter_async_context(MqttBroker(url, env_id=scenario.topic_env_id))
+        mqtt = MqttBroker(url, env_id=scenario.topic_env_id)
+        broker = await stack.enter_async_context(impaired(mqtt, impairment, seed))
         url = mqtt.options.address
         note(f"broker: {url}  topics: {mqtt.topic_map.prefix}#")
+        if impairment is not None:
+            note(f"network: {impairment.name or 'impaired'}")
         throughout.append(lambda: until_away(mqtt, scenario.deadlines.ready_s))
         if emulated:
             stack.push_async_callback(processes.close)  # before the broker: they say goodbye to it
             processes.start(_programs(loaded, emulated, url), mqtt.options.login_environment())
             note(f"devices: {len(emulated)} emulated, in processes of their own")
         starting = (processes.until_lost,) if emulated else ()
-        yield Surroundings(mqtt, url, starting, tuple(throughout))
+        yield Surroundings(broker, url, starting, tuple(throughout))
+
+
+def impaired(broker: MessageBroker, impairment: ImpairmentTable | None, seed: int) -> MessageBroker:
+    """Return the broker as it is, or behind a network that misbehaves."""
+    return broker if impairment is None else ImpairedBroker(broker, impairment, seed=seed)
 
 
 async def until_away(broker: MqttBroker, longest_s: float) -> None:

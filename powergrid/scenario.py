@@ -15,6 +15,7 @@ from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate
 from heron_mqtt.field.settings import DeviceSettings, GatewayTable
 from heron_mqtt.messages import FaultKind, Level
+from heron_mqtt.messaging.impairment import ImpairmentTable
 from powergrid.devices import BatterySpec, DeviceSpec, GeneratorSpec, PvSpec
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
@@ -246,6 +247,9 @@ class Scenario(Table):
     reward: RewardTable = RewardTable()
     envelope: EnvelopeTable = EnvelopeTable()
     deadlines: Deadlines = Deadlines()
+    impairment: str | ImpairmentTable | None = Field(
+        None, description="How the network misbehaves: a file of config/networks, or its table."
+    )
     faults: list[FaultTable] = Field([], max_length=10_000)
     microgrids: dict[Name, MicrogridTable] = Field(min_length=1)
 
