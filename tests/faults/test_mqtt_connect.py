@@ -302,6 +302,26 @@ async def test_tls_with_and_without_the_right_authority(
     await asyncio.gather(stranger.close(), plain.close())
 
 
+async def test_a_client_certificate_is_shown_where_it_is_required(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    files = _certificates(tmp_path)
+    server = own_mosquitto(
+        "allow_anonymous true",
+        f"cafile {files['ca']}",
+        f"certfile {files['cert']}",
+        f"keyfile {files['key']}",
+        "require_certificate true",
+    )
+    url = server.url.replace("mqtt://", "mqtts://")
+    async with MqttBroker(url, ca=files["ca"], cert=files["cert"], key=files["key"]) as broker:
+        await broker.publish("c", {})
+    stranger = MqttBroker(url, ca=files["ca"])
+    with pytest.raises(BrokerUnavailable, match=r"client certificate \(cert=, key=\)"):
+        await stranger.connect()
+    await stranger.close()
+
+
 async def test_tls_at_a_port_without_it_says_so(mosquitto: Mosquitto) -> None:
     broker = MqttBroker(mosquitto.url.replace("mqtt://", "mqtts://"), connect_timeout_s=2)
     with pytest.raises(BrokerUnavailable, match=r"TLS|nobody answers|no answer"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ import pytest
 from mosquitto_server import Mosquitto
 from waiting import until
 
+from heron_mqtt.messaging._mqtt.stream import Stream
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
 
@@ -113,6 +115,17 @@ async def test_a_broker_that_stalls_gets_everything_in_the_end(
         await until(lambda: len(got) == 100)
         assert got == list(range(100))
         assert broker.stats.reconnects == 0
+
+
+async def test_a_kernel_that_takes_bytes_now_and_then_gets_all_of_them(
+    mosquitto: Mosquitto, env_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = itertools.count()
+    flush = Stream.flush
+    monkeypatch.setattr(Stream, "flush", lambda self: bool(next(calls) % 2) and flush(self))
+    async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
+        deliveries = [broker.publish("c", {"fill": "x" * 200_000}) for _ in range(20)]
+        await asyncio.wait_for(asyncio.gather(*(_awaited(d) for d in deliveries)), 10)
 
 
 async def _awaited(awaitable: object) -> None:

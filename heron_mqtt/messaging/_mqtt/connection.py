@@ -245,7 +245,8 @@ class Connection:
         stream.fill()
         try:
             while not self.lost.done() and stream.readable():
-                client.loop_read()
+                if client.loop_read() == MQTTErrorCode.MQTT_ERR_NO_CONN:
+                    self._end("the MQTT client gave the connection up")
         except Exception as exc:
             # What answers does not speak MQTT, or paho has a fault: its state is not to be trusted any more.
             log.debug("reading from %s failed", self._options.address, exc_info=exc)
@@ -261,16 +262,17 @@ class Connection:
         stream, client = self._stream, self._client
         if stream is None or client is None or self.lost.done():
             return
-        done = True
-        while done and client.want_write() and not self.lost.done():
+        while not self.lost.done():
             client.loop_write()
-            done = stream.flush()
-        if self.lost.done():
-            return
-        if stream.readable() and stream.why():
-            self._on_readable()  # a write failed: paho learns it by reading
-        else:
-            self._watch_writer(not stream.flush())
+            taken = stream.flush()
+            if stream.error is not None:
+                self._on_readable()  # paho learns it by reading
+            elif not taken:
+                self._watch_writer(True)
+                return
+            elif not client.want_write():
+                self._watch_writer(False)
+                return
 
     def _watch_writer(self, watch: bool) -> None:
         if watch == self._writer_watched or self._stream is None:
@@ -297,8 +299,11 @@ class Connection:
             return
         self.lost.set_result(why)
         if not self._answer.done():
+            address, broken = self._options.address, self._stream.error if self._stream is not None else None
             self._answer.set_exception(
-                BrokerUnavailable(f"{self._options.address} ended the connection before it was made: {why}")
+                tls_failed(address, broken)  # TLS 1.3 refuses a client's certificate after the handshake
+                if isinstance(broken, ssl.SSLError)
+                else BrokerUnavailable(f"{address} ended the connection before it was made: {why}")
             )
             self._answer.exception()  # open() may have ended already
         if self._misc is not None:

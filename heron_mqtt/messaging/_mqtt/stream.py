@@ -65,6 +65,11 @@ class Stream:
             self._out.clear()
         return not self._out
 
+    @property
+    def error(self) -> OSError | None:
+        """What broke the connection, if something did; ``recv`` will raise it."""
+        return self._error
+
     def why(self) -> str:
         """Say how the connection ended."""
         if self._error is not None:
