@@ -139,10 +139,10 @@ def _device_table(summary: Summary) -> Table:
         "authority",
         "telemetry",
         "age p50/p99",
-        "round trip p50/p99",
+        "trip p50/p99",
         "lost/dup/late",
-        "fallbacks (longest)",
-        "to safe s",
+        "fallbacks",
+        "safe s",
         "tracking",
         "residual",
     ):
@@ -155,12 +155,26 @@ def _device_table(summary: Summary) -> Table:
             f"{_ms(d['age_s']['p50'])}/{_ms(d['age_s']['p99'])}",
             f"{_ms(d['round_trip_s']['p50'])}/{_ms(d['round_trip_s']['p99'])}",
             f"{d['lost']}/{d['duplicated']}/{d['late']}",
-            f"{d['fallbacks']} ({d['longest_fallback']})",
+            f"{d['fallbacks']} ({d['longest_fallback']} in a row)",
             "-" if d["time_to_safe_s"] is None else f"{d['time_to_safe_s']:.2f}",
             _kw(d["tracking_error_mw"]),
             _kw(d["residual_mw"]),
         )
     return table
+
+
+def _against(calm: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Say what the faults and the network changed."""
+    costs = ", ".join(
+        f"{agent} {_change(ours['cost'][agent], cost)} $" for agent, cost in calm["cost"].items()
+    )
+    lowest = _change(ours["vm_pu"]["min"], calm["vm_pu"]["min"], digits=5)
+    highest = _change(ours["vm_pu"]["max"], calm["vm_pu"]["max"], digits=5)
+    return f"cost {costs}; lowest voltage {lowest} pu, highest {highest} pu, against the undisturbed run"
+
+
+def _change(ours: float | None, calm: float | None, digits: int = 2) -> str:
+    return "unknown" if ours is None or calm is None else f"{ours - calm:+.{digits}f}"
 
 
 def _ms(seconds: float | None) -> str:
@@ -190,6 +204,8 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.mode == "distributed":
         facts.append(("messages", ", ".join(f"{count} {name}" for name, count in summary.messages.items())))
         facts.append(("deadlines", f"{summary.deadline_misses} missed, {summary.fallbacks} fallbacks"))
+    if summary.undisturbed is not None:
+        facts.append(("disturbance", _against(summary.undisturbed, summary.as_dict())))
     if summary.overruns:
         facts.append(("real time", f"{summary.overruns} steps began late"))
     if summary.diverged is not None:

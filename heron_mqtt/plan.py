@@ -96,6 +96,11 @@ class Plan:
         return self.options.broker if self.options.broker in {"embedded", "memory"} else "mqtt"
 
     @property
+    def is_disturbed(self) -> bool:
+        """Whether the scenario or the options disturb it on purpose: faults, an impaired network."""
+        return bool(self.loaded.scenario.faults) or self.impairment is not None
+
+    @property
     def remote_agents(self) -> tuple[str, ...]:
         """Agents that run elsewhere."""
         return remote_agents(self.loaded)

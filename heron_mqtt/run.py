@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from heron_mqtt.errors import NotReady
@@ -16,7 +17,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.outbox import Outbox
-from heron_mqtt.plan import Plan
+from heron_mqtt.plan import Plan, RunOptions
 from heron_mqtt.summary import MESSAGE_COUNTS, AgentTotals, Summary
 from heron_mqtt.surroundings import Surroundings, impaired, mqtt_surroundings, unless
 
@@ -90,6 +91,8 @@ async def _run_in(around: Surroundings, plan: Plan, progress: Progress, summary:
     try:
         await _begin(env, around, plan, progress)
         await _steps(env, FaultPlan(plan.loaded.scenario, around.broker), plan, progress, summary)
+        if plan.is_disturbed:
+            summary.undisturbed = await in_daemon_thread(lambda: _undisturbed(plan))
     finally:
         if around.broker is not None:
             counts = around.broker.stats.counts()
@@ -155,6 +158,18 @@ class FaultPlan:
 
 
 # -- on a thread: pandapower takes seconds to import, and Ctrl-C must not wait -----------------------
+
+
+def _undisturbed(plan: Plan) -> dict[str, Any]:
+    """Run the same steps of the same seed by direct calls with models alone, and return what that gave."""
+    calm = new_summary(plan)
+    env = _make_environment(replace(plan, options=RunOptions(centralized=True)), Surroundings())
+    env.reset(seed=plan.seed)
+    while env.agents:
+        _, rewards, _, _, infos = env.step({})
+        calm.add_step(rewards, infos, 0.0)
+    told = calm.as_dict()
+    return {name: told[name] for name in ("rewards", "cost", "vm_pu", "loading_max_percent")}
 
 
 def _import_environment() -> None:

@@ -50,6 +50,8 @@ class Summary:
     fallbacks: int = 0
     overruns: int = 0
     messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
+    undisturbed: dict[str, Any] | None = None
+    """The same run without faults and network, where there were any: rewards, cost, vm_pu, loading."""
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     diverged: str | None = None
     error: str | None = None
@@ -115,6 +117,7 @@ class Summary:
             "fallbacks": self.fallbacks,
             "overruns": self.overruns,
             "devices": self.devices,
+            "undisturbed": self.undisturbed,
             "diverged": self.diverged,
             "error": self.error,
             "interrupted": self.interrupted,

@@ -42,6 +42,7 @@ from heron_mqtt.messaging._impaired.upstream import ImpairedDispatcher, Upstream
 from heron_mqtt.messaging._mqtt.home import Home
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, decode, encode
+from heron_mqtt.messaging.dispatch import ChannelTrouble
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import Callback, Received, Subscription
@@ -94,6 +95,10 @@ class ImpairedBroker(MessageBroker):
     def stats(self) -> BrokerStats:
         """Counters and reports, as seen from this side of the network."""
         return self._dispatcher.stats
+
+    def trouble(self, channel: str) -> ChannelTrouble:
+        """Return how many messages of one channel came twice or never, seen from this side."""
+        return self._dispatcher.trouble(channel)
 
     @property
     def home_loop(self) -> asyncio.AbstractEventLoop | None:
