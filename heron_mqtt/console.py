@@ -133,15 +133,15 @@ def print_summary(console: Console, summary: Summary) -> None:
 
 
 def _device_table(summary: Summary) -> Table:
-    table = Table(title="devices; times in ms, powers in kW")
+    table = Table(title="devices; times in ms (p50/p99), powers in kW")
     for heading in (
         "device",
         "authority",
         "telemetry",
-        "age p50/p99",
-        "trip p50/p99",
+        "age",
+        "round trip",
         "lost/dup/late",
-        "fallbacks",
+        "fallback/longest",
         "safe s",
         "tracking",
         "residual",
@@ -155,7 +155,7 @@ def _device_table(summary: Summary) -> Table:
             f"{_ms(d['age_s']['p50'])}/{_ms(d['age_s']['p99'])}",
             f"{_ms(d['round_trip_s']['p50'])}/{_ms(d['round_trip_s']['p99'])}",
             f"{d['lost']}/{d['duplicated']}/{d['late']}",
-            f"{d['fallbacks']} ({d['longest_fallback']} in a row)",
+            f"{d['fallbacks']}/{d['longest_fallback']}",
             "-" if d["time_to_safe_s"] is None else f"{d['time_to_safe_s']:.2f}",
             _kw(d["tracking_error_mw"]),
             _kw(d["residual_mw"]),
