@@ -50,8 +50,7 @@ async def run(plan: Plan, progress: Progress, summary: Summary) -> None:
     importing = asyncio.ensure_future(in_daemon_thread(_import_environment))  # while the broker starts
     try:
         async with _surroundings(plan, progress) as around:
-            await importing
-            await unless(_run_in(around, plan, progress, summary), *around.throughout)
+            await unless(_run_in(around, importing, plan, progress, summary), *around.throughout)
     finally:
         importing.cancel()
 
@@ -86,7 +85,10 @@ async def _surroundings(plan: Plan, progress: Progress) -> AsyncIterator[Surroun
             yield around
 
 
-async def _run_in(around: Surroundings, plan: Plan, progress: Progress, summary: Summary) -> None:
+async def _run_in(
+    around: Surroundings, importing: asyncio.Future[None], plan: Plan, progress: Progress, summary: Summary
+) -> None:
+    await importing
     env = await in_daemon_thread(lambda: _make_environment(plan, around))
     try:
         await _begin(env, around, plan, progress)
