@@ -127,7 +127,10 @@ class FieldGateway:
     # -- one step ----------------------------------------------------------------------------------
 
     def bounded(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
-        """Return the setpoints inside every bound of their devices; remembers which bound changed which."""
+        """Return the setpoints inside every bound of their devices; remembers which bound changed which.
+
+        Simulated devices are left out of the memory: their models keep the same bounds without being told.
+        """
         if self.estop is not None:
             self._bounds = dict.fromkeys(wanted, "emergency stop")
             return {name: Wanted(0.0, 0.0, want.p_available_mw) for name, want in wanted.items()}
@@ -136,7 +139,8 @@ class FieldGateway:
             for name, table in ((name, settings.gateway) for name, settings in self._settings.items())
             if table.band is not None and self.desk.level(name) == "limited"
         }
-        allowed, self._bounds = bounded(self._models, wanted, bands)
+        allowed, reasons = bounded(self._models, wanted, bands)
+        self._bounds = {name: why for name, why in reasons.items() if self.desk.level(name) != "simulated"}
         return allowed
 
     def clear(self, allowed: dict[str, Wanted], clearance: Clearance | None) -> None:

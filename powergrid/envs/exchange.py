@@ -78,15 +78,12 @@ class DirectExchange:
                 for device in devices[name]:
                     agent.simulate(device)
             return {}
-        allowed = {name: bounded(agent, agent.wanted()) for name, agent in self.agents.items()}
-        clearances = self._check(
-            step, {name: make_plan(setpoints) for name, (setpoints, _) in allowed.items()}
-        )
+        allowed = {name: bounded(agent, agent.wanted())[0] for name, agent in self.agents.items()}
+        clearances = self._check(step, {name: make_plan(setpoints) for name, setpoints in allowed.items()})
         bounds = {}
         for name, agent in self.agents.items():
-            setpoints, reasons = allowed[name]
-            reasons |= apply_clearance(setpoints, clearances[name])
-            bounds[name] = reasons
+            setpoints = allowed[name]
+            bounds[name] = apply_clearance(setpoints, clearances[name])
             for device, setpoint in setpoints.items():
                 agent.simulate(device, setpoint=setpoint)
         return bounds
