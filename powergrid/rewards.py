@@ -6,51 +6,56 @@ The last axis of every array counts microgrids; leading axes (...) count copies 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heron_mqtt.protocols.p2p import SettledTrade
-from powergrid.groups import Groups
-from powergrid.scenario import RewardTable
+from powergrid.scenario import Scenario
 
 Array = NDArray[np.float64]
 
+TERMS = ("generation", "grid", "trades", "voltage", "loading", "soc")
+"""The terms of the reward, each in $; what costs is negative.
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RewardTerms:
-    """The step of every microgrid, each (..., n_agents) $; what costs is negative. ``total`` is the reward.
+``generation``: fuel, start and stop of the generators. ``grid``: energy sold to the grid at the price, minus
+energy bought at price + import adder. ``trades``: energy sold to peers minus energy bought from them, at the
+trades' prices. ``voltage``, ``loading``, ``soc``: weighted violations.
+"""
 
-    Attributes:
-        generation: Fuel, start and stop of its generators, <= 0.
-        grid: Energy sold to the grid at the price, minus energy bought at price + import adder.
-        trades: Energy sold to peers minus energy bought from them, at the trades' prices.
-        voltage: Weighted voltage violation, <= 0.
-        loading: Weighted overload, <= 0.
-        soc: Weighted excursion of the state of charge from its preferred band, <= 0.
+
+class Rewards:
+    """Computes the terms.
+
+    Args:
+        scenario: Weights and import adder.
     """
 
-    generation: Array
-    grid: Array
-    trades: Array
-    voltage: Array
-    loading: Array
-    soc: Array
+    def __init__(self, scenario: Scenario) -> None:
+        weights = scenario.reward
+        self._weights = -np.array([[weights.voltage_weight], [weights.loading_weight], [weights.soc_weight]])
+        self._import_adder = scenario.market.import_adder_per_mwh
 
-    @property
-    def total(self) -> Array:
-        """The reward, $."""
-        return self.generation + self.grid + self.trades + self.voltage + self.loading + self.soc
+    def terms(
+        self, cost: Array, net_mwh: Array, traded_mwh: Array, traded_usd: Array, price: Any, outside: Array
+    ) -> Array:
+        """Return (..., n_terms, n_agents) $, rows as in ``TERMS``; their sum is the reward.
 
-    def forget(self, where: Any = ...) -> None:
-        """Make every term NaN, in all copies or ``where``: the step has no power-flow solution."""
-        for name in TERMS:
-            getattr(self, name)[where] = np.nan
-
-
-TERMS = tuple(term.name for term in fields(RewardTerms))
+        Args:
+            cost: (..., n_agents) generation cost, $.
+            net_mwh: (..., n_agents) net injection, MWh.
+            traded_mwh: (..., n_agents) part of it that was sold to peers, MWh.
+            traded_usd: (..., n_agents) earned minus paid in trades, $.
+            price: (..., 1) $/MWh.
+            outside: (..., 3, n_agents) as in ``powergrid.limits.Limited``.
+        """
+        terms = np.empty((*cost.shape[:-1], len(TERMS), cost.shape[-1]))
+        np.negative(cost, out=terms[..., 0, :])
+        terms[..., 1, :] = grid_bill(net_mwh, traded_mwh, price, self._import_adder)
+        terms[..., 2, :] = traded_usd
+        np.multiply(self._weights, outside, out=terms[..., 3:, :])
+        return terms
 
 
 def grid_bill(net_mwh: Any, traded_mwh: Any, price: Any, import_adder: float) -> Any:
@@ -69,8 +74,11 @@ def grid_bill(net_mwh: Any, traded_mwh: Any, price: Any, import_adder: float) ->
 
 
 def traded(agents: Sequence[str], trades: Sequence[SettledTrade]) -> tuple[Array, Array]:
-    """Return settled trades as (n_agents, n_agents) MWh that row sold to column (negative = bought from it),
-    and (n_agents,) $ earned minus paid.
+    """Return what settled trades come to.
+
+    Returns:
+        (n_agents, n_agents) MWh that the row's agent sold to the column's, negative = bought from it; and
+        (n_agents,) $ earned minus paid.
     """
     mwh, usd = np.zeros((len(agents), len(agents))), np.zeros(len(agents))
     number = {agent: i for i, agent in enumerate(agents)}
@@ -80,45 +88,3 @@ def traded(agents: Sequence[str], trades: Sequence[SettledTrade]) -> tuple[Array
         usd[seller] += trade.mwh * trade.price
         usd[buyer] -= trade.mwh * trade.price
     return mwh, usd
-
-
-class Violations:
-    """How far each microgrid is outside its limits, unweighted.
-
-    Args:
-        limits: Bands.
-        buses: Positions of each microgrid's buses.
-        branches: Positions of its lines and transformers.
-        batteries: Positions of its storage devices.
-    """
-
-    def __init__(self, limits: RewardTable, *, buses: Groups, branches: Groups, batteries: Groups) -> None:
-        self._limits = limits
-        self._buses, self._branches, self._batteries = buses, branches, batteries
-
-    def sizes(self, vm_pu: Array, loading_percent: Array, soc: Array) -> tuple[Array, Array, Array]:
-        """Return voltage, loading and state of charge violations, each (..., n_agents), >= 0.
-
-        Args:
-            vm_pu: (..., n) as ``buses.take`` gives them; NaN = out of service, counts as none.
-            loading_percent: (..., n) as ``branches.take`` gives them; NaN likewise.
-            soc: (..., n) as ``batteries.take`` gives them.
-
-        Returns:
-            Voltage (sum over buses, pu), loading (sum over branches, in units of 100 %), state of charge
-            (sum over devices, fraction).
-        """
-        limits = self._limits
-        off_band = _outside(vm_pu, limits.vm_min_pu, limits.vm_max_pu)
-        overload = _outside(loading_percent, 0.0, limits.loading_max_percent)
-        off_charge = _outside(soc, limits.soc_min, limits.soc_max)
-        return (
-            self._buses.reduce(np.add, off_band, 0.0),
-            self._branches.reduce(np.add, overload, 0.0) / 100.0,
-            self._batteries.reduce(np.add, off_charge, 0.0),
-        )
-
-
-def _outside(values: Array, low: float, high: float) -> Array:
-    """Return how far each value lies outside [low, high], >= 0; NaN counts as inside."""
-    return np.fmax(np.fmax(low - values, values - high), 0.0)

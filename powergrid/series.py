@@ -66,12 +66,14 @@ class Series:
         self._start_s = (start.hour * 60 + start.minute) * 60.0 + start.second
         columns: Mapping[str, Array] = profiles.columns if profiles else {}
         scale = np.array([load.scale for load in blueprint.loads])
-        self._p = _Loads(base_p_mw * scale, [load.p_column for load in blueprint.loads], columns, self.n_rows)
-        self._q = _Loads(
-            base_q_mvar * scale, [load.q_column for load in blueprint.loads], columns, self.n_rows
-        )
+        # Active powers of all loads, then their reactive powers, in one vector.
+        self._n_loads = len(blueprint.loads)
+        followed = [load.p_column for load in blueprint.loads] + [load.q_column for load in blueprint.loads]
+        base = np.concatenate((base_p_mw * scale, base_q_mvar * scale))
+        self._loads = _Loads(base, followed, columns, self.n_rows)
         self._price: Array = prices.columns[scenario.profiles.price_column]
-        self._p_load, self._q_load = 0.0 - self._p.sums(loads), 0.0 - self._q.sums(loads)
+        self._p_load = 0.0 - self._loads.sums(loads)
+        self._q_load = 0.0 - self._loads.sums([self._n_loads + group for group in loads])
         plants = [
             columns[table.profile][: self.n_rows] * float(table.rated_mw)
             for microgrid in scenario.microgrids.values()
@@ -99,8 +101,8 @@ class Series:
         Raises:
             IndexError: As ``outlook``.
         """
-        at = self._wrapped(row)
-        return self._p.at(at), self._q.at(at)
+        both = self._loads.at(self._wrapped(row))
+        return both[..., : self._n_loads], both[..., self._n_loads :]
 
     def clock(self, row: int) -> datetime:
         """Return the simulated time at which a row begins, UTC."""
@@ -118,7 +120,7 @@ class Series:
 
 
 class _Loads:
-    """One power of every load: nominal value times the column it follows."""
+    """Powers of loads: each a nominal value times the column that it follows."""
 
     def __init__(
         self, base: Array, names: Sequence[str | None], columns: Mapping[str, Array], n_rows: int
@@ -130,19 +132,19 @@ class _Loads:
         for i, name in enumerate(used, start=1):
             self._factors[:, i] = columns[name][:n_rows]
         column = {name: i for i, name in enumerate(used, start=1)}
-        self._column_of_load = np.array([column[name] if name else 0 for name in names], dtype=np.intp)
+        self._column_of = np.array([column[name] if name else 0 for name in names], dtype=np.intp)
 
     def at(self, row: Rows) -> Array:
-        """(..., n_load) in one row or several."""
-        values: Array = self._factors[row].take(self._column_of_load, axis=-1)
+        """(..., n) in one row or several."""
+        values: Array = self._factors[row].take(self._column_of, axis=-1)
         values *= self._base
         return values
 
     def sums(self, groups: Sequence[Positions]) -> Array:
-        """(n_rows, n_groups) sums over groups of loads."""
+        """(n_rows, n_groups) sums over groups of powers."""
         # Per column first: a year of rows times every load would be gigabytes.
         weight = np.zeros((self._factors.shape[1], len(groups)))
         for i, group in enumerate(groups):
-            np.add.at(weight[:, i], self._column_of_load[group], self._base[group])
+            np.add.at(weight[:, i], self._column_of[group], self._base[group])
         sums: Array = np.einsum("rc,cg->rg", self._factors, weight)
         return sums

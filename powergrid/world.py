@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowError
 from powergrid.build import Blueprint
-from powergrid.groups import Groups
 from powergrid.networks import DeviceKind, MicrogridSites, to_pandapower_p, to_pandapower_q
 from powergrid.powerflow import Injections, PowerFlow, PowerFlowResult, make_power_flow
 from powergrid.series import Array, Positions, Series
@@ -94,10 +93,10 @@ class World:
             (getattr(self.flow, port.table), port) for port in self.ports
         ]
 
-    def groups(self, kind: DeviceKind | None = None) -> Groups:
-        """Return the devices of each microgrid, counted among all of them or among those of one kind."""
-        counted = [device.agent for device in self.devices if kind in {None, device.kind}]
-        return Groups([[i for i, owner in enumerate(counted) if owner == agent] for agent in self.agents])
+    def positions(self, kind: DeviceKind | None = None) -> list[Positions]:
+        """Return each microgrid's devices, counted among all of them or among those of one kind."""
+        owners = np.array([device.agent for device in self.devices if kind in {None, device.kind}])
+        return [np.flatnonzero(owners == agent) for agent in self.agents]
 
     def vector(self, values: Mapping[str, Mapping[str, float]]) -> Array:
         """Return (n_devices,) values given by microgrid and device; 0 for what is not named."""

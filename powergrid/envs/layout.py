@@ -31,6 +31,7 @@ class Layout:
     Attributes:
         size: Length of the state vector.
         sections: Name of a quantity -> its slice of the vector.
+        n_local: Length of its first part, which belongs to single microgrids; the grid's results follow.
     """
 
     def __init__(self, world: World, live_buses: Positions) -> None:
@@ -57,6 +58,7 @@ class Layout:
             "vm_max_pu": len(agents),
             "loading_max_percent": len(agents),
             "traded_mwh": len(agents) ** 2,
+            "net_mwh": len(agents),
             "vm_pu": len(live_buses),
             "line_loading_percent": len(flow.line_index),
             "trafo_loading_percent": len(flow.trafo_index),
@@ -66,6 +68,7 @@ class Layout:
         for name, size in sizes.items():
             self.sections[name] = slice(self.size, self.size + size)
             self.size += size
+        self.n_local = self.sections["vm_pu"].start
         self._own = {
             agent: self._own_part(world, a, batteries, plants) for a, agent in enumerate(world.agents)
         }

@@ -65,6 +65,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         kind = (
             self.config.observation or self.scenario.observation or ("full" if self.centralized else "local")
         )
+        self._rewards: dict[str, float] = {}
         self._episode = 0
         self._step = 0
         self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
@@ -153,7 +154,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
 
     def render(self) -> str | None:
         """Return the last step as text, in render mode ``ansi``."""
-        return self._ledger.render(self._step) if self.render_mode == "ansi" else None
+        return self._ledger.render(self._step, self._rewards) if self.render_mode == "ansi" else None
 
     def device_reports(self) -> dict[str, dict[str, Any]]:
         """Return what happened to the devices that local agents reach over the broker, by AGENT/DEVICE."""
@@ -208,7 +209,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
     def _first_observations(self) -> tuple[Observations, Infos]:
         state = self._state
         state.reset()
-        self._ledger.reset()
+        self._rewards = {}
         state.apply(self.world.solve(self._row, state.p_mw, state.q_mvar))
         self.agents = list(self.possible_agents)
         return self._observe(), {agent: {} for agent in self.agents}
@@ -258,21 +259,22 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         except PowerFlowDiverged as exc:
             diverged = exc.reason
             state.forget_results()
-        terms = state.rewards(ledger.cost, ledger.traded_usd)
+        terms = state.reward_terms(ledger.cost, ledger.traded_usd)
         if diverged is not None:
-            terms.forget()
+            terms[:] = np.nan
         infos = ledger.infos(reports, settlement, terms)
         if diverged is not None:
             for info in infos.values():
                 info["diverged"] = diverged
         self._step += 1
+        self._rewards = dict(zip(self.agents, terms.sum(axis=0).tolist(), strict=True))
         agents, observations = self.agents, self._observe()
         is_over = self._step >= self.max_episode_steps
         if is_over or diverged is not None:
             self.agents = []
         return (
             observations,
-            dict(zip(agents, terms.total.tolist(), strict=True)),
+            dict(self._rewards),
             dict.fromkeys(agents, diverged is not None),
             dict.fromkeys(agents, is_over and diverged is None),
             infos,

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from powergrid.devices import BatterySpec
 from powergrid.envs.layout import Layout
 from powergrid.groups import Groups
+from powergrid.limits import LimitCheck
 from powergrid.powerflow import BatchPowerFlowResult, PowerFlowResult
-from powergrid.rewards import RewardTerms, Violations, grid_bill
+from powergrid.rewards import Rewards
 from powergrid.series import Outlook
 from powergrid.world import World
 
@@ -53,7 +54,8 @@ class GridState:
         self._live_buses = np.flatnonzero(np.isfinite(alone.vm_pu))  # the others never have a voltage
         layout = Layout(world, self._live_buses)
         self._values = np.zeros((*shape, layout.size))
-        self._sections = layout.sections
+        self._sections, self._n_local = layout.sections, layout.n_local
+        self._local = {name: part for name, part in layout.sections.items() if part.stop <= layout.n_local}
         self.price, self._hour = self._view("price"), self._view("hour")
         self.p_load_mw, self.q_load_mvar = self._view("p_load_mw"), self._view("q_load_mvar")
         self.p_mw, self.q_mvar = self._view("p_mw"), self._view("q_mvar")
@@ -61,23 +63,24 @@ class GridState:
         self.vm_min_pu, self.vm_max_pu = self._view("vm_min_pu"), self._view("vm_max_pu")
         self.loading_max_percent = self._view("loading_max_percent")
         self.traded_mwh = self._view("traded_mwh").reshape(*shape, n_agents, n_agents)
-        self.net_mwh = np.zeros((*shape, n_agents))
+        self.net_mwh = self._view("net_mwh")
 
         specs = [table.spec for grid in scenario.microgrids.values() for table in grid.devices.values()]
         self._initial_soc = [spec.initial_soc for spec in specs if isinstance(spec, BatterySpec)]
         self._dt_h = scenario.step_s / 3600.0
-        self._limits = scenario.reward
-        self._import_adder = scenario.market.import_adder_per_mwh
+        self._devices = Groups(world.positions())
+        self._rewards = Rewards(scenario)
         places = world.microgrids.values()
-        n_lines = len(world.flow.line_index)
-        self._buses = Groups([index.buses for index in places])
-        self._branches = Groups([np.concatenate([index.lines, n_lines + index.trafos]) for index in places])
-        self._devices = world.groups()
-        self._batteries = world.groups("battery")
-        self._violations = Violations(
-            scenario.reward, buses=self._buses, branches=self._branches, batteries=self._batteries
+        n_line, n_trafo = len(world.flow.line_index), len(world.flow.trafo_index)
+        self._limits = LimitCheck(
+            scenario.reward,
+            buses=[index.buses for index in places],
+            branches=[np.concatenate([index.lines, n_line + index.trafos]) for index in places],
+            batteries=world.positions("battery"),
+            n_bus=len(world.flow.bus_index),
+            n_branch=n_line + n_trafo,
         )
-        self.apply(alone)
+        self._outside = np.zeros((*shape, 3, n_agents))
 
         self._seen = {agent: layout.whole() if full else layout.own(agent) for agent in world.agents}
         self._spaces = {
@@ -86,6 +89,11 @@ class GridState:
 
     def _view(self, section: str) -> Array:
         return self._values[..., self._sections[section]]
+
+    def plain(self) -> dict[str, list[float]]:
+        """Return the microgrids' quantities of one grid as plain numbers, by the name of the attribute."""
+        flat = self._values[: self._n_local].tolist()
+        return {name: flat[section] for name, section in self._local.items()}
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -116,14 +124,10 @@ class GridState:
 
     def apply(self, result: PowerFlowResult | BatchPowerFlowResult) -> None:
         """Take the power flow's results."""
-        buses, branches = self._buses, self._branches
         line, trafo = result.line_loading_percent, result.trafo_loading_percent
-        self._vm_pu = vm_pu = buses.take(result.vm_pu)
-        self._loading = loading = branches.take(np.concatenate((line, trafo), axis=-1))
-        # fmin and fmax pass over NaN: buses and branches without supply.
-        self.vm_min_pu[...] = buses.reduce(np.fmin, vm_pu, np.nan)
-        self.vm_max_pu[...] = buses.reduce(np.fmax, vm_pu, np.nan)
-        self.loading_max_percent[...] = branches.reduce(np.fmax, loading, 0.0)
+        lowest, highest, self._outside = self._limits.read(result.vm_pu, line, trafo, self.soc)
+        self.vm_min_pu[...], self.vm_max_pu[...] = lowest[..., 0, :], highest[..., 0, :]
+        np.fmax(highest[..., 1, :], 0.0, out=self.loading_max_percent)  # 0 without lines and transformers
         if self._full:
             self._view("vm_pu")[...] = result.vm_pu.take(self._live_buses, axis=-1)
             np.fmax(line, 0.0, out=self._view("line_loading_percent"))  # without supply: 0
@@ -131,31 +135,21 @@ class GridState:
 
     def forget_results(self, where: Any = ...) -> None:
         """Make every result NaN, in all copies or ``where``: the power flow diverged."""
-        for result in (self.vm_min_pu, self.vm_max_pu, self.loading_max_percent):
+        for result in (self.vm_min_pu, self.vm_max_pu, self.loading_max_percent, self._outside):
             result[where] = np.nan
         if self._full:
             for name in ("vm_pu", "line_loading_percent", "trafo_loading_percent"):
                 self._view(name)[where] = np.nan
 
-    def rewards(self, cost: Array, traded_usd: Array) -> RewardTerms:
-        """Return the reward terms of the step under way, each (..., n_agents).
+    def reward_terms(self, cost: Array, traded_usd: Array) -> Array:
+        """Return (..., n_terms, n_agents) $ of the step under way; see ``powergrid.rewards.Rewards.terms``.
 
         Args:
             cost: (..., n_agents) generation cost, $.
             traded_usd: (..., n_agents) earned minus paid in trades, $.
         """
-        limits = self._limits
-        voltage, loading, soc = self._violations.sizes(
-            self._vm_pu, self._loading, self._batteries.take(self.soc)
-        )
-        return RewardTerms(
-            generation=-cost,
-            grid=grid_bill(self.net_mwh, self.traded_mwh.sum(axis=-1), self.price, self._import_adder),
-            trades=traded_usd,
-            voltage=-limits.voltage_weight * voltage,
-            loading=-limits.loading_weight * loading,
-            soc=-limits.soc_weight * soc,
-        )
+        traded_mwh = self.traded_mwh.sum(axis=-1)
+        return self._rewards.terms(cost, self.net_mwh, traded_mwh, traded_usd, self.price, self._outside)
 
     # -- what it tells -----------------------------------------------------------------------------
 

@@ -1,0 +1,83 @@
+"""Voltages, loadings and states of charge beside their limits, all microgrids in one pass."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.groups import Groups
+from powergrid.scenario import RewardTable
+
+__all__ = ["LimitCheck", "Limited"]
+
+Array = NDArray[np.float64]
+
+_UNIT = np.array([[1.0], [100.0], [1.0]])  # an overload counts in units of 100 %
+
+
+class Limited(NamedTuple):
+    """What has limits, each (..., 3, n_agents): rows voltage (pu), loading (%), state of charge.
+
+    Attributes:
+        lowest, highest: Extremes within each microgrid; NaN where there is nothing.
+        outside: Sum of what lies outside the limits, >= 0: pu, units of 100 %, fraction.
+    """
+
+    lowest: Array
+    highest: Array
+    outside: Array
+
+
+class LimitCheck:
+    """Reads results and states of charge against their limits.
+
+    Args:
+        limits: Bands.
+        buses: For each microgrid the positions of its buses.
+        branches: Positions of its lines and, behind all lines, transformers.
+        batteries: Positions of its storage devices.
+        n_bus: Length of the vector of voltages.
+        n_branch: Lines and transformers together.
+    """
+
+    def __init__(
+        self,
+        limits: RewardTable,
+        *,
+        buses: list[NDArray[np.intp]],
+        branches: list[NDArray[np.intp]],
+        batteries: list[NDArray[np.intp]],
+        n_bus: int,
+        n_branch: int,
+    ) -> None:
+        # One vector (voltages, loadings, states of charge) and one group for each quantity and microgrid.
+        groups = [*buses, *(n_bus + g for g in branches), *(n_bus + n_branch + g for g in batteries)]
+        self._groups = Groups(groups)
+        sizes = [sum(len(group) for group in part) for part in (buses, branches, batteries)]
+        self._low = np.repeat([limits.vm_min_pu, 0.0, limits.soc_min], sizes)
+        self._high = np.repeat([limits.vm_max_pu, limits.loading_max_percent, limits.soc_max], sizes)
+        self._n_agents = len(buses)
+
+    def read(self, vm_pu: Array, line_percent: Array, trafo_percent: Array, soc: Array) -> Limited:
+        """Return extremes and violations.
+
+        Args:
+            vm_pu: (..., n_bus); NaN = out of service, counts as inside, as with all others.
+            line_percent: (..., n_line).
+            trafo_percent: (..., n_trafo).
+            soc: (..., n_batteries).
+        """
+        values = self._groups.take(np.concatenate((vm_pu, line_percent, trafo_percent, soc), axis=-1))
+        # fmin and fmax pass over NaN.
+        outside = np.fmax(np.fmax(self._low - values, values - self._high), 0.0)
+        return Limited(
+            lowest=self._by_agent(np.fmin, values, np.nan),
+            highest=self._by_agent(np.fmax, values, np.nan),
+            outside=self._by_agent(np.add, outside, 0.0) / _UNIT,
+        )
+
+    def _by_agent(self, ufunc: np.ufunc, values: Array, empty: float) -> Array:
+        found = self._groups.reduce(ufunc, values, empty)
+        return found.reshape(*values.shape[:-1], 3, self._n_agents)
