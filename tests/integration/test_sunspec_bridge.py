@@ -1,0 +1,284 @@
+"""A SunSpec inverter behaves on the wire as any field device: leases, safe states, faults, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mosquitto_server import Mosquitto
+from pymodbus.constants import ExcCodes
+from sunspec_server import BATTERY, DER, PV, EmulatedInverter
+from waiting import until
+
+import devices.sunspec_bridge as bridge
+from devices._sunspec.inverter import Inverter, Settings
+from devices._sunspec.registers import Registers
+from devices.sunspec_bridge import SunSpecDevice, make_device
+from heron_mqtt.messages import EmergencyStop, Setpoint
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.outbox import Outbox
+
+ROOT = Path(__file__).parents[2]
+
+
+class Gateway:
+    """The other end of the wire: sends setpoints, keeps what the device says."""
+
+    def __init__(self, broker: Any, env_id: str = "default") -> None:
+        self.broker = broker
+        self.outbox = Outbox("MG1", env_id)
+        self.telemetry: list[dict[str, Any]] = []
+        self.status: list[dict[str, Any]] = []
+        broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.append)
+        broker.subscribe(topics.device("MG1", "ess", "status"), self.status.append)
+
+    def send(self, p_mw: float, lease_s: float, *, renewal: bool = False) -> int:
+        channel = topics.device("MG1", "ess", "setpoint")
+        message = self.outbox.stamp(channel, Setpoint(p_mw=p_mw, lease_s=lease_s, renewal=renewal))
+        self.broker.publish(channel, message)
+        return int(message["seq"])
+
+    async def ask(self, p_mw: float, lease_s: float) -> dict[str, Any]:
+        """Send a setpoint and return the telemetry that acknowledges it."""
+        seq = self.send(p_mw, lease_s)
+        await until(lambda: any(t.get("ack_seq") == seq for t in self.telemetry), "the acknowledgement")
+        return next(t for t in self.telemetry if t.get("ack_seq") == seq)
+
+    def stop(self, active: bool) -> None:
+        message = EmergencyStop(active=active, who="tests")
+        self.broker.publish(topics.ESTOP, self.outbox.stamp(topics.ESTOP, message))
+
+    def states(self) -> list[str]:
+        return [s["state"] for s in self.status]
+
+
+class Site:
+    """Inverter, bridge and gateway."""
+
+    def __init__(self, box: EmulatedInverter, device: SunSpecDevice, gateway: Gateway) -> None:
+        self.box, self.device, self.gateway = box, device, gateway
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Any]:
+    """Run a bridge in this process, between an emulated inverter and a broker in memory."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(models: dict[int, dict[str, Any]], period_s: float = 0.05, **settings: Any) -> Site:
+            box = await EmulatedInverter(models).start()
+            stack.push_async_callback(box.stop)
+            registers = Registers("127.0.0.1", box.port, 1, timeout_s=0.3)
+            stack.callback(registers.close)
+            inverter = await Inverter.connect(registers, Settings(**settings))
+            broker = await stack.enter_async_context(InMemoryBroker())
+            gateway = Gateway(broker)
+            device = make_device(inverter, "MG1", "ess", broker, period_s=period_s)
+            running = asyncio.create_task(device.run())
+
+            async def end() -> None:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+            stack.push_async_callback(end)
+            await until(lambda: gateway.status, "the birth")
+            return Site(box, device, gateway)
+
+        yield start
+
+
+async def test_the_birth_tells_the_nameplate_and_looking_writes_nothing(make: Any) -> None:
+    site = await make(BATTERY)
+    birth = site.gateway.status[0]
+    assert (birth["state"], birth["kind"]) == ("online", "battery")
+    assert (birth["p_min_mw"], birth["p_max_mw"], birth["max_e_mwh"]) == (-0.008, 0.009, 0.02)
+    await until(lambda: len(site.gateway.telemetry) > 2, "telemetry without a setpoint")
+    assert site.box.writes() == []
+    assert site.gateway.telemetry[0]["soc"] == 0.64
+
+
+async def test_a_setpoint_reaches_the_inverter_before_it_is_acknowledged(make: Any) -> None:
+    site = await make(BATTERY, period_s=0.0)
+    telemetry = await site.gateway.ask(0.004, 12.0)
+    assert [site.box[124, n] for n in ("OutWRte", "StorCtl_Mod", "InOutWRte_RvrtTms")] == [5000, 3, 12]
+    assert telemetry["safe"] is False
+
+
+async def test_when_the_lease_runs_out_the_inverter_holds_zero(make: Any) -> None:
+    site = await make(BATTERY)
+    await site.gateway.ask(0.004, 0.2)
+    await until(lambda: any(t["safe"] for t in site.gateway.telemetry if t.get("ack_seq") == 0), "safe")
+    assert [site.box[124, n] for n in ("OutWRte", "InWRte", "StorCtl_Mod")] == [0, 0, 3]
+    assert site.box[124, "InOutWRte_RvrtTms"] == 0
+
+
+async def test_a_renewal_starts_the_inverters_own_timer_anew(make: Any) -> None:
+    site = await make(BATTERY, period_s=0.0)
+    await site.gateway.ask(0.004, 10.0)
+    for _ in range(3):
+        site.box.now_s += 8.0
+        before = len(site.box.writes())
+        site.gateway.send(0.004, 10.0, renewal=True)
+        await until(lambda before=before: len(site.box.writes()) >= before + 3, "the renewal")
+    site.box.run_timers()
+    assert [site.box[124, n] for n in ("OutWRte", "StorCtl_Mod")] == [5000, 3]
+
+
+async def test_a_renewal_after_the_lease_ran_out_does_not_bring_the_setpoint_back(make: Any) -> None:
+    site = await make(BATTERY)
+    await site.gateway.ask(0.004, 0.15)
+    await until(lambda: site.device.is_safe, "the safe state")
+    site.gateway.send(0.004, 10.0, renewal=True)
+    seen = len(site.gateway.telemetry)
+    await until(lambda: len(site.gateway.telemetry) > seen + 2, "some telemetry")
+    assert site.box[124, "OutWRte"] == 0
+
+
+async def test_an_emergency_stop_holds_zero_whatever_the_safe_state_is_and_until_released(make: Any) -> None:
+    site = await make(BATTERY, safe_zero=False)
+    await site.gateway.ask(0.004, 30.0)
+    site.gateway.stop(True)
+    await until(lambda: site.box[124, "OutWRte"] == 0, "zero power")
+    assert site.box[124, "StorCtl_Mod"] == 3
+    assert (await site.gateway.ask(0.004, 30.0))["rejected"] == "emergency stop"
+    assert site.box[124, "OutWRte"] == 0
+    site.gateway.stop(False)
+    await until(lambda: not site.device.stopped, "the release")
+    await site.gateway.ask(0.002, 30.0)
+    assert site.box[124, "OutWRte"] == 2500
+
+
+async def test_an_inverter_in_a_fault_is_told_as_a_fault_and_its_recovery_too(make: Any) -> None:
+    site = await make(PV)
+    site.box[103, "St"] = 7
+    await until(lambda: site.gateway.states() == ["online", "fault"], "the fault")
+    assert "the inverter is in a fault" in site.gateway.status[-1]["reason"]
+    site.box[103, "St"] = 4
+    await until(lambda: site.gateway.states() == ["online", "fault", "online"], "the recovery")
+
+
+async def test_registers_that_cannot_be_read_are_a_fault(make: Any) -> None:
+    site = await make(PV)
+    site.box.refuse = ExcCodes.DEVICE_BUSY
+    await until(lambda: "fault" in site.gateway.states(), "the fault")
+    assert "Modbus exception 6" in site.gateway.status[-1]["reason"]
+
+
+async def test_after_a_lost_connection_the_safe_state_is_caught_up_before_anything_is_measured(
+    make: Any,
+) -> None:
+    site = await make(DER)
+    await site.gateway.ask(0.003, 0.3)
+    await site.box.stop()
+    await until(lambda: "fault" in site.gateway.states(), "the fault")
+    await until(lambda: site.device.is_safe, "the end of the lease")
+    assert site.box[704, "WSet"] == 3000  # nobody could tell it; its own timer does not run here
+    await site.box.start()
+    await until(lambda: site.gateway.states()[-1] == "online", "the recovery")
+    assert [site.box[704, n] for n in ("WSet", "WSetEna")] == [0, 1]
+
+
+async def test_a_new_setpoint_after_a_lost_connection_wins_over_the_safe_state_that_was_owed(
+    make: Any,
+) -> None:
+    site = await make(DER, period_s=0.0)
+    await site.gateway.ask(0.003, 0.1)
+    await site.box.stop()
+    await until(lambda: site.device.is_safe, "the end of the lease")
+    await site.box.start()
+    await site.gateway.ask(0.002, 30.0)
+    assert [site.box[704, n] for n in ("WSet", "WSetEna")] == [2000, 1]
+
+
+async def test_at_its_end_the_bridge_hands_the_inverter_back_if_it_ever_told_it_anything(make: Any) -> None:
+    site = await make(BATTERY)
+    await site.device.hand_back()
+    assert site.box.writes() == []
+    await site.gateway.ask(0.004, 30.0)
+    await site.device.hand_back()
+    assert site.box[124, "StorCtl_Mod"] == 0
+
+
+async def test_at_its_end_the_bridge_does_not_undo_an_emergency_stop(make: Any) -> None:
+    site = await make(BATTERY)
+    site.gateway.stop(True)
+    await until(lambda: site.box[124, "StorCtl_Mod"] == 3, "zero power")
+    await site.device.hand_back()
+    assert site.box[124, "StorCtl_Mod"] == 3
+
+
+# -- as a program ----------------------------------------------------------------------------------
+
+
+async def test_the_program_serves_an_inverter_on_mosquitto_and_hands_it_back_when_terminated(
+    mosquitto: Mosquitto, env_id: str
+) -> None:
+    box = await EmulatedInverter(BATTERY).start()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "devices/sunspec_bridge.py"),
+        *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
+        *("--modbus", f"127.0.0.1:{box.port}", "--unit", "1", "--period", "0.1", "--nominal-v", "230"),
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
+            gateway = Gateway(broker, env_id)
+            await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+            telemetry = await gateway.ask(-0.002, 30.0)
+            assert (telemetry["vm_pu"], telemetry["soc"]) == (1.0, 0.64)
+            assert [box[124, n] for n in ("InWRte", "StorCtl_Mod")] == [2500, 3]
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 10.0) == 0
+            await until(lambda: gateway.states()[-1] == "offline", "the last word")
+        assert box[124, "StorCtl_Mod"] == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+        await box.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["--modbus", "127.0.0.1:1", "--timeout", "0.5"], 1, "127.0.0.1:1 unit 1: nobody answers"),
+        (["--modbus", "127.0.0.1:1", "--scenario", "nothing"], 2, "no such scenario file"),
+    ],
+)
+def test_what_is_not_there_is_told_in_one_line(
+    arguments: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--agent", "MG1", "--name", "ess", "--broker", "mqtt://127.0.0.1:1"]
+    assert bridge.run([*common, *arguments]) == code
+    err = capsys.readouterr().err
+    assert complaint in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--modbus", "host:0"], "expected HOST or HOST:PORT"),
+        (["--modbus", ":502"], "expected HOST or HOST:PORT"),
+        (["--modbus", "host", "--unit", "300"], "argument --unit"),
+        (["--modbus", "host", "--nominal-v", "-1"], "expected a number above 0"),
+        (["--modbus", "host", "--kind", "load"], "argument --kind"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        bridge.run(["--agent", "MG1", "--name", "ess", "--broker", "mqtt://127.0.0.1:1", *arguments])
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err
