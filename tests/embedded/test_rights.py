@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import io
 import stat
 import string
@@ -11,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_mqtt import Will, connected
+from other_brokers import mosquitto
+from raw_mqtt import Ended, Will, connected, publish_packet
 
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
@@ -192,21 +195,41 @@ def site(tmp_path: Path) -> dict[str, Path]:
     return files
 
 
+MAY_PUBLISH = {
+    "MG1": ["agents/MG1/action", "agents/MG1/status", "p2p/MG1/MG2", "devices/MG1/ess/setpoint"],
+    "MG1/ess": ["devices/MG1/ess/telemetry", "devices/MG1/ess/status"],
+    "so": ["operators/so/price", "agents/MG1/observation", "agents/MG1/command", "run/state", "estop"],
+    "eye": [],
+}
+MAY_NOT_PUBLISH = {
+    "MG1": ["agents/MG2/action", "p2p/MG2/MG1", "operators/so/price", "agents/MG1/observation", "estop",
+            "devices/MG1/ess/telemetry", "devices/MG2/ess/setpoint"],
+    "MG1/ess": ["devices/MG1/ess/setpoint", "devices/MG1/pv/telemetry", "devices/MG2/ess/telemetry",
+                "estop"],
+    "so": [],
+    "eye": ["agents/MG1/action", "estop"],
+}  # fmt: skip
+
+
+async def test_mosquitto_reads_the_same_rights_from_the_same_file(
+    site: dict[str, Path], tmp_path: Path, mosquitto_port: int
+) -> None:
+    assert mosquitto_port  # it is installed
+    ourselves = f"user {getpass.getuser()}\n"  # or else root's mosquitto becomes somebody who may not read
+    with mosquitto(tmp_path, f"{ourselves}acl_file {site['acl_file']}\n") as port:
+        async with connected(port, "everything", user="so") as everything:
+            await everything.subscribe(("heron/#", 1))
+            for user, allowed in MAY_PUBLISH.items():
+                for topic in allowed + MAY_NOT_PUBLISH[user]:
+                    async with connected(port, user=user) as client:
+                        await client.send(publish_packet(f"heron/env/{topic}", b""))
+                        with contextlib.suppress(Ended):  # what mosquitto may do to who has no right
+                            await client.arrived()
+                arrived = [message.topic.removeprefix("heron/env/") for message in await everything.arrived()]
+                assert arrived == allowed
+
+
 async def test_each_role_can_do_its_part_of_the_wire_contract_and_no_more(site: dict[str, Path]) -> None:
-    may_publish = {
-        "MG1": ["agents/MG1/action", "agents/MG1/status", "p2p/MG1/MG2", "devices/MG1/ess/setpoint"],
-        "MG1/ess": ["devices/MG1/ess/telemetry", "devices/MG1/ess/status"],
-        "so": ["operators/so/price", "agents/MG1/observation", "agents/MG1/command", "run/state", "estop"],
-        "eye": [],
-    }
-    may_not_publish = {
-        "MG1": ["agents/MG2/action", "p2p/MG2/MG1", "operators/so/price", "agents/MG1/observation", "estop",
-                "devices/MG1/ess/telemetry", "devices/MG2/ess/setpoint"],
-        "MG1/ess": ["devices/MG1/ess/setpoint", "devices/MG1/pv/telemetry", "devices/MG2/ess/telemetry",
-                    "estop"],
-        "so": [],
-        "eye": ["agents/MG1/action", "estop"],
-    }  # fmt: skip
     subscriptions = {
         "MG1": {"agents/MG1/#": 1, "operators/so/price": 1, "p2p/+/MG1": 1, "devices/MG1/+/telemetry": 1,
                 "agents/MG2/observation": 0x80, "p2p/+/MG2": 0x80, "#": 0x80, "p2p/#": 0x80},
@@ -220,9 +243,9 @@ async def test_each_role_can_do_its_part_of_the_wire_contract_and_no_more(site: 
         connected(broker.port, "everything", user="so", password="pw-so") as everything,
     ):
         await everything.subscribe(("heron/#", 1))
-        for user, allowed in may_publish.items():
+        for user, allowed in MAY_PUBLISH.items():
             async with connected(broker.port, f"c-{user}", user=user, password=f"pw-{user}") as client:
-                for topic in allowed + may_not_publish[user]:
+                for topic in allowed + MAY_NOT_PUBLISH[user]:
                     await client.publish(f"heron/env/{topic}", b"", qos=1)
                 arrived = [message.topic.removeprefix("heron/env/") for message in await everything.arrived()]
                 assert arrived == allowed
@@ -267,7 +290,7 @@ def test_adding_again_replaces_one_user_and_keeps_the_rest(site: dict[str, Path]
     ("name", "role"),
     [("", "agent"), ("a:b", "agent"), ("a+", "agent"), ("#", "agent"), ("a/b", "agent"), ("a", "device"),
      ("a/b/c", "device"), ("a/", "device"), (" a", "agent"), ("a\nb", "agent"), ("a" * 129, "agent"),
-     ("a", "admin")],
+     ("a%u", "agent"), ("a", "admin")],
 )  # fmt: skip
 def test_names_and_roles_that_cannot_work_change_nothing(tmp_path: Path, name: str, role: str) -> None:
     with pytest.raises(ConfigError, match="expected"):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 DEFAULT_USERS_FILE = "heron-users.txt"
 DEFAULT_ACL_FILE = "heron-acl.txt"
 
-# The wire contract, seen from one user; %u is the user's name. An agent is called by its id (MG1), a
+# The wire contract, seen from one user; %u is the user's name, written out in the file because mosquitto
+# fills it in for "pattern" rows only. An agent is called by its id (MG1), a
 # device by its agent's id and its own name (MG1/ess): the publisher's identity is always in the topic.
 ROLE_ROWS: dict[str, tuple[str, ...]] = {
     "agent": (
@@ -116,7 +117,8 @@ def add_credentials(
     if Path(acl_file).exists():
         Acl.load(acl_file)  # says what is wrong with it before anything is changed
         acl_lines = _without_user(Path(acl_file).read_text(encoding="utf-8").splitlines(), name)
-    acl_lines += ["", f"user {name}", f"# role: {role}", *ROLE_ROWS[role]]
+    rows = [row.replace("%u", name) for row in ROLE_ROWS[role]]
+    acl_lines += ["", f"user {name}", f"# role: {role}", *rows]
     # Rights first: a user that can log in already has them.
     _replace(acl_file, acl_lines)
     _replace(users_file, [f"{user}:{stored}" for user, stored in users.items()])
@@ -146,8 +148,8 @@ def _check_name(name: str, role: str) -> None:
     levels = name.split("/")
     if not name or len(name) > _MAX_NAME_CHARS or name != name.strip() or not name.isprintable():
         raise ConfigError(f"name: {name!r}, expected 1 to {_MAX_NAME_CHARS} printable characters")
-    if any(sign in name for sign in ":+#") or "" in levels:
-        raise ConfigError(f"name: {name!r}, expected no : + # and no empty part between slashes")
+    if any(sign in name for sign in (":", "+", "#", "%u", "%c")) or "" in levels:
+        raise ConfigError(f"name: {name!r}, expected no : + # %u %c and no empty part between slashes")
     if role == "device" and len(levels) != 2:
         raise ConfigError(f"name: {name!r}, expected AGENT/DEVICE for a device, for example MG1/ess")
     if role != "device" and len(levels) != 1:
