@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.topics import TopicMap
+from heron_mqtt.vendors import load_mappings
 from powergrid.proxies import emulated_devices
 from powergrid.scenario import LoadedScenario
 
@@ -19,7 +21,17 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
     from powergrid.world import World
 
     scenario = loaded.scenario
-    blueprint = build(loaded)
+    problems: list[str] = []
+    try:
+        mappings = load_mappings(loaded)
+    except ConfigError as exc:
+        problems += exc.problems
+    try:
+        blueprint = build(loaded)
+    except ConfigError as exc:
+        problems += exc.problems
+    if problems:
+        raise ConfigError(*problems)
     world = World(blueprint)
     net = blueprint.net
     yield f"{loaded.source}: valid"
@@ -41,6 +53,11 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
         for name, device in table.devices.items():
             element, index = blueprint.devices[agent, name]
             bus = net.bus.name[net[element].bus[index]]
-            how = "emulated where devices can connect" if name in over_mqtt else "simulated"
+            if (agent, name) in mappings:
+                how = f"a {mappings[agent, name].name} by its own topics"
+            elif device.external:
+                how = "a real device"
+            else:
+                how = "emulated where devices can connect" if name in over_mqtt else "simulated"
             profile = f", profile {device.profile}" if device.profile else ""
             yield f"device      {agent}/{name}: {device.spec.kind} at {bus!r}{profile}, {how}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.vendors import load_mappings
 
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
@@ -134,6 +135,10 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> Plan
             f"{loaded.source}: microgrids.{remote[0]}.remote = true: its agent must be able to connect; "
             "use --broker embedded or mqtt://host:port"
         )
+    try:
+        load_mappings(loaded)
+    except ConfigError as exc:
+        problems += exc.problems
     impairment = None
     try:
         impairment = _impairment(loaded, options)

@@ -17,6 +17,7 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.stats import Report
 from heron_mqtt.plan import Devices
 from heron_mqtt.processes import DeviceProcesses, DeviceProgram
+from heron_mqtt.vendors import vendor_devices
 from powergrid.proxies import emulated_devices
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ async def mqtt_surroundings(
             stack.push_async_callback(processes.close)  # before the broker: they say goodbye to it
             processes.start(_programs(loaded, emulated, url), mqtt.options.login_environment())
             note(f"devices: {len(emulated)} emulated, in processes of their own")
+        boxes = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents))
+        if boxes:
+            note(f"boxes: {boxes} by their vendors' topics")
         starting = (processes.until_lost,) if emulated else ()
         yield Surroundings(broker, url, starting, tuple(throughout))
 

@@ -18,7 +18,7 @@ def emulated_devices(scenario: Scenario, agent: str, default: Authority) -> tupl
     return tuple(
         name
         for name, table in devices.items()
-        if (table.authority or default) != "simulated" and not table.external
+        if (table.authority or default) != "simulated" and not (table.external or table.mapping)
     )
 
 

@@ -151,6 +151,9 @@ class DeviceTable(Table):
     profile: str | None = Field(None, description="Column of what PV offers, per unit of max_p_mw.")
     control_q: bool = Field(False, description="Reactive power is part of the action.")
     authority: Level | None = Field(None, description="None = the run's default: simulated or emulated.")
+    mapping: str | dict[str, Any] | None = Field(
+        None, description="A vendor's box by its own topics: a profile's name or a table."
+    )
     external: bool = Field(False, description="A real device speaks for itself: run starts no emulator.")
     gateway: GatewayTable = Field(GatewayTable(), description="How the gateway treats it.")
     emulator: EmulatorTable = Field(EmulatorTable(), description="How its emulator differs from the model.")
@@ -161,7 +164,7 @@ class DeviceTable(Table):
     def _spec_beside_our_keys(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or "spec" in data:
             return data
-        ours = {"bus", "profile", "control_q", "authority", "external", "gateway", "emulator"}
+        ours = {"bus", "profile", "control_q", "authority", "external", "mapping", "gateway", "emulator"}
         return {
             **{k: v for k, v in data.items() if k in ours},
             "spec": {k: v for k, v in data.items() if k not in ours},
