@@ -15,7 +15,6 @@ the next use tries again.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import secrets
 from collections.abc import Mapping
@@ -24,9 +23,9 @@ from typing import Any, ClassVar
 
 from heron_mqtt.errors import BrokerUnavailable, ConfigError
 from heron_mqtt.messaging._mqtt.home import Home
-from heron_mqtt.messaging._mqtt.link import Link
+from heron_mqtt.messaging._mqtt.link import CLOSE_S, Link
 from heron_mqtt.messaging._mqtt.options import Will, read_options
-from heron_mqtt.messaging._mqtt.presence import MqttAnnouncement
+from heron_mqtt.messaging._mqtt.presence import Presences
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.dispatch import ChannelTrouble, Dispatcher
@@ -95,22 +94,20 @@ class MqttBroker(MessageBroker):
         )
         self.topic_map = topics or TopicMap(env_id)
         self._topics: dict[str, str] = {}  # channels published on, checked
-        self._rng = rng or random.Random()  # noqa: S311 - spreads reconnections, nothing secret
+        rng = rng or random.Random()  # noqa: S311 - spreads reconnections, nothing secret
         self._dispatcher = Dispatcher()
         self._dispatcher.on_removed = self._on_removed  # type: ignore[method-assign]
-        self._will_channel = will[0] if will else None
         self._link = Link(
             self.options,
             self,
             self.stats,
             will=Will(self._topic(will[0]), encode(will[1])) if will else None,
             wanted=self._wanted_filters,
-            rng=self._rng,
+            rng=rng,
             max_pending=max_pending,
         )
         self._home = Home(f"the MqttBroker of {self.options.address}", self._link.start, self.close)
-        self._announcements: list[MqttAnnouncement] = []
-        self._announced = itertools.count()
+        self._presences = Presences(self, self._home, self._link, will[0] if will else None, rng)
         self._consumed: set[str] = set()
         self._closing: asyncio.Task[None] | None = None
 
@@ -200,14 +197,16 @@ class MqttBroker(MessageBroker):
         for link in links:
             link.retired = True
         if polite:
-            await asyncio.gather(*(announcement.leave() for announcement in self._announcements))
-            await self._link.close()
+            loop = asyncio.get_running_loop()
+            end = loop.time() + CLOSE_S
+            await self._presences.leave()
+            await self._link.close(max(0.0, end - loop.time()))
         for link in links:
             await link.abort()
         self._dispatcher.clear()
 
     def _links(self) -> list[Link]:
-        return [self._link, *(a.own_link for a in self._announcements if a.own_link is not None)]
+        return [self._link, *self._presences.own_links()]
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -265,31 +264,7 @@ class MqttBroker(MessageBroker):
         """
         topic = self._topic(channel)
         self._home.enter()
-        return await self._home.run(self._announce(channel, topic, online, offline))
-
-    async def _announce(
-        self, channel: str, topic: str, online: Mapping[str, Any], offline: Mapping[str, Any]
-    ) -> Announcement:
-        await self._link.started()
-        announcement = MqttAnnouncement(self, self._home, channel, topic, offline)
-        if channel == self._will_channel:
-            announcement.use(self._link)
-        else:
-            announcement.make_link(next(self._announced), self._rng)
-        self._announcements.append(announcement)
-        try:
-            await announcement.update(online)
-        except BaseException:
-            self.forget(announcement)
-            if announcement.own_link is not None:
-                await announcement.own_link.abort()
-            raise
-        return announcement
-
-    def forget(self, announcement: MqttAnnouncement) -> None:
-        """An announcement is withdrawn."""
-        if announcement in self._announcements:
-            self._announcements.remove(announcement)
+        return await self._home.run(self._presences.announce(channel, topic, online, offline))
 
     # -- called by the link, in the home loop --------------------------------------------------------
 
@@ -312,9 +287,7 @@ class MqttBroker(MessageBroker):
     def on_connected(self, again: bool) -> None:
         """Say again that we are here: meanwhile the broker may have published the will."""
         if again:
-            for announcement in self._announcements:
-                if announcement.own_link is None:
-                    announcement.repeat()
+            self._presences.repeat()
 
     # -- topics ------------------------------------------------------------------------------------
 

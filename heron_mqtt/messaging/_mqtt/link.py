@@ -271,11 +271,11 @@ class Link:
 
     # -- end ---------------------------------------------------------------------------------------
 
-    async def close(self) -> None:
-        """Wait a moment for what is outstanding, say goodbye, and end. Idempotent."""
+    async def close(self, wait_s: float = CLOSE_S) -> None:
+        """Wait for what is outstanding, at most ``wait_s``; say goodbye, and end. Idempotent."""
         outstanding = self._outbox.outstanding() if self._started is not None else []
         if outstanding:
-            await asyncio.wait(outstanding, timeout=CLOSE_S)
+            await asyncio.wait(outstanding, timeout=wait_s)
         if self._connection is not None:
             self._connection.disconnect()
         await self.abort()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,63 @@ if TYPE_CHECKING:
 MAX_UPDATES = 100  # that may wait while disconnected; only the last one counts
 
 
+class Presences:
+    """The announcements of one broker.
+
+    Args:
+        will_channel: The channel of the will that the broker's own connection carries, if any.
+    """
+
+    def __init__(
+        self, broker: MqttBroker, home: Home, link: Link, will_channel: str | None, rng: random.Random
+    ) -> None:
+        self._broker = broker
+        self._home = home
+        self._link = link
+        self._will_channel = will_channel
+        self._rng = rng
+        self._all: list[MqttAnnouncement] = []
+        self._numbers = itertools.count()
+
+    async def announce(
+        self, channel: str, topic: str, online: Mapping[str, Any], offline: Mapping[str, Any]
+    ) -> MqttAnnouncement:
+        """Announce; in the home loop."""
+        await self._link.started()
+        announcement = MqttAnnouncement(self._broker, self._home, channel, topic, offline, self._forget)
+        if channel == self._will_channel:
+            announcement.use(self._link)
+        else:
+            announcement.make_link(next(self._numbers), self._rng)
+        self._all.append(announcement)
+        try:
+            await announcement.update(online)
+        except BaseException:
+            self._forget(announcement)
+            if announcement.own_link is not None:
+                await announcement.own_link.abort()
+            raise
+        return announcement
+
+    def own_links(self) -> list[Link]:
+        """Return the connections that the announcements have of their own."""
+        return [a.own_link for a in self._all if a.own_link is not None]
+
+    def repeat(self) -> None:
+        """The broker's own connection was made again: say what it had said."""
+        for announcement in self._all:
+            if announcement.own_link is None:
+                announcement.repeat()
+
+    async def leave(self) -> None:
+        """Withdraw all of them."""
+        await asyncio.gather(*(announcement.leave() for announcement in self._all))
+
+    def _forget(self, announcement: MqttAnnouncement) -> None:
+        if announcement in self._all:
+            self._all.remove(announcement)
+
+
 class MqttAnnouncement(Announcement):
     """One presence; usually with a connection of its own, because a connection carries one will."""
 
@@ -32,12 +90,14 @@ class MqttAnnouncement(Announcement):
         channel: str,
         topic: str,
         offline: Mapping[str, Any],
+        forget: Callable[[MqttAnnouncement], None],
     ) -> None:
         super().__init__(broker, channel, offline)
         self.own_link: Link | None = None
         self._mqtt = broker
         self._home = home
         self._topic = topic
+        self._forget = forget
         self._last_word = _word(offline)
         self._latest: bytes | None = None
         self._link: Link | None = None
@@ -73,19 +133,21 @@ class MqttAnnouncement(Announcement):
             await self._home.run(self.leave(say_offline=say_offline))
 
     async def leave(self, *, say_offline: bool = True) -> None:
-        """Do what ``withdraw`` does, in the home loop; if the broker is away, its will has said it."""
+        """Do what ``withdraw`` does, in the home loop; where the broker is away, the will has said it."""
         if self._withdrawn:
             return
         self._withdrawn = True
-        self._mqtt.forget(self)
-        if say_offline:
+        self._forget(self)
+        heard = self._link is not None and self._link.connected
+        if say_offline and heard:
             try:
                 async with asyncio.timeout(CLOSE_S):
                     await self._say(self._last_word)
             except (TimeoutError, BrokerError) as exc:
-                self.broker.stats.report("delivery", self._channel, f"could not say offline: {exc}")
+                heard = False
+                self.broker.stats.report("delivery", self._channel, f"could not say offline: {exc!r}")
         if self.own_link is not None:
-            await self.own_link.close()
+            await (self.own_link.close() if heard else self.own_link.abort())
 
     def repeat(self) -> None:
         """Say the latest word again: the broker may have published the will in between."""
