@@ -10,15 +10,14 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+
+from schema_tables import Schema, between, plain, row, type_text, value_text
 
 from powergrid.scenario import Scenario
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "scenarios.md"
 BEGIN = "<!-- made by scripts/scenario_reference.py: begin -->"
 END = "<!-- made by scripts/scenario_reference.py: end -->"
-
-Schema = Mapping[str, Any]
 
 KINDS = ("battery", "generator", "pv")  # what a scenario may attach; loads belong to the network
 
@@ -41,7 +40,7 @@ UNITS = (
     ("_s", "s"),
 )
 UNIT_OF = {"charge_below": "$/MWh", "discharge_above": "$/MWh", "voltage_weight": "$/pu", "soc_weight": "$"}
-UNIT_OF |= {"loading_weight": "$ per 100 %"}
+UNIT_OF |= {"loading_weight": "$ per 100 %", "value": "MW"}
 
 # What a reader of the page needs to know and the schema leaves to the key's name or to other pages.
 MEANINGS = {
@@ -62,6 +61,9 @@ MEANINGS = {
     ("EnvelopeTable", "vm_min_pu"): "Lowest bus voltage allowed. EN 50160: 0.9 of nominal.",
     ("EnvelopeTable", "vm_max_pu"): "Highest bus voltage allowed. EN 50160: 1.1 of nominal.",
     ("EnvelopeTable", "loading_max_percent"): "Highest loading of a line or transformer allowed.",
+    ("PartitionTable", "end_s"): "The end, likewise.",
+    ("PartitionTable", "end_step"): "The end, likewise.",
+    ("FaultTable", "kind"): "What goes wrong.",
     ("BatterySpec", "kind"): "Kind of device.",
     ("GeneratorSpec", "kind"): "Kind of device.",
     ("PvSpec", "kind"): "Kind of device.",
@@ -75,44 +77,39 @@ def reference() -> str:
     return "\n".join(_section("Top of the file", None, schema, definitions)).strip()
 
 
-def page_with(tables: str, page: str) -> str:
-    """Return a page with ``tables`` between its two marks."""
-    head, _, rest = page.partition(BEGIN)
-    _, found, tail = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{PAGE}: the marks {BEGIN!r} and {END!r} are missing")
-    return f"{head}{BEGIN}\n\n{tables}\n\n{END}{tail}"
-
-
 def _section(title: str, path: str | None, model: Schema, definitions: Schema) -> Iterator[str]:
     """Yield one model's table, then those of the tables in it."""
     yield f"### {title}"
     yield ""
     if path is not None:
-        yield from (_plain(model.get("description", "")), "")
-    inner: list[tuple[str, Schema]] = []
+        yield from (plain(model.get("description", "")), "")
+    inner: list[tuple[str, str, Schema]] = []  # title, path and model
     rows: list[str] = []
     for key, spec in model["properties"].items():
         below = f"{path}.{key}" if path else key
-        one, each = _reference(spec), _reference(spec.get("additionalProperties"))
+        one, listed, each = (
+            _reference(part) for part in (spec, spec.get("items"), spec.get("additionalProperties"))
+        )
         if "discriminator" in spec:  # the keys of a device's kind stand beside the table's own
-            inner += [(kind, definitions[_name(spec["discriminator"]["mapping"][kind])]) for kind in KINDS]
-        elif one is not None:
-            inner.append((below, definitions[one]))
+            kinds = spec["discriminator"]["mapping"]
+            inner += [(f'kind = "{kind}"', path or "", definitions[_name(kinds[kind])]) for kind in KINDS]
+            continue
+        if one is not None:
+            inner.append((f"[{below}]", below, definitions[one]))
+        elif listed is not None:
+            inner.append((f"[[{below}]]", below, definitions[listed]))
         elif each is not None:
-            inner.append((f"{below}.{_placeholder(key)}", definitions[each]))
-        else:
+            named = f"{below}.{_placeholder(key)}"
+            inner.append((f"[{named}]", named, definitions[each]))
+        if not (one or listed or each) or _may_be_text(spec):
             rows.append(_row(key, spec, model))
     if rows:
         yield "| key | type | unit | default | meaning |"
         yield "|---|---|---|---|---|"
         yield from rows
         yield ""
-    for below, definition in inner:
-        if below in KINDS:
-            yield from _section(f'`kind = "{below}"`', path, definition, definitions)
-        else:
-            yield from _section(f"`[{below}]`", below, definition, definitions)
+    for title_below, below, definition in inner:
+        yield from _section(f"`{title_below}`", below, definition, definitions)
 
 
 def _row(key: str, spec: Schema, model: Schema) -> str:
@@ -121,38 +118,9 @@ def _row(key: str, spec: Schema, model: Schema) -> str:
     if meaning is None:
         raise SystemExit(f"{title}.{key} has no description: give it one in the schema")
     default = (
-        "must be given" if key in model.get("required", ()) or key == "kind" else _value(spec["default"])
+        "must be given" if key in model.get("required", ()) or key == "kind" else value_text(spec["default"])
     )
-    cells = (f"`{key}`", _type(spec), _unit(key, spec), default, _plain(meaning))
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _type(spec: Schema) -> str:
-    if "const" in spec:
-        return f'`"{spec["const"]}"`'
-    if "enum" in spec:
-        return " or ".join(f'`"{value}"`' for value in spec["enum"])
-    if "anyOf" in spec:
-        return " or ".join(_type(part) for part in spec["anyOf"] if part.get("type") != "null")
-    if spec["type"] == "array":
-        return f"list of {_type(spec['items'])}"
-    word = {"number": "number", "integer": "integer", "string": "text", "boolean": "true or false"}[
-        spec["type"]
-    ]
-    return " ".join([word, *_bounds(spec)])
-
-
-def _bounds(spec: Schema) -> list[str]:
-    low = spec.get("minimum", spec.get("exclusiveMinimum"))
-    high = spec.get("maximum", spec.get("exclusiveMaximum"))
-    parts = []
-    if low is not None:
-        parts.append(f"{'>=' if 'minimum' in spec else '>'} {_number(low)}")
-    if high is not None:
-        parts.append(f"{'<=' if 'maximum' in spec else '<'} {_number(high)}")
-    if "maxLength" in spec:
-        parts.append(f"of at most {spec['maxLength']} characters")
-    return [", ".join(parts)] if parts else []
+    return row(f"`{key}`", type_text(spec), _unit(key, spec), default, plain(meaning))
 
 
 def _unit(key: str, spec: Schema) -> str:
@@ -163,33 +131,13 @@ def _unit(key: str, spec: Schema) -> str:
     return next((unit for ending, unit in UNITS if key.endswith(ending)), "1")
 
 
+def _may_be_text(spec: Schema) -> bool:
+    return any(part.get("type") == "string" for part in spec.get("anyOf", ()))
+
+
 def _is_number(spec: Schema) -> bool:
     parts = spec.get("anyOf", [spec])
     return any(part.get("type") == "number" for part in parts)
-
-
-def _value(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return f"`{str(value).lower()}`"
-        case str():
-            return f'`"{value}"`'
-        case float() | int():
-            return f"`{_number(value)}`"
-        case _:
-            return f"`{value}`"
-
-
-def _number(value: float) -> str:
-    return f"{int(value)}" if value == int(value) else f"{value:g}"
-
-
-def _plain(text: str) -> str:
-    """Return a docstring's text in one line of Markdown; Python's None is a key left out."""
-    text = " ".join(text.replace("``", "`").replace("None =", "left out:").split())
-    return text[:1].upper() + text[1:]
 
 
 def _reference(spec: Schema | bool | None) -> str | None:
@@ -216,7 +164,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
     options = parser.parse_args()
     page = PAGE.read_text(encoding="utf-8")
-    wanted = page_with(reference(), page)
+    wanted = between(page, BEGIN, END, reference())
     if options.check:
         sys.stdout.write("up to date\n" if page == wanted else f"{PAGE} is not up to date: run this script\n")
         return int(page != wanted)

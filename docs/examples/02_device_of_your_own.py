@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 from typing import Any
 
 from heron_mqtt.field.device import FieldDevice
@@ -96,7 +97,8 @@ def main() -> None:
     parser.add_argument("--env-id", default="three_microgrids", help="environment on the wire")
     parser.add_argument("--steps", type=int, default=4, help="of the demonstration")
     options = parser.parse_args()
-    asyncio.run(serve(options.broker, options.env_id) if options.broker else demonstrate(options.steps))
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends it: offline is said, the connection closed
+        asyncio.run(serve(options.broker, options.env_id) if options.broker else demonstrate(options.steps))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 
 from heron_mqtt.agents import Proxy
@@ -88,7 +89,8 @@ def main() -> None:
     parser.add_argument("--broker", metavar="URL", help="mqtt://host:port; left out: demonstrate")
     parser.add_argument("--steps", type=int, default=4, help="of the demonstration")
     options = parser.parse_args()
-    asyncio.run(serve(options.broker) if options.broker else demonstrate(options.steps))
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends it: offline is said, the connection closed
+        asyncio.run(serve(options.broker) if options.broker else demonstrate(options.steps))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+"""Every page does what it says: its links lead somewhere, its Python and its shell lines run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from doc_pages import PAGES, ROOT, Block, all_blocks, anchors, blocks, links
+from doc_shell import Terminals, write_site_csv
+
+from powergrid.build import build
+from powergrid.scenario import scenario_from_dict
+
+README = ROOT / "README.md"
+SNIPPETS = [b for b in all_blocks("python") if not {"no-run", "from"} & set(b.words)]
+TAKEN = [b for b in all_blocks("python") if "from" in b.words]
+SCENARIOS = [b for b in all_blocks("toml") if b.text.startswith("name =")]
+SHELL_PAGES = [page for page in PAGES if any("no-run" not in b.words for b in blocks(page, "sh"))]
+
+
+def _name(item: Block | Path) -> str:
+    return item.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    for target in links(page):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), f"{page.name}: {target}"
+        assert there.is_relative_to(ROOT), f"{page.name}: {target} leads out of the repository"
+        if anchor:
+            assert anchor in anchors(there), f"{page.name}: {target}: there are {sorted(anchors(there))}"
+
+
+def test_the_readme_has_the_two_commands() -> None:
+    lines = [line for block in blocks(README, "sh") for line in block.text.splitlines()]
+    assert "pip install -e . && heron-mqtt run" in lines
+    assert "pip install -e '.[test]' && pytest" in lines
+
+
+def test_no_page_is_out_of_reach_of_the_readme() -> None:
+    reached, waiting = set(), [README]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        found = {(page.parent / t.partition("#")[0]).resolve() for t in links(page) if "://" not in t}
+        waiting += [p for p in found if p.suffix == ".md" and p.exists() and p not in reached]
+    assert set(PAGES) <= reached
+
+
+@pytest.mark.parametrize("block", SNIPPETS, ids=_name)
+def test_python_runs_as_written(
+    block: Block, embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_site_csv(tmp_path / "site.csv")
+    monkeypatch.chdir(tmp_path)
+    text = block.text.replace("mqtt://127.0.0.1:1883", embedded_url)
+    code = compile("\n" * block.line + text, str(block.page), "exec")
+    exec(code, {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("block", TAKEN, ids=_name)
+def test_what_a_page_takes_from_an_example_is_in_it(block: Block) -> None:
+    source = block.words[block.words.index("from") + 1]
+    assert block.text in (block.page.parent / source).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("block", SCENARIOS, ids=_name)
+def test_scenarios_in_pages_are_valid(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    build(scenario_from_dict(tomllib.loads(block.text)))
+
+
+@pytest.fixture
+def terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminals]:
+    if shutil.which("mosquitto_pub") is None:
+        pytest.skip("the pages use mosquitto_pub and mosquitto_sub (Debian: apt install mosquitto-clients)")
+    opened = Terminals(tmp_path, monkeypatch)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("page", SHELL_PAGES, ids=_name)
+def test_shell_lines_run_in_the_order_of_the_page(page: Path, terminals: Terminals) -> None:
+    for block in blocks(page, "sh"):
+        if "no-run" not in block.words:
+            terminals.run(block)
+
+
+def test_the_scenario_reference_is_up_to_date() -> None:
+    script = ROOT / "scripts" / "scenario_reference.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,170 @@
+"""docs/wire-contract.md against the code, and against what a run really puts on the wire."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doc_pages import ROOT, blocks, section
+
+from heron_mqtt.commands import run_command_line
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messages import WIRE_TYPES, Message, parse_any
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.background import run_sync
+from heron_mqtt.messaging.codec import decode
+from heron_mqtt.messaging.mqtt import MqttBroker
+
+PAGE = ROOT / "docs" / "wire-contract.md"
+RECORDED = [
+    (topic, json.loads(payload))
+    for block in blocks(PAGE, "text")
+    if "recorded" in block.words
+    for topic, payload in (line.split(" ", 1) for line in block.text.splitlines())
+]
+LEAVES_OF_AGENTS = ("action", "clearance", "command", "observation", "plan", "status")
+LEAVES_OF_DEVICES = ("authority", "authority_state", "fault", "setpoint", "status", "telemetry")
+
+
+def contract() -> dict[str, set[str]]:
+    """Return the page's table: channel -> names of the messages on it."""
+    rows = re.findall(r"^\| `([^`]+)` \|(.*)$", section(PAGE, "Every topic"), re.MULTILINE)
+    return {channel: set(re.findall(r"\]\(#(\w+)\)", rest)) for channel, rest in rows}
+
+
+def shape(channel: str) -> str:
+    """Return a channel as the page writes it: ``agents/MG1/action`` -> ``agents/<agent>/action``."""
+    for pattern in contract():
+        if topics.matches(re.sub(r"<\w+>", "+", pattern), channel):
+            return pattern
+    return channel
+
+
+def unknown_fields(message: dict[str, Any]) -> set[str]:
+    """Return the fields of a message that its model does not name."""
+    model = WIRE_TYPES[message["type"]]
+    prefixes = (*getattr(model, "number_prefixes", ()), *getattr(model, "text_prefixes", ()))
+    return {name for name in message if name not in model.model_fields and not name.startswith(prefixes)}
+
+
+def test_the_table_has_every_channel_of_the_code() -> None:
+    expected = {
+        topics.operator_price("<operator>"),
+        topics.p2p("<from>", "<to>"),
+        topics.RUN_STATE,
+        topics.ESTOP,
+        *(topics.agent("<agent>", leaf) for leaf in LEAVES_OF_AGENTS),
+        *(topics.device("<agent>", "<device>", leaf) for leaf in LEAVES_OF_DEVICES),
+    }
+    assert set(contract()) == expected
+
+
+def test_the_table_has_every_message() -> None:
+    assert set().union(*contract().values()) == set(WIRE_TYPES)
+
+
+@pytest.mark.parametrize("name", WIRE_TYPES)
+def test_every_message_has_a_recorded_payload_on_its_topic(name: str) -> None:
+    found = [topic for topic, message in RECORDED if message["type"] == name]
+    assert found, f"no recorded payload of {name}"
+    for topic in found:
+        channel = topic.split("/", 2)[2]
+        assert name in contract()[shape(channel)], f"{name} does not belong on {topic}"
+
+
+@pytest.mark.parametrize(("topic", "message"), RECORDED, ids=[topic for topic, _ in RECORDED])
+def test_recorded_payloads_are_valid_and_hold_nothing_unknown(topic: str, message: dict[str, Any]) -> None:
+    parse_any(message)
+    assert unknown_fields(message) == set()
+
+
+def test_the_filter_shown_with_a_message_brings_it() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    shown = ""
+    for found in re.finditer(r"mosquitto_sub -t '([^']+)'|^(heron/\S+) \{", text, re.MULTILINE):
+        if found[1]:
+            shown = found[1]
+        else:
+            assert topics.matches(shown, found[2]), f"{shown} does not bring {found[2]}"
+
+
+def test_the_escaped_identifier_on_the_page_is_what_the_code_makes() -> None:
+    escaped = topics.agent("north/2", "status").removesuffix("status")
+    assert f"`heron/<env>/{escaped}...`" in PAGE.read_text(encoding="utf-8")
+    assert topics.levels(escaped)[1] == "north/2"
+
+
+# -- rules -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[tuple[str, dict[str, Any]]]:
+    seen = set()
+    for _, message in RECORDED:
+        if message["type"] not in seen:
+            seen.add(message["type"])
+            yield message["type"], message
+
+
+EXAMPLES = dict(_examples())
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_unknown_fields_are_ignored(name: str) -> None:
+    with_more = parse_any({**EXAMPLES[name], "colour": {"of": ["the", "cable"]}})
+    known = set(EXAMPLES[name])
+    assert with_more.model_dump(include=known) == parse_any(EXAMPLES[name]).model_dump(include=known)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_wrong_fields_are_refused(name: str) -> None:
+    for field, value in EXAMPLES[name].items():
+        if type(value) in {int, float}:
+            with pytest.raises(MessageError, match=field):
+                parse_any({**EXAMPLES[name], field: "much"})
+            with pytest.raises(MessageError):
+                decode(json.dumps({**EXAMPLES[name], field: float("nan")}).encode())
+    with pytest.raises(MessageError):
+        parse_any({**EXAMPLES[name], "type": "gossip"})
+
+
+# -- a run -------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_what_the_page_says_and_nothing_else(
+    embedded_url: str, tmp_path: Path, env_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents, emulated devices and the check of all setpoints: every message is one of the contract's."""
+    scenario = (ROOT / "config" / "three_microgrids.toml").read_text(encoding="utf-8")
+    start = f'env_id = "{env_id}"\n[envelope]\ngrid_check = true\n\n[network]'
+    (tmp_path / "scenario.toml").write_text(scenario.replace("[network]", start, 1), encoding="utf-8")
+    heard: list[tuple[str, dict[str, Any]]] = []
+    watching = MqttBroker(embedded_url, env_id=env_id)
+    watching.subscribe("#", lambda message: heard.append((message.channel, dict(message))))
+    arguments = ["run", str(tmp_path / "scenario.toml"), "--broker", embedded_url, "--steps", "2", "--json"]
+    monkeypatch.setattr(sys, "argv", ["heron-mqtt", *arguments])
+    assert run_command_line() == 0
+    run_sync(watching.close())
+
+    table = contract()
+    for channel, message in heard:
+        assert shape(channel) in table, f"{channel} is not in the table"
+        parsed: Message = parse_any(message)
+        assert message["type"] in table[shape(channel)], f"{message['type']} on {channel}"
+        assert parsed.env_id == env_id
+        assert unknown_fields(message) == set(), channel
+    assert {message["type"] for _, message in heard} == {
+        *("run_state", "price", "observation", "action", "status", "offer", "accept", "confirm"),
+        *("plan", "clearance", "setpoint", "telemetry", "authority_state"),
+    }
+
+
+def test_the_field_tables_are_up_to_date() -> None:
+    script = ROOT / "scripts" / "wire_reference.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
