@@ -108,8 +108,8 @@ class FieldDevice(abc.ABC):
         """
 
     @abc.abstractmethod
-    def measure(self) -> Awaitable[Telemetry] | Telemetry:
-        """Return what the device measures now."""
+    def measure(self) -> Awaitable[Telemetry | None] | Telemetry | None:
+        """Return what the device measures now; None = nothing is known yet."""
 
     def go_safe(self, reason: str) -> Awaitable[None] | None:
         """Go to the safe state; by default a setpoint of zero."""
@@ -174,6 +174,8 @@ class FieldDevice(abc.ABC):
             telemetry = await measured if inspect.isawaitable(measured) else measured
         except Exception as exc:
             await self._failed("measure", exc)
+            return
+        if telemetry is None:
             return
         news: dict[str, Any] = {
             "safe": self.is_safe,
@@ -294,9 +296,9 @@ class FieldDevice(abc.ABC):
     async def _failed(self, what: str, exc: Exception) -> None:
         """Say that the device is faulty; the log has the traceback, unless it is an error with a name."""
         reason = f"{what} failed: {type(exc).__name__}: {exc}"[:500]
-        log.error("%s: %s", self.label, reason, exc_info=None if isinstance(exc, HeronError) else exc)
         if reason != self._fault:
             self._fault = reason
+            log.error("%s: %s", self.label, reason, exc_info=None if isinstance(exc, HeronError) else exc)
             await self._say(self._stamped(Status(state="fault", reason=reason, kind=self.kind)))
 
     async def _recovered(self) -> None:

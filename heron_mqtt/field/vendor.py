@@ -80,18 +80,9 @@ class VendorDevice(FieldDevice):
         except TimeoutError:
             log.debug("%s: no word within %g s of a setpoint", self.label, self._answer_within_s)
 
-    def measure(self) -> Telemetry:
-        """Return what the box said last.
-
-        Raises:
-            MessageError: It has not said its power yet.
-        """
-        known = self._box.telemetry()
-        if known is None:
-            raise MessageError(
-                f"{self._mapping.name} has not said its power yet; listening on {self._listening}"
-            )
-        return known
+    def measure(self) -> Telemetry | None:
+        """Return what the box said last; None until it has said its power."""
+        return self._box.telemetry()
 
     def nameplate(self) -> dict[str, Any]:
         """Return the scenario's nameplate: a box seldom tells its own."""
@@ -114,10 +105,6 @@ class VendorDevice(FieldDevice):
                 unsubscribe()
 
     # -- the box -----------------------------------------------------------------------------------
-
-    @property
-    def _listening(self) -> str:
-        return ", ".join(self._mapping.topic_filters())
 
     def _on_raw(self, topic: str, payload: bytes, retained: bool) -> None:
         try:
