@@ -20,7 +20,7 @@ from heron_mqtt.field._mapping.incoming import (
     Value,
 )
 from heron_mqtt.field._mapping.outgoing import Outgoing, SetpointWriter, payload_bytes
-from heron_mqtt.field._mapping.parameters import check_use, fill, gather
+from heron_mqtt.field._mapping.parameters import check_use, fill, gather, placeholders
 from heron_mqtt.field._mapping.problems import Problems
 from heron_mqtt.field._mapping.tables import MappingTable
 from heron_mqtt.messages import Setpoint, Status
@@ -182,12 +182,13 @@ def load_mapping(
     problems = Problems(source)
     data = {**base, **own}
     built_in = {"agent": topics.escape(agent), "device": topics.escape(device)}
-    values = gather(declared, parameters, problems)
+    values = gather(declared, parameters, placeholders(data), problems)
     setpoint = data.get("setpoint")
     names = setpoint.get("values") if isinstance(setpoint, Mapping) else None
     check_use(
         data,
-        {*declared, *parameters},
+        set(declared),
+        set(parameters),
         set(built_in),
         set(names) if isinstance(names, Mapping) else set(),
         problems,

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from heron_mqtt.config import shipped_config
+from heron_mqtt.config import Table, shipped_config
 from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.field._mapping import tables
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
 from heron_mqtt.messages import Setpoint
 
 SAMPLES = {
     p.stem: json.loads(p.read_text()) for p in (Path(__file__).parent / "device_profiles").glob("*.json")
 }
+ALL_TABLES = [
+    t for t in vars(tables).values() if isinstance(t, type) and issubclass(t, Table) and t is not Table
+]
 PROFILES = sorted(p.stem for p in shipped_config().glob("device_profiles/*.toml"))
 
 
@@ -44,6 +51,13 @@ def test_every_profile_says_where_its_facts_come_from_and_what_the_box_cannot_do
     header = (shipped_config() / "device_profiles" / f"{name}.toml").read_text().split("\n\n")[0]
     assert "# Source" in header
     assert "cannot do" in (shipped_config() / "device_profiles" / f"{name}.toml").read_text()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_parameter_that_a_profile_declares_is_used_in_it(name: str) -> None:
+    text = (shipped_config() / "device_profiles" / f"{name}.toml").read_text()
+    for parameter in tomllib.loads(text).get("parameters", {}):
+        assert f"{{{parameter}}}" in text, parameter
 
 
 @pytest.mark.parametrize(("name", "sample"), of_all("received"))
@@ -131,3 +145,37 @@ def test_what_each_profile_can_be_told_is_as_its_header_says() -> None:
 def test_a_setpoint_for_a_box_that_can_only_be_read_is_refused() -> None:
     with pytest.raises(ConfigError, match="takes no setpoints"):
         load("openems").encode(Setpoint(p_mw=0.0, lease_s=1.0))
+
+
+@pytest.mark.parametrize("table", ALL_TABLES, ids=lambda t: t.__name__)
+def test_every_key_of_a_mapping_is_in_the_documentation(table: type[Table]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "device-mappings.md").read_text()
+    for name, field in table.model_fields.items():
+        key = field.alias or name
+        assert f"`{key}`" in text or f"{key} =" in text, f"{table.__name__}.{key}"
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_is_in_the_documentation(name: str) -> None:
+    assert f"`{name}.toml`" in (Path(__file__).parents[2] / "docs" / "device-mappings.md").read_text()
+
+
+def test_the_examples_in_the_documentation_are_mappings() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "device-mappings.md").read_text()
+    examples = [tomllib.loads(textwrap.dedent(e)) for e in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+    mappings: list[Any] = [
+        device["mapping"]
+        for example in examples
+        for microgrid in example.get("microgrids", {}).values()
+        for device in microgrid["devices"].values()
+    ]
+    heater = next(m for m in mappings if "profile" not in m)  # shown as additions to a profile
+    heater |= {"profile": "device_profiles/zigbee2mqtt_plug.toml", "parameters": {"name": "p"}}
+    mappings += [e for e in examples if "telemetry" in e]
+    assert len(mappings) == 4
+    for mapping in mappings:
+        load_mapping(mapping, agent="MG1", device="ess", source="docs")
+    [on] = load_mapping(heater, agent="MG1", device="ess", source="docs").encode(
+        Setpoint(p_mw=-0.001, lease_s=60.0)
+    )
+    assert json.loads(on.payload) == {"state": "ON", "on_time": 60}

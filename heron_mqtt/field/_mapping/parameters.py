@@ -42,17 +42,20 @@ def fill(node: Any, values: Mapping[str, Scalar]) -> Any:
     return PLACEHOLDER.sub(lambda m: as_text(values[m[1]]) if m[1] in values else m[0], node)
 
 
-def gather(declared: Mapping[str, Any], given: Mapping[str, Any], problems: Problems) -> dict[str, Scalar]:
+def gather(
+    declared: Mapping[str, Any], given: Mapping[str, Any], used: set[str], problems: Problems
+) -> dict[str, Scalar]:
     """Return the value of every parameter: as given, else its default.
 
     Args:
         declared: ``parameters`` of the profile: a default, or a table with ``description`` and ``default``.
         given: ``parameters`` of the scenario.
+        used: Names of all placeholders; what a profile declares for a part that is replaced is not needed.
         problems: Is told of values that are missing or no scalars.
     """
     values: dict[str, Scalar] = {}
     for name, default in declared.items():
-        if name in given:
+        if name in given or name not in used:
             continue
         value = default.get("default") if isinstance(default, Mapping) else default
         if value is None:
@@ -69,17 +72,24 @@ def gather(declared: Mapping[str, Any], given: Mapping[str, Any], problems: Prob
 
 
 def check_use(
-    data: Mapping[str, Any], parameters: set[str], built_in: set[str], values: set[str], problems: Problems
+    data: Mapping[str, Any],
+    declared: set[str],
+    given: set[str],
+    built_in: set[str],
+    values: set[str],
+    problems: Problems,
 ) -> None:
-    """Complain about placeholders that mean nothing and parameters that nothing uses.
+    """Complain about placeholders that mean nothing and given parameters that nothing uses.
 
     Args:
         data: The mapping, not filled in, without its parameters.
-        parameters: Names of the parameters.
+        declared: Names of the profile's parameters.
+        given: Names of the scenario's parameters.
         built_in: Names that are always there.
         values: Names of the setpoint's values; they may stand in the payloads of its messages only.
         problems: Is told.
     """
+    parameters = declared | given
     for name in sorted(parameters & built_in):
         problems.add(f"parameters.{name}", f"{name} is always there; give the parameter another name")
     for name in sorted(values & (parameters | built_in)):
@@ -93,7 +103,7 @@ def check_use(
             if name not in allowed:
                 what = "a value of the setpoint belongs into a payload" if name in values else "unknown"
                 problems.add(key, f"placeholder {{{name}}}: {what}; expected one of {_listed(allowed)}")
-    for name in sorted(parameters - used - built_in):
+    for name in sorted(given - used - built_in):
         close = difflib.get_close_matches(name, known - {name}, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; there are {_listed(used & known)}"
         problems.add(f"parameters.{name}", "no placeholder uses it" + hint)
