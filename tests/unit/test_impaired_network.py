@@ -77,6 +77,16 @@ def test_jitter_alone_never_reorders_a_channel(gaps: list[float], seed: int) -> 
     assert wire.network.in_flight == {}
 
 
+def test_a_message_does_not_overtake_one_whose_timer_is_late() -> None:
+    wire = Wire(partitions=[{"begin_s": 0.0, "end_s": 1.0, "hold": True}])
+    wire.send(0)
+    wire.timers.now_s += 5.0  # the event loop was busy: no timer has fired
+    wire.send(1)
+    assert wire.out == []
+    wire.timers.advance(0.0)
+    assert wire.numbers() == [0, 1]
+
+
 def test_channels_do_not_wait_for_each_other() -> None:
     wire = Wire(rules=[{"pattern": "slow", "delay_s": 1.0}])
     wire.send(0, "slow")
