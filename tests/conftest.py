@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,3 +65,29 @@ def embedded_url() -> Iterator[str]:
 def _need_mosquitto() -> None:
     if executable() is None:
         pytest.skip("mosquitto is not installed (Debian: apt install mosquitto)")
+
+
+# What a machine may lack without CI failing: nothing on its package registry provides it.
+MAY_BE_MISSING = ("micropython",)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """With ``HERON_NO_SKIPS`` a test that skips fails the run: CI installs whatever a test needs."""
+    if not os.environ.get("HERON_NO_SKIPS"):
+        return
+    for test, why in _unexpected_skips(terminalreporter):
+        terminalreporter.write_line(f"UNEXPECTED SKIP {test}: {why}", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Turn unexpected skips into a failing exit code."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("HERON_NO_SKIPS") and reporter is not None:
+        if _unexpected_skips(reporter):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _unexpected_skips(reporter: pytest.TerminalReporter) -> list[tuple[str, str]]:
+    skipped = [(str(r.nodeid), str(r.longrepr[2])) for r in reporter.stats.get("skipped", [])]
+    return [(test, why) for test, why in skipped if not any(name in why for name in MAY_BE_MISSING)]
