@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,13 @@ from doc_pages import PAGES, ROOT, Block, all_blocks, anchors, blocks, links
 from doc_shell import Terminals, write_site_csv
 
 from powergrid.build import build
+from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
 
 README = ROOT / "README.md"
 SNIPPETS = [b for b in all_blocks("python") if not {"no-run", "from"} & set(b.words)]
 TAKEN = [b for b in all_blocks("python") if "from" in b.words]
-SCENARIOS = [b for b in all_blocks("toml") if b.text.startswith("name =")]
+SCENARIOS = [b for b in all_blocks("toml") if "scenario" in b.words]
 SHELL_PAGES = [page for page in PAGES if any("no-run" not in b.words for b in blocks(page, "sh"))]
 
 
@@ -99,3 +101,26 @@ def test_the_scenario_reference_is_up_to_date() -> None:
     script = ROOT / "scripts" / "scenario_reference.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_shows_what_a_run_gives() -> None:
+    """The table in the README against the same day in centralized mode, which gives the same."""
+    (block,) = (b for b in blocks(README, "text") if "output" in b.words)
+    shown = {
+        agent: float(reward)
+        for agent, reward in re.findall(r"│ (MG\d) .* (-?[\d.]+) │$", block.text, re.MULTILINE)
+    }
+    env = MultiAgentMicrogrids({"centralized": True})
+    env.reset(seed=0)
+    total = dict.fromkeys(env.agents, 0.0)
+    while env.agents:
+        _, rewards, _, _, _ = env.step({})
+        for agent, reward in rewards.items():
+            total[agent] += reward
+    assert {agent: round(reward, 2) for agent, reward in total.items()} == shown
+
+
+def test_every_shipped_scenario_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8")
+    for scenario in (ROOT / "config").glob("*.toml"):
+        assert f"`heron-mqtt run {scenario.stem}`" in page
