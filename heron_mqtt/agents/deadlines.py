@@ -18,6 +18,16 @@ class Deadlines(BaseModel):
     action_s: float = Field(15.0, gt=0, description="Environment: the actions of all agents.")
     ready_s: float = Field(30.0, gt=0, description="Environment: agents and devices ready for an episode.")
 
+    @property
+    def plan_s(self) -> float:
+        """Environment: the plans of all agents, where the grid is checked; half of ``action_s``."""
+        return 0.5 * self.action_s
+
+    @property
+    def clearance_s(self) -> float:
+        """Agent: the clearance of its plan, which comes once all plans are there or ``plan_s`` is over."""
+        return self.plan_s + self.upstream_s
+
     @model_validator(mode="after")
     def _action_comes_last(self) -> Self:
         if self.action_s <= max(self.upstream_s, self.peer_s, self.device_s):

@@ -150,7 +150,10 @@ class Inbox:
 
     def _on_run_state(self, message: Received) -> None:
         state = self._take(RunState, message)
-        if state is None or state.episode is None or state.state not in {"reset", "running"}:
+        if state is None or state.state not in {"reset", "running"}:
+            return
+        if state.boot is None or state.episode is None:  # no run that could be followed
+            self.dropped += 1
             return
         if (state.boot, state.episode) != self._run:
             self._run = (state.boot, state.episode)

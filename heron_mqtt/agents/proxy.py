@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -187,18 +188,25 @@ class Proxy:
         await self._presence.update(self._stamp_status(status, episode))
 
     async def _negotiate(self, episode: int, step: int) -> int:
-        """Run the horizontal protocol; return the number of rounds that missed their deadline."""
+        """Run the horizontal protocol; return the number of rounds that missed their deadline.
+
+        Deadlines count from the beginning: whoever lost a round to one silent peer is still in time for
+        the next round of the others, who have been waiting for it since that round began for them.
+        """
         session = self.agent.negotiate()
         if session is None:
             return 0
         self._inbox.open_session(session)
         missed, going = 0, True
+        clock = asyncio.get_running_loop().time
+        ends = clock()
         while going:
+            ends += self.deadlines.peer_s
             for peer, message in session.outgoing().items():
                 channel = topics.p2p(self.agent.agent_id, peer)
                 stamped = self._outbox.stamp(channel, message, episode=episode, step=step)
                 self._broker.publish(channel, stamped)
-            if not await self._wakeup.until(lambda: not session.waiting_for(), self.deadlines.peer_s):
+            if not await self._wakeup.until(lambda: not session.waiting_for(), ends - clock()):
                 missed += 1
                 late = ", ".join(sorted(session.waiting_for()))
                 log.warning("%s: no word from %s in step %d", self.agent_id, late, step)
@@ -223,7 +231,7 @@ class Proxy:
         plan = make_plan(allowed)
         self._broker.publish(channel, self._outbox.stamp(channel, plan, episode=episode, step=step))
         in_time = await self._wakeup.until(
-            lambda: inbox.clearance_for(episode, step) is not None, self.deadlines.upstream_s
+            lambda: inbox.clearance_for(episode, step) is not None, self.deadlines.clearance_s
         )
         self.gateway.clear(allowed, inbox.clearance_for(episode, step))
         return int(not in_time)

@@ -178,12 +178,12 @@ class BrokerExchange:
         return await self._guarded(self._rest_of_step(given.step))
 
     async def _rest_of_step(self, step: int) -> Mapping[str, StepReport]:
-        operator = self.operator
+        operator, begun = self.operator, asyncio.get_running_loop().time()
         if self._check is not None:
             plans = await operator.gather_plans(self._plan_s)
             for agent, clearance in self._check(step, plans).items():
                 operator.clear(agent, clearance)
-        return await operator.gather(self._action_s)
+        return await operator.gather(begun + self._action_s - asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """End proxies and operator. Idempotent."""
@@ -233,5 +233,5 @@ def make_broker_exchange(
         action_s=scenario.deadlines.action_s,
         ready_s=scenario.deadlines.ready_s,
         check=check,
-        plan_s=0.5 * scenario.deadlines.action_s,
+        plan_s=scenario.deadlines.plan_s,
     )
