@@ -83,9 +83,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Turn unexpected skips into a failing exit code."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("HERON_NO_SKIPS") and reporter is not None:
-        if _unexpected_skips(reporter):
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if os.environ.get("HERON_NO_SKIPS") and reporter is not None and _unexpected_skips(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _unexpected_skips(reporter: pytest.TerminalReporter) -> list[tuple[str, str]]:
