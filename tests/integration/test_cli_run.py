@@ -1,0 +1,191 @@
+"""``heron-mqtt run`` as a user starts it: what it prints, and that every way to run it comes to the same."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from heron_command import Ended, run_heron, write_toml
+from mosquitto_server import Mosquitto
+from small_grid import scenario
+
+from heron_mqtt import __version__
+
+STEPS = 6
+KEYS = {
+    "scenario", "mode", "broker", "seed", "steps", "agents", "rewards", "energy_mwh", "cost", "trades",
+    "vm_pu", "step_ms", "messages", "deadline_misses", "fallbacks",
+}  # fmt: skip
+WAYS = {
+    "centralized": ["--centralized"],
+    "memory": ["--broker", "memory"],
+    "embedded, emulated devices": [],
+    "embedded, simulated devices": ["--devices", "simulated"],
+    "mosquitto, emulated devices": ["--broker", "mqtt://127.0.0.1:{port}"],
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scenario file; its episodes see trades, PV and batteries."""
+    return write_toml(tmp_path_factory.mktemp("scenario") / "small.toml", scenario())
+
+
+@pytest.fixture(scope="module")
+def ended(small: Path, mosquitto: Mosquitto) -> Iterator[dict[str, Ended]]:
+    """The same few steps, run in each way; two at a time, as most of a run is its start."""
+
+    def run(options: list[str]) -> Ended:
+        filled = [option.format(port=mosquitto.port) for option in options]
+        return run_heron("run", str(small), "--steps", str(STEPS), "--seed", "5", "--json", *filled)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield dict(zip(WAYS, pool.map(run, WAYS.values()), strict=True))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_ends_with_one_json_object_that_has_every_key(ended: dict[str, Ended], way: str) -> None:
+    done = ended[way]
+    assert done.code == 0, done.err
+    result = done.result  # exactly one line, one object
+    assert result.keys() >= KEYS
+    assert result["scenario"] == "small"
+    assert result["mode"] == ("centralized" if way == "centralized" else "distributed")
+    assert (result["seed"], result["steps"]) == (5, STEPS)
+    assert result["agents"] == ["MG1", "MG2", "MG3"]
+    for key in ("rewards", "energy_mwh", "cost"):
+        assert result[key].keys() == set(result["agents"])
+        assert all(isinstance(value, float) for value in result[key].values())
+    assert result["trades"]["count"] > 0
+    assert result["trades"]["void"] == 0
+    assert 0.9 < result["vm_pu"]["min"] < result["vm_pu"]["max"] < 1.1
+    assert 0.0 < result["step_ms"]["median"] <= result["step_ms"]["p99"] <= result["step_ms"]["max"]
+    assert (result["diverged"], result["error"], result["interrupted"]) == (None, None, False)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_message_is_lost_and_no_deadline_missed(ended: dict[str, Ended], way: str) -> None:
+    result = ended[way].result
+    assert result["deadline_misses"] == result["fallbacks"] == 0
+    messages = result["messages"]
+    assert messages["lost"] == messages["rejected"] == messages["duplicated"] == 0
+    assert messages.keys() == {"published", "received", "duplicated", "rejected", "lost"}
+    if way == "centralized":
+        assert messages["published"] == messages["received"] == 0
+    else:
+        assert messages["published"] >= STEPS * 20  # price, state, observations, offers, actions
+
+
+@pytest.mark.parametrize("way", list(WAYS)[1:])
+def test_every_way_to_run_earns_the_same(ended: dict[str, Ended], way: str) -> None:
+    central, result = ended["centralized"].result, ended[way].result
+    for key in ("rewards", "energy_mwh", "cost", "vm_pu"):
+        assert result[key] == pytest.approx(central[key], abs=1e-9), key
+    assert result["trades"] == pytest.approx(central["trades"], abs=1e-9)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_complained_of(ended: dict[str, Ended], way: str) -> None:
+    err = ended[way].err
+    assert "Traceback" not in err
+    assert "WARNING" not in err
+    assert "ERROR" not in err
+
+
+def test_the_broker_s_address_is_told_on_standard_error_beside_json(ended: dict[str, Ended]) -> None:
+    assert "broker: mqtt://127.0.0.1:" in ended["embedded, emulated devices"].err
+    assert "devices: 9 emulated" in ended["embedded, emulated devices"].err
+    assert "devices:" not in ended["embedded, simulated devices"].err
+
+
+def test_a_person_is_shown_progress_and_a_table(small: Path) -> None:
+    done = run_heron("run", str(small), "--centralized", "--steps", "9")
+    assert done.code == 0
+    assert "step 8/9" in done.out
+    assert "step 9/9" in done.out
+    for told in ("ran 9 steps, centralized", "MG1", "MG3", "trades", "voltage", "loading", "step time"):
+        assert told in done.out, told
+    assert "messages" not in done.out  # there were none
+    assert done.err == ""
+
+
+def test_memory_says_that_its_devices_are_simulated(ended: dict[str, Ended]) -> None:
+    assert "nothing can connect from outside, devices are simulated in process" in ended["memory"].err
+
+
+def test_a_scenario_elsewhere_brings_its_own_series(ended: dict[str, Ended], tmp_path: Path) -> None:
+    """File names in a scenario are relative to it, wherever it is started."""
+    shipped = Path(__file__).resolve().parents[2] / "config" / "profiles"
+    home, elsewhere = tmp_path / "my site", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    shutil.copy(shipped / "simbench_week.csv", home / "mine.csv")
+    rows = (shipped / "price_week.csv").read_text().splitlines()
+    at = next(i for i, row in enumerate(rows) if not row.startswith("#"))
+    first, *others = rows[at].split(",")
+    doubled = [f"{row.split(',')[0]},{2 * float(row.split(',')[1])}" for row in rows[at + 1 :]]
+    assert others == ["price_per_mwh"]
+    (home / "price.csv").write_text("\n".join([*rows[:at], f"{first},{others[0]}", *doubled]) + "\n")
+    files = {"profiles.file": "mine.csv", "profiles.price_file": "price.csv"}
+    mine = write_toml(home / "site.toml", scenario({**files, "name": "site"}))
+
+    done = run_heron("run", str(mine), "--steps", str(STEPS), "--centralized", "--json", cwd=elsewhere)
+
+    assert done.code == 0, done.err
+    assert done.result["scenario"] == "site"
+    plain = ended["centralized"].result
+    assert all(done.result["cost"][agent] != plain["cost"][agent] for agent in ("MG1", "MG2", "MG3"))
+
+
+def test_identifiers_with_topic_characters_run_like_others(ended: dict[str, Ended], tmp_path: Path) -> None:
+    names = {"MG1": "north/1", "MG2": "+wild", "MG3": "#3 50%"}
+    odd = write_toml(tmp_path / "odd.toml", scenario({"env_id": "site/#1"}, names))
+    done = run_heron("run", str(odd), "--steps", str(STEPS), "--json")
+    assert done.code == 0, done.err
+    result, reference = done.result, ended["centralized"].result
+    assert result["agents"] == list(names.values())
+    assert result["fallbacks"] == result["messages"]["lost"] == 0
+    for plain, name in names.items():
+        assert result["rewards"][name] == pytest.approx(reference["rewards"][plain], abs=1e-9)
+
+
+def test_check_says_what_would_run(small: Path) -> None:
+    done = run_heron("check", str(small))
+    assert done.code == 0
+    assert done.err == ""
+    first, *rest = done.out.splitlines()
+    assert first == f"{small}: valid"
+    told = "\n".join(rest)
+    for part in ("12 steps of 900 s", "heron/small/#", "MG1/ess: battery at", "profile pv_1_pu", "emulated"):
+        assert part in told, part
+
+
+def test_it_says_its_version() -> None:
+    assert run_heron("--version").out == f"heron-mqtt {__version__}\n"
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_scenarios_profiles_and_devices(tmp_path: Path) -> None:
+    """Slow, because the build may have to fetch its backend."""
+    root = Path(__file__).resolve().parents[2]
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(root)]
+    subprocess.run(build, check=True, timeout=120)
+    (wheel,) = tmp_path.glob("heron_mqtt-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert names >= {
+        "heron_mqtt/shipped/three_microgrids.toml",
+        "heron_mqtt/shipped/profiles/simbench_week.csv",
+        "heron_mqtt/shipped/profiles/price_week.csv",
+        "heron_mqtt/shipped/profiles/LICENCE.md",
+        "heron_mqtt/cli.py",
+        "powergrid/world.py",
+        "devices/__main__.py",
+        "devices/battery.py",
+    }
+    assert not any(name.startswith(("tests/", "docs/", "config/")) for name in names)
