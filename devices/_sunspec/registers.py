@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import ConfigError, HeronError
@@ -74,7 +75,7 @@ class Registers:
             at, n = address + len(found), min(count - len(found), MAX_READ)
             answer = await self._ask(
                 f"reading {n} registers at {at}",
-                lambda at=at, n=n: self._client.read_holding_registers(at, count=n, device_id=self._unit),
+                partial(self._client.read_holding_registers, at, count=n, device_id=self._unit),
             )
             words = list(answer.registers)
             if len(words) != n:

@@ -53,7 +53,7 @@ def attach_microgrid(
     problems = list(_problems(net, where, inside))
     if not (pccs or problems):
         problems.append(f"{where}: no line or transformer in service connects it to the rest of the grid")
-    suggested = dict.fromkeys(TABLES, pccs[0].microgrid_bus if pccs else 0)
+    suggested: dict[str, int] = dict.fromkeys(TABLES, pccs[0].microgrid_bus if pccs else 0)
     for kind, reference in (device_buses or {}).items():
         try:
             bus = resolve_bus(net, reference, f"{where}, bus of the {kind}")
@@ -91,7 +91,8 @@ def _chosen_buses(net: Any, where: str, buses: Iterable[int | str] | None, zone:
             has = f"the zones are {', '.join(sorted(set(zones.values())))}" if zones else "no bus has a zone"
             raise ConfigError(f"{where}: no bus is in zone '{zone}'; {has}")
         return chosen
-    chosen, problems = set(), []
+    chosen: set[int] = set()
+    problems: list[str] = []
     for reference in buses or ():
         try:
             chosen.add(resolve_bus(net, reference, where))
