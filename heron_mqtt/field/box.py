@@ -46,9 +46,12 @@ class BoxState:
             self._states[topic] = decoded.status
         return decoded
 
-    def telemetry(self) -> Telemetry | None:
-        """Return all that is known, or None while the power is not."""
-        if "p_mw" not in self._values:
+    def telemetry(self, now_s: float = 0.0, max_age_s: float = math.inf) -> Telemetry | None:
+        """Return all that is known, or None while the power is not, or is older than ``max_age_s``.
+
+        The other quantities have no limit: a state of charge that is a minute old is still one.
+        """
+        if "p_mw" not in self._values or now_s - self._values["p_mw"][1] > max_age_s:
             return None
         return Telemetry.model_validate({name: value for name, (value, _) in self._values.items()})
 

@@ -118,7 +118,7 @@ class DeviceMapping:
 
         Raises:
             ConfigError: The box can only be read.
-            MessageError: A value is not finite, or the setpoint lacks one that the box is told.
+            MessageError: A value is not finite.
         """
         if self._writer is None:
             raise ConfigError(f"{self.source}: {self.name} takes no setpoints: its mapping has no 'setpoint'")

@@ -213,13 +213,13 @@ def test_a_setpoint_that_is_not_finite_is_never_sent(p_mw: float) -> None:
         mapping(value={"quantity": "p_mw", "unit": "W"}).encode(broken)
 
 
-def test_a_setpoint_without_the_number_that_the_box_is_told_is_not_sent() -> None:
+def test_a_safe_state_has_no_number_and_is_sent_all_the_same() -> None:
     setpoint = {
         "values": {"p": {"quantity": "p_mw", "unit": "W"}, "n": {"quantity": "seq"}},
         "messages": [{"topic": "box/set", "payload": "{p},{n}"}],
     }
-    with pytest.raises(MessageError, match="no seq"):
-        mapping(setpoint=setpoint).encode(Setpoint(p_mw=0.0, lease_s=1.0))
+    [message] = mapping(setpoint=setpoint).encode(Setpoint(p_mw=0.0, lease_s=1.0))
+    assert message.payload == b"0,0"
 
 
 def test_an_identifier_with_slashes_stays_one_level() -> None:
@@ -428,6 +428,18 @@ def test_a_missing_value_is_kept_or_forgotten_as_the_mapping_says() -> None:
     assert box.ages_s(5.0)["soc"] == 5.0
     box.take("box/p", b"", 6.0)
     assert box.telemetry() is None
+
+
+def test_power_that_is_too_old_is_not_telemetry_any_more() -> None:
+    box = BoxState(topics_of_a_box())
+    box.take("box/p", b"1", 10.0)
+    box.take("box/more", b'{"soc": 50, "run": true}', 0.0)
+    assert box.telemetry(15.0, 5.0) == Telemetry(p_mw=1e-6, soc=0.5, running=True)
+    assert box.telemetry(15.1, 5.0) is None
+    box.take("box/p", b"", 15.2)
+    box.take("box/p", b"1", 15.3, retained=True)
+    assert box.telemetry(15.4, 5.0) is None
+    assert box.telemetry() == Telemetry(p_mw=1e-6, soc=0.5, running=True)
 
 
 def test_a_broken_payload_changes_nothing() -> None:

@@ -55,13 +55,10 @@ class Value:
         """Return the value.
 
         Raises:
-            MessageError: The setpoint does not have it, or it is not finite.
+            MessageError: It is not finite.
         """
         table = self._table
-        raw = getattr(setpoint, table.quantity)
-        if raw is None:
-            raise MessageError(f"setpoint: no {table.quantity}, which the mapping needs; it is not sent")
-        number = self._number(float(raw))
+        number = self._number(float(getattr(setpoint, table.quantity) or 0.0))  # a safe state has no seq
         if table.words is None:
             return Rendered(as_number(number, self._decimals), as_digits(number, self._decimals))
         word = [w.word for w in table.words if w.from_ is None or number >= w.from_][-1]
