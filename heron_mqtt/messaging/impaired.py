@@ -8,8 +8,7 @@ process that share this broker crosses it twice, as between two sites of which e
 - Order is kept within a channel and direction unless the rule reorders: see ``_impaired.network``.
 - A lost ``publish`` is done like one that went through: its sender cannot know. A delayed one is done when
   the broker has taken it. Of copies only the first counts.
-- A message that did not arrive leaves a gap in its sender's numbers: ``stats.lost`` counts it, whoever
-  caused it. Copies are removed as always.
+- A message that did not arrive leaves a gap: ``stats.lost`` counts it. Copies are removed as always.
 - Retained messages that come because somebody subscribed cross the network too, with fates of their own.
 - The words of a presence (``announce``) are repeated until they are through: they take their time and
   keep their place, and are never lost, copied or cut off. The will is the inner broker's and is not delayed.
@@ -110,13 +109,8 @@ class ImpairedBroker(MessageBroker):
         """Messages on their way."""
         return len(self._network.in_flight)
 
-    @property
-    def step(self) -> int | None:
-        """The step under way, for messages that carry none: read from ``run/state``, or told."""
-        return self._network.step
-
     def tell_step(self, step: int | None) -> None:
-        """Say which step is under way, where ``run/state`` does not pass through this broker."""
+        """Say which step is under way, where ``run/state`` does not pass here, for messages without one."""
         self._home.call(setattr, self._network, "step", step)
 
     # -- connection --------------------------------------------------------------------------------
@@ -140,24 +134,31 @@ class ImpairedBroker(MessageBroker):
 
     async def close(self) -> None:
         """Empty the network, end subscriptions and consumers, close the inner broker. Idempotent."""
+        await self._end(None, None, None)
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close; the inner broker hears of an exception, and may leave without goodbye."""
+        await self._end(*exc)
+
+    async def _end(self, *exc: object) -> None:
         self._home.end()
         if self._home.loop is None or self._home.loop.is_closed():  # nobody can be waited for
             self._network.close(hand_over=False)
             self._dispatcher.clear()
-            await self.inner.close()
+            await self.inner.__aexit__(*exc)
         else:
-            await self._home.run(self._close_at_home())
+            await self._home.run(self._end_at_home(exc))
 
-    async def _close_at_home(self) -> None:
+    async def _end_at_home(self, exc: tuple[object, ...]) -> None:
         if self._closing is None:
-            self._closing = asyncio.create_task(self._shut(), name="close impaired broker")
+            self._closing = asyncio.create_task(self._shut(exc), name="close impaired broker")
         await asyncio.shield(self._closing)
 
-    async def _shut(self) -> None:
+    async def _shut(self, exc: tuple[object, ...]) -> None:
         self._network.close(hand_over=True)
         self._dispatcher.clear()
         self._upstream.close()
-        await self.inner.close()
+        await self.inner.__aexit__(*exc)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
 
@@ -196,12 +197,12 @@ class ImpairedBroker(MessageBroker):
         return outgoing.delivery()
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in self._accepted.values())
-        for name in options:
-            if not takes_any and name not in self._accepted:
-                raise UnsupportedFeature(
-                    f"{type(self.inner).__name__}.publish takes no {name!r}: this broker cannot carry it"
-                )
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._accepted.values()):
+            return
+        for name in options.keys() - self._accepted.keys():
+            raise UnsupportedFeature(
+                f"{type(self.inner).__name__}.publish takes no {name!r}: this broker cannot carry it"
+            )
 
     async def announce(
         self, channel: str, online: Mapping[str, Any], offline: Mapping[str, Any]
@@ -263,20 +264,17 @@ class ImpairedBroker(MessageBroker):
         if not message.retained:
             parcel = Incoming(partial(self._dispatcher.arrive_decoded, channel, message))
             self._network.send("in", channel, message, parcel)
-        elif subscription is None:
+            return
+        if subscription is None:
             parcel = Incoming(partial(self._dispatcher.arrive_decoded, channel, message, retained=True))
-            self._network.send("retained", channel, message, parcel)
         else:
             parcel = Incoming(partial(self._dispatcher.replay, subscription, message))
-            self._network.send("retained", channel, message, parcel)
+        self._network.send("retained", channel, message, parcel)
 
     # -- what went wrong ---------------------------------------------------------------------------
 
     def _from_elsewhere(
-        self,
-        home: asyncio.AbstractEventLoop,
-        channel: str,
-        begin: Callable[[], Awaitable[None]],
+        self, home: asyncio.AbstractEventLoop, channel: str, begin: Callable[[], Awaitable[None]]
     ) -> Delivery:
         """Begin something in the home loop; what it raises there is reported and awaits the caller."""
 
