@@ -39,7 +39,7 @@ async def unsteady(port: int, seed: int, tally: Tally, end_s: float) -> None:
     while time.monotonic() < end_s:
         async with opened(port) as client:
             will = Will(f"soak/will/{seed}", b"gone", rng.randrange(3)) if rng.random() < 0.5 else None
-            name = f"unsteady-{rng.randrange(6)}"  # fewer names than needed: takeovers happen
+            name = f"unsteady-{rng.randrange(24)}"  # now and then somebody has it: a takeover
             try:
                 await client.send(connect_packet(name, clean=rng.random() < 0.5, keepalive=5, will=will))
                 code = (await client.expect(2))[1]

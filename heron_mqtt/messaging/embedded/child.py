@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def run_event_loop(main_task: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Run a coroutine in an event loop, uvloop's if it is installed (about a sixth less CPU a message)."""
+    """Run a coroutine in an event loop, uvloop's if it is installed."""
     try:
         from uvloop import new_event_loop  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
