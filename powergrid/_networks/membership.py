@@ -91,7 +91,7 @@ def _chosen_buses(net: Any, where: str, buses: Iterable[int | str] | None, zone:
             has = f"the zones are {', '.join(sorted(set(zones.values())))}" if zones else "no bus has a zone"
             raise ConfigError(f"{where}: no bus is in zone '{zone}'; {has}")
         return chosen
-    chosen: set[int] = set()
+    chosen = set()
     problems: list[str] = []
     for reference in buses or ():
         try:
