@@ -38,10 +38,10 @@ from heron_mqtt.messaging._impaired.presence import ImpairedAnnouncement
 from heron_mqtt.messaging._impaired.record import Record
 from heron_mqtt.messaging._impaired.stats import ImpairedStats
 from heron_mqtt.messaging._impaired.upstream import ImpairedDispatcher, Upstream
-from heron_mqtt.messaging._mqtt.home import Home
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, decode, encode
 from heron_mqtt.messaging.dispatch import ChannelTrouble
+from heron_mqtt.messaging.home import Home
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import Callback, Received, Subscription

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from heron_mqtt.errors import BrokerUnavailable, ConfigError
-from heron_mqtt.messaging._mqtt.home import Home
 from heron_mqtt.messaging._mqtt.link import CLOSE_S, Link
 from heron_mqtt.messaging._mqtt.options import Will, read_options
 from heron_mqtt.messaging._mqtt.presence import Presences
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.dispatch import ChannelTrouble, Dispatcher
+from heron_mqtt.messaging.home import Home
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import MAX_CHANNELS, Callback, Subscription
 from heron_mqtt.messaging.topics import TopicMap, check_channel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 log = logging.getLogger("heron_mqtt.messaging")
 
@@ -56,4 +56,4 @@ class BrokerStats:
 
     def counts(self) -> dict[str, int]:
         """Return the counters as a plain dict."""
-        return {k: v for k, v in asdict(self).items() if isinstance(v, int)}
+        return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), int)}

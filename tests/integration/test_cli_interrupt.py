@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGKILL at every moment of a run: it ends soon, tells what ran, leaves nobody behind."""
+"""Ctrl-C, SIGTERM and SIGKILL at every moment of a run: it ends soon, tells what ran, leaves nobody."""
 
 from __future__ import annotations
 

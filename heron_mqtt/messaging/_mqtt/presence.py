@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.errors import BrokerClosed, BrokerError
-from heron_mqtt.messaging._mqtt.home import Home
 from heron_mqtt.messaging._mqtt.link import CLOSE_S, Link
 from heron_mqtt.messaging._mqtt.options import Will
 from heron_mqtt.messaging.base import Announcement
 from heron_mqtt.messaging.codec import encode
+from heron_mqtt.messaging.home import Home
 from heron_mqtt.messaging.stats import BrokerStats
 
 if TYPE_CHECKING:

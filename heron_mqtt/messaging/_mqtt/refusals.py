@@ -22,7 +22,7 @@ def tls_failed(address: str, exc: ssl.SSLError) -> BrokerError:
     """The TLS handshake failed."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return BrokerRefused(
-            f"the certificate of {address} is not trusted ({exc.verify_message}): pass ca= with the CA that "
+            f"the certificate of {address} is not trusted ({exc.verify_message}): pass ca= (or set SSL_CERT_FILE) with the CA that "
             f"signed it, and connect by the name that it was made for"
         )
     return BrokerUnavailable(
