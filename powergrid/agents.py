@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from heron_mqtt.agents.base import StepReport
@@ -153,7 +153,10 @@ class GridAgent:
         if self._protocol.horizontal == "consensus":
             adder = self._market.import_adder_per_mwh if surplus_mwh <= -LEAST_TRADE_MWH else 0.0
             self._session = ConsensusSession(
-                self.agent_id, self._neighbours(), self._price + adder, self._protocol.consensus_rounds
+                self.agent_id,
+                neighbours(self.agent_id, self.peers, self._protocol),
+                self._price + adder,
+                self._protocol.consensus_rounds,
             )
         else:
             self._session = P2PSession(self.agent_id, self.peers, self._bid(surplus_mwh))
@@ -308,10 +311,11 @@ class GridAgent:
         share = policy.ask_share if surplus_mwh > 0.0 else policy.bid_share
         return Bid(surplus_mwh, self._price + share * adder)
 
-    def _neighbours(self) -> dict[str, int]:
-        """Return the peers to talk to in consensus, each with the number of its neighbours."""
-        if self._protocol.neighbours == "all" or len(self.peers) < 3:
-            return dict.fromkeys(self.peers, len(self.peers))
-        ring = sorted((*self.peers, self.agent_id))
-        at = ring.index(self.agent_id)
-        return {ring[at - 1]: 2, ring[(at + 1) % len(ring)]: 2}
+
+def neighbours(agent_id: str, peers: Sequence[str], protocol: ProtocolTable) -> dict[str, int]:
+    """Return the peers that an agent talks to in consensus, each with the number of its neighbours."""
+    if protocol.neighbours == "all" or len(peers) < 3:
+        return dict.fromkeys(peers, len(peers))
+    ring = sorted((*peers, agent_id))
+    at = ring.index(agent_id)
+    return {ring[at - 1]: 2, ring[(at + 1) % len(ring)]: 2}

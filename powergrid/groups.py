@@ -18,7 +18,7 @@ class Groups:
     """
 
     def __init__(self, members: Sequence[NDArray[np.intp] | Sequence[int]]) -> None:
-        sizes = [len(group) for group in members]
+        sizes = np.array([len(group) for group in members], dtype=np.intp)
         self._index = np.concatenate([np.asarray(group, dtype=np.intp) for group in members])
         self._filled = np.flatnonzero(sizes)
         self._starts = (np.cumsum(sizes) - sizes)[self._filled]

@@ -86,6 +86,10 @@ class Series:
         """Whether the series say anything of a row."""
         return self.repeats or row < self.n_rows
 
+    def last_start(self, n_steps: int) -> int:
+        """Return the last row with which an episode of ``n_steps`` steps can begin."""
+        return self.n_rows - 1 if self.repeats else max(self.n_rows - n_steps, 0)
+
     def outlook(self, row: Rows) -> Outlook:
         """Return what holds during a row, or during each of (...) rows.
 

@@ -17,6 +17,16 @@ from collections.abc import Mapping
 from heron_mqtt.messages import Consensus, Message
 
 
+def metropolis_weights(neighbours: Mapping[str, int]) -> dict[str, float]:
+    """Return an agent's weight of each neighbour, in the order of their names.
+
+    Args:
+        neighbours: Those it talks to, with the number of *their* neighbours.
+    """
+    degree = len(neighbours)
+    return {peer: 1.0 / (1.0 + max(degree, theirs)) for peer, theirs in sorted(neighbours.items())}
+
+
 class ConsensusSession:
     """One agent's part in one step's consensus; see ``protocols.base.HorizontalSession``.
 
@@ -35,10 +45,7 @@ class ConsensusSession:
             raise ValueError(f"consensus needs at least one round, got {rounds}")
         self.agent_id = agent_id
         self.value = value
-        degree = len(neighbours)
-        self._weights = {
-            peer: 1.0 / (1.0 + max(degree, theirs)) for peer, theirs in sorted(neighbours.items())
-        }
+        self._weights = metropolis_weights(neighbours)
         self._rounds = rounds
         self._round = 0
         self._heard: dict[int, dict[str, float]] = {}

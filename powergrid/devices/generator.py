@@ -27,7 +27,7 @@ from powergrid.devices.base import (
 __all__ = ["Generator", "GeneratorSpec", "GeneratorState"]
 
 # Ten steps of 0.1 s add up to 0.9999999999999999 s, and that is one second up.
-_CLOCK_TOLERANCE_S = 1e-6
+CLOCK_TOLERANCE_S = 1e-6
 
 Cost = Annotated[float, Field(ge=0.0, le=1e9)]
 DurationS = Annotated[float, Field(ge=0.0, le=1e9)]
@@ -219,7 +219,7 @@ class Generator(Device):
         spec, state = self.spec, self.state
         low, high = spec.min_p_mw, spec.max_p_mw
         if not state.running:
-            if state.time_in_state_s < spec.min_down_s - _CLOCK_TOLERANCE_S:
+            if state.time_in_state_s < spec.min_down_s - CLOCK_TOLERANCE_S:
                 return True, None
             if spec.ramp_mw_per_s is not None:
                 high = min(high, low + spec.ramp_mw_per_s * float(dt_s))
@@ -227,7 +227,7 @@ class Generator(Device):
         if spec.ramp_mw_per_s is not None:
             reach_mw = spec.ramp_mw_per_s * float(dt_s)
             low, high = max(low, state.p_mw - reach_mw), min(high, state.p_mw + reach_mw)
-        been_up = state.time_in_state_s >= spec.min_up_s - _CLOCK_TOLERANCE_S
+        been_up = state.time_in_state_s >= spec.min_up_s - CLOCK_TOLERANCE_S
         return been_up and low == spec.min_p_mw, (low, high)
 
     def _decide(self, p_mw: float, dt_s: float, p_available_mw: float | None) -> tuple[bool, float]:

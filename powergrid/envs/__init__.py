@@ -1,5 +1,6 @@
-"""The environment: microgrids on one grid, for PettingZoo users and for runs over a broker."""
+"""The environment: microgrids on one grid, for PettingZoo users, for runs over a broker, and many at once."""
 
+from powergrid.envs.batched import BatchedMicrogrids
 from powergrid.envs.multi_agent_microgrids import MultiAgentMicrogrids
 
-__all__ = ["MultiAgentMicrogrids"]
+__all__ = ["BatchedMicrogrids", "MultiAgentMicrogrids"]

@@ -1,4 +1,4 @@
-"""What ``MultiAgentMicrogrids`` is made from: a dict, as its documentation shows it."""
+"""What the environments are made from: a dict, as their documentation shows it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from heron_mqtt.messaging.base import MessageBroker
 from powergrid.scenario import LoadedScenario, Scenario, load_scenario, scenario_from_dict
 
 
-class EnvConfig(Table):
-    """The keys of the environment's configuration."""
+class _EpisodeConfig(Table):
+    """What is run, and for how long."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    scenario: str | Path | dict[str, Any] | InstanceOf[Scenario] | InstanceOf[LoadedScenario] = Field(
+        "three_microgrids", description="A file, a shipped scenario's name, or a scenario itself."
+    )
+    max_episode_steps: int | None = Field(None, ge=1, description="None = the scenario's steps.")
+
+
+class EnvConfig(_EpisodeConfig):
+    """The keys of the environment's configuration."""
 
     centralized: bool = Field(True, description="Direct calls; False = messages over message_broker.")
     message_broker: InstanceOf[MessageBroker] | None = Field(
         None, description="None in distributed mode = an InMemoryBroker of its own."
     )
-    scenario: str | Path | dict[str, Any] | InstanceOf[Scenario] | InstanceOf[LoadedScenario] = Field(
-        "three_microgrids", description="A file, a shipped scenario's name, or a scenario itself."
-    )
-    max_episode_steps: int | None = Field(None, ge=1, description="None = the scenario's steps.")
     env_id: str | None = Field(None, min_length=1, description="None = the scenario's.")
     observation: Literal["full", "local"] | None = Field(
         None, description="None = the scenario's, else full when centralized and local when distributed."
@@ -36,6 +41,18 @@ class EnvConfig(Table):
     render_mode: Literal["ansi"] | None = None
 
 
+class BatchConfig(_EpisodeConfig):
+    """The keys of ``BatchedMicrogrids``' configuration."""
+
+    num_envs: int = Field(ge=1, le=1_000_000, description="Number of copies.")
+    observation: Literal["full", "local"] | None = Field(
+        None, description="None = the scenario's, else full."
+    )
+    start_rows: Literal["random", "scenario"] = Field(
+        "random", description="Where in the time series a copy's episode begins: drawn anew, or start_row."
+    )
+
+
 def load_config(config: Mapping[str, Any] | None) -> tuple[EnvConfig, LoadedScenario]:
     """Return the validated configuration and the scenario it names.
 
@@ -43,11 +60,25 @@ def load_config(config: Mapping[str, Any] | None) -> tuple[EnvConfig, LoadedScen
         ConfigError: One line for each problem.
     """
     made = validate(EnvConfig, {} if config is None else config, "MultiAgentMicrogrids")
-    scenario = made.scenario
+    return made, _load(made)
+
+
+def load_batch_config(config: Mapping[str, Any]) -> tuple[BatchConfig, LoadedScenario]:
+    """Return the validated configuration of a batch and the scenario it names.
+
+    Raises:
+        ConfigError: One line for each problem.
+    """
+    made = validate(BatchConfig, config, "BatchedMicrogrids")
+    return made, _load(made)
+
+
+def _load(config: _EpisodeConfig) -> LoadedScenario:
+    scenario = config.scenario
     if isinstance(scenario, LoadedScenario):
-        return made, scenario
+        return scenario
     if isinstance(scenario, Scenario):
-        return made, LoadedScenario(scenario=scenario, source=scenario.name, directory=Path())
+        return LoadedScenario(scenario=scenario, source=scenario.name, directory=Path())
     if isinstance(scenario, dict):
-        return made, scenario_from_dict(scenario)
-    return made, load_scenario(scenario)
+        return scenario_from_dict(scenario)
+    return load_scenario(scenario)

@@ -67,6 +67,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         )
         self._rewards: dict[str, float] = {}
         self._episode = 0
+        self._start_row = self.scenario.profiles.start_row
         self._step = 0
         self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
         try:
@@ -119,14 +120,20 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
     ) -> tuple[Observations, Infos]:
         """Begin an episode.
 
+        Args:
+            seed: None = the scenario's.
+            options: ``start_row``, the row of the time series with which the episode begins; without it the
+                scenario's.
+
         Raises:
+            ValueError: A start row beyond the time series; nothing has happened.
             NotReady: An agent or a device did not appear in time.
             BrokerError: The broker is not there.
         """
         if self._direct is None:
             self._refuse_own_loop()
             return run_sync(self.reset_async(seed, options))
-        seed = self._begin_episode(seed)
+        seed = self._begin_episode(seed, options or {})
         self._direct.reset(self._episode, seed)
         return self._first_observations()
 
@@ -171,7 +178,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, Infos]:
         """Begin an episode; see ``reset``."""
-        seed = self._begin_episode(seed)
+        seed = self._begin_episode(seed, options or {})
         if self._direct is not None:
             self._direct.reset(self._episode, seed)
         elif self._exchange is not None:
@@ -198,9 +205,13 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
     @property
     def _row(self) -> int:
         """The row of the time series that the coming step takes."""
-        return self.scenario.profiles.start_row + self._step
+        return self._start_row + self._step
 
-    def _begin_episode(self, seed: int | None) -> int:
+    def _begin_episode(self, seed: int | None, options: Mapping[str, Any]) -> int:
+        row, last = options.get("start_row"), self.world.series.last_start(self.max_episode_steps)
+        if row is not None and not (isinstance(row, int | np.integer) and 0 <= row <= last):
+            raise ValueError(f"start_row: expected a row from 0 to {last}, got {row!r}")
+        self._start_row = self.scenario.profiles.start_row if row is None else int(row)
         self._episode += 1
         self._step = 0
         self.agents = []  # until everyone is ready

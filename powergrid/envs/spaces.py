@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from gymnasium.spaces import Box
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.messages import Command
 from powergrid.devices import BatterySpec, GeneratorSpec, PvSpec
 from powergrid.scenario import MicrogridTable
 
-
-@dataclass(frozen=True, slots=True)
-class _Control:
-    """One entry of an action: -1 -> ``low``, 0 -> ``middle``, +1 -> ``high``, linear between."""
-
-    field: str
-    low: float
-    middle: float
-    high: float
-
-    def value(self, a: float) -> float:
-        """Return the physical setpoint, MW or Mvar, positive = injected."""
-        return self.middle + (a * (self.high - self.middle) if a >= 0.0 else -a * (self.low - self.middle))
+Array = NDArray[np.float64]
 
 
 class ActionMap:
@@ -41,21 +27,19 @@ class ActionMap:
 
     def __init__(self, agent: str, microgrid: MicrogridTable) -> None:
         self._agent = agent
-        controls: list[_Control] = []
+        rows: list[tuple[str, float, float, float]] = []  # name, and setpoint at -1, 0 and +1
         for name, table in microgrid.devices.items():
             match table.spec:
                 case BatterySpec() as spec:
-                    controls.append(
-                        _Control(f"p_{name}", -spec.max_p_charge_mw, 0.0, spec.max_p_discharge_mw)
-                    )
+                    rows.append((f"p_{name}", -spec.max_p_charge_mw, 0.0, spec.max_p_discharge_mw))
                 case GeneratorSpec() | PvSpec() as spec:
-                    controls.append(_Control(f"p_{name}", 0.0, 0.5 * spec.max_p_mw, spec.max_p_mw))
+                    rows.append((f"p_{name}", 0.0, 0.5 * spec.max_p_mw, spec.max_p_mw))
             if table.control_q:
-                rated = table.rated_s_mva
-                controls.append(_Control(f"q_{name}", -rated, 0.0, rated))
-        self._controls = tuple(controls)
-        self.names = tuple(control.field for control in controls)
-        self.space = Box(-1.0, 1.0, (len(controls),), np.float32)
+                rows.append((f"q_{name}", -table.rated_s_mva, 0.0, table.rated_s_mva))
+        self.names = tuple(row[0] for row in rows)
+        low, self._middle, high = np.array([row[1:] for row in rows]).reshape(-1, 3).T
+        self._below, self._above = self._middle - low, high - self._middle
+        self.space = Box(-1.0, 1.0, (len(rows),), np.float32)
 
     def command(self, action: ArrayLike, episode: int | None = None, step: int | None = None) -> Command:
         """Return the command of a normalised action; values beyond [-1, 1] count as the nearest bound.
@@ -68,21 +52,40 @@ class ActionMap:
         Raises:
             ValueError: Wrong shape, or an entry that is not a finite number; names agent and index.
         """
+        powers = self._setpoints(action, self.space.shape).tolist()
+        return Command.model_validate(
+            {"episode": episode, "step": step, **dict(zip(self.names, powers, strict=True))}
+        )
+
+    def setpoints(self, actions: ArrayLike, n: int) -> dict[str, Array]:
+        """Return the setpoints of ``n`` copies' normalised actions, (n,) MW or Mvar, by name.
+
+        Args:
+            actions: (n, n_controls).
+            n: How many.
+
+        Raises:
+            ValueError: As ``command``.
+        """
+        return dict(zip(self.names, self._setpoints(actions, (n, len(self.names))).T, strict=True))
+
+    def _setpoints(self, action: ArrayLike, shape: tuple[int, ...]) -> Array:
+        """Return physical setpoints, positive = injected: linear between the values at -1, 0 and +1."""
         try:
             values = np.asarray(action, dtype=float)
         except (TypeError, ValueError):
-            raise ValueError(f"action of {self._agent}: expected {len(self._controls)} numbers") from None
-        if values.shape != self.space.shape:
+            raise ValueError(f"action of {self._agent}: expected {len(self.names)} numbers") from None
+        if values.shape != shape:
             raise ValueError(
-                f"action of {self._agent}: shape {values.shape}, expected {self.space.shape}: "
-                f"{', '.join(self.names)}"
+                f"action of {self._agent}: shape {values.shape}, expected {shape}: {', '.join(self.names)}"
             )
         if not np.isfinite(values).all():
-            index = int(np.flatnonzero(~np.isfinite(values))[0])
+            at = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
+            where = f"index {at[-1]}" if len(at) == 1 else f"copy {at[0]}, index {at[-1]}"
             raise ValueError(
-                f"action of {self._agent}: index {index} ({self.names[index]}) is {values[index]}, "
+                f"action of {self._agent}: {where} ({self.names[at[-1]]}) is {values[at]}, "
                 "expected a number in [-1, 1]"
             )
-        bounded = np.clip(values, -1.0, 1.0)
-        powers = {c.field: c.value(a) for c, a in zip(self._controls, bounded.tolist(), strict=True)}
-        return Command.model_validate({"episode": episode, "step": step, **powers})
+        bounded = np.minimum(np.maximum(values, -1.0), 1.0)
+        physical: Array = self._middle + bounded * np.where(bounded >= 0.0, self._above, self._below)
+        return physical

@@ -95,6 +95,11 @@ class GridState:
         flat = self._values[: self._n_local].tolist()
         return {name: flat[section] for name, section in self._local.items()}
 
+    def snapshot(self) -> dict[str, Array]:
+        """Return a copy of the microgrids' quantities, (..., n) each, by the name of the attribute."""
+        values = self._values[..., : self._n_local].copy()
+        return {name: values[..., section] for name, section in self._local.items()}
+
     # -- what happens ------------------------------------------------------------------------------
 
     def reset(self, where: Any = ...) -> None:
@@ -122,16 +127,17 @@ class GridState:
         np.add(self._devices.sums(self.p_mw), self.p_load_mw, out=self.net_mwh)
         self.net_mwh *= self._dt_h
 
-    def apply(self, result: PowerFlowResult | BatchPowerFlowResult) -> None:
-        """Take the power flow's results."""
+    def apply(self, result: PowerFlowResult | BatchPowerFlowResult, where: Any = ...) -> None:
+        """Take the power flow's results, of all copies or ``where``."""
         line, trafo = result.line_loading_percent, result.trafo_loading_percent
-        lowest, highest, self._outside = self._limits.read(result.vm_pu, line, trafo, self.soc)
-        self.vm_min_pu[...], self.vm_max_pu[...] = lowest[..., 0, :], highest[..., 0, :]
-        np.fmax(highest[..., 1, :], 0.0, out=self.loading_max_percent)  # 0 without lines and transformers
+        lowest, highest, outside = self._limits.read(result.vm_pu, line, trafo, self.soc[where])
+        self._outside[where] = outside
+        self.vm_min_pu[where], self.vm_max_pu[where] = lowest[..., 0, :], highest[..., 0, :]
+        self.loading_max_percent[where] = np.fmax(highest[..., 1, :], 0.0)  # 0 without lines and transformers
         if self._full:
-            self._view("vm_pu")[...] = result.vm_pu.take(self._live_buses, axis=-1)
-            np.fmax(line, 0.0, out=self._view("line_loading_percent"))  # without supply: 0
-            np.fmax(trafo, 0.0, out=self._view("trafo_loading_percent"))
+            self._view("vm_pu")[where] = result.vm_pu.take(self._live_buses, axis=-1)
+            self._view("line_loading_percent")[where] = np.fmax(line, 0.0)  # without supply: 0
+            self._view("trafo_loading_percent")[where] = np.fmax(trafo, 0.0)
 
     def forget_results(self, where: Any = ...) -> None:
         """Make every result NaN, in all copies or ``where``: the power flow diverged."""

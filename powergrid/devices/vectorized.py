@@ -1,0 +1,233 @@
+"""The device models over many copies at once: the same physics, one array entry a copy.
+
+Each class is its scalar namesake (``Battery``, ``Generator``, ``Pv``) with arrays in place of numbers,
+formula by formula in the same order, so that results are the same to the last bit; tests hold them to it.
+The scalar models are the reference: what is allowed, refused and meant is written there. Arguments are not
+checked here. Not imported by ``powergrid.devices``, which does without numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.devices.base import DeviceSpecBase, hours
+from powergrid.devices.battery import BatterySpec
+from powergrid.devices.generator import CLOCK_TOLERANCE_S, GeneratorSpec
+from powergrid.devices.pv import PvSpec
+
+__all__ = ["BatteryArray", "DeviceArray", "GeneratorArray", "Measurements", "PvArray", "make_device_array"]
+
+Array = NDArray[np.float64]
+
+
+class Measurements(NamedTuple):
+    """What the copies of a device really did, each (n,); as ``powergrid.devices.Measurement``."""
+
+    p_mw: Array
+    q_mvar: Array
+    soc: Array | None
+    cost: Array
+
+
+class DeviceArray(Protocol):
+    """(n,) copies of a device."""
+
+    def reset(self, where: Any = ...) -> None:
+        """Put copies (all, or those of a mask) back into the spec's initial state."""
+
+    def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
+        """Return the (n,) active powers, MW, that ``step`` would realise; moves nothing."""
+
+    def step(
+        self, p_mw: Array, q_mvar: Array, dt_s: float, p_available_mw: Array | None = None
+    ) -> Measurements:
+        """Ask for (n,) setpoints, hold for ``dt_s`` what is possible of them, and move the states."""
+
+
+def make_device_array(spec: DeviceSpecBase, n: int) -> DeviceArray:
+    """Return ``n`` copies of the device that the spec names, in their initial states."""
+    match spec:
+        case BatterySpec():
+            return BatteryArray(spec, n)
+        case GeneratorSpec():
+            return GeneratorArray(spec, n)
+        case PvSpec():
+            return PvArray(spec, n)
+    raise TypeError(f"no vectorised model of a {type(spec).__name__}")
+
+
+class BatteryArray:
+    """Copies of a ``Battery``.
+
+    Args:
+        spec: Nameplate of all of them.
+        n: How many.
+
+    Attributes:
+        p_mw: (n,) power of the last step, MW, positive = discharging.
+        soc: (n,) state of charge, fraction of ``max_e_mwh``.
+    """
+
+    def __init__(self, spec: BatterySpec, n: int) -> None:
+        self.spec = spec
+        self.p_mw, self.soc = np.zeros(n), np.zeros(n)
+        self.reset()
+
+    def reset(self, where: Any = ...) -> None:
+        """See ``DeviceArray``."""
+        self.p_mw[where], self.soc[where] = 0.0, self.spec.initial_soc
+
+    def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
+        """See ``DeviceArray``."""
+        spec, dt_h = self.spec, hours(dt_s)
+        above_mwh = (self.soc - spec.min_soc) * spec.max_e_mwh
+        below_mwh = (spec.max_soc - self.soc) * spec.max_e_mwh
+        can_give_mw = (above_mwh / dt_h - spec.standby_loss_mw) * spec.efficiency_discharge
+        can_take_mw = (below_mwh / dt_h + spec.standby_loss_mw) / spec.efficiency_charge
+        low = -_clip(can_take_mw, 0.0, min(spec.max_p_charge_mw, spec.rated_s_mva))
+        high = _clip(can_give_mw, 0.0, min(spec.max_p_discharge_mw, spec.rated_s_mva))
+        if spec.ramp_mw_per_s is not None:
+            reach_mw = spec.ramp_mw_per_s * float(dt_s)
+            low, high = _clip(self.p_mw - reach_mw, low, high), _clip(self.p_mw + reach_mw, low, high)
+        return _clip(p_mw, low, high)
+
+    def step(
+        self, p_mw: Array, q_mvar: Array, dt_s: float, p_available_mw: Array | None = None
+    ) -> Measurements:
+        """See ``DeviceArray``."""
+        p = self.project(p_mw, dt_s)
+        q = _clip_q(q_mvar, p, self.spec.rated_s_mva)
+        self.p_mw, self.soc = p, self._after(p, hours(dt_s))
+        return Measurements(p, q, self.soc, np.zeros(len(p)))
+
+    def _after(self, p_mw: Array, dt_h: float) -> Array:
+        """Return the (n,) states of charge after holding feasible powers for ``dt_h``."""
+        spec, soc = self.spec, self.soc
+        from_cells_mwh = np.where(
+            p_mw >= 0.0, p_mw / spec.efficiency_discharge * dt_h, p_mw * spec.efficiency_charge * dt_h
+        )
+        above_mwh = (soc - spec.min_soc) * spec.max_e_mwh
+        standby_mwh = np.minimum(spec.standby_loss_mw * dt_h, np.maximum(0.0, above_mwh - from_cells_mwh))
+        after = soc - (from_cells_mwh + standby_mwh) / spec.max_e_mwh
+        return _clip(after, np.minimum(soc, spec.min_soc), np.maximum(soc, spec.max_soc))
+
+
+class GeneratorArray:
+    """Copies of a ``Generator``.
+
+    Args:
+        spec: Nameplate of all of them.
+        n: How many.
+
+    Attributes:
+        p_mw: (n,) power of the last step, MW, injected; 0 when off.
+        running: (n,) bool.
+        time_in_state_s: (n,) how long each has been running, or off, s.
+    """
+
+    def __init__(self, spec: GeneratorSpec, n: int) -> None:
+        self.spec = spec
+        self.p_mw, self.running, self.time_in_state_s = np.zeros(n), np.zeros(n, dtype=bool), np.zeros(n)
+        self.reset()
+
+    def reset(self, where: Any = ...) -> None:
+        """See ``DeviceArray``."""
+        spec = self.spec
+        p = spec.initial_p_mw
+        if p is None:
+            p = spec.min_p_mw if spec.initial_running else 0.0
+        self.p_mw[where], self.running[where] = p, spec.initial_running
+        self.time_in_state_s[where] = max(spec.min_up_s, spec.min_down_s)
+
+    def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
+        """See ``DeviceArray``."""
+        return self._decide(p_mw, dt_s)[1]
+
+    def preview(self, p_mw: Array, dt_s: float) -> tuple[Array, Array]:
+        """Return (n,) active powers, MW, and costs, $, that ``step`` would have; moves nothing."""
+        running, p = self._decide(p_mw, dt_s)
+        return p, self._cost(running, p, dt_s)
+
+    def step(
+        self, p_mw: Array, q_mvar: Array, dt_s: float, p_available_mw: Array | None = None
+    ) -> Measurements:
+        """See ``DeviceArray``."""
+        running, p = self._decide(p_mw, dt_s)
+        q = np.where(running, _clip_q(q_mvar, p, self.spec.rated_s_mva), 0.0)
+        cost = self._cost(running, p, dt_s)
+        self.time_in_state_s = np.where(running == self.running, self.time_in_state_s, 0.0) + float(dt_s)
+        self.p_mw, self.running = p, running
+        return Measurements(p, q, None, cost)
+
+    def economic_p_mw(self, price: Array) -> Array:
+        """Return the (n,) powers, MW, at which a running unit's marginal cost equals (n,) prices, $/MWh."""
+        spec = self.spec
+        margin = price - spec.cost_b_usd_per_mwh
+        if spec.cost_c_usd_per_mw2h == 0.0:
+            return np.where(margin > 0.0, spec.max_p_mw, spec.min_p_mw)
+        return _clip(margin / (2.0 * spec.cost_c_usd_per_mw2h), spec.min_p_mw, spec.max_p_mw)
+
+    def _cost(self, running: NDArray[np.bool_], p_mw: Array, dt_s: float) -> Array:
+        spec = self.spec
+        per_h = spec.cost_a_usd_per_h + (spec.cost_b_usd_per_mwh + spec.cost_c_usd_per_mw2h * p_mw) * p_mw
+        cost: Array = np.where(running, per_h * hours(dt_s), 0.0)
+        cost += np.where(running & ~self.running, spec.start_cost_usd, 0.0)
+        cost += np.where(~running & self.running, spec.stop_cost_usd, 0.0)
+        return cost
+
+    def _decide(self, p_mw: Array, dt_s: float) -> tuple[NDArray[np.bool_], Array]:
+        """Return (n,) running and powers, MW, for finite setpoints."""
+        spec, was_running, time_s = self.spec, self.running, self.time_in_state_s
+        reach_mw = math.inf if spec.ramp_mw_per_s is None else spec.ramp_mw_per_s * float(dt_s)
+        low = np.where(was_running, np.maximum(spec.min_p_mw, self.p_mw - reach_mw), spec.min_p_mw)
+        high = np.minimum(spec.max_p_mw, np.where(was_running, self.p_mw, spec.min_p_mw) + reach_mw)
+        been_up = (time_s >= spec.min_up_s - CLOCK_TOLERANCE_S) & (low == spec.min_p_mw)
+        been_down = time_s >= spec.min_down_s - CLOCK_TOLERANCE_S
+        may_be_off, may_run = ~was_running | been_up, was_running | been_down
+        running = may_run & ~(may_be_off & (p_mw <= 0.5 * spec.min_p_mw))
+        return running, np.where(running, _clip(p_mw, low, high), 0.0)
+
+
+class PvArray:
+    """Copies of a ``Pv``, which have no state.
+
+    Args:
+        spec: Nameplate of all of them.
+        n: How many.
+    """
+
+    def __init__(self, spec: PvSpec, n: int) -> None:
+        self.spec = spec
+        self._nothing = np.zeros(n)
+
+    def reset(self, where: Any = ...) -> None:
+        """See ``DeviceArray``."""
+
+    def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
+        """See ``DeviceArray``."""
+        high: Any = min(self.spec.max_p_mw, self.spec.rated_s_mva)
+        if p_available_mw is not None:
+            high = np.minimum(p_available_mw, high)
+        return _clip(p_mw, 0.0, high)
+
+    def step(
+        self, p_mw: Array, q_mvar: Array, dt_s: float, p_available_mw: Array | None = None
+    ) -> Measurements:
+        """See ``DeviceArray``."""
+        p = self.project(p_mw, dt_s, p_available_mw)
+        return Measurements(p, _clip_q(q_mvar, p, self.spec.rated_s_mva), None, self._nothing)
+
+
+def _clip(value: Array, low: Any, high: Any) -> Array:
+    clipped: Array = np.minimum(np.maximum(value, low), high)
+    clipped += 0.0  # never -0.0
+    return clipped
+
+
+def _clip_q(q_mvar: Array, p_mw: Array, s_max_mva: float) -> Array:
+    limit = np.sqrt((s_max_mva - p_mw) * (s_max_mva + p_mw))
+    return _clip(q_mvar, -limit, limit)

@@ -1,0 +1,263 @@
+"""BatchedMicrogrids: many copies of a scenario, stepped together in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode
+from numpy.typing import ArrayLike, NDArray
+
+from heron_mqtt.errors import ConfigError, PowerFlowDiverged
+from powergrid.build import build
+from powergrid.envs.config import load_batch_config
+from powergrid.envs.spaces import ActionMap
+from powergrid.envs.state import GridState
+from powergrid.rewards import TERMS
+from powergrid.vectorized.fleet import Fleet
+from powergrid.vectorized.flow import BatchFlow
+from powergrid.world import World
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Observations = dict[str, NDArray[np.float32]]
+Infos = dict[str, dict[str, Any]]
+StepResult = tuple[Observations, dict[str, Array], dict[str, Flags], dict[str, Flags], Infos]
+
+
+class BatchedMicrogrids:
+    """``num_envs`` copies of a scenario: as many ``MultiAgentMicrogrids`` in centralized mode, but faster.
+
+    In the manner of ``gymnasium.vector``: every array has the copies in its first axis, here (n,). Each copy
+    has its own place in the time series, its own devices and its own end.
+
+    Copies whose episode has ended are reset within the same step (``AutoresetMode.SAME_STEP``): rewards,
+    terminations and truncations are those of the step that ended it, the observation is the first one of the
+    next episode, and ``infos[agent]["final_obs"]`` holds the last one.
+
+    Args:
+        config: See ``powergrid.envs.config.BatchConfig``.
+
+    Attributes:
+        num_envs: Number of copies.
+        agents: Names of the microgrids; the keys of every dict.
+
+    Raises:
+        ConfigError: One line for each problem; also where the scenario asks for what only single environments
+            do (``envelope.grid_check``), or the network cannot be compiled.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {
+        "name": "batched_microgrids_v0",
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config, self.loaded = load_batch_config(config)
+        self.scenario = scenario = self.loaded.scenario
+        if scenario.envelope.grid_check:
+            raise ConfigError(
+                f"{self.loaded.source}: envelope.grid_check: BatchedMicrogrids does not check setpoints by "
+                "power flow; set it to false, or step single environments"
+            )
+        self.num_envs = n = self.config.num_envs
+        self.max_episode_steps = self.config.max_episode_steps or scenario.steps
+        self.world = World(build(self.loaded))
+        self.agents = list(self.world.agents)
+        self._flow = BatchFlow(self.world)
+        self._fleet = Fleet(self.world, n)
+        kind = self.config.observation or scenario.observation or "full"
+        self._state = GridState(self.world, full=kind == "full", shape=(n,))
+        self._actions = {agent: ActionMap(agent, table) for agent, table in scenario.microgrids.items()}
+        self._spaces = {
+            agent: Box(-1.0, 1.0, (n, len(m.names)), np.float32) for agent, m in self._actions.items()
+        }
+        self._rng = np.random.default_rng(scenario.seed)
+        self._fixed_rows: NDArray[np.int64] | None = None
+        self._start_rows = np.zeros(n, dtype=np.int64)
+        self._steps = np.zeros(n, dtype=np.int64)
+        self._is_reset = False
+
+    # -- spaces ------------------------------------------------------------------------------------
+
+    def single_observation_space(self, agent: str) -> Box:
+        """Return the space of an agent's observation in one copy."""
+        return self._state.space(agent)
+
+    def single_action_space(self, agent: str) -> Box:
+        """Return the space of an agent's action in one copy, [-1, 1] per quantity."""
+        return self._actions[agent].space
+
+    def action_space(self, agent: str) -> Box:
+        """Return the space of an agent's actions in all copies, (n, n_actions); always the same object."""
+        return self._spaces[agent]
+
+    def action_names(self, agent: str) -> tuple[str, ...]:
+        """Return what each entry of an agent's action sets: ``p_<device>`` or ``q_<device>``."""
+        return self._actions[agent].names
+
+    def observation_names(self, agent: str) -> tuple[str, ...]:
+        """Return what each entry of an agent's observation is."""
+        return self._state.names(agent)
+
+    # -- episodes and steps --------------------------------------------------------------------------
+
+    def reset(
+        self, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observations, Infos]:
+        """Begin an episode in every copy.
+
+        Args:
+            seed: Of the generator that draws start rows; None = it goes on.
+            options: ``start_rows``, (n,) rows of the time series with which the copies begin, from now on;
+                without it they are what the configuration says.
+
+        Returns:
+            Observations by agent, (n, n_observations) float32, and infos with ``start_row``, (n,).
+
+        Raises:
+            ValueError: Start rows of wrong shape or beyond the time series.
+            PowerFlowDiverged: The grid without devices has no solution.
+        """
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        given = (options or {}).get("start_rows")
+        self._fixed_rows = None if given is None else self._checked_rows(given)
+        self._restart(np.ones(self.num_envs, dtype=bool))
+        self._is_reset = True
+        rows = self._start_rows.copy()
+        return self._observe(), {agent: {"start_row": rows} for agent in self.agents}
+
+    def step(self, actions: Mapping[str, ArrayLike] | None = None) -> StepResult:
+        """Take one step in every copy.
+
+        Args:
+            actions: By agent, (n, n_actions); an agent left out follows its own policy in all copies.
+
+        Returns:
+            Observations (n, n_observations) float32, rewards (n,), terminations (n,) bool (the power flow of
+            the copy diverged: its results are NaN), truncations (n,) bool (time limit), and infos, each by
+            agent.
+
+        Raises:
+            ValueError: An unknown agent, or actions of wrong shape or with NaN; nothing has happened.
+            RuntimeError: Before ``reset``.
+        """
+        if not self._is_reset:
+            raise RuntimeError("step() without an episode under way: call reset() first")
+        state = self._state
+        done = self._fleet.step(
+            state.price, state.p_load_mw, state.p_available_mw, self._commands(actions or {})
+        )
+        state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
+        state.traded_mwh[:] = done.traded_mwh
+        state.account()
+        result = self._flow.solve(self._rows(), state.p_mw, state.q_mvar)
+        state.apply(result)
+        diverged = ~result.converged
+        state.forget_results(diverged)
+        terms = state.reward_terms(done.cost, done.traded_usd)
+        terms[diverged] = np.nan
+        infos = self._infos(terms)
+        self._steps += 1
+        truncated = (self._steps >= self.max_episode_steps) & ~diverged
+        observations = self._observe()
+        ended = diverged | truncated
+        if ended.any():
+            for agent, last in observations.items():
+                infos[agent]["final_obs"] = last
+            self._restart(ended)
+            observations = self._observe()
+        rewards = terms.sum(axis=1).T.copy()
+        return (
+            observations,
+            dict(zip(self.agents, rewards, strict=True)),
+            {agent: diverged.copy() for agent in self.agents},
+            {agent: truncated.copy() for agent in self.agents},
+            infos,
+        )
+
+    def close(self) -> None:
+        """Nothing is held open; here because vector environments have it."""
+
+    # -- one step ------------------------------------------------------------------------------------
+
+    def _commands(self, actions: Mapping[str, ArrayLike]) -> dict[str, dict[str, Array]]:
+        unknown = [agent for agent in actions if agent not in self._actions]
+        if unknown:
+            raise ValueError(
+                f"unknown agent {unknown[0]!r} in step(); the agents are {', '.join(self.agents)}"
+            )
+        return {
+            agent: self._actions[agent].setpoints(given, self.num_envs) for agent, given in actions.items()
+        }
+
+    def _rows(self) -> NDArray[np.int64]:
+        """Return the (n,) rows of the time series that the coming step takes."""
+        return self._start_rows + self._steps
+
+    def _restart(self, which: Flags) -> None:
+        """Begin an episode in some copies."""
+        state = self._state
+        self._start_rows[which] = (
+            self._draw_rows(int(which.sum())) if self._fixed_rows is None else (self._fixed_rows[which])
+        )
+        self._steps[which] = 0
+        self._fleet.reset(which)
+        state.reset(which)
+        result = self._flow.solve(self._rows()[which], state.p_mw[which], state.q_mvar[which])
+        if not result.converged.all():
+            raise PowerFlowDiverged("the grid without its devices has no power-flow solution")
+        state.apply(result, which)
+
+    def _draw_rows(self, n: int) -> NDArray[np.int64]:
+        first = self.scenario.profiles.start_row
+        if self.config.start_rows == "scenario":
+            return np.full(n, first)
+        return self._rng.integers(0, self.world.series.last_start(self.max_episode_steps) + 1, n)
+
+    def _checked_rows(self, given: ArrayLike) -> NDArray[np.int64]:
+        rows = np.asarray(given)
+        last = self.world.series.last_start(self.max_episode_steps)
+        if rows.shape != (self.num_envs,) or rows.dtype.kind not in "iu":
+            raise ValueError(
+                f"start_rows: expected {self.num_envs} whole numbers, got {rows.dtype} {rows.shape}"
+            )
+        if rows.min() < 0 or rows.max() > last:
+            raise ValueError(f"start_rows: expected rows from 0 to {last}, got {rows.min()} to {rows.max()}")
+        return rows.astype(np.int64)
+
+    def _observe(self) -> Observations:
+        series, rows = self.world.series, self._rows()
+        # Past the end of series that do not repeat the last values stay, as in a single environment.
+        known = rows if series.repeats else np.minimum(rows, series.n_rows - 1)
+        self._state.look_ahead(series.outlook(known), series.clock_s(rows))
+        return self._state.observations(self.agents)
+
+    def _infos(self, terms: Array) -> Infos:
+        """Return what happened in each copy: as in a single environment, with (n,) arrays for numbers."""
+        now = self._state.snapshot()
+        infos: Infos = {}
+        devices = list(enumerate(self.world.devices))
+        batteries = [device for device in self.world.devices if device.kind == "battery"]
+        for i, agent in enumerate(self.agents):
+            mine = [(d, device.name) for d, device in devices if device.agent == agent]
+            infos[agent] = {
+                "price": now["price"][:, 0],
+                "p_mw": {name: now["p_mw"][:, d] for d, name in mine},
+                "q_mvar": {name: now["q_mvar"][:, d] for d, name in mine},
+                "soc": {b.name: now["soc"][:, j] for j, b in enumerate(batteries) if b.agent == agent},
+                "p_load_mw": now["p_load_mw"][:, i],
+                "net_mwh": now["net_mwh"][:, i],
+                "vm_pu": {"min": now["vm_min_pu"][:, i], "max": now["vm_max_pu"][:, i]},
+                "loading_max_percent": now["loading_max_percent"][:, i],
+                "traded_mwh": {
+                    peer: now["traded_mwh"][:, i * len(self.agents) + j]
+                    for j, peer in enumerate(self.agents)
+                    if j != i
+                },
+                "reward_terms": {name: terms[:, t, i] for t, name in enumerate(TERMS)},
+            }
+        return infos

@@ -1,0 +1,89 @@
+"""The power flow of many copies at once."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heron_mqtt.errors import ConfigError, PowerFlowDiverged, PowerFlowError
+from powergrid.powerflow import BatchPowerFlowResult, CompiledPowerFlow
+from powergrid.world import World
+
+__all__ = ["BatchFlow"]
+
+Array = NDArray[np.float64]
+
+# The fixed point stops at this mismatch, so that its voltages are Newton's to about 1e-11 pu.
+TOLERANCE_MVA = 1e-12
+
+
+class BatchFlow:
+    """Solves copies of a world's grid together.
+
+    Networks without voltage-controlling generators are solved by fixed point, all copies in one matrix
+    product; what does not converge is tried once more by the world's own solver, which decides. Other
+    networks are solved one copy after the other.
+
+    Args:
+        world: The grid; its set-points are overwritten where a copy is solved by itself.
+
+    Raises:
+        ConfigError: The network cannot be compiled.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        net = world.blueprint.net
+        try:
+            if len(net.gen):
+                self._flow = CompiledPowerFlow(net)
+            else:
+                self._flow = CompiledPowerFlow(net, solver="fixed_point", tolerance_mva=TOLERANCE_MVA)
+        except PowerFlowError as exc:
+            raise ConfigError(f"{world.blueprint.loaded.source}: network: {exc}") from exc
+        if world.scenario.network.vm_pu is not None:
+            self._flow.set_slack(world.scenario.network.vm_pu)
+        flow = self._flow
+        base = [(table.p_mw, table.q_mvar) for table in (flow.load, flow.sgen, flow.storage)]
+        self._base_p, self._base_q = (np.concatenate(power) for power in zip(*base, strict=True))
+        self._load = flow.injection_columns["load"]
+        # Where each device is among the columns of a batch.
+        self._columns = np.empty(len(world.devices), dtype=np.intp)
+        self._p_sign, self._q_sign = np.empty(len(world.devices)), np.empty(len(world.devices))
+        for port in world.ports:
+            self._columns[port.columns] = flow.injection_columns[port.table].start + port.rows
+            self._p_sign[port.columns], self._q_sign[port.columns] = port.p_sign, port.q_sign
+
+    def solve(self, rows: NDArray[np.int64], p_mw: Array, q_mvar: Array) -> BatchPowerFlowResult:
+        """Solve (n,) copies, each in a row of the time series of its own.
+
+        Args:
+            rows: (n,) decide the loads.
+            p_mw: (n, n_devices) MW, positive = injected.
+            q_mvar: (n, n_devices) Mvar, positive = injected.
+
+        Returns:
+            The results; NaN in the rows of copies that diverged, which ``converged`` names.
+        """
+        n = len(rows)
+        p, q = np.tile(self._base_p, (n, 1)), np.tile(self._base_q, (n, 1))
+        p[:, self._load], q[:, self._load] = self._world.series.loads(rows)
+        p[:, self._columns] = p_mw * self._p_sign
+        q[:, self._columns] = q_mvar * self._q_sign
+        result = self._flow.solve_batch(p, q)
+        for copy in np.flatnonzero(~result.converged):
+            self._solve_alone(result, copy, int(rows[copy]), p_mw[copy], q_mvar[copy])
+        return result
+
+    def _solve_alone(
+        self, result: BatchPowerFlowResult, copy: np.intp, row: int, p_mw: Array, q_mvar: Array
+    ) -> None:
+        try:
+            alone = self._world.solve(row, p_mw, q_mvar)
+        except PowerFlowDiverged:
+            return
+        for field in fields(alone):
+            getattr(result, field.name)[copy] = getattr(alone, field.name)
+        result.converged[copy] = True
