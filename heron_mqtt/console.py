@@ -204,6 +204,9 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.mode == "distributed":
         facts.append(("messages", ", ".join(f"{count} {name}" for name, count in summary.messages.items())))
         facts.append(("deadlines", f"{summary.deadline_misses} missed, {summary.fallbacks} fallbacks"))
+    if summary.impairment is not None:
+        counts = (f"{value:g} {name}" for name, value in summary.impairment.items() if name != "name")
+        facts.append(("network", f"{summary.impairment['name']}: {', '.join(counts)}"))
     if summary.undisturbed is not None:
         facts.append(("disturbance", _against(summary.undisturbed, summary.as_dict())))
     if summary.overruns:

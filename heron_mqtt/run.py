@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from heron_mqtt.errors import NotReady
 from heron_mqtt.messages import Fault
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.outbox import Outbox
 from heron_mqtt.plan import Plan, RunOptions
@@ -100,6 +101,9 @@ async def _run_in(
             counts = around.broker.stats.counts()
             summary.messages = {name: counts[name] for name in MESSAGE_COUNTS}
             summary.devices = env.device_reports()
+            if isinstance(around.broker, ImpairedBroker):
+                name = around.broker.impairment.name
+                summary.impairment = {"name": name, **asdict(around.broker.record.totals())}
         with contextlib.suppress(TimeoutError):  # a broker that is gone has the wills to say it for us
             async with asyncio.timeout(GOODBYE_S):
                 await env.close_async()

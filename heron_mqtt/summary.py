@@ -50,6 +50,8 @@ class Summary:
     fallbacks: int = 0
     overruns: int = 0
     messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
+    impairment: dict[str, Any] | None = None
+    """What the impaired network did, where there was one: name and counts."""
     undisturbed: dict[str, Any] | None = None
     """The same run without faults and network, where there were any: rewards, cost, vm_pu, loading."""
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -118,6 +120,7 @@ class Summary:
             "overruns": self.overruns,
             "devices": self.devices,
             "undisturbed": self.undisturbed,
+            "impairment": self.impairment,
             "diverged": self.diverged,
             "error": self.error,
             "interrupted": self.interrupted,
