@@ -273,24 +273,9 @@ class Fault(Message):
 WIRE_TYPES: dict[str, type[Message]] = {
     model.model_fields["type"].default: model
     for model in (
-        PriceSignal,
-        Observation,
-        Command,
-        Action,
-        Offer,
-        Accept,
-        Confirm,
-        Consensus,
-        Setpoint,
-        Telemetry,
-        Status,
-        RunState,
-        Plan,
-        Clearance,
-        AuthorityRequest,
-        AuthorityState,
-        EmergencyStop,
-        Fault,
+        *(PriceSignal, Observation, Command, Action, Offer, Accept, Confirm, Consensus),
+        *(Setpoint, Telemetry, Status, RunState, Plan, Clearance),
+        *(AuthorityRequest, AuthorityState, EmergencyStop, Fault),
     )
 }
 

@@ -1,0 +1,208 @@
+"""Who may import whom: arrows go down only. Checked on the source, TYPE_CHECKING blocks included."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import heron_mqtt
+
+ROOT = Path(heron_mqtt.__file__).resolve().parent.parent
+PACKAGES = ("heron_mqtt", "powergrid", "devices")
+MAX_LINES = 330
+
+# Layers, lowest first; a module belongs to the longest prefix that is named here. A module may import its
+# own layer's group and every layer below. ``heron_mqtt`` itself and ``config`` need nothing but errors.
+LAYERS: list[dict[str, str]] = [
+    {"heron_mqtt": "root", "heron_mqtt.errors": "errors"},
+    {"heron_mqtt.messages": "messages", "heron_mqtt.config": "config"},
+    {"heron_mqtt.messaging": "messaging", "heron_mqtt.protocols": "protocols"},
+    {"heron_mqtt.field": "field"},
+    {"heron_mqtt.agents": "agents", "heron_mqtt.record": "record"},
+    {"powergrid": "powergrid"},
+    {"devices": "devices", "heron_mqtt.pytest_plugin": "pytest_plugin"},
+]
+TOP = len(LAYERS)
+"""Everything else in ``heron_mqtt``: the composition root, the command line and their helpers."""
+COMPOSED = {"bench", "checking", "cli", "commands", "plan", "remote", "run", "surroundings", "vendors"}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(module: str, *, at_run_time: bool = False) -> Iterator[tuple[str, int]]:
+    """Yield every module that a module imports, with the line; names are resolved to modules.
+
+    Args:
+        module: Its dotted name.
+        at_run_time: Leave out what stands in functions and under TYPE_CHECKING.
+    """
+    tree = ast.parse(MODULES[module].read_text(), str(MODULES[module]))
+    for node in walk(tree, at_run_time):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: relative import"
+            assert node.module is not None
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield (name if name in MODULES else node.module), node.lineno
+
+
+def walk(node: ast.AST, at_run_time: bool) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if at_run_time and (
+            isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or is_type_checking(child)
+        ):
+            continue
+        yield child
+        yield from walk(child, at_run_time)
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def place(module: str) -> tuple[int, str]:
+    """Return the layer and the group of a module of ours."""
+    parts = module.split(".")
+    for n in range(len(parts), 0, -1):
+        prefix = ".".join(parts[:n])
+        for number, groups in enumerate(LAYERS):
+            if prefix in groups and (n > 1 or len(parts) == 1 or prefix != "heron_mqtt"):
+                return number, groups[prefix]
+    return TOP, "top"
+
+
+def ours(name: str) -> bool:
+    return name.partition(".")[0] in PACKAGES
+
+
+def test_the_source_is_found() -> None:
+    assert {"heron_mqtt.errors", "powergrid.agents", "devices.battery"} <= set(MODULES)
+    assert place("heron_mqtt.messaging.embedded.broker") == (2, "messaging")
+    assert place("powergrid.devices.battery") == (5, "powergrid")
+    assert place("heron_mqtt.run") == (TOP, "top")
+    assert place("heron_mqtt") == (0, "root")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_go_down_only(module: str) -> None:
+    layer, group = place(module)
+    wrong = []
+    for name, line in imports(module):
+        if not ours(name):
+            continue
+        below, other = place(name)
+        if not (below < layer or (below, other) == (layer, group)):
+            wrong.append(f"{MODULES[module].relative_to(ROOT)}:{line} imports {name} ({other})")
+    assert not wrong
+
+
+def test_heron_mqtt_does_not_know_powergrid_but_where_it_is_composed() -> None:
+    """Each new name here is a door between gateway and simulation: think before you add one."""
+    doors = {
+        module.split(".")[1]
+        for module in MODULES
+        if module.startswith("heron_mqtt.")
+        for name, _ in imports(module)
+        if name.partition(".")[0] in {"powergrid", "devices"}
+    }
+    assert doors <= COMPOSED
+
+
+def test_the_composition_root_does_not_know_the_command_line() -> None:
+    assert not [name for name, _ in imports("heron_mqtt.run") if name == "heron_mqtt.cli"]
+
+
+@pytest.mark.parametrize(
+    ("foreign", "allowed"),
+    [
+        ("paho", ("heron_mqtt.messaging.mqtt", "heron_mqtt.messaging._mqtt")),
+        ("amqtt", ("heron_mqtt.messaging.embedded",)),
+        ("pandapower", ("powergrid._networks", "powergrid._powerflow")),
+        ("typer", ()),
+        ("rich", ()),
+    ],
+)
+def test_a_foreign_package_is_known_in_one_place(foreign: str, allowed: tuple[str, ...]) -> None:
+    users = {m for m in MODULES for name, _ in imports(m) if name.split(".")[0] == foreign}
+    places = (
+        {m for m in users if not m.startswith(allowed)} if allowed else {m for m in users if place(m)[0] < 6}
+    )
+    assert not places
+    assert users, f"nobody imports {foreign}: the test looks for the wrong name"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """At run time and at import: what stands in a function or is for types alone cannot hurt."""
+    graph = {m: {n for n, _ in imports(m, at_run_time=True) if n in MODULES and n != m} for m in MODULES}
+    state: dict[str, int] = {}
+    trail: list[str] = []
+
+    def visit(module: str) -> None:
+        state[module] = 1
+        trail.append(module)
+        for name in sorted(graph[module]):
+            if state.get(name) == 1:
+                pytest.fail(" -> ".join([*trail[trail.index(name) :], name]))
+            if name not in state:
+                visit(name)
+        trail.pop()
+        state[module] = 2
+
+    for module in MODULES:
+        if module not in state:
+            visit(module)
+
+
+def test_an_interface_does_not_import_its_own_implementations_even_for_types() -> None:
+    for interface in ("heron_mqtt.messaging.base", "heron_mqtt.protocols.base", "heron_mqtt.agents.base"):
+        package = interface.rsplit(".", 1)[0]
+        known = {name for name, _ in imports(interface) if name in MODULES}
+        for implementation in (m for m in MODULES if m.startswith(package + ".")):
+            if implementation in known:
+                users = {name for name, _ in imports(implementation)}
+                assert interface not in users, f"{interface} and {implementation} know each other"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "powergrid.devices",
+        "powergrid.scenario",
+        "heron_mqtt.config",
+        "heron_mqtt.field",
+        "heron_mqtt.field.device",
+        "heron_mqtt.messaging.mqtt",
+        "devices.battery",
+    ],
+)
+def test_a_device_script_starts_without_the_heavy_packages(module: str) -> None:
+    heavy = ("numpy", "pandas", "pandapower", "scipy", "gymnasium", "pettingzoo", "amqtt")
+    code = f"import sys, {module}\nprint(*[name for name in {heavy!r} if name in sys.modules])\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("path", sorted(MODULES.values()), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_holds_one_idea(path: Path) -> None:
+    n_lines = len(path.read_text().splitlines())
+    assert n_lines <= MAX_LINES, f"{n_lines} lines: two ideas"
