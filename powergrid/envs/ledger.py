@@ -38,6 +38,10 @@ class Ledger:
         self._devices = {a: [d.name for d in columns if d.agent == a] for a in world.agents}
         self._batteries = [(d.agent, d.name) for d in columns if d.kind == "battery"]
         self._plants = [(d.agent, d.name) for d in columns if d.kind == "pv"]
+        tables = world.scenario.microgrids
+        self._ratings_mw = [
+            tables[agent].devices[name].spec.power_range_mw[1] for agent, name in self._plants
+        ]
         self.cost: Array = np.zeros(len(world.agents))
         self.traded_usd: Array = np.zeros(len(world.agents))
 
@@ -59,9 +63,12 @@ class Ledger:
         state.account()
 
     def _safe(self, agent: str) -> StepReport:
-        """Return what devices are taken to do without their agent: PV what the sun offers, others nothing."""
-        available = zip(self._plants, self._state.p_available_mw.tolist(), strict=True)
-        return StepReport(p_mw={name: p_mw for (owner, name), p_mw in available if owner == agent})
+        """Return what devices are taken to do without their agent: PV all that it can, others nothing."""
+        sun_mw = self._state.p_available_mw.tolist()
+        plants = zip(self._plants, sun_mw, self._ratings_mw, strict=True)
+        return StepReport(
+            p_mw={name: min(p, rating) for (owner, name), p, rating in plants if owner == agent}
+        )
 
     def wire_fields(self) -> dict[str, dict[str, Any]]:
         """Return the fields of each agent's observation message: its own part of the grid and no more."""

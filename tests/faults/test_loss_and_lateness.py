@@ -204,6 +204,17 @@ def test_a_lost_observation_costs_the_agents_step_and_no_more() -> None:
     assert all(info["fallback"] is None and info["missed"] == 3 for info in others), "three silent rounds"
 
 
+def test_the_safe_state_of_pv_is_what_sun_and_inverter_allow() -> None:
+    run = with_fault(
+        to("agents/MG1/observation", "lost"),
+        changes={**TRADING, "microgrids.MG1.devices.pv.s_max_mva": 0.001},
+        n_steps=2,
+    )
+    assert run.infos[0]["MG1"]["p_mw"]["pv"] == pytest.approx(0.001)
+    assert run.infos[1]["MG1"]["fallback"] == NO_ACTION
+    assert run.infos[1]["MG1"]["p_mw"]["pv"] == pytest.approx(0.001)
+
+
 def test_with_the_grid_checked_a_silent_agent_does_not_stop_the_others() -> None:
     run = with_fault(
         to("agents/MG2/observation", "lost"), changes={**TRADING, "envelope": {"grid_check": True}}
