@@ -39,9 +39,8 @@ class Ledger:
         self._batteries = [(d.agent, d.name) for d in columns if d.kind == "battery"]
         self._plants = [(d.agent, d.name) for d in columns if d.kind == "pv"]
         tables = world.scenario.microgrids
-        self._ratings_mw = [
-            tables[agent].devices[name].spec.power_range_mw[1] for agent, name in self._plants
-        ]
+        specs = [tables[agent].devices[name].spec for agent, name in self._plants]
+        self._ratings_mw = [min(spec.power_range_mw[1], spec.rated_s_mva) for spec in specs]
         self.cost: Array = np.zeros(len(world.agents))
         self.traded_usd: Array = np.zeros(len(world.agents))
 
