@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from heron_mqtt.errors import BrokerError, BrokerUnavailable, UnsupportedFeature
+from heron_mqtt.messaging._mqtt.client import Client
 from heron_mqtt.messaging._mqtt.options import MqttOptions, Will
+from heron_mqtt.messaging._mqtt.packets import Publish
 from heron_mqtt.messaging._mqtt.refusals import nobody_answers, refused, tls_failed
 from heron_mqtt.messaging._mqtt.stream import Stream, open_stream
 
@@ -43,32 +44,6 @@ class Events(Protocol):
         """The broker answered a subscribe, filter by filter."""
 
 
-class _Client(paho.Client):
-    """paho-mqtt with two of its private methods replaced; the contract suite notices if they change."""
-
-    stream: Stream
-    acknowledged: Callable[[int, str | None], None]
-
-    def _create_socket(self) -> Any:
-        """Take the stream that is connected already: paho's own connect blocks, up to seconds."""
-        return self.stream
-
-    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
-        """Take an acknowledgement of MQTT 3.1.1, which is just a message id.
-
-        paho makes MQTT 5 reason codes and properties of it, 15 us each: a third of a publish.
-        """
-        if self.on_publish is not None:
-            return super()._handle_pubackcomp(cmd)
-        packet = self._in_packet["packet"]
-        if len(packet) != 2:
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        mid = int.from_bytes(packet, "big")
-        if self._out_messages.pop(mid, None) is not None:
-            self.acknowledged(mid, None)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-
 class Connection:
     """One connection; ``open`` it once, then use it until ``lost`` is done."""
 
@@ -78,7 +53,7 @@ class Connection:
         self._will = will
         self._loop = asyncio.get_running_loop()
         self._stream: Stream | None = None
-        self._client: _Client | None = None
+        self._client: Client | None = None
         self._answer: asyncio.Future[None] = self._loop.create_future()
         self._flush_due = False
         self._writer_watched = False
@@ -132,7 +107,7 @@ class Connection:
         Nothing is written before the event loop comes round, so the answer cannot come before this
         returns.
         """
-        return self._running().publish(topic, payload, qos, retain).mid
+        return self._running().send(topic, payload, qos, retain)
 
     def subscribe(self, filters: list[str]) -> int:
         """Subscribe at QoS 1; return the id that ``on_subscribed`` will name."""
@@ -158,20 +133,22 @@ class Connection:
 
     # -- the client and its callbacks --------------------------------------------------------------
 
-    def _running(self) -> _Client:
+    def _running(self) -> Client:
         assert self._client is not None, "used before open()"
         return self._client
 
     def _start_client(self, stream: Stream) -> None:
         options = self._options
         five = options.protocol == "5"
-        client = _Client(
+        client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=options.client_id,
             protocol=paho.MQTTv5 if five else paho.MQTTv311,
             reconnect_on_failure=False,  # reconnecting is the link's; also: no silent downgrade to MQTT 3.1
         )
-        client.stream = stream
+        client.stream, client.five = stream, five
+        client.received, client.acknowledged = self._on_message, self._events.on_acknowledged
+        client.want_flush = self._on_want_write
         client.max_inflight_messages = 0  # the link keeps the window; a limit here scans at every PUBACK
         if options.username:
             client.username_pw_set(options.username, options.password)
@@ -179,12 +156,8 @@ class Connection:
             client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.acknowledged = self._events.on_acknowledged
-        client.on_publish = self._on_publish if five else None
+        client.on_publish = self._on_publish  # of QoS 2; the others do not pass through paho
         client.on_subscribe = self._on_subscribe
-        client.on_socket_register_write = self._on_want_write
-        client.on_socket_unregister_write = _nothing
         client.on_socket_close = self._on_socket_close
         self._client = client
         self._loop.add_reader(stream.fileno(), self._on_readable)
@@ -218,13 +191,13 @@ class Connection:
         why = self._stream.why() if self._stream is not None else ""
         self._end(why or str(reason))
 
-    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+    def _on_message(self, message: Publish) -> None:
         try:
-            topic = message.topic
+            topic = message.topic.decode()
         except UnicodeDecodeError as exc:
             self._events.on_bad_topic(repr(exc.object))
             return
-        self._events.on_message(topic, bytes(message.payload), message.retain)
+        self._events.on_message(topic, message.payload, message.retain)
 
     def _on_publish(
         self, _client: object, _data: object, mid: int, reason: ReasonCode, _properties: object
@@ -243,36 +216,32 @@ class Connection:
         if stream is None or client is None:
             return
         stream.fill()
+        client.heard()
         try:
-            while not self.lost.done() and stream.readable():
-                if client.loop_read() == MQTTErrorCode.MQTT_ERR_NO_CONN:
-                    self._end("the MQTT client gave the connection up")
+            while not self.lost.done() and (packet := stream.next_packet()) is not None:
+                client.take(*packet)
+        except ConnectionError as exc:  # too large, or malformed
+            self._end(str(exc))
         except Exception as exc:
             # What answers does not speak MQTT, or paho has a fault: its state is not to be trusted any more.
             log.debug("reading from %s failed", self._options.address, exc_info=exc)
             self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
+        if stream.ended:
+            self._end(stream.why())
 
-    def _on_want_write(self, *_: object) -> None:
+    def _on_want_write(self) -> None:
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)  # one write for all that is sent until then
 
     def _flush(self) -> None:
         self._flush_due = False
-        stream, client = self._stream, self._client
-        if stream is None or client is None or self.lost.done():
+        if self._stream is None or self.lost.done():
             return
-        while not self.lost.done():
-            client.loop_write()
-            taken = stream.flush()
-            if stream.error is not None:
-                self._on_readable()  # paho learns it by reading
-            elif not taken:
-                self._watch_writer(True)
-                return
-            elif not client.want_write():
-                self._watch_writer(False)
-                return
+        taken = self._stream.flush()
+        self._watch_writer(not taken)
+        if self._stream.error is not None:
+            self._on_readable()  # what came before it is still to be read
 
     def _watch_writer(self, watch: bool) -> None:
         if watch == self._writer_watched or self._stream is None:
@@ -311,7 +280,3 @@ class Connection:
         self._on_socket_close()
         if self._stream is not None:
             self._stream.close()
-
-
-def _nothing(*_: object) -> None:
-    """Tell paho that an event loop is in charge of writing."""

@@ -214,7 +214,7 @@ class Link:
         attempt = 0
         while True:
             since = loop.time()
-            why = await connection.lost
+            why = await asyncio.shield(connection.lost)  # cancelled with us it could not be ended any more
             self._lose()
             if loop.time() - since >= STABLE_S:
                 attempt = 0

@@ -7,8 +7,9 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from heron_mqtt.messaging._mqtt.packets import read_length
+
 READ_BYTES = 1 << 16
-MAX_UNSENT_BYTES = 1 << 18  # more than this waits in the client, not in the stream's buffer
 MAX_PACKET_BYTES = (1 << 20) + (1 << 17)  # the codec's limit on a payload and the longest topic
 
 
@@ -17,10 +18,10 @@ class PacketTooLarge(ConnectionError):
 
 
 class Stream:
-    """A connected, non-blocking socket with the methods that paho calls on one.
+    """A connected, non-blocking socket, cut into MQTT packets.
 
-    paho reads a packet in three or four small pieces and writes each packet by itself. Here one system
-    call reads all that has arrived (``fill``) and one writes all that was sent since (``flush``).
+    One system call reads all that has arrived (``fill``) and one writes all that was sent since
+    (``flush``). What waits to be written is bounded by the outbox's window.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -34,7 +35,7 @@ class Stream:
     # -- what the event loop calls -----------------------------------------------------------------
 
     def fill(self) -> None:
-        """Take what the kernel has received; an end or an error of the connection is kept for ``recv``."""
+        """Take what the kernel has received; an end or an error of the connection is kept."""
         try:
             data = self._sock.recv(READ_BYTES)
             while data and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
@@ -48,9 +49,29 @@ class Stream:
         self._at = 0
         self._ended = not data
 
-    def readable(self) -> bool:
-        """Whether ``recv`` has something to say: bytes, the end or an error."""
-        return self._at < len(self._in) or self._ended or self._error is not None
+    def next_packet(self) -> tuple[int, bytes] | None:
+        """Return the first byte of the next packet and what follows its length; None = not all there yet.
+
+        Raises:
+            PacketTooLarge: It is beyond ``MAX_PACKET_BYTES``.
+            Malformed: It does not say how long it is.
+        """
+        data, at = self._in, self._at
+        length = read_length(data, at + 1) if len(data) > at + 1 else None
+        if length is None:
+            return None
+        size, begin = length
+        if size > MAX_PACKET_BYTES:
+            raise PacketTooLarge(f"a packet of {size} bytes is over {MAX_PACKET_BYTES}")
+        if begin + size > len(data):
+            return None
+        self._at = begin + size
+        return data[at], data[begin : begin + size]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come; ``why`` says why."""
+        return self._ended or self._error is not None
 
     def flush(self) -> bool:
         """Give the kernel what was sent; return whether it took everything."""
@@ -67,7 +88,7 @@ class Stream:
 
     @property
     def error(self) -> OSError | None:
-        """What broke the connection, if something did; ``recv`` will raise it."""
+        """What broke the connection, if something did."""
         return self._error
 
     def why(self) -> str:
@@ -78,36 +99,14 @@ class Stream:
 
     # -- what paho calls ---------------------------------------------------------------------------
 
-    def recv(self, size: int) -> bytes:
-        """Return up to ``size`` bytes; empty at the end of the connection."""
-        at = self._at
-        if at < len(self._in):
-            if size > MAX_PACKET_BYTES:
-                self._error = PacketTooLarge(f"a packet of {size} bytes is over {MAX_PACKET_BYTES}")
-                raise self._error
-            data = self._in[at : at + size]
-            self._at = at + len(data)
-            return data
-        if self._error is not None:
-            raise self._error
-        if self._ended:
-            return b""
-        raise BlockingIOError
-
     def send(self, data: bytes | bytearray) -> int:
         """Take all of ``data``, to go out with the next ``flush``."""
-        if len(self._out) > MAX_UNSENT_BYTES:
-            raise BlockingIOError
         self._out += data
         return len(data)
 
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._sock.fileno()
-
-    def pending(self) -> int:
-        """Return how many received bytes wait here."""
-        return len(self._in) - self._at
 
     def setblocking(self, flag: bool) -> None:
         """Do nothing: this socket never blocks."""
