@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,8 +28,10 @@ def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> i
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    options = _parser(emulator, script).parse_args(argv)
+    parser = _parser(emulator, script)
+    options = parser.parse_args(argv)
     try:
+        _check(options)
         loaded = load_scenario(options.scenario)
         table = _table(emulator, loaded, options.agent, options.name)
         faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
@@ -37,7 +40,9 @@ def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> i
     except KeyboardInterrupt:
         return 130
     except HeronError as exc:
-        sys.stderr.write(f"{exc}\n")
+        problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
+        for problem in problems:
+            sys.stderr.write(f"{parser.prog}: {problem}\n")
         return 2 if isinstance(exc, ConfigError) else 1
     return 0
 
@@ -62,6 +67,17 @@ def _parser(emulator: type[Emulator], script: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")
     return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise ``ConfigError`` with one line for each number that cannot be a time."""
+    problems = []
+    if not 0.0 <= options.period < math.inf:
+        problems.append(f"--period {options.period}: expected seconds, at least 0 (0: answers only)")
+    if options.duration is not None and not 0.0 < options.duration < math.inf:
+        problems.append(f"--duration {options.duration}: expected seconds, more than 0")
+    if problems:
+        raise ConfigError(*problems)
 
 
 def _table(emulator: type[Emulator], loaded: LoadedScenario, agent: str, name: str) -> DeviceTable:
@@ -99,15 +115,32 @@ async def _serve(
             period_s=options.period,
             outbox=outbox,
         )
+
+        def tell() -> None:
+            if not options.supervised:  # beside a run, the run tells
+                address, prefix = broker.options.address, broker.topic_map.prefix
+                sys.stdout.write(f"{emulator.kind} {device.label} online at {address}, topics {prefix}#\n")
+                sys.stdout.flush()
+
         serving = asyncio.create_task(
-            device.run(duration_s=options.duration, once=options.once), name=f"device {options.name}"
+            device.run(duration_s=options.duration, once=options.once, on_online=tell),
+            name=f"device {options.name}",
         )
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, serving.cancel)
+        asked_to_end = asyncio.Event()
+
+        def end() -> None:
+            asked_to_end.set()
+            serving.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, end)
         if options.supervised:
-            loop.add_reader(sys.stdin, serving.cancel)  # readable means closed: nobody writes to it
+            loop.add_reader(sys.stdin, end)  # readable means closed: nobody writes to it
         try:
             await serving
         except asyncio.CancelledError:
-            if not serving.cancelled():
-                raise  # we were cancelled ourselves: Ctrl-C
+            if not asked_to_end.is_set():
+                raise  # Ctrl-C
+        finally:
+            if options.supervised:
+                loop.remove_reader(sys.stdin)

@@ -57,7 +57,10 @@ def run_command_line() -> int:
 def _report(exc: HeronError) -> int:
     problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
     for problem in problems:
-        sys.stderr.write(f"heron-mqtt: {problem}\n")
+        told = (
+            problem.replace("MqttBroker: ", "--broker: ", 1) if problem.startswith("MqttBroker") else problem
+        )
+        sys.stderr.write(f"heron-mqtt: {told}\n")
     sys.stderr.flush()
     return EXIT_USAGE if isinstance(exc, ConfigError) else EXIT_FAILED
 

@@ -21,7 +21,7 @@ import abc
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
 from heron_mqtt.errors import HeronError, MessageError
@@ -124,12 +124,19 @@ class FieldDevice(abc.ABC):
 
     # -- life --------------------------------------------------------------------------------------
 
-    async def run(self, *, duration_s: float | None = None, once: bool = False) -> None:
+    async def run(
+        self,
+        *,
+        duration_s: float | None = None,
+        once: bool = False,
+        on_online: Callable[[], None] | None = None,
+    ) -> None:
         """Serve until cancelled.
 
         Args:
             duration_s: End after this time.
             once: End after the first setpoint was answered.
+            on_online: Called once the birth is published: setpoints are heard from here on.
         """
         subscriptions: list[Subscription] = []
         try:
@@ -140,6 +147,8 @@ class FieldDevice(abc.ABC):
             self._presence = await self._broker.announce(
                 self._status_channel(), self._birth(), self._outbox.will(Status(state="offline"))
             )
+            if on_online is not None:
+                on_online()
             async with asyncio.timeout(duration_s):
                 await (self._first.wait() if once else self._publish_periodically())
         except TimeoutError:

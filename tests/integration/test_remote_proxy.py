@@ -1,0 +1,162 @@
+"""An agent in a process of its own: ``heron-mqtt proxy`` beside ``heron-mqtt run``, over mosquitto."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from heron_command import Program, heron, run_heron, write_toml
+from mosquitto_clients import Watcher
+from mosquitto_server import Mosquitto
+from small_grid import scenario
+
+STEPS = 4
+HASTY = {"upstream_s": 0.5, "peer_s": 0.3, "device_s": 0.5, "action_s": 2.0, "ready_s": 20.0}
+
+
+@pytest.fixture
+def env_id() -> str:
+    return f"remote-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def remote(tmp_path: Path, env_id: str) -> Path:
+    """A scenario whose MG1 is elsewhere."""
+    return _scenario(tmp_path, {"env_id": env_id})
+
+
+@pytest.fixture(scope="module")
+def rewards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """What everyone earns with all agents in one process."""
+    file = write_toml(tmp_path_factory.mktemp("local") / "local.toml", scenario())
+    done = run_heron("run", str(file), "--centralized", "--steps", str(STEPS), "--json")
+    assert isinstance(done.result["rewards"], dict)
+    return done.result["rewards"]
+
+
+def _scenario(folder: Path, changes: dict[str, Any]) -> Path:
+    return write_toml(folder / "remote.toml", scenario({"microgrids.MG1.remote": True, **changes}))
+
+
+def _proxy(file: Path, url: str, *options: str) -> Program:
+    return heron("proxy", "--agent", "MG1", "--broker", url, str(file), *options)
+
+
+def _run(file: Path, url: str, *options: str) -> Program:
+    return heron("run", str(file), "--broker", url, "--steps", str(STEPS), "--json", *options)
+
+
+def test_a_proxy_serves_one_run_after_another(
+    remote: Path, mosquitto: Mosquitto, rewards: dict[str, float]
+) -> None:
+    """Started before them, with its own emulated devices; both runs earn what a local one does."""
+    with _proxy(remote, mosquitto.url) as proxy:
+        assert "3 emulated" in proxy.wait_for("devices:")
+        proxy.wait_for("agent MG1 online")
+        for _ in range(2):
+            with _run(remote, mosquitto.url) as program:
+                done = program.wait()
+            assert done.code == 0, done.err
+            assert done.result["rewards"] == pytest.approx(rewards, abs=1e-9)
+            assert done.result["fallbacks"] == done.result["deadline_misses"] == 0
+            assert "devices: 6 emulated" in done.err  # MG1's are its proxy's
+        assert proxy.process.poll() is None
+    assert "WARNING" not in "".join(proxy.err)
+
+
+def test_a_run_waits_for_its_proxy(
+    remote: Path, env_id: str, mosquitto: Mosquitto, rewards: dict[str, float]
+) -> None:
+    """Started after it, as the run itself says how; with its devices simulated."""
+    with _run(remote, mosquitto.url, "--devices", "simulated") as program:
+        told = program.wait_for("waiting for a remote agent: ")
+        command = told.partition(": ")[2].split()
+        assert command[:2] == ["heron-mqtt", "proxy"]
+        with Watcher(mosquitto.url, f"heron/{env_id}/#") as watcher:
+            watcher.wait_seen(f"heron/{env_id}/run/state", lambda m: m["state"] == "reset")
+            with heron(*command[1:], "--devices", "simulated") as proxy:
+                done = program.wait()
+            assert not any("/devices/" in s.topic for s in watcher.seen if "authority" not in s.topic)
+    assert done.code == 0, done.err
+    assert done.result["rewards"] == pytest.approx(rewards, abs=1e-9)
+    assert "devices:" not in done.err
+    assert "devices:" not in "".join(proxy.out)
+
+
+def test_a_run_says_what_to_start_when_nobody_comes(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    changes = {"env_id": f"remote-{uuid.uuid4().hex[:8]}", "deadlines": {**HASTY, "ready_s": 3.0}}
+    file = _scenario(tmp_path, changes)
+    with _run(file, mosquitto.url, "--devices", "simulated") as program:
+        done = program.wait()
+    assert done.code == 1
+    (line,) = done.errors
+    assert "not ready after 3 s: agent MG1" in line
+    assert f"heron-mqtt proxy --agent MG1 --broker {mosquitto.url} {file}" in line
+    assert "MG2" not in line
+    assert done.result["steps"] == 0
+    assert "not ready" in done.result["error"]
+    assert "Traceback" not in done.err
+
+
+def test_a_run_goes_on_without_a_proxy_that_was_killed(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    env_id = f"remote-{uuid.uuid4().hex[:8]}"
+    file = _scenario(tmp_path, {"env_id": env_id, "deadlines": HASTY})
+    with (
+        Watcher(mosquitto.url, f"heron/{env_id}/#") as watcher,
+        _proxy(file, mosquitto.url, "--devices", "simulated") as proxy,
+        heron(
+            "run", str(file), "--broker", mosquitto.url, "--steps", "9", "--realtime", "0.3", "--json"
+        ) as program,
+    ):
+        watcher.wait_seen(f"heron/{env_id}/agents/MG1/action", lambda m: m["step"] == 4)
+        proxy.process.kill()
+        watcher.wait_seen(f"heron/{env_id}/agents/MG1/status", lambda m: m["state"] == "offline")
+        done = program.wait()
+    assert done.code == 0, done.err
+    result = done.result
+    assert result["steps"] == 9
+    assert 3 <= result["fallbacks"] <= 5
+    assert "no action from MG1" in done.err
+    assert all(isinstance(reward, float) for reward in result["rewards"].values())
+    assert result["trades"]["void"] == 0  # nobody trades with who is not there
+
+
+def test_a_proxy_finds_a_broker_that_restarts(
+    remote: Path, mosquitto: Mosquitto, tmp_path: Path, rewards: dict[str, float]
+) -> None:
+    (tmp_path / "own").mkdir()
+    server = Mosquitto(tmp_path / "own").start()
+    try:
+        with _proxy(remote, server.url, "--devices", "simulated") as proxy:
+            proxy.wait_for("agent MG1 online")
+            server.kill()
+            proxy.wait_for("connection lost")
+            server.start()
+            with _run(remote, server.url, "--devices", "simulated") as program:
+                done = program.wait()
+    finally:
+        server.stop()
+    assert done.code == 0, done.err
+    assert done.result["rewards"] == pytest.approx(rewards, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why", "code"),
+    [
+        (["--agent", "MG9"], "--agent MG9: not in ", 2),
+        (["--agent", "MG2"], "microgrids.MG2.remote = false: the environment runs this agent itself", 2),
+        (["--agent", "MG1", "--broker", "memory"], "memory", 2),
+        (["--agent", "MG1", "--broker", "mqtt://127.0.0.1:1"], "nobody answers at mqtt://127.0.0.1:1", 1),
+    ],
+)
+def test_a_proxy_refuses_what_is_wrong_in_one_line(
+    remote: Path, mosquitto: Mosquitto, arguments: list[str], why: str, code: int
+) -> None:
+    broker = [] if "--broker" in arguments else ["--broker", mosquitto.url]
+    done = run_heron("proxy", str(remote), *arguments, *broker)
+    assert done.code == code
+    (line,) = done.errors
+    assert why in line
+    assert "Traceback" not in done.err
