@@ -1,9 +1,12 @@
-"""Emulated field devices, one short script each, runnable alone."""
+"""Emulated field devices and bridges to real ones, one short script each, runnable alone."""
 
 import importlib
 
-SCRIPTS = {"battery": "battery", "generator": "genset", "pv": "pv_inverter"}
+EMULATORS = {"battery": "battery", "generator": "genset", "pv": "pv_inverter"}
 """Which script emulates a kind of device."""
+
+SCRIPTS = {**EMULATORS, "sunspec_bridge": "sunspec_bridge"}
+"""Every script, by the kind of device or by its own name."""
 
 
 def run_script(name: str, argv: list[str]) -> int:

@@ -23,12 +23,12 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from devices import SCRIPTS, run_script
+from devices import EMULATORS, run_script
 
 
 def main() -> int:
     """Fork the devices, and wait until all of them have ended; returns the exit code."""
-    for script in SCRIPTS.values():
+    for script in EMULATORS.values():
         importlib.import_module(f"devices.{script}")
     line = sys.stdin.readline()
     if not line:

@@ -147,9 +147,12 @@ class Emulator(FieldDevice):
         await super()._publish_telemetry(answers=answers, rejected=rejected)
 
     async def _restart(self) -> None:
-        """Come back as a device that lost its memory but not its state of charge."""
+        """Come back as a device that lost its memory but not its state of charge: in its safe state."""
         self._outbox.boot = new_boot()
-        self._answered = None
+        self._forget_setpoints()
+        self._lease.cancel()
+        self.is_safe = True
+        self.go_safe("rebooted")
         await self._say(self._birth())
 
     # -- helpers -----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """A SunSpec inverter on the wire.
 
-    python devices/sunspec_bridge.py --agent MG1 --name ess --broker URL --modbus HOST:PORT --unit 1
+    heron-mqtt device sunspec_bridge --agent MG1 --name ess --broker URL --modbus HOST:PORT --unit 1
 
 It finds the inverter's models over Modbus TCP, publishes nameplate and telemetry, and turns leased
 setpoints into controls with a reversion timer. docs/sunspec.md describes models, safe states and limits.
@@ -46,7 +46,6 @@ class SunSpecDevice(FieldDevice):
     def __init__(self, inverter: Inverter, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._inverter = inverter
-        self._held: Setpoint | None = None  # what the inverter was last told
         self._owes_safe_state = False
         self._has_written = False
 
@@ -54,7 +53,10 @@ class SunSpecDevice(FieldDevice):
         """Tell the inverter, with the lease as its reversion time."""
         self._owes_safe_state = False
         self._has_written = True
-        self._held = setpoint
+        await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
+
+    async def renew(self, setpoint: Setpoint) -> None:
+        """Tell the inverter again, so that its own timer begins anew."""
         await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
 
     async def measure(self) -> Telemetry:
@@ -67,7 +69,6 @@ class SunSpecDevice(FieldDevice):
         """Go to the safe state; at an emergency stop that is zero power in any case."""
         self._owes_safe_state = True
         self._has_written = True
-        self._held = None
         await self._be_safe()
 
     def nameplate(self) -> dict[str, Any]:
@@ -88,15 +89,6 @@ class SunSpecDevice(FieldDevice):
     async def _be_safe(self) -> None:
         await (self._inverter.hold_zero() if self.stopped else self._inverter.go_safe())
         self._owes_safe_state = False
-
-    async def _take(self, setpoint: Setpoint) -> None:
-        await super()._take(setpoint)
-        if setpoint.renewal and self._held is not None and self._lease.is_running:
-            # a renewal changes nothing, but the inverter's own timer has to begin anew
-            try:
-                await self._inverter.set(self._held.p_mw, self._held.q_mvar, setpoint.lease_s)
-            except Exception as exc:
-                await self._failed("renewing", exc)
 
 
 class SunSpecBattery(SunSpecDevice):
@@ -142,7 +134,8 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="sunspec_bridge.py", description="Puts a SunSpec inverter (Modbus TCP) on the wire."
+        prog="heron-mqtt device sunspec_bridge",
+        description="Puts a SunSpec inverter (Modbus TCP) on the wire.",
     )
     parser.add_argument("--agent", required=True, help="agent that owns the device, for example MG1")
     parser.add_argument("--name", required=True, help="the device's name, for example ess")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import ConfigError
@@ -12,9 +13,13 @@ from heron_mqtt.field.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.raw import RawMqtt
+from heron_mqtt.messaging.stats import BrokerStats
 
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
+
+UNSENT = {"simulated", "shadow"}
+"""Authorities with which no setpoint leaves the gateway."""
 
 
 def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping]:
@@ -29,16 +34,31 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
         for name, table in microgrid.devices.items():
             if table.mapping is None:
                 continue
-            where = f"{loaded.source}: microgrids.{agent}.devices.{name}.mapping"
+            where = f"{loaded.source}: microgrids.{agent}.devices.{name}"
             try:
-                found[agent, name] = load_mapping(
-                    table.mapping, agent=agent, device=name, source=where, find=loaded.path
+                mapping = found[agent, name] = load_mapping(
+                    table.mapping, agent=agent, device=name, source=f"{where}.mapping", find=loaded.path
                 )
             except ConfigError as exc:
                 problems += exc.problems
+                continue
+            if "p_mw" not in mapping.sets and table.authority not in UNSENT:
+                problems.append(
+                    f"{where}.authority = {_toml(table.authority)}: {mapping.name} can only be read, its "
+                    'mapping has no setpoint; expected "shadow" or "simulated"'
+                )
+            if table.control_q and "q_mvar" not in mapping.sets:
+                problems.append(
+                    f"{where}.control_q = true: {mapping.name} takes no reactive power, its mapping sets no "
+                    "q_mvar; expected false"
+                )
     if problems:
         raise ConfigError(*problems)
     return found
+
+
+def _toml(authority: str | None) -> str:
+    return "(not given)" if authority is None else f'"{authority}"'
 
 
 @asynccontextmanager
@@ -53,7 +73,7 @@ async def vendor_devices(
     async with RawMqtt(mqtt.options, mqtt.stats) as raw:
         tasks = []
         for (agent, name), mapping in mappings.items():
-            spec = loaded.scenario.microgrids[agent].devices[name].spec
+            table = loaded.scenario.microgrids[agent].devices[name]
             device = VendorDevice(
                 mapping,
                 raw,
@@ -61,13 +81,22 @@ async def vendor_devices(
                 name,
                 mqtt,
                 env_id=loaded.scenario.topic_env_id,
-                kind=spec.kind,
-                power_range_mw=spec.power_range_mw,
+                kind=table.spec.kind,
+                power_range_mw=table.spec.power_range_mw,
+                stale_after_s=table.gateway.stale_after_s,
             )
-            tasks.append(asyncio.create_task(device.run(), name=f"vendor {agent}/{name}"))
+            task = asyncio.create_task(device.run(), name=f"vendor {agent}/{name}")
+            task.add_done_callback(partial(_ended, mqtt.stats, device.label))
+            tasks.append(task)
         try:
             yield len(mappings)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _ended(stats: BrokerStats, label: str, task: asyncio.Task[None]) -> None:
+    """Tell if whoever speaks for a box ended by a fault; it said offline."""
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        stats.report("device", label, f"nobody speaks for the box any more: {exc}", exc=exc)

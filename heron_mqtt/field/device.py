@@ -11,8 +11,8 @@
 
     asyncio.run(Inverter("MG1", "ess", broker).run())
 
-``apply``, ``measure`` and ``go_safe`` may be plain methods or coroutines; they are never called two at
-a time.
+``apply``, ``renew``, ``measure`` and ``go_safe`` may be plain methods or coroutines; they are never called
+two at a time.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class FieldDevice(abc.ABC):
     - A setpoint is applied once; one that is not newer (same boot, ``seq`` not higher) is ignored.
     - A setpoint holds for its ``lease_s``. Without a newer one, or a renewal, the device goes to its
       safe state, and its telemetry says after how long.
+    - Telemetry acknowledges the newest setpoint that was applied or rejected; never one that failed.
     - An emergency stop is a safe state that setpoints do not end; only its release does.
     - Telemetry goes out after every setpoint, acknowledging it, and every ``period_s``.
     - The birth (retained, with the nameplate) follows every start and every new episode; ``offline`` is
@@ -86,7 +87,9 @@ class FieldDevice(abc.ABC):
         self._period_s = period_s
         self._outbox = outbox or Outbox(self.label, env_id)
         self._channel = topics.device(agent_id, name, "telemetry")
-        self._answered: tuple[str | None, int] | None = None  # boot and seq of the newest setpoint
+        self._newest: tuple[str | None, int] | None = None  # boot and seq of the newest setpoint heard
+        self._answered: tuple[str | None, int] | None = None  # of the newest one done or rejected
+        self._held: Setpoint | None = None  # what a renewal extends
         self._run: tuple[str | None, int | None] | None = None
         self._at: tuple[int | None, int | None] = (None, None)
         self._lease = Lease(self._lease_over)
@@ -105,6 +108,13 @@ class FieldDevice(abc.ABC):
 
         Raises:
             SetpointRejected: The device will not.
+        """
+
+    def renew(self, setpoint: Setpoint) -> Awaitable[None] | None:  # noqa: B027 - most have nothing to do
+        """Extend what the device holds; for hardware with a timer of its own. By default nothing.
+
+        Args:
+            setpoint: The one applied last, with ``lease_s`` and ``seq`` of its renewal.
         """
 
     @abc.abstractmethod
@@ -218,33 +228,55 @@ class FieldDevice(abc.ABC):
 
     async def _take(self, setpoint: Setpoint) -> None:
         if setpoint.seq is not None:
-            self._answered = (setpoint.boot, setpoint.seq)
+            self._newest = (setpoint.boot, setpoint.seq)
         if setpoint.renewal:
-            if self._lease.is_running:
-                self._lease.renew(setpoint.lease_s)
+            await self._extend(setpoint)
             return
         self._at = (setpoint.episode, setpoint.step)
         rejected: str | None = "emergency stop" if self.stopped else None
         if rejected is None:
             self._lease.renew(setpoint.lease_s)
             self.is_safe = False
+            self._held = setpoint
             try:
                 done = self.apply(setpoint)
                 if inspect.isawaitable(done):
                     await done
             except SetpointRejected as exc:
                 rejected = str(exc)[:500]
+                self._held = None
             except Exception as exc:
                 await self._failed("apply", exc)
                 return
+        if setpoint.seq is not None:
+            self._answered = (setpoint.boot, setpoint.seq)
         await self._publish_telemetry(answers=True, rejected=rejected)
         self._first.set()
 
+    async def _extend(self, renewal: Setpoint) -> None:
+        """Extend the lease, unless it has run out already: a renewal brings nothing back."""
+        if not self._lease.is_running:
+            return
+        self._lease.renew(renewal.lease_s)
+        if self._held is None:
+            return
+        again = {"lease_s": renewal.lease_s, "seq": renewal.seq, "boot": renewal.boot, "renewal": True}
+        try:
+            done = self.renew(self._held.model_copy(update=again))
+            if inspect.isawaitable(done):
+                await done
+        except Exception as exc:
+            await self._failed("renew", exc)
+
     def _is_old(self, setpoint: Setpoint) -> bool:
-        if setpoint.seq is None or self._answered is None:
+        if setpoint.seq is None or self._newest is None:
             return False
-        boot, seq = self._answered
+        boot, seq = self._newest
         return setpoint.boot == boot and setpoint.seq <= seq
+
+    def _forget_setpoints(self) -> None:
+        """Know of no setpoint, as after a start; the lease is left as it is."""
+        self._newest = self._answered = self._held = None
 
     async def _on_estop(self, message: Received) -> None:
         try:
@@ -276,6 +308,7 @@ class FieldDevice(abc.ABC):
             if self._lease.is_running:
                 return  # a setpoint came first
             self.is_safe = True
+            self._held = None
             try:
                 done = self.go_safe(reason)
                 if inspect.isawaitable(done):
@@ -295,7 +328,7 @@ class FieldDevice(abc.ABC):
             return
         async with self._busy:
             self._run = (state.boot, state.episode)
-            self._answered = None
+            self._forget_setpoints()
             self._at = (state.episode, None)
             self.begin_episode(state)
         await self._say(self._birth())

@@ -105,6 +105,14 @@ class DeviceMapping:
             f.quantity for readers in self._telemetry.values() for r in readers for f in r.fields
         )
 
+    def topics_of(self, quantity: str) -> tuple[str, ...]:
+        """Return the topics that give one field of ``Telemetry``."""
+        return tuple(
+            topic
+            for topic, readers in self._telemetry.items()
+            if any(f.quantity == quantity for r in readers for f in r.fields)
+        )
+
     def topic_filters(self) -> tuple[str, ...]:
         """Return the topics to subscribe to; none has a wildcard."""
         return tuple(dict.fromkeys((*self._telemetry, *self._availability)))

@@ -36,6 +36,7 @@ class RawMqtt:
     def __init__(self, options: MqttOptions, stats: BrokerStats, rng: random.Random | None = None) -> None:
         self.stats = stats
         self._callbacks: dict[str, list[RawCallback]] = {}
+        self._on_return: list[Callable[[], None]] = []
         self._link = Link(
             replace(options, client_id=f"{options.client_id}-raw-{secrets.token_hex(2)}"),
             self,
@@ -92,6 +93,21 @@ class RawMqtt:
 
         return unsubscribe
 
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after each reconnection; returns what ends that."""
+        self._on_return.append(callback)
+
+        def forget() -> None:
+            if callback in self._on_return:
+                self._on_return.remove(callback)
+
+        return forget
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._link.connected
+
     # -- called by the link ------------------------------------------------------------------------
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
@@ -113,4 +129,6 @@ class RawMqtt:
         self.stats.reject(topic, "the topic is not UTF-8")
 
     def on_connected(self, again: bool) -> None:
-        """Nothing to say again."""
+        """Tell those who have something to say again."""
+        for callback in tuple(self._on_return) if again else ():
+            callback()
