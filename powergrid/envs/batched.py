@@ -14,7 +14,7 @@ from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.build import build
 from powergrid.envs.config import load_batch_config
 from powergrid.envs.spaces import ActionMap
-from powergrid.envs.state import GridState
+from powergrid.envs.state import GridState, check_length
 from powergrid.rewards import TERMS
 from powergrid.vectorized.fleet import Fleet
 from powergrid.vectorized.flow import BatchFlow
@@ -65,6 +65,7 @@ class BatchedMicrogrids:
         self.num_envs = n = self.config.num_envs
         self.max_episode_steps = self.config.max_episode_steps or scenario.steps
         self.world = World(build(self.loaded))
+        check_length(self.world, self.max_episode_steps, type(self).__name__)
         self.agents = list(self.world.agents)
         self._flow = BatchFlow(self.world)
         self._fleet = Fleet(self.world, n)

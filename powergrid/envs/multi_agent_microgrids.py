@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pettingzoo import ParallelEnv
 
 from heron_mqtt.agents.base import StepReport
-from heron_mqtt.errors import ConfigError, PowerFlowDiverged
+from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.messages import Clearance, Observation, Plan
 from heron_mqtt.messaging.background import run_sync, running_loop
 from heron_mqtt.messaging.base import MessageBroker
@@ -24,7 +24,7 @@ from powergrid.envs.config import load_config
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
 from powergrid.envs.ledger import Ledger
 from powergrid.envs.spaces import ActionMap
-from powergrid.envs.state import GridState
+from powergrid.envs.state import GridState, check_length
 from powergrid.world import World
 
 Observations = dict[str, NDArray[np.float32]]
@@ -57,7 +57,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         self.render_mode = self.config.render_mode
         self.world = World(build(self.loaded))
         self.max_episode_steps = self.config.max_episode_steps or self.scenario.steps
-        self._check_length()
+        check_length(self.world, self.max_episode_steps, type(self).__name__)
         self.possible_agents = list(self.world.agents)
         self.agents: list[str] = []
         self.centralized = self.config.centralized
@@ -70,13 +70,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         self._start_row = self.scenario.profiles.start_row
         self._step = 0
         self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
-        try:
-            self._state = GridState(self.world, full=kind == "full")
-        except PowerFlowDiverged as exc:
-            raise ConfigError(
-                f"{self.loaded.source}: network: no power-flow solution with the loads of row {self._row} "
-                f"and every device at rest ({exc.reason}); check the network and the scale of its loads"
-            ) from None
+        self._state = GridState(self.world, full=kind == "full")
         self._ledger = Ledger(self.world, self._state)
         check = self._clear if self.scenario.envelope.grid_check else None
         self._grid_check = GridCheck(self.world, self.scenario.envelope)
@@ -290,16 +284,6 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
             dict.fromkeys(agents, is_over and diverged is None),
             infos,
         )
-
-    def _check_length(self) -> None:
-        """Refuse an episode that goes on past the end of the time series."""
-        series, start = self.world.series, self.scenario.profiles.start_row
-        if not series.has(start + self.max_episode_steps - 1):
-            raise ConfigError(
-                f"MultiAgentMicrogrids: max_episode_steps = {self.max_episode_steps}: the time series of "
-                f"{self.loaded.source} have {series.n_rows} rows and begin at profiles.start_row = {start}; "
-                f"at most {series.n_rows - start} steps, or profiles.repeat = true"
-            )
 
     def _refuse_own_loop(self) -> None:
         """Say so instead of waiting for ever, where a synchronous call would block the loop it waits for."""

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
+from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.devices import BatterySpec
 from powergrid.envs.layout import Layout
 from powergrid.groups import Groups
@@ -43,15 +44,13 @@ class GridState:
         net_mwh: (..., n_agents) net injection in the last step.
 
     Raises:
-        PowerFlowDiverged: The grid without devices has no solution.
+        ConfigError: The grid without devices has no power-flow solution.
     """
 
     def __init__(self, world: World, *, full: bool, shape: tuple[int, ...] = ()) -> None:
         scenario, n_agents = world.scenario, len(world.agents)
         self._full = full
-        at_rest = np.zeros(len(world.devices))
-        alone = world.solve(scenario.profiles.start_row, at_rest, at_rest)
-        self._live_buses = np.flatnonzero(np.isfinite(alone.vm_pu))  # the others never have a voltage
+        self._live_buses = np.flatnonzero(np.isfinite(_at_rest(world).vm_pu))  # others never have a voltage
         layout = Layout(world, self._live_buses)
         self._values = np.zeros((*shape, layout.size))
         self._sections, self._n_local = layout.sections, layout.n_local
@@ -177,3 +176,31 @@ class GridState:
 
     def _gathered(self, agent: str) -> NDArray[np.float32]:
         return self._values.take(self._seen[agent][1], axis=-1).astype(np.float32)
+
+
+def check_length(world: World, n_steps: int, what: str) -> None:
+    """Refuse an episode that goes on past the end of the time series.
+
+    Raises:
+        ConfigError: It does; says how many steps there are.
+    """
+    series, start = world.series, world.scenario.profiles.start_row
+    source = world.blueprint.loaded.source
+    if not series.has(start + n_steps - 1):
+        raise ConfigError(
+            f"{what}: max_episode_steps = {n_steps}: the time series of {source} have {series.n_rows} rows "
+            f"and begin at profiles.start_row = {start}; at most {series.n_rows - start} steps, or "
+            "profiles.repeat = true"
+        )
+
+
+def _at_rest(world: World) -> PowerFlowResult:
+    row, nothing = world.scenario.profiles.start_row, np.zeros(len(world.devices))
+    source = world.blueprint.loaded.source
+    try:
+        return world.solve(row, nothing, nothing)
+    except PowerFlowDiverged as exc:
+        raise ConfigError(
+            f"{source}: network: no power-flow solution with the loads of row {row} and every device at rest "
+            f"({exc.reason}); check the network and the scale of its loads"
+        ) from None

@@ -85,7 +85,7 @@ class AgentArray:
             generator = self.devices[name]
             assert isinstance(generator, GeneratorArray)
             need_mw = -self._planned_mw(without=name)
-            self._want(name, _economic_setpoint(generator, need_mw, export_value, import_value, self._dt_s))
+            self._want(name, economic_setpoints(generator, need_mw, export_value, import_value, self._dt_s))
 
     def surplus_mwh(self) -> Array:
         """Return the (n,) net energy of the plan, MWh, positive = surplus."""
@@ -136,7 +136,7 @@ class AgentArray:
         return total
 
 
-def _economic_setpoint(
+def economic_setpoints(
     generator: GeneratorArray, need_mw: Array, export_value: Array, import_value: Array, dt_s: float
 ) -> Array:
     """Return the (n,) setpoints with which the step earns most; see ``powergrid.dispatch``."""
