@@ -5,7 +5,8 @@ is blamed for, but none may make it worse. If the plan breaks a limit, every set
 one common factor, the largest in [0, 1] that keeps all limits; then, microgrid by microgrid in order of
 their names, its own factor is raised again as far as the limits allow. Factors are found by bisection,
 to 1/1024, and only ever set to values that were solved and found good: nothing is amplified, and a
-power flow that diverges counts as a broken limit.
+power flow that diverges counts as a broken limit. What is left of a generator's power is checked, and
+cleared, as what the generator can do of it: nothing, or at least its ``min_p_mw``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.messages import Clearance
+from powergrid.devices import GeneratorSpec
 from powergrid.powerflow import PowerFlowResult
 from powergrid.scenario import EnvelopeTable
 from powergrid.world import World
@@ -40,6 +42,12 @@ class GridCheck:
     def __init__(self, world: World, limits: EnvelopeTable) -> None:
         self._world = world
         self._limits = limits
+        self._least_mw = {
+            (agent, name): table.spec.min_p_mw
+            for agent, microgrid in world.scenario.microgrids.items()
+            for name, table in microgrid.devices.items()
+            if isinstance(table.spec, GeneratorSpec)
+        }
 
     def clear(self, row: int, p_mw: Powers, q_mvar: Powers) -> dict[str, Clearance]:
         """Return the clearance of each agent's plan.
@@ -68,12 +76,30 @@ class GridCheck:
         factors.update(dict.fromkeys(agents, _largest(lambda f: good(dict.fromkeys(agents, f)), 0.0)))
         for agent in agents:
             factors[agent] = _largest(partial(one, agent), factors[agent])
-        return {agent: _clearance(p_mw[agent], q_mvar[agent], factors[agent], limit) for agent in agents}
+        return {
+            agent: Clearance()
+            if factors[agent] == 1.0
+            else _clearance(
+                self._left(agent, p_mw[agent], factors[agent]), q_mvar[agent], factors[agent], limit
+            )
+            for agent in agents
+        }
+
+    def _left(self, agent: str, p_mw: Mapping[str, float], factor: float) -> dict[str, float]:
+        """Return what devices do when told a part of their power, MW."""
+        left = {}
+        for device, planned_mw in p_mw.items():
+            least_mw = self._least_mw.get((agent, device), 0.0)
+            told_mw = planned_mw * factor
+            if told_mw < least_mw <= planned_mw:
+                told_mw = least_mw if told_mw > 0.5 * least_mw else 0.0  # the rule of Generator
+            left[device] = told_mw
+        return left
 
     def _solve(
         self, row: int, p_mw: Powers, q_mvar: Powers, factors: Mapping[str, float]
     ) -> PowerFlowResult | None:
-        p = {agent: {d: v * factors[agent] for d, v in own.items()} for agent, own in p_mw.items()}
+        p = {agent: self._left(agent, own, factors[agent]) for agent, own in p_mw.items()}
         q = {agent: {d: v * factors[agent] for d, v in own.items()} for agent, own in q_mvar.items()}
         try:
             return self._world.solve(row, self._world.vector(p), self._world.vector(q))
@@ -128,8 +154,6 @@ def _largest(good: Callable[[float], bool], low: float) -> float:
 def _clearance(
     p_mw: Mapping[str, float], q_mvar: Mapping[str, float], factor: float, limit: str
 ) -> Clearance:
-    if factor == 1.0:
-        return Clearance()
-    powers = {f"p_{name}": p * factor for name, p in p_mw.items()}
+    powers = {f"p_{name}": p for name, p in p_mw.items()}
     powers.update((f"q_{name}", q * factor) for name, q in q_mvar.items())
     return Clearance.model_validate({**powers, "factor": factor, "limit": limit})

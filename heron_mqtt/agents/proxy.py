@@ -181,6 +181,7 @@ class Proxy:
         )
         if self._presence is None or inbox.new_episode is not None:
             return
+        self.gateway.begin_episode()
         if missing := ", ".join(absent()):
             status = Status(state="fault", run=run, reason=f"devices not ready: {missing}")
         else:

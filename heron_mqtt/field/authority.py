@@ -33,6 +33,8 @@ class Evidence:
 
     health: str
     """online, stale, fault or offline."""
+    is_fresh: bool
+    """Whether its last telemetry is young enough; a birth alone tells nothing."""
     steady_steps: int
     """Steps in a row with a residual below the gate's bound."""
 
@@ -83,7 +85,9 @@ class Authority:
         if LADDER.index(level) <= LADDER.index(self.level):
             return ""
         if evidence.health != "online":
-            return f"gate health: the device is {evidence.health}, it must be online with fresh telemetry"
+            return f"gate health: the device is {evidence.health}, it must be online"
+        if not evidence.is_fresh:
+            return "gate telemetry: there is no fresh telemetry of the device"
         if level == "limited" and not self._has_band:
             return "gate band: limited needs a band; set gateway.band in the scenario"
         if level == "full" and self.level != "limited":
@@ -201,6 +205,9 @@ class AuthorityDesk:
             asked = parse(AuthorityRequest, message)
         except MessageError as exc:
             self._broker.reject(message, exc)
+            return
+        if message.retained:
+            self._broker.reject(message, MessageError("a request is for now: it must not be retained"))
             return
         self.request(topics.levels(message.channel)[2], asked)
 

@@ -88,7 +88,8 @@ def _finite(value: float, name: str, hit: list[str]) -> float:
 
 
 def _clip(value: float, low: float, high: float, name: str, hit: list[str]) -> float:
-    clipped = min(max(value, low), high)
+    """Return the point of [low, high] nearest to ``value``; 0 where that is no range."""
+    clipped = min(max(value, low), high) if low <= high else 0.0
     if clipped != value:
         hit.append(name)
     return clipped

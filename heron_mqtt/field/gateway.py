@@ -6,24 +6,26 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.authority import SENDS, AuthorityDesk, Evidence
-from heron_mqtt.field.clearance import apply_clearance
+from heron_mqtt.field.clearance import apply_clearance, expected_p_mw
 from heron_mqtt.field.envelope import Band
 from heron_mqtt.field.link import DeviceLink, Wanted
 from heron_mqtt.field.models import Models, bounded
 from heron_mqtt.field.settings import DeviceSettings
-from heron_mqtt.messages import Clearance, EmergencyStop, Level, Telemetry, parse
+from heron_mqtt.messages import Clearance, EmergencyStop, Level, RunState, Telemetry, parse
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.outbox import Outbox, utc_now
 
 log = logging.getLogger("heron_mqtt.gateway")
 
 RENEWALS = 3  # a lease survives two lost renewals
+ESTOP = "emergency stop"
 
 
 class FieldGateway:
@@ -54,7 +56,7 @@ class FieldGateway:
         notify: Callable[[], None],
         lease_s: float,
         monotonic: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.agent_id = agent_id
         self.estop: EmergencyStop | None = None
@@ -71,6 +73,7 @@ class FieldGateway:
         )
         self._models = models
         self._settings = dict(devices)
+        self._nameplates = dict(nameplates)
         self._broker = broker
         self._outbox = outbox
         self._notify = notify
@@ -80,7 +83,7 @@ class FieldGateway:
         self._steady = dict.fromkeys(devices, 0)
         self._bounds: dict[str, str] = {}
         self._sent: dict[str, Wanted] = {}
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
         self._renewal: asyncio.TimerHandle | None = None
         self._retain = {"retain": True} if broker.features.retain else {}
         for name, settings in devices.items():
@@ -91,8 +94,10 @@ class FieldGateway:
                 lease_s=lease_s,
                 on_change=notify,
                 settings=settings.gateway,
-                nameplate_mw=nameplates.get(name),
+                nameplate_mw=nameplates[name],
+                s_max_mva=models.limits(name).s_max_mva,
                 monotonic=monotonic,
+                now=now,
             )
 
     # -- life --------------------------------------------------------------------------------------
@@ -101,17 +106,20 @@ class FieldGateway:
         """Listen to the devices, to requests for authority and to the emergency stop."""
         for link in self.links.values():
             await link.open()
+        self._subscriptions.append(self._broker.subscribe(topics.ESTOP, self._on_estop))
         if self.links:
-            self._subscription = self._broker.subscribe(topics.ESTOP, self._on_estop)
-            await self._subscription
+            self._subscriptions.append(self._broker.subscribe(topics.RUN_STATE, self._on_run_state))
+        for subscription in self._subscriptions:
+            await subscription
         await self.desk.open()
 
     def close(self) -> None:
         """Stop renewing leases, and stop listening. Idempotent."""
         if self._renewal is not None:
             self._renewal.cancel()
-        if self._subscription is not None:
-            self._subscription()
+        for unsubscribe in self._subscriptions:
+            unsubscribe()
+        self._subscriptions.clear()
         self.desk.close()
         for link in self.links.values():
             link.close()
@@ -124,6 +132,21 @@ class FieldGateway:
             if self.desk.level(name) in SENDS and not link.is_ready(run, episode)
         )
 
+    def begin_episode(self) -> None:
+        """Let models begin where their devices are, of those that do not begin afresh.
+
+        Emulators begin an episode as the models do; hardware is wherever the last one left it.
+        """
+        for name, link in self.links.items():
+            follows = link.status is None or link.status.run is not None
+            if (
+                self.desk.level(name) in SENDS
+                and not follows
+                and link.telemetry is not None
+                and link.is_fresh
+            ):
+                self._models.reseed(name, link.telemetry)
+
     # -- one step ----------------------------------------------------------------------------------
 
     def bounded(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
@@ -132,28 +155,36 @@ class FieldGateway:
         Simulated devices are left out of the memory: their models keep the same bounds without being told.
         """
         if self.estop is not None:
-            self._bounds = dict.fromkeys(wanted, "emergency stop")
-            return {name: Wanted(0.0, 0.0, want.p_available_mw) for name, want in wanted.items()}
-        bands = {
-            name: Band(table.band.p_min_mw, table.band.p_max_mw)
-            for name, table in ((name, settings.gateway) for name, settings in self._settings.items())
-            if table.band is not None and self.desk.level(name) == "limited"
-        }
+            self._bounds = dict.fromkeys(wanted, ESTOP)
+            return {name: _nothing(want) for name, want in wanted.items()}
+        bands = {name: band for name in self._settings if (band := self._band(name)) is not None}
         allowed, reasons = bounded(self._models, wanted, bands)
         self._bounds = {name: why for name, why in reasons.items() if self.desk.level(name) != "simulated"}
         return allowed
 
+    def _band(self, name: str) -> Band | None:
+        """Return the band in force over a device."""
+        table = self._settings[name].gateway.band
+        if table is None or self.desk.level(name) != "limited":
+            return None
+        return Band(table.p_min_mw, table.p_max_mw)
+
     def clear(self, allowed: dict[str, Wanted], clearance: Clearance | None) -> None:
         """Reduce setpoints to what the check of all together left; None = no answer: to nothing."""
         for name, reason in apply_clearance(allowed, clearance).items():
-            before = self._bounds.get(name)
-            self._bounds[name] = f"{before}, {reason}" if before else reason
+            self._remark(name, reason)
 
-    def send(self, allowed: Mapping[str, Wanted], *, dt_s: float | None, episode: int, step: int) -> None:
+    def _remark(self, name: str, text: str) -> None:
+        """Say what came between a setpoint and what was done, beside what was said before."""
+        before = self._bounds.get(name)
+        self._bounds[name] = f"{before}, {text}" if before else text
+
+    def send(self, allowed: dict[str, Wanted], *, dt_s: float | None, episode: int, step: int) -> None:
         """Send setpoints to the devices under control; ``settle`` takes what came back.
 
         Args:
-            allowed: What ``bounded`` (and the check of all together) left of what was wanted.
+            allowed: What ``bounded`` (and the check of all together) left of what was wanted; what has
+                become forbidden since is taken out of it.
             dt_s: Length of the step, s; None = unknown: nothing is sent.
             episode: Under way.
             step: Under way.
@@ -161,6 +192,7 @@ class FieldGateway:
         self._at = (episode, step)
         self.desk.step = step
         self._sent = {}
+        self._keep_what_is_allowed_now(allowed)
         for name, setpoint in allowed.items():
             if dt_s is None or self.desk.level(name) not in SENDS:
                 continue
@@ -171,13 +203,35 @@ class FieldGateway:
             self._sent[name] = setpoint
         self._schedule_renewal()
 
+    def _keep_what_is_allowed_now(self, allowed: dict[str, Wanted]) -> None:
+        """Hold to a stop or a demotion that came while the setpoints were being cleared."""
+        for name, setpoint in allowed.items():
+            if self.estop is not None:
+                if setpoint != _nothing(setpoint):
+                    self._remark(name, ESTOP)
+                    allowed[name] = _nothing(setpoint)
+            elif name in self._settings and (band := self._band(name)) is not None:
+                p_mw = min(max(setpoint.p_mw, band.p_min_mw), band.p_max_mw)
+                allowed[name] = replace(setpoint, p_mw=p_mw)
+
     def answered(self) -> bool:
-        """Whether every device has answered that is expected to; one that fell silent is not waited for."""
-        links = (self.links[name] for name in self._sent)
-        return all(link.answer() is not None or not link.expects_answer for link in links)
+        """Whether nobody is awaited: not who answered, fell silent before, or has said that it cannot."""
+        return not any(self._is_awaited(name) for name in self._sent)
+
+    def _is_awaited(self, name: str) -> bool:
+        link = self.links[name]
+        return (
+            link.answer() is None
+            and link.expects_answer
+            and self.desk.level(name) in SENDS
+            and link.health in {"online", "stale"}
+        )
 
     def settle(self, allowed: Mapping[str, Wanted]) -> int:
         """Take the step with telemetry where it answered and with models elsewhere.
+
+        A device that takes no setpoints but measures is taken at its word: what it measures is what the
+        grid gets, whatever was asked of it.
 
         Returns:
             1 if a device missed the deadline, else 0.
@@ -187,24 +241,47 @@ class FieldGateway:
             level, link = self.desk.level(name), self.links.get(name)
             if link is None or level == "simulated":
                 self._models.simulate(name, setpoint=setpoint)
-            elif level == "shadow":
+                continue
+            link.watch()
+            if link.age_s is not None:
+                link.record.sample(link.record.age_s, link.age_s)
+            if level == "shadow":
                 self._models.simulate(name, setpoint=setpoint)
                 if link.telemetry is not None and link.health == "online":
                     residual = self._models.shadowed(name, link.telemetry)
                     self._note(name, link, link.telemetry, setpoint, residual)
-            elif (telemetry := self._trusted_answer(name, link)) is not None:
-                residual = self._models.measured(name, telemetry, setpoint=setpoint)
-                if absent := link.record.followed():
-                    log.warning("%s: back in step %d, after %d steps", link.name, self._at[1], absent)
-                self._note(name, link, telemetry, setpoint, residual)
+                continue
+            missed |= name in self._sent and self._is_awaited(name)
+            if (telemetry := self._truth(name, link)) is not None:
+                self._follow(name, link, telemetry, setpoint)
             else:
-                missed |= name in self._sent and link.expects_answer and link.answer() is None
                 self._stand_in(name, link, setpoint)
         return int(missed)
 
-    def _trusted_answer(self, name: str, link: DeviceLink) -> Telemetry | None:
-        """Return the telemetry that answers this step's setpoint, unless the device says it is faulty."""
-        return link.answer() if name in self._sent and link.health != "fault" else None
+    def _truth(self, name: str, link: DeviceLink) -> Telemetry | None:
+        """Return what a device under control measured in this step; None while it says that it is faulty."""
+        if name not in self._sent or link.health in {"fault", "offline"}:
+            return None
+        return link.answer() or link.unacknowledged()
+
+    def _follow(self, name: str, link: DeviceLink, telemetry: Telemetry, setpoint: Wanted) -> None:
+        """Let the model follow the device, and say so where the device did not follow the setpoint."""
+        record = link.record
+        residual = self._models.measured(name, telemetry, setpoint=setpoint)
+        if absent := record.followed():
+            log.warning("%s: back in step %d, after %d steps", link.name, self._at[1], absent)
+        if link.answer() is None:
+            link.give_up()
+            record.unacknowledged += 1
+            self._remark(name, "not acknowledged by the device; what it measures is used")
+        elif telemetry.rejected is not None:
+            record.rejected += 1
+            self._remark(name, f"rejected by the device: {telemetry.rejected}")
+        elif abs(residual) > self._gate_mw(name):
+            record.deviations += 1
+            expected_mw = telemetry.p_mw - residual
+            self._remark(name, f"not followed by the device ({expected_mw:.6g} -> {telemetry.p_mw:.6g} MW)")
+        self._note(name, link, telemetry, setpoint, residual)
 
     def reasons(self) -> dict[str, str]:
         """Return what changed setpoints of this step, by device."""
@@ -223,7 +300,8 @@ class FieldGateway:
                 "lost": trouble.lost,
                 "duplicated": trouble.duplicated,
                 "changes": [
-                    f"step {c.step}: {c.before} -> {c.requested} by {c.who}: {c.reason or 'granted'}"
+                    f"step {c.step}: {c.before} -> {c.requested} by {c.who}"
+                    f"{f' ({c.why})' if c.why else ''}: {c.reason or 'granted'}"
                     for c in self.desk.history(name)
                 ],
             }
@@ -235,12 +313,15 @@ class FieldGateway:
         return {name: level for name, level in levels.items() if level != "simulated"}
 
     def _stand_in(self, name: str, link: DeviceLink, setpoint: Wanted) -> None:
-        if name in self._sent and link.expects_answer:
+        if link.was_refused and name in self._sent:
+            why = "its telemetry was refused"
+        elif name in self._sent and link.expects_answer and link.health in {"online", "stale"}:
             why = "no telemetry before the deadline"
         else:
             why = f"device {'silent' if link.health == 'online' else link.health}"
         self._steady[name] = 0
-        link.give_up()
+        if name in self._sent:
+            link.give_up()
         if link.record.fell_back(link.waited_s if name in self._sent else 0.0) == 1:
             log.warning("%s: its model stands in from step %d: %s", link.name, self._at[1], why)
         self._models.simulate(name, why, setpoint=setpoint)
@@ -248,32 +329,35 @@ class FieldGateway:
     def _note(
         self, name: str, link: DeviceLink, telemetry: Telemetry, setpoint: Wanted, residual: float
     ) -> None:
-        record, settings = link.record, self._settings[name].gateway
+        record = link.record
         record.sample(record.residual_mw, residual)
-        record.sample(record.age_s, link.age_s or 0.0)
-        expected = (
-            setpoint.p_mw if setpoint.p_available_mw is None else min(setpoint.p_mw, setpoint.p_available_mw)
-        )
-        record.sample(record.tracking_error_mw, telemetry.p_mw - expected)
-        gate_mw = settings.gate_residual_mw
-        if gate_mw is None:
-            limits = self._models.limits(name)
-            gate_mw = 0.05 * max(abs(limits.p_min_mw), abs(limits.p_max_mw))
-        self._steady[name] = self._steady[name] + 1 if abs(residual) <= gate_mw else 0
+        record.sample(record.tracking_error_mw, telemetry.p_mw - expected_p_mw(setpoint))
+        self._steady[name] = self._steady[name] + 1 if abs(residual) <= self._gate_mw(name) else 0
+
+    def _gate_mw(self, name: str) -> float:
+        """Return the residual up to which a device counts as steady, MW."""
+        gate_mw = self._settings[name].gateway.gate_residual_mw
+        return 0.05 * max(map(abs, self._nameplates[name])) if gate_mw is None else gate_mw
 
     # -- authority ---------------------------------------------------------------------------------
 
     def _evidence(self, name: str) -> Evidence:
-        return Evidence(self.links[name].health, self._steady[name])
+        link = self.links[name]
+        return Evidence(link.health, link.is_fresh, self._steady[name])
 
     def _authority_changed(self, name: str, level: Level) -> None:
         link = self.links[name]
         self._steady[name] = 0
-        if level not in SENDS:
-            link.forget_setpoint()  # its lease runs out and it goes safe by itself
-        if link.telemetry is not None and link.health == "online":
+        if level not in SENDS or self._is_beyond_band(name):
+            link.forget_setpoint()
+        if link.telemetry is not None and link.is_fresh:
             self._models.reseed(name, link.telemetry)  # begin where the device is: no jump
         self._notify()
+
+    def _is_beyond_band(self, name: str) -> bool:
+        """Whether what was sent last is more than the level in force allows."""
+        band, sent = self._band(name), self._sent.get(name)
+        return band is not None and sent is not None and not band.p_min_mw <= sent.p_mw <= band.p_max_mw
 
     # -- emergency stop ----------------------------------------------------------------------------
 
@@ -296,6 +380,19 @@ class FieldGateway:
                 link.forget_setpoint()  # the devices hear the stop themselves; nothing must be renewed
         self._notify()
 
+    # -- the run -----------------------------------------------------------------------------------
+
+    def _on_run_state(self, message: Received) -> None:
+        """Renew nothing any more once the run is over: devices must not hold what nobody watches."""
+        try:
+            state = parse(RunState, message)
+        except MessageError as exc:
+            self._broker.reject(message, exc)
+            return
+        if state.state in {"lost", "finished"} and not message.retained:
+            for link in self.links.values():
+                link.forget_setpoint()
+
     # -- leases ------------------------------------------------------------------------------------
 
     def _schedule_renewal(self) -> None:
@@ -314,3 +411,8 @@ class FieldGateway:
                 if self.desk.level(name) in SENDS and self.links[name].health != "offline":
                     self.links[name].renew(self._outbox, episode=episode, step=step)
         self._schedule_renewal()
+
+
+def _nothing(wanted: Wanted) -> Wanted:
+    """Return the setpoint of no power."""
+    return Wanted(0.0, 0.0, wanted.p_available_mw)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from heron_mqtt.errors import MessageError
+from heron_mqtt.field.plausibility import Plausibility
 from heron_mqtt.field.record import DeviceRecord
 from heron_mqtt.field.settings import GatewayTable
 from heron_mqtt.messages import Setpoint, Status, Telemetry, parse
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.outbox import Outbox, utc_now
 
 Health = Literal["online", "stale", "fault", "offline"]
-MAX_SKEW = timedelta(minutes=5)  # NTP keeps a box within a second; minutes mean that nothing keeps it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,9 @@ class DeviceLink:
         on_change: Called after every message from the device.
         settings: When telemetry is stale, implausible or too much.
         nameplate_mw: Smallest and largest power; telemetry beyond it (and a tolerance) is refused.
+        s_max_mva: Apparent power; reactive power beyond it (and a tolerance) is refused.
         monotonic: The clock by which ages are measured, s; never the device's.
+        now: The time of day, UTC, to which the device's clock is compared.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class DeviceLink:
         on_change: Callable[[], None],
         settings: GatewayTable | None = None,
         nameplate_mw: tuple[float, float] | None = None,
+        s_max_mva: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.agent_id = agent_id
         self.device = device
@@ -71,21 +75,31 @@ class DeviceLink:
         self._lease_s = lease_s
         self._on_change = on_change
         self._settings = settings or GatewayTable()
-        self._nameplate_mw = nameplate_mw
         self._monotonic = monotonic
         self._setpoint = topics.device(agent_id, device, "setpoint")
+        self._telemetry = topics.device(agent_id, device, "telemetry")
         self._subscriptions: list[Subscription] = []
         self._sent: tuple[str, int] | None = None  # boot and seq of the newest setpoint
         self._sent_at = 0.0
+        self._newest_seq = -1  # of setpoints and renewals
         self._given_up: tuple[str, int] | None = None
         self.expects_answer = True
         """Whether a step should wait for it: not after a setpoint without answer, until it answers again."""
         self._last: Setpoint | None = None
         self._arrived_at: float | None = None
+        self._refused_at: float | None = None
+        self._unanswered_since: float | None = None
+        self._watched_since: float | None = None
         self._heard_at: float | None = None  # of anything, births too
-        self._boots: list[str] = []
-        self._reported: set[str] = set()
-        self._second = (-1, 0)
+        self._plausible = Plausibility(
+            self.name,
+            self._settings,
+            nameplate_mw=nameplate_mw,
+            s_max_mva=s_max_mva,
+            tell=lambda what: broker.stats.report("device", self.name, what),
+            monotonic=monotonic,
+            now=now,
+        )
 
     async def open(self) -> None:
         """Listen to the device."""
@@ -116,6 +130,12 @@ class DeviceLink:
         return None if self._arrived_at is None else self._monotonic() - self._arrived_at
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether the last telemetry is younger than ``stale_after_s``."""
+        age_s = self.age_s
+        return age_s is not None and age_s <= self._settings.stale_after_s
+
+    @property
     def health(self) -> Health:
         """What the device says of itself, and how long it has been silent."""
         status = self.status
@@ -139,6 +159,7 @@ class DeviceLink:
         )
         stamped = outbox.stamp(self._setpoint, setpoint, episode=episode, step=step)
         self._sent = (outbox.boot, stamped["seq"])
+        self._newest_seq = stamped["seq"]
         self._sent_at = self._monotonic()
         self._last = setpoint
         self.record.setpoints += 1
@@ -149,39 +170,93 @@ class DeviceLink:
         if self._last is None:
             return
         again = self._last.model_copy(update={"renewal": True})
-        self._broker.publish(self._setpoint, outbox.stamp(self._setpoint, again, episode=episode, step=step))
+        stamped = outbox.stamp(self._setpoint, again, episode=episode, step=step)
+        self._newest_seq = stamped["seq"]
+        self._broker.publish(self._setpoint, stamped)
 
     def forget_setpoint(self) -> None:
-        """Renew no longer what was sent last."""
-        self._last = self._sent = None
+        """Renew no longer what was sent last: its lease runs out and the device goes safe by itself."""
+        self._last = None
 
     def answer(self) -> Telemetry | None:
         """Return the telemetry that acknowledges the newest setpoint, once it is there."""
         telemetry = self.telemetry
-        if telemetry is None or self._sent is None or telemetry.ack_seq is None:
-            return None
-        boot, seq = self._sent
-        return telemetry if telemetry.ack_boot in {None, boot} and telemetry.ack_seq >= seq else None
+        return telemetry if telemetry is not None and self._acknowledges(telemetry, self._sent) else None
+
+    def unacknowledged(self) -> Telemetry | None:
+        """Return what a device measures that takes no setpoints (or does not say so), while it is fresh.
+
+        Only telemetry that came after the first setpoint without answer counts: what a device said
+        before it fell silent tells nothing of now.
+        """
+        since = self._sent_at if self._unanswered_since is None else self._unanswered_since
+        is_news = self._arrived_at is not None and self._arrived_at > since
+        return self.telemetry if is_news and self.is_fresh and self.health == "online" else None
 
     def give_up(self) -> None:
         """Wait no longer for the answer; if it still comes it is late, and the device is back."""
         self._given_up = self._sent
         self.expects_answer = False
+        if self._unanswered_since is None:
+            self._unanswered_since = self._sent_at
+
+    def watch(self) -> None:
+        """Name, once, a device that has never been heard, or that never acknowledges; call it every step."""
+        now, limit_s = self._monotonic(), self._settings.stale_after_s
+        if self._watched_since is None:
+            self._watched_since = now
+        if self.telemetry is None:
+            if now - self._watched_since > limit_s:
+                self._plausible.once(
+                    "mute",
+                    f"nothing to use has come on {self._telemetry} for {limit_s:g} s: is the device there, "
+                    "does it publish on this topic, does its mapping match what it says?",
+                )
+        elif (
+            self._unanswered_since is not None
+            and now - self._unanswered_since > limit_s
+            and self.unacknowledged() is not None
+        ):
+            self._plausible.once(
+                "deaf",
+                f"it measures but has acknowledged no setpoint for {limit_s:g} s: does it listen on "
+                f"{self._setpoint}, and say ack_seq? what it measures is used meanwhile",
+            )
 
     @property
     def waited_s(self) -> float:
         """Time since the newest setpoint was sent, s."""
         return self._monotonic() - self._sent_at
 
+    @property
+    def was_refused(self) -> bool:
+        """Whether telemetry that came since the newest setpoint was refused."""
+        return self._refused_at is not None and self._refused_at >= self._sent_at
+
+    def _acknowledges(self, telemetry: Telemetry, setpoint: tuple[str, int] | None) -> bool:
+        """Whether telemetry answers a setpoint or one after it, but none that was never sent."""
+        if setpoint is None or telemetry.ack_seq is None:
+            return False
+        boot, seq = setpoint
+        return telemetry.ack_boot in {None, boot} and seq <= telemetry.ack_seq <= self._newest_seq
+
     # -- messages in -------------------------------------------------------------------------------
 
     def _on_telemetry(self, message: Received) -> None:
-        if self._is_flood():
+        if self._plausible.is_flood():
+            self.record.flooded += 1
+            return
+        if message.retained:
+            self._plausible.once(
+                "retained",
+                f"telemetry on {self._telemetry} is retained: nobody knows its age, it is not used",
+            )
             return
         try:
             telemetry = parse(Telemetry, message)
-            self._check(telemetry)
+            self._plausible.check_telemetry(telemetry)
         except MessageError as exc:
+            self._refused_at = self._monotonic()
             self.record.refused += 1
             self._broker.reject(message, exc)
             return
@@ -191,18 +266,20 @@ class DeviceLink:
         self.record.telemetry += 1
         if telemetry.safe_after_s is not None:
             self.record.time_to_safe_s = max(self.record.time_to_safe_s or 0.0, telemetry.safe_after_s)
-        if self._is_late(telemetry):
+        if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
             self._given_up = None
             self.expects_answer = True
+            self._unanswered_since = None
             self.record.late += 1
         elif not answered and self.answer() is not None:
+            self._unanswered_since = None
             self.record.sample(self.record.round_trip_s, self.waited_s)
         self._on_change()
 
     def _on_status(self, message: Received) -> None:
         try:
             status = parse(Status, message)
-            self._check_name(status.sender)
+            self._plausible.check_birth(status)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
@@ -210,56 +287,3 @@ class DeviceLink:
         self.expects_answer |= status.state == "online"
         self._heard_at = self._monotonic()
         self._on_change()
-
-    def _is_late(self, telemetry: Telemetry) -> bool:
-        if self._given_up is None or telemetry.ack_seq is None:
-            return False
-        boot, seq = self._given_up
-        return telemetry.ack_boot in {None, boot} and telemetry.ack_seq >= seq
-
-    def _check(self, telemetry: Telemetry) -> None:
-        """Refuse what cannot be this device's telemetry; report what is odd."""
-        self._check_name(telemetry.sender)
-        self._watch_boot(telemetry.boot)
-        if self._nameplate_mw is not None:
-            low, high = self._nameplate_mw
-            slack = self._settings.tolerance * max(abs(low), abs(high))
-            if not low - slack <= telemetry.p_mw <= high + slack:
-                raise MessageError(
-                    f"p_mw = {telemetry.p_mw} is outside the nameplate {low} .. {high} MW by more than "
-                    f"{self._settings.tolerance:.0%}: wrong unit or sign? expected MW, positive = injected"
-                )
-        if telemetry.sent_at is not None and abs(datetime.now(UTC) - telemetry.sent_at) > MAX_SKEW:
-            self._once(
-                "skew", f"its clock says {telemetry.sent_at:%Y-%m-%d %H:%M:%SZ}; ages go by our own clock"
-            )
-
-    def _check_name(self, sender: str | None) -> None:
-        if sender is not None and sender != self.name:
-            raise MessageError(f"sender {sender!r} speaks on the channel of {self.name}")
-
-    def _watch_boot(self, boot: str | None) -> None:
-        """Two devices of one name take turns with two boots; one that restarts never goes back to its old."""
-        if boot is None or self._boots[-1:] == [boot]:
-            return
-        if boot in self._boots:
-            self._once("twice", "two devices speak under this name; give each its own")
-            return
-        self._boots = [*self._boots[-9:], boot]
-
-    def _is_flood(self) -> bool:
-        second = int(self._monotonic())
-        count = self._second[1] + 1 if self._second[0] == second else 1
-        self._second = (second, count)
-        if count <= self._settings.max_rate_per_s:
-            return False
-        self.record.flooded += 1
-        self._once(
-            "flood", f"more than {self._settings.max_rate_per_s:g} telemetry a second; the rest is dropped"
-        )
-        return True
-
-    def _once(self, kind: str, what: str) -> None:
-        if kind not in self._reported:
-            self._reported.add(kind)
-            self._broker.stats.report("device", self.name, what)

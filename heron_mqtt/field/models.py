@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -37,6 +38,8 @@ def bounded(
     for name, want in wanted.items():
         band = bands.get(name) if bands else None
         available = want.p_available_mw
+        if available is not None and not math.isfinite(available):
+            available = 0.0  # a source that nobody can put a number on offers nothing
         done = bound(want.p_mw, want.q_mvar, models.limits(name), band, p_available_mw=available)
         allowed[name] = Wanted(done.p_mw, done.q_mvar, available)
         if done.bound_by:

@@ -18,6 +18,12 @@ class DeviceRecord:
     refused: int = 0
     flooded: int = 0
     late: int = 0
+    rejected: int = 0
+    """Setpoints that the device said it will not do."""
+    unacknowledged: int = 0
+    """Steps in which it measured but did not say that it took the setpoint; what it measured was used."""
+    deviations: int = 0
+    """Steps in which it did something else than its model by more than the residual of the gate."""
     setpoints: int = 0
     fallbacks: int = 0
     longest_fallback: int = 0
@@ -60,6 +66,9 @@ class DeviceRecord:
                 "p99": percentile(self.round_trip_s, 0.99),
             },
             "late": self.late,
+            "rejected": self.rejected,
+            "unacknowledged": self.unacknowledged,
+            "deviations": self.deviations,
             "refused": self.refused,
             "flooded": self.flooded,
             "setpoints": self.setpoints,
