@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,24 +45,26 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(module: str, *, at_run_time: bool = False) -> Iterator[tuple[str, int]]:
-    """Yield every module that a module imports, with the line; names are resolved to modules.
+@functools.cache
+def imports(module: str, *, at_run_time: bool = False) -> list[tuple[str, int]]:
+    """Return every module that a module imports, with the line; names are resolved to modules.
 
     Args:
         module: Its dotted name.
         at_run_time: Leave out what stands in functions and under TYPE_CHECKING.
     """
+    found = []
     tree = ast.parse(MODULES[module].read_text(), str(MODULES[module]))
     for node in walk(tree, at_run_time):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, node.lineno
+            found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}:{node.lineno}: relative import"
             assert node.module is not None
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
-                yield (name if name in MODULES else node.module), node.lineno
+                found.append((name if name in MODULES else node.module, node.lineno))
+    return found
 
 
 def walk(node: ast.AST, at_run_time: bool) -> Iterator[ast.AST]:
