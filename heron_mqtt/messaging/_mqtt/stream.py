@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
 
 from heron_mqtt.messaging._mqtt.packets import read_length
 
+QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 READ_BYTES = 1 << 16
 MAX_PACKET_BYTES = (1 << 20) + (1 << 17)  # the codec's limit on a payload and the longest topic
 
@@ -45,9 +47,20 @@ class Stream:
         except OSError as exc:
             self._error = exc
             return
+        self._acknowledge_at_once()
         self._in = self._in[self._at :] + data if self._at < len(self._in) else data
         self._at = 0
         self._ended = not data
+
+    def _acknowledge_at_once(self) -> None:
+        """Keep Linux from delaying its TCP acknowledgement, up to 40 ms, in the hope of data to go with it.
+
+        A broker whose own TCP_NODELAY is off (mosquitto's default) holds its next small packet back until
+        then. The option lasts until the kernel thinks otherwise: set it after every read.
+        """
+        if QUICKACK is not None:
+            with contextlib.suppress(OSError):  # the connection has ended: the next read says so
+                self._sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
 
     def next_packet(self) -> tuple[int, bytes] | None:
         """Return the first byte of the next packet and what follows its length; None = not all there yet.
