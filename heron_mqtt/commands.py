@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from heron_mqtt.summary import Summary
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
-FILE_WIDTH = 120  # columns where nobody says how wide it is: a file, a pipe, a log
 DEFAULT_SCENARIO = "three_microgrids"
 
 app = typer.Typer(
@@ -117,15 +116,11 @@ def run(
 
 
 def _run(plan: Plan, summary: Summary, *, as_json: bool) -> int:
-    from rich.console import Console
-
-    from heron_mqtt.console import ConsoleProgress, QuietProgress, print_summary
+    from heron_mqtt.console import ConsoleProgress, QuietProgress, make_console, print_summary
     from heron_mqtt.run import run as run_plan
 
     code, failure = EXIT_OK, None
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, FILE_WIDTH))
+    console = make_console()
     try:
         if as_json:
             asyncio.run(run_plan(plan, QuietProgress(), summary))

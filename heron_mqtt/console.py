@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from types import TracebackType
@@ -13,7 +14,15 @@ from rich.table import Table
 
 from heron_mqtt.summary import Summary
 
+FILE_WIDTH = 120  # columns where nobody says how wide it is: a file, a pipe, a log
 EVERY = 8  # steps between lines where there is no terminal to redraw
+
+
+def make_console() -> Console:
+    """Return the terminal as it is: names of a scenario are not to be read as colours or emoji."""
+    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+    console = Console(**plain)
+    return console if console.is_terminal else Console(width=max(console.width, FILE_WIDTH), **plain)
 
 
 class ConsoleProgress:
@@ -44,14 +53,14 @@ class ConsoleProgress:
 
     def note(self, text: str) -> None:
         """Say something once."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def step(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> None:
         """Show the step that was just done."""
         if self._live is not None:
             self._live.update(self._table(summary, price, infos))
         elif summary.steps % EVERY == 0 or summary.steps == self._steps:
-            self._console.print(self._line(summary, price, infos), highlight=False, soft_wrap=True)
+            self._console.print(self._line(summary, price, infos), soft_wrap=True)
 
     def _table(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> Table:
         table = Table(
@@ -67,7 +76,7 @@ class ConsoleProgress:
                 _powers(info),
                 _socs(info),
                 f"{info['net_mwh']:+.4f}",
-                f"{info['vm_pu']['min']:.3f} .. {info['vm_pu']['max']:.3f}",
+                f"{info['vm_pu']['min']:.3f}..{info['vm_pu']['max']:.3f}",
                 f"{traded:+.4f}",
             )
         return table
@@ -129,7 +138,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     ):
         console.print(_device_table(summary))
     for name, value in _facts(summary):
-        console.print(f"{name:>16}  {value}", highlight=False, soft_wrap=True)
+        console.print(f"{name:>16}  {value}", soft_wrap=True)
 
 
 def _device_table(summary: Summary) -> Table:
@@ -193,8 +202,8 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
                 "trades",
                 f"{summary.trades} ({summary.traded_mwh:.4f} MWh), {summary.void_trades} reports void",
             ),
-            ("voltage", f"{summary.vm_min_pu:.4f} .. {summary.vm_max_pu:.4f} pu"),
-            ("loading", f"at most {summary.loading_max_percent:.1f} %"),
+            ("voltage", _voltage(summary)),
+            ("loading", _loading(summary)),
             (
                 "step time",
                 f"median {summary.percentile_ms(0.5):.2f} ms, p99 {summary.percentile_ms(0.99):.2f} ms, "
@@ -214,6 +223,18 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.diverged is not None:
         facts.append(("FAILED", f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}"))
     return facts
+
+
+def _voltage(summary: Summary) -> str:
+    if not math.isfinite(summary.vm_min_pu):
+        return "unknown: no step has a solution"
+    return f"{summary.vm_min_pu:.4f} .. {summary.vm_max_pu:.4f} pu"
+
+
+def _loading(summary: Summary) -> str:
+    if not math.isfinite(summary.loading_max_percent):
+        return "unknown"
+    return f"at most {summary.loading_max_percent:.1f} %"
 
 
 def _powers(info: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ class Summary:
     void_trades: int = 0
     vm_min_pu: float = math.inf
     vm_max_pu: float = -math.inf
-    loading_max_percent: float = 0.0
+    loading_max_percent: float = -math.inf
     step_ms: list[float] = field(default_factory=list)
     deadline_misses: int = 0
     fallbacks: int = 0

@@ -1,0 +1,135 @@
+"""What a run amounts to: totals worked out by hand, and nothing invented where nothing is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heron_mqtt.protocols.p2p import SettledTrade
+from heron_mqtt.summary import AgentTotals, Summary
+
+QUARTER_S = 900.0
+
+
+def summary(**fields: Any) -> Summary:
+    agents = {"MG1": AgentTotals(), "MG2": AgentTotals()}
+    plain: dict[str, Any] = {"scenario": "s", "mode": "distributed", "broker": "memory", "seed": 1}
+    return Summary(**{**plain, "step_s": QUARTER_S, "agents": agents, **fields})
+
+
+def info(**changes: Any) -> dict[str, Any]:
+    """What the environment tells of one agent in one step."""
+    plain: dict[str, Any] = {
+        "net_mwh": 0.0,
+        "p_load_mw": 0.0,
+        "p_mw": {"gen": 0.0, "ess": 0.0},
+        "reward_terms": {"generation": 0.0, "grid": 0.0, "trades": 0.0, "voltage": 0.0},
+        "vm_pu": {"min": 1.0, "max": 1.0},
+        "loading_max_percent": 10.0,
+        "trades": [],
+        "void_trades": [],
+        "missed": 0,
+        "fallback": None,
+        "fallbacks": {},
+    }
+    return {**plain, **changes}
+
+
+def one_step(*infos: dict[str, Any], rewards: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
+    made = summary()
+    for each in infos:
+        made.add_step(dict(zip(("MG1", "MG2"), rewards, strict=True)), {"MG1": each, "MG2": info()}, 1.0)
+    return made.as_dict()
+
+
+def test_energy_is_power_times_time_and_sorted_by_direction() -> None:
+    made = summary()
+    for net_mwh, load_mw, gen_mw in ((0.5, -1.0, 3.0), (-0.25, -2.0, 1.0)):
+        step = info(net_mwh=net_mwh, p_load_mw=load_mw, p_mw={"gen": gen_mw, "ess": -0.4})
+        made.add_step({"MG1": -1.0, "MG2": 0.0}, {"MG1": step, "MG2": info()}, 1.0)
+    totals = made.agents["MG1"]
+    assert totals.net_mwh == pytest.approx(0.25)
+    assert (totals.exported_mwh, totals.imported_mwh) == pytest.approx((0.5, 0.25))
+    assert totals.consumed_mwh == pytest.approx(3.0 * 0.25)
+    assert totals.generated_mwh == pytest.approx((4.0 - 0.8) * 0.25)
+    assert totals.reward == -2.0
+    assert made.agents["MG2"] == AgentTotals()
+    assert made.as_dict()["energy_mwh"] == {"MG1": pytest.approx(0.25), "MG2": 0.0}
+
+
+def test_cost_is_money_and_leaves_penalties_out() -> None:
+    terms = {"generation": -3.0, "grid": -2.0, "trades": 1.5, "voltage": -100.0, "loading": -7.0}
+    result = one_step(info(reward_terms=terms), rewards=(-110.5, 0.0))
+    assert result["cost"]["MG1"] == pytest.approx(3.5)
+    assert result["rewards"]["MG1"] == -110.5
+
+
+def test_a_trade_counts_once_though_both_sides_tell_of_it() -> None:
+    trade = SettledTrade("MG1", "MG2", 0.25, 50.0)
+    made = summary()
+    told = {"MG1": info(trades=[trade]), "MG2": info(trades=[trade], void_trades=["MG1"])}
+    made.add_step({"MG1": 0.0, "MG2": 0.0}, told, 1.0)
+    assert made.as_dict()["trades"] == {"count": 1, "mwh": 0.25, "void": 1}
+
+
+def test_extremes_are_those_of_all_steps_and_agents() -> None:
+    result = one_step(
+        info(vm_pu={"min": 0.95, "max": 1.01}, loading_max_percent=80.0),
+        info(vm_pu={"min": 0.97, "max": 1.04}, loading_max_percent=20.0),
+    )
+    assert result["vm_pu"] == {"min": 0.95, "max": 1.04}
+    assert result["loading_max_percent"] == 80.0
+
+
+def test_an_agent_that_was_late_is_a_miss_and_a_fallback_and_so_is_each_device() -> None:
+    result = one_step(
+        info(fallback="no action before the deadline"),
+        info(missed=2, fallbacks={"ess": "late", "gen": "late"}),
+    )
+    assert result["deadline_misses"] == 3
+    assert result["fallbacks"] == 3
+
+
+def test_before_the_first_step_nothing_is_known() -> None:
+    result = summary().as_dict()
+    assert result["steps"] == 0
+    assert result["vm_pu"] == {"min": None, "max": None}
+    assert result["step_ms"] == {"median": None, "p99": None, "max": None}
+    assert result["loading_max_percent"] is None
+    assert result["rewards"] == {"MG1": 0.0, "MG2": 0.0}
+    assert result["messages"] == dict.fromkeys(("published", "received", "duplicated", "rejected", "lost"), 0)
+
+
+def test_a_step_without_a_solution_is_null_and_leaves_the_extremes_of_the_others() -> None:
+    nan = math.nan
+    lost = info(
+        net_mwh=nan,
+        vm_pu={"min": nan, "max": nan},
+        loading_max_percent=nan,
+        reward_terms=dict.fromkeys(("generation", "grid", "trades"), nan),
+        diverged="no convergence",
+    )
+    result = one_step(info(vm_pu={"min": 0.98, "max": 1.02}), lost, rewards=(nan, nan))
+    assert result["diverged"] == "no convergence"
+    assert result["rewards"] == {"MG1": None, "MG2": None}
+    assert result["energy_mwh"]["MG1"] is None
+    assert result["cost"]["MG1"] is None
+    assert result["vm_pu"] == {"min": 0.98, "max": 1.02}
+    json.dumps(result, allow_nan=False)
+
+
+@given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=200))
+def test_percentiles_are_step_times_that_occurred_in_order(times: list[float]) -> None:
+    made = summary(step_ms=times)
+    median, p99, longest = (made.percentile_ms(share) for share in (0.5, 0.99, 1.0))
+    assert median is not None
+    assert p99 is not None
+    assert {median, p99, longest} <= set(times)
+    assert median <= p99 <= max(times) == longest
+    assert sum(t <= median for t in times) >= len(times) / 2
+    assert sum(t <= p99 for t in times) >= 0.99 * len(times)
