@@ -47,7 +47,8 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
     yield f"protocols   price and setpoint, {scenario.protocol.horizontal} between the microgrids"
     for agent, table in scenario.microgrids.items():
         sites = blueprint.sites[agent]
-        where = "remote: heron-mqtt proxy --agent " + agent if table.remote else "local"
+        start = f"heron-mqtt proxy --agent {agent} --broker URL {loaded.source}"
+        where = f"remote: {start}" if table.remote else "local"
         yield f"microgrid   {agent} ({where}): {len(sites.buses)} buses, {len(sites.loads)} loads"
         over_mqtt = emulated_devices(scenario, agent, "emulated")
         for name, device in table.devices.items():
@@ -60,4 +61,6 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
             else:
                 how = "emulated where devices can connect" if name in over_mqtt else "simulated"
             profile = f", profile {device.profile}" if device.profile else ""
-            yield f"device      {agent}/{name}: {device.spec.kind} at {bus!r}{profile}, {how}"
+            level = device.authority or "emulated"
+            authority = "" if level in {"simulated", "emulated"} else f", authority {level}"
+            yield f"device      {agent}/{name}: {device.spec.kind} at {bus!r}{profile}, {how}{authority}"
