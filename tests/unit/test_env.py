@@ -424,6 +424,22 @@ def test_a_diverged_power_flow_terminates_with_nan_and_the_reason_and_nothing_in
     env.close()
 
 
+def test_loads_that_grow_beyond_the_grid_end_the_episode_in_the_step_in_which_they_do() -> None:
+    """Thirty times the industrial loads: the grid has a solution at seven o'clock and none later on."""
+    env = make({"microgrids.MG2.loads.scale": 30.0})
+    env.reset(seed=1)
+    n = 0
+    while env.agents:
+        _, rewards, terminations, truncations, infos = env.step({})
+        n += 1
+    assert 1 < n < 12
+    assert set(terminations.values()) == {True}
+    assert set(truncations.values()) == {False}
+    assert all(math.isnan(reward) for reward in rewards.values())
+    assert {info["diverged"] for info in infos.values()} == {infos["MG1"]["diverged"]}
+    assert infos["MG1"]["diverged"].startswith("no convergence after 20 iterations")
+
+
 def test_an_episode_that_diverges_at_its_last_step_is_terminated_not_truncated() -> None:
     env = make({"microgrids.MG3.devices.gen": {"kind": "generator", "max_p_mw": 20.0}}, max_episode_steps=1)
     env.reset(seed=1)
