@@ -18,10 +18,12 @@ ESTOP = "heron/%s/estop" % config.ENV
 
 power_mw = 0.0
 soc = 0.5
+newest = (None, -1)  # boot and seq of the newest setpoint or renewal
 ack_seq = None
 ack_boot = None
-lease_ends = None
+answer_due = False
 stopped = False
+lease = None  # since when, and for how many ms
 
 
 def drive(p_mw):
@@ -36,7 +38,7 @@ def measure():
 
 
 def now():
-    """Seconds; ticks wrap, differences do not (ticks_diff)."""
+    """Milliseconds; ticks wrap, differences do not (ticks_diff)."""
     return time.ticks_ms() if hasattr(time, "ticks_ms") else int(time.time() * 1000)
 
 
@@ -46,43 +48,56 @@ def since(then):
 
 
 def telemetry():
-    """Publish what the inverter does."""
+    """Publish what the inverter does.
+
+    At QoS 0: at 1 umqtt.simple waits for the broker's answer, and nobody watches the lease meanwhile.
+    """
+    global answer_due
+    answer_due = False
     p_mw, charge = measure()
     message = {"type": "telemetry", "p_mw": p_mw, "soc": charge}
     if ack_seq is not None:
         message["ack_seq"] = ack_seq
     if ack_boot is not None:
         message["ack_boot"] = ack_boot
-    client.publish(BASE + "/telemetry", json.dumps(message), qos=1)
+    client.publish(BASE + "/telemetry", json.dumps(message))
 
 
 def on_message(topic, payload):
-    """Take a setpoint, or an emergency stop."""
-    global ack_seq, ack_boot, lease_ends, stopped, soc
+    """Take a setpoint, or an emergency stop; answered by the main loop: here umqtt is in the middle of it."""
+    global answer_due, stopped
     try:
         told = json.loads(payload)
         if topic.decode() == ESTOP:
             stopped = bool(told["active"])
             if stopped:
                 drive(0.0)
-            telemetry()
-            return
-        p_mw, lease_s = float(told["p_mw"]), float(told["lease_s"])
+            answer_due = True
+        else:
+            take(told, float(told["p_mw"]), float(told["lease_s"]), told.get("seq"), told.get("boot"))
     except (ValueError, KeyError, TypeError) as exc:
         print("ignored:", exc)
+
+
+def take(told, p_mw, lease_s, seq, boot):
+    """Do what a setpoint says; a renewal only lets the newest one hold for longer."""
+    global ack_seq, ack_boot, answer_due, lease, newest, soc
+    if not (abs(p_mw) < 1e6 and 0.0 < lease_s < 1e6):  # NaN is not below anything
+        raise ValueError("p_mw = %s, lease_s = %s" % (p_mw, lease_s))
+    if seq is not None and boot == newest[0] and seq <= newest[1]:
         return
-    seq, boot = told.get("seq"), told.get("boot")
-    if seq is not None and boot == ack_boot and ack_seq is not None and seq <= ack_seq:
+    newest = (boot, seq if seq is not None else -1)
+    if told.get("renewal"):
+        lease = None if lease is None else (now(), lease_s * 1000)
         return
+    lease = (now(), lease_s * 1000)
     ack_seq, ack_boot = seq, boot
-    lease_ends = (now(), lease_s * 1000)
-    if not told.get("renewal") and not stopped:
-        dt_h = (told.get("dt_s") or 0.0) / 3600.0
-        if dt_h > 0.0:
-            p_mw = min(max(p_mw, (soc - 1.0) * E_MAX_MWH / dt_h), soc * E_MAX_MWH / dt_h)
-        drive(p_mw)
-        soc -= power_mw * dt_h / E_MAX_MWH
-        telemetry()
+    dt_h = (told.get("dt_s") or 0.0) / 3600.0
+    if dt_h > 0.0:
+        p_mw = min(max(p_mw, (soc - 1.0) * E_MAX_MWH / dt_h), soc * E_MAX_MWH / dt_h)
+    drive(0.0 if stopped else p_mw)
+    soc -= power_mw * dt_h / E_MAX_MWH
+    answer_due = True
 
 
 def connect():
@@ -106,23 +121,23 @@ def connect():
     return made
 
 
-client = connect()
+client = None
 last = now()
 while True:
     try:
+        if client is None:
+            client = connect()
         client.check_msg()
-        if since(last) > 1000:
+        if lease is not None and since(lease[0]) > lease[1]:
+            lease = None
+            drive(0.0)  # nobody renewed it: the safe state
+            answer_due = True
+        if answer_due or since(last) > 1000:
             last = now()
             telemetry()
-        if lease_ends is not None and since(lease_ends[0]) > lease_ends[1]:
-            lease_ends = None
-            drive(0.0)  # nobody renewed it: the safe state
-            telemetry()
     except OSError as exc:
-        print("connection lost:", exc)
+        print("no connection:", exc)
+        client = lease = None
+        drive(0.0)  # at once: connecting again may take longer than the lease
         time.sleep(1)
-        try:
-            client = connect()
-        except OSError as again:
-            print("still away:", again)
     time.sleep(0.01)
