@@ -163,6 +163,7 @@ class DeviceLink:
         self._sent_at = self._monotonic()
         self._last = setpoint
         self.record.setpoints += 1
+        self._plausible.asked()
         self._broker.publish(self._setpoint, stamped)
 
     def renew(self, outbox: Outbox, *, episode: int, step: int) -> None:

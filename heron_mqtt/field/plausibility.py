@@ -54,6 +54,11 @@ class Plausibility:
             self._told.add(kind)
             self._tell(what)
 
+    def asked(self) -> None:
+        """An answer was asked for: it is no flood, however fast the steps go."""
+        second, count = self._second
+        self._second = (second, count - 1)
+
     def is_flood(self) -> bool:
         """Count one message; whether it is one too many in this second."""
         second = int(self._monotonic())
