@@ -28,7 +28,7 @@ class Target:
 def mosquitto_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     if shutil.which("mosquitto") is None and not Path("/usr/sbin/mosquitto").exists():
         pytest.skip("mosquitto is not installed")
-    with mosquitto(tmp_path_factory.mktemp("mosquitto")) as port:
+    with mosquitto(tmp_path_factory.mktemp("mosquitto"), "sys_interval 1") as port:
         yield port
 
 
