@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], object], what: str = "the condition", within_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], what: str = "the condition", within_s: float = 30.0) -> None:
     """Return as soon as ``condition()`` is true; fail the test if it is not in time."""
     end = time.monotonic() + within_s
     while not condition():

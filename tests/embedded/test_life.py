@@ -53,7 +53,7 @@ async def test_start_is_quick_and_the_address_is_known(*, in_process: bool) -> N
             assert broker.url == f"mqtt://127.0.0.1:{broker.port}"
             async with connected(broker.port):
                 pass
-    assert min(times_s) < (0.05 if in_process else 1.0)
+    assert min(times_s) < (0.5 if in_process else 5.0)  # a bound; figures: benchmarks/broker.py
 
 
 @both_ways

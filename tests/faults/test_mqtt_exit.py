@@ -102,6 +102,6 @@ async def test_an_interrupt_ends_a_waiting_script_at_once_and_leaves_the_will(
         )
         await until(lambda: got)
         process.send_signal(signal.SIGINT)
-        _, stderr = await asyncio.wait_for(process.communicate(), 5)
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
         assert (process.returncode, stderr) == (130, b"")
         await until(lambda: states == ["online", "offline"])
