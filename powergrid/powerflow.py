@@ -44,6 +44,9 @@ class PowerFlow(Protocol):
     Attributes:
         load, sgen, storage: Set-points of these tables; write into their arrays before a solve.
         gen: Set-points of the voltage-controlling generators.
+        set_points: (2, n_injections) MW and Mvar of load, sgen and storage side by side, the same memory: to
+            write all of them at once.
+        injection_columns: Table name -> slice of these columns.
         bus_index, line_index, trafo_index, ext_grid_index: pandapower index values, in the order of the
             result arrays.
     """
@@ -52,6 +55,8 @@ class PowerFlow(Protocol):
     sgen: Injections
     storage: Injections
     gen: Generators
+    set_points: NDArray[np.float64]
+    injection_columns: dict[str, slice]
     bus_index: NDArray[np.int64]
     line_index: NDArray[np.int64]
     trafo_index: NDArray[np.int64]

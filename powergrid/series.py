@@ -99,14 +99,14 @@ class Series:
         at = self._wrapped(row)
         return Outlook(self._price[at], self._p_load[at], self._q_load[at], self._available[at])
 
-    def loads(self, row: Rows) -> tuple[Array, Array]:
-        """Return (..., n_load) MW and Mvar of every load, positive = consumed, in the order of the table.
+    def loads(self, row: Rows) -> Array:
+        """Return (..., 2, n_load) MW and Mvar of every load, positive = consumed, in the order of the table.
 
         Raises:
             IndexError: As ``outlook``.
         """
         both = self._loads.at(self._wrapped(row))
-        return both[..., : self._n_loads], both[..., self._n_loads :]
+        return both.reshape(*both.shape[:-1], 2, self._n_loads)
 
     def clock(self, row: int) -> datetime:
         """Return the simulated time at which a row begins, UTC."""

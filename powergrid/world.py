@@ -14,7 +14,7 @@ from powergrid.networks import DeviceKind, MicrogridSites, to_pandapower_p, to_p
 from powergrid.powerflow import Injections, PowerFlow, PowerFlowResult, make_power_flow
 from powergrid.series import Array, Positions, Series
 
-__all__ = ["DeviceColumn", "MicrogridIndex", "Port", "World"]
+__all__ = ["DeviceColumn", "MicrogridIndex", "World"]
 
 # A tenth of a milliwatt: voltages and loadings (per unit) must not depend on the solver beyond 1e-9, and at
 # the usual 1e-8 MVA they do on a low-voltage grid. It costs half a Newton iteration.
@@ -40,24 +40,6 @@ class DeviceColumn:
     kind: DeviceKind
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Port:
-    """Where the devices of one pandapower table get their power.
-
-    Attributes:
-        table: Name of the table.
-        rows: (n,) positions in it.
-        columns: (n,) positions among the devices.
-        p_sign, q_sign: (n,) factor from an injection to the sign of the table.
-    """
-
-    table: str
-    rows: Positions
-    columns: Positions
-    p_sign: Array
-    q_sign: Array
-
-
 class World:
     """A scenario's grid, ready to be stepped.
 
@@ -68,7 +50,8 @@ class World:
         agents: Names of the microgrids, in the scenario's order.
         devices: Every device, microgrid by microgrid: the order of (..., n_devices) arrays.
         series: What the time series say.
-        ports: Where the devices are in the power flow.
+        columns: (n_devices,) where each device is among the injections of the power flow.
+        p_sign, q_sign: (n_devices,) factors from an injection to the sign of its table there.
 
     Raises:
         ConfigError: The network cannot be compiled; names the elements and the way out.
@@ -87,15 +70,16 @@ class World:
         self.series = Series(
             blueprint, load.p_mw, load.q_mvar, [index.loads for index in self.microgrids.values()]
         )
+        self._loads = self.flow.injection_columns["load"]
         self.devices = tuple(
             DeviceColumn(agent, name, table.spec.kind)
             for agent, microgrid in self.scenario.microgrids.items()
             for name, table in microgrid.devices.items()
         )
-        self.ports = self._make_ports()
-        self._injections: list[tuple[Injections, Port]] = [
-            (getattr(self.flow, port.table), port) for port in self.ports
-        ]
+        places = [blueprint.devices[device.agent, device.name] for device in self.devices]
+        self.columns = np.array([self._column(*place) for place in places], dtype=np.intp)
+        self.p_sign = np.array([to_pandapower_p(device.kind, 1.0) for device in self.devices])
+        self.q_sign = np.array([to_pandapower_q(device.kind, 1.0) for device in self.devices])
 
     def positions(self, kind: DeviceKind | None = None) -> list[Positions]:
         """Return each microgrid's devices, counted among all of them or among those of one kind."""
@@ -117,11 +101,10 @@ class World:
         Raises:
             PowerFlowDiverged: There is no solution.
         """
-        load = self.flow.load
-        load.p_mw[:], load.q_mvar[:] = self.series.loads(row)
-        for injections, port in self._injections:
-            injections.p_mw[port.rows] = p_mw[port.columns] * port.p_sign
-            injections.q_mvar[port.rows] = q_mvar[port.columns] * port.q_sign
+        points = self.flow.set_points
+        points[:, self._loads] = self.series.loads(row)
+        points[0, self.columns] = p_mw * self.p_sign
+        points[1, self.columns] = q_mvar * self.q_sign
         return self.flow.solve()
 
     # -- compilation -------------------------------------------------------------------------------
@@ -135,23 +118,10 @@ class World:
             loads=_positions(flow.load.index, sites.loads),
         )
 
-    def _make_ports(self) -> tuple[Port, ...]:
-        ports = []
-        places = [self.blueprint.devices[device.agent, device.name] for device in self.devices]
-        for table in sorted({table for table, _ in places}):
-            columns = [i for i, place in enumerate(places) if place[0] == table]
-            injections: Injections = getattr(self.flow, table)
-            kinds = [self.devices[i].kind for i in columns]
-            ports.append(
-                Port(
-                    table=table,
-                    rows=_positions(injections.index, [places[i][1] for i in columns]),
-                    columns=np.array(columns, dtype=np.intp),
-                    p_sign=np.array([to_pandapower_p(kind, 1.0) for kind in kinds]),
-                    q_sign=np.array([to_pandapower_q(kind, 1.0) for kind in kinds]),
-                )
-            )
-        return tuple(ports)
+    def _column(self, table: str, index: int) -> int:
+        injections: Injections = getattr(self.flow, table)
+        at: int = self.flow.injection_columns[table].start + _positions(injections.index, [index])[0]
+        return at
 
 
 def _compile(blueprint: Blueprint) -> PowerFlow:

@@ -76,7 +76,7 @@ class CompiledPowerFlow:
         self.bus_index, self.line_index = index_of(net.bus), index_of(net.line)
         self.trafo_index, self.ext_grid_index = index_of(net.trafo), index_of(net.ext_grid)
         self.n_injections = given.n_settable
-        self.injection_columns = {name: given.columns[name] for name in ("load", "sgen", "storage")}
+        self.set_points, self.injection_columns = given.set_points, given.set_point_columns
 
         self._grid = grid = read_grid(net, given, tolerance_mva)
         self._admittance = AdmittanceMatrix(grid)

@@ -75,6 +75,8 @@ class FlatInjections:
         sign: (m,) +1 where positive power is produced, -1 where it is consumed.
         columns: Table name -> slice of the m columns.
         n_settable: Columns of load, sgen and storage, which come first.
+        set_points: (2, n_settable) of these, a view of ``power``.
+        set_point_columns: Table name -> slice of them.
     """
 
     def __init__(self, net: Any) -> None:
@@ -86,6 +88,8 @@ class FlatInjections:
             self.columns[name] = slice(begin, end)
         self.n_settable: int = self.columns[TABLES[-1]].stop
         self.power = np.zeros((2, end))
+        self.set_points: Array = self.power[:, : self.n_settable]
+        self.set_point_columns = {name: self.columns[name] for name in TABLES}
         self.scaling = np.ones(end)
         self.in_service = np.zeros(end, dtype=bool)
         self.sign = np.empty(end)

@@ -40,7 +40,8 @@ class PandapowerFlow:
             "numba": False,
             "lightsim2grid": False,
         }
-        self._injections = FlatInjections(self._net)
+        self._injections = given = FlatInjections(self._net)
+        self.set_points, self.injection_columns = given.set_points, given.set_point_columns
         self.load, self.sgen = self._injections.load, self._injections.sgen
         self.storage, self.gen = self._injections.storage, self._injections.gen
         self.bus_index, self.line_index = index_of(self._net.bus), index_of(self._net.line)

@@ -45,16 +45,8 @@ class BatchFlow:
             raise ConfigError(f"{world.blueprint.loaded.source}: network: {exc}") from exc
         if world.scenario.network.vm_pu is not None:
             self._flow.set_slack(world.scenario.network.vm_pu)
-        flow = self._flow
-        base = [(table.p_mw, table.q_mvar) for table in (flow.load, flow.sgen, flow.storage)]
-        self._base_p, self._base_q = (np.concatenate(power) for power in zip(*base, strict=True))
-        self._load = flow.injection_columns["load"]
-        # Where each device is among the columns of a batch.
-        self._columns = np.empty(len(world.devices), dtype=np.intp)
-        self._p_sign, self._q_sign = np.empty(len(world.devices)), np.empty(len(world.devices))
-        for port in world.ports:
-            self._columns[port.columns] = flow.injection_columns[port.table].start + port.rows
-            self._p_sign[port.columns], self._q_sign[port.columns] = port.p_sign, port.q_sign
+        self._base = self._flow.set_points.copy()
+        self._loads = self._flow.injection_columns["load"]
 
     def solve(self, rows: NDArray[np.int64], p_mw: Array, q_mvar: Array) -> BatchPowerFlowResult:
         """Solve (n,) copies, each in a row of the time series of its own.
@@ -67,12 +59,12 @@ class BatchFlow:
         Returns:
             The results; NaN in the rows of copies that diverged, which ``converged`` names.
         """
-        n = len(rows)
-        p, q = np.tile(self._base_p, (n, 1)), np.tile(self._base_q, (n, 1))
-        p[:, self._load], q[:, self._load] = self._world.series.loads(rows)
-        p[:, self._columns] = p_mw * self._p_sign
-        q[:, self._columns] = q_mvar * self._q_sign
-        result = self._flow.solve_batch(p, q)
+        world = self._world
+        points = np.tile(self._base, (len(rows), 1, 1))
+        points[:, :, self._loads] = world.series.loads(rows)
+        points[:, 0, world.columns] = p_mw * world.p_sign
+        points[:, 1, world.columns] = q_mvar * world.q_sign
+        result = self._flow.solve_batch(points[:, 0], points[:, 1])
         for copy in np.flatnonzero(~result.converged):
             self._solve_alone(result, copy, int(rows[copy]), p_mw[copy], q_mvar[copy])
         return result
