@@ -71,6 +71,7 @@ def bound(
     q = _finite(q_mvar, "q_mvar", hit)
     p = _clip(p, limits.p_min_mw, limits.p_max_mw, "nameplate", hit)
     p = _clip(p, limits.feasible_min_mw, limits.feasible_max_mw, "state of charge or ramp", hit)
+    p = _clip(p, limits.p_min_mw, limits.p_max_mw, "nameplate", hit)  # whatever a state says
     if band is not None:
         p = _clip(p, band.p_min_mw, band.p_max_mw, "band of limited authority", hit)
     p = _clip(p, -limits.s_max_mva, limits.s_max_mva, "apparent power", hit)
