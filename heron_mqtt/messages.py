@@ -68,10 +68,13 @@ class _PerDevice(Message):
         n = len(prefix)
         return {k[n:]: float(v) for k, v in (self.__pydantic_extra__ or {}).items() if k.startswith(prefix)}
 
-    def texts(self, prefix: str) -> dict[str, str]:
-        """Return the texts whose field name begins with ``prefix``, keyed by the rest of the name."""
-        n = len(prefix)
-        return {k[n:]: v for k, v in (self.__pydantic_extra__ or {}).items() if k.startswith(prefix)}
+    def by_prefix(self) -> dict[str, dict[str, Any]]:
+        """Return all such fields in one pass, for prefixes of one word: by ``<word>_``, then by name."""
+        found: dict[str, dict[str, Any]] = {}
+        for key, value in (self.__pydantic_extra__ or {}).items():
+            word, _, name = key.partition("_")
+            found.setdefault(f"{word}_", {})[name] = float(value) if type(value) is int else value
+        return found
 
 
 class Observation(_PerDevice):

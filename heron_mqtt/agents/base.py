@@ -41,38 +41,41 @@ class StepReport:
 
     def to_message(self) -> Action:
         """Return it as the message of the wire contract."""
-        fields: dict[str, float | str] = {f"p_{name}": value for name, value in self.p_mw.items()}
-        fields.update((f"q_{name}", value) for name, value in self.q_mvar.items())
-        fields.update((f"soc_{name}", value) for name, value in self.soc.items())
-        fields.update((f"cost_{name}", value) for name, value in self.cost.items())
+        fields: dict[str, float | str] = {"missed": self.missed}
+        for prefix, values in (
+            ("p_", self.p_mw),
+            ("q_", self.q_mvar),
+            ("soc_", self.soc),
+            ("cost_", self.cost),
+            ("fallback_", self.fallbacks),
+            ("bound_", self.bounds),
+            ("authority_", self.authority),
+        ):
+            for name, value in values.items():
+                fields[prefix + name] = value
         for peer, trade in self.trades.items():
             fields[f"trade_{peer}"] = trade.mwh
             fields[f"price_{peer}"] = trade.price
-        for prefix, texts in (
-            ("fallback", self.fallbacks),
-            ("bound", self.bounds),
-            ("authority", self.authority),
-        ):
-            fields.update((f"{prefix}_{name}", text) for name, text in texts.items())
-        return Action.model_validate({"missed": self.missed, **fields})
+        return Action.model_validate(fields)
 
     @classmethod
     def from_message(cls, action: Action) -> StepReport:
         """Return the report that a message carries; a trade without its price is left out."""
-        prices = action.values("price_")
+        fields = action.by_prefix()
+        prices = fields.get("price_", {})
         return cls(
-            p_mw=action.values("p_"),
-            q_mvar=action.values("q_"),
-            soc=action.values("soc_"),
-            cost=action.values("cost_"),
+            p_mw=fields.get("p_", {}),
+            q_mvar=fields.get("q_", {}),
+            soc=fields.get("soc_", {}),
+            cost=fields.get("cost_", {}),
             trades={
                 peer: Trade(mwh, prices[peer])
-                for peer, mwh in action.values("trade_").items()
+                for peer, mwh in fields.get("trade_", {}).items()
                 if peer in prices
             },
-            fallbacks=action.texts("fallback_"),
-            bounds=action.texts("bound_"),
-            authority=action.texts("authority_"),
+            fallbacks=fields.get("fallback_", {}),
+            bounds=fields.get("bound_", {}),
+            authority=fields.get("authority_", {}),
             missed=action.missed,
         )
 

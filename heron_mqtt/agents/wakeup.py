@@ -24,11 +24,22 @@ class Wakeup:
         """Wait until ``condition`` holds; False if ``timeout_s`` is over first (None = no limit)."""
         if condition():
             return True
+        loop = asyncio.get_running_loop()
+        expired = False
+
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+            self.notify()
+
+        timer = None if timeout_s is None else loop.call_later(timeout_s, expire)
         try:
-            async with asyncio.timeout(timeout_s):
-                while not condition():
-                    self._waiter = asyncio.get_running_loop().create_future()
-                    await self._waiter
-        except TimeoutError:
-            return condition()
+            while not condition():
+                if expired:
+                    return False
+                self._waiter = loop.create_future()
+                await self._waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
         return True
