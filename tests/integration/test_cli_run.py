@@ -11,19 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from heron_command import Ended, run_heron, write_toml
+from heron_command import Ended, run_heron
 from mosquitto_server import Mosquitto
-from small_grid import scenario
+from small_runs import STEPS, centralized, write_scenario
 
 from heron_mqtt import __version__
 
-STEPS = 6
 KEYS = {
     "scenario", "mode", "broker", "seed", "steps", "agents", "rewards", "energy_mwh", "cost", "trades",
     "vm_pu", "step_ms", "messages", "deadline_misses", "fallbacks",
 }  # fmt: skip
 WAYS = {
-    "centralized": ["--centralized"],
+    "centralized": [],  # done already
     "memory": ["--broker", "memory"],
     "embedded, emulated devices": [],
     "embedded, simulated devices": ["--devices", "simulated"],
@@ -34,19 +33,21 @@ WAYS = {
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scenario file; its episodes see trades, PV and batteries."""
-    return write_toml(tmp_path_factory.mktemp("scenario") / "small.toml", scenario())
+    return write_scenario(tmp_path_factory.mktemp("scenario"))
 
 
 @pytest.fixture(scope="module")
 def ended(small: Path, mosquitto: Mosquitto) -> Iterator[dict[str, Ended]]:
     """The same few steps, run in each way; two at a time, as most of a run is its start."""
 
-    def run(options: list[str]) -> Ended:
-        filled = [option.format(port=mosquitto.port) for option in options]
-        return run_heron("run", str(small), "--steps", str(STEPS), "--seed", "5", "--json", *filled)
+    def run(way: str) -> Ended:
+        if way == "centralized":
+            return centralized()
+        options = [option.format(port=mosquitto.port) for option in WAYS[way]]
+        return run_heron("run", str(small), "--steps", str(STEPS), "--json", *options)
 
     with ThreadPoolExecutor(2) as pool:
-        yield dict(zip(WAYS, pool.map(run, WAYS.values()), strict=True))
+        yield dict(zip(WAYS, pool.map(run, WAYS), strict=True))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -57,7 +58,7 @@ def test_a_run_ends_with_one_json_object_that_has_every_key(ended: dict[str, End
     assert result.keys() >= KEYS
     assert result["scenario"] == "small"
     assert result["mode"] == ("centralized" if way == "centralized" else "distributed")
-    assert (result["seed"], result["steps"]) == (5, STEPS)
+    assert (result["seed"], result["steps"]) == (0, STEPS)
     assert result["agents"] == ["MG1", "MG2", "MG3"]
     for key in ("rewards", "energy_mwh", "cost"):
         assert result[key].keys() == set(result["agents"])
@@ -105,11 +106,19 @@ def test_the_broker_s_address_is_told_on_standard_error_beside_json(ended: dict[
 
 
 def test_a_person_is_shown_progress_and_a_table(small: Path) -> None:
-    done = run_heron("run", str(small), "--centralized", "--steps", "9")
+    done = run_heron("run", str(small), "--centralized", "--steps", "9", "--seed", "5")
     assert done.code == 0
     assert "step 8/9" in done.out
     assert "step 9/9" in done.out
-    for told in ("ran 9 steps, centralized", "MG1", "MG3", "trades", "voltage", "loading", "step time"):
+    for told in (
+        "ran 9 steps, centralized, seed 5",
+        "MG1",
+        "MG3",
+        "trades",
+        "voltage",
+        "loading",
+        "step time",
+    ):
         assert told in done.out, told
     assert "messages" not in done.out  # there were none
     assert done.err == ""
@@ -119,40 +128,27 @@ def test_memory_says_that_its_devices_are_simulated(ended: dict[str, Ended]) -> 
     assert "nothing can connect from outside, devices are simulated in process" in ended["memory"].err
 
 
-def test_a_scenario_elsewhere_brings_its_own_series(ended: dict[str, Ended], tmp_path: Path) -> None:
-    """File names in a scenario are relative to it, wherever it is started."""
+def test_a_scenario_elsewhere_with_odd_names_earns_the_same(tmp_path: Path) -> None:
+    """File names in a scenario are relative to it; identifiers may hold what topics may not."""
     shipped = Path(__file__).resolve().parents[2] / "config" / "profiles"
     home, elsewhere = tmp_path / "my site", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
     shutil.copy(shipped / "simbench_week.csv", home / "mine.csv")
-    rows = (shipped / "price_week.csv").read_text().splitlines()
-    at = next(i for i, row in enumerate(rows) if not row.startswith("#"))
-    first, *others = rows[at].split(",")
-    doubled = [f"{row.split(',')[0]},{2 * float(row.split(',')[1])}" for row in rows[at + 1 :]]
-    assert others == ["price_per_mwh"]
-    (home / "price.csv").write_text("\n".join([*rows[:at], f"{first},{others[0]}", *doubled]) + "\n")
-    files = {"profiles.file": "mine.csv", "profiles.price_file": "price.csv"}
-    mine = write_toml(home / "site.toml", scenario({**files, "name": "site"}))
-
-    done = run_heron("run", str(mine), "--steps", str(STEPS), "--centralized", "--json", cwd=elsewhere)
-
-    assert done.code == 0, done.err
-    assert done.result["scenario"] == "site"
-    plain = ended["centralized"].result
-    assert all(done.result["cost"][agent] != plain["cost"][agent] for agent in ("MG1", "MG2", "MG3"))
-
-
-def test_identifiers_with_topic_characters_run_like_others(ended: dict[str, Ended], tmp_path: Path) -> None:
+    shutil.copy(shipped / "price_week.csv", home / "my price.csv")
+    files = {"profiles.file": "mine.csv", "profiles.price_file": "my price.csv"}
     names = {"MG1": "north/1", "MG2": "+wild", "MG3": "#3 50%"}
-    odd = write_toml(tmp_path / "odd.toml", scenario({"env_id": "site/#1"}, names))
-    done = run_heron("run", str(odd), "--steps", str(STEPS), "--json")
+    odd = write_scenario(home, {**files, "env_id": "site/#1"}, names)
+
+    done = run_heron("run", str(odd), "--steps", str(STEPS), "--json", cwd=elsewhere)
+
     assert done.code == 0, done.err
-    result, reference = done.result, ended["centralized"].result
+    result, plain = done.result, centralized().result
     assert result["agents"] == list(names.values())
     assert result["fallbacks"] == result["messages"]["lost"] == 0
-    for plain, name in names.items():
-        assert result["rewards"][name] == pytest.approx(reference["rewards"][plain], abs=1e-9)
+    assert result["trades"]["count"] == plain["trades"]["count"]
+    for name, odd_name in names.items():
+        assert result["rewards"][odd_name] == pytest.approx(plain["rewards"][name], abs=1e-9)
 
 
 def test_check_says_what_would_run(small: Path) -> None:

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from heron_command import Ended, heron, run_heron, write_toml
+from heron_command import Ended, heron, run_heron
 from mosquitto_clients import Seen, Watcher, publish, retained
 from mosquitto_server import Mosquitto
-from small_grid import scenario
+from small_runs import STEPS, centralized, write_scenario
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messages import parse_any
 
-STEPS = 4
 AGENTS, DEVICES = ("MG1", "MG2", "MG3"), ("gen", "ess", "pv")
 PREFIX = "heron/small/"
 
@@ -50,7 +49,7 @@ class Watched:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scenario file."""
-    return write_toml(tmp_path_factory.mktemp("scenario") / "small.toml", scenario())
+    return write_scenario(tmp_path_factory.mktemp("scenario"))
 
 
 @pytest.fixture(scope="module", params=["mosquitto", "heron-mqtt broker"])
@@ -217,7 +216,7 @@ def test_a_killed_run_is_seen_as_lost_and_all_of_it_as_offline(small: Path, serv
 def test_a_killed_device_of_a_run_is_seen_and_the_run_goes_on(small: Path, server: Mosquitto) -> None:
     with (
         Watcher(server.url) as watcher,
-        heron("run", str(small), "--steps", "60", "--broker", server.url, "--json") as program,
+        heron("run", str(small), "--steps", "40", "--broker", server.url, "--json") as program,
     ):
         status, action = f"{PREFIX}devices/MG2/ess/status", f"{PREFIX}agents/MG2/action"
         watcher.wait_seen(action, lambda m: m["step"] >= 3)
@@ -227,8 +226,8 @@ def test_a_killed_device_of_a_run_is_seen_and_the_run_goes_on(small: Path, serve
         fallback = watcher.wait_seen(action, lambda m: "fallback_ess" in m)
         done = program.wait()
     assert done.code == 0, done.err
-    assert done.result["steps"] == 60
-    assert 0 < done.result["fallbacks"] < 60
+    assert done.result["steps"] == 40
+    assert 0 < done.result["fallbacks"] < 40
     assert fallback["fallback_ess"]
     assert "device MG2/ess ended by itself with signal 9" in done.err
     assert all(isinstance(reward, float) for reward in done.result["rewards"].values())
@@ -236,8 +235,7 @@ def test_a_killed_device_of_a_run_is_seen_and_the_run_goes_on(small: Path, serve
 
 def test_foreign_rubbish_is_counted_and_disturbs_nobody(small: Path, server: Mosquitto) -> None:
     """Whatever else publishes below our topics: it is named, dropped, and the run earns the same."""
-    reference = run_heron("run", str(small), "--centralized", "--steps", "8", "--json").result
-    paced = ["--steps", "8", "--realtime", "0.3", "--broker", server.url, "--json"]
+    paced = ["--steps", str(STEPS), "--realtime", "0.3", "--broker", server.url, "--json"]
     with Watcher(server.url) as watcher, heron("run", str(small), *paced) as program:
         watcher.wait_seen(f"{PREFIX}agents/MG1/action")
         publish(server.url, f"{PREFIX}agents/MG1/action", "no json at all")
@@ -249,7 +247,7 @@ def test_foreign_rubbish_is_counted_and_disturbs_nobody(small: Path, server: Mos
     assert done.result["messages"]["rejected"] == 3
     for place in ("small/agents/MG1/action", "agents/MG1/observation", "devices/MG1/ess/telemetry"):
         assert f"{place}: " in done.err, place
-    assert done.result["rewards"] == pytest.approx(reference["rewards"], abs=1e-9)
+    assert done.result["rewards"] == pytest.approx(centralized().result["rewards"], abs=1e-9)
 
 
 def _name(pid: int) -> str:
