@@ -24,10 +24,20 @@ def economic_setpoint(
         dt_s: Length of the step, s.
     """
     at_margin = clip(need_mw, generator.economic_p_mw(export_value), generator.economic_p_mw(import_value))
-    dt_h = hours(dt_s)
-    earned = {}
-    for asked_mw in (0.0, at_margin):
-        p_mw, cost = generator.preview(asked_mw, dt_s)
-        covered_mw = min(p_mw, max(need_mw, 0.0))
-        earned[asked_mw] = (covered_mw * import_value + (p_mw - covered_mw) * export_value) * dt_h - cost
-    return max(earned, key=earned.__getitem__)
+    running = _earned(generator, at_margin, need_mw, export_value, import_value, dt_s)
+    idle = _earned(generator, 0.0, need_mw, export_value, import_value, dt_s)
+    return at_margin if running > idle else 0.0
+
+
+def _earned(
+    generator: Generator,
+    asked_mw: float,
+    need_mw: float,
+    export_value: float,
+    import_value: float,
+    dt_s: float,
+) -> float:
+    """Return the worth of the energy less the cost, $, if the generator is asked for ``asked_mw``."""
+    p_mw, cost = generator.preview(asked_mw, dt_s)
+    covered_mw = min(p_mw, max(need_mw, 0.0))
+    return (covered_mw * import_value + (p_mw - covered_mw) * export_value) * hours(dt_s) - cost

@@ -119,6 +119,8 @@ class P2PSession:
 
     def _choose(self) -> dict[str, float]:
         """Buyer: take the cheapest offers within the bid until the need is met; ties by peer name."""
+        if self._wanted == 0.0:
+            return {}
         offers = [
             (o.price, peer, o.quantity)
             for peer, o in self._heard[0].items()
@@ -134,6 +136,8 @@ class P2PSession:
 
     def _allot(self) -> dict[str, float]:
         """Seller: give each buyer what it accepted, or its share where that is more than was offered."""
+        if self._offered == 0.0:
+            return {}
         asked = {
             peer: min(a.quantity, self._offered)
             for peer, a in sorted(self._heard[1].items())

@@ -42,7 +42,8 @@ class CommandFollower:
         command = self._commands.get((episode, step), self._next)
         self._next = None
         self._taken = (episode, step)
-        self._commands = {at: c for at, c in self._commands.items() if at > (episode, step)}
+        if self._commands:
+            self._commands = {at: c for at, c in self._commands.items() if at > (episode, step)}
         return command
 
     def restart(self, episode: int, run: str | None = None) -> None:

@@ -173,7 +173,7 @@ def hours(dt_s: float) -> float:
         ValueError: It is not a finite number > 0.
     """
     dt_h = dt_s / _S_PER_H
-    if not (math.isfinite(dt_h) and dt_h > 0.0):
+    if not 0.0 < dt_h < math.inf:
         raise ValueError(f"dt_s must be a finite number of seconds > 0, got {dt_s}")
     return float(dt_h)
 
