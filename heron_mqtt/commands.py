@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from heron_mqtt.bench_commands import add_bench_commands
 from heron_mqtt.broker_commands import add_broker_commands
 from heron_mqtt.control_commands import add_control_commands
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
@@ -203,5 +204,6 @@ def proxy(
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 
+add_bench_commands(app)
 add_broker_commands(app)
 add_control_commands(app)

@@ -1,0 +1,79 @@
+"""Whole steps of the default scenario, trading included, and one message's way through a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from heron_mqtt.bench.exchange import CLOCK, OBSERVATION
+from heron_mqtt.bench.rounds import Step
+from heron_mqtt.messages import Observation
+from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.outbox import Outbox
+from powergrid.envs import MultiAgentMicrogrids
+
+SEED = 42
+HOP = "bench/hop"
+
+
+def scenario_env_id() -> str:
+    """Return the environment that the default scenario's topics name."""
+    return MultiAgentMicrogrids().env_id
+
+
+@contextlib.asynccontextmanager
+async def whole_step(broker: MessageBroker | None) -> AsyncIterator[Step]:
+    """Yield what takes one step of the default scenario, everybody on its own policy.
+
+    Args:
+        broker: None = centralized.
+    """
+    config = {} if broker is None else {"centralized": False, "message_broker": broker}
+    env = MultiAgentMicrogrids(config)
+    try:
+        await env.reset_async(seed=SEED)
+
+        async def step() -> float:
+            if not env.agents:
+                await env.reset_async(seed=SEED)
+            if broker is None:
+                began_s = time.perf_counter()
+                env.step({})
+            else:
+                began_s = time.perf_counter()
+                await env.step_async({})
+            return time.perf_counter() - began_s
+
+        yield step
+    finally:
+        await env.close_async()
+
+
+@contextlib.asynccontextmanager
+async def one_way(broker: MessageBroker) -> AsyncIterator[Step]:
+    """Yield what publishes one observation and waits until it is there."""
+    arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_message(_message: object) -> None:
+        if not arrived.done():
+            arrived.set_result(None)
+
+    subscription = broker.subscribe(HOP, on_message)
+    await subscription
+    outbox = Outbox("bench", "bench")
+    observation = Observation.model_validate(OBSERVATION)
+
+    async def step() -> float:
+        nonlocal arrived
+        arrived = asyncio.get_running_loop().create_future()
+        began_s = time.perf_counter()
+        broker.publish(HOP, outbox.stamp(HOP, observation, episode=1, step=CLOCK.day))
+        await arrived
+        return time.perf_counter() - began_s
+
+    try:
+        yield step
+    finally:
+        subscription()

@@ -1,0 +1,252 @@
+"""Which rows there are, and how each is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from heron_mqtt.bench.cpu import machine, one_core
+from heron_mqtt.bench.environment import one_way, scenario_env_id, whole_step
+from heron_mqtt.bench.exchange import Exchange, Floor
+from heron_mqtt.bench.processes import TUNED, Hop, find_mosquitto, module, mosquitto, next_line, relay
+from heron_mqtt.bench.rounds import Contestant, Sample, interleave
+from heron_mqtt.bench.rows import Report, Row, ratio
+from heron_mqtt.bench.telemetry import take_telemetry
+from heron_mqtt.messaging.embedded import EmbeddedBroker
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.mqtt import MqttBroker
+
+HOPS = 5  # of a trading step, one after another: observation, offer, accept, confirm, action
+NAGLE_S = 0.038
+MUST_AIM = {3: (3.5, 2.0), 30: (4.0, 2.0), 300: (5.0, 2.5)}
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        rounds: Interleaved rounds.
+        agents: Numbers of agents.
+        messages: Of each contestant's round, about.
+        sentinel_steps: Steps looked at for one that waits for a delayed acknowledgement.
+        devices, device_s: Devices that send telemetry, and for how long, s.
+        fleet: Numbers of agents between which memory is compared.
+    """
+
+    rounds: int
+    agents: tuple[int, ...]
+    messages: int
+    sentinel_steps: int
+    devices: int
+    device_s: int
+    fleet: tuple[int, int]
+
+
+FULL = Effort(7, (3, 10, 30, 100, 300), 3_000, 10_000, 1_000, 10, (100, 300))
+QUICK = Effort(3, (3, 30), 400, 500, 1_000, 2, (20, 60))
+
+
+async def run_suite(effort: Effort, url: str | None, say: Say) -> Report:
+    """Measure every row that this machine allows.
+
+    Args:
+        effort: How much.
+        url: A broker to measure instead of a mosquitto started here.
+        say: Called with what is under way.
+
+    Raises:
+        BrokerError: The broker at ``url`` is not there, or a process did not start.
+    """
+    settings = {
+        "rounds": effort.rounds,
+        "agents": list(effort.agents),
+        "sentinel_steps": effort.sentinel_steps,
+        "broker": url,
+    }
+    report = Report(machine(), settings)
+    external = url is not None or find_mosquitto() is not None
+    name = url or "mosquitto"
+    if not external:
+        report.skipped.append("everything over mosquitto: it is not installed (PATH, /usr/sbin)")
+    with one_core() as core:
+        report.machine["measured_on_core"] = core
+        async with contextlib.AsyncExitStack() as stack:
+            tuned = await stack.enter_async_context(_external(url)) if external else None
+            stock = await stack.enter_async_context(mosquitto()) if external and url is None else None
+            server = await stack.enter_async_context(EmbeddedBroker())
+            embedded = Hop(server.url, server.pid)
+            await _exchanges(report, effort, say, name, tuned, stock, embedded)
+            await _whole_steps(report, effort, say, embedded)
+    if external:
+        async with _external(url) as hop:
+            await _sentinel(report, effort, say, name, hop)
+            await _telemetry(report, effort, say, name, hop)
+    await _memory(report, effort, say)
+    return report
+
+
+def _external(url: str | None) -> contextlib.AbstractAsyncContextManager[Hop]:
+    return mosquitto(*TUNED) if url is None else contextlib.nullcontext(Hop(url))
+
+
+async def _exchange(stack: contextlib.AsyncExitStack, hop: Hop, n: int) -> Contestant:
+    env_id = f"bench-{n}"
+    broker = await stack.enter_async_context(MqttBroker(hop.url, env_id=env_id))
+    exchange = await stack.enter_async_context(Exchange.open(broker, n, env_id))
+    return Contestant(exchange.step, hop.pids)
+
+
+async def _floor(stack: contextlib.AsyncExitStack, n: int, *, shared: bool = False) -> Contestant:
+    hop = await stack.enter_async_context(relay())
+    floor = await stack.enter_async_context(Floor.open(hop.port, n, shared=shared))
+    return Contestant(floor.step, hop.pids)
+
+
+async def _exchanges(
+    report: Report, effort: Effort, say: Say, name: str, tuned: Hop | None, stock: Hop | None, embedded: Hop
+) -> None:
+    growth: dict[int, Sample] = {}
+    for n in effort.agents:
+        say(f"exchange of {n} agents")
+        async with contextlib.AsyncExitStack() as stack:
+            contestants = {"R": await _floor(stack, n), "burst": await _floor(stack, n, shared=True)}
+            if tuned is not None:
+                contestants[name] = await _exchange(stack, tuned, n)
+            if n == min(effort.agents):
+                if stock is not None:
+                    contestants["default config"] = await _exchange(stack, stock, n)
+                contestants["embedded"] = await _exchange(stack, embedded, n)
+            steps = max(5, effort.messages // (2 * n + 2))
+            found = await interleave(contestants, rounds=effort.rounds, steps=steps)
+        for label in contestants.keys() - {"R", "burst"}:
+            must, aim = MUST_AIM.get(n, (None, None)) if label != "embedded" else (10.0, 5.0)
+            report.rows += _exchange_rows(label, n, found, must, aim)
+        if tuned is not None:
+            growth[n] = found[name]
+    if len(growth) > 1:
+        report.rows.append(_growth(growth, name))
+
+
+def _exchange_rows(
+    label: str, n: int, found: dict[str, Sample], must: float | None, aim: float | None
+) -> list[Row]:
+    ours, floor, burst = found[label], found["R"], found["burst"]
+    raw = {
+        "ms": ours.wall_ms,
+        "R ms": floor.wall_ms,
+        "CPU ms": ours.cpu_ms,
+        "R CPU ms": floor.cpu_ms,
+        "burst relay ms": burst.wall_ms,
+    }
+    over = f"over mosquitto, {label}" if label == "default config" else f"over {label}"
+    if label == "default config":
+        must = aim = None
+    return [
+        ratio(f"exchange N = {n} {over}", "R", ours.wall_s, floor.wall_s, must=must, aim=aim, raw=raw),
+        ratio("  the same, CPU time of both ends", "R", ours.cpu_s, floor.cpu_s),
+    ]
+
+
+def _growth(found: dict[int, Sample], name: str) -> Row:
+    sizes = sorted(found)
+    x = [math.log(n) for n in sizes]
+
+    def slope(times_s: list[float]) -> float:
+        return statistics.linear_regression(x, [math.log(t) for t in times_s]).slope
+
+    by_round = [slope(list(times)) for times in zip(*(found[n].wall_s for n in sizes), strict=True)]
+    raw = {f"N={n} ms": found[n].wall_ms for n in sizes}
+    what = f"growth exponent of the step, N = {sizes[0]} to {sizes[-1]}, over {name}"
+    return Row(what, statistics.median(by_round), "", min(by_round), max(by_round), 1.1, 1.05, raw)
+
+
+async def _whole_steps(report: Report, effort: Effort, say: Say, embedded: Hop) -> None:
+    say("whole steps of the default scenario")
+    async with contextlib.AsyncExitStack() as stack:
+        env_id = scenario_env_id()
+        broker = await stack.enter_async_context(MqttBroker(embedded.url, env_id=env_id))
+        other = await stack.enter_async_context(MqttBroker(embedded.url, env_id="bench-hop"))
+        memory = await stack.enter_async_context(InMemoryBroker())
+        steps = {
+            "central": Contestant(await stack.enter_async_context(whole_step(None))),
+            "memory": Contestant(await stack.enter_async_context(whole_step(memory))),
+            "embedded": Contestant(await stack.enter_async_context(whole_step(broker)), embedded.pids),
+            "hop": Contestant(await stack.enter_async_context(one_way(other)), embedded.pids),
+        }
+        found = await interleave(steps, rounds=effort.rounds, steps=max(10, effort.messages // 40))
+    central, hop = found["central"], found["hop"]
+    floor_s = [c + HOPS * h for c, h in zip(central.wall_s, hop.wall_s, strict=True)]
+    raw = {"ms": found["embedded"].wall_ms, "centralized ms": central.wall_ms, "one-way ms": hop.wall_ms}
+    report.rows.append(
+        ratio(
+            "whole step with trading over embedded / (centralized + 5 one-way hops)",
+            "x",
+            found["embedded"].wall_s,
+            floor_s,
+            must=2.0,
+            aim=1.3,
+            raw=raw,
+        )
+    )
+    raw = {"ms": found["memory"].wall_ms, "centralized ms": central.wall_ms}
+    report.rows.append(
+        ratio(
+            "whole step over InMemoryBroker / centralized",
+            "x",
+            found["memory"].wall_s,
+            central.wall_s,
+            must=3.0,
+            aim=1.5,
+            raw=raw,
+        )
+    )
+
+
+async def _sentinel(report: Report, effort: Effort, say: Say, name: str, hop: Hop) -> None:
+    say(f"{effort.sentinel_steps} steps for the Nagle sentinel")
+    async with contextlib.AsyncExitStack() as stack:
+        contestant = await _exchange(stack, hop, 3)
+        times_s = sorted([await contestant.step() for _ in range(effort.sentinel_steps)])
+    late = sum(t > NAGLE_S for t in times_s)
+    raw = {
+        "median ms": statistics.median(times_s) * 1e3,
+        "p99 ms": times_s[int(0.99 * len(times_s))] * 1e3,
+        "max ms": times_s[-1] * 1e3,
+    }
+    what = f"steps above 38 ms in {effort.sentinel_steps:,} (N = 3, {name}, all cores)"
+    report.rows.append(Row(what, late, "", late, late, 0.0, 0.0, raw))
+
+
+async def _telemetry(report: Report, effort: Effort, say: Say, name: str, hop: Hop) -> None:
+    say(f"telemetry of {effort.devices} devices")
+    taken = await take_telemetry(hop.url, effort.devices, effort.device_s)
+    what = f"{effort.devices:,} devices at 1 Hz to one gateway over {name}, {effort.device_s} s"
+    lost, p99_ms = float(taken.sent - taken.taken), taken.delay_ms(0.99)
+    raw = {"sent": taken.sent, "taken": taken.taken}
+    delays = {"median ms": taken.delay_ms(0.5), "max ms": taken.delay_ms(1.0)}
+    report.rows += [
+        Row(f"{what}: lost", lost, "", lost, lost, 0.0, 0.0, raw),
+        Row("  the same: p99 delay", p99_ms, "ms", p99_ms, p99_ms, 25.0, 10.0, delays),
+        Row("  the same: CPU of the gateway", taken.cpu, "core", taken.cpu, taken.cpu, 0.4, 0.25),
+    ]
+
+
+async def _memory(report: Report, effort: Effort, say: Say) -> None:
+    say("memory of simulated agents")
+    rss = []
+    for n in effort.fleet:
+        async with module("heron_mqtt.bench.memory", str(n)) as child:
+            rss.append(int(await next_line(child, 120.0)))
+    if not all(rss):
+        report.skipped.append("memory: this system does not tell the resident memory of a process")
+        return
+    few, many = effort.fleet
+    each_kb = (rss[1] - rss[0]) / (many - few) / 1e3
+    raw = {f"N={n} MB": size / 1e6 for n, size in zip(effort.fleet, rss, strict=True)}
+    what = f"memory per additional simulated agent, N = {few} to {many}"
+    report.rows.append(Row(what, each_kb, "kB", each_kb, each_kb, 300.0, 100.0, raw))
