@@ -2,7 +2,7 @@
 
 import importlib
 
-EMULATORS = {"battery": "battery", "generator": "genset", "pv": "pv_inverter"}
+EMULATORS = {"battery": "battery", "generator": "genset", "pv": "pv_inverter", "load": "load_meter"}
 """Which script emulates a kind of device."""
 
 SCRIPTS = {**EMULATORS, "sunspec_bridge": "sunspec_bridge"}

@@ -15,7 +15,7 @@ from heron_mqtt.messages import Fault, RunState, Setpoint, Status, Telemetry, pa
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 from heron_mqtt.messaging.outbox import new_boot
-from powergrid.devices import DeviceSpec, Measurement, Pv, make_device
+from powergrid.devices import DeviceSpec, Load, Measurement, Pv, make_device
 from powergrid.scenario import EmulatorTable
 
 log = logging.getLogger("heron_mqtt.emulator")
@@ -61,10 +61,10 @@ class Emulator(FieldDevice):
         dt_s = setpoint.dt_s or REAL_TIME_DT_S
         model = self._model
         wanted_mw = model.state.p_mw if kind == "stuck" else setpoint.p_mw
-        available_mw = setpoint.p_available_mw if isinstance(model, Pv) else None  # no sun on the others
+        available_mw = setpoint.p_available_mw if isinstance(model, Pv | Load) else None
         try:
             target_mw = model.project(wanted_mw, dt_s, available_mw)
-        except ValueError as exc:  # a sun that takes power away
+        except ValueError as exc:  # a sun that takes power away, a load that gives it
             raise SetpointRejected(str(exc)) from exc
         mean_mw = self._imperfect.respond(target_mw, dt_s)
         done = model.step(mean_mw, setpoint.q_mvar, dt_s, available_mw)

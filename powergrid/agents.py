@@ -13,7 +13,7 @@ from heron_mqtt.messages import Command, Observation, Telemetry
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.consensus import ConsensusSession
 from heron_mqtt.protocols.p2p import Bid, P2PSession
-from powergrid.devices import Battery, Device, Generator, GeneratorState, Measurement, Pv, make_device
+from powergrid.devices import Battery, Device, Generator, GeneratorState, Load, Measurement, Pv, make_device
 from powergrid.devices.base import clip, hours
 from powergrid.dispatch import economic_setpoint
 from powergrid.scenario import MarketTable, PolicyTable, ProtocolTable, Scenario
@@ -47,8 +47,8 @@ class GridAgent:
     """Dispatches one microgrid; driven by a proxy or directly (see ``heron_mqtt.agents.base.Agent``).
 
     Its own policy, where no command says otherwise: the generator runs where its marginal cost meets
-    what energy is worth to the microgrid, the battery follows price thresholds, PV gives all it can,
-    and what is left over is offered to the peers.
+    what energy is worth to the microgrid, the battery follows price thresholds, PV gives all it can, no
+    load is shed, and what is left over is offered to the peers.
 
     Args:
         agent_id: The microgrid's id.
@@ -108,6 +108,9 @@ class GridAgent:
         self._generators = {n: device for n, device in self.devices.items() if isinstance(device, Generator)}
         self._batteries = {n: device for n, device in self.devices.items() if isinstance(device, Battery)}
         self._plants = {n: device for n, device in self.devices.items() if isinstance(device, Pv)}
+        self._loads = {n: device for n, device in self.devices.items() if isinstance(device, Load)}
+        for name in self._loads:
+            self._units[name].p_available_mw = 0.0
         self._dt_s = self._step_s
         self._load_mw = 0.0
         self._price = 0.0
@@ -117,7 +120,7 @@ class GridAgent:
         self._twins: dict[str, Device] = {}  # of shadowed devices
 
     def observe(self, observation: Observation | None, price: float | None) -> None:
-        """Take local state and price; without an observation the last load is the best guess, and PV none."""
+        """Take local state and price; without an observation the last demand is the best guess, PV none."""
         self._fallbacks = {}
         self._session = None
         if price is not None:
@@ -131,6 +134,8 @@ class GridAgent:
             unit.done = None
         for name in self._plants:
             self._units[name].p_available_mw = available.get(name, 0.0)
+        for name in self._loads.keys() & available.keys():
+            self._units[name].p_available_mw = available[name]
 
     def decide(self, command: Command | None) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy."""
@@ -139,6 +144,7 @@ class GridAgent:
         self._commanded = p
         wanted = {name: self._battery_p_mw(battery) for name, battery in self._batteries.items()}
         wanted |= {name: plant.spec.max_p_mw for name, plant in self._plants.items()}
+        wanted |= {name: -load.spec.max_p_mw for name, load in self._loads.items()}
         wanted |= p
         for name, unit in self._units.items():
             unit.want(wanted.get(name, 0.0))

@@ -16,7 +16,7 @@ from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, v
 from heron_mqtt.field.settings import DeviceSettings, GatewayTable
 from heron_mqtt.messages import FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
-from powergrid.devices import BatterySpec, DeviceSpec, GeneratorSpec, PvSpec
+from powergrid.devices import DeviceSpec, LoadSpec, PvSpec
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -148,7 +148,9 @@ class DeviceTable(Table):
     """One device: where it is, how it is reached, and its nameplate (the keys of its kind, beside these)."""
 
     bus: str | int | None = Field(None, description="Bus name or index; None = the network's suggestion.")
-    profile: str | None = Field(None, description="Column of what PV offers, per unit of max_p_mw.")
+    profile: str | None = Field(
+        None, description="Column of what PV offers or a load wants, per unit of max_p_mw."
+    )
     control_q: bool = Field(False, description="Reactive power is part of the action.")
     authority: Level | None = Field(None, description="None = the run's default: simulated or emulated.")
     mapping: str | dict[str, Any] | None = Field(
@@ -171,15 +173,16 @@ class DeviceTable(Table):
         }
 
     @model_validator(mode="after")
-    def _only_pv_has_a_profile(self) -> DeviceTable:
-        if isinstance(self.spec, PvSpec) != (self.profile is not None):
+    def _pv_and_loads_have_a_profile(self) -> DeviceTable:
+        if isinstance(self.spec, PvSpec | LoadSpec) != (self.profile is not None):
+            offered = "what the sun offers" if isinstance(self.spec, PvSpec) else "its demand"
             raise ValueError(
-                "a pv device needs 'profile', the column of what the sun offers"
+                f"a {self.spec.kind} device needs 'profile', the column of {offered}"
                 if self.profile is None
-                else f"'profile' belongs to pv devices, not to a {self.spec.kind}"
+                else f"'profile' belongs to pv and load devices, not to a {self.spec.kind}"
             )
-        if not isinstance(self.spec, BatterySpec | GeneratorSpec | PvSpec):
-            raise ValueError("kind must be battery, generator or pv; loads belong to the network")
+        if isinstance(self.spec, LoadSpec) and self.control_q:
+            raise ValueError("control_q = true: a load's reactive power cannot be set; expected false")
         return self
 
     def settings(self, default: Level) -> DeviceSettings:
@@ -193,8 +196,13 @@ class DeviceTable(Table):
 
     @property
     def rated_mw(self) -> float:
-        """What a per-unit profile of this device multiplies, MW."""
-        return self.spec.max_p_mw if isinstance(self.spec, PvSpec) else 0.0
+        """What a per-unit profile of this device multiplies, MW, positive = injected."""
+        match self.spec:
+            case PvSpec() as pv:
+                return pv.max_p_mw
+            case LoadSpec() as load:
+                return -load.max_p_mw
+        return 0.0
 
 
 class MicrogridTable(Table):

@@ -27,7 +27,8 @@ class Outlook:
         price: (...) $/MWh.
         p_load_mw: (..., n_agents) sum of each microgrid's loads, MW, negative = consuming.
         q_load_mvar: (..., n_agents) likewise, Mvar.
-        p_available_mw: (..., n_pv) what the sun offers each PV device, MW, >= 0.
+        p_available_mw: (..., n_profiled) of each device with a profile, MW: what the sun offers PV, >= 0;
+            what a load wants, <= 0.
     """
 
     price: Any

@@ -39,6 +39,11 @@ class DeviceColumn:
     name: str
     kind: DeviceKind
 
+    @property
+    def follows_profile(self) -> bool:
+        """Whether the time series say what it can do: the sun of a PV device, the demand of a load."""
+        return self.kind in {"pv", "load"}
+
 
 class World:
     """A scenario's grid, ready to be stepped.

@@ -19,7 +19,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "scenarios.md"
 BEGIN = "<!-- made by scripts/scenario_reference.py: begin -->"
 END = "<!-- made by scripts/scenario_reference.py: end -->"
 
-KINDS = ("battery", "generator", "pv")  # what a scenario may attach; loads belong to the network
+KINDS = ("battery", "generator", "pv", "load")
 
 # Longest ending first: the first that fits a key names its unit.
 UNITS = (

@@ -23,8 +23,12 @@ def make_plan(allowed: Mapping[str, Wanted]) -> Plan:
 
 
 def expected_p_mw(wanted: Wanted) -> float:
-    """Return the power that a setpoint leads to: PV gives no more than there is."""
-    return wanted.p_mw if wanted.p_available_mw is None else min(wanted.p_mw, wanted.p_available_mw)
+    """Return the power that a setpoint leads to: PV gives no more than there is, a load draws no more."""
+    if wanted.p_available_mw is None:
+        return wanted.p_mw
+    return (min if wanted.p_available_mw > 0.0 or wanted.p_mw > 0.0 else max)(
+        wanted.p_mw, wanted.p_available_mw
+    )
 
 
 def apply_clearance(allowed: MutableMapping[str, Wanted], clearance: Clearance | None) -> dict[str, str]:

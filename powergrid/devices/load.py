@@ -27,7 +27,7 @@ __all__ = ["Load", "LoadSpec"]
 class LoadSpec(DeviceSpecBase):
     """Nameplate of a load."""
 
-    kind: Literal["load"] = "load"
+    kind: Literal["load"] = Field(default="load", description="Kind of device")
     max_p_mw: PositivePowerMw = Field(description="Largest consumption, MW, magnitude (p_mw >= -this)")
     max_shed_fraction: Fraction = Field(
         default=0.0, description="Part of the demand that may be shed, [0, 1]; 0 = not sheddable"

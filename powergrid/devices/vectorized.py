@@ -1,7 +1,8 @@
 """The device models over many copies at once: the same physics, one array entry a copy.
 
-Each class is its scalar namesake (``Battery``, ``Generator``, ``Pv``) with arrays in place of numbers,
-formula by formula in the same order, so that results are the same to the last bit; tests hold them to it.
+Each class is its scalar namesake (``Battery``, ``Generator``, ``Pv``, ``Load``) with arrays in place of
+numbers, formula by formula in the same order, so that results are the same to the last bit; tests hold
+them to it.
 The scalar models are the reference: what is allowed, refused and meant is written there. Arguments are not
 checked here. Not imported by ``powergrid.devices``, which does without numpy.
 """
@@ -17,9 +18,18 @@ from numpy.typing import NDArray
 from powergrid.devices.base import DeviceSpecBase, hours
 from powergrid.devices.battery import BatterySpec
 from powergrid.devices.generator import CLOCK_TOLERANCE_S, GeneratorSpec
+from powergrid.devices.load import LoadSpec
 from powergrid.devices.pv import PvSpec
 
-__all__ = ["BatteryArray", "DeviceArray", "GeneratorArray", "Measurements", "PvArray", "make_device_array"]
+__all__ = [
+    "BatteryArray",
+    "DeviceArray",
+    "GeneratorArray",
+    "LoadArray",
+    "Measurements",
+    "PvArray",
+    "make_device_array",
+]
 
 Array = NDArray[np.float64]
 
@@ -57,6 +67,8 @@ def make_device_array(spec: DeviceSpecBase, n: int) -> DeviceArray:
             return GeneratorArray(spec, n)
         case PvSpec():
             return PvArray(spec, n)
+        case LoadSpec():
+            return LoadArray(spec, n)
     raise TypeError(f"no vectorised model of a {type(spec).__name__}")
 
 
@@ -220,6 +232,39 @@ class PvArray:
         """See ``DeviceArray``."""
         p = self.project(p_mw, dt_s, p_available_mw)
         return Measurements(p, _clip_q(q_mvar, p, self.spec.rated_s_mva), None, self._nothing)
+
+
+class LoadArray:
+    """Copies of a ``Load``; nothing of the next step depends on the last.
+
+    Args:
+        spec: Nameplate of all of them.
+        n: How many.
+    """
+
+    def __init__(self, spec: LoadSpec, n: int) -> None:
+        self.spec = spec
+        self._nothing = np.zeros(n)
+
+    def reset(self, where: Any = ...) -> None:
+        """See ``DeviceArray``."""
+
+    def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
+        """See ``DeviceArray``."""
+        if p_available_mw is None:
+            return _clip(p_mw, -self.spec.max_p_mw, 0.0)
+        demand = np.maximum(p_available_mw, -self.spec.max_p_mw)
+        return _clip(p_mw, demand, demand * (1.0 - self.spec.max_shed_fraction) + 0.0)
+
+    def step(
+        self, p_mw: Array, q_mvar: Array, dt_s: float, p_available_mw: Array | None = None
+    ) -> Measurements:
+        """See ``DeviceArray``."""
+        p = self.project(p_mw, dt_s, p_available_mw)
+        demand = p if p_available_mw is None else p_available_mw
+        drawn = np.divide(p, demand, out=np.ones_like(p), where=demand != 0.0)
+        q: Array = q_mvar * drawn + 0.0
+        return Measurements(p, q, None, self._nothing)
 
 
 def _clip(value: Array, low: Any, high: Any) -> Array:

@@ -17,9 +17,9 @@ class Layout:
 
     An agent's own part, in this order: ``price`` ($/MWh), ``hour_sin``, ``hour_cos``, ``p_load_mw``,
     ``q_load_mvar``; for each device ``p_`` and ``q_`` (last step), ``soc_`` of batteries, ``p_available_``
-    of PV; ``vm_min_pu``, ``vm_max_pu``, ``loading_max_percent`` (last step); for each peer ``trade_`` (MWh
-    sold to it, last step). Powers are positive when injected. Before the first step the last step's entries
-    are 0, and the voltages those of the grid without devices.
+    of PV and of loads (their demand, <= 0); ``vm_min_pu``, ``vm_max_pu``, ``loading_max_percent`` (last
+    step); for each peer ``trade_`` (MWh sold to it, last step). Powers are positive when injected. Before
+    the first step the last step's entries are 0, and the voltages those of the grid without devices.
 
     The whole grid: the own parts of all agents, then ``vm_pu`` of every bus that has a voltage, then
     ``line_loading_percent`` and ``trafo_loading_percent``.
@@ -44,7 +44,7 @@ class Layout:
             *(f"trafo_loading_percent/{i}" for i in flow.trafo_index),
         )
         batteries = [(d.agent, d.name) for d in devices if d.kind == "battery"]
-        plants = [(d.agent, d.name) for d in devices if d.kind == "pv"]
+        plants = [(d.agent, d.name) for d in devices if d.follows_profile]
         sizes = {
             "price": 1,
             "hour": 2,

@@ -10,6 +10,7 @@ import numpy as np
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.protocols.p2p import Settlement
+from powergrid.devices.base import clip
 from powergrid.envs.state import Array, GridState
 from powergrid.rewards import TERMS, traded
 from powergrid.world import World
@@ -37,10 +38,12 @@ class Ledger:
         columns = world.devices
         self._devices = {a: [d.name for d in columns if d.agent == a] for a in world.agents}
         self._batteries = [(d.agent, d.name) for d in columns if d.kind == "battery"]
-        self._plants = [(d.agent, d.name) for d in columns if d.kind == "pv"]
+        self._plants = [(d.agent, d.name) for d in columns if d.follows_profile]
         tables = world.scenario.microgrids
         specs = [tables[agent].devices[name].spec for agent, name in self._plants]
-        self._ratings_mw = [min(spec.power_range_mw[1], spec.rated_s_mva) for spec in specs]
+        self._ranges_mw = [
+            (spec.power_range_mw[0], min(spec.power_range_mw[1], spec.rated_s_mva)) for spec in specs
+        ]
         self.cost: Array = np.zeros(len(world.agents))
         self.traded_usd: Array = np.zeros(len(world.agents))
 
@@ -62,11 +65,10 @@ class Ledger:
         state.account()
 
     def _safe(self, agent: str) -> StepReport:
-        """Return what devices are taken to do without their agent: PV all that it can, others nothing."""
-        sun_mw = self._state.p_available_mw.tolist()
-        plants = zip(self._plants, sun_mw, self._ratings_mw, strict=True)
+        """Return what devices do without their agent: PV all that it can, loads draw all, others nothing."""
+        plants = zip(self._plants, self._state.p_available_mw.tolist(), self._ranges_mw, strict=True)
         return StepReport(
-            p_mw={name: min(p, rating) for (owner, name), p, rating in plants if owner == agent}
+            p_mw={name: clip(p, *limits) for (owner, name), p, limits in plants if owner == agent}
         )
 
     def wire_fields(self) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.messages import Command
-from powergrid.devices import BatterySpec, GeneratorSpec, PvSpec
+from powergrid.devices import BatterySpec, GeneratorSpec, LoadSpec, PvSpec
 from powergrid.scenario import MicrogridTable
 
 Array = NDArray[np.float64]
@@ -18,7 +18,8 @@ class ActionMap:
 
     Entries, device by device in the scenario's order: ``p_<device>`` and, where ``control_q``,
     ``q_<device>``. A battery's 0 is rest; a generator's -1 is off and +1 its largest power; PV's -1
-    curtails everything and +1 nothing; reactive power's 0 is none.
+    curtails everything and +1 nothing; a load's -1 sheds nothing and +1 all that may be shed (a load that
+    sheds nothing has no entry); reactive power's 0 is none.
 
     Args:
         agent: For error messages.
@@ -34,6 +35,8 @@ class ActionMap:
                     rows.append((f"p_{name}", -spec.max_p_charge_mw, 0.0, spec.max_p_discharge_mw))
                 case GeneratorSpec() | PvSpec() as spec:
                     rows.append((f"p_{name}", 0.0, 0.5 * spec.max_p_mw, spec.max_p_mw))
+                case LoadSpec() as spec if spec.max_shed_fraction > 0.0:
+                    rows.append((f"p_{name}", -spec.max_p_mw, -0.5 * spec.max_p_mw, 0.0))
             if table.control_q:
                 rows.append((f"q_{name}", -table.rated_s_mva, 0.0, table.rated_s_mva))
         self.names = tuple(row[0] for row in rows)

@@ -37,7 +37,7 @@ class GridState:
         p_mw, q_mvar: (..., n_devices) MW and Mvar in the last step.
         soc: (..., n_batteries) state of charge at its end, fraction.
         p_load_mw, q_load_mvar: (..., n_agents) loads of the coming step, negative = consuming.
-        p_available_mw: (..., n_pv) PV power available in the coming step, MW.
+        p_available_mw: (..., n_profiled) what PV offers (>= 0) and loads want (<= 0) in the coming step, MW.
         price: (..., 1) of the coming step, $/MWh.
         vm_min_pu, vm_max_pu, loading_max_percent: (..., n_agents) extremes of the last step.
         traded_mwh: (..., n_agents, n_agents) sold by the row's agent to the column's, negative = bought.

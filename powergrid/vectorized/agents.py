@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from powergrid.agents import LEAST_TRADE_MWH
-from powergrid.devices import BatterySpec, GeneratorSpec, PvSpec
+from powergrid.devices import BatterySpec, GeneratorSpec, LoadSpec, PvSpec
 from powergrid.devices.base import hours
 from powergrid.devices.vectorized import DeviceArray, GeneratorArray, Measurements, make_device_array
 from powergrid.scenario import Scenario
@@ -58,7 +58,7 @@ class AgentArray:
         Args:
             price: (n,) $/MWh.
             p_load_mw: (n,) MW, negative = consuming.
-            p_available_mw: (n,) MW of each PV device.
+            p_available_mw: (n,) MW of each PV device and of each load, as in ``Outlook``.
             command: (n,) setpoints ``p_<device>`` MW and ``q_<device>`` Mvar; a device that is not named
                 follows the policy in all copies.
         """
@@ -72,6 +72,8 @@ class AgentArray:
                 self._want(name, self._battery_p_mw(spec))
             elif isinstance(spec, PvSpec):
                 self._want(name, np.full_like(price, spec.max_p_mw))
+            elif isinstance(spec, LoadSpec):
+                self._want(name, np.full_like(price, -spec.max_p_mw))
             elif isinstance(spec, GeneratorSpec):
                 self._free.append(name)
             self._wanted_q[name] = command.get(f"q_{name}", self._nothing)

@@ -49,7 +49,7 @@ class Fleet:
         self._protocol = world.scenario.protocol
         self._agents = {agent: AgentArray(world.scenario, agent, n) for agent in world.agents}
         self._trading = Trading(world.agents)
-        plants = [(device.agent, device.name) for device in world.devices if device.kind == "pv"]
+        plants = [(device.agent, device.name) for device in world.devices if device.follows_profile]
         self._plants = {
             agent: {name: i for i, (owner, name) in enumerate(plants) if owner == agent}
             for agent in world.agents
@@ -72,7 +72,7 @@ class Fleet:
         Args:
             price: (n, 1) $/MWh.
             p_load_mw: (n, n_agents) MW, negative = consuming.
-            p_available_mw: (n, n_pv) MW.
+            p_available_mw: (n, n_profiled) MW.
             commands: By agent, (n,) setpoints by name, as ``AgentArray.decide`` takes them.
         """
         for i, (name, agent) in enumerate(self._agents.items()):

@@ -158,11 +158,11 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"microgrids.MG1.devices.gen.profile": "pv_1_pu"},
-        "my.toml: microgrids.MG1.devices.gen: 'profile' belongs to pv devices, not to a generator",
+        "my.toml: microgrids.MG1.devices.gen: 'profile' belongs to pv and load devices, not to a generator",
     ),
     (
         {"microgrids.MG1.devices.pv": {"kind": "load", "max_p_mw": 1.0}},
-        "kind must be battery, generator or pv; loads belong to the network",
+        "a load device needs 'profile', the column of its demand",
     ),
     (
         {"microgrids.MG1.devices.my-gen": {"kind": "generator", "max_p_mw": 1.0}},
