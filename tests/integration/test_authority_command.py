@@ -1,0 +1,141 @@
+"""``heron-mqtt authority`` and ``estop`` against a run that goes on, as an independent client sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from heron_command import Ended, Program, heron, run_heron, until, write_toml
+from mosquitto_clients import Watcher, retained
+from mosquitto_server import Mosquitto
+from setpoints import setpoints
+from small_grid import scenario as small
+
+BAND_MW, LEASE_S = 0.001, 0.6
+TOPIC = "heron/small/devices/MG1/ess"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A run that goes on, and who watches it."""
+
+    url: str
+    program: Program
+    watcher: Watcher
+
+    def authority(self, level: str, device: str = "MG1/ess") -> Ended:
+        told = ["--broker", self.url, "--env-id", "small", "--who", "ann", "--why", "test"]
+        return run_heron("authority", device, level, *told)
+
+    def sent(self, name: str = "MG1/ess") -> list[dict[str, Any]]:
+        return [message for device, message in setpoints(self.watcher.seen) if device == name]
+
+    def steps(self) -> int:
+        state = self.watcher.latest("heron/small/run/state")
+        return -1 if state is None else state.get("step", -1)
+
+    def wait_steps(self, more: int) -> None:
+        goal = self.steps() + more
+        until(lambda: self.steps() >= goal, f"step {goal}", 30.0)
+
+
+@pytest.fixture
+def running(own_mosquitto: Any, tmp_path: Path) -> Iterator[Running]:
+    changes = {
+        "lease_s": LEASE_S,
+        "realtime_s": 0.06,
+        "steps": 500,
+        "profiles.repeat": True,
+        "microgrids.MG1.policy": {"charge_below": 1.0, "discharge_above": 2.0, "battery_share": 0.2},
+        "microgrids.MG1.devices.ess.max_e_mwh": 10.0,  # it discharges all the time
+        "microgrids.MG1.devices.ess.authority": "full",
+        "microgrids.MG1.devices.ess.gateway": {
+            "band": {"p_min_mw": -BAND_MW, "p_max_mw": BAND_MW},
+            "stale_after_s": 5.0,
+        },
+        **{
+            f"microgrids.{a}.devices.{d}.authority": "simulated"
+            for a in ("MG1", "MG2", "MG3")
+            for d in ("gen", "pv")
+        },
+        **{f"microgrids.{a}.devices.ess.authority": "simulated" for a in ("MG2", "MG3")},
+    }
+    server: Mosquitto = own_mosquitto()
+    path = write_toml(tmp_path / "small.toml", small(changes))
+    with (
+        Watcher(server.url) as watcher,
+        heron("run", str(path), "--broker", server.url, "--json") as program,
+    ):
+        watcher.wait_seen(f"{TOPIC}/setpoint", within_s=60.0)
+        yield Running(server.url, program, watcher)
+
+
+def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) -> None:
+    assert running.sent()[0]["p_mw"] == pytest.approx(0.002)
+    done = running.authority("shadow")
+    assert (done.code, done.out) == (0, "MG1/ess: shadow\n")
+    state = running.watcher.wait_seen(f"{TOPIC}/authority_state", lambda m: m["level"] == "shadow")
+    at = next(k for k, s in enumerate(running.watcher.seen) if s.payload and s.json == state)
+    running.wait_steps(3)
+
+    refused = running.authority("full")
+    assert refused.code == 1
+    assert "refused: gate ladder: full is reached from limited, not from shadow" in refused.out
+
+    # its lease runs out: it says that it is safe, and after how long
+    safe = running.watcher.wait_seen(f"{TOPIC}/telemetry", lambda m: m.get("safe"))
+    assert safe["p_mw"] == 0.0
+    running.wait_steps(15)  # longer than the lease
+    later = [s for s in running.watcher.seen[at:] if s.topic == f"{TOPIC}/setpoint"]
+    assert later == [], "nothing is ever sent in shadow, renewals included"
+
+    until(lambda: running.authority("limited").code == 0, "the gate of steady steps", 30.0)
+    count = len(running.sent())
+    until(lambda: len(running.sent()) >= count + 5, "setpoints again", 20.0)
+    assert all(m["p_mw"] == BAND_MW for m in running.sent()[count:]), "its own band"
+    kept = retained(running.url, f"{TOPIC}/authority_state")
+    assert kept[f"{TOPIC}/authority_state"]["level"] == "limited"
+
+    unknown = running.authority("shadow", "MG1/nothing")
+    assert unknown.code == 1
+    assert "no gateway answered for MG1/nothing" in unknown.err
+
+    running.program.signal(2)
+    result = running.program.wait().result
+    changes = result["devices"]["MG1/ess"]["changes"]
+    assert "full -> shadow by ann (test): granted" in changes[0]
+    assert "shadow -> full by ann (test): gate ladder" in changes[1]
+    assert "shadow -> limited by ann (test): granted" in changes[-1]
+
+
+def test_a_stop_is_kept_until_it_is_released(running: Running) -> None:
+    assert run_heron("estop", "on", "--broker", running.url, "--env-id", "small", "--who", "ann").code == 0
+    running.watcher.wait_seen("heron/small/estop", lambda m: m["active"])
+    safe = running.watcher.wait_seen(f"{TOPIC}/telemetry", lambda m: m.get("safe"), within_s=2.0)
+    assert safe["p_mw"] == 0.0
+    running.wait_steps(2)
+    count = len(running.sent())
+    until(lambda: len(running.sent()) >= count + 10, "setpoints while stopped", 20.0)
+    assert {m["p_mw"] for m in running.sent()[count:]} == {0.0}
+    assert not any(m.get("renewal") for m in running.sent()[count:])
+    assert retained(running.url, "heron/small/estop")["heron/small/estop"]["active"] is True
+
+    count = len(running.sent())
+    assert run_heron("estop", "off", "--broker", running.url, "--env-id", "small").code == 0
+    until(lambda: running.sent()[-1]["p_mw"] == pytest.approx(0.002), "power again", 20.0)
+    moved = running.watcher.wait_seen(f"{TOPIC}/telemetry", lambda m: m["p_mw"] > 0.0)
+    assert moved["p_mw"] > 0.0
+
+
+def test_a_run_that_begins_while_stopped_sends_nothing_but_zero(own_mosquitto: Any, tmp_path: Path) -> None:
+    server: Mosquitto = own_mosquitto()
+    path = write_toml(tmp_path / "small.toml", small({"steps": 4}))
+    assert run_heron("estop", "on", "--broker", server.url, "--env-id", "small").code == 0
+    with Watcher(server.url, "heron/small/devices/#") as watcher:
+        done = run_heron("run", str(path), "--broker", server.url, "--json")
+        assert done.code == 0, done.err
+        assert {m["p_mw"] for _, m in setpoints(watcher.seen)} == {0.0}
+        assert len(setpoints(watcher.seen)) == 4 * 9
