@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from heron_command import Program, heron, until
+from heron_command import Process, Program, heron, until
 from mosquitto_server import Mosquitto
 from small_runs import write_scenario
 
@@ -205,11 +205,36 @@ def test_a_run_without_its_mosquitto_ends_and_says_why(tmp_path: Path) -> None:
     assert not any(process.is_alive for process in started)
 
 
+def test_a_device_that_ends_before_the_run_begins_is_not_waited_for(small: Path) -> None:
+    """Not for the half minute that a device may take to come, as this one will not come any more."""
+    with heron("run", str(small), "--steps", str(LONG)) as program:
+        program.wait_for("devices: 9 emulated")
+        batteries: list[Process] = []
+
+        def is_there() -> bool:
+            batteries.extend(p for p in program.descendants() if _name(p.pid) == "MG2/ess")
+            return bool(batteries)
+
+        until(is_there, "the battery", 30.0)
+        batteries[0].kill()
+        done = program.wait(20.0)
+    assert done.code == FAILED
+    assert done.errors[-1] == "heron-mqtt: device MG2/ess ended by itself with signal 9"
+    assert "Traceback" not in done.err
+
+
 # -- looking at a process ------------------------------------------------------------------------------
 
 
 def _command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _modules_are_being_read(pid: int) -> bool:

@@ -21,12 +21,13 @@ KEYS = {
     "scenario", "mode", "broker", "seed", "steps", "agents", "rewards", "energy_mwh", "cost", "trades",
     "vm_pu", "step_ms", "messages", "deadline_misses", "fallbacks",
 }  # fmt: skip
+SECRET = "s3cr3t-word"
 WAYS = {
     "centralized": [],  # done already
     "memory": ["--broker", "memory"],
     "embedded, emulated devices": [],
     "embedded, simulated devices": ["--devices", "simulated"],
-    "mosquitto, emulated devices": ["--broker", "mqtt://127.0.0.1:{port}"],
+    "mosquitto, emulated devices": ["--broker", f"mqtt://site:{SECRET}@127.0.0.1:{{port}}"],
 }
 
 
@@ -37,13 +38,24 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ended(small: Path, mosquitto: Mosquitto) -> Iterator[dict[str, Ended]]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """A mosquitto that wants a password of everyone."""
+    folder = tmp_path_factory.mktemp("guarded")
+    passwords = folder / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "site", SECRET], check=True)
+    server = Mosquitto(folder, "allow_anonymous false", f"password_file {passwords}").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def ended(small: Path, guarded: Mosquitto) -> Iterator[dict[str, Ended]]:
     """The same few steps, run in each way; two at a time, as most of a run is its start."""
 
     def run(way: str) -> Ended:
         if way == "centralized":
             return centralized()
-        options = [option.format(port=mosquitto.port) for option in WAYS[way]]
+        options = [option.format(port=guarded.port) for option in WAYS[way]]
         return run_heron("run", str(small), "--steps", str(STEPS), "--json", *options)
 
     with ThreadPoolExecutor(2) as pool:
@@ -122,6 +134,12 @@ def test_a_person_is_shown_progress_and_a_table(small: Path) -> None:
         assert told in done.out, told
     assert "messages" not in done.out  # there were none
     assert done.err == ""
+
+
+def test_a_password_reaches_the_devices_and_is_never_shown(ended: dict[str, Ended]) -> None:
+    done = ended["mosquitto, emulated devices"]
+    assert done.result["fallbacks"] == 0  # the devices came in with it
+    assert SECRET not in done.out + done.err
 
 
 def test_memory_says_that_its_devices_are_simulated(ended: dict[str, Ended]) -> None:
