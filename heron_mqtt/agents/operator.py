@@ -75,6 +75,7 @@ class SystemOperator:
         if self._subscriptions:
             return
         broker = self._broker
+        self._wakeup = Wakeup()  # without what ended the run before
         leaves = [("status", self._on_status), ("action", self._on_action), ("plan", self._on_plan)]
         for leaf, callback in leaves:
             if broker.features.wildcards:
@@ -100,6 +101,10 @@ class SystemOperator:
         except (BrokerError, TimeoutError) as exc:
             log.warning("could not say that the run is finished: %s", exc or "the broker does not answer")
         await presence.withdraw(say_offline=False)
+
+    def fail(self, error: BaseException) -> None:
+        """Have everyone who waits for subordinates raise: one of them has ended."""
+        self._wakeup.fail(error)
 
     # -- messages out ------------------------------------------------------------------------------
 

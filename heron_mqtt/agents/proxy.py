@@ -153,7 +153,6 @@ class Proxy:
         agent.observe(observation, inbox.price.value)
         agent.decide(inbox.commands.take(episode, step))
         missed += await self._negotiate(episode, step)
-        agent.conclude()
         missed += await self._drive_devices(observation.dt_s if observation else None, episode, step)
         report = agent.report()
         report.missed = missed
@@ -217,8 +216,13 @@ class Proxy:
 
     async def _drive_devices(self, dt_s: float | None, episode: int, step: int) -> int:
         """Send what may be sent, take what came back; return how many deadlines were missed."""
-        gateway, missed = self.gateway, 0
-        allowed = gateway.bounded(self.agent.wanted())
+        gateway, agent, missed = self.gateway, self.agent, 0
+        devices = agent.conclude()
+        if not gateway.links and not self._asks_clearance:  # nothing leaves: models know their limits
+            for name in devices:
+                agent.simulate(name)
+            return 0
+        allowed = gateway.bounded(agent.wanted())
         if self._asks_clearance and dt_s is not None:
             missed += await self._clear(allowed, episode, step)
         gateway.send(allowed, dt_s=dt_s, episode=episode, step=step)

@@ -14,14 +14,26 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
 
     def notify(self) -> None:
         """Have the condition looked at again."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def fail(self, error: BaseException) -> None:
+        """Have this and every later wait raise: what is waited for will never come."""
+        self._error = error
+        self.notify()
+
     async def until(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
-        """Wait until ``condition`` holds; False if ``timeout_s`` is over first (None = no limit)."""
+        """Wait until ``condition`` holds; False if ``timeout_s`` is over first (None = no limit).
+
+        Raises:
+            BaseException: What ``fail`` was given.
+        """
+        if self._error is not None:
+            raise self._error
         if condition():
             return True
         loop = asyncio.get_running_loop()
@@ -39,6 +51,8 @@ class Wakeup:
                     return False
                 self._waiter = loop.create_future()
                 await self._waiter
+                if self._error is not None:
+                    raise self._error
         finally:
             if timer is not None:
                 timer.cancel()

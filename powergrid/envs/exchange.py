@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.operator import SystemOperator
@@ -155,6 +155,8 @@ class BrokerExchange:
         self._tasks = [
             asyncio.create_task(proxy.run(), name=f"proxy {proxy.agent_id}") for proxy in self.proxies
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
         self.loop = here
 
     async def reset(self, episode: int, seed: int | None, clock: datetime) -> None:
@@ -164,7 +166,7 @@ class BrokerExchange:
             NotReady: Names who is not.
         """
         await self.start()
-        await self._guarded(self.operator.begin_episode(episode, seed, clock, self._ready_s))
+        await self.operator.begin_episode(episode, seed, clock, self._ready_s)
 
     async def step(self, given: StepInput) -> Mapping[str, StepReport]:
         """Publish the step and gather the actions that came before the deadline."""
@@ -175,13 +177,10 @@ class BrokerExchange:
             operator.command(agent, command)
         for agent, observation in given.observations.items():
             operator.inform(agent, observation)
-        return await self._guarded(self._rest_of_step(given.step))
-
-    async def _rest_of_step(self, step: int) -> Mapping[str, StepReport]:
-        operator, begun = self.operator, asyncio.get_running_loop().time()
+        begun = asyncio.get_running_loop().time()
         if self._check is not None:
             plans = await operator.gather_plans(self._plan_s)
-            for agent, clearance in self._check(step, plans).items():
+            for agent, clearance in self._check(given.step, plans).items():
                 operator.clear(agent, clearance)
         return await operator.gather(begun + self._action_s - asyncio.get_running_loop().time())
 
@@ -201,17 +200,10 @@ class BrokerExchange:
             await proxy.close()
         await self.operator.close()
 
-    async def _guarded(self, waiting: Coroutine[Any, Any, T]) -> T:
-        """Wait, but not past the end of a proxy: what ended it is a bug and is raised as it is."""
-        main = asyncio.ensure_future(waiting)
-        try:
-            await asyncio.wait([main, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in self._tasks:
-                if task.done():
-                    task.result()
-            return await main
-        finally:
-            main.cancel()
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Hand on what ended a proxy, which does not end by itself, to where its action is awaited."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.operator.fail(error)
 
 
 def make_broker_exchange(
