@@ -142,7 +142,8 @@ class Floor:
 
     def __init__(self, n: int) -> None:
         self._n = n
-        self._arrived = 0
+        self.arrived = 0
+        """Actions of the step under way that have come back."""
         self._done: asyncio.Future[None] | None = None
         self._mine: asyncio.Transport
         shared, observation, action = _sizes()
@@ -168,7 +169,9 @@ class Floor:
             for address in range(own + 1):
                 _, made = await loop.create_connection(lambda: Framed(floor._on_frame), "127.0.0.1", port)
                 links.append(made.transport)
+                floor._done = loop.create_future()
                 made.transport.write(frame(address, b""))
+                await floor._done
             floor._mine = links[0]
             if own == 0:  # everything comes back to where it was sent from
                 floor._observations = [frame(0, whole[HEAD_BYTES:]) for whole in floor._observations]
@@ -180,7 +183,7 @@ class Floor:
 
     async def step(self) -> float:
         """Take one step; return how long it took, s."""
-        self._arrived = 0
+        self.arrived = 0
         self._done = asyncio.get_running_loop().create_future()
         began_s = time.perf_counter()
         for whole in self._broadcasts:
@@ -191,12 +194,14 @@ class Floor:
         return time.perf_counter() - began_s
 
     def _on_frame(self, link: Framed, _address: int, whole: bytes) -> None:
+        is_done = len(whole) == HEAD_BYTES  # a name that the relay has taken
         if len(whole) == len(self._observations[0]):
             link.transport.write(self._action)
         elif len(whole) == len(self._action):
-            self._arrived += 1
-            if self._arrived == self._n and self._done is not None:
-                self._done.set_result(None)
+            self.arrived += 1
+            is_done = self.arrived == self._n
+        if is_done and self._done is not None:
+            self._done.set_result(None)
 
 
 def _sizes() -> tuple[list[int], int, int]:

@@ -4,7 +4,8 @@
 
 It does what any broker has to do (read, find where a message ends and where it goes, write) and nothing
 else: no topics, no acknowledgements, no sessions. A frame is a length, an address (2 bytes each, big
-endian) and that many bytes. A connection's first frame names its own address and is not forwarded.
+endian) and that many bytes. A connection's first frame names its own address, and comes back to say that
+others can send to it now.
 """
 
 from __future__ import annotations
@@ -61,11 +62,10 @@ async def serve() -> None:
     named: set[Framed] = set()
 
     def forward(link: Framed, address: int, whole: bytes) -> None:
-        if link in named:
-            links[address].write(whole)
-        else:
+        if link not in named:
             named.add(link)
             links[address] = link.transport
+        links[address].write(whole)
 
     server = await asyncio.get_running_loop().create_server(lambda: Framed(forward), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - whoever started us reads it

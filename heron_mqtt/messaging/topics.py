@@ -7,6 +7,7 @@ contain ``/ + # %`` or control characters, so that any identifier comes back unc
 
 from __future__ import annotations
 
+import functools
 import re
 from urllib.parse import unquote
 
@@ -81,6 +82,7 @@ def is_filter(channel: str) -> bool:
     return "+" in channel or "#" in channel
 
 
+@functools.lru_cache(maxsize=10_000)  # the same few channels, at every publish
 def check_channel(channel: str) -> str:
     """Return ``channel`` if it can be published to.
 
