@@ -46,7 +46,6 @@ def grid_agents() -> dict[str, GridAgent]:
 
 
 def test_the_environment(broker: MessageBroker) -> None:
-    # isort: off
     from powergrid.envs import MultiAgentMicrogrids
 
     env = MultiAgentMicrogrids({"centralized": False, "message_broker": broker, "max_episode_steps": 24})
@@ -54,7 +53,6 @@ def test_the_environment(broker: MessageBroker) -> None:
     observations, rewards, terminations, truncations, infos = env.step(
         {agent: env.action_space(agent).sample() for agent in env.agents})  # fmt: skip
     env.close()
-    # isort: on
 
     assert set(observations) == set(rewards) == set(infos) == {"MG1", "MG2", "MG3"}
     assert not any(terminations.values())
