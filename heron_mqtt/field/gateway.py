@@ -12,10 +12,11 @@ from typing import Any
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.authority import SENDS, AuthorityDesk, Evidence
-from heron_mqtt.field.clearance import apply_clearance, expected_p_mw
+from heron_mqtt.field.clearance import apply_clearance
 from heron_mqtt.field.envelope import Band
 from heron_mqtt.field.link import DeviceLink, Wanted
 from heron_mqtt.field.models import Models, bounded
+from heron_mqtt.field.outcome import Outcome
 from heron_mqtt.field.settings import DeviceSettings
 from heron_mqtt.messages import Clearance, EmergencyStop, Level, RunState, Telemetry, parse
 from heron_mqtt.messaging import topics
@@ -73,15 +74,15 @@ class FieldGateway:
         )
         self._models = models
         self._settings = dict(devices)
-        self._nameplates = dict(nameplates)
         self._broker = broker
         self._outbox = outbox
         self._notify = notify
         self._lease_s = lease_s
         self._now = now
         self._at = (0, 0)
-        self._steady = dict.fromkeys(devices, 0)
-        self._bounds: dict[str, str] = {}
+        self._outcome = Outcome(
+            models, {name: settings.gateway.gate_mw(nameplates[name]) for name, settings in devices.items()}
+        )
         self._sent: dict[str, Wanted] = {}
         self._subscriptions: list[Subscription] = []
         self._renewal: asyncio.TimerHandle | None = None
@@ -155,11 +156,13 @@ class FieldGateway:
         Simulated devices are left out of the memory: their models keep the same bounds without being told.
         """
         if self.estop is not None:
-            self._bounds = dict.fromkeys(wanted, ESTOP)
+            self._outcome.begin_step(dict.fromkeys(wanted, ESTOP))
             return {name: _nothing(want) for name, want in wanted.items()}
         bands = {name: band for name in self._settings if (band := self._band(name)) is not None}
         allowed, reasons = bounded(self._models, wanted, bands)
-        self._bounds = {name: why for name, why in reasons.items() if self.desk.level(name) != "simulated"}
+        self._outcome.begin_step(
+            {name: why for name, why in reasons.items() if self.desk.level(name) != "simulated"}
+        )
         return allowed
 
     def _band(self, name: str) -> Band | None:
@@ -172,12 +175,7 @@ class FieldGateway:
     def clear(self, allowed: dict[str, Wanted], clearance: Clearance | None) -> None:
         """Reduce setpoints to what the check of all together left; None = no answer: to nothing."""
         for name, reason in apply_clearance(allowed, clearance).items():
-            self._remark(name, reason)
-
-    def _remark(self, name: str, text: str) -> None:
-        """Say what came between a setpoint and what was done, beside what was said before."""
-        before = self._bounds.get(name)
-        self._bounds[name] = f"{before}, {text}" if before else text
+            self._outcome.remark(name, reason)
 
     def send(self, allowed: dict[str, Wanted], *, dt_s: float | None, episode: int, step: int) -> None:
         """Send setpoints to the devices under control; ``settle`` takes what came back.
@@ -208,7 +206,7 @@ class FieldGateway:
         for name, setpoint in allowed.items():
             if self.estop is not None:
                 if setpoint != _nothing(setpoint):
-                    self._remark(name, ESTOP)
+                    self._outcome.remark(name, ESTOP)
                     allowed[name] = _nothing(setpoint)
             elif name in self._settings and (band := self._band(name)) is not None:
                 p_mw = min(max(setpoint.p_mw, band.p_min_mw), band.p_max_mw)
@@ -245,17 +243,15 @@ class FieldGateway:
             link.watch()
             if link.age_s is not None:
                 link.record.sample(link.record.age_s, link.age_s)
+            step, was_sent = self._at[1], name in self._sent
             if level == "shadow":
-                self._models.simulate(name, setpoint=setpoint)
-                if link.telemetry is not None and link.health == "online":
-                    residual = self._models.shadowed(name, link.telemetry)
-                    self._note(name, link, link.telemetry, setpoint, residual)
+                self._outcome.compare(name, link, setpoint)
                 continue
-            missed |= name in self._sent and self._is_awaited(name)
+            missed |= was_sent and self._is_awaited(name)
             if (telemetry := self._truth(name, link)) is not None:
-                self._follow(name, link, telemetry, setpoint)
+                self._outcome.follow(name, link, telemetry, setpoint, step)
             else:
-                self._stand_in(name, link, setpoint)
+                self._outcome.stand_in(name, link, setpoint, step, was_sent=was_sent)
         return int(missed)
 
     def _truth(self, name: str, link: DeviceLink) -> Telemetry | None:
@@ -264,28 +260,9 @@ class FieldGateway:
             return None
         return link.answer() or link.unacknowledged()
 
-    def _follow(self, name: str, link: DeviceLink, telemetry: Telemetry, setpoint: Wanted) -> None:
-        """Let the model follow the device, and say so where the device did not follow the setpoint."""
-        record = link.record
-        residual = self._models.measured(name, telemetry, setpoint=setpoint)
-        if absent := record.followed():
-            log.warning("%s: back in step %d, after %d steps", link.name, self._at[1], absent)
-        if link.answer() is None:
-            link.give_up()
-            record.unacknowledged += 1
-            self._remark(name, "not acknowledged by the device; what it measures is used")
-        elif telemetry.rejected is not None:
-            record.rejected += 1
-            self._remark(name, f"rejected by the device: {telemetry.rejected}")
-        elif abs(residual) > self._gate_mw(name):
-            record.deviations += 1
-            expected_mw = telemetry.p_mw - residual
-            self._remark(name, f"not followed by the device ({expected_mw:.6g} -> {telemetry.p_mw:.6g} MW)")
-        self._note(name, link, telemetry, setpoint, residual)
-
     def reasons(self) -> dict[str, str]:
         """Return what changed setpoints of this step, by device."""
-        return dict(self._bounds)
+        return dict(self._outcome.remarks)
 
     def report(self) -> dict[str, dict[str, Any]]:
         """Return what happened to each device that was not merely simulated, by device."""
@@ -312,42 +289,15 @@ class FieldGateway:
         levels = {name: self.desk.level(name) for name in self.links}
         return {name: level for name, level in levels.items() if level != "simulated"}
 
-    def _stand_in(self, name: str, link: DeviceLink, setpoint: Wanted) -> None:
-        if link.was_refused and name in self._sent:
-            why = "its telemetry was refused"
-        elif name in self._sent and link.expects_answer and link.health in {"online", "stale"}:
-            why = "no telemetry before the deadline"
-        else:
-            why = f"device {'silent' if link.health == 'online' else link.health}"
-        self._steady[name] = 0
-        if name in self._sent:
-            link.give_up()
-        if link.record.fell_back(link.waited_s if name in self._sent else 0.0) == 1:
-            log.warning("%s: its model stands in from step %d: %s", link.name, self._at[1], why)
-        self._models.simulate(name, why, setpoint=setpoint)
-
-    def _note(
-        self, name: str, link: DeviceLink, telemetry: Telemetry, setpoint: Wanted, residual: float
-    ) -> None:
-        record = link.record
-        record.sample(record.residual_mw, residual)
-        record.sample(record.tracking_error_mw, telemetry.p_mw - expected_p_mw(setpoint))
-        self._steady[name] = self._steady[name] + 1 if abs(residual) <= self._gate_mw(name) else 0
-
-    def _gate_mw(self, name: str) -> float:
-        """Return the residual up to which a device counts as steady, MW."""
-        gate_mw = self._settings[name].gateway.gate_residual_mw
-        return 0.05 * max(map(abs, self._nameplates[name])) if gate_mw is None else gate_mw
-
     # -- authority ---------------------------------------------------------------------------------
 
     def _evidence(self, name: str) -> Evidence:
         link = self.links[name]
-        return Evidence(link.health, link.is_fresh, self._steady[name])
+        return Evidence(link.health, link.is_fresh, self._outcome.steady[name])
 
     def _authority_changed(self, name: str, level: Level) -> None:
         link = self.links[name]
-        self._steady[name] = 0
+        self._outcome.steady[name] = 0
         if level not in SENDS or self._is_beyond_band(name):
             link.forget_setpoint()
         if link.telemetry is not None and link.is_fresh:

@@ -37,6 +37,10 @@ class GatewayTable(Table):
     )
     max_rate_per_s: float = Field(100.0, gt=0.0, description="Telemetry beyond this rate is dropped.")
 
+    def gate_mw(self, nameplate_mw: tuple[float, float]) -> float:
+        """Return the residual up to which a device of this nameplate counts as steady, MW."""
+        return 0.05 * max(map(abs, nameplate_mw)) if self.gate_residual_mw is None else self.gate_residual_mw
+
 
 class DeviceSettings(Table):
     """A device as the gateway sees it: its authority at the start, and how it is treated."""
