@@ -15,30 +15,31 @@ from heron_mqtt.messaging.outbox import Outbox
 from powergrid.envs import MultiAgentMicrogrids
 
 SEED = 42
+ENV_ID = "bench-env"
 HOP = "bench/hop"
 
 
-def scenario_env_id() -> str:
-    """Return the environment that the default scenario's topics name."""
-    return MultiAgentMicrogrids().env_id
+def make_env(broker: MessageBroker | None) -> MultiAgentMicrogrids:
+    """Return the default scenario's environment; takes a second in which the event loop stands still.
+
+    Args:
+        broker: Need not be connected yet; None = centralized.
+    """
+    return MultiAgentMicrogrids(
+        {} if broker is None else {"centralized": False, "message_broker": broker, "env_id": ENV_ID}
+    )
 
 
 @contextlib.asynccontextmanager
-async def whole_step(broker: MessageBroker | None) -> AsyncIterator[Step]:
-    """Yield what takes one step of the default scenario, everybody on its own policy.
-
-    Args:
-        broker: None = centralized.
-    """
-    config = {} if broker is None else {"centralized": False, "message_broker": broker}
-    env = MultiAgentMicrogrids(config)
+async def whole_step(env: MultiAgentMicrogrids) -> AsyncIterator[Step]:
+    """Yield what takes one step of an environment, everybody on its own policy."""
     try:
         await env.reset_async(seed=SEED)
 
         async def step() -> float:
             if not env.agents:
                 await env.reset_async(seed=SEED)
-            if broker is None:
+            if env.centralized:
                 began_s = time.perf_counter()
                 env.step({})
             else:

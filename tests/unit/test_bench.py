@@ -10,7 +10,7 @@ from rich.console import Console
 
 from heron_mqtt.bench import suite
 from heron_mqtt.bench.cpu import cpu_s, machine, one_core, rss_bytes
-from heron_mqtt.bench.environment import one_way, whole_step
+from heron_mqtt.bench.environment import make_env, one_way, whole_step
 from heron_mqtt.bench.exchange import Exchange, Floor
 from heron_mqtt.bench.memory import rss_of
 from heron_mqtt.bench.processes import find_mosquitto, relay
@@ -108,7 +108,7 @@ def test_a_ratio_is_taken_within_each_round() -> None:
 
 
 async def test_whole_steps_go_on_over_the_end_of_an_episode() -> None:
-    async with whole_step(None) as step:
+    async with whole_step(make_env(None)) as step:
         for _ in range(98):
             assert await step() > 0
 
