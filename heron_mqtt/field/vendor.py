@@ -55,7 +55,8 @@ class VendorDevice(FieldDevice):
       that ends them (when the lease runs out, and when this ends), and by an emergency stop if the
       gateway's authority over it is one that sends. Authority ``shadow`` sends nothing but keepalives.
     - Its last words count for ``stale_after_s``. A box that says nothing for longer is told as a fault,
-      and the gateway's model stands in.
+      and the gateway's model stands in. One that has said nothing yet is reported only: it may be one that
+      speaks when something changes, and wait for its first setpoint.
     - Where the box repeats the number of a setpoint (``ack_seq`` in the mapping) only that is an
       acknowledgement; without one the setpoint counts as rejected.
 
@@ -92,6 +93,7 @@ class VendorDevice(FieldDevice):
         self._box = BoxState(mapping)
         self._news = asyncio.Event()
         self._heard = asyncio.Event()
+        self._has_spoken = False
         self._silence: Status | None = None
         self._trouble: Status | None = None
         self._is_driven = False
@@ -173,6 +175,7 @@ class VendorDevice(FieldDevice):
         said = {} if retained else decoded.fields  # since when a retained value holds nobody knows
         if said.get("p_mw") is not None:
             self._heard.set()
+            self._has_spoken = True
             self._silence = None
         self._tell_trouble()  # before the answer, so that it counts
         if self._awaited is None:
@@ -186,17 +189,20 @@ class VendorDevice(FieldDevice):
         """Tell when the box has not said its power for too long."""
         where = ", ".join(self._mapping.topics_of("p_mw"))
         what = f"no power from the box for {self._stale_after_s:g} s on {where}"
+        is_reported = False
         while True:
             self._heard.clear()
             try:
                 async with asyncio.timeout(self._stale_after_s):
                     await self._heard.wait()
+                is_reported = False
             except TimeoutError:
-                if self._silence is None:
+                if not is_reported:
+                    is_reported = True
+                    ask = "is it on, does its mapping fit?"
+                    self._broker.stats.report("device", self.label, f"{what}: {ask}")
+                if self._has_spoken:
                     self._silence = Status(state="fault", reason=what[:500], kind=self._kind)
-                    self._broker.stats.report(
-                        "device", self.label, f"{what}: is it on, does its mapping fit?"
-                    )
                     self._tell_trouble()
 
     def _tell_trouble(self) -> None:

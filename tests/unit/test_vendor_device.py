@@ -277,8 +277,16 @@ async def test_a_mapping_that_matches_nothing_is_named(make: Any) -> None:
 async def test_a_retained_value_is_not_telemetry(make: Any) -> None:
     site = await make(PLAIN, stale_after_s=0.15)
     site.wire.says("box/state", {"p": 500}, retained=True)
-    await until(lambda: site.status[-1]["state"] == "fault", "the fault")
+    await until(lambda: site.broker.stats.reports, "the report")
     assert site.telemetry == []
+
+
+async def test_a_box_that_speaks_when_something_changes_may_wait_for_its_first_setpoint(make: Any) -> None:
+    site = await make(PLAIN, stale_after_s=0.1, answer_within_s=10.0)
+    await until(lambda: site.broker.stats.reports, "the report")
+    assert [s["state"] for s in site.status] == ["online"]
+    site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": json.loads(text)["p"]})
+    assert (await site.answered(site.send(0.001)))["p_mw"] == 0.001
 
 
 async def test_a_box_that_repeats_numbers_acknowledges_by_them_alone(make: Any) -> None:
