@@ -111,6 +111,9 @@ class GridAgent:
         self._loads = {n: device for n, device in self.devices.items() if isinstance(device, Load)}
         for name in self._loads:
             self._units[name].p_available_mw = 0.0
+        # What is wanted whatever the price: PV gives all it can, no load is shed.
+        self._always_mw = {name: plant.spec.max_p_mw for name, plant in self._plants.items()}
+        self._always_mw |= {name: -load.spec.max_p_mw for name, load in self._loads.items()}
         self._dt_s = self._step_s
         self._load_mw = 0.0
         self._price = 0.0
@@ -142,10 +145,8 @@ class GridAgent:
         p = command.values("p_") if command is not None else {}
         q = command.values("q_") if command is not None else {}
         self._commanded = p
-        wanted = {name: self._battery_p_mw(battery) for name, battery in self._batteries.items()}
-        wanted |= {name: plant.spec.max_p_mw for name, plant in self._plants.items()}
-        wanted |= {name: -load.spec.max_p_mw for name, load in self._loads.items()}
-        wanted |= p
+        batteries = {name: self._battery_p_mw(battery) for name, battery in self._batteries.items()}
+        wanted = self._always_mw | batteries | p
         for name, unit in self._units.items():
             unit.want(wanted.get(name, 0.0))
             unit.wanted_q_mvar = q.get(name, 0.0)
@@ -294,11 +295,11 @@ class GridAgent:
 
     def _dispatch_generators(self, export_value: float, import_value: float) -> None:
         """Run each generator that is not commanded where the step earns most, in the scenario's order."""
-        free = {name: unit for name, unit in self._generators.items() if name not in self._commanded}
+        free = [name for name in self._generators if name not in self._commanded]
         for name in free:
             self._units[name].want(0.0)  # what an earlier dispatch wanted counts for nothing
-        for name, generator in free.items():
-            need_mw = -self._planned_mw(without=name)
+        for name in free:
+            generator, need_mw = self._generators[name], -self._planned_mw(without=name)
             p_mw = economic_setpoint(generator, need_mw, export_value, import_value, self._dt_s)
             self._units[name].want(p_mw)
 

@@ -60,16 +60,14 @@ class LimitCheck:
         self._high = np.repeat([limits.vm_max_pu, limits.loading_max_percent, limits.soc_max], sizes)
         self._n_agents = len(buses)
 
-    def read(self, vm_pu: Array, line_percent: Array, trafo_percent: Array, soc: Array) -> Limited:
+    def read(self, quantities: Array) -> Limited:
         """Return extremes and violations.
 
         Args:
-            vm_pu: (..., n_bus); NaN = out of service, counts as inside, as with all others.
-            line_percent: (..., n_line).
-            trafo_percent: (..., n_trafo).
-            soc: (..., n_batteries).
+            quantities: (..., n_bus + n_branch + n_batteries) side by side: voltages, pu; loadings of lines,
+                then transformers, %; states of charge. NaN = out of service, counts as inside.
         """
-        values = self._groups.take(np.concatenate((vm_pu, line_percent, trafo_percent, soc), axis=-1))
+        values = self._groups.take(quantities)
         # fmin and fmax pass over NaN.
         outside = np.fmax(np.fmax(self._low - values, values - self._high), 0.0)
         return Limited(

@@ -81,9 +81,8 @@ def traded(agents: Sequence[str], trades: Sequence[SettledTrade]) -> tuple[Array
         (n_agents,) $ earned minus paid.
     """
     mwh, usd = np.zeros((len(agents), len(agents))), np.zeros(len(agents))
-    number = {agent: i for i, agent in enumerate(agents)}
     for trade in trades:
-        seller, buyer = number[trade.seller], number[trade.buyer]
+        seller, buyer = agents.index(trade.seller), agents.index(trade.buyer)
         mwh[seller, buyer], mwh[buyer, seller] = trade.mwh, -trade.mwh
         usd[seller] += trade.mwh * trade.price
         usd[buyer] -= trade.mwh * trade.price

@@ -63,7 +63,7 @@ class Series:
         self.repeats = scenario.profiles.repeat
         self._step_s = scenario.step_s
         start = prices.start
-        self._start = start if start.tzinfo else start.replace(tzinfo=UTC)
+        self._start = (start if start.tzinfo else start.replace(tzinfo=UTC)).astimezone(UTC)
         self._start_s = (start.hour * 60 + start.minute) * 60.0 + start.second
         columns: Mapping[str, Array] = profiles.columns if profiles else {}
         scale = np.array([load.scale for load in blueprint.loads])
@@ -111,7 +111,7 @@ class Series:
 
     def clock(self, row: int) -> datetime:
         """Return the simulated time at which a row begins, UTC."""
-        return (self._start + timedelta(seconds=row * self._step_s)).astimezone(UTC)
+        return self._start + timedelta(seconds=row * self._step_s)
 
     def clock_s(self, row: Rows) -> Any:
         """Return the seconds since local midnight at which a row begins, (...) float."""

@@ -59,16 +59,14 @@ class Layout:
             "loading_max_percent": len(agents),
             "traded_mwh": len(agents) ** 2,
             "net_mwh": len(agents),
-            "vm_pu": len(live_buses),
-            "line_loading_percent": len(flow.line_index),
-            "trafo_loading_percent": len(flow.trafo_index),
+            "grid": len(self._grid_names),
         }
         self.sections: dict[str, slice] = {}
         self.size = 0
         for name, size in sizes.items():
             self.sections[name] = slice(self.size, self.size + size)
             self.size += size
-        self.n_local = self.sections["vm_pu"].start
+        self.n_local = self.sections["grid"].start
         self._own = {
             agent: self._own_part(world, a, batteries, plants) for a, agent in enumerate(world.agents)
         }

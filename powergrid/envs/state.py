@@ -50,8 +50,8 @@ class GridState:
     def __init__(self, world: World, *, full: bool, shape: tuple[int, ...] = ()) -> None:
         scenario, n_agents = world.scenario, len(world.agents)
         self._full = full
-        self._live_buses = np.flatnonzero(np.isfinite(_at_rest(world).vm_pu))  # others never have a voltage
-        layout = Layout(world, self._live_buses)
+        live_buses = np.flatnonzero(np.isfinite(_at_rest(world).vm_pu))  # the others never have a voltage
+        layout = Layout(world, live_buses)
         self._values = np.zeros((*shape, layout.size))
         self._sections, self._n_local = layout.sections, layout.n_local
         self._local = {name: part for name, part in layout.sections.items() if part.stop <= layout.n_local}
@@ -62,7 +62,7 @@ class GridState:
         self.vm_min_pu, self.vm_max_pu = self._view("vm_min_pu"), self._view("vm_max_pu")
         self.loading_max_percent = self._view("loading_max_percent")
         self.traded_mwh = self._view("traded_mwh").reshape(*shape, n_agents, n_agents)
-        self.net_mwh = self._view("net_mwh")
+        self.net_mwh, self._grid = self._view("net_mwh"), self._view("grid")
 
         specs = [table.spec for grid in scenario.microgrids.values() for table in grid.devices.values()]
         self._initial_soc = [spec.initial_soc for spec in specs if isinstance(spec, BatterySpec)]
@@ -70,15 +70,17 @@ class GridState:
         self._devices = Groups(world.positions())
         self._rewards = Rewards(scenario)
         places = world.microgrids.values()
-        n_line, n_trafo = len(world.flow.line_index), len(world.flow.trafo_index)
+        n_bus, n_line = len(world.flow.bus_index), len(world.flow.line_index)
+        n_branch = n_line + len(world.flow.trafo_index)
         self._limits = LimitCheck(
             scenario.reward,
             buses=[index.buses for index in places],
             branches=[np.concatenate([index.lines, n_line + index.trafos]) for index in places],
             batteries=world.positions("battery"),
-            n_bus=len(world.flow.bus_index),
-            n_branch=n_line + n_trafo,
+            n_bus=n_bus,
+            n_branch=n_branch,
         )
+        self._in_grid = np.concatenate([live_buses, np.arange(n_bus, n_bus + n_branch)])
         self._outside = np.zeros((*shape, 3, n_agents))
 
         self._seen = {agent: layout.whole() if full else layout.own(agent) for agent in world.agents}
@@ -129,22 +131,17 @@ class GridState:
     def apply(self, result: PowerFlowResult | BatchPowerFlowResult, where: Any = ...) -> None:
         """Take the power flow's results, of all copies or ``where``."""
         line, trafo = result.line_loading_percent, result.trafo_loading_percent
-        lowest, highest, outside = self._limits.read(result.vm_pu, line, trafo, self.soc[where])
-        self._outside[where] = outside
+        limited = np.concatenate((result.vm_pu, line, trafo, self.soc[where]), axis=-1)
+        lowest, highest, self._outside[where] = self._limits.read(limited)
         self.vm_min_pu[where], self.vm_max_pu[where] = lowest[..., 0, :], highest[..., 0, :]
         self.loading_max_percent[where] = np.fmax(highest[..., 1, :], 0.0)  # 0 without lines and transformers
         if self._full:
-            self._view("vm_pu")[where] = result.vm_pu.take(self._live_buses, axis=-1)
-            self._view("line_loading_percent")[where] = np.fmax(line, 0.0)  # without supply: 0
-            self._view("trafo_loading_percent")[where] = np.fmax(trafo, 0.0)
+            self._grid[where] = np.fmax(limited.take(self._in_grid, axis=-1), 0.0)  # without supply: 0
 
     def forget_results(self, where: Any = ...) -> None:
         """Make every result NaN, in all copies or ``where``: the power flow diverged."""
-        for result in (self.vm_min_pu, self.vm_max_pu, self.loading_max_percent, self._outside):
+        for result in (self.vm_min_pu, self.vm_max_pu, self.loading_max_percent, self._outside, self._grid):
             result[where] = np.nan
-        if self._full:
-            for name in ("vm_pu", "line_loading_percent", "trafo_loading_percent"):
-                self._view(name)[where] = np.nan
 
     def reward_terms(self, cost: Array, traded_usd: Array) -> Array:
         """Return (..., n_terms, n_agents) $ of the step under way; see ``powergrid.rewards.Rewards.terms``.

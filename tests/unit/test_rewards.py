@@ -39,11 +39,10 @@ def check(
 def violations(
     vm_pu: list[float], loading: list[float], soc: list[float], limits: RewardTable = LIMITS
 ) -> list[float]:
-    """Return voltage, loading and state of charge violation of one microgrid; half its branches are lines."""
+    """Return voltage, loading and state of charge violation of one microgrid."""
     buses, branches, batteries = ([list(range(len(part)))] for part in (vm_pu, loading, soc))
-    half = len(loading) // 2
-    vectors = (np.array(part, dtype=float) for part in (vm_pu, loading[:half], loading[half:], soc))
-    found: list[float] = check(buses, branches, batteries, limits).read(*vectors).outside[:, 0].tolist()
+    quantities = np.array([*vm_pu, *loading, *soc], dtype=float)
+    found: list[float] = check(buses, branches, batteries, limits).read(quantities).outside[:, 0].tolist()
     return found
 
 
@@ -152,8 +151,8 @@ def test_what_is_out_of_service_violates_nothing() -> None:
 def test_each_microgrid_answers_for_its_own_part_only() -> None:
     limits = check([[0, 2], [], [1]], [[1], [0], []], [[], [0], []])
     vm_pu = np.array([[0.94, 1.07, 0.92], [1.0, 0.9, np.nan]])  # two copies of three buses
-    line, trafo = np.array([[150.0], [10.0]]), np.array([[20.0], [120.0]])
-    lowest, highest, outside = limits.read(vm_pu, line, trafo, np.array([[0.1], [0.5]]))
+    loading, soc = np.array([[150.0, 20.0], [10.0, 120.0]]), np.array([[0.1], [0.5]])
+    lowest, highest, outside = limits.read(np.concatenate((vm_pu, loading, soc), axis=1))
     assert outside == pytest.approx(
         np.array(
             [
