@@ -130,7 +130,7 @@ async def _exchanges(
         if tuned is not None:
             growth[n] = found[name]
     if len(growth) > 1:
-        report.rows.append(_growth(growth, name))
+        report.rows += _growth(growth, name)
 
 
 def _exchange_rows(
@@ -153,17 +153,22 @@ def _exchange_rows(
     ]
 
 
-def _growth(found: dict[int, Sample], name: str) -> Row:
+def _growth(found: dict[int, Sample], name: str) -> list[Row]:
     sizes = sorted(found)
     x = [math.log(n) for n in sizes]
 
     def slope(times_s: list[float]) -> float:
         return statistics.linear_regression(x, [math.log(t) for t in times_s]).slope
 
-    by_round = [slope(list(times)) for times in zip(*(found[n].wall_s for n in sizes), strict=True)]
+    by_wall = [slope(list(times)) for times in zip(*(found[n].wall_s for n in sizes), strict=True)]
+    by_cpu = [slope(list(times)) for times in zip(*(found[n].cpu_s for n in sizes), strict=True)]
     raw = {f"N={n} ms": found[n].wall_ms for n in sizes}
+    raw_cpu = {f"N={n} CPU ms": found[n].cpu_ms for n in sizes}
     what = f"growth exponent of the step, N = {sizes[0]} to {sizes[-1]}, over {name}"
-    return Row(what, statistics.median(by_round), "", min(by_round), max(by_round), 1.1, 1.05, raw)
+    return [
+        Row(what, statistics.median(by_wall), "", min(by_wall), max(by_wall), 1.1, 1.05, raw),
+        Row(SAME_CPU, statistics.median(by_cpu), "", min(by_cpu), max(by_cpu), raw=raw_cpu),
+    ]
 
 
 async def _whole_steps(report: Report, effort: Effort, say: Say, embedded: Hop) -> None:
