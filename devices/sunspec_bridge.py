@@ -120,14 +120,17 @@ def run(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    options = _parser().parse_args(argv)
+    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what it complains of we tell ourselves
+    parser = _parser()
+    options = parser.parse_args(argv)
     try:
         env_id = options.env_id or load_scenario(options.scenario).scenario.topic_env_id
         asyncio.run(_serve(options, env_id))
     except KeyboardInterrupt:
         return 130
     except HeronError as exc:
-        sys.stderr.write(f"{exc}\n")
+        for problem in exc.problems if isinstance(exc, ConfigError) else (str(exc),):
+            sys.stderr.write(f"{parser.prog}: {problem}\n")
         return 2 if isinstance(exc, ConfigError) else 1
     return 0
 

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from heron_command import run_heron
 from mosquitto_server import Mosquitto
 from pymodbus.constants import ExcCodes
 from sunspec_server import BATTERY, DER, PV, EmulatedInverter
@@ -263,6 +265,20 @@ def test_what_is_not_there_is_told_in_one_line(
     err = capsys.readouterr().err
     assert complaint in err
     assert err.count("\n") == 1
+
+
+def test_the_command_line_knows_the_bridge_and_emulators_do_not_load_it() -> None:
+    common = ["--agent", "MG1", "--name", "ess", "--broker", "mqtt://127.0.0.1:1"]
+    ended = run_heron("device", "sunspec_bridge", *common, "--modbus", "127.0.0.1:1", "--timeout", "0.5")
+    assert ended.code == 1
+    (line,) = ended.err.splitlines()
+    assert "127.0.0.1:1 unit 1: nobody answers" in line
+    program = "import sys, devices.__main__, importlib; from devices import EMULATORS; "
+    program += "[importlib.import_module(f'devices.{s}') for s in EMULATORS.values()]; "
+    program += "print([m for m in sys.modules if 'sunspec' in m or 'pymodbus' in m])"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

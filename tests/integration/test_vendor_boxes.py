@@ -11,9 +11,14 @@ from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 import pytest
+import waiting
 from heron_command import heron, run_heron, until
 from mosquitto_server import Mosquitto
 from small_runs import write_scenario
+
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.raw import RawMqtt
+from heron_mqtt.messaging.stats import BrokerStats
 
 
 class Box:
@@ -261,6 +266,24 @@ def test_in_shadow_a_box_is_read_and_polled_and_told_nothing(
     assert ended.result["devices"]["MG1/ess"]["telemetry"] > 0
     assert victron.orders() == []
     assert {topic.split("/")[0] for topic, _ in victron.told} == {"R"}
+
+
+async def test_whoever_has_something_to_say_after_a_reconnection_is_called(
+    own_mosquitto: Callable[..., Mosquitto],
+) -> None:
+    server = own_mosquitto()
+    options = MqttBroker(server.url).options
+    async with RawMqtt(options, BrokerStats()) as raw:
+        calls: list[str] = []
+        raw.on_reconnect(lambda: calls.append("kept"))
+        raw.on_reconnect(lambda: calls.append("ended"))()
+        assert raw.connected
+        server.kill()
+        await waiting.until(lambda: not raw.connected, "the loss")
+        server.start()
+        await waiting.until(lambda: calls, "the reconnection")
+        assert raw.connected
+        assert calls == ["kept"]
 
 
 CHECKS: list[tuple[dict[str, Any], Callable[[str], bool]]] = [
