@@ -59,10 +59,10 @@ def _path(script: str) -> str:
 # -- start ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", KINDS)
-def test_a_script_imports_nothing_heavy(script: str) -> None:
+def test_the_scripts_import_nothing_heavy() -> None:
     """They start fast, and on small machines, because the physics is plain Python."""
-    program = f"import sys, devices.{script}; print([m for m in {HEAVY} if m in sys.modules])"
+    scripts = ", ".join(f"devices.{script}" for script in KINDS)
+    program = f"import sys, {scripts}; print([m for m in {HEAVY} if m in sys.modules])"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
@@ -94,7 +94,7 @@ def test_a_device_is_online_soon(mosquitto: Mosquitto, record_property: Record) 
         assert time.monotonic() - begin < 10.0  # under a second, if the machine has nothing else to do
 
 
-@pytest.mark.parametrize("script", KINDS)
+@pytest.mark.parametrize("script", ["battery", "pv_inverter"])
 def test_both_ways_to_start_a_device_are_equal(script: str, mosquitto: Mosquitto) -> None:
     said: dict[str, list[dict[str, Any]]] = {}
     for start in ("heron-mqtt", "python"):
@@ -173,6 +173,7 @@ def test_without_a_newer_setpoint_it_goes_safe(battery: Device) -> None:
     assert battery.telemetry(lambda m: m["ack_seq"] == 2)["safe"] is False
 
 
+@pytest.mark.slow
 def test_a_renewal_keeps_it_going_and_moves_nothing(battery: Device) -> None:
     """Eight renewals, each within the lease, together twice as long as it."""
     battery.send(p_mw=0.04, dt_s=900.0, seq=0, boot="gateway", lease_s=1.5)
