@@ -19,6 +19,8 @@ from heron_mqtt.messaging.outbox import Outbox, utc_now
 
 Health = Literal["online", "stale", "fault", "offline"]
 
+SPEAKS = 2  # telemetry since the first setpoint without answer; a single one may be an old one, late
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -89,6 +91,7 @@ class DeviceLink:
         self._arrived_at: float | None = None
         self._refused_at: float | None = None
         self._unanswered_since: float | None = None
+        self._heard_unanswered = 0  # telemetry since then
         self._watched_since: float | None = None
         self._heard_at: float | None = None  # of anything, births too
         self._plausible = Plausibility(
@@ -161,6 +164,8 @@ class DeviceLink:
         self._sent = (outbox.boot, stamped["seq"])
         self._newest_seq = stamped["seq"]
         self._sent_at = self._monotonic()
+        if self._unanswered_since is None:
+            self._heard_unanswered = 0
         self._last = setpoint
         self.record.setpoints += 1
         self._plausible.asked()
@@ -187,12 +192,14 @@ class DeviceLink:
     def unacknowledged(self) -> Telemetry | None:
         """Return what a device measures that takes no setpoints (or does not say so), while it is fresh.
 
-        Only telemetry that came after the first setpoint without answer counts: what a device said
-        before it fell silent tells nothing of now.
+        What a device said before it fell silent tells nothing of now, and one message may have been on
+        its way for long: telemetry counts for the step in which it came, and for longer only if the
+        device has spoken repeatedly since its first setpoint without answer.
         """
-        since = self._sent_at if self._unanswered_since is None else self._unanswered_since
-        is_news = self._arrived_at is not None and self._arrived_at > since
-        return self.telemetry if is_news and self.is_fresh and self.health == "online" else None
+        if self._arrived_at is None or not self.is_fresh or self.health != "online":
+            return None
+        goes_on = self._arrived_at > self._sent_at or self._heard_unanswered >= SPEAKS
+        return self.telemetry if goes_on else None
 
     def give_up(self) -> None:
         """Wait no longer for the answer; if it still comes it is late, and the device is back."""
@@ -234,6 +241,9 @@ class DeviceLink:
         """Whether telemetry that came since the newest setpoint was refused."""
         return self._refused_at is not None and self._refused_at >= self._sent_at
 
+    def _answered(self) -> None:
+        self._unanswered_since = None
+
     def _acknowledges(self, telemetry: Telemetry, setpoint: tuple[str, int] | None) -> bool:
         """Whether telemetry answers a setpoint or one after it, but none that was never sent."""
         if setpoint is None or telemetry.ack_seq is None:
@@ -265,15 +275,16 @@ class DeviceLink:
         self.telemetry = telemetry
         self._arrived_at = self._heard_at = self._monotonic()
         self.record.telemetry += 1
+        self._heard_unanswered += 1
         if telemetry.safe_after_s is not None:
             self.record.time_to_safe_s = max(self.record.time_to_safe_s or 0.0, telemetry.safe_after_s)
         if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
             self._given_up = None
             self.expects_answer = True
-            self._unanswered_since = None
+            self._answered()
             self.record.late += 1
         elif not answered and self.answer() is not None:
-            self._unanswered_since = None
+            self._answered()
             self.record.sample(self.record.round_trip_s, self.waited_s)
         self._on_change()
 
