@@ -160,20 +160,28 @@ class SystemOperator:
     # -- messages in -------------------------------------------------------------------------------
 
     async def gather(self, timeout_s: float) -> Mapping[str, StepReport]:
-        """Return the actions of the step under way: all of them, or those that came before the deadline."""
-        wanted = len(self.subordinates)
-        if not await self._wakeup.until(lambda: len(self._reports) == wanted, timeout_s):
-            late = sorted(set(self.subordinates).difference(self._reports))
-            log.warning("no action from %s in step %d within %g s", ", ".join(late), self._now[1], timeout_s)
+        """Return the actions of the step under way: all of them, or those that came before the deadline.
+
+        An agent that has said ``offline``, or whose will has, is not waited for.
+        """
+        await self._wakeup.until(lambda: self._none_missing(self._reports), timeout_s)
+        self._log_missing("action", self._reports, timeout_s)
         return self._reports
 
     async def gather_plans(self, timeout_s: float) -> Mapping[str, Plan]:
         """Return the plans of the step under way: all of them, or those that came before the deadline."""
-        wanted = len(self.subordinates)
-        if not await self._wakeup.until(lambda: len(self._plans) == wanted, timeout_s):
-            late = sorted(set(self.subordinates).difference(self._plans))
-            log.warning("no plan from %s in step %d within %g s", ", ".join(late), self._now[1], timeout_s)
+        await self._wakeup.until(lambda: self._none_missing(self._plans), timeout_s)
+        self._log_missing("plan", self._plans, timeout_s)
         return self._plans
+
+    def _none_missing(self, heard: Mapping[str, object]) -> bool:
+        """Whether everyone has spoken who is there."""
+        if len(heard) == len(self.subordinates):
+            return True
+        silent = (agent for agent in self.subordinates if agent not in heard)
+        return all(
+            (status := self._statuses.get(a)) is not None and status.state == "offline" for a in silent
+        )
 
     def _on_plan(self, message: Received) -> None:
         try:
