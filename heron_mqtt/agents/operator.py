@@ -178,10 +178,17 @@ class SystemOperator:
         """Whether everyone has spoken who is there."""
         if len(heard) == len(self.subordinates):
             return True
-        silent = (agent for agent in self.subordinates if agent not in heard)
-        return all(
-            (status := self._statuses.get(a)) is not None and status.state == "offline" for a in silent
-        )
+        return all(self._is_offline(agent) for agent in self.subordinates if agent not in heard)
+
+    def _is_offline(self, agent: str) -> bool:
+        status = self._statuses.get(agent)
+        return status is not None and status.state == "offline"
+
+    def _log_missing(self, what: str, heard: Mapping[str, object], timeout_s: float) -> None:
+        for agent in self.subordinates:
+            if agent not in heard:
+                why = "it is offline" if self._is_offline(agent) else f"none within {timeout_s:.3g} s"
+                log.warning("no %s from %s in step %d: %s", what, agent, self._now[1], why)
 
     def _on_plan(self, message: Received) -> None:
         try:
