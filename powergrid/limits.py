@@ -13,6 +13,7 @@ from powergrid.scenario import RewardTable
 __all__ = ["LimitCheck", "Limited"]
 
 Array = NDArray[np.float64]
+Positions = NDArray[np.intp]
 
 _UNIT = np.array([[1.0], [100.0], [1.0]])  # an overload counts in units of 100 %
 
@@ -38,41 +39,41 @@ class LimitCheck:
         buses: For each microgrid the positions of its buses.
         branches: Positions of its lines and, behind all lines, transformers.
         batteries: Positions of its storage devices.
-        n_bus: Length of the vector of voltages.
-        n_branch: Lines and transformers together.
+        live: (n_bus + n_branch,) bool, False for what has no supply: it is left out.
+        n_bus: How many of these are buses.
     """
 
     def __init__(
         self,
         limits: RewardTable,
         *,
-        buses: list[NDArray[np.intp]],
-        branches: list[NDArray[np.intp]],
-        batteries: list[NDArray[np.intp]],
+        buses: list[Positions],
+        branches: list[Positions],
+        batteries: list[Positions],
+        live: NDArray[np.bool_],
         n_bus: int,
-        n_branch: int,
     ) -> None:
         # One vector (voltages, loadings, states of charge) and one group for each quantity and microgrid.
-        groups = [*buses, *(n_bus + g for g in branches), *(n_bus + n_branch + g for g in batteries)]
+        supplied = [group[live[group]] for group in (*buses, *(n_bus + group for group in branches))]
+        groups = [*supplied, *(len(live) + group for group in batteries)]
         self._groups = Groups(groups)
-        sizes = [sum(len(group) for group in part) for part in (buses, branches, batteries)]
+        n = self._n_agents = len(buses)
+        sizes = [sum(len(group) for group in groups[i : i + n]) for i in (0, n, 2 * n)]
         self._low = np.repeat([limits.vm_min_pu, 0.0, limits.soc_min], sizes)
         self._high = np.repeat([limits.vm_max_pu, limits.loading_max_percent, limits.soc_max], sizes)
-        self._n_agents = len(buses)
 
     def read(self, quantities: Array) -> Limited:
         """Return extremes and violations.
 
         Args:
             quantities: (..., n_bus + n_branch + n_batteries) side by side: voltages, pu; loadings of lines,
-                then transformers, %; states of charge. NaN = out of service, counts as inside.
+                then transformers, %; states of charge. NaN stays NaN, except where there is no supply.
         """
         values = self._groups.take(quantities)
-        # fmin and fmax pass over NaN.
-        outside = np.fmax(np.fmax(self._low - values, values - self._high), 0.0)
+        outside = np.maximum(np.maximum(self._low - values, values - self._high), 0.0)
         return Limited(
-            lowest=self._by_agent(np.fmin, values, np.nan),
-            highest=self._by_agent(np.fmax, values, np.nan),
+            lowest=self._by_agent(np.minimum, values, np.nan),
+            highest=self._by_agent(np.maximum, values, np.nan),
             outside=self._by_agent(np.add, outside, 0.0) / _UNIT,
         )
 

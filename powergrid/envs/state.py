@@ -50,7 +50,9 @@ class GridState:
     def __init__(self, world: World, *, full: bool, shape: tuple[int, ...] = ()) -> None:
         scenario, n_agents = world.scenario, len(world.agents)
         self._full = full
-        live_buses = np.flatnonzero(np.isfinite(_at_rest(world).vm_pu))  # the others never have a voltage
+        at_rest, n_bus = _results(_at_rest(world)), len(world.flow.bus_index)
+        live = ~np.isnan(at_rest)  # what has no supply now never has
+        live_buses = np.flatnonzero(live[:n_bus])
         layout = Layout(world, live_buses)
         self._values = np.zeros((*shape, layout.size))
         self._sections, self._n_local = layout.sections, layout.n_local
@@ -70,17 +72,16 @@ class GridState:
         self._devices = Groups(world.positions())
         self._rewards = Rewards(scenario)
         places = world.microgrids.values()
-        n_bus, n_line = len(world.flow.bus_index), len(world.flow.line_index)
-        n_branch = n_line + len(world.flow.trafo_index)
+        n_line = len(world.flow.line_index)
         self._limits = LimitCheck(
             scenario.reward,
             buses=[index.buses for index in places],
             branches=[np.concatenate([index.lines, n_line + index.trafos]) for index in places],
             batteries=world.positions("battery"),
+            live=live,
             n_bus=n_bus,
-            n_branch=n_branch,
         )
-        self._in_grid = np.concatenate([live_buses, np.arange(n_bus, n_bus + n_branch)])
+        self._in_grid = np.concatenate([live_buses, np.arange(n_bus, len(live))])
         self._outside = np.zeros((*shape, 3, n_agents))
 
         self._seen = {agent: layout.whole() if full else layout.own(agent) for agent in world.agents}
@@ -130,8 +131,7 @@ class GridState:
 
     def apply(self, result: PowerFlowResult | BatchPowerFlowResult, where: Any = ...) -> None:
         """Take the power flow's results, of all copies or ``where``."""
-        line, trafo = result.line_loading_percent, result.trafo_loading_percent
-        limited = np.concatenate((result.vm_pu, line, trafo, self.soc[where]), axis=-1)
+        limited = _results(result, self.soc[where])
         lowest, highest, self._outside[where] = self._limits.read(limited)
         self.vm_min_pu[where], self.vm_max_pu[where] = lowest[..., 0, :], highest[..., 0, :]
         self.loading_max_percent[where] = np.fmax(highest[..., 1, :], 0.0)  # 0 without lines and transformers
@@ -189,6 +189,12 @@ def check_length(world: World, n_steps: int, what: str) -> None:
             f"and begin at profiles.start_row = {start}; at most {series.n_rows - start} steps, or "
             "profiles.repeat = true"
         )
+
+
+def _results(result: PowerFlowResult | BatchPowerFlowResult, *more: Array) -> Array:
+    """Return voltages, loadings of lines and transformers, and more, side by side in the last axis."""
+    line, trafo = result.line_loading_percent, result.trafo_loading_percent
+    return np.concatenate((result.vm_pu, line, trafo, *more), axis=-1)
 
 
 def _at_rest(world: World) -> PowerFlowResult:

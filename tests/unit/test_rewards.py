@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,18 +23,18 @@ def check(
     buses: list[list[int]],
     branches: list[list[int]],
     batteries: list[list[int]],
+    live: list[bool],
     limits: RewardTable = LIMITS,
 ) -> LimitCheck:
     """Return the check of microgrids that have these elements."""
-    positions = [[np.array(group, dtype=np.intp) for group in part] for part in (buses, branches, batteries)]
-    n_bus, n_branch, _ = (sum(map(len, part)) for part in positions)
+    of_each = [[np.array(group, dtype=np.intp) for group in part] for part in (buses, branches, batteries)]
     return LimitCheck(
         limits,
-        buses=positions[0],
-        branches=positions[1],
-        batteries=positions[2],
-        n_bus=n_bus,
-        n_branch=n_branch,
+        buses=of_each[0],
+        branches=of_each[1],
+        batteries=of_each[2],
+        live=np.array(live, dtype=bool),
+        n_bus=sum(map(len, buses)),
     )
 
 
@@ -41,9 +43,10 @@ def violations(
 ) -> list[float]:
     """Return voltage, loading and state of charge violation of one microgrid."""
     buses, branches, batteries = ([list(range(len(part)))] for part in (vm_pu, loading, soc))
+    live = [not math.isnan(value) for value in (*vm_pu, *loading)]
     quantities = np.array([*vm_pu, *loading, *soc], dtype=float)
-    found: list[float] = check(buses, branches, batteries, limits).read(quantities).outside[:, 0].tolist()
-    return found
+    found = check(buses, branches, batteries, live, limits).read(quantities).outside[:, 0]
+    return [float(size) for size in found]
 
 
 # -- energy bought and sold --------------------------------------------------------------------------
@@ -149,8 +152,10 @@ def test_what_is_out_of_service_violates_nothing() -> None:
 
 
 def test_each_microgrid_answers_for_its_own_part_only() -> None:
-    limits = check([[0, 2], [], [1]], [[1], [0], []], [[], [0], []])
-    vm_pu = np.array([[0.94, 1.07, 0.92], [1.0, 0.9, np.nan]])  # two copies of three buses
+    live = [True, True, True, False, True, True]
+    limits = check([[0, 2], [], [1, 3]], [[1], [0], []], [[], [0], []], live)
+    nan = np.nan
+    vm_pu = np.array([[0.94, 1.07, 0.92, nan], [1.0, 0.9, 1.0, nan]])  # two copies of four buses
     loading, soc = np.array([[150.0, 20.0], [10.0, 120.0]]), np.array([[0.1], [0.5]])
     lowest, highest, outside = limits.read(np.concatenate((vm_pu, loading, soc), axis=1))
     assert outside == pytest.approx(
@@ -161,7 +166,6 @@ def test_each_microgrid_answers_for_its_own_part_only() -> None:
             ]
         )
     )
-    nan = np.nan
     assert lowest[:, 0] == pytest.approx(np.array([[0.92, nan, 1.07], [1.0, nan, 0.9]]), nan_ok=True)
     assert highest[:, 0] == pytest.approx(np.array([[0.94, nan, 1.07], [1.0, nan, 0.9]]), nan_ok=True)
     assert highest[:, 1] == pytest.approx(np.array([[20.0, 150.0, nan], [120.0, 10.0, nan]]), nan_ok=True)
