@@ -53,6 +53,10 @@ class Change:
     reason: str
     """The gate that refused; empty when granted."""
 
+    def __str__(self) -> str:
+        why = f" ({self.why})" if self.why else ""
+        return f"step {self.step}: {self.before} -> {self.requested} by {self.who}{why}: {self.reason or 'granted'}"
+
 
 class Authority:
     """The level in force over one device, and how it came to be.

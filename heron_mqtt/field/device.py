@@ -22,13 +22,14 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ClassVar
+from typing import Any
 
-from heron_mqtt.errors import HeronError, MessageError
+from heron_mqtt.errors import MessageError
 from heron_mqtt.field.lease import Lease
-from heron_mqtt.messages import NO_RUN, EmergencyStop, RunState, Setpoint, Status, Telemetry, parse
+from heron_mqtt.field.presence import PresentDevice
+from heron_mqtt.messages import EmergencyStop, RunState, Setpoint, Telemetry, parse
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import Announcement, Callback, MessageBroker, Received, Subscription
+from heron_mqtt.messaging.base import Callback, MessageBroker, Received, Subscription
 from heron_mqtt.messaging.outbox import Outbox
 
 log = logging.getLogger("heron_mqtt.device")
@@ -38,7 +39,7 @@ class SetpointRejected(Exception):
     """Raised by ``apply``: the device will not do that; its telemetry says so and why."""
 
 
-class FieldDevice(abc.ABC):
+class FieldDevice(PresentDevice, abc.ABC):
     """One device: takes leased setpoints, publishes telemetry, says who it is and when it is gone.
 
     - A setpoint is applied once; one that is not newer (same boot, ``seq`` not higher) is ignored.
@@ -59,10 +60,6 @@ class FieldDevice(abc.ABC):
         outbox: Stamps what is published; handed in by tests.
     """
 
-    kind: ClassVar[str] = "device"
-    follows_episodes: ClassVar[bool] = False
-    """Whether it starts afresh with every episode, as emulators do; the gateway then waits for it."""
-
     def __init__(
         self,
         agent_id: str,
@@ -73,29 +70,21 @@ class FieldDevice(abc.ABC):
         period_s: float = 1.0,
         outbox: Outbox | None = None,
     ) -> None:
-        self.agent_id = agent_id
-        self.name = name
-        self.label = f"{agent_id}/{name}"
+        super().__init__(agent_id, name, broker, env_id=env_id, outbox=outbox)
         self.is_safe = True
         """Whether it is in its safe state: before the first setpoint, after a lease ran out, when stopped."""
         self.stopped = False
         """Whether an emergency stop is in force."""
         self.ignored = 0
         """Setpoints ignored because a newer one had been applied, or of another environment."""
-        self._broker = broker
-        self._env_id = env_id
         self._period_s = period_s
-        self._outbox = outbox or Outbox(self.label, env_id)
         self._channel = topics.device(agent_id, name, "telemetry")
         self._newest: tuple[str | None, int] | None = None  # boot and seq of the newest setpoint heard
         self._answered: tuple[str | None, int] | None = None  # of the newest one done or rejected
         self._held: Setpoint | None = None  # what a renewal extends
-        self._run: tuple[str | None, int | None] | None = None
         self._at: tuple[int | None, int | None] = (None, None)
         self._lease = Lease(self._lease_over)
         self._safe_after_s: float | None = None
-        self._presence: Announcement | None = None
-        self._fault: str | None = None
         self._first = asyncio.Event()
         self._busy = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,7 +99,7 @@ class FieldDevice(abc.ABC):
             SetpointRejected: The device will not.
         """
 
-    def renew(self, setpoint: Setpoint) -> Awaitable[None] | None:  # noqa: B027 - most have nothing to do
+    def renew(self, setpoint: Setpoint) -> Awaitable[None] | None:
         """Extend what the device holds; for hardware with a timer of its own. By default nothing.
 
         Args:
@@ -125,12 +114,8 @@ class FieldDevice(abc.ABC):
         """Go to the safe state; by default a setpoint of zero."""
         return self.apply(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0))
 
-    def begin_episode(self, run_state: RunState) -> None:  # noqa: B027 - hardware has nothing to do
+    def begin_episode(self, run_state: RunState) -> None:
         """Start afresh with a new episode, if it ``follows_episodes``."""
-
-    def nameplate(self) -> dict[str, Any]:
-        """Return the fields of ``Status`` that describe the device: p_min_mw, p_max_mw, max_e_mwh, soc."""
-        return {}
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -154,9 +139,7 @@ class FieldDevice(abc.ABC):
                 subscriptions.append(self._broker.subscribe(channel, callback))
             for subscription in subscriptions:
                 await subscription
-            self._presence = await self._broker.announce(
-                self._status_channel(), self._birth(), self._outbox.will(Status(state="offline"))
-            )
+            await self._appear()
             if on_online is not None:
                 on_online()
             async with asyncio.timeout(duration_s):
@@ -169,8 +152,7 @@ class FieldDevice(abc.ABC):
             self._lease.cancel()
             for task in self._tasks:
                 task.cancel()
-            if self._presence is not None:
-                await self._presence.withdraw()
+            await self._leave()
 
     def _wanted(self) -> list[tuple[str, Callback]]:
         return [
@@ -332,35 +314,3 @@ class FieldDevice(abc.ABC):
             self._at = (state.episode, None)
             self.begin_episode(state)
         await self._say(self._birth())
-
-    # -- presence ----------------------------------------------------------------------------------
-
-    async def _failed(self, what: str, exc: Exception) -> None:
-        """Say that the device is faulty; the log has the traceback, unless it is an error with a name."""
-        reason = f"{what} failed: {type(exc).__name__}: {exc}"[:500]
-        if reason != self._fault:
-            self._fault = reason
-            log.error("%s: %s", self.label, reason, exc_info=None if isinstance(exc, HeronError) else exc)
-            await self._say(self._stamped(Status(state="fault", reason=reason, kind=self.kind)))
-
-    async def _recovered(self) -> None:
-        if self._fault is not None:
-            self._fault = None
-            await self._say(self._birth())
-
-    async def _say(self, word: dict[str, Any]) -> None:
-        if self._presence is not None:
-            await self._presence.update(word)
-
-    def _status_channel(self) -> str:
-        return topics.device(self.agent_id, self.name, "status")
-
-    def _birth(self) -> dict[str, Any]:
-        run, _ = self._run or (NO_RUN if self.follows_episodes else None, None)
-        return self._stamped(
-            Status.model_validate({"state": "online", "kind": self.kind, "run": run, **self.nameplate()})
-        )
-
-    def _stamped(self, status: Status) -> dict[str, Any]:
-        episode = self._run[1] if self._run is not None else None
-        return self._outbox.stamp(self._status_channel(), status, episode=episode)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from heron_mqtt.errors import MessageError
+from heron_mqtt.field.alarms import Alarms
 from heron_mqtt.field.authority import SENDS, AuthorityDesk, Evidence
 from heron_mqtt.field.clearance import apply_clearance
 from heron_mqtt.field.envelope import Band
@@ -18,9 +18,9 @@ from heron_mqtt.field.link import DeviceLink, Wanted
 from heron_mqtt.field.models import Models, bounded
 from heron_mqtt.field.outcome import Outcome
 from heron_mqtt.field.settings import DeviceSettings
-from heron_mqtt.messages import Clearance, EmergencyStop, Level, RunState, Telemetry, parse
+from heron_mqtt.messages import Clearance, EmergencyStop, Level, Telemetry
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.outbox import Outbox, utc_now
 
 log = logging.getLogger("heron_mqtt.gateway")
@@ -60,8 +60,6 @@ class FieldGateway:
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.agent_id = agent_id
-        self.estop: EmergencyStop | None = None
-        """The emergency stop in force, if there is one."""
         self.links: dict[str, DeviceLink] = {}
         self.desk = AuthorityDesk(
             agent_id,
@@ -84,7 +82,7 @@ class FieldGateway:
             models, {name: settings.gateway.gate_mw(nameplates[name]) for name, settings in devices.items()}
         )
         self._sent: dict[str, Wanted] = {}
-        self._subscriptions: list[Subscription] = []
+        self._alarms = Alarms(agent_id, broker, self.links, notify)
         self._renewal: asyncio.TimerHandle | None = None
         self._retain = {"retain": True} if broker.features.retain else {}
         for name, settings in devices.items():
@@ -107,23 +105,22 @@ class FieldGateway:
         """Listen to the devices, to requests for authority and to the emergency stop."""
         for link in self.links.values():
             await link.open()
-        self._subscriptions.append(self._broker.subscribe(topics.ESTOP, self._on_estop))
-        if self.links:
-            self._subscriptions.append(self._broker.subscribe(topics.RUN_STATE, self._on_run_state))
-        for subscription in self._subscriptions:
-            await subscription
+        await self._alarms.open()
         await self.desk.open()
 
     def close(self) -> None:
         """Stop renewing leases, and stop listening. Idempotent."""
         if self._renewal is not None:
             self._renewal.cancel()
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
-        self._subscriptions.clear()
+        self._alarms.close()
         self.desk.close()
         for link in self.links.values():
             link.close()
+
+    @property
+    def estop(self) -> EmergencyStop | None:
+        """The emergency stop in force, if there is one."""
+        return self._alarms.estop
 
     def absent(self, run: str | None, episode: int) -> list[str]:
         """Return the devices that setpoints will be sent to and that are not ready for an episode."""
@@ -276,11 +273,7 @@ class FieldGateway:
                 **link.record.as_dict(),
                 "lost": trouble.lost,
                 "duplicated": trouble.duplicated,
-                "changes": [
-                    f"step {c.step}: {c.before} -> {c.requested} by {c.who}"
-                    f"{f' ({c.why})' if c.why else ''}: {c.reason or 'granted'}"
-                    for c in self.desk.history(name)
-                ],
+                "changes": [str(change) for change in self.desk.history(name)],
             }
         return found
 
@@ -308,40 +301,6 @@ class FieldGateway:
         """Whether what was sent last is more than the level in force allows."""
         band, sent = self._band(name), self._sent.get(name)
         return band is not None and sent is not None and not band.p_min_mw <= sent.p_mw <= band.p_max_mw
-
-    # -- emergency stop ----------------------------------------------------------------------------
-
-    def _on_estop(self, message: Received) -> None:
-        try:
-            stop = parse(EmergencyStop, message)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
-            return
-        self.estop = stop if stop.active else None
-        log.warning(
-            "%s: emergency stop %s by %s: %s",
-            self.agent_id,
-            "pressed" if stop.active else "released",
-            stop.who or "unknown",
-            stop.why or "no reason given",
-        )
-        if stop.active:
-            for link in self.links.values():
-                link.forget_setpoint()  # the devices hear the stop themselves; nothing must be renewed
-        self._notify()
-
-    # -- the run -----------------------------------------------------------------------------------
-
-    def _on_run_state(self, message: Received) -> None:
-        """Renew nothing any more once the run is over: devices must not hold what nobody watches."""
-        try:
-            state = parse(RunState, message)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
-            return
-        if state.state in {"lost", "finished"} and not message.retained:
-            for link in self.links.values():
-                link.forget_setpoint()
 
     # -- leases ------------------------------------------------------------------------------------
 
