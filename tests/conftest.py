@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from mosquitto_server import Mosquitto, executable
 
 from heron_mqtt.messaging.background import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+
+# A busy machine is slow, not wrong: examples have no deadline of their own.
+settings.register_profile("heron", deadline=None)
+settings.load_profile("heron")
 
 
 @pytest.fixture(autouse=True)

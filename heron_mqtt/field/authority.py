@@ -54,8 +54,9 @@ class Change:
     """The gate that refused; empty when granted."""
 
     def __str__(self) -> str:
+        asked = f"{self.before} -> {self.requested} by {self.who}"
         why = f" ({self.why})" if self.why else ""
-        return f"step {self.step}: {self.before} -> {self.requested} by {self.who}{why}: {self.reason or 'granted'}"
+        return f"step {self.step}: {asked}{why}: {self.reason or 'granted'}"
 
 
 class Authority:
