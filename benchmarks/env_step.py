@@ -3,7 +3,8 @@
     python benchmarks/env_step.py [--rounds 5] [--steps 96] [--copies 256] [--json] [--parts]
 
 Every round measures every row once, on one core and in CPU time of this process (nothing here waits), so
-that whatever else the machine does hits all of them alike. Trust the ratios (medians over the rounds), not the times.
+that whatever else the machine does hits all of them alike. Trust the ratios (medians over the rounds),
+not the times.
 ``--parts`` tells where a centralized step goes instead.
 """
 
