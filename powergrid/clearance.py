@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.messages import Clearance
 from powergrid.devices import GeneratorSpec, LoadSpec
-from powergrid.powerflow import PowerFlowResult
+from powergrid.powerflow import Loadings
 from powergrid.scenario import EnvelopeTable
 from powergrid.world import World
 
@@ -100,9 +100,7 @@ class GridCheck:
             left[device] = told_mw
         return left
 
-    def _solve(
-        self, row: int, p_mw: Powers, q_mvar: Powers, factors: Mapping[str, float]
-    ) -> PowerFlowResult | None:
+    def _solve(self, row: int, p_mw: Powers, q_mvar: Powers, factors: Mapping[str, float]) -> Loadings | None:
         p = {agent: self._left(agent, own, factors[agent]) for agent, own in p_mw.items()}
         q = {agent: {d: v * factors[agent] for d, v in own.items()} for agent, own in q_mvar.items()}
         try:
@@ -115,7 +113,7 @@ class GridCheck:
         result = self._solve(row, p_mw, q_mvar, factors)
         return None if result is None else np.maximum(self._beyond(result), 0.0)
 
-    def _beyond(self, result: PowerFlowResult) -> Array:
+    def _beyond(self, result: Loadings) -> Array:
         limits, vm = self._limits, np.nan_to_num(result.vm_pu, nan=1.0)
         loading = np.concatenate([result.line_loading_percent, result.trafo_loading_percent])
         over = (np.nan_to_num(loading) - limits.loading_max_percent) / 100.0

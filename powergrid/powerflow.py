@@ -20,13 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from powergrid._powerflow.compiled import CompiledPowerFlow
 from powergrid._powerflow.injections import Generators, Injections
 from powergrid._powerflow.pandapower_flow import PandapowerFlow
-from powergrid._powerflow.results import BatchPowerFlowResult, PowerFlowResult
+from powergrid._powerflow.results import BatchPowerFlowResult, Loadings, PowerFlowResult
 
 __all__ = [
     "BatchPowerFlowResult",
     "CompiledPowerFlow",
     "Generators",
     "Injections",
+    "Loadings",
     "PandapowerFlow",
     "PowerFlow",
     "PowerFlowResult",
@@ -91,6 +92,13 @@ class PowerFlow(Protocol):
             heron_mqtt.errors.PowerFlowDiverged: No solution was found; says why. The next solve is not
                 affected.
             heron_mqtt.errors.PowerFlowError: The set-points contradict each other.
+        """
+
+    def solve_loadings(self) -> Loadings:
+        """Solve as ``solve`` does, and work out only what has limits: voltages and loadings.
+
+        Raises:
+            heron_mqtt.errors.PowerFlowDiverged, heron_mqtt.errors.PowerFlowError: As ``solve``.
         """
 
 

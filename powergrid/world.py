@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from heron_mqtt.errors import ConfigError, PowerFlowError
 from powergrid.build import Blueprint
 from powergrid.networks import DeviceKind, MicrogridSites, to_pandapower_p, to_pandapower_q
-from powergrid.powerflow import Injections, PowerFlow, PowerFlowResult, make_power_flow
+from powergrid.powerflow import Injections, Loadings, PowerFlow, make_power_flow
 from powergrid.series import Array, Positions, Series
 
 __all__ = ["DeviceColumn", "MicrogridIndex", "World"]
@@ -95,7 +95,7 @@ class World:
         """Return (n_devices,) values given by microgrid and device; 0 for what is not named."""
         return np.array([values.get(d.agent, {}).get(d.name, 0.0) for d in self.devices])
 
-    def solve(self, row: int, p_mw: Array, q_mvar: Array) -> PowerFlowResult:
+    def solve(self, row: int, p_mw: Array, q_mvar: Array) -> Loadings:
         """Solve the grid for one row of the time series.
 
         Args:
@@ -110,7 +110,7 @@ class World:
         points[:, self._loads] = self.series.loads(row)
         points[0, self.columns] = p_mw * self.p_sign
         points[1, self.columns] = q_mvar * self.q_sign
-        return self.flow.solve()
+        return self.flow.solve_loadings()
 
     # -- compilation -------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from powergrid._powerflow.injections import FlatInjections, index_of
 from powergrid._powerflow.newton import NewtonSolver
 from powergrid._powerflow.node_power import NodePower
 from powergrid._powerflow.readout import Readout
-from powergrid._powerflow.results import BatchPowerFlowResult, PowerFlowResult
+from powergrid._powerflow.results import BatchPowerFlowResult, Loadings, PowerFlowResult
 from powergrid._powerflow.setpoints import check_limits, checked_slack
 from powergrid._powerflow.start import StartVoltages
 from powergrid._powerflow.taps import TapTable
@@ -114,12 +114,21 @@ class CompiledPowerFlow:
 
     def solve(self) -> PowerFlowResult:
         """See :meth:`powergrid.powerflow.PowerFlow.solve`."""
+        voltage, power, iterations = self._solved()
+        return self._readout.one(voltage, power, iterations)
+
+    def solve_loadings(self) -> Loadings:
+        """See :meth:`powergrid.powerflow.PowerFlow.solve_loadings`."""
+        return self._readout.loadings(self._solved()[0])
+
+    def _solved(self) -> tuple[ComplexArray, ComplexArray, int]:
+        """Return node voltages, the power injected at the nodes, and iterations."""
         self._hold_generator_voltages()
         power = self._node_power.one()
         if not cmath.isfinite(power.sum()) and (reason := self._injections.first_not_finite()):
             raise PowerFlowDiverged(reason)
         voltage, iterations = self._solver.solve(power, self._start.voltage)
-        return self._readout.one(voltage, power, iterations)
+        return voltage, power, iterations
 
     def solve_batch(self, p_mw: ArrayLike, q_mvar: ArrayLike) -> BatchPowerFlowResult:
         """Solve many operating points at once.

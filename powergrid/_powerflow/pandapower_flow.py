@@ -10,7 +10,7 @@ import pandapower as pp
 from heron_mqtt.errors import PowerFlowDiverged, PowerFlowError
 from powergrid._powerflow.adapter import iterations_of
 from powergrid._powerflow.injections import TABLES, FlatInjections, index_of
-from powergrid._powerflow.results import PowerFlowResult
+from powergrid._powerflow.results import Loadings, PowerFlowResult
 from powergrid._powerflow.setpoints import check_limits, checked_slack, checked_taps
 
 __all__ = ["PandapowerFlow"]
@@ -80,6 +80,11 @@ class PandapowerFlow:
             losses_mw=self._losses_mw(),
             iterations=iterations_of(net),
         )
+
+    def solve_loadings(self) -> Loadings:
+        """See :meth:`powergrid.powerflow.PowerFlow.solve_loadings`."""
+        result = self.solve()
+        return Loadings(result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
 
     def _write_injections(self) -> None:
         net = self._net

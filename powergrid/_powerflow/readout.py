@@ -6,7 +6,7 @@ import numpy as np
 
 from powergrid._powerflow.admittance import AdmittanceMatrix
 from powergrid._powerflow.arrays import ComplexArray, GridArrays
-from powergrid._powerflow.results import Array, PowerFlowResult
+from powergrid._powerflow.results import Array, Loadings, PowerFlowResult
 
 __all__ = ["BatchRows", "Readout"]
 
@@ -42,6 +42,10 @@ class Readout:
         self._own, self._other = np.stack([yff, ytt]), np.stack([yft, ytf])
         self._row_values = self._admittance.matrix.data[self._row_entries]
 
+    def loadings(self, voltage: ComplexArray) -> Loadings:
+        """Return voltage magnitudes and loadings for (n_node,) solved voltages, pu."""
+        return self._loadings(self._at_bus(voltage), self._currents(voltage)[1])
+
     def one(self, voltage: ComplexArray, power: ComplexArray, iterations: int) -> PowerFlowResult:
         """Return the results of one operating point.
 
@@ -51,17 +55,11 @@ class Readout:
             iterations: As the solver counted.
         """
         grid = self._grid
-        self._voltage[:-1] = voltage
-        at_bus = self._voltage.take(grid.node_of_bus)
+        at_bus = self._at_bus(voltage)
         va_degree = np.arctan2(at_bus.imag, at_bus.real)
         va_degree *= _DEGREES
-
-        at_end = voltage.take(self._ends).reshape(2, -1)
-        current = self._own * at_end
-        current += self._other * at_end[::-1]
-        loading = np.abs(current)
-        loading *= grid.loading_factor
-        np.maximum(loading[0], loading[1], out=self._loading_of_branches)
+        at_end, current = self._currents(voltage)
+        vm_pu, line_loading_percent, trafo_loading_percent = self._loadings(at_bus, current)
 
         drawn = np.add.reduceat(self._row_values * voltage.take(self._row_columns), self._row_starts)
         supplied = voltage.take(grid.reference_node) * drawn.conj()
@@ -69,15 +67,34 @@ class Readout:
         supplied *= grid.base_mva
         supplied = supplied.take(grid.ext_grid_reference)
         return PowerFlowResult(
-            vm_pu=np.abs(at_bus),
+            vm_pu=vm_pu,
             va_degree=va_degree,
-            line_loading_percent=self._loading.take(grid.line_slot),
-            trafo_loading_percent=self._loading.take(grid.trafo_slot),
+            line_loading_percent=line_loading_percent,
+            trafo_loading_percent=trafo_loading_percent,
             ext_grid_p_mw=supplied.real * grid.ext_grid_share,
             ext_grid_q_mvar=supplied.imag * grid.ext_grid_share,
             losses_mw=float(np.vdot(current, at_end).real) * grid.base_mva,
             iterations=iterations,
         )
+
+    def _at_bus(self, voltage: ComplexArray) -> ComplexArray:
+        """Return (n_bus,) voltages, NaN without supply."""
+        self._voltage[:-1] = voltage
+        return self._voltage.take(self._grid.node_of_bus)
+
+    def _currents(self, voltage: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
+        """Return (2, n_branch) voltages at the ends of the branches and currents into them."""
+        at_end = voltage.take(self._ends).reshape(2, -1)
+        current = self._own * at_end
+        current += self._other * at_end[::-1]
+        return at_end, current
+
+    def _loadings(self, at_bus: ComplexArray, current: ComplexArray) -> Loadings:
+        loading = np.abs(current)
+        loading *= self._grid.loading_factor
+        np.maximum(loading[0], loading[1], out=self._loading_of_branches)
+        line, trafo = self._loading.take(self._grid.line_slot), self._loading.take(self._grid.trafo_slot)
+        return Loadings(np.abs(at_bus), line, trafo)
 
     def batch(self, voltage: ComplexArray, power: ComplexArray) -> BatchRows:
         """Return vm_pu, va_degree, line and trafo loading_percent, ext_grid p_mw and q_mvar, losses_mw.

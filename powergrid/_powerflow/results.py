@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "BatchPowerFlowResult", "PowerFlowResult"]
+__all__ = ["Array", "BatchPowerFlowResult", "Loadings", "PowerFlowResult"]
 
 Array = NDArray[np.float64]
+
+
+class Loadings(NamedTuple):
+    """What of a solved operating point has limits; arrays as in :class:`PowerFlowResult`."""
+
+    vm_pu: Array
+    line_loading_percent: Array
+    trafo_loading_percent: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

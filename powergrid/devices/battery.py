@@ -117,7 +117,9 @@ class Battery(Device):
     def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
         """Return (largest charging as a negative number, largest discharging), MW; see ``Device``."""
         no_profile("battery", p_available_mw)
-        dt_h = hours(dt_s)
+        return self._limits(dt_s, hours(dt_s))
+
+    def _limits(self, dt_s: float, dt_h: float) -> tuple[float, float]:
         spec, state = self.spec, self.state
         above_mwh = (state.soc - spec.min_soc) * spec.max_e_mwh
         below_mwh = (spec.max_soc - state.soc) * spec.max_e_mwh
@@ -136,10 +138,12 @@ class Battery(Device):
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Charge or discharge for ``dt_s``; see ``Device``."""
+        no_profile("battery", p_available_mw)
+        dt_h = hours(dt_s)
         wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        p = clip(wanted_p, *self.feasible(dt_s, p_available_mw))
+        p = clip(wanted_p, *self._limits(dt_s, dt_h))
         q = clip_q(wanted_q, p, self._rated_s_mva)
-        soc, loss_mwh = self._after(p, hours(dt_s))
+        soc, loss_mwh = self._after(p, dt_h)
         self.state = BatteryState(p, soc)
         clipped = p != wanted_p or q != wanted_q
         return Measurement(p, q, soc, None, 0.0, clipped, loss_mwh)

@@ -126,7 +126,9 @@ class Generator(Device):
 
     def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
         """Return the span of reachable power, MW, 0 = off; see ``Device`` and the class for the gap."""
-        may_be_off, running_range = self._reachable(dt_s, p_available_mw)
+        no_profile("generator", p_available_mw)
+        hours(dt_s)
+        may_be_off, running_range = self._reachable(dt_s)
         if running_range is None:
             return 0.0, 0.0
         low, high = running_range
@@ -134,16 +136,20 @@ class Generator(Device):
 
     def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
         """Return the active power, MW, that ``step`` would realise for this setpoint; moves nothing."""
-        return self._decide(finite("p_mw", p_mw), dt_s, p_available_mw)[1]
+        no_profile("generator", p_available_mw)
+        hours(dt_s)
+        return self._decide(finite("p_mw", p_mw), dt_s)[1]
 
     def step(
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Run, start or stop for ``dt_s``; an idle unit gives no reactive power; see ``Device``."""
+        no_profile("generator", p_available_mw)
+        dt_h = hours(dt_s)
         wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        running, p = self._decide(wanted_p, dt_s, p_available_mw)
+        running, p = self._decide(wanted_p, dt_s)
         q = clip_q(wanted_q, p, self._rated_s_mva) if running else 0.0
-        cost = self._cost(running, p, dt_s)
+        cost = self._cost(running, p, dt_h)
         before_s = self.state.time_in_state_s if running == self.state.running else 0.0
         self.state = GeneratorState(p, running, before_s + float(dt_s))
         clipped = p != wanted_p or q != wanted_q
@@ -151,8 +157,9 @@ class Generator(Device):
 
     def preview(self, p_mw: float, dt_s: float) -> tuple[float, float]:
         """Return active power, MW, and cost, $, that ``step`` would have for this setpoint; moves nothing."""
-        running, p = self._decide(finite("p_mw", p_mw), dt_s, None)
-        return p, self._cost(running, p, dt_s)
+        dt_h = hours(dt_s)
+        running, p = self._decide(finite("p_mw", p_mw), dt_s)
+        return p, self._cost(running, p, dt_h)
 
     def restore(
         self,
@@ -203,19 +210,15 @@ class Generator(Device):
             return spec.max_p_mw if margin > 0.0 else spec.min_p_mw
         return clip(margin / (2.0 * spec.cost_c_usd_per_mw2h), spec.min_p_mw, spec.max_p_mw)
 
-    def _cost(self, running: bool, p_mw: float, dt_s: float) -> float:
+    def _cost(self, running: bool, p_mw: float, dt_h: float) -> float:
         """Return the cost, $, of a step at ``p_mw`` (0 when off), with the start or stop it begins with."""
-        cost = self.cost_per_h(p_mw) * hours(dt_s) if running else 0.0
+        cost = self.cost_per_h(p_mw) * dt_h if running else 0.0
         if running != self.state.running:
             cost += self.spec.start_cost_usd if running else self.spec.stop_cost_usd
         return cost
 
-    def _reachable(
-        self, dt_s: float, p_available_mw: float | None
-    ) -> tuple[bool, tuple[float, float] | None]:
+    def _reachable(self, dt_s: float) -> tuple[bool, tuple[float, float] | None]:
         """Return (may be off, range when running or None if it may not run) for the coming step."""
-        no_profile("generator", p_available_mw)
-        hours(dt_s)
         spec, state = self.spec, self.state
         low, high = spec.min_p_mw, spec.max_p_mw
         if not state.running:
@@ -230,9 +233,9 @@ class Generator(Device):
         been_up = state.time_in_state_s >= spec.min_up_s - CLOCK_TOLERANCE_S
         return been_up and low == spec.min_p_mw, (low, high)
 
-    def _decide(self, p_mw: float, dt_s: float, p_available_mw: float | None) -> tuple[bool, float]:
+    def _decide(self, p_mw: float, dt_s: float) -> tuple[bool, float]:
         """Return (running, power in MW) for a finite setpoint."""
-        may_be_off, running_range = self._reachable(dt_s, p_available_mw)
+        may_be_off, running_range = self._reachable(dt_s)
         if running_range is None or (may_be_off and p_mw <= 0.5 * self.spec.min_p_mw):
             return False, 0.0
         return True, clip(p_mw, *running_range)

@@ -155,9 +155,9 @@ class BatchedMicrogrids:
         state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
         state.traded_mwh[:] = done.traded_mwh
         state.account()
-        result = self._flow.solve(self._rows(), state.p_mw, state.q_mvar)
+        result, converged = self._flow.solve(self._rows(), state.p_mw, state.q_mvar)
         state.apply(result)
-        diverged = ~result.converged
+        diverged = ~converged
         state.forget_results(diverged)
         terms = state.reward_terms(done.cost, done.traded_usd)
         terms[diverged] = np.nan
@@ -208,8 +208,8 @@ class BatchedMicrogrids:
         self._steps[which] = 0
         self._fleet.reset(which)
         state.reset(which)
-        result = self._flow.solve(self._rows()[which], state.p_mw[which], state.q_mvar[which])
-        if not result.converged.all():
+        result, converged = self._flow.solve(self._rows()[which], state.p_mw[which], state.q_mvar[which])
+        if not converged.all():
             raise PowerFlowDiverged("the grid without its devices has no power-flow solution")
         state.apply(result, which)
 
@@ -239,26 +239,9 @@ class BatchedMicrogrids:
 
     def _infos(self, terms: Array) -> Infos:
         """Return what happened in each copy: as in a single environment, with (n,) arrays for numbers."""
-        now = self._state.snapshot()
-        infos: Infos = {}
-        devices = list(enumerate(self.world.devices))
-        batteries = [device for device in self.world.devices if device.kind == "battery"]
-        for i, agent in enumerate(self.agents):
-            mine = [(d, device.name) for d, device in devices if device.agent == agent]
-            infos[agent] = {
-                "price": now["price"][:, 0],
-                "p_mw": {name: now["p_mw"][:, d] for d, name in mine},
-                "q_mvar": {name: now["q_mvar"][:, d] for d, name in mine},
-                "soc": {b.name: now["soc"][:, j] for j, b in enumerate(batteries) if b.agent == agent},
-                "p_load_mw": now["p_load_mw"][:, i],
-                "net_mwh": now["net_mwh"][:, i],
-                "vm_pu": {"min": now["vm_min_pu"][:, i], "max": now["vm_max_pu"][:, i]},
-                "loading_max_percent": now["loading_max_percent"][:, i],
-                "traded_mwh": {
-                    peer: now["traded_mwh"][:, i * len(self.agents) + j]
-                    for j, peer in enumerate(self.agents)
-                    if j != i
-                },
-                "reward_terms": {name: terms[:, t, i] for t, name in enumerate(TERMS)},
-            }
+        now, infos = self._state.snapshot(), {}
+        for i, (agent, part) in enumerate(self._state.parts.items()):
+            infos[agent] = part.info(now)
+            infos[agent]["traded_mwh"] = part.traded_mwh(now)
+            infos[agent]["reward_terms"] = {name: terms[:, t, i] for t, name in enumerate(TERMS)}
         return infos

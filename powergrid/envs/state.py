@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.devices import BatterySpec
 from powergrid.envs.layout import Layout
+from powergrid.envs.parts import AgentPart
 from powergrid.groups import Groups
 from powergrid.limits import LimitCheck
-from powergrid.powerflow import BatchPowerFlowResult, PowerFlowResult
+from powergrid.powerflow import Loadings
 from powergrid.rewards import Rewards
 from powergrid.series import Outlook
 from powergrid.world import World
@@ -42,6 +43,7 @@ class GridState:
         vm_min_pu, vm_max_pu, loading_max_percent: (..., n_agents) extremes of the last step.
         traded_mwh: (..., n_agents, n_agents) sold by the row's agent to the column's, negative = bought.
         net_mwh: (..., n_agents) net injection in the last step.
+        parts: By agent, names for its part of ``plain()`` and ``snapshot()``.
 
     Raises:
         ConfigError: The grid without devices has no power-flow solution.
@@ -56,7 +58,7 @@ class GridState:
         layout = Layout(world, live_buses)
         self._values = np.zeros((*shape, layout.size))
         self._sections, self._n_local = layout.sections, layout.n_local
-        self._local = {name: part for name, part in layout.sections.items() if part.stop <= layout.n_local}
+        self.parts = {agent: AgentPart(world, layout, agent) for agent in world.agents}
         self.price, self._hour = self._view("price"), self._view("hour")
         self.p_load_mw, self.q_load_mvar = self._view("p_load_mw"), self._view("q_load_mvar")
         self.p_mw, self.q_mvar = self._view("p_mw"), self._view("q_mvar")
@@ -92,15 +94,13 @@ class GridState:
     def _view(self, section: str) -> Array:
         return self._values[..., self._sections[section]]
 
-    def plain(self) -> dict[str, list[float]]:
-        """Return the microgrids' quantities of one grid as plain numbers, by the name of the attribute."""
-        flat = self._values[: self._n_local].tolist()
-        return {name: flat[section] for name, section in self._local.items()}
+    def plain(self) -> list[float]:
+        """Return the microgrids' quantities of one grid as numbers, for ``parts``."""
+        return self._values[: self._n_local].tolist()  # type: ignore[no-any-return]
 
-    def snapshot(self) -> dict[str, Array]:
-        """Return a copy of the microgrids' quantities, (..., n) each, by the name of the attribute."""
-        values = self._values[..., : self._n_local].copy()
-        return {name: values[..., section] for name, section in self._local.items()}
+    def snapshot(self) -> Array:
+        """Return the microgrids' quantities of (n_copies,) grids, a row each, for ``parts``."""
+        return self._values[:, : self._n_local].T.copy()
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class GridState:
         np.add(self._devices.sums(self.p_mw), self.p_load_mw, out=self.net_mwh)
         self.net_mwh *= self._dt_h
 
-    def apply(self, result: PowerFlowResult | BatchPowerFlowResult, where: Any = ...) -> None:
+    def apply(self, result: Loadings, where: Any = ...) -> None:
         """Take the power flow's results, of all copies or ``where``."""
         limited = _results(result, self.soc[where])
         lowest, highest, self._outside[where] = self._limits.read(limited)
@@ -191,13 +191,12 @@ def check_length(world: World, n_steps: int, what: str) -> None:
         )
 
 
-def _results(result: PowerFlowResult | BatchPowerFlowResult, *more: Array) -> Array:
+def _results(result: Loadings, *more: Array) -> Array:
     """Return voltages, loadings of lines and transformers, and more, side by side in the last axis."""
-    line, trafo = result.line_loading_percent, result.trafo_loading_percent
-    return np.concatenate((result.vm_pu, line, trafo, *more), axis=-1)
+    return np.concatenate((*result, *more), axis=-1)
 
 
-def _at_rest(world: World) -> PowerFlowResult:
+def _at_rest(world: World) -> Loadings:
     row, nothing = world.scenario.profiles.start_row, np.zeros(len(world.devices))
     source = world.blueprint.loaded.source
     try:

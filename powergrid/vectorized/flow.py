@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged, PowerFlowError
-from powergrid.powerflow import BatchPowerFlowResult, CompiledPowerFlow
+from powergrid.powerflow import CompiledPowerFlow, Loadings
 from powergrid.world import World
 
 __all__ = ["BatchFlow"]
@@ -48,7 +46,9 @@ class BatchFlow:
         self._base = self._flow.set_points.copy()
         self._loads = self._flow.injection_columns["load"]
 
-    def solve(self, rows: NDArray[np.int64], p_mw: Array, q_mvar: Array) -> BatchPowerFlowResult:
+    def solve(
+        self, rows: NDArray[np.int64], p_mw: Array, q_mvar: Array
+    ) -> tuple[Loadings, NDArray[np.bool_]]:
         """Solve (n,) copies, each in a row of the time series of its own.
 
         Args:
@@ -57,7 +57,7 @@ class BatchFlow:
             q_mvar: (n, n_devices) Mvar, positive = injected.
 
         Returns:
-            The results; NaN in the rows of copies that diverged, which ``converged`` names.
+            (n, ...) voltages and loadings, NaN where a copy diverged; and (n,) whether it did not.
         """
         world = self._world
         points = np.tile(self._base, (len(rows), 1, 1))
@@ -65,17 +65,13 @@ class BatchFlow:
         points[:, 0, world.columns] = p_mw * world.p_sign
         points[:, 1, world.columns] = q_mvar * world.q_sign
         result = self._flow.solve_batch(points[:, 0], points[:, 1])
+        found = Loadings(result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
         for copy in np.flatnonzero(~result.converged):
-            self._solve_alone(result, copy, int(rows[copy]), p_mw[copy], q_mvar[copy])
-        return result
-
-    def _solve_alone(
-        self, result: BatchPowerFlowResult, copy: np.intp, row: int, p_mw: Array, q_mvar: Array
-    ) -> None:
-        try:
-            alone = self._world.solve(row, p_mw, q_mvar)
-        except PowerFlowDiverged:
-            return
-        for field in fields(alone):
-            getattr(result, field.name)[copy] = getattr(alone, field.name)
-        result.converged[copy] = True
+            try:
+                alone = world.solve(int(rows[copy]), p_mw[copy], q_mvar[copy])
+            except PowerFlowDiverged:
+                continue
+            for together, values in zip(found, alone, strict=True):
+                together[copy] = values
+            result.converged[copy] = True
+        return found, result.converged

@@ -89,7 +89,7 @@ def test_the_reference_solver_shows_that_calls_are_seen() -> None:
 def test_a_step_solves_the_power_flow_once(monkeypatch: pytest.MonkeyPatch) -> None:
     env = MultiAgentMicrogrids({"scenario": small()})
     env.reset(seed=0)
-    solves = count_calls(monkeypatch, CompiledPowerFlow, "solve")
+    solves = count_calls(monkeypatch, CompiledPowerFlow, "_solved")
     for n_steps in (1, 2, 3):
         env.step(random_actions(env))
         assert len(solves) == n_steps
@@ -165,7 +165,7 @@ async def test_a_message_is_encoded_once_and_decoded_once_however_many_hear_it(
 async def test_a_distributed_step_solves_the_power_flow_once(monkeypatch: pytest.MonkeyPatch) -> None:
     env = MultiAgentMicrogrids({"scenario": small(), "centralized": False})
     await env.reset_async(seed=0)
-    solves = count_calls(monkeypatch, CompiledPowerFlow, "solve")
+    solves = count_calls(monkeypatch, CompiledPowerFlow, "_solved")
     await env.step_async({})
     assert len(solves) == 1
     await env.close_async()
@@ -178,7 +178,7 @@ def test_all_copies_are_solved_in_one_call_and_without_pandas(monkeypatch: pytes
     batch = BatchedMicrogrids({"scenario": small(), "num_envs": 5})
     batch.reset(seed=0)
     together = count_calls(monkeypatch, CompiledPowerFlow, "solve_batch")
-    alone = count_calls(monkeypatch, CompiledPowerFlow, "solve")
+    alone = count_calls(monkeypatch, CompiledPowerFlow, "_solved")
     with packages_called() as calls:
         batch.step()
         batch.step(random_actions(batch))
