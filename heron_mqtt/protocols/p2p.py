@@ -17,7 +17,7 @@ from typing import Literal
 from heron_mqtt.messages import Accept, Confirm, Message, Offer
 
 ROUNDS: tuple[type[Message], ...] = (Offer, Accept, Confirm)
-Word = Offer | Accept | Confirm
+_ROUND_OF = {kind: number for number, kind in enumerate(ROUNDS)}
 NOT_WANTED = Accept(quantity=0.0)
 
 
@@ -56,7 +56,7 @@ class P2PSession:
         self.bid = bid
         self._peers = tuple(sorted(peers))
         self._round = 0
-        self._heard: tuple[dict[str, Word], ...] = ({}, {}, {})
+        self._heard: tuple[dict[str, Message], ...] = ({}, {}, {})
         self._offered = max(bid.quantity_mwh, 0.0)
         self._wanted = max(-bid.quantity_mwh, 0.0)
         self._accepts: dict[str, float] = {}
@@ -78,10 +78,8 @@ class P2PSession:
 
     def receive(self, peer: str, message: Message) -> bool:
         """Take a peer's message; the first of a round counts."""
-        if not isinstance(message, Word) or peer not in self._peers:
-            return False
-        number = ROUNDS.index(type(message))
-        if number < self._round or peer in self._heard[number]:
+        number = _ROUND_OF.get(type(message), -1)
+        if number < self._round or peer not in self._peers or peer in self._heard[number]:
             return False
         self._heard[number][peer] = message
         return True
@@ -152,10 +150,10 @@ class P2PSession:
         return allotted
 
     def _is_what_was_agreed(self, peer: str, confirm: Confirm) -> bool:
+        if confirm.quantity <= 0.0:
+            return False
         offer, accepted = self._heard[0].get(peer), self._accepts.get(peer, 0.0)
-        return (
-            isinstance(offer, Offer) and confirm.price == offer.price and 0.0 < confirm.quantity <= accepted
-        )
+        return isinstance(offer, Offer) and confirm.price == offer.price and confirm.quantity <= accepted
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,7 +272,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
             for info in infos.values():
                 info["diverged"] = diverged
         self._step += 1
-        self._rewards = dict(zip(self.agents, terms.sum(axis=0).tolist(), strict=True))
+        self._rewards = dict(zip(self.agents, np.add.reduce(terms).tolist(), strict=True))
         agents, observations = self.agents, self._observe()
         is_over = self._step >= self.max_episode_steps
         if is_over or diverged is not None:

@@ -150,7 +150,7 @@ class GridState:
             cost: (..., n_agents) generation cost, $.
             traded_usd: (..., n_agents) earned minus paid in trades, $.
         """
-        traded_mwh = self.traded_mwh.sum(axis=-1)
+        traded_mwh = np.add.reduce(self.traded_mwh, axis=-1)
         return self._rewards.terms(cost, self.net_mwh, traded_mwh, traded_usd, self.price, self._outside)
 
     # -- what it tells -----------------------------------------------------------------------------
