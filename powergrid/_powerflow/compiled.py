@@ -125,7 +125,7 @@ class CompiledPowerFlow:
         """Return node voltages, the power injected at the nodes, and iterations."""
         self._hold_generator_voltages()
         power = self._node_power.one()
-        if not cmath.isfinite(power.sum()) and (reason := self._injections.first_not_finite()):
+        if not cmath.isfinite(np.add.reduce(power)) and (reason := self._injections.first_not_finite()):
             raise PowerFlowDiverged(reason)
         voltage, iterations = self._solver.solve(power, self._start.voltage)
         return voltage, power, iterations

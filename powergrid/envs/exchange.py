@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import NamedTuple
 
 from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.operator import SystemOperator
@@ -21,13 +20,11 @@ from heron_mqtt.protocols.setpoint import CommandFollower
 from powergrid.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario
 
-T = TypeVar("T")
 Check = Callable[[int, Mapping[str, Plan]], Mapping[str, Clearance]]
 """From a step and the agents' plans to their clearances."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepInput:
+class StepInput(NamedTuple):
     """What the environment tells its agents in one step."""
 
     episode: int

@@ -56,8 +56,7 @@ class Ledger:
             self.cost[i] = sum(report.cost.values())
         state.p_mw[:], state.q_mvar[:] = p_mw, q_mvar
         for i, (agent, name) in enumerate(self._batteries):
-            if agent in reports and name in reports[agent].soc:
-                state.soc[i] = reports[agent].soc[name]
+            state.soc[i] = reports.get(agent, NO_REPORT).soc.get(name, state.soc[i])
         state.traded_mwh[:], self.traded_usd = traded(self._agents, settlement.trades)
         state.account()
 
