@@ -21,6 +21,7 @@ _TO_ESCAPE = re.compile(r"[/+#%\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates:
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
+@functools.lru_cache(maxsize=10_000)  # the same few identifiers, at every publish
 def escape(identifier: str) -> str:
     """Return an identifier as one topic level.
 
@@ -74,7 +75,7 @@ def agent_devices(agent_id: str, leaf: str) -> str:
 
 def levels(channel: str) -> list[str]:
     """Return the identifiers of a channel, unescaped."""
-    return [unescape(level) for level in channel.split("/")]
+    return [unescape(level) for level in channel.split("/")] if "%" in channel else channel.split("/")
 
 
 def is_filter(channel: str) -> bool:
