@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,12 @@ from mosquitto_server import Mosquitto, executable
 
 from heron_mqtt.messaging.background import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+
+# Started in the background of a script, SIGINT is ignored, and every child inherits that: tests that
+# press Ctrl-C would wait for ever.
+_in_main_thread = threading.current_thread() is threading.main_thread()
+if _in_main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is slow, not wrong: examples have no deadline of their own.
 settings.register_profile("heron", deadline=None)

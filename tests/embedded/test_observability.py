@@ -147,6 +147,6 @@ async def test_the_topics_are_mosquittos_where_it_has_them(mosquitto_port: int) 
     }
     async with connected(mosquitto_port) as client:
         await client.subscribe(("$SYS/broker/#", 0))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             while shared:
                 shared.discard((await client.received()).topic)
