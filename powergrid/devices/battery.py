@@ -109,6 +109,7 @@ class Battery(Device):
         self._max_discharge_mw = min(spec.max_p_discharge_mw, spec.rated_s_mva)
         self._rated_s_mva = spec.rated_s_mva
         self.reset()
+        self._worked_out: tuple[BatteryState, float, tuple[float, float]] = self.state, 0.0, (0.0, 0.0)
 
     def reset(self) -> None:
         """Go back to ``initial_soc`` at zero power."""
@@ -120,6 +121,14 @@ class Battery(Device):
         return self._limits(dt_s, hours(dt_s))
 
     def _limits(self, dt_s: float, dt_h: float) -> tuple[float, float]:
+        """Return ``feasible``; worked out once a state, since a plan asks several times before the step."""
+        state, of_dt_s, limits = self._worked_out
+        if state is not self.state or of_dt_s != dt_s:
+            limits = self._work_out(dt_s, dt_h)
+            self._worked_out = self.state, dt_s, limits
+        return limits
+
+    def _work_out(self, dt_s: float, dt_h: float) -> tuple[float, float]:
         spec, state = self.spec, self.state
         above_mwh = (state.soc - spec.min_soc) * spec.max_e_mwh
         below_mwh = (spec.max_soc - state.soc) * spec.max_e_mwh

@@ -115,6 +115,8 @@ class Generator(Device):
         self.spec = spec
         self._rated_s_mva = spec.rated_s_mva
         self.reset()
+        self._worked_out: tuple[GeneratorState, float, tuple[bool, tuple[float, float] | None]]
+        self._worked_out = self.state, 0.0, (True, None)
 
     def reset(self) -> None:
         """Go back to the initial state, free to start or stop at once."""
@@ -218,7 +220,17 @@ class Generator(Device):
         return cost
 
     def _reachable(self, dt_s: float) -> tuple[bool, tuple[float, float] | None]:
-        """Return (may be off, range when running or None if it may not run) for the coming step."""
+        """Return (may be off, range when running or None if it may not run) for the coming step.
+
+        Worked out once a state, since a plan asks several times before the step.
+        """
+        state, of_dt_s, reachable = self._worked_out
+        if state is not self.state or of_dt_s != dt_s:
+            reachable = self._work_out(dt_s)
+            self._worked_out = self.state, dt_s, reachable
+        return reachable
+
+    def _work_out(self, dt_s: float) -> tuple[bool, tuple[float, float] | None]:
         spec, state = self.spec, self.state
         low, high = spec.min_p_mw, spec.max_p_mw
         if not state.running:
