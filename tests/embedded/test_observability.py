@@ -137,6 +137,7 @@ def test_every_count_has_a_topic_of_its_own() -> None:
     assert len(set(SYS_TOPICS.values())) == len(SYS_TOPICS)
 
 
+@pytest.mark.slow  # it waits for mosquitto to tell its counts
 async def test_the_topics_are_mosquittos_where_it_has_them(mosquitto_port: int) -> None:
     shared = {
         f"$SYS/broker/{name}"

@@ -89,7 +89,7 @@ def test_silence_and_reboot_are_stood_in_for_and_the_device_comes_back(hil: Hil)
     device = hil.devices["MG1/ess"]
     # on a poor network a word of before may come late and be used once
     assert device["fallbacks"] + device["unacknowledged"] >= 8 + 2
-    assert 4 <= device["longest_fallback"] <= 8 + 4
+    assert 2 <= device["longest_fallback"] <= 8 + 4  # unacknowledged telemetry may come in between
     assert hil.done.err.count("its model stands in") >= 2
     assert hil.done.err.count("back in step") >= 2
     assert 0.0 < device["fallback_delay_s"] < DEVICE_S + BUSY_S
