@@ -41,7 +41,11 @@ class StepReport:
 
     def to_message(self) -> Action:
         """Return it as the message of the wire contract."""
-        fields: dict[str, float | str] = {"missed": self.missed}
+        return Action.model_validate(self.to_fields())
+
+    def to_fields(self) -> dict[str, float | str]:
+        """Return the fields of that message."""
+        fields: dict[str, float | str] = {"type": "action", "missed": self.missed}
         for prefix, values in (
             ("p_", self.p_mw),
             ("q_", self.q_mvar),
@@ -56,7 +60,7 @@ class StepReport:
         for peer, trade in self.trades.items():
             fields[f"trade_{peer}"] = trade.mwh
             fields[f"price_{peer}"] = trade.price
-        return Action.model_validate(fields)
+        return fields
 
     @classmethod
     def from_message(cls, action: Action) -> StepReport:

@@ -160,7 +160,7 @@ class Proxy:
         report.authority = self.gateway.levels()
         self.deadline_misses += missed
         channel = topics.agent(agent.agent_id, "action")
-        action = report.to_message()
+        action = report.to_fields()
         self._broker.publish(channel, self._outbox.stamp(channel, action, episode=episode, step=step))
         return report
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from heron_mqtt.messages import Message
 from heron_mqtt.messaging.codec import Json
@@ -43,16 +44,30 @@ class Outbox:
         self.boot = boot or new_boot()
         self._now = now
         self._next: dict[str, int] = {}
+        self._said: Message | None = None
+        self._fields: Json = {}
 
     def next_seq(self, channel: str) -> int:
         """Return the number that the next message on a channel will carry."""
         return self._next.get(channel, 0)
 
     def stamp(
-        self, channel: str, message: Message, *, episode: int | None = None, step: int | None = None
+        self,
+        channel: str,
+        message: Message | Mapping[str, Any],
+        *,
+        episode: int | None = None,
+        step: int | None = None,
     ) -> Json:
-        """Return the message as the JSON object to publish on ``channel``, and count it."""
-        stamped = message.model_dump(exclude_none=True)
+        """Return the message as the JSON object to publish on ``channel``, and count it.
+
+        Args:
+            channel: Where it will be published.
+            message: A model, or the fields of one that are known to be right.
+            episode: It belongs to.
+            step: It belongs to.
+        """
+        stamped = self._dumped(message) if isinstance(message, Message) else dict(message)
         seq = self._next.get(channel, 0)
         self._next[channel] = seq + 1
         for name, value in (("episode", episode), ("step", step)):
@@ -65,6 +80,12 @@ class Outbox:
         stamped["boot"] = self.boot
         stamped["sent_at"] = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return stamped
+
+    def _dumped(self, message: Message) -> Json:
+        """Return a model's fields; the same words to many peers are dumped once (messages never change)."""
+        if message is not self._said:
+            self._said, self._fields = message, message.model_dump(exclude_none=True)
+        return self._fields.copy()
 
     def will(self, message: Message) -> Json:
         """Return the message as a last word: without a number, because when it is said is not known."""
