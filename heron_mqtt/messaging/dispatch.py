@@ -25,6 +25,8 @@ class _Mailbox:
         self.messages: deque[Received] = deque()
         self.waiters: deque[asyncio.Future[Received]] = deque()
         self.asked = False
+        self.unasked: deque[tuple[Json, bool]] = deque(maxlen=UNASKED)
+        """The last messages, and whether each was retained, until somebody asks for the first time."""
 
 
 @dataclass(slots=True)
@@ -132,9 +134,13 @@ class Dispatcher:
                 self.stats.duplicated += 1
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1
                 return
+            box = None if known else self._mailboxes.get(channel)
+            asked = box is not None and box.asked
+            if box is not None and not asked:
+                box.unasked.append((message, retained))
         for subscription in self.subscriptions(channel):
             subscription.deliver(Received(message, channel, retained), repeated=known)
-        if not known and channel in self._mailboxes:
+        if asked:
             self._to_mailbox(channel, Received(message, channel, retained))
 
     def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
@@ -173,11 +179,9 @@ class Dispatcher:
                 waiter = box.waiters.popleft()
                 if not waiter.done() and self._resolve(waiter, message):
                     return
-            limit = self._max_queue if box.asked else UNASKED
-            if len(box.messages) >= limit:
+            if len(box.messages) >= self._max_queue:
                 box.messages.popleft()
-                if box.asked:
-                    self.overflow(channel, f"{limit} messages wait for consume()")
+                self.overflow(channel, f"{self._max_queue} messages wait for consume()")
             box.messages.append(message)
 
     def _resolve(self, waiter: asyncio.Future[Received], message: Received) -> bool:
@@ -207,7 +211,11 @@ class Dispatcher:
         """Keep messages of a channel for ``consume`` from now on."""
         topics.check_channel(channel)
         with self._lock:
-            self._mailboxes.setdefault(channel, _Mailbox()).asked = True
+            box = self._mailboxes.setdefault(channel, _Mailbox())
+            if not box.asked:
+                box.asked = True
+                box.messages.extend(Received(message, channel, kept) for message, kept in box.unasked)
+                box.unasked.clear()
 
     async def take(self, channel: str) -> Received:
         """Return the oldest message of a channel that was not consumed, or wait for one."""
