@@ -76,7 +76,6 @@ class FieldGateway:
         self._outbox = outbox
         self._notify = notify
         self._lease_s = lease_s
-        self._now = now
         self._at = (0, 0)
         self._outcome = Outcome(
             models, {name: settings.gateway.gate_mw(nameplates[name]) for name, settings in devices.items()}
@@ -84,7 +83,6 @@ class FieldGateway:
         self._sent: dict[str, Wanted] = {}
         self._alarms = Alarms(agent_id, broker, self.links, notify)
         self._renewal: asyncio.TimerHandle | None = None
-        self._retain = {"retain": True} if broker.features.retain else {}
         for name, settings in devices.items():
             self.links[name] = DeviceLink(
                 agent_id,
