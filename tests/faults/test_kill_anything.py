@@ -110,8 +110,10 @@ def test_a_broker_that_dies_and_comes_back_costs_steps_and_nothing_else(
 
 def test_an_embedded_broker_that_dies_ends_the_run_soon_and_with_one_line(scenario: Path) -> None:
     with heron("run", str(scenario), "--json") as program:
+        url = program.wait_for("broker: mqtt://").split()[1]
         program.wait_for("devices: 3 emulated")
-        until(lambda: len(device_processes(program)) == 3, "the devices", 30.0)
+        with Watcher(url) as watcher:  # a device that is still connecting would have a word of its own
+            until(lambda: step_of(watcher) >= 1, "a step", 60.0)
         devices = {
             p.pid for m in program.descendants() if b"-m\0devices" in _command_line(m.pid) for p in [m]
         }
