@@ -1,4 +1,4 @@
-"""What the horizontal protocols have in common: rounds in which every participant speaks once.
+"""What the horizontal protocols have in common: rounds in which a participant speaks at most once a peer.
 
 A session is one agent's part in one step, a state machine without I/O. A driver (the proxy over a
 broker, or the direct exchange in centralized mode) publishes ``outgoing()``, feeds ``receive()``, and
@@ -17,7 +17,7 @@ class HorizontalSession(Protocol):
     """One agent's part in one step of a horizontal protocol."""
 
     def outgoing(self) -> Mapping[str, Message]:
-        """Return this round's messages, one a peer; the same ones at every call in a round."""
+        """Return this round's messages, at most one a peer; the same ones at every call in a round."""
 
     def receive(self, peer: str, message: Message) -> bool:
         """Take a peer's message, of this round or a later one.
@@ -27,7 +27,7 @@ class HorizontalSession(Protocol):
         """
 
     def waiting_for(self) -> set[str]:
-        """Return the peers that have not spoken in this round."""
+        """Return the peers that owe a word in this round and have not spoken."""
 
     def advance(self) -> bool:
         """End the round, without those who have not spoken; False once there is no further round."""

@@ -1,7 +1,9 @@
 """Peer-to-peer energy trading within one step: offer -> accept -> confirm.
 
-Everyone speaks in every round, with quantity 0 where there is nothing to say, so that a round ends as
-soon as all peers have spoken. A trade is a seller's confirm of a buyer's accept of the seller's offer,
+Everyone offers, with quantity 0 where there is nothing to sell. After that only those speak whose word can
+still matter: whoever sells nothing answers each offer, and a seller confirms each accept; with quantity 0
+where that is the answer. A round ends as soon as everyone who owes a word has spoken, and who was not heard
+is answered like somebody who waits. A trade is a seller's confirm of a buyer's accept of the seller's offer,
 at the seller's ask; the buyer accepts only asks up to its bid, so the price lies between the two. Both
 sides report it; ``settle`` keeps what both report alike and voids the rest, which is then priced at the
 grid. Whatever is lost, repeated or late, energy sold equals energy bought and nobody sells more than it
@@ -10,7 +12,7 @@ offered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -61,7 +63,10 @@ class P2PSession:
         self._wanted = max(-bid.quantity_mwh, 0.0)
         self._accepts: dict[str, float] = {}
         self._confirms: dict[str, float] = {}
-        self._outgoing = self._say()
+        self._outgoing: Mapping[str, Message] = dict.fromkeys(
+            self._peers, Offer(quantity=self._offered, price=bid.price)
+        )
+        self._owed: Set[str] = frozenset(self._peers)
 
     @property
     def trades(self) -> dict[str, Trade]:
@@ -73,7 +78,7 @@ class P2PSession:
         return trades
 
     def outgoing(self) -> Mapping[str, Message]:
-        """Return this round's messages, one a peer."""
+        """Return this round's messages, at most one a peer."""
         return self._outgoing
 
     def receive(self, peer: str, message: Message) -> bool:
@@ -85,35 +90,45 @@ class P2PSession:
         return True
 
     def waiting_for(self) -> set[str]:
-        """Return the peers that have not spoken in this round."""
-        if self._round >= len(ROUNDS):
-            return set()
-        return set(self._peers).difference(self._heard[self._round])
+        """Return the peers that owe a word in this round and have not spoken."""
+        return set(self._owed - self._heard[self._round].keys()) if self._owed else set()
 
     def advance(self) -> bool:
         """End the round; see ``protocols.base.HorizontalSession``."""
         self._round += 1
-        if self._round < len(ROUNDS):
-            self._outgoing = self._say()
-            return True
-        self._outgoing = {}
-        return False
-
-    def _say(self) -> dict[str, Message]:
-        if self._round == 0:
-            offer = Offer(quantity=self._offered, price=self.bid.price)
-            return dict.fromkeys(self._peers, offer)
         if self._round == 1:
-            self._accepts = self._choose()
-            said: dict[str, Message] = dict.fromkeys(self._peers, NOT_WANTED)
-            for peer, mwh in self._accepts.items():
-                said[peer] = Accept(quantity=mwh)
-            return said
+            self._outgoing, self._owed = self._answers()
+        elif self._round == 2:
+            self._outgoing, self._owed = self._confirmations()
+        else:
+            self._outgoing, self._owed = {}, frozenset()
+        return self._round < len(ROUNDS)
+
+    def _answers(self) -> tuple[Mapping[str, Message], Set[str]]:
+        """Return the accepts to send, and who owes one."""
+        offers = self._heard[0]
+        if self._offered:
+            return {}, {peer for peer, offer in offers.items() if not _quantity(offer)}
+        self._accepts = self._choose()
+        answers = {
+            peer: Accept(quantity=self._accepts[peer]) if peer in self._accepts else NOT_WANTED
+            for peer in self._peers
+            if peer not in offers or _quantity(offers[peer])
+        }
+        return answers, frozenset()
+
+    def _confirmations(self) -> tuple[Mapping[str, Message], Set[str]]:
+        """Return the confirms to send, and who owes one."""
+        if not self._offered:
+            return {}, self._accepts.keys()
+        offers, accepts = self._heard[0], self._heard[1]
         self._confirms = self._allot()
-        said = dict.fromkeys(self._peers, Confirm(quantity=0.0, price=self.bid.price))
-        for peer, mwh in self._confirms.items():
-            said[peer] = Confirm(quantity=mwh, price=self.bid.price)
-        return said
+        confirms = {
+            peer: Confirm(quantity=self._confirms.get(peer, 0.0), price=self.bid.price)
+            for peer in self._peers
+            if (_quantity(accepts[peer]) if peer in accepts else not _quantity(offers.get(peer)))
+        }
+        return confirms, frozenset()
 
     def _choose(self) -> dict[str, float]:
         """Buyer: take the cheapest offers within the bid until the need is met; ties by peer name."""
@@ -154,6 +169,11 @@ class P2PSession:
             return False
         offer, accepted = self._heard[0].get(peer), self._accepts.get(peer, 0.0)
         return isinstance(offer, Offer) and confirm.price == offer.price and confirm.quantity <= accepted
+
+
+def _quantity(word: Message | None) -> float:
+    """Return the energy of an offer, accept or confirm, MWh; 0 for what was not heard."""
+    return word.quantity if isinstance(word, Offer | Accept | Confirm) else 0.0
 
 
 @dataclass(frozen=True, slots=True)

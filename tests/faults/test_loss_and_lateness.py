@@ -58,7 +58,7 @@ def test_a_lost_observation_costs_the_agents_step_and_no_more() -> None:
     assert lost["p_mw"]["gen"] == lost["p_mw"]["ess"] == 0.0
     assert lost["soc"] == run.infos[0]["MG2"]["soc"]
     assert lost["reward_terms"]["generation"] == 0.0
-    assert all(info["fallback"] is None and info["missed"] == 3 for info in others), "three silent rounds"
+    assert all(info["fallback"] is None and info["missed"] == 1 for info in others), "no offer from MG2"
 
 
 def test_the_safe_state_of_pv_is_what_sun_and_inverter_allow() -> None:
@@ -80,7 +80,7 @@ def test_with_the_grid_checked_a_silent_agent_does_not_stop_the_others() -> None
     assert run.infos[1]["MG2"]["fallback"] == NO_ACTION
     for agent in ("MG1", "MG3"):
         assert run.infos[1][agent]["fallback"] is None
-        assert run.infos[1][agent]["missed"] == 3, "three silent rounds; the check was in time"
+        assert run.infos[1][agent]["missed"] == 1, "no offer from MG2; the check was in time"
     assert run.infos[1]["MG1"]["p_mw"]["pv"] > 0.0
     assert all(is_undisturbed(info) for info in run.infos[2].values())
 
@@ -130,7 +130,7 @@ def test_a_silent_peer_costs_its_own_trades_only() -> None:
     """Everything MG1 says to its peers in a step is lost."""
     run = with_fault(to("p2p/MG1/*", "lost"), changes=TRADING)
     assert run.took_s[1] <= 3 * DEADLINES["peer_s"]
-    assert missed(run) == {"MG1": 0, "MG2": 3, "MG3": 3}
+    assert missed(run) == {"MG1": 0, "MG2": 1, "MG3": 1}, "nobody waits twice for who is silent"
     assert {(t.seller, t.buyer) for t in run.infos[1]["MG3"]["trades"]} == {("MG2", "MG3")}
     assert all(is_undisturbed(info) for info in run.infos[2].values())
     assert_books_balance(run)
@@ -176,10 +176,11 @@ def test_a_lost_word_of_the_grid_check_sends_nothing_and_is_over_in_the_next_ste
 
 
 def test_every_loss_is_counted() -> None:
-    run = with_fault(to("p2p/MG1/MG3", "lost", step=1))
-    assert run.broker.hit == 3
-    assert run.broker.stats.lost == 3
-    assert {report.where for report in run.broker.stats.reports if report.kind == "gap"} == {"p2p/MG1/MG3"}
+    run = with_fault(to("p2p/MG3/*", "lost", step=1), changes=TRADING)
+    assert run.broker.hit == 4, "an offer and an answer to each"
+    assert run.broker.stats.lost == 4
+    gaps = {report.where for report in run.broker.stats.reports if report.kind == "gap"}
+    assert gaps == {"p2p/MG3/MG1", "p2p/MG3/MG2"}
 
 
 # -- late ----------------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ def test_jitter_and_reordering_within_the_deadlines_change_nothing(seed: int) ->
     rng = random.Random(seed)
     calm = with_fault(lambda channel, message: None, changes=TRADING)
     run = with_fault(lambda channel, message: rng.uniform(0.001, 0.3), changes=TRADING)
-    assert run.broker.hit > 100
+    assert run.broker.hit > 60
     assert run.rewards == calm.rewards
     assert repr(run.infos) == repr(calm.infos)
 
@@ -252,7 +253,7 @@ def test_what_a_broker_repeats_is_removed_and_counted() -> None:
     run = with_fault(lambda channel, message: "twice", changes=TRADING)
     assert run.rewards == calm.rewards
     assert repr(run.infos) == repr(calm.infos)
-    assert run.broker.stats.duplicated > 100
+    assert run.broker.stats.duplicated > 60
     assert run.dropped == dict.fromkeys(run.dropped, 0), "none reaches the agents"
 
 

@@ -142,6 +142,7 @@ def test_a_run_says_what_the_page_says_and_nothing_else(
     """Agents, emulated devices and the check of all setpoints: every message is one of the contract's."""
     scenario = (ROOT / "config" / "three_microgrids.toml").read_text(encoding="utf-8")
     start = f'env_id = "{env_id}"\n[envelope]\ngrid_check = true\n\n[network]'
+    scenario = scenario.replace("start_row = 0 ", "start_row = 36 ")  # 9:00, when some sell and some buy
     (tmp_path / "scenario.toml").write_text(scenario.replace("[network]", start, 1), encoding="utf-8")
     heard: list[tuple[str, dict[str, Any]]] = []
     watching = MqttBroker(embedded_url, env_id=env_id)

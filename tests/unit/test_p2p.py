@@ -33,8 +33,8 @@ def make(all_bids: list[Bid]) -> dict[str, P2PSession]:
 class Network:
     """Carries the messages of some sessions and may lose, repeat, reorder and delay each of them.
 
-    Every session goes on when all its peers have spoken, or at its own deadline, which may strike at any
-    moment.
+    Every session goes on when everyone who owes it a word has spoken, or at its own deadline, which may
+    strike at any moment.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Network:
         self.rounds = dict.fromkeys(sessions, 0)
         self._rng = random.Random(seed)
         self._lost, self._repeated, self._late = lost, repeated, late
+        self.said: list[tuple[str, str, type[Message]]] = []
         self._flying: list[tuple[str, str, Message]] = []
         self._heard: dict[str, set[tuple[str, int]]] = {name: set() for name in sessions}
 
@@ -62,6 +63,7 @@ class Network:
 
     def _speak(self, name: str) -> None:
         for peer, message in self.sessions[name].outgoing().items():
+            self.said.append((name, peer, type(message)))
             if self._rng.random() < self._lost:
                 continue
             self._flying.append((peer, name, message))
@@ -81,11 +83,14 @@ class Network:
             self._advance(receiver)
 
     def _advance(self, name: str) -> None:
-        self.rounds[name] += 1
-        has_more = self.sessions[name].advance()
-        assert has_more == (self.rounds[name] < len(ROUNDS))
-        if has_more:
-            self._speak(name)
+        going = True
+        while going:
+            self.rounds[name] += 1
+            has_more = self.sessions[name].advance()
+            assert has_more == (self.rounds[name] < len(ROUNDS))
+            if has_more:
+                self._speak(name)
+            going = has_more and not self.sessions[name].waiting_for()
 
 
 def reports(sessions: Mapping[str, P2PSession]) -> dict[str, Mapping[str, Trade]]:
@@ -275,14 +280,59 @@ def test_sellers_and_the_idle_do_not_trade_with_each_other() -> None:
 # -- rounds --------------------------------------------------------------------------------------------
 
 
-def test_everyone_speaks_in_every_round_even_with_nothing_to_say() -> None:
-    session = P2PSession("me", ("A", "B"), Bid(0.0, 50.0))
-    for kind in ROUNDS:
-        said = session.outgoing()
-        assert set(said) == {"A", "B"}
-        assert {type(m) for m in said.values()} == {kind}
-        assert all(m.quantity == 0.0 for m in said.values() if isinstance(m, Offer | Accept | Confirm))
-        assert session.outgoing() == said, "the same messages at every call in a round"
+def spoken(*all_bids: Bid) -> set[tuple[str, str, type[Message]]]:
+    """Return who said what to whom, and assert that nobody said anything twice."""
+    network = Network(make(list(all_bids)), 0, lost=0.0, repeated=0.0, late=0.0)
+    network.run()
+    assert len(network.said) == len(set(network.said))
+    return set(network.said)
+
+
+OFFERS = {(a, b, Offer) for a, b in itertools.permutations(["MG0", "MG1", "MG2"], 2)}
+
+
+def test_where_nobody_sells_the_offers_are_all() -> None:
+    assert spoken(Bid(0.0, 50.0), Bid(-1.0, 60.0), Bid(-0.5, 60.0)) == OFFERS
+
+
+def test_where_everybody_sells_the_offers_are_all() -> None:
+    assert spoken(Bid(0.1, 50.0), Bid(1.0, 60.0), Bid(0.5, 60.0)) == OFFERS
+
+
+def test_every_offer_is_answered_by_who_does_not_sell_and_every_accept_is_confirmed() -> None:
+    assert spoken(Bid(0.5, 50.0), Bid(0.5, 55.0), Bid(-0.7, 60.0)) == OFFERS | {
+        *(("MG2", "MG0", Accept), ("MG2", "MG1", Accept)),
+        *(("MG0", "MG2", Confirm), ("MG1", "MG2", Confirm)),
+    }
+
+
+def test_an_answer_that_nothing_is_wanted_is_not_confirmed() -> None:
+    assert spoken(Bid(0.5, 50.0), Bid(0.0, 55.0), Bid(-0.7, 40.0)) == OFFERS | {
+        *(("MG1", "MG0", Accept), ("MG2", "MG0", Accept)),
+    }
+
+
+def test_who_was_not_heard_is_answered_like_somebody_who_waits() -> None:
+    buyer = P2PSession("me", ("A", "B"), Bid(-1.0, 50.0))
+    buyer.receive("A", Offer(quantity=0.0, price=10.0))
+    assert buyer.waiting_for() == {"B"}
+    buyer.advance()
+    assert buyer.outgoing() == {"B": Accept(quantity=0.0)}
+    assert buyer.waiting_for() == set()
+
+    seller = P2PSession("me", ("A", "B", "C"), Bid(1.0, 50.0))
+    seller.receive("A", Offer(quantity=0.0, price=10.0))
+    seller.receive("C", Offer(quantity=2.0, price=10.0))
+    seller.advance()
+    assert seller.waiting_for() == {"A"}, "B's answer has had its time, C sells"
+    seller.advance()
+    assert seller.outgoing() == dict.fromkeys("AB", Confirm(quantity=0.0, price=50.0))
+
+
+def test_a_round_says_the_same_at_every_call_and_nothing_after_the_last() -> None:
+    session = P2PSession("me", ("A", "B"), Bid(1.0, 50.0))
+    for _ in ROUNDS:
+        assert session.outgoing() == session.outgoing()
         session.advance()
     assert session.outgoing() == {}
     assert session.waiting_for() == set()
@@ -344,11 +394,10 @@ def test_a_lost_confirm_leaves_a_void_trade_and_no_energy() -> None:
     sessions = make([Bid(0.5, 52.0), Bid(-0.3, 60.0)])
     seller, buyer = sessions["MG0"], sessions["MG1"]
     for kind in ROUNDS:
-        said = {"MG0": seller.outgoing(), "MG1": buyer.outgoing()}
-        buyer_hears = kind is not Confirm
-        if buyer_hears:
-            buyer.receive("MG0", said["MG0"]["MG1"])
-        seller.receive("MG1", said["MG1"]["MG0"])
+        for speaker, hearer in ((seller, buyer), (buyer, seller)):
+            said = speaker.outgoing().get(hearer.agent_id)
+            if said is not None and kind is not Confirm:
+                hearer.receive(speaker.agent_id, said)
         seller.advance()
         buyer.advance()
     settlement = settle(reports(sessions))
