@@ -2,8 +2,9 @@
 
     python benchmarks/env_step.py [--rounds 5] [--steps 96] [--copies 256] [--json] [--parts]
 
-Every round measures every row once, on one core and in CPU time of this process (nothing here waits), so
-that whatever else the machine does hits all of them alike. Trust the ratios (medians over the rounds),
+Every round measures every row once, over the same steps from the beginning of the scenario's day, on one
+core and in CPU time of this process (nothing here waits), so that whatever else the machine does hits all
+of them alike. Trust the ratios (medians over the rounds),
 not the times.
 ``--parts`` tells where a centralized step goes instead.
 """
@@ -107,7 +108,8 @@ class Recorded:
 
 
 def stepping(env: MultiAgentMicrogrids, actions: list[dict[str, Any]]) -> float:
-    """Take one step for each entry, with the synchronous interface."""
+    """Take one step for each entry from the beginning of the day, with the synchronous interface."""
+    env.reset(seed=0)
     began_s = clock()
     for given in actions:
         env.step(given)
@@ -115,7 +117,8 @@ def stepping(env: MultiAgentMicrogrids, actions: list[dict[str, Any]]) -> float:
 
 
 async def stepping_async(env: MultiAgentMicrogrids, actions: list[dict[str, Any]]) -> float:
-    """Take one step for each entry in the running loop."""
+    """Take one step for each entry from the beginning of the day, in the running loop."""
+    await env.reset_async(seed=0)
     began_s = clock()
     for given in actions:
         await env.step_async(given)

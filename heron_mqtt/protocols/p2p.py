@@ -49,14 +49,14 @@ class P2PSession:
 
     Args:
         agent_id: This agent.
-        peers: Those it trades with.
+        peers: Those it trades with; the order decides nothing.
         bid: What it wants.
     """
 
     def __init__(self, agent_id: str, peers: tuple[str, ...], bid: Bid) -> None:
         self.agent_id = agent_id
         self.bid = bid
-        self._peers = tuple(sorted(peers))
+        self._peers = peers
         self._round = 0
         self._heard: tuple[dict[str, Message], ...] = ({}, {}, {})
         self._offered = max(bid.quantity_mwh, 0.0)
@@ -94,15 +94,23 @@ class P2PSession:
         return set(self._owed - self._heard[self._round].keys()) if self._owed else set()
 
     def advance(self) -> bool:
-        """End the round; see ``protocols.base.HorizontalSession``."""
-        self._round += 1
-        if self._round == 1:
-            self._outgoing, self._owed = self._answers()
-        elif self._round == 2:
-            self._outgoing, self._owed = self._confirmations()
-        else:
-            self._outgoing, self._owed = {}, frozenset()
-        return self._round < len(ROUNDS)
+        """End the round and begin the next in which this agent speaks or waits; False if there is none."""
+        while True:
+            self._round += 1
+            if self._round == 1:
+                self._outgoing, self._owed = self._answers()
+            elif self._round == 2:
+                self._outgoing, self._owed = self._confirmations()
+            else:
+                self._outgoing, self._owed = {}, frozenset()
+                return False
+            if self._outgoing or self.waiting_for():
+                return True
+
+    @property
+    def round(self) -> int:
+        """The round under way: 0 offer, 1 accept, 2 confirm, 3 = over."""
+        return self._round
 
     def _answers(self) -> tuple[Mapping[str, Message], Set[str]]:
         """Return the accepts to send, and who owes one."""

@@ -91,13 +91,12 @@ class DirectExchange:
             session = agent.negotiate()
             if session is not None:
                 sessions[name] = session
-        going = bool(sessions)
+        going = sessions
         while going:
-            for name, session in sessions.items():
+            for name, session in going.items():
                 for peer, message in session.outgoing().items():
                     sessions[peer].receive(name, message)
-            still = [session.advance() for session in sessions.values()]  # every one, not just the first
-            going = any(still)
+            going = {name: session for name, session in going.items() if session.advance()}
 
 
 class BrokerExchange:

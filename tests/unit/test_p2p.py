@@ -41,7 +41,6 @@ class Network:
         self, sessions: dict[str, P2PSession], seed: int, *, lost: float, repeated: float, late: float
     ) -> None:
         self.sessions = sessions
-        self.rounds = dict.fromkeys(sessions, 0)
         self._rng = random.Random(seed)
         self._lost, self._repeated, self._late = lost, repeated, late
         self.said: list[tuple[str, str, type[Message]]] = []
@@ -51,7 +50,7 @@ class Network:
     def run(self) -> None:
         for name in self.sessions:
             self._speak(name)
-        while going := [name for name, n in self.rounds.items() if n < len(ROUNDS)]:
+        while going := [name for name, session in self.sessions.items() if session.round < len(ROUNDS)]:
             if self._flying and self._rng.random() >= self._late:
                 self._deliver(self._flying.pop(self._rng.randrange(len(self._flying))))
             elif self._late > 0.0 or not self._flying:
@@ -72,7 +71,8 @@ class Network:
 
     def _deliver(self, flight: tuple[str, str, Message]) -> None:
         receiver, sender, message = flight
-        session, now = self.sessions[receiver], self.rounds[receiver]
+        session = self.sessions[receiver]
+        now = session.round
         number = ROUNDS.index(type(message))
         is_new = number >= now and (sender, number) not in self._heard[receiver] and now < len(ROUNDS)
         assert session.receive(sender, message) == is_new
@@ -83,14 +83,13 @@ class Network:
             self._advance(receiver)
 
     def _advance(self, name: str) -> None:
-        going = True
-        while going:
-            self.rounds[name] += 1
-            has_more = self.sessions[name].advance()
-            assert has_more == (self.rounds[name] < len(ROUNDS))
-            if has_more:
-                self._speak(name)
-            going = has_more and not self.sessions[name].waiting_for()
+        session = self.sessions[name]
+        while session.advance():
+            assert session.outgoing() or session.waiting_for(), "a round in which there is nothing to do"
+            self._speak(name)
+            if session.waiting_for():
+                return
+        assert session.round == len(ROUNDS)
 
 
 def reports(sessions: Mapping[str, P2PSession]) -> dict[str, Mapping[str, Trade]]:
@@ -262,6 +261,8 @@ def test_buyers_share_an_offer_in_proportion_when_they_want_more_than_there_is()
 
 def test_accepting_more_than_was_offered_does_not_enlarge_a_buyers_share() -> None:
     seller = P2PSession("me", ("A", "B"), Bid(0.3, 50.0))
+    for peer in ("A", "B"):
+        seller.receive(peer, Offer(quantity=0.0, price=50.0))
     seller.advance()
     seller.receive("A", Accept(quantity=100.0))
     seller.receive("B", Accept(quantity=0.3))
@@ -369,7 +370,7 @@ def test_strangers_and_messages_of_other_protocols_are_ignored() -> None:
 def test_an_agent_without_peers_waits_for_nobody() -> None:
     session = P2PSession("me", (), Bid(1.0, 50.0))
     assert session.waiting_for() == set()
-    assert [session.advance() for _ in ROUNDS] == [True, True, False]
+    assert not session.advance()
     assert session.trades == {}
 
 
