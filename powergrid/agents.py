@@ -34,7 +34,8 @@ class _Unit:
 
     def want(self, p_mw: float) -> None:
         """Plan a setpoint, MW."""
-        self.wanted_p_mw, self._planned_mw = p_mw, None
+        self.wanted_p_mw = p_mw
+        self._planned_mw = None
 
     def planned_mw(self, dt_s: float) -> float:
         """Return what the device will do of what is wanted, MW; worked out once a plan."""
@@ -107,13 +108,15 @@ class GridAgent:
         self._units = {name: _Unit(device) for name, device in self.devices.items()}
         self._generators = {n: device for n, device in self.devices.items() if isinstance(device, Generator)}
         self._batteries = {n: device for n, device in self.devices.items() if isinstance(device, Battery)}
-        self._plants = {n: device for n, device in self.devices.items() if isinstance(device, Pv)}
-        self._loads = {n: device for n, device in self.devices.items() if isinstance(device, Load)}
-        for name in self._loads:
-            self._units[name].p_available_mw = 0.0
-        # What is wanted whatever the price: PV gives all it can, no load is shed.
-        self._always_mw = {name: plant.spec.max_p_mw for name, plant in self._plants.items()}
-        self._always_mw |= {name: -load.spec.max_p_mw for name, load in self._loads.items()}
+        self._plants = {n: unit for n, unit in self._units.items() if isinstance(unit.device, Pv)}
+        self._loads = {n: unit for n, unit in self._units.items() if isinstance(unit.device, Load)}
+        for unit in self._loads.values():
+            unit.p_available_mw = 0.0
+        # What is wanted whatever the price: PV gives all it can, no load is shed, generators are off until
+        # they are dispatched.
+        self._always_mw = dict.fromkeys(self.devices, 0.0)
+        self._always_mw |= {n: unit.device.spec.power_range_mw[1] for n, unit in self._plants.items()}
+        self._always_mw |= {n: unit.device.spec.power_range_mw[0] for n, unit in self._loads.items()}
         self._dt_s = self._step_s
         self._load_mw = 0.0
         self._price = 0.0
@@ -135,10 +138,10 @@ class GridAgent:
             available = observation.values("p_available_")
         for unit in self._units.values():
             unit.done = None
-        for name in self._plants:
-            self._units[name].p_available_mw = available.get(name, 0.0)
-        for name in self._loads.keys() & available.keys():
-            self._units[name].p_available_mw = available[name]
+        for name, unit in self._plants.items():
+            unit.p_available_mw = available.get(name, 0.0)
+        for name, unit in self._loads.items():
+            unit.p_available_mw = available.get(name, unit.p_available_mw)
 
     def decide(self, command: Command | None) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy."""
@@ -148,7 +151,7 @@ class GridAgent:
         batteries = {name: self._battery_p_mw(battery) for name, battery in self._batteries.items()}
         wanted = self._always_mw | batteries | p
         for name, unit in self._units.items():
-            unit.want(wanted.get(name, 0.0))
+            unit.want(wanted[name])
             unit.wanted_q_mvar = q.get(name, 0.0)
         self._dispatch_generators(self._price, self._price + self._market.import_adder_per_mwh)
 
@@ -267,20 +270,15 @@ class GridAgent:
 
     def report(self) -> StepReport:
         """Return what happened; a device that was not driven in this step is not in it."""
-        report = StepReport(fallbacks=self._fallbacks)
-        for name, unit in self._units.items():
-            done = unit.done
-            if done is None:
-                continue
-            report.p_mw[name] = done.p_mw
-            report.q_mvar[name] = done.q_mvar
-            if done.soc is not None:
-                report.soc[name] = done.soc
-            if name in self._generators:
-                report.cost[name] = done.cost
-        if isinstance(self._session, P2PSession):
-            report.trades = self._session.trades
-        return report
+        done = {name: unit.done for name, unit in self._units.items() if unit.done is not None}
+        return StepReport(
+            p_mw={name: measured.p_mw for name, measured in done.items()},
+            q_mvar={name: measured.q_mvar for name, measured in done.items()},
+            soc={name: measured.soc for name, measured in done.items() if measured.soc is not None},
+            cost={name: done[name].cost for name in self._generators if name in done},
+            trades=self._session.trades if isinstance(self._session, P2PSession) else {},
+            fallbacks=self._fallbacks,
+        )
 
     # -- policy ------------------------------------------------------------------------------------
 
@@ -299,16 +297,18 @@ class GridAgent:
         for name in free:
             self._units[name].want(0.0)  # what an earlier dispatch wanted counts for nothing
         for name in free:
-            generator, need_mw = self._generators[name], -self._planned_mw(without=name)
-            p_mw = economic_setpoint(generator, need_mw, export_value, import_value, self._dt_s)
-            self._units[name].want(p_mw)
+            unit = self._units[name]
+            need_mw = -self._planned_mw(without=unit)
+            unit.want(
+                economic_setpoint(self._generators[name], need_mw, export_value, import_value, self._dt_s)
+            )
 
-    def _planned_mw(self, without: str | None = None) -> float:
+    def _planned_mw(self, without: _Unit | None = None) -> float:
         """Return the microgrid's net injection if every device (but one) does what is wanted of it, MW."""
-        total = self._load_mw
-        for name, unit in self._units.items():
-            if name != without:
-                total += unit.planned_mw(self._dt_s)
+        total, dt_s = self._load_mw, self._dt_s
+        for unit in self._units.values():
+            if unit is not without:
+                total += unit.planned_mw(dt_s)
         return total
 
     def _bid(self, surplus_mwh: float) -> Bid:

@@ -23,21 +23,13 @@ def economic_setpoint(
         import_value: $/MWh, >= ``export_value``.
         dt_s: Length of the step, s.
     """
+    dt_h, need_mw = hours(dt_s), max(need_mw, 0.0)
+
+    def earned(asked_mw: float) -> float:
+        """Return the worth of the energy less the cost, $, if the generator is asked for ``asked_mw``."""
+        p_mw, cost = generator.preview(asked_mw, dt_s)
+        covered_mw = min(p_mw, need_mw)
+        return (covered_mw * import_value + (p_mw - covered_mw) * export_value) * dt_h - cost
+
     at_margin = clip(need_mw, generator.economic_p_mw(export_value), generator.economic_p_mw(import_value))
-    running = _earned(generator, at_margin, need_mw, export_value, import_value, dt_s)
-    idle = _earned(generator, 0.0, need_mw, export_value, import_value, dt_s)
-    return at_margin if running > idle else 0.0
-
-
-def _earned(
-    generator: Generator,
-    asked_mw: float,
-    need_mw: float,
-    export_value: float,
-    import_value: float,
-    dt_s: float,
-) -> float:
-    """Return the worth of the energy less the cost, $, if the generator is asked for ``asked_mw``."""
-    p_mw, cost = generator.preview(asked_mw, dt_s)
-    covered_mw = min(p_mw, max(need_mw, 0.0))
-    return (covered_mw * import_value + (p_mw - covered_mw) * export_value) * hours(dt_s) - cost
+    return at_margin if earned(at_margin) > earned(0.0) else 0.0

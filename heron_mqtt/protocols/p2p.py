@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from heron_mqtt.messages import Accept, Confirm, Message, Offer
 
@@ -58,23 +58,26 @@ class P2PSession:
         self.bid = bid
         self._peers = peers
         self._round = 0
-        self._heard: tuple[dict[str, Message], ...] = ({}, {}, {})
+        self._offers: dict[str, Offer] = {}  # as heard
+        self._accepts: dict[str, Accept] = {}
+        self._confirms: dict[str, Confirm] = {}
+        self._heard: tuple[dict[str, Any], ...] = (self._offers, self._accepts, self._confirms)
         self._offered = max(bid.quantity_mwh, 0.0)
         self._wanted = max(-bid.quantity_mwh, 0.0)
-        self._accepts: dict[str, float] = {}
-        self._confirms: dict[str, float] = {}
+        self._bought: dict[str, float] = {}  # MWh accepted by this agent, by seller
+        self._sold: dict[str, float] = {}  # MWh confirmed by it, by buyer
         self._outgoing: Mapping[str, Message] = dict.fromkeys(
-            self._peers, Offer(quantity=self._offered, price=bid.price)
+            peers, Offer(quantity=self._offered, price=bid.price)
         )
-        self._owed: Set[str] = frozenset(self._peers)
+        self._owed: Set[str] = self._outgoing.keys()
 
     @property
     def trades(self) -> dict[str, Trade]:
         """What was traded, one entry a peer; complete once ``advance`` has returned False."""
-        trades = {p: Trade(mwh, self.bid.price) for p, mwh in self._confirms.items() if mwh > 0.0}
-        for peer, message in self._heard[2].items():
-            if isinstance(message, Confirm) and self._is_what_was_agreed(peer, message):
-                trades[peer] = Trade(-message.quantity, message.price)
+        trades = {p: Trade(mwh, self.bid.price) for p, mwh in self._sold.items() if mwh > 0.0}
+        for peer, confirm in self._confirms.items():
+            if self._is_what_was_agreed(peer, confirm):
+                trades[peer] = Trade(-confirm.quantity, confirm.price)
         return trades
 
     def outgoing(self) -> Mapping[str, Message]:
@@ -114,38 +117,44 @@ class P2PSession:
 
     def _answers(self) -> tuple[Mapping[str, Message], Set[str]]:
         """Return the accepts to send, and who owes one."""
-        offers = self._heard[0]
+        offers = self._offers
         if self._offered:
-            return {}, {peer for peer, offer in offers.items() if not _quantity(offer)}
-        self._accepts = self._choose()
+            return {}, {peer for peer, offer in offers.items() if not offer.quantity}
+        self._bought = self._choose()
         answers = {
-            peer: Accept(quantity=self._accepts[peer]) if peer in self._accepts else NOT_WANTED
+            peer: Accept(quantity=self._bought[peer]) if peer in self._bought else NOT_WANTED
             for peer in self._peers
-            if peer not in offers or _quantity(offers[peer])
+            if peer not in offers or offers[peer].quantity
         }
         return answers, frozenset()
 
     def _confirmations(self) -> tuple[Mapping[str, Message], Set[str]]:
         """Return the confirms to send, and who owes one."""
         if not self._offered:
-            return {}, self._accepts.keys()
-        offers, accepts = self._heard[0], self._heard[1]
-        self._confirms = self._allot()
+            return {}, self._bought.keys()
+        self._sold = self._allot()
         confirms = {
-            peer: Confirm(quantity=self._confirms.get(peer, 0.0), price=self.bid.price)
+            peer: Confirm(quantity=self._sold.get(peer, 0.0), price=self.bid.price)
             for peer in self._peers
-            if (_quantity(accepts[peer]) if peer in accepts else not _quantity(offers.get(peer)))
+            if self._waits_for_a_confirm(peer)
         }
         return confirms, frozenset()
+
+    def _waits_for_a_confirm(self, peer: str) -> bool:
+        """Whether a peer has accepted something, or may have without having been heard."""
+        accept, offer = self._accepts.get(peer), self._offers.get(peer)
+        if accept is not None:
+            return accept.quantity > 0.0
+        return offer is None or offer.quantity == 0.0
 
     def _choose(self) -> dict[str, float]:
         """Buyer: take the cheapest offers within the bid until the need is met; ties by peer name."""
         if self._wanted == 0.0:
             return {}
         offers = [
-            (o.price, peer, o.quantity)
-            for peer, o in self._heard[0].items()
-            if isinstance(o, Offer) and o.quantity > 0.0 and o.price <= self.bid.price
+            (offer.price, peer, offer.quantity)
+            for peer, offer in self._offers.items()
+            if offer.quantity > 0.0 and offer.price <= self.bid.price
         ]
         need, chosen = self._wanted, {}
         for _, peer, quantity in sorted(offers):
@@ -160,9 +169,9 @@ class P2PSession:
         if self._offered == 0.0:
             return {}
         asked = {
-            peer: min(a.quantity, self._offered)
-            for peer, a in sorted(self._heard[1].items())
-            if isinstance(a, Accept) and a.quantity > 0.0
+            peer: min(accept.quantity, self._offered)
+            for peer, accept in sorted(self._accepts.items())
+            if accept.quantity > 0.0
         }
         total = sum(asked.values())
         share = 1.0 if total <= self._offered else self._offered / total
@@ -175,13 +184,8 @@ class P2PSession:
     def _is_what_was_agreed(self, peer: str, confirm: Confirm) -> bool:
         if confirm.quantity <= 0.0:
             return False
-        offer, accepted = self._heard[0].get(peer), self._accepts.get(peer, 0.0)
-        return isinstance(offer, Offer) and confirm.price == offer.price and confirm.quantity <= accepted
-
-
-def _quantity(word: Message | None) -> float:
-    """Return the energy of an offer, accept or confirm, MWh; 0 for what was not heard."""
-    return word.quantity if isinstance(word, Offer | Accept | Confirm) else 0.0
+        offer, accepted = self._offers.get(peer), self._bought.get(peer, 0.0)
+        return offer is not None and confirm.price == offer.price and confirm.quantity <= accepted
 
 
 @dataclass(frozen=True, slots=True)

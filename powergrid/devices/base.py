@@ -7,9 +7,9 @@ give bit-identical outputs in the simulation, in the twin beside a real device a
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import inf, isfinite, sqrt
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -161,7 +161,7 @@ def finite(name: str, value: float) -> float:
     Raises:
         ValueError: It is NaN or infinite.
     """
-    if not math.isfinite(value):
+    if not isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value}")
     return float(value) + 0.0
 
@@ -172,10 +172,10 @@ def hours(dt_s: float) -> float:
     Raises:
         ValueError: It is not a finite number > 0.
     """
-    dt_h = dt_s / _S_PER_H
-    if not 0.0 < dt_h < math.inf:
+    dt_h = float(dt_s) / _S_PER_H
+    if not 0.0 < dt_h < inf:
         raise ValueError(f"dt_s must be a finite number of seconds > 0, got {dt_s}")
-    return float(dt_h)
+    return dt_h
 
 
 def no_profile(kind: str, p_available_mw: float | None) -> None:
@@ -188,10 +188,14 @@ def no_profile(kind: str, p_available_mw: float | None) -> None:
 
 def clip(value: float, low: float, high: float) -> float:
     """Return the point of [low, high] nearest to ``value``, never -0.0."""
-    return (low if value < low else min(value, high)) + 0.0
+    if value < low:
+        return low + 0.0
+    if value > high:  # faster than min(), and clip is called forty times a step
+        return high + 0.0
+    return value + 0.0
 
 
 def clip_q(q_mvar: float, p_mw: float, s_max_mva: float) -> float:
     """Return the reactive power, Mvar, that fits beside ``p_mw`` (|p_mw| <= s_max_mva)."""
-    limit = math.sqrt((s_max_mva - p_mw) * (s_max_mva + p_mw))
+    limit = sqrt((s_max_mva - p_mw) * (s_max_mva + p_mw))
     return clip(q_mvar, -limit, limit)
