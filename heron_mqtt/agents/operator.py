@@ -97,7 +97,7 @@ class SystemOperator:
         finished = RunState(state="finished", scenario=self._scenario)
         try:
             async with asyncio.timeout(GOODBYE_S):
-                await presence.update(self._outbox.stamp(topics.RUN_STATE, finished, episode=self._now[0]))
+                await presence.update(self._outbox.presence(finished, episode=self._now[0]))
         except (BrokerError, TimeoutError) as exc:
             log.warning("could not say that the run is finished: %s", exc or "the broker does not answer")
         await presence.withdraw(say_offline=False)
@@ -117,7 +117,7 @@ class SystemOperator:
         self._now = (episode, -1)
         self._reports = {}
         state = RunState(state="reset", scenario=self._scenario, seed=seed, clock=clock)
-        reset = self._outbox.stamp(topics.RUN_STATE, state, episode=episode)
+        reset = self._outbox.presence(state, episode=episode)
         if self._presence is None:
             lost = self._outbox.will(RunState(state="lost", scenario=self._scenario))
             self._presence = await self._broker.announce(topics.RUN_STATE, reset, lost)

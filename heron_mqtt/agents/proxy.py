@@ -19,7 +19,6 @@ from heron_mqtt.field.settings import DeviceSettings
 from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
-from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.outbox import Outbox
 
 log = logging.getLogger("heron_mqtt.proxy")
@@ -101,7 +100,7 @@ class Proxy:
             await self.gateway.open()
             self._presence = await self._broker.announce(
                 topics.agent(self.agent.agent_id, "status"),
-                self._stamp_status(Status(state="online")),
+                self._outbox.presence(Status(state="online")),
                 self._outbox.will(Status(state="offline")),
             )
         except BaseException:  # a later start must not listen twice
@@ -185,7 +184,7 @@ class Proxy:
             status = Status(state="fault", run=run, reason=f"devices not ready: {missing}")
         else:
             status = Status(state="online", run=run)
-        await self._presence.update(self._stamp_status(status, episode))
+        await self._presence.update(self._outbox.presence(status, episode=episode))
 
     async def _negotiate(self, episode: int, step: int) -> int:
         """Run the horizontal protocol; return the number of rounds that missed their deadline.
@@ -218,7 +217,7 @@ class Proxy:
         """Send what may be sent, take what came back; return how many deadlines were missed."""
         gateway, agent, missed = self.gateway, self.agent, 0
         devices = agent.conclude()
-        if not gateway.links and not self._asks_clearance:  # nothing leaves: models know their limits
+        if not self._asks_clearance and gateway.rests(episode, step):  # models know their limits
             for name in devices:
                 agent.simulate(name)
             return 0
@@ -240,6 +239,3 @@ class Proxy:
         )
         self.gateway.clear(allowed, inbox.clearance_for(episode, step))
         return int(not in_time)
-
-    def _stamp_status(self, status: Status, episode: int | None = None) -> Json:
-        return self._outbox.stamp(topics.agent(self.agent.agent_id, "status"), status, episode=episode)

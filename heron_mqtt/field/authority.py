@@ -156,6 +156,11 @@ class AuthorityDesk:
         held = self._held.get(name)
         return "simulated" if held is None else held.level
 
+    @property
+    def all_simulated(self) -> bool:
+        """Whether no device is held above ``simulated``."""
+        return all(held.level == "simulated" for held in self._held.values())
+
     def history(self, name: str) -> tuple[Change, ...]:
         """Return every request for a device, granted or refused, oldest first."""
         return tuple(self._held[name].history)

@@ -122,11 +122,8 @@ class FieldGateway:
 
     def absent(self, run: str | None, episode: int) -> list[str]:
         """Return the devices that setpoints will be sent to and that are not ready for an episode."""
-        return sorted(
-            name
-            for name, link in self.links.items()
-            if self.desk.level(name) in SENDS and not link.is_ready(run, episode)
-        )
+        sent_to = [name for name in self.links if self.desk.level(name) in SENDS]
+        return sorted(name for name in sent_to if not self.links[name].is_ready(run, episode))
 
     def begin_episode(self) -> None:
         """Let models begin where their devices are, of those that do not begin afresh.
@@ -145,6 +142,20 @@ class FieldGateway:
 
     # -- one step ----------------------------------------------------------------------------------
 
+    def rests(self, episode: int, step: int) -> bool:
+        """Begin a step in which no setpoint can leave, if it is one: all is simulated and nothing stopped."""
+        if self.estop is not None or not self.desk.all_simulated:
+            return False
+        self._begin_step(episode, step)
+        self._schedule_renewal()
+        self._outcome.begin_step({})
+        return True
+
+    def _begin_step(self, episode: int, step: int) -> None:
+        self._at = (episode, step)
+        self.desk.step = step
+        self._sent = {}
+
     def bounded(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
         """Return the setpoints inside every bound of their devices; remembers which bound changed which.
 
@@ -152,7 +163,7 @@ class FieldGateway:
         """
         if self.estop is not None:
             self._outcome.begin_step(dict.fromkeys(wanted, ESTOP))
-            return {name: _nothing(want) for name, want in wanted.items()}
+            return {name: want.nothing() for name, want in wanted.items()}
         bands = {name: band for name in self._settings if (band := self._band(name)) is not None}
         allowed, reasons = bounded(self._models, wanted, bands)
         self._outcome.begin_step(
@@ -182,9 +193,7 @@ class FieldGateway:
             episode: Under way.
             step: Under way.
         """
-        self._at = (episode, step)
-        self.desk.step = step
-        self._sent = {}
+        self._begin_step(episode, step)
         self._keep_what_is_allowed_now(allowed)
         for name, setpoint in allowed.items():
             if dt_s is None or self.desk.level(name) not in SENDS:
@@ -200,9 +209,9 @@ class FieldGateway:
         """Hold to a stop or a demotion that came while the setpoints were being cleared."""
         for name, setpoint in allowed.items():
             if self.estop is not None:
-                if setpoint != _nothing(setpoint):
+                if setpoint != setpoint.nothing():
                     self._outcome.remark(name, ESTOP)
-                    allowed[name] = _nothing(setpoint)
+                    allowed[name] = setpoint.nothing()
             elif name in self._settings and (band := self._band(name)) is not None:
                 p_mw = min(max(setpoint.p_mw, band.p_min_mw), band.p_max_mw)
                 allowed[name] = replace(setpoint, p_mw=p_mw)
@@ -318,8 +327,3 @@ class FieldGateway:
                 if self.desk.level(name) in SENDS and self.links[name].health != "offline":
                     self.links[name].renew(self._outbox, episode=episode, step=step)
         self._schedule_renewal()
-
-
-def _nothing(wanted: Wanted) -> Wanted:
-    """Return the setpoint of no power."""
-    return Wanted(0.0, 0.0, wanted.p_available_mw)

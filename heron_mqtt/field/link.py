@@ -36,6 +36,10 @@ class Wanted:
     q_mvar: float = 0.0
     p_available_mw: float | None = None
 
+    def nothing(self) -> Wanted:
+        """Return the setpoint of no power."""
+        return Wanted(0.0, 0.0, self.p_available_mw)
+
 
 class DeviceLink:
     """The gateway's end of one device.

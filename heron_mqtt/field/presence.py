@@ -76,4 +76,4 @@ class PresentDevice:
 
     def _stamped(self, status: Status) -> dict[str, Any]:
         episode = self._run[1] if self._run is not None else None
-        return self._outbox.stamp(self._status_channel(), status, episode=episode)
+        return self._outbox.presence(status, episode=episode)

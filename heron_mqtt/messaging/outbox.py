@@ -87,8 +87,17 @@ class Outbox:
             self._said, self._fields = message, message.model_dump(exclude_none=True)
         return self._fields.copy()
 
+    def presence(self, message: Message, *, episode: int | None = None) -> Json:
+        """Return the message as a word to be announced: without a number, because it may be repeated."""
+        stamped = self.will(message)
+        if episode is not None:
+            stamped["episode"] = episode
+        stamped["boot"] = self.boot
+        stamped["sent_at"] = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return stamped
+
     def will(self, message: Message) -> Json:
-        """Return the message as a last word: without a number, because when it is said is not known."""
+        """Return the message as a last word: without boot and time, because when it is said is not known."""
         stamped = message.model_dump(exclude_none=True)
         stamped["sender"] = self.sender
         stamped["env_id"] = self.env_id

@@ -342,3 +342,16 @@ async def test_reset_and_close_are_bounded_when_the_broker_has_died(
     await env.close_async()
     await broker.close()
     assert time.monotonic() - begun < 15.0
+
+
+async def test_episode_after_episode_nothing_is_taken_for_lost(embedded_url: str, env_id: str) -> None:
+    """What an announcement says travels beside the broker's own messages, and has no number."""
+    async with MqttBroker(embedded_url, env_id=env_id) as broker:
+        env = distributed(broker)
+        for _ in range(3):
+            await env.reset_async(seed=1)
+            await env.step_async({})
+            await env.step_async({})
+        await env.close_async()
+        assert broker.stats.lost == 0
+        assert list(broker.stats.reports) == []

@@ -233,6 +233,19 @@ async def test_nothing_is_renewed_once_the_run_is_over(word: str) -> None:
     assert len(rig.sent) == 4, "a run that goes on is a run"
 
 
+async def test_a_step_in_which_all_is_simulated_sends_and_renews_nothing() -> None:
+    rig = await Rig().open()
+    assert not rig.gateway.rests(1, 0), "the device is driven"
+    rig.step(0.02)
+    assert rig.gateway._renewal is not None
+    rig.ask("simulated")
+    assert rig.gateway.rests(1, 2)
+    assert rig.gateway._renewal is None, "what it was told before is not renewed"
+    assert rig.gateway.reasons() == {}
+    press(rig, True, who="op")
+    assert not rig.gateway.rests(1, 3), "a stop holds for models, too"
+
+
 # -- clearance -------------------------------------------------------------------------------------
 
 
