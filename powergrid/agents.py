@@ -6,7 +6,7 @@ import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from heron_mqtt.agents.base import StepReport
+from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.field.envelope import Limits
 from heron_mqtt.field.link import Wanted
 from heron_mqtt.messages import Command, Observation, Telemetry
@@ -125,7 +125,7 @@ class GridAgent:
         self._fallbacks: dict[str, str] = {}
         self._twins: dict[str, Device] = {}  # of shadowed devices
 
-    def observe(self, observation: Observation | None, price: float | None) -> None:
+    def observe(self, observation: Observation | LocalState | None, price: float | None) -> None:
         """Take local state and price; without an observation the last demand is the best guess, PV none."""
         self._fallbacks = {}
         self._session = None

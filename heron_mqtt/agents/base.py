@@ -4,13 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from heron_mqtt.field.envelope import Limits
 from heron_mqtt.field.link import Wanted
 from heron_mqtt.messages import Action, Command, Observation, Telemetry
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.p2p import Trade
+
+
+class LocalState(NamedTuple):
+    """What one agent may know at the start of a step; the plain form of an ``Observation`` message.
+
+    Attributes:
+        dt_s: Length of the step, s.
+        commanded: Whether a command for this step is on its way.
+        p_load_mw, q_load_mvar: Sum of the microgrid's loads, MW and Mvar, negative = consuming.
+        p_available_mw: By device with a profile, MW.
+        vm_min_pu, vm_max_pu: Extreme bus voltages of the last step, pu; None = no bus has supply.
+        loading_max_percent: Highest line or transformer loading of the last step, %; None likewise.
+    """
+
+    dt_s: float
+    commanded: bool
+    p_load_mw: float
+    q_load_mvar: float
+    p_available_mw: Mapping[str, float]
+    vm_min_pu: float | None = None
+    vm_max_pu: float | None = None
+    loading_max_percent: float | None = None
+
+    def values(self, prefix: str) -> Mapping[str, float]:
+        """Return the numbers by device as the message does; all there are begin with ``p_available_``."""
+        return self.p_available_mw if prefix == "p_available_" else {}
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the fields of that message."""
+        fields: dict[str, Any] = {
+            "type": "observation",
+            "dt_s": self.dt_s,
+            "commanded": self.commanded,
+            "p_load_mw": self.p_load_mw,
+            "q_load_mvar": self.q_load_mvar,
+        }
+        if self.vm_min_pu is not None:
+            fields["vm_min_pu"] = self.vm_min_pu
+            fields["vm_max_pu"] = self.vm_max_pu
+            fields["loading_max_percent"] = self.loading_max_percent
+        for name, p_mw in self.p_available_mw.items():
+            fields[f"p_available_{name}"] = p_mw
+        return fields
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
@@ -143,15 +144,20 @@ class SystemOperator:
         """Publish a command for the step under way."""
         self._publish(topics.agent(agent, "command"), command)
 
-    def inform(self, agent: str, observation: Observation) -> None:
-        """Publish an agent's observation of the step under way; the agent begins the step with it."""
+    def inform(self, agent: str, observation: Observation | Mapping[str, Any]) -> None:
+        """Publish an agent's observation of the step under way; the agent begins the step with it.
+
+        Args:
+            agent: One of the subordinates.
+            observation: The message, or its fields where they are known to be right.
+        """
         self._publish(topics.agent(agent, "observation"), observation)
 
     def clear(self, agent: str, clearance: Clearance) -> None:
         """Publish what may be sent of an agent's plan."""
         self._publish(topics.agent(agent, "clearance"), clearance)
 
-    def _publish(self, channel: str, message: Message, **options: bool) -> None:
+    def _publish(self, channel: str, message: Message | Mapping[str, Any], **options: bool) -> None:
         episode, step = self._now
         self._broker.publish(
             channel, self._outbox.stamp(channel, message, episode=episode, step=step), **options

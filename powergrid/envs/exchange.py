@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from heron_mqtt.agents.base import Agent, StepReport
+from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.field.clearance import apply_clearance, make_plan
 from heron_mqtt.field.models import bounded
-from heron_mqtt.messages import Clearance, Command, Observation, Plan, PriceSignal
+from heron_mqtt.messages import Clearance, Command, Plan, PriceSignal
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.price import PriceFollower
 from heron_mqtt.protocols.setpoint import CommandFollower
+from powergrid.agents import GridAgent
 from powergrid.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario
 
@@ -29,16 +30,15 @@ class StepInput(NamedTuple):
 
     episode: int
     step: int
-    clock: datetime
     price: float
-    observations: Mapping[str, Observation]
+    observations: Mapping[str, LocalState]
     commands: Mapping[str, Command]
 
 
 class DirectExchange:
     """Centralized mode: the same agents and protocol objects, driven by calls; no broker, no event loop."""
 
-    def __init__(self, agents: Mapping[str, Agent], check: Check | None = None) -> None:
+    def __init__(self, agents: Mapping[str, GridAgent], check: Check | None = None) -> None:
         self.agents = dict(agents)
         self._check = check
         self._prices = {agent: PriceFollower() for agent in agents}
@@ -164,15 +164,20 @@ class BrokerExchange:
         await self.start()
         await self.operator.begin_episode(episode, seed, clock, self._ready_s)
 
-    async def step(self, given: StepInput) -> Mapping[str, StepReport]:
-        """Publish the step and gather the actions that came before the deadline."""
+    async def step(self, given: StepInput, clock: datetime) -> Mapping[str, StepReport]:
+        """Publish the step and gather the actions that came before the deadline.
+
+        Args:
+            given: What the agents are told.
+            clock: The simulated time at which the step begins, UTC.
+        """
         await self.start()
         operator = self.operator
-        operator.begin_step(given.episode, given.step, given.price, given.clock)
+        operator.begin_step(given.episode, given.step, given.price, clock)
         for agent, command in given.commands.items():
             operator.command(agent, command)
         for agent, observation in given.observations.items():
-            operator.inform(agent, observation)
+            operator.inform(agent, observation.to_fields())
         begun = asyncio.get_running_loop().time()
         if self._check is not None:
             plans = await operator.gather_plans(self._plan_s)

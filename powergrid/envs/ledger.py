@@ -1,13 +1,13 @@
-"""Between reports and the state's arrays: reports in; observation messages, infos and text out."""
+"""Between reports and the state's arrays: reports in; what agents are told, infos and text out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
 
-from heron_mqtt.agents.base import StepReport
+from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.protocols.p2p import Settlement
 from powergrid.devices.base import clip
 from powergrid.envs.state import Array, GridState
@@ -33,6 +33,7 @@ class Ledger:
     def __init__(self, world: World, state: GridState) -> None:
         self._state = state
         self._agents = world.agents
+        self._dt_s = world.scenario.step_s
         columns = world.devices
         self._batteries = [(d.agent, d.name) for d in columns if d.kind == "battery"]
         self._plants = [(d.agent, d.name) for d in columns if d.follows_profile]
@@ -67,10 +68,17 @@ class Ledger:
             p_mw={name: clip(p, *limits) for (owner, name), p, limits in plants if owner == agent}
         )
 
-    def wire_fields(self) -> dict[str, dict[str, Any]]:
-        """Return the fields of each agent's observation message: its own part of the grid and no more."""
-        now = self._state.plain()
-        return {agent: part.wire_fields(now) for agent, part in self._state.parts.items()}
+    def local_states(self, commanded: Container[str]) -> dict[str, LocalState]:
+        """Return what each agent is told of the coming step: its own part of the grid and no more.
+
+        Args:
+            commanded: The agents to which a command is on its way.
+        """
+        now, dt_s = self._state.plain(), self._dt_s
+        return {
+            agent: part.local_state(now, dt_s, agent in commanded)
+            for agent, part in self._state.parts.items()
+        }
 
     def infos(
         self, reports: Mapping[str, StepReport], settlement: Settlement, terms: Array

@@ -12,7 +12,7 @@ from pettingzoo import ParallelEnv
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.errors import PowerFlowDiverged
-from heron_mqtt.messages import Clearance, Observation, Plan
+from heron_mqtt.messages import Clearance, Plan
 from heron_mqtt.messaging.background import run_sync, running_loop
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -185,7 +185,8 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         if self._direct is not None:
             return self._end_step(given, self._direct.step(given))
         assert self._exchange is not None
-        return self._end_step(given, await self._exchange.step(given))
+        clock = self.world.series.clock(self._row)
+        return self._end_step(given, await self._exchange.step(given, clock))
 
     async def close_async(self) -> None:
         """Leave the broker; see ``close``."""
@@ -236,16 +237,11 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         commands = {
             agent: self._actions[agent].command(action, episode, step) for agent, action in actions.items()
         }
-        now = {"episode": episode, "step": step, "dt_s": self.scenario.step_s}
         return StepInput(
             episode=episode,
             step=step,
-            clock=self.world.series.clock(self._row),
             price=float(self._state.price[0]),
-            observations={
-                agent: Observation.model_validate({**now, "commanded": agent in commands, **fields})
-                for agent, fields in self._ledger.wire_fields().items()
-            },
+            observations=self._ledger.local_states(commands),
             commands=commands,
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heron_mqtt.agents.base import LocalState
 from powergrid.envs.layout import Layout
 from powergrid.world import World
 
@@ -36,17 +37,16 @@ class AgentPart:
         self._p = [(name, begin["p_mw"] + d) for d, name in own]
         self._q = [(name, begin["q_mvar"] + d) for d, name in own]
         self._soc = [(b.name, begin["soc"] + i) for i, b in enumerate(batteries) if b.agent == agent]
-        self._p_load, self._net = begin["p_load_mw"] + number, begin["net_mwh"] + number
+        self._p_load, self._q_load = begin["p_load_mw"] + number, begin["q_load_mvar"] + number
+        self._net = begin["net_mwh"] + number
         self._vm_min, self._vm_max, self._loading = (begin[name] + number for name in RESULTS)
         row = begin["traded_mwh"] + number * n_agents
         self._traded = [(peer, row + i) for i, peer in enumerate(world.agents) if peer != agent]
-        self._told = [(name, begin[name] + number) for name in ("p_load_mw", "q_load_mvar")]
-        self._told += [
-            (f"p_available_{device.name}", begin["p_available_mw"] + i)
+        self._available = [
+            (device.name, begin["p_available_mw"] + i)
             for i, device in enumerate(profiled)
             if device.agent == agent
         ]
-        self._told_results = [(name, begin[name] + number) for name in RESULTS]
 
     def info(self, now: Values) -> dict[str, Any]:
         """Return what happened in the last step.
@@ -69,10 +69,10 @@ class AgentPart:
         """Return what was sold to each peer, MWh, negative = bought; ``now`` as in ``info``."""
         return {peer: now[at] for peer, at in self._traded}
 
-    def wire_fields(self, now: Sequence[float]) -> dict[str, Any]:
-        """Return the fields of the agent's observation message: its own part of the grid and no more."""
-        fields = {name: now[at] for name, at in self._told}
-        if not math.isnan(now[self._vm_min]):  # some bus of it has a voltage
-            for name, at in self._told_results:
-                fields[name] = now[at]
-        return fields
+    def local_state(self, now: Sequence[float], dt_s: float, commanded: bool) -> LocalState:
+        """Return what the agent is told of the coming step: its own part of the grid and no more."""
+        available = {name: now[at] for name, at in self._available}
+        told = dt_s, commanded, now[self._p_load], now[self._q_load], available
+        if math.isnan(now[self._vm_min]):  # no bus of it has a voltage
+            return LocalState(*told)
+        return LocalState(*told, now[self._vm_min], now[self._vm_max], now[self._loading])

@@ -10,9 +10,11 @@ import pytest
 from small_grid import build_once
 from small_grid import scenario as small
 
-from heron_mqtt.messages import Observation
+from heron_mqtt.agents.base import LocalState
+from heron_mqtt.messages import Observation, parse
 from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.envs import MultiAgentMicrogrids
+from powergrid.envs.parts import RESULTS
 
 MODES: dict[str, dict[str, Any]] = {
     "centralized": {"centralized": True},
@@ -251,3 +253,19 @@ def test_trading_between_agents_neither_makes_nor_loses_money_or_energy(env: Mul
                 assert trade in infos[trade.seller]["trades"]
             assert infos[agent]["void_trades"] == []
     assert n > 0
+
+
+def test_what_an_agent_is_told_directly_is_what_its_message_says(central: MultiAgentMicrogrids) -> None:
+    central.reset(seed=1)
+    central.step({})
+    for agent, told in central._begin_step({}).observations.items():
+        message = parse(Observation, told.to_fields())
+        assert message.values("p_available_") == told.values("p_available_") != {}
+        for name in ("dt_s", "commanded", "p_load_mw", "q_load_mvar", *RESULTS):
+            assert getattr(message, name) == getattr(told, name) is not None, (agent, name)
+
+
+def test_a_microgrid_without_supply_is_told_no_voltages() -> None:
+    fields = LocalState(900.0, False, 0.0, 0.0, {}).to_fields()
+    assert not set(RESULTS) & set(fields)
+    assert parse(Observation, fields).vm_min_pu is None
