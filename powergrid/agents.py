@@ -270,15 +270,17 @@ class GridAgent:
 
     def report(self) -> StepReport:
         """Return what happened; a device that was not driven in this step is not in it."""
-        done = {name: unit.done for name, unit in self._units.items() if unit.done is not None}
-        return StepReport(
-            p_mw={name: measured.p_mw for name, measured in done.items()},
-            q_mvar={name: measured.q_mvar for name, measured in done.items()},
-            soc={name: measured.soc for name, measured in done.items() if measured.soc is not None},
-            cost={name: done[name].cost for name in self._generators if name in done},
-            trades=self._session.trades if isinstance(self._session, P2PSession) else {},
-            fallbacks=self._fallbacks,
-        )
+        p_mw, q_mvar, soc, cost = {}, {}, {}, {}
+        for name, unit in self._units.items():
+            if (done := unit.done) is None:
+                continue
+            p_mw[name], q_mvar[name] = done.p_mw, done.q_mvar
+            if done.soc is not None:
+                soc[name] = done.soc
+            if name in self._generators:
+                cost[name] = done.cost
+        trades = self._session.trades if isinstance(self._session, P2PSession) else {}
+        return StepReport(p_mw, q_mvar, soc, cost, trades, self._fallbacks)
 
     # -- policy ------------------------------------------------------------------------------------
 

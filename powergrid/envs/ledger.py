@@ -47,17 +47,18 @@ class Ledger:
 
     def record(self, reports: Mapping[str, StepReport], settlement: Settlement) -> None:
         """Take the agents' reports; an agent without one is taken to be in its safe state."""
-        state = self._state
-        p_mw: list[float] = []
-        q_mvar: list[float] = []
-        for i, (agent, part) in enumerate(state.parts.items()):
+        state, p_mw, q_mvar, cost = self._state, [], [], []
+        for agent, part in state.parts.items():
             report = reports.get(agent) or self._safe(agent)
-            p_mw += [report.p_mw.get(name, 0.0) for name in part.devices]
-            q_mvar += [report.q_mvar.get(name, 0.0) for name in part.devices]
-            self.cost[i] = sum(report.cost.values())
-        state.p_mw[:], state.q_mvar[:] = p_mw, q_mvar
-        for i, (agent, name) in enumerate(self._batteries):
-            state.soc[i] = reports.get(agent, NO_REPORT).soc.get(name, state.soc[i])
+            for name in part.devices:
+                p_mw.append(report.p_mw.get(name, 0.0))
+                q_mvar.append(report.q_mvar.get(name, 0.0))
+            cost.append(sum(report.cost.values()))
+        state.p_mw[:], state.q_mvar[:], self.cost[:] = p_mw, q_mvar, cost
+        state.soc[:] = [
+            reports.get(agent, NO_REPORT).soc.get(name, before)
+            for (agent, name), before in zip(self._batteries, state.soc.tolist(), strict=True)
+        ]
         state.traded_mwh[:], self.traded_usd = traded(self._agents, settlement.trades)
         state.account()
 
