@@ -32,10 +32,10 @@ class _Unit:
     done: Measurement | None = None
     _planned_mw: float | None = None
 
-    def want(self, p_mw: float) -> None:
-        """Plan a setpoint, MW."""
+    def want(self, p_mw: float, planned_mw: float | None = None) -> None:
+        """Plan a setpoint, MW, and what the device will do of it, if that is known."""
         self.wanted_p_mw = p_mw
-        self._planned_mw = None
+        self._planned_mw = planned_mw
 
     def planned_mw(self, dt_s: float) -> float:
         """Return what the device will do of what is wanted, MW; worked out once a plan."""
@@ -300,10 +300,8 @@ class GridAgent:
             self._units[name].want(0.0)  # what an earlier dispatch wanted counts for nothing
         for name in free:
             unit = self._units[name]
-            need_mw = -self._planned_mw(without=unit)
-            unit.want(
-                economic_setpoint(self._generators[name], need_mw, export_value, import_value, self._dt_s)
-            )
+            generator, need_mw = self._generators[name], -self._planned_mw(without=unit)
+            unit.want(*economic_setpoint(generator, need_mw, export_value, import_value, self._dt_s))
 
     def _planned_mw(self, without: _Unit | None = None) -> float:
         """Return the microgrid's net injection if every device (but one) does what is wanted of it, MW."""

@@ -8,8 +8,10 @@ from powergrid.devices.base import clip, hours
 
 def economic_setpoint(
     generator: Generator, need_mw: float, export_value: float, import_value: float, dt_s: float
-) -> float:
-    """Return the setpoint with which the step earns most; 0 = off, also where both earn the same.
+) -> tuple[float, float]:
+    """Return the setpoint with which the step earns most, and the power that comes of it, MW.
+
+    The setpoint is 0 = off also where both earn the same.
 
     A MWh is worth ``import_value`` while the microgrid draws from the grid and ``export_value`` once it
     feeds in; between the two the generator just covers the microgrid's own need. Earnings are concave
@@ -25,11 +27,12 @@ def economic_setpoint(
     """
     dt_h, need_mw = hours(dt_s), max(need_mw, 0.0)
 
-    def earned(asked_mw: float) -> float:
-        """Return the worth of the energy less the cost, $, if the generator is asked for ``asked_mw``."""
+    def outcome(asked_mw: float) -> tuple[float, float]:
+        """Return the worth of the energy less the cost, $, and the power, MW, of asking for ``asked_mw``."""
         p_mw, cost = generator.preview(asked_mw, dt_s)
-        covered_mw = min(p_mw, need_mw)
-        return (covered_mw * import_value + (p_mw - covered_mw) * export_value) * dt_h - cost
+        covered_mw = clip(p_mw, 0.0, need_mw)
+        return (covered_mw * import_value + (p_mw - covered_mw) * export_value) * dt_h - cost, p_mw
 
     at_margin = clip(need_mw, generator.economic_p_mw(export_value), generator.economic_p_mw(import_value))
-    return at_margin if earned(at_margin) > earned(0.0) else 0.0
+    (earned, running_mw), (earned_off, off_mw) = outcome(at_margin), outcome(0.0)
+    return (at_margin, running_mw) if earned > earned_off else (0.0, off_mw)

@@ -134,10 +134,10 @@ class Battery(Device):
         below_mwh = (spec.max_soc - state.soc) * spec.max_e_mwh
         # The standby loss comes out of the cells first: it takes from a discharge and makes room for a
         # charge. Telemetry may put the state of charge outside its band, hence the zeros.
-        can_give_mw = max(0.0, (above_mwh / dt_h - spec.standby_loss_mw) * spec.efficiency_discharge)
-        can_take_mw = max(0.0, (below_mwh / dt_h + spec.standby_loss_mw) / spec.efficiency_charge)
-        low = -min(self._max_charge_mw, can_take_mw)
-        high = min(self._max_discharge_mw, can_give_mw)
+        can_give_mw = (above_mwh / dt_h - spec.standby_loss_mw) * spec.efficiency_discharge
+        can_take_mw = (below_mwh / dt_h + spec.standby_loss_mw) / spec.efficiency_charge
+        low = -clip(can_take_mw, 0.0, self._max_charge_mw)
+        high = clip(can_give_mw, 0.0, self._max_discharge_mw)
         if spec.ramp_mw_per_s is None:
             return low + 0.0, high
         reach_mw = spec.ramp_mw_per_s * float(dt_s)
@@ -187,8 +187,9 @@ class Battery(Device):
             from_cells_mwh = p_mw * spec.efficiency_charge * dt_h
             conversion_mwh = -p_mw * (1.0 - spec.efficiency_charge) * dt_h
         above_mwh = (soc - spec.min_soc) * spec.max_e_mwh
-        standby_mwh = min(spec.standby_loss_mw * dt_h, max(0.0, above_mwh - from_cells_mwh))
+        standby_mwh = clip(above_mwh - from_cells_mwh, 0.0, spec.standby_loss_mw * dt_h)
         after = soc - (from_cells_mwh + standby_mwh) / spec.max_e_mwh
-        # ``p_mw`` already keeps the band; this takes away the last rounding (a few 1e-16) and nothing else.
-        after = clip(after, min(soc, spec.min_soc), max(soc, spec.max_soc))
+        if not spec.min_soc <= after <= spec.max_soc:
+            # ``p_mw`` keeps the band; this takes away the last rounding (a few 1e-16) and nothing else.
+            after = clip(after, min(soc, spec.min_soc), max(soc, spec.max_soc))
         return after, conversion_mwh + standby_mwh

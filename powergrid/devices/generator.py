@@ -237,11 +237,11 @@ class Generator(Device):
             if state.time_in_state_s < spec.min_down_s - CLOCK_TOLERANCE_S:
                 return True, None
             if spec.ramp_mw_per_s is not None:
-                high = min(high, low + spec.ramp_mw_per_s * float(dt_s))
+                high = clip(low + spec.ramp_mw_per_s * float(dt_s), low, high)
             return True, (low, high)
         if spec.ramp_mw_per_s is not None:
             reach_mw = spec.ramp_mw_per_s * float(dt_s)
-            low, high = max(low, state.p_mw - reach_mw), min(high, state.p_mw + reach_mw)
+            low, high = clip(state.p_mw - reach_mw, low, high), clip(state.p_mw + reach_mw, low, high)
         been_up = state.time_in_state_s >= spec.min_up_s - CLOCK_TOLERANCE_S
         return been_up and low == spec.min_p_mw, (low, high)
 

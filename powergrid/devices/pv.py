@@ -98,7 +98,7 @@ class Pv(Device):
         available = finite("p_available_mw", p_available_mw)
         if available < 0.0:
             raise ValueError(f"p_available_mw of a pv must be >= 0, got {p_available_mw}")
-        return 0.0, min(available, self._max_p_mw)
+        return 0.0, clip(available, 0.0, self._max_p_mw)
 
     def step(
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None

@@ -91,7 +91,9 @@ def test_generators_are_dispatched_as_single_ones(
     found = economic_setpoints(copies, np.array(need_mw), export_value, export_value + adder, 900.0)
     for i, single in enumerate(singles):
         single.step(before_mw[i], 0.0, 900.0)
-        assert found[i] == economic_setpoint(single, need_mw[i], price[i], price[i] + adder, 900.0)
+        setpoint, planned_mw = economic_setpoint(single, need_mw[i], price[i], price[i] + adder, 900.0)
+        assert found[i] == setpoint
+        assert planned_mw == single.project(setpoint, 900.0)
 
 
 # -- trading ---------------------------------------------------------------------------------------------
