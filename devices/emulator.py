@@ -11,7 +11,7 @@ from devices.faults import SILENT, FaultState
 from devices.imperfections import Imperfections, real_spec
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
-from heron_mqtt.messages import Fault, RunState, Setpoint, Status, Telemetry, parse
+from heron_mqtt.messages import Fault, RunState, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 from heron_mqtt.messaging.outbox import new_boot
@@ -109,7 +109,7 @@ class Emulator(FieldDevice):
 
     async def _on_fault(self, message: Received) -> None:
         try:
-            fault = parse(Fault, message)
+            fault = message.parse(Fault)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return

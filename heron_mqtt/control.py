@@ -6,7 +6,7 @@ import asyncio
 import getpass
 
 from heron_mqtt.errors import ConfigError, MessageError, NotReady
-from heron_mqtt.messages import AuthorityRequest, AuthorityState, EmergencyStop, Level, parse
+from heron_mqtt.messages import AuthorityRequest, AuthorityState, EmergencyStop, Level
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -43,7 +43,7 @@ async def ask_authority(
 
         def on_state(message: Received) -> None:
             try:
-                answer = parse(AuthorityState, message)
+                answer = message.parse(AuthorityState)
             except MessageError as exc:
                 broker.reject(message, exc)
                 return

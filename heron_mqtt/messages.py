@@ -298,16 +298,21 @@ def parse(model: type[M], payload: Mapping[str, Any]) -> M:
 
 
 def parse_any(payload: Mapping[str, Any]) -> Message:
-    """Validate a payload as the model its ``type`` names.
+    """Validate a payload as the model its ``type`` names; raises what ``model_of`` and ``parse`` raise."""
+    return parse(model_of(payload), payload)
+
+
+def model_of(payload: Mapping[str, Any]) -> type[Message]:
+    """Return the model that a payload's ``type`` names.
 
     Raises:
-        MessageError: Unknown type, or the payload does not fit it.
+        MessageError: Unknown type.
     """
     name = payload.get("type")
     model = WIRE_TYPES.get(name) if isinstance(name, str) else None
     if model is None:
         raise MessageError(f"unknown message type {name!r}; known: {', '.join(sorted(WIRE_TYPES))}")
-    return parse(model, payload)
+    return model
 
 
 def explain(exc: ValidationError, limit: int = 5) -> str:

@@ -14,8 +14,6 @@ from heron_mqtt.messages import (
     Observation,
     PriceSignal,
     RunState,
-    parse,
-    parse_any,
 )
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
@@ -139,7 +137,7 @@ class Inbox:
     def _take(self, model: type[M], message: Received) -> M | None:
         """Validate a message; None if it is wrong (reported) or of another environment (counted)."""
         try:
-            parsed = parse(model, message)
+            parsed = message.parse(model)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return None
@@ -191,7 +189,7 @@ class Inbox:
 
     def _on_peer(self, message: Received) -> None:
         try:
-            parsed = parse_any(message)
+            parsed = message.parse_any()
         except MessageError as exc:
             self._broker.reject(message, exc)
             return

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
@@ -21,10 +20,10 @@ from heron_mqtt.messages import (
     PriceSignal,
     RunState,
     Status,
-    parse,
 )
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Subscription
+from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.outbox import Outbox
 
 log = logging.getLogger("heron_mqtt.operator")
@@ -144,7 +143,7 @@ class SystemOperator:
         """Publish a command for the step under way."""
         self._publish(topics.agent(agent, "command"), command)
 
-    def inform(self, agent: str, observation: Observation | Mapping[str, Any]) -> None:
+    def inform(self, agent: str, observation: Observation | Json) -> None:
         """Publish an agent's observation of the step under way; the agent begins the step with it.
 
         Args:
@@ -157,7 +156,7 @@ class SystemOperator:
         """Publish what may be sent of an agent's plan."""
         self._publish(topics.agent(agent, "clearance"), clearance)
 
-    def _publish(self, channel: str, message: Message | Mapping[str, Any], **options: bool) -> None:
+    def _publish(self, channel: str, message: Message | Json, **options: bool) -> None:
         episode, step = self._now
         self._broker.publish(
             channel, self._outbox.stamp(channel, message, episode=episode, step=step), **options
@@ -198,7 +197,7 @@ class SystemOperator:
 
     def _on_plan(self, message: Received) -> None:
         try:
-            plan = parse(Plan, message)
+            plan = message.parse(Plan)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
@@ -212,7 +211,7 @@ class SystemOperator:
 
     def _on_action(self, message: Received) -> None:
         try:
-            action = parse(Action, message)
+            action = message.parse(Action)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
@@ -226,7 +225,7 @@ class SystemOperator:
 
     def _on_status(self, message: Received) -> None:
         try:
-            status = parse(Status, message)
+            status = message.parse(Status)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.link import DeviceLink
-from heron_mqtt.messages import EmergencyStop, RunState, parse
+from heron_mqtt.messages import EmergencyStop, RunState
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
 
@@ -55,7 +55,7 @@ class Alarms:
 
     def _on_estop(self, message: Received) -> None:
         try:
-            stop = parse(EmergencyStop, message)
+            stop = message.parse(EmergencyStop)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
@@ -74,7 +74,7 @@ class Alarms:
     def _on_run_state(self, message: Received) -> None:
         """Renew nothing any more once the run is over: devices must not hold what nobody watches."""
         try:
-            state = parse(RunState, message)
+            state = message.parse(RunState)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.settings import DeviceSettings
-from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level, parse
+from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
 from heron_mqtt.messaging.outbox import Outbox
@@ -212,7 +212,7 @@ class AuthorityDesk:
 
     def _on_request(self, message: Received) -> None:
         try:
-            asked = parse(AuthorityRequest, message)
+            asked = message.parse(AuthorityRequest)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return

@@ -27,7 +27,7 @@ from typing import Any
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.lease import Lease
 from heron_mqtt.field.presence import PresentDevice
-from heron_mqtt.messages import EmergencyStop, RunState, Setpoint, Telemetry, parse
+from heron_mqtt.messages import EmergencyStop, RunState, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, MessageBroker, Received, Subscription
 from heron_mqtt.messaging.outbox import Outbox
@@ -198,7 +198,7 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     async def _on_setpoint(self, message: Received) -> None:
         try:
-            setpoint = parse(Setpoint, message)
+            setpoint = message.parse(Setpoint)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
@@ -262,7 +262,7 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     async def _on_estop(self, message: Received) -> None:
         try:
-            stop = parse(EmergencyStop, message)
+            stop = message.parse(EmergencyStop)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
@@ -301,7 +301,7 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     async def _on_run_state(self, message: Received) -> None:
         try:
-            state = parse(RunState, message)
+            state = message.parse(RunState)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return

@@ -12,7 +12,7 @@ from heron_mqtt.errors import MessageError
 from heron_mqtt.field.plausibility import Plausibility
 from heron_mqtt.field.record import DeviceRecord
 from heron_mqtt.field.settings import GatewayTable
-from heron_mqtt.messages import Setpoint, Status, Telemetry, parse
+from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
 from heron_mqtt.messaging.outbox import Outbox, utc_now
@@ -268,7 +268,7 @@ class DeviceLink:
             )
             return
         try:
-            telemetry = parse(Telemetry, message)
+            telemetry = message.parse(Telemetry)
             self._plausible.check_telemetry(telemetry)
         except MessageError as exc:
             self._refused_at = self._monotonic()
@@ -294,7 +294,7 @@ class DeviceLink:
 
     def _on_status(self, message: Received) -> None:
         try:
-            status = parse(Status, message)
+            status = message.parse(Status)
             self._plausible.check_birth(status)
         except MessageError as exc:
             self._broker.reject(message, exc)

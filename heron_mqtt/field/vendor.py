@@ -18,7 +18,7 @@ from heron_mqtt.field.authority import SENDS
 from heron_mqtt.field.box import BoxState
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.mapping import DeviceMapping, Keepalive, Outgoing
-from heron_mqtt.messages import AuthorityState, Level, Setpoint, Status, Telemetry, parse
+from heron_mqtt.messages import AuthorityState, Level, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 
@@ -272,7 +272,7 @@ class VendorDevice(FieldDevice):
         if message.retained:
             return  # of an earlier run; the gateway of this one tells when it begins
         try:
-            state = parse(AuthorityState, message)
+            state = message.parse(AuthorityState)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return

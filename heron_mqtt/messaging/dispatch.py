@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from heron_mqtt.errors import MessageError
+from heron_mqtt.messages import Message
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.background import running_loop
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, Json, decode
@@ -138,8 +139,10 @@ class Dispatcher:
             asked = box is not None and box.asked
             if box is not None and not asked:
                 box.unasked.append((message, retained))
+        models: dict[type[Message], Message] = {}
+        here = running_loop()
         for subscription in self.subscriptions(channel):
-            subscription.deliver(Received(message, channel, retained), repeated=known)
+            subscription.deliver(Received(message, channel, retained, models), here, repeated=known)
         if asked:
             self._to_mailbox(channel, Received(message, channel, retained))
 

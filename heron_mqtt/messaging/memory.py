@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from heron_mqtt.errors import BrokerClosed
 from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.background import running_loop
 from heron_mqtt.messaging.base import Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, decode, encode
 from heron_mqtt.messaging.dispatch import ChannelTrouble, Dispatcher
@@ -74,7 +75,7 @@ class InMemoryBroker(MessageBroker):
             subscription = self._dispatcher.add(channel, callback)
             for name, payload in self._retained.items():
                 if topics.matches(channel, name):
-                    subscription.deliver(Received(decode(payload), name, retained=True))
+                    subscription.deliver(Received(decode(payload), name, retained=True), running_loop())
         return subscription
 
     async def close(self) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from heron_mqtt.messages import Message
 from heron_mqtt.messaging.codec import Json
@@ -54,7 +53,7 @@ class Outbox:
     def stamp(
         self,
         channel: str,
-        message: Message | Mapping[str, Any],
+        message: Message | Json,
         *,
         episode: int | None = None,
         step: int | None = None,
@@ -67,7 +66,7 @@ class Outbox:
             episode: It belongs to.
             step: It belongs to.
         """
-        stamped = self._dumped(message) if isinstance(message, Message) else dict(message)
+        stamped = dict(message) if isinstance(message, dict) else self._dumped(message)
         seq = self._next.get(channel, 0)
         self._next[channel] = seq + 1
         for name, value in (("episode", episode), ("step", step)):

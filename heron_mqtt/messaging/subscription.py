@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Protocol
 
+from heron_mqtt.messages import M, Message, model_of, parse
 from heron_mqtt.messaging.background import background_loop, running_loop
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.stats import BrokerStats
@@ -38,14 +39,48 @@ class Owner(Protocol):
 
 
 class Received(Json):
-    """A decoded message: a plain dict that knows where it came from."""
+    """A decoded message: a plain dict that knows where it came from.
 
-    __slots__ = ("channel", "retained")
+    Args:
+        payload: As it arrived; not written to.
+        channel: It came on.
+        retained: It was kept for those who subscribe late.
+        models: Shared by those who get the same message: what it has been validated as.
+    """
 
-    def __init__(self, payload: Json, channel: str, retained: bool = False) -> None:
+    __slots__ = ("_models", "_payload", "channel", "retained")
+
+    def __init__(
+        self,
+        payload: Json,
+        channel: str,
+        retained: bool = False,
+        models: dict[type[Message], Message] | None = None,
+    ) -> None:
         super().__init__(payload)
         self.channel = channel
         self.retained = retained
+        self._payload = payload
+        self._models = {} if models is None else models
+
+    def parse(self, model: type[M]) -> M:
+        """Validate the message, as it arrived, as a model; done once for all who received it.
+
+        Raises:
+            MessageError: It is not one.
+        """
+        parsed = self._models.get(model)
+        if parsed is None:
+            parsed = self._models[model] = parse(model, self._payload)
+        return parsed  # type: ignore[return-value]  # it is kept under its own class
+
+    def parse_any(self) -> Message:
+        """Validate the message as the model that its ``type`` names; see ``parse``.
+
+        Raises:
+            MessageError: Unknown type, or it is not one.
+        """
+        return self.parse(model_of(self._payload))
 
 
 Callback = Callable[[Received], object]
@@ -87,11 +122,14 @@ class Subscription:
         """Say what to wait for; called by the broker."""
         self._ready = ready
 
-    def deliver(self, message: Received, *, repeated: bool = False) -> None:
+    def deliver(
+        self, message: Received, here: asyncio.AbstractEventLoop | None, *, repeated: bool = False
+    ) -> None:
         """Hand one message over, in the loop that this subscription belongs to.
 
         Args:
             message: Handed to the callback as it is.
+            here: The loop that is running in this thread, if one is.
             repeated: A retained message that the process has seen already. It is sent again because
                 somebody subscribed; only those who have heard nothing on this channel take it.
         """
@@ -100,7 +138,7 @@ class Subscription:
         if len(self._seen) >= MAX_CHANNELS:
             self._seen.clear()
         self._seen.add(message.channel)
-        if self._loop is None or self._loop is running_loop():
+        if self._loop is None or self._loop is here:
             self._run(message)
         elif self._loop.is_closed():
             self._owner.stats.report("callback", message.channel, "the subscriber's event loop is closed")

@@ -107,7 +107,7 @@ class P2PSession:
             else:
                 self._outgoing, self._owed = {}, frozenset()
                 return False
-            if self._outgoing or self.waiting_for():
+            if self._outgoing or (self._owed and self.waiting_for()):
                 return True
 
     @property
@@ -224,7 +224,7 @@ def settle(reported: Mapping[str, Mapping[str, Trade]]) -> Settlement:
     """
     trades: list[SettledTrade] = []
     void: list[VoidTrade] = []
-    for agent in sorted(reported):
+    for agent in sorted(name for name, theirs in reported.items() if theirs):
         for peer, mine in sorted(reported[agent].items()):
             theirs = reported.get(peer, {}).get(agent)
             if theirs is None:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.background import running_loop
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.dispatch import Dispatcher
 from heron_mqtt.messaging.stats import BrokerStats
@@ -39,7 +40,7 @@ class ImpairedDispatcher(Dispatcher):
     def replay(self, subscription: Subscription, message: Received) -> None:
         """Deliver a retained message to the one who subscribed."""
         self.stats.received += 1
-        subscription.deliver(Received(message, message.channel, retained=True))
+        subscription.deliver(Received(message, message.channel, retained=True), running_loop())
 
 
 class _Held:

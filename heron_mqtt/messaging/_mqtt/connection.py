@@ -56,6 +56,7 @@ class Connection:
         self._client: Client | None = None
         self._answer: asyncio.Future[None] = self._loop.create_future()
         self._flush_due = False
+        self._reading = False
         self._writer_watched = False
         self._misc: asyncio.TimerHandle | None = None
         self.receive_maximum = RECEIVE_MAXIMUM
@@ -217,6 +218,7 @@ class Connection:
             return
         stream.fill()
         client.heard()
+        self._reading = True
         try:
             while not self.lost.done() and (packet := stream.next_packet()) is not None:
                 client.take(*packet)
@@ -226,13 +228,19 @@ class Connection:
             # What answers does not speak MQTT, or paho has a fault: its state is not to be trusted any more.
             log.debug("reading from %s failed", self._options.address, exc_info=exc)
             self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
+        finally:
+            self._reading = False
         if stream.ended:
             self._end(stream.why())
 
     def _on_want_write(self) -> None:
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)  # one write for all that is sent until then
+        if self._flush_due:
+            return
+        self._flush_due = True  # one write for all that is sent until then
+        if self._reading:  # acknowledgements wait one round for what the woken tasks will answer
+            self._loop.call_soon(self._loop.call_soon, self._flush)
+        else:
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_due = False
