@@ -28,8 +28,11 @@ class Groups:
         """Return (..., n_members) the members' values, group after group."""
         return values.take(self._index, axis=-1)
 
-    def reduce(self, ufunc: np.ufunc, taken: Array, empty: float) -> Array:
-        """Return (..., n_groups) ``ufunc`` over each group of ``taken``; ``empty`` where there is nothing."""
+    def reduce(self, ufunc: np.ufunc, taken: Array, empty: float | Array) -> Array:
+        """Return (..., n_groups) ``ufunc`` over each group of ``taken``; ``empty`` where there is nothing.
+
+        ``empty`` is one number for all groups, or (n_groups,).
+        """
         found: Array = ufunc.reduceat(taken, self._starts, axis=-1)
         if len(self._filled) == self._n_groups:
             return found

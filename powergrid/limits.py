@@ -22,7 +22,8 @@ class Limited(NamedTuple):
     """What has limits, each (..., 3, n_agents): rows voltage (pu), loading (%), state of charge.
 
     Attributes:
-        lowest, highest: Extremes within each microgrid; NaN where there is nothing.
+        lowest, highest: Extremes within each microgrid; where there is nothing NaN, and 0 % as the highest
+            loading.
         outside: Sum of what lies outside the limits, >= 0: pu, units of 100 %, fraction.
     """
 
@@ -61,6 +62,7 @@ class LimitCheck:
         sizes = [sum(len(group) for group in groups[i : i + n]) for i in (0, n, 2 * n)]
         self._low = np.repeat([limits.vm_min_pu, 0.0, limits.soc_min], sizes)
         self._high = np.repeat([limits.vm_max_pu, limits.loading_max_percent, limits.soc_max], sizes)
+        self._highest_of_nothing = np.repeat([np.nan, 0.0, np.nan], n)
 
     def read(self, quantities: Array) -> Limited:
         """Return extremes and violations.
@@ -73,10 +75,10 @@ class LimitCheck:
         outside = np.maximum(np.maximum(self._low - values, values - self._high), 0.0)
         return Limited(
             lowest=self._by_agent(np.minimum, values, np.nan),
-            highest=self._by_agent(np.maximum, values, np.nan),
+            highest=self._by_agent(np.maximum, values, self._highest_of_nothing),
             outside=self._by_agent(np.add, outside, 0.0) / _UNIT,
         )
 
-    def _by_agent(self, ufunc: np.ufunc, values: Array, empty: float) -> Array:
+    def _by_agent(self, ufunc: np.ufunc, values: Array, empty: float | Array) -> Array:
         found = self._groups.reduce(ufunc, values, empty)
         return found.reshape(*values.shape[:-1], 3, self._n_agents)

@@ -91,19 +91,22 @@ class Ledger:
             settlement: Of the trades.
             terms: (n_terms, n_agents) of the reward, $.
         """
-        now, infos = self._state.plain(), {}
-        for (agent, part), earned in zip(self._state.parts.items(), terms.T.tolist(), strict=True):
+        now = self._state.plain()
+        infos = {agent: part.info(now) for agent, part in self._state.parts.items()}
+        for (agent, info), earned in zip(infos.items(), terms.T.tolist(), strict=True):
             report = reports.get(agent, NO_REPORT)
-            info = part.info(now)
-            info["trades"] = [t for t in settlement.trades if agent in {t.seller, t.buyer}]
-            info["void_trades"] = [t for t in settlement.void if t.reporter == agent]
+            info["trades"], info["void_trades"] = [], []
             info["fallbacks"] = dict(report.fallbacks)
             info["fallback"] = None if agent in reports else NO_ACTION
             info["missed"] = report.missed
             info["bounds"] = dict(report.bounds)
             info["authority"] = dict(report.authority)
             info["reward_terms"] = dict(zip(TERMS, earned, strict=True))
-            infos[agent] = info
+        for trade in settlement.trades:
+            infos[trade.seller]["trades"].append(trade)
+            infos[trade.buyer]["trades"].append(trade)
+        for void in settlement.void:
+            infos[void.reporter]["void_trades"].append(void)
         return infos
 
     def render(self, step: int, rewards: Mapping[str, float]) -> str:

@@ -133,8 +133,8 @@ class GridState:
         """Take the power flow's results, of all copies or ``where``."""
         limited = _results(result, self.soc[where])
         lowest, highest, self._outside[where] = self._limits.read(limited)
-        self.vm_min_pu[where], self.vm_max_pu[where] = lowest[..., 0, :], highest[..., 0, :]
-        self.loading_max_percent[where] = np.fmax(highest[..., 1, :], 0.0)  # 0 without lines and transformers
+        self.vm_min_pu[where] = lowest[..., 0, :]
+        self.vm_max_pu[where], self.loading_max_percent[where] = highest[..., 0, :], highest[..., 1, :]
         if self._full:
             self._grid[where] = np.fmax(limited.take(self._in_grid, axis=-1), 0.0)  # without supply: 0
 
