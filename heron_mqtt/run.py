@@ -135,9 +135,10 @@ async def _steps(
             wait_s = begin + summary.steps * realtime_s - time.monotonic()
             if wait_s > 0.0:
                 await asyncio.sleep(wait_s)
-            elif wait_s < -realtime_s:
+            elif summary.steps:
                 summary.overruns += 1
-                begin = time.monotonic() - summary.steps * realtime_s  # never two steps at once to catch up
+                if wait_s < -realtime_s:  # never two steps at once to catch up
+                    begin = time.monotonic() - summary.steps * realtime_s
         await faults.begin(summary.steps)
         started = time.perf_counter()
         _, rewards, _, _, infos = await env.step_async({})

@@ -69,6 +69,18 @@ def test_the_clock_does_not_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     assert summary.overruns == 0
 
 
+def test_a_step_that_begins_late_is_counted_and_the_next_is_on_time_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    took_s = [0.3 * SLOT_S] * 10
+    took_s[4] = 1.5 * SLOT_S
+    env, summary = drive(monkeypatch, took_s)
+    assert summary.overruns == 1
+    begun = [t - env.begun[0] for t in env.begun]
+    assert begun[5] == pytest.approx(5.5 * SLOT_S)
+    assert begun[6:] == pytest.approx([k * SLOT_S for k in range(6, 10)]), "the clock is the same"
+
+
 def test_a_step_that_takes_too_long_is_counted_and_no_others_run_at_once_to_catch_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
