@@ -166,10 +166,13 @@ def device(
     context: typer.Context,
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", help="battery, genset or pv_inverter; KIND --help has its options."),
+        typer.Argument(
+            metavar="KIND",
+            help="battery, genset, load_meter, pv_inverter or sunspec_bridge; KIND --help has its options.",
+        ),
     ],
 ) -> None:
-    """Run one emulated field device: the same as python devices/KIND.py."""
+    """Run one emulated field device, or the bridge to a SunSpec one: the same as python devices/KIND.py."""
     from devices import SCRIPTS, run_script
 
     if kind in {"--help", "-h"}:

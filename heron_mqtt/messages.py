@@ -78,7 +78,7 @@ class _PerDevice(Message):
 
 
 class Observation(_PerDevice):
-    """What one agent may know at the start of a step; ``p_available_<device>`` in MW, one a PV device."""
+    """What one agent may know at the start of a step; ``p_available_<device>`` in MW, of PV and loads."""
 
     type: Literal["observation"] = "observation"
     number_prefixes: ClassVar[tuple[str, ...]] = ("p_available_",)
@@ -155,7 +155,9 @@ class Setpoint(Message):
     lease_s: float = Field(gt=0, description="Wall-clock seconds for which this holds without renewal.")
     renewal: bool = Field(False, description="The same setpoint again: extends the lease, changes nothing.")
     dt_s: float | None = Field(None, gt=0, description="Simulated seconds it is held; for emulators only.")
-    p_available_mw: float | None = Field(None, description="What the source offers, MW; for emulators only.")
+    p_available_mw: float | None = Field(
+        None, description="What PV or load has in this step, MW; for emulators only."
+    )
 
 
 class Telemetry(Message):
