@@ -26,6 +26,7 @@ class _Unit:
     """A device in this step: its model, what is wanted of it and what it did."""
 
     device: Device
+    usual_p_mw: float = 0.0  # wanted where nobody says otherwise
     wanted_p_mw: float = 0.0
     wanted_q_mvar: float = 0.0
     p_available_mw: float | None = None
@@ -110,13 +111,11 @@ class GridAgent:
         self._batteries = {n: device for n, device in self.devices.items() if isinstance(device, Battery)}
         self._plants = {n: unit for n, unit in self._units.items() if isinstance(unit.device, Pv)}
         self._loads = {n: unit for n, unit in self._units.items() if isinstance(unit.device, Load)}
+        # Whatever the price, PV gives all it can and no load is shed.
+        for unit in self._plants.values():
+            unit.usual_p_mw = unit.device.spec.power_range_mw[1]
         for unit in self._loads.values():
-            unit.p_available_mw = 0.0
-        # What is wanted whatever the price: PV gives all it can, no load is shed, generators are off until
-        # they are dispatched.
-        self._always_mw = dict.fromkeys(self.devices, 0.0)
-        self._always_mw |= {n: unit.device.spec.power_range_mw[1] for n, unit in self._plants.items()}
-        self._always_mw |= {n: unit.device.spec.power_range_mw[0] for n, unit in self._loads.items()}
+            unit.usual_p_mw, unit.p_available_mw = unit.device.spec.power_range_mw[0], 0.0
         self._dt_s = self._step_s
         self._load_mw = 0.0
         self._price = 0.0
@@ -148,11 +147,12 @@ class GridAgent:
         p = command.values("p_") if command is not None else {}
         q = command.values("q_") if command is not None else {}
         self._commanded = p
-        batteries = {name: self._battery_p_mw(battery) for name, battery in self._batteries.items()}
-        wanted = self._always_mw | batteries | p
         for name, unit in self._units.items():
-            unit.want(wanted[name])
+            unit.want(p.get(name, unit.usual_p_mw))
             unit.wanted_q_mvar = q.get(name, 0.0)
+        for name, battery in self._batteries.items():
+            if name not in p:
+                self._units[name].want(self._battery_p_mw(battery))
         self._dispatch_generators(self._price, self._price + self._market.import_adder_per_mwh)
 
     def negotiate(self) -> HorizontalSession | None:
