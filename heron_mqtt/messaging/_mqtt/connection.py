@@ -230,6 +230,8 @@ class Connection:
             self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
         finally:
             self._reading = False
+        if self._flush_due:  # after the tasks that were woken: acknowledgements go with their answers
+            self._loop.call_soon(self._flush)
         if stream.ended:
             self._end(stream.why())
 
@@ -237,9 +239,7 @@ class Connection:
         if self._flush_due:
             return
         self._flush_due = True  # one write for all that is sent until then
-        if self._reading:  # acknowledgements wait one round for what the woken tasks will answer
-            self._loop.call_soon(self._loop.call_soon, self._flush)
-        else:
+        if not self._reading:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
