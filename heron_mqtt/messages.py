@@ -155,9 +155,7 @@ class Setpoint(Message):
     lease_s: float = Field(gt=0, description="Wall-clock seconds for which this holds without renewal.")
     renewal: bool = Field(False, description="The same setpoint again: extends the lease, changes nothing.")
     dt_s: float | None = Field(None, gt=0, description="Simulated seconds it is held; for emulators only.")
-    p_available_mw: float | None = Field(
-        None, description="What PV or load has in this step, MW; for emulators only."
-    )
+    p_available_mw: float | None = Field(None, description="What sun or load offer, MW; for emulators only.")
 
 
 class Telemetry(Message):

@@ -69,10 +69,14 @@ class Outbox:
         stamped = dict(message) if isinstance(message, dict) else self._dumped(message)
         seq = self._next.get(channel, 0)
         self._next[channel] = seq + 1
-        for name, value in (("episode", episode), ("step", step)):
-            own = stamped.pop(name, None)  # metadata of the message's own goes behind what it says, too
-            if value is not None or own is not None:
-                stamped[name] = own if value is None else value
+        # metadata of the message's own goes behind what it says, too
+        own_episode, own_step = stamped.pop("episode", None), stamped.pop("step", None)
+        episode = own_episode if episode is None else episode
+        step = own_step if step is None else step
+        if episode is not None:
+            stamped["episode"] = episode
+        if step is not None:
+            stamped["step"] = step
         stamped["sender"] = self.sender
         stamped["env_id"] = self.env_id
         stamped["seq"] = seq
