@@ -92,7 +92,7 @@ def test_no_message_is_lost_and_no_deadline_missed(ended: dict[str, Ended], way:
     if way == "centralized":
         assert messages["published"] == messages["received"] == 0
     else:
-        assert messages["published"] >= STEPS * 20  # price, state, observations, offers, actions
+        assert messages["published"] >= STEPS * 14  # price, state, observations, offers, actions
 
 
 @pytest.mark.parametrize("way", list(WAYS)[1:])

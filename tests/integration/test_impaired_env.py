@@ -106,8 +106,8 @@ def test_a_day_behind_a_slow_network_equals_centralized_and_takes_its_time(centr
     rule = {"delay_s": 0.05, "jitter": "lognormal", "jitter_s": 0.01, "duplicate": 0.05}
     run, broker, took_s = _distributed(_table(rule))
     assert run.is_close_to(centralized)
-    assert took_s > 96 * 5 * 2 * 0.05  # price, offer, accept, confirm, action: up and down each
-    assert broker.stats.duplicated > 200
+    assert took_s > 96 * 3 * 2 * 0.05  # price, offer, action (and more where they trade): up and down each
+    assert broker.stats.duplicated > 100
     assert broker.stats.lost == 0
 
 
