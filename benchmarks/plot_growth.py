@@ -1,6 +1,7 @@
-"""Plot how the step grows with the number of agents, from the benchmark's JSON.
+"""Plot how a step grows: with the number of agents, of buses, of devices.
 
-heron-mqtt bench --json > bench.json && python benchmarks/plot_growth.py bench.json docs/growth.svg
+heron-mqtt bench --json > bench.json && python benchmarks/plot_growth.py bench.json docs
+python benchmarks/growth.py > growth.json && python benchmarks/plot_growth.py growth.json docs
 """
 
 from __future__ import annotations
@@ -10,33 +11,71 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 400, 70, 20, 190, 50
-SERIES = {"ms": "#1f6f8b", "CPU ms": "#b5482a", "R ms": "#888888", "R CPU ms": "#bbbbbb"}
-NAMES = {
-    "ms": "step, wall clock",
-    "CPU ms": "step, CPU of all",
-    "R ms": "R, wall clock",
-    "R CPU ms": "R, CPU of all",
-}
+COLOURS = ("#1f6f8b", "#b5482a", "#888888", "#bbbbbb")
+Points = list[tuple[int, float]]
 
 
-def points(report: dict[str, Any]) -> dict[str, list[tuple[int, float]]]:
-    """Return N and milliseconds of each series."""
-    found: dict[str, list[tuple[int, float]]] = {name: [] for name in SERIES}
-    for row in report["rows"]:
+class Plot(NamedTuple):
+    """One picture: its file, what its horizontal axis counts, and its lines in ms, by name."""
+
+    file: str
+    axis: str
+    lines: dict[str, Points]
+
+
+def plots(report: dict[str, Any]) -> list[Plot]:
+    """Return what a report of ``heron-mqtt bench`` or of ``growth.py`` has to show."""
+    if "rows" in report:
+        return [Plot("growth.svg", "agents", _by_agents(report["rows"]))]
+    buses, devices = report["buses"], report["devices"]
+    return [
+        Plot(
+            "growth-buses.svg",
+            "buses",
+            {
+                "runpp": _line(buses, "buses", "runpp us"),
+                "compiled solve": _line(buses, "buses", "solve us"),
+                "raw KLU": _line(buses, "buses", "raw KLU us"),
+            },
+        ),
+        Plot(
+            "growth-devices.svg",
+            "devices",
+            {
+                "step in memory": _line(devices, "devices", "in memory us"),
+                "centralized step": _line(devices, "devices", "centralized us"),
+            },
+        ),
+    ]
+
+
+def _line(rows: list[dict[str, Any]], x: str, y_us: str) -> Points:
+    return sorted((int(row[x]), row[y_us] / 1e3) for row in rows)
+
+
+def _by_agents(rows: list[dict[str, Any]]) -> dict[str, Points]:
+    names = {
+        "step, wall clock": "ms",
+        "step, CPU of all": "CPU ms",
+        "R, wall clock": "R ms",
+        "R, CPU of all": "R CPU ms",
+    }
+    found: dict[str, Points] = {name: [] for name in names}
+    for row in rows:
         match = re.fullmatch(r"exchange N = (\d+) over mosquitto", row["what"])
         if match:
-            for name, taken in found.items():
-                taken.append((int(match[1]), row["raw"][name]))
+            for name, column in names.items():
+                found[name].append((int(match[1]), row["raw"][column]))
     return found
 
 
-def draw(found: dict[str, list[tuple[int, float]]]) -> str:
+def draw(plot: Plot) -> str:
     """Return an SVG with both axes logarithmic."""
-    sizes = [n for taken in found.values() for n, _ in taken]
-    times = [ms for taken in found.values() for _, ms in taken]
+    sizes = [n for line in plot.lines.values() for n, _ in line]
+    times = [ms for line in plot.lines.values() for _, ms in line]
     low, high = math.floor(math.log10(min(times))), math.ceil(math.log10(max(times)))
     first, last = math.log10(min(sizes)), math.log10(max(sizes))
 
@@ -60,16 +99,15 @@ def draw(found: dict[str, list[tuple[int, float]]]) -> str:
         f'<text x="{x(n):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{n}</text>'
         for n in sorted(set(sizes))
     ]
-    parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 10}" text-anchor="middle">agents</text>')
-    for name, taken in found.items():
-        line = " ".join(f"{x(n):.1f},{y(ms):.1f}" for n, ms in taken)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{SERIES[name]}" stroke-width="2"/>')
-        n, ms = taken[-1]
-        parts.append(
-            f'<text x="{x(n) + 8:.1f}" y="{y(ms) + 4:.1f}" fill="{SERIES[name]}">{NAMES[name]}</text>'
-        )
+    parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{plot.axis}</text>')
+    for (name, line), colour in zip(plot.lines.items(), COLOURS, strict=False):
+        path = " ".join(f"{x(n):.1f},{y(ms):.1f}" for n, ms in line)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        n, ms = line[-1]
+        parts.append(f'<text x="{x(n) + 8:.1f}" y="{y(ms) + 4:.1f}" fill="{colour}">{name}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(draw(points(json.loads(Path(sys.argv[1]).read_text()))))
+    for plot in plots(json.loads(Path(sys.argv[1]).read_text())):
+        (Path(sys.argv[2]) / plot.file).write_text(draw(plot))

@@ -32,9 +32,10 @@ def bench(
 
     from heron_mqtt.bench.rows import print_report
     from heron_mqtt.bench.suite import FULL, QUICK, run_suite
+    from heron_mqtt.heap import settled_heap
 
     progress = Console(stderr=True)
-    with progress.status("starting") as status:
+    with settled_heap(), progress.status("starting") as status:
         report = asyncio.run(run_suite(QUICK if quick else FULL, broker, status.update))
     if as_json:
         typer.echo(json.dumps(report.as_dict(), allow_nan=False))

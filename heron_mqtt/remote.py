@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.heap import settled_heap
 from heron_mqtt.plan import Devices
 from heron_mqtt.surroundings import mqtt_surroundings
 from powergrid.proxies import make_proxy
@@ -44,6 +45,7 @@ async def serve_proxy(
         try:
             await proxy.start()
             note(f"agent {agent} online")
-            await proxy.run()
+            with settled_heap():
+                await proxy.run()
         finally:
             await proxy.close()

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from heron_mqtt.errors import NotReady
+from heron_mqtt.heap import settled_heap
 from heron_mqtt.messages import Fault
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
@@ -92,8 +93,9 @@ async def _run_in(
     await importing
     env = await in_daemon_thread(lambda: _make_environment(plan, around))
     try:
-        await _begin(env, around, plan, progress)
-        await _steps(env, FaultPlan(plan.loaded.scenario, around.broker), plan, progress, summary)
+        with settled_heap():
+            await _begin(env, around, plan, progress)
+            await _steps(env, FaultPlan(plan.loaded.scenario, around.broker), plan, progress, summary)
         if plan.is_disturbed:
             summary.undisturbed = await in_daemon_thread(lambda: _undisturbed(plan))
     finally:

@@ -17,7 +17,6 @@ from heron_mqtt.messages import (
     Message,
     Observation,
     Plan,
-    PriceSignal,
     RunState,
     Status,
 )
@@ -135,9 +134,11 @@ class SystemOperator:
         self._now = (episode, step)
         self._reports = {}
         self._plans = {}
-        state = RunState(state="running", scenario=self._scenario, clock=clock)
+        state = {"type": "run_state", "state": "running", "scenario": self._scenario, "clock": clock}
         self._publish(topics.RUN_STATE, state, **self._retain)
-        self._publish(topics.operator_price(self.operator_id), PriceSignal(value=price), **self._retain)
+        self._publish(
+            topics.operator_price(self.operator_id), {"type": "price", "value": price}, **self._retain
+        )
 
     def command(self, agent: str, command: Command) -> None:
         """Publish a command for the step under way."""

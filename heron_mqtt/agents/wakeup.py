@@ -10,11 +10,17 @@ class Wakeup:
     """Lets one task wait for a condition; whoever may have made it true calls ``notify``.
 
     Everything happens in one event loop: callbacks and the waiting task.
+
+    One timer serves many waits, because a step has a dozen of them and hardly any lasts: a wait that
+    ends in time leaves the timer running, and when it goes off it is set again for who waits then.
     """
 
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
+        self._ends_s: float | None = None  # of the wait under way, on the loop's clock
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the timer
 
     def notify(self) -> None:
         """Have the condition looked at again."""
@@ -37,23 +43,36 @@ class Wakeup:
         if condition():
             return True
         loop = asyncio.get_running_loop()
-        expired = False
-
-        def expire() -> None:
-            nonlocal expired
-            expired = True
-            self.notify()
-
-        timer = None if timeout_s is None else loop.call_later(timeout_s, expire)
+        ends_s = None if timeout_s is None else loop.time() + timeout_s
+        self._expect(loop, ends_s)
         try:
             while not condition():
-                if expired:
+                if ends_s is not None and loop.time() >= ends_s:
                     return False
                 self._waiter = loop.create_future()
                 await self._waiter
                 if self._error is not None:
                     raise self._error
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._ends_s = None
         return True
+
+    def _expect(self, loop: asyncio.AbstractEventLoop, ends_s: float | None) -> None:
+        """See to it that the timer goes off when the wait is over, or before."""
+        self._ends_s = ends_s
+        if loop is not self._loop:  # the timer of a loop that has ended never goes off
+            self._loop, self._timer = loop, None
+        if ends_s is None or (self._timer is not None and self._timer.when() <= ends_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(ends_s, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._ends_s is None:
+            return
+        if loop.time() < self._ends_s:
+            self._expect(loop, self._ends_s)
+        else:
+            self.notify()

@@ -15,6 +15,8 @@ from heron_mqtt.messaging.dispatch import ChannelTrouble, Dispatcher
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import Callback, Received, Subscription
 
+DELIVERED = Delivery()
+
 
 class InMemoryBroker(MessageBroker):
     """Delivers inside this process; usable from any thread and event loop.
@@ -59,7 +61,7 @@ class InMemoryBroker(MessageBroker):
             self.stats.published += 1
             self._dispatcher.keep(channel)
             self._dispatcher.arrive(channel, payload)
-        return Delivery()
+        return DELIVERED
 
     async def consume(self, channel: str) -> Json:
         """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""
