@@ -245,6 +245,21 @@ async def test_a_child_that_hangs_is_killed_within_two_seconds() -> None:
     assert not is_alive(pid)
 
 
+async def test_a_start_that_is_cancelled_kills_the_child_and_waits_for_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = EmbeddedBroker()
+    starting = asyncio.create_task(broker.start())
+    await until(lambda: broker.pid is not None, "the child")
+    pid = broker.pid
+    assert pid is not None
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not is_alive(pid)
+    assert "does not end" not in caplog.text, "it was not waited for"
+
+
 async def test_ctrl_c_does_not_reach_the_child() -> None:
     async with EmbeddedBroker() as broker:
         assert os.getpgid(broker.pid or 0) != os.getpgid(0)  # a terminal signals the foreground group
