@@ -15,6 +15,9 @@ def settled_heap() -> Iterator[None]:
     message is read and no lease renewed. For a program's main part, not for a library: what becomes
     garbage of it meanwhile stays until the end.
     """
+    if gc.get_freeze_count():  # somebody else has done it, and will undo it
+        yield
+        return
     gc.freeze()
     try:
         yield

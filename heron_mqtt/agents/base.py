@@ -146,7 +146,8 @@ class Agent(Protocol):
         """Take what is known of the step; None = it did not arrive, go on with what is known.
 
         Args:
-            observation: Local state.
+            observation: Local state. The environment's own agents get it as a ``LocalState`` in
+                centralized mode: the same fields without the metadata of a message.
             price: The operator's price, $/MWh.
         """
 

@@ -45,12 +45,14 @@ class Wakeup:
         loop = asyncio.get_running_loop()
         ends_s = None if timeout_s is None else loop.time() + timeout_s
         self._expect(loop, ends_s)
+        waited = False  # even where the time is over already: what is on its way may still come
         try:
             while not condition():
-                if ends_s is not None and loop.time() >= ends_s:
+                if waited and ends_s is not None and loop.time() >= ends_s:
                     return False
                 self._waiter = loop.create_future()
                 await self._waiter
+                waited = True
                 if self._error is not None:
                     raise self._error
         finally:
@@ -69,6 +71,8 @@ class Wakeup:
         self._timer = loop.call_at(ends_s, self._ring, loop)
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:  # left behind in a loop that goes on; who waits now waits elsewhere
+            return
         self._timer = None
         if self._ends_s is None:
             return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -92,6 +94,39 @@ async def test_what_failed_is_raised_by_the_wait_under_way_and_by_every_later_on
             await wakeup.until(never, None)
 
 
+async def test_what_is_on_its_way_when_the_time_is_over_still_comes() -> None:
+    wakeup, came = Wakeup(), []
+    asyncio.get_running_loop().call_soon(came.append, True)
+    assert await wakeup.until(lambda: bool(came), -1.0)
+
+
 async def test_a_condition_that_holds_is_not_waited_for() -> None:
     assert await Wakeup().until(lambda: True, 0.0)
     assert not await Wakeup().until(never, 0.0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_timer_left_in_a_loop_that_still_runs_does_not_disturb_a_wait_in_another() -> None:
+    wakeup = Wakeup()
+    flags = iter([False, True])
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    failed: list[object] = []
+    first.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+    thread = threading.Thread(target=first.run_forever)
+    thread.start()
+    try:
+        ended = asyncio.run_coroutine_threadsafe(wakeup.until(lambda: next(flags), 0.1), first)
+        assert ended.result(5.0), "in time: its timer stays"
+
+        second.set_debug(True)  # has asyncio say what is called from a foreign thread
+        second.call_later(0.2, time.sleep, 0.3)  # busy while the deadline passes: the first loop is sooner
+        wait = second.create_task(wakeup.until(never, 0.3))
+        done, _ = second.run_until_complete(asyncio.wait({wait}, timeout=2.0))
+        assert not failed
+        assert done, "the deadline has passed and nobody noticed"
+        assert not wait.result()
+    finally:
+        first.call_soon_threadsafe(first.stop)
+        thread.join()
+        first.close()
+        second.close()

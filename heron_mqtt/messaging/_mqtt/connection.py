@@ -230,8 +230,8 @@ class Connection:
             self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
         finally:
             self._reading = False
-        if self._flush_due:  # after the tasks that were woken: acknowledgements go with their answers
-            self._loop.call_soon(self._flush)
+            if self._flush_due:  # after the tasks that were woken: acknowledgements go with their answers
+                self._loop.call_soon(self._flush)
         if stream.ended:
             self._end(stream.why())
 
