@@ -9,7 +9,6 @@ from typing import Any
 
 from devices.faults import SILENT, FaultState
 from devices.imperfections import Imperfections, real_spec
-from heron_mqtt.errors import MessageError
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.messages import Fault, RunState, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
@@ -108,10 +107,8 @@ class Emulator(FieldDevice):
         return [*super()._wanted(), (topics.device(self.agent_id, self.name, "fault"), self._on_fault)]
 
     async def _on_fault(self, message: Received) -> None:
-        try:
-            fault = message.parse(Fault)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        fault = self._broker.parsed(message, Fault)
+        if fault is None:
             return
         log.warning("%s: fault on demand: %s for %d steps", self.label, fault.kind, fault.steps)
         self._faults.begin(fault)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 
-from heron_mqtt.errors import ConfigError, MessageError, NotReady
+from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, EmergencyStop, Level
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
@@ -42,10 +42,8 @@ async def ask_authority(
     async with MqttBroker(url, env_id=env_id) as broker:
 
         def on_state(message: Received) -> None:
-            try:
-                answer = message.parse(AuthorityState)
-            except MessageError as exc:
-                broker.reject(message, exc)
+            answer = broker.parsed(message, AuthorityState)
+            if answer is None:
                 return
             is_ours = (answer.request_boot, answer.request_seq) == (outbox.boot, seq)
             if is_ours and not answered.done():

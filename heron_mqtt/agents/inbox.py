@@ -136,15 +136,11 @@ class Inbox:
 
     def _take(self, model: type[M], message: Received) -> M | None:
         """Validate a message; None if it is wrong (reported) or of another environment (counted)."""
-        try:
-            parsed = message.parse(model)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
-            return None
-        if parsed.env_id not in {None, self._env_id}:
-            self.dropped += 1
-            return None
-        return parsed
+        parsed = self._broker.parsed(message, model)
+        if parsed is None or parsed.env_id in {None, self._env_id}:
+            return parsed
+        self.dropped += 1
+        return None
 
     def _on_run_state(self, message: Received) -> None:
         state = self._take(RunState, message)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
-from heron_mqtt.errors import BrokerError, MessageError, NotReady
+from heron_mqtt.errors import BrokerError, NotReady
 from heron_mqtt.messages import (
     Action,
     Clearance,
@@ -197,10 +197,8 @@ class SystemOperator:
                 log.warning("no %s from %s in step %d: %s", what, agent, self._now[1], why)
 
     def _on_plan(self, message: Received) -> None:
-        try:
-            plan = message.parse(Plan)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        plan = self._broker.parsed(message, Plan)
+        if plan is None:
             return
         agent = topics.levels(message.channel)[1]
         is_now = (plan.episode, plan.step) == self._now and plan.env_id == self._env_id
@@ -211,10 +209,8 @@ class SystemOperator:
         self._wakeup.notify()
 
     def _on_action(self, message: Received) -> None:
-        try:
-            action = message.parse(Action)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        action = self._broker.parsed(message, Action)
+        if action is None:
             return
         agent = topics.levels(message.channel)[1]
         is_now = (action.episode, action.step) == self._now and action.env_id == self._env_id
@@ -225,10 +221,8 @@ class SystemOperator:
         self._wakeup.notify()
 
     def _on_status(self, message: Received) -> None:
-        try:
-            status = message.parse(Status)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        status = self._broker.parsed(message, Status)
+        if status is None:
             return
         agent = topics.levels(message.channel)[1]
         if agent not in self.subordinates or status.env_id not in {None, self._env_id}:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from heron_mqtt.errors import MessageError
 from heron_mqtt.field.link import DeviceLink
 from heron_mqtt.messages import EmergencyStop, RunState
 from heron_mqtt.messaging import topics
@@ -54,10 +53,8 @@ class Alarms:
         self._subscriptions.clear()
 
     def _on_estop(self, message: Received) -> None:
-        try:
-            stop = message.parse(EmergencyStop)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        stop = self._broker.parsed(message, EmergencyStop)
+        if stop is None:
             return
         self.estop = stop if stop.active else None
         log.warning(
@@ -73,10 +70,8 @@ class Alarms:
 
     def _on_run_state(self, message: Received) -> None:
         """Renew nothing any more once the run is over: devices must not hold what nobody watches."""
-        try:
-            state = message.parse(RunState)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        state = self._broker.parsed(message, RunState)
+        if state is None:
             return
         if state.state in {"lost", "finished"} and not message.retained:
             self._forget_setpoints()

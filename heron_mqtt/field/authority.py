@@ -211,10 +211,8 @@ class AuthorityDesk:
         return change
 
     def _on_request(self, message: Received) -> None:
-        try:
-            asked = message.parse(AuthorityRequest)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        asked = self._broker.parsed(message, AuthorityRequest)
+        if asked is None:
             return
         if message.retained:
             self._broker.reject(message, MessageError("a request is for now: it must not be retained"))

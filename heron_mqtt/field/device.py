@@ -24,7 +24,6 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from heron_mqtt.errors import MessageError
 from heron_mqtt.field.lease import Lease
 from heron_mqtt.field.presence import PresentDevice
 from heron_mqtt.messages import EmergencyStop, RunState, Setpoint, Telemetry
@@ -197,10 +196,8 @@ class FieldDevice(PresentDevice, abc.ABC):
     # -- messages in -------------------------------------------------------------------------------
 
     async def _on_setpoint(self, message: Received) -> None:
-        try:
-            setpoint = message.parse(Setpoint)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        setpoint = self._broker.parsed(message, Setpoint)
+        if setpoint is None:
             return
         if setpoint.env_id not in {None, self._env_id} or self._is_old(setpoint):
             self.ignored += 1
@@ -261,10 +258,8 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._newest = self._answered = self._held = None
 
     async def _on_estop(self, message: Received) -> None:
-        try:
-            stop = message.parse(EmergencyStop)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        stop = self._broker.parsed(message, EmergencyStop)
+        if stop is None:
             return
         if stop.active and not self.stopped:
             self.stopped = True
@@ -300,10 +295,8 @@ class FieldDevice(PresentDevice, abc.ABC):
             await self._publish_telemetry()
 
     async def _on_run_state(self, message: Received) -> None:
-        try:
-            state = message.parse(RunState)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        state = self._broker.parsed(message, RunState)
+        if state is None:
             return
         is_ours = state.env_id in {None, self._env_id} and state.state in {"reset", "running"}
         if not self.follows_episodes or not is_ours or (state.boot, state.episode) == self._run:

@@ -271,10 +271,8 @@ class VendorDevice(FieldDevice):
     async def _on_authority(self, message: Received) -> None:
         if message.retained:
             return  # of an earlier run; the gateway of this one tells when it begins
-        try:
-            state = message.parse(AuthorityState)
-        except MessageError as exc:
-            self._broker.reject(message, exc)
+        state = self._broker.parsed(message, AuthorityState)
+        if state is None:
             return
         before, self._level = self._level, state.level
         if self.stopped and before not in SENDS and state.level in SENDS:

@@ -23,7 +23,8 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from heron_mqtt.errors import UnsupportedFeature
+from heron_mqtt.errors import MessageError, UnsupportedFeature
+from heron_mqtt.messages import M
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.delivery import Delivery
@@ -109,6 +110,14 @@ class MessageBroker(abc.ABC):
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return how many messages of one channel came twice or never."""
         return pumps_of(self).dispatcher.trouble(channel)
+
+    def parsed(self, message: Received, model: type[M]) -> M | None:
+        """Return a message as a model; None if it is not one, which is then counted and reported."""
+        try:
+            return message.parse(model)
+        except MessageError as exc:
+            self.reject(message, exc)
+            return None
 
     def reject(self, message: Received, error: Exception) -> None:
         """Count and report a message that parsed as JSON but is not what its channel carries."""

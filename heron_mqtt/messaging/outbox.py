@@ -81,7 +81,7 @@ class Outbox:
         stamped["env_id"] = self.env_id
         stamped["seq"] = seq
         stamped["boot"] = self.boot
-        stamped["sent_at"] = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        stamped["sent_at"] = self._sent_at()
         return stamped
 
     def _dumped(self, message: Message) -> Json:
@@ -96,8 +96,11 @@ class Outbox:
         if episode is not None:
             stamped["episode"] = episode
         stamped["boot"] = self.boot
-        stamped["sent_at"] = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        stamped["sent_at"] = self._sent_at()
         return stamped
+
+    def _sent_at(self) -> str:
+        return self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def will(self, message: Message) -> Json:
         """Return the message as a last word: without boot and time, because when it is said is not known."""

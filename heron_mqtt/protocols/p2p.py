@@ -51,13 +51,16 @@ class P2PSession:
         agent_id: This agent.
         peers: Those it trades with; the order decides nothing.
         bid: What it wants.
+
+    Attributes:
+        round: The round under way: 0 offer, 1 accept, 2 confirm, 3 = over.
     """
 
     def __init__(self, agent_id: str, peers: tuple[str, ...], bid: Bid) -> None:
         self.agent_id = agent_id
         self.bid = bid
         self._peers = peers
-        self._round = 0
+        self.round = 0
         self._offers: dict[str, Offer] = {}  # as heard
         self._accepts: dict[str, Accept] = {}
         self._confirms: dict[str, Confirm] = {}
@@ -87,33 +90,28 @@ class P2PSession:
     def receive(self, peer: str, message: Message) -> bool:
         """Take a peer's message; the first of a round counts."""
         number = _ROUND_OF.get(type(message), -1)
-        if number < self._round or peer not in self._peers or peer in self._heard[number]:
+        if number < self.round or peer not in self._peers or peer in self._heard[number]:
             return False
         self._heard[number][peer] = message
         return True
 
     def waiting_for(self) -> set[str]:
         """Return the peers that owe a word in this round and have not spoken."""
-        return set(self._owed - self._heard[self._round].keys()) if self._owed else set()
+        return set(self._owed - self._heard[self.round].keys()) if self._owed else set()
 
     def advance(self) -> bool:
         """End the round and begin the next in which this agent speaks or waits; False if there is none."""
         while True:
-            self._round += 1
-            if self._round == 1:
+            self.round += 1
+            if self.round == 1:
                 self._outgoing, self._owed = self._answers()
-            elif self._round == 2:
+            elif self.round == 2:
                 self._outgoing, self._owed = self._confirmations()
             else:
                 self._outgoing, self._owed = {}, frozenset()
                 return False
             if self._outgoing or (self._owed and self.waiting_for()):
                 return True
-
-    @property
-    def round(self) -> int:
-        """The round under way: 0 offer, 1 accept, 2 confirm, 3 = over."""
-        return self._round
 
     def _answers(self) -> tuple[Mapping[str, Message], Set[str]]:
         """Return the accepts to send, and who owes one."""
