@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,9 @@ from mosquitto_server import Mosquitto, executable
 
 from heron_mqtt.messaging.background import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+
+if TYPE_CHECKING:
+    from powergrid.envs import MultiAgentMicrogrids
 
 # Started in the background of a script, SIGINT is ignored, and every child inherits that: tests that
 # press Ctrl-C would wait for ever.
@@ -32,6 +36,15 @@ def _no_login_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials in the environment of whoever runs the tests are not for the tests' brokers."""
     monkeypatch.delenv("HERON_MQTT_USERNAME", raising=False)
     monkeypatch.delenv("HERON_MQTT_PASSWORD", raising=False)
+
+
+@pytest.fixture
+def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build each scenario once a process: most tests of environments differ in other things than the grid."""
+    from small_grid import build_once
+
+    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+    monkeypatch.setattr("powergrid.envs.batched.build", build_once)
 
 
 @pytest.fixture
@@ -103,3 +116,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _unexpected_skips(reporter: pytest.TerminalReporter) -> list[tuple[str, str]]:
     skipped = [(str(r.nodeid), str(r.longrepr[2])) for r in reporter.stats.get("skipped", [])]
     return [(test, why) for test, why in skipped if not any(name in why for name in MAY_BE_MISSING)]
+
+
+@pytest.fixture(scope="module", params=["centralized", "distributed"])
+def env(request: pytest.FixtureRequest) -> Iterator[MultiAgentMicrogrids]:
+    """One environment of the small grid a mode, shared by the tests of a file; each test resets it."""
+    from env_modes import MODES, make
+
+    made = make(**MODES[request.param], render_mode="ansi")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def central() -> MultiAgentMicrogrids:
+    """The centralized one, shared by the tests of a file."""
+    from env_modes import make
+
+    return make()

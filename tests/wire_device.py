@@ -158,3 +158,7 @@ def check_will(device: WireDevice) -> None:
     device.program.process.kill()
     device.status("offline")
     assert retained(device.url, f"{device.at}status")[f"{device.at}status"]["state"] == "offline"
+
+
+CHECKS = (check_birth_and_telemetry, check_setpoints, check_lease, check_estop, check_nonsense, check_will)
+"""What every device keeps that is given to a test."""

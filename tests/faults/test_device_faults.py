@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from field_rig import OpenMemoryBroker
-from small_grid import build_once
 from small_grid import scenario as small
 
 from devices.battery import Battery
@@ -32,9 +31,7 @@ EXPECTED: dict[FaultKind, tuple[bool, str]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 @pytest.mark.parametrize("kind", EXPECTED)

@@ -19,7 +19,6 @@ from faulty_env import (
     to,
     with_fault,
 )
-from small_grid import build_once
 from small_grid import scenario as small
 from virtual import run_virtual, virtual_now
 
@@ -28,10 +27,7 @@ from heron_mqtt.errors import NotReady
 from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.envs import MultiAgentMicrogrids
 
-
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 @pytest.fixture(scope="module")

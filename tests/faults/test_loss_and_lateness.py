@@ -25,13 +25,9 @@ from faulty_env import (
     to,
     with_fault,
 )
-from small_grid import build_once
 from virtual import run_virtual
 
-
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 @pytest.fixture(scope="module")

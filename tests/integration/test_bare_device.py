@@ -31,17 +31,7 @@ def test_it_imports_nothing_of_ours() -> None:
     assert "heron_mqtt" not in SCRIPT.read_text(encoding="utf-8").replace("heron-mqtt", "")
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        wire.check_birth_and_telemetry,
-        wire.check_setpoints,
-        wire.check_lease,
-        wire.check_estop,
-        wire.check_nonsense,
-        wire.check_will,
-    ],
-)
+@pytest.mark.parametrize("check", wire.CHECKS)
 def test_it_keeps_the_contract(check: Callable[[WireDevice], None], device: WireDevice) -> None:
     check(device)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_grid import build_once
 from small_grid import scenario as small
 
 from heron_mqtt.errors import UnsupportedFeature
@@ -54,9 +53,7 @@ class ForgetfulBroker(QueueBroker):
         await self.queues[channel].put(message)
 
 
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 def episode(env: MultiAgentMicrogrids, seed: int = 3) -> list[Any]:

@@ -40,17 +40,7 @@ def device(
         yield made
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        wire.check_birth_and_telemetry,
-        wire.check_setpoints,
-        wire.check_lease,
-        wire.check_estop,
-        wire.check_nonsense,
-        wire.check_will,
-    ],
-)
+@pytest.mark.parametrize("check", wire.CHECKS)
 def test_it_keeps_the_contract(check: Callable[[WireDevice], None], device: WireDevice) -> None:
     check(device)
 

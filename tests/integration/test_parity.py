@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from mosquitto_server import Mosquitto
-from small_grid import build_once
 from small_grid import scenario as small
 
 from heron_mqtt.messaging.background import run_sync
@@ -93,9 +92,7 @@ def assert_something_happened(steps: list[dict[str, Any]], trades: bool = True) 
     assert any(s.get(f"info/{a}/trades/n", 0) for s in steps for a in ("MG1", "MG2", "MG3")) == trades
 
 
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 BROKERS = ["memory", "embedded", "mosquitto"]

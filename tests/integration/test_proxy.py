@@ -14,7 +14,6 @@ import paho.mqtt.client as paho
 import pytest
 from mosquitto_server import Mosquitto
 from paho.mqtt.enums import CallbackAPIVersion
-from small_grid import build_once
 from small_grid import scenario as small
 from virtual import run_virtual
 from waiting import until
@@ -35,9 +34,7 @@ SHORT = {"upstream_s": 0.2, "peer_s": 0.2, "device_s": 0.2, "action_s": 1.0, "re
 FIRST = {"episode": 1, "step": 0}
 
 
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 def distributed(broker: Any, changes: dict[str, Any] | None = None, **config: Any) -> MultiAgentMicrogrids:

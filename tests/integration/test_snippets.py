@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from small_grid import build_once
 from virtual import run_virtual
 
 from heron_mqtt.agents import StepReport
@@ -21,9 +20,7 @@ from powergrid.scenario import load_scenario
 FIRST = {"episode": 1, "step": 0}
 
 
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 @pytest.fixture(params=["memory", "mqtt"])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from small_grid import build_once
 from small_grid import scenario as small
 
 from heron_mqtt.errors import ConfigError
@@ -23,10 +22,7 @@ CLOSE: dict[str, Any] = {"rel": 1e-9, "abs": 1e-9}
 MIGHTY = {"microgrids.MG3.devices.gen": {"kind": "generator", "max_p_mw": 20.0}}
 
 
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
-    monkeypatch.setattr("powergrid.envs.batched.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 def make(changes: Mapping[str, Any] | None = None, num_envs: int = 4, **config: Any) -> BatchedMicrogrids:

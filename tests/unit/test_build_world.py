@@ -9,7 +9,7 @@ from typing import Any
 
 import pandapower as pp
 import pytest
-from small_grid import BUSES, build_once
+from small_grid import BUSES
 from small_grid import scenario as small
 
 from heron_mqtt.config import shipped_config
@@ -45,9 +45,7 @@ def blueprint() -> Blueprint:
     return build(scenario_from_dict(small()))
 
 
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 @pytest.fixture(scope="module")

@@ -207,9 +207,7 @@ TIGHT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 def most(env: MultiAgentMicrogrids) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_grid import build_once
 from small_grid import scenario as small
 
 from heron_mqtt.config import shipped_config
@@ -16,10 +15,7 @@ from powergrid.envs import MultiAgentMicrogrids
 from powergrid.envs.config import load_config
 from powergrid.scenario import load_scenario, scenario_from_dict
 
-
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 def test_without_a_config_it_is_the_shipped_scenario_by_direct_calls() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_grid import build_once
 from small_grid import scenario as small
 
 from heron_mqtt.errors import BrokerClosed, NotReady
@@ -23,9 +22,7 @@ def make(scenario: dict[str, Any] | None = None, **config: Any) -> MultiAgentMic
     return MultiAgentMicrogrids({"scenario": small(scenario), **config})
 
 
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 def test_without_a_broker_it_has_one_of_its_own() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from small_grid import build_once
+from env_modes import MGS, make, sampled
 from small_grid import scenario as small
 
 from heron_mqtt.agents.base import LocalState
@@ -16,37 +15,7 @@ from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.envs.parts import RESULTS
 
-MODES: dict[str, dict[str, Any]] = {
-    "centralized": {"centralized": True},
-    "distributed": {"centralized": False},
-}
-MGS = ["MG1", "MG2", "MG3"]
-
-
-def make(scenario: dict[str, Any] | None = None, **config: Any) -> MultiAgentMicrogrids:
-    return MultiAgentMicrogrids({"scenario": small(scenario), **config})
-
-
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
-
-
-@pytest.fixture(scope="module", params=MODES)
-def env(request: pytest.FixtureRequest) -> Iterator[MultiAgentMicrogrids]:
-    """One environment a mode, shared by the tests of this file; each test resets it."""
-    made = make(**MODES[request.param], render_mode="ansi")
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def central() -> MultiAgentMicrogrids:
-    return make()
-
-
-def sampled(env: MultiAgentMicrogrids) -> dict[str, Any]:
-    return {agent: env.action_space(agent).sample() for agent in env.agents}
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 # -- observations --------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_grid import build_once
 from small_grid import scenario as small
 
 from heron_mqtt.messaging import codec
@@ -23,10 +22,7 @@ from powergrid.powerflow import CompiledPowerFlow
 MGS = ["MG1", "MG2", "MG3"]
 
 
-@pytest.fixture(autouse=True)
-def _build_each_scenario_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
-    monkeypatch.setattr("powergrid.envs.batched.build", build_once)
+pytestmark = pytest.mark.usefixtures("built_once")
 
 
 @contextmanager
