@@ -10,7 +10,7 @@ from typing import Any
 from devices.faults import SILENT, FaultState
 from devices.imperfections import Imperfections, real_spec
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
-from heron_mqtt.messages import Fault, RunState, Setpoint, Status, Telemetry
+from heron_mqtt.messages import Fault, Json, RunState, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 from heron_mqtt.messaging.outbox import new_boot
@@ -103,8 +103,9 @@ class Emulator(FieldDevice):
 
     # -- faults ------------------------------------------------------------------------------------
 
-    def _wanted(self) -> list[tuple[str, Callback]]:
-        return [*super()._wanted(), (topics.device(self.agent_id, self.name, "fault"), self._on_fault)]
+    def channels(self) -> list[tuple[str, Callback]]:
+        """Return the channel of faults on demand."""
+        return [(topics.device(self.agent_id, self.name, "fault"), self._on_fault)]
 
     async def _on_fault(self, message: Received) -> None:
         fault = self._broker.parsed(message, Fault)
@@ -115,39 +116,37 @@ class Emulator(FieldDevice):
         if fault.kind == "reboot":
             await self._say(self._stamped(Status(state="offline", reason="rebooting")))
 
-    async def _on_run_state(self, message: Received) -> None:
-        await super()._on_run_state(message)
-        state, step = message.get("state"), message.get("step")
-        if state == "running" and isinstance(step, int):
-            await self._step(step)
+    async def on_run_state(self, run_state: RunState) -> None:
+        """Let the faults of the step begin and end."""
+        if run_state.state == "running" and run_state.step is not None:
+            await self._step(run_state.step)
 
     async def _step(self, step: int | None) -> None:
         was = self._faults.kind
         if self._faults.on_step(step) and was == "reboot":
             await self._restart()
 
-    async def _take(self, setpoint: Setpoint) -> None:
+    async def heeds(self, setpoint: Setpoint) -> bool:
+        """Hear no setpoint while the fault in force is silence, or to ignore them; no renewal either."""
         if not setpoint.renewal:
             await self._step(setpoint.step)
         kind = self._faults.kind
-        if kind in SILENT or kind == "ignore_setpoints":
-            return  # not heard: the lease is not renewed either
-        await super()._take(setpoint)
+        return kind not in SILENT and kind != "ignore_setpoints"
 
-    async def _publish_telemetry(self, *, answers: bool = False, rejected: str | None = None) -> None:
+    def shown(self, telemetry: Telemetry) -> Telemetry | Json | None:
+        """Return nothing, or nonsense, where the fault in force is that."""
         kind = self._faults.kind
         if kind in SILENT:
-            return
+            return None
         if kind == "garbage":
-            self._broker.publish(self._channel, {"type": "telemetry", "p_mw": "?", "sender": self.label})
-            return
-        await super()._publish_telemetry(answers=answers, rejected=rejected)
+            return {"type": "telemetry", "p_mw": "?", "sender": self.label}
+        return telemetry
 
     async def _restart(self) -> None:
         """Come back as a device that lost its memory but not its state of charge: in its safe state."""
         self._outbox.boot = new_boot()
         self._forget_setpoints()
-        self._lease.cancel()
+        self._lease.end()
         self.is_safe = True
         self.go_safe("rebooted")
         await self._say(self._birth())

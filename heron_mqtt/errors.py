@@ -12,6 +12,7 @@
     |   `-- UnsupportedFeature   this broker cannot carry that (wildcards on a two-method broker, ...)
     |-- MessageError             a payload is not JSON, not the right model, or too large
     |-- NotReady                 a remote agent or a device did not appear within its time
+    |-- NameTaken                another process holds this environment, agent or device
     `-- PowerFlowError
         |-- PowerFlowDiverged    no solution was found; says why; results of that step are NaN
         `-- UnsupportedElement   the compiled power flow cannot represent an element exactly
@@ -34,6 +35,7 @@ __all__ = [
     "DataError",
     "HeronError",
     "MessageError",
+    "NameTaken",
     "NotReady",
     "PowerFlowDiverged",
     "PowerFlowError",
@@ -96,6 +98,10 @@ class MessageError(HeronError, ValueError):
 
 class NotReady(HeronError, TimeoutError):
     """A remote agent or a field device did not appear within its time."""
+
+
+class NameTaken(HeronError):
+    """Another process holds this environment, agent or device; only one of a name may act."""
 
 
 class PowerFlowError(HeronError):

@@ -10,14 +10,31 @@ Fields a model does not know are ignored, fields that are wrong are refused, NaN
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from heron_mqtt.errors import MessageError
 
+Json = dict[str, Any]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+MAX_INTEGER = 1 << 63
+"""Larger integers are refused: no field needs them, and a float cannot hold all of them."""
 Identifier = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def shortened(value: object, limit: int = 60) -> str:
+    """Return a value for an error message; an integer of thousands of digits is not printed."""
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return f"an integer of about {value.bit_length() * 3 // 10} digits"
+    shown = repr(value)
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
+
+
+def _is_finite_number(value: object) -> bool:
+    if type(value) is int:
+        return abs(value) <= MAX_INTEGER
+    return type(value) is float and value - value == 0.0
 
 
 class Message(BaseModel):
@@ -31,7 +48,7 @@ class Message(BaseModel):
     env_id: Identifier | None = Field(None, description="The environment it belongs to.")
     episode: int | None = Field(None, ge=0, description="Counts resets; a new number means: start afresh.")
     step: int | None = Field(None, ge=0, description="Step of the episode, from 0.")
-    seq: int | None = Field(None, ge=0, description="Rises by one per sender and channel.")
+    seq: int | None = Field(None, ge=0, le=MAX_INTEGER, description="Rises by one per sender and channel.")
     boot: Identifier | None = Field(None, description="Chosen anew each time the sender starts.")
     sent_at: AwareDatetime | None = Field(None, strict=False, description="UTC, RFC 3339.")
 
@@ -57,8 +74,8 @@ class _PerDevice(Message):
     def _extras_have_their_type(self) -> Self:
         for name, value in (self.__pydantic_extra__ or {}).items():
             if name.startswith(self.number_prefixes):
-                if type(value) not in {float, int} or value - value != 0:
-                    raise ValueError(f"{name} must be a finite number, got {value!r}")
+                if not _is_finite_number(value):
+                    raise ValueError(f"{name} must be a finite number, got {shortened(value)}")
             elif name.startswith(self.text_prefixes) and not isinstance(value, str):
                 raise ValueError(f"{name} must be a text, got {value!r}")
         return self
@@ -146,14 +163,28 @@ class Consensus(Message):
     value: float = Field(description="The sender's estimate, $/MWh.")
 
 
+MAX_LEASE_S = 86_400.0
+"""A device that may be left alone for longer than a day needs no lease."""
+
+
 class Setpoint(Message):
     """What a device shall do, for at most ``lease_s``; after that it goes to its own safe state."""
 
     type: Literal["setpoint"] = "setpoint"
     p_mw: float = Field(description="MW, positive = injected; for PV an upper limit.")
     q_mvar: float = Field(0.0, description="Mvar, positive = injected.")
-    lease_s: float = Field(gt=0, description="Wall-clock seconds for which this holds without renewal.")
+    lease_s: float = Field(
+        gt=0, le=MAX_LEASE_S, description="Wall-clock seconds for which this holds without renewal."
+    )
     renewal: bool = Field(False, description="The same setpoint again: extends the lease, changes nothing.")
+    heard_boot: Identifier | None = Field(
+        None, description="Echo: boot of the newest telemetry that the sender has of this device."
+    )
+    heard_seq: int | None = Field(None, ge=0, description="Echo: seq of that telemetry.")
+    take_over: bool = Field(False, description="Displaces the present owner of the lease.")
+    release: bool = Field(
+        False, description="The owner gives the lease back: the device goes to its safe state now."
+    )
     dt_s: float | None = Field(None, gt=0, description="Simulated seconds it is held; for emulators only.")
     p_available_mw: float | None = Field(None, description="What sun or load offer, MW; for emulators only.")
 
@@ -171,6 +202,7 @@ class Telemetry(Message):
     safe_after_s: float | None = Field(
         None, ge=0, description="How long after its last setpoint it went safe by itself, wall-clock s."
     )
+    stopped: bool | None = Field(None, description="Whether it knows of an emergency stop in force.")
     rejected: str | None = Field(None, max_length=500, description="Why the device would not do it.")
     ack_seq: int | None = Field(None, ge=0, description="seq of the setpoint this answers.")
     ack_boot: Identifier | None = Field(None, description="boot of the sender of that setpoint.")
@@ -188,6 +220,7 @@ class Status(_PerDevice):
     state: Literal["online", "fault", "offline"]
     reason: str | None = Field(None, max_length=500, description="Why, for people.")
     run: Identifier | None = Field(None, description="boot of the run/state whose episode it is ready for.")
+    stopped: bool | None = Field(None, description="Whether it knows of an emergency stop in force.")
     kind: str | None = Field(None, description="Device kind: battery, generator, pv, load.")
     p_min_mw: float | None = Field(None, description="Nameplate, MW, positive = injected.")
     p_max_mw: float | None = Field(None, description="Nameplate, MW, positive = injected.")
@@ -248,15 +281,70 @@ class AuthorityState(Message):
     reason: str = Field("", max_length=500, description="Which gate refused, or who asked and why.")
     request_seq: int | None = Field(None, ge=0, description="seq of the request this answers.")
     request_boot: Identifier | None = Field(None, description="boot of the sender of that request.")
+    ceiling: Level | None = Field(
+        None, description="The level to which it rises by itself once the gates pass."
+    )
+    demoted: bool | None = Field(None, description="A request lowered the ceiling below the scenario's level.")
+    manual_by: Identifier | None = Field(None, description="Who has the device in hand.")
+    manual_p_mw: float | None = Field(None, description="The power that this person asks for, MW.")
+    manual_s: float | None = Field(None, ge=0, description="For how long from now, s.")
+
+
+class Take(Message):
+    """A person takes one device in hand for a bounded time, within all bounds of its level."""
+
+    type: Literal["take"] = "take"
+    p_mw: float = Field(0.0, description="MW, positive = injected.")
+    q_mvar: float = Field(0.0, description="Mvar, positive = injected.")
+    for_s: float = Field(ge=0, le=MAX_LEASE_S, description="How long, wall-clock s; 0 = give it back now.")
+    who: Identifier = Field(description="Who takes it, for the record.")
+    why: str = Field("", max_length=500, description="Why, for the record.")
+
+
+class Owner(Message):
+    """Who holds a name: an environment, an agent or a device of which there must be one only (retained).
+
+    ``asks`` (not retained) is the question of one that starts; the holder answers with ``holds``.
+    """
+
+    type: Literal["owner"] = "owner"
+    state: Literal["asks", "holds", "free"]
+    take_over: bool = Field(False, description="The one that asks will displace the holder.")
+    who: str | None = Field(None, max_length=200, description="user@host and process, for people.")
+    since: AwareDatetime | None = Field(None, strict=False, description="Held since, UTC.")
+
+
+class LeaseState(Message):
+    """Whose setpoints a device follows (retained); published when that changes, not at every renewal."""
+
+    type: Literal["lease"] = "lease"
+    state: Literal["held", "free"]
+    holder: str | None = Field(None, max_length=200, description="sender of the setpoints; none: by hand.")
+    holder_boot: str | None = Field(None, max_length=200, description="boot of that sender.")
+    lease_s: float | None = Field(None, gt=0, description="Length of the lease, wall-clock s.")
 
 
 class EmergencyStop(Message):
-    """Everything to its safe state until it is released (retained)."""
+    """Everything to its safe state until it is released (retained).
+
+    Whatever arrives on ``estop`` and is not a valid release counts as a stop: see
+    ``heron_mqtt.field.stop``.
+    """
 
     type: Literal["estop"] = "estop"
     active: bool
     who: Identifier | None = Field(None, description="Who pressed or released it.")
     why: str = Field("", max_length=500)
+
+
+class StopConfirm(Message):
+    """A gateway or device has heard a stop or its release."""
+
+    type: Literal["estop_confirm"] = "estop_confirm"
+    active: bool = Field(description="True: a stop is in force here.")
+    safe: bool = Field(description="Whether the device, or every device of the gateway, is told to be at 0.")
+    stop_boot: Identifier | None = Field(None, description="boot of the message that this confirms.")
+    stop_seq: int | None = Field(None, ge=0, description="seq of the message that this confirms.")
 
 
 FaultKind = Literal[
@@ -278,7 +366,7 @@ WIRE_TYPES: dict[str, type[Message]] = {
     for model in (
         *(PriceSignal, Observation, Command, Action, Offer, Accept, Confirm, Consensus),
         *(Setpoint, Telemetry, Status, RunState, Plan, Clearance),
-        *(AuthorityRequest, AuthorityState, EmergencyStop, Fault),
+        *(AuthorityRequest, AuthorityState, Take, Owner, LeaseState, EmergencyStop, StopConfirm, Fault),
     )
 }
 
@@ -288,13 +376,89 @@ M = TypeVar("M", bound=Message)
 def parse(model: type[M], payload: Mapping[str, Any]) -> M:
     """Validate a decoded payload as ``model``.
 
+    Spellings that leave no doubt are accepted: see ``normalized``.
+
     Raises:
         MessageError: One line naming each wrong field, what it held and what was expected.
     """
     try:
         return model.model_validate(payload)
     except ValidationError as exc:
-        raise MessageError(f"not a valid {model.model_fields['type'].default}: {explain(exc)}") from None
+        first = exc
+    try:
+        return model.model_validate(normalized(model, payload))
+    except ValidationError:
+        raise MessageError(f"not a valid {model.model_fields['type'].default}: {explain(first)}") from None
+
+
+def parse_known_fields(model: type[M], payload: Mapping[str, Any]) -> tuple[M, str]:
+    """Validate a payload field by field: an optional field that is wrong is left out, the rest counts.
+
+    For what devices say of themselves. Identity and numbering are never left out.
+
+    Returns:
+        The message, and one line naming what was left out; empty when nothing was.
+
+    Raises:
+        MessageError: As ``parse``: a required field is wrong, or identity or numbering.
+    """
+    try:
+        return parse(model, payload), ""
+    except MessageError:
+        plain = normalized(model, payload)
+    try:
+        model.model_validate(plain)
+    except ValidationError as exc:
+        wrong = {str(error["loc"][0]) for error in exc.errors(include_url=False) if error["loc"]}
+        optional = {n for n, f in model.model_fields.items() if not f.is_required()} - _NEVER_LEFT_OUT
+        if not wrong or not wrong <= optional:
+            raise MessageError(
+                f"not a valid {model.model_fields['type'].default}: {explain(exc)}"
+            ) from None
+        kept = {name: value for name, value in plain.items() if name not in wrong}
+        return parse(model, kept), f"left out what cannot be read: {explain(exc)}"
+    raise AssertionError("normalized but not accepted by parse")  # pragma: no cover
+
+
+_NEVER_LEFT_OUT = {"type", "sender", "env_id", "episode", "step", "seq", "boot", "ack_seq", "ack_boot"}
+ROUNDING = 1e-3
+"""How far a fraction may lie outside [0, 1] and still be its end: a device's own rounding."""
+
+
+def normalized(model: type[Message], payload: Mapping[str, Any]) -> Json:
+    """Return a payload with spellings that leave no doubt turned into the ones of the contract.
+
+    ``5.0`` for an integer, ``1`` or ``0`` for a boolean, a number for an identifier, ``null`` for a field
+    that is left out, a fraction that rounding has put just outside [0, 1], an unreadable ``sent_at``.
+    """
+    plain: Json = {}
+    for name, value in payload.items():
+        field = model.model_fields.get(name)
+        if value is None and (field is None or not field.is_required()):
+            continue
+        plain[name] = value if field is None else _normalized_value(name, field.annotation, value)
+    try:
+        Message.model_validate({"sent_at": plain.get("sent_at")})
+    except ValidationError:
+        del plain["sent_at"]  # for people only: nothing is decided by it
+    return plain
+
+
+def _normalized_value(name: str, annotation: Any, value: Any) -> Any:
+    kinds = {annotation, *get_args(annotation)}
+    kind = type(value)
+    if bool in kinds and kind in {int, float} and value in {0, 1}:
+        return bool(value)
+    if int in kinds and kind is float and value.is_integer() and abs(value) <= MAX_INTEGER:
+        return int(value)
+    if name in _IDENTIFIERS and kind in {int, float} and _is_finite_number(value):
+        return str(int(value)) if value == int(value) else str(value)
+    if name == "soc" and kind in {int, float} and _is_finite_number(value):
+        return min(max(value, 0.0), 1.0) if -ROUNDING <= value <= 1.0 + ROUNDING else value
+    return value
+
+
+_IDENTIFIERS = {"sender", "env_id", "boot", "ack_boot", "heard_boot", "request_boot", "stop_boot", "run"}
 
 
 def parse_any(payload: Mapping[str, Any]) -> Message:
@@ -321,8 +485,8 @@ def explain(exc: ValidationError, limit: int = 5) -> str:
     parts = []
     for error in found[:limit]:
         where = ".".join(str(part) for part in error["loc"])
-        value = repr(error["input"])
-        shown = "" if error["type"] == "missing" or len(value) > 60 else f", got {value}"
+        value = shortened(error["input"])
+        shown = "" if error["type"] == "missing" or value.endswith("...") else f", got {value}"
         text = error["msg"].removeprefix("Value error, ")
         parts.append(f"{where}: {text}{shown}" if where else text)
     if len(found) > limit:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -129,6 +129,14 @@ class MessageBroker(abc.ABC):
         Raises:
             BrokerUnavailable, BrokerRefused: Where there is a connection to make.
         """
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` each time a connection that was lost is back; return what ends that.
+
+        Everything subscribed to is subscribed to again at that moment. Called in the loop that this
+        broker lives in; brokers without a connection never call.
+        """
+        return lambda: None
 
     async def announce(
         self, channel: str, online: Mapping[str, Any], offline: Mapping[str, Any]

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from heron_mqtt.errors import MessageError
+from heron_mqtt.messages import Json
+
+__all__ = ["MAX_PAYLOAD_BYTES", "Json", "decode", "encode"]
 
 MAX_PAYLOAD_BYTES = 1 << 20  # a message of ours is 300 bytes; the rest is room for users
-
-Json = dict[str, Any]
 
 
 def _plain(value: object) -> Any:

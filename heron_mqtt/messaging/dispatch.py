@@ -123,14 +123,25 @@ class Dispatcher:
             message = decode(payload, self._max_payload)
         except MessageError as exc:
             self.stats.reject(topic or channel, str(exc))
+            if channel in topics.ALWAYS_DELIVERED:
+                self.arrive_malformed(channel, str(exc), retained=retained)
             return
         self.arrive_decoded(channel, message, retained=retained)
+
+    def arrive_malformed(self, channel: str, why: str, *, retained: bool = False) -> None:
+        """Hand on that something came which could not be decoded."""
+        here = running_loop()
+        for subscription in self.subscriptions(channel):
+            subscription.deliver(Received({}, channel, retained, malformed=why), here)
 
     def arrive_decoded(self, channel: str, message: Json, *, retained: bool = False) -> None:
         """Take one message that is already decoded; see ``arrive``."""
         self.stats.received += 1
+        if isinstance(message, Received) and message.malformed is not None:  # another broker handed it on
+            self.arrive_malformed(channel, message.malformed, retained=retained)
+            return
         with self._lock:
-            known = self._is_known(channel, message, retained)
+            known = self._is_known(channel, message, retained) and channel not in topics.ALWAYS_DELIVERED
             if known and not retained:
                 self.stats.duplicated += 1
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1
@@ -165,6 +176,8 @@ class Dispatcher:
             trouble.lost += self._tracker.lost - lost_before
         if arrival is Arrival.AFTER_GAP:
             self.stats.report("gap", channel, f"messages of {sender} before seq {seq} have not arrived")
+        elif arrival is Arrival.AFTER_JUMP:
+            self.stats.report("gap", channel, f"{sender} jumped to seq {seq}: it does not count by one")
         return arrival is Arrival.DUPLICATE
 
     def trouble(self, channel: str) -> ChannelTrouble:

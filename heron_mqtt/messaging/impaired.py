@@ -204,6 +204,10 @@ class ImpairedBroker(MessageBroker):
                 f"{type(self.inner).__name__}.publish takes no {name!r}: this broker cannot carry it"
             )
 
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` when the inner broker has reconnected."""
+        return self.inner.on_reconnect(callback)
+
     async def announce(
         self, channel: str, online: Mapping[str, Any], offline: Mapping[str, Any]
     ) -> Announcement:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -108,6 +108,7 @@ class MqttBroker(MessageBroker):
         )
         self._home = Home(f"the MqttBroker of {self.options.address}", self._link.start, self.close)
         self._presences = Presences(self, self._home, self._link, will[0] if will else None, rng)
+        self._on_reconnect: list[Callable[[], None]] = []
         self._consumed: set[str] = set()
         self._closing: asyncio.Task[None] | None = None
 
@@ -288,6 +289,18 @@ class MqttBroker(MessageBroker):
         """Say again that we are here: meanwhile the broker may have published the will."""
         if again:
             self._presences.repeat()
+            for callback in tuple(self._on_reconnect):
+                callback()
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` in the home loop after each reconnection; see ``MessageBroker.on_reconnect``."""
+        self._on_reconnect.append(callback)
+
+        def forget() -> None:
+            if callback in self._on_reconnect:
+                self._on_reconnect.remove(callback)
+
+        return forget
 
     # -- topics ------------------------------------------------------------------------------------
 

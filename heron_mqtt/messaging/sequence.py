@@ -7,6 +7,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 
+MAX_GAP = 100_000
+"""More than a day of a message a second: a larger step is a sender that miscounts, not messages lost."""
+
+
 class Arrival(enum.Enum):
     """What a sequence number says about the message that carries it."""
 
@@ -14,6 +18,8 @@ class Arrival(enum.Enum):
     """The next one, or the first one heard of this stream."""
     AFTER_GAP = enum.auto()
     """Some before it have not arrived (yet)."""
+    AFTER_JUMP = enum.auto()
+    """So far ahead that it was not reached by counting: nothing is known of what is between."""
     LATE = enum.auto()
     """Fills a gap: it was counted as lost and now is not."""
     DUPLICATE = enum.auto()
@@ -59,6 +65,9 @@ class SequenceTracker:
         if seq == stream.expected:
             stream.expected += 1
             return Arrival.EXPECTED
+        if seq - stream.expected > MAX_GAP:
+            self._streams[key] = _Stream(seq, seq + 1)
+            return Arrival.AFTER_JUMP
         if seq > stream.expected:
             self.lost += seq - stream.expected
             self._remember(stream, range(max(stream.expected, seq - self._max_missing), seq), counted=True)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Protocol
 
-from heron_mqtt.messages import M, Message, model_of, parse
+from heron_mqtt.messages import M, Message, model_of, parse, parse_known_fields
 from heron_mqtt.messaging.background import background_loop, running_loop
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.stats import BrokerStats
@@ -46,9 +46,11 @@ class Received(Json):
         channel: It came on.
         retained: It was kept for those who subscribe late.
         models: Shared by those who get the same message: what it has been validated as.
+        malformed: Why the payload could not be decoded; the message is empty then. Only on channels of
+            ``topics.ALWAYS_DELIVERED``; None = it was decoded.
     """
 
-    __slots__ = ("_models", "_payload", "channel", "retained")
+    __slots__ = ("_models", "_payload", "channel", "malformed", "retained")
 
     def __init__(
         self,
@@ -56,9 +58,11 @@ class Received(Json):
         channel: str,
         retained: bool = False,
         models: dict[type[Message], Message] | None = None,
+        malformed: str | None = None,
     ) -> None:
         super().__init__(payload)
         self.channel = channel
+        self.malformed = malformed
         self.retained = retained
         self._payload = payload
         self._models = {} if models is None else models
@@ -81,6 +85,16 @@ class Received(Json):
             MessageError: Unknown type, or it is not one.
         """
         return self.parse(model_of(self._payload))
+
+    def parse_known_fields(self, model: type[M]) -> tuple[M, str]:
+        """Validate the message; a wrong optional field is left out and named in the second value.
+
+        Raises:
+            MessageError: It is not one.
+        """
+        if model in self._models:
+            return self.parse(model), ""
+        return parse_known_fields(model, self._payload)
 
 
 Callback = Callable[[Received], object]

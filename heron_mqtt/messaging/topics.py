@@ -16,6 +16,10 @@ MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1, section 1.5.3: a UTF-8 string has a two-
 
 RUN_STATE = "run/state"
 ESTOP = "estop"
+ALWAYS_DELIVERED = frozenset({ESTOP})
+"""Channels on which everything reaches the subscribers: what cannot be decoded (as ``malformed``), and
+what looks like a duplicate. A stop that a participant cannot read is still a stop."""
+RUN_OWNER = "run/owner"
 
 _TO_ESCAPE = re.compile(r"[/+#%\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: encoding them raises
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -44,7 +48,7 @@ def operator_price(operator_id: str) -> str:
 
 
 def agent(agent_id: str, leaf: str) -> str:
-    """Channel of an agent: ``leaf`` is observation, command, action or status."""
+    """Channel of an agent: ``leaf`` is observation, command, plan, clearance, action, status or owner."""
     return f"agents/{escape(agent_id)}/{leaf}"
 
 
@@ -64,8 +68,14 @@ def p2p_to(receiver: str) -> str:
 
 
 def device(agent_id: str, device_name: str, leaf: str) -> str:
-    """Channel of a device: ``leaf`` is setpoint, telemetry or status."""
+    """Channel of a device: ``leaf`` is setpoint, telemetry, status, owner, lease, take, authority, ..."""
     return f"devices/{escape(agent_id)}/{escape(device_name)}/{leaf}"
+
+
+def stop_confirm(agent_id: str, device_name: str | None = None) -> str:
+    """Channel on which an agent's gateway, or a device, confirms an emergency stop."""
+    whose = escape(agent_id) if device_name is None else f"{escape(agent_id)}/{escape(device_name)}"
+    return f"estop/confirm/{whose}"
 
 
 def agent_devices(agent_id: str, leaf: str) -> str:

@@ -1,0 +1,110 @@
+"""Whether an emergency stop is in force, from everything that comes on ``estop``.
+
+Anything that is not a valid release is a stop: a message that cannot be read may have been one. A valid
+release is a JSON object with ``active`` exactly ``false``, of type ``estop`` if it names a type, and of
+our environment if it names one. A release counts once: the same one again (same boot and seq) was meant
+for an earlier stop.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messages import EmergencyStop, parse
+from heron_mqtt.messaging.base import Received
+
+REMEMBERED_RELEASES = 1_000
+
+Heard = Literal["stopped", "released", "unchanged"]
+
+
+class StopRegister:
+    """The emergency stop as one participant knows it.
+
+    Args:
+        env_id: A release that names another environment is not valid.
+    """
+
+    def __init__(self, env_id: str) -> None:
+        self.stop: EmergencyStop | None = None
+        """The stop in force, if there is one."""
+        self.is_told = False
+        """Whether the broker has told anything of ``estop`` since the last connection."""
+        self.identity: tuple[str | None, int | None] = (None, None)
+        """boot and seq of the newest stop or release, for those that have them."""
+        self._env_id = env_id
+        self._releases: dict[tuple[str, int], None] = {}
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a stop is in force."""
+        return self.stop is not None
+
+    def take(self, message: Received) -> Heard:
+        """Take one message of the channel ``estop``; return what it changed."""
+        boot, seq = message.get("boot"), message.get("seq")
+        named = (boot, seq) if isinstance(boot, str) and type(seq) is int else None
+        release = self._as_release(message)
+        if release is None:
+            self.is_told = True
+            was_active, self.stop = self.is_active, _as_stop(message)
+            self.identity = named or (None, None)
+            return "unchanged" if was_active else "stopped"
+        if named is not None:
+            if named in self._releases:
+                # Told again after a connection: fine while nothing is stopped. With a stop in force the
+                # broker has gone back to what it knew before, so it does not know of the stop.
+                self.is_told = not self.is_active
+                return "unchanged"
+            self._remember(named)
+        self.is_told = True
+        self.identity = named or (None, None)
+        was_active, self.stop = self.is_active, None
+        return "released" if was_active else "unchanged"
+
+    def take_word(self, who: str) -> Heard:
+        """Take it from another participant that a stop is in force, where the broker says nothing of it.
+
+        What a participant says may be older than a release; so it counts only while the broker has told
+        neither a stop nor a release since the last connection.
+        """
+        if self.is_active or self.is_told:
+            return "unchanged"
+        self.stop = EmergencyStop(active=True, who=who[:200], why="known there; the broker does not tell it")
+        self.identity = (None, None)
+        return "stopped"
+
+    def on_reconnect(self) -> None:
+        """Forget what the broker has told: it may have been restarted without its retained messages."""
+        self.is_told = False
+
+    def _remember(self, named: tuple[str, int]) -> None:
+        self._releases[named] = None
+        while len(self._releases) > REMEMBERED_RELEASES:
+            del self._releases[next(iter(self._releases))]
+
+    def _as_release(self, message: Received) -> EmergencyStop | None:
+        """Return the message as a release; None where it is anything else."""
+        if message.malformed is not None or message.get("active") is not False:
+            return None
+        if message.get("type", "estop") != "estop" or message.get("env_id", self._env_id) != self._env_id:
+            return None
+        try:
+            return parse(EmergencyStop, {**message, "sent_at": None})
+        except MessageError:
+            return None
+
+
+def _as_stop(message: Received) -> EmergencyStop:
+    """Return any message as the stop that it is taken for."""
+    who, why = message.get("who"), message.get("why")
+    if message.malformed is not None:
+        why = f"a message on estop that cannot be read: {message.malformed}"
+    elif message.get("active") is not True:
+        why = f"a message on estop that is no valid release: {dict(message)!r}"
+    return EmergencyStop(
+        active=True,
+        who=who[:200] if isinstance(who, str) and who else None,
+        why=str(why if why is not None else "")[:500],
+    )
