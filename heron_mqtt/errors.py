@@ -9,6 +9,7 @@
     |   |-- BrokerClosed         used after close()
     |   |-- AddressInUse         the port to listen on is taken
     |   |-- BrokerOverflow       a bounded queue is full and the message was not taken
+    |   |-- MessageExpired       published with not_after, and not sent by then, or not connected
     |   `-- UnsupportedFeature   this broker cannot carry that (wildcards on a two-method broker, ...)
     |-- MessageError             a payload is not JSON, not the right model, or too large
     |-- NotReady                 a remote agent or a device did not appear within its time
@@ -35,6 +36,7 @@ __all__ = [
     "DataError",
     "HeronError",
     "MessageError",
+    "MessageExpired",
     "NameTaken",
     "NotReady",
     "PowerFlowDiverged",
@@ -86,6 +88,13 @@ class AddressInUse(BrokerError):
 
 class BrokerOverflow(BrokerError):
     """A bounded queue is full; the message was not taken."""
+
+
+class MessageExpired(BrokerError):
+    """A message with a time limit (``not_after``) was dropped: too late, or there is no connection.
+
+    It was not sent, or (where the connection was lost before the answer) not known to have arrived.
+    """
 
 
 class UnsupportedFeature(BrokerError, NotImplementedError):

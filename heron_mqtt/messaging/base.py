@@ -54,16 +54,28 @@ class MessageBroker(abc.ABC):
     features: ClassVar[Features] = Features()
 
     @abc.abstractmethod
-    def publish(self, channel: str, message: Mapping[str, Any], *, retain: bool = False) -> Awaitable[None]:
+    def publish(
+        self,
+        channel: str,
+        message: Mapping[str, Any],
+        *,
+        retain: bool = False,
+        not_after: float | None = None,
+    ) -> Awaitable[None]:
         """Publish a JSON object on a channel.
 
         Args:
             channel: No wildcards; see ``heron_mqtt.messaging.topics``.
             message: A plain JSON object; no NaN, no infinity.
             retain: Keep it for late subscribers; only where ``features.retain``.
+            not_after: The latest time to send it, by the event loop's clock (``loop.time()``, s). With
+                it the message is never queued for want of a connection, waits for nothing longer than
+                until then, and is not sent again on another connection: it is dropped instead, and
+                counted (``stats.expired``). For setpoints, and whatever else must not arrive stale.
 
         Returns:
-            What can be awaited for delivery, or ignored.
+            What can be awaited for delivery, or ignored. Awaiting it raises ``MessageExpired`` if the
+            message was dropped because of ``not_after``.
 
         Raises:
             MessageError: Not JSON, or too large.

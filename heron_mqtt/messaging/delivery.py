@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Self
 
+from heron_mqtt.errors import BrokerError
 from heron_mqtt.messaging.background import running_loop
 
 
 class Delivery:
     """The outcome of one ``publish``; await it or ignore it, from any event loop."""
 
-    __slots__ = ("_future",)
+    __slots__ = ("_error", "_future")
 
     def __init__(self, future: asyncio.Future[Any] | None = None) -> None:
         self._future = future
+        self._error: BrokerError | None = None
+
+    @classmethod
+    def failed(cls, error: BrokerError) -> Self:
+        """Return the outcome of a message that was not taken; awaiting it raises ``error``."""
+        delivery = cls()
+        delivery._error = error
+        return delivery
 
     def __await__(self) -> Generator[Any, None, None]:
         """Wait until the message is delivered.
@@ -25,6 +34,8 @@ class Delivery:
         """
         future = self._future
         if future is None:
+            if self._error is not None:
+                raise self._error
             return
         if future.get_loop() is running_loop():
             yield from asyncio.shield(future).__await__()

@@ -9,6 +9,9 @@ process that share this broker crosses it twice, as between two sites of which e
 - A lost ``publish`` is done like one that went through: its sender cannot know. A delayed one is done when
   the broker has taken it. Of copies only the first counts.
 - A message that did not arrive leaves a gap: ``stats.lost`` counts it. Copies are removed as always.
+- ``not_after`` limits the time to leave, not the time on the wire: a message that left in time and is
+  delayed arrives late, as on a real network. What a partition holds back waits at this end, and fails
+  with ``MessageExpired`` when its time has passed.
 - Retained messages that come because somebody subscribed cross the network too, with fates of their own.
 - The words of a presence (``announce``) are repeated until they are through: they take their time and
   keep their place, and are never lost, copied or cut off. The will is the inner broker's and is not delayed.
@@ -29,7 +32,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-from heron_mqtt.errors import UnsupportedFeature
+from heron_mqtt.errors import BrokerError, MessageExpired, UnsupportedFeature
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging._impaired.lane import Timers
 from heron_mqtt.messaging._impaired.network import Network
@@ -168,7 +171,13 @@ class ImpairedBroker(MessageBroker):
     # -- out ---------------------------------------------------------------------------------------
 
     def publish(
-        self, channel: str, message: Mapping[str, Any], *, retain: bool = False, **options: Any
+        self,
+        channel: str,
+        message: Mapping[str, Any],
+        *,
+        retain: bool = False,
+        not_after: float | None = None,
+        **options: Any,
     ) -> Awaitable[None]:
         """Send a JSON object through the network to the broker; see ``MessageBroker.publish``.
 
@@ -176,25 +185,53 @@ class ImpairedBroker(MessageBroker):
             channel: No wildcards.
             message: A JSON object.
             retain: Keep it for late subscribers.
+            not_after: The latest time to send it; see the module.
             options: What the inner broker's ``publish`` takes beside (``qos``).
         """
         topics.check_channel(channel)
         plain = decode(encode(message))  # a copy: what the caller does to it later must not matter
         if retain:
             options["retain"] = True
-        self._check_options(options)
+        self._check_options(options if not_after is None else {**options, "not_after": not_after})
         home = self._home.enter()
         self.stats.published += 1
         if self._home.is_here():
             self._start()
-            return self._send(channel, plain, options)
-        return self._from_elsewhere(home, channel, lambda: _wait_for(self._send(channel, plain, options)))
+            return self._send(channel, plain, not_after, options)
+        return self._from_elsewhere(
+            home, channel, lambda: _wait_for(self._send(channel, plain, not_after, options))
+        )
 
-    def _send(self, channel: str, message: Json, options: dict[str, Any]) -> Awaitable[None]:
-        publish = partial(self.inner.publish, channel, message, **options)
-        outgoing = Outgoing(publish, partial(self._failed, channel), self._tasks)
-        self._network.send("out", channel, message, outgoing)
+    def _send(
+        self, channel: str, message: Json, not_after: float | None, options: dict[str, Any]
+    ) -> Awaitable[None]:
+        left_s = None if not_after is None else not_after - self._network.now_s()
+        if left_s is not None and left_s < 0.0:
+            expired = MessageExpired(f"{channel}: not sent: its time had passed when it was published")
+            self._expired(channel, expired)
+            return Delivery.failed(expired)
+
+        def publish() -> Awaitable[None]:
+            if left_s is None:
+                return self.inner.publish(channel, message, **options)
+            # the time on the wire is not the inner broker's: there it may wait as long as here
+            limit = asyncio.get_running_loop().time() + left_s
+            return self.inner.publish(channel, message, not_after=limit, **options)
+
+        outgoing = Outgoing(publish, partial(self._failed, channel), self._tasks, self._on_vanished(channel))
+        self._network.send("out", channel, message, outgoing, not_after=not_after)
         return outgoing.delivery()
+
+    def _on_vanished(self, channel: str) -> Callable[[BrokerError], None]:
+        def vanished(error: BrokerError) -> None:
+            if isinstance(error, MessageExpired):
+                self._expired(channel, error)
+
+        return vanished
+
+    def _expired(self, channel: str, error: MessageExpired) -> None:
+        self.stats.expired += 1
+        self.stats.report("expired", channel, str(error))
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._accepted.values()):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from heron_mqtt.errors import BrokerClosed
+from heron_mqtt.errors import BrokerClosed, MessageExpired
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.background import running_loop
 from heron_mqtt.messaging.base import Delivery, Features, MessageBroker
@@ -43,13 +44,22 @@ class InMemoryBroker(MessageBroker):
         """Return how many messages of one channel came twice or never."""
         return self._dispatcher.trouble(channel)
 
-    def publish(self, channel: str, message: Mapping[str, Any], *, retain: bool = False) -> Delivery:
+    def publish(
+        self,
+        channel: str,
+        message: Mapping[str, Any],
+        *,
+        retain: bool = False,
+        not_after: float | None = None,
+    ) -> Delivery:
         """Deliver a JSON object to everyone who wants it; see ``MessageBroker.publish``.
 
         An empty object published with ``retain`` deletes what was retained, and is delivered too.
         """
         topics.check_channel(channel)
         payload = encode(message)
+        if not_after is not None and (expired := self._expired(channel, not_after)) is not None:
+            return expired
         with self._lock:
             if self._closed:
                 raise BrokerClosed("the InMemoryBroker is closed; nothing more can be published")
@@ -62,6 +72,16 @@ class InMemoryBroker(MessageBroker):
             self._dispatcher.keep(channel)
             self._dispatcher.arrive(channel, payload)
         return DELIVERED
+
+    def _expired(self, channel: str, not_after: float) -> Delivery | None:
+        loop = running_loop()
+        if (time.monotonic() if loop is None else loop.time()) <= not_after:
+            return None
+        what = "its time had passed when it was published"
+        self.stats.published += 1
+        self.stats.expired += 1
+        self.stats.report("expired", channel, f"not sent: {what}")
+        return Delivery.failed(MessageExpired(f"{channel}: not sent: {what}"))
 
     async def consume(self, channel: str) -> Json:
         """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""

@@ -212,7 +212,13 @@ class MqttBroker(MessageBroker):
     # -- messages ----------------------------------------------------------------------------------
 
     def publish(
-        self, channel: str, message: Mapping[str, Any], *, qos: int = 1, retain: bool = False
+        self,
+        channel: str,
+        message: Mapping[str, Any],
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        not_after: float | None = None,
     ) -> Delivery:
         """Publish a JSON object; see ``MessageBroker.publish``.
 
@@ -221,18 +227,23 @@ class MqttBroker(MessageBroker):
             message: A JSON object; an empty one with ``retain`` deletes what was retained.
             qos: 0: at most once, done when it is handed to the connection; 1: at least once; 2: once.
             retain: Keep it for late subscribers.
+            not_after: The latest time to send it, by the clock of the home loop; see
+                ``MessageBroker.publish``. What the operating system has taken is beyond recall.
 
         Returns:
             Done when the MQTT broker has acknowledged it. Awaiting it may raise ``BrokerOverflow``,
-            ``BrokerRefused``, ``BrokerUnavailable`` (never connected) or ``BrokerClosed``.
+            ``MessageExpired``, ``BrokerRefused``, ``BrokerUnavailable`` (never connected) or
+            ``BrokerClosed``.
         """
         topic = self._topics.get(channel) or self._topic(channel)
         if qos not in {0, 1, 2}:
             raise ValueError(f"qos must be 0, 1 or 2, got {qos!r}")
         payload = encode(message) if message or not retain else b""
         if self.connected and self._home.is_here():
-            return Delivery(self._link.publish(topic, payload, qos, retain))
-        return self._home.begin(self._home.enter(), self._link.publish, topic, payload, qos, retain)
+            return Delivery(self._link.publish(topic, payload, qos, retain, not_after))
+        return self._home.begin(
+            self._home.enter(), self._link.publish, topic, payload, qos, retain, not_after
+        )
 
     async def consume(self, channel: str) -> Json:
         """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
-from heron_mqtt.errors import BrokerClosed, UnsupportedFeature
+from heron_mqtt.errors import BrokerClosed, MessageExpired, UnsupportedFeature
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.background import background_loop, running_loop
 from heron_mqtt.messaging.codec import Json, decode, encode
@@ -36,20 +36,25 @@ def pumps_of(broker: TwoMethodBroker) -> Pumps:
 
 
 def awaited_or_ignored(own: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Delivery]:
-    accepted = inspect.signature(own).parameters
+    signature = inspect.signature(own)
+    accepted = signature.parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
 
     @functools.wraps(own)
     def publish(self: TwoMethodBroker, channel: str, message: Mapping[str, Any], **options: Any) -> Delivery:
         topics.check_channel(channel)
+        not_after = options.get("not_after") if "not_after" in accepted else options.pop("not_after", None)
         for name in options:
             if not takes_any and name not in accepted:
                 raise UnsupportedFeature(
                     f"{type(self).__name__}.publish takes no {name!r}: this broker cannot carry it"
                 )
         plain = decode(encode(message))  # the same JSON rules as everywhere; no live object gets through
-        return pumps_of(self).publish(channel, own(self, channel, plain, **options))
+        return pumps_of(self).publish(channel, own(self, channel, plain, **options), not_after)
 
+    if not takes_any and "not_after" not in accepted:  # for those who look what publish takes
+        limit = inspect.Parameter("not_after", inspect.Parameter.KEYWORD_ONLY, default=None)
+        publish.__signature__ = signature.replace(parameters=[*accepted.values(), limit])  # type: ignore[attr-defined]
     return publish
 
 
@@ -87,7 +92,9 @@ class Pumps:
             self._loop = running_loop() or background_loop()
         return self._loop
 
-    def publish(self, channel: str, sending: Coroutine[Any, Any, None]) -> Delivery:
+    def publish(
+        self, channel: str, sending: Coroutine[Any, Any, None], not_after: float | None = None
+    ) -> Delivery:
         if self._closed:
             sending.close()
             raise BrokerClosed(f"{type(self._broker).__name__} is closed; nothing more can be published")
@@ -95,12 +102,21 @@ class Pumps:
         stats = self.dispatcher.stats
 
         async def send() -> None:
-            await sending
+            if not_after is None:
+                await sending
+            else:
+                await _in_time(sending, channel, not_after)
             stats.published += 1
 
         def failed(task: asyncio.Task[None]) -> None:
             self._sending.discard(task)
-            if not task.cancelled() and (exc := task.exception()) is not None:
+            if task.cancelled() or (exc := task.exception()) is None:
+                return
+            if isinstance(exc, MessageExpired):
+                stats.published += 1
+                stats.expired += 1
+                stats.report("expired", channel, str(exc))
+            else:
                 stats.undelivered += 1
                 stats.report("delivery", channel, f"{type(exc).__name__}: {exc}", exc=exc)
 
@@ -151,6 +167,20 @@ class Pumps:
         here = [t for t in self._sending if t.get_loop() is running_loop()]
         if here:
             await asyncio.wait(here, timeout=1.0)
+
+
+async def _in_time(sending: Coroutine[Any, Any, None], channel: str, not_after: float) -> None:
+    """Let the subclass's ``publish`` take until ``not_after`` and no longer."""
+    if asyncio.get_running_loop().time() > not_after:
+        sending.close()
+        raise MessageExpired(f"{channel}: not sent: its time had passed when it was published")
+    try:
+        async with asyncio.timeout_at(not_after) as limit:
+            await sending
+    except TimeoutError as exc:
+        if not limit.expired():
+            raise
+        raise MessageExpired(f"{channel}: given up: it was not sent in time") from exc
 
 
 def _copy_outcome(task: asyncio.Task[None], outcome: asyncio.Future[None]) -> None:

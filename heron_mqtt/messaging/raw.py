@@ -73,10 +73,24 @@ class RawMqtt:
         await self.close()
 
     def publish_raw(
-        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        not_after: float | None = None,
     ) -> asyncio.Future[None]:
-        """Publish bytes; what is returned is done when the broker has taken them, and may be ignored."""
-        return self._link.publish(topic, payload, qos, retain)
+        """Publish bytes; what is returned is done when the broker has taken them, and may be ignored.
+
+        Args:
+            topic: As it is.
+            payload: As it is.
+            qos: 0, 1 or 2.
+            retain: Keep it for late subscribers.
+            not_after: See ``MessageBroker.publish``.
+        """
+        return self._link.publish(topic, payload, qos, retain, not_after)
 
     def subscribe_raw(self, topic: str, callback: RawCallback) -> Callable[[], None]:
         """Call back for every message on one topic, without wildcards; returns the unsubscribe."""

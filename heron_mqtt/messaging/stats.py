@@ -15,7 +15,7 @@ class Report:
     """One thing that went wrong without stopping anything."""
 
     kind: str
-    """``rejected``, ``overflow``, ``callback``, ``delivery`` or ``connection``."""
+    """``rejected``, ``overflow``, ``callback``, ``delivery``, ``expired`` or ``connection``."""
     where: str
     """Channel or topic, or the broker's address."""
     what: str
@@ -26,7 +26,8 @@ class BrokerStats:
     """Counters since the broker was made.
 
     ``lost`` is the number of sequence numbers that never came although later ones did; a message that
-    arrives late is taken off it again.
+    arrives late is taken off it again. ``expired`` counts messages with a time limit that were dropped
+    because it had passed or there was no connection; they are not in ``undelivered``.
     """
 
     published: int = 0
@@ -36,6 +37,7 @@ class BrokerStats:
     lost: int = 0
     overflowed: int = 0
     undelivered: int = 0
+    expired: int = 0
     callback_errors: int = 0
     reconnects: int = 0
     reports: deque[Report] = field(default_factory=lambda: deque(maxlen=200))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Iterator
 
@@ -123,3 +124,45 @@ def test_closing_sends_what_is_left_and_is_idempotent(ends: tuple[Stream, socket
     assert far.recv(10) == b"goodbye"
     assert far.recv(10) == b""
     assert stream.fileno() == -1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_dropped_past_its_time_leaves_whole_packets_and_their_order(seed: int) -> None:
+    """Bodies of random sizes, half of them with a time limit, over a socket that takes little at a time."""
+    rng = random.Random(seed)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    now_s = [0.0]
+    stream = Stream(ours, lambda: now_s[0])
+    sent: list[bytes] = []
+    expired: list[int] = []
+    received = bytearray()
+
+    def read() -> None:
+        try:
+            while data := theirs.recv(5_000):
+                received.extend(data)
+        except BlockingIOError:
+            pass
+
+    for i in range(300):
+        packet = i.to_bytes(4, "big") + rng.randbytes(rng.randrange(2_000))
+        sent.append(packet)
+        if rng.random() < 0.5:
+            stream.send_timed(packet, now_s[0] + 1.0, lambda i=i: expired.append(i))  # type: ignore[misc]
+        else:
+            stream.send(packet)
+        if rng.random() < 0.3:
+            stream.flush()
+        if rng.random() < 0.1:
+            read()
+        now_s[0] += rng.random() * 0.2
+    while not stream.flush():
+        read()
+    read()
+    assert expired
+    assert bytes(received) == b"".join(packet for i, packet in enumerate(sent) if i not in expired)
+    stream.close()
+    theirs.close()

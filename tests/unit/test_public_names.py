@@ -61,6 +61,7 @@ TREE = {
     "BrokerClosed": ["BrokerError"],
     "AddressInUse": ["BrokerError"],
     "BrokerOverflow": ["BrokerError"],
+    "MessageExpired": ["BrokerError"],
     "UnsupportedFeature": ["BrokerError", "NotImplementedError"],
     "MessageError": ["HeronError", "ValueError"],
     "NotReady": ["HeronError", "TimeoutError"],

@@ -14,7 +14,7 @@ import heapq
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from heron_mqtt.errors import BrokerClosed, BrokerOverflow
+from heron_mqtt.errors import BrokerClosed, BrokerOverflow, MessageExpired
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging._impaired.fate import Fate
 from heron_mqtt.messaging._impaired.lane import Flight, Lane, Parcel, Timer, Timers
@@ -58,10 +58,22 @@ class Network:
             self._timers = timers
             self._start_s = timers.time()
 
+    def now_s(self) -> float:
+        """Return the time by the clock that was handed in, s."""
+        assert self._timers is not None, "start() comes first"
+        return self._timers.time()
+
     # -- in ----------------------------------------------------------------------------------------
 
     def send(
-        self, stream: Stream, channel: str, message: Mapping[str, Any], parcel: Parcel, *, sure: bool = False
+        self,
+        stream: Stream,
+        channel: str,
+        message: Mapping[str, Any],
+        parcel: Parcel,
+        *,
+        sure: bool = False,
+        not_after: float | None = None,
     ) -> None:
         """Take a message; ``parcel`` hears at once or later what became of it.
 
@@ -71,6 +83,7 @@ class Network:
             message: Looked at for its step and for the record.
             parcel: The message.
             sure: It is repeated until it is through: never lost, copied, held back or cut off.
+            not_after: A partition holds it back no longer than until then.
         """
         assert self._timers is not None, "start() comes first"
         now_s = self._timers.time()
@@ -114,7 +127,13 @@ class Network:
         due_s = now_s + fate.delay_s
         if window is not None and window.end_s is not None:
             counts.held += 1
-            due_s = max(due_s, self._start_s + window.end_s)
+            held_until_s = self._start_s + window.end_s
+            if not_after is not None and held_until_s > not_after:
+                counts.partitioned += 1
+                note("partitioned")
+                parcel.vanish(MessageExpired(f"{channel}: not sent in time: the network is cut off"))
+                return
+            due_s = max(due_s, held_until_s)
         if lane.waiting:
             due_s = max(due_s, lane.last_due_s)
         if fate.held_back and lane.rule is not None:

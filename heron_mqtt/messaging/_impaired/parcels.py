@@ -17,6 +17,7 @@ class Outgoing:
         publish: Hands it to the broker beyond the network.
         on_failed: Told of an error that ``publish`` raised when the caller was gone already.
         tasks: Holds the tasks that wait for deliveries.
+        on_vanished: Told of the error that it does not arrive for; not of a loss, which has none.
     """
 
     def __init__(
@@ -24,7 +25,9 @@ class Outgoing:
         publish: Callable[[], Awaitable[None]],
         on_failed: Callable[[Exception], None],
         tasks: set[asyncio.Task[None]],
+        on_vanished: Callable[[BrokerError], None] = lambda _: None,
     ) -> None:
+        self._on_vanished = on_vanished
         self._publish = publish
         self._on_failed = on_failed
         self._tasks = tasks
@@ -60,6 +63,8 @@ class Outgoing:
     def vanish(self, error: BrokerError | None) -> None:
         """It does not arrive."""
         self._lost = True
+        if error is not None:
+            self._on_vanished(error)
         if self._outcome is None or self._outcome.done():
             return
         if error is None:

@@ -38,6 +38,7 @@ class ImpairedStats(BrokerStats):
     rejected = _with_inner("rejected")
     overflowed = _with_inner("overflowed")
     undelivered = _with_inner("undelivered")
+    expired = _with_inner("expired")
     callback_errors = _with_inner("callback_errors")
     reconnects = _with_inner("reconnects")
 

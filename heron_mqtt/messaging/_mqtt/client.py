@@ -41,18 +41,31 @@ class Client(paho.Client):
     received: Callable[[Publish], None]
     acknowledged: Callable[[int, str | None], None]
     """Called with the packet id, and why it was refused."""
+    expired: Callable[[int, str], None]
+    """Called with packet id (0 at QoS 0) and topic of a message that was not written in time."""
     want_flush: Callable[[], None]
+    _limit: tuple[str, float] | None = None
+    """Topic and time limit of the QoS 2 message that paho is being handed."""
 
     # -- messages ----------------------------------------------------------------------------------
 
-    def send(self, topic: str, payload: bytes, qos: int, retain: bool) -> int:
-        """Publish; return the id that ``acknowledged`` will name."""
+    def send(self, topic: str, payload: bytes, qos: int, retain: bool, not_after: float | None = None) -> int:
+        """Publish; return the id that ``acknowledged`` (or, past its time, ``expired``) will name."""
         if qos == 2:
+            self._limit = None if not_after is None else (topic, not_after)
             return self.publish(topic, payload, qos, retain).mid
         packet_id = self._mid_generate()
-        self.stream.send(write_publish(topic, payload, qos, retain, packet_id, five=self.five))
-        self.want_flush()
+        packet = write_publish(topic, payload, qos, retain, packet_id, five=self.five)
+        self._write(packet, packet_id if qos else 0, None if not_after is None else (topic, not_after))
         return packet_id
+
+    def _write(self, packet: bytes, packet_id: int, limit: tuple[str, float] | None) -> None:
+        if limit is None:
+            self.stream.send(packet)
+        else:
+            topic, not_after = limit
+            self.stream.send_timed(packet, not_after, lambda: self.expired(packet_id, topic))
+        self.want_flush()
 
     def take(self, first: int, body: bytes) -> None:
         """Take a packet that has arrived.
@@ -117,6 +130,6 @@ class Client(paho.Client):
         info: paho.MQTTMessageInfo | None = None,
     ) -> MQTTErrorCode:
         """Send in one order with everything else."""
-        self.stream.send(packet)
-        self.want_flush()
+        limit, self._limit = self._limit, None
+        self._write(bytes(packet), mid, limit)
         return MQTTErrorCode.MQTT_ERR_SUCCESS

@@ -43,6 +43,12 @@ class Events(Protocol):
     def on_subscribed(self, mid: int, refusals: list[str | None]) -> None:
         """The broker answered a subscribe, filter by filter."""
 
+    def on_expired(self, mid: int, topic: str) -> None:
+        """A message (id 0 at QoS 0) was dropped: its time passed before any of it was written."""
+
+    def on_writable(self) -> None:
+        """The broker reads again: ``ready`` is true."""
+
 
 class Connection:
     """One connection; ``open`` it once, then use it until ``lost`` is done."""
@@ -56,6 +62,7 @@ class Connection:
         self._client: Client | None = None
         self._answer: asyncio.Future[None] = self._loop.create_future()
         self._flush_due = False
+        self._starved = False  # somebody may have been told to wait until the broker reads
         self._reading = False
         self._writer_watched = False
         self._misc: asyncio.TimerHandle | None = None
@@ -102,13 +109,22 @@ class Connection:
             self.abort()
             raise
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> int:
-        """Send a message; return the id that ``on_acknowledged`` will name.
+    @property
+    def ready(self) -> bool:
+        """Whether the broker reads what is sent; ``on_writable`` tells when it does so again."""
+        return self._stream is not None and self._stream.ready
+
+    def publish(
+        self, topic: str, payload: bytes, qos: int, retain: bool, not_after: float | None = None
+    ) -> int:
+        """Send a message; return the id that ``on_acknowledged`` or ``on_expired`` will name.
 
         Nothing is written before the event loop comes round, so the answer cannot come before this
         returns.
         """
-        return self._running().send(topic, payload, qos, retain)
+        mid = self._running().send(topic, payload, qos, retain, not_after)
+        self._starved = not self.ready
+        return mid
 
     def subscribe(self, filters: list[str]) -> int:
         """Subscribe at QoS 1; return the id that ``on_subscribed`` will name."""
@@ -149,6 +165,7 @@ class Connection:
         )
         client.stream, client.five = stream, five
         client.received, client.acknowledged = self._on_message, self._events.on_acknowledged
+        client.expired = self._events.on_expired
         client.want_flush = self._on_want_write
         client.max_inflight_messages = 0  # the link keeps the window; a limit here scans at every PUBACK
         if options.username:
@@ -250,8 +267,12 @@ class Connection:
         self._watch_writer(not taken)
         if self._stream.error is not None:
             self._on_readable()  # what came before it is still to be read
+        elif taken and self._starved:
+            self._starved = False
+            self._events.on_writable()
 
     def _watch_writer(self, watch: bool) -> None:
+        self._starved = self._starved or watch
         if watch == self._writer_watched or self._stream is None:
             return
         self._writer_watched = watch

@@ -68,6 +68,7 @@ class Link:
         self._rng = rng
         self._outbox = Outbox(options.address, stats, max_pending)
         self.on_acknowledged = self._outbox.acknowledged
+        self.on_expired, self.on_writable = self._outbox.expired, self._outbox.pump
         self._upstream = Upstream(wanted)
         self._asked: dict[str, None] = {}  # filters to subscribe to before anything else is sent
         self._waiting: dict[str, list[tuple[str, asyncio.Future[None]]]] = {}  # filter held -> what for
@@ -117,14 +118,16 @@ class Link:
 
     # -- publish -----------------------------------------------------------------------------------
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> asyncio.Future[None]:
-        """Send or queue a message; the future is done when the broker has taken it."""
+    def publish(
+        self, topic: str, payload: bytes, qos: int, retain: bool, not_after: float | None = None
+    ) -> asyncio.Future[None]:
+        """Send or queue a message; the future is done when the broker has taken it. See ``Outbox``."""
         self._stats.published += 1
         if self._started is None:
             return self._outbox.refuse(topic, self._failure)
         if self._asked:
             self._subscribe_asked()  # subscribe, then publish: the message must come back
-        return self._outbox.publish(topic, payload, qos, retain)
+        return self._outbox.publish(topic, payload, qos, retain, not_after)
 
     # -- subscribe ---------------------------------------------------------------------------------
 
@@ -250,7 +253,7 @@ class Link:
             for topic_filter, done in entries:
                 self._hold(topic_filter, done)
         self._subscribe_asked()
-        self._outbox.open(connection.publish, connection.receive_maximum)
+        self._outbox.open(connection)
         self._owner.on_connected(again)
         self._connected.set()
 

@@ -6,12 +6,17 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from heron_mqtt.messaging._mqtt.packets import read_length
 
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 READ_BYTES = 1 << 16
+TLS_RECORD_BYTES = 1 << 14  # RFC 8446, section 5.1
+MAX_UNWRITTEN_BYTES = 1 << 18
 MAX_PACKET_BYTES = (1 << 20) + (1 << 17)  # the codec's limit on a payload and the longest topic
 
 
@@ -19,15 +24,33 @@ class PacketTooLarge(ConnectionError):
     """The broker announced a packet beyond ``MAX_PACKET_BYTES``."""
 
 
+class _Timed(NamedTuple):
+    """A packet that must not be written later than its time; positions count from the first byte sent."""
+
+    begin: int
+    end: int
+    not_after: float
+    expire: Callable[[], None]
+
+
 class Stream:
     """A connected, non-blocking socket, cut into MQTT packets.
 
     One system call reads all that has arrived (``fill``) and one writes all that was sent since
-    (``flush``). What waits to be written is bounded by the outbox's window.
+    (``flush``). What waits to be written is bounded: the outbox hands nothing over that is not ``ready``
+    to go.
+
+    Args:
+        sock: The socket.
+        clock: Monotonic, s; the one that time limits are given by.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, clock: Callable[[], float] = time.monotonic) -> None:
         self._sock = sock
+        self._clock = clock
+        self._timed: deque[_Timed] = deque()
+        self._written = 0  # bytes since the beginning
+        self._blocked = False
         self._in = b""
         self._at = 0
         self._out = bytearray()
@@ -88,16 +111,47 @@ class Stream:
 
     def flush(self) -> bool:
         """Give the kernel what was sent; return whether it took everything."""
+        self._drop_expired()
         if not self._out:
             return True
         try:
-            del self._out[: self._sock.send(self._out)]
+            size = self._sock.send(self._out)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._blocked = True
             return False
         except OSError as exc:
             self._error = exc
-            self._out.clear()
+            size = len(self._out)
+        del self._out[:size]
+        self._written += size
+        while self._timed and self._timed[0].begin < self._written:  # begun: it cannot be taken back
+            self._timed.popleft()
+        self._blocked = bool(self._out)
         return not self._out
+
+    def _drop_expired(self) -> None:
+        if not self._timed:
+            return
+        # what OpenSSL has encrypted already must be offered to it again, unchanged
+        committed = TLS_RECORD_BYTES if self._blocked and isinstance(self._sock, ssl.SSLSocket) else 0
+        now_s, dropped, kept = self._clock(), 0, deque[_Timed]()
+        expired = []
+        for packet in self._timed:
+            begin, end = packet.begin - dropped - self._written, packet.end - dropped - self._written
+            if packet.not_after < now_s and begin >= committed:
+                del self._out[begin:end]
+                dropped += end - begin
+                expired.append(packet.expire)
+            else:
+                kept.append(packet._replace(begin=packet.begin - dropped, end=packet.end - dropped))
+        self._timed = kept
+        for expire in expired:
+            expire()
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is sent now would be written with the next ``flush``, as far as can be known."""
+        return not self._blocked and len(self._out) < MAX_UNWRITTEN_BYTES
 
     @property
     def error(self) -> OSError | None:
@@ -116,6 +170,12 @@ class Stream:
         """Take all of ``data``, to go out with the next ``flush``."""
         self._out += data
         return len(data)
+
+    def send_timed(self, data: bytes, not_after: float, expire: Callable[[], None]) -> None:
+        """Take a whole packet to go out by ``not_after``; if its first byte has not, call ``expire``."""
+        begin = self._written + len(self._out)
+        self._out += data
+        self._timed.append(_Timed(begin, begin + len(data), not_after, expire))
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -151,7 +211,7 @@ async def open_stream(host: str, port: int, tls: ssl.SSLContext | None) -> Strea
             await loop.sock_connect(sock, address)
             if tls is not None:
                 sock = await _handshake(sock, tls, host)
-            return Stream(sock)
+            return Stream(sock, loop.time)
         except OSError as exc:
             sock.close()
             if isinstance(exc, ssl.SSLError):
