@@ -185,6 +185,7 @@ class GridAgent:
                 p_mw=unit.device.project(unit.wanted_p_mw, self._dt_s),
                 q_mvar=clip(unit.wanted_q_mvar, -unit.device.spec.rated_s_mva, unit.device.spec.rated_s_mva),
                 p_available_mw=unit.p_available_mw,
+                asked_p_mw=unit.wanted_p_mw,
             )
             for name, unit in self._units.items()
         }

@@ -1,81 +1,94 @@
-"""What stops an agent's devices from outside the step: the emergency stop, and the end of the run."""
+"""The emergency stop as an agent's gateway knows it: heard, kept, confirmed, and said again."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from heron_mqtt.field.link import DeviceLink
-from heron_mqtt.messages import EmergencyStop, RunState
+from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.messages import EmergencyStop, StopConfirm
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.messaging.outbox import Outbox
 
 log = logging.getLogger("heron_mqtt.gateway")
 
 
-class Alarms:
-    """Hears both, and lets no lease be renewed any more.
+class StopSignals:
+    """Hears stops and releases, from the broker and from devices that know of one.
 
     Args:
         agent_id: Owner of the devices.
         broker: Carries the messages.
-        links: The devices, by name.
-        notify: Called after an emergency stop was pressed or released.
+        outbox: Stamps the confirmations.
+        env_id: A release of another environment is none.
+        on_change: Called after a stop began or ended.
     """
 
     def __init__(
         self,
         agent_id: str,
         broker: MessageBroker,
-        links: Mapping[str, DeviceLink],
-        notify: Callable[[], None],
+        outbox: Outbox,
+        env_id: str,
+        on_change: Callable[[], None],
     ) -> None:
-        self.estop: EmergencyStop | None = None
-        """The emergency stop in force, if there is one."""
         self._agent_id = agent_id
         self._broker = broker
-        self._links = links
-        self._notify = notify
-        self._subscriptions: list[Subscription] = []
+        self._outbox = outbox
+        self._on_change = on_change
+        self._register = StopRegister(env_id)
+        self._subscription: Subscription | None = None
+
+    @property
+    def estop(self) -> EmergencyStop | None:
+        """The emergency stop in force, if there is one."""
+        return self._register.stop
 
     async def open(self) -> None:
         """Listen."""
-        self._subscriptions.append(self._broker.subscribe(topics.ESTOP, self._on_estop))
-        if self._links:
-            self._subscriptions.append(self._broker.subscribe(topics.RUN_STATE, self._on_run_state))
-        for subscription in self._subscriptions:
-            await subscription
+        self._subscription = self._broker.subscribe(topics.ESTOP, self._on_estop)
+        await self._subscription
 
     def close(self) -> None:
         """Stop listening. Idempotent."""
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
-        self._subscriptions.clear()
+        if self._subscription is not None:
+            self._subscription()
+            self._subscription = None
+
+    def hear_from(self, device: str) -> None:
+        """Take it from a device that a stop is in force, where the broker has forgotten it."""
+        if self._register.take_word(device) == "stopped":
+            self._changed("stopped")
+
+    def on_reconnect(self) -> None:
+        """Say a stop that is known again: the broker may have lost it."""
+        self._register.on_reconnect()
+        if self._register.is_active:
+            self._confirm()
 
     def _on_estop(self, message: Received) -> None:
-        stop = self._broker.parsed(message, EmergencyStop)
-        if stop is None:
-            return
-        self.estop = stop if stop.active else None
+        heard = self._register.take(message)
+        if heard != "unchanged":
+            self._changed(heard)
+        else:
+            self._confirm()
+
+    def _changed(self, heard: str) -> None:
+        stop = self._register.stop
         log.warning(
             "%s: emergency stop %s by %s: %s",
             self._agent_id,
-            "pressed" if stop.active else "released",
-            stop.who or "unknown",
-            stop.why or "no reason given",
+            "pressed" if heard == "stopped" else "released",
+            (stop.who if stop else None) or "unknown",
+            (stop.why if stop else "") or "no reason given",
         )
-        if stop.active:
-            self._forget_setpoints()  # the devices hear the stop themselves; nothing must be renewed
-        self._notify()
+        self._on_change()
+        self._confirm()
 
-    def _on_run_state(self, message: Received) -> None:
-        """Renew nothing any more once the run is over: devices must not hold what nobody watches."""
-        state = self._broker.parsed(message, RunState)
-        if state is None:
-            return
-        if state.state in {"lost", "finished"} and not message.retained:
-            self._forget_setpoints()
-
-    def _forget_setpoints(self) -> None:
-        for link in self._links.values():
-            link.forget_setpoint()
+    def _confirm(self) -> None:
+        """Say what is known of the stop; nothing but 0 is sent by the time this leaves."""
+        boot, seq = self._register.identity
+        told = StopConfirm(active=self._register.is_active, safe=True, stop_boot=boot, stop_seq=seq)
+        channel = topics.stop_confirm(self._agent_id)
+        self._broker.publish(channel, self._outbox.stamp(channel, told))

@@ -1,30 +1,64 @@
 """The ladder of authority over one device: simulated -> emulated -> shadow -> limited -> full.
 
-Going down is always allowed and immediate. Going up needs its gates: the device online, its telemetry
-fresh, and for ``limited`` and ``full`` a small residual for a number of steps; ``full`` is reached from
-``limited`` alone, and ``limited`` needs a band. Every change and every refusal is recorded.
+What a level means is data (``RULES``): whether setpoints are sent, whether a band bounds them, and
+whether it may be held over a real device. Going down is always allowed and immediate. Going up needs
+its gates: the device online by its own birth, its telemetry fresh, and for ``limited`` and ``full`` new
+telemetry that agrees with the model for a number of steps; ``limited`` needs a band, and a person
+reaches ``full`` from ``limited`` alone.
+
+The level of the scenario is a standing request: over a device that it would be sent to it begins at
+``shadow`` and rises as the gates pass. A request below it lowers it for good: the ceiling stands,
+retained, in the authority state, and is read back after a restart.
+
+Every change and every refusal is recorded.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from heron_mqtt.errors import MessageError
-from heron_mqtt.field.settings import DeviceSettings
-from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level
-from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messages import AuthorityState, Level
 
-log = logging.getLogger("heron_mqtt.authority")
-
-LADDER: tuple[Level, ...] = ("simulated", "emulated", "shadow", "limited", "full")
-SENDS: frozenset[Level] = frozenset({"emulated", "limited", "full"})
-"""Levels at which setpoints leave the gateway."""
 MAX_HISTORY = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRule:
+    """What a level means.
+
+    Attributes:
+        rank: Its place on the ladder.
+        sends: Whether setpoints leave the gateway.
+        is_banded: Whether ``gateway.band`` bounds them.
+        over_real: Whether it may be held over a real device.
+        is_earned: Whether it has to be reached by evidence.
+    """
+
+    rank: int
+    sends: bool
+    is_banded: bool = False
+    over_real: bool = True
+    is_earned: bool = False
+
+
+RULES: dict[Level, LevelRule] = {
+    "simulated": LevelRule(0, sends=False),
+    "emulated": LevelRule(1, sends=True, over_real=False),
+    "shadow": LevelRule(2, sends=False),
+    "limited": LevelRule(3, sends=True, is_banded=True, is_earned=True),
+    "full": LevelRule(4, sends=True, is_earned=True),
+}
+LADDER: tuple[Level, ...] = tuple(sorted(RULES, key=lambda level: RULES[level].rank))
+SENDS: frozenset[Level] = frozenset(level for level, rule in RULES.items() if rule.sends)
+"""Levels at which setpoints leave the gateway."""
+REAL_LEVELS: tuple[Level, ...] = tuple(level for level in LADDER if RULES[level].over_real)
+"""Levels that may be held over a real device."""
+
+
+def lower(one: Level, other: Level) -> Level:
+    """Return the lower of two levels."""
+    return min(one, other, key=lambda level: RULES[level].rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +70,11 @@ class Evidence:
     is_fresh: bool
     """Whether its last telemetry is young enough; a birth alone tells nothing."""
     steady_steps: int
-    """Steps in a row with a residual below the gate's bound."""
+    """Steps in a row, each with new telemetry, with a residual below the gate's bound."""
+    plausible: int = 0
+    """New telemetry messages in a row with nothing wrong in them."""
+    is_born: bool = True
+    """Whether it has said of itself that it is online."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +101,71 @@ class Authority:
     """The level in force over one device, and how it came to be.
 
     Args:
-        level: At the start; taken on the scenario's word.
-        gate_steps: Steady steps that ``limited`` and ``full`` want.
+        ceiling: The scenario's level.
+        is_real: Whether a real device is at the other end.
+        gate_steps: How much evidence in a row ``limited`` and ``full`` want.
         has_band: Whether a band for ``limited`` is configured.
     """
 
-    def __init__(self, level: Level, *, gate_steps: int, has_band: bool) -> None:
-        self.level: Level = level
+    def __init__(self, ceiling: Level, *, gate_steps: int, has_band: bool, is_real: bool = False) -> None:
+        self.ceiling: Level = ceiling
+        """The level to which it rises by itself."""
+        self.is_demoted = False
+        """Whether a request has lowered the ceiling below the scenario's level."""
+        self.level: Level = _first_level(ceiling)
+        self.waits_for = ""
+        """The gate that keeps it below its ceiling."""
         self.history: list[Change] = []
+        self._scenario_level: Level = ceiling
+        self._is_real = is_real
         self._gate_steps = gate_steps
         self._has_band = has_band
+
+    @property
+    def rule(self) -> LevelRule:
+        """What the level in force means."""
+        return RULES[self.level]
+
+    def resume(self, kept: AuthorityState) -> bool:
+        """Take the lower of the scenario's level and what an earlier run left; return if that is lower.
+
+        What an earlier run rose to is not taken: evidence is gathered anew.
+        """
+        ceiling = kept.ceiling
+        if ceiling is None:
+            ceiling = kept.level  # of one that knew no ceilings: its level was all there is
+        elif not kept.demoted:
+            return False  # what the scenario allowed then: it may say something else now
+        if RULES[ceiling].rank >= RULES[self.ceiling].rank:
+            return False
+        self.ceiling, self.is_demoted = ceiling, True
+        self.level = lower(self.level, _first_level(ceiling))
+        return True
 
     def request(
         self, level: Level, evidence: Evidence, *, who: str, why: str, at: datetime, step: int
     ) -> Change:
-        """Grant or refuse a level, and record it."""
+        """Grant or refuse a person's request, and record it. What is granted is the new ceiling."""
         reason = self._refusal(level, evidence)
+        if not reason:
+            self.ceiling = level
+            self.is_demoted = RULES[level].rank < RULES[self._scenario_level].rank
+        return self._record(level, reason, who, why, at, step)
+
+    def rise(self, evidence: Evidence, *, at: datetime, step: int) -> Change | None:
+        """Go up one rung towards the ceiling if its gates pass; None = there was nothing to do, or not yet."""
+        self.waits_for = ""
+        if RULES[self.level].rank >= RULES[self.ceiling].rank:
+            return None
+        target = self.ceiling
+        if target == "full" and self._has_band and self.level != "limited":
+            target = "limited"
+        self.waits_for = self._refusal(target, evidence, standing=True)
+        if self.waits_for:
+            return None
+        return self._record(target, "", "scenario", "the gates have passed", at, step)
+
+    def _record(self, level: Level, reason: str, who: str, why: str, at: datetime, step: int) -> Change:
         change = Change(at, step, self.level, level, not reason, who, why, reason)
         self.history.append(change)
         del self.history[:-MAX_HISTORY]
@@ -86,18 +173,34 @@ class Authority:
             self.level = level
         return change
 
-    def _refusal(self, level: Level, evidence: Evidence) -> str:
-        if LADDER.index(level) <= LADDER.index(self.level):
+    def _refusal(self, level: Level, evidence: Evidence, *, standing: bool = False) -> str:
+        rule = RULES[level]
+        if self._is_real and not rule.over_real:
+            return (
+                f"gate kind: a real device is at the other end, {level} is for emulators; "
+                f"expected {', '.join(REAL_LEVELS)}"
+            )
+        if rule.rank <= self.rule.rank:
             return ""
+        if not evidence.is_born:
+            return "gate health: the device has not said that it is online (its birth, retained)"
         if evidence.health != "online":
             return f"gate health: the device is {evidence.health}, it must be online"
         if not evidence.is_fresh:
             return "gate telemetry: there is no fresh telemetry of the device"
-        if level == "limited" and not self._has_band:
+        if rule.is_banded and not self._has_band:
             return "gate band: limited needs a band; set gateway.band in the scenario"
-        if level == "full" and self.level != "limited":
+        if level == "full" and self.level != "limited" and not standing:
             return f"gate ladder: full is reached from limited, not from {self.level}"
-        if level in {"limited", "full"} and evidence.steady_steps < self._gate_steps:
+        if not rule.is_earned:
+            return ""
+        if standing and not self.rule.sends:
+            if evidence.plausible < self._gate_steps:
+                return (
+                    f"gate telemetry: {evidence.plausible} plausible telemetry messages in a row, "
+                    f"{self._gate_steps} are needed"
+                )
+        elif evidence.steady_steps < self._gate_steps:
             return (
                 f"gate residual: {evidence.steady_steps} steps in a row were steady, "
                 f"{self._gate_steps} are needed"
@@ -105,120 +208,6 @@ class Authority:
         return ""
 
 
-class AuthorityDesk:
-    """Holds the authority over each of an agent's devices and answers requests for another.
-
-    Requests come on ``devices/<agent>/<device>/authority``; the level in force and the answer to the
-    last request stand, retained, on ``devices/<agent>/<device>/authority_state``.
-
-    Args:
-        agent_id: Owner of the devices.
-        devices: Their settings, by name.
-        broker: Carries the messages.
-        outbox: Stamps what is published.
-        evidence: Returns what is known of a device.
-        on_change: Called with a device and its new level.
-        now: Clock for the record, UTC.
-    """
-
-    def __init__(
-        self,
-        agent_id: str,
-        devices: Mapping[str, DeviceSettings],
-        broker: MessageBroker,
-        outbox: Outbox,
-        *,
-        evidence: Callable[[str], Evidence],
-        on_change: Callable[[str, Level], None],
-        now: Callable[[], datetime],
-    ) -> None:
-        self.step = 0
-        """The step under way, for the record."""
-        self._agent_id = agent_id
-        self._broker = broker
-        self._outbox = outbox
-        self._evidence = evidence
-        self._on_change = on_change
-        self._now = now
-        self._retain = {"retain": True} if broker.features.retain else {}
-        self._subscriptions: list[Subscription] = []
-        self._held = {
-            name: Authority(
-                settings.authority,
-                gate_steps=settings.gateway.gate_steps,
-                has_band=settings.gateway.band is not None,
-            )
-            for name, settings in devices.items()
-        }
-
-    def level(self, name: str) -> Level:
-        """Return the level in force; a device that the desk does not hold is simulated."""
-        held = self._held.get(name)
-        return "simulated" if held is None else held.level
-
-    @property
-    def all_simulated(self) -> bool:
-        """Whether no device is held above ``simulated``."""
-        return all(held.level == "simulated" for held in self._held.values())
-
-    def history(self, name: str) -> tuple[Change, ...]:
-        """Return every request for a device, granted or refused, oldest first."""
-        return tuple(self._held[name].history)
-
-    async def open(self) -> None:
-        """Take requests, and say which level each device has."""
-        for name in self._held:
-            channel = topics.device(self._agent_id, name, "authority")
-            self._subscriptions.append(self._broker.subscribe(channel, self._on_request))
-        for subscription in self._subscriptions:
-            await subscription
-        for name, authority in self._held.items():
-            self._tell(name, AuthorityState(level=authority.level))
-
-    def close(self) -> None:
-        """Take no more requests. Idempotent."""
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
-        self._subscriptions.clear()
-
-    def request(self, name: str, asked: AuthorityRequest) -> Change:
-        """Grant or refuse, record it and announce it."""
-        authority = self._held[name]
-        change = authority.request(
-            asked.level, self._evidence(name), who=asked.who, why=asked.why, at=self._now(), step=self.step
-        )
-        log.warning(
-            "%s/%s: authority %s -> %s asked by %s (%s): %s",
-            self._agent_id,
-            name,
-            change.before,
-            asked.level,
-            asked.who,
-            asked.why or "no reason given",
-            change.reason or "granted",
-        )
-        if change.granted and change.before != asked.level:
-            self._on_change(name, asked.level)
-        answer = AuthorityState(
-            level=authority.level,
-            requested=asked.level,
-            granted=change.granted,
-            reason=(change.reason or f"asked by {asked.who}: {asked.why}")[:500],
-            request_seq=asked.seq,
-            request_boot=asked.boot,
-        )
-        self._tell(name, answer)
-        return change
-
-    def _on_request(self, message: Received) -> None:
-        asked = self._broker.parsed(message, AuthorityRequest)
-        if asked is None:
-            return
-        if message.retained:
-            self._broker.reject(message, MessageError("a request is for now: it must not be retained"))
-            return
-        self.request(topics.levels(message.channel)[2], asked)
-
-    def _tell(self, name: str, state: AuthorityState) -> None:
-        channel = topics.device(self._agent_id, name, "authority_state")
-        self._broker.publish(channel, self._outbox.stamp(channel, state), **self._retain)
+def _first_level(ceiling: Level) -> Level:
+    """Return the level at which a ceiling is begun: one that has to be earned begins at shadow."""
+    return "shadow" if RULES[ceiling].is_earned else ceiling

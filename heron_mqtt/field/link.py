@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.plausibility import Plausibility
@@ -30,11 +31,13 @@ class Wanted:
         p_mw: MW, positive = injected.
         q_mvar: Mvar, positive = injected.
         p_available_mw: What the source offers in this step, MW (PV); None for other kinds.
+        asked_p_mw: What was asked for before the device's state bounded it, MW; None = the same.
     """
 
     p_mw: float
     q_mvar: float = 0.0
     p_available_mw: float | None = None
+    asked_p_mw: float | None = None
 
     def nothing(self) -> Wanted:
         """Return the setpoint of no power."""
@@ -48,11 +51,13 @@ class DeviceLink:
         agent_id: The agent that owns the device.
         device: The device's name.
         broker: Carries the messages; callbacks run in the loop that called ``open``.
+        env_id: What names another environment is refused.
         lease_s: How long a setpoint holds on the device without a newer one, wall-clock s.
         on_change: Called after every message from the device.
         settings: When telemetry is stale, implausible or too much.
         nameplate_mw: Smallest and largest power; telemetry beyond it (and a tolerance) is refused.
         s_max_mva: Apparent power; reactive power beyond it (and a tolerance) is refused.
+        take_over: Displace whoever holds the device's lease, with the first setpoint.
         monotonic: The clock by which ages are measured, s; never the device's.
         now: The time of day, UTC, to which the device's clock is compared.
     """
@@ -63,11 +68,13 @@ class DeviceLink:
         device: str,
         broker: MessageBroker,
         *,
+        env_id: str = "default",
         lease_s: float,
         on_change: Callable[[], None],
         settings: GatewayTable | None = None,
         nameplate_mw: tuple[float, float] | None = None,
         s_max_mva: float | None = None,
+        take_over: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -98,6 +105,20 @@ class DeviceLink:
         self._heard_unanswered = 0  # telemetry since then
         self._watched_since: float | None = None
         self._heard_at: float | None = None  # of anything, births too
+        self._echo: tuple[str, int] | None = None  # boot and seq of the newest telemetry heard
+        self._boot: str | None = None  # of the device, by its newest birth or telemetry
+        self.awaits_rebirth_telemetry = False
+        """Whether it was born again and has not said since what it does: no setpoint until it has."""
+        self.plausible_in_a_row = 0
+        """New telemetry without anything wrong in it, since the last that was, or since a new birth."""
+        self.says_stopped = False
+        """Whether the device knows of an emergency stop."""
+        self.reborn = 0
+        """How often it was born again."""
+        self._reseed_due = False
+        self._displaces = take_over
+        self._env_id = env_id
+        self._has_live_status = False
         self._plausible = Plausibility(
             self.name,
             self._settings,
@@ -116,6 +137,10 @@ class DeviceLink:
         for subscription in self._subscriptions:
             await subscription
 
+    def on_reconnect(self) -> None:
+        """What the broker tells of the device now is news again: its will may have been sent meanwhile."""
+        self._has_live_status = False
+
     def close(self) -> None:
         """Stop listening."""
         for unsubscribe in self._subscriptions:
@@ -123,6 +148,41 @@ class DeviceLink:
         self._subscriptions.clear()
 
     # -- what is known -----------------------------------------------------------------------------
+
+    @property
+    def status_channel(self) -> str:
+        """Where its birth is expected."""
+        return topics.device(self.agent_id, self.device, "status")
+
+    @property
+    def telemetry_channel(self) -> str:
+        """Where its telemetry is expected."""
+        return self._telemetry
+
+    @property
+    def is_born(self) -> bool:
+        """Whether the device has said of itself that it is online."""
+        return self.status is not None and self.status.state == "online"
+
+    @property
+    def was_heard(self) -> bool:
+        """Whether anything usable has come from it, live."""
+        return self.record.telemetry > 0 or (self.is_born and self._has_live_status)
+
+    def waits_for(self, wanted: int) -> str:
+        """Say what lacks before the device counts as proven by ``wanted`` messages; for people."""
+        if self.telemetry is None:
+            return f"nothing on {self._telemetry}"
+        if not self.is_born:
+            return f"no birth on {self.status_channel}, retained"
+        if self.health != "online":
+            return f"it is {self.health}"
+        return f"{self.plausible_in_a_row} of {wanted} plausible messages in a row on {self._telemetry}"
+
+    def takes_up_again(self) -> bool:
+        """Whether the device has measured for the first time since it was born again; tells it once."""
+        due, self._reseed_due = self._reseed_due and self.telemetry is not None, False
+        return due
 
     def is_ready(self, run: str | None, episode: int | None) -> bool:
         """Whether the device is online and, if it follows episodes at all, in this one of this run."""
@@ -144,10 +204,12 @@ class DeviceLink:
 
     @property
     def health(self) -> Health:
-        """What the device says of itself, and how long it has been silent."""
+        """What the device says of itself, how long it has been silent, and whether it is one device."""
         status = self.status
         if status is not None and status.state != "online":
             return status.state
+        if self._plausible.is_contested:
+            return "fault"
         if self._heard_at is None:
             return "offline"
         silent_s = self._monotonic() - self._heard_at
@@ -155,38 +217,98 @@ class DeviceLink:
 
     # -- setpoints ---------------------------------------------------------------------------------
 
-    def send(self, wanted: Wanted, outbox: Outbox, *, dt_s: float, episode: int, step: int) -> None:
-        """Publish a leased setpoint; ``answer`` then tells whether telemetry has acknowledged it."""
+    @property
+    def can_prove_age(self) -> bool:
+        """Whether the device numbers its telemetry, so that setpoints can echo it."""
+        return self._echo is not None
+
+    @property
+    def why_not_sent(self) -> str | None:
+        """Why no setpoint may go to the device now; None = one may.
+
+        A device that numbers its telemetry judges the age of a setpoint itself; to another one nothing
+        is sent unless it has spoken within a lease.
+        """
+        if self.health == "offline":
+            return "device offline"
+        if self._plausible.is_contested:
+            return "two devices speak under this name"
+        if self.awaits_rebirth_telemetry:
+            return "device has not measured since it was born again"
+        age_s = self.age_s
+        if age_s is None:
+            return "device has not measured anything yet"
+        if self._echo is None and age_s > self._lease_s:
+            return f"device silent for {age_s:.3g} s, longer than its lease"
+        return None
+
+    def send(
+        self, wanted: Wanted, outbox: Outbox, *, lease_s: float, dt_s: float, episode: int, step: int
+    ) -> None:
+        """Publish a leased setpoint; ``answer`` then tells whether telemetry has acknowledged it.
+
+        Args:
+            wanted: What to send, bounded.
+            outbox: Stamps it.
+            lease_s: How long it holds on the device, wall-clock s.
+            dt_s: Length of the step, s.
+            episode: Under way.
+            step: Under way.
+        """
         setpoint = Setpoint(
             p_mw=wanted.p_mw,
             q_mvar=wanted.q_mvar,
-            lease_s=self._lease_s,
+            lease_s=lease_s,
             dt_s=dt_s,
             p_available_mw=wanted.p_available_mw,
         )
-        stamped = outbox.stamp(self._setpoint, setpoint, episode=episode, step=step)
+        self._last = setpoint
+        if self._displaces:
+            setpoint = setpoint.model_copy(update={"take_over": True})
+        stamped = self._publish(setpoint, outbox, episode, step)
         self._sent = (outbox.boot, stamped["seq"])
-        self._newest_seq = stamped["seq"]
         self._sent_at = self._monotonic()
         if self._unanswered_since is None:
             self._heard_unanswered = 0
-        self._last = setpoint
         self.record.setpoints += 1
         self._plausible.asked()
-        self._broker.publish(self._setpoint, stamped)
 
-    def renew(self, outbox: Outbox, *, episode: int, step: int) -> None:
+    def renew(self, outbox: Outbox, *, lease_s: float, episode: int, step: int) -> None:
         """Publish the newest setpoint again, to extend its lease and nothing else."""
         if self._last is None:
             return
-        again = self._last.model_copy(update={"renewal": True})
-        stamped = outbox.stamp(self._setpoint, again, episode=episode, step=step)
-        self._newest_seq = stamped["seq"]
-        self._broker.publish(self._setpoint, stamped)
+        again = self._last.model_copy(update={"renewal": True, "lease_s": lease_s})
+        self._publish(again, outbox, episode, step)
+
+    def release(self, outbox: Outbox) -> None:
+        """Give the lease back, if setpoints were sent: the device goes to its safe state now."""
+        if self._last is None:
+            return
+        self._last = None
+        back = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=self._lease_s, release=True)
+        self._publish(back, outbox, None, None)
 
     def forget_setpoint(self) -> None:
         """Renew no longer what was sent last: its lease runs out and the device goes safe by itself."""
         self._last = None
+
+    @property
+    def holds_setpoint(self) -> bool:
+        """Whether something was sent that is still to be renewed."""
+        return self._last is not None
+
+    def _publish(
+        self, setpoint: Setpoint, outbox: Outbox, episode: int | None, step: int | None
+    ) -> dict[str, Any]:
+        """Publish with the echo, within the lease or never; return what was published."""
+        if self._echo is not None:
+            boot, seq = self._echo
+            setpoint = setpoint.model_copy(update={"heard_boot": boot, "heard_seq": seq})
+        stamped = outbox.stamp(self._setpoint, setpoint, episode=episode, step=step)
+        self._newest_seq = stamped["seq"]
+        not_after = asyncio.get_running_loop().time() + setpoint.lease_s
+        self._broker.publish(self._setpoint, stamped, not_after=not_after)
+        return stamped
 
     def answer(self) -> Telemetry | None:
         """Return the telemetry that acknowledges the newest setpoint, once it is there."""
@@ -268,13 +390,27 @@ class DeviceLink:
             )
             return
         try:
-            telemetry = message.parse(Telemetry)
+            telemetry, left_out = message.parse_known_fields(Telemetry)
+            if telemetry.env_id not in {None, self._env_id}:
+                raise MessageError(f"telemetry of environment {telemetry.env_id!r}, not of {self._env_id!r}")
             self._plausible.check_telemetry(telemetry)
         except MessageError as exc:
             self._refused_at = self._monotonic()
             self.record.refused += 1
+            self.plausible_in_a_row = 0
             self._broker.reject(message, exc)
             return
+        if left_out:
+            self._plausible.once(left_out, f"telemetry: {left_out}")
+        if self._plausible.is_past(telemetry.boot):
+            return  # of an earlier life of the device, late; or of a second one
+        self._note_boot(telemetry.boot)
+        if telemetry.boot is not None and telemetry.seq is not None:
+            self._echo = (telemetry.boot, telemetry.seq)
+        self._reseed_due |= self.awaits_rebirth_telemetry
+        self.awaits_rebirth_telemetry = False
+        self.plausible_in_a_row += 1
+        self.says_stopped = telemetry.stopped is True
         answered = self.answer() is not None
         self.telemetry = telemetry
         self._arrived_at = self._heard_at = self._monotonic()
@@ -282,6 +418,8 @@ class DeviceLink:
         self._heard_unanswered += 1
         if telemetry.safe_after_s is not None:
             self.record.time_to_safe_s = max(self.record.time_to_safe_s or 0.0, telemetry.safe_after_s)
+        if self._acknowledges(telemetry, self._sent) and telemetry.rejected is None:
+            self._displaces = False  # the lease is ours
         if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
             self._given_up = None
             self.expects_answer = True
@@ -294,12 +432,46 @@ class DeviceLink:
 
     def _on_status(self, message: Received) -> None:
         try:
-            status = message.parse(Status)
+            status, left_out = message.parse_known_fields(Status)
+            if status.env_id not in {None, self._env_id}:
+                raise MessageError(f"status of environment {status.env_id!r}, not of {self._env_id!r}")
             self._plausible.check_birth(status)
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
-        self.status = status
+        if left_out:
+            self._plausible.once(left_out, f"status: {left_out}")
+        if message.retained and self._has_live_status:
+            return  # what it says now counts for more than what the broker kept
+        if status.state == "online" and self._plausible.is_past(status.boot):
+            return
+        self._has_live_status |= not message.retained
+        before, self.status = self.status, status
+        if status.state == "online":
+            self._note_boot(status.boot)
+            if before is not None and before.state == "offline":
+                self._is_born_again()
+        else:
+            self.plausible_in_a_row = 0
+        self.says_stopped = status.stopped is True
         self.expects_answer |= status.state == "online"
         self._heard_at = self._monotonic()
         self._on_change()
+
+    def _note_boot(self, boot: str | None) -> None:
+        """Notice that the device has started again: what it did and what it was told is past."""
+        if boot is None or boot == self._boot:
+            return
+        was_known, self._boot = self._boot is not None, boot
+        self._plausible.begin_boot(boot)
+        if was_known:
+            self._is_born_again()
+
+    def _is_born_again(self) -> None:
+        self.awaits_rebirth_telemetry = True
+        self.reborn += 1
+        self.plausible_in_a_row = 0
+        self.telemetry = None
+        self._arrived_at = None
+        self._echo = None
+        self._last = None

@@ -40,8 +40,13 @@ def bounded(
         available = want.p_available_mw
         if available is not None and not math.isfinite(available):
             available = 0.0  # a source that nobody can put a number on offers nothing
-        done = bound(want.p_mw, want.q_mvar, models.limits(name), band, p_available_mw=available)
+        limits = models.limits(name)
+        done = bound(want.p_mw, want.q_mvar, limits, band, p_available_mw=available)
         allowed[name] = Wanted(done.p_mw, done.q_mvar, available)
-        if done.bound_by:
-            reasons[name] = ", ".join(done.bound_by)
+        hit = done.bound_by
+        if want.asked_p_mw is not None and want.asked_p_mw != want.p_mw:
+            # the agent has bounded it itself, by the same limits: say by which
+            hit = tuple(dict.fromkeys((*bound(want.asked_p_mw, 0.0, limits).bound_by, *hit)))
+        if hit:
+            reasons[name] = ", ".join(hit)
     return allowed, reasons

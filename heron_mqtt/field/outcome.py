@@ -26,6 +26,7 @@ class Outcome:
         """By device, what came between what was wanted in this step and what was done."""
         self.steady = dict.fromkeys(gates_mw, 0)
         """By device, steps in a row with a residual below its gate."""
+        self._judged: dict[str, Telemetry] = {}  # the newest that counted as evidence
         self._models = models
         self._gates_mw = dict(gates_mw)
 
@@ -64,10 +65,30 @@ class Outcome:
             self.remark(name, f"not followed by the device ({expected_mw:.6g} -> {telemetry.p_mw:.6g} MW)")
         self._note(name, link, telemetry, setpoint, residual)
 
-    def stand_in(self, name: str, link: DeviceLink, setpoint: Wanted, step: int, *, was_sent: bool) -> None:
-        """Let the model take the step in place of a device that cannot be followed, and say why."""
+    def stand_in(
+        self,
+        name: str,
+        link: DeviceLink,
+        setpoint: Wanted,
+        step: int,
+        *,
+        was_sent: bool,
+        unsent: str | None = None,
+    ) -> None:
+        """Let the model take the step in place of a device that cannot be followed, and say why.
+
+        Args:
+            name: The device.
+            link: To it.
+            setpoint: What the model does instead.
+            step: Under way.
+            was_sent: Whether a setpoint was sent in this step.
+            unsent: Why none was.
+        """
         is_there = link.health in {"online", "stale"}
-        if was_sent and link.was_refused:
+        if unsent is not None:
+            why = unsent
+        elif was_sent and link.was_refused:
             why = "its telemetry was refused"
         elif was_sent and link.expects_answer and is_there:
             why = "no telemetry before the deadline"
@@ -86,4 +107,7 @@ class Outcome:
         record = link.record
         record.sample(record.residual_mw, residual)
         record.sample(record.tracking_error_mw, telemetry.p_mw - expected_p_mw(setpoint))
+        if telemetry is self._judged.get(name):
+            return  # heard in an earlier step: no new evidence
+        self._judged[name] = telemetry
         self.steady[name] = self.steady[name] + 1 if abs(residual) <= self._gates_mw[name] else 0

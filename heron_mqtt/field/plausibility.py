@@ -11,6 +11,7 @@ from heron_mqtt.messages import Status, Telemetry
 
 MAX_SKEW = timedelta(minutes=5)  # NTP keeps a box within a second; minutes mean that nothing keeps it
 REMEMBERED_BOOTS = 10
+LATE = 1  # messages of an earlier boot that are only late: one may have been on its way
 
 
 class Plausibility:
@@ -45,7 +46,8 @@ class Plausibility:
         self._monotonic = monotonic
         self._now = now
         self._told: set[str] = set()
-        self._boots: list[str] = []
+        self._boots: list[str] = []  # the present one last
+        self._from_past: list[float] = []  # when messages of an earlier boot came
         self._second = (-1, 0)
 
     def once(self, kind: str, what: str) -> None:
@@ -78,7 +80,6 @@ class Plausibility:
             MessageError: Says what is wrong with it.
         """
         self.check_name(telemetry.sender)
-        self._watch_boot(telemetry.boot)
         tolerance = self._settings.tolerance
         if self._nameplate_mw is not None:
             low, high = self._nameplate_mw
@@ -127,11 +128,30 @@ class Plausibility:
         if sender is not None and sender != self._name:
             raise MessageError(f"sender {sender!r} speaks on the channel of {self._name}")
 
-    def _watch_boot(self, boot: str | None) -> None:
-        """Two devices of one name take turns with two boots; one that restarts never goes back to its old."""
-        if boot is None or self._boots[-1:] == [boot]:
-            return
-        if boot in self._boots:
-            self.once("twice", "two devices speak under this name; give each its own")
-            return
+    def begin_boot(self, boot: str) -> None:
+        """Note that the device has started, or was heard for the first time."""
         self._boots = [*self._boots[1 - REMEMBERED_BOOTS :], boot]
+        self._from_past.clear()
+
+    def is_past(self, boot: str | None) -> bool:
+        """Whether a message is of an earlier boot of the device.
+
+        One that restarts never goes back to an earlier boot. So after a late message or so there are two
+        devices of this name.
+        """
+        if boot is None or boot not in self._boots[:-1]:
+            return False
+        now = self._monotonic()
+        self._from_past = [*(t for t in self._from_past if now - t <= self._settings.stale_after_s), now]
+        if self.is_contested:
+            self.once(
+                "twice", "two devices speak under this name: nothing is sent; end one, or give each its own"
+            )
+        return True
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether two devices have spoken under this name of late."""
+        now = self._monotonic()
+        recent = [t for t in self._from_past if now - t <= self._settings.stale_after_s]
+        return len(recent) > LATE

@@ -46,4 +46,6 @@ class DeviceSettings(Table):
     """A device as the gateway sees it: its authority at the start, and how it is treated."""
 
     authority: Level = "emulated"
+    is_real: bool = False
+    """Whether a real device is at the other end, not an emulator."""
     gateway: GatewayTable = GatewayTable()

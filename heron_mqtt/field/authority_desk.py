@@ -1,0 +1,319 @@
+"""Answers requests for authority over an agent's devices, and lets people take one in hand."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.field.authority import RULES, Authority, Change, Evidence
+from heron_mqtt.field.link import Wanted
+from heron_mqtt.field.settings import DeviceSettings
+from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level, Take
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.messaging.outbox import Outbox
+
+log = logging.getLogger("heron_mqtt.authority")
+
+
+@dataclass(frozen=True, slots=True)
+class Manual:
+    """One device in the hand of a person.
+
+    Attributes:
+        who, why: For the record.
+        p_mw: MW, positive = injected.
+        q_mvar: Mvar, positive = injected.
+        ends_at: By our clock, s.
+    """
+
+    who: str
+    why: str
+    p_mw: float
+    q_mvar: float
+    ends_at: float
+
+
+class AuthorityDesk:
+    """Holds the authority over each of an agent's devices and answers requests for another.
+
+    Requests come on ``devices/<agent>/<device>/authority`` and ``.../take``; the level in force and the
+    answer to the last request stand, retained, on ``devices/<agent>/<device>/authority_state``.
+
+    Args:
+        agent_id: Owner of the devices.
+        devices: Their settings, by name.
+        broker: Carries the messages.
+        outbox: Stamps what is published.
+        evidence: Returns what is known of a device.
+        on_change: Called with a device and its new level.
+        now: Clock for the record, UTC.
+        monotonic: Clock for how long a person holds a device, s.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        devices: Mapping[str, DeviceSettings],
+        broker: MessageBroker,
+        outbox: Outbox,
+        *,
+        evidence: Callable[[str], Evidence],
+        on_change: Callable[[str, Level], None],
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.step = 0
+        """The step under way, for the record."""
+        self._agent_id = agent_id
+        self._broker = broker
+        self._outbox = outbox
+        self._evidence = evidence
+        self._on_change = on_change
+        self._now = now
+        self._monotonic = monotonic
+        self._retain = {"retain": True} if broker.features.retain else {}
+        self._subscriptions: list[Subscription] = []
+        self._manual: dict[str, Manual] = {}
+        self._told_gate: dict[str, str] = {}
+        self._held = {
+            name: Authority(
+                settings.authority,
+                gate_steps=settings.gateway.gate_steps,
+                has_band=settings.gateway.band is not None,
+                is_real=settings.is_real,
+            )
+            for name, settings in devices.items()
+        }
+
+    # -- what is in force ----------------------------------------------------------------------------
+
+    def level(self, name: str) -> Level:
+        """Return the level in force; a device that the desk does not hold is simulated."""
+        held = self._held.get(name)
+        return "simulated" if held is None else held.level
+
+    def sends(self, name: str) -> bool:
+        """Whether setpoints are sent to a device at the level in force."""
+        return RULES[self.level(name)].sends
+
+    def ceiling(self, name: str) -> Level:
+        """Return the level to which a device rises by itself."""
+        held = self._held.get(name)
+        return "simulated" if held is None else held.ceiling
+
+    def waits_for(self, name: str) -> str:
+        """Return the gate that keeps a device below its ceiling; empty where none does."""
+        held = self._held.get(name)
+        return "" if held is None else held.waits_for
+
+    @property
+    def all_simulated(self) -> bool:
+        """Whether every device is simulated, and none is to rise."""
+        return all(held.level == held.ceiling == "simulated" for held in self._held.values())
+
+    def history(self, name: str) -> tuple[Change, ...]:
+        """Return every request for a device, granted or refused, oldest first."""
+        return tuple(self._held[name].history)
+
+    def in_hand(self, name: str) -> Manual | None:
+        """Return the person's setpoint of a device that is in hand; None = it is not."""
+        manual = self._manual.get(name)
+        if manual is None:
+            return None
+        if self._monotonic() >= manual.ends_at or not self.sends(name):
+            self._give_back(name, "the time is over" if self.sends(name) else "the level sends nothing")
+            return None
+        return manual
+
+    def override(self, wanted: Mapping[str, Wanted]) -> tuple[dict[str, Wanted], dict[str, str]]:
+        """Put what persons ask for in place of what the agent wants; also return who, by device."""
+        result, who = dict(wanted), {}
+        for name in list(self._manual):
+            manual = self.in_hand(name)
+            if manual is not None and name in result:
+                result[name] = replace(
+                    result[name], p_mw=manual.p_mw, q_mvar=manual.q_mvar, asked_p_mw=manual.p_mw
+                )
+                who[name] = f"in hand of {manual.who}"
+        return result, who
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Take requests, and hear what an earlier run has left; ``begin`` then says what is in force."""
+        for name in self._held:
+            for leaf, callback in (
+                ("authority", self._on_request),
+                ("take", self._on_take),
+                ("authority_state", self._on_state),
+            ):
+                channel = topics.device(self._agent_id, name, leaf)
+                self._subscriptions.append(self._broker.subscribe(channel, callback))
+        for subscription in self._subscriptions:
+            await subscription
+
+    def begin(self) -> None:
+        """Say which level each device has; what an earlier run has left has arrived by now."""
+        for name in self._held:
+            self._tell(name)
+
+    def close(self) -> None:
+        """Take no more requests. Idempotent."""
+        for unsubscribe in self._subscriptions:
+            unsubscribe()
+        self._subscriptions.clear()
+
+    # -- changes -------------------------------------------------------------------------------------
+
+    def rise(self) -> None:
+        """Let every device rise towards its ceiling whose gates pass; call it once a step."""
+        for name, authority in self._held.items():
+            if authority.level == authority.ceiling:
+                continue
+            change = authority.rise(self._evidence(name), at=self._now(), step=self.step)
+            if change is not None:
+                self._note(name, change)
+                self._on_change(name, change.requested)
+            gate = authority.waits_for.partition(":")[0]
+            if change is not None or gate != self._told_gate.get(name):
+                self._told_gate[name] = gate
+                if authority.waits_for:
+                    log.warning(
+                        "%s/%s: stays at %s below %s: %s",
+                        *(self._agent_id, name, authority.level, authority.ceiling, authority.waits_for),
+                    )
+                self._tell(name, reason=authority.waits_for)
+
+    def request(self, name: str, asked: AuthorityRequest) -> Change:
+        """Grant or refuse, record it and announce it."""
+        authority = self._held[name]
+        change = authority.request(
+            asked.level, self._evidence(name), who=asked.who, why=asked.why, at=self._now(), step=self.step
+        )
+        self._note(name, change)
+        if change.granted and change.before != asked.level:
+            self._on_change(name, asked.level)
+        self._tell(
+            name,
+            requested=asked.level,
+            granted=change.granted,
+            reason=(change.reason or f"asked by {asked.who}: {asked.why}")[:500],
+            request_seq=asked.seq,
+            request_boot=asked.boot,
+        )
+        return change
+
+    def take(self, name: str, asked: Take) -> str:
+        """Let a person take a device in hand, or give it back; return why not, or nothing."""
+        refusal = ""
+        if asked.for_s > 0.0 and not self.sends(name):
+            refusal = f"no setpoints are sent to the device at level {self.level(name)}"
+        if not refusal:
+            if asked.for_s > 0.0:
+                ends_at = self._monotonic() + asked.for_s
+                self._manual[name] = Manual(asked.who, asked.why, asked.p_mw, asked.q_mvar, ends_at)
+            else:
+                self._manual.pop(name, None)
+        what = "given back" if asked.for_s <= 0.0 else f"{asked.p_mw:g} MW for {asked.for_s:g} s"
+        log.warning(
+            "%s/%s: taken in hand by %s (%s): %s: %s",
+            *(self._agent_id, name, asked.who, asked.why or "no reason given", what, refusal or "granted"),
+        )
+        self._tell(
+            name,
+            granted=not refusal,
+            reason=(refusal or f"in hand of {asked.who}: {what}")[:500],
+            request_seq=asked.seq,
+            request_boot=asked.boot,
+        )
+        return refusal
+
+    def drop_hands(self, why: str) -> None:
+        """End every person's hold: a stop, or the end of the environment, comes first."""
+        for name in list(self._manual):
+            self._give_back(name, why)
+
+    def _give_back(self, name: str, why: str) -> None:
+        manual = self._manual.pop(name, None)
+        if manual is not None:
+            log.warning("%s/%s: no longer in hand of %s: %s", self._agent_id, name, manual.who, why)
+            self._tell(name, reason=f"no longer in hand of {manual.who}: {why}"[:500])
+
+    def _note(self, name: str, change: Change) -> None:
+        log.warning(
+            "%s/%s: authority %s -> %s asked by %s (%s): %s",
+            self._agent_id,
+            name,
+            change.before,
+            change.requested,
+            change.who,
+            change.why or "no reason given",
+            change.reason or "granted",
+        )
+
+    # -- messages ------------------------------------------------------------------------------------
+
+    def _on_request(self, message: Received) -> None:
+        asked = self._broker.parsed(message, AuthorityRequest)
+        if asked is not None and self._is_for_now(message):
+            self.request(topics.levels(message.channel)[2], asked)
+
+    def _on_take(self, message: Received) -> None:
+        asked = self._broker.parsed(message, Take)
+        if asked is not None and self._is_for_now(message):
+            self.take(topics.levels(message.channel)[2], asked)
+
+    def _is_for_now(self, message: Received) -> bool:
+        if message.retained:
+            self._broker.reject(message, MessageError("a request is for now: it must not be retained"))
+        return not message.retained
+
+    def _on_state(self, message: Received) -> None:
+        """Take what an earlier run has left; what is said while we run is our own."""
+        if not message.retained or message.get("boot") == self._outbox.boot:
+            return
+        kept = self._broker.parsed(message, AuthorityState)
+        name = topics.levels(message.channel)[2]
+        authority = self._held[name]
+        if kept is None or authority.history:
+            return
+        before = authority.level
+        if authority.resume(kept):
+            log.warning(
+                "%s/%s: an earlier run left it at %s (%s): it does not rise above that until asked to",
+                *(self._agent_id, name, authority.ceiling, kept.reason or "no reason given"),
+            )
+            if authority.level != before:
+                self._on_change(name, authority.level)
+
+    def _tell(
+        self,
+        name: str,
+        *,
+        requested: Level | None = None,
+        granted: bool = True,
+        reason: str = "",
+        request_seq: int | None = None,
+        request_boot: str | None = None,
+    ) -> None:
+        authority, manual = self._held[name], self._manual.get(name)
+        state = AuthorityState(
+            level=authority.level,
+            requested=requested,
+            granted=granted,
+            reason=reason,
+            request_seq=request_seq,
+            request_boot=request_boot,
+            ceiling=authority.ceiling,
+            demoted=authority.is_demoted,
+            manual_by=manual.who if manual else None,
+            manual_p_mw=manual.p_mw if manual else None,
+            manual_s=max(0.0, manual.ends_at - self._monotonic()) if manual else None,
+        )
+        channel = topics.device(self._agent_id, name, "authority_state")
+        self._broker.publish(channel, self._outbox.stamp(channel, state), **self._retain)

@@ -1,0 +1,151 @@
+"""Which environment a gateway serves, and whether it is alive: a dead man's rule.
+
+Nothing is sent to a device, and no lease renewed, without a sign of life from the environment that is
+served. What a setpoint may still last is what is left of the lease since that sign, by our own clock.
+
+An environment is known by its boot. Another one is followed only when it holds ``run/owner``, or, where
+no owner is known, when the one that was served is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from heron_mqtt.messages import Owner, RunState
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+
+log = logging.getLogger("heron_mqtt.gateway")
+
+
+class EnvironmentWatch:
+    """Listens to ``run/state`` and ``run/owner``.
+
+    Args:
+        agent_id: Who watches, for the log.
+        broker: Carries the messages; callbacks run in the loop that called ``open``.
+        env_id: Messages that name another environment are ignored.
+        lease_s: How long a sign of life lasts, s.
+        on_end: Called when the environment that was served is lost, finished or replaced.
+        monotonic: Our clock, s.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        broker: MessageBroker,
+        env_id: str,
+        *,
+        lease_s: float,
+        on_end: Callable[[str], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.served: str | None = None
+        """Boot of the environment that is served; None before the first episode of one."""
+        self.foreign = 0
+        """Messages ignored: of an environment that is not served."""
+        self._agent_id = agent_id
+        self._broker = broker
+        self._env_id = env_id
+        self._lease_s = lease_s
+        self._on_end = on_end
+        self._monotonic = monotonic
+        self._owner: str | None = None  # boot that holds run/owner
+        self._heard_at: float | None = None
+        self._end: str | None = None  # why it is not alive, where that was said
+        self._subscriptions: list[Subscription] = []
+
+    async def open(self) -> None:
+        """Listen."""
+        self._subscriptions = [
+            self._broker.subscribe(topics.RUN_OWNER, self._on_owner),
+            self._broker.subscribe(topics.RUN_STATE, self._on_run_state),
+        ]
+        for subscription in self._subscriptions:
+            await subscription
+
+    def close(self) -> None:
+        """Stop listening. Idempotent."""
+        for unsubscribe in self._subscriptions:
+            unsubscribe()
+        self._subscriptions.clear()
+
+    # -- what is known -------------------------------------------------------------------------------
+
+    @property
+    def left_s(self) -> float:
+        """How long a setpoint may last that is sent now, s; 0 = nothing may be sent."""
+        if self._end is not None or self._heard_at is None:
+            return 0.0
+        return max(0.0, self._lease_s - (self._monotonic() - self._heard_at))
+
+    @property
+    def why_silent(self) -> str:
+        """Why nothing may be sent."""
+        return self._end or f"the environment has been silent for longer than {self._lease_s:g} s"
+
+    def may_begin(self, boot: str | None) -> bool:
+        """Whether an episode of this environment is to be followed."""
+        if boot == self.served or self.served is None:
+            return self._owner is None or boot is None or boot == self._owner
+        if self._owner is not None:
+            return boot == self._owner
+        return self.left_s <= 0.0
+
+    def is_served(self, boot: str | None) -> bool:
+        """Whether a message with this boot may count: of the environment that is served, or by hand."""
+        return boot is None or self.served is None or boot == self.served
+
+    # -- signs of life -------------------------------------------------------------------------------
+
+    def serve(self, boot: str | None) -> None:
+        """Follow an environment from now on: an episode of it begins."""
+        self.served = boot
+        self._end = None
+        self._heard_at = self._monotonic()
+
+    def heard(self, boot: str | None) -> None:
+        """Take note of a message of the step loop; one of another environment is no sign of life."""
+        if boot == self.served or self.served is None:
+            self._heard_at = self._monotonic()
+
+    # -- messages in -----------------------------------------------------------------------------------
+
+    def _on_owner(self, message: Received) -> None:
+        owner = self._broker.parsed(message, Owner)
+        if owner is None or owner.state == "asks":
+            return
+        if owner.state == "free":
+            if owner.boot == self._owner:
+                self._owner = None
+            return
+        self._owner = owner.boot
+        if self.served is not None and owner.boot != self.served:
+            self._ends(f"the environment was replaced by {owner.who or owner.sender or 'another one'}")
+
+    def _on_run_state(self, message: Received) -> None:
+        state = self._broker.parsed(message, RunState)
+        if state is None:
+            return
+        if state.env_id not in {None, self._env_id}:
+            self.foreign += 1
+            return
+        is_ours = self.served is not None and state.boot in {None, self.served}
+        if state.state in {"lost", "finished"}:
+            if is_ours:
+                self._ends(f"the environment is {state.state}")
+            return
+        if self.served is None or not is_ours:
+            return
+        if not message.retained:
+            if self._end is not None and self._owner in {None, self.served}:
+                self._end = None  # its will was sent although it lives: it says so itself
+            self.heard(state.boot)
+
+    def _ends(self, why: str) -> None:
+        if self._end is None:
+            log.warning("%s: %s: nothing is sent or renewed", self._agent_id, why)
+        self._end = why
+        self._on_end(why)

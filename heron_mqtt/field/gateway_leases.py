@@ -1,0 +1,69 @@
+"""The gateway's side of leases: what was sent, until when it is renewed, and when that is forgotten."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from heron_mqtt.field.link import DeviceLink
+
+RENEWALS = 3  # a lease survives two lost renewals
+
+
+class GatewayLeases:
+    """Renewals of one agent's devices, by a clock that is handed in.
+
+    Args:
+        links: The devices, by name.
+        lease_s: Length of a lease, wall-clock s.
+        left_s: Returns how long a setpoint may last that is sent now, s; 0 = nothing may be renewed.
+        monotonic: Our clock, s.
+    """
+
+    def __init__(
+        self,
+        links: Mapping[str, DeviceLink],
+        *,
+        lease_s: float,
+        left_s: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._links = links
+        self._lease_s = lease_s
+        self._left_s = left_s
+        self._monotonic = monotonic
+        self._due_at: float | None = None
+
+    @property
+    def lease_s(self) -> float:
+        """The lease of a setpoint that is sent now, s; 0 = none may be sent.
+
+        The environment's last sign of life is the beginning of every lease: whatever fails between it and
+        the device, no setpoint outlives it by more than one lease.
+        """
+        return min(self._lease_s, self._left_s())
+
+    def sent(self) -> None:
+        """Setpoints have left, or been renewed: the next renewal is due after a third of the lease."""
+        self._due_at = self._monotonic() + self._lease_s / RENEWALS
+
+    def end(self) -> None:
+        """Nothing is renewed any more, until something is sent again."""
+        self._due_at = None
+        for link in self._links.values():
+            link.forget_setpoint()
+
+    @property
+    def due_s(self) -> float | None:
+        """Time until renewals are due, s, not below 0; None = none are."""
+        if self._due_at is None or not any(link.holds_setpoint for link in self._links.values()):
+            return None
+        return max(0.0, self._due_at - self._monotonic())
+
+    def renewable(self) -> list[str]:
+        """Return the devices whose setpoint is to be renewed now."""
+        if self.lease_s <= 0.0:
+            return []
+        return [
+            name for name, link in self._links.items() if link.holds_setpoint and link.why_not_sent is None
+        ]
