@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.authority import RULES, Authority, Change, Evidence
-from heron_mqtt.field.link import Wanted
-from heron_mqtt.field.settings import DeviceSettings
+from heron_mqtt.field.gateway.authority import RULES, Authority, Change, Evidence
+from heron_mqtt.field.gateway.device_link import Wanted
+from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level, Take
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.stamping import Outbox
 
 log = logging.getLogger("heron_mqtt.authority")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from heron_mqtt.field.link import DeviceLink
+from heron_mqtt.field.gateway.device_link import DeviceLink
 
 RENEWALS = 3  # a lease survives two lost renewals
 

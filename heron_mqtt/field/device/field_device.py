@@ -1,0 +1,514 @@
+"""FieldDevice: the device's end of the wire. Derive from it to put hardware, or a model of it, on MQTT.
+
+    class Inverter(FieldDevice):
+        kind = "battery"
+
+        async def apply(self, setpoint):            # tell the hardware
+            await self.modbus.write(P_SETPOINT, setpoint.p_mw)
+
+        async def measure(self):                    # ask the hardware
+            return Telemetry(p_mw=await self.modbus.read(P), soc=await self.modbus.read(SOC))
+
+    asyncio.run(Inverter("MG1", "ess", broker).run())
+
+``apply``, ``renew``, ``measure`` and ``go_safe`` may be plain methods or coroutines; they are never called
+two at a time.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import inspect
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.field.device.lease import DeviceLease, Holder
+from heron_mqtt.field.device.presence import PresentDevice
+from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.messages import Json, LeaseState, RunState, Setpoint, StopConfirm, Telemetry
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import Callback, MessageBroker, Received, Subscription
+from heron_mqtt.messaging.stamping import Outbox
+
+log = logging.getLogger("heron_mqtt.device")
+
+
+class SetpointRejected(Exception):
+    """Raised by ``apply``: the device will not do that; its telemetry says so and why."""
+
+
+class FieldDevice(PresentDevice, abc.ABC):
+    """One device: takes leased setpoints, publishes telemetry, says who it is and when it is gone.
+
+    - A setpoint is applied once; one that is not newer (same sender and boot, ``seq`` not higher) is
+      ignored, and so is one that the broker kept (retained).
+    - A setpoint holds for its ``lease_s``, counted from the telemetry that it echoes: see
+      ``heron_mqtt.field.device.lease``. Without a newer one, or a renewal, the device goes to its safe state,
+      and its telemetry says after how long.
+    - While a lease holds, setpoints of another sender are rejected. The owner may release it.
+    - Telemetry acknowledges the newest setpoint that was applied or rejected; never one that failed.
+    - An emergency stop is a safe state that setpoints do not end; only its release does. Stops and
+      releases are confirmed on ``estop/confirm/<agent>/<device>``.
+    - Telemetry goes out after the birth, after every setpoint, acknowledging it, every ``period_s``, and
+      four times a lease while one is held.
+    - The birth (retained, with the nameplate) follows every start and every new episode; ``offline`` is
+      left as the will; ``fault`` is said while ``apply`` or ``measure`` raises.
+    - The name is exclusive: a second device of the same name does not start.
+
+    Args:
+        agent_id: The agent that owns it.
+        name: Its name.
+        broker: Carries the messages; not closed here. Callbacks run in the loop of ``run``.
+        env_id: The environment.
+        period_s: Time between telemetry without a setpoint, s; 0 = only answers, and what a lease needs.
+        require_proof: Refuse setpoints that do not echo this device's telemetry.
+        take_over: Displace another device of this name.
+        monotonic: The device's clock, s.
+        outbox: Stamps what is published; handed in by tests.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        name: str,
+        broker: MessageBroker,
+        *,
+        env_id: str = "default",
+        period_s: float = 1.0,
+        require_proof: bool = False,
+        take_over: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+        outbox: Outbox | None = None,
+    ) -> None:
+        super().__init__(agent_id, name, broker, env_id=env_id, outbox=outbox, take_over=take_over)
+        self.is_safe = True
+        """Whether it is in its safe state: before the first setpoint, after a lease ran out, when stopped."""
+        self.ignored = 0
+        """Setpoints ignored: repeated, retained, or of another environment."""
+        self.refused = 0
+        """Setpoints and renewals refused: stale, without proof, or of another than the lease's owner."""
+        self._period_s = period_s
+        self._channel = topics.device(agent_id, name, "telemetry")
+        self._answered: tuple[str | None, int] | None = None  # boot and seq of the newest done or rejected
+        self._held: Setpoint | None = None  # what a renewal extends
+        self._at: tuple[int | None, int | None] = (None, None)
+        self._lease = DeviceLease(monotonic, require_proof=require_proof)
+        self._told_holder: Holder | None = None
+        self._has_told_holder = False
+        self._monotonic = monotonic
+        self._next_telemetry_at = 0.0
+        self._timing_changed = asyncio.Event()
+        self._stop = StopRegister(env_id)
+        self._safe_after_s: float | None = None
+        self._first = asyncio.Event()
+        self._busy = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether an emergency stop is in force."""
+        return self._stop.is_active
+
+    # -- what a device implements ------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def apply(self, setpoint: Setpoint) -> Awaitable[None] | None:
+        """Do what the setpoint says, as far as the device can.
+
+        Raises:
+            SetpointRejected: The device will not.
+        """
+
+    def renew(self, setpoint: Setpoint) -> Awaitable[None] | None:
+        """Extend what the device holds; for hardware with a timer of its own. By default nothing.
+
+        Args:
+            setpoint: The one applied last, with ``lease_s`` and ``seq`` of its renewal.
+        """
+
+    @abc.abstractmethod
+    def measure(self) -> Awaitable[Telemetry | None] | Telemetry | None:
+        """Return what the device measures now; None = nothing is known yet."""
+
+    def go_safe(self, reason: str) -> Awaitable[None] | None:
+        """Go to the safe state; by default a setpoint of zero."""
+        return self.apply(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0))
+
+    def begin_episode(self, run_state: RunState) -> None:
+        """Start afresh with a new episode, if it ``follows_episodes``."""
+
+    # -- what a device may look at besides -----------------------------------------------------------
+
+    def channels(self) -> list[tuple[str, Callback]]:
+        """Return further channels to listen on, each with its callback."""
+        return []
+
+    def heeds(self, setpoint: Setpoint) -> Awaitable[bool] | bool:
+        """Whether a setpoint is taken at all; one that is not counts as never heard."""
+        return True
+
+    def shown(self, telemetry: Telemetry) -> Telemetry | Json | None:
+        """Return what is published of ``telemetry``: itself, a payload in its place, or None for nothing."""
+        return telemetry
+
+    def on_run_state(self, run_state: RunState) -> Awaitable[None] | None:
+        """Hear where the run stands, after a new episode has begun with it."""
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        *,
+        duration_s: float | None = None,
+        once: bool = False,
+        on_online: Callable[[], None] | None = None,
+    ) -> None:
+        """Serve until cancelled, or until another device takes the name over.
+
+        Args:
+            duration_s: End after this time.
+            once: End after the first setpoint was answered.
+            on_online: Called once the birth is published: setpoints are heard from here on.
+
+        Raises:
+            NameTaken: Another device holds the name, or has taken it over.
+        """
+        subscriptions: list[Subscription] = []
+        forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
+        try:
+            await self._take_name()
+            for channel, callback in [*self._own_channels(), *self.channels()]:
+                subscriptions.append(self._broker.subscribe(channel, callback))
+            for subscription in subscriptions:
+                await subscription
+            await self._appear()
+            self._tell_holder()
+            async with self._busy:
+                await self._publish_telemetry()  # so that a setpoint can echo something
+            if on_online is not None:
+                on_online()
+            async with asyncio.timeout(duration_s):
+                await self._serve(once)
+        except TimeoutError:
+            pass  # the duration is over
+        finally:
+            forget_reconnect()
+            for unsubscribe in subscriptions:
+                unsubscribe()
+            self._lease.end()
+            for task in self._tasks:
+                task.cancel()
+            await self._rest_at_the_end()
+            await self._leave()
+
+    async def _rest_at_the_end(self) -> None:
+        """Go to the safe state: from here on nothing watches the lease."""
+        if self.is_safe:
+            return
+        self.is_safe = True
+        try:
+            done = self.go_safe("the program ends")
+            if inspect.isawaitable(done):
+                await done
+        except Exception as exc:
+            log.error("%s: could not go to the safe state at the end: %s", self.label, exc, exc_info=exc)
+
+    async def _serve(self, once: bool) -> None:
+        """Keep the time until the first answer (``once``), or until the name is taken over."""
+        keeping = asyncio.create_task(self._keep_time(), name=f"time of {self.label}")
+        ends = [asyncio.create_task(self._displaced(), name=f"name of {self.label}")]
+        if once:
+            ends.append(asyncio.create_task(self._wait_for_first(), name=f"first answer of {self.label}"))
+        tasks = [keeping, *ends]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _wait_for_first(self) -> None:
+        await self._first.wait()
+
+    def _own_channels(self) -> list[tuple[str, Callback]]:
+        return [
+            (topics.ESTOP, self._on_estop),
+            (topics.RUN_STATE, self._on_run_state),
+            (topics.device(self.agent_id, self.name, "setpoint"), self._on_setpoint),
+        ]
+
+    async def _keep_time(self) -> None:
+        """Publish telemetry when it is due, and go to the safe state when the lease is over."""
+        while True:
+            self._timing_changed.clear()
+            wait_s = min(self._telemetry_due_s(), self._lease_over_s())
+            if wait_s > 0.0:
+                try:
+                    async with asyncio.timeout(wait_s if wait_s < math.inf else None):
+                        await self._timing_changed.wait()
+                except TimeoutError:
+                    pass
+                continue
+            if self._lease_over_s() <= 0.0:
+                await self._lease_over()
+            if self._telemetry_due_s() <= 0.0:
+                async with self._busy:
+                    await self._publish_telemetry()
+
+    def _telemetry_due_s(self) -> float:
+        return self._next_telemetry_at - self._monotonic()
+
+    def _lease_over_s(self) -> float:
+        left_s = self._lease.left_s
+        return math.inf if left_s is None else left_s
+
+    def _schedule_telemetry(self) -> None:
+        """Say when the next telemetry is due, counted from now."""
+        longest_s = self._lease.telemetry_every_s
+        every_s = min(self._period_s, longest_s) if self._period_s > 0.0 else longest_s
+        self._next_telemetry_at = self._monotonic() + every_s
+        self._timing_changed.set()
+
+    async def _publish_telemetry(
+        self,
+        *,
+        answered: tuple[str | None, int] | None = None,
+        answers: bool = False,
+        rejected: str | None = None,
+    ) -> None:
+        """Measure and publish.
+
+        Args:
+            answered: boot and seq of the setpoint that this answers, where it is not the newest one done.
+            answers: Whether it is an answer.
+            rejected: Why that setpoint was not done.
+        """
+        self._schedule_telemetry()
+        try:
+            measured = self.measure()
+            telemetry = await measured if inspect.isawaitable(measured) else measured
+        except Exception as exc:
+            await self._failed("measure", exc)
+            return
+        if telemetry is None:
+            return
+        news: dict[str, Any] = {
+            "safe": self.is_safe,
+            "safe_after_s": self._safe_after_s,
+            "rejected": rejected,
+            "stopped": True if self.stopped else None,
+        }
+        answered = answered or self._answered
+        if answered is not None:
+            news["ack_boot"], news["ack_seq"] = answered
+        shown = self.shown(telemetry.model_copy(update=news))
+        if shown is None:
+            return
+        if isinstance(shown, Telemetry):
+            episode, step = self._at
+            shown = self._outbox.stamp(self._channel, shown, episode=episode, step=step)
+            self._lease.published(self._outbox.boot, shown["seq"])
+        self._broker.publish(self._channel, shown)
+        if answers:
+            self._safe_after_s = None  # told to one that listens
+        await self._recovered()
+
+    # -- setpoints ---------------------------------------------------------------------------------
+
+    async def _on_setpoint(self, message: Received) -> None:
+        setpoint = self._broker.parsed(message, Setpoint)
+        if setpoint is None:
+            return
+        if message.retained:
+            self.ignored += 1
+            self._broker.reject(message, MessageError("a setpoint is for now: it must not be retained"))
+            return
+        if setpoint.env_id not in {None, self._env_id} or self._lease.is_repeated(setpoint):
+            self.ignored += 1
+            return
+        async with self._busy:
+            await self._take(setpoint)
+
+    async def _take(self, setpoint: Setpoint) -> None:
+        heeds = self.heeds(setpoint)
+        if not (await heeds if inspect.isawaitable(heeds) else heeds):
+            return
+        if setpoint.renewal:
+            await self._extend(setpoint)
+        elif setpoint.release:
+            await self._give_back(setpoint)
+        else:
+            await self._follow(setpoint)
+            self._first.set()
+        self._tell_holder()
+
+    async def _follow(self, setpoint: Setpoint) -> None:
+        """Do what a setpoint says, unless it is refused, and answer."""
+        answered = None if setpoint.seq is None else (setpoint.boot, setpoint.seq)
+        refused = self._lease.refusal(setpoint)
+        if refused is not None:
+            self.refused += 1
+            log.warning("%s: setpoint refused: %s", self.label, refused)
+            await self._publish_telemetry(answered=answered, answers=True, rejected=refused[:500])
+            return
+        self._at = (setpoint.episode, setpoint.step)
+        rejected: str | None = "emergency stop" if self.stopped else None
+        if rejected is None:
+            self._lease.hold(setpoint)
+            self._timing_changed.set()
+            self.is_safe = False
+            self._held = setpoint
+            try:
+                done = self.apply(setpoint)
+                if inspect.isawaitable(done):
+                    await done
+            except SetpointRejected as exc:
+                rejected = str(exc)[:500]
+                self._held = None
+            except Exception as exc:
+                await self._failed("apply", exc)
+                return
+        if answered is not None:
+            self._answered = answered
+        await self._publish_telemetry(answers=True, rejected=rejected)
+
+    async def _extend(self, renewal: Setpoint) -> None:
+        """Extend the lease of its owner, unless it has run out already: a renewal brings nothing back."""
+        if not self._lease.is_of(renewal) or self._lease.refusal(renewal) is not None:
+            self.refused += 1
+            return
+        self._lease.hold(renewal)
+        self._timing_changed.set()
+        if self._held is None:
+            return
+        again = {"lease_s": renewal.lease_s, "seq": renewal.seq, "boot": renewal.boot, "renewal": True}
+        try:
+            done = self.renew(self._held.model_copy(update=again))
+            if inspect.isawaitable(done):
+                await done
+        except Exception as exc:
+            await self._failed("renew", exc)
+
+    async def _give_back(self, release: Setpoint) -> None:
+        """End the lease for its owner and go to the safe state; of another sender it changes nothing."""
+        answered = None if release.seq is None else (release.boot, release.seq)
+        if self._lease.is_running and not self._lease.is_of(release):
+            self.refused += 1
+            await self._publish_telemetry(answered=answered, answers=True, rejected="not the lease's owner")
+            return
+        if answered is not None:
+            self._answered = answered
+        self._lease.end()
+        if self.is_safe:
+            await self._publish_telemetry(answers=True)
+        else:
+            await self._make_safe(f"released by {release.sender or 'its owner'}")
+
+    def _forget_setpoints(self) -> None:
+        """Know of no setpoint, as after a start; the lease is left as it is."""
+        self._lease.forget()
+        self._answered = self._held = None
+
+    def _tell_holder(self) -> None:
+        """Publish whose setpoints are followed, if that has changed."""
+        holder = self._lease.holder if self._lease.is_running else None
+        if self._has_told_holder and holder == self._told_holder:
+            return
+        self._told_holder, self._has_told_holder = holder, True
+        if holder is None:
+            state = LeaseState(state="free")
+        else:
+            state = LeaseState(
+                state="held", holder=holder.sender, holder_boot=holder.boot, lease_s=self._lease.lease_s
+            )
+        channel = topics.device(self.agent_id, self.name, "lease")
+        retain = {"retain": True} if self._broker.features.retain else {}
+        self._broker.publish(channel, self._outbox.stamp(channel, state), **retain)
+
+    # -- stop, end of a lease ------------------------------------------------------------------------
+
+    async def _on_estop(self, message: Received) -> None:
+        heard = self._stop.take(message)
+        if heard == "stopped":
+            await self._on_stopped()
+        elif heard == "released":
+            log.warning("%s: emergency stop released by %s", self.label, message.get("who") or "unknown")
+        self._confirm_stop()
+
+    async def _on_stopped(self) -> None:
+        stop = self._stop.stop
+        self._lease.end()
+        who = stop.who if stop is not None else None
+        async with self._busy:
+            await self._make_safe(f"emergency stop by {who or 'unknown'}")
+        self._tell_holder()
+
+    def _confirm_stop(self) -> None:
+        """Say what is known of the stop."""
+        channel = topics.stop_confirm(self.agent_id, self.name)
+        boot, seq = self._stop.identity
+        told = StopConfirm(active=self.stopped, safe=self.is_safe, stop_boot=boot, stop_seq=seq)
+        self._broker.publish(channel, self._outbox.stamp(channel, told))
+
+    def _on_reconnect(self) -> None:
+        self._stop.on_reconnect()
+        self._spawn(self._speak_again())
+
+    async def _speak_again(self) -> None:
+        """Publish telemetry after a connection was away: what a setpoint echoes may be older than a lease."""
+        async with self._busy:
+            await self._publish_telemetry()
+
+    async def _lease_over(self) -> None:
+        async with self._busy:
+            if self._lease.holder is None or self._lease.is_running:
+                return  # a setpoint came first
+            after_s = self._lease.held_for_s
+            self._safe_after_s = after_s
+            self._lease.end()
+            await self._make_safe(f"no setpoint for {after_s:.3g} s")
+        self._tell_holder()
+
+    async def _make_safe(self, reason: str) -> None:
+        """Go to the safe state and say so; called with the device's lock held."""
+        log.warning("%s: %s, going to the safe state", self.label, reason)
+        self.is_safe = True
+        self._held = None
+        try:
+            done = self.go_safe(reason)
+            if inspect.isawaitable(done):
+                await done
+        except Exception as exc:
+            await self._failed("go_safe", exc)
+        await self._publish_telemetry()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something from a plain callback; it ends with the device."""
+        task = asyncio.get_running_loop().create_task(work, name=f"device {self.label}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _on_run_state(self, message: Received) -> None:
+        state = self._broker.parsed(message, RunState)
+        if state is None:
+            return
+        if state.env_id not in {None, self._env_id}:
+            return
+        is_new = state.state in {"reset", "running"} and (state.boot, state.episode) != self._run
+        if self.follows_episodes and is_new:
+            async with self._busy:
+                self._run = (state.boot, state.episode)
+                self._forget_setpoints()
+                self._at = (state.episode, None)
+                self.begin_episode(state)
+            await self._say(self._birth())
+        heard = self.on_run_state(state)
+        if inspect.isawaitable(heard):
+            await heard

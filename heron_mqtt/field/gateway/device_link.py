@@ -1,0 +1,477 @@
+"""One device as the gateway sees it: setpoints out, telemetry in, its health, and what is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.field.gateway.device_stats import DeviceRecord
+from heron_mqtt.field.gateway.plausibility import Plausibility
+from heron_mqtt.field.gateway.settings import GatewayTable
+from heron_mqtt.messages import Setpoint, Status, Telemetry
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.messaging.stamping import Outbox, utc_now
+
+Health = Literal["online", "stale", "fault", "offline"]
+
+SPEAKS = 2  # telemetry since the first setpoint without answer; a single one may be an old one, late
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A setpoint as the agent wants it sent, already bounded by the device's limits.
+
+    Attributes:
+        p_mw: MW, positive = injected.
+        q_mvar: Mvar, positive = injected.
+        p_available_mw: What the source offers in this step, MW (PV); None for other kinds.
+        asked_p_mw: What was asked for before the device's state bounded it, MW; None = the same.
+    """
+
+    p_mw: float
+    q_mvar: float = 0.0
+    p_available_mw: float | None = None
+    asked_p_mw: float | None = None
+
+    def nothing(self) -> Wanted:
+        """Return the setpoint of no power."""
+        return Wanted(0.0, 0.0, self.p_available_mw)
+
+
+class DeviceLink:
+    """The gateway's end of one device.
+
+    Args:
+        agent_id: The agent that owns the device.
+        device: The device's name.
+        broker: Carries the messages; callbacks run in the loop that called ``open``.
+        env_id: What names another environment is refused.
+        lease_s: How long a setpoint holds on the device without a newer one, wall-clock s.
+        on_change: Called after every message from the device.
+        settings: When telemetry is stale, implausible or too much.
+        nameplate_mw: Smallest and largest power; telemetry beyond it (and a tolerance) is refused.
+        s_max_mva: Apparent power; reactive power beyond it (and a tolerance) is refused.
+        take_over: Displace whoever holds the device's lease, with the first setpoint.
+        monotonic: The clock by which ages are measured, s; never the device's.
+        now: The time of day, UTC, to which the device's clock is compared.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        device: str,
+        broker: MessageBroker,
+        *,
+        env_id: str = "default",
+        lease_s: float,
+        on_change: Callable[[], None],
+        settings: GatewayTable | None = None,
+        nameplate_mw: tuple[float, float] | None = None,
+        s_max_mva: float | None = None,
+        take_over: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.agent_id = agent_id
+        self.device = device
+        self.name = f"{agent_id}/{device}"
+        self.record = DeviceRecord()
+        self.status: Status | None = None
+        self.telemetry: Telemetry | None = None
+        self._broker = broker
+        self._lease_s = lease_s
+        self._on_change = on_change
+        self._settings = settings or GatewayTable()
+        self._monotonic = monotonic
+        self._setpoint = topics.device(agent_id, device, "setpoint")
+        self._telemetry = topics.device(agent_id, device, "telemetry")
+        self._subscriptions: list[Subscription] = []
+        self._sent: tuple[str, int] | None = None  # boot and seq of the newest setpoint
+        self._sent_at = 0.0
+        self._newest_seq = -1  # of setpoints and renewals
+        self._given_up: tuple[str, int] | None = None
+        self.expects_answer = True
+        """Whether a step should wait for it: not after a setpoint without answer, until it answers again."""
+        self._last: Setpoint | None = None
+        self._arrived_at: float | None = None
+        self._refused_at: float | None = None
+        self._unanswered_since: float | None = None
+        self._heard_unanswered = 0  # telemetry since then
+        self._watched_since: float | None = None
+        self._heard_at: float | None = None  # of anything, births too
+        self._echo: tuple[str, int] | None = None  # boot and seq of the newest telemetry heard
+        self._boot: str | None = None  # of the device, by its newest birth or telemetry
+        self.awaits_rebirth_telemetry = False
+        """Whether it was born again and has not said since what it does: no setpoint until it has."""
+        self.plausible_in_a_row = 0
+        """New telemetry without anything wrong in it, since the last that was, or since a new birth."""
+        self.says_stopped = False
+        """Whether the device knows of an emergency stop."""
+        self.reborn = 0
+        """How often it was born again."""
+        self._reseed_due = False
+        self._displaces = take_over
+        self._env_id = env_id
+        self._has_live_status = False
+        self._plausible = Plausibility(
+            self.name,
+            self._settings,
+            nameplate_mw=nameplate_mw,
+            s_max_mva=s_max_mva,
+            tell=lambda what: broker.stats.report("device", self.name, what),
+            monotonic=monotonic,
+            now=now,
+        )
+
+    async def open(self) -> None:
+        """Listen to the device."""
+        for leaf, callback in (("telemetry", self._on_telemetry), ("status", self._on_status)):
+            channel = topics.device(self.agent_id, self.device, leaf)
+            self._subscriptions.append(self._broker.subscribe(channel, callback))
+        for subscription in self._subscriptions:
+            await subscription
+
+    def on_reconnect(self) -> None:
+        """What the broker tells of the device now is news again: its will may have been sent meanwhile."""
+        self._has_live_status = False
+
+    def close(self) -> None:
+        """Stop listening."""
+        for unsubscribe in self._subscriptions:
+            unsubscribe()
+        self._subscriptions.clear()
+
+    # -- what is known -----------------------------------------------------------------------------
+
+    @property
+    def status_channel(self) -> str:
+        """Where its birth is expected."""
+        return topics.device(self.agent_id, self.device, "status")
+
+    @property
+    def telemetry_channel(self) -> str:
+        """Where its telemetry is expected."""
+        return self._telemetry
+
+    @property
+    def is_born(self) -> bool:
+        """Whether the device has said of itself that it is online."""
+        return self.status is not None and self.status.state == "online"
+
+    @property
+    def was_heard(self) -> bool:
+        """Whether anything usable has come from it, live."""
+        return self.record.telemetry > 0 or (self.is_born and self._has_live_status)
+
+    def waits_for(self, wanted: int) -> str:
+        """Say what lacks before the device counts as proven by ``wanted`` messages; for people."""
+        if self.telemetry is None:
+            return f"nothing on {self._telemetry}"
+        if not self.is_born:
+            return f"no birth on {self.status_channel}, retained"
+        if self.health != "online":
+            return f"it is {self.health}"
+        return f"{self.plausible_in_a_row} of {wanted} plausible messages in a row on {self._telemetry}"
+
+    def takes_up_again(self) -> bool:
+        """Whether the device has measured for the first time since it was born again; tells it once."""
+        due, self._reseed_due = self._reseed_due and self.telemetry is not None, False
+        return due
+
+    def is_ready(self, run: str | None, episode: int | None) -> bool:
+        """Whether the device is online and, if it follows episodes at all, in this one of this run."""
+        status = self.status
+        if status is None or status.state != "online":
+            return False
+        return status.run is None or (status.run, status.episode) == (run, episode)
+
+    @property
+    def age_s(self) -> float | None:
+        """Time since the last telemetry arrived, by our clock, s; None before the first."""
+        return None if self._arrived_at is None else self._monotonic() - self._arrived_at
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the last telemetry is younger than ``stale_after_s``."""
+        age_s = self.age_s
+        return age_s is not None and age_s <= self._settings.stale_after_s
+
+    @property
+    def health(self) -> Health:
+        """What the device says of itself, how long it has been silent, and whether it is one device."""
+        status = self.status
+        if status is not None and status.state != "online":
+            return status.state
+        if self._plausible.is_contested:
+            return "fault"
+        if self._heard_at is None:
+            return "offline"
+        silent_s = self._monotonic() - self._heard_at
+        return "stale" if silent_s > self._settings.stale_after_s else "online"
+
+    # -- setpoints ---------------------------------------------------------------------------------
+
+    @property
+    def can_prove_age(self) -> bool:
+        """Whether the device numbers its telemetry, so that setpoints can echo it."""
+        return self._echo is not None
+
+    @property
+    def why_not_sent(self) -> str | None:
+        """Why no setpoint may go to the device now; None = one may.
+
+        A device that numbers its telemetry judges the age of a setpoint itself; to another one nothing
+        is sent unless it has spoken within a lease.
+        """
+        if self.health == "offline":
+            return "device offline"
+        if self._plausible.is_contested:
+            return "two devices speak under this name"
+        if self.awaits_rebirth_telemetry:
+            return "device has not measured since it was born again"
+        age_s = self.age_s
+        if age_s is None:
+            return "device has not measured anything yet"
+        if self._echo is None and age_s > self._lease_s:
+            return f"device silent for {age_s:.3g} s, longer than its lease"
+        return None
+
+    def send(
+        self, wanted: Wanted, outbox: Outbox, *, lease_s: float, dt_s: float, episode: int, step: int
+    ) -> None:
+        """Publish a leased setpoint; ``answer`` then tells whether telemetry has acknowledged it.
+
+        Args:
+            wanted: What to send, bounded.
+            outbox: Stamps it.
+            lease_s: How long it holds on the device, wall-clock s.
+            dt_s: Length of the step, s.
+            episode: Under way.
+            step: Under way.
+        """
+        setpoint = Setpoint(
+            p_mw=wanted.p_mw,
+            q_mvar=wanted.q_mvar,
+            lease_s=lease_s,
+            dt_s=dt_s,
+            p_available_mw=wanted.p_available_mw,
+        )
+        self._last = setpoint
+        if self._displaces:
+            setpoint = setpoint.model_copy(update={"take_over": True})
+        stamped = self._publish(setpoint, outbox, episode, step)
+        self._sent = (outbox.boot, stamped["seq"])
+        self._sent_at = self._monotonic()
+        if self._unanswered_since is None:
+            self._heard_unanswered = 0
+        self.record.setpoints += 1
+        self._plausible.asked()
+
+    def renew(self, outbox: Outbox, *, lease_s: float, episode: int, step: int) -> None:
+        """Publish the newest setpoint again, to extend its lease and nothing else."""
+        if self._last is None:
+            return
+        again = self._last.model_copy(update={"renewal": True, "lease_s": lease_s})
+        self._publish(again, outbox, episode, step)
+
+    def release(self, outbox: Outbox) -> None:
+        """Give the lease back, if setpoints were sent: the device goes to its safe state now."""
+        if self._last is None:
+            return
+        self._last = None
+        back = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=self._lease_s, release=True)
+        self._publish(back, outbox, None, None)
+
+    def forget_setpoint(self) -> None:
+        """Renew no longer what was sent last: its lease runs out and the device goes safe by itself."""
+        self._last = None
+
+    @property
+    def holds_setpoint(self) -> bool:
+        """Whether something was sent that is still to be renewed."""
+        return self._last is not None
+
+    def _publish(
+        self, setpoint: Setpoint, outbox: Outbox, episode: int | None, step: int | None
+    ) -> dict[str, Any]:
+        """Publish with the echo, within the lease or never; return what was published."""
+        if self._echo is not None:
+            boot, seq = self._echo
+            setpoint = setpoint.model_copy(update={"heard_boot": boot, "heard_seq": seq})
+        stamped = outbox.stamp(self._setpoint, setpoint, episode=episode, step=step)
+        self._newest_seq = stamped["seq"]
+        not_after = asyncio.get_running_loop().time() + setpoint.lease_s
+        self._broker.publish(self._setpoint, stamped, not_after=not_after)
+        return stamped
+
+    def answer(self) -> Telemetry | None:
+        """Return the telemetry that acknowledges the newest setpoint, once it is there."""
+        telemetry = self.telemetry
+        return telemetry if telemetry is not None and self._acknowledges(telemetry, self._sent) else None
+
+    def unacknowledged(self) -> Telemetry | None:
+        """Return what a device measures that takes no setpoints (or does not say so), while it is fresh.
+
+        What a device said before it fell silent tells nothing of now, and one message may have been on
+        its way for long: telemetry counts for the step in which it came, and for longer only if the
+        device has spoken repeatedly since its first setpoint without answer.
+        """
+        if self._arrived_at is None or not self.is_fresh or self.health != "online":
+            return None
+        goes_on = self._arrived_at > self._sent_at or self._heard_unanswered >= SPEAKS
+        return self.telemetry if goes_on else None
+
+    def give_up(self) -> None:
+        """Wait no longer for the answer; if it still comes it is late, and the device is back."""
+        self._given_up = self._sent
+        self.expects_answer = False
+        if self._unanswered_since is None:
+            self._unanswered_since = self._sent_at
+
+    def watch(self) -> None:
+        """Name, once, a device that has never been heard, or that never acknowledges; call it every step."""
+        now, limit_s = self._monotonic(), self._settings.stale_after_s
+        if self._watched_since is None:
+            self._watched_since = now
+        if self.telemetry is None:
+            if now - self._watched_since > limit_s:
+                self._plausible.once(
+                    "mute",
+                    f"nothing to use has come on {self._telemetry} for {limit_s:g} s: is the device there, "
+                    "does it publish on this topic, does its mapping match what it says?",
+                )
+        elif (
+            self._unanswered_since is not None
+            and now - self._unanswered_since > limit_s
+            and self.unacknowledged() is not None
+        ):
+            self._plausible.once(
+                "deaf",
+                f"it measures but has acknowledged no setpoint for {limit_s:g} s: does it listen on "
+                f"{self._setpoint}, and say ack_seq? what it measures is used meanwhile",
+            )
+
+    @property
+    def waited_s(self) -> float:
+        """Time since the newest setpoint was sent, s."""
+        return self._monotonic() - self._sent_at
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether telemetry that came since the newest setpoint was refused."""
+        return self._refused_at is not None and self._refused_at >= self._sent_at
+
+    def _answered(self) -> None:
+        self._unanswered_since = None
+
+    def _acknowledges(self, telemetry: Telemetry, setpoint: tuple[str, int] | None) -> bool:
+        """Whether telemetry answers a setpoint or one after it, but none that was never sent."""
+        if setpoint is None or telemetry.ack_seq is None:
+            return False
+        boot, seq = setpoint
+        return telemetry.ack_boot in {None, boot} and seq <= telemetry.ack_seq <= self._newest_seq
+
+    # -- messages in -------------------------------------------------------------------------------
+
+    def _on_telemetry(self, message: Received) -> None:
+        if self._plausible.is_flood():
+            self.record.flooded += 1
+            return
+        if message.retained:
+            self._plausible.once(
+                "retained",
+                f"telemetry on {self._telemetry} is retained: nobody knows its age, it is not used",
+            )
+            return
+        try:
+            telemetry, left_out = message.parse_known_fields(Telemetry)
+            if telemetry.env_id not in {None, self._env_id}:
+                raise MessageError(f"telemetry of environment {telemetry.env_id!r}, not of {self._env_id!r}")
+            self._plausible.check_telemetry(telemetry)
+        except MessageError as exc:
+            self._refused_at = self._monotonic()
+            self.record.refused += 1
+            self.plausible_in_a_row = 0
+            self._broker.reject(message, exc)
+            return
+        if left_out:
+            self._plausible.once(left_out, f"telemetry: {left_out}")
+        if self._plausible.is_past(telemetry.boot):
+            return  # of an earlier life of the device, late; or of a second one
+        self._note_boot(telemetry.boot)
+        if telemetry.boot is not None and telemetry.seq is not None:
+            self._echo = (telemetry.boot, telemetry.seq)
+        self._reseed_due |= self.awaits_rebirth_telemetry
+        self.awaits_rebirth_telemetry = False
+        self.plausible_in_a_row += 1
+        self.says_stopped = telemetry.stopped is True
+        answered = self.answer() is not None
+        self.telemetry = telemetry
+        self._arrived_at = self._heard_at = self._monotonic()
+        self.record.telemetry += 1
+        self._heard_unanswered += 1
+        if telemetry.safe_after_s is not None:
+            self.record.time_to_safe_s = max(self.record.time_to_safe_s or 0.0, telemetry.safe_after_s)
+        if self._acknowledges(telemetry, self._sent) and telemetry.rejected is None:
+            self._displaces = False  # the lease is ours
+        if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
+            self._given_up = None
+            self.expects_answer = True
+            self._answered()
+            self.record.late += 1
+        elif not answered and self.answer() is not None:
+            self._answered()
+            self.record.sample(self.record.round_trip_s, self.waited_s)
+        self._on_change()
+
+    def _on_status(self, message: Received) -> None:
+        try:
+            status, left_out = message.parse_known_fields(Status)
+            if status.env_id not in {None, self._env_id}:
+                raise MessageError(f"status of environment {status.env_id!r}, not of {self._env_id!r}")
+            self._plausible.check_birth(status)
+        except MessageError as exc:
+            self._broker.reject(message, exc)
+            return
+        if left_out:
+            self._plausible.once(left_out, f"status: {left_out}")
+        if message.retained and self._has_live_status:
+            return  # what it says now counts for more than what the broker kept
+        if status.state == "online" and self._plausible.is_past(status.boot):
+            return
+        self._has_live_status |= not message.retained
+        before, self.status = self.status, status
+        if status.state == "online":
+            self._note_boot(status.boot)
+            if before is not None and before.state == "offline":
+                self._is_born_again()
+        else:
+            self.plausible_in_a_row = 0
+        self.says_stopped = status.stopped is True
+        self.expects_answer |= status.state == "online"
+        self._heard_at = self._monotonic()
+        self._on_change()
+
+    def _note_boot(self, boot: str | None) -> None:
+        """Notice that the device has started again: what it did and what it was told is past."""
+        if boot is None or boot == self._boot:
+            return
+        was_known, self._boot = self._boot is not None, boot
+        self._plausible.begin_boot(boot)
+        if was_known:
+            self._is_born_again()
+
+    def _is_born_again(self) -> None:
+        self.awaits_rebirth_telemetry = True
+        self.reborn += 1
+        self.plausible_in_a_row = 0
+        self.telemetry = None
+        self._arrived_at = None
+        self._echo = None
+        self._last = None

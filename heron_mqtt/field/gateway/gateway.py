@@ -1,0 +1,458 @@
+"""FieldGateway: everything between one agent and its devices: authority, envelope, leases, fallback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from heron_mqtt.field.authority_desk import AuthorityDesk
+from heron_mqtt.field.environment_watch import EnvironmentWatch
+from heron_mqtt.field.gateway.authority import RULES, Evidence
+from heron_mqtt.field.gateway.clearance import apply_clearance
+from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
+from heron_mqtt.field.gateway.envelope import Band
+from heron_mqtt.field.gateway.settings import DeviceSettings
+from heron_mqtt.field.gateway.step_outcome import Outcome
+from heron_mqtt.field.gateway.stop_signals import StopSignals
+from heron_mqtt.field.gateway.twins import Models, bounded
+from heron_mqtt.field.gateway_leases import GatewayLeases
+from heron_mqtt.messages import Clearance, EmergencyStop, Level, Telemetry
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.stamping import Outbox, utc_now
+
+log = logging.getLogger("heron_mqtt.gateway")
+
+ESTOP = "emergency stop"
+
+
+class FieldGateway:
+    """Drives one agent's devices, each with the authority it has.
+
+    Args:
+        agent_id: Owner of the devices.
+        models: Their models, which also stand in for them.
+        devices: Their settings, by name.
+        nameplates: Smallest and largest power by device, MW, positive = injected.
+        broker: Carries the messages.
+        outbox: Stamps what is published.
+        notify: Called after every message, to have conditions looked at again.
+        lease_s: How long a setpoint holds on a device without renewal, wall-clock s.
+        take_over: Displace whoever holds a device's lease, with the first setpoint.
+        monotonic: Clock for ages and waits, s.
+        now: Clock for the record, UTC.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        models: Models,
+        devices: Mapping[str, DeviceSettings],
+        nameplates: Mapping[str, tuple[float, float]],
+        broker: MessageBroker,
+        outbox: Outbox,
+        *,
+        notify: Callable[[], None],
+        lease_s: float,
+        take_over: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.agent_id = agent_id
+        self.links: dict[str, DeviceLink] = {}
+        self.desk = AuthorityDesk(
+            agent_id,
+            devices,
+            broker,
+            outbox,
+            evidence=self._evidence,
+            on_change=self._authority_changed,
+            now=now,
+            monotonic=monotonic,
+        )
+        self.environment = EnvironmentWatch(
+            agent_id,
+            broker,
+            outbox.env_id,
+            lease_s=lease_s,
+            on_end=self._environment_ended,
+            monotonic=monotonic,
+        )
+        """Which environment is served, and whether it is alive."""
+        self._models = models
+        self._settings = dict(devices)
+        self._broker = broker
+        self._outbox = outbox
+        self._notify = notify
+        self._at = (0, 0)
+        self._outcome = Outcome(
+            models, {name: settings.gateway.gate_mw(nameplates[name]) for name, settings in devices.items()}
+        )
+        self._sent: dict[str, Wanted] = {}
+        self._unsent: dict[str, str] = {}  # by device, why nothing was sent in this step
+        self._stop = StopSignals(agent_id, broker, outbox, outbox.env_id, self._stop_changed)
+        self._leases = GatewayLeases(
+            self.links, lease_s=lease_s, left_s=lambda: self.environment.left_s, monotonic=monotonic
+        )
+        self._renewing: asyncio.Task[None] | None = None
+        self._renewals_changed = asyncio.Event()
+        self._forget_reconnect: Callable[[], None] = lambda: None
+        for name, settings in devices.items():
+            self.links[name] = DeviceLink(
+                agent_id,
+                name,
+                broker,
+                env_id=outbox.env_id,
+                lease_s=lease_s,
+                on_change=lambda name=name: self._heard(name),  # type: ignore[misc]
+                settings=settings.gateway,
+                nameplate_mw=nameplates[name],
+                s_max_mva=models.limits(name).s_max_mva,
+                take_over=take_over,
+                monotonic=monotonic,
+                now=now,
+            )
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Listen to the environment, the devices, requests for authority and the emergency stop."""
+        self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
+        await self._stop.open()
+        if self.links:
+            await self.environment.open()
+        for link in self.links.values():
+            await link.open()
+        await self.desk.open()
+
+    def begin(self) -> None:
+        """Say what is in force; called once the agent's name is ours and what the broker kept has come."""
+        self.desk.begin()
+        if self.links and self._renewing is None:
+            loop = asyncio.get_running_loop()
+            self._renewing = loop.create_task(self._renew_in_time(), name=f"renewals of {self.agent_id}")
+
+    def close(self) -> None:
+        """Release the devices, renew nothing more and stop listening. Idempotent."""
+        self._forget_reconnect()
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+            for link in self.links.values():
+                link.release(self._outbox)
+        self._stop.close()
+        self.environment.close()
+        self.desk.close()
+        for link in self.links.values():
+            link.close()
+
+    def abandon(self) -> None:
+        """Renew nothing more, and send nothing at all: another gateway has taken the devices over."""
+        self._leases.end()
+
+    @property
+    def estop(self) -> EmergencyStop | None:
+        """The emergency stop in force, if there is one."""
+        return self._stop.estop
+
+    def absent(self, run: str | None, episode: int) -> list[str]:
+        """Return the devices that setpoints are to be sent to and that are not ready, each with what lacks.
+
+        An emulator must be in the episode. A real device must have been heard as often as the gate of its
+        level wants; one that was heard, but not well enough, starts the run in shadow after the wait.
+        """
+        found = []
+        for name, link in sorted(self.links.items()):
+            if not RULES[self.desk.ceiling(name)].sends:
+                continue
+            if self._settings[name].is_real:
+                if not self._is_proven(name):
+                    found.append(f"{name} ({link.waits_for(self._settings[name].gateway.gate_steps)})")
+            elif not link.is_ready(run, episode):
+                found.append(f"{name} (no birth for this episode on {link.status_channel})")
+            elif link.telemetry is None:
+                found.append(f"{name} (nothing on {link.telemetry_channel})")
+        return found
+
+    def missing(self, run: str | None, episode: int) -> list[str]:
+        """Return those of ``absent`` without which a run cannot begin: emulators, and what was never heard."""
+        names = [name for name, settings in self._settings.items() if settings.is_real]
+        heard = {name for name in names if self.links[name].was_heard}
+        return [each for each in self.absent(run, episode) if each.partition(" ")[0] not in heard]
+
+    def _is_proven(self, name: str) -> bool:
+        link, gate = self.links[name], self._settings[name].gateway.gate_steps
+        return link.is_born and link.health == "online" and link.plausible_in_a_row >= gate
+
+    def begin_episode(self) -> None:
+        """Let models begin where their devices are, of those that do not begin afresh.
+
+        Emulators begin an episode as the models do; hardware is wherever the last one left it.
+        """
+        self.desk.rise()
+        for name, link in self.links.items():
+            follows = link.status is not None and link.status.run is not None
+            is_followed = self.desk.sends(name) and (self._settings[name].is_real or not follows)
+            if is_followed and link.telemetry is not None and link.is_fresh:
+                self._models.reseed(name, link.telemetry)
+
+    # -- one step ----------------------------------------------------------------------------------
+
+    def rests(self, episode: int, step: int) -> bool:
+        """Begin a step in which no setpoint can leave, if it is one: all is simulated and nothing stopped."""
+        if self.estop is not None or not self.desk.all_simulated:
+            return False
+        self._begin_step(episode, step)
+        self._outcome.begin_step({})
+        return True
+
+    def _begin_step(self, episode: int, step: int) -> None:
+        self._at = (episode, step)
+        self.desk.step = step
+        self._sent = {}
+        self._unsent = {}
+
+    def bounded(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
+        """Return the setpoints inside every bound of their devices; remembers which bound changed which.
+
+        Simulated devices are left out of the memory: their models keep the same bounds without being told.
+        """
+        self.desk.rise()
+        if self.estop is not None:
+            self._outcome.begin_step(dict.fromkeys(wanted, ESTOP))
+            return {name: want.nothing() for name, want in wanted.items()}
+        told, in_hand = self.desk.override(wanted)
+        bands = {name: band for name in self._settings if (band := self._band(name)) is not None}
+        allowed, reasons = bounded(self._models, told, bands)
+        for name, who in in_hand.items():
+            reasons[name] = f"{who}, {reasons[name]}" if name in reasons else who
+        self._outcome.begin_step(
+            {name: why for name, why in reasons.items() if self.desk.level(name) != "simulated"}
+        )
+        return allowed
+
+    def _band(self, name: str) -> Band | None:
+        """Return the band in force over a device."""
+        table = self._settings[name].gateway.band
+        if not RULES[self.desk.level(name)].is_banded:
+            return None
+        if table is None:  # refused by the scenario, and by the gate; never full power in its place
+            return Band(0.0, 0.0)
+        return Band(table.p_min_mw, table.p_max_mw)
+
+    def clear(self, allowed: dict[str, Wanted], clearance: Clearance | None) -> None:
+        """Reduce setpoints to what the check of all together left; None = no answer: to nothing."""
+        for name, reason in apply_clearance(allowed, clearance).items():
+            self._outcome.remark(name, reason)
+
+    def send(self, allowed: dict[str, Wanted], *, dt_s: float | None, episode: int, step: int) -> None:
+        """Send setpoints to the devices under control; ``settle`` takes what came back.
+
+        Args:
+            allowed: What ``bounded`` (and the check of all together) left of what was wanted; what has
+                become forbidden since is taken out of it.
+            dt_s: Length of the step, s; None = unknown: nothing is sent.
+            episode: Under way.
+            step: Under way.
+        """
+        self._begin_step(episode, step)
+        self._keep_what_is_allowed_now(allowed)
+        for name, setpoint in allowed.items():
+            if dt_s is None or not self.desk.sends(name):
+                continue
+            link, lease_s = self.links[name], self._leases.lease_s
+            why = link.why_not_sent if lease_s > 0.0 else self.environment.why_silent
+            if why is not None:
+                self._unsent[name] = why
+                continue
+            link.send(setpoint, self._outbox, lease_s=lease_s, dt_s=dt_s, episode=episode, step=step)
+            self._sent[name] = setpoint
+        if self._sent:
+            self._leases.sent()
+            self._renewals_changed.set()
+
+    def _keep_what_is_allowed_now(self, allowed: dict[str, Wanted]) -> None:
+        """Hold to what came while the setpoints were being cleared: a stop, a demotion, a rebirth."""
+        for name, setpoint in allowed.items():
+            if self.estop is not None:
+                if setpoint != setpoint.nothing():
+                    self._outcome.remark(name, ESTOP)
+                    allowed[name] = setpoint.nothing()
+                continue
+            if name not in self._settings or not self.desk.sends(name):
+                continue
+            limits, band = self._models.limits(name), self._band(name)
+            low, high = limits.feasible_min_mw, limits.feasible_max_mw
+            if band is not None:
+                low, high = max(low, band.p_min_mw), min(high, band.p_max_mw)
+            # Only towards 0: what the check of all together has reduced must not grow again.
+            p_mw = (
+                min(setpoint.p_mw, max(high, 0.0))
+                if setpoint.p_mw > 0.0
+                else max(setpoint.p_mw, min(low, 0.0))
+            )
+            if p_mw != setpoint.p_mw:
+                allowed[name] = replace(setpoint, p_mw=p_mw)
+
+    def answered(self) -> bool:
+        """Whether nobody is awaited: not who answered, fell silent before, or has said that it cannot."""
+        return not any(self._is_awaited(name) for name in self._sent)
+
+    def _is_awaited(self, name: str) -> bool:
+        link = self.links[name]
+        return (
+            link.answer() is None
+            and link.expects_answer
+            and self.desk.sends(name)
+            and link.health in {"online", "stale"}
+        )
+
+    def settle(self, allowed: Mapping[str, Wanted]) -> int:
+        """Take the step with telemetry where it answered and with models elsewhere.
+
+        A device that takes no setpoints but measures is taken at its word: what it measures is what the
+        grid gets, whatever was asked of it.
+
+        Returns:
+            1 if a device missed the deadline, else 0.
+        """
+        missed = False
+        for name, setpoint in allowed.items():
+            level, link = self.desk.level(name), self.links.get(name)
+            if link is None or level == "simulated":
+                self._models.simulate(name, setpoint=setpoint)
+                continue
+            link.watch()
+            if link.age_s is not None:
+                link.record.sample(link.record.age_s, link.age_s)
+            step, was_sent = self._at[1], name in self._sent
+            if level == "shadow":
+                self._outcome.compare(name, link, setpoint)
+                continue
+            missed |= was_sent and self._is_awaited(name)
+            if (telemetry := self._truth(name, link)) is not None:
+                self._outcome.follow(name, link, telemetry, setpoint, step)
+            else:
+                self._outcome.stand_in(
+                    name, link, setpoint, step, was_sent=was_sent, unsent=self._unsent.get(name)
+                )
+        return int(missed)
+
+    def _truth(self, name: str, link: DeviceLink) -> Telemetry | None:
+        """Return what a device under control measured in this step; None while it says that it is faulty."""
+        if name not in self._sent or link.health in {"fault", "offline"}:
+            return None
+        return link.answer() or link.unacknowledged()
+
+    def reasons(self) -> dict[str, str]:
+        """Return what changed setpoints of this step, by device."""
+        return dict(self._outcome.remarks)
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Return what happened to each device that was not merely simulated, by device."""
+        found = {}
+        for name, link in self.links.items():
+            if self.desk.level(name) == "simulated" and not self.desk.history(name):
+                continue
+            trouble = self._broker.trouble(topics.device(self.agent_id, name, "telemetry"))
+            found[name] = {
+                "authority": self.desk.level(name),
+                **link.record.as_dict(),
+                "lost": trouble.lost,
+                "duplicated": trouble.duplicated,
+                "changes": [str(change) for change in self.desk.history(name)],
+            }
+        return found
+
+    def levels(self) -> dict[str, str]:
+        """Return the authority of each device that is not simulated."""
+        levels = {name: self.desk.level(name) for name in self.links}
+        return {name: level for name, level in levels.items() if level != "simulated"}
+
+    # -- what comes from outside the step ------------------------------------------------------------
+
+    def _heard(self, name: str) -> None:
+        """A device has spoken."""
+        link = self.links[name]
+        if link.says_stopped:
+            self._stop.hear_from(link.name)
+        if link.takes_up_again():
+            assert link.telemetry is not None
+            self._models.reseed(name, link.telemetry)  # it begins from what it says of itself: no jump
+        self._notify()
+
+    def _evidence(self, name: str) -> Evidence:
+        link = self.links[name]
+        return Evidence(
+            link.health, link.is_fresh, self._outcome.steady[name], link.plausible_in_a_row, link.is_born
+        )
+
+    def _authority_changed(self, name: str, level: Level) -> None:
+        link = self.links[name]
+        self._outcome.steady[name] = 0
+        if not RULES[level].sends:
+            link.release(self._outbox)
+        elif self._is_beyond_band(name):
+            link.forget_setpoint()
+        if link.telemetry is not None and link.is_fresh:
+            self._models.reseed(name, link.telemetry)  # begin where the device is: no jump
+        self._notify()
+
+    def _is_beyond_band(self, name: str) -> bool:
+        """Whether what was sent last is more than the level in force allows."""
+        band, sent = self._band(name), self._sent.get(name)
+        return band is not None and sent is not None and not band.p_min_mw <= sent.p_mw <= band.p_max_mw
+
+    def _stop_changed(self) -> None:
+        if self.estop is not None:
+            self._leases.end()  # the devices hear the stop themselves; nothing must be renewed
+            self.desk.drop_hands(ESTOP)
+        self._notify()
+
+    def _environment_ended(self, why: str) -> None:
+        if why.endswith("finished"):
+            for link in self.links.values():
+                link.release(self._outbox)
+        self._leases.end()
+        self.desk.drop_hands(why)
+        self._notify()
+
+    def _on_reconnect(self) -> None:
+        """The broker may have been restarted: what it kept may be gone, and what we knew of it old."""
+        for link in self.links.values():
+            link.on_reconnect()
+        self._stop.on_reconnect()
+        self.desk.begin()
+
+    # -- leases ------------------------------------------------------------------------------------
+
+    async def _renew_in_time(self) -> None:
+        """Extend the leases of a step that takes longer than they do, while the environment is alive."""
+        while True:
+            self._renewals_changed.clear()
+            due_s = self._leases.due_s
+            if due_s != 0.0:
+                try:
+                    async with asyncio.timeout(due_s):
+                        await self._renewals_changed.wait()
+                except TimeoutError:
+                    pass
+                if self._leases.due_s != 0.0:
+                    continue
+            self._renew()
+
+    def _renew(self) -> None:
+        episode, step = self._at
+        lease_s = math.floor(self._leases.lease_s * 1e3) / 1e3
+        self._leases.sent()  # the next time comes, whatever becomes of this one
+        if self.estop is not None or lease_s <= 0.0:
+            return
+        for name in self._leases.renewable():
+            if self.desk.sends(name):
+                self.links[name].renew(self._outbox, lease_s=lease_s, episode=episode, step=step)

@@ -1,0 +1,94 @@
+"""The emergency stop as an agent's gateway knows it: heard, kept, confirmed, and said again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.messages import EmergencyStop, StopConfirm
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.messaging.stamping import Outbox
+
+log = logging.getLogger("heron_mqtt.gateway")
+
+
+class StopSignals:
+    """Hears stops and releases, from the broker and from devices that know of one.
+
+    Args:
+        agent_id: Owner of the devices.
+        broker: Carries the messages.
+        outbox: Stamps the confirmations.
+        env_id: A release of another environment is none.
+        on_change: Called after a stop began or ended.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        broker: MessageBroker,
+        outbox: Outbox,
+        env_id: str,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._agent_id = agent_id
+        self._broker = broker
+        self._outbox = outbox
+        self._on_change = on_change
+        self._register = StopRegister(env_id)
+        self._subscription: Subscription | None = None
+
+    @property
+    def estop(self) -> EmergencyStop | None:
+        """The emergency stop in force, if there is one."""
+        return self._register.stop
+
+    async def open(self) -> None:
+        """Listen."""
+        self._subscription = self._broker.subscribe(topics.ESTOP, self._on_estop)
+        await self._subscription
+
+    def close(self) -> None:
+        """Stop listening. Idempotent."""
+        if self._subscription is not None:
+            self._subscription()
+            self._subscription = None
+
+    def hear_from(self, device: str) -> None:
+        """Take it from a device that a stop is in force, where the broker has forgotten it."""
+        if self._register.take_word(device) == "stopped":
+            self._changed("stopped")
+
+    def on_reconnect(self) -> None:
+        """Say a stop that is known again: the broker may have lost it."""
+        self._register.on_reconnect()
+        if self._register.is_active:
+            self._confirm()
+
+    def _on_estop(self, message: Received) -> None:
+        heard = self._register.take(message)
+        if heard != "unchanged":
+            self._changed(heard)
+        else:
+            self._confirm()
+
+    def _changed(self, heard: str) -> None:
+        stop = self._register.stop
+        log.warning(
+            "%s: emergency stop %s by %s: %s",
+            self._agent_id,
+            "pressed" if heard == "stopped" else "released",
+            (stop.who if stop else None) or "unknown",
+            (stop.why if stop else "") or "no reason given",
+        )
+        self._on_change()
+        self._confirm()
+
+    def _confirm(self) -> None:
+        """Say what is known of the stop; nothing but 0 is sent by the time this leaves."""
+        boot, seq = self._register.identity
+        told = StopConfirm(active=self._register.is_active, safe=True, stop_boot=boot, stop_seq=seq)
+        channel = topics.stop_confirm(self._agent_id)
+        self._broker.publish(channel, self._outbox.stamp(channel, told))
