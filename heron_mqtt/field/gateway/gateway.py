@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from heron_mqtt.field.authority_desk import AuthorityDesk
-from heron_mqtt.field.environment_watch import EnvironmentWatch
+from heron_mqtt.field.gateway.authority_desk import AuthorityDesk
+from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.authority import RULES, Evidence
 from heron_mqtt.field.gateway.clearance import apply_clearance
 from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
@@ -21,7 +21,7 @@ from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.gateway.step_outcome import Outcome
 from heron_mqtt.field.gateway.stop_signals import StopSignals
 from heron_mqtt.field.gateway.twins import Models, bounded
-from heron_mqtt.field.gateway_leases import GatewayLeases
+from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
 from heron_mqtt.messages import Clearance, EmergencyStop, Level, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
