@@ -284,7 +284,7 @@ class AuthorityState(Message):
     ceiling: Level | None = Field(
         None, description="The level to which it rises by itself once the gates pass."
     )
-    demoted: bool | None = Field(None, description="A request lowered the ceiling below the scenario's level.")
+    demoted: bool | None = Field(None, description="A request lowered the ceiling.")
     manual_by: Identifier | None = Field(None, description="Who has the device in hand.")
     manual_p_mw: float | None = Field(None, description="The power that this person asks for, MW.")
     manual_s: float | None = Field(None, ge=0, description="For how long from now, s.")
@@ -412,9 +412,7 @@ def parse_known_fields(model: type[M], payload: Mapping[str, Any]) -> tuple[M, s
         wrong = {str(error["loc"][0]) for error in exc.errors(include_url=False) if error["loc"]}
         optional = {n for n, f in model.model_fields.items() if not f.is_required()} - _NEVER_LEFT_OUT
         if not wrong or not wrong <= optional:
-            raise MessageError(
-                f"not a valid {model.model_fields['type'].default}: {explain(exc)}"
-            ) from None
+            raise MessageError(f"not a valid {model.model_fields['type'].default}: {explain(exc)}") from None
         kept = {name: value for name, value in plain.items() if name not in wrong}
         return parse(model, kept), f"left out what cannot be read: {explain(exc)}"
     raise AssertionError("normalized but not accepted by parse")  # pragma: no cover

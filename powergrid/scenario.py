@@ -13,8 +13,9 @@ from pydantic import Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate
-from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
-from heron_mqtt.messages import FaultKind, Level
+from heron_mqtt.field.gateway.authority import lower
+from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable, authority_problem
+from heron_mqtt.messages import MAX_LEASE_S, FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from powergrid.devices import DeviceSpec, LoadSpec, PvSpec
 
@@ -185,9 +186,33 @@ class DeviceTable(Table):
             raise ValueError("control_q = true: a load's reactive power cannot be set; expected false")
         return self
 
+    @model_validator(mode="after")
+    def _authority_can_be_held(self) -> DeviceTable:
+        nameplate = self.spec.power_range_mw
+        problem = authority_problem(self.authority, self.gateway, nameplate, is_real=self.is_real)
+        if problem is not None:
+            raise ValueError(problem)
+        least_mw, band = getattr(self.spec, "min_p_mw", 0.0), self.gateway.band
+        if band is not None and least_mw > 0.0 and band.p_max_mw < least_mw:
+            raise ValueError(
+                f"gateway.band ends at {band.p_max_mw} MW, below min_p_mw = {least_mw}: the device could "
+                "never run within it"
+            )
+        return self
+
+    @property
+    def is_real(self) -> bool:
+        """Whether a real device is at the other end: it speaks for itself, or by its vendor's topics."""
+        return self.external or self.mapping is not None
+
     def settings(self, default: Level) -> DeviceSettings:
-        """Return it as the gateway sees it; ``default`` is for an authority that is left open."""
-        return DeviceSettings(authority=self.authority or default, gateway=self.gateway)
+        """Return it as the gateway sees it.
+
+        Args:
+            default: For an authority that is left open; over a real device that is no more than shadow.
+        """
+        level = self.authority or (lower(default, "shadow") if self.is_real else default)
+        return DeviceSettings(authority=level, is_real=self.is_real, gateway=self.gateway)
 
     @property
     def rated_s_mva(self) -> float:
@@ -233,7 +258,7 @@ class FaultTable(Table):
     at_step: int = Field(ge=0, description="Before this step of the episode.")
     device: str = Field(description="AGENT/DEVICE, for example MG1/ess.")
     kind: FaultKind
-    steps: int = Field(1, ge=1, description="For how many steps.")
+    steps: int = Field(1, ge=1, le=1_000_000, description="For how many steps.")
     value: float = Field(0.0, description="Size of an offset, MW.")
 
 
@@ -247,7 +272,9 @@ class Scenario(Table):
     step_s: float = Field(900.0, gt=0.0, le=86_400.0, description="Length of a step, s.")
     seed: int = Field(0, ge=0)
     observation: Literal["full", "local"] | None = Field(None, description="None = by mode.")
-    lease_s: float = Field(30.0, gt=0.0, description="How long a setpoint holds on a device, wall-clock s.")
+    lease_s: float = Field(
+        30.0, gt=0.0, le=MAX_LEASE_S, description="How long a setpoint holds on a device, wall-clock s."
+    )
     realtime_s: float | None = Field(
         None, gt=0.0, description="Wall-clock s a step; None = as fast as it goes."
     )

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from heron_mqtt.agents.wakeup import Wakeup
 from heron_mqtt.errors import MessageError
+from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.messages import (
     Clearance,
     Command,
@@ -33,6 +34,7 @@ class Inbox:
         upstream_id: The operator whose price counts.
         peers: Agents it may hear from.
         env_id: Messages of another environment are dropped.
+        environment: Which environment is served; every message of its step loop is a sign of life.
         broker: Where they come from; callbacks run in the loop that called ``open``.
         wakeup: Notified after every message.
     """
@@ -45,6 +47,7 @@ class Inbox:
         env_id: str,
         broker: MessageBroker,
         wakeup: Wakeup,
+        environment: EnvironmentWatch,
     ) -> None:
         self.price = PriceFollower()
         self.commands = CommandFollower()
@@ -56,12 +59,14 @@ class Inbox:
         self._now = (0, -1)
         self._clearance: Clearance | None = None
         self._run: tuple[str | None, int] | None = None
+        self._refused: set[str] = set()  # boots of environments that are not followed
         self._agent_id = agent_id
         self._upstream_id = upstream_id
         self._peers = frozenset(peers)
         self._env_id = env_id
         self._broker = broker
         self._wakeup = wakeup
+        self._environment = environment
         self._session: HorizontalSession | None = None
         self._early: dict[str, list[Message]] = {peer: [] for peer in peers}
         self._subscriptions: list[Subscription] = []
@@ -142,6 +147,14 @@ class Inbox:
         self.dropped += 1
         return None
 
+    def _take_served(self, model: type[M], message: Received) -> M | None:
+        """Validate a message of the environment that is served; others are counted."""
+        parsed = self._take(model, message)
+        if parsed is None or self._environment.is_served(parsed.boot):
+            return parsed
+        self.dropped += 1
+        return None
+
     def _on_run_state(self, message: Received) -> None:
         state = self._take(RunState, message)
         if state is None or state.state not in {"reset", "running"}:
@@ -149,33 +162,48 @@ class Inbox:
         if state.boot is None or state.episode is None:  # no run that could be followed
             self.dropped += 1
             return
-        if (state.boot, state.episode) != self._run:
-            self._run = (state.boot, state.episode)
-            self.new_episode = state
-            self._wakeup.notify()
+        if (state.boot, state.episode) == self._run:
+            return
+        if not self._environment.may_begin(state.boot):
+            self.dropped += 1
+            if state.boot not in self._refused:
+                self._refused = {*list(self._refused)[-9:], state.boot}
+                self._broker.stats.report(
+                    "environment",
+                    self._agent_id,
+                    f"a second environment (boot {state.boot}) speaks beside the one that is served "
+                    f"(boot {self._environment.served}): it is not followed",
+                )
+            return
+        self._environment.serve(state.boot)
+        self._run = (state.boot, state.episode)
+        self.new_episode = state
+        self._wakeup.notify()
 
     def _on_price(self, message: Received) -> None:
-        signal = self._take(PriceSignal, message)
+        signal = self._take_served(PriceSignal, message)
         if signal is not None:
             self.dropped += not self.price.receive(signal)
             self._wakeup.notify()
 
     def _on_command(self, message: Received) -> None:
-        command = self._take(Command, message)
+        command = self._take_served(Command, message)
         if command is not None:
             self.dropped += not self.commands.receive(command)
             self._wakeup.notify()
 
     def _on_clearance(self, message: Received) -> None:
-        clearance = self._take(Clearance, message)
+        clearance = self._take_served(Clearance, message)
         if clearance is not None:
             self._clearance = clearance
             self._wakeup.notify()
 
     def _on_observation(self, message: Received) -> None:
-        observation = self._take(Observation, message)
+        observation = self._take_served(Observation, message)
         if observation is None:
             return
+        if not message.retained:
+            self._environment.heard(observation.boot)
         episode, step = observation.episode, observation.step
         if episode is not None and step is not None and (episode, step) <= self._now:
             self.dropped += 1

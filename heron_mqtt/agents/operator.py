@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
-from heron_mqtt.errors import BrokerError, NotReady
+from heron_mqtt.errors import BrokerError, NameTaken, NotReady
+from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.messages import (
     Action,
     Clearance,
     Command,
+    EmergencyStop,
     Message,
     Observation,
     Plan,
     RunState,
     Status,
+    StopConfirm,
 )
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Subscription
 from heron_mqtt.messaging.codec import Json
+from heron_mqtt.messaging.ownership import NameOwnership
 from heron_mqtt.messaging.stamping import Outbox
 
 log = logging.getLogger("heron_mqtt.operator")
 
+TOLD_WITHIN_S = 1.0  # what the broker has kept comes at once after a connection
 GOODBYE_S = 1.0  # how long the last word may take; the will says as much
 
 
@@ -39,6 +44,9 @@ class SystemOperator:
         broker: Carries the messages; not closed here.
         env_id: The environment.
         scenario: Its name, for ``run/state``.
+        alive_every_s: How often to repeat ``run/state`` while a step or a wait lasts, wall-clock s: at
+            least three times a lease, or gateways stop renewing.
+        take_over: Displace another environment of this ``env_id``.
         outbox: Stamps what is published; handed in by tests.
     """
 
@@ -50,6 +58,8 @@ class SystemOperator:
         *,
         env_id: str = "default",
         scenario: str = "",
+        alive_every_s: float = 10.0,
+        take_over: bool = False,
         outbox: Outbox | None = None,
     ) -> None:
         self.operator_id = operator_id
@@ -68,12 +78,37 @@ class SystemOperator:
         self._reports: dict[str, StepReport] = {}
         self._plans: dict[str, Plan] = {}
         self._wakeup = Wakeup()
+        self._state: Json | None = None  # what run/state says of the step under way
+        self._alive_every_s = alive_every_s
+        self._alive_at = 0.0
+        self._stop = StopRegister(env_id)
+        self._saying_again: asyncio.Task[None] | None = None
+        self._forget_reconnect: Callable[[], None] = lambda: None
+        self._displaced: NameTaken | None = None
+        self._ownership = NameOwnership(
+            broker,
+            topics.RUN_OWNER,
+            self._outbox,
+            what=f"environment {env_id!r}",
+            on_displaced=self._on_displaced,
+            take_over=take_over,
+        )
+
+    @property
+    def estop(self) -> EmergencyStop | None:
+        """The emergency stop in force, if there is one."""
+        return self._stop.stop
 
     async def start(self) -> None:
-        """Subscribe to the subordinates. Idempotent."""
+        """Subscribe to the subordinates and take the environment's name. Idempotent.
+
+        Raises:
+            NameTaken: Another environment of this name lives; nothing was sent.
+        """
         if self._subscriptions:
             return
         broker = self._broker
+        self._forget_reconnect = broker.on_reconnect(self._on_reconnect)
         self._wakeup = Wakeup()  # without what ended the run before
         leaves = [("status", self._on_status), ("action", self._on_action), ("plan", self._on_plan)]
         for leaf, callback in leaves:
@@ -82,24 +117,49 @@ class SystemOperator:
             else:
                 channels = [topics.agent(agent, leaf) for agent in self.subordinates]
             self._subscriptions += [broker.subscribe(channel, callback) for channel in channels]
-        for subscription in self._subscriptions:
-            await subscription
+        self._subscriptions.append(broker.subscribe(topics.ESTOP, self._on_estop))
+        self._subscriptions += [
+            broker.subscribe(topics.stop_confirm(agent), self._on_stop_confirm) for agent in self.subordinates
+        ]
+        try:
+            for subscription in self._subscriptions:
+                await subscription
+            await self._ownership.acquire()
+        except BaseException:
+            self._unsubscribe()
+            raise
 
     async def close(self) -> None:
         """Say that the run has ended, and unsubscribe. Idempotent."""
+        self._unsubscribe()
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await self._say_finished()
+                await self._ownership.release()
+        except (BrokerError, TimeoutError) as exc:
+            log.warning("could not say that the run is finished: %s", exc or "the broker does not answer")
+
+    def _unsubscribe(self) -> None:
+        self._forget_reconnect()
+        if self._saying_again is not None:
+            self._saying_again.cancel()
         for unsubscribe in self._subscriptions:
             unsubscribe()
         self._subscriptions.clear()
+
+    async def _say_finished(self) -> None:
+        """End the presence; one that was displaced leaves what the other environment says."""
         presence, self._presence = self._presence, None
         if presence is None:
             return
-        finished = RunState(state="finished", scenario=self._scenario)
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                await presence.update(self._outbox.presence(finished, episode=self._now[0]))
-        except (BrokerError, TimeoutError) as exc:
-            log.warning("could not say that the run is finished: %s", exc or "the broker does not answer")
+        if self._displaced is None:
+            finished = RunState(state="finished", scenario=self._scenario)
+            await presence.update(self._outbox.presence(finished, episode=self._now[0]))
         await presence.withdraw(say_offline=False)
+
+    def _on_displaced(self, error: NameTaken) -> None:
+        self._displaced = error
+        self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """Have everyone who waits for subordinates raise: one of them has ended."""
@@ -118,7 +178,11 @@ class SystemOperator:
         state = RunState(state="reset", scenario=self._scenario, seed=seed, clock=clock)
         reset = self._outbox.presence(state, episode=episode)
         if self._presence is None:
-            lost = self._outbox.will(RunState(state="lost", scenario=self._scenario))
+            # With its boot: the will of one that is gone must not end the one that followed it.
+            lost = {
+                **self._outbox.will(RunState(state="lost", scenario=self._scenario)),
+                "boot": self._outbox.boot,
+            }
             self._presence = await self._broker.announce(topics.RUN_STATE, reset, lost)
         else:
             try:
@@ -134,11 +198,38 @@ class SystemOperator:
         self._now = (episode, step)
         self._reports = {}
         self._plans = {}
-        state = {"type": "run_state", "state": "running", "scenario": self._scenario, "clock": clock}
-        self._publish(topics.RUN_STATE, state, **self._retain)
+        self._state = {"type": "run_state", "state": "running", "scenario": self._scenario, "clock": clock}
+        self.say_alive()
         self._publish(
             topics.operator_price(self.operator_id), {"type": "price", "value": price}, **self._retain
         )
+
+    def say_alive(self) -> None:
+        """Publish where the run stands: a sign of life, without which gateways stop renewing leases."""
+        if self._state is not None and self._displaced is None:
+            self._alive_at = asyncio.get_running_loop().time()
+            self._publish(topics.RUN_STATE, self._state, **self._retain)
+
+    async def rest(self, duration_s: float) -> None:
+        """Wait between two steps, and stay alive for the gateways meanwhile.
+
+        Raises:
+            NameTaken: Another environment has taken over.
+        """
+        await self._until(lambda: False, duration_s)
+
+    async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for a condition as ``Wakeup.until`` does, and repeat ``run/state`` while that lasts."""
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + timeout_s
+        while True:
+            due_s = self._alive_at + self._alive_every_s - clock()
+            left_s = ends_at - clock()
+            if left_s <= due_s:
+                return await self._wakeup.until(condition, left_s)
+            if await self._wakeup.until(condition, max(due_s, 0.0)):
+                return True
+            self.say_alive()
 
     def command(self, agent: str, command: Command) -> None:
         """Publish a command for the step under way."""
@@ -170,13 +261,13 @@ class SystemOperator:
 
         An agent that has said ``offline``, or whose will has, is not waited for.
         """
-        await self._wakeup.until(lambda: self._none_missing(self._reports), timeout_s)
+        await self._until(lambda: self._none_missing(self._reports), timeout_s)
         self._log_missing("action", self._reports, timeout_s)
         return self._reports
 
     async def gather_plans(self, timeout_s: float) -> Mapping[str, Plan]:
         """Return the plans of the step under way: all of them, or those that came before the deadline."""
-        await self._wakeup.until(lambda: self._none_missing(self._plans), timeout_s)
+        await self._until(lambda: self._none_missing(self._plans), timeout_s)
         self._log_missing("plan", self._plans, timeout_s)
         return self._plans
 
@@ -229,7 +320,44 @@ class SystemOperator:
             self.dropped += 1
             return
         self._statuses[agent] = status
+        if status.stopped:
+            self._hear_of_stop(agent)
         self._wakeup.notify()
+
+    # -- the emergency stop --------------------------------------------------------------------------
+
+    def _on_estop(self, message: Received) -> None:
+        if self._stop.take(message) == "released":
+            log.warning("emergency stop released by %s", message.get("who") or "unknown")
+
+    def _on_stop_confirm(self, message: Received) -> None:
+        told = self._broker.parsed(message, StopConfirm)
+        if told is not None and told.active:
+            self._hear_of_stop(topics.levels(message.channel)[2])
+
+    def _hear_of_stop(self, agent: str) -> None:
+        """Say a stop again of which an agent knows and the broker does not."""
+        if self._stop.take_word(agent) == "stopped":
+            self._say_stop_again()
+
+    def _on_reconnect(self) -> None:
+        """Look whether the broker still knows of a stop that we know of."""
+        self._stop.on_reconnect()
+        if self._stop.is_active and (self._saying_again is None or self._saying_again.done()):
+            loop = asyncio.get_running_loop()
+            self._saying_again = loop.create_task(self._check_stop(), name="say the stop again")
+
+    async def _check_stop(self) -> None:
+        await asyncio.sleep(TOLD_WITHIN_S)
+        if self._stop.is_active and not self._stop.is_told:
+            self._say_stop_again()
+
+    def _say_stop_again(self) -> None:
+        stop = self._stop.stop
+        assert stop is not None
+        log.warning("the broker does not know of the emergency stop by %s: saying it again", stop.who)
+        again = EmergencyStop(active=True, who=stop.who, why=stop.why)
+        self._broker.publish(topics.ESTOP, self._outbox.stamp(topics.ESTOP, again), **self._retain)
 
     def _not_ready(self, episode: int) -> list[str]:
         """Return who is not ready for an episode, each with what is known of it."""

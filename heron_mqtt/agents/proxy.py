@@ -11,7 +11,7 @@ from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.wakeup import Wakeup
-from heron_mqtt.errors import BrokerClosed
+from heron_mqtt.errors import BrokerClosed, NameTaken
 from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.clearance import make_plan
 from heron_mqtt.field.gateway.device_link import Wanted
@@ -19,9 +19,12 @@ from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
+from heron_mqtt.messaging.ownership import NameOwnership
 from heron_mqtt.messaging.stamping import Outbox
 
 log = logging.getLogger("heron_mqtt.proxy")
+
+READY_SHARE = 0.9  # of ready_s: what lacks must be said before the environment gives up
 
 
 class Proxy:
@@ -42,6 +45,7 @@ class Proxy:
         env_id: The environment it belongs to.
         deadlines: Bounds on every wait.
         lease_s: How long a setpoint holds on a device without a newer one, wall-clock s.
+        take_over: Displace another proxy of this agent, and whoever holds its devices.
         outbox: Stamps what is published; handed in by tests.
     """
 
@@ -58,6 +62,7 @@ class Proxy:
         env_id: str = "default",
         deadlines: Deadlines | None = None,
         lease_s: float = 30.0,
+        take_over: bool = False,
         outbox: Outbox | None = None,
     ) -> None:
         self.agent_id = agent_id
@@ -69,7 +74,6 @@ class Proxy:
         self._outbox = outbox or Outbox(mine, env_id)
         self._wakeup = Wakeup()
         peers = actual_agent.peers if peers is None else peers
-        self._inbox = Inbox(mine, upstream_id, peers, env_id, broker, self._wakeup)
         self._asks_clearance = asks_clearance
         limits = {name: actual_agent.limits(name) for name in devices or {}}
         self.gateway = FieldGateway(
@@ -81,8 +85,19 @@ class Proxy:
             self._outbox,
             notify=self._wakeup.notify,
             lease_s=lease_s,
+            take_over=take_over,
+        )
+        self._inbox = Inbox(mine, upstream_id, peers, env_id, broker, self._wakeup, self.gateway.environment)
+        self._ownership = NameOwnership(
+            broker,
+            topics.agent(mine, "owner"),
+            self._outbox,
+            what=f"agent {mine} in environment {env_id!r}",
+            on_displaced=self._on_displaced,
+            take_over=take_over,
         )
         self._presence: Announcement | None = None
+        self._is_displaced = False
 
     @property
     def dropped(self) -> int:
@@ -92,12 +107,18 @@ class Proxy:
     # -- life --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Subscribe and say ``online``. Idempotent; ``step_distributed`` and ``run`` call it."""
+        """Subscribe and say ``online``. Idempotent; ``step_distributed`` and ``run`` call it.
+
+        Raises:
+            NameTaken: Another proxy speaks for this agent; nothing was sent.
+        """
         if self._presence is not None:
             return
         try:
-            await self._inbox.open()
             await self.gateway.open()
+            await self._inbox.open()
+            await self._ownership.acquire()  # what the broker kept on any of these has come by now
+            self.gateway.begin()
             self._presence = await self._broker.announce(
                 topics.agent(self.agent.agent_id, "status"),
                 self._outbox.presence(Status(state="online")),
@@ -108,13 +129,20 @@ class Proxy:
             raise
 
     async def close(self) -> None:
-        """Say ``offline`` and unsubscribe. Idempotent."""
+        """Release the devices, say ``offline`` and unsubscribe. Idempotent."""
         self._inbox.close()
         self.gateway.close()
         presence, self._presence = self._presence, None
-        if presence is not None:
-            with contextlib.suppress(BrokerClosed):  # whoever closed it has taken our leave
-                await presence.withdraw()
+        with contextlib.suppress(BrokerClosed):  # whoever closed it has taken our leave
+            if presence is not None:
+                await presence.withdraw(say_offline=not self._is_displaced)
+            await self._ownership.release()
+
+    def _on_displaced(self, error: NameTaken) -> None:
+        """Obey at once: another proxy speaks for the agent and drives its devices."""
+        self._is_displaced = True
+        self.gateway.abandon()
+        self._wakeup.fail(error)
 
     async def run(self) -> None:
         """Go through every episode and step that upstream begins, until cancelled."""
@@ -171,19 +199,30 @@ class Proxy:
         inbox.begin_episode(episode, run)
         self.agent.reset(episode, begun.seed)
 
-        def absent() -> list[str]:
-            return self.gateway.absent(run, episode)
+        def is_settled() -> bool:
+            return inbox.new_episode is not None or not self.gateway.absent(run, episode)
 
-        await self._wakeup.until(
-            lambda: not absent() or inbox.new_episode is not None, self.deadlines.ready_s
-        )
+        if absent := self.gateway.absent(run, episode):
+            log.info("%s waits for %s", self.agent_id, "; ".join(absent))
+        await self._wakeup.until(is_settled, self.deadlines.ready_s * READY_SHARE)
         if self._presence is None or inbox.new_episode is not None:
             return
+        missing = self.gateway.missing(run, episode)
+        for unproven in self.gateway.absent(run, episode):
+            if unproven not in missing:
+                self._broker.stats.report(
+                    "device",
+                    f"{self.agent.agent_id}/{unproven.partition(' ')[0]}",
+                    f"begins in shadow: {unproven.partition(' ')[2]}",
+                )
         self.gateway.begin_episode()
-        if missing := ", ".join(absent()):
-            status = Status(state="fault", run=run, reason=f"devices not ready: {missing}")
+        stopped = True if self.gateway.estop is not None else None
+        if missing:
+            mine = self.agent.agent_id
+            reason = f"devices not ready: {', '.join(f'{mine}/{each}' for each in missing)}"[:500]
+            status = Status(state="fault", run=run, reason=reason, stopped=stopped)
         else:
-            status = Status(state="online", run=run)
+            status = Status(state="online", run=run, stopped=stopped)
         await self._presence.update(self._outbox.presence(status, episode=episode))
 
     async def _negotiate(self, episode: int, step: int) -> int:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 async def serve_proxy(
-    loaded: LoadedScenario, agent: str, url: str, devices: Devices, note: Callable[[str], None]
+    loaded: LoadedScenario,
+    agent: str,
+    url: str,
+    devices: Devices,
+    note: Callable[[str], None],
+    *,
+    take_over: bool = False,
 ) -> None:
     """Serve one run after another until cancelled.
 
@@ -26,9 +32,11 @@ async def serve_proxy(
         url: The MQTT broker that both reach.
         devices: For devices whose authority the scenario leaves open; emulated ones are started here.
         note: Takes a line for the user.
+        take_over: Displace another proxy of this agent.
 
     Raises:
         ConfigError: The scenario has no such agent, or it is not remote.
+        NameTaken: Another proxy of this agent lives, or has taken over.
         BrokerError: The broker is not there, or refuses.
     """
     scenario = loaded.scenario
@@ -41,7 +49,9 @@ async def serve_proxy(
         )
     async with mqtt_surroundings(url, loaded, [agent], devices, note) as around:
         assert around.broker is not None
-        proxy = make_proxy(scenario, agent, around.broker, env_id=scenario.topic_env_id, devices=devices)
+        proxy = make_proxy(
+            scenario, agent, around.broker, env_id=scenario.topic_env_id, devices=devices, take_over=take_over
+        )
         try:
             await proxy.start()
             note(f"agent {agent} online")

@@ -36,6 +36,7 @@ class RunOptions:
     devices: Devices | None = None
     realtime_s: float | None = None
     network: str | None = None
+    take_over: bool = False
 
     @property
     def is_reachable(self) -> bool:

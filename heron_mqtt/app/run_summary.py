@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from heron_mqtt.messages import EmergencyStop
+
 MESSAGE_COUNTS = ("published", "received", "duplicated", "rejected", "lost")
 
 
@@ -55,6 +57,8 @@ class Summary:
     undisturbed: dict[str, Any] | None = None
     """The same run without faults and network, where there were any: rewards, cost, vm_pu, loading."""
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    estop: dict[str, Any] | None = None
+    """The emergency stop that was in force, if one was: who, why, first and last step, still active."""
     diverged: str | None = None
     error: str | None = None
     interrupted: bool = False
@@ -86,6 +90,21 @@ class Summary:
             self.deadline_misses += info["missed"] + (info["fallback"] is not None)
             self.fallbacks += len(info["fallbacks"]) + (info["fallback"] is not None)
             self.diverged = info.get("diverged", self.diverged)
+
+    def note_stop(self, stop: EmergencyStop | None) -> None:
+        """Take whether an emergency stop is in force after the step that was just done."""
+        if stop is None:
+            if self.estop is not None:
+                self.estop["active"] = False
+            return
+        if self.estop is None:
+            self.estop = {"first_step": max(self.steps - 1, 0)}
+        self.estop |= {
+            "active": True,
+            "who": stop.who,
+            "why": stop.why,
+            "last_step": max(self.steps - 1, 0),
+        }
 
     def percentile_ms(self, share: float) -> float | None:
         """Return the step time that a share of the steps did not exceed, ms; None before the first step."""
@@ -119,6 +138,7 @@ class Summary:
             "fallbacks": self.fallbacks,
             "overruns": self.overruns,
             "devices": self.devices,
+            "estop": self.estop,
             "undisturbed": self.undisturbed,
             "impairment": self.impairment,
             "diverged": self.diverged,

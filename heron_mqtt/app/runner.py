@@ -103,6 +103,7 @@ async def _run_in(
             counts = around.broker.stats.counts()
             summary.messages = {name: counts[name] for name in MESSAGE_COUNTS}
             summary.devices = env.device_reports()
+            summary.note_stop(env.estop)
             if isinstance(around.broker, ImpairedBroker):
                 name = around.broker.impairment.name
                 summary.impairment = {"name": name, **asdict(around.broker.record.totals())}
@@ -136,7 +137,7 @@ async def _steps(
         if realtime_s is not None:
             wait_s = begin + summary.steps * realtime_s - time.monotonic()
             if wait_s > 0.0:
-                await asyncio.sleep(wait_s)
+                await env.rest_async(wait_s)
             elif summary.steps:
                 summary.overruns += 1
                 if wait_s < -realtime_s:  # never two steps at once to catch up
@@ -145,6 +146,7 @@ async def _steps(
         started = time.perf_counter()
         _, rewards, _, _, infos = await env.step_async({})
         summary.add_step(rewards, infos, (time.perf_counter() - started) * 1e3)
+        summary.note_stop(env.estop)
         progress.step(summary, next(iter(infos.values()))["price"], infos)
 
 
@@ -195,6 +197,7 @@ def _make_environment(plan: Plan, around: Surroundings) -> MultiAgentMicrogrids:
             "scenario": plan.loaded,
             "max_episode_steps": plan.steps,
             "devices": plan.devices,
+            "take_over": plan.options.take_over,
         }
     )
 

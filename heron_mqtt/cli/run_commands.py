@@ -38,6 +38,10 @@ Devices = Annotated[
     Literal["emulated", "simulated"] | None,
     typer.Option(help="emulated: processes on the broker; simulated: models in process."),
 ]
+TakeOver = Annotated[
+    bool,
+    typer.Option("--take-over", help="Displace another process that holds this environment or agent."),
+]
 
 
 def run_command_line() -> int:
@@ -104,6 +108,7 @@ def run(
         str | None,
         typer.Option(metavar="FILE", help="Impair the network: a file of config/networks or its name."),
     ] = None,
+    take_over: TakeOver = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
     ] = False,
@@ -112,7 +117,9 @@ def run(
     from heron_mqtt.app.run_plan import RunOptions, plan_run
     from heron_mqtt.app.runner import new_summary
 
-    plan = plan_run(scenario, RunOptions(steps, seed, broker, centralized, devices, realtime, network))
+    plan = plan_run(
+        scenario, RunOptions(steps, seed, broker, centralized, devices, realtime, network, take_over)
+    )
     raise SystemExit(_run(plan, new_summary(plan), as_json=as_json))
 
 
@@ -195,6 +202,7 @@ def proxy(
     ],
     broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
     devices: Devices = None,
+    take_over: TakeOver = False,
 ) -> None:
     """Run one agent with its proxy and devices here, for an environment that runs elsewhere."""
     from heron_mqtt.app.remote_agent import serve_proxy
@@ -202,7 +210,9 @@ def proxy(
 
     loaded = load_scenario(scenario)
     try:
-        asyncio.run(serve_proxy(loaded, agent, broker, devices or "emulated", typer.echo))
+        asyncio.run(
+            serve_proxy(loaded, agent, broker, devices or "emulated", typer.echo, take_over=take_over)
+        )
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
 

@@ -23,7 +23,13 @@ def emulated_devices(scenario: Scenario, agent: str, default: Authority) -> tupl
 
 
 def make_proxy(
-    scenario: Scenario, agent: str, broker: MessageBroker, *, env_id: str, devices: Authority
+    scenario: Scenario,
+    agent: str,
+    broker: MessageBroker,
+    *,
+    env_id: str,
+    devices: Authority,
+    take_over: bool = False,
 ) -> Proxy:
     """Return the proxy of one agent, with the agent itself.
 
@@ -33,6 +39,7 @@ def make_proxy(
         broker: Carries the messages.
         env_id: The environment.
         devices: For devices whose authority the scenario leaves open.
+        take_over: Displace another proxy of this agent.
     """
     return Proxy(
         f"{agent}_proxy",
@@ -47,4 +54,5 @@ def make_proxy(
         env_id=env_id,
         deadlines=scenario.deadlines,
         lease_s=scenario.lease_s,
+        take_over=take_over,
     )

@@ -65,6 +65,12 @@ def _parser(emulator: type[Emulator], script: str) -> argparse.ArgumentParser:
         help="misbehave from a step of the run on (from 0): silence, stuck, frozen, offset, "
         "ignore_setpoints, reject_setpoints, garbage, reboot; may be repeated",
     )
+    parser.add_argument(
+        "--require-proof",
+        action="store_true",
+        help="refuse setpoints that do not echo this device's telemetry",
+    )
+    parser.add_argument("--take-over", action="store_true", help="displace another device of this name")
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")
     return parser
 
@@ -113,6 +119,8 @@ async def _serve(
             broker,
             env_id=env_id,
             period_s=options.period,
+            require_proof=options.require_proof,
+            take_over=options.take_over,
             outbox=outbox,
         )
 

@@ -38,6 +38,7 @@ class EnvConfig(_EpisodeConfig):
     devices: Literal["simulated", "emulated"] = Field(
         "simulated", description="For devices whose authority the scenario leaves open."
     )
+    take_over: bool = Field(False, description="Displace an environment of this env_id that runs elsewhere.")
     render_mode: Literal["ansi"] | None = None
 
 

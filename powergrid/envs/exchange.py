@@ -21,6 +21,8 @@ from powergrid.agents import GridAgent
 from powergrid.agents.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario
 
+SIGNS_PER_LEASE = 4  # of life from the environment; gateways need three, and one may be lost
+
 Check = Callable[[int, Mapping[str, Plan]], Mapping[str, Clearance]]
 """From a step and the agents' plans to their clearances."""
 
@@ -201,6 +203,11 @@ class BrokerExchange:
             await proxy.close()
         await self.operator.close()
 
+    async def rest(self, duration_s: float) -> None:
+        """Wait between two steps; devices keep what they were told meanwhile."""
+        await self.start()
+        await self.operator.rest(duration_s)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Hand on what ended a proxy, which does not end by itself, to where its action is awaited."""
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -214,15 +221,25 @@ def make_broker_exchange(
     env_id: str,
     devices: Authority,
     check: Check | None = None,
+    take_over: bool = False,
 ) -> BrokerExchange:
     """Return the operator and the proxies of all agents that are not remote."""
     operator = SystemOperator(
-        scenario.operator_id, scenario.microgrids, broker, env_id=env_id, scenario=scenario.name
+        scenario.operator_id,
+        scenario.microgrids,
+        broker,
+        env_id=env_id,
+        scenario=scenario.name,
+        alive_every_s=scenario.lease_s / SIGNS_PER_LEASE,
+        take_over=take_over,
     )
     local = [agent for agent, table in scenario.microgrids.items() if not table.remote]
     return BrokerExchange(
         operator,
-        [make_proxy(scenario, agent, broker, env_id=env_id, devices=devices) for agent in local],
+        [
+            make_proxy(scenario, agent, broker, env_id=env_id, devices=devices, take_over=take_over)
+            for agent in local
+        ],
         action_s=scenario.deadlines.action_s,
         ready_s=scenario.deadlines.ready_s,
         check=check,

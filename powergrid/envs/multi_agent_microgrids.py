@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,7 +14,7 @@ from pettingzoo import ParallelEnv
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.errors import PowerFlowDiverged
-from heron_mqtt.messages import Clearance, Plan
+from heron_mqtt.messages import Clearance, EmergencyStop, Plan
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.background_loop import run_sync, running_loop
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -88,7 +90,12 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
                 broker = self._own_broker = InMemoryBroker()
             self._broker = broker
             self._exchange = make_broker_exchange(
-                self.scenario, broker, env_id=self.env_id, devices=self.config.devices, check=check
+                self.scenario,
+                broker,
+                env_id=self.env_id,
+                devices=self.config.devices,
+                check=check,
+                take_over=self.config.take_over,
             )
 
     # -- PettingZoo --------------------------------------------------------------------------------
@@ -187,6 +194,31 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         assert self._exchange is not None
         clock = self.world.series.clock(self._row)
         return self._end_step(given, await self._exchange.step(given, clock))
+
+    async def rest_async(self, duration_s: float) -> None:
+        """Wait between two steps, s.
+
+        Devices in the field hold what they were told only while the environment is known to be alive.
+        Between two steps this call keeps it so; an environment that is silent for longer than the
+        scenario's ``lease_s`` counts as dead.
+        """
+        if self._exchange is not None:
+            await self._exchange.rest(duration_s)
+        else:
+            await asyncio.sleep(duration_s)
+
+    def rest(self, duration_s: float) -> None:
+        """Wait between two steps, s; see ``rest_async``."""
+        if self._exchange is None:
+            time.sleep(duration_s)
+        else:
+            self._refuse_own_loop()
+            run_sync(self.rest_async(duration_s))
+
+    @property
+    def estop(self) -> EmergencyStop | None:
+        """The emergency stop in force, if there is one."""
+        return self._exchange.operator.estop if self._exchange is not None else None
 
     async def close_async(self) -> None:
         """Leave the broker; see ``close``."""

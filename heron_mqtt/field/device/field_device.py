@@ -409,7 +409,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         if self.is_safe:
             await self._publish_telemetry(answers=True)
         else:
-            await self._make_safe(f"released by {release.sender or 'its owner'}")
+            await self._make_safe(f"released by {release.sender or 'its owner'}", logging.INFO)
 
     def _forget_setpoints(self) -> None:
         """Know of no setpoint, as after a start; the lease is left as it is."""
@@ -476,9 +476,9 @@ class FieldDevice(PresentDevice, abc.ABC):
             await self._make_safe(f"no setpoint for {after_s:.3g} s")
         self._tell_holder()
 
-    async def _make_safe(self, reason: str) -> None:
+    async def _make_safe(self, reason: str, level: int = logging.WARNING) -> None:
         """Go to the safe state and say so; called with the device's lock held."""
-        log.warning("%s: %s, going to the safe state", self.label, reason)
+        log.log(level, "%s: %s, going to the safe state", self.label, reason)
         self.is_safe = True
         self._held = None
         try:

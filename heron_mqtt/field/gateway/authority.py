@@ -153,7 +153,7 @@ class Authority:
         return self._record(level, reason, who, why, at, step)
 
     def rise(self, evidence: Evidence, *, at: datetime, step: int) -> Change | None:
-        """Go up one rung towards the ceiling if its gates pass; None = there was nothing to do, or not yet."""
+        """Go up one rung towards the ceiling if its gates pass; None = nothing to do, or not yet."""
         self.waits_for = ""
         if RULES[self.level].rank >= RULES[self.ceiling].rank:
             return None

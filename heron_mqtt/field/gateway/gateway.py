@@ -11,17 +11,17 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from heron_mqtt.field.gateway.authority_desk import AuthorityDesk
-from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.authority import RULES, Evidence
+from heron_mqtt.field.gateway.authority_desk import AuthorityDesk
 from heron_mqtt.field.gateway.clearance import apply_clearance
 from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
 from heron_mqtt.field.gateway.envelope import Band
+from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
+from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.gateway.step_outcome import Outcome
 from heron_mqtt.field.gateway.stop_signals import StopSignals
 from heron_mqtt.field.gateway.twins import Models, bounded
-from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
 from heron_mqtt.messages import Clearance, EmergencyStop, Level, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
@@ -181,7 +181,7 @@ class FieldGateway:
         return found
 
     def missing(self, run: str | None, episode: int) -> list[str]:
-        """Return those of ``absent`` without which a run cannot begin: emulators, and what was never heard."""
+        """Return those of ``absent`` without which no run begins: emulators, and what was never heard."""
         names = [name for name, settings in self._settings.items() if settings.is_real]
         heard = {name for name in names if self.links[name].was_heard}
         return [each for each in self.absent(run, episode) if each.partition(" ")[0] not in heard]

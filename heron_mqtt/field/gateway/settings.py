@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from heron_mqtt.config import Table
+from heron_mqtt.field.gateway.authority import REAL_LEVELS, RULES
 from heron_mqtt.messages import Level
 
 
@@ -40,6 +41,35 @@ class GatewayTable(Table):
     def gate_mw(self, nameplate_mw: tuple[float, float]) -> float:
         """Return the residual up to which a device of this nameplate counts as steady, MW."""
         return 0.05 * max(map(abs, nameplate_mw)) if self.gate_residual_mw is None else self.gate_residual_mw
+
+
+def authority_problem(
+    level: Level | None, settings: GatewayTable, nameplate_mw: tuple[float, float], *, is_real: bool
+) -> str | None:
+    """Return what is wrong with a level and its band; None = nothing.
+
+    Args:
+        level: As the scenario has it; None = left open.
+        settings: With the band.
+        nameplate_mw: Smallest and largest power, MW, positive = injected.
+        is_real: Whether a real device is at the other end.
+    """
+    band = settings.band
+    if is_real and level is not None and not RULES[level].over_real:
+        return (
+            f"authority = {level!r} is for emulators, and a real device is at the other end (external or "
+            f"mapping); expected {', '.join(REAL_LEVELS)}"
+        )
+    if level is not None and RULES[level].is_banded and band is None:
+        return f"authority = {level!r} needs gateway.band, the setpoints it allows (p_min_mw, p_max_mw)"
+    low, high = nameplate_mw
+    slack = 1e-9 * max(abs(low), abs(high))
+    if band is not None and not (low - slack <= band.p_min_mw and band.p_max_mw <= high + slack):
+        return (
+            f"gateway.band {band.p_min_mw} .. {band.p_max_mw} MW reaches beyond the nameplate "
+            f"{low} .. {high} MW; expected a part of it"
+        )
+    return None
 
 
 class DeviceSettings(Table):

@@ -264,9 +264,10 @@ class VendorDevice(FieldDevice):
 
     # -- authority ---------------------------------------------------------------------------------
 
-    def _wanted(self) -> list[tuple[str, Callback]]:
+    def channels(self) -> list[tuple[str, Callback]]:
+        """Return the channel that tells whether setpoints are sent at all."""
         authority = topics.device(self.agent_id, self.name, "authority_state")
-        return [(authority, self._on_authority), *super()._wanted()]
+        return [(authority, self._on_authority)]
 
     async def _on_authority(self, message: Received) -> None:
         if message.retained:
@@ -276,4 +277,5 @@ class VendorDevice(FieldDevice):
             return
         before, self._level = self._level, state.level
         if self.stopped and before not in SENDS and state.level in SENDS:
-            await self._make_safe("it came under control during an emergency stop")
+            async with self._busy:
+                await self._make_safe("it came under control during an emergency stop")
