@@ -18,6 +18,7 @@ from amqtt.broker import Broker, ExternalServer
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.plugins import manager as amqtt_plugins
 
+from heron_mqtt.cancellation import unless_cancelled
 from heron_mqtt.messaging.embedded.auth.authenticator import Identity
 from heron_mqtt.messaging.embedded.event_log import EventLog
 from heron_mqtt.messaging.embedded.net.listeners import Listeners
@@ -111,7 +112,8 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
                 connection.link.abort()
             await self._wait_gone(_ABORT_S)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(super().shutdown(), _AMQTT_SHUTDOWN_S)
+            async with asyncio.timeout(_AMQTT_SHUTDOWN_S):
+                await unless_cancelled(super().shutdown())
         await self.listeners.closed()
         self.identity.close()
         amqtt_plugins.plugins_manager.pop(_NAMESPACE, None)
@@ -121,7 +123,8 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         self._all_gone.clear()
         if self._connections:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all_gone.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._all_gone.wait()
         return not self._connections
 
     # --- connections --------------------------------------------------------------------------------
