@@ -166,7 +166,7 @@ class Inbox:
             return
         if not self._environment.may_begin(state.boot):
             self.dropped += 1
-            if state.boot not in self._refused:
+            if state.boot not in self._refused and not message.retained:
                 self._refused = {*list(self._refused)[-9:], state.boot}
                 self._broker.stats.report(
                     "environment",

@@ -37,6 +37,7 @@ class RunOptions:
     realtime_s: float | None = None
     network: str | None = None
     take_over: bool = False
+    accept_broker_limits: bool = False
 
     @property
     def is_reachable(self) -> bool:

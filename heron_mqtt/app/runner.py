@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from heron_mqtt.app.gc_freeze import settled_heap
-from heron_mqtt.app.infrastructure import Surroundings, impaired, mqtt_surroundings, unless
+from heron_mqtt.app.infrastructure import THE_ENVIRONMENT, Surroundings, impaired, mqtt_surroundings, unless
 from heron_mqtt.app.run_plan import Plan, RunOptions
 from heron_mqtt.app.run_summary import MESSAGE_COUNTS, AgentTotals, Summary
 from heron_mqtt.errors import NotReady
@@ -82,7 +82,16 @@ async def _surroundings(plan: Plan, progress: Progress) -> AsyncIterator[Surroun
     else:
         local = [agent for agent in plan.loaded.scenario.microgrids if agent not in plan.remote_agents]
         async with mqtt_surroundings(
-            broker, plan.loaded, local, plan.devices, progress.note, plan.impairment, plan.seed
+            broker,
+            plan.loaded,
+            local,
+            plan.devices,
+            progress.note,
+            plan.impairment,
+            plan.seed,
+            name=THE_ENVIRONMENT,
+            take_over=plan.options.take_over,
+            accept_broker_limits=plan.options.accept_broker_limits,
         ) as around:
             yield around
 

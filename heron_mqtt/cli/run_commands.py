@@ -43,6 +43,14 @@ TakeOver = Annotated[
     typer.Option("--take-over", help="Displace another process that holds this environment or agent."),
 ]
 
+AcceptLimits = Annotated[
+    bool,
+    typer.Option(
+        "--accept-broker-limits",
+        help="Go on with a broker that keeps no retained messages or last wills, on which safety depends.",
+    ),
+]
+
 
 def run_command_line() -> int:
     """Run what the command line says; returns the exit code.
@@ -109,6 +117,7 @@ def run(
         typer.Option(metavar="FILE", help="Impair the network: a file of config/networks or its name."),
     ] = None,
     take_over: TakeOver = False,
+    accept_broker_limits: AcceptLimits = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
     ] = False,
@@ -118,7 +127,10 @@ def run(
     from heron_mqtt.app.runner import new_summary
 
     plan = plan_run(
-        scenario, RunOptions(steps, seed, broker, centralized, devices, realtime, network, take_over)
+        scenario,
+        RunOptions(
+            steps, seed, broker, centralized, devices, realtime, network, take_over, accept_broker_limits
+        ),
     )
     raise SystemExit(_run(plan, new_summary(plan), as_json=as_json))
 
@@ -203,6 +215,7 @@ def proxy(
     broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
     devices: Devices = None,
     take_over: TakeOver = False,
+    accept_broker_limits: AcceptLimits = False,
 ) -> None:
     """Run one agent with its proxy and devices here, for an environment that runs elsewhere."""
     from heron_mqtt.app.remote_agent import serve_proxy
@@ -211,7 +224,15 @@ def proxy(
     loaded = load_scenario(scenario)
     try:
         asyncio.run(
-            serve_proxy(loaded, agent, broker, devices or "emulated", typer.echo, take_over=take_over)
+            serve_proxy(
+                loaded,
+                agent,
+                broker,
+                devices or "emulated",
+                typer.echo,
+                take_over=take_over,
+                accept_broker_limits=accept_broker_limits,
+            )
         )
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None

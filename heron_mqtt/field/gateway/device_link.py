@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.gateway.device_stats import DeviceRecord
+from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messages import Setpoint, Status, Telemetry
@@ -116,6 +117,8 @@ class DeviceLink:
         self.reborn = 0
         """How often it was born again."""
         self._reseed_due = False
+        low_mw, high_mw = nameplate_mw or (0.0, 0.0)
+        self._hint = MappingHint(max(abs(low_mw), abs(high_mw)))
         self._displaces = take_over
         self._env_id = env_id
         self._has_live_status = False
@@ -326,6 +329,11 @@ class DeviceLink:
             return None
         goes_on = self._arrived_at > self._sent_at or self._heard_unanswered >= SPEAKS
         return self.telemetry if goes_on else None
+
+    def compare(self, told_mw: float, measured_mw: float) -> None:
+        """Name, once, a device that does the opposite of what it is told, or another order of magnitude."""
+        if (hint := self._hint.compare(told_mw, measured_mw)) is not None:
+            self._plausible.once("mapping", hint)
 
     def give_up(self) -> None:
         """Wait no longer for the answer; if it still comes it is late, and the device is back."""

@@ -30,6 +30,7 @@ from heron_mqtt.messaging.stamping import Outbox, utc_now
 log = logging.getLogger("heron_mqtt.gateway")
 
 ESTOP = "emergency stop"
+REAL_AFTER_ALL = "a real device answers where an emulator is expected: set external = true"
 
 
 class FieldGateway:
@@ -174,6 +175,8 @@ class FieldGateway:
             if self._settings[name].is_real:
                 if not self._is_proven(name):
                     found.append(f"{name} ({link.waits_for(self._settings[name].gateway.gate_steps)})")
+            elif self._is_real_after_all(name):
+                found.append(f"{name} ({REAL_AFTER_ALL})")
             elif not link.is_ready(run, episode):
                 found.append(f"{name} (no birth for this episode on {link.status_channel})")
             elif link.telemetry is None:
@@ -185,6 +188,12 @@ class FieldGateway:
         names = [name for name, settings in self._settings.items() if settings.is_real]
         heard = {name for name in names if self.links[name].was_heard}
         return [each for each in self.absent(run, episode) if each.partition(" ")[0] not in heard]
+
+    def _is_real_after_all(self, name: str) -> bool:
+        """Whether a device that follows no episodes, a real one, answers where an emulator is expected."""
+        status = self.links[name].status
+        expects_emulator = self.desk.level(name) == "emulated" and not self._settings[name].is_real
+        return expects_emulator and status is not None and status.state == "online" and status.run is None
 
     def _is_proven(self, name: str) -> bool:
         link, gate = self.links[name], self._settings[name].gateway.gate_steps
@@ -268,6 +277,8 @@ class FieldGateway:
                 continue
             link, lease_s = self.links[name], self._leases.lease_s
             why = link.why_not_sent if lease_s > 0.0 else self.environment.why_silent
+            if self._is_real_after_all(name):
+                why = REAL_AFTER_ALL
             if why is not None:
                 self._unsent[name] = why
                 continue

@@ -63,6 +63,7 @@ class Outcome:
             record.deviations += 1
             expected_mw = telemetry.p_mw - residual
             self.remark(name, f"not followed by the device ({expected_mw:.6g} -> {telemetry.p_mw:.6g} MW)")
+        link.compare(expected_p_mw(setpoint), telemetry.p_mw)
         self._note(name, link, telemetry, setpoint, residual)
 
     def stand_in(
