@@ -84,7 +84,7 @@ class Rig:
         self.broker.subscribe("devices/+/+/setpoint", self._on_setpoint)
         await self.gateway.open()
         if birth:
-            self.say("status", state="online")
+            self.say("status", state="online", run="none")
         return self
 
     def _on_setpoint(self, message: Received) -> None:
