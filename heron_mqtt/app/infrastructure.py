@@ -21,7 +21,7 @@ from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.ownership import NameOwnership
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.agents.proxies import emulated_devices
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ THE_ENVIRONMENT = SoleName("run", "")
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Infrastructure:
     """What is there for as long as a run lasts.
 
     Attributes:
@@ -65,7 +65,7 @@ class Surroundings:
 
 
 @asynccontextmanager
-async def mqtt_surroundings(
+async def mqtt_infrastructure(
     url: str,
     loaded: LoadedScenario,
     agents: Sequence[str],
@@ -77,7 +77,7 @@ async def mqtt_surroundings(
     name: SoleName,
     take_over: bool = False,
     accept_broker_limits: bool = False,
-) -> AsyncIterator[Surroundings]:
+) -> AsyncIterator[Infrastructure]:
     """Connect to an MQTT broker and start the emulated devices of some agents; end them on leaving.
 
     Args:
@@ -111,7 +111,7 @@ async def mqtt_surroundings(
         broker = await stack.enter_async_context(impaired(mqtt, impairment, seed))
         url = mqtt.options.address
         note(f"broker: {url}  topics: {mqtt.topic_map.prefix}#")
-        stamper = Outbox(f"start-{name.parent.replace('/', '-')}", scenario.topic_env_id)
+        stamper = MessageStamper(f"start-{name.parent.replace('/', '-')}", scenario.topic_env_id)
         if not is_ours:
             await require_broker_features(
                 mqtt,
@@ -142,7 +142,7 @@ async def mqtt_surroundings(
         if boxes:
             note(f"boxes: {boxes} by their vendors' topics")
         starting = (processes.until_lost,) if emulated else ()
-        yield Surroundings(broker, url, starting, tuple(throughout))
+        yield Infrastructure(broker, url, starting, tuple(throughout))
 
 
 def impaired(broker: MessageBroker, impairment: ImpairmentTable | None, seed: int) -> MessageBroker:

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from heron_mqtt.errors import BrokerError, NameTaken
 from heron_mqtt.messages import Owner
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.ownership")
 
@@ -61,7 +61,7 @@ class NameOwnership:
         self,
         broker: MessageBroker,
         channel: str,
-        outbox: Outbox,
+        outbox: MessageStamper,
         *,
         what: str,
         on_displaced: Callable[[NameTaken], None],

@@ -10,14 +10,14 @@ from datetime import datetime
 from typing import Any, Literal
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.gateway.device_stats import DeviceRecord
+from heron_mqtt.field.gateway.device_stats import DeviceStats
 from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import Outbox, utc_now
+from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 
 Health = Literal["online", "stale", "fault", "offline"]
 
@@ -25,7 +25,7 @@ SPEAKS = 2  # telemetry since the first setpoint without answer; a single one ma
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SetpointRequest:
     """A setpoint as the agent wants it sent, already bounded by the device's limits.
 
     Attributes:
@@ -40,9 +40,9 @@ class Wanted:
     p_available_mw: float | None = None
     asked_p_mw: float | None = None
 
-    def nothing(self) -> Wanted:
+    def zero(self) -> SetpointRequest:
         """Return the setpoint of no power."""
-        return Wanted(0.0, 0.0, self.p_available_mw)
+        return SetpointRequest(0.0, 0.0, self.p_available_mw)
 
 
 class DeviceLink:
@@ -82,7 +82,7 @@ class DeviceLink:
         self.agent_id = agent_id
         self.device = device
         self.name = f"{agent_id}/{device}"
-        self.record = DeviceRecord()
+        self.stats = DeviceStats()
         self.status: Status | None = None
         self.telemetry: Telemetry | None = None
         self._broker = broker
@@ -170,7 +170,7 @@ class DeviceLink:
     @property
     def was_heard(self) -> bool:
         """Whether anything usable has come from it, live."""
-        return self.record.telemetry > 0 or (self.is_born and self._has_live_status)
+        return self.stats.telemetry > 0 or (self.is_born and self._has_live_status)
 
     def waits_for(self, wanted: int) -> str:
         """Say what lacks before the device counts as proven by ``wanted`` messages; for people."""
@@ -246,13 +246,20 @@ class DeviceLink:
         return None
 
     def send(
-        self, wanted: Wanted, outbox: Outbox, *, lease_s: float, dt_s: float, episode: int, step: int
+        self,
+        wanted: SetpointRequest,
+        stamper: MessageStamper,
+        *,
+        lease_s: float,
+        dt_s: float,
+        episode: int,
+        step: int,
     ) -> None:
         """Publish a leased setpoint; ``answer`` then tells whether telemetry has acknowledged it.
 
         Args:
             wanted: What to send, bounded.
-            outbox: Stamps it.
+            stamper: Stamps it.
             lease_s: How long it holds on the device, wall-clock s.
             dt_s: Length of the step, s.
             episode: Under way.
@@ -268,28 +275,28 @@ class DeviceLink:
         self._last = setpoint
         if self._displaces:
             setpoint = setpoint.model_copy(update={"take_over": True})
-        stamped = self._publish(setpoint, outbox, episode, step)
-        self._sent = (outbox.boot, stamped["seq"])
+        stamped = self._publish(setpoint, stamper, episode, step)
+        self._sent = (stamper.boot, stamped["seq"])
         self._sent_at = self._monotonic()
         if self._unanswered_since is None:
             self._heard_unanswered = 0
-        self.record.setpoints += 1
+        self.stats.setpoints += 1
         self._plausible.asked()
 
-    def renew(self, outbox: Outbox, *, lease_s: float, episode: int, step: int) -> None:
+    def renew(self, stamper: MessageStamper, *, lease_s: float, episode: int, step: int) -> None:
         """Publish the newest setpoint again, to extend its lease and nothing else."""
         if self._last is None:
             return
         again = self._last.model_copy(update={"renewal": True, "lease_s": lease_s})
-        self._publish(again, outbox, episode, step)
+        self._publish(again, stamper, episode, step)
 
-    def release(self, outbox: Outbox) -> None:
+    def release(self, stamper: MessageStamper) -> None:
         """Give the lease back, if setpoints were sent: the device goes to its safe state now."""
         if self._last is None:
             return
         self._last = None
         back = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=self._lease_s, release=True)
-        self._publish(back, outbox, None, None)
+        self._publish(back, stamper, None, None)
 
     def forget_setpoint(self) -> None:
         """Renew no longer what was sent last: its lease runs out and the device goes safe by itself."""
@@ -301,13 +308,13 @@ class DeviceLink:
         return self._last is not None
 
     def _publish(
-        self, setpoint: Setpoint, outbox: Outbox, episode: int | None, step: int | None
+        self, setpoint: Setpoint, stamper: MessageStamper, episode: int | None, step: int | None
     ) -> dict[str, Any]:
         """Publish with the echo, within the lease or never; return what was published."""
         if self._echo is not None:
             boot, seq = self._echo
             setpoint = setpoint.model_copy(update={"heard_boot": boot, "heard_seq": seq})
-        stamped = outbox.stamp(self._setpoint, setpoint, episode=episode, step=step)
+        stamped = stamper.stamp(self._setpoint, setpoint, episode=episode, step=step)
         self._newest_seq = stamped["seq"]
         not_after = asyncio.get_running_loop().time() + setpoint.lease_s
         self._broker.publish(self._setpoint, stamped, not_after=not_after)
@@ -350,7 +357,7 @@ class DeviceLink:
         if self.telemetry is None:
             if now - self._watched_since > limit_s:
                 self._plausible.once(
-                    "mute",
+                    "no_data",
                     f"nothing to use has come on {self._telemetry} for {limit_s:g} s: is the device there, "
                     "does it publish on this topic, does its mapping match what it says?",
                 )
@@ -360,7 +367,7 @@ class DeviceLink:
             and self.unacknowledged() is not None
         ):
             self._plausible.once(
-                "deaf",
+                "no_ack",
                 f"it measures but has acknowledged no setpoint for {limit_s:g} s: does it listen on "
                 f"{self._setpoint}, and say ack_seq? what it measures is used meanwhile",
             )
@@ -389,7 +396,7 @@ class DeviceLink:
 
     def _on_telemetry(self, message: Received) -> None:
         if self._plausible.is_flood():
-            self.record.flooded += 1
+            self.stats.flooded += 1
             return
         if message.retained:
             self._plausible.once(
@@ -404,7 +411,7 @@ class DeviceLink:
             self._plausible.check_telemetry(telemetry)
         except MessageError as exc:
             self._refused_at = self._monotonic()
-            self.record.refused += 1
+            self.stats.refused += 1
             self.plausible_in_a_row = 0
             self._broker.reject(message, exc)
             return
@@ -422,20 +429,20 @@ class DeviceLink:
         answered = self.answer() is not None
         self.telemetry = telemetry
         self._arrived_at = self._heard_at = self._monotonic()
-        self.record.telemetry += 1
+        self.stats.telemetry += 1
         self._heard_unanswered += 1
         if telemetry.safe_after_s is not None:
-            self.record.time_to_safe_s = max(self.record.time_to_safe_s or 0.0, telemetry.safe_after_s)
+            self.stats.time_to_safe_s = max(self.stats.time_to_safe_s or 0.0, telemetry.safe_after_s)
         if self._acknowledges(telemetry, self._sent) and telemetry.rejected is None:
             self._displaces = False  # the lease is ours
         if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
             self._given_up = None
             self.expects_answer = True
             self._answered()
-            self.record.late += 1
+            self.stats.late += 1
         elif not answered and self.answer() is not None:
             self._answered()
-            self.record.sample(self.record.round_trip_s, self.waited_s)
+            self.stats.sample(self.stats.round_trip_s, self.waited_s)
         self._on_change()
 
     def _on_status(self, message: Received) -> None:

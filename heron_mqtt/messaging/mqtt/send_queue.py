@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heron_mqtt.errors import BrokerError, BrokerOverflow, BrokerRefused, MessageExpired
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 
 WINDOW = 100
 """Messages of QoS 1 and 2 on their way at once. On loopback 20 and 1,000 are as fast; a far broker gains."""
@@ -41,7 +41,7 @@ class Transmitter(Protocol):
 
 
 @dataclass(slots=True)
-class _Outgoing:
+class _QueuedMessage:
     topic: str
     payload: bytes
     qos: int
@@ -51,7 +51,7 @@ class _Outgoing:
     ended_connections: int = 0
 
 
-class Outbox:
+class SendQueue:
     """Queue and window of one link. Made, and used, in one event loop.
 
     Args:
@@ -60,12 +60,12 @@ class Outbox:
         max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
     """
 
-    def __init__(self, address: str, stats: BrokerStats, max_pending: int) -> None:
+    def __init__(self, address: str, stats: MessageStats, max_pending: int) -> None:
         self._address = address
         self._stats = stats
         self._max_pending = max_pending
-        self._pending: deque[_Outgoing] = deque()
-        self._in_flight: dict[int, _Outgoing] = {}
+        self._pending: deque[_QueuedMessage] = deque()
+        self._in_flight: dict[int, _QueuedMessage] = {}
         self._connection: Transmitter | None = None
         self._window = WINDOW
         self._acknowledged = 0
@@ -89,7 +89,7 @@ class Outbox:
                 ``MessageExpired`` instead of waiting.
         """
         loop = self._loop = asyncio.get_running_loop()
-        message = _Outgoing(topic, payload, qos, retain, not_after, loop.create_future())
+        message = _QueuedMessage(topic, payload, qos, retain, not_after, loop.create_future())
         if not_after is not None and self._connection is None:
             self._expire(topic, "there is no connection", message.done)
         elif not_after is not None and loop.time() > not_after:
@@ -102,7 +102,7 @@ class Outbox:
 
     def refuse(self, topic: str, exc: BrokerError) -> asyncio.Future[None]:
         """Count and report a message that cannot even wait; return its failed future."""
-        message = _Outgoing(topic, b"", 0, False, None, asyncio.get_running_loop().create_future())
+        message = _QueuedMessage(topic, b"", 0, False, None, asyncio.get_running_loop().create_future())
         self._fail(message, exc)
         return message.done
 
@@ -187,7 +187,7 @@ class Outbox:
     def _may_send(self, connection: Transmitter) -> bool:
         return len(self._in_flight) < self._window and connection.ready
 
-    def _send_now(self, connection: Transmitter, message: _Outgoing) -> None:
+    def _send_now(self, connection: Transmitter, message: _QueuedMessage) -> None:
         if message.not_after is not None and asyncio.get_running_loop().time() > message.not_after:
             self._expire(message.topic, "others were before it", message.done)
             return
@@ -199,19 +199,19 @@ class Outbox:
         elif not message.done.done():
             message.done.set_result(None)
 
-    def _queue(self, message: _Outgoing) -> None:
+    def _queue(self, message: _QueuedMessage) -> None:
         if len(self._pending) >= self._max_pending:
             self._overflow(self._pending.popleft())
         self._pending.append(message)
         if message.not_after is not None and (self._alarm is None or message.not_after < self._alarm.when()):
             self._set_alarm(message.not_after)
 
-    def _fail(self, message: _Outgoing, exc: BrokerError) -> None:
+    def _fail(self, message: _QueuedMessage, exc: BrokerError) -> None:
         self._stats.undelivered += 1
         self._stats.report("delivery", message.topic, str(exc))
         set_exception(message.done, exc)
 
-    def _overflow(self, message: _Outgoing) -> None:
+    def _overflow(self, message: _QueuedMessage) -> None:
         self._stats.overflowed += 1
         self._stats.undelivered += 1
         what = f"more than {self._max_pending} messages wait to be sent; the oldest is dropped"
