@@ -70,6 +70,7 @@ class Rig:
             monotonic=lambda: self.clock_s,
             now=lambda: NOON + timedelta(seconds=self.clock_s),
         )
+        self._level: Level = level
         self.link = self.gateway.links["ess"]
         self.answer: Answer = follow
         self.p_mw = 0.0
@@ -80,11 +81,18 @@ class Rig:
         """Everything that an independent subscriber saw on any setpoint topic."""
         self._seq = 0
 
-    async def open(self, *, birth: bool = True) -> Rig:
+    async def open(self, *, birth: bool = True, measure: bool = True) -> Rig:
         self.broker.subscribe("devices/+/+/setpoint", self._on_setpoint)
         await self.gateway.open()
+        self.gateway.begin()
+        self.gateway.environment.heard(None)
+        # As if it had been earned: what the gates want is another test's.
+        self.gateway.authority._held["ess"].level = self._level
         if birth:
             self.say("status", state="online", run="none")
+        if birth and measure:
+            self.measure()
+            self.link.stats.telemetry = 0
         return self
 
     def _on_setpoint(self, message: Received) -> None:
@@ -109,6 +117,7 @@ class Rig:
     def step(self, p_mw: float = 0.02) -> int:
         """Take a step in which ``p_mw`` is wanted; return the deadlines missed."""
         self.step_number += 1
+        self.gateway.environment.heard(None)
         self.agent.observe(Observation(dt_s=DT_S, episode=1, step=self.step_number), 50.0)
         self.agent.decide(Command.model_validate({"p_ess": p_mw}))
         self.agent.conclude()

@@ -28,7 +28,7 @@ async def test_a_thousand_answers_in_a_second_all_count() -> None:
     async with InMemoryBroker() as broker:
         link, stamper = await _link(broker), MessageStamper("MG1", "default")
         for step in range(1_000):
-            link.send(SetpointRequest(0.01), stamper, dt_s=900.0, episode=1, step=step)
+            link.send(SetpointRequest(0.01), stamper, lease_s=30.0, dt_s=900.0, episode=1, step=step)
             await broker.publish(TELEMETRY, {"p_mw": 0.01, "ack_seq": step, "ack_boot": stamper.boot})
             assert link.answer() is not None, f"the answer of step {step} was dropped"
         assert link.stats.flooded == 0
@@ -38,7 +38,7 @@ async def test_a_thousand_answers_in_a_second_all_count() -> None:
 async def test_telemetry_that_nobody_asked_for_is_still_bounded() -> None:
     async with InMemoryBroker() as broker:
         link, stamper = await _link(broker), MessageStamper("MG1", "default")
-        link.send(SetpointRequest(0.01), stamper, dt_s=900.0, episode=1, step=0)
+        link.send(SetpointRequest(0.01), stamper, lease_s=30.0, dt_s=900.0, episode=1, step=0)
         for _ in range(50):
             await broker.publish(TELEMETRY, {"p_mw": 0.01})
         assert link.stats.telemetry in {10, 11}

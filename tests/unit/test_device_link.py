@@ -17,7 +17,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 async def test_health_goes_by_what_the_device_says_and_how_long_it_is_silent() -> None:
     rig = await Rig().open(birth=False)
     assert rig.link.health == "offline"
-    rig.say("status", state="online")
+    rig.say("status", state="online", run="none")
     assert rig.link.health == "online"
     assert rig.link.age_s is None
     rig.clock_s += STALE_S
@@ -27,8 +27,10 @@ async def test_health_goes_by_what_the_device_says_and_how_long_it_is_silent() -
     rig.measure()
     assert (rig.link.health, rig.link.age_s) == ("online", 0.0)
     for word in ("fault", "offline", "online"):
-        rig.say("status", state=word)
+        rig.say("status", state=word, run="none")
         assert rig.link.health == word
+    assert rig.link.age_s is None, "what it measured before it was gone says nothing of now"
+    rig.measure()
     rig.clock_s += STALE_S + 1
     assert rig.link.health == "stale"
     assert rig.link.age_s == pytest.approx(STALE_S + 1)
@@ -60,7 +62,7 @@ async def test_an_acknowledgement_of_what_was_never_sent_is_none() -> None:
 
 async def test_a_silent_device_is_waited_for_once_and_is_back_with_its_late_answer() -> None:
     rig = await Rig().open()
-    rig.say("status", state="online")
+    rig.say("status", state="online", run="none")
     rig.answer = nothing
     assert rig.step() == 1
     assert rig.fallback == "no telemetry before the deadline"
@@ -79,10 +81,14 @@ async def test_a_silent_device_is_waited_for_once_and_is_back_with_its_late_answ
 async def test_a_silent_device_is_back_with_its_birth() -> None:
     rig = await Rig().open()
     rig.answer = nothing
-    rig.say("status", state="online")
+    rig.say("status", state="online", run="none")
     rig.step()
-    rig.say("status", state="online", boot="b2")
+    rig.boot = "b2"
+    rig.say("status", state="online", run="none")
     rig.answer = follow
+    rig.step()
+    assert rig.fallback == "device has not measured since it was born again"
+    rig.measure()
     rig.step()
     assert rig.fallback is None
 
@@ -90,8 +96,8 @@ async def test_a_silent_device_is_back_with_its_birth() -> None:
 @pytest.mark.parametrize("word", ["fault", "offline"])
 async def test_a_device_that_says_it_cannot_is_not_waited_for(word: str) -> None:
     rig = await Rig().open()
-    rig.say("status", state="online")
-    rig.answer = lambda rig, setpoint: rig.say("status", state=word)
+    rig.say("status", state="online", run="none")
+    rig.answer = lambda rig, setpoint: rig.say("status", state=word, run="none")
     assert rig.step() == 0
     assert rig.fallback == f"device {word}"
 
@@ -102,19 +108,19 @@ async def test_a_device_that_says_it_cannot_is_not_waited_for(word: str) -> None
         ({"p_mw": 20.0}, "outside the nameplate -0.05 .. 0.05 MW by more than 10%: wrong unit or sign?"),
         ({"p_mw": -0.06}, "outside the nameplate"),
         ({"q_mvar": 0.06}, "q_mvar = 0.06 is beyond the apparent power of 0.05 MVA"),
-        ({"soc": 55.0}, "soc: Input should be less than or equal to 1"),
         ({"p_mw": "?"}, "p_mw: Input should be a valid number"),
         ({"sender": "MG2/ess"}, "sender 'MG2/ess' speaks on the channel of MG1/ess"),
     ],
 )
 async def test_telemetry_that_cannot_be_is_refused_and_named(fields: dict[str, Any], told: str) -> None:
     rig = await Rig().open()
-    rig.say("status", state="online")
+    rig.say("status", state="online", run="none")
     rig.measure()
     rig.answer = lambda rig, setpoint: rig.measure(ack=setpoint, **fields)
     rig.clock_s += 1.0
     rig.step()
     assert rig.link.stats.refused == 1
+    assert rig.link.plausible_in_a_row == 0
     (report,) = [r for r in rig.broker.stats.reports if r.kind == "rejected"]
     assert report.where == "devices/MG1/ess/telemetry"
     assert told in report.what
@@ -140,7 +146,7 @@ async def test_a_birth_that_promises_less_than_the_scenario_is_named() -> None:
 @pytest.mark.parametrize("hours", [-7, 7])
 async def test_a_clock_hours_off_is_named_once_and_harmless(hours: int) -> None:
     rig = await Rig().open()
-    rig.say("status", state="online")
+    rig.say("status", state="online", run="none")
     wrong = (NOON + timedelta(seconds=rig.clock_s, hours=hours)).isoformat()
     rig.answer = lambda rig, setpoint: rig.measure(ack=setpoint, sent_at=wrong)
     for _ in range(3):
@@ -155,20 +161,34 @@ async def test_two_devices_of_one_name_are_named_and_one_that_restarts_is_not() 
     rig = await Rig().open()
     rig.measure()
     rig.boot = "b2"
+    rig.say("status", state="online", run="none")
     rig.measure()
     rig.measure()
     assert rig.reports == []
     rig.boot = "b1"
+    rig.measure(p_mw=0.03)
+    assert rig.reports == [], "one message of an earlier life may be late"
+    assert rig.link.telemetry is not None
+    assert rig.link.telemetry.p_mw != 0.03
     rig.measure()
+    assert rig.reports == [
+        "two devices speak under this name: nothing is sent; end one, or give each its own"
+    ]
+    assert rig.link.health == "fault"
     rig.boot = "b2"
+    rig.step()
+    assert rig.sent == []
+    rig.clock_s += STALE_S + 0.1
     rig.measure()
-    assert rig.reports == ["two devices speak under this name; give each its own"]
+    rig.step()
+    assert len(rig.sent) == 1, "the other one is gone"
 
 
 async def test_a_flood_is_bounded_named_once_and_delays_no_other_device() -> None:
     rig = await Rig().open()
     other = DeviceLink("MG1", "pv", rig.broker, lease_s=LEASE_S, on_change=lambda: None)
     await other.open()
+    rig.clock_s += 1.0  # the first telemetry was of the second before
     begun = time.perf_counter()
     for number in range(10_000):
         rig.measure()
@@ -188,7 +208,7 @@ async def test_a_flood_is_bounded_named_once_and_delays_no_other_device() -> Non
 async def test_retained_telemetry_is_not_taken_for_fresh() -> None:
     rig = Rig()
     rig.say("telemetry", retain=True, p_mw=0.03, ack_seq=0)
-    await rig.open()
+    await rig.open(measure=False)
     rig.answer = nothing
     assert rig.link.telemetry is None
     rig.step()
@@ -198,9 +218,10 @@ async def test_retained_telemetry_is_not_taken_for_fresh() -> None:
 
 
 async def test_a_device_that_nobody_hears_is_named_with_its_topic() -> None:
-    rig = await Rig().open()
+    rig = await Rig().open(measure=False)
     rig.answer = nothing
     rig.step()
+    assert rig.fallback == "device has not measured anything yet"
     rig.clock_s += STALE_S
     rig.step()
     assert rig.reports == []
@@ -227,8 +248,8 @@ async def test_a_setpoint_topic_that_nobody_listens_to_is_named() -> None:
 async def test_a_renewal_extends_the_lease_and_is_a_setpoint_of_the_same_power() -> None:
     rig = await Rig().open()
     link, stamper = rig.link, MessageStamper("MG1", "test")
-    link.send(SetpointRequest(0.02), stamper, dt_s=900.0, episode=1, step=0)
-    link.renew(stamper, episode=1, step=0)
+    link.send(SetpointRequest(0.02), stamper, lease_s=LEASE_S, dt_s=900.0, episode=1, step=0)
+    link.renew(stamper, lease_s=LEASE_S, episode=1, step=0)
     first, second = rig.sent
     assert "renewal" not in first or not first["renewal"]
     assert (second["renewal"], second["p_mw"], second["lease_s"]) == (True, 0.02, LEASE_S)
@@ -236,7 +257,7 @@ async def test_a_renewal_extends_the_lease_and_is_a_setpoint_of_the_same_power()
     rig.measure(ack=second)
     assert link.answer() is not None, "who took the renewal has taken the setpoint"
     link.forget_setpoint()
-    link.renew(stamper, episode=1, step=0)
+    link.renew(stamper, lease_s=LEASE_S, episode=1, step=0)
     assert len(rig.sent) == 2
 
 
@@ -247,3 +268,38 @@ async def test_a_link_that_is_closed_hears_nothing() -> None:
     link.close()
     broker.publish("devices/A/d/telemetry", {"type": "telemetry", "p_mw": 0.0})
     assert link.telemetry is None
+
+
+async def test_a_field_that_cannot_be_read_harms_only_itself() -> None:
+    rig = await Rig().open()
+    rig.answer = lambda rig, setpoint: rig.measure(ack=setpoint, p_mw=0.02, soc=55.0, safe="?")
+    rig.step()
+    assert (rig.fallback, rig.p_done_mw) == (None, 0.02)
+    assert rig.link.telemetry is not None
+    assert rig.link.telemetry.soc is None
+    (report,) = rig.reports
+    assert "left out what cannot be read: soc" in report
+    assert "safe" in report
+
+
+async def test_every_setpoint_and_renewal_echoes_the_newest_telemetry() -> None:
+    rig = await Rig().open()
+    heard = rig._seq
+    rig.step()
+    assert (rig.sent[-1]["heard_boot"], rig.sent[-1]["heard_seq"]) == ("b1", heard)
+    newest = rig._seq
+    rig.gateway._renew()
+    assert (rig.sent[-1]["renewal"], rig.sent[-1]["heard_seq"]) == (True, newest)
+    assert newest == heard + 1, "the answer to the setpoint"
+
+
+async def test_a_device_that_does_not_number_its_telemetry_gets_setpoints_only_while_it_speaks() -> None:
+    rig = await Rig().open(measure=False)
+    rig.answer = nothing
+    rig.broker.publish("devices/MG1/ess/telemetry", {"type": "telemetry", "p_mw": 0.0})
+    rig.step()
+    assert "heard_seq" not in rig.sent[-1]
+    rig.clock_s += LEASE_S + 0.1
+    rig.step()
+    assert len(rig.sent) == 1
+    assert rig.fallback == "device silent for 3.1 s, longer than its lease"

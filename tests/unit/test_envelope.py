@@ -140,11 +140,14 @@ async def test_no_setpoint_of_a_whole_episode_is_outside_the_envelope(
     band = {"p_min_mw": -0.001, "p_max_mw": 0.002}
     changes |= {
         "microgrids.MG2.devices.ess.authority": "limited",
-        "microgrids.MG2.devices.ess.gateway": {"band": band},
         "envelope.grid_check": grid_check,
         "steps": 16,
     }
     data = small(changes)
+    for microgrid in data["microgrids"].values():
+        for table in microgrid["devices"].values():
+            table.update(external=True, authority=table.get("authority", "full"), gateway={"gate_steps": 1})
+    data["microgrids"]["MG2"]["devices"]["ess"]["gateway"]["band"] = band
     broker = OpenMemoryBroker()
     rng = random.Random(seed)
     state: dict[str, dict[str, float]] = {}
@@ -153,6 +156,8 @@ async def test_no_setpoint_of_a_whole_episode_is_outside_the_envelope(
 
     def device(message: Received) -> None:
         """Check a setpoint, then do exactly that."""
+        if message.get("release"):
+            return
         _, agent, name, _ = message.channel.split("/")
         spec, p, q = data["microgrids"][agent]["devices"][name], message["p_mw"], message["q_mvar"]
         seen.append(dict(message))
@@ -188,6 +193,16 @@ async def test_no_setpoint_of_a_whole_episode_is_outside_the_envelope(
         }
         broker.publish(message.channel.replace("setpoint", "telemetry"), telemetry)
 
+    def begin(message: Received) -> None:
+        """Speak once, so that the devices are known to be there."""
+        if message["state"] != "reset":
+            return
+        for agent, microgrid in data["microgrids"].items():
+            for name in microgrid["devices"]:
+                soc = {"soc": 0.5} if name == "ess" else {}
+                telemetry = {"type": "telemetry", "p_mw": 0.0, **soc}
+                broker.publish(f"devices/{agent}/{name}/telemetry", telemetry)
+
     broker.subscribe("devices/+/+/setpoint", device)
     for agent, microgrid in data["microgrids"].items():
         for name in microgrid["devices"]:
@@ -202,6 +217,7 @@ async def test_no_setpoint_of_a_whole_episode_is_outside_the_envelope(
         agent_ = proxy.agent
         honest = agent_.wanted
         monkeypatch.setattr(agent_, "wanted", lambda honest=honest: garbage_wants(rng, honest()))
+    broker.subscribe("run/state", begin)
     await env.reset_async(seed=seed)
     while env.agents:
         _, _, _, _, infos = await env.step_async({})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ async def test_what_a_faulty_device_measures_is_the_truth_and_what_it_does_not_s
     assert (rig.fallback if stands_in else rig.bound) == why
     assert rig.link.stats.fallbacks == int(stands_in)
     rig.answer = follow
-    rig.say("status", state="online")
+    rig.say("status", state="online", run="none")
     rig.soc = 0.47
     rig.step(0.01)
     assert (rig.p_done_mw, rig.fallback, rig.bound) == (0.01, None, None)
@@ -185,11 +186,13 @@ async def test_a_gateway_that_connects_later_hears_of_a_stop_in_force() -> None:
     assert [setpoint["p_mw"] for setpoint in rig.sent] == [0.0]
 
 
-async def test_a_stop_that_is_none_is_refused_and_named() -> None:
+async def test_whatever_is_no_valid_release_is_a_stop() -> None:
     rig = await Rig().open()
     rig.broker.publish("estop", {"type": "estop", "active": "yes"})
-    assert rig.gateway.estop is None
-    assert "active" in rig.broker.stats.reports[-1].what
+    assert rig.gateway.estop is not None
+    assert "no valid release" in rig.gateway.estop.why
+    rig.step(0.04)
+    assert rig.sent[-1]["p_mw"] == 0.0
 
 
 # -- leases ----------------------------------------------------------------------------------------
@@ -197,11 +200,16 @@ async def test_a_stop_that_is_none_is_refused_and_named() -> None:
 
 async def test_a_step_longer_than_a_third_of_the_lease_is_renewed_and_not_applied_again() -> None:
     rig = Rig()
-    rig.gateway._lease_s = 0.06
     await rig.open()
     rig.step(0.02)
-    await until(lambda: len(rig.sent) >= 4, "three renewals")
-    rig.gateway.close()
+    for n in range(2, 5):
+        rig.clock_s += 0.9
+        await asyncio.sleep(0)
+        assert len(rig.sent) == n - 1, "not before a third of the lease is over"
+        rig.clock_s += 0.1
+        rig.gateway._renewals_changed.set()  # the clock of this test has no timers
+        await until(lambda n=n: len(rig.sent) >= n, "a renewal")
+        rig.gateway.environment.heard(None)
     assert not rig.sent[0].get("renewal")
     assert all(setpoint["renewal"] and setpoint["p_mw"] == 0.02 for setpoint in rig.sent[1:])
     assert [setpoint["seq"] for setpoint in rig.sent] == list(range(len(rig.sent)))
@@ -209,38 +217,53 @@ async def test_a_step_longer_than_a_third_of_the_lease_is_renewed_and_not_applie
 
 
 async def test_a_closed_gateway_renews_nothing() -> None:
-    rig = Rig()
-    rig.gateway._lease_s = 0.03
-    await rig.open()
+    rig = await Rig().open()
     rig.step(0.02)
-    assert rig.gateway._renewal is not None
+    renewing = rig.gateway._renewing
+    assert renewing is not None
     rig.gateway.close()
-    assert rig.gateway._renewal.cancelled()
+    await asyncio.wait([renewing])
+    assert renewing.cancelled()
+    assert [(s["p_mw"], s.get("release", False)) for s in rig.sent] == [(0.02, False), (0.0, True)]
+    rig.gateway._renew()
+    assert len(rig.sent) == 2
 
 
 @pytest.mark.parametrize("word", ["lost", "finished"])
 async def test_nothing_is_renewed_once_the_run_is_over(word: str) -> None:
     """An environment that was killed must not leave devices holding its last word for ever."""
     rig = await Rig().open()
+    rig.gateway.environment.serve("env1")
     rig.step(0.02)
     rig.gateway._renew()
     assert len(rig.sent) == 2
+    rig.broker.publish("run/state", {"type": "run_state", "state": word, "boot": "env0"})
+    rig.gateway._renew()
+    assert len(rig.sent) == 3, "the end of another environment"
     rig.broker.publish("run/state", {"type": "run_state", "state": word})
+    sent = [s for s in rig.sent[3:] if not s.get("release")]
     rig.gateway._renew()
-    assert len(rig.sent) == 2
     rig.step(0.02)
     rig.gateway._renew()
-    assert len(rig.sent) == 4, "a run that goes on is a run"
+    assert sent == [], "nothing but a release"
+    assert rig.fallback == f"the environment is {word}"
+    told = {"type": "run_state", "state": "running", "boot": "env1", "episode": 1, "step": 2}
+    rig.broker.publish("run/state", told)
+    before = len(rig.sent)
+    rig.gateway.environment.heard("env1")
+    rig.step(0.02)
+    rig.gateway._renew()
+    assert len(rig.sent) == before + 2, "a run that goes on is a run"
 
 
 async def test_a_step_in_which_all_is_simulated_sends_and_renews_nothing() -> None:
     rig = await Rig().open()
     assert not rig.gateway.skip_simulated(1, 0), "the device is driven"
     rig.step(0.02)
-    assert rig.gateway._renewal is not None
+    assert rig.gateway._leases.due_s is not None
     rig.ask("simulated")
     assert rig.gateway.skip_simulated(1, 2)
-    assert rig.gateway._renewal is None, "what it was told before is not renewed"
+    assert rig.gateway._leases.due_s is None, "what it was told before is not renewed"
     assert rig.gateway.reasons() == {}
     press(rig, True, who="op")
     assert not rig.gateway.skip_simulated(1, 3), "a stop holds for models, too"

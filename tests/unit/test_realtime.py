@@ -23,6 +23,11 @@ class FakeEnv:
         self.running = 0
         self.agents = ["MG1"]
 
+    estop = None
+
+    async def rest_async(self, duration_s: float) -> None:
+        await asyncio.sleep(duration_s)
+
     async def step_async(self, actions: Any) -> Any:
         self.running += 1
         assert self.running == 1, "two steps at once"
@@ -40,6 +45,8 @@ class FakeSummary:
 
     def add_step(self, *_: Any) -> None:
         self.steps += 1
+
+    def note_stop(self, stop: object) -> None: ...
 
 
 def drive(monkeypatch: pytest.MonkeyPatch, took_s: list[float]) -> tuple[FakeEnv, FakeSummary]:

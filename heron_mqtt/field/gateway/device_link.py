@@ -275,20 +275,22 @@ class DeviceLink:
         self._last = setpoint
         if self._displaces:
             setpoint = setpoint.model_copy(update={"take_over": True})
-        stamped = self._publish(setpoint, stamper, episode, step)
+        stamped = self._stamped(setpoint, stamper, episode, step)
+        # All of this before it leaves: in memory the answer comes while it does.
         self._sent = (stamper.boot, stamped["seq"])
         self._sent_at = self._monotonic()
         if self._unanswered_since is None:
             self._heard_unanswered = 0
         self.stats.setpoints += 1
         self._plausible.asked()
+        self._publish(stamped, lease_s)
 
     def renew(self, stamper: MessageStamper, *, lease_s: float, episode: int, step: int) -> None:
         """Publish the newest setpoint again, to extend its lease and nothing else."""
         if self._last is None:
             return
         again = self._last.model_copy(update={"renewal": True, "lease_s": lease_s})
-        self._publish(again, stamper, episode, step)
+        self._publish(self._stamped(again, stamper, episode, step), lease_s)
 
     def release(self, stamper: MessageStamper) -> None:
         """Give the lease back, if setpoints were sent: the device goes to its safe state now."""
@@ -296,7 +298,7 @@ class DeviceLink:
             return
         self._last = None
         back = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=self._lease_s, release=True)
-        self._publish(back, stamper, None, None)
+        self._publish(self._stamped(back, stamper, None, None), self._lease_s)
 
     def forget_setpoint(self) -> None:
         """Renew no longer what was sent last: its lease runs out and the device goes safe by itself."""
@@ -307,18 +309,21 @@ class DeviceLink:
         """Whether something was sent that is still to be renewed."""
         return self._last is not None
 
-    def _publish(
+    def _stamped(
         self, setpoint: Setpoint, stamper: MessageStamper, episode: int | None, step: int | None
     ) -> dict[str, Any]:
-        """Publish with the echo, within the lease or never; return what was published."""
+        """Return a setpoint as it is published: with the echo of the newest telemetry, and numbered."""
         if self._echo is not None:
             boot, seq = self._echo
             setpoint = setpoint.model_copy(update={"heard_boot": boot, "heard_seq": seq})
         stamped = stamper.stamp(self._setpoint, setpoint, episode=episode, step=step)
         self._newest_seq = stamped["seq"]
-        not_after = asyncio.get_running_loop().time() + setpoint.lease_s
-        self._broker.publish(self._setpoint, stamped, not_after=not_after)
         return stamped
+
+    def _publish(self, stamped: dict[str, Any], lease_s: float) -> None:
+        """Publish within the lease or never."""
+        not_after = asyncio.get_running_loop().time() + lease_s
+        self._broker.publish(self._setpoint, stamped, not_after=not_after)
 
     def answer(self) -> Telemetry | None:
         """Return the telemetry that acknowledges the newest setpoint, once it is there."""
