@@ -35,6 +35,7 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
         BufferedOutlet.__init__(self, link, broker.options.limits, broker.stats, broker.flush_soon)
         self._broker = broker
         self._router = broker.router
+        self._ends_denied = broker.options.denied == "disconnect"
         self._max_packet_bytes = broker.options.limits.max_packet_bytes
         self._rest = bytearray()
         self._needed = 0
@@ -42,6 +43,8 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
         self._packets = 0
         self._last_heard_s = 0.0
         self._silence_s = 0.0
+        self._published = 0  # messages, since the last look at the user's rate
+        self._pause: asyncio.TimerHandle | None = None
         self._login: asyncio.Task[None] | None = None
         self._alive_timer: asyncio.TimerHandle | None = self._loop.call_later(
             broker.options.limits.connect_timeout_s, self._on_connect_timeout
@@ -66,8 +69,26 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
             return
         if self._packets != packets:
             self._last_heard_s = self._loop.time()
+        if self._published:
+            self._pace()
         if pos < len(data) and not self.ended:
             self._rest += data[pos:]
+
+    def _pace(self) -> None:
+        """Read no more for a while if this client's user publishes more than its share."""
+        published, self._published = self._published, 0
+        account = self.session.account if self.session is not None else None
+        pause_s = account.pause_s(published, self._loop.time()) if account is not None else 0.0
+        if pause_s > 0.0 and self._pause is None:
+            self._stats.pauses += 1
+            self.link.pause_reading()
+            self._pause = self._loop.call_later(pause_s, self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._pause = None
+        if not self.ended and not self._held:
+            self._last_heard_s = self._loop.time()  # what it sent meanwhile was not read
+            self.link.resume_reading()
 
     def _take_packets(self, data: bytes) -> int:
         """Act on complete packets; return the position of the first incomplete one."""
@@ -153,10 +174,11 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
             topic = self._learn_topic(raw_topic)
         pos = topic_end
         self._stats.received += 1
+        self._published += 1
         if qos == 0:
             if first & 0x08:
                 raise wire.MalformedPacket("DUP in a PUBLISH at QoS 0")
-            self._router.accept(session, Message(topic, raw_topic, data[pos:stop], 0), retain=bool(first & 1))
+            self._accept(session, Message(topic, raw_topic, data[pos:stop], 0), retain=bool(first & 1))
             return
         if qos == 3:
             raise wire.MalformedPacket("PUBLISH at QoS 3")
@@ -165,13 +187,21 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
             raise wire.MalformedPacket("PUBLISH at QoS 1 or 2 without a packet identifier")
         message = Message(topic, raw_topic, data[pos + 2 : stop], qos)
         if qos == 1:
-            self._router.accept(session, message, retain=bool(first & 1))
-            self.send(b"\x40\x02" + packet_id.to_bytes(2, "big"))
+            if self._accept(session, message, retain=bool(first & 1)):
+                self.send(b"\x40\x02" + packet_id.to_bytes(2, "big"))
             return
         if packet_id not in session.incoming_qos2:  # otherwise a repetition of what was delivered
+            if not self._accept(session, message, retain=bool(first & 1)):
+                return
             session.incoming_qos2.add(packet_id)
-            self._router.accept(session, message, retain=bool(first & 1))
         self.send(wire.ack(wire.PUBREC, packet_id))
+
+    def _accept(self, session: ClientSession, message: Message, *, retain: bool) -> bool:
+        """Take a message, or end the connection if that is how a missing right is told."""
+        if self._router.accept(session, message, retain=retain) or not self._ends_denied:
+            return True
+        self.end("denied", will=True, detail=f"no right to publish on {message.topic}")
+        return False
 
     def _learn_topic(self, raw_topic: bytes) -> str:
         topic = wire.check_topic(wire.decode_utf8(raw_topic))
@@ -288,6 +318,11 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
         session, self.session = self.session, None
         self._broker.connection_ended(self, session, reason, detail, will=will)
 
+    @property
+    def is_logging_in(self) -> bool:
+        """Whether a complete CONNECT has come and is being looked at."""
+        return self._login is not None
+
     async def stop(self) -> None:
         """End for amqtt's sake, when it cleans up a session."""
         self.end("shutdown", will=False)
@@ -296,3 +331,6 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
         if self._alive_timer is not None:
             self._alive_timer.cancel()
             self._alive_timer = None
+        if self.ended and self._pause is not None:
+            self._pause.cancel()
+            self._pause = None

@@ -19,6 +19,7 @@ from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.plugins import manager as amqtt_plugins
 
 from heron_mqtt.messaging.embedded import wire
+from heron_mqtt.messaging.embedded.accounts import Account, Accounts
 from heron_mqtt.messaging.embedded.connection import ClientConnection
 from heron_mqtt.messaging.embedded.events import EventLog
 from heron_mqtt.messaging.embedded.identity import Identity
@@ -26,6 +27,7 @@ from heron_mqtt.messaging.embedded.listeners import Listeners
 from heron_mqtt.messaging.embedded.router import Router
 from heron_mqtt.messaging.embedded.sessions import ClientSession, Message
 from heron_mqtt.messaging.embedded.stats import SYS_TOPICS, BrokerStats
+from heron_mqtt.messaging.topics import escape, is_vital
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.identity import Admitted
@@ -62,14 +64,16 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         self.events = EventLog(options.limits.max_log_lines_per_s, loop.time)
         self.identity = Identity(options, self.events, loop.time)
         self.listeners = Listeners(options, self._accept_link, self._has_room, self._turned_away)
-        self.router = Router(options.limits, self.stats, self.events)
+        self.accounts = Accounts(options.limits)
+        self.router = Router(options.limits, self.stats, self.events, is_vital, self.accounts.all)
         self.topics: dict[bytes, str] = {}
-        self._connections: set[ClientConnection] = set()
+        self._connections: dict[ClientConnection, None] = {}  # the oldest first
         self._unflushed: list[BufferedOutlet] = []
         self._all_gone = asyncio.Event()
         self._sys_task: asyncio.Task[None] | None = None
         self._started_s = loop.time()
         self._closing = False
+        self._denied_told: dict[str, int] = {}
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -127,16 +131,29 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
     # --- connections --------------------------------------------------------------------------------
 
     def _accept_link(self, link: Link) -> ClientConnection | None:
-        if not self._has_room(0):
+        if not self._has_room(0) and not self._end_half_open():
             self._turned_away(link.peer, "too many connections")
             return None
         connection = ClientConnection(self, link)
-        self._connections.add(connection)
+        self._connections[connection] = None
         return connection
 
     def _has_room(self, in_handshake: int) -> bool:
         present = len(self._connections) + in_handshake
         return not self._closing and present < self.options.limits.max_connections
+
+    def _end_half_open(self) -> bool:
+        """Make room: end the oldest connection that has not logged in; return whether there was one.
+
+        Whoever has something to say says it at once, and is through before it is the oldest.
+        """
+        strangers = [c for c in self._connections if c.session is None and not c.ended]
+        if self._closing or not strangers:
+            return False
+        oldest = next((c for c in strangers if not c.is_logging_in), strangers[0])
+        oldest.end("no_connect", will=False, abort=True, detail="others need the room")
+        self._connections.pop(oldest, None)  # its link is closed in a moment
+        return True
 
     def _turned_away(self, peer: str, reason: str) -> None:
         self.stats.refusals += 1
@@ -166,13 +183,18 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
             self._drop_session(session)
             session = None
         present = session is not None
-        if session is None:
-            if len(self._sessions) >= self.options.limits.max_sessions:
-                connection.refuse(wire.SERVER_UNAVAILABLE, "too many sessions")
+        account = self._account(who.user)
+        if session is None or session.outlet is None:
+            problem = self._make_room(account, is_new=session is None)
+            if problem is not None:
+                self.accounts.settle(account)
+                connection.refuse(wire.SERVER_UNAVAILABLE, problem)
                 return False
+        if session is None:
             limits = self.options.limits
             session = ClientSession(client_id, clean=connect.clean_session, limits=limits, stats=self.stats)
         session.owner = session.username = who.user
+        session.account = account
         session.will = connect.will
         session.remote_address = connection.link.peer
         session.keep_alive = connect.keep_alive_s
@@ -180,6 +202,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         session.transitions.connect()
         session.last_connect_time, session.last_disconnect_time = _now(), None
         self._sessions[client_id] = (session, connection)
+        account.touch(session)
         self.router.rights_changed()
         connection.session = session
         self.stats.connects += 1
@@ -189,6 +212,38 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         connection.send(wire.connack(wire.ACCEPTED, session_present=present))
         session.resume(connection)
         return True
+
+    def _account(self, user: str | None) -> Account:
+        in_charge = user is not None and self.identity.is_in_charge(user)
+        return self.accounts.of(user, in_charge=in_charge, is_paced=self.identity.has_rights)
+
+    def _make_room(self, account: Account, *, is_new: bool) -> str | None:
+        """Make room for one more connected session of a user; return why there is none, or None."""
+        limits = self.options.limits
+        if account.is_limited and account.connected() >= limits.max_user_connections:
+            return f"more than {limits.max_user_connections} connections of one user"
+        if not is_new:
+            return None
+        if account.is_limited and len(account.sessions) >= limits.max_user_sessions:
+            if (oldest := account.oldest_away()) is None:
+                return f"more than {limits.max_user_sessions} sessions of one user"
+            self._evict(oldest)
+        if len(self._sessions) >= limits.max_sessions:
+            most = account if account.oldest_away() is not None else self.accounts.most_sessions()
+            if most is None or (oldest := most.oldest_away()) is None:
+                return "too many sessions"
+            self._evict(oldest)
+        return None
+
+    def _evict(self, session: ClientSession) -> None:
+        self.stats.evicted += 1
+        self.events.warning(
+            "session_evicted",
+            client=session.client_id,
+            user=session.owner or "",
+            waiting=len(session.queue) + len(session.inflight),
+        )
+        self._drop_session(session)
 
     def connection_ended(
         self,
@@ -211,16 +266,18 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         self.stats.clients -= 1
         self.stats.disconnects += 1
         message, session.will = session.will, None
-        if session.clean_session:
-            self._drop_session(session)
+        if session.account is not None:
+            session.account.touch(session)
         if will and message is not None:
             self.stats.wills += 1
             last_word = Message.of(message.topic, message.payload, message.qos)
             self.router.accept(session, last_word, retain=message.retain)
+        if session.clean_session:
+            self._drop_session(session)
 
     def connection_gone(self, connection: ClientConnection) -> None:
         """Forget a connection whose link is closed."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         if not self._connections:
             self._all_gone.set()
 
@@ -241,6 +298,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
             return
         for session, connection in list(self._sessions.values()):
             session.grant = self.identity.grant(session.owner, session.client_id)
+            self._account(session.owner)
             if not self.identity.knows(session.owner):
                 connection.end("revoked", will=True)
                 self._drop_session(session)
@@ -260,6 +318,10 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
     def _drop_session(self, session: ClientSession) -> None:
         self._sessions.pop(session.client_id, None)
         self.router.forget(session)
+        account = session.account
+        if account is not None:
+            account.sessions.pop(session.client_id, None)
+            self.accounts.settle(account)
 
     async def _broadcast_message(
         self,
@@ -290,7 +352,22 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
             stats = self.refresh_stats()
             for name, topic in SYS_TOPICS.items():
                 self.router.announce(f"$SYS/broker/{topic}", f"{getattr(stats, name):.12g}".encode())
+            self._publish_denied()
             await asyncio.sleep(self.options.limits.sys_interval_s)
+
+    def _publish_denied(self) -> None:
+        """Say by client whose messages were not taken."""
+        told = dict(self.router.denied)
+        for client_id in self._denied_told.keys() - told.keys():
+            self.router.announce(_denied_topic(client_id), b"")
+        for client_id, count in told.items():
+            if self._denied_told.get(client_id) != count:
+                self.router.announce(_denied_topic(client_id), str(count).encode())
+        self._denied_told = told
+
+
+def _denied_topic(client_id: str) -> str:
+    return f"$SYS/broker/publish/messages/denied/{escape(client_id)}"
 
 
 def _now() -> int:

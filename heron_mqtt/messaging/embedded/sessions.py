@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from amqtt.session import Session
@@ -10,6 +11,7 @@ from amqtt.session import Session
 from heron_mqtt.messaging.embedded import wire
 
 if TYPE_CHECKING:
+    from heron_mqtt.messaging.embedded.accounts import Account
     from heron_mqtt.messaging.embedded.options import Limits
     from heron_mqtt.messaging.embedded.stats import BrokerStats
 
@@ -97,6 +99,9 @@ class Grant(Protocol):
     def may_receive(self, topic: str) -> bool:
         """Return whether messages on this topic are sent to the client."""
 
+    def is_in_charge(self) -> bool:
+        """Return whether the client may stop everything."""
+
 
 class _ConnectionState:
     """Stands in for the state machine that amqtt builds anew, at 190 us, for each session."""
@@ -129,6 +134,11 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         self.client_id: str = client_id
         self.clean_session: bool = clean
         self.owner: str | None = None
+        self.account: Account | None = None
+        self.on_room: Callable[[ClientSession], None] | None = None
+        """Called when the client takes messages again; set while retained messages wait for that."""
+        self.replays: dict[str, int] = {}
+        """Filters whose retained messages are still to be sent, and at which QoS."""
         self.grant: Grant | None = None
         self.will: wire.Will | None = None
         self.outlet: Outlet | None = None
@@ -173,6 +183,22 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         self._stats.queued += 1
         self.queue.append((message, qos, retain))
 
+    def has_room(self) -> bool:
+        """Whether a message for this client would be sent at once."""
+        return (
+            self.outlet is not None
+            and self.outlet.writable
+            and not self.queue
+            and len(self.inflight) < self._limits.max_inflight
+        )
+
+    def go_on(self) -> None:
+        """Send what waits, now that the client takes messages again."""
+        if self.queue:
+            self.pump()
+        if self.on_room is not None and self.has_room():
+            self.on_room(self)
+
     def pump(self) -> None:
         """Send what waits, as far as the connection and the in-flight window let it."""
         outlet, queue = self.outlet, self.queue
@@ -201,7 +227,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
             self._stats.delivered += 1
             self._stats.redelivered += 1
             outlet.send(head, packet_id.to_bytes(2, "big"), message.payload)
-        self.pump()
+        self.go_on()
 
     def on_puback(self, packet_id: int) -> None:
         """End a QoS 1 delivery; an unknown identifier is a late repetition and means nothing."""
@@ -209,8 +235,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         if flight is not None and flight.qos == 1:
             del self.inflight[packet_id]
             self._release(flight.message.size)
-            if self.queue:
-                self.pump()
+            self.go_on()
 
     def on_pubrec(self, packet_id: int) -> None:
         """Note that the client has a QoS 2 message, and release it (also one we no longer know)."""
@@ -226,8 +251,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         if flight is not None and flight.received:
             del self.inflight[packet_id]
             self._release(flight.message.size)
-            if self.queue:
-                self.pump()
+            self.go_on()
 
     def forget(self) -> None:
         """Let go of everything that waits or is in flight."""
@@ -236,6 +260,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         self.queue.clear()
         self.inflight.clear()
         self.incoming_qos2.clear()
+        self.replays.clear()
 
     def _launch(self, outlet: Outlet, message: Message, qos: int, *, retain: bool) -> None:
         packet_id = self._last_packet_id
