@@ -25,7 +25,7 @@ from raw_mqtt import (
 )
 
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.credentials import add_credentials
+from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 
 PASSWORD = "pw"
 SERVED_S = 1.0

@@ -19,7 +19,7 @@ from raw_mqtt import Ended, RawClient, connected
 
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.credentials import acl_section, add_credentials
+from heron_mqtt.messaging.embedded.auth.credentials import acl_section, add_credentials
 from heron_mqtt.messaging.topics import RULES, ChannelRule
 
 USERS = {"so": "operator", "eye": "observer", "MG1": "agent", "MG1/ess": "device"}

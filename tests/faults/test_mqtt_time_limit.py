@@ -20,7 +20,7 @@ from heron_mqtt.errors import MessageExpired
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.raw import RawMqtt
+from heron_mqtt.messaging.mqtt.raw import RawMqtt
 
 
 class Observer:
