@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.embedded.auth.acl import Acl
+from heron_mqtt.messaging.embedded.auth.turns import TooManyWait, Turns
 from heron_mqtt.messaging.embedded.options import is_loopback
 from heron_mqtt.messaging.embedded.protocol import packets as wire
-from heron_mqtt.messaging.embedded.auth.turns import TooManyWait, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

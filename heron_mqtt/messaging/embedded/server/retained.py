@@ -18,8 +18,8 @@ from heron_mqtt.messaging.embedded.protocol.topic_filters import TopicTree
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from heron_mqtt.messaging.embedded.server.accounts import Account
     from heron_mqtt.messaging.embedded.options import Limits
+    from heron_mqtt.messaging.embedded.server.accounts import Account
     from heron_mqtt.messaging.embedded.server.session import Message
     from heron_mqtt.messaging.embedded.stats import BrokerStats
 

@@ -13,9 +13,9 @@ from heron_mqtt.messaging.embedded.server.session import ClientSession, Message
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from heron_mqtt.messaging.embedded.server.accounts import Account
     from heron_mqtt.messaging.embedded.event_log import EventLog
     from heron_mqtt.messaging.embedded.options import Limits
+    from heron_mqtt.messaging.embedded.server.accounts import Account
     from heron_mqtt.messaging.embedded.stats import BrokerStats
 
 MAX_DENIED_TOLD = 100

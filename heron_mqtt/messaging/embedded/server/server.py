@@ -18,11 +18,11 @@ from amqtt.broker import Broker, ExternalServer
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.plugins import manager as amqtt_plugins
 
-from heron_mqtt.messaging.embedded.server.accounts import Account, Accounts
 from heron_mqtt.messaging.embedded.auth.authenticator import Identity
 from heron_mqtt.messaging.embedded.event_log import EventLog
 from heron_mqtt.messaging.embedded.net.listeners import Listeners
 from heron_mqtt.messaging.embedded.protocol import packets as wire
+from heron_mqtt.messaging.embedded.server.accounts import Account, Accounts
 from heron_mqtt.messaging.embedded.server.connection import ClientConnection
 from heron_mqtt.messaging.embedded.server.router import Router
 from heron_mqtt.messaging.embedded.server.session import ClientSession, Message
