@@ -73,6 +73,7 @@ RULES: Final[tuple[ChannelRule, ...]] = (
     _rule("devices/{agent}/{device}/authority_state", "agent", "agent", kept="vital"),
     _rule("devices/{agent}/{device}/take", "operator", "agent"),
     _rule("devices/{agent}/{device}/fault", "operator", "device"),
+    _rule("bench/hop", "operator"),
 )
 """Every channel of the wire contract. Access rights, ACL files and what a broker keeps derive from it."""
 
