@@ -15,7 +15,7 @@ from heron_mqtt.messaging.codec import encode
 from heron_mqtt.messaging.core.owner_loop import Home
 from heron_mqtt.messaging.core.stats import BrokerStats
 from heron_mqtt.messaging.mqtt.options import Will
-from heron_mqtt.messaging.mqtt.session import CLOSE_S, Link
+from heron_mqtt.messaging.mqtt.session import CLOSE_S, PATIENCE_S, Link
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.mqtt.broker import MqttBroker
@@ -118,6 +118,7 @@ class MqttAnnouncement(Announcement):
             wanted=tuple,
             rng=rng,
             max_pending=MAX_UPDATES,
+            patience_s=PATIENCE_S,
         )
 
     async def update(self, online: Mapping[str, Any]) -> None:
@@ -172,6 +173,9 @@ class MqttAnnouncement(Announcement):
         """Nothing is subscribed to here."""
 
     def on_bad_topic(self, topic: str) -> None:
+        """Nothing is subscribed to here."""
+
+    def on_oversized(self, topic: str, size: int) -> None:
         """Nothing is subscribed to here."""
 
 

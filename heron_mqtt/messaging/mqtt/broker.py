@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from heron_mqtt.errors import BrokerUnavailable, ConfigError
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
-from heron_mqtt.messaging.codec import Json, encode
+from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, Json, encode
 from heron_mqtt.messaging.core.dispatcher import ChannelTrouble, Dispatcher
 from heron_mqtt.messaging.core.owner_loop import Home
 from heron_mqtt.messaging.core.stats import BrokerStats
@@ -48,6 +48,8 @@ class MqttBroker(MessageBroker):
         ca: PEM file of the authority that signed the broker's certificate; the system's if left out.
         cert, key: PEM files of a client certificate, unencrypted.
         connect_timeout_s: Bound of one attempt to connect, name resolution to MQTT answer.
+        patience_s: How long the first connection is tried for while nobody answers; 0 = once. Refusals
+            (credentials, rights) are final at once.
         max_pending: Messages that may wait to be sent.
         topics: Where channels live, if not simply below ``heron/<env_id>/``.
         will: Channel and message that the broker publishes (retained) if this connection dies.
@@ -73,6 +75,7 @@ class MqttBroker(MessageBroker):
         cert: str | Path | None = None,
         key: str | Path | None = None,
         connect_timeout_s: float = 5.0,
+        patience_s: float = 0.0,
         max_pending: int = 20_000,
         topics: TopicMap | None = None,
         will: tuple[str, Mapping[str, Any]] | None = None,
@@ -105,6 +108,7 @@ class MqttBroker(MessageBroker):
             wanted=self._wanted_filters,
             rng=rng,
             max_pending=max_pending,
+            patience_s=patience_s,
         )
         self._home = Home(f"the MqttBroker of {self.options.address}", self._link.start, self.close)
         self._presences = Presences(self, self._home, self._link, will[0] if will else None, rng)
@@ -294,6 +298,10 @@ class MqttBroker(MessageBroker):
     def on_bad_topic(self, topic: str) -> None:
         """Count a message whose topic is not UTF-8."""
         self.stats.reject(topic, "the topic is not UTF-8")
+
+    def on_oversized(self, topic: str, size: int) -> None:
+        """Count a message that was skipped because of its size."""
+        self.stats.reject(topic, f"a message of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
 
     def on_connected(self, again: bool) -> None:
         """Say again that we are here: meanwhile the broker may have published the will."""
