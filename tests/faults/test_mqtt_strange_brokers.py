@@ -1,4 +1,4 @@
-"""Brokers that are hard to live with, within their rights or not: each ends in service, or in one clear line."""
+"""Brokers that are hard to live with, within their rights or not: each is served, or named in one clear line."""
 
 from __future__ import annotations
 
