@@ -14,7 +14,7 @@ from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState, parse_fault
 from powergrid.scenario import DeviceTable, LoadedScenario, load_scenario
@@ -107,9 +107,9 @@ async def _serve(
     env_id: str,
     patience_s: float,
 ) -> None:
-    outbox = Outbox(f"{options.agent}/{options.name}", env_id)
+    stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
     status = topics.device(options.agent, options.name, "status")
-    will = (status, outbox.will(Status(state="offline")))
+    will = (status, stamper.will(Status(state="offline")))
     async with MqttBroker(options.broker, env_id=env_id, will=will, patience_s=patience_s) as broker:
         device = emulator(
             table.spec,
@@ -120,7 +120,7 @@ async def _serve(
             broker,
             env_id=env_id,
             period_s=options.period,
-            outbox=outbox,
+            stamper=stamper,
         )
 
         def tell() -> None:

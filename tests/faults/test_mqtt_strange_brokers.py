@@ -311,7 +311,7 @@ async def test_packet_ids_on_their_way_are_not_given_twice() -> None:
 
     async with strange(answer) as server, broker_of(server) as broker:
         lasting = broker.publish("c", {"i": -1})
-        client = broker._link._connection._client  # type: ignore[union-attr]
+        client = broker._session._connection._client  # type: ignore[union-attr]
         assert client is not None
         await until(lambda: bool(withheld))
         client._last_mid = 65_500
@@ -362,7 +362,7 @@ async def test_messages_of_qos_0_are_bounded_while_the_broker_does_not_read(
         broker.publish("c", {"text": "x" * 100_000}, qos=0)
         if i % 10 == 0:
             await asyncio.sleep(0.001)
-    queue = broker._link._outbox
+    queue = broker._session._stamper
     assert queue._pending_bytes <= 1 << 20
     assert broker.stats.overflowed > 100
     server.close()

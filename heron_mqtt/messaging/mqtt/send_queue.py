@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heron_mqtt.errors import BrokerError, BrokerOverflow, BrokerRefused, MessageExpired
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 
 WINDOW = 100
 """Messages of QoS 1 and 2 on their way at once. On loopback 20 and 1,000 are as fast; a far broker gains."""
@@ -50,7 +50,7 @@ class Transmitter(Protocol):
 
 
 @dataclass(slots=True)
-class _Outgoing:
+class _QueuedMessage:
     topic: str
     payload: bytes
     qos: int
@@ -61,7 +61,7 @@ class _Outgoing:
     sent_at_s: float = 0.0
 
 
-class Outbox:
+class SendQueue:
     """Queue and window of one link. Made, and used, in one event loop.
 
     Args:
@@ -73,16 +73,16 @@ class Outbox:
     """
 
     def __init__(
-        self, address: str, stats: BrokerStats, max_pending: int, acknowledge_s: float = ACKNOWLEDGE_S
+        self, address: str, stats: MessageStats, max_pending: int, acknowledge_s: float = ACKNOWLEDGE_S
     ) -> None:
         self._acknowledge_s = acknowledge_s
         self._deadline: asyncio.TimerHandle | None = None
         self._address = address
         self._stats = stats
         self._max_pending = max_pending
-        self._pending: deque[_Outgoing] = deque()
+        self._pending: deque[_QueuedMessage] = deque()
         self._pending_bytes = 0
-        self._in_flight: dict[int, _Outgoing] = {}
+        self._in_flight: dict[int, _QueuedMessage] = {}
         self._connection: Transmitter | None = None
         self._window = WINDOW
         self._acknowledged = 0
@@ -107,7 +107,7 @@ class Outbox:
                 ``MessageExpired`` instead of waiting.
         """
         loop = self._loop = asyncio.get_running_loop()
-        message = _Outgoing(topic, payload, qos, retain, not_after, loop.create_future())
+        message = _QueuedMessage(topic, payload, qos, retain, not_after, loop.create_future())
         if not_after is not None and self._connection is None:
             self._expire(topic, "there is no connection", message.done)
         elif not_after is not None and loop.time() > not_after:
@@ -120,7 +120,7 @@ class Outbox:
 
     def refuse(self, topic: str, exc: BrokerError) -> asyncio.Future[None]:
         """Count and report a message that cannot even wait; return its failed future."""
-        message = _Outgoing(topic, b"", 0, False, None, asyncio.get_running_loop().create_future())
+        message = _QueuedMessage(topic, b"", 0, False, None, asyncio.get_running_loop().create_future())
         self._fail(message, exc)
         return message.done
 
@@ -211,7 +211,7 @@ class Outbox:
 
     # -- one message -------------------------------------------------------------------------------
 
-    def _next(self) -> _Outgoing:
+    def _next(self) -> _QueuedMessage:
         message = self._pending.popleft()
         self._pending_bytes -= len(message.payload)
         return message
@@ -219,7 +219,7 @@ class Outbox:
     def _may_send(self, connection: Transmitter) -> bool:
         return len(self._in_flight) < self._window and connection.ready
 
-    def _send_now(self, connection: Transmitter, message: _Outgoing) -> None:
+    def _send_now(self, connection: Transmitter, message: _QueuedMessage) -> None:
         if message.not_after is not None and asyncio.get_running_loop().time() > message.not_after:
             self._expire(message.topic, "others were before it", message.done)
             return
@@ -238,7 +238,7 @@ class Outbox:
         elif not message.done.done():
             message.done.set_result(None)
 
-    def _queue(self, message: _Outgoing) -> None:
+    def _queue(self, message: _QueuedMessage) -> None:
         size = len(message.payload)
         while self._pending and (
             len(self._pending) >= self._max_pending or self._pending_bytes + size > MAX_PENDING_BYTES
@@ -249,12 +249,12 @@ class Outbox:
         if message.not_after is not None and (self._alarm is None or message.not_after < self._alarm.when()):
             self._set_alarm(message.not_after)
 
-    def _fail(self, message: _Outgoing, exc: BrokerError) -> None:
+    def _fail(self, message: _QueuedMessage, exc: BrokerError) -> None:
         self._stats.undelivered += 1
         self._stats.report("delivery", message.topic, str(exc))
         set_exception(message.done, exc)
 
-    def _overflow(self, message: _Outgoing) -> None:
+    def _overflow(self, message: _QueuedMessage) -> None:
         self._stats.overflowed += 1
         self._stats.undelivered += 1
         full = len(self._pending) + 1 >= self._max_pending
@@ -267,7 +267,7 @@ class Outbox:
 
     # -- acknowledgements --------------------------------------------------------------------------
 
-    def _set_deadline(self, oldest: _Outgoing) -> None:
+    def _set_deadline(self, oldest: _QueuedMessage) -> None:
         when_s = oldest.sent_at_s + self._acknowledge_s
         self._deadline = asyncio.get_running_loop().call_at(when_s, self._on_deadline)
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerUnavailable
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.connection import Connection
-from heron_mqtt.messaging.mqtt.options import MqttOptions, Will
-from heron_mqtt.messaging.mqtt.send_queue import Outbox, set_exception
+from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
+from heron_mqtt.messaging.mqtt.send_queue import SendQueue, set_exception
 from heron_mqtt.messaging.mqtt.subscriber import Subscriber
-from heron_mqtt.messaging.mqtt.subscriptions import Change, Upstream
+from heron_mqtt.messaging.mqtt.subscriptions import BrokerSubscriptions, SubscriptionChange
 
 log = logging.getLogger("heron_mqtt.messaging")
 
@@ -28,7 +28,7 @@ CLOSE_S = 1.0  # how long close() waits for outstanding messages
 PATIENCE_S = 30.0  # for the first connection beside one that was made already: its broker may restart
 
 
-class Owner(Protocol):
+class SessionOwner(Protocol):
     """What a link tells the broker object it serves."""
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
@@ -44,7 +44,7 @@ class Owner(Protocol):
         """A connection is made (``again``: not the first one)."""
 
 
-class Link:
+class MqttSession:
     """Publishes, subscribes, and reconnects until it is closed. Use it in one event loop only.
 
     Args:
@@ -57,10 +57,10 @@ class Link:
     def __init__(
         self,
         options: MqttOptions,
-        owner: Owner,
-        stats: BrokerStats,
+        owner: SessionOwner,
+        stats: MessageStats,
         *,
-        will: Will | None,
+        will: LastWill | None,
         wanted: Callable[[], Iterable[str]],
         rng: random.Random,
         max_pending: int,
@@ -74,10 +74,10 @@ class Link:
         self._stats = stats
         self._will = will
         self._rng = rng
-        self._outbox = Outbox(options.address, stats, max_pending)
-        self.on_acknowledged = self._outbox.acknowledged
-        self.on_expired, self.on_writable = self._outbox.expired, self._outbox.pump
-        self._upstream = Upstream(wanted)
+        self._send_queue = SendQueue(options.address, stats, max_pending)
+        self.on_acknowledged = self._send_queue.acknowledged
+        self.on_expired, self.on_writable = self._send_queue.expired, self._send_queue.pump
+        self._subscriptions = BrokerSubscriptions(wanted)
         self._subscriber = Subscriber(options, stats, self._on_answer)
         self.on_subscribed = self._subscriber.answered
         self._waiting: dict[str, list[tuple[str, asyncio.Future[None]]]] = {}  # filter held -> what for
@@ -129,12 +129,12 @@ class Link:
     def publish(
         self, topic: str, payload: bytes, qos: int, retain: bool, not_after: float | None = None
     ) -> asyncio.Future[None]:
-        """Send or queue a message; the future is done when the broker has taken it. See ``Outbox``."""
+        """Send or queue a message; the future is done when the broker has taken it. See ``SendQueue``."""
         self._stats.published += 1
         if self._started is None:
-            return self._outbox.refuse(topic, self._failure)
+            return self._send_queue.refuse(topic, self._failure)
         self._subscriber.flush()  # subscribe, then publish: the message must come back
-        return self._outbox.publish(topic, payload, qos, retain, not_after)
+        return self._send_queue.publish(topic, payload, qos, retain, not_after)
 
     # -- subscribe ---------------------------------------------------------------------------------
 
@@ -157,16 +157,16 @@ class Link:
         """Nobody wants a filter any more."""
         self._subscriber.forget(topic_filter)
         if self._connection is not None:
-            self._apply(self._upstream.removed(topic_filter))
+            self._apply(self._subscriptions.removed(topic_filter))
 
     def _hold(self, topic_filter: str, done: asyncio.Future[None]) -> None:
         cover = topic_filter
         if self._connection is not None:
-            cover = self._upstream.add(topic_filter)
+            cover = self._subscriptions.add(topic_filter)
             self._subscriber.ask([cover])
         self._waiting.setdefault(cover, []).append((topic_filter, done))
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, change: SubscriptionChange) -> None:
         self._subscriber.ask(change.subscribe)
         if change.unsubscribe and self._connection is not None:
             self._subscriber.flush()
@@ -175,13 +175,13 @@ class Link:
     def _on_answer(self, topic_filter: str, refusal: BrokerError | None) -> None:
         waiting = self._waiting.pop(topic_filter, [])
         if refusal is None:
-            self._apply(self._upstream.accepted(topic_filter))
+            self._apply(self._subscriptions.accepted(topic_filter))
             for _, done in waiting:
                 if not done.done():
                     done.set_result(None)
             return
         self._stats.report("connection", topic_filter, str(refusal))
-        self._apply(self._upstream.refused(topic_filter))
+        self._apply(self._subscriptions.refused(topic_filter))
         for wanted, done in waiting:
             if wanted == topic_filter:
                 set_exception(done, refusal)
@@ -255,13 +255,13 @@ class Link:
     def _take_up(self, connection: Connection, *, again: bool) -> None:
         self._connection = connection
         self._subscriber.open(connection)
-        self._subscriber.ask(self._upstream.restart().subscribe)
+        self._subscriber.ask(self._subscriptions.restart().subscribe)
         waiting, self._waiting = self._waiting, {}
         for entries in waiting.values():
             for topic_filter, done in entries:
                 self._hold(topic_filter, done)
         self._subscriber.flush()
-        self._outbox.open(connection)
+        self._send_queue.open(connection)
         self._owner.on_connected(again)
         self._connected.set()
 
@@ -269,11 +269,11 @@ class Link:
         self._connection = None
         self._connected.clear()
         self._subscriber.close()
-        self._outbox.close()
+        self._send_queue.close()
 
     def _fail_all(self, exc: BrokerError) -> None:
         self._failure = exc
-        self._outbox.fail_all(exc)
+        self._send_queue.fail_all(exc)
         for waiting in self._waiting.values():
             for _, done in waiting:
                 set_exception(done, exc)
@@ -283,7 +283,7 @@ class Link:
 
     async def close(self, wait_s: float = CLOSE_S) -> None:
         """Wait for what is outstanding, at most ``wait_s``; say goodbye, and end. Idempotent."""
-        outstanding = self._outbox.outstanding() if self._started is not None else []
+        outstanding = self._send_queue.outstanding() if self._started is not None else []
         if outstanding:
             await asyncio.wait(outstanding, timeout=wait_s)
         if self._connection is not None:

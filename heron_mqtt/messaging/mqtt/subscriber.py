@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heron_mqtt.errors import BrokerError, BrokerRefused
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.options import MqttOptions
 
 FILTERS_A_PACKET = 100
@@ -58,7 +58,7 @@ class Subscriber:
     def __init__(
         self,
         options: MqttOptions,
-        stats: BrokerStats,
+        stats: MessageStats,
         on_answer: Callable[[str, BrokerError | None], None],
         answer_s: float = ANSWER_S,
     ) -> None:

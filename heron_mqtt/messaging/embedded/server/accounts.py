@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.options import Limits
-    from heron_mqtt.messaging.embedded.server.session import ClientSession, Message
+    from heron_mqtt.messaging.embedded.server.session import BrokerMessage, ClientSession
 
 BURST_S = 2.0  # a user may publish so many seconds' worth of messages at once
 
@@ -33,7 +33,7 @@ class Account:
         self.sessions: dict[str, ClientSession] = {}
         """By client identifier, in the order in which they were last connected or left."""
         self.subscriptions = 0
-        self.retained: dict[str, Message] = {}
+        self.retained: dict[str, BrokerMessage] = {}
         """By topic, the oldest first."""
         self.retained_bytes = 0
         self.environments: Counter[str] = Counter()

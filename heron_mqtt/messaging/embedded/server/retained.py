@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from heron_mqtt.messaging.embedded.options import Limits
     from heron_mqtt.messaging.embedded.server.accounts import Account
-    from heron_mqtt.messaging.embedded.server.session import Message
+    from heron_mqtt.messaging.embedded.server.session import BrokerMessage
     from heron_mqtt.messaging.embedded.stats import BrokerStats
 
 
@@ -45,10 +45,10 @@ class RetainedStore:
         self._stats = stats
         self._is_vital = is_vital
         self._accounts = accounts
-        self._tree: TopicTree[Message] = TopicTree()
+        self._tree: TopicTree[BrokerMessage] = TopicTree()
         self._owners: dict[str, Account] = {}  # by topic; those of the broker itself are not in it
 
-    def keep(self, message: Message, account: Account | None = None) -> bool:
+    def keep(self, message: BrokerMessage, account: Account | None = None) -> bool:
         """Keep a message, or delete its topic's if the payload is empty; return whether that was possible.
 
         Args:
@@ -75,11 +75,11 @@ class RetainedStore:
             account.environments[environment_of(topic)] += 1
         return True
 
-    def get(self, topic: str) -> Message | None:
+    def get(self, topic: str) -> BrokerMessage | None:
         """Return the message of one topic."""
         return self._tree.get(topic, None)
 
-    def match(self, topic_filter: str) -> list[Message]:
+    def match(self, topic_filter: str) -> list[BrokerMessage]:
         """Return the retained messages that a filter matches."""
         return self._tree.match(topic_filter)
 
@@ -100,7 +100,7 @@ class RetainedStore:
 
     # -- room --------------------------------------------------------------------------------------
 
-    def _has_room(self, message: Message, replaced: Message | None, account: Account) -> bool:
+    def _has_room(self, message: BrokerMessage, replaced: BrokerMessage | None, account: Account) -> bool:
         owner = self._owners.get(message.topic)
         more = 0 if replaced is not None else 1
         more_bytes = message.size - (replaced.size if replaced is not None else 0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heron_mqtt.messaging.embedded.protocol import packets as wire
+from heron_mqtt.messaging.embedded.protocol import packets
 from heron_mqtt.messaging.embedded.protocol.topic_filters import FilterTree, filter_problem
 from heron_mqtt.messaging.embedded.server.replay import Replays
 from heron_mqtt.messaging.embedded.server.retained import RetainedStore
-from heron_mqtt.messaging.embedded.server.session import ClientSession, Message
+from heron_mqtt.messaging.embedded.server.session import BrokerMessage, ClientSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,7 +56,7 @@ class Router:
         # Topic to subscribers, until a subscription or a right changes.
         self._routes: dict[str, tuple[tuple[ClientSession, int], ...]] = {}
 
-    def accept(self, session: ClientSession, message: Message, *, retain: bool) -> bool:
+    def accept(self, session: ClientSession, message: BrokerMessage, *, retain: bool) -> bool:
         """Take a message from a client: check its right, keep it if asked to, hand it on.
 
         Returns:
@@ -85,11 +85,11 @@ class Router:
 
     def announce(self, topic: str, payload: bytes) -> None:
         """Publish a retained message of the broker itself."""
-        message = Message.of(topic, payload, 0)
+        message = BrokerMessage.of(topic, payload, 0)
         self._retained.keep(message)
         self.route(message)
 
-    def route(self, message: Message) -> None:
+    def route(self, message: BrokerMessage) -> None:
         """Deliver to each subscriber once, at the lower of the two QoS."""
         targets = self._routes.get(message.topic)
         if targets is None:
@@ -113,12 +113,12 @@ class Router:
             self._stats.refusals += 1
             who = {"client": session.client_id, "user": session.owner or ""}
             self._events.warning("subscription_refused", **who, filter=topic_filter, reason=problem)
-            return_codes.append(wire.SUBSCRIBE_FAILURE)
+            return_codes.append(packets.SUBSCRIBE_FAILURE)
         self.rights_changed()
         if session.outlet is not None:
-            session.outlet.send(wire.suback(packet_id, return_codes))
+            session.outlet.send(packets.suback(packet_id, return_codes))
         for (topic_filter, qos), return_code in zip(requests, return_codes, strict=True):
-            if return_code == wire.SUBSCRIBE_FAILURE:
+            if return_code == packets.SUBSCRIBE_FAILURE:
                 continue
             self._replays.add(session, topic_filter, qos)
 
@@ -132,7 +132,7 @@ class Router:
                     session.account.subscriptions -= 1
         self.rights_changed()
         if session.outlet is not None:
-            session.outlet.send(wire.ack(wire.UNSUBACK, packet_id))
+            session.outlet.send(packets.ack(packets.UNSUBACK, packet_id))
 
     def forget(self, session: ClientSession) -> None:
         """Remove a session that has ended."""
