@@ -1,4 +1,4 @@
-"""Brokers that are hard to live with, within their rights or not: each is served, or named in one clear line."""
+"""Brokers that are hard to live with, within their rights or not: each is served, or named in one line."""
 
 from __future__ import annotations
 
@@ -328,7 +328,7 @@ async def test_packet_ids_on_their_way_are_not_given_twice() -> None:
 
 
 async def test_a_message_that_is_never_acknowledged_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send_queue.Outbox.__init__, "__defaults__", (0.2,))
+    monkeypatch.setattr(send_queue.SendQueue.__init__, "__defaults__", (0.2,))
 
     def answer(first: int, body: bytes) -> bytes | None:
         return b"" if b"/bad" in body else obliging(first, body)
@@ -362,7 +362,7 @@ async def test_messages_of_qos_0_are_bounded_while_the_broker_does_not_read(
         broker.publish("c", {"text": "x" * 100_000}, qos=0)
         if i % 10 == 0:
             await asyncio.sleep(0.001)
-    queue = broker._session._stamper
+    queue = broker._session._send_queue
     assert queue._pending_bytes <= 1 << 20
     assert broker.stats.overflowed > 100
     server.close()

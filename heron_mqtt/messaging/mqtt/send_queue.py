@@ -62,7 +62,7 @@ class _QueuedMessage:
 
 
 class SendQueue:
-    """Queue and window of one link. Made, and used, in one event loop.
+    """Queue and window of one session. Made, and used, in one event loop.
 
     Args:
         address: The broker, for messages.

@@ -46,7 +46,7 @@ class Stream:
     """A connected, non-blocking socket, cut into MQTT packets.
 
     One system call reads all that has arrived (``fill``) and one writes all that was sent since
-    (``flush``). What waits to be written is bounded: the outbox hands nothing over that is not ``ready``
+    (``flush``). What waits to be written is bounded: the send queue hands nothing over that is not ``ready``
     to go.
 
     Args:
