@@ -113,7 +113,8 @@ class MqttBroker(MessageBroker):
         self._owner_loop = OwnerLoop(
             f"the MqttBroker of {self.options.address}", self._session.start, self.close
         )
-        self._presences = Presences(self, self._owner_loop, self._session, will[0] if will else None, rng)
+        will_channel = will[0] if will else None
+        self._presences = Presences(self, self.options, self._owner_loop, self._session, will_channel, rng)
         self._consumed: set[str] = set()
         self._closing: asyncio.Task[None] | None = None
 

@@ -29,7 +29,7 @@ EXPIRED_REPORT_S = 10.0  # at most one line in this time says that messages expi
 
 
 class Transmitter(Protocol):
-    """What the outbox needs of a connection."""
+    """What the send queue needs of a connection."""
 
     @property
     def receive_maximum(self) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.embedded.auth.acl import Acl
 from heron_mqtt.messaging.embedded.auth.turns import TooManyWait, Turns
+from heron_mqtt.messaging.embedded.auth.users import hash_password, hasher, load_users
 from heron_mqtt.messaging.embedded.options import is_loopback
 from heron_mqtt.messaging.embedded.protocol import packets
 
@@ -223,39 +224,8 @@ class Authenticator:
         return hmac.digest(self._digest_key, parts, "sha256")
 
 
-def load_users(path: str | Path) -> dict[str, str]:
-    """Read a users file: a row ``NAME:HASH`` each, the hash as argon2 writes it.
-
-    Raises:
-        DataError: One line for each row that is wrong, with its number; hashes are not repeated.
-    """
-    users: dict[str, str] = {}
-    problems: list[str] = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DataError(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, _, stored = line.strip().partition(":")
-        if not name or not stored.startswith("$argon2"):
-            problems.append(
-                f"{path}: row {number}: expected NAME:$argon2..., made by heron-mqtt credentials add"
-            )
-        elif name in users:
-            problems.append(f"{path}: row {number}: {name!r} appears twice")
-        else:
-            users[name] = stored
-    if problems:
-        raise DataError(*problems)
-    return users
-
-
 def _password_matches(stored: str | None, password: bytes) -> bool:
     from argon2.exceptions import InvalidHashError, VerificationError
-
-    from heron_mqtt.messaging.embedded.auth.credentials import hasher
 
     try:
         # An unknown user costs the same time as a known one, so that names cannot be found by timing.
@@ -267,8 +237,6 @@ def _password_matches(stored: str | None, password: bytes) -> bool:
 
 @functools.cache
 def _decoy_hash() -> str:
-    from heron_mqtt.messaging.embedded.auth.credentials import hash_password
-
     return hash_password(secrets.token_bytes(16))
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import getpass
 import os
 import secrets
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.embedded.auth.acl import Acl
+from heron_mqtt.messaging.embedded.auth.users import hash_password, load_users
 from heron_mqtt.messaging.topics import ROLES, rights
-
-if TYPE_CHECKING:
-    from argon2 import PasswordHasher
 
 __all__ = [
     "DEFAULT_ACL_FILE",
@@ -30,22 +27,6 @@ DEFAULT_USERS_FILE = "heron-users.txt"
 DEFAULT_ACL_FILE = "heron-acl.txt"
 
 _MAX_NAME_CHARS = 128
-
-
-@functools.cache
-def hasher() -> PasswordHasher:
-    """Return argon2id with 19 MiB, 2 passes, 1 lane: about 25 ms a check.
-
-    Source: OWASP Password Storage Cheat Sheet, one of its equivalent argon2id settings.
-    """
-    from argon2 import PasswordHasher
-
-    return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-
-
-def hash_password(password: bytes) -> str:
-    """Return a salted argon2id hash in its usual text form."""
-    return hasher().hash(password)
 
 
 def read_password(name: str) -> bytes:
@@ -89,9 +70,6 @@ def add_credentials(
     Raises:
         ConfigError: The name or role is wrong, or a file cannot be written; DataError if one cannot be read.
     """
-    from heron_mqtt.messaging.embedded.auth.acl import Acl
-    from heron_mqtt.messaging.embedded.auth.authenticator import load_users
-
     _check_name(name, role)
     users = load_users(users_file) if Path(users_file).exists() else {}
     users[name] = hash_password(password)
@@ -129,8 +107,6 @@ def remove_credentials(
     Raises:
         ConfigError: There is no such user.
     """
-    from heron_mqtt.messaging.embedded.auth.authenticator import load_users
-
     users = load_users(users_file)
     if users.pop(name, None) is None:
         raise ConfigError(f"credentials: {users_file} has no user {name!r}")

@@ -7,13 +7,22 @@ without a login, who cannot be told apart, and those in charge, whose rights let
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.options import Limits
-    from heron_mqtt.messaging.embedded.server.session import BrokerMessage, ClientSession
 
 BURST_S = 2.0  # a user may publish so many seconds' worth of messages at once
+
+
+class AccountSession(Protocol):
+    """What an account needs of a session."""
+
+    client_id: str
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection that serves it."""
 
 
 class Account:
@@ -30,11 +39,11 @@ class Account:
         self.user = user
         self.in_charge = in_charge
         self.is_paced = is_paced
-        self.sessions: dict[str, ClientSession] = {}
+        self.sessions: dict[str, AccountSession] = {}
         """By client identifier, in the order in which they were last connected or left."""
         self.subscriptions = 0
-        self.retained: dict[str, BrokerMessage] = {}
-        """By topic, the oldest first."""
+        self.retained: dict[str, int] = {}
+        """Bytes by topic, the oldest first."""
         self.retained_bytes = 0
         self.environments: Counter[str] = Counter()
         self._limits = limits
@@ -48,13 +57,13 @@ class Account:
 
     def connected(self) -> int:
         """Return how many of the sessions are connected."""
-        return sum(session.outlet is not None for session in self.sessions.values())
+        return sum(session.is_connected for session in self.sessions.values())
 
-    def oldest_away(self) -> ClientSession | None:
+    def oldest_away(self) -> AccountSession | None:
         """Return the session without a connection that has been without one for longest."""
-        return next((s for s in self.sessions.values() if s.outlet is None), None)
+        return next((s for s in self.sessions.values() if not s.is_connected), None)
 
-    def touch(self, session: ClientSession) -> None:
+    def touch(self, session: AccountSession) -> None:
         """Note that a session was connected or left just now."""
         self.sessions.pop(session.client_id, None)
         self.sessions[session.client_id] = session

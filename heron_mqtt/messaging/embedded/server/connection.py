@@ -8,9 +8,7 @@ future on each message; here a task exists only while a password is being checke
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from typing import TYPE_CHECKING, Protocol
 
 from heron_mqtt.messaging.embedded.auth.authenticator import Refused
 from heron_mqtt.messaging.embedded.protocol import packets
@@ -19,20 +17,62 @@ from heron_mqtt.messaging.embedded.server.session import BrokerMessage
 from heron_mqtt.messaging.embedded.server.write_buffer import WriteBuffer
 
 if TYPE_CHECKING:
-    from heron_mqtt.messaging.embedded.auth.authenticator import AuthResult
+    from heron_mqtt.messaging.embedded.auth.authenticator import Admitted, Authenticator, AuthResult
+    from heron_mqtt.messaging.embedded.event_log import EventLog
     from heron_mqtt.messaging.embedded.net.transports import Transport
-    from heron_mqtt.messaging.embedded.server.server import BrokerServer
+    from heron_mqtt.messaging.embedded.options import BrokerOptions
+    from heron_mqtt.messaging.embedded.server.router import Router
     from heron_mqtt.messaging.embedded.server.session import ClientSession
+    from heron_mqtt.messaging.embedded.stats import BrokerStats
 
 _MAX_CACHED_TOPICS = 4_096
 
 
-class ClientConnection(WriteBuffer, BrokerProtocolHandler):  # type: ignore[misc]  # amqtt ships no type information
-    """The broker's side of one client connection, from accepting it to its end."""
+class ConnectionOwner(Protocol):
+    """What a connection needs of the broker that it belongs to."""
 
-    def __init__(self, broker: BrokerServer, transport: Transport) -> None:
-        BrokerProtocolHandler.__init__(self, broker.plugins_manager)
-        WriteBuffer.__init__(self, transport, broker.options.limits, broker.stats, broker.flush_soon)
+    options: BrokerOptions
+    stats: BrokerStats
+    events: EventLog
+    authenticator: Authenticator
+    router: Router
+    topics: dict[bytes, str]
+    """Topics that were checked already, by their bytes."""
+
+    def refresh_rights(self) -> None:
+        """Read the users and ACL files again if they changed."""
+
+    def admit(self, connection: ClientConnection, connect: packets.Connect, who: Admitted) -> bool:
+        """Give an authenticated client its session and answer its CONNECT; return whether it is in."""
+
+    def connection_ended(
+        self,
+        connection: ClientConnection,
+        session: ClientSession | None,
+        reason: str,
+        detail: str,
+        *,
+        will: bool,
+    ) -> None:
+        """Put the session of an ended connection away; called once for each connection."""
+
+    def connection_gone(self, connection: ClientConnection) -> None:
+        """Forget a connection whose transport is closed."""
+
+    def flush_soon(self, outlet: WriteBuffer) -> None:
+        """Have ``WriteBuffer.flush`` called at the end of this turn of the event loop."""
+
+
+class ClientConnection(WriteBuffer):
+    """The broker's side of one client connection, from accepting it to its end.
+
+    Args:
+        broker: It belongs to.
+        transport: Where its bytes come and go.
+    """
+
+    def __init__(self, broker: ConnectionOwner, transport: Transport) -> None:
+        super().__init__(transport, broker.options.limits, broker.stats, broker.flush_soon)
         self._broker = broker
         self._router = broker.router
         self._ends_denied = broker.options.denied == "disconnect"
@@ -322,10 +362,6 @@ class ClientConnection(WriteBuffer, BrokerProtocolHandler):  # type: ignore[misc
     def is_logging_in(self) -> bool:
         """Whether a complete CONNECT has come and is being looked at."""
         return self._login is not None
-
-    async def stop(self) -> None:
-        """End for amqtt's sake, when it cleans up a session."""
-        self.end("shutdown", will=False)
 
     def _stop_alive_timer(self) -> None:
         if self._alive_timer is not None:

@@ -70,7 +70,7 @@ class RetainedStore:
         self._stats.retained = len(self._tree)
         if account is not None:
             self._owners[topic] = account
-            account.retained[topic] = message
+            account.retained[topic] = message.size
             account.retained_bytes += message.size
             account.environments[environment_of(topic)] += 1
         return True

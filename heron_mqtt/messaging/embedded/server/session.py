@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from amqtt.session import Session
-
 from heron_mqtt.messaging.embedded.protocol import packets
 
 if TYPE_CHECKING:
@@ -104,25 +102,7 @@ class Grant(Protocol):
         """Return whether the client may stop everything."""
 
 
-class _ConnectionState:
-    """Stands in for the state machine that amqtt builds anew, at 190 us, for each session."""
-
-    __slots__ = ("state",)
-
-    def __init__(self) -> None:
-        self.state = "new"
-
-    def connect(self) -> None:
-        self.state = "connected"
-
-    def disconnect(self) -> None:
-        self.state = "disconnected"
-
-    def is_connected(self) -> bool:
-        return self.state == "connected"
-
-
-class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type information
+class ClientSession:
     """An MQTT session: subscriptions, messages in flight, messages that wait.
 
     Order is kept: while anything waits, new messages wait behind it. The bounds are those of `Limits`;
@@ -131,7 +111,6 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
     """
 
     def __init__(self, client_id: str, *, clean: bool, limits: Limits, stats: BrokerStats) -> None:
-        super().__init__()
         self.client_id: str = client_id
         self.clean_session: bool = clean
         self.owner: str | None = None
@@ -151,14 +130,6 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         self._limits = limits
         self._stats = stats
         self._last_packet_id = 0
-
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def _init_states(self) -> None:
-        self.transitions = _ConnectionState()
 
     def deliver(self, message: BrokerMessage, qos: int, *, retain: bool = False) -> None:
         """Send a message to this client, or keep it for when the client can take it."""
@@ -183,6 +154,11 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         self._hold(message.size)
         self._stats.queued += 1
         self.queue.append((message, qos, retain))
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection that serves it."""
+        return self.outlet is not None
 
     def has_room(self) -> bool:
         """Whether a message for this client would be sent at once."""
