@@ -101,4 +101,5 @@ def retained(url: str, topic_filter: str = "heron/#") -> dict[str, dict[str, Any
 
 def _address(url: str) -> list[str]:
     parts = urlsplit(url)
-    return ["-h", parts.hostname or "", "-p", str(parts.port)]
+    login = ["-u", parts.username, "-P", parts.password or ""] if parts.username else []
+    return ["-h", parts.hostname or "", "-p", str(parts.port), *login]

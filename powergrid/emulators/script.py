@@ -36,7 +36,9 @@ def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> i
         table = _table(emulator, loaded, options.agent, options.name)
         faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
         env_id = options.env_id or loaded.scenario.topic_env_id
-        asyncio.run(_serve(emulator, table, faults, options, env_id))
+        # beside a run: the broker may just be starting, and others wait for us as long
+        patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
+        asyncio.run(_serve(emulator, table, faults, options, env_id, patience_s))
     except KeyboardInterrupt:
         return 130
     except HeronError as exc:
@@ -104,12 +106,17 @@ def _table(emulator: type[Emulator], loaded: LoadedScenario, agent: str, name: s
 
 
 async def _serve(
-    emulator: type[Emulator], table: DeviceTable, faults: FaultState, options: argparse.Namespace, env_id: str
+    emulator: type[Emulator],
+    table: DeviceTable,
+    faults: FaultState,
+    options: argparse.Namespace,
+    env_id: str,
+    patience_s: float,
 ) -> None:
     stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
     status = topics.device(options.agent, options.name, "status")
     will = (status, stamper.will(Status(state="offline")))
-    async with MqttBroker(options.broker, env_id=env_id, will=will) as broker:
+    async with MqttBroker(options.broker, env_id=env_id, will=will, patience_s=patience_s) as broker:
         device = emulator(
             table.spec,
             table.emulator,

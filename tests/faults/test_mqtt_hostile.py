@@ -45,7 +45,7 @@ async def impostor(then: bytes) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("bytes_sent", "why"),
     [
-        (b"\x30\xff\xff\xff\x7f" + b"x" * 100, "a packet of 268435455 bytes is over"),
+        (b"\x90\xff\xff\xff\x7f" + b"x" * 100, "a packet of 268435455 bytes is over"),
         (b"\x30\xff\xff\xff\xff\xff\x7f", "protocol"),
         (b"\x00\x00", "protocol"),
         (b"\xf0\x00", "protocol"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.messaging.mqtt.packets import Malformed, write_length
-from heron_mqtt.messaging.mqtt.socket_stream import MAX_PACKET_BYTES, PacketTooLarge, Stream
+from heron_mqtt.messaging.mqtt.socket_stream import MAX_PACKET_BYTES, Oversized, PacketTooLarge, Stream
 
 SEVERAL_SENDS = 1 << 20  # bytes; more than the kernel takes at once
 
@@ -102,10 +102,29 @@ def test_a_broken_connection_is_kept_for_the_reader(ends: tuple[Stream, socket.s
 
 def test_a_packet_beyond_the_limit_is_refused_before_it_is_read(ends: tuple[Stream, socket.socket]) -> None:
     stream, far = ends
-    far.sendall(b"\x30" + write_length(MAX_PACKET_BYTES + 1) + b"begin")
+    far.sendall(b"\x90" + write_length(MAX_PACKET_BYTES + 1) + b"begin")
     stream.fill()
     with pytest.raises(PacketTooLarge):
         stream.next_packet()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_message_beyond_the_limit_is_skipped_in_bounded_memory(
+    ends: tuple[Stream, socket.socket], qos: int
+) -> None:
+    stream, far = ends
+    head = b"\0\3a/b" + (b"\0\7" if qos else b"")
+    size = len(head) + 3 * MAX_PACKET_BYTES
+    left = bytes([0x30 | qos << 1]) + write_length(size) + head + bytes(size - len(head)) + b"\xd0\0"
+    seen: list[object] = []
+    while left or len(seen) < 2:
+        if left:
+            left = left[far.send(left[:60_000]) :]
+        stream.fill()
+        while (packet := stream.next_packet()) is not None:
+            seen.append(packet)
+        assert len(stream._in) < 200_000
+    assert seen == [Oversized(0x30 | qos << 1, head, size), (0xD0, b"")]
 
 
 def test_a_length_without_end_breaks_the_protocol(ends: tuple[Stream, socket.socket]) -> None:

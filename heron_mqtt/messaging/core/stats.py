@@ -21,7 +21,7 @@ class Report:
     what: str
 
 
-@dataclass(slots=True)
+@dataclass
 class MessageStats:
     """Counters since the broker was made.
 

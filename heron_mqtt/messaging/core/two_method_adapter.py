@@ -80,8 +80,7 @@ class TwoMethodAdapter:
         self._broker = broker
         own = getattr(type(broker).consume, "__wrapped__", type(broker).consume)
         self._consume: Callable[[str], Coroutine[Any, Any, Json]] = functools.partial(own, broker)
-        self.dispatcher = Dispatcher()
-        self.dispatcher.on_removed = self._stop_unwanted  # type: ignore[method-assign]
+        self.dispatcher = Dispatcher(on_removed=self._stop_unwanted)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sending: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None

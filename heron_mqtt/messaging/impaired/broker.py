@@ -36,9 +36,7 @@ from heron_mqtt.errors import BrokerError, MessageExpired, UnsupportedFeature
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, decode, encode
-from heron_mqtt.messaging.core.dispatcher import ChannelTrouble
-from heron_mqtt.messaging.core.owner_loop import OwnerLoop
-from heron_mqtt.messaging.core.stats import MessageStats
+from heron_mqtt.messaging.core.dispatcher import Dispatcher
 from heron_mqtt.messaging.core.subscription import Callback, Received, Subscription
 from heron_mqtt.messaging.impaired.announcements import ImpairedAnnouncement
 from heron_mqtt.messaging.impaired.channel_queue import Timers
@@ -46,11 +44,12 @@ from heron_mqtt.messaging.impaired.event_log import ImpairmentLog
 from heron_mqtt.messaging.impaired.in_flight import IncomingMessage, OutgoingMessage, PresenceTurn
 from heron_mqtt.messaging.impaired.network import Network
 from heron_mqtt.messaging.impaired.stats import ImpairedStats
-from heron_mqtt.messaging.impaired.subscriptions import ImpairedDispatcher, InnerSubscriptions
+from heron_mqtt.messaging.impaired.subscriptions import InnerSubscriptions
 from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.messaging.loop_bound import LoopBoundBroker
 
 
-class ImpairedBroker(MessageBroker):
+class ImpairedBroker(LoopBoundBroker):
     """Wraps a broker; see the module.
 
     Args:
@@ -75,19 +74,14 @@ class ImpairedBroker(MessageBroker):
         self.record = ImpairmentLog(max_events)
         """What was done to which message, and the counters a channel."""
         self._timers = timers
-        self._dispatcher = ImpairedDispatcher(ImpairedStats(inner.stats))
+        super().__init__(
+            f"the ImpairedBroker around {type(inner).__name__}",
+            Dispatcher(stats=ImpairedStats(inner.stats), on_ended=self._on_ended),
+        )
         self._network = Network(network, seed, self.record, self._on_overflow)
         self._inner_subscriptions = InnerSubscriptions(inner, self._dispatcher, self._on_arrival)
-        self._owner_loop = OwnerLoop(
-            f"the ImpairedBroker around {type(inner).__name__}", self._start, self.close
-        )
-        self._dispatcher.on_gone = lambda subscription: self._owner_loop.call(
-            self._inner_subscriptions.release, subscription
-        )
         self._accepted = inspect.signature(inner.publish).parameters
-        self._consumed: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<ImpairedBroker {self.impairment.name or 'network'} around {self.inner!r}>"
@@ -96,20 +90,6 @@ class ImpairedBroker(MessageBroker):
     def features(self) -> Features:  # type: ignore[override] # they are the inner broker's
         """What the inner broker can carry."""
         return self.inner.features
-
-    @property
-    def stats(self) -> MessageStats:
-        """Counters and reports, as seen from this side of the network."""
-        return self._dispatcher.stats
-
-    def trouble(self, channel: str) -> ChannelTrouble:
-        """Return how many messages of one channel came twice or never, seen from this side."""
-        return self._dispatcher.trouble(channel)
-
-    @property
-    def home_loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop that this broker lives in; None before it is started."""
-        return self._owner_loop.loop
 
     @property
     def in_flight(self) -> int:
@@ -122,55 +102,28 @@ class ImpairedBroker(MessageBroker):
 
     # -- connection --------------------------------------------------------------------------------
 
-    async def connect(self) -> None:
-        """Connect the inner broker; the running event loop becomes the home loop, if there is none yet.
+    def _begin(self) -> None:
+        self._network.start(self._timers or asyncio.get_running_loop())
 
-        Raises:
-            BrokerUnavailable, BrokerRefused: The inner broker cannot connect.
-            BrokerClosed: After ``close``.
-        """
-        if not self._owner_loop.bind():
-            await self._owner_loop.run(self.inner.connect())
-            return
-        try:
-            await self.inner.connect()
-        except BaseException:  # also cancelled: the next attempt may come from another loop
-            self._owner_loop.unbind()
-            raise
-        self._start()
+    async def _open(self) -> None:
+        await self.inner.connect()
 
-    async def close(self) -> None:
-        """Empty the network, end subscriptions and consumers, close the inner broker. Idempotent."""
-        await self._end(None, None, None)
+    async def _abort_open(self) -> None:
+        """Nothing is left: the inner broker has cleaned up."""
 
-    async def __aexit__(self, *exc: object) -> None:
-        """Close; the inner broker hears of an exception, and may leave without goodbye."""
-        await self._end(*exc)
+    async def _abandon(self, *exc: object) -> None:
+        self._network.close(deliver=False)
+        self._dispatcher.clear()
+        await self.inner.__aexit__(*exc)
 
-    async def _end(self, *exc: object) -> None:
-        self._owner_loop.close()
-        if self._owner_loop.loop is None or self._owner_loop.loop.is_closed():  # nobody can be waited for
-            self._network.close(deliver=False)
-            self._dispatcher.clear()
-            await self.inner.__aexit__(*exc)
-        else:
-            await self._owner_loop.run(self._end_at_home(exc))
-
-    async def _end_at_home(self, exc: tuple[object, ...]) -> None:
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._shut(exc), name="close impaired broker")
-        await asyncio.shield(self._closing)
-
-    async def _shut(self, exc: tuple[object, ...]) -> None:
+    async def _shut(self, *exc: object) -> None:
+        """Empty the network and close the inner broker, which hears of an exception."""
         self._network.close(deliver=True)
         self._dispatcher.clear()
         self._inner_subscriptions.close()
         await self.inner.__aexit__(*exc)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-
-    def _start(self) -> None:
-        self._network.start(self._timers or asyncio.get_running_loop())
 
     # -- out ---------------------------------------------------------------------------------------
 
@@ -200,7 +153,7 @@ class ImpairedBroker(MessageBroker):
         home_loop = self._owner_loop.acquire()
         self.stats.published += 1
         if self._owner_loop.is_current():
-            self._start()
+            self._begin()
             return self._send(channel, plain, not_after, options)
         return self._from_elsewhere(
             home_loop, channel, lambda: _wait_for(self._send(channel, plain, not_after, options))
@@ -267,7 +220,7 @@ class ImpairedBroker(MessageBroker):
             await self._owner_loop.run(self._cross_at_home(channel, plain))
 
     async def _cross_at_home(self, channel: str, status: Json) -> None:
-        self._start()
+        self._begin()
         self.stats.published += 1
         turn = PresenceTurn()
         self._network.send("out", channel, status, turn, sure=True)
@@ -288,7 +241,7 @@ class ImpairedBroker(MessageBroker):
         if not self._owner_loop.is_current():
             subscription.set_ready(self._from_elsewhere(home_loop, channel, hold))
             return subscription
-        self._start()
+        self._begin()
         try:
             subscription.set_ready(hold())
         except BaseException:
@@ -296,16 +249,13 @@ class ImpairedBroker(MessageBroker):
             raise
         return subscription
 
-    async def consume(self, channel: str) -> Json:
-        """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""
-        home_loop = self._owner_loop.acquire()
-        if channel not in self._consumed:
-            self._dispatcher.listen(channel)
-            await self._from_elsewhere(
-                home_loop, channel, partial(self._inner_subscriptions.hold, channel, None)
-            )
-            self._consumed.add(channel)
-        return await self._dispatcher.take(channel)
+    def _hold(self, home_loop: asyncio.AbstractEventLoop, channel: str) -> Delivery:
+        return self._from_elsewhere(
+            home_loop, channel, partial(self._inner_subscriptions.hold, channel, None)
+        )
+
+    def _on_ended(self, subscription: Subscription) -> None:
+        self._owner_loop.call(self._inner_subscriptions.release, subscription)
 
     def _on_arrival(self, message: Received, subscription: Subscription | None) -> None:
         """Take a message from the inner broker; with ``subscription`` it is a retained one, for that."""

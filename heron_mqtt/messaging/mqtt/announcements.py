@@ -7,18 +7,15 @@ import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from heron_mqtt.errors import BrokerClosed, BrokerError
-from heron_mqtt.messaging.base import Announcement
+from heron_mqtt.messaging.base import Announcement, MessageBroker
 from heron_mqtt.messaging.codec import encode
 from heron_mqtt.messaging.core.owner_loop import OwnerLoop
 from heron_mqtt.messaging.core.stats import MessageStats
-from heron_mqtt.messaging.mqtt.options import LastWill
-from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
-
-if TYPE_CHECKING:
-    from heron_mqtt.messaging.mqtt.broker import MqttBroker
+from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
+from heron_mqtt.messaging.mqtt.session import CLOSE_S, PATIENCE_S, MqttSession
 
 MAX_UPDATES = 100  # that may wait while disconnected; only the last one counts
 
@@ -27,18 +24,24 @@ class Presences:
     """The announcements of one broker.
 
     Args:
+        broker: Whose they are.
+        options: Of its connection, as of those that they have of their own.
+        owner_loop: The event loop that it lives in.
+        session: Its connection.
         will_channel: The channel of the will that the broker's own connection carries, if any.
     """
 
     def __init__(
         self,
-        broker: MqttBroker,
+        broker: MessageBroker,
+        options: MqttOptions,
         owner_loop: OwnerLoop,
         session: MqttSession,
         will_channel: str | None,
         rng: random.Random,
     ) -> None:
         self._broker = broker
+        self._options = options
         self._owner_loop = owner_loop
         self._session = session
         self._will_channel = will_channel
@@ -55,7 +58,8 @@ class Presences:
         if channel == self._will_channel:
             announcement.use(self._session)
         else:
-            announcement.make_session(next(self._numbers), self._rng)
+            client_id = f"{self._options.client_id}-w{next(self._numbers)}"
+            announcement.make_session(replace(self._options, client_id=client_id), self._rng)
         self._all.append(announcement)
         try:
             await announcement.update(online)
@@ -90,7 +94,7 @@ class MqttAnnouncement(Announcement):
 
     def __init__(
         self,
-        broker: MqttBroker,
+        broker: MessageBroker,
         owner_loop: OwnerLoop,
         channel: str,
         topic: str,
@@ -99,7 +103,6 @@ class MqttAnnouncement(Announcement):
     ) -> None:
         super().__init__(broker, channel, offline)
         self.own_session: MqttSession | None = None
-        self._mqtt = broker
         self._owner_loop = owner_loop
         self._topic = topic
         self._forget = forget
@@ -111,18 +114,18 @@ class MqttAnnouncement(Announcement):
         """Speak over a link whose will is ours already."""
         self._session = session
 
-    def make_session(self, number: int, rng: random.Random) -> None:
+    def make_session(self, options: MqttOptions, rng: random.Random) -> None:
         """Make a connection of our own."""
-        stats = MessageStats(reports=self._mqtt.stats.reports, listeners=self._mqtt.stats.listeners)
-        options = self._mqtt.options
+        stats = MessageStats(reports=self.broker.stats.reports, listeners=self.broker.stats.listeners)
         self._session = self.own_session = MqttSession(
-            replace(options, client_id=f"{options.client_id}-w{number}"),
+            options,
             self,
             stats,
             will=LastWill(self._topic, self._will_payload),
             wanted=tuple,
             rng=rng,
             max_pending=MAX_UPDATES,
+            patience_s=PATIENCE_S,
         )
 
     async def update(self, online: Mapping[str, Any]) -> None:
@@ -163,7 +166,7 @@ class MqttAnnouncement(Announcement):
         assert self._session is not None, "neither use() nor make_link()"
         await self._session.started()
         if self.own_session is not None:
-            self._mqtt.stats.published += 1
+            self.broker.stats.published += 1
         await asyncio.shield(self._session.publish(self._topic, payload, 1, True))
 
     # -- called by our own link ----------------------------------------------------------------------
@@ -177,6 +180,9 @@ class MqttAnnouncement(Announcement):
         """Nothing is subscribed to here."""
 
     def on_bad_topic(self, topic: str) -> None:
+        """Nothing is subscribed to here."""
+
+    def on_oversized(self, topic: str, size: int) -> None:
         """Nothing is subscribed to here."""
 
 

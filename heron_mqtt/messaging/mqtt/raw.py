@@ -16,7 +16,7 @@ from typing import Self
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.options import MqttOptions
-from heron_mqtt.messaging.mqtt.session import MqttSession
+from heron_mqtt.messaging.mqtt.session import PATIENCE_S, MqttSession
 
 RawCallback = Callable[[str, bytes, bool], None]
 """Called with topic, payload and whether the broker had kept it; in the loop of the connection."""
@@ -45,6 +45,7 @@ class RawMqtt:
             wanted=lambda: tuple(self._callbacks),
             rng=rng or random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
             max_pending=MAX_PENDING,
+            patience_s=PATIENCE_S,
         )
 
     async def connect(self) -> None:
@@ -141,6 +142,10 @@ class RawMqtt:
     def on_bad_topic(self, topic: str) -> None:
         """Count a message whose topic is not UTF-8."""
         self.stats.reject(topic, "the topic is not UTF-8")
+
+    def on_oversized(self, topic: str, size: int) -> None:
+        """Count a message that was skipped because of its size."""
+        self.stats.reject(topic, f"a message of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
 
     def on_connected(self, again: bool) -> None:
         """Tell those who have something to say again."""

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.embedded.auth.acl import Acl
+from heron_mqtt.messaging.embedded.auth.turns import TooManyWait, Turns
+from heron_mqtt.messaging.embedded.auth.users import hash_password, hasher, load_users
 from heron_mqtt.messaging.embedded.options import is_loopback
 from heron_mqtt.messaging.embedded.protocol import packets
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _MAX_TRACKED_ADDRESSES = 10_000
 _FORGET_FAILURES_S = 300.0
+MAX_WAITING_LOGINS = 50
+"""Of one user, with different passwords; at 25 ms each the last one waits about a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class Authenticator:
         self._known: dict[str, bytes] = {}
         # The one thread: argon2 computes for tens of milliseconds and releases the interpreter lock.
         # One, so that a flood of logins takes one core at most.
+        self._turns = Turns(MAX_WAITING_LOGINS)
+        self._checking: dict[bytes, asyncio.Task[bool]] = {}  # many processes may share one login
         self._hashing = ThreadPoolExecutor(1, "argon2") if options.users_file is not None else None
 
     def close(self) -> None:
@@ -101,20 +107,42 @@ class Authenticator:
     async def verify(self, connect: packets.Connect, peer: str) -> AuthResult:
         """Check the password; the computation runs beside the event loop."""
         user = connect.username or ""
-        stored = self._users.get(user)
-        loop = asyncio.get_running_loop()
-        password = connect.password or b""
-        matches = await loop.run_in_executor(self._hashing, _password_matches, stored, password)
-        if matches and self._users.get(user) == stored:  # not changed or removed meanwhile
-            self._known[user] = self._digest(connect)
+        digest = self._digest(connect)
+        checking = self._checking.get(digest)
+        if checking is None:
+            checking = asyncio.create_task(self._check(user, connect.password or b""), name=f"argon2 {user}")
+            self._checking[digest] = checking
+            checking.add_done_callback(lambda _: self._checking.pop(digest, None))
+        try:
+            matches = await asyncio.shield(checking)
+        except TooManyWait:
+            return Refused(packets.SERVER_UNAVAILABLE, f"too many logins of user {user!r} wait already")
+        if matches and self._digest(connect) == digest:  # not changed or removed meanwhile
+            self._known[user] = digest
             self._failures.pop(_host_of(peer), None)
             return Admitted(user)
         # The client is not told which of the two was wrong.
         return self._failed(peer, packets.BAD_CREDENTIALS, f"wrong user name or password for user {user!r}")
 
+    async def _check(self, user: str, password: bytes) -> bool:
+        stored = self._users.get(user)
+        # names that do not exist share one turn: inventing them delays no user
+        async with self._turns.turn(user if stored is not None else ""):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._hashing, _password_matches, stored, password)
+
     def grant(self, user: str | None, client_id: str) -> Grant | None:
         """Return what a client may do, or None if it may do everything."""
         return None if self._acl is None else self._acl.grant(user, client_id)
+
+    def is_in_charge(self, user: str | None) -> bool:
+        """Return whether the access file lets a user stop everything, as an operator may."""
+        return self._acl is not None and self._acl.grant(user, "").is_in_charge()
+
+    @property
+    def has_rights(self) -> bool:
+        """Whether there is an access file."""
+        return self._acl is not None
 
     def knows(self, user: str | None) -> bool:
         """Return whether a client that was admitted as ``user`` would still be."""
@@ -196,39 +224,8 @@ class Authenticator:
         return hmac.digest(self._digest_key, parts, "sha256")
 
 
-def load_users(path: str | Path) -> dict[str, str]:
-    """Read a users file: a row ``NAME:HASH`` each, the hash as argon2 writes it.
-
-    Raises:
-        DataError: One line for each row that is wrong, with its number; hashes are not repeated.
-    """
-    users: dict[str, str] = {}
-    problems: list[str] = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DataError(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, _, stored = line.strip().partition(":")
-        if not name or not stored.startswith("$argon2"):
-            problems.append(
-                f"{path}: row {number}: expected NAME:$argon2..., made by heron-mqtt credentials add"
-            )
-        elif name in users:
-            problems.append(f"{path}: row {number}: {name!r} appears twice")
-        else:
-            users[name] = stored
-    if problems:
-        raise DataError(*problems)
-    return users
-
-
 def _password_matches(stored: str | None, password: bytes) -> bool:
     from argon2.exceptions import InvalidHashError, VerificationError
-
-    from heron_mqtt.messaging.embedded.auth.credentials import hasher
 
     try:
         # An unknown user costs the same time as a known one, so that names cannot be found by timing.
@@ -240,8 +237,6 @@ def _password_matches(stored: str | None, password: bytes) -> bool:
 
 @functools.cache
 def _decoy_hash() -> str:
-    from heron_mqtt.messaging.embedded.auth.credentials import hash_password
-
     return hash_password(secrets.token_bytes(16))
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import Server as WebSocketServer
     from websockets.asyncio.server import ServerConnection
 
+    from heron_mqtt.messaging.embedded.net.transports import Endpoint
     from heron_mqtt.messaging.embedded.options import BrokerOptions
-    from heron_mqtt.messaging.embedded.server.connection import ClientConnection
 
 _BACKLOG = 1_024  # 500 clients that connect at once are accepted without a retransmitted SYN
 _CLOSED_S = 0.3
@@ -43,7 +43,7 @@ class Listeners:
     def __init__(
         self,
         options: BrokerOptions,
-        accept: Callable[[Transport], ClientConnection | None],
+        accept: Callable[[Transport], Endpoint | None],
         may_enter: Callable[[int], bool],
         turned_away: Callable[[str, str], None],
     ) -> None:

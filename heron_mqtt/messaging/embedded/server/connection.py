@@ -8,9 +8,7 @@ future on each message; here a task exists only while a password is being checke
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from typing import TYPE_CHECKING, Protocol
 
 from heron_mqtt.messaging.embedded.auth.authenticator import Refused
 from heron_mqtt.messaging.embedded.protocol import packets
@@ -19,22 +17,65 @@ from heron_mqtt.messaging.embedded.server.session import BrokerMessage
 from heron_mqtt.messaging.embedded.server.write_buffer import WriteBuffer
 
 if TYPE_CHECKING:
-    from heron_mqtt.messaging.embedded.auth.authenticator import AuthResult
+    from heron_mqtt.messaging.embedded.auth.authenticator import Admitted, Authenticator, AuthResult
+    from heron_mqtt.messaging.embedded.event_log import EventLog
     from heron_mqtt.messaging.embedded.net.transports import Transport
-    from heron_mqtt.messaging.embedded.server.server import BrokerServer
+    from heron_mqtt.messaging.embedded.options import BrokerOptions
+    from heron_mqtt.messaging.embedded.server.router import Router
     from heron_mqtt.messaging.embedded.server.session import ClientSession
+    from heron_mqtt.messaging.embedded.stats import BrokerStats
 
 _MAX_CACHED_TOPICS = 4_096
 
 
-class ClientConnection(WriteBuffer, BrokerProtocolHandler):  # type: ignore[misc]  # amqtt ships no type information
-    """The broker's side of one client connection, from accepting it to its end."""
+class ConnectionOwner(Protocol):
+    """What a connection needs of the broker that it belongs to."""
 
-    def __init__(self, broker: BrokerServer, transport: Transport) -> None:
-        BrokerProtocolHandler.__init__(self, broker.plugins_manager)
-        WriteBuffer.__init__(self, transport, broker.options.limits, broker.stats, broker.flush_soon)
+    options: BrokerOptions
+    stats: BrokerStats
+    events: EventLog
+    authenticator: Authenticator
+    router: Router
+    topics: dict[bytes, str]
+    """Topics that were checked already, by their bytes."""
+
+    def refresh_rights(self) -> None:
+        """Read the users and ACL files again if they changed."""
+
+    def admit(self, connection: ClientConnection, connect: packets.Connect, who: Admitted) -> bool:
+        """Give an authenticated client its session and answer its CONNECT; return whether it is in."""
+
+    def connection_ended(
+        self,
+        connection: ClientConnection,
+        session: ClientSession | None,
+        reason: str,
+        detail: str,
+        *,
+        will: bool,
+    ) -> None:
+        """Put the session of an ended connection away; called once for each connection."""
+
+    def connection_gone(self, connection: ClientConnection) -> None:
+        """Forget a connection whose transport is closed."""
+
+    def flush_soon(self, outlet: WriteBuffer) -> None:
+        """Have ``WriteBuffer.flush`` called at the end of this turn of the event loop."""
+
+
+class ClientConnection(WriteBuffer):
+    """The broker's side of one client connection, from accepting it to its end.
+
+    Args:
+        broker: It belongs to.
+        transport: Where its bytes come and go.
+    """
+
+    def __init__(self, broker: ConnectionOwner, transport: Transport) -> None:
+        super().__init__(transport, broker.options.limits, broker.stats, broker.flush_soon)
         self._broker = broker
         self._router = broker.router
+        self._ends_denied = broker.options.denied == "disconnect"
         self._max_packet_bytes = broker.options.limits.max_packet_bytes
         self._rest = bytearray()
         self._needed = 0
@@ -42,6 +83,8 @@ class ClientConnection(WriteBuffer, BrokerProtocolHandler):  # type: ignore[misc
         self._packets = 0
         self._last_heard_s = 0.0
         self._silence_s = 0.0
+        self._published = 0  # messages, since the last look at the user's rate
+        self._pause: asyncio.TimerHandle | None = None
         self._login: asyncio.Task[None] | None = None
         self._alive_timer: asyncio.TimerHandle | None = self._loop.call_later(
             broker.options.limits.connect_timeout_s, self._on_connect_timeout
@@ -66,8 +109,26 @@ class ClientConnection(WriteBuffer, BrokerProtocolHandler):  # type: ignore[misc
             return
         if self._packets != before:
             self._last_heard_s = self._loop.time()
+        if self._published:
+            self._pace()
         if pos < len(data) and not self.ended:
             self._rest += data[pos:]
+
+    def _pace(self) -> None:
+        """Read no more for a while if this client's user publishes more than its share."""
+        published, self._published = self._published, 0
+        account = self.session.account if self.session is not None else None
+        pause_s = account.pause_s(published, self._loop.time()) if account is not None else 0.0
+        if pause_s > 0.0 and self._pause is None:
+            self._stats.pauses += 1
+            self.transport.pause_reading()
+            self._pause = self._loop.call_later(pause_s, self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._pause = None
+        if not self.ended and not self._held:
+            self._last_heard_s = self._loop.time()  # what it sent meanwhile was not read
+            self.transport.resume_reading()
 
     def _take_packets(self, data: bytes) -> int:
         """Act on complete packets; return the position of the first incomplete one."""
@@ -153,12 +214,11 @@ class ClientConnection(WriteBuffer, BrokerProtocolHandler):  # type: ignore[misc
             topic = self._learn_topic(raw_topic)
         pos = topic_end
         self._stats.received += 1
+        self._published += 1
         if qos == 0:
             if first & 0x08:
                 raise packets.MalformedPacket("DUP in a PUBLISH at QoS 0")
-            self._router.accept(
-                session, BrokerMessage(topic, raw_topic, data[pos:stop], 0), retain=bool(first & 1)
-            )
+            self._accept(session, BrokerMessage(topic, raw_topic, data[pos:stop], 0), retain=bool(first & 1))
             return
         if qos == 3:
             raise packets.MalformedPacket("PUBLISH at QoS 3")
@@ -167,13 +227,21 @@ class ClientConnection(WriteBuffer, BrokerProtocolHandler):  # type: ignore[misc
             raise packets.MalformedPacket("PUBLISH at QoS 1 or 2 without a packet identifier")
         message = BrokerMessage(topic, raw_topic, data[pos + 2 : stop], qos)
         if qos == 1:
-            self._router.accept(session, message, retain=bool(first & 1))
-            self.send(b"\x40\x02" + packet_id.to_bytes(2, "big"))
+            if self._accept(session, message, retain=bool(first & 1)):
+                self.send(b"\x40\x02" + packet_id.to_bytes(2, "big"))
             return
         if packet_id not in session.incoming_qos2:  # otherwise a repetition of what was delivered
+            if not self._accept(session, message, retain=bool(first & 1)):
+                return
             session.incoming_qos2.add(packet_id)
-            self._router.accept(session, message, retain=bool(first & 1))
         self.send(packets.ack(packets.PUBREC, packet_id))
+
+    def _accept(self, session: ClientSession, message: BrokerMessage, *, retain: bool) -> bool:
+        """Take a message, or end the connection if that is how a missing right is told."""
+        if self._router.accept(session, message, retain=retain) or not self._ends_denied:
+            return True
+        self.end("denied", will=True, detail=f"no right to publish on {message.topic}")
+        return False
 
     def _learn_topic(self, raw_topic: bytes) -> str:
         topic = packets.check_topic(packets.decode_utf8(raw_topic))
@@ -290,11 +358,15 @@ class ClientConnection(WriteBuffer, BrokerProtocolHandler):  # type: ignore[misc
         session, self.session = self.session, None
         self._broker.connection_ended(self, session, reason, detail, will=will)
 
-    async def stop(self) -> None:
-        """End for amqtt's sake, when it cleans up a session."""
-        self.end("shutdown", will=False)
+    @property
+    def is_logging_in(self) -> bool:
+        """Whether a complete CONNECT has come and is being looked at."""
+        return self._login is not None
 
     def _stop_alive_timer(self) -> None:
         if self._alive_timer is not None:
             self._alive_timer.cancel()
             self._alive_timer = None
+        if self.ended and self._pause is not None:
+            self._pause.cancel()
+            self._pause = None

@@ -85,8 +85,8 @@ class WriteBuffer:
                 self.end_soon("more than it may leave unread")
             return
         self.writable = True
-        if self.session is not None and self.session.queue:
-            self.session.pump()
+        if self.session is not None:
+            self.session.go_on()
 
     def writing_paused(self) -> None:
         """Let messages wait in the session until the client reads again, but not for ever."""
@@ -102,7 +102,7 @@ class WriteBuffer:
         if not self._flush_due:
             self.writable = True
             if self.session is not None:
-                self.session.pump()
+                self.session.go_on()
 
     def end_soon(self, detail: str) -> None:
         """End the connection of a client that does not read, after the current message is through."""
