@@ -13,7 +13,6 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
-
 from heron_command import until
 
 
@@ -38,7 +37,9 @@ class Observed:
 class PlainClient:
     """One paho connection with a thread of its own; subscribes again after every connect."""
 
-    def __init__(self, url: str, filters: list[str], *, will: tuple[str, dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self, url: str, filters: list[str], *, will: tuple[str, dict[str, Any]] | None = None
+    ) -> None:
         parts = urlsplit(url)
         self._ready = threading.Event()
         self._filters = filters

@@ -261,7 +261,7 @@ class MqttBroker(LoopBoundBroker):
                 callback()
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call ``callback`` in the owner's loop after each reconnection; see ``MessageBroker.on_reconnect``."""
+        """Call ``callback`` in the owner's loop after each reconnection; see the base class."""
         self._on_reconnect.append(callback)
 
         def forget() -> None:
