@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import Program, heron, run_heron, write_toml
-from mosquitto_server import Mosquitto
-from observer import Observer, PlainDevice
-from small_grid import scenario as small
+
+from support.heron_command import Program, heron, run_heron, write_toml
+from support.mosquitto_server import Mosquitto
+from support.observer import Observer, PlainDevice
+from support.small_grid import scenario as small
 
 LEASE_S, STEP_S = 1.0, 0.15
 DEADLINES = {"upstream_s": 0.4, "peer_s": 0.3, "device_s": 0.2, "action_s": 2.0}
