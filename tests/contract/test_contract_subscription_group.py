@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from waiting import until
 
 from heron_mqtt.errors import UnsupportedFeature
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.subscription_group import SubscriptionGroup
+from support.waiting import until
 
 
 async def test_when_it_is_open_every_channel_is_heard(broker: MessageBroker) -> None:
