@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import json
 import logging
@@ -14,6 +13,7 @@ import typer
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.control_commands import add_control_commands
+from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 
 if TYPE_CHECKING:
@@ -143,10 +143,10 @@ def _run(plan: RunPlan, summary: Summary, *, as_json: bool) -> int:
     console = make_console()
     try:
         if as_json:
-            asyncio.run(run_plan(plan, QuietProgress(), summary))
+            run_until_told(run_plan(plan, QuietProgress(), summary))
         else:
             with ConsoleProgress(console, plan.steps) as progress:
-                asyncio.run(run_plan(plan, progress, summary))
+                run_until_told(run_plan(plan, progress, summary))
     except KeyboardInterrupt:
         summary.interrupted, code = True, EXIT_INTERRUPTED
     except ConfigError:
@@ -223,7 +223,7 @@ def proxy(
 
     loaded = load_scenario(scenario)
     try:
-        asyncio.run(
+        run_until_told(
             serve_proxy(
                 loaded,
                 agent,

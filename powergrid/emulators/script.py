@@ -6,10 +6,10 @@ import argparse
 import asyncio
 import logging
 import math
-import signal
 import sys
 from collections.abc import Sequence
 
+from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
@@ -23,7 +23,8 @@ from powergrid.scenario import DeviceTable, LoadedScenario, load_scenario
 def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> int:
     """Run one emulator as a program; returns its exit code.
 
-    0 done, 1 the broker is not there or refuses, 2 arguments or scenario are wrong, 130 interrupted.
+    0 done or ended by SIGTERM, 1 the broker is not there or refuses, 2 arguments or scenario are wrong,
+    130 ended by Ctrl-C or SIGHUP.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
@@ -38,9 +39,9 @@ def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> i
         env_id = options.env_id or loaded.scenario.topic_env_id
         # beside a run: the broker may just be starting, and others wait for us as long
         patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
-        asyncio.run(_serve(emulator, table, faults, options, env_id, patience_s))
-    except KeyboardInterrupt:
-        return 130
+        run_until_told(_serve(emulator, table, faults, options, env_id, patience_s))
+    except AskedToEnd as asked:
+        return exit_code(asked)
     except HeronError as exc:
         problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
         for problem in problems:
@@ -141,21 +142,4 @@ async def _serve(
             device.run(duration_s=options.duration, once=options.once, on_online=tell),
             name=f"device {options.name}",
         )
-        loop = asyncio.get_running_loop()
-        asked_to_end = asyncio.Event()
-
-        def end() -> None:
-            asked_to_end.set()
-            serving.cancel()
-
-        loop.add_signal_handler(signal.SIGTERM, end)
-        if options.supervised:
-            loop.add_reader(sys.stdin, end)  # readable means closed: nobody writes to it
-        try:
-            await serving
-        except asyncio.CancelledError:
-            if not asked_to_end.is_set():
-                raise  # Ctrl-C
-        finally:
-            if options.supervised:
-                loop.remove_reader(sys.stdin)
+        await (until_input_ends(serving) if options.supervised else serving)

@@ -20,7 +20,12 @@ PACKAGES = ("heron_mqtt", "powergrid")
 # own layer's group and every layer below. ``heron_mqtt`` itself stands below all: its names are imported
 # when they are asked for, and another test holds it to that.
 LAYERS: list[dict[str, str]] = [
-    {"heron_mqtt": "root", "heron_mqtt.errors": "errors"},
+    {
+        "heron_mqtt": "root",
+        "heron_mqtt.errors": "errors",
+        "heron_mqtt.end_signals": "program",
+        "heron_mqtt.cancellation": "program",
+    },
     {"heron_mqtt.messages": "messages", "heron_mqtt.config": "config"},
     {"heron_mqtt.messaging": "messaging", "heron_mqtt.protocols": "protocols"},
     {"heron_mqtt.field": "field"},
