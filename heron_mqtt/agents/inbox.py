@@ -148,9 +148,15 @@ class Inbox:
         return None
 
     def _take_served(self, model: type[M], message: Received) -> M | None:
-        """Validate a message of the environment that is served; others are counted."""
+        """Validate a message of the environment that is served; others, and kept ones, are counted.
+
+        Only a price is for whoever comes late: the rest is for now.
+        """
         parsed = self._take(model, message)
-        if parsed is None or self._environment.is_served(parsed.boot):
+        if parsed is None:
+            return None
+        is_for_now = not message.retained or isinstance(parsed, PriceSignal)
+        if is_for_now and self._environment.is_served(parsed.boot):
             return parsed
         self.dropped += 1
         return None
@@ -166,7 +172,7 @@ class Inbox:
             return
         if not self._environment.may_begin(state.boot):
             self.dropped += 1
-            if state.boot not in self._refused:
+            if state.boot not in self._refused and not message.retained:
                 self._refused = {*list(self._refused)[-9:], state.boot}
                 self._broker.stats.report(
                     "environment",
@@ -202,8 +208,7 @@ class Inbox:
         observation = self._take_served(Observation, message)
         if observation is None:
             return
-        if not message.retained:
-            self._environment.heard(observation.boot)
+        self._environment.heard(observation.boot)
         episode, step = observation.episode, observation.step
         if episode is not None and step is not None and (episode, step) <= self._now:
             self.dropped += 1

@@ -18,8 +18,8 @@ from heron_mqtt.messages import (
     EmergencyStop,
     Message,
     Observation,
-    Plan,
     RunState,
+    SetpointPlan,
     Status,
     StopConfirm,
 )
@@ -27,7 +27,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Subscription
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.ownership import NameOwnership
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.operator")
 
@@ -47,7 +47,7 @@ class SystemOperator:
         alive_every_s: How often to repeat ``run/state`` while a step or a wait lasts, wall-clock s: at
             least three times a lease, or gateways stop renewing.
         take_over: Displace another environment of this ``env_id``.
-        outbox: Stamps what is published; handed in by tests.
+        stamper: Stamps what is published; handed in by tests.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SystemOperator:
         scenario: str = "",
         alive_every_s: float = 10.0,
         take_over: bool = False,
-        outbox: Outbox | None = None,
+        stamper: MessageStamper | None = None,
     ) -> None:
         self.operator_id = operator_id
         self.subordinates = tuple(subordinates)
@@ -69,14 +69,14 @@ class SystemOperator:
         self._broker = broker
         self._env_id = env_id
         self._scenario = scenario
-        self._outbox = outbox or Outbox(operator_id, env_id)
+        self._stamper = stamper or MessageStamper(operator_id, env_id)
         self._retain = {"retain": True} if broker.features.retain else {}
         self._subscriptions: list[Subscription] = []
         self._presence: Announcement | None = None
         self._now = (0, -1)
         self._statuses: dict[str, Status] = {}
         self._reports: dict[str, StepReport] = {}
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, SetpointPlan] = {}
         self._wakeup = Wakeup()
         self._state: Json | None = None  # what run/state says of the step under way
         self._alive_every_s = alive_every_s
@@ -88,7 +88,7 @@ class SystemOperator:
         self._ownership = NameOwnership(
             broker,
             topics.RUN_OWNER,
-            self._outbox,
+            self._stamper,
             what=f"environment {env_id!r}",
             on_displaced=self._on_displaced,
             take_over=take_over,
@@ -154,7 +154,7 @@ class SystemOperator:
             return
         if self._displaced is None:
             finished = RunState(state="finished", scenario=self._scenario)
-            await presence.update(self._outbox.presence(finished, episode=self._now[0]))
+            await presence.update(self._stamper.presence(finished, episode=self._now[0]))
         await presence.withdraw(say_offline=False)
 
     def _on_displaced(self, error: NameTaken) -> None:
@@ -176,12 +176,12 @@ class SystemOperator:
         self._now = (episode, -1)
         self._reports = {}
         state = RunState(state="reset", scenario=self._scenario, seed=seed, clock=clock)
-        reset = self._outbox.presence(state, episode=episode)
+        reset = self._stamper.presence(state, episode=episode)
         if self._presence is None:
             # With its boot: the will of one that is gone must not end the one that followed it.
             lost = {
-                **self._outbox.will(RunState(state="lost", scenario=self._scenario)),
-                "boot": self._outbox.boot,
+                **self._stamper.will(RunState(state="lost", scenario=self._scenario)),
+                "boot": self._stamper.boot,
             }
             self._presence = await self._broker.announce(topics.RUN_STATE, reset, lost)
         else:
@@ -206,8 +206,8 @@ class SystemOperator:
 
     def say_alive(self) -> None:
         """Publish where the run stands: a sign of life, without which gateways stop renewing leases."""
+        self._alive_at = asyncio.get_running_loop().time()
         if self._state is not None and self._displaced is None:
-            self._alive_at = asyncio.get_running_loop().time()
             self._publish(topics.RUN_STATE, self._state, **self._retain)
 
     async def rest(self, duration_s: float) -> None:
@@ -235,7 +235,7 @@ class SystemOperator:
         """Publish a command for the step under way."""
         self._publish(topics.agent(agent, "command"), command)
 
-    def inform(self, agent: str, observation: Observation | Json) -> None:
+    def publish_observation(self, agent: str, observation: Observation | Json) -> None:
         """Publish an agent's observation of the step under way; the agent begins the step with it.
 
         Args:
@@ -244,6 +244,9 @@ class SystemOperator:
         """
         self._publish(topics.agent(agent, "observation"), observation)
 
+    inform = publish_observation
+    """The former name, which stays."""
+
     def clear(self, agent: str, clearance: Clearance) -> None:
         """Publish what may be sent of an agent's plan."""
         self._publish(topics.agent(agent, "clearance"), clearance)
@@ -251,7 +254,7 @@ class SystemOperator:
     def _publish(self, channel: str, message: Message | Json, **options: bool) -> None:
         episode, step = self._now
         self._broker.publish(
-            channel, self._outbox.stamp(channel, message, episode=episode, step=step), **options
+            channel, self._stamper.stamp(channel, message, episode=episode, step=step), **options
         )
 
     # -- messages in -------------------------------------------------------------------------------
@@ -265,7 +268,7 @@ class SystemOperator:
         self._log_missing("action", self._reports, timeout_s)
         return self._reports
 
-    async def gather_plans(self, timeout_s: float) -> Mapping[str, Plan]:
+    async def gather_plans(self, timeout_s: float) -> Mapping[str, SetpointPlan]:
         """Return the plans of the step under way: all of them, or those that came before the deadline."""
         await self._until(lambda: self._none_missing(self._plans), timeout_s)
         self._log_missing("plan", self._plans, timeout_s)
@@ -288,7 +291,7 @@ class SystemOperator:
                 log.warning("no %s from %s in step %d: %s", what, agent, self._now[1], why)
 
     def _on_plan(self, message: Received) -> None:
-        plan = self._broker.parsed(message, Plan)
+        plan = self._broker.parsed(message, SetpointPlan)
         if plan is None:
             return
         agent = topics.levels(message.channel)[1]
@@ -357,14 +360,14 @@ class SystemOperator:
         assert stop is not None
         log.warning("the broker does not know of the emergency stop by %s: saying it again", stop.who)
         again = EmergencyStop(active=True, who=stop.who, why=stop.why)
-        self._broker.publish(topics.ESTOP, self._outbox.stamp(topics.ESTOP, again), **self._retain)
+        self._broker.publish(topics.ESTOP, self._stamper.stamp(topics.ESTOP, again), **self._retain)
 
     def _not_ready(self, episode: int) -> list[str]:
         """Return who is not ready for an episode, each with what is known of it."""
         missing = []
         for agent in self.subordinates:
             status = self._statuses.get(agent)
-            if status is None or (status.run, status.episode) != (self._outbox.boot, episode):
+            if status is None or (status.run, status.episode) != (self._stamper.boot, episode):
                 missing.append(f"agent {agent} (not online for this episode)")
             elif status.state != "online":
                 missing.append(f"agent {agent} ({status.state}: {status.reason})")

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from heron_mqtt.app.broker_probe import require_broker_features
 from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.app.vendor_adapters import vendor_devices
@@ -18,6 +20,8 @@ from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.ownership import NameOwnership
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.agents.proxies import emulated_devices
 
 if TYPE_CHECKING:
@@ -28,7 +32,23 @@ Watch = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SoleName:
+    """What a process stands for, and there must be one of.
+
+    Attributes:
+        parent: Channel below which its ``owner`` stands: ``run``, or ``agents/<agent>``.
+        what: For messages: what it is within the environment; empty = the environment itself.
+    """
+
+    parent: str
+    what: str
+
+
+THE_ENVIRONMENT = SoleName("run", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Infrastructure:
     """What is there for as long as a run lasts.
 
     Attributes:
@@ -45,7 +65,7 @@ class Surroundings:
 
 
 @asynccontextmanager
-async def mqtt_surroundings(
+async def mqtt_infrastructure(
     url: str,
     loaded: LoadedScenario,
     agents: Sequence[str],
@@ -53,7 +73,11 @@ async def mqtt_surroundings(
     note: Callable[[str], None],
     impairment: ImpairmentTable | None = None,
     seed: int = 0,
-) -> AsyncIterator[Surroundings]:
+    *,
+    name: SoleName,
+    take_over: bool = False,
+    accept_broker_limits: bool = False,
+) -> AsyncIterator[Infrastructure]:
     """Connect to an MQTT broker and start the emulated devices of some agents; end them on leaving.
 
     Args:
@@ -64,9 +88,13 @@ async def mqtt_surroundings(
         note: Takes a line for the user.
         impairment: How the network between us and the broker misbehaves; None = not at all.
         seed: Of what the network does.
+        name: What there must be one of: nothing is started while another process holds it.
+        take_over: Displace another process that holds the name.
+        accept_broker_limits: Go on with a broker that does not do what safety depends on.
 
     Raises:
-        BrokerError: The broker is not there, or refuses.
+        BrokerError: The broker is not there, refuses, or does not do what safety depends on.
+        NameTaken: Another process holds the name.
     """
     scenario = loaded.scenario
     emulated = [(agent, name) for agent in agents for name in emulated_devices(scenario, agent, devices)]
@@ -76,24 +104,45 @@ async def mqtt_surroundings(
         if emulated:  # first of all: devices import while the broker starts
             stack.push_async_callback(processes.close)
             await processes.open()
-        if url == "embedded":
+        is_ours, given_url = url == "embedded", url
+        if is_ours:
             url = await _start_embedded(stack, throughout)
         mqtt = MqttBroker(url, env_id=scenario.topic_env_id)
         broker = await stack.enter_async_context(impaired(mqtt, impairment, seed))
         url = mqtt.options.address
         note(f"broker: {url}  topics: {mqtt.topic_map.prefix}#")
+        stamper = MessageStamper(f"start-{name.parent.replace('/', '-')}", scenario.topic_env_id)
+        if not is_ours:
+            await require_broker_features(
+                mqtt,
+                partial(MqttBroker, given_url, env_id=scenario.topic_env_id),
+                name.parent,
+                stamper.boot,
+                accept_limits=accept_broker_limits,
+                note=note,
+            )
+            await NameOwnership(
+                mqtt,
+                f"{name.parent}/owner",
+                stamper,
+                what=f"{name.what} in environment {scenario.topic_env_id!r}".removeprefix(" in "),
+                on_displaced=lambda _: None,
+                take_over=take_over,
+            ).ensure_free()
         if impairment is not None:
             note(f"network: {impairment.name or 'impaired'}")
         throughout.append(lambda: until_away(mqtt, scenario.deadlines.ready_s))
         if emulated:
             stack.push_async_callback(processes.close)  # before the broker: they say goodbye to it
-            processes.start(_programs(loaded, emulated, url), mqtt.options.login_environment())
+            processes.start(
+                _programs(loaded, emulated, url, take_over=take_over), mqtt.options.login_environment()
+            )
             note(f"devices: {len(emulated)} emulated, in processes of their own")
         boxes = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents))
         if boxes:
             note(f"boxes: {boxes} by their vendors' topics")
         starting = (processes.until_lost,) if emulated else ()
-        yield Surroundings(broker, url, starting, tuple(throughout))
+        yield Infrastructure(broker, url, starting, tuple(throughout))
 
 
 def impaired(broker: MessageBroker, impairment: ImpairmentTable | None, seed: int) -> MessageBroker:
@@ -150,7 +199,9 @@ async def _start_embedded(stack: AsyncExitStack, throughout: list[Watch]) -> str
     return server.url
 
 
-def _programs(loaded: LoadedScenario, emulated: Sequence[tuple[str, str]], url: str) -> list[DeviceProgram]:
+def _programs(
+    loaded: LoadedScenario, emulated: Sequence[tuple[str, str]], url: str, *, take_over: bool
+) -> list[DeviceProgram]:
     from powergrid.emulators import SCRIPTS
 
     return [
@@ -164,6 +215,7 @@ def _programs(loaded: LoadedScenario, emulated: Sequence[tuple[str, str]], url: 
                 f"--broker={url}",
                 f"--scenario={loaded.source}",
                 "--supervised",
+                *(["--take-over"] if take_over else []),
             ],
         )
         for agent, name in emulated

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from heron_mqtt.app.gc_freeze import settled_heap
-from heron_mqtt.app.infrastructure import mqtt_surroundings
+from heron_mqtt.app.gc_freeze import frozen_gc
+from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
 from powergrid.agents.proxies import make_proxy
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ async def serve_proxy(
     note: Callable[[str], None],
     *,
     take_over: bool = False,
+    accept_broker_limits: bool = False,
 ) -> None:
     """Serve one run after another until cancelled.
 
@@ -33,6 +35,7 @@ async def serve_proxy(
         devices: For devices whose authority the scenario leaves open; emulated ones are started here.
         note: Takes a line for the user.
         take_over: Displace another proxy of this agent.
+        accept_broker_limits: Go on with a broker that does not do what safety depends on.
 
     Raises:
         ConfigError: The scenario has no such agent, or it is not remote.
@@ -47,15 +50,29 @@ async def serve_proxy(
             f"{loaded.source}: microgrids.{agent}.remote = false: the environment runs this agent itself; "
             "set remote = true to run it here"
         )
-    async with mqtt_surroundings(url, loaded, [agent], devices, note) as around:
-        assert around.broker is not None
+    async with mqtt_infrastructure(
+        url,
+        loaded,
+        [agent],
+        devices,
+        note,
+        name=SoleName(topics.agent(agent, "owner").removesuffix("/owner"), f"agent {agent}"),
+        take_over=take_over,
+        accept_broker_limits=accept_broker_limits,
+    ) as infrastructure:
+        assert infrastructure.broker is not None
         proxy = make_proxy(
-            scenario, agent, around.broker, env_id=scenario.topic_env_id, devices=devices, take_over=take_over
+            scenario,
+            agent,
+            infrastructure.broker,
+            env_id=scenario.topic_env_id,
+            devices=devices,
+            take_over=take_over,
         )
         try:
             await proxy.start()
             note(f"agent {agent} online")
-            with settled_heap():
+            with frozen_gc():
                 await proxy.run()
         finally:
             await proxy.close()

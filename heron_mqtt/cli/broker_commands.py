@@ -47,6 +47,10 @@ def broker(
             "--allow-remote-anonymous", help="Let anyone in from anywhere; only on a network you trust."
         ),
     ] = False,
+    denied: Annotated[
+        Literal["acknowledge", "disconnect"],
+        typer.Option(help="What a client hears that publishes without the right to: nothing, or the end."),
+    ] = "acknowledge",
 ) -> None:
     """Run the embedded broker alone until Ctrl-C; prints its address when it is ready."""
     from heron_mqtt.messaging.embedded.process.foreground import run_broker, run_in_foreground
@@ -62,6 +66,7 @@ def broker(
             acl_file=acl,
             websocket_port=websocket,
             allow_remote_anonymous=allow_remote_anonymous,
+            denied=denied,
         )
     )
 
@@ -74,11 +79,14 @@ def add(
     ],
     users: UsersFile = Path(DEFAULT_USERS_FILE),
     acl: AclFile = Path(DEFAULT_ACL_FILE),
+    env_id: Annotated[
+        str | None, typer.Option(metavar="ENV", help="Rights in this environment only, not in every one.")
+    ] = None,
 ) -> None:
     """Add a user or change its password, which is asked for, or read from standard input."""
     from heron_mqtt.messaging.embedded.auth.credentials import add_credentials, read_password
 
-    add_credentials(name, role, read_password(name), users_file=users, acl_file=acl)
+    add_credentials(name, role, read_password(name), users_file=users, acl_file=acl, env_id=env_id)
     typer.echo(f"{name} may now connect as {role}; users in {users}, rights in {acl}")
 
 

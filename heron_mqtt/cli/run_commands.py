@@ -17,7 +17,7 @@ from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 
 if TYPE_CHECKING:
-    from heron_mqtt.app.run_plan import Plan
+    from heron_mqtt.app.run_plan import RunPlan
     from heron_mqtt.app.run_summary import Summary
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -41,6 +41,14 @@ Devices = Annotated[
 TakeOver = Annotated[
     bool,
     typer.Option("--take-over", help="Displace another process that holds this environment or agent."),
+]
+
+AcceptLimits = Annotated[
+    bool,
+    typer.Option(
+        "--accept-broker-limits",
+        help="Go on with a broker that keeps no retained messages or last wills, on which safety depends.",
+    ),
 ]
 
 
@@ -109,6 +117,7 @@ def run(
         typer.Option(metavar="FILE", help="Impair the network: a file of config/networks or its name."),
     ] = None,
     take_over: TakeOver = False,
+    accept_broker_limits: AcceptLimits = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
     ] = False,
@@ -118,12 +127,15 @@ def run(
     from heron_mqtt.app.runner import new_summary
 
     plan = plan_run(
-        scenario, RunOptions(steps, seed, broker, centralized, devices, realtime, network, take_over)
+        scenario,
+        RunOptions(
+            steps, seed, broker, centralized, devices, realtime, network, take_over, accept_broker_limits
+        ),
     )
     raise SystemExit(_run(plan, new_summary(plan), as_json=as_json))
 
 
-def _run(plan: Plan, summary: Summary, *, as_json: bool) -> int:
+def _run(plan: RunPlan, summary: Summary, *, as_json: bool) -> int:
     from heron_mqtt.app.runner import run as run_plan
     from heron_mqtt.cli.console import ConsoleProgress, QuietProgress, make_console, print_summary
 
@@ -203,6 +215,7 @@ def proxy(
     broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
     devices: Devices = None,
     take_over: TakeOver = False,
+    accept_broker_limits: AcceptLimits = False,
 ) -> None:
     """Run one agent with its proxy and devices here, for an environment that runs elsewhere."""
     from heron_mqtt.app.remote_agent import serve_proxy
@@ -211,7 +224,15 @@ def proxy(
     loaded = load_scenario(scenario)
     try:
         run_until_told(
-            serve_proxy(loaded, agent, broker, devices or "emulated", typer.echo, take_over=take_over)
+            serve_proxy(
+                loaded,
+                agent,
+                broker,
+                devices or "emulated",
+                typer.echo,
+                take_over=take_over,
+                accept_broker_limits=accept_broker_limits,
+            )
         )
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None

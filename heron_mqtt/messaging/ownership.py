@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from heron_mqtt.errors import BrokerError, NameTaken
 from heron_mqtt.messages import Owner
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.ownership")
 
@@ -61,7 +61,7 @@ class NameOwnership:
         self,
         broker: MessageBroker,
         channel: str,
-        outbox: Outbox,
+        outbox: MessageStamper,
         *,
         what: str,
         on_displaced: Callable[[NameTaken], None],
@@ -95,12 +95,7 @@ class NameOwnership:
         """
         if self.is_held or not self._broker.features.external:
             return
-        self._kept = self._rival = None
-        self._has_read_question = False
-        self._is_asking = True
         try:
-            self._subscription = self._broker.subscribe(self._channel, self._on_message)
-            await self._subscription
             await self._ask()
             if self._rival is not None and not self._take_over:
                 raise NameTaken(self._refusal(self._rival))
@@ -110,8 +105,19 @@ class NameOwnership:
             self.is_held = False
             self._unsubscribe()
             raise
+
+    async def ensure_free(self) -> None:
+        """Make sure that no other one holds the name, without taking it; with ``take_over``, displace it.
+
+        Raises:
+            NameTaken: Another one holds it; names the holder.
+        """
+        try:
+            await self._ask()
         finally:
-            self._is_asking = False
+            self._unsubscribe()
+        if self._rival is not None and not self._take_over:
+            raise NameTaken(self._refusal(self._rival))
 
     async def release(self) -> None:
         """Give the name back. Idempotent."""
@@ -126,7 +132,18 @@ class NameOwnership:
         self._unsubscribe()
 
     async def _ask(self) -> None:
-        """Ask until it is clear whether there is a holder that lives."""
+        """Subscribe, and ask until it is clear whether there is a holder that lives."""
+        self._kept = self._rival = None
+        self._has_read_question = False
+        self._is_asking = True
+        try:
+            self._subscription = self._broker.subscribe(self._channel, self._on_message)
+            await self._subscription
+            await self._ask_and_wait()
+        finally:
+            self._is_asking = False
+
+    async def _ask_and_wait(self) -> None:
         for _ in range(QUESTIONS):
             await self._say("asks", take_over=self._take_over)
             if await self._heard(lambda: self._has_read_question, self._answer_s / QUESTIONS):

@@ -1,4 +1,4 @@
-"""Channels and MQTT topics: the only place where either is spelled.
+"""Channels and MQTT topics: the only place where either is spelled, and who may publish and read each.
 
 A *channel* is how the code names a conversation (``agents/MG1/action``); a *topic* is how MQTT carries
 it (``heron/<env>/agents/MG1/action``). Identifiers are whole levels and are percent-escaped where they
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import dataclass
+from typing import Final
 from urllib.parse import unquote
 
 ROOT = "heron"
@@ -20,6 +22,70 @@ ALWAYS_DELIVERED = frozenset({ESTOP})
 """Channels on which everything reaches the subscribers: what cannot be decoded (as ``malformed``), and
 what looks like a duplicate. A stop that a participant cannot read is still a stop."""
 RUN_OWNER = "run/owner"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRule:
+    """One kind of channel: who publishes on it, and who reads it.
+
+    Attributes:
+        pattern: ``{name}`` stands for one level.
+        writers: Roles. ``agent`` is the one named at ``{agent}``, ``device`` the one named at ``{agent}``
+            and ``{device}``. An operator may publish on all of them: its process runs the agents that are
+            not remote, with their devices.
+        readers: Roles; as writers, ``peer`` being the agent named at ``{peer}``, ``agents`` and ``devices``
+            all of them. Operators and observers read everything.
+        retained: Whether it is published to be kept for late subscribers.
+        vital: Whether safety depends on it: a broker gives up every other retained message first.
+    """
+
+    pattern: str
+    writers: frozenset[str]
+    readers: frozenset[str] = frozenset()
+    retained: bool = False
+    vital: bool = False
+
+
+def _rule(pattern: str, writers: str, readers: str = "", *, kept: str = "") -> ChannelRule:
+    """Return a row of the table below; ``kept`` is ``retained`` or ``vital`` (retained, and vital)."""
+    return ChannelRule(
+        pattern, frozenset(writers.split()), frozenset(readers.split()), bool(kept), kept == "vital"
+    )
+
+
+RULES: Final[tuple[ChannelRule, ...]] = (
+    _rule("run/state", "operator", "agents devices", kept="vital"),
+    _rule("run/owner", "operator", "agents devices", kept="vital"),
+    _rule("run/probe", "operator"),
+    _rule("run/probe_will", "operator"),
+    _rule("estop", "operator", "agents devices", kept="vital"),
+    _rule("estop/confirm/{agent}", "agent", "agents devices"),
+    _rule("estop/confirm/{agent}/{device}", "device", "agents devices"),
+    _rule("operators/{operator}/price", "operator", "agents", kept="retained"),
+    _rule("agents/{agent}/observation", "operator", "agent"),
+    _rule("agents/{agent}/command", "operator", "agent"),
+    _rule("agents/{agent}/clearance", "operator", "agent"),
+    _rule("agents/{agent}/action", "agent"),
+    _rule("agents/{agent}/plan", "agent"),
+    _rule("agents/{agent}/status", "agent", kept="vital"),
+    _rule("agents/{agent}/owner", "agent", "agents devices", kept="vital"),
+    _rule("agents/{agent}/probe", "agent", "agents"),
+    _rule("agents/{agent}/probe_will", "agent", "agents"),
+    _rule("p2p/{agent}/{peer}", "agent", "peer"),
+    _rule("devices/{agent}/{device}/setpoint", "agent", "device"),
+    _rule("devices/{agent}/{device}/telemetry", "device", "agent"),
+    _rule("devices/{agent}/{device}/status", "device", "agent", kept="vital"),
+    _rule("devices/{agent}/{device}/owner", "device", "agents devices", kept="vital"),
+    _rule("devices/{agent}/{device}/lease", "device", "agents devices", kept="vital"),
+    _rule("devices/{agent}/{device}/authority", "operator", "agent"),
+    _rule("devices/{agent}/{device}/authority_state", "agent", "agent", kept="vital"),
+    _rule("devices/{agent}/{device}/take", "operator", "agent"),
+    _rule("devices/{agent}/{device}/fault", "operator", "device"),
+    _rule("bench/hop", "operator"),
+)
+"""Every channel of the wire contract. Access rights, ACL files and what a broker keeps derive from it."""
+
+ROLES: Final = ("agent", "device", "operator", "observer")
 
 _TO_ESCAPE = re.compile(r"[/+#%\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: encoding them raises
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -198,3 +264,69 @@ class TopicMap:
         if mapped is not None:
             return mapped
         return topic[len(self.prefix) :] if topic.startswith(self.prefix) else None
+
+
+# -- who may do what -----------------------------------------------------------------------------------
+
+
+def rights(role: str, name: str, env_id: str | None = None) -> dict[str, str]:
+    """Return the topic filters that a user needs, and whether to ``read``, ``write`` or ``readwrite`` them.
+
+    Args:
+        role: One of ``ROLES``.
+        name: Of an agent its id (``MG1``), of a device its agent's id and its own name (``MG1/ess``); not
+            looked at for the others.
+        env_id: The environment; None = any.
+
+    Raises:
+        ValueError: Not a role, or not the name of a device.
+    """
+    if role not in ROLES:
+        raise ValueError(f"role {role!r}: expected one of {', '.join(ROLES)}")
+    prefix = f"{ROOT}/{'+' if env_id is None else escape(env_id)}/"
+    everything = f"{ROOT}/#" if env_id is None else f"{prefix}#"
+    if role == "observer":
+        return {everything: "read"}
+    granted: dict[str, str] = {everything: "read"} if role == "operator" else {}
+    for rule in RULES:
+        writes, reads = _fillings(rule.writers, role, name), _fillings(rule.readers, role, name)
+        if role == "operator":
+            writes, reads = [{}], []
+        for right, fillings in (("write", writes), ("read", reads)):
+            for filling in fillings:
+                topic_filter = prefix + _filled(rule.pattern, filling)
+                before = granted.get(topic_filter, right)
+                granted[topic_filter] = right if before == right else "readwrite"
+    return granted
+
+
+def _fillings(roles: frozenset[str], role: str, name: str) -> list[dict[str, str]]:
+    """Return, for each way in which a user is meant by a rule, the levels that must hold its name."""
+    agent, slash, own_device = name.partition("/")
+    if role == "device" and not slash:
+        raise ValueError(f"device {name!r}: expected AGENT/DEVICE, for example MG1/ess")
+    if f"{role}s" in roles or (role == "agent" and "devices" in roles):
+        return [{}]
+    fillings = []
+    if role == "agent":  # an agent's process may serve the agent's devices, too
+        fillings += [{"agent": agent}] * bool(roles & {"agent", "device"})
+        fillings += [{"peer": agent}] * ("peer" in roles)
+    elif role in roles:
+        fillings += [{"agent": agent, "device": own_device}]
+    return fillings
+
+
+def _filled(pattern: str, filling: dict[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda m: escape(filling[m[1]]) if m[1] in filling else "+", pattern)
+
+
+_VITAL = re.compile(
+    "|".join(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(rule.pattern)) for rule in RULES if rule.vital)
+)
+
+
+@functools.lru_cache(maxsize=10_000)
+def is_vital(topic: str) -> bool:
+    """Whether a topic carries what safety depends on: births, stops, owners, authority."""
+    levels = topic.split("/", 2)
+    return len(levels) == 3 and levels[0] == ROOT and _VITAL.fullmatch(levels[2]) is not None

@@ -14,7 +14,7 @@ from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState, parse_fault
 from powergrid.scenario import DeviceTable, LoadedScenario, load_scenario
@@ -37,7 +37,9 @@ def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> i
         table = _table(emulator, loaded, options.agent, options.name)
         faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
         env_id = options.env_id or loaded.scenario.topic_env_id
-        run_until_told(_serve(emulator, table, faults, options, env_id))
+        # beside a run: the broker may just be starting, and others wait for us as long
+        patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
+        run_until_told(_serve(emulator, table, faults, options, env_id, patience_s))
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:
@@ -105,12 +107,17 @@ def _table(emulator: type[Emulator], loaded: LoadedScenario, agent: str, name: s
 
 
 async def _serve(
-    emulator: type[Emulator], table: DeviceTable, faults: FaultState, options: argparse.Namespace, env_id: str
+    emulator: type[Emulator],
+    table: DeviceTable,
+    faults: FaultState,
+    options: argparse.Namespace,
+    env_id: str,
+    patience_s: float,
 ) -> None:
-    outbox = Outbox(f"{options.agent}/{options.name}", env_id)
+    stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
     status = topics.device(options.agent, options.name, "status")
-    will = (status, outbox.will(Status(state="offline")))
-    async with MqttBroker(options.broker, env_id=env_id, will=will) as broker:
+    will = (status, stamper.will(Status(state="offline")))
+    async with MqttBroker(options.broker, env_id=env_id, will=will, patience_s=patience_s) as broker:
         device = emulator(
             table.spec,
             table.emulator,
@@ -122,7 +129,7 @@ async def _serve(
             period_s=options.period,
             require_proof=options.require_proof,
             take_over=options.take_over,
-            outbox=outbox,
+            stamper=stamper,
         )
 
         def tell() -> None:

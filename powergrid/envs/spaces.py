@@ -75,8 +75,11 @@ class ActionMap:
     def _setpoints(self, action: ArrayLike, shape: tuple[int, ...]) -> Array:
         """Return physical setpoints, positive = injected: linear between the values at -1, 0 and +1."""
         try:
-            values = np.asarray(action, dtype=float)
-        except (TypeError, ValueError):
+            given = np.asarray(action)
+            if isinstance(action, np.ma.MaskedArray) or given.dtype.kind not in "fiub":
+                raise TypeError
+            values = given.astype(float)
+        except (TypeError, ValueError, OverflowError):  # a text, complex, masked, ragged, or 10**400
             raise ValueError(f"action of {self._agent}: expected {len(self.names)} numbers") from None
         if values.shape != shape:
             raise ValueError(

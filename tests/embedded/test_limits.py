@@ -8,7 +8,11 @@ import logging
 import time
 
 import pytest
-from raw_mqtt import (
+from websockets.asyncio.client import connect as websocket_connect
+
+from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
+from heron_mqtt.messaging.embedded.server.session import MESSAGE_OVERHEAD_BYTES
+from support.raw_mqtt import (
     Ended,
     connect_packet,
     connected,
@@ -18,10 +22,6 @@ from raw_mqtt import (
     string,
     subscribe_packet,
 )
-from websockets.asyncio.client import connect as websocket_connect
-
-from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.server.session import MESSAGE_OVERHEAD_BYTES
 
 
 def limited(**limits: float) -> EmbeddedBroker:
@@ -56,12 +56,12 @@ async def test_connections_over_the_limit_are_turned_away_and_the_others_stay() 
     async with (
         limited(max_connections=2) as broker,
         connected(broker.port, "a") as first,
-        opened(broker.port) as idle,
+        connected(broker.port, "b") as second,
     ):
         async with opened(broker.port) as third:
             with pytest.raises(Ended):
                 await third.connect("c")
-        idle.drop()
+        second.drop()
         await first.publish("x", b"", qos=1)
         await until(lambda: len(broker._server._connections) == 1, "a free place")  # type: ignore[union-attr]
         async with connected(broker.port, "d"):
@@ -69,13 +69,35 @@ async def test_connections_over_the_limit_are_turned_away_and_the_others_stay() 
 
 
 async def test_sessions_over_the_limit_are_refused_as_server_unavailable() -> None:
-    async with limited(max_sessions=1) as broker:
-        async with connected(broker.port, "kept", clean=False) as client:
-            await client.disconnect()
+    async with limited(max_sessions=1) as broker, connected(broker.port, "kept", clean=False) as kept:
         async with opened(broker.port) as client:
             assert await client.connect("other") == 3
-        async with connected(broker.port, "kept", clean=False) as client:
+        await kept.disconnect()
+        async with connected(broker.port, "kept", clean=False) as again:
+            assert again.session_present
+
+
+async def test_the_session_that_was_left_first_gives_way_to_a_new_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with limited(max_sessions=3) as broker, connected(broker.port, "here", clean=False):
+        for name in ("first", "second"):
+            async with connected(broker.port, name, clean=False) as client:
+                await client.disconnect()
+        async with connected(broker.port, "new", clean=False):
+            assert broker.stats.evicted == 1
+            assert broker.stats.sessions == 3
+        async with connected(broker.port, "second", clean=False) as client:
             assert client.session_present
+    assert 'session_evicted client="first" user="" waiting=0' in caplog.text
+
+
+async def test_a_connection_that_says_nothing_gives_way_to_one_that_logs_in() -> None:
+    async with limited(max_connections=3) as broker, connected(broker.port, "a") as first:
+        async with opened(broker.port) as idle, opened(broker.port), connected(broker.port, "late") as late:
+            await idle.expect_end()
+            await late.publish("x", b"", qos=1)
+        await first.publish("x", b"", qos=1)
 
 
 async def test_a_session_expires() -> None:

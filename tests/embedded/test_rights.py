@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from other_brokers import mosquitto
-from raw_mqtt import Ended, Will, connected, publish_packet
 
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
@@ -26,6 +24,8 @@ from heron_mqtt.messaging.embedded.auth.credentials import (
     remove_credentials,
 )
 from heron_mqtt.messaging.embedded.protocol.topic_filters import FilterTree, TopicTree, covers
+from support.other_brokers import mosquitto
+from support.raw_mqtt import Ended, Will, connected, publish_packet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,17 +196,19 @@ def site(tmp_path: Path) -> dict[str, Path]:
 
 
 MAY_PUBLISH = {
-    "MG1": ["agents/MG1/action", "agents/MG1/status", "p2p/MG1/MG2", "devices/MG1/ess/setpoint"],
+    "MG1": ["agents/MG1/action", "agents/MG1/status", "p2p/MG1/MG2", "devices/MG1/ess/setpoint",
+            "devices/MG1/ess/telemetry", "agents/MG1/plan", "devices/MG1/ess/authority_state"],
     "MG1/ess": ["devices/MG1/ess/telemetry", "devices/MG1/ess/status"],
     "so": ["operators/so/price", "agents/MG1/observation", "agents/MG1/command", "run/state", "estop"],
     "eye": [],
-}
+}  # fmt: skip
 MAY_NOT_PUBLISH = {
     "MG1": ["agents/MG2/action", "p2p/MG2/MG1", "operators/so/price", "agents/MG1/observation", "estop",
-            "devices/MG1/ess/telemetry", "devices/MG2/ess/setpoint"],
+            "devices/MG2/ess/telemetry", "devices/MG2/ess/setpoint", "agents/MG1/clearance",
+            "devices/MG1/ess/authority", "devices/MG1/ess/take", "run/owner", "anything"],
     "MG1/ess": ["devices/MG1/ess/setpoint", "devices/MG1/pv/telemetry", "devices/MG2/ess/telemetry",
                 "estop"],
-    "so": [],
+    "so": ["anything", "devices/MG1/ess/anything"],
     "eye": ["agents/MG1/action", "estop"],
 }  # fmt: skip
 
@@ -231,7 +233,8 @@ async def test_mosquitto_reads_the_same_rights_from_the_same_file(
 
 async def test_each_role_can_do_its_part_of_the_wire_contract_and_no_more(site: dict[str, Path]) -> None:
     subscriptions = {
-        "MG1": {"agents/MG1/#": 1, "operators/so/price": 1, "p2p/+/MG1": 1, "devices/MG1/+/telemetry": 1,
+        "MG1": {"agents/MG1/command": 1, "agents/MG1/#": 0x80, "operators/so/price": 1,
+                "p2p/+/MG1": 1, "devices/MG1/+/telemetry": 1,
                 "agents/MG2/observation": 0x80, "p2p/+/MG2": 0x80, "#": 0x80, "p2p/#": 0x80},
         "MG1/ess": {"devices/MG1/ess/setpoint": 1, "estop": 1, "devices/MG1/pv/setpoint": 0x80,
                     "agents/+/action": 0x80},

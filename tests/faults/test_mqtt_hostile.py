@@ -10,12 +10,12 @@ import signal
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from mosquitto_server import Mosquitto
-from waiting import until
 
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.socket_stream import Stream
+from support.mosquitto_server import Mosquitto
+from support.waiting import until
 
 CONNACK = b"\x20\x02\x00\x00"
 
@@ -45,7 +45,7 @@ async def impostor(then: bytes) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("bytes_sent", "why"),
     [
-        (b"\x30\xff\xff\xff\x7f" + b"x" * 100, "a packet of 268435455 bytes is over"),
+        (b"\x90\xff\xff\xff\x7f" + b"x" * 100, "a packet of 268435455 bytes is over"),
         (b"\x30\xff\xff\xff\xff\xff\x7f", "protocol"),
         (b"\x00\x00", "protocol"),
         (b"\xf0\x00", "protocol"),

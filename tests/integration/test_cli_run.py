@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from heron_command import Ended, run_heron
-from mosquitto_server import Mosquitto
-from small_runs import STEPS, centralized, write_scenario
 
 from heron_mqtt import __version__
+from support.heron_command import Ended, run_heron
+from support.mosquitto_server import Mosquitto
+from support.small_runs import STEPS, centralized, write_scenario
 
 KEYS = {
     "scenario", "mode", "broker", "seed", "steps", "agents", "rewards", "energy_mwh", "cost", "trades",
@@ -198,7 +198,7 @@ def test_a_wheel_holds_scenarios_profiles_types_and_no_devices_package(tmp_path:
         "heron_mqtt/shipped/profiles/price_week.csv",
         "heron_mqtt/shipped/profiles/LICENCE.md",
         "heron_mqtt/cli/main.py",
-        "powergrid/simulation/world.py",
+        "powergrid/simulation/grid_simulation.py",
         "powergrid/emulators/__main__.py",
         "heron_mqtt/py.typed",
         "powergrid/py.typed",

@@ -13,10 +13,10 @@ from typing import Self
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import Json, decode
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.options import MqttOptions
-from heron_mqtt.messaging.mqtt.session import Link
+from heron_mqtt.messaging.mqtt.session import MqttSession
 
 MAX_PENDING = 100
 QUIET_S, LONGEST_S = 0.4, 3.0  # what the broker has kept is here when nothing of it has come for so long
@@ -72,10 +72,10 @@ class Observer:
         self._on_message = on_message
         self._kept_at_s = 0.0
         self._news = asyncio.Event()
-        self._link = Link(
+        self._link = MqttSession(
             replace(self.options, client_id=f"heron-operator-{secrets.token_hex(6)}"),
             self,
-            BrokerStats(),
+            MessageStats(),
             will=None,
             wanted=lambda: self._filters,
             rng=random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
@@ -137,6 +137,12 @@ class Observer:
 
     def on_bad_topic(self, topic: str) -> None:
         """Ignore what cannot be one of ours."""
+
+    def on_oversized(self, topic: str, size: int) -> None:
+        """Hand on that something came which is too large to be read."""
+        _, level, channel = topic.split("/", 2)
+        now_s, why = asyncio.get_running_loop().time(), f"a message of {size} bytes"
+        self._on_message(Heard(topics.unescape(level), channel, None, why, False, now_s))
 
     def on_connected(self, again: bool) -> None:
         """Go on."""

@@ -12,7 +12,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.ownership import user_name
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 MAX_WHO, MAX_WHY = 100, 500  # characters; who is part of the sender's name, too
 ANSWER_S = 5.0
@@ -90,10 +90,10 @@ async def ask_gateway(
     """
     agent, name = split_device(device)
     env_id = await find_environment(url, env_id)
-    outbox = Outbox(person.sender, env_id)
+    stamper = MessageStamper(person.sender, env_id)
     asked, state = topics.device(agent, name, leaf), topics.device(agent, name, "authority_state")
     answered: asyncio.Future[AuthorityState] = asyncio.get_running_loop().create_future()
-    seq = outbox.next_seq(asked)
+    seq = stamper.next_seq(asked)
 
     async with MqttBroker(url, env_id=env_id) as broker:
 
@@ -101,12 +101,12 @@ async def ask_gateway(
             answer = broker.parsed(message, AuthorityState)
             if answer is None:
                 return
-            is_ours = (answer.request_boot, answer.request_seq) == (outbox.boot, seq)
+            is_ours = (answer.request_boot, answer.request_seq) == (stamper.boot, seq)
             if is_ours and not answered.done():
                 answered.set_result(answer)
 
         await broker.subscribe(state, on_state)
-        await broker.publish(asked, outbox.stamp(asked, request))
+        await broker.publish(asked, stamper.stamp(asked, request))
         try:
             async with asyncio.timeout(timeout_s):
                 return await answered

@@ -26,7 +26,7 @@ from heron_mqtt.messages import EmergencyStop
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.mqtt.options import MqttOptions
-from heron_mqtt.messaging.stamping import Outbox, new_boot
+from heron_mqtt.messaging.stamping import MessageStamper, new_boot
 
 CHANNELS = (*PRESENCE, "devices/+/+/telemetry", "estop", "estop/confirm/+", "estop/confirm/+/+")
 ACKNOWLEDGED_S, READ_BACK_S, CONFIRM_S = 5.0, 2.0, 5.0
@@ -90,8 +90,8 @@ async def set_stop(
             env_id = the_only_one(found.alive, observer.options.address)
         view = found.setdefault(env_id, EnvironmentView(env_id))
         report = StopReport(env_id, active)
-        outbox = Outbox(person.sender, env_id, boot=boot)
-        stop = outbox.stamp(topics.ESTOP, EmergencyStop(active=active, who=person.who, why=person.why))
+        stamper = MessageStamper(person.sender, env_id, boot=boot)
+        stop = stamper.stamp(topics.ESTOP, EmergencyStop(active=active, who=person.who, why=person.why))
         view.forget_confirmations()
         published_s = asyncio.get_running_loop().time()
         report.failure = await _publish(observer, env_id, stop)

@@ -33,7 +33,7 @@ from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.messages import Json, LeaseState, RunState, Setpoint, StopConfirm, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.device")
 
@@ -69,7 +69,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         require_proof: Refuse setpoints that do not echo this device's telemetry.
         take_over: Displace another device of this name.
         monotonic: The device's clock, s.
-        outbox: Stamps what is published; handed in by tests.
+        stamper: Stamps what is published; handed in by tests.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class FieldDevice(PresentDevice, abc.ABC):
         require_proof: bool = False,
         take_over: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
-        outbox: Outbox | None = None,
+        stamper: MessageStamper | None = None,
     ) -> None:
-        super().__init__(agent_id, name, broker, env_id=env_id, outbox=outbox, take_over=take_over)
+        super().__init__(agent_id, name, broker, env_id=env_id, stamper=stamper, take_over=take_over)
         self.is_safe = True
         """Whether it is in its safe state: before the first setpoint, after a lease ran out, when stopped."""
         self.ignored = 0
@@ -313,8 +313,8 @@ class FieldDevice(PresentDevice, abc.ABC):
             return
         if isinstance(shown, Telemetry):
             episode, step = self._at
-            shown = self._outbox.stamp(self._channel, shown, episode=episode, step=step)
-            self._lease.published(self._outbox.boot, shown["seq"])
+            shown = self._stamper.stamp(self._channel, shown, episode=episode, step=step)
+            self._lease.published(self._stamper.boot, shown["seq"])
         self._broker.publish(self._channel, shown)
         if answers:
             self._safe_after_s = None  # told to one that listens
@@ -430,7 +430,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             )
         channel = topics.device(self.agent_id, self.name, "lease")
         retain = {"retain": True} if self._broker.features.retain else {}
-        self._broker.publish(channel, self._outbox.stamp(channel, state), **retain)
+        self._broker.publish(channel, self._stamper.stamp(channel, state), **retain)
 
     # -- stop, end of a lease ------------------------------------------------------------------------
 
@@ -455,7 +455,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         channel = topics.stop_confirm(self.agent_id, self.name)
         boot, seq = self._stop.identity
         told = StopConfirm(active=self.stopped, safe=self.is_safe, stop_boot=boot, stop_seq=seq)
-        self._broker.publish(channel, self._outbox.stamp(channel, told))
+        self._broker.publish(channel, self._stamper.stamp(channel, told))
 
     def _on_reconnect(self) -> None:
         self._stop.on_reconnect()

@@ -11,7 +11,7 @@ from heron_mqtt.messages import NO_RUN, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
 from heron_mqtt.messaging.ownership import NameOwnership
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.device")
 
@@ -30,7 +30,7 @@ class PresentDevice:
         broker: MessageBroker,
         *,
         env_id: str,
-        outbox: Outbox | None,
+        stamper: MessageStamper | None,
         take_over: bool = False,
     ) -> None:
         self.agent_id = agent_id
@@ -38,7 +38,7 @@ class PresentDevice:
         self.label = f"{agent_id}/{name}"
         self._broker = broker
         self._env_id = env_id
-        self._outbox = outbox or Outbox(self.label, env_id)
+        self._stamper = stamper or MessageStamper(self.label, env_id)
         self._run: tuple[str | None, int | None] | None = None
         self._presence: Announcement | None = None
         self._fault: str | None = None
@@ -47,7 +47,7 @@ class PresentDevice:
         self._ownership = NameOwnership(
             broker,
             topics.device(agent_id, name, "owner"),
-            self._outbox,
+            self._stamper,
             what=f"device {self.label} in environment {env_id!r}",
             on_displaced=self._on_displaced,
             take_over=take_over,
@@ -81,7 +81,7 @@ class PresentDevice:
 
     async def _appear(self) -> None:
         """Be born, and leave a will."""
-        will = self._outbox.will(Status(state="offline"))
+        will = self._stamper.will(Status(state="offline"))
         self._presence = await self._broker.announce(self._status_channel(), self._birth(), will)
 
     async def _leave(self) -> None:
@@ -118,4 +118,4 @@ class PresentDevice:
 
     def _stamped(self, status: Status) -> dict[str, Any]:
         episode = self._run[1] if self._run is not None else None
-        return self._outbox.presence(status, episode=episode)
+        return self._stamper.presence(status, episode=episode)

@@ -78,7 +78,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class AuthorityChange:
     """One request and what became of it."""
 
     at: datetime
@@ -115,7 +115,7 @@ class Authority:
         self.level: Level = _first_level(ceiling)
         self.waits_for = ""
         """The gate that keeps it below its ceiling."""
-        self.history: list[Change] = []
+        self.history: list[AuthorityChange] = []
         self._scenario_level: Level = ceiling
         self._is_real = is_real
         self._gate_steps = gate_steps
@@ -144,7 +144,7 @@ class Authority:
 
     def request(
         self, level: Level, evidence: Evidence, *, who: str, why: str, at: datetime, step: int
-    ) -> Change:
+    ) -> AuthorityChange:
         """Grant or refuse a person's request, and record it. What is granted is the new ceiling."""
         reason = self._refusal(level, evidence)
         if not reason:
@@ -152,7 +152,7 @@ class Authority:
             self.is_demoted = RULES[level].rank < RULES[self._scenario_level].rank
         return self._record(level, reason, who, why, at, step)
 
-    def rise(self, evidence: Evidence, *, at: datetime, step: int) -> Change | None:
+    def rise(self, evidence: Evidence, *, at: datetime, step: int) -> AuthorityChange | None:
         """Go up one rung towards the ceiling if its gates pass; None = nothing to do, or not yet."""
         self.waits_for = ""
         if RULES[self.level].rank >= RULES[self.ceiling].rank:
@@ -165,8 +165,10 @@ class Authority:
             return None
         return self._record(target, "", "scenario", "the gates have passed", at, step)
 
-    def _record(self, level: Level, reason: str, who: str, why: str, at: datetime, step: int) -> Change:
-        change = Change(at, step, self.level, level, not reason, who, why, reason)
+    def _record(
+        self, level: Level, reason: str, who: str, why: str, at: datetime, step: int
+    ) -> AuthorityChange:
+        change = AuthorityChange(at, step, self.level, level, not reason, who, why, reason)
         self.history.append(change)
         del self.history[:-MAX_HISTORY]
         if change.granted:

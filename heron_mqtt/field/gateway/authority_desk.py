@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.gateway.authority import RULES, Authority, Change, Evidence
-from heron_mqtt.field.gateway.device_link import Wanted
+from heron_mqtt.field.gateway.authority import RULES, Authority, AuthorityChange, Evidence
+from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level, Take
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.authority")
 
@@ -48,7 +48,7 @@ class AuthorityDesk:
         agent_id: Owner of the devices.
         devices: Their settings, by name.
         broker: Carries the messages.
-        outbox: Stamps what is published.
+        stamper: Stamps what is published.
         evidence: Returns what is known of a device.
         on_change: Called with a device and its new level.
         now: Clock for the record, UTC.
@@ -60,7 +60,7 @@ class AuthorityDesk:
         agent_id: str,
         devices: Mapping[str, DeviceSettings],
         broker: MessageBroker,
-        outbox: Outbox,
+        stamper: MessageStamper,
         *,
         evidence: Callable[[str], Evidence],
         on_change: Callable[[str, Level], None],
@@ -71,7 +71,7 @@ class AuthorityDesk:
         """The step under way, for the record."""
         self._agent_id = agent_id
         self._broker = broker
-        self._outbox = outbox
+        self._stamper = stamper
         self._evidence = evidence
         self._on_change = on_change
         self._now = now
@@ -116,7 +116,7 @@ class AuthorityDesk:
         """Whether every device is simulated, and none is to rise."""
         return all(held.level == held.ceiling == "simulated" for held in self._held.values())
 
-    def history(self, name: str) -> tuple[Change, ...]:
+    def history(self, name: str) -> tuple[AuthorityChange, ...]:
         """Return every request for a device, granted or refused, oldest first."""
         return tuple(self._held[name].history)
 
@@ -130,7 +130,9 @@ class AuthorityDesk:
             return None
         return manual
 
-    def override(self, wanted: Mapping[str, Wanted]) -> tuple[dict[str, Wanted], dict[str, str]]:
+    def override(
+        self, wanted: Mapping[str, SetpointRequest]
+    ) -> tuple[dict[str, SetpointRequest], dict[str, str]]:
         """Put what persons ask for in place of what the agent wants; also return who, by device."""
         result, who = dict(wanted), {}
         for name in list(self._manual):
@@ -189,7 +191,7 @@ class AuthorityDesk:
                     )
                 self._tell(name, reason=authority.waits_for)
 
-    def request(self, name: str, asked: AuthorityRequest) -> Change:
+    def request(self, name: str, asked: AuthorityRequest) -> AuthorityChange:
         """Grant or refuse, record it and announce it."""
         authority = self._held[name]
         change = authority.request(
@@ -244,7 +246,7 @@ class AuthorityDesk:
             log.warning("%s/%s: no longer in hand of %s: %s", self._agent_id, name, manual.who, why)
             self._tell(name, reason=f"no longer in hand of {manual.who}: {why}"[:500])
 
-    def _note(self, name: str, change: Change) -> None:
+    def _note(self, name: str, change: AuthorityChange) -> None:
         log.warning(
             "%s/%s: authority %s -> %s asked by %s (%s): %s",
             self._agent_id,
@@ -275,7 +277,7 @@ class AuthorityDesk:
 
     def _on_state(self, message: Received) -> None:
         """Take what an earlier run has left; what is said while we run is our own."""
-        if not message.retained or message.get("boot") == self._outbox.boot:
+        if not message.retained or message.get("boot") == self._stamper.boot:
             return
         kept = self._broker.parsed(message, AuthorityState)
         name = topics.levels(message.channel)[2]
@@ -316,4 +318,4 @@ class AuthorityDesk:
             manual_s=max(0.0, manual.ends_at - self._monotonic()) if manual else None,
         )
         channel = topics.device(self._agent_id, name, "authority_state")
-        self._broker.publish(channel, self._outbox.stamp(channel, state), **self._retain)
+        self._broker.publish(channel, self._stamper.stamp(channel, state), **self._retain)

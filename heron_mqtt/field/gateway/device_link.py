@@ -10,13 +10,14 @@ from datetime import datetime
 from typing import Any, Literal
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.gateway.device_stats import DeviceRecord
+from heron_mqtt.field.gateway.device_stats import DeviceStats
+from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import Outbox, utc_now
+from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 
 Health = Literal["online", "stale", "fault", "offline"]
 
@@ -24,7 +25,7 @@ SPEAKS = 2  # telemetry since the first setpoint without answer; a single one ma
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SetpointRequest:
     """A setpoint as the agent wants it sent, already bounded by the device's limits.
 
     Attributes:
@@ -39,9 +40,9 @@ class Wanted:
     p_available_mw: float | None = None
     asked_p_mw: float | None = None
 
-    def nothing(self) -> Wanted:
+    def zero(self) -> SetpointRequest:
         """Return the setpoint of no power."""
-        return Wanted(0.0, 0.0, self.p_available_mw)
+        return SetpointRequest(0.0, 0.0, self.p_available_mw)
 
 
 class DeviceLink:
@@ -81,7 +82,7 @@ class DeviceLink:
         self.agent_id = agent_id
         self.device = device
         self.name = f"{agent_id}/{device}"
-        self.record = DeviceRecord()
+        self.stats = DeviceStats()
         self.status: Status | None = None
         self.telemetry: Telemetry | None = None
         self._broker = broker
@@ -116,6 +117,8 @@ class DeviceLink:
         self.reborn = 0
         """How often it was born again."""
         self._reseed_due = False
+        low_mw, high_mw = nameplate_mw or (0.0, 0.0)
+        self._hint = MappingHint(max(abs(low_mw), abs(high_mw)))
         self._displaces = take_over
         self._env_id = env_id
         self._has_live_status = False
@@ -167,7 +170,7 @@ class DeviceLink:
     @property
     def was_heard(self) -> bool:
         """Whether anything usable has come from it, live."""
-        return self.record.telemetry > 0 or (self.is_born and self._has_live_status)
+        return self.stats.telemetry > 0 or (self.is_born and self._has_live_status)
 
     def waits_for(self, wanted: int) -> str:
         """Say what lacks before the device counts as proven by ``wanted`` messages; for people."""
@@ -243,13 +246,20 @@ class DeviceLink:
         return None
 
     def send(
-        self, wanted: Wanted, outbox: Outbox, *, lease_s: float, dt_s: float, episode: int, step: int
+        self,
+        wanted: SetpointRequest,
+        stamper: MessageStamper,
+        *,
+        lease_s: float,
+        dt_s: float,
+        episode: int,
+        step: int,
     ) -> None:
         """Publish a leased setpoint; ``answer`` then tells whether telemetry has acknowledged it.
 
         Args:
             wanted: What to send, bounded.
-            outbox: Stamps it.
+            stamper: Stamps it.
             lease_s: How long it holds on the device, wall-clock s.
             dt_s: Length of the step, s.
             episode: Under way.
@@ -265,28 +275,30 @@ class DeviceLink:
         self._last = setpoint
         if self._displaces:
             setpoint = setpoint.model_copy(update={"take_over": True})
-        stamped = self._publish(setpoint, outbox, episode, step)
-        self._sent = (outbox.boot, stamped["seq"])
+        stamped = self._stamped(setpoint, stamper, episode, step)
+        # All of this before it leaves: in memory the answer comes while it does.
+        self._sent = (stamper.boot, stamped["seq"])
         self._sent_at = self._monotonic()
         if self._unanswered_since is None:
             self._heard_unanswered = 0
-        self.record.setpoints += 1
+        self.stats.setpoints += 1
         self._plausible.asked()
+        self._publish(stamped, lease_s)
 
-    def renew(self, outbox: Outbox, *, lease_s: float, episode: int, step: int) -> None:
+    def renew(self, stamper: MessageStamper, *, lease_s: float, episode: int, step: int) -> None:
         """Publish the newest setpoint again, to extend its lease and nothing else."""
         if self._last is None:
             return
         again = self._last.model_copy(update={"renewal": True, "lease_s": lease_s})
-        self._publish(again, outbox, episode, step)
+        self._publish(self._stamped(again, stamper, episode, step), lease_s)
 
-    def release(self, outbox: Outbox) -> None:
+    def release(self, stamper: MessageStamper) -> None:
         """Give the lease back, if setpoints were sent: the device goes to its safe state now."""
         if self._last is None:
             return
         self._last = None
         back = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=self._lease_s, release=True)
-        self._publish(back, outbox, None, None)
+        self._publish(self._stamped(back, stamper, None, None), self._lease_s)
 
     def forget_setpoint(self) -> None:
         """Renew no longer what was sent last: its lease runs out and the device goes safe by itself."""
@@ -297,18 +309,21 @@ class DeviceLink:
         """Whether something was sent that is still to be renewed."""
         return self._last is not None
 
-    def _publish(
-        self, setpoint: Setpoint, outbox: Outbox, episode: int | None, step: int | None
+    def _stamped(
+        self, setpoint: Setpoint, stamper: MessageStamper, episode: int | None, step: int | None
     ) -> dict[str, Any]:
-        """Publish with the echo, within the lease or never; return what was published."""
+        """Return a setpoint as it is published: with the echo of the newest telemetry, and numbered."""
         if self._echo is not None:
             boot, seq = self._echo
             setpoint = setpoint.model_copy(update={"heard_boot": boot, "heard_seq": seq})
-        stamped = outbox.stamp(self._setpoint, setpoint, episode=episode, step=step)
+        stamped = stamper.stamp(self._setpoint, setpoint, episode=episode, step=step)
         self._newest_seq = stamped["seq"]
-        not_after = asyncio.get_running_loop().time() + setpoint.lease_s
-        self._broker.publish(self._setpoint, stamped, not_after=not_after)
         return stamped
+
+    def _publish(self, stamped: dict[str, Any], lease_s: float) -> None:
+        """Publish within the lease or never."""
+        not_after = asyncio.get_running_loop().time() + lease_s
+        self._broker.publish(self._setpoint, stamped, not_after=not_after)
 
     def answer(self) -> Telemetry | None:
         """Return the telemetry that acknowledges the newest setpoint, once it is there."""
@@ -327,6 +342,11 @@ class DeviceLink:
         goes_on = self._arrived_at > self._sent_at or self._heard_unanswered >= SPEAKS
         return self.telemetry if goes_on else None
 
+    def compare(self, told_mw: float, measured_mw: float) -> None:
+        """Name, once, a device that does the opposite of what it is told, or another order of magnitude."""
+        if (hint := self._hint.compare(told_mw, measured_mw)) is not None:
+            self._plausible.once("mapping", hint)
+
     def give_up(self) -> None:
         """Wait no longer for the answer; if it still comes it is late, and the device is back."""
         self._given_up = self._sent
@@ -342,7 +362,7 @@ class DeviceLink:
         if self.telemetry is None:
             if now - self._watched_since > limit_s:
                 self._plausible.once(
-                    "mute",
+                    "no_data",
                     f"nothing to use has come on {self._telemetry} for {limit_s:g} s: is the device there, "
                     "does it publish on this topic, does its mapping match what it says?",
                 )
@@ -352,7 +372,7 @@ class DeviceLink:
             and self.unacknowledged() is not None
         ):
             self._plausible.once(
-                "deaf",
+                "no_ack",
                 f"it measures but has acknowledged no setpoint for {limit_s:g} s: does it listen on "
                 f"{self._setpoint}, and say ack_seq? what it measures is used meanwhile",
             )
@@ -381,7 +401,7 @@ class DeviceLink:
 
     def _on_telemetry(self, message: Received) -> None:
         if self._plausible.is_flood():
-            self.record.flooded += 1
+            self.stats.flooded += 1
             return
         if message.retained:
             self._plausible.once(
@@ -396,7 +416,7 @@ class DeviceLink:
             self._plausible.check_telemetry(telemetry)
         except MessageError as exc:
             self._refused_at = self._monotonic()
-            self.record.refused += 1
+            self.stats.refused += 1
             self.plausible_in_a_row = 0
             self._broker.reject(message, exc)
             return
@@ -414,20 +434,20 @@ class DeviceLink:
         answered = self.answer() is not None
         self.telemetry = telemetry
         self._arrived_at = self._heard_at = self._monotonic()
-        self.record.telemetry += 1
+        self.stats.telemetry += 1
         self._heard_unanswered += 1
         if telemetry.safe_after_s is not None:
-            self.record.time_to_safe_s = max(self.record.time_to_safe_s or 0.0, telemetry.safe_after_s)
+            self.stats.time_to_safe_s = max(self.stats.time_to_safe_s or 0.0, telemetry.safe_after_s)
         if self._acknowledges(telemetry, self._sent) and telemetry.rejected is None:
             self._displaces = False  # the lease is ours
         if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
             self._given_up = None
             self.expects_answer = True
             self._answered()
-            self.record.late += 1
+            self.stats.late += 1
         elif not answered and self.answer() is not None:
             self._answered()
-            self.record.sample(self.record.round_trip_s, self.waited_s)
+            self.stats.sample(self.stats.round_trip_s, self.waited_s)
         self._on_change()
 
     def _on_status(self, message: Received) -> None:

@@ -14,22 +14,23 @@ from typing import Any
 from heron_mqtt.field.gateway.authority import RULES, Evidence
 from heron_mqtt.field.gateway.authority_desk import AuthorityDesk
 from heron_mqtt.field.gateway.clearance import apply_clearance
-from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
+from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.envelope import Band
 from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
 from heron_mqtt.field.gateway.settings import DeviceSettings
-from heron_mqtt.field.gateway.step_outcome import Outcome
+from heron_mqtt.field.gateway.step_outcome import StepOutcome
 from heron_mqtt.field.gateway.stop_signals import StopSignals
-from heron_mqtt.field.gateway.twins import Models, bounded
+from heron_mqtt.field.gateway.twins import DeviceTwins, clamp_setpoints
 from heron_mqtt.messages import Clearance, EmergencyStop, Level, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.stamping import Outbox, utc_now
+from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 
 log = logging.getLogger("heron_mqtt.gateway")
 
 ESTOP = "emergency stop"
+REAL_AFTER_ALL = "a real device answers where an emulator is expected: set external = true"
 
 
 class FieldGateway:
@@ -37,11 +38,11 @@ class FieldGateway:
 
     Args:
         agent_id: Owner of the devices.
-        models: Their models, which also stand in for them.
+        twins: Their models, which also stand in for them.
         devices: Their settings, by name.
         nameplates: Smallest and largest power by device, MW, positive = injected.
         broker: Carries the messages.
-        outbox: Stamps what is published.
+        stamper: Stamps what is published.
         notify: Called after every message, to have conditions looked at again.
         lease_s: How long a setpoint holds on a device without renewal, wall-clock s.
         take_over: Displace whoever holds a device's lease, with the first setpoint.
@@ -52,11 +53,11 @@ class FieldGateway:
     def __init__(
         self,
         agent_id: str,
-        models: Models,
+        twins: DeviceTwins,
         devices: Mapping[str, DeviceSettings],
         nameplates: Mapping[str, tuple[float, float]],
         broker: MessageBroker,
-        outbox: Outbox,
+        stamper: MessageStamper,
         *,
         notify: Callable[[], None],
         lease_s: float,
@@ -66,11 +67,11 @@ class FieldGateway:
     ) -> None:
         self.agent_id = agent_id
         self.links: dict[str, DeviceLink] = {}
-        self.desk = AuthorityDesk(
+        self.authority = AuthorityDesk(
             agent_id,
             devices,
             broker,
-            outbox,
+            stamper,
             evidence=self._evidence,
             on_change=self._authority_changed,
             now=now,
@@ -79,24 +80,24 @@ class FieldGateway:
         self.environment = EnvironmentWatch(
             agent_id,
             broker,
-            outbox.env_id,
+            stamper.env_id,
             lease_s=lease_s,
             on_end=self._environment_ended,
             monotonic=monotonic,
         )
         """Which environment is served, and whether it is alive."""
-        self._models = models
+        self._twins = twins
         self._settings = dict(devices)
         self._broker = broker
-        self._outbox = outbox
+        self._stamper = stamper
         self._notify = notify
         self._at = (0, 0)
-        self._outcome = Outcome(
-            models, {name: settings.gateway.gate_mw(nameplates[name]) for name, settings in devices.items()}
+        self._outcome = StepOutcome(
+            twins, {name: settings.gateway.gate_mw(nameplates[name]) for name, settings in devices.items()}
         )
-        self._sent: dict[str, Wanted] = {}
+        self._sent: dict[str, SetpointRequest] = {}
         self._unsent: dict[str, str] = {}  # by device, why nothing was sent in this step
-        self._stop = StopSignals(agent_id, broker, outbox, outbox.env_id, self._stop_changed)
+        self._stop = StopSignals(agent_id, broker, stamper, stamper.env_id, self._stop_changed)
         self._leases = GatewayLeases(
             self.links, lease_s=lease_s, left_s=lambda: self.environment.left_s, monotonic=monotonic
         )
@@ -108,12 +109,12 @@ class FieldGateway:
                 agent_id,
                 name,
                 broker,
-                env_id=outbox.env_id,
+                env_id=stamper.env_id,
                 lease_s=lease_s,
                 on_change=lambda name=name: self._heard(name),  # type: ignore[misc]
                 settings=settings.gateway,
                 nameplate_mw=nameplates[name],
-                s_max_mva=models.limits(name).s_max_mva,
+                s_max_mva=twins.limits(name).s_max_mva,
                 take_over=take_over,
                 monotonic=monotonic,
                 now=now,
@@ -125,15 +126,14 @@ class FieldGateway:
         """Listen to the environment, the devices, requests for authority and the emergency stop."""
         self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
         await self._stop.open()
-        if self.links:
-            await self.environment.open()
+        await self.environment.open()
         for link in self.links.values():
             await link.open()
-        await self.desk.open()
+        await self.authority.open()
 
     def begin(self) -> None:
         """Say what is in force; called once the agent's name is ours and what the broker kept has come."""
-        self.desk.begin()
+        self.authority.begin()
         if self.links and self._renewing is None:
             loop = asyncio.get_running_loop()
             self._renewing = loop.create_task(self._renew_in_time(), name=f"renewals of {self.agent_id}")
@@ -145,10 +145,10 @@ class FieldGateway:
             self._renewing.cancel()
             self._renewing = None
             for link in self.links.values():
-                link.release(self._outbox)
+                link.release(self._stamper)
         self._stop.close()
         self.environment.close()
-        self.desk.close()
+        self.authority.close()
         for link in self.links.values():
             link.close()
 
@@ -169,11 +169,13 @@ class FieldGateway:
         """
         found = []
         for name, link in sorted(self.links.items()):
-            if not RULES[self.desk.ceiling(name)].sends:
+            if not RULES[self.authority.ceiling(name)].sends:
                 continue
             if self._settings[name].is_real:
                 if not self._is_proven(name):
                     found.append(f"{name} ({link.waits_for(self._settings[name].gateway.gate_steps)})")
+            elif self._is_real_after_all(name):
+                found.append(f"{name} ({REAL_AFTER_ALL})")
             elif not link.is_ready(run, episode):
                 found.append(f"{name} (no birth for this episode on {link.status_channel})")
             elif link.telemetry is None:
@@ -186,6 +188,12 @@ class FieldGateway:
         heard = {name for name in names if self.links[name].was_heard}
         return [each for each in self.absent(run, episode) if each.partition(" ")[0] not in heard]
 
+    def _is_real_after_all(self, name: str) -> bool:
+        """Whether a device that follows no episodes, a real one, answers where an emulator is expected."""
+        status = self.links[name].status
+        expects_emulator = self.authority.level(name) == "emulated" and not self._settings[name].is_real
+        return expects_emulator and status is not None and status.state == "online" and status.run is None
+
     def _is_proven(self, name: str) -> bool:
         link, gate = self.links[name], self._settings[name].gateway.gate_steps
         return link.is_born and link.health == "online" and link.plausible_in_a_row >= gate
@@ -195,18 +203,18 @@ class FieldGateway:
 
         Emulators begin an episode as the models do; hardware is wherever the last one left it.
         """
-        self.desk.rise()
+        self.authority.rise()
         for name, link in self.links.items():
             follows = link.status is not None and link.status.run is not None
-            is_followed = self.desk.sends(name) and (self._settings[name].is_real or not follows)
+            is_followed = self.authority.sends(name) and (self._settings[name].is_real or not follows)
             if is_followed and link.telemetry is not None and link.is_fresh:
-                self._models.reseed(name, link.telemetry)
+                self._twins.reseed(name, link.telemetry)
 
     # -- one step ----------------------------------------------------------------------------------
 
-    def rests(self, episode: int, step: int) -> bool:
+    def skip_simulated(self, episode: int, step: int) -> bool:
         """Begin a step in which no setpoint can leave, if it is one: all is simulated and nothing stopped."""
-        if self.estop is not None or not self.desk.all_simulated:
+        if self.estop is not None or not self.authority.all_simulated:
             return False
         self._begin_step(episode, step)
         self._outcome.begin_step({})
@@ -214,48 +222,50 @@ class FieldGateway:
 
     def _begin_step(self, episode: int, step: int) -> None:
         self._at = (episode, step)
-        self.desk.step = step
+        self.authority.step = step
         self._sent = {}
         self._unsent = {}
 
-    def bounded(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
+    def clamp_setpoints(self, wanted: Mapping[str, SetpointRequest]) -> dict[str, SetpointRequest]:
         """Return the setpoints inside every bound of their devices; remembers which bound changed which.
 
         Simulated devices are left out of the memory: their models keep the same bounds without being told.
         """
-        self.desk.rise()
+        self.authority.rise()
         if self.estop is not None:
             self._outcome.begin_step(dict.fromkeys(wanted, ESTOP))
-            return {name: want.nothing() for name, want in wanted.items()}
-        told, in_hand = self.desk.override(wanted)
+            return {name: want.zero() for name, want in wanted.items()}
+        told, in_hand = self.authority.override(wanted)
         bands = {name: band for name in self._settings if (band := self._band(name)) is not None}
-        allowed, reasons = bounded(self._models, told, bands)
+        allowed, reasons = clamp_setpoints(self._twins, told, bands)
         for name, who in in_hand.items():
             reasons[name] = f"{who}, {reasons[name]}" if name in reasons else who
         self._outcome.begin_step(
-            {name: why for name, why in reasons.items() if self.desk.level(name) != "simulated"}
+            {name: why for name, why in reasons.items() if self.authority.level(name) != "simulated"}
         )
         return allowed
 
     def _band(self, name: str) -> Band | None:
         """Return the band in force over a device."""
         table = self._settings[name].gateway.band
-        if not RULES[self.desk.level(name)].is_banded:
+        if not RULES[self.authority.level(name)].is_banded:
             return None
         if table is None:  # refused by the scenario, and by the gate; never full power in its place
             return Band(0.0, 0.0)
         return Band(table.p_min_mw, table.p_max_mw)
 
-    def clear(self, allowed: dict[str, Wanted], clearance: Clearance | None) -> None:
+    def clear(self, allowed: dict[str, SetpointRequest], clearance: Clearance | None) -> None:
         """Reduce setpoints to what the check of all together left; None = no answer: to nothing."""
         for name, reason in apply_clearance(allowed, clearance).items():
             self._outcome.remark(name, reason)
 
-    def send(self, allowed: dict[str, Wanted], *, dt_s: float | None, episode: int, step: int) -> None:
+    def send(
+        self, allowed: dict[str, SetpointRequest], *, dt_s: float | None, episode: int, step: int
+    ) -> None:
         """Send setpoints to the devices under control; ``settle`` takes what came back.
 
         Args:
-            allowed: What ``bounded`` (and the check of all together) left of what was wanted; what has
+            allowed: What ``clamp_setpoints`` (and the check of all together) left of it; what has
                 become forbidden since is taken out of it.
             dt_s: Length of the step, s; None = unknown: nothing is sent.
             episode: Under way.
@@ -264,30 +274,32 @@ class FieldGateway:
         self._begin_step(episode, step)
         self._keep_what_is_allowed_now(allowed)
         for name, setpoint in allowed.items():
-            if dt_s is None or not self.desk.sends(name):
+            if dt_s is None or not self.authority.sends(name):
                 continue
             link, lease_s = self.links[name], self._leases.lease_s
             why = link.why_not_sent if lease_s > 0.0 else self.environment.why_silent
+            if self._is_real_after_all(name):
+                why = REAL_AFTER_ALL
             if why is not None:
                 self._unsent[name] = why
                 continue
-            link.send(setpoint, self._outbox, lease_s=lease_s, dt_s=dt_s, episode=episode, step=step)
+            link.send(setpoint, self._stamper, lease_s=lease_s, dt_s=dt_s, episode=episode, step=step)
             self._sent[name] = setpoint
         if self._sent:
             self._leases.sent()
             self._renewals_changed.set()
 
-    def _keep_what_is_allowed_now(self, allowed: dict[str, Wanted]) -> None:
+    def _keep_what_is_allowed_now(self, allowed: dict[str, SetpointRequest]) -> None:
         """Hold to what came while the setpoints were being cleared: a stop, a demotion, a rebirth."""
         for name, setpoint in allowed.items():
             if self.estop is not None:
-                if setpoint != setpoint.nothing():
+                if setpoint != setpoint.zero():
                     self._outcome.remark(name, ESTOP)
-                    allowed[name] = setpoint.nothing()
+                    allowed[name] = setpoint.zero()
                 continue
-            if name not in self._settings or not self.desk.sends(name):
+            if name not in self._settings or not self.authority.sends(name):
                 continue
-            limits, band = self._models.limits(name), self._band(name)
+            limits, band = self._twins.limits(name), self._band(name)
             low, high = limits.feasible_min_mw, limits.feasible_max_mw
             if band is not None:
                 low, high = max(low, band.p_min_mw), min(high, band.p_max_mw)
@@ -309,11 +321,11 @@ class FieldGateway:
         return (
             link.answer() is None
             and link.expects_answer
-            and self.desk.sends(name)
+            and self.authority.sends(name)
             and link.health in {"online", "stale"}
         )
 
-    def settle(self, allowed: Mapping[str, Wanted]) -> int:
+    def settle(self, allowed: Mapping[str, SetpointRequest]) -> int:
         """Take the step with telemetry where it answered and with models elsewhere.
 
         A device that takes no setpoints but measures is taken at its word: what it measures is what the
@@ -324,13 +336,13 @@ class FieldGateway:
         """
         missed = False
         for name, setpoint in allowed.items():
-            level, link = self.desk.level(name), self.links.get(name)
+            level, link = self.authority.level(name), self.links.get(name)
             if link is None or level == "simulated":
-                self._models.simulate(name, setpoint=setpoint)
+                self._twins.simulate(name, setpoint=setpoint)
                 continue
             link.watch()
             if link.age_s is not None:
-                link.record.sample(link.record.age_s, link.age_s)
+                link.stats.sample(link.stats.age_s, link.age_s)
             step, was_sent = self._at[1], name in self._sent
             if level == "shadow":
                 self._outcome.compare(name, link, setpoint)
@@ -358,21 +370,21 @@ class FieldGateway:
         """Return what happened to each device that was not merely simulated, by device."""
         found = {}
         for name, link in self.links.items():
-            if self.desk.level(name) == "simulated" and not self.desk.history(name):
+            if self.authority.level(name) == "simulated" and not self.authority.history(name):
                 continue
             trouble = self._broker.trouble(topics.device(self.agent_id, name, "telemetry"))
             found[name] = {
-                "authority": self.desk.level(name),
-                **link.record.as_dict(),
+                "authority": self.authority.level(name),
+                **link.stats.as_dict(),
                 "lost": trouble.lost,
                 "duplicated": trouble.duplicated,
-                "changes": [str(change) for change in self.desk.history(name)],
+                "changes": [str(change) for change in self.authority.history(name)],
             }
         return found
 
     def levels(self) -> dict[str, str]:
         """Return the authority of each device that is not simulated."""
-        levels = {name: self.desk.level(name) for name in self.links}
+        levels = {name: self.authority.level(name) for name in self.links}
         return {name: level for name, level in levels.items() if level != "simulated"}
 
     # -- what comes from outside the step ------------------------------------------------------------
@@ -384,7 +396,7 @@ class FieldGateway:
             self._stop.hear_from(link.name)
         if link.takes_up_again():
             assert link.telemetry is not None
-            self._models.reseed(name, link.telemetry)  # it begins from what it says of itself: no jump
+            self._twins.reseed(name, link.telemetry)  # it begins from what it says of itself: no jump
         self._notify()
 
     def _evidence(self, name: str) -> Evidence:
@@ -397,11 +409,11 @@ class FieldGateway:
         link = self.links[name]
         self._outcome.steady[name] = 0
         if not RULES[level].sends:
-            link.release(self._outbox)
+            link.release(self._stamper)
         elif self._is_beyond_band(name):
             link.forget_setpoint()
         if link.telemetry is not None and link.is_fresh:
-            self._models.reseed(name, link.telemetry)  # begin where the device is: no jump
+            self._twins.reseed(name, link.telemetry)  # begin where the device is: no jump
         self._notify()
 
     def _is_beyond_band(self, name: str) -> bool:
@@ -412,15 +424,15 @@ class FieldGateway:
     def _stop_changed(self) -> None:
         if self.estop is not None:
             self._leases.end()  # the devices hear the stop themselves; nothing must be renewed
-            self.desk.drop_hands(ESTOP)
+            self.authority.drop_hands(ESTOP)
         self._notify()
 
     def _environment_ended(self, why: str) -> None:
         if why.endswith("finished"):
             for link in self.links.values():
-                link.release(self._outbox)
+                link.release(self._stamper)
         self._leases.end()
-        self.desk.drop_hands(why)
+        self.authority.drop_hands(why)
         self._notify()
 
     def _on_reconnect(self) -> None:
@@ -428,7 +440,7 @@ class FieldGateway:
         for link in self.links.values():
             link.on_reconnect()
         self._stop.on_reconnect()
-        self.desk.begin()
+        self.authority.begin()
 
     # -- leases ------------------------------------------------------------------------------------
 
@@ -454,5 +466,5 @@ class FieldGateway:
         if self.estop is not None or lease_s <= 0.0:
             return
         for name in self._leases.renewable():
-            if self.desk.sends(name):
-                self.links[name].renew(self._outbox, lease_s=lease_s, episode=episode, step=step)
+            if self.authority.sends(name):
+                self.links[name].renew(self._stamper, lease_s=lease_s, episode=episode, step=step)

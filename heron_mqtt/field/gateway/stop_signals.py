@@ -9,7 +9,7 @@ from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.messages import EmergencyStop, StopConfirm
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.gateway")
 
@@ -20,7 +20,7 @@ class StopSignals:
     Args:
         agent_id: Owner of the devices.
         broker: Carries the messages.
-        outbox: Stamps the confirmations.
+        stamper: Stamps the confirmations.
         env_id: A release of another environment is none.
         on_change: Called after a stop began or ended.
     """
@@ -29,13 +29,13 @@ class StopSignals:
         self,
         agent_id: str,
         broker: MessageBroker,
-        outbox: Outbox,
+        stamper: MessageStamper,
         env_id: str,
         on_change: Callable[[], None],
     ) -> None:
         self._agent_id = agent_id
         self._broker = broker
-        self._outbox = outbox
+        self._stamper = stamper
         self._on_change = on_change
         self._register = StopRegister(env_id)
         self._subscription: Subscription | None = None
@@ -91,4 +91,4 @@ class StopSignals:
         boot, seq = self._register.identity
         told = StopConfirm(active=self._register.is_active, safe=True, stop_boot=boot, stop_seq=seq)
         channel = topics.stop_confirm(self._agent_id)
-        self._broker.publish(channel, self._outbox.stamp(channel, told))
+        self._broker.publish(channel, self._stamper.stamp(channel, told))

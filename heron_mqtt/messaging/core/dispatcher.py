@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from heron_mqtt.errors import MessageError
@@ -13,7 +14,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, Json, decode
 from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, MAX_QUEUE, Callback, Received, Subscription
 
 UNASKED = 16  # messages kept for a first consume() on a channel that so far only had callbacks
@@ -44,10 +45,23 @@ class Dispatcher:
     Args:
         max_payload: Bytes; a larger payload is rejected.
         max_queue: Messages that may wait for one async callback or one consumer.
+        stats: Its counters and reports; new ones if left out.
+        on_removed: Called with the channel or filter of each subscription that has ended.
+        on_ended: Called with the subscription itself.
     """
 
-    def __init__(self, *, max_payload: int = MAX_PAYLOAD_BYTES, max_queue: int = MAX_QUEUE) -> None:
-        self.stats = BrokerStats()
+    def __init__(
+        self,
+        *,
+        max_payload: int = MAX_PAYLOAD_BYTES,
+        max_queue: int = MAX_QUEUE,
+        stats: MessageStats | None = None,
+        on_removed: Callable[[str], None] = lambda _: None,
+        on_ended: Callable[[Subscription], None] = lambda _: None,
+    ) -> None:
+        self.stats = MessageStats() if stats is None else stats
+        self.on_removed = on_removed
+        self.on_ended = on_ended
         self._tracker = SequenceTracker()
         self._max_payload = max_payload
         self._max_queue = max_queue
@@ -85,9 +99,7 @@ class Dispatcher:
                 self._wide.pop(subscription.channel, None)
             self._routes.clear()
         self.on_removed(subscription.channel)
-
-    def on_removed(self, channel: str) -> None:
-        """Called after a subscription ended; a broker replaces it to unsubscribe upstream."""
+        self.on_ended(subscription)
 
     def wanted(self) -> set[str]:
         """Return every channel and filter that somebody subscribes to or consumes."""
@@ -156,6 +168,11 @@ class Dispatcher:
             subscription.deliver(Received(message, channel, retained, models), here, repeated=known)
         if asked:
             self._to_mailbox(channel, Received(message, channel, retained))
+
+    def replay(self, subscription: Subscription, message: Received) -> None:
+        """Deliver a retained message to one subscription alone, for which it came."""
+        self.stats.received += 1
+        subscription.deliver(Received(message, message.channel, retained=True), running_loop())
 
     def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
         sender, boot, seq = message.get("sender"), message.get("boot"), message.get("seq")

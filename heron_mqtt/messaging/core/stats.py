@@ -21,8 +21,8 @@ class Report:
     what: str
 
 
-@dataclass(slots=True)
-class BrokerStats:
+@dataclass
+class MessageStats:
     """Counters since the broker was made.
 
     ``lost`` is the number of sequence numbers that never came although later ones did; a message that

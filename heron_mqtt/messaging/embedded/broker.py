@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from heron_mqtt.messaging.embedded.server.server import HardenedBroker
+    from heron_mqtt.messaging.embedded.server.server import BrokerServer
 
 
 class EmbeddedBroker:
@@ -44,6 +44,8 @@ class EmbeddedBroker:
             Re-read on change.
         allow_anonymous: Let clients on this machine in without a login although there is a users file.
         allow_remote_anonymous: Let anyone in from anywhere. Only on a network you trust entirely.
+        denied: What a client hears that publishes without the right to: ``acknowledge`` (nothing; MQTT 3.1.1
+            has no other answer) or ``disconnect`` (the end of its connection).
         limits: Bounds on packets, connections, queues and time.
         on_exit: Called in the event loop with one line if the child process ends unexpectedly.
 
@@ -70,6 +72,7 @@ class EmbeddedBroker:
         acl_file: str | Path | None = None,
         allow_anonymous: bool = False,
         allow_remote_anonymous: bool = False,
+        denied: str = "acknowledge",
         limits: Limits | None = None,
         on_exit: Callable[[str], None] | None = None,
     ) -> None:
@@ -88,6 +91,7 @@ class EmbeddedBroker:
             acl_file=_absolute(acl_file),
             allow_anonymous=allow_anonymous,
             allow_remote_anonymous=allow_remote_anonymous,
+            denied=denied,
             limits=limits or Limits(),
         )
         self.host = host
@@ -96,7 +100,7 @@ class EmbeddedBroker:
         self.websocket_url: str | None = None
         self._in_process = in_process
         self._on_exit = on_exit
-        self._server: HardenedBroker | None = None
+        self._server: BrokerServer | None = None
         self._supervisor: Supervisor | None = None
         self._final_stats = BrokerStats()
         self._started = False
@@ -119,9 +123,9 @@ class EmbeddedBroker:
         self._started = True
         self.options.check()
         if self._in_process:
-            from heron_mqtt.messaging.embedded.server.server import HardenedBroker
+            from heron_mqtt.messaging.embedded.server.server import BrokerServer
 
-            server = HardenedBroker(self.options)
+            server = BrokerServer(self.options)
             await server.open()
             self._server = server
             self.url, self.websocket_url = server.listeners.url, server.listeners.websocket_url

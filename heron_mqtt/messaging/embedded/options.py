@@ -30,6 +30,17 @@ class Limits:
         max_retained_messages: Topics with a retained message.
         max_retained_bytes: Memory of the retained messages.
         max_subscriptions: Topic filters of one client.
+        max_user_connections: Open connections of one user. This and the following bounds a user are for
+            users that logged in; those whose rights let them stop everything (operators) have only the
+            bounds above.
+        max_user_sessions: Sessions of one user, connected or not; the oldest that is away gives way.
+        max_user_subscriptions: Topic filters of one user, over all of its clients.
+        max_user_retained_messages: Topics with a retained message of one user.
+        max_user_retained_bytes: Memory of the retained messages of one user.
+        max_user_environments: Environments (second topic level) in which one user has retained messages.
+        max_user_messages_per_s: Messages that one user may publish in a second, over all of its clients,
+            in the long run; beyond it the broker reads more slowly and loses nothing. Only where there
+            is an access file; 0 turns it off.
         stall_timeout_s: A client that takes no byte for so long while bytes wait for it is dropped.
         login_delay_s: Delay of the answer to the first failed login from an address; doubles with each
             further failure.
@@ -50,6 +61,13 @@ class Limits:
     max_retained_messages: int = 10_000
     max_retained_bytes: int = 64 << 20
     max_subscriptions: int = 10_000
+    max_user_connections: int = 500
+    max_user_sessions: int = 1_000
+    max_user_subscriptions: int = 10_000
+    max_user_retained_messages: int = 1_000
+    max_user_retained_bytes: int = 8 << 20
+    max_user_environments: int = 16
+    max_user_messages_per_s: int = 2_000
     stall_timeout_s: float = 10.0
     login_delay_s: float = 0.5
     max_login_delay_s: float = 8.0
@@ -79,7 +97,14 @@ class Limits:
         return found
 
 
-_MAY_BE_ZERO = {"login_delay_s", "max_login_delay_s", "sys_interval_s", "max_log_lines_per_s"}
+_MAY_BE_ZERO = {
+    "login_delay_s",
+    "max_login_delay_s",
+    "sys_interval_s",
+    "max_log_lines_per_s",
+    "max_user_messages_per_s",
+}
+DENIED = ("acknowledge", "disconnect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +123,7 @@ class BrokerOptions:
     acl_file: str | None = None
     allow_anonymous: bool = False
     allow_remote_anonymous: bool = False
+    denied: str = "acknowledge"
     limits: Limits = field(default_factory=Limits)
 
     def check(self) -> None:
@@ -107,6 +133,8 @@ class BrokerOptions:
             port = getattr(self, name)
             if port is not None and not 0 <= port <= 65_535:
                 found.append(f"{name}: {port}, expected 0 (any free port) to 65535")
+        if self.denied not in DENIED:
+            found.append(f"denied: {self.denied!r}, expected {' or '.join(map(repr, DENIED))}")
         if self.port and self.port == self.websocket_port:
             found.append(f"websocket_port: {self.port} is also the MQTT port, expected another one")
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -23,8 +23,11 @@ class BrokerStats:
         redelivered: Of those, repeated after a reconnect.
         dropped: Messages a subscriber should have had and a bound did not let through.
         denied: Messages not taken because the sender had no right to the topic, or it began with ``$``.
-        unretained: Retained messages not kept because a bound was reached (they were delivered).
+        unretained: Retained messages not kept, or given up, because a bound was reached (they were
+            delivered).
         wills: Wills published.
+        evicted: Sessions without a connection that gave way to newer ones.
+        pauses: Times that a user was read from no more for a while, because it published too much.
         bytes_received: Bytes from clients.
         bytes_sent: Bytes to clients.
         clients: Clients connected now.
@@ -54,6 +57,8 @@ class BrokerStats:
     denied: int = 0
     unretained: int = 0
     wills: int = 0
+    evicted: int = 0
+    pauses: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
     clients: int = 0
@@ -89,6 +94,8 @@ SYS_TOPICS = {
     "denied": "publish/messages/denied",
     "unretained": "publish/messages/unretained",
     "wills": "publish/messages/wills",
+    "evicted": "clients/evicted",
+    "pauses": "publish/pauses",
     "bytes_received": "bytes/received",
     "bytes_sent": "bytes/sent",
     "clients": "clients/connected",

@@ -36,21 +36,20 @@ from heron_mqtt.errors import BrokerError, MessageExpired, UnsupportedFeature
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, decode, encode
-from heron_mqtt.messaging.core.dispatcher import ChannelTrouble
-from heron_mqtt.messaging.core.owner_loop import Home
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.dispatcher import Dispatcher
 from heron_mqtt.messaging.core.subscription import Callback, Received, Subscription
 from heron_mqtt.messaging.impaired.announcements import ImpairedAnnouncement
 from heron_mqtt.messaging.impaired.channel_queue import Timers
-from heron_mqtt.messaging.impaired.event_log import Record
-from heron_mqtt.messaging.impaired.in_flight import Incoming, Outgoing, Turn
+from heron_mqtt.messaging.impaired.event_log import ImpairmentLog
+from heron_mqtt.messaging.impaired.in_flight import IncomingMessage, OutgoingMessage, PresenceTurn
 from heron_mqtt.messaging.impaired.network import Network
 from heron_mqtt.messaging.impaired.stats import ImpairedStats
-from heron_mqtt.messaging.impaired.subscriptions import ImpairedDispatcher, Upstream
+from heron_mqtt.messaging.impaired.subscriptions import InnerSubscriptions
 from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.messaging.loop_bound import LoopBoundBroker
 
 
-class ImpairedBroker(MessageBroker):
+class ImpairedBroker(LoopBoundBroker):
     """Wraps a broker; see the module.
 
     Args:
@@ -72,18 +71,17 @@ class ImpairedBroker(MessageBroker):
     ) -> None:
         self.inner = inner
         self.impairment = network
-        self.record = Record(max_events)
+        self.record = ImpairmentLog(max_events)
         """What was done to which message, and the counters a channel."""
         self._timers = timers
-        self._dispatcher = ImpairedDispatcher(ImpairedStats(inner.stats))
+        super().__init__(
+            f"the ImpairedBroker around {type(inner).__name__}",
+            Dispatcher(stats=ImpairedStats(inner.stats), on_ended=self._on_ended),
+        )
         self._network = Network(network, seed, self.record, self._on_overflow)
-        self._upstream = Upstream(inner, self._dispatcher, self._on_arrival)
-        self._home = Home(f"the ImpairedBroker around {type(inner).__name__}", self._start, self.close)
-        self._dispatcher.on_gone = lambda subscription: self._home.call(self._upstream.release, subscription)
+        self._inner_subscriptions = InnerSubscriptions(inner, self._dispatcher, self._on_arrival)
         self._accepted = inspect.signature(inner.publish).parameters
-        self._consumed: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<ImpairedBroker {self.impairment.name or 'network'} around {self.inner!r}>"
@@ -94,79 +92,38 @@ class ImpairedBroker(MessageBroker):
         return self.inner.features
 
     @property
-    def stats(self) -> BrokerStats:
-        """Counters and reports, as seen from this side of the network."""
-        return self._dispatcher.stats
-
-    def trouble(self, channel: str) -> ChannelTrouble:
-        """Return how many messages of one channel came twice or never, seen from this side."""
-        return self._dispatcher.trouble(channel)
-
-    @property
-    def home_loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop that this broker lives in; None before it is started."""
-        return self._home.loop
-
-    @property
     def in_flight(self) -> int:
         """Messages on their way."""
         return len(self._network.in_flight)
 
     def tell_step(self, step: int | None) -> None:
         """Say which step is under way, where ``run/state`` does not pass here, for messages without one."""
-        self._home.call(setattr, self._network, "step", step)
+        self._owner_loop.call(setattr, self._network, "step", step)
 
     # -- connection --------------------------------------------------------------------------------
 
-    async def connect(self) -> None:
-        """Connect the inner broker; the running event loop becomes the home loop, if there is none yet.
+    def _begin(self) -> None:
+        self._network.start(self._timers or asyncio.get_running_loop())
 
-        Raises:
-            BrokerUnavailable, BrokerRefused: The inner broker cannot connect.
-            BrokerClosed: After ``close``.
-        """
-        if not self._home.claim():
-            await self._home.run(self.inner.connect())
-            return
-        try:
-            await self.inner.connect()
-        except BaseException:  # also cancelled: the next attempt may come from another loop
-            self._home.leave()
-            raise
-        self._start()
+    async def _open(self) -> None:
+        await self.inner.connect()
 
-    async def close(self) -> None:
-        """Empty the network, end subscriptions and consumers, close the inner broker. Idempotent."""
-        await self._end(None, None, None)
+    async def _abort_open(self) -> None:
+        """Nothing is left: the inner broker has cleaned up."""
 
-    async def __aexit__(self, *exc: object) -> None:
-        """Close; the inner broker hears of an exception, and may leave without goodbye."""
-        await self._end(*exc)
-
-    async def _end(self, *exc: object) -> None:
-        self._home.end()
-        if self._home.loop is None or self._home.loop.is_closed():  # nobody can be waited for
-            self._network.close(hand_over=False)
-            self._dispatcher.clear()
-            await self.inner.__aexit__(*exc)
-        else:
-            await self._home.run(self._end_at_home(exc))
-
-    async def _end_at_home(self, exc: tuple[object, ...]) -> None:
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._shut(exc), name="close impaired broker")
-        await asyncio.shield(self._closing)
-
-    async def _shut(self, exc: tuple[object, ...]) -> None:
-        self._network.close(hand_over=True)
+    async def _abandon(self, *exc: object) -> None:
+        self._network.close(deliver=False)
         self._dispatcher.clear()
-        self._upstream.close()
+        await self.inner.__aexit__(*exc)
+
+    async def _shut(self, *exc: object) -> None:
+        """Empty the network and close the inner broker, which hears of an exception."""
+        self._network.close(deliver=True)
+        self._dispatcher.clear()
+        self._inner_subscriptions.close()
         await self.inner.__aexit__(*exc)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-
-    def _start(self) -> None:
-        self._network.start(self._timers or asyncio.get_running_loop())
 
     # -- out ---------------------------------------------------------------------------------------
 
@@ -193,13 +150,13 @@ class ImpairedBroker(MessageBroker):
         if retain:
             options["retain"] = True
         self._check_options(options if not_after is None else {**options, "not_after": not_after})
-        home = self._home.enter()
+        home_loop = self._owner_loop.acquire()
         self.stats.published += 1
-        if self._home.is_here():
-            self._start()
+        if self._owner_loop.is_current():
+            self._begin()
             return self._send(channel, plain, not_after, options)
         return self._from_elsewhere(
-            home, channel, lambda: _wait_for(self._send(channel, plain, not_after, options))
+            home_loop, channel, lambda: _wait_for(self._send(channel, plain, not_after, options))
         )
 
     def _send(
@@ -218,7 +175,9 @@ class ImpairedBroker(MessageBroker):
             limit = asyncio.get_running_loop().time() + left_s
             return self.inner.publish(channel, message, not_after=limit, **options)
 
-        outgoing = Outgoing(publish, partial(self._failed, channel), self._tasks, self._on_vanished(channel))
+        outgoing = OutgoingMessage(
+            publish, partial(self._failed, channel), self._tasks, self._on_vanished(channel)
+        )
         self._network.send("out", channel, message, outgoing, not_after=not_after)
         return outgoing.delivery()
 
@@ -249,40 +208,40 @@ class ImpairedBroker(MessageBroker):
         self, channel: str, online: Mapping[str, Any], offline: Mapping[str, Any]
     ) -> Announcement:
         """Let the inner broker announce, once ``online`` is through; see ``MessageBroker.announce``."""
-        self._home.enter()  # raises if closed
+        self._owner_loop.acquire()  # raises if closed
         await self._cross(channel, online)
-        inner = await self._home.run(self.inner.announce(channel, online, offline))
+        inner = await self._owner_loop.run(self.inner.announce(channel, online, offline))
         return ImpairedAnnouncement(self, inner, self._cross, channel, offline)
 
-    async def _cross(self, channel: str, word: Mapping[str, Any]) -> None:
+    async def _cross(self, channel: str, status: Mapping[str, Any]) -> None:
         topics.check_channel(channel)
-        plain = decode(encode(word))
-        if not self._home.closed:  # else there is no network any more, and the inner broker answers
-            await self._home.run(self._cross_at_home(channel, plain))
+        plain = decode(encode(status))
+        if not self._owner_loop.closed:  # else there is no network any more, and the inner broker answers
+            await self._owner_loop.run(self._cross_at_home(channel, plain))
 
-    async def _cross_at_home(self, channel: str, word: Json) -> None:
-        self._start()
+    async def _cross_at_home(self, channel: str, status: Json) -> None:
+        self._begin()
         self.stats.published += 1
-        turn = Turn()
-        self._network.send("out", channel, word, turn, sure=True)
+        turn = PresenceTurn()
+        self._network.send("out", channel, status, turn, sure=True)
         await turn.passed()
 
     # -- in ----------------------------------------------------------------------------------------
 
     def subscribe(self, channel: str, callback: Callback) -> Subscription:
         """Call ``callback`` for what comes through the network; see ``MessageBroker.subscribe``."""
-        home = self._home.enter()
+        home_loop = self._owner_loop.acquire()
         if topics.is_filter(channel) and not self.features.wildcards:
             raise UnsupportedFeature(
                 f"{type(self.inner).__name__} cannot subscribe to the filter {channel!r}; "
                 f"subscribe to each channel"
             )
         subscription = self._dispatcher.add(channel, callback)
-        hold = partial(self._upstream.hold, channel, subscription)
-        if not self._home.is_here():
-            subscription.set_ready(self._from_elsewhere(home, channel, hold))
+        hold = partial(self._inner_subscriptions.hold, channel, subscription)
+        if not self._owner_loop.is_current():
+            subscription.set_ready(self._from_elsewhere(home_loop, channel, hold))
             return subscription
-        self._start()
+        self._begin()
         try:
             subscription.set_ready(hold())
         except BaseException:
@@ -290,32 +249,31 @@ class ImpairedBroker(MessageBroker):
             raise
         return subscription
 
-    async def consume(self, channel: str) -> Json:
-        """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""
-        home = self._home.enter()
-        if channel not in self._consumed:
-            self._dispatcher.listen(channel)
-            await self._from_elsewhere(home, channel, partial(self._upstream.hold, channel, None))
-            self._consumed.add(channel)
-        return await self._dispatcher.take(channel)
+    def _hold(self, home_loop: asyncio.AbstractEventLoop, channel: str) -> Delivery:
+        return self._from_elsewhere(
+            home_loop, channel, partial(self._inner_subscriptions.hold, channel, None)
+        )
+
+    def _on_ended(self, subscription: Subscription) -> None:
+        self._owner_loop.call(self._inner_subscriptions.release, subscription)
 
     def _on_arrival(self, message: Received, subscription: Subscription | None) -> None:
         """Take a message from the inner broker; with ``subscription`` it is a retained one, for that."""
         channel = message.channel
         if not message.retained:
-            parcel = Incoming(partial(self._dispatcher.arrive_decoded, channel, message))
-            self._network.send("in", channel, message, parcel)
+            item = IncomingMessage(partial(self._dispatcher.arrive_decoded, channel, message))
+            self._network.send("in", channel, message, item)
             return
         if subscription is None:
-            parcel = Incoming(partial(self._dispatcher.arrive_decoded, channel, message, retained=True))
+            item = IncomingMessage(partial(self._dispatcher.arrive_decoded, channel, message, retained=True))
         else:
-            parcel = Incoming(partial(self._dispatcher.replay, subscription, message))
-        self._network.send("retained", channel, message, parcel)
+            item = IncomingMessage(partial(self._dispatcher.replay, subscription, message))
+        self._network.send("retained", channel, message, item)
 
     # -- what went wrong ---------------------------------------------------------------------------
 
     def _from_elsewhere(
-        self, home: asyncio.AbstractEventLoop, channel: str, begin: Callable[[], Awaitable[None]]
+        self, home_loop: asyncio.AbstractEventLoop, channel: str, begin: Callable[[], Awaitable[None]]
     ) -> Delivery:
         """Begin something in the home loop; what it raises there is reported and awaits the caller."""
 
@@ -329,7 +287,7 @@ class ImpairedBroker(MessageBroker):
                 failed.exception()
                 return failed
 
-        return self._home.begin(home, safely)
+        return self._owner_loop.begin(home_loop, safely)
 
     def _failed(self, channel: str, exc: Exception) -> None:
         self.stats.undelivered += 1

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-from heron_mqtt.messaging.core.stats import BrokerStats, Report
+from heron_mqtt.messaging.core.stats import MessageStats, Report
 
 
-def _with_inner(name: str, inner_name: str | None = None) -> Any:
+def _with_inner(name: str, inner_name: str) -> Any:
     """Return a counter that is ours plus one of the inner broker's; setting it changes our part."""
-    ours = BrokerStats.__dict__[name]
-    theirs = inner_name or name
 
     def read(self: ImpairedStats) -> int:
-        return int(ours.__get__(self) + getattr(self.inner, theirs))
+        return self.own[name] + int(getattr(self.inner, inner_name))
 
     def write(self: ImpairedStats, value: int) -> None:
-        ours.__set__(self, value - getattr(self.inner, theirs))
+        self.own[name] = value - int(getattr(self.inner, inner_name))
 
     return property(read, write)
 
 
-class ImpairedStats(BrokerStats):
+class ImpairedStats(MessageStats):
     """Counters since the wrapper was made.
 
     ``published``, ``received`` and ``lost`` are counted outside the impaired network, where this process
@@ -34,16 +33,17 @@ class ImpairedStats(BrokerStats):
     """
 
     received = _with_inner("received", "duplicated")  # the copies that it removed did arrive
-    duplicated = _with_inner("duplicated")
-    rejected = _with_inner("rejected")
-    overflowed = _with_inner("overflowed")
-    undelivered = _with_inner("undelivered")
-    expired = _with_inner("expired")
-    callback_errors = _with_inner("callback_errors")
-    reconnects = _with_inner("reconnects")
+    duplicated = _with_inner("duplicated", "duplicated")
+    rejected = _with_inner("rejected", "rejected")
+    overflowed = _with_inner("overflowed", "overflowed")
+    undelivered = _with_inner("undelivered", "undelivered")
+    expired = _with_inner("expired", "expired")
+    callback_errors = _with_inner("callback_errors", "callback_errors")
+    reconnects = _with_inner("reconnects", "reconnects")
 
-    def __init__(self, inner: BrokerStats) -> None:
+    def __init__(self, inner: MessageStats) -> None:
         self.inner = inner
+        self.own: Counter[str] = Counter()
         super().__init__()
 
         def relay(report: Report) -> None:

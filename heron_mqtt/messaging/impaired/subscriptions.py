@@ -13,34 +13,8 @@ from collections.abc import Callable
 
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.dispatcher import Dispatcher
-from heron_mqtt.messaging.core.stats import BrokerStats
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Received, Subscription
-
-
-class ImpairedDispatcher(Dispatcher):
-    """The dispatcher behind the network.
-
-    Args:
-        stats: Its counters and reports.
-    """
-
-    def __init__(self, stats: BrokerStats) -> None:
-        super().__init__()
-        self.stats = stats
-        self.on_gone: Callable[[Subscription], None] = lambda _: None
-        """Called after a subscription ended."""
-
-    def remove(self, subscription: Subscription) -> None:
-        """Forget a subscription."""
-        super().remove(subscription)
-        self.on_gone(subscription)
-
-    def replay(self, subscription: Subscription, message: Received) -> None:
-        """Deliver a retained message to the one who subscribed."""
-        self.stats.received += 1
-        subscription.deliver(Received(message, message.channel, retained=True), running_loop())
 
 
 class _Held:
@@ -53,7 +27,7 @@ class _Held:
         self.ready: asyncio.Future[None] | None = None
 
 
-class Upstream:
+class InnerSubscriptions:
     """Subscribes at the inner broker. Everything here runs in the home loop.
 
     Args:

@@ -22,19 +22,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from heron_mqtt.errors import BrokerUnavailable, ConfigError
-from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
-from heron_mqtt.messaging.codec import Json, encode
-from heron_mqtt.messaging.core.dispatcher import ChannelTrouble, Dispatcher
-from heron_mqtt.messaging.core.owner_loop import Home
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.base import Announcement, Delivery, Features
+from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, encode
+from heron_mqtt.messaging.core.dispatcher import Dispatcher
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Callback, Subscription
+from heron_mqtt.messaging.loop_bound import LoopBoundBroker
 from heron_mqtt.messaging.mqtt.announcements import Presences
-from heron_mqtt.messaging.mqtt.options import Will, read_options
-from heron_mqtt.messaging.mqtt.session import CLOSE_S, Link
-from heron_mqtt.messaging.topics import TopicMap, check_channel
+from heron_mqtt.messaging.mqtt.options import LastWill, read_options
+from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
+from heron_mqtt.messaging.topics import ALWAYS_DELIVERED, TopicMap, check_channel
 
 
-class MqttBroker(MessageBroker):
+class MqttBroker(LoopBoundBroker):
     """Publishes and subscribes at an MQTT broker.
 
     Args:
@@ -48,6 +47,8 @@ class MqttBroker(MessageBroker):
         ca: PEM file of the authority that signed the broker's certificate; the system's if left out.
         cert, key: PEM files of a client certificate, unencrypted.
         connect_timeout_s: Bound of one attempt to connect, name resolution to MQTT answer.
+        patience_s: How long the first connection is tried for while nobody answers; 0 = once. Refusals
+            (credentials, rights) are final at once.
         max_pending: Messages that may wait to be sent.
         topics: Where channels live, if not simply below ``heron/<env_id>/``.
         will: Channel and message that the broker publishes (retained) if this connection dies.
@@ -73,6 +74,7 @@ class MqttBroker(MessageBroker):
         cert: str | Path | None = None,
         key: str | Path | None = None,
         connect_timeout_s: float = 5.0,
+        patience_s: float = 0.0,
         max_pending: int = 20_000,
         topics: TopicMap | None = None,
         will: tuple[str, Mapping[str, Any]] | None = None,
@@ -95,65 +97,31 @@ class MqttBroker(MessageBroker):
         self.topic_map = topics or TopicMap(env_id)
         self._topics: dict[str, str] = {}  # channels published on, checked
         rng = rng or random.Random()  # noqa: S311 - spreads reconnections, nothing secret
-        self._dispatcher = Dispatcher()
-        self._dispatcher.on_removed = self._on_removed  # type: ignore[method-assign]
-        self._link = Link(
+        super().__init__(f"the MqttBroker of {self.options.address}", Dispatcher(on_removed=self._on_removed))
+        self._session = MqttSession(
             self.options,
             self,
             self.stats,
-            will=Will(self._topic(will[0]), encode(will[1])) if will else None,
+            will=LastWill(self._topic(will[0]), encode(will[1])) if will else None,
             wanted=self._wanted_filters,
             rng=rng,
             max_pending=max_pending,
+            patience_s=patience_s,
         )
-        self._home = Home(f"the MqttBroker of {self.options.address}", self._link.start, self.close)
-        self._presences = Presences(self, self._home, self._link, will[0] if will else None, rng)
         self._on_reconnect: list[Callable[[], None]] = []
-        self._consumed: set[str] = set()
-        self._closing: asyncio.Task[None] | None = None
+        will_channel = will[0] if will else None
+        self._presences = Presences(self, self.options, self._owner_loop, self._session, will_channel, rng)
 
     def __repr__(self) -> str:
-        state = "closed" if self._home.closed else "connected" if self.connected else "not connected"
+        state = "closed" if self._owner_loop.closed else "connected" if self.connected else "not connected"
         return f"<MqttBroker {self.options.address} as {self.options.client_id}, {state}>"
-
-    @property
-    def stats(self) -> BrokerStats:
-        """Counters and reports of this broker."""
-        return self._dispatcher.stats
-
-    def trouble(self, channel: str) -> ChannelTrouble:
-        """Return how many messages of one channel came twice or never."""
-        return self._dispatcher.trouble(channel)
-
-    @property
-    def home_loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop that this broker lives in; None before it is started."""
-        return self._home.loop
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection to the MQTT broker now."""
-        return self._link.connected
+        return self._session.connected
 
     # -- connection --------------------------------------------------------------------------------
-
-    async def connect(self) -> None:
-        """Connect; the running event loop becomes the home loop, if there is none yet. Idempotent.
-
-        Raises:
-            BrokerUnavailable: Nobody answers within ``connect_timeout_s``, or not in MQTT.
-            BrokerRefused: Credentials, client id or protocol version are refused.
-            BrokerClosed: After ``close``.
-        """
-        if not self._home.claim():
-            await self._home.run(self._link.started())
-            return
-        try:
-            await self._link.started()
-        except BaseException:  # also cancelled: nothing of the attempt must live on
-            await self._link.abort()
-            self._home.leave()
-            raise
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Wait until there is a connection (again).
@@ -161,53 +129,49 @@ class MqttBroker(MessageBroker):
         Raises:
             BrokerUnavailable: There is none within ``timeout_s``.
         """
-        self._home.enter()
+        self._owner_loop.acquire()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._home.run(self._link.wait_connected())
+                await self._owner_loop.run(self._session.wait_connected())
         except TimeoutError:
             raise BrokerUnavailable(
                 f"no connection to {self.options.address} within {timeout_s:g} s: is the MQTT broker running?"
             ) from None
 
-    async def close(self) -> None:
-        """Wait up to a second for outstanding messages, withdraw announcements, disconnect. Idempotent."""
-        await self._end(polite=True)
+    def _begin(self) -> object:
+        return self._session.start()
 
-    async def __aexit__(self, *exc: object) -> None:
-        """Close; when left by an exception, without goodbye: the wills are sent."""
-        await self._end(polite=exc[0] is None)
+    async def _open(self) -> None:
+        await self._session.started()
 
-    async def _end(self, *, polite: bool) -> None:
-        self._home.end()
-        if self._home.loop is None or self._home.loop.is_closed():  # nobody can be waited for
-            for link in self._links():
-                link.retired = True
-                link.drop()
-            self._dispatcher.clear()
-        else:
-            await self._home.run(self._end_at_home(polite))
+    async def _abort_open(self) -> None:
+        await self._session.abort()
 
-    async def _end_at_home(self, polite: bool) -> None:
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._shut(polite), name=f"close {self.options.address}")
-        await asyncio.shield(self._closing)
+    async def _abandon(self, *_: object) -> None:
+        for session in self._sessions():
+            session.retired = True
+            session.drop()
+        self._dispatcher.clear()
 
-    async def _shut(self, polite: bool) -> None:
-        links = self._links()
-        for link in links:
-            link.retired = True
-        if polite:
+    async def _shut(self, *exc: object) -> None:
+        """Wait up to a second for outstanding messages, withdraw announcements, disconnect.
+
+        When left by an exception: without goodbye, so that the wills are sent.
+        """
+        sessions = self._sessions()
+        for session in sessions:
+            session.retired = True
+        if exc[0] is None:
             loop = asyncio.get_running_loop()
             end = loop.time() + CLOSE_S
             await self._presences.leave()
-            await self._link.close(max(0.0, end - loop.time()))
-        for link in links:
-            await link.abort()
+            await self._session.close(max(0.0, end - loop.time()))
+        for session in sessions:
+            await session.abort()
         self._dispatcher.clear()
 
-    def _links(self) -> list[Link]:
-        return [self._link, *self._presences.own_links()]
+    def _sessions(self) -> list[MqttSession]:
+        return [self._session, *self._presences.own_sessions()]
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -239,31 +203,20 @@ class MqttBroker(MessageBroker):
         if qos not in {0, 1, 2}:
             raise ValueError(f"qos must be 0, 1 or 2, got {qos!r}")
         payload = encode(message) if message or not retain else b""
-        if self.connected and self._home.is_here():
-            return Delivery(self._link.publish(topic, payload, qos, retain, not_after))
-        return self._home.begin(
-            self._home.enter(), self._link.publish, topic, payload, qos, retain, not_after
+        if self.connected and self._owner_loop.is_current():
+            return Delivery(self._session.publish(topic, payload, qos, retain, not_after))
+        return self._owner_loop.begin(
+            self._owner_loop.acquire(), self._session.publish, topic, payload, qos, retain, not_after
         )
-
-    async def consume(self, channel: str) -> Json:
-        """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""
-        if channel not in self._consumed:
-            home = self._home.enter()
-            self._dispatcher.listen(channel)
-            await self._hold(home, channel)
-            self._consumed.add(channel)
-        elif not self.connected:
-            self._home.enter()  # raises if closed
-        return await self._dispatcher.take(channel)
 
     def subscribe(self, channel: str, callback: Callback) -> Subscription:
         """Call ``callback`` for every message under a channel or filter; see ``MessageBroker.subscribe``.
 
         Awaiting the subscription raises ``BrokerRefused`` if the MQTT broker does not grant it.
         """
-        home = self._home.enter()
+        home_loop = self._owner_loop.acquire()
         subscription = self._dispatcher.add(channel, callback)
-        subscription.set_ready(self._hold(home, channel))
+        subscription.set_ready(self._hold(home_loop, channel))
         return subscription
 
     async def announce(
@@ -275,10 +228,10 @@ class MqttBroker(MessageBroker):
         announcement gets a small connection of its own.
         """
         topic = self._topic(channel)
-        self._home.enter()
-        return await self._home.run(self._presences.announce(channel, topic, online, offline))
+        self._owner_loop.acquire()
+        return await self._owner_loop.run(self._presences.announce(channel, topic, online, offline))
 
-    # -- called by the link, in the home loop --------------------------------------------------------
+    # -- called by the session, in the home loop -----------------------------------------------------
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Hand an arriving message over; whatever goes wrong with it stops nothing else."""
@@ -296,6 +249,14 @@ class MqttBroker(MessageBroker):
         """Count a message whose topic is not UTF-8."""
         self.stats.reject(topic, "the topic is not UTF-8")
 
+    def on_oversized(self, topic: str, size: int) -> None:
+        """Count a message that was skipped because of its size; where everything counts, say it came."""
+        why = f"a message of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}"
+        self.stats.reject(topic, why)
+        channel = self.topic_map.channel(topic)
+        if channel in ALWAYS_DELIVERED:
+            self._dispatcher.arrive_malformed(channel, why)
+
     def on_connected(self, again: bool) -> None:
         """Say again that we are here: meanwhile the broker may have published the will."""
         if again:
@@ -304,7 +265,7 @@ class MqttBroker(MessageBroker):
                 callback()
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call ``callback`` in the home loop after each reconnection; see ``MessageBroker.on_reconnect``."""
+        """Call ``callback`` in the owner's loop after each reconnection; see the base class."""
         self._on_reconnect.append(callback)
 
         def forget() -> None:
@@ -325,12 +286,12 @@ class MqttBroker(MessageBroker):
     def _wanted_filters(self) -> set[str]:
         return {f for channel in self._dispatcher.wanted() for f in self.topic_map.filters(channel)}
 
-    def _hold(self, home: asyncio.AbstractEventLoop, channel: str) -> Delivery:
-        return self._home.begin(home, self._link.subscribe, self.topic_map.filters(channel))
+    def _hold(self, home_loop: asyncio.AbstractEventLoop, channel: str) -> Delivery:
+        return self._owner_loop.begin(home_loop, self._session.subscribe, self.topic_map.filters(channel))
 
     def _on_removed(self, channel: str) -> None:
-        if self._home.loop is not None and not self._home.closed:
-            self._home.call(self._release, channel)
+        if self._owner_loop.loop is not None and not self._owner_loop.closed:
+            self._owner_loop.call(self._release, channel)
 
     def _release(self, channel: str) -> None:
         if self._dispatcher.wants(channel):
@@ -340,4 +301,4 @@ class MqttBroker(MessageBroker):
             wanted = self._wanted_filters()
             filters = tuple(f for f in filters if f not in wanted)
         for topic_filter in filters:
-            self._link.unsubscribe(topic_filter)
+            self._session.unsubscribe(topic_filter)

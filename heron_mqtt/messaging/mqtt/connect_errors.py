@@ -18,6 +18,18 @@ def nobody_answers(address: str, exc: OSError) -> BrokerError:
     )
 
 
+def ended_early(address: str, why: str) -> BrokerError:
+    """Something listens, and ended the connection before it answered CONNECT."""
+    if address.startswith("mqtt://"):
+        causes = (
+            "it may expect TLS (port 8883 usually does: use mqtts://), take no more connections, "
+            "or not be an MQTT broker"
+        )
+    else:
+        causes = "it may take no more connections, expect a client certificate, or not be an MQTT broker"
+    return BrokerUnavailable(f"{address} ended the connection before it was made ({why}): {causes}")
+
+
 def tls_failed(address: str, exc: ssl.SSLError) -> BrokerError:
     """The TLS handshake failed."""
     if isinstance(exc, ssl.SSLCertVerificationError):

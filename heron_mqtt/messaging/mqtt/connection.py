@@ -1,7 +1,7 @@
 """One MQTT connection from CONNECT to its end: paho-mqtt, driven inside an asyncio event loop.
 
 A connection is not reused: each attempt gets a paho client of its own, so nothing of a lost connection
-(half a packet, message ids, resend states) lives on in the next. ``Link`` holds what must survive.
+(half a packet, message ids, resend states) lives on in the next. ``MqttSession`` holds what must survive.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from typing import Protocol
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from heron_mqtt.errors import BrokerError, BrokerUnavailable, UnsupportedFeature
-from heron_mqtt.messaging.mqtt.connect_errors import nobody_answers, refused, tls_failed
-from heron_mqtt.messaging.mqtt.options import MqttOptions, Will
+from heron_mqtt.messaging.mqtt.connect_errors import ended_early, nobody_answers, refused, tls_failed
+from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.mqtt.packets import Publish
 from heron_mqtt.messaging.mqtt.paho_client import Client
-from heron_mqtt.messaging.mqtt.socket_stream import Stream, open_stream
+from heron_mqtt.messaging.mqtt.socket_stream import MAX_PACKET_BYTES, Oversized, Stream, open_stream
 
 log = logging.getLogger("heron_mqtt.messaging")
 
+PUBLISH_OVERHEAD_BYTES, SUBSCRIBE_OVERHEAD_BYTES = 16, 16  # headers, lengths, ids: no more than that
+MAX_SUBSCRIBE_BYTES = 1 << 16
 RECEIVE_MAXIMUM = 65_535  # MQTT 5, section 3.2.2.3.3: in force where the broker names none
 
 
@@ -36,6 +39,9 @@ class Events(Protocol):
 
     def on_bad_topic(self, topic: str) -> None:
         """A message arrived whose topic is not UTF-8."""
+
+    def on_oversized(self, topic: str, size: int) -> None:
+        """A message beyond our limit was skipped."""
 
     def on_acknowledged(self, mid: int, refusal: str | None) -> None:
         """The broker answered a QoS 1 or 2 publish."""
@@ -53,7 +59,7 @@ class Events(Protocol):
 class Connection:
     """One connection; ``open`` it once, then use it until ``lost`` is done."""
 
-    def __init__(self, options: MqttOptions, events: Events, will: Will | None) -> None:
+    def __init__(self, options: MqttOptions, events: Events, will: LastWill | None) -> None:
         self._options = options
         self._events = events
         self._will = will
@@ -67,6 +73,8 @@ class Connection:
         self._writer_watched = False
         self._misc: asyncio.TimerHandle | None = None
         self.receive_maximum = RECEIVE_MAXIMUM
+        self._maximum_packet_size: int | None = None  # that the broker takes; MQTT 5
+        self._retain_available = True
         self.lost: asyncio.Future[str] = self._loop.create_future()
         """Done when the connection has ended; says why."""
 
@@ -126,6 +134,24 @@ class Connection:
         self._starved = not self.ready
         return mid
 
+    def refusal(self, topic: str, payload: bytes, *, retain: bool) -> str | None:
+        """Return why the broker would not take a message, as far as it has told (MQTT 5), or None."""
+        if retain and not self._retain_available:
+            return "this broker keeps no retained messages, and says so: give late subscribers another way"
+        size = len(topic.encode()) + len(payload) + PUBLISH_OVERHEAD_BYTES
+        if self._maximum_packet_size is not None and size > self._maximum_packet_size:
+            return f"{size} bytes are over the broker's limit of {self._maximum_packet_size} a packet"
+        return None
+
+    def largest_subscribe(self, filters: list[str]) -> int:
+        """Return how many of these filters fit into one packet, as far as the broker has told."""
+        left = (self._maximum_packet_size or MAX_SUBSCRIBE_BYTES) - SUBSCRIBE_OVERHEAD_BYTES
+        for n, topic_filter in enumerate(filters):
+            left -= len(topic_filter.encode()) + 3
+            if left < 0:
+                return max(1, n)
+        return len(filters)
+
     def subscribe(self, filters: list[str]) -> int:
         """Subscribe at QoS 1; return the id that ``on_subscribed`` will name."""
         mid = self._running().subscribe([(f, 1) for f in filters])[1]
@@ -134,6 +160,10 @@ class Connection:
     def unsubscribe(self, filters: list[str]) -> None:
         """Unsubscribe."""
         self._running().unsubscribe(list(filters))
+
+    def give_up(self, why: str) -> None:
+        """End the connection because the broker does not do its part; ``lost`` says so."""
+        self._end(why)
 
     def disconnect(self) -> None:
         """Say goodbye (no will is sent) and close, after what was sent before."""
@@ -166,6 +196,7 @@ class Connection:
         client.stream, client.five = stream, five
         client.received, client.acknowledged = self._on_message, self._events.on_acknowledged
         client.expired = self._events.on_expired
+        client.refused_too_large = self._on_oversized
         client.want_flush = self._on_want_write
         client.max_inflight_messages = 0  # the link keeps the window; a limit here scans at every PUBACK
         if options.username:
@@ -185,6 +216,7 @@ class Connection:
             options.port,
             keepalive=options.keepalive_s,
             clean_start=True if five else paho.MQTT_CLEAN_START_FIRST_ONLY,  # 3.1.1: paho wants it left alone
+            properties=_connect_properties() if five else None,
         )
 
     def _on_connect(
@@ -201,7 +233,12 @@ class Connection:
             self._answer.set_exception(refused(self._options, reason.value, str(reason)))
         else:
             self.receive_maximum = getattr(properties, "ReceiveMaximum", RECEIVE_MAXIMUM)
+            self._maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
+            self._retain_available = bool(getattr(properties, "RetainAvailable", 1))
             self._answer.set_result(None)
+            if self._misc is not None:  # an MQTT 5 broker may have demanded a shorter keepalive
+                self._misc.cancel()
+            self._loop.call_soon(self._tick)
 
     def _on_disconnect(
         self, _client: object, _data: object, _flags: object, reason: ReasonCode, _properties: object
@@ -216,6 +253,9 @@ class Connection:
             self._events.on_bad_topic(repr(exc.object))
             return
         self._events.on_message(topic, message.payload, message.retain)
+
+    def _on_oversized(self, topic: bytes, size: int) -> None:
+        self._events.on_oversized(topic.decode(errors="backslashreplace"), size)
 
     def _on_publish(
         self, _client: object, _data: object, mid: int, reason: ReasonCode, _properties: object
@@ -238,7 +278,10 @@ class Connection:
         self._reading = True
         try:
             while not self.lost.done() and (packet := stream.next_packet()) is not None:
-                client.take(*packet)
+                if isinstance(packet, Oversized):
+                    client.take_oversized(packet)
+                else:
+                    client.take(*packet)
         except ConnectionError as exc:  # too large, or malformed
             self._end(str(exc))
         except Exception as exc:
@@ -285,7 +328,9 @@ class Connection:
         if self._client is not None and not self.lost.done():
             self._client.loop_misc()  # keepalive: pings, and gives up when no answer comes
         if not self.lost.done():
-            self._misc = self._loop.call_later(self._options.keepalive_s / 4, self._tick)
+            demanded_s = self._client.keepalive_s if self._client is not None else 0
+            period_s = min(self._options.keepalive_s, demanded_s or self._options.keepalive_s) / 4
+            self._misc = self._loop.call_later(period_s, self._tick)
 
     def _on_socket_close(self, *_: object) -> None:
         if self._stream is not None and self._stream.fileno() != -1:
@@ -301,7 +346,7 @@ class Connection:
             self._answer.set_exception(
                 tls_failed(address, broken)  # TLS 1.3 refuses a client's certificate after the handshake
                 if isinstance(broken, ssl.SSLError)
-                else BrokerUnavailable(f"{address} ended the connection before it was made: {why}")
+                else ended_early(address, why)
             )
             self._answer.exception()  # open() may have ended already
         if self._misc is not None:
@@ -309,3 +354,9 @@ class Connection:
         self._on_socket_close()
         if self._stream is not None:
             self._stream.close()
+
+
+def _connect_properties() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.MaximumPacketSize = MAX_PACKET_BYTES  # the broker keeps larger ones back
+    return properties

@@ -23,7 +23,7 @@ MAX_KEEPALIVE_S = 65_535  # MQTT 3.1.1, section 3.1.2.10: two bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Will:
+class LastWill:
     """The message that the broker publishes when this connection dies without a DISCONNECT."""
 
     topic: str
@@ -135,7 +135,8 @@ def _split(url: str) -> tuple[SplitResult, int]:
             f"(write / : @ in a password as %2F %3A %40)"
         ) from None
     if parts.scheme not in DEFAULT_PORTS or not parts.netloc:
-        raise ConfigError(f"MqttBroker: {shown(url)!r} is no MQTT address: {expected}")
+        hint = f"; did you mean mqtt://{shown(url)}?" if _lacks_scheme(url) else ""
+        raise ConfigError(f"MqttBroker: {shown(url)!r} is no MQTT address: {expected}{hint}")
     if not _is_host(parts.hostname):
         raise ConfigError(f"MqttBroker: {shown(url)!r} names no valid host: {expected}")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
@@ -143,6 +144,12 @@ def _split(url: str) -> tuple[SplitResult, int]:
     if port == 0:
         raise ConfigError(f"MqttBroker: {shown(url)!r}: port 0 cannot be connected to")
     return parts, port or DEFAULT_PORTS[parts.scheme]
+
+
+def _lacks_scheme(url: str) -> bool:
+    return (
+        re.fullmatch(r"([^/@\s]*@)?[\w.-]+(:\d+)?/?|([^/@\s]*@)?\[[0-9a-fA-F:]+\](:\d+)?/?", url) is not None
+    )
 
 
 def _is_host(name: str | None) -> bool:

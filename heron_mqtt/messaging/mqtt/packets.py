@@ -1,7 +1,7 @@
 """PUBLISH and PUBACK on the wire, MQTT 3.1.1 and 5: the two packets that every message costs.
 
 Pure functions. Sections are those of the MQTT 3.1.1 standard; where version 5 differs it adds properties,
-a length and that many bytes, which nothing here uses: none are sent, those received are skipped.
+a length and that many bytes: none are sent, and of those received only the topic alias matters.
 """
 
 from __future__ import annotations
@@ -85,6 +85,50 @@ def read_publish(first: int, body: bytes, *, five: bool) -> Publish:
     if at > len(body) or not (topic or five) or (first & 0x06 and not packet_id):
         raise Malformed("protocol error: a malformed PUBLISH")
     return Publish(topic, body[at:], packet_id, bool(first & 0x01))
+
+
+def read_alias(first: int, body: bytes) -> int:
+    """Return the topic alias of an MQTT 5 PUBLISH that ``read_publish`` has taken apart; 0 = none."""
+    at = 2 + int.from_bytes(body[:2], "big") + (2 if first & 0x06 else 0)
+    if not body[at]:
+        return 0  # no properties: nearly always
+    length = read_length(body, at)
+    return 0 if length is None else _topic_alias(body[length[1] : sum(length)])
+
+
+_FIXED_BYTES = {0x01: 1, 0x02: 4, 0x23: 2}  # of the properties of a PUBLISH that are no strings
+
+
+def _topic_alias(properties: bytes) -> int:
+    """Return the topic alias among the properties of a PUBLISH; 0 = none (MQTT 5, section 3.3.2.3).
+
+    Raises:
+        Malformed: They are not those of a PUBLISH.
+    """
+    at, alias = 0, 0
+    while at < len(properties):
+        name = properties[at]
+        at += 1
+        if name == 0x23:
+            alias = int.from_bytes(properties[at : at + 2], "big")
+        if name in _FIXED_BYTES:
+            at += _FIXED_BYTES[name]
+        elif name == 0x0B:  # a subscription identifier: a variable-length integer
+            found = read_length(properties, at)
+            at = len(properties) + 1 if found is None else found[1]
+        elif name in {0x03, 0x08, 0x09, 0x26}:
+            for _ in range(2 if name == 0x26 else 1):  # a user property is a pair
+                at += 2 + int.from_bytes(properties[at : at + 2], "big")
+        else:
+            raise Malformed(f"protocol error: property {name:#x} in a PUBLISH")
+    if at != len(properties):
+        raise Malformed("protocol error: a PUBLISH ends inside its properties")
+    return alias
+
+
+def publish_head_bytes(first: int, body: bytes) -> int | None:
+    """Return how much of a PUBLISH says what it is (topic and packet id); None if more must come first."""
+    return None if len(body) < 2 else 2 + int.from_bytes(body[:2], "big") + (2 if first & 0x06 else 0)
 
 
 def write_puback(packet_id: int) -> bytes:

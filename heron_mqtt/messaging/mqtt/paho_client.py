@@ -22,13 +22,18 @@ from heron_mqtt.messaging.mqtt.packets import (
     PUBLISH,
     Malformed,
     Publish,
+    read_alias,
     read_puback,
     read_publish,
     write_puback,
     write_publish,
 )
-from heron_mqtt.messaging.mqtt.socket_stream import Stream
+from heron_mqtt.messaging.mqtt.socket_stream import Oversized, Stream
 
+MAX_ID = 65_535
+MAX_ALIASES = 1_000
+PUBREC = 0x50
+ANSWERS_WITH_ID = {0x70, 0x90, 0xB0}  # PUBCOMP, SUBACK, UNSUBACK
 FAILURE = 0x80  # MQTT 5, section 2.4: reason codes from here on are failures
 
 
@@ -43,9 +48,17 @@ class Client(paho.Client):
     """Called with the packet id, and why it was refused."""
     expired: Callable[[int, str], None]
     """Called with packet id (0 at QoS 0) and topic of a message that was not written in time."""
+    refused_too_large: Callable[[bytes, int], None]
+    """Called with topic and size of a message beyond our limit, which was skipped."""
     want_flush: Callable[[], None]
     _limit: tuple[str, float] | None = None
     """Topic and time limit of the QoS 2 message that paho is being handed."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._used_ids: set[int] = set()  # of what the broker has not answered
+        self._aliases: dict[int, bytes] = {}
+        self.on_message = self._on_qos_2
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -54,9 +67,9 @@ class Client(paho.Client):
         if qos == 2:
             self._limit = None if not_after is None else (topic, not_after)
             return self.publish(topic, payload, qos, retain).mid
-        packet_id = self._mid_generate()
+        packet_id = self._mid_generate() if qos else 0
         packet = write_publish(topic, payload, qos, retain, packet_id, five=self.five)
-        self._write(packet, packet_id if qos else 0, None if not_after is None else (topic, not_after))
+        self._write(packet, packet_id, None if not_after is None else (topic, not_after))
         return packet_id
 
     def _write(self, packet: bytes, packet_id: int, limit: tuple[str, float] | None) -> None:
@@ -64,7 +77,7 @@ class Client(paho.Client):
             self.stream.send(packet)
         else:
             topic, not_after = limit
-            self.stream.send_timed(packet, not_after, lambda: self.expired(packet_id, topic))
+            self.stream.send_timed(packet, not_after, lambda: self._on_expired(packet_id, topic))
         self.want_flush()
 
     def take(self, first: int, body: bytes) -> None:
@@ -80,18 +93,68 @@ class Client(paho.Client):
         kind = first & 0xF0
         if kind == PUBLISH and first & 0x06 in {0, 2}:
             message = read_publish(first, body, five=self.five)
+            if self.five:
+                message = self._with_topic(message, read_alias(first, body))
             self.received(message)
             if message.packet_id:
                 self.stream.send(write_puback(message.packet_id))
                 self.want_flush()
         elif kind == PUBACK:
             packet_id, reason = read_puback(body, five=self.five)
+            self._used_ids.discard(packet_id)
             refused = reason >= FAILURE
             self.acknowledged(
                 packet_id, str(ReasonCode(PacketTypes.PUBACK, identifier=reason)) if refused else None
             )
+        elif kind == PUBREC and self.five and len(body) > 2 and body[2] >= FAILURE:  # QoS 2 ends here
+            packet_id = int.from_bytes(body[:2], "big")
+            self._out_messages.pop(packet_id, None)
+            self._used_ids.discard(packet_id)
+            self.acknowledged(packet_id, str(ReasonCode(PacketTypes.PUBREC, identifier=body[2])))
         else:
+            if kind in ANSWERS_WITH_ID:
+                self._used_ids.discard(int.from_bytes(body[:2], "big"))
             self._leave_to_paho(first, body)
+
+    def take_oversized(self, skipped: Oversized) -> None:
+        """Acknowledge a message that was skipped, so that the broker goes on, and tell of it."""
+        qos = skipped.first >> 1 & 3
+        topic = skipped.head[2 : -2 if qos else None]
+        self.refused_too_large(topic, skipped.size)
+        packet_id = int.from_bytes(skipped.head[-2:], "big")
+        if qos == 1:
+            self.stream.send(write_puback(packet_id))
+            self.want_flush()
+        elif qos == 2:
+            self._send_pubrec(packet_id)  # paho answers the PUBREL, also of a message that it has not seen
+
+    def _with_topic(self, message: Publish, alias: int) -> Publish:
+        """Fill in, or remember, what a topic alias stands for, though we have not asked for any."""
+        if message.topic:
+            if alias and (alias in self._aliases or len(self._aliases) < MAX_ALIASES):
+                self._aliases[alias] = message.topic
+            return message
+        topic = self._aliases.get(alias)
+        if topic is None:
+            raise Malformed(f"protocol error: topic alias {alias} was never given a topic")
+        return message._replace(topic=topic)
+
+    def _on_qos_2(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        self.received(Publish(message._topic, bytes(message.payload), 0, bool(message.retain)))
+
+    def _mid_generate(self) -> int:
+        """Return an id that nothing on its way has (MQTT 3.1.1, section 2.3.1)."""
+        for _ in range(MAX_ID):
+            packet_id = int(super()._mid_generate())
+            if packet_id not in self._used_ids:
+                self._used_ids.add(packet_id)
+                return packet_id
+        raise OverflowError("all 65,535 packet ids are in use")
+
+    @property
+    def keepalive_s(self) -> int:
+        """As we asked for, or as an MQTT 5 broker demands instead; 0 = none."""
+        return int(self._keepalive)
 
     def heard(self) -> None:
         """Bytes have arrived: the broker is alive."""
@@ -114,6 +177,10 @@ class Client(paho.Client):
             raise Malformed(f"protocol error: {exc}") from exc
         if failed:
             self._loop_rc_handle(failed)
+
+    def _on_expired(self, packet_id: int, topic: str) -> None:
+        self._used_ids.discard(packet_id)
+        self.expired(packet_id, topic)
 
     # -- in place of paho's own --------------------------------------------------------------------
 

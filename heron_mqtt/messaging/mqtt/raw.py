@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Self
 
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.options import MqttOptions
-from heron_mqtt.messaging.mqtt.session import Link
+from heron_mqtt.messaging.mqtt.session import PATIENCE_S, MqttSession
 
 RawCallback = Callable[[str, bytes, bool], None]
 """Called with topic, payload and whether the broker had kept it; in the loop of the connection."""
@@ -33,11 +33,11 @@ class RawMqtt:
         rng: Jitters the delays of reconnecting.
     """
 
-    def __init__(self, options: MqttOptions, stats: BrokerStats, rng: random.Random | None = None) -> None:
+    def __init__(self, options: MqttOptions, stats: MessageStats, rng: random.Random | None = None) -> None:
         self.stats = stats
         self._callbacks: dict[str, list[RawCallback]] = {}
         self._on_return: list[Callable[[], None]] = []
-        self._link = Link(
+        self._session = MqttSession(
             replace(options, client_id=f"{options.client_id}-raw-{secrets.token_hex(2)}"),
             self,
             stats,
@@ -45,6 +45,7 @@ class RawMqtt:
             wanted=lambda: tuple(self._callbacks),
             rng=rng or random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
             max_pending=MAX_PENDING,
+            patience_s=PATIENCE_S,
         )
 
     async def connect(self) -> None:
@@ -54,14 +55,14 @@ class RawMqtt:
             BrokerUnavailable, BrokerRefused: As ``MqttBroker.connect``.
         """
         try:
-            await asyncio.shield(self._link.start())
+            await asyncio.shield(self._session.start())
         except BaseException:
-            await self._link.abort()
+            await self._session.abort()
             raise
 
     async def close(self) -> None:
         """Send what waits, and disconnect."""
-        await self._link.close()
+        await self._session.close()
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -90,20 +91,20 @@ class RawMqtt:
             retain: Keep it for late subscribers.
             not_after: See ``MessageBroker.publish``.
         """
-        return self._link.publish(topic, payload, qos, retain, not_after)
+        return self._session.publish(topic, payload, qos, retain, not_after)
 
     def subscribe_raw(self, topic: str, callback: RawCallback) -> Callable[[], None]:
         """Call back for every message on one topic, without wildcards; returns the unsubscribe."""
         held = self._callbacks.setdefault(topic, [])
         held.append(callback)
-        self._link.subscribe((topic,))
+        self._session.subscribe((topic,))
 
         def unsubscribe() -> None:
             if callback in held:
                 held.remove(callback)
             if not held and self._callbacks.get(topic) is held:
                 del self._callbacks[topic]
-                self._link.unsubscribe(topic)
+                self._session.unsubscribe(topic)
 
         return unsubscribe
 
@@ -120,7 +121,7 @@ class RawMqtt:
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._link.connected
+        return self._session.connected
 
     # -- called by the link ------------------------------------------------------------------------
 
@@ -141,6 +142,10 @@ class RawMqtt:
     def on_bad_topic(self, topic: str) -> None:
         """Count a message whose topic is not UTF-8."""
         self.stats.reject(topic, "the topic is not UTF-8")
+
+    def on_oversized(self, topic: str, size: int) -> None:
+        """Count a message that was skipped because of its size."""
+        self.stats.reject(topic, f"a message of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
 
     def on_connected(self, again: bool) -> None:
         """Tell those who have something to say again."""

@@ -16,17 +16,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heron_mqtt.errors import BrokerError, BrokerOverflow, BrokerRefused, MessageExpired
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 
 WINDOW = 100
 """Messages of QoS 1 and 2 on their way at once. On loopback 20 and 1,000 are as fast; a far broker gains."""
 
 MAX_SENDINGS = 5  # a message that ends the connection this often is taken for the reason
+MAX_IGNORED = 3  # so often a message may stay without acknowledgement
+MAX_PENDING_BYTES = 64 << 20  # of payloads that wait
+ACKNOWLEDGE_S = 30.0
 EXPIRED_REPORT_S = 10.0  # at most one line in this time says that messages expire
 
 
 class Transmitter(Protocol):
-    """What the outbox needs of a connection."""
+    """What the send queue needs of a connection."""
 
     @property
     def receive_maximum(self) -> int:
@@ -39,9 +42,15 @@ class Transmitter(Protocol):
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, not_after: float | None) -> int:
         """Send a message and return its id; the answer comes later, never within the call."""
 
+    def refusal(self, topic: str, payload: bytes, *, retain: bool) -> str | None:
+        """Return why the broker would not take a message, or None."""
+
+    def give_up(self, why: str) -> None:
+        """End the connection because the broker does not do its part."""
+
 
 @dataclass(slots=True)
-class _Outgoing:
+class _QueuedMessage:
     topic: str
     payload: bytes
     qos: int
@@ -49,26 +58,35 @@ class _Outgoing:
     not_after: float | None
     done: asyncio.Future[None]
     ended_connections: int = 0
+    sent_at_s: float = 0.0
 
 
-class Outbox:
-    """Queue and window of one link. Made, and used, in one event loop.
+class SendQueue:
+    """Queue and window of one session. Made, and used, in one event loop.
 
     Args:
         address: The broker, for messages.
         stats: Counts and reports what is not delivered.
         max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
+        acknowledge_s: A broker that does not acknowledge a message for so long, and yet is there, is
+            connected to anew.
     """
 
-    def __init__(self, address: str, stats: BrokerStats, max_pending: int) -> None:
+    def __init__(
+        self, address: str, stats: MessageStats, max_pending: int, acknowledge_s: float = ACKNOWLEDGE_S
+    ) -> None:
+        self._acknowledge_s = acknowledge_s
+        self._deadline: asyncio.TimerHandle | None = None
         self._address = address
         self._stats = stats
         self._max_pending = max_pending
-        self._pending: deque[_Outgoing] = deque()
-        self._in_flight: dict[int, _Outgoing] = {}
+        self._pending: deque[_QueuedMessage] = deque()
+        self._pending_bytes = 0
+        self._in_flight: dict[int, _QueuedMessage] = {}
         self._connection: Transmitter | None = None
         self._window = WINDOW
         self._acknowledged = 0
+        self._ignored = False  # the oldest was not acknowledged in time: that is why the connection ends
         self._overflowed = 0
         self._loop: asyncio.AbstractEventLoop | None = None  # of the first message
         self._alarm: asyncio.TimerHandle | None = None
@@ -89,7 +107,7 @@ class Outbox:
                 ``MessageExpired`` instead of waiting.
         """
         loop = self._loop = asyncio.get_running_loop()
-        message = _Outgoing(topic, payload, qos, retain, not_after, loop.create_future())
+        message = _QueuedMessage(topic, payload, qos, retain, not_after, loop.create_future())
         if not_after is not None and self._connection is None:
             self._expire(topic, "there is no connection", message.done)
         elif not_after is not None and loop.time() > not_after:
@@ -102,7 +120,7 @@ class Outbox:
 
     def refuse(self, topic: str, exc: BrokerError) -> asyncio.Future[None]:
         """Count and report a message that cannot even wait; return its failed future."""
-        message = _Outgoing(topic, b"", 0, False, None, asyncio.get_running_loop().create_future())
+        message = _QueuedMessage(topic, b"", 0, False, None, asyncio.get_running_loop().create_future())
         self._fail(message, exc)
         return message.done
 
@@ -142,22 +160,30 @@ class Outbox:
         """The connection is gone: what was not acknowledged will be sent again, before everything else."""
         self._connection = None
         unsure, self._in_flight = list(self._in_flight.values()), {}
-        if unsure and self._acknowledged == 0:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        ignored, self._ignored = self._ignored, False
+        if unsure and (self._acknowledged == 0 or ignored):
             unsure[0].ended_connections += 1
-            if unsure[0].ended_connections >= MAX_SENDINGS:
+            if unsure[0].ended_connections >= (MAX_IGNORED if ignored else MAX_SENDINGS):
                 message = unsure.pop(0)
+                size, topic = len(message.payload), message.topic
+                why = (
+                    f"does not acknowledge {size} bytes on {topic!r} within {self._acknowledge_s:g} s"
+                    if ignored
+                    else f"ends the connection whenever {size} bytes are published on {topic!r}"
+                )
                 self._fail(
-                    message,
-                    BrokerRefused(
-                        f"{self._address} ends the connection whenever {len(message.payload)} bytes are "
-                        f"published on {message.topic!r}: check its size limit and access rights"
-                    ),
+                    message, BrokerRefused(f"{self._address} {why}: check its size limit and access rights")
                 )
         self._pending.extendleft(reversed(unsure))
+        self._pending_bytes += sum(len(m.payload) for m in unsure)
         timed = [m for m in self._pending if m.not_after is not None]
         if timed:
             self._pending = deque(m for m in self._pending if m.not_after is None)
         for message in timed:
+            self._pending_bytes -= len(message.payload)
             self._expire(message.topic, "the connection was lost before it was acknowledged", message.done)
         self._cancel_alarm()
 
@@ -170,6 +196,7 @@ class Outbox:
         unsent = [*self._in_flight.values(), *self._pending]
         self._in_flight.clear()
         self._pending.clear()
+        self._pending_bytes = 0
         self._cancel_alarm()
         if unsent:
             self._stats.undelivered += len(unsent)
@@ -180,45 +207,84 @@ class Outbox:
     def pump(self) -> None:
         """Send what waits, as far as window and connection allow."""
         while self._connection is not None and self._pending and self._may_send(self._connection):
-            self._send_now(self._connection, self._pending.popleft())
+            self._send_now(self._connection, self._next())
 
     # -- one message -------------------------------------------------------------------------------
+
+    def _next(self) -> _QueuedMessage:
+        message = self._pending.popleft()
+        self._pending_bytes -= len(message.payload)
+        return message
 
     def _may_send(self, connection: Transmitter) -> bool:
         return len(self._in_flight) < self._window and connection.ready
 
-    def _send_now(self, connection: Transmitter, message: _Outgoing) -> None:
+    def _send_now(self, connection: Transmitter, message: _QueuedMessage) -> None:
         if message.not_after is not None and asyncio.get_running_loop().time() > message.not_after:
             self._expire(message.topic, "others were before it", message.done)
+            return
+        why = connection.refusal(message.topic, message.payload, retain=message.retain)
+        if why is not None:
+            self._fail(message, BrokerRefused(f"{self._address}: {message.topic!r} was not sent: {why}"))
             return
         mid = connection.publish(
             message.topic, message.payload, message.qos, message.retain, message.not_after
         )
         if message.qos:
+            message.sent_at_s = asyncio.get_running_loop().time()
             self._in_flight[mid] = message
+            if self._deadline is None:
+                self._set_deadline(message)
         elif not message.done.done():
             message.done.set_result(None)
 
-    def _queue(self, message: _Outgoing) -> None:
-        if len(self._pending) >= self._max_pending:
-            self._overflow(self._pending.popleft())
+    def _queue(self, message: _QueuedMessage) -> None:
+        size = len(message.payload)
+        while self._pending and (
+            len(self._pending) >= self._max_pending or self._pending_bytes + size > MAX_PENDING_BYTES
+        ):
+            self._overflow(self._next())
         self._pending.append(message)
+        self._pending_bytes += size
         if message.not_after is not None and (self._alarm is None or message.not_after < self._alarm.when()):
             self._set_alarm(message.not_after)
 
-    def _fail(self, message: _Outgoing, exc: BrokerError) -> None:
+    def _fail(self, message: _QueuedMessage, exc: BrokerError) -> None:
         self._stats.undelivered += 1
         self._stats.report("delivery", message.topic, str(exc))
         set_exception(message.done, exc)
 
-    def _overflow(self, message: _Outgoing) -> None:
+    def _overflow(self, message: _QueuedMessage) -> None:
         self._stats.overflowed += 1
         self._stats.undelivered += 1
-        what = f"more than {self._max_pending} messages wait to be sent; the oldest is dropped"
+        full = len(self._pending) + 1 >= self._max_pending
+        bound = f"{self._max_pending} messages" if full else f"{MAX_PENDING_BYTES >> 20} MiB"
+        what = f"more than {bound} wait to be sent; the oldest is dropped"
         if self._overflowed == 0:  # one line for the first, one for the sum when they flow again
             self._stats.report("overflow", message.topic, what)
         self._overflowed += 1
         set_exception(message.done, BrokerOverflow(f"{message.topic}: {what}"))
+
+    # -- acknowledgements --------------------------------------------------------------------------
+
+    def _set_deadline(self, oldest: _QueuedMessage) -> None:
+        when_s = oldest.sent_at_s + self._acknowledge_s
+        self._deadline = asyncio.get_running_loop().call_at(when_s, self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        """Look whether the oldest message on its way was acknowledged in time."""
+        self._deadline = None
+        oldest = next(iter(self._in_flight.values()), None)
+        if oldest is None or self._connection is None:
+            return
+        waited_s = asyncio.get_running_loop().time() - oldest.sent_at_s
+        if waited_s < self._acknowledge_s - 0.01:
+            self._set_deadline(oldest)
+            return
+        self._ignored = True
+        self._connection.give_up(
+            f"the broker does not acknowledge {oldest.topic!r} within {self._acknowledge_s:g} s"
+        )
 
     # -- time limits -------------------------------------------------------------------------------
 
@@ -248,6 +314,7 @@ class Outbox:
         now_s = max(asyncio.get_running_loop().time(), when_s)  # a timer may be early by its resolution
         for message in [m for m in self._pending if m.not_after is not None and m.not_after <= now_s]:
             self._pending.remove(message)
+            self._pending_bytes -= len(message.payload)
             self._expire(message.topic, "others were before it, or the broker does not read", message.done)
         limits = [m.not_after for m in self._pending if m.not_after is not None]
         if limits:

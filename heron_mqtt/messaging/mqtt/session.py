@@ -12,22 +12,23 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerRefused, BrokerUnavailable
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerUnavailable
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.connection import Connection
-from heron_mqtt.messaging.mqtt.options import MqttOptions, Will
-from heron_mqtt.messaging.mqtt.send_queue import Outbox, set_exception
-from heron_mqtt.messaging.mqtt.subscriptions import Change, Upstream
+from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
+from heron_mqtt.messaging.mqtt.send_queue import SendQueue, set_exception
+from heron_mqtt.messaging.mqtt.subscriber import Subscriber
+from heron_mqtt.messaging.mqtt.subscriptions import BrokerSubscriptions, SubscriptionChange
 
 log = logging.getLogger("heron_mqtt.messaging")
 
 FIRST_DELAY_S, MAX_DELAY_S = 0.1, 15.0  # between attempts to reconnect; doubled each time, then jittered
 STABLE_S = 5.0  # a connection that lasted this long starts the delays afresh
 CLOSE_S = 1.0  # how long close() waits for outstanding messages
-FILTERS_A_PACKET = 100
+PATIENCE_S = 30.0  # for the first connection beside one that was made already: its broker may restart
 
 
-class Owner(Protocol):
+class SessionOwner(Protocol):
     """What a link tells the broker object it serves."""
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
@@ -36,43 +37,50 @@ class Owner(Protocol):
     def on_bad_topic(self, topic: str) -> None:
         """A message arrived whose topic is not UTF-8."""
 
+    def on_oversized(self, topic: str, size: int) -> None:
+        """A message beyond our limit was skipped."""
+
     def on_connected(self, again: bool) -> None:
         """A connection is made (``again``: not the first one)."""
 
 
-class Link:
+class MqttSession:
     """Publishes, subscribes, and reconnects until it is closed. Use it in one event loop only.
 
     Args:
         wanted: Returns every topic filter to hold at the broker.
         rng: Jitters the delays between attempts to reconnect.
         max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
+        patience_s: How long the first connection is tried for, if nobody answers; refusals count at once.
     """
 
     def __init__(
         self,
         options: MqttOptions,
-        owner: Owner,
-        stats: BrokerStats,
+        owner: SessionOwner,
+        stats: MessageStats,
         *,
-        will: Will | None,
+        will: LastWill | None,
         wanted: Callable[[], Iterable[str]],
         rng: random.Random,
         max_pending: int,
+        patience_s: float = 0.0,
     ) -> None:
+        self._patience_s = patience_s
         self.options = options
         self._owner = owner
         self.on_message, self.on_bad_topic = owner.on_message, owner.on_bad_topic
+        self.on_oversized = owner.on_oversized
         self._stats = stats
         self._will = will
         self._rng = rng
-        self._outbox = Outbox(options.address, stats, max_pending)
-        self.on_acknowledged = self._outbox.acknowledged
-        self.on_expired, self.on_writable = self._outbox.expired, self._outbox.pump
-        self._upstream = Upstream(wanted)
-        self._asked: dict[str, None] = {}  # filters to subscribe to before anything else is sent
+        self._send_queue = SendQueue(options.address, stats, max_pending)
+        self.on_acknowledged = self._send_queue.acknowledged
+        self.on_expired, self.on_writable = self._send_queue.expired, self._send_queue.pump
+        self._subscriptions = BrokerSubscriptions(wanted)
+        self._subscriber = Subscriber(options, stats, self._on_answer)
+        self.on_subscribed = self._subscriber.answered
         self._waiting: dict[str, list[tuple[str, asyncio.Future[None]]]] = {}  # filter held -> what for
-        self._subscribing: dict[int, list[str]] = {}
         self._connection: Connection | None = None
         self._connected = asyncio.Event()
         self._started: asyncio.Future[None] | None = None
@@ -121,13 +129,12 @@ class Link:
     def publish(
         self, topic: str, payload: bytes, qos: int, retain: bool, not_after: float | None = None
     ) -> asyncio.Future[None]:
-        """Send or queue a message; the future is done when the broker has taken it. See ``Outbox``."""
+        """Send or queue a message; the future is done when the broker has taken it. See ``SendQueue``."""
         self._stats.published += 1
         if self._started is None:
-            return self._outbox.refuse(topic, self._failure)
-        if self._asked:
-            self._subscribe_asked()  # subscribe, then publish: the message must come back
-        return self._outbox.publish(topic, payload, qos, retain, not_after)
+            return self._send_queue.refuse(topic, self._failure)
+        self._subscriber.flush()  # subscribe, then publish: the message must come back
+        return self._send_queue.publish(topic, payload, qos, retain, not_after)
 
     # -- subscribe ---------------------------------------------------------------------------------
 
@@ -148,62 +155,44 @@ class Link:
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Nobody wants a filter any more."""
+        self._subscriber.forget(topic_filter)
         if self._connection is not None:
-            self._apply(self._upstream.removed(topic_filter))
+            self._apply(self._subscriptions.removed(topic_filter))
 
     def _hold(self, topic_filter: str, done: asyncio.Future[None]) -> None:
         cover = topic_filter
         if self._connection is not None:
-            cover = self._upstream.add(topic_filter)
-            self._ask([cover])
+            cover = self._subscriptions.add(topic_filter)
+            self._subscriber.ask([cover])
         self._waiting.setdefault(cover, []).append((topic_filter, done))
 
-    def _apply(self, change: Change) -> None:
-        self._ask(change.subscribe)
+    def _apply(self, change: SubscriptionChange) -> None:
+        self._subscriber.ask(change.subscribe)
         if change.unsubscribe and self._connection is not None:
-            self._subscribe_asked()
+            self._subscriber.flush()
             self._connection.unsubscribe(change.unsubscribe)
 
-    def _ask(self, filters: list[str]) -> None:
-        if filters and not self._asked:  # those asked for together go together
-            asyncio.get_running_loop().call_soon(self._subscribe_asked)
-        self._asked.update(dict.fromkeys(filters))
-
-    def _subscribe_asked(self) -> None:
-        filters, self._asked = list(self._asked), {}
-        if self._connection is None:
+    def _on_answer(self, topic_filter: str, refusal: BrokerError | None) -> None:
+        waiting = self._waiting.pop(topic_filter, [])
+        if refusal is None:
+            self._apply(self._subscriptions.accepted(topic_filter))
+            for _, done in waiting:
+                if not done.done():
+                    done.set_result(None)
             return
-        for i in range(0, len(filters), FILTERS_A_PACKET):
-            some = filters[i : i + FILTERS_A_PACKET]
-            self._subscribing[self._connection.subscribe(some)] = some
-
-    def on_subscribed(self, mid: int, refusals: list[str | None]) -> None:
-        """Called by the connection: the broker answered a subscribe."""
-        for topic_filter, refusal in zip(self._subscribing.pop(mid, ()), refusals, strict=False):
-            waiting = self._waiting.pop(topic_filter, [])
-            if refusal is None:
-                self._apply(self._upstream.accepted(topic_filter))
-                for _, done in waiting:
-                    if not done.done():
-                        done.set_result(None)
-                continue
-            exc = BrokerRefused(
-                f"{self.options.address} refuses the subscription to {topic_filter!r} ({refusal}): "
-                f"check the access rights of user {self.options.username!r}"
-            )
-            self._stats.report("connection", topic_filter, str(exc))
-            self._apply(self._upstream.refused(topic_filter))
-            for wanted, done in waiting:
-                if wanted == topic_filter:
-                    set_exception(done, exc)
-                else:
-                    self._hold(wanted, done)  # narrower: perhaps granted by itself
+        self._stats.report("connection", topic_filter, str(refusal))
+        self._apply(self._subscriptions.refused(topic_filter))
+        for wanted, done in waiting:
+            if wanted == topic_filter:
+                set_exception(done, refusal)
+            else:
+                self._hold(wanted, done)  # narrower: perhaps granted by itself
 
     # -- connections -------------------------------------------------------------------------------
 
     async def _run(self, started: asyncio.Future[None]) -> None:
         try:
-            connection = await self._connect()
+            connection = await self._first_connection()
         except BrokerError as exc:
             self._stats.report("connection", self.options.address, str(exc))
             self._started = None
@@ -227,6 +216,25 @@ class Link:
             log.info("connected again to %s as %s", self.options.address, self.options.client_id)
             self._take_up(connection, again=True)
 
+    async def _first_connection(self) -> Connection:
+        end_s = asyncio.get_running_loop().time() + self._patience_s
+        attempt, said = 0, ""
+        while True:
+            try:
+                return await self._connect()
+            except BrokerUnavailable as exc:
+                if asyncio.get_running_loop().time() >= end_s:
+                    raise
+                if str(exc) != said:
+                    said = str(exc)
+                    self._stats.report("connection", self.options.address, f"still connecting: {said}")
+            await self._pause(attempt)
+            attempt += 1
+
+    async def _pause(self, attempt: int) -> None:
+        delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(attempt, 20))
+        await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))  # not all clients at the same moment
+
     async def _connect(self) -> Connection:
         connection = Connection(self.options, self, self._will)
         await connection.open()
@@ -235,8 +243,7 @@ class Link:
     async def _reconnect(self, attempt: int) -> tuple[Connection, int]:
         said = ""
         while True:
-            delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(attempt, 20))
-            await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))  # not all clients at the same moment
+            await self._pause(attempt)
             attempt += 1
             try:
                 return await self._connect(), attempt
@@ -247,26 +254,26 @@ class Link:
 
     def _take_up(self, connection: Connection, *, again: bool) -> None:
         self._connection = connection
-        self._ask(self._upstream.restart().subscribe)
+        self._subscriber.open(connection)
+        self._subscriber.ask(self._subscriptions.restart().subscribe)
         waiting, self._waiting = self._waiting, {}
         for entries in waiting.values():
             for topic_filter, done in entries:
                 self._hold(topic_filter, done)
-        self._subscribe_asked()
-        self._outbox.open(connection)
+        self._subscriber.flush()
+        self._send_queue.open(connection)
         self._owner.on_connected(again)
         self._connected.set()
 
     def _lose(self) -> None:
         self._connection = None
         self._connected.clear()
-        self._asked.clear()
-        self._subscribing.clear()
-        self._outbox.close()
+        self._subscriber.close()
+        self._send_queue.close()
 
     def _fail_all(self, exc: BrokerError) -> None:
         self._failure = exc
-        self._outbox.fail_all(exc)
+        self._send_queue.fail_all(exc)
         for waiting in self._waiting.values():
             for _, done in waiting:
                 set_exception(done, exc)
@@ -276,7 +283,7 @@ class Link:
 
     async def close(self, wait_s: float = CLOSE_S) -> None:
         """Wait for what is outstanding, at most ``wait_s``; say goodbye, and end. Idempotent."""
-        outstanding = self._outbox.outstanding() if self._started is not None else []
+        outstanding = self._send_queue.outstanding() if self._started is not None else []
         if outstanding:
             await asyncio.wait(outstanding, timeout=wait_s)
         if self._connection is not None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from heron_mqtt.messaging.mqtt.packets import read_length
+from heron_mqtt.messaging.mqtt.packets import PUBLISH, publish_head_bytes, read_length
 
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 READ_BYTES = 1 << 16
@@ -21,7 +21,16 @@ MAX_PACKET_BYTES = (1 << 20) + (1 << 17)  # the codec's limit on a payload and t
 
 
 class PacketTooLarge(ConnectionError):
-    """The broker announced a packet beyond ``MAX_PACKET_BYTES``."""
+    """The broker announced a packet beyond ``MAX_PACKET_BYTES`` that cannot be done without."""
+
+
+class Oversized(NamedTuple):
+    """A message beyond ``MAX_PACKET_BYTES``: its bytes are skipped, the connection goes on."""
+
+    first: int
+    head: bytes
+    """Topic and packet id, as in the packet."""
+    size: int
 
 
 class _Timed(NamedTuple):
@@ -37,7 +46,7 @@ class Stream:
     """A connected, non-blocking socket, cut into MQTT packets.
 
     One system call reads all that has arrived (``fill``) and one writes all that was sent since
-    (``flush``). What waits to be written is bounded: the outbox hands nothing over that is not ``ready``
+    (``flush``). What waits to be written is bounded: the send queue hands nothing over that is not ``ready``
     to go.
 
     Args:
@@ -53,6 +62,7 @@ class Stream:
         self._blocked = False
         self._in = b""
         self._at = 0
+        self._skip = 0  # bytes of an oversized message that are still to come
         self._out = bytearray()
         self._ended = False
         self._error: OSError | None = None
@@ -71,9 +81,13 @@ class Stream:
             self._error = exc
             return
         self._acknowledge_at_once()
+        self._ended = not data
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
         self._in = self._in[self._at :] + data if self._at < len(self._in) else data
         self._at = 0
-        self._ended = not data
 
     def _acknowledge_at_once(self) -> None:
         """Keep Linux from delaying its TCP acknowledgement, up to 40 ms, in the hope of data to go with it.
@@ -85,11 +99,11 @@ class Stream:
             with contextlib.suppress(OSError):  # the connection has ended: the next read says so
                 self._sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
 
-    def next_packet(self) -> tuple[int, bytes] | None:
+    def next_packet(self) -> tuple[int, bytes] | Oversized | None:
         """Return the first byte of the next packet and what follows its length; None = not all there yet.
 
         Raises:
-            PacketTooLarge: It is beyond ``MAX_PACKET_BYTES``.
+            PacketTooLarge: It is beyond ``MAX_PACKET_BYTES``, and no message.
             Malformed: It does not say how long it is.
         """
         data, at = self._in, self._at
@@ -98,11 +112,22 @@ class Stream:
             return None
         size, begin = length
         if size > MAX_PACKET_BYTES:
-            raise PacketTooLarge(f"a packet of {size} bytes is over {MAX_PACKET_BYTES}")
+            return self._begin_to_skip(data[at], size, begin)
         if begin + size > len(data):
             return None
         self._at = begin + size
         return data[at], data[begin : begin + size]
+
+    def _begin_to_skip(self, first: int, size: int, begin: int) -> Oversized | None:
+        if first & 0xF0 != PUBLISH:
+            raise PacketTooLarge(f"a packet of {size} bytes is over {MAX_PACKET_BYTES}")
+        there = self._in[begin : begin + size]
+        needed = publish_head_bytes(first, there)
+        if needed is None or len(there) < needed:
+            return None
+        self._at = begin + len(there)
+        self._skip = size - len(there)
+        return Oversized(first, there[:needed], size)
 
     @property
     def ended(self) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.embedded.protocol.topic_filters import covers, filter_problem
+from heron_mqtt.messaging.topics import ESTOP, ROOT
 
 _ACCESS: dict[str, frozenset[str]] = {
     "publish": frozenset({"publish"}),
@@ -77,6 +78,13 @@ class ClientGrant:
         """Return whether messages on this topic are sent to the client."""
         return self._may("receive", topic)
 
+    def is_in_charge(self) -> bool:
+        """Return whether the client may stop everything, in one environment at least."""
+        return any(
+            "publish" in row.rights and self.may_publish(f"{ROOT}/{_environment(row.topic_filter)}/{ESTOP}")
+            for row in self._rows
+        )
+
     def _may(self, right: str, asked: str) -> bool:
         key = (right, asked)
         answer = self._answers.get(key)
@@ -87,6 +95,11 @@ class ClientGrant:
                 self._answers.clear()
             self._answers[key] = answer
         return answer
+
+
+def _environment(topic_filter: str) -> str:
+    levels = topic_filter.split("/")
+    return levels[1] if len(levels) > 1 and levels[1] != "#" else "+"
 
 
 class Acl:

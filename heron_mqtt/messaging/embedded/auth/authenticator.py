@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.embedded.auth.acl import Acl
+from heron_mqtt.messaging.embedded.auth.turns import TooManyWait, Turns
+from heron_mqtt.messaging.embedded.auth.users import hash_password, hasher, load_users
 from heron_mqtt.messaging.embedded.options import is_loopback
-from heron_mqtt.messaging.embedded.protocol import packets as wire
+from heron_mqtt.messaging.embedded.protocol import packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _MAX_TRACKED_ADDRESSES = 10_000
 _FORGET_FAILURES_S = 300.0
+MAX_WAITING_LOGINS = 50
+"""Of one user, with different passwords; at 25 ms each the last one waits about a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,10 @@ class Refused:
     delay_s: float = 0.0
 
 
-Verdict = Admitted | Refused
+AuthResult = Admitted | Refused
 
 
-class Identity:
+class Authenticator:
     """Decides who a client is, and what it may do.
 
     Args:
@@ -77,6 +81,8 @@ class Identity:
         self._known: dict[str, bytes] = {}
         # The one thread: argon2 computes for tens of milliseconds and releases the interpreter lock.
         # One, so that a flood of logins takes one core at most.
+        self._turns = Turns(MAX_WAITING_LOGINS)
+        self._checking: dict[bytes, asyncio.Task[bool]] = {}  # many processes may share one login
         self._hashing = ThreadPoolExecutor(1, "argon2") if options.users_file is not None else None
 
     def close(self) -> None:
@@ -84,7 +90,9 @@ class Identity:
         if self._hashing is not None:
             self._hashing.shutdown(wait=False, cancel_futures=True)
 
-    def decide(self, connect: wire.Connect, peer: str, certificate: dict[str, Any] | None) -> Verdict | None:
+    def decide(
+        self, connect: packets.Connect, peer: str, certificate: dict[str, Any] | None
+    ) -> AuthResult | None:
         """Return the verdict, or None if a password has to be checked: see `verify`."""
         if self._options.identity_from_certificate:
             return self._by_certificate(connect, certificate)
@@ -96,23 +104,45 @@ class Identity:
             return Admitted(connect.username)
         return None
 
-    async def verify(self, connect: wire.Connect, peer: str) -> Verdict:
+    async def verify(self, connect: packets.Connect, peer: str) -> AuthResult:
         """Check the password; the computation runs beside the event loop."""
         user = connect.username or ""
-        stored = self._users.get(user)
-        loop = asyncio.get_running_loop()
-        password = connect.password or b""
-        matches = await loop.run_in_executor(self._hashing, _password_matches, stored, password)
-        if matches and self._users.get(user) == stored:  # not changed or removed meanwhile
-            self._known[user] = self._digest(connect)
+        digest = self._digest(connect)
+        checking = self._checking.get(digest)
+        if checking is None:
+            checking = asyncio.create_task(self._check(user, connect.password or b""), name=f"argon2 {user}")
+            self._checking[digest] = checking
+            checking.add_done_callback(lambda _: self._checking.pop(digest, None))
+        try:
+            matches = await asyncio.shield(checking)
+        except TooManyWait:
+            return Refused(packets.SERVER_UNAVAILABLE, f"too many logins of user {user!r} wait already")
+        if matches and self._digest(connect) == digest:  # not changed or removed meanwhile
+            self._known[user] = digest
             self._failures.pop(_host_of(peer), None)
             return Admitted(user)
         # The client is not told which of the two was wrong.
-        return self._failed(peer, wire.BAD_CREDENTIALS, f"wrong user name or password for user {user!r}")
+        return self._failed(peer, packets.BAD_CREDENTIALS, f"wrong user name or password for user {user!r}")
+
+    async def _check(self, user: str, password: bytes) -> bool:
+        stored = self._users.get(user)
+        # names that do not exist share one turn: inventing them delays no user
+        async with self._turns.turn(user if stored is not None else ""):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._hashing, _password_matches, stored, password)
 
     def grant(self, user: str | None, client_id: str) -> Grant | None:
         """Return what a client may do, or None if it may do everything."""
         return None if self._acl is None else self._acl.grant(user, client_id)
+
+    def is_in_charge(self, user: str | None) -> bool:
+        """Return whether the access file lets a user stop everything, as an operator may."""
+        return self._acl is not None and self._acl.grant(user, "").is_in_charge()
+
+    @property
+    def has_rights(self) -> bool:
+        """Whether there is an access file."""
+        return self._acl is not None
 
     def knows(self, user: str | None) -> bool:
         """Return whether a client that was admitted as ``user`` would still be."""
@@ -153,27 +183,27 @@ class Identity:
             signature.append(state and (state.st_mtime_ns, state.st_size, state.st_ino))
         return tuple(signature)
 
-    def _by_certificate(self, connect: wire.Connect, certificate: dict[str, Any] | None) -> Verdict:
+    def _by_certificate(self, connect: packets.Connect, certificate: dict[str, Any] | None) -> AuthResult:
         subject = (certificate or {}).get("subject", ())
         names = [value for part in subject for key, value in part if key == "commonName"]
         if len(names) != 1:
-            return Refused(wire.NOT_AUTHORISED, "the client certificate has not exactly one common name")
+            return Refused(packets.NOT_AUTHORISED, "the client certificate has not exactly one common name")
         if connect.username not in (None, names[0]):
             return Refused(
-                wire.NOT_AUTHORISED,
+                packets.NOT_AUTHORISED,
                 f"user name {connect.username!r} contradicts the certificate, which names {names[0]!r}",
             )
         return Admitted(names[0])
 
-    def _without_login(self, peer: str) -> Verdict:
+    def _without_login(self, peer: str) -> AuthResult:
         """A user name that nobody checks is not used: ``%u`` never stands for a mere claim."""
         options = self._options
         if options.users_file is None and options.client_ca is not None:
             return Admitted(None)  # the certificate was demanded and verified by TLS
         if not options.admits_anonymous:
-            return self._failed(peer, wire.NOT_AUTHORISED, "no user name and password")
+            return self._failed(peer, packets.NOT_AUTHORISED, "no user name and password")
         if not is_loopback(_host_of(peer)) and not options.allow_remote_anonymous:
-            return self._failed(peer, wire.NOT_AUTHORISED, "no login, and not from this machine")
+            return self._failed(peer, packets.NOT_AUTHORISED, "no login, and not from this machine")
         return Admitted(None)
 
     def _failed(self, peer: str, return_code: int, reason: str) -> Refused:
@@ -187,46 +217,15 @@ class Identity:
         delay_s = min(limits.login_delay_s * 2.0 ** min(failures - 1, 30), limits.max_login_delay_s)
         return Refused(return_code, reason, delay_s)
 
-    def _digest(self, connect: wire.Connect) -> bytes:
+    def _digest(self, connect: packets.Connect) -> bytes:
         user = connect.username or ""
         stored = self._users.get(user, "")
         parts = b"\0".join((user.encode(), stored.encode(), connect.password or b""))
         return hmac.digest(self._digest_key, parts, "sha256")
 
 
-def load_users(path: str | Path) -> dict[str, str]:
-    """Read a users file: a row ``NAME:HASH`` each, the hash as argon2 writes it.
-
-    Raises:
-        DataError: One line for each row that is wrong, with its number; hashes are not repeated.
-    """
-    users: dict[str, str] = {}
-    problems: list[str] = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DataError(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, _, stored = line.strip().partition(":")
-        if not name or not stored.startswith("$argon2"):
-            problems.append(
-                f"{path}: row {number}: expected NAME:$argon2..., made by heron-mqtt credentials add"
-            )
-        elif name in users:
-            problems.append(f"{path}: row {number}: {name!r} appears twice")
-        else:
-            users[name] = stored
-    if problems:
-        raise DataError(*problems)
-    return users
-
-
 def _password_matches(stored: str | None, password: bytes) -> bool:
     from argon2.exceptions import InvalidHashError, VerificationError
-
-    from heron_mqtt.messaging.embedded.auth.credentials import hasher
 
     try:
         # An unknown user costs the same time as a known one, so that names cannot be found by timing.
@@ -238,8 +237,6 @@ def _password_matches(stored: str | None, password: bytes) -> bool:
 
 @functools.cache
 def _decoy_hash() -> str:
-    from heron_mqtt.messaging.embedded.auth.credentials import hash_password
-
     return hash_password(secrets.token_bytes(16))
 
 

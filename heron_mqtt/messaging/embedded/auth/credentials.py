@@ -3,69 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import getpass
 import os
 import secrets
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.embedded.auth.acl import Acl
+from heron_mqtt.messaging.embedded.auth.users import hash_password, load_users
+from heron_mqtt.messaging.topics import ROLES, rights
 
-if TYPE_CHECKING:
-    from argon2 import PasswordHasher
+__all__ = [
+    "DEFAULT_ACL_FILE",
+    "DEFAULT_USERS_FILE",
+    "ROLES",
+    "acl_section",
+    "add_credentials",
+    "remove_credentials",
+]
 
 DEFAULT_USERS_FILE = "heron-users.txt"
 DEFAULT_ACL_FILE = "heron-acl.txt"
 
-# The wire contract, seen from one user; %u is the user's name, written out in the file because mosquitto
-# fills it in for "pattern" rows only. An agent is called by its id (MG1), a
-# device by its agent's id and its own name (MG1/ess): the publisher's identity is always in the topic.
-ROLE_ROWS: dict[str, tuple[str, ...]] = {
-    "agent": (
-        "topic read heron/+/operators/+/price",
-        "topic read heron/+/agents/%u/#",
-        "topic read heron/+/agents/+/status",
-        "topic read heron/+/p2p/+/%u",
-        "topic read heron/+/devices/%u/#",
-        "topic read heron/+/run/state",
-        "topic read heron/+/estop",
-        "topic write heron/+/agents/%u/action",
-        "topic write heron/+/agents/%u/status",
-        "topic write heron/+/p2p/%u/+",
-        "topic write heron/+/devices/%u/+/setpoint",
-    ),
-    "device": (
-        "topic read heron/+/devices/%u/setpoint",
-        "topic read heron/+/run/state",
-        "topic read heron/+/estop",
-        "topic write heron/+/devices/%u/telemetry",
-        "topic write heron/+/devices/%u/status",
-    ),
-    # The operator's process is the upstream of everyone: it sends observations and commands, runs the
-    # agents that are not remote, and stops everything in an emergency.
-    "operator": ("topic readwrite heron/#", "topic read $SYS/#"),
-    "observer": ("topic read heron/#", "topic read $SYS/#"),
-}
-ROLES = tuple(ROLE_ROWS)
 _MAX_NAME_CHARS = 128
-
-
-@functools.cache
-def hasher() -> PasswordHasher:
-    """Return argon2id with 19 MiB, 2 passes, 1 lane: about 25 ms a check.
-
-    Source: OWASP Password Storage Cheat Sheet, one of its equivalent argon2id settings.
-    """
-    from argon2 import PasswordHasher
-
-    return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-
-
-def hash_password(password: bytes) -> str:
-    """Return a salted argon2id hash in its usual text form."""
-    return hasher().hash(password)
 
 
 def read_password(name: str) -> bytes:
@@ -92,6 +53,7 @@ def add_credentials(
     *,
     users_file: str | Path = DEFAULT_USERS_FILE,
     acl_file: str | Path = DEFAULT_ACL_FILE,
+    env_id: str | None = None,
 ) -> None:
     """Add a user, or give an existing one a new password and the rows of its role.
 
@@ -103,13 +65,11 @@ def add_credentials(
         password: Not stored; only its hash is.
         users_file: Rows of ``NAME:HASH``.
         acl_file: In mosquitto's format; rows of other users and comments stay as they are.
+        env_id: The environment that the rights are for; None = every one.
 
     Raises:
         ConfigError: The name or role is wrong, or a file cannot be written; DataError if one cannot be read.
     """
-    from heron_mqtt.messaging.embedded.auth.acl import Acl
-    from heron_mqtt.messaging.embedded.auth.authenticator import load_users
-
     _check_name(name, role)
     users = load_users(users_file) if Path(users_file).exists() else {}
     users[name] = hash_password(password)
@@ -117,11 +77,26 @@ def add_credentials(
     if Path(acl_file).exists():
         Acl.load(acl_file)  # says what is wrong with it before anything is changed
         acl_lines = _without_user(Path(acl_file).read_text(encoding="utf-8").splitlines(), name)
-    rows = [row.replace("%u", name) for row in ROLE_ROWS[role]]
-    acl_lines += ["", f"user {name}", f"# role: {role}", *rows]
+    acl_lines += ["", *acl_section(name, role, env_id)]
     # Rights first: a user that can log in already has them.
     _replace(acl_file, acl_lines)
     _replace(users_file, [f"{user}:{stored}" for user, stored in users.items()])
+
+
+def acl_section(name: str, role: str, env_id: str | None = None) -> list[str]:
+    """Return one user's rows of an ACL file, from ``user`` on; mosquitto reads the same rights from them.
+
+    The rights are those of the wire contract's table, ``heron_mqtt.messaging.topics.RULES``.
+
+    Args:
+        name: Of the user; see ``add_credentials``.
+        role: One of ``ROLES``.
+        env_id: The environment that the rights are for; None = every one.
+    """
+    rows = [f"topic {right} {topic_filter}" for topic_filter, right in rights(role, name, env_id).items()]
+    if role in {"operator", "observer"}:
+        rows.append("topic read $SYS/#")
+    return [f"user {name}", f"# role: {role}", *rows]
 
 
 def remove_credentials(
@@ -132,8 +107,6 @@ def remove_credentials(
     Raises:
         ConfigError: There is no such user.
     """
-    from heron_mqtt.messaging.embedded.auth.authenticator import load_users
-
     users = load_users(users_file)
     if users.pop(name, None) is None:
         raise ConfigError(f"credentials: {users_file} has no user {name!r}")
@@ -143,7 +116,7 @@ def remove_credentials(
 
 
 def _check_name(name: str, role: str) -> None:
-    if role not in ROLE_ROWS:
+    if role not in ROLES:
         raise ConfigError(f"role: {role!r}, expected one of {', '.join(ROLES)}")
     levels = name.split("/")
     if not name or len(name) > _MAX_NAME_CHARS or name != name.strip() or not name.isprintable():

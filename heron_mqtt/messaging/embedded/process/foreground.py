@@ -32,6 +32,7 @@ async def run_broker(
     acl_file: str | Path | None = None,
     websocket_port: int | None = None,
     allow_remote_anonymous: bool = False,
+    denied: str = "acknowledge",
     limits: Limits | None = None,
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, which end it in good order.
@@ -60,6 +61,7 @@ async def run_broker(
             acl_file=acl_file,
             websocket_port=websocket_port,
             allow_remote_anonymous=allow_remote_anonymous,
+            denied=denied,
             limits=limits,
         ) as broker:
             urls = [broker.url, *([broker.websocket_url] if broker.websocket_url else [])]

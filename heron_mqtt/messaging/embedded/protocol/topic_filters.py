@@ -78,6 +78,16 @@ class _LevelTree(Generic[K, V]):
         node.entries[key] = value
         return replaced
 
+    def get(self, path: str, key: K) -> V | None:
+        """Return the value that this key has under this path, or None."""
+        node = self._root
+        for level in path.split("/"):
+            child = node.children.get(level)
+            if child is None:
+                return None
+            node = child
+        return node.entries.get(key)
+
     def discard(self, path: str, key: K) -> V | None:
         """Remove and return the value, or None if there is none. Branches left empty are cut off."""
         trail: list[tuple[_Node[K, V], str]] = []

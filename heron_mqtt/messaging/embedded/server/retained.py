@@ -1,46 +1,165 @@
-"""Retained messages: the last message of each topic, for those who subscribe later."""
+"""Retained messages: the last message of each topic, for those who subscribe later.
+
+Whose message gives way when there is no room, so that one user's flood is its own trouble:
+
+- A user at its own bound keeps what it has, and a new topic is not retained, unless it is vital (a birth,
+  a stop, an owner: see ``is_vital``). Then the user's own oldest message that is not vital gives way.
+- Where the store is full, the oldest message of the user with most of them gives way to users with fewer.
+- A message of somebody in charge (an operator) gives way to nobody.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from heron_mqtt.messaging.embedded.protocol.topic_filters import TopicTree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from heron_mqtt.messaging.embedded.options import Limits
-    from heron_mqtt.messaging.embedded.server.session import Message
+    from heron_mqtt.messaging.embedded.server.accounts import Account
+    from heron_mqtt.messaging.embedded.server.session import BrokerMessage
     from heron_mqtt.messaging.embedded.stats import BrokerStats
 
 
 class RetainedStore:
     """Keeps at most ``max_retained_messages`` topics in ``max_retained_bytes``.
 
-    A full store refuses new topics and keeps those it has; a topic it has is still updated or deleted.
+    Args:
+        limits: Bounds, of the whole and of a user.
+        stats: Counts.
+        is_vital: Whether a topic carries what safety depends on.
+        accounts: Returns every account.
     """
 
-    def __init__(self, limits: Limits, stats: BrokerStats) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        stats: BrokerStats,
+        is_vital: Callable[[str], bool] = lambda _: False,
+        accounts: Callable[[], Iterable[Account]] = tuple,
+    ) -> None:
         self._limits = limits
         self._stats = stats
-        self._tree: TopicTree[Message] = TopicTree()
+        self._is_vital = is_vital
+        self._accounts = accounts
+        self._tree: TopicTree[BrokerMessage] = TopicTree()
+        self._owners: dict[str, Account] = {}  # by topic; those of the broker itself are not in it
 
-    def keep(self, message: Message) -> bool:
-        """Keep a message, or delete its topic's if the payload is empty; return whether that was possible."""
-        replaced = self._tree.discard(message.topic, None)
+    def keep(self, message: BrokerMessage, account: Account | None = None) -> bool:
+        """Keep a message, or delete its topic's if the payload is empty; return whether that was possible.
+
+        Args:
+            message: To keep.
+            account: Whose it is; None = the broker's own, which always has room.
+        """
+        topic = message.topic
+        replaced = self.get(topic)
+        if not message.payload:
+            if replaced is not None:
+                self._drop(topic)
+            return True
+        if account is not None and not self._has_room(message, replaced, account):
+            return False
         if replaced is not None:
-            self._stats.retained_bytes -= replaced.size
-        kept = self._fits(message) if message.payload else True
-        if message.payload and kept:
-            self._tree.put(message.topic, None, message)
-            self._stats.retained_bytes += message.size
+            self._drop(topic)
+        self._tree.put(topic, None, message)
+        self._stats.retained_bytes += message.size
         self._stats.retained = len(self._tree)
-        return kept
+        if account is not None:
+            self._owners[topic] = account
+            account.retained[topic] = message.size
+            account.retained_bytes += message.size
+            account.environments[environment_of(topic)] += 1
+        return True
 
-    def match(self, topic_filter: str) -> list[Message]:
+    def get(self, topic: str) -> BrokerMessage | None:
+        """Return the message of one topic."""
+        return self._tree.get(topic, None)
+
+    def match(self, topic_filter: str) -> list[BrokerMessage]:
         """Return the retained messages that a filter matches."""
         return self._tree.match(topic_filter)
 
-    def _fits(self, message: Message) -> bool:
+    def _drop(self, topic: str) -> None:
+        message = self._tree.discard(topic, None)
+        if message is None:
+            return
+        self._stats.retained_bytes -= message.size
+        self._stats.retained = len(self._tree)
+        account = self._owners.pop(topic, None)
+        if account is not None:
+            del account.retained[topic]
+            account.retained_bytes -= message.size
+            environment = environment_of(topic)
+            account.environments[environment] -= 1
+            if not account.environments[environment]:
+                del account.environments[environment]
+
+    # -- room --------------------------------------------------------------------------------------
+
+    def _has_room(self, message: BrokerMessage, replaced: BrokerMessage | None, account: Account) -> bool:
+        owner = self._owners.get(message.topic)
+        more = 0 if replaced is not None else 1
+        more_bytes = message.size - (replaced.size if replaced is not None else 0)
+        if account.is_limited:
+            # what another user had under this topic is not yet in this one's account
+            own = (more, more_bytes) if owner is account else (1, message.size)
+            if not self._has_own_room(message.topic, *own, account):
+                return False
+        while not self._fits(more, more_bytes):
+            victim = self._victim(account)
+            topic = self._oldest(victim, plain_only=not account.in_charge) if victim is not None else None
+            if topic is None or topic == message.topic:
+                return False
+            self._give_way(topic)
+        return True
+
+    def _has_own_room(self, topic: str, more: int, more_bytes: int, account: Account) -> bool:
+        limits = self._limits
+        environment = environment_of(topic)
+        if environment not in account.environments and (
+            len(account.environments) >= limits.max_user_environments
+        ):
+            return False
+        while (
+            len(account.retained) + more > limits.max_user_retained_messages
+            or account.retained_bytes + more_bytes > limits.max_user_retained_bytes
+        ):
+            oldest = self._oldest(account, plain_only=True) if self._is_vital(topic) else None
+            if oldest is None or oldest == topic:
+                return False
+            self._give_way(oldest)
+        return True
+
+    def _fits(self, more: int, more_bytes: int) -> bool:
         return (
-            len(self._tree) < self._limits.max_retained_messages
-            and self._stats.retained_bytes + message.size <= self._limits.max_retained_bytes
+            len(self._owners) + more <= self._limits.max_retained_messages
+            and self._stats.retained_bytes + more_bytes <= self._limits.max_retained_bytes
         )
+
+    def _victim(self, account: Account) -> Account | None:
+        """Return whose oldest message gives way to one of ``account``; None = it is not taken."""
+        others = [a for a in self._accounts() if a.retained and not a.in_charge]
+        greediest = max(others, key=lambda a: (len(a.retained), a.retained_bytes), default=None)
+        if greediest is None or account.in_charge:
+            return greediest
+        if greediest is account or len(greediest.retained) <= len(account.retained) + 1:
+            return None
+        return greediest
+
+    def _oldest(self, account: Account, *, plain_only: bool) -> str | None:
+        plain = next((topic for topic in account.retained if not self._is_vital(topic)), None)
+        return plain if plain is not None or plain_only else next(iter(account.retained), None)
+
+    def _give_way(self, topic: str) -> None:
+        self._drop(topic)
+        self._stats.unretained += 1
+
+
+def environment_of(topic: str) -> str:
+    """Return the level of a topic that names the environment (``heron/<env>/...``), or the whole topic."""
+    levels = topic.split("/", 2)
+    return levels[1] if len(levels) == 3 else topic

@@ -1,0 +1,45 @@
+"""Says when a device does the opposite of what it is told, or a thousandth or thousandfold of it."""
+
+from __future__ import annotations
+
+IN_A_ROW = 3  # once is noise, twice a coincidence
+LEAST_SHARE = 0.02  # of the nameplate: smaller setpoints prove nothing
+AGREEMENT = 0.15  # how far the measured value may lie from the suspected one, as a share of it
+
+
+class MappingHint:
+    """Compares setpoints with what is measured.
+
+    Args:
+        largest_mw: Nameplate power, MW, >= 0.
+    """
+
+    def __init__(self, largest_mw: float) -> None:
+        self._least_mw = LEAST_SHARE * largest_mw
+        self._suspect = ""
+        self._count = 0
+
+    def compare(self, told_mw: float, measured_mw: float) -> str | None:
+        """Take one setpoint and its measurement, MW; return the suspicion once it is well founded."""
+        if abs(told_mw) < self._least_mw or told_mw == 0.0:
+            return None
+        suspect = ""
+        for factor, what in (
+            (-1.0, "the sign"),
+            (1e-3, "kW for W, a factor of 1,000"),
+            (1e3, "W for kW, a factor of 1,000"),
+            (-1e-3, "sign, and kW for W"),
+            (-1e3, "sign, and W for kW"),
+        ):
+            expected_mw = factor * told_mw
+            if abs(measured_mw - expected_mw) <= AGREEMENT * abs(expected_mw):
+                suspect = what
+        self._count = self._count + 1 if suspect and suspect == self._suspect else int(bool(suspect))
+        self._suspect = suspect
+        if self._count < IN_A_ROW:
+            return None
+        self._count = 0
+        return (
+            f"told {told_mw * 1e3:.4g} kW, measured {measured_mw * 1e3:.4g} kW, {IN_A_ROW} times in a row: "
+            f"is it {suspect}? positive = injected into the grid"
+        )

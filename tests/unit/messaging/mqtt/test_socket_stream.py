@@ -1,0 +1,187 @@
+"""The buffered socket under the MQTT client: every byte, in order, in bounded memory."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heron_mqtt.messaging.mqtt.packets import Malformed, write_length
+from heron_mqtt.messaging.mqtt.socket_stream import MAX_PACKET_BYTES, Oversized, PacketTooLarge, Stream
+
+SEVERAL_SENDS = 1 << 20  # bytes; more than the kernel takes at once
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Stream, socket.socket]]:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    yield Stream(near), far
+    near.close()
+    far.close()
+
+
+@given(st.lists(st.binary(max_size=300), max_size=8), st.integers(1, 50))
+def test_packets_come_whole_and_in_order_however_their_bytes_arrive(bodies: list[bytes], size: int) -> None:
+    wire = b"".join(bytes((i,)) + write_length(len(body)) + body for i, body in enumerate(bodies))
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        stream = Stream(near)
+        got = []
+        for at in range(0, len(wire), size):
+            far.sendall(wire[at : at + size])
+            stream.fill()
+            while (packet := stream.next_packet()) is not None:
+                got.append(packet)
+        assert got == list(enumerate(bodies))
+        assert not stream.ended
+
+
+def test_nothing_there_is_no_packet(ends: tuple[Stream, socket.socket]) -> None:
+    stream, _ = ends
+    stream.fill()
+    assert stream.next_packet() is None
+    assert not stream.ended
+
+
+def test_the_end_comes_after_the_packets_before_it(ends: tuple[Stream, socket.socket]) -> None:
+    stream, far = ends
+    far.sendall(b"\x30\x04last")
+    far.close()
+    stream.fill()
+    stream.fill()
+    assert stream.ended
+    assert stream.next_packet() == (0x30, b"last")
+    assert stream.next_packet() is None
+    assert stream.why() == "the broker closed the connection"
+
+
+def test_what_is_sent_goes_out_with_one_flush(ends: tuple[Stream, socket.socket]) -> None:
+    stream, far = ends
+    assert stream.send(b"one ") == 4
+    assert stream.send(bytearray(b"two")) == 3
+    far.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        far.recv(10)
+    assert stream.flush()
+    assert far.recv(10) == b"one two"
+
+
+@settings(max_examples=20)
+@given(st.integers(1, SEVERAL_SENDS))
+def test_a_slow_reader_gets_every_byte(size: int) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        stream = Stream(near)
+        data = bytes(i % 251 for i in range(size))
+        assert stream.send(data) == size
+        got = b""
+        while not stream.flush():
+            got += far.recv(50_000)
+        near.shutdown(socket.SHUT_WR)
+        while piece := far.recv(1 << 20):
+            got += piece
+        assert got == data
+
+
+def test_a_broken_connection_is_kept_for_the_reader(ends: tuple[Stream, socket.socket]) -> None:
+    stream, far = ends
+    far.close()
+    stream.send(b"x")
+    assert stream.flush()
+    assert stream.error is not None
+    assert stream.ended
+    assert "pipe" in stream.why().lower()
+
+
+def test_a_packet_beyond_the_limit_is_refused_before_it_is_read(ends: tuple[Stream, socket.socket]) -> None:
+    stream, far = ends
+    far.sendall(b"\x90" + write_length(MAX_PACKET_BYTES + 1) + b"begin")
+    stream.fill()
+    with pytest.raises(PacketTooLarge):
+        stream.next_packet()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_message_beyond_the_limit_is_skipped_in_bounded_memory(
+    ends: tuple[Stream, socket.socket], qos: int
+) -> None:
+    stream, far = ends
+    head = b"\0\3a/b" + (b"\0\7" if qos else b"")
+    size = len(head) + 3 * MAX_PACKET_BYTES
+    left = bytes([0x30 | qos << 1]) + write_length(size) + head + bytes(size - len(head)) + b"\xd0\0"
+    seen: list[object] = []
+    while left or len(seen) < 2:
+        if left:
+            left = left[far.send(left[:60_000]) :]
+        stream.fill()
+        while (packet := stream.next_packet()) is not None:
+            seen.append(packet)
+        assert len(stream._in) < 200_000
+    assert seen == [Oversized(0x30 | qos << 1, head, size), (0xD0, b"")]
+
+
+def test_a_length_without_end_breaks_the_protocol(ends: tuple[Stream, socket.socket]) -> None:
+    stream, far = ends
+    far.sendall(b"\x30\xff\xff\xff\xff\x01")
+    stream.fill()
+    with pytest.raises(Malformed):
+        stream.next_packet()
+
+
+def test_closing_sends_what_is_left_and_is_idempotent(ends: tuple[Stream, socket.socket]) -> None:
+    stream, far = ends
+    stream.send(b"goodbye")
+    stream.close()
+    stream.close()
+    assert far.recv(10) == b"goodbye"
+    assert far.recv(10) == b""
+    assert stream.fileno() == -1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_dropped_past_its_time_leaves_whole_packets_and_their_order(seed: int) -> None:
+    """Bodies of random sizes, half of them with a time limit, over a socket that takes little at a time."""
+    rng = random.Random(seed)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    now_s = [0.0]
+    stream = Stream(ours, lambda: now_s[0])
+    sent: list[bytes] = []
+    expired: list[int] = []
+    received = bytearray()
+
+    def read() -> None:
+        try:
+            while data := theirs.recv(5_000):
+                received.extend(data)
+        except BlockingIOError:
+            pass
+
+    for i in range(300):
+        packet = i.to_bytes(4, "big") + rng.randbytes(rng.randrange(2_000))
+        sent.append(packet)
+        if rng.random() < 0.5:
+            stream.send_timed(packet, now_s[0] + 1.0, lambda i=i: expired.append(i))  # type: ignore[misc]
+        else:
+            stream.send(packet)
+        if rng.random() < 0.3:
+            stream.flush()
+        if rng.random() < 0.1:
+            read()
+        now_s[0] += rng.random() * 0.2
+    while not stream.flush():
+        read()
+    read()
+    assert expired
+    assert bytes(received) == b"".join(packet for i, packet in enumerate(sent) if i not in expired)
+    stream.close()
+    theirs.close()
