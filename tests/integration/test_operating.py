@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mosquitto_server import Mosquitto
-from paho_site import Site, until
 
 from heron_mqtt.cli.run_commands import run_command_line
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+from support.mosquitto_server import Mosquitto
+from support.paho_site import Site, until
 
 Cli = Callable[..., tuple[int, str, str]]
 # everything but the right to stop
