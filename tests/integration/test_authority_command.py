@@ -92,7 +92,7 @@ def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) ->
     assert safe["p_mw"] == 0.0
     running.wait_steps(15)  # longer than the lease
     later = [s.json for s in running.watcher.seen[at:] if s.topic == f"{TOPIC}/setpoint"]
-    assert [m for m in later if not m.get("release")] == [], "nothing is ever sent in shadow, renewals included"
+    assert [m for m in later if not m.get("release")] == [], "nothing is sent in shadow, no renewals either"
 
     until(lambda: running.authority("limited").code == 0, "the gate of steady steps", 30.0)
     count = len(running.sent())

@@ -162,6 +162,21 @@ def test_a_denied_stop_is_no_success_although_the_broker_acknowledges_it(
             assert site.messages("estop") == []
 
 
+def test_a_stop_for_a_named_environment_is_sent_by_one_who_may_not_read_the_others(
+    request: pytest.FixtureRequest, tmp_path: Path, env_id: str, cli: Cli
+) -> None:
+    """The right to stop counts; what cannot be proven for want of a right is said."""
+    acl = tmp_path / "acl"
+    acl.write_text(f"topic readwrite heron/{env_id}/estop\n")
+    embedded = EmbeddedBroker(acl_file=acl)
+    run_sync(embedded.start())
+    request.addfinalizer(lambda: run_sync(embedded.close()))
+    code, _, err = cli("estop", "on", "--broker", embedded.url, "--env-id", env_id, "--wait", "0.5")
+    assert code == 1
+    assert "nobody has confirmed it" in err
+    assert "NOT pressed" not in err, "it stands at the broker"
+
+
 def test_it_is_never_sent_to_an_environment_that_nobody_named(site: Site, url: str, cli: Cli) -> None:
     code, _, err = cli("estop", "on", "--broker", url)
     assert code == 1
