@@ -73,6 +73,12 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return run
 
 
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker on this machine has sent what it keeps long before."""
+    monkeypatch.setattr("heron_mqtt.app.operator_client.stop.READ_BACK_S", 0.8)
+
+
 # -- the emergency stop --------------------------------------------------------------------------------
 
 
@@ -432,8 +438,14 @@ def test_powers_and_times_are_read_strictly(arguments: list[str], complaint: str
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["status", "estop", "take", "authority"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("run", "check", "device", "proxy", "broker", "bench", "status", "estop", "take", "authority"),
+        *("credentials add", "credentials remove"),
+    ],
+)
 def test_every_command_shows_an_example(command: str, cli: Cli) -> None:
-    code, out, _ = cli(command, "--help")
+    code, out, _ = cli(*command.split(), "--help")
     assert code == 0
     assert f"heron-mqtt {command}" in out.partition("Example:")[2]
