@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import HERON, Program, descendants, until
-from mosquitto_clients import Watcher
-from mosquitto_server import Mosquitto
-from small_runs import write_scenario
 from sunspec_server import BATTERY, EmulatedInverter
 from test_sunspec_bridge import Gateway
-from waiting import until as soon
-from wire_device import WireDevice
 
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.field.sunspec.registers import Registers
 from heron_mqtt.messaging.mqtt import MqttBroker
+from support.heron_command import HERON, Program, descendants, until
+from support.mosquitto_clients import Watcher
+from support.mosquitto_server import Mosquitto
+from support.small_runs import write_scenario
+from support.waiting import until as soon
+from support.wire_device import WireDevice
 
 ROOT = Path(__file__).parents[2]
 END_S = 8.0  # 2 s are promised; the rest is for a machine that is busy

@@ -29,7 +29,7 @@ GOING = {"reset", "running"}
 
 
 @dataclass(slots=True)
-class AgentView:
+class AgentStatus:
     """What is known of one agent."""
 
     status: Status | None = None
@@ -44,7 +44,7 @@ class AgentView:
 
 
 @dataclass(slots=True)
-class DeviceView(AgentView):
+class DeviceView(AgentStatus):
     """What is known of one device."""
 
     telemetry: Telemetry | None = None
@@ -74,7 +74,7 @@ class EnvironmentView:
     run: RunState | None = None
     run_owner: Owner | None = None
     stop: StopRegister = field(init=False)
-    agents: dict[str, AgentView] = field(default_factory=dict)
+    agents: dict[str, AgentStatus] = field(default_factory=dict)
     devices: dict[str, DeviceView] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
@@ -130,10 +130,10 @@ class EnvironmentView:
             case _:
                 pass
 
-    def _agent(self, agent: str) -> AgentView | None:
+    def _agent(self, agent: str) -> AgentStatus | None:
         if agent not in self.agents and len(self.agents) >= MAX_NAMES:
             return None
-        return self.agents.setdefault(agent, AgentView())
+        return self.agents.setdefault(agent, AgentStatus())
 
     def _device(self, agent: str, name: str) -> DeviceView | None:
         label = f"{agent}/{name}"
@@ -206,7 +206,7 @@ def the_only_one(alive: Sequence[str], address: str) -> str:
     raise NotReady(f"{len(names)} environments are alive at {address}: {shown}: choose one with --env-id")
 
 
-def _take_presence(member: AgentView, leaf: str, heard: Heard) -> None:
+def _take_presence(member: AgentStatus, leaf: str, heard: Heard) -> None:
     if leaf == "status":
         member.status = _read(Status, heard)
     elif leaf == "owner":

@@ -8,7 +8,7 @@ from typing import Any
 
 from heron_mqtt.app.operator_client.environments import (
     GOING,
-    AgentView,
+    AgentStatus,
     DeviceView,
     Environments,
     EnvironmentView,
@@ -110,7 +110,7 @@ def _owner(owner: Owner | None) -> Json | None:
     }
 
 
-def _agent(agent: AgentView) -> Json:
+def _agent(agent: AgentStatus) -> Json:
     return {
         "state": None if agent.status is None else agent.status.state,
         "reason": None if agent.status is None else agent.status.reason,

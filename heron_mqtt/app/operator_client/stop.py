@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from heron_mqtt.app.operator_client.environments import (
-    AgentView,
+    AgentStatus,
     DeviceView,
     Environments,
     EnvironmentView,
@@ -195,7 +195,7 @@ def _note(report: StopReport, name: str, confirmed: bool, how: str) -> None:
     (report.confirmed if confirmed else report.missing)[printable(name)] = how
 
 
-def _by_confirmation(member: AgentView, active: bool, wait_s: float) -> tuple[bool, str]:
+def _by_confirmation(member: AgentStatus, active: bool, wait_s: float) -> tuple[bool, str]:
     """Return whether a gateway or device has confirmed, and how or why not."""
     told = member.confirm
     if told is None:

@@ -349,13 +349,36 @@ def loaded(**device: Any) -> Any:
     return scenario_from_dict({"name": "boxes", "microgrids": {"MG1": microgrid}})
 
 
-@pytest.mark.parametrize("authority", [None, "emulated", "limited", "full"])
+BAND = {"band": {"p_min_mw": -0.005, "p_max_mw": 0.005}}
+
+
+@pytest.mark.parametrize("authority", [None, "limited", "full"])
 def test_what_can_only_be_read_is_refused_an_authority_that_sends(authority: str | None) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_mappings(loaded(mapping=READ_ONLY, **({"authority": authority} if authority else {})))
+        load_mappings(
+            loaded(mapping=READ_ONLY, gateway=BAND, **({"authority": authority} if authority else {}))
+        )
     (problem,) = caught.value.problems
     assert "microgrids.MG1.devices.ess.authority" in problem
     assert '"shadow"' in problem
+
+
+@pytest.mark.parametrize("mapping", [READ_ONLY, PLAIN])
+def test_a_mapped_device_is_real_and_refused_the_authority_of_emulators(mapping: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(mapping=mapping, authority="emulated")
+    (problem,) = caught.value.problems
+    assert "microgrids.MG1.devices.ess" in problem
+    assert "authority = 'emulated'" in problem
+    assert "shadow" in problem
+
+
+def test_limited_authority_over_a_mapped_device_needs_a_band() -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(mapping=PLAIN, authority="limited")
+    (problem,) = caught.value.problems
+    assert "microgrids.MG1.devices.ess" in problem
+    assert "gateway.band" in problem
 
 
 @pytest.mark.parametrize("authority", ["simulated", "shadow"])
@@ -365,6 +388,6 @@ def test_what_can_only_be_read_may_be_watched(authority: str) -> None:
 
 def test_reactive_power_needs_a_mapping_that_sets_it() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_mappings(loaded(mapping=PLAIN, authority="limited", control_q=True))
+        load_mappings(loaded(mapping=PLAIN, authority="limited", gateway=BAND, control_q=True))
     (problem,) = caught.value.problems
     assert "control_q" in problem

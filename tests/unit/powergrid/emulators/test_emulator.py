@@ -192,9 +192,11 @@ async def test_rejected_setpoints_are_answered_with_a_reason(make: Any) -> None:
 
 async def test_garbage_is_no_telemetry(make: Any) -> None:
     site = await make(planned={0: Fault(kind="garbage", steps=1)})
+    await until(lambda: site.telemetry, "the telemetry that follows the birth")
+    assert site.telemetry[0]["p_mw"] == 0.0
     site.send(0.004)
-    await until(lambda: site.telemetry, "the garbage")
-    assert site.telemetry[0]["p_mw"] == "?"
+    await until(lambda: len(site.telemetry) > 1, "the garbage")
+    assert site.telemetry[1]["p_mw"] == "?"
 
 
 async def test_after_a_reboot_it_is_another_start_in_the_safe_state_with_its_charge(make: Any) -> None:
