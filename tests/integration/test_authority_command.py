@@ -123,7 +123,12 @@ def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) ->
 
 
 def test_a_stop_is_kept_until_it_is_released(running: Running) -> None:
-    assert run_heron("estop", "on", "--broker", running.url, "--env-id", "small", "--who", "ann").code == 0
+    pressed = run_heron("estop", "on", "--broker", running.url, "--who", "ann")
+    assert (pressed.code, pressed.err) == (0, "")
+    told = pressed.out.splitlines()
+    assert told[0] == "emergency stop pressed in environment small"
+    assert {"  gateway MG1: confirmed", "  device MG1/ess: confirmed"} <= set(told)
+    assert run_heron("status", "--broker", running.url).code == 1
     running.watcher.wait_seen("heron/small/estop", lambda m: m["active"])
     safe = running.watcher.wait_seen(f"{TOPIC}/telemetry", lambda m: m.get("safe"), within_s=2.0)
     assert safe["p_mw"] == 0.0
@@ -136,6 +141,7 @@ def test_a_stop_is_kept_until_it_is_released(running: Running) -> None:
 
     count = len(running.sent())
     assert run_heron("estop", "off", "--broker", running.url, "--env-id", "small").code == 0
+    assert run_heron("status", "--broker", running.url).code == 0, "nothing warns any more"
     until(lambda: running.sent()[-1]["p_mw"] == pytest.approx(0.002), "power again", 20.0)
     moved = running.watcher.wait_seen(f"{TOPIC}/telemetry", lambda m: m["p_mw"] > 0.0)
     assert moved["p_mw"] > 0.0
@@ -144,10 +150,12 @@ def test_a_stop_is_kept_until_it_is_released(running: Running) -> None:
 def test_a_run_that_begins_while_stopped_sends_nothing_but_zero(own_mosquitto: Any, tmp_path: Path) -> None:
     server: Mosquitto = own_mosquitto()
     path = write_toml(tmp_path / "small.toml", small({"steps": 4}))
-    assert run_heron("estop", "on", "--broker", server.url, "--env-id", "small").code == 0
+    pressed = run_heron("estop", "on", "--broker", server.url, "--env-id", "small", "--wait", "0.5")
+    assert (pressed.code, "nobody has confirmed it" in pressed.err) == (1, True)
     with Watcher(server.url, "heron/small/devices/#") as watcher:
         done = run_heron("run", str(path), "--broker", server.url, "--json")
         assert done.code == 0, done.err
+        assert done.result["estop"]["active"] is True
         assert {m["p_mw"] for _, m in setpoints(watcher.seen)} == {0.0}
         released = [bool(m.get("release")) for _, m in setpoints(watcher.seen)]
         assert (released.count(False), released.count(True)) == (4 * 9, 9)

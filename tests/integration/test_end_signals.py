@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sunspec_server import BATTERY, EmulatedInverter
-from test_sunspec_bridge import Gateway
 
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.field.sunspec.registers import Registers
@@ -23,6 +21,8 @@ from support.heron_command import HERON, Program, descendants, until
 from support.mosquitto_clients import Watcher
 from support.mosquitto_server import Mosquitto
 from support.small_runs import write_scenario
+from support.sunspec_gateway import Gateway
+from support.sunspec_server import BATTERY, EmulatedInverter
 from support.waiting import until as soon
 from support.wire_device import WireDevice
 

@@ -29,7 +29,7 @@ GOING = {"reset", "running"}
 
 
 @dataclass(slots=True)
-class AgentStatus:
+class AgentSeen:
     """What is known of one agent."""
 
     status: Status | None = None
@@ -44,7 +44,7 @@ class AgentStatus:
 
 
 @dataclass(slots=True)
-class DeviceView(AgentStatus):
+class DeviceSeen(AgentSeen):
     """What is known of one device."""
 
     telemetry: Telemetry | None = None
@@ -62,7 +62,7 @@ class DeviceView(AgentStatus):
 
 
 @dataclass(slots=True)
-class EnvironmentView:
+class EnvironmentSeen:
     """What is known of one environment.
 
     Attributes:
@@ -74,8 +74,8 @@ class EnvironmentView:
     run: RunState | None = None
     run_owner: Owner | None = None
     stop: StopRegister = field(init=False)
-    agents: dict[str, AgentStatus] = field(default_factory=dict)
-    devices: dict[str, DeviceView] = field(default_factory=dict)
+    agents: dict[str, AgentSeen] = field(default_factory=dict)
+    devices: dict[str, DeviceSeen] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -130,19 +130,19 @@ class EnvironmentView:
             case _:
                 pass
 
-    def _agent(self, agent: str) -> AgentStatus | None:
+    def _agent(self, agent: str) -> AgentSeen | None:
         if agent not in self.agents and len(self.agents) >= MAX_NAMES:
             return None
-        return self.agents.setdefault(agent, AgentStatus())
+        return self.agents.setdefault(agent, AgentSeen())
 
-    def _device(self, agent: str, name: str) -> DeviceView | None:
+    def _device(self, agent: str, name: str) -> DeviceSeen | None:
         label = f"{agent}/{name}"
         if label not in self.devices and len(self.devices) >= MAX_NAMES:
             return None
-        return self.devices.setdefault(label, DeviceView())
+        return self.devices.setdefault(label, DeviceSeen())
 
 
-class Environments(dict[str, EnvironmentView]):
+class Environments(dict[str, EnvironmentSeen]):
     """Every environment that was heard of, by name."""
 
     def take(self, heard: Heard) -> None:
@@ -150,7 +150,7 @@ class Environments(dict[str, EnvironmentView]):
         if heard.env_id not in self:
             if len(self) >= MAX_NAMES:
                 return
-            self[heard.env_id] = EnvironmentView(heard.env_id)
+            self[heard.env_id] = EnvironmentSeen(heard.env_id)
         self[heard.env_id].take(heard)
 
     @property
@@ -206,14 +206,14 @@ def the_only_one(alive: Sequence[str], address: str) -> str:
     raise NotReady(f"{len(names)} environments are alive at {address}: {shown}: choose one with --env-id")
 
 
-def _take_presence(member: AgentStatus, leaf: str, heard: Heard) -> None:
+def _take_presence(member: AgentSeen, leaf: str, heard: Heard) -> None:
     if leaf == "status":
         member.status = _read(Status, heard)
     elif leaf == "owner":
         member.owner = _held(heard, member.owner)
 
 
-def _take_device(device: DeviceView, leaf: str, heard: Heard) -> None:
+def _take_device(device: DeviceSeen, leaf: str, heard: Heard) -> None:
     if leaf == "telemetry":
         if not heard.retained:
             device.telemetry = _read(Telemetry, heard)

@@ -8,10 +8,10 @@ from typing import Any
 
 from heron_mqtt.app.operator_client.environments import (
     GOING,
-    AgentStatus,
-    DeviceView,
+    AgentSeen,
+    DeviceSeen,
     Environments,
-    EnvironmentView,
+    EnvironmentSeen,
     checked_env_id,
 )
 from heron_mqtt.app.operator_client.observer import PRESENCE, Observer
@@ -69,7 +69,7 @@ async def look(url: str, env_id: str | None, *, listen_s: float = LISTEN_S) -> J
     }
 
 
-def environment(view: EnvironmentView, now_s: float, listen_s: float) -> Json:
+def environment(view: EnvironmentSeen, now_s: float, listen_s: float) -> Json:
     """Return what is known of one environment.
 
     Args:
@@ -110,7 +110,7 @@ def _owner(owner: Owner | None) -> Json | None:
     }
 
 
-def _agent(agent: AgentStatus) -> Json:
+def _agent(agent: AgentSeen) -> Json:
     return {
         "state": None if agent.status is None else agent.status.state,
         "reason": None if agent.status is None else agent.status.reason,
@@ -118,7 +118,7 @@ def _agent(agent: AgentStatus) -> Json:
     }
 
 
-def _device(device: DeviceView, now_s: float, listen_s: float) -> Json:
+def _device(device: DeviceSeen, now_s: float, listen_s: float) -> Json:
     authority, lease, telemetry = device.authority, device.lease, device.telemetry
     return {
         "health": health(device),
@@ -152,7 +152,7 @@ def _device(device: DeviceView, now_s: float, listen_s: float) -> Json:
     }
 
 
-def health(device: DeviceView) -> str:
+def health(device: DeviceSeen) -> str:
     """Return what a device is seen to be.
 
     online; silent (it says online, and nothing was heard while listening); fault; offline; unborn (it
@@ -169,14 +169,14 @@ def health(device: DeviceView) -> str:
     return "model" if is_simulated else "unknown"
 
 
-def _knows_of_stop(device: DeviceView) -> bool | None:
+def _knows_of_stop(device: DeviceSeen) -> bool | None:
     """Return whether the device itself knows of a stop in force; what it said last counts."""
     if device.telemetry is not None:
         return device.telemetry.stopped is True
     return None if device.status is None else device.status.stopped is True
 
 
-def _problems(view: EnvironmentView, listen_s: float) -> Iterator[str]:
+def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[str]:
     stop = view.stop.stop
     if stop is not None:
         yield f"emergency stop by {stop.who or 'unknown'}: {stop.why or 'no reason given'}"
@@ -190,7 +190,7 @@ def _problems(view: EnvironmentView, listen_s: float) -> Iterator[str]:
         yield f"{channel} cannot be read: {why}"
 
 
-def _run_problems(view: EnvironmentView) -> Iterator[str]:
+def _run_problems(view: EnvironmentSeen) -> Iterator[str]:
     run, owner = view.run, view.run_owner
     if run is not None and run.state == "lost":
         yield "the run was lost: its environment ended without a goodbye"
@@ -203,7 +203,7 @@ def _run_problems(view: EnvironmentView) -> Iterator[str]:
             yield f"agent {name} is offline"
 
 
-def _device_problems(device: DeviceView, view: EnvironmentView, listen_s: float) -> Iterator[str]:
+def _device_problems(device: DeviceSeen, view: EnvironmentSeen, listen_s: float) -> Iterator[str]:
     is_held = device.lease is not None and device.lease.state == "held"
     match health(device):
         case "offline" if view.run is None or view.run.state != "finished":

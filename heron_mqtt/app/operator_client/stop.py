@@ -11,10 +11,10 @@ import asyncio
 from dataclasses import dataclass, field
 
 from heron_mqtt.app.operator_client.environments import (
-    AgentStatus,
-    DeviceView,
+    AgentSeen,
+    DeviceSeen,
     Environments,
-    EnvironmentView,
+    EnvironmentSeen,
     checked_env_id,
     the_only_one,
 )
@@ -88,7 +88,7 @@ async def set_stop(
         if env_id is None:  # a stop for a named one is not delayed by looking around
             await observer.settle()
             env_id = the_only_one(found.alive, observer.options.address)
-        view = found.setdefault(env_id, EnvironmentView(env_id))
+        view = found.setdefault(env_id, EnvironmentSeen(env_id))
         report = StopReport(env_id, active)
         stamper = MessageStamper(person.sender, env_id, boot=boot)
         stop = stamper.stamp(topics.ESTOP, EmergencyStop(active=active, who=person.who, why=person.why))
@@ -118,9 +118,9 @@ async def _publish(observer: Observer, env_id: str, stop: Json) -> str | None:
     return None
 
 
-async def _read_back(options: MqttOptions, env_id: str, boot: str) -> EnvironmentView:
+async def _read_back(options: MqttOptions, env_id: str, boot: str) -> EnvironmentSeen:
     """Return what the broker keeps of the stop, read over a connection of its own."""
-    kept = EnvironmentView(env_id)
+    kept = EnvironmentSeen(env_id)
     is_ours = asyncio.Event()
 
     def on_message(heard: Heard) -> None:
@@ -137,7 +137,7 @@ async def _read_back(options: MqttOptions, env_id: str, boot: str) -> Environmen
     return kept
 
 
-def _why_not_kept(kept: EnvironmentView, boot: str, *, active: bool, has_come_back: bool) -> str | None:
+def _why_not_kept(kept: EnvironmentSeen, boot: str, *, active: bool, has_come_back: bool) -> str | None:
     """Return why the broker does not keep what was published; None = it does."""
     stands, topic = kept.stop, topics.TopicMap(kept.env_id).topic(topics.ESTOP)
     if stands.identity[0] == boot:
@@ -154,7 +154,7 @@ def _why_not_kept(kept: EnvironmentView, boot: str, *, active: bool, has_come_ba
     return f"{_said(kept)} came after it and stands"
 
 
-def _said(view: EnvironmentView) -> str:
+def _said(view: EnvironmentSeen) -> str:
     """Return what stands on the channel, for people."""
     if not view.stop.is_told:
         return "nothing"
@@ -164,7 +164,7 @@ def _said(view: EnvironmentView) -> str:
 
 
 async def _confirmations(
-    view: EnvironmentView, report: StopReport, published_s: float, wait_s: float
+    view: EnvironmentSeen, report: StopReport, published_s: float, wait_s: float
 ) -> None:
     """Wait until all who are known have confirmed, or the time is over."""
     loop = asyncio.get_running_loop()
@@ -177,7 +177,7 @@ async def _confirmations(
         await asyncio.sleep(min(LOOK_EVERY_S, wait_s - waited_s))
 
 
-def _judge(view: EnvironmentView, report: StopReport, published_s: float, wait_s: float) -> None:
+def _judge(view: EnvironmentSeen, report: StopReport, published_s: float, wait_s: float) -> None:
     """Sort who is known into those who have confirmed and those who have not."""
     report.confirmed, report.missing = {}, {}
     for agent, member in sorted(view.agents.items()):
@@ -195,7 +195,7 @@ def _note(report: StopReport, name: str, confirmed: bool, how: str) -> None:
     (report.confirmed if confirmed else report.missing)[printable(name)] = how
 
 
-def _by_confirmation(member: AgentStatus, active: bool, wait_s: float) -> tuple[bool, str]:
+def _by_confirmation(member: AgentSeen, active: bool, wait_s: float) -> tuple[bool, str]:
     """Return whether a gateway or device has confirmed, and how or why not."""
     told = member.confirm
     if told is None:
@@ -208,7 +208,7 @@ def _by_confirmation(member: AgentStatus, active: bool, wait_s: float) -> tuple[
     return True, "confirmed"
 
 
-def _by_telemetry(device: DeviceView, active: bool, why_not: str) -> tuple[bool, str]:
+def _by_telemetry(device: DeviceSeen, active: bool, why_not: str) -> tuple[bool, str]:
     """Return the same of a device that confirms nothing, by what it measured afterwards."""
     telemetry, told = device.telemetry, device.confirm
     assert telemetry is not None

@@ -179,3 +179,30 @@ def test_tables_in_a_file_are_wide_enough_for_their_numbers(monkeypatch: pytest.
     monkeypatch.setenv("COLUMNS", "40")
     made = make_console()
     assert made.width >= FILE_WIDTH or made.is_terminal
+
+
+# -- an emergency stop ---------------------------------------------------------------------------------
+
+STOP: dict[str, Any] = {"first_step": 1, "last_step": 2, "active": True, "who": "ann", "why": "smoke"}
+
+
+def test_a_stop_in_force_is_in_the_table_in_red() -> None:
+    where = console(terminal=True)
+    print_summary(where, summary(estop=STOP))
+    (line,) = [line for line in shown(where).splitlines() if "EMERGENCY STOP" in line]
+    assert "IN FORCE since step 1, by ann: smoke" in line
+    assert "\x1b[1;31m" in line
+
+
+def test_a_stop_that_was_released_is_told_without_a_warning() -> None:
+    where = console(terminal=True)
+    print_summary(where, summary(estop={**STOP, "active": False, "why": ""}))
+    (line,) = [line for line in shown(where).splitlines() if "EMERGENCY STOP" in line]
+    assert "in force in steps 1 to 2 and released, by ann: no reason given" in line
+    assert "\x1b[1;31m" not in line
+
+
+def test_a_run_without_a_stop_says_nothing_of_one() -> None:
+    where = console()
+    print_summary(where, summary())
+    assert "STOP" not in shown(where)
