@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -23,6 +23,11 @@ class Table(BaseModel):
     """A table of a scenario: immutable, finite numbers, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    @classmethod
+    def models_inside(cls) -> Iterable[type[BaseModel]]:
+        """Return models that its fields hold without naming them: those of a registry."""
+        return ()
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -139,6 +144,7 @@ def _known_keys(model: type[BaseModel]) -> set[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             names.update(kind.model_fields)
             waiting += [field.annotation for field in kind.model_fields.values()]
+            waiting += kind.models_inside() if issubclass(kind, Table) else ()
         else:
             waiting += [part for part in get_args(kind) if isinstance(part, type) or get_args(part)]
     return names

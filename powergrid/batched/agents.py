@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from powergrid.agents.grid_agent import LEAST_TRADE_MWH
-from powergrid.batched.devices import DeviceArray, GeneratorArray, Measurements, make_device_array
-from powergrid.devices import BatterySpec, GeneratorSpec, LoadSpec, PvSpec
+from powergrid.batched.devices import DeviceArray, Measurements, make_device_array
+from powergrid.devices import DEVICES
 from powergrid.devices.base import hours
 from powergrid.scenario import Scenario
 
@@ -33,7 +33,9 @@ class AgentArray:
         self.devices: dict[str, DeviceArray] = {
             name: make_device_array(table.spec, n) for name, table in microgrid.devices.items()
         }
-        self._specs = {name: table.spec for name, table in microgrid.devices.items()}
+        self._dispatched = {
+            name for name, table in microgrid.devices.items() if DEVICES[table.spec.kind].is_dispatched
+        }
         self._policy, self._dt_s = microgrid.policy, scenario.step_s
         self._adder = scenario.market.import_adder_per_mwh
         self._nothing = np.zeros(n)
@@ -64,18 +66,15 @@ class AgentArray:
         """
         self._price, self._p_load, self._available = price, p_load_mw, p_available_mw
         self._free = []
-        for name, spec in self._specs.items():
+        for name, device in self.devices.items():
             commanded = command.get(f"p_{name}")
             if commanded is not None:
                 self._want(name, commanded)
-            elif isinstance(spec, BatterySpec):
-                self._want(name, self._battery_p_mw(spec))
-            elif isinstance(spec, PvSpec):
-                self._want(name, np.full_like(price, spec.max_p_mw))
-            elif isinstance(spec, LoadSpec):
-                self._want(name, np.full_like(price, -spec.max_p_mw))
-            elif isinstance(spec, GeneratorSpec):
+            elif name in self._dispatched:
                 self._free.append(name)
+            else:
+                available = p_available_mw.get(name)
+                self._want(name, device.usual_p_mw(price, self._policy, self._dt_s, available))
             self._wanted_q[name] = command.get(f"q_{name}", self._nothing)
         self.dispatch(price, price + self._adder)
 
@@ -85,7 +84,6 @@ class AgentArray:
             self._want(name, self._nothing)
         for name in self._free:
             generator = self.devices[name]
-            assert isinstance(generator, GeneratorArray)
             need_mw = -self._planned_mw(without=name)
             self._want(name, economic_setpoints(generator, need_mw, export_value, import_value, self._dt_s))
 
@@ -113,15 +111,6 @@ class AgentArray:
             for name, device in self.devices.items()
         }
 
-    def _battery_p_mw(self, spec: BatterySpec) -> Array:
-        policy, price = self._policy, self._price
-        charge, discharge = (
-            policy.battery_share * spec.max_p_charge_mw,
-            policy.battery_share * spec.max_p_discharge_mw,
-        )
-        wanted = np.where(price >= policy.discharge_above, discharge, 0.0)
-        return np.where(price <= policy.charge_below, -charge, wanted)
-
     def _want(self, name: str, p_mw: Array) -> None:
         self._wanted_p[name] = p_mw
         self._planned.pop(name, None)
@@ -139,7 +128,7 @@ class AgentArray:
 
 
 def economic_setpoints(
-    generator: GeneratorArray, need_mw: Array, export_value: Array, import_value: Array, dt_s: float
+    generator: DeviceArray, need_mw: Array, export_value: Array, import_value: Array, dt_s: float
 ) -> Array:
     """Return the (n,) setpoints with which the step earns most; see ``economic_setpoint``."""
     low, high = generator.economic_p_mw(export_value), generator.economic_p_mw(import_value)

@@ -10,7 +10,6 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
-from powergrid.devices import BatterySpec
 from powergrid.envs.agent_view import AgentPart
 from powergrid.envs.state_layout import Layout
 from powergrid.powerflow import Loadings
@@ -36,7 +35,7 @@ class GridState:
 
     Attributes:
         p_mw, q_mvar: (..., n_devices) MW and Mvar in the last step.
-        soc: (..., n_batteries) state of charge at its end, fraction.
+        soc: (..., n_storage) state of charge at its end, fraction.
         p_load_mw, q_load_mvar: (..., n_agents) loads of the coming step, negative = consuming.
         p_available_mw: (..., n_profiled) what PV offers (>= 0) and loads want (<= 0) in the coming step, MW.
         price: (..., 1) of the coming step, $/MWh.
@@ -68,8 +67,7 @@ class GridState:
         self.traded_mwh = self._view("traded_mwh").reshape(*shape, n_agents, n_agents)
         self.net_mwh, self._grid = self._view("net_mwh"), self._view("grid")
 
-        specs = [table.spec for grid in scenario.microgrids.values() for table in grid.devices.values()]
-        self._initial_soc = [spec.initial_soc for spec in specs if isinstance(spec, BatterySpec)]
+        self._initial_soc = [device.spec.soc_at_reset for device in world.devices if device.has_soc]
         self._dt_h = scenario.step_s / 3600.0
         self._devices = Groups(world.positions())
         self._rewards = Rewards(scenario)
@@ -79,7 +77,7 @@ class GridState:
             scenario.reward,
             buses=[index.buses for index in places],
             branches=[np.concatenate([index.lines, n_line + index.trafos]) for index in places],
-            batteries=world.positions("battery"),
+            batteries=world.banded(),
             live=live,
             n_bus=n_bus,
         )

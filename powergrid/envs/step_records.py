@@ -9,7 +9,6 @@ import numpy as np
 
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.protocols.p2p import Settlement
-from powergrid.devices.base import clip
 from powergrid.envs.grid_state import Array, GridState
 from powergrid.rewards import TERMS, traded
 from powergrid.simulation.world import World
@@ -34,14 +33,8 @@ class Ledger:
         self._state = state
         self._agents = world.agents
         self._dt_s = world.scenario.step_s
-        columns = world.devices
-        self._batteries = [(d.agent, d.name) for d in columns if d.kind == "battery"]
-        self._plants = [(d.agent, d.name) for d in columns if d.follows_profile]
-        tables = world.scenario.microgrids
-        specs = [tables[agent].devices[name].spec for agent, name in self._plants]
-        self._ranges_mw = [
-            (spec.power_range_mw[0], min(spec.power_range_mw[1], spec.rated_s_mva)) for spec in specs
-        ]
+        self._storage = [(d.agent, d.name) for d in world.devices if d.has_soc]
+        self._plants = [d for d in world.devices if d.follows_profile]
         self.cost: Array = np.zeros(len(world.agents))
         self.traded_usd: Array = np.zeros(len(world.agents))
 
@@ -57,17 +50,15 @@ class Ledger:
         state.p_mw[:], state.q_mvar[:], self.cost[:] = p_mw, q_mvar, cost
         state.soc[:] = [
             reports.get(agent, NO_REPORT).soc.get(name, before)
-            for (agent, name), before in zip(self._batteries, state.soc.tolist(), strict=True)
+            for (agent, name), before in zip(self._storage, state.soc.tolist(), strict=True)
         ]
         state.traded_mwh[:], self.traded_usd = traded(self._agents, settlement.trades)
         state.account()
 
     def _safe(self, agent: str) -> StepReport:
         """Return what devices do without their agent: PV all that it can, loads draw all, others nothing."""
-        plants = zip(self._plants, self._state.p_available_mw.tolist(), self._ranges_mw, strict=True)
-        return StepReport(
-            p_mw={name: clip(p, *limits) for (owner, name), p, limits in plants if owner == agent}
-        )
+        plants = zip(self._plants, self._state.p_available_mw.tolist(), strict=True)
+        return StepReport(p_mw={d.name: d.spec.safe_p_mw(p) for d, p in plants if d.agent == agent})
 
     def local_states(self, commanded: Container[str]) -> dict[str, LocalState]:
         """Return what each agent is told of the coming step: its own part of the grid and no more.

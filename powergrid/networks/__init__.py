@@ -11,9 +11,7 @@ docs/profiles.md describes the shipped networks. In short::
 
 from powergrid.networks.builders import GRID_ZONE
 from powergrid.networks.devices import (
-    DeviceKind,
     DeviceSite,
-    Table,
     attach_devices,
     to_pandapower_p,
     to_pandapower_q,
@@ -24,12 +22,10 @@ from powergrid.networks.sites import GridModel, MicrogridSites, Pcc, resolve_bus
 
 __all__ = [
     "GRID_ZONE",
-    "DeviceKind",
     "DeviceSite",
     "GridModel",
     "MicrogridSites",
     "Pcc",
-    "Table",
     "attach_devices",
     "attach_microgrid",
     "load_grid",

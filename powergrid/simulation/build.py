@@ -128,7 +128,7 @@ def _place_devices(
     for name, found in sites.items():
         for device, table in scenario.microgrids[name].devices.items():
             kind = table.spec.kind
-            bus = found.device_buses[kind] if table.bus is None else table.bus
+            bus = found.device_buses.get(kind, found.busbar) if table.bus is None else table.bus
             site = DeviceSite(f"{name}/{device}", kind, bus)
             done = attempt(
                 f"microgrids.{name}.devices.{device}.bus", partial(attach_devices, grid.net, [site])

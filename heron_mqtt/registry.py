@@ -1,0 +1,94 @@
+"""Kinds by name: what may be added to by one class and one registration.
+
+There is one registry for each sort of thing that comes in kinds: device kinds, horizontal protocols,
+impairments, network sources, reward terms. Whoever needs a kind asks the registry; nothing lists the
+kinds a second time. A package of its own adds kinds by entry points of the registry's group::
+
+    [project.entry-points."heron_mqtt.devices"]
+    wallbox = "my_package:Wallbox"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from heron_mqtt.errors import ConfigError
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Things by name, in the order in which they were added.
+
+    Args:
+        what: What a name stands for, for messages: ``"kind of device"``.
+        group: Group of entry points that add to it; they are loaded when a name is asked for that is not
+            there, so that a program without such packages does not search for them.
+        name_of: Reads the name that a thing gives itself.
+    """
+
+    def __init__(self, what: str, group: str, name_of: Callable[[T], str]) -> None:
+        self._what, self._group, self._name_of = what, group, name_of
+        self._known: dict[str, T] = {}
+        self._searched = False
+
+    def add(self, thing: T) -> T:
+        """Add a thing under its own name; returns it, so that this can decorate a class.
+
+        Raises:
+            ValueError: Another thing has that name.
+        """
+        name = self._name_of(thing)
+        if self._known.get(name, thing) is not thing:
+            raise ValueError(f"{self._what} {name!r} is there already: {self._known[name]!r}")
+        self._known[name] = thing
+        return thing
+
+    @contextmanager
+    def added(self, thing: T) -> Iterator[T]:
+        """Add a thing for as long as the context lasts: for tests."""
+        self.add(thing)
+        try:
+            yield thing
+        finally:
+            del self._known[self._name_of(thing)]
+
+    def get(self, name: str) -> T | None:
+        """Return a thing by its name; None if there is none."""
+        if name not in self._known and not self._searched:
+            self._search()
+        return self._known.get(name)
+
+    def __getitem__(self, name: str) -> T:
+        """Return a thing by its name.
+
+        Raises:
+            ConfigError: There is none; says which there are.
+        """
+        found = self.get(name)
+        if found is None:
+            raise ConfigError(f"unknown {self._what} '{name}'; expected {', '.join(self)}")
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a thing of that name."""
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names of what has been added."""
+        return iter(tuple(self._known))
+
+    def values(self) -> tuple[T, ...]:
+        """Return what has been added."""
+        return tuple(self._known.values())
+
+    def _search(self) -> None:
+        """Load what installed packages add."""
+        self._searched = True
+        for entry in entry_points(group=self._group):
+            self.add(entry.load())
