@@ -14,7 +14,7 @@ from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.devices import Device
 from powergrid.devices.registry import kind_of
 from powergrid.emulators.emulator import Emulator
@@ -99,9 +99,9 @@ def _table(wanted: str, loaded: LoadedScenario, agent: str, name: str) -> Device
 
 
 async def _serve(table: DeviceTable, faults: FaultState, options: argparse.Namespace, env_id: str) -> None:
-    outbox = Outbox(f"{options.agent}/{options.name}", env_id)
+    stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
     status = topics.device(options.agent, options.name, "status")
-    will = (status, outbox.will(Status(state="offline")))
+    will = (status, stamper.will(Status(state="offline")))
     async with MqttBroker(options.broker, env_id=env_id, will=will) as broker:
         device = Emulator(
             table.spec,
@@ -112,7 +112,7 @@ async def _serve(table: DeviceTable, faults: FaultState, options: argparse.Names
             broker,
             env_id=env_id,
             period_s=options.period,
-            outbox=outbox,
+            stamper=stamper,
         )
 
         def tell() -> None:

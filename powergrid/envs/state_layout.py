@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 Positions = NDArray[np.intp]
 
@@ -26,7 +26,7 @@ class Layout:
     ``line_loading_percent`` and ``trafo_loading_percent``.
 
     Args:
-        world: The grid.
+        simulation: The grid.
         live_buses: Positions of the buses that have a voltage.
 
     Attributes:
@@ -35,12 +35,12 @@ class Layout:
         n_local: Length of its first part, which belongs to single microgrids; the grid's results follow.
     """
 
-    def __init__(self, world: World, live_buses: Positions) -> None:
-        agents, devices = world.agents, world.devices
-        flow = world.flow
+    def __init__(self, simulation: GridSimulation, live_buses: Positions) -> None:
+        agents, devices = simulation.agents, simulation.devices
+        flow = simulation.flow
         self._agents = agents
         self._grid_names = (
-            *(f"vm_pu/{world.bus_names[i]}" for i in live_buses),
+            *(f"vm_pu/{simulation.bus_names[i]}" for i in live_buses),
             *(f"line_loading_percent/{i}" for i in flow.line_index),
             *(f"trafo_loading_percent/{i}" for i in flow.trafo_index),
         )
@@ -68,7 +68,9 @@ class Layout:
             self.sections[name] = slice(self.size, self.size + size)
             self.size += size
         self.n_local = self.sections["grid"].start
-        self._own = {agent: self._own_part(world, a, storage, plants) for a, agent in enumerate(world.agents)}
+        self._own = {
+            agent: self._own_part(simulation, a, storage, plants) for a, agent in enumerate(simulation.agents)
+        }
 
     def own(self, agent: str) -> tuple[tuple[str, ...], Positions]:
         """Return names and positions in the state vector of what an agent knows of its own part."""
@@ -84,7 +86,7 @@ class Layout:
 
     def _own_part(
         self,
-        world: World,
+        simulation: GridSimulation,
         a: int,
         storage: Sequence[tuple[str, str]],
         plants: Sequence[tuple[str, str]],
@@ -94,7 +96,7 @@ class Layout:
         agent = self._agents[a]
         part = [("price", begin["price"]), ("hour_sin", begin["hour"]), ("hour_cos", begin["hour"] + 1)]
         part += [(name, begin[name] + a) for name in ("p_load_mw", "q_load_mvar")]
-        for d, device in enumerate(world.devices):
+        for d, device in enumerate(simulation.devices):
             if device.agent != agent:
                 continue
             place = (agent, device.name)

@@ -13,7 +13,7 @@ from waiting import until
 from heron_mqtt.messages import Fault, RunState, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.devices import BatterySpec, DeviceSpec, LoadSpec, make_device
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState
@@ -27,7 +27,7 @@ class Site:
 
     def __init__(self, device: Emulator, broker: InMemoryBroker) -> None:
         self.device, self.broker = device, broker
-        self.outbox = Outbox("MG1", "default")
+        self.stamper = MessageStamper("MG1", "default")
         self.telemetry: list[dict[str, Any]] = []
         self.status: list[dict[str, Any]] = []
         broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.append)
@@ -39,7 +39,7 @@ class Site:
         self.step += 1
         channel = topics.device("MG1", "ess", "setpoint")
         setpoint = Setpoint(p_mw=p_mw, lease_s=lease_s, dt_s=900.0, **fields)
-        message = self.outbox.stamp(channel, setpoint, episode=0, step=self.step)
+        message = self.stamper.stamp(channel, setpoint, episode=0, step=self.step)
         self.broker.publish(channel, message)
         return int(message["seq"])
 
@@ -50,12 +50,12 @@ class Site:
 
     async def fault(self, kind: Any, **fields: Any) -> None:
         channel = topics.device("MG1", "ess", "fault")
-        await self.broker.publish(channel, self.outbox.stamp(channel, Fault(kind=kind, **fields)))
+        await self.broker.publish(channel, self.stamper.stamp(channel, Fault(kind=kind, **fields)))
         await until(lambda: self.device._faults.active is not None, "the fault")
 
     async def new_episode(self, episode: int) -> None:
         births = len(self.status)
-        state = self.outbox.stamp(topics.RUN_STATE, RunState(state="reset", scenario="t"), episode=episode)
+        state = self.stamper.stamp(topics.RUN_STATE, RunState(state="reset", scenario="t"), episode=episode)
         self.broker.publish(topics.RUN_STATE, state)
         await until(lambda: len(self.status) > births, "the birth")
         self.step = -1
