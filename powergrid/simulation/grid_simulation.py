@@ -15,7 +15,7 @@ from powergrid.powerflow import Injections, Loadings, PowerFlow, make_power_flow
 from powergrid.simulation.build import Blueprint
 from powergrid.simulation.time_series import Array, Positions, TimeSeries
 
-__all__ = ["DeviceColumn", "MicrogridIndex", "GridSimulation"]
+__all__ = ["DeviceColumn", "GridSimulation", "MicrogridIndex"]
 
 # A tenth of a milliwatt: voltages and loadings (per unit) must not depend on the solver beyond 1e-9, and at
 # the usual 1e-8 MVA they do on a low-voltage grid. It costs half a Newton iteration.
