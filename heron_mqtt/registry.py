@@ -13,11 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from heron_mqtt.errors import ConfigError
 
-__all__ = ["Registry"]
+__all__ = ["NameIn", "Registry"]
 
 T = TypeVar("T")
 
@@ -56,7 +60,11 @@ class Registry(Generic[T]):
         try:
             yield thing
         finally:
-            del self._known[self._name_of(thing)]
+            self.discard(thing)
+
+    def discard(self, thing: T) -> None:
+        """Take a thing out again."""
+        self._known.pop(self._name_of(thing), None)
 
     def get(self, name: str) -> T | None:
         """Return a thing by its name; None if there is none."""
@@ -92,3 +100,27 @@ class Registry(Generic[T]):
         self._searched = True
         for entry in entry_points(group=self._group):
             self.add(entry.load())
+
+
+class NameIn:
+    """Makes a text of a scenario a name of a registry: ``Annotated[str, NameIn(PROTOCOLS)]``."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self._registry = registry
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return a schema that asks the registry at the time of validation."""
+        return core_schema.no_info_after_validator_function(self._check, core_schema.str_schema(strict=True))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Return the names that there are now."""
+        return {"enum": list(self._registry), "type": "string"}
+
+    def _check(self, name: str) -> str:
+        if name not in self._registry:
+            *first, last = (repr(known) for known in self._registry)
+            expected = f"{', '.join(first)} or {last}" if first else last
+            raise PydanticKnownError("literal_error", {"expected": expected})
+        return name

@@ -16,6 +16,8 @@ from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, v
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
 from heron_mqtt.messages import FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.protocols.registry import PROTOCOLS
+from heron_mqtt.registry import NameIn
 from powergrid.devices import DEVICES, DeviceSpec
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
@@ -66,9 +68,19 @@ class MarketTable(Table):
 class ProtocolTable(Table):
     """How agents talk to each other."""
 
-    horizontal: Literal["p2p", "consensus", "none"] = "p2p"
+    horizontal: Annotated[str, NameIn(PROTOCOLS)] = "p2p"
     consensus_rounds: int = Field(4, ge=1, le=100)
     neighbours: Literal["all", "ring"] = Field("all", description="Who talks to whom in consensus.")
+    options: dict[str, Any] = Field({}, description="Settings of a protocol that is not shipped.")
+
+    @model_validator(mode="after")
+    def _options_are_the_protocols(self) -> ProtocolTable:
+        model = PROTOCOLS[self.horizontal].options
+        if model is not None:
+            model.model_validate(self.options)
+        elif self.options:
+            raise ValueError(f"options: {self.horizontal} has none; leave the table out")
+        return self
 
 
 class RewardTable(Table):

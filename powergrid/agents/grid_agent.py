@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.envelope import SetpointLimits
 from heron_mqtt.messages import Command, Observation, Telemetry
-from heron_mqtt.protocols.base import HorizontalSession
-from heron_mqtt.protocols.consensus import ConsensusSession
-from heron_mqtt.protocols.p2p import Bid, P2PSession
+from heron_mqtt.protocols.base import HorizontalSession, StepPosition
+from heron_mqtt.protocols.registry import PROTOCOLS
 from powergrid.agents.economic_dispatch import economic_setpoint
 from powergrid.devices import Device, Measurement, make_device
 from powergrid.devices.base import clip, hours
 from powergrid.scenario import MarketTable, PolicyTable, ProtocolTable, Scenario
-
-LEAST_TRADE_MWH = 1e-9  # below a milliwatt-hour is rounding, not energy for sale
 
 
 @dataclass(slots=True)
@@ -79,6 +76,7 @@ class GridAgent:
         self._market = market or MarketTable()
         self._policy = policy or PolicyTable()
         self._protocol = protocol or ProtocolTable()
+        self._talk = PROTOCOLS[self._protocol.horizontal]()
         self.reset(0, None)
 
     @classmethod
@@ -152,29 +150,30 @@ class GridAgent:
                 wanted_mw = unit.device.usual_p_mw(self._price, self._policy, self._dt_s, unit.p_available_mw)
             unit.want(wanted_mw)
             unit.wanted_q_mvar = q.get(name, 0.0)
-        self._dispatch_generators(self._price, self._price + self._market.import_adder_per_mwh)
+        self._dispatch(self._price, self._price + self._market.import_adder_per_mwh)
 
     def negotiate(self) -> HorizontalSession | None:
-        """Offer the surplus or look for the deficit of the plan; in consensus, agree on a value."""
-        if not self.peers or self._protocol.horizontal == "none":
+        """Return this agent's part in the scenario's horizontal protocol, with the surplus of its plan."""
+        if not self.peers:
             return None
-        surplus_mwh = self._planned_mw() * hours(self._dt_s)
-        if self._protocol.horizontal == "consensus":
-            adder = self._market.import_adder_per_mwh if surplus_mwh <= -LEAST_TRADE_MWH else 0.0
-            self._session = ConsensusSession(
-                self.agent_id,
-                neighbours(self.agent_id, self.peers, self._protocol),
-                self._price + adder,
-                self._protocol.consensus_rounds,
-            )
-        else:
-            self._session = P2PSession(self.agent_id, self.peers, self._bid(surplus_mwh))
+        position = StepPosition(
+            self.agent_id,
+            self.peers,
+            self._planned_mw() * hours(self._dt_s),
+            self._price,
+            self._market.import_adder_per_mwh,
+            self._policy.ask_share,
+            self._policy.bid_share,
+            self._protocol,
+        )
+        self._session = self._talk.begin(position)
         return self._session
 
     def conclude(self) -> Collection[str]:
         """Dispatch by what was agreed on; return the names of the devices."""
-        if isinstance(self._session, ConsensusSession):
-            self._dispatch_generators(self._session.value, self._session.value)
+        value = self._session.dispatch_value if self._session is not None else None
+        if value is not None:
+            self._dispatch(value, value)
         return self._units.keys()
 
     def wanted(self) -> Mapping[str, SetpointRequest]:
@@ -270,13 +269,13 @@ class GridAgent:
                 soc[name] = done.soc
             if unit.device.spec.has_cost:
                 cost[name] = done.cost
-        trades = self._session.trades if isinstance(self._session, P2PSession) else {}
+        trades = self._session.trades if self._session is not None else {}
         return StepReport(p_mw, q_mvar, soc, cost, trades, self._fallbacks)
 
     # -- policy ------------------------------------------------------------------------------------
 
-    def _dispatch_generators(self, export_value: float, import_value: float) -> None:
-        """Run each generator that is not commanded where the step earns most, in the scenario's order."""
+    def _dispatch(self, export_value: float, import_value: float) -> None:
+        """Run what is dispatched and not commanded where the step earns most, in the scenario's order."""
         free = [unit for name, unit in self._dispatched.items() if name not in self._commanded]
         for unit in free:
             unit.want(0.0)  # what an earlier dispatch wanted counts for nothing
@@ -291,19 +290,3 @@ class GridAgent:
             if unit is not without:
                 total += unit.planned_mw(dt_s)
         return total
-
-    def _bid(self, surplus_mwh: float) -> Bid:
-        adder, policy = self._market.import_adder_per_mwh, self._policy
-        if abs(surplus_mwh) < LEAST_TRADE_MWH:
-            surplus_mwh = 0.0
-        share = policy.ask_share if surplus_mwh > 0.0 else policy.bid_share
-        return Bid(surplus_mwh, self._price + share * adder)
-
-
-def neighbours(agent_id: str, peers: Sequence[str], protocol: ProtocolTable) -> dict[str, int]:
-    """Return the peers that an agent talks to in consensus, each with the number of its neighbours."""
-    if protocol.neighbours == "all" or len(peers) < 3:
-        return dict.fromkeys(peers, len(peers))
-    ring = sorted((*peers, agent_id))
-    at = ring.index(agent_id)
-    return {ring[at - 1]: 2, ring[(at + 1) % len(ring)]: 2}

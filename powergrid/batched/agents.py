@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from powergrid.agents.grid_agent import LEAST_TRADE_MWH
+from heron_mqtt.protocols.base import LEAST_TRADE_MWH, StepPosition
 from powergrid.batched.devices import DeviceArray, Measurements, make_device_array
 from powergrid.devices import DEVICES
 from powergrid.devices.base import hours
@@ -37,6 +37,7 @@ class AgentArray:
             name for name, table in microgrid.devices.items() if DEVICES[table.spec.kind].is_dispatched
         }
         self._policy, self._dt_s = microgrid.policy, scenario.step_s
+        self._protocol = scenario.protocol
         self._adder = scenario.market.import_adder_per_mwh
         self._nothing = np.zeros(n)
         self._wanted_p: dict[str, Array] = {}
@@ -101,6 +102,27 @@ class AgentArray:
     def estimate(self) -> Array:
         """Return the (n,) values, $/MWh, with which consensus begins."""
         return self._price + np.where(self.surplus_mwh() <= -LEAST_TRADE_MWH, self._adder, 0.0)
+
+    def positions(self, agent_id: str, peers: tuple[str, ...]) -> Iterator[StepPosition]:
+        """Return what the agent of each copy brings into a negotiation."""
+        for surplus_mwh, price in zip(self.surplus_mwh().tolist(), self._price.tolist(), strict=True):
+            yield StepPosition(
+                agent_id,
+                peers,
+                surplus_mwh,
+                price,
+                self._adder,
+                self._policy.ask_share,
+                self._policy.bid_share,
+                self._protocol,
+            )
+
+    def dispatch_where(self, value: Array) -> None:
+        """Dispatch by (n,) values of a MWh, $/MWh; where that is NaN, as the price says."""
+        agreed = ~np.isnan(value)
+        if agreed.any():
+            price = self._price
+            self.dispatch(np.where(agreed, value, price), np.where(agreed, value, price + self._adder))
 
     def simulate(self) -> dict[str, Measurements]:
         """Let the models take the step; return what each did."""

@@ -36,7 +36,7 @@ PositivePowerMw = Annotated[float, Field(gt=0.0, le=_MAX_MW)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-Table = Literal["storage", "sgen", "load"]
+PandapowerTable = Literal["storage", "sgen", "load"]
 """Tables of pandapower in which a device can stand."""
 
 
@@ -59,7 +59,7 @@ class DeviceSpecBase(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
-    pandapower_table: ClassVar[Table] = "load"
+    pandapower_table: ClassVar[PandapowerTable] = "load"
     has_soc: ClassVar[bool] = False
     soc_has_band: ClassVar[bool] = False
     has_cost: ClassVar[bool] = False

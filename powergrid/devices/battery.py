@@ -16,10 +16,10 @@ from powergrid.devices.base import (
     DeviceState,
     Fraction,
     Measurement,
+    PandapowerTable,
     PolicyThresholds,
     PositivePowerMw,
     PowerMw,
-    Table,
     clip,
     clip_q,
     finite,
@@ -36,7 +36,7 @@ Efficiency = Annotated[float, Field(ge=0.01, le=1.0)]
 class BatterySpec(DeviceSpecBase):
     """Nameplate of a battery. Power limits are magnitudes at the grid terminal."""
 
-    pandapower_table: ClassVar[Table] = "storage"
+    pandapower_table: ClassVar[PandapowerTable] = "storage"
     has_soc: ClassVar[bool] = True
     soc_has_band: ClassVar[bool] = True
 

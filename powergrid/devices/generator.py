@@ -15,9 +15,9 @@ from powergrid.devices.base import (
     DeviceSpecBase,
     DeviceState,
     Measurement,
+    PandapowerTable,
     PositivePowerMw,
     PowerMw,
-    Table,
     clip,
     clip_q,
     finite,
@@ -37,7 +37,7 @@ DurationS = Annotated[float, Field(ge=0.0, le=1e9)]
 class GeneratorSpec(DeviceSpecBase):
     """Nameplate of a generator. Cost of running for one hour at p: a + b p + c p^2, $."""
 
-    pandapower_table: ClassVar[Table] = "sgen"
+    pandapower_table: ClassVar[PandapowerTable] = "sgen"
     has_cost: ClassVar[bool] = True
 
     kind: Literal["generator"] = "generator"

@@ -14,9 +14,9 @@ from powergrid.devices.base import (
     DeviceSpecBase,
     DeviceState,
     Measurement,
+    PandapowerTable,
     PolicyThresholds,
     PositivePowerMw,
-    Table,
     clip,
     clip_q,
     finite,
@@ -32,7 +32,7 @@ _STC_CELL_TEMPERATURE_C = 25.0
 class PvSpec(DeviceSpecBase):
     """Nameplate of a photovoltaic plant."""
 
-    pandapower_table: ClassVar[Table] = "sgen"
+    pandapower_table: ClassVar[PandapowerTable] = "sgen"
     profile_says: ClassVar[str | None] = "what the sun offers"
     profile_holds: ClassVar[bool] = False
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError
 from powergrid.devices import DEVICES
-from powergrid.devices.base import Table
+from powergrid.devices.base import PandapowerTable
 from powergrid.networks.sites import resolve_bus
 
 Power = TypeVar("Power", float, NDArray[np.float64])
@@ -33,7 +33,7 @@ class DeviceSite:
     bus: int | str
 
 
-def attach_devices(net: Any, devices: Iterable[DeviceSite]) -> dict[str, tuple[Table, int]]:
+def attach_devices(net: Any, devices: Iterable[DeviceSite]) -> dict[str, tuple[PandapowerTable, int]]:
     """Create an element at zero power for each device.
 
     The table is the kind's ``pandapower_table``: a battery becomes a ``storage``, a generator and PV an
@@ -79,7 +79,7 @@ def _create(net: Any, site: DeviceSite, bus: int) -> int:
             return int(pandapower.create_sgen(net, **common))
 
 
-def table_of(kind: str) -> Table:
+def table_of(kind: str) -> PandapowerTable:
     """Return the pandapower table of a kind of device.
 
     Raises:

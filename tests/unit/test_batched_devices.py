@@ -10,10 +10,9 @@ from device_strategies import battery_specs, generator_specs, pv_specs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heron_mqtt.protocols.consensus import ConsensusSession
+from heron_mqtt.protocols.consensus import ConsensusSession, neighbours
 from heron_mqtt.protocols.p2p import Bid, P2PSession, settle
 from powergrid.agents.economic_dispatch import economic_setpoint
-from powergrid.agents.grid_agent import neighbours
 from powergrid.batched.agents import economic_setpoints
 from powergrid.batched.devices import BatteryArray, GeneratorArray, make_device_array
 from powergrid.batched.trading import Trading, run_consensus
