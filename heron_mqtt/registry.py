@@ -68,8 +68,8 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T | None:
         """Return a thing by its name; None if there is none."""
-        if name not in self._known and not self._searched:
-            self._search()
+        if name not in self._known:
+            self.search()
         return self._known.get(name)
 
     def __getitem__(self, name: str) -> T:
@@ -95,8 +95,10 @@ class Registry(Generic[T]):
         """Return what has been added."""
         return tuple(self._known.values())
 
-    def _search(self) -> None:
-        """Load what installed packages add."""
+    def search(self) -> None:
+        """Load what installed packages add; once."""
+        if self._searched:
+            return
         self._searched = True
         for entry in entry_points(group=self._group):
             self.add(entry.load())

@@ -98,6 +98,7 @@ class RewardTable(Table):
     loading_max_percent: float = Field(100.0, gt=0.0)
     soc_min: float = Field(0.2, ge=0.0, le=1.0, description="Lower end of the preferred band.")
     soc_max: float = Field(0.8, ge=0.0, le=1.0, description="Upper end of the preferred band.")
+    terms: dict[str, float] = Field({}, description="Weights of reward terms that are not shipped, by name.")
 
     @model_validator(mode="after")
     def _bands_are_not_empty(self) -> RewardTable:

@@ -13,7 +13,7 @@ from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.envs.agent_view import AgentView
 from powergrid.envs.state_layout import Layout
 from powergrid.powerflow import Loadings
-from powergrid.rewards import Rewards
+from powergrid.rewards import Rewards, StepAccount
 from powergrid.rewards.group_reduce import GroupedReducer
 from powergrid.rewards.violations import LimitViolations
 from powergrid.simulation.grid_simulation import GridSimulation
@@ -149,7 +149,24 @@ class GridState:
             traded_usd: (..., n_agents) earned minus paid in trades, $.
         """
         traded_mwh = np.add.reduce(self.traded_mwh, axis=-1)
-        return self._rewards.terms(cost, self.net_mwh, traded_mwh, traded_usd, self.price, self._outside)
+        return self._rewards.terms(
+            StepAccount(
+                cost,
+                self.net_mwh,
+                traded_mwh,
+                traded_usd,
+                self.price,
+                self._outside,
+                self.p_mw,
+                self.q_mvar,
+                self._devices.sums,
+            )
+        )
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """Names of the terms, in the order of ``reward_terms``."""
+        return self._rewards.names
 
     # -- what it tells -----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.protocols.p2p import Settlement
 from powergrid.envs.grid_state import Array, GridState
-from powergrid.rewards import TERMS, traded
+from powergrid.rewards import traded
 from powergrid.simulation.grid_simulation import GridSimulation
 
 NO_ACTION = "no action before the deadline; its devices are taken to be in their safe state"
@@ -92,7 +92,7 @@ class StepRecords:
             info["missed"] = report.missed
             info["bounds"] = dict(report.bounds)
             info["authority"] = dict(report.authority)
-            info["reward_terms"] = dict(zip(TERMS, earned, strict=True))
+            info["reward_terms"] = dict(zip(self._state.reward_names, earned, strict=True))
         for trade in settlement.trades:
             infos[trade.seller]["trades"].append(trade)
             infos[trade.buyer]["trades"].append(trade)
