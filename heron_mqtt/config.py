@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import InitErrorDetails
 
 from heron_mqtt.errors import ConfigError
 
@@ -89,6 +90,27 @@ def validate(model: type[T], data: Mapping[str, Any], source: str) -> T:
         known = _known_keys(model)
         errors = exc.errors(include_url=False)
         raise ConfigError(*dict.fromkeys(_describe(source, dict(e), data, known) for e in errors)) from None
+
+
+def validate_inside(model: type[T], key: str, data: Any) -> T:
+    """Return ``data`` as ``model``, within the validation of a table that holds it under ``key``.
+
+    Raises:
+        ValidationError: Every problem with ``key`` in front of its place.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        problems = [
+            InitErrorDetails(
+                type=error["type"],
+                loc=(key, *error["loc"]),
+                input=error["input"],
+                ctx=error.get("ctx", {}),
+            )
+            for error in exc.errors(include_url=False)
+        ]
+        raise ValidationError.from_exception_data(key, problems) from None
 
 
 def _describe(source: str, error: dict[str, Any], data: Mapping[str, Any], known: set[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
-from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate
+from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
 from heron_mqtt.messages import FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
@@ -77,7 +77,7 @@ class ProtocolTable(Table):
     def _options_are_the_protocols(self) -> ProtocolTable:
         model = PROTOCOLS[self.horizontal].options
         if model is not None:
-            model.model_validate(self.options)
+            validate_inside(model, "options", self.options)
         elif self.options:
             raise ValueError(f"options: {self.horizontal} has none; leave the table out")
         return self

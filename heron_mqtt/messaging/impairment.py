@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import InitErrorDetails
 
-from heron_mqtt.config import Table, read_toml, shipped_config, validate
+from heron_mqtt.config import Table, read_toml, shipped_config, validate, validate_inside
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS, JITTERS
@@ -93,7 +92,7 @@ class RuleTable(_Where):
         for name in data.keys() - cls.model_fields.keys():
             kind = IMPAIRMENTS.get(str(name))
             if kind is not None and kind.table is not None:
-                more[name] = _validated(kind.table, name, rest.pop(name))
+                more[name] = validate_inside(kind.table, name, rest.pop(name))
         return {**rest, "more": more} if more else rest
 
     @model_validator(mode="after")
@@ -111,23 +110,6 @@ class RuleTable(_Where):
         if self.delay_s > self.max_delay_s:
             raise ValueError(f"delay_s must not exceed max_delay_s, got {self.delay_s} > {self.max_delay_s}")
         return self
-
-
-def _validated(table: type[BaseModel], name: str, data: Any) -> BaseModel:
-    """Return the table of a kind of impairment, with its name in the place of every problem."""
-    try:
-        return table.model_validate(data)
-    except ValidationError as exc:
-        problems = [
-            InitErrorDetails(
-                type=error["type"],
-                loc=(name, *error["loc"]),
-                input=error["input"],
-                ctx=error.get("ctx", {}),
-            )
-            for error in exc.errors(include_url=False)
-        ]
-        raise ValidationError.from_exception_data(name, problems) from None
 
 
 class PartitionTable(_Where):
