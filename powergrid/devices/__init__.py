@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from powergrid.devices.base import Device, DeviceSpecBase, DeviceState, Measurement
 from powergrid.devices.battery import Battery, BatterySpec, BatteryState
+from powergrid.devices.ev_charger import EvCharger, EvChargerSpec
+from powergrid.devices.flexible_load import FlexibleLoad, FlexibleLoadSpec
 from powergrid.devices.generator import Generator, GeneratorSpec, GeneratorState
+from powergrid.devices.heat_pump import HeatPump, HeatPumpSpec
 from powergrid.devices.load import Load, LoadSpec
 from powergrid.devices.pv import Pv, PvSpec
 from powergrid.devices.registry import DEVICES, DeviceSpec, make_device
@@ -23,9 +26,15 @@ __all__ = [
     "DeviceSpec",
     "DeviceSpecBase",
     "DeviceState",
+    "EvCharger",
+    "EvChargerSpec",
+    "FlexibleLoad",
+    "FlexibleLoadSpec",
     "Generator",
     "GeneratorSpec",
     "GeneratorState",
+    "HeatPump",
+    "HeatPumpSpec",
     "Load",
     "LoadSpec",
     "Measurement",
@@ -38,3 +47,6 @@ DEVICES.add(Battery)
 DEVICES.add(Generator)
 DEVICES.add(Pv)
 DEVICES.add(Load)
+DEVICES.add(EvCharger)
+DEVICES.add(HeatPump)
+DEVICES.add(FlexibleLoad)
