@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import InitErrorDetails
 
 from heron_mqtt.errors import ConfigError
 
@@ -23,6 +24,11 @@ class Table(BaseModel):
     """A table of a scenario: immutable, finite numbers, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    @classmethod
+    def models_inside(cls) -> Iterable[type[BaseModel]]:
+        """Return models that its fields hold without naming them: those of a registry."""
+        return ()
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -86,6 +92,27 @@ def validate(model: type[T], data: Mapping[str, Any], source: str) -> T:
         raise ConfigError(*dict.fromkeys(_describe(source, dict(e), data, known) for e in errors)) from None
 
 
+def validate_inside(model: type[T], key: str, data: Any) -> T:
+    """Return ``data`` as ``model``, within the validation of a table that holds it under ``key``.
+
+    Raises:
+        ValidationError: Every problem with ``key`` in front of its place.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        problems = [
+            InitErrorDetails(
+                type=error["type"],
+                loc=(key, *error["loc"]),
+                input=error["input"],
+                ctx=error.get("ctx", {}),
+            )
+            for error in exc.errors(include_url=False)
+        ]
+        raise ValidationError.from_exception_data(key, problems) from None
+
+
 def _describe(source: str, error: dict[str, Any], data: Mapping[str, Any], known: set[str]) -> str:
     kind, loc = error["type"], error["loc"]
     key = _key(loc, data)
@@ -139,6 +166,7 @@ def _known_keys(model: type[BaseModel]) -> set[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             names.update(kind.model_fields)
             waiting += [field.annotation for field in kind.model_fields.values()]
+            waiting += kind.models_inside() if issubclass(kind, Table) else ()
         else:
             waiting += [part for part in get_args(kind) if isinstance(part, type) or get_args(part)]
     return names

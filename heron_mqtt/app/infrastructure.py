@@ -202,12 +202,14 @@ async def _start_embedded(stack: AsyncExitStack, throughout: list[Watch]) -> str
 def _programs(
     loaded: LoadedScenario, emulated: Sequence[tuple[str, str]], url: str, *, take_over: bool
 ) -> list[DeviceProgram]:
-    from powergrid.emulators import SCRIPTS
+    from powergrid.emulators import emulators
+
+    scripts = emulators()
 
     return [
         DeviceProgram(
             f"{agent}/{name}",
-            SCRIPTS[loaded.scenario.microgrids[agent].devices[name].spec.kind],
+            scripts[loaded.scenario.microgrids[agent].devices[name].spec.kind],
             # as one word each: an agent's id may begin with a dash
             [
                 f"--agent={agent}",

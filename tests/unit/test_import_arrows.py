@@ -26,7 +26,7 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt.end_signals": "program",
         "heron_mqtt.cancellation": "program",
     },
-    {"heron_mqtt.messages": "messages", "heron_mqtt.config": "config"},
+    {"heron_mqtt.messages": "messages", "heron_mqtt.config": "config", "heron_mqtt.registry": "config"},
     {"heron_mqtt.messaging": "messaging", "heron_mqtt.protocols": "protocols"},
     {"heron_mqtt.field": "field"},
     {"heron_mqtt.agents": "agents", "heron_mqtt.record": "record"},
@@ -87,7 +87,7 @@ def ours(name: str) -> bool:
 
 
 def test_the_source_is_found() -> None:
-    assert {"heron_mqtt.errors", "powergrid.agents", "powergrid.emulators.battery"} <= set(MODULES)
+    assert {"heron_mqtt.errors", "powergrid.agents", "powergrid.emulators.script"} <= set(MODULES)
     assert place("heron_mqtt.messaging.embedded.broker") == (2, "messaging")
     assert place("powergrid.devices.battery") == (5, "powergrid")
     assert place("heron_mqtt.app.runner") == (6, "app")
@@ -206,7 +206,7 @@ def test_an_interface_does_not_import_its_own_implementations_even_for_types() -
         "heron_mqtt.field.device",
         "heron_mqtt.messaging.mqtt",
         "powergrid.emulators",
-        "powergrid.emulators.battery",
+        "powergrid.emulators.script",
         "powergrid.emulators.sunspec_bridge",
     ],
 )
