@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import emulated_trajectory
-from trajectories import assert_same, own_policies, some_random_actions, trajectory
 
 from powergrid.devices import DEVICES
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from powergrid.scenario import LoadedScenario, load_scenario
+from support.in_process import emulated_trajectory
+from support.trajectories import assert_same, own_policies, some_random_actions, trajectory
 
 
 def loaded(steps: int, start_row: int = 68) -> LoadedScenario:

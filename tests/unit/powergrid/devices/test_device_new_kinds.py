@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from device_strategies import ev_charger_specs, flexible_load_specs, heat_pump_specs
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -19,6 +18,7 @@ from powergrid.devices import (
     HeatPumpSpec,
 )
 from powergrid.scenario import PolicyTable
+from support.device_strategies import ev_charger_specs, flexible_load_specs, heat_pump_specs
 
 STEP_S, STEP_H = 900.0, 0.25
 setpoints = st.floats(-12.0, 12.0)

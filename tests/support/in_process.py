@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-from trajectories import told
 
 from heron_mqtt.messaging.base import Features, MessageBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -16,6 +15,7 @@ from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
+from support.trajectories import told
 
 Act = Callable[[MultiAgentMicrogrids, np.random.Generator], dict[str, Any]]
 
