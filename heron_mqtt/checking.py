@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.topics import TopicMap
-from heron_mqtt.vendors import load_mappings
+from heron_mqtt.app.vendor_adapters import load_mappings
 from powergrid.proxies import emulated_devices
 from powergrid.scenario import LoadedScenario
 

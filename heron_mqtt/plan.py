@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.vendors import load_mappings
+from heron_mqtt.app.vendor_adapters import load_mappings
 
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario

@@ -17,7 +17,7 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.stats import Report
 from heron_mqtt.plan import Devices
 from heron_mqtt.processes import DeviceProcesses, DeviceProgram
-from heron_mqtt.vendors import vendor_devices
+from heron_mqtt.app.vendor_adapters import vendor_devices
 from powergrid.proxies import emulated_devices
 
 if TYPE_CHECKING:

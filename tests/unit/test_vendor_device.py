@@ -18,7 +18,7 @@ from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.outbox import Outbox
-from heron_mqtt.vendors import load_mappings
+from heron_mqtt.app.vendor_adapters import load_mappings
 from powergrid.scenario import scenario_from_dict
 
 TELEMETRY = [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W"}}}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.field._mapping.units import Complain
+from heron_mqtt.field.vendor.units import Complain
 
 
 class Problems:

@@ -1,0 +1,1 @@
+"""How a vendor's topics and payloads are described, checked and translated; see ``field.vendor.mapping``."""

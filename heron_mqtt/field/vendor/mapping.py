@@ -1,0 +1,346 @@
+"""A vendor's topics and payloads <-> our messages, from configuration alone.
+
+Raw inputs are found in payloads and cleaned (``inputs``), formulas make quantities of them (``quantities``),
+and setpoints become messages (``outgoing``) whose answers are understood (``answers``). ``load_mapping`` finds
+every mistake of a mapping; the ``DeviceMapping`` that it returns holds no state and does no I/O:
+``vendor_state.VendorState`` keeps what is known of one device. docs/device-mappings.md describes the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heron_mqtt.config import read_toml, shipped_config, validate
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.vendor.answers import AnswerReader
+from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
+from heron_mqtt.field.vendor.inputs import InputReader
+from heron_mqtt.field.vendor.outgoing import (
+    Context,
+    Outgoing,
+    Rendered,
+    SetpointWriter,
+    filled_text,
+    payload_bytes,
+)
+from heron_mqtt.field.vendor.parameters import PLACEHOLDER, check_use, fill, gather, placeholders
+from heron_mqtt.field.vendor.problems import Problems
+from heron_mqtt.field.vendor.quantities import Quantity
+from heron_mqtt.field.vendor.tables import (
+    FieldTable,
+    KeepaliveTable,
+    MappingTable,
+    Payload,
+    QuantityTable,
+    SetpointTable,
+)
+from heron_mqtt.field.vendor.telemetry import AvailabilityReader, TelemetryReader
+from heron_mqtt.field.vendor.topic_patterns import TopicPattern
+from heron_mqtt.messages import Setpoint
+from heron_mqtt.messaging import topics
+
+__all__ = ["DeviceMapping", "Keepalive", "Outgoing", "load_mapping"]
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """A message that makes a device go on talking.
+
+    Attributes:
+        table: Topic, payloads and period.
+        while_driven: It is sent only while a setpoint holds.
+    """
+
+    table: KeepaliveTable
+    while_driven: bool
+
+    def message(self, context: Context, values: Mapping[str, Rendered], *, first: bool) -> Outgoing | None:
+        """Return the message to send now; None while something in its topic is not known yet."""
+        table = self.table
+        context.built_ins.begin_message()
+        every = {**{n: Rendered(t, t) for n, t in context.learned.items()}, **values}
+        topic = filled_text(table.topic, every, context.built_ins)
+        if PLACEHOLDER.search(topic) is not None:
+            return None
+        payload: Payload = table.payload if table.first_payload is None or not first else table.first_payload
+        return Outgoing(topic, payload_bytes(payload, every, context.built_ins), table.qos)
+
+
+class DeviceMapping:
+    """A compiled mapping for one device.
+
+    Args:
+        table: The mapping, its placeholders filled in.
+        source: Where it stands, for errors.
+        learned: Parameters to be learned from topics, and after how many s of silence another may follow.
+
+    Raises:
+        ConfigError: One line for each mistake: source, key and what was expected.
+    """
+
+    def __init__(
+        self, table: MappingTable, source: str, learned: Mapping[str, float] | None = None
+    ) -> None:
+        problems = Problems(source)
+        self.name = table.name
+        self.source = source
+        self.table = table
+        self.learned = dict(learned or {})
+        self.telemetry = [
+            TelemetryReader(t, problems.at(f"telemetry[{i}]")) for i, t in enumerate(table.telemetry)
+        ]
+        self.availability = [
+            AvailabilityReader(a, problems.at(f"availability[{i}]")) for i, a in enumerate(table.availability)
+        ]
+        self.inputs = self._gather_inputs(problems)
+        self.quantities = self._make_quantities(table, problems)
+        if "p_mw" not in self.quantities:
+            problems.add("telemetry", "no topic gives p_mw; without it there is no telemetry")
+        self._writer: SetpointWriter | None = None
+        self.answers: list[AnswerReader] = []
+        if table.setpoint is not None:
+            self._writer = SetpointWriter(table.setpoint, tuple(self.inputs), problems)
+            self.answers = [
+                AnswerReader(a, self._writer, problems.at(f"setpoint.answers[{i}]"))
+                for i, a in enumerate(table.setpoint.answers)
+            ]
+            if table.setpoint.confirm == "answer" and not self.has_answers:
+                problems.add("setpoint.confirm", "'answer' needs [[setpoint.answers]] or a field ack_seq")
+        values = set(self._writer.names) if self._writer is not None else set()
+        self.keepalives = tuple(
+            Keepalive(
+                k,
+                k.while_ == "driven"
+                or bool(placeholders([k.topic, k.payload, k.first_payload or ""]) & values),
+            )
+            for k in table.keepalive
+        )
+        _check_topics(table, self, problems)
+        problems.raise_if_any()
+
+    # -- what it can do ----------------------------------------------------------------------------
+
+    @property
+    def sets(self) -> frozenset[str]:
+        """What a setpoint tells the device: of p_mw, q_mvar, lease_s, seq. Empty: it can only be read."""
+        return frozenset() if self._writer is None else self._writer.quantities - {"uid"}
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields of ``Telemetry`` that the device gives."""
+        return frozenset(self.quantities)
+
+    @property
+    def setpoint(self) -> SetpointTable | None:
+        """How setpoints are sent; None = it can only be read."""
+        return self.table.setpoint
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the device tells of each setpoint what it does about it."""
+        return bool(self.answers) or "ack_seq" in self.quantities
+
+    @property
+    def has_release(self) -> bool:
+        """Whether the mapping says how the device is handed back: by messages, or by a setpoint of zero."""
+        return self.setpoint is not None and self.setpoint.release is not None
+
+    @property
+    def changes_at(self) -> dict[str, tuple[str, ...]]:
+        """Quantity -> the inputs that it is made of."""
+        return {name: q.inputs for name, q in self.quantities.items()}
+
+    def topics_of(self, quantity: str) -> tuple[str, ...]:
+        """Return the topics that give one field of ``Telemetry``."""
+        wanted = set(self.quantities[quantity].inputs) if quantity in self.quantities else set()
+        found = [t for r in self.telemetry if wanted & r.inputs.keys() for t in r.table.topics]
+        return tuple(dict.fromkeys(found))
+
+    def topic_filters(self) -> tuple[str, ...]:
+        """Return what to subscribe to."""
+        readers = [*self.telemetry, *self.availability, *self.answers]
+        return tuple(dict.fromkeys(p.filter for reader in readers for p in reader.patterns))
+
+    # -- what is sent ------------------------------------------------------------------------------
+
+    def encode(self, setpoint: Setpoint, context: Context | None = None) -> list[Outgoing]:
+        """Return the messages that carry a setpoint, in the order in which to send them.
+
+        Raises:
+            ConfigError: The device can only be read.
+            MessageError: A value is not finite, or something that the messages need is not known yet.
+        """
+        return self.write(setpoint, context or Context(BuiltIns()))[0]
+
+    def write(self, setpoint: Setpoint, context: Context) -> tuple[list[Outgoing], dict[str, Rendered]]:
+        """Return the messages that carry a setpoint, and the values in them.
+
+        Raises:
+            ConfigError: The device can only be read.
+            MessageError: A value is not finite, or something that the messages need is not known yet.
+        """
+        if self._writer is None:
+            raise ConfigError(f"{self.source}: {self.name} takes no setpoints: its mapping has no 'setpoint'")
+        return self._writer.encode(setpoint, context)
+
+    def release(self, context: Context | None = None) -> list[Outgoing]:
+        """Return the messages that hand the device back to its own control.
+
+        Raises:
+            MessageError: Something that the messages need is not known yet.
+        """
+        context = context or Context(BuiltIns())
+        if self._writer is None:
+            return []
+        if self._writer.has_release:
+            return self._writer.release(context)
+        return self._writer.encode(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0), context)[0]
+
+    # -- compiling ---------------------------------------------------------------------------------
+
+    def _gather_inputs(self, problems: Problems) -> dict[str, InputReader]:
+        found: dict[str, InputReader] = {}
+        for i, reader in enumerate(self.telemetry):
+            for name in reader.table.inputs:
+                if name in {"p_mw", "q_mvar", "soc", "vm_pu", "running", "ack_seq", "lease_s", "seq", *NAMES}:
+                    problems.add(f"telemetry[{i}].inputs.{name}", "is the name of a quantity; choose another")
+                    continue
+                made = reader.inputs[name]
+                if name in found and found[name].kind != made.kind:
+                    problems.add(
+                        f"telemetry[{i}].inputs.{name}",
+                        f"is a {made.kind} here and a {found[name].kind} elsewhere; expected the same",
+                    )
+                found.setdefault(name, made)
+        for i, reader in enumerate(self.telemetry):
+            for key in ("timestamp", "changed_by"):
+                name = getattr(reader.table, key)
+                if name is None:
+                    continue
+                if name not in found:
+                    problems.add(
+                        f"telemetry[{i}].{key}",
+                        f"there is no input {name!r}; there are {', '.join(found) or 'none'}",
+                    )
+                elif key == "timestamp" and found[name].kind != "time":
+                    problems.add(
+                        f"telemetry[{i}].timestamp", f"input {name} must be a time: give it time = \"unix_s\" or so"
+                    )
+        return found
+
+    def _make_quantities(self, table: MappingTable, problems: Problems) -> dict[str, Quantity]:
+        found: dict[str, Quantity] = {}
+        places: dict[str, str] = {}
+        tables: list[tuple[str, str, FieldTable | QuantityTable]] = [
+            *(
+                (name, f"telemetry[{i}].fields.{name}", field)
+                for i, t in enumerate(table.telemetry)
+                for name, field in t.fields.items()
+            ),
+            *((name, f"quantities.{name}", q) for name, q in table.quantities.items()),
+        ]
+        for name, key, each in tables:
+            if name in places and name != "ack_seq":
+                problems.add(
+                    key,
+                    f"{name} has a source already, {places[name]}: name both as inputs and say by "
+                    f"[quantities.{name}] what it is (a + b, a - b); or give both inputs one name, then the "
+                    "newest counts",
+                )
+                continue
+            places[name] = key
+            found[name] = Quantity(name, each, self.inputs, problems.at(key))
+        return found
+
+
+def load_mapping(
+    given: str | Mapping[str, Any],
+    *,
+    agent: str,
+    device: str,
+    source: str,
+    find: Callable[[str], Path] | None = None,
+) -> DeviceMapping:
+    """Return the mapping that a scenario gives for a device.
+
+    Args:
+        given: The name of a profile file, or a table: a mapping, or ``profile`` with ``parameters`` and
+            whatever of the profile's tables is to be replaced.
+        agent: Fills ``{agent}``, escaped as in our own topics.
+        device: Fills ``{device}``, likewise.
+        source: File and key of the mapping, for errors.
+        find: Finds a profile file; by default among the shipped ones.
+
+    Raises:
+        ConfigError: One line for each mistake: source, key and what was expected.
+    """
+    own: dict[str, Any] = {"profile": given} if isinstance(given, str) else dict(given)
+    profile = own.pop("profile", None)
+    base: dict[str, Any] = {}
+    if profile is not None:
+        path = _profile_path(profile, source, find)
+        base = read_toml(path)
+        source = f"{source} (profile {path})"
+    parameters, declared = own.pop("parameters", {}), base.pop("parameters", {})
+    if not isinstance(parameters, Mapping) or not isinstance(declared, Mapping):
+        raise ConfigError(f"{source}: parameters: expected a table, name = value")
+    problems = Problems(source)
+    data = {**base, **own}
+    built_in = {"agent": topics.escape(agent), "device": topics.escape(device)}
+    values, learned = gather(declared, parameters, placeholders(data), problems)
+    setpoint = data.get("setpoint")
+    names = setpoint.get("values") if isinstance(setpoint, Mapping) else None
+    check_use(
+        data,
+        set(declared),
+        set(parameters),
+        set(built_in),
+        set(names) if isinstance(names, Mapping) else set(),
+        set(learned),
+        problems,
+    )
+    problems.raise_if_any()
+    filled = {**fill(data, {**values, **built_in}), "parameters": values}
+    return DeviceMapping(validate(MappingTable, filled, source), source, learned)
+
+
+def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None) -> Path:
+    shipped = shipped_config()
+    path = (find or shipped.joinpath)(profile) if isinstance(profile, str) and profile else None
+    if path is None or not path.is_file():
+        known = ", ".join(f"device_profiles/{p.name}" for p in sorted(shipped.glob("device_profiles/*.toml")))
+        raise ConfigError(f"{source}: profile = {profile!r}: no such file; shipped profiles are {known}")
+    return path
+
+
+def _check_topics(table: MappingTable, mapping: DeviceMapping, problems: Problems) -> None:
+    read: list[TopicPattern] = [
+        p for reader in (*mapping.telemetry, *mapping.availability) for p in reader.patterns
+    ]
+    seen: set[str] = set()
+    for i, availability in enumerate(table.availability):
+        if availability.topic in seen:
+            problems.add(f"availability[{i}].topic", f"{availability.topic!r} is there already")
+        seen.add(availability.topic)
+    for key, topic in _sent_topics(table):
+        plain = PLACEHOLDER.sub("x", topic)
+        try:
+            topics.check_channel(plain)
+        except ValueError as exc:
+            problems.add(f"{key}.topic", str(exc))
+        if key.startswith("setpoint") and any(topic == p.text or p.match(plain) is not None for p in read):
+            problems.add(f"{key}.topic", f"{topic!r} is read too: the device's own messages and ours would mix")
+
+
+def _sent_topics(table: MappingTable) -> Iterator[tuple[str, str]]:
+    if table.setpoint is not None:
+        for i, message in enumerate(table.setpoint.messages):
+            yield f"setpoint.messages[{i}]", message.topic
+        if isinstance(table.setpoint.release, list):
+            for i, message in enumerate(table.setpoint.release):
+                yield f"setpoint.release[{i}]", message.topic
+    for i, keepalive in enumerate(table.keepalive):
+        yield f"keepalive[{i}]", keepalive.topic

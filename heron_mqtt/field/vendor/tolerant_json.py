@@ -1,0 +1,80 @@
+"""Almost-JSON, as devices send it, made JSON: nan, empty values, Python's literals, trailing commas.
+
+One pass over the tokens; nothing is guessed beyond what is listed in docs/device-mappings.md.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pydantic_core import to_json
+
+_TOKEN = re.compile(
+    r"""
+    (?P<space>\s+)
+  | (?P<double>"(?:[^"\\]|\\.)*")
+  | (?P<single>'(?:[^'\\]|\\.)*')
+  | (?P<mark>[{}\[\]:,()])
+  | (?P<bare>[^\s{}\[\]:,()"']+)
+  | (?P<stray>["'])
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_LITERALS = {"true": "true", "false": "false", "null": "null", "none": "null", "undefined": "null"}
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+_TO_ESCAPE = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def to_strict(text: str) -> str:
+    """Return JSON for a text that is almost JSON; what is no better stays as it is, for the parser to refuse.
+
+    ``nan`` and ``inf`` in any case, ``None``, ``undefined`` and missing values become null, ``True`` and
+    ``False`` booleans, single quotes double ones, ``.5``, ``+3`` and ``007`` numbers; a comma before a closing
+    bracket is dropped, round brackets are square ones.
+    """
+    out: list[str] = []
+    before = ""  # the last mark or "value"
+    for match in _TOKEN.finditer(text):
+        kind, token = match.lastgroup, match[0]
+        if kind == "space":
+            continue
+        if kind == "mark":
+            token = {"(": "[", ")": "]"}.get(token, token)
+            if token in "]}," and before == ":":
+                out.append("null")
+            elif token == "," and before in {"[", ","}:
+                out.append("null")
+            elif token in "]}" and before == ",":
+                out.pop()
+            out.append(token)
+            before = token
+            continue
+        before = "value"
+        out.append(_value(kind, token))
+    return "".join(out)
+
+
+def _value(kind: str | None, token: str) -> str:
+    if kind == "double":
+        return re.sub(r"[\n\r\t]", lambda m: _TO_ESCAPE[m[0]], token)
+    if kind == "single":
+        inner = re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), token[1:-1], flags=re.DOTALL)
+        return to_json(inner).decode()
+    lower = token.lower()
+    if lower in _LITERALS:
+        return _LITERALS[lower]
+    if lower.lstrip("+-") in {"nan", "inf", "infinity", "#inf", "1.#inf", "1.#qnan"}:
+        return "null"
+    if _NUMBER.fullmatch(token):
+        return _strict_number(token)
+    return token
+
+
+def _strict_number(token: str) -> str:
+    sign = "-" if token.startswith("-") else ""
+    body = token.lstrip("+-")
+    mantissa, e, exponent = re.split("([eE])", body) if re.search("[eE]", body) else (body, "", "")
+    whole, point, fraction = mantissa.partition(".")
+    whole = whole.lstrip("0") or "0"
+    return f"{sign}{whole}{point if fraction else ''}{fraction}{e}{exponent}"

@@ -1,0 +1,458 @@
+"""A vendor's device as a field device: its own topics and payloads on one side, ours on the other.
+
+It runs beside the gateway and translates, so that the device needs no code and the gateway no special case: it
+takes leased setpoints and sends them in the vendor's terms, makes telemetry of what the device says, and hands
+the device back to its own control when the lease runs out, on a demotion, and at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from heron_mqtt.errors import BrokerError, MessageError
+from heron_mqtt.field.authority import SENDS
+from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.field.vendor.answers import Answer
+from heron_mqtt.field.vendor.built_ins import BuiltIns
+from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
+from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive, Outgoing
+from heron_mqtt.field.vendor.outgoing import Context
+from heron_mqtt.field.vendor.vendor_state import Taken, VendorState
+from heron_mqtt.messages import AuthorityState, Level, Setpoint, Status, Telemetry
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import Callback, Received
+
+log = logging.getLogger("heron_mqtt.vendor")
+
+GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
+SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
+
+RawCallback = Callable[[str, bytes, bool], None]
+"""Called with topic, payload and whether the broker had kept it."""
+
+
+class RawMqtt(Protocol):
+    """MQTT as it is, for topics that are not ours; ``heron_mqtt.messaging.raw.RawMqtt`` is one."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+
+    def publish_raw(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> asyncio.Future[None]:
+        """Publish bytes to a topic; what is returned is done when the broker has them, and may be ignored."""
+
+    def subscribe_raw(self, topic: str, callback: RawCallback) -> Callable[[], None]:
+        """Call back, in the broker's loop, for every message on a filter; returns the unsubscribe."""
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after each reconnection; returns what ends that."""
+
+
+class VendorDevice(FieldDevice):
+    """Translates for one device.
+
+    - The device is told something only while it is driven: by a setpoint and its renewals, and by what ends
+      them; and by an emergency stop if the gateway's authority over it is one that sends. Authority
+      ``shadow`` sends nothing but keepalives.
+    - When the lease runs out, on a demotion below those that send, and at the end, the release of the mapping
+      is sent. An emergency stop sets 0 and is not ended by a release: the device is handed back when the
+      stop is.
+    - Its last power counts for ``stale_after_s``. A device that says nothing for longer is a fault, and the
+      gateway's model stands in. One that has said nothing yet is reported only.
+    - What confirms a setpoint is said by the mapping; without the confirmation it counts as rejected.
+    - A device with availability topics is offline until one of them says otherwise, or power is heard.
+
+    Args:
+        mapping: How the device speaks.
+        raw: Its side of the wire.
+        kind: What it is: battery, generator, pv, load.
+        power_range_mw: Nameplate, MW, positive = injected.
+        stale_after_s: How long the device's last power counts, s.
+        budget: Counts writes; None = no limit.
+        utc_s: The time of day, s since 1970, for ``{now}`` and timestamps.
+        new_id: Makes the identifiers of messages.
+    """
+
+    def __init__(
+        self,
+        mapping: DeviceMapping,
+        raw: RawMqtt,
+        *args: Any,
+        kind: str,
+        power_range_mw: tuple[float, float],
+        stale_after_s: float = 5.0,
+        budget: WriteBudget | None = None,
+        utc_s: Callable[[], float] = time.time,
+        new_id: Callable[[], str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._mapping = mapping
+        self._raw = raw
+        self._kind = kind
+        self._range = power_range_mw
+        self._stale_after_s = stale_after_s
+        self._within_s = 1.0 if mapping.setpoint is None else mapping.setpoint.answer_within_s
+        self._state = VendorState(mapping, utc_s)
+        self._built_ins = BuiltIns(utc_s) if new_id is None else BuiltIns(utc_s, new_id)
+        self._commander = Commander(
+            mapping, self._send, within_s=self._within_s, label=self.label, budget=budget
+        )
+        self._confirm = _confirm(mapping)
+        self._awaits = False
+        self._awaited_seq: int | None = None
+        self._counts_from = 0.0  # power measured earlier does not confirm
+        self._answer: Answer | None = None
+        self._news = asyncio.Event()
+        self._heard = asyncio.Event()
+        self._has_spoken = False
+        self._silence: Status | None = None
+        self._trouble: Status | None = None
+        self._is_born = False
+        self._is_driven = False
+        self._is_held_by_stop = False
+        self._level: Level | None = None
+        self._keeping: list[asyncio.Task[None]] = []
+        self._settling: asyncio.TimerHandle | None = None
+        self._reported: dict[str, float] = {}
+
+    # -- the device --------------------------------------------------------------------------------
+
+    async def apply(self, setpoint: Setpoint) -> None:
+        """Send it to the device, and wait for what confirms it."""
+        if not self._mapping.sets:
+            return  # it can only be read: what it measures is the answer
+        self._check_reachable()
+        self._news.clear()
+        self._answer = None
+        self._awaits, self._awaited_seq = True, setpoint.seq
+        try:
+            if not await self._tell(setpoint):
+                return  # the device holds it already
+            self._counts_from = time.monotonic() + self._settle_s
+            await self._wait_for_confirmation()
+        finally:
+            self._awaits = False
+
+    def _check_reachable(self) -> None:
+        if not self._raw.connected:  # it would wait, and reach the device when its lease is over
+            raise SetpointRejected("there is no connection to the device's broker")
+        status = self._presence()
+        if status is not None and (status.state == "offline" or self._offline()):
+            raise SetpointRejected(f"the device is offline: {status.reason}")
+
+    async def _tell(self, setpoint: Setpoint, *, renewal: bool = False) -> bool:
+        """Send a setpoint; returns whether anything was to be sent.
+
+        Raises:
+            SetpointRejected: It is not sent (now).
+            BrokerError: It was refused.
+        """
+        self._is_driven = True  # also where sending fails half way
+        try:
+            return await self._commander.tell(setpoint, self._context(), renewal=renewal)
+        except (NotSent, MessageError) as exc:
+            raise SetpointRejected(str(exc)) from None
+
+    async def _wait_for_confirmation(self) -> None:
+        try:
+            async with asyncio.timeout(self._within_s + self._settle_s):
+                await self._news.wait()
+        except TimeoutError:
+            where = ", ".join(self._confirming_topics())
+            what = f"nothing on {where} within {self._within_s + self._settle_s:g} s"
+            if self._confirm != "sent":
+                raise SetpointRejected(f"not acknowledged: {what}") from None
+            log.debug("%s: %s of a setpoint", self.label, what)
+        if self._answer is not None and not self._answer.accepted:
+            raise SetpointRejected(f"rejected by the device: {self._answer.reason}")
+
+    async def renew(self, setpoint: Setpoint) -> None:
+        """Send it again, so that a timer in the device begins anew."""
+        if self._mapping.sets and self._raw.connected and not self._offline():
+            try:
+                await self._tell(setpoint, renewal=True)
+            except SetpointRejected as exc:
+                log.warning("%s: a renewal was not sent: %s", self.label, exc)
+
+    async def go_safe(self, reason: str) -> None:
+        """Set the device to 0 in an emergency stop; else hand it back, if it is driven."""
+        if not self._mapping.sets:
+            return
+        if self.stopped:
+            if self._is_driven or self._level in SENDS:
+                await self._commander.stop(self._context())
+                self._is_driven, self._is_held_by_stop = False, True
+        elif self._is_driven or self._is_held_by_stop:
+            await self._commander.release(self._context())
+            self._is_driven = self._is_held_by_stop = False
+
+    def measure(self) -> Telemetry | None:
+        """Return what the device said last; None until it has said its power, and once that is too old."""
+        self._tell_trouble()
+        return self._state.telemetry(time.monotonic(), self._stale_after_s)
+
+    def nameplate(self) -> dict[str, Any]:
+        """Return the scenario's nameplate: a device seldom tells its own."""
+        return {"p_min_mw": self._range[0], "p_max_mw": self._range[1], "kind": self._kind}
+
+    @property
+    def state(self) -> VendorState:
+        """What is known of the device."""
+        return self._state
+
+    async def run(
+        self,
+        *,
+        duration_s: float | None = None,
+        once: bool = False,
+        on_online: Callable[[], None] | None = None,
+    ) -> None:
+        """Listen to the device and keep it talking, and serve; see ``FieldDevice.run``."""
+        endings = [self._raw.subscribe_raw(topic, self._on_raw) for topic in self._mapping.topic_filters()]
+        endings += [self._raw.on_reconnect(self._reconnected), self._stop_keepalives]
+        self._keep_talking()
+        watching = asyncio.create_task(self._watch_silence(), name=f"silence {self.label}")
+        try:
+            await super().run(duration_s=duration_s, once=once, on_online=on_online)
+        finally:
+            watching.cancel()
+            if self._settling is not None:
+                self._settling.cancel()
+            for end in endings:
+                end()
+            self._commander.close()
+            await self._hand_back()
+
+    # -- what the device says ----------------------------------------------------------------------
+
+    def _on_raw(self, topic: str, payload: bytes, retained: bool) -> None:
+        was = self._state.status()
+        taken = self._state.take(topic, payload, time.monotonic(), retained=retained)
+        if taken is not None:
+            self._take(topic, taken, retained)
+        if self._awaits and not retained:
+            self._take_answer(topic, payload)
+        now = self._state.status()
+        if was is not None and was.state == "offline" and now is not None and now.state != "offline":
+            self._commander.forget()  # a device that was away may have forgotten what it was told
+        if (due_s := self._state.due_s) is not None and self._settling is None:
+            wait_s = max(0.0, due_s - time.monotonic())
+            self._settling = asyncio.get_running_loop().call_later(wait_s, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        self._take("", self._state.settle(time.monotonic()), False)
+
+    def _take(self, topic: str, taken: Taken, retained: bool) -> None:
+        for problem in taken.problems:
+            self._count_problem(topic, problem)
+        for note in taken.notes:
+            log.log(logging.WARNING if "instead" in note or "but" in note else logging.INFO, "%s: %s", self.label, note)
+            if "instead" in note or "but" in note:
+                self._broker.stats.report("device", self.label, note)
+        measured = not retained and "p_mw" in taken.fields
+        if measured:
+            self._heard.set()
+            self._has_spoken = True
+            self._silence = None
+        self._tell_trouble()  # before the answer, so that it counts
+        if not self._awaits:
+            return
+        if self._confirm in {"power", "sent"} and measured and time.monotonic() >= self._counts_from:
+            self._news.set()
+        elif self._confirm == "answer" and taken.fields.get("ack_seq") == self._awaited_seq is not None:
+            self._news.set()
+
+    def _take_answer(self, topic: str, payload: bytes) -> None:
+        for reader in self._mapping.answers:
+            try:
+                answer = reader.read(topic, payload, self._commander.values)
+            except MessageError as exc:
+                self._count_problem(topic, f"{topic}: {exc}")
+                continue
+            if answer is not None and (self._answer is None or self._answer.accepted):
+                self._answer = answer
+                self._news.set()
+
+    def _count_problem(self, topic: str, problem: str) -> None:
+        """Count it; report it, unless the same was reported a moment ago."""
+        kind, now = problem.split(" gave ")[0], time.monotonic()
+        if now - self._reported.get(kind, float("-inf")) < SAME_PROBLEM_S:
+            self._broker.stats.rejected += 1
+            return
+        self._reported[kind] = now
+        self._broker.stats.reject(topic, f"{self.label}: {problem}")
+
+    def _confirming_topics(self) -> list[str]:
+        if self._confirm == "answer":
+            answers = [a.table.topic for a in self._mapping.answers]
+            return answers or list(self._mapping.topics_of("ack_seq"))
+        return list(self._mapping.topics_of("p_mw"))
+
+    @property
+    def _settle_s(self) -> float:
+        return 0.0 if self._mapping.setpoint is None else self._mapping.setpoint.settle_s
+
+    # -- presence ----------------------------------------------------------------------------------
+
+    async def _appear(self) -> None:
+        """Be born as the device says it is; what it says meanwhile is told right after."""
+        self._trouble = self._present_trouble()
+        await super()._appear()
+        self._is_born = True
+        self._tell_trouble()
+
+    def _presence(self) -> Status | None:
+        """Return what availability comes to; None if the mapping has no topic for it, and all is well."""
+        status = self._state.status(time.monotonic())
+        if status is None and self._mapping.availability and not self._has_spoken:
+            where = ", ".join(a.topic for a in self._mapping.availability)
+            return Status(state="offline", reason=f"nothing has come yet on {where}"[:500])
+        return status
+
+    def _offline(self) -> bool:
+        """Whether the device is offline, and the mapping says what its power is then."""
+        return "p_mw" in self._state.offline_values(time.monotonic())
+
+    def _present_trouble(self) -> Status | None:
+        status = self._presence()
+        if status is not None and status.state == "offline" and self._offline():
+            return Status(state="online", reason=f"{status.reason}; taken as {self._offline_text()}"[:500])
+        return self._silence if status is None or status.state == "online" else status
+
+    def _offline_text(self) -> str:
+        values = self._state.offline_values(time.monotonic())
+        return ", ".join(f"{name} = {value:g}" for name, value in values.items())
+
+    def _tell_trouble(self) -> None:
+        """Tell what availability and silence come to, if that has changed."""
+        if not self._is_born:
+            return
+        trouble = self._present_trouble()
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._spawn(self._say(self._birth()))
+
+    def _birth(self) -> dict[str, Any]:
+        if self._trouble is None:
+            return super()._birth()
+        if self._trouble.state == "online":
+            return {**super()._birth(), "reason": self._trouble.reason}
+        return self._stamped(self._trouble.model_copy(update={"kind": self._kind}))
+
+    async def _watch_silence(self) -> None:
+        """Tell when the device has not said its power for too long."""
+        where = ", ".join(self._mapping.topics_of("p_mw"))
+        what = f"no power from the device for {self._stale_after_s:g} s on {where}"
+        is_reported = False
+        while True:
+            self._heard.clear()
+            try:
+                async with asyncio.timeout(self._stale_after_s):
+                    await self._heard.wait()
+                is_reported = False
+            except TimeoutError:
+                now = time.monotonic()
+                if self._offline() or self._state.age_s("p_mw", now) <= self._stale_after_s:
+                    continue  # it is known by other means
+                why = self._state.why("p_mw", now)
+                full = f"{what}: {why}" if why else what
+                if not is_reported:
+                    is_reported = True
+                    ask = "" if why else ": is it on, does its mapping fit?"
+                    self._broker.stats.report("device", self.label, f"{full}{ask} (its mapping is {self._mapping.name})")
+                if self._has_spoken:
+                    self._silence = Status(state="fault", reason=full[:500], kind=self._kind)
+                    self._tell_trouble()
+
+    # -- handing it back ---------------------------------------------------------------------------
+
+    async def _hand_back(self) -> None:
+        """Hand the device back at the end: no lease is renewed any more."""
+        if not (self._is_driven or self._is_held_by_stop):
+            return
+        if self.stopped:
+            log.warning("%s: an emergency stop is in force: the device stays at 0 and is not handed back", self.label)
+            if not self._is_driven:
+                return
+        if not self._raw.connected:
+            log.warning("%s: the device was not handed back: there is no connection to its broker", self.label)
+            self._broker.stats.report("device", self.label, "not handed back: no connection to its broker")
+            return
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await self.go_safe("the end")
+        except (BrokerError, MessageError, TimeoutError) as exc:
+            why = str(exc) or "the broker does not answer"
+            self._broker.stats.report("device", self.label, f"it is not sure that it was handed back: {why}")
+
+    async def _on_estop(self, message: Received) -> None:
+        was = self.stopped
+        await super()._on_estop(message)
+        if was and not self.stopped and self._is_held_by_stop:
+            await self._make_safe("the emergency stop is over")
+
+    # -- keepalives --------------------------------------------------------------------------------
+
+    def _context(self) -> Context:
+        return Context(self._built_ins, self._state.inputs, self._state.learned)
+
+    def _send(self, message: Outgoing) -> asyncio.Future[None]:
+        return self._raw.publish_raw(message.topic, message.payload, qos=message.qos, retain=message.retain)
+
+    def _reconnected(self) -> None:
+        self._state.reconnected()
+        self._keep_talking()
+
+    def _keep_talking(self) -> None:
+        """Begin anew with the first message of each keepalive, as after every connection."""
+        self._stop_keepalives()
+        self._keeping = [
+            asyncio.create_task(self._keep_alive(k), name=f"keepalive {self.label}")
+            for k in self._mapping.keepalives
+        ]
+
+    def _stop_keepalives(self) -> None:
+        for task in self._keeping:
+            task.cancel()
+
+    async def _keep_alive(self, keepalive: Keepalive) -> None:
+        is_first = True
+        while True:
+            is_wanted = not keepalive.while_driven or (self._is_driven and bool(self._commander.values))
+            if is_wanted and self._raw.connected:  # else it would only wait in the queue
+                message = keepalive.message(self._context(), self._commander.values, first=is_first)
+                if message is not None:
+                    self._send(message)
+                    is_first = False
+            await asyncio.sleep(keepalive.table.period_s)
+
+    # -- authority ---------------------------------------------------------------------------------
+
+    def _wanted(self) -> list[tuple[str, Callback]]:
+        authority = topics.device(self.agent_id, self.name, "authority_state")
+        return [(authority, self._on_authority), *super()._wanted()]
+
+    async def _on_authority(self, message: Received) -> None:
+        if message.retained:
+            return  # of an earlier run; the gateway of this one tells when it begins
+        state = self._broker.parsed(message, AuthorityState)
+        if state is None:
+            return
+        before, self._level = self._level, state.level
+        if self.stopped and before not in SENDS and state.level in SENDS:
+            await self._make_safe("it came under control during an emergency stop")
+        elif state.level not in SENDS and self._is_driven and not self.stopped:
+            self._lease.cancel()
+            await self._make_safe(f"its authority is {state.level} now")
+
+
+def _confirm(mapping: DeviceMapping) -> str:
+    if mapping.setpoint is None:
+        return "sent"
+    return mapping.setpoint.confirm or ("answer" if mapping.has_answers else "sent")
