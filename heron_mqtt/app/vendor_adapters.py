@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.field.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor import VendorDevice
+from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
+from heron_mqtt.messaging.core.stats import BrokerStats
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.raw import RawMqtt
-from heron_mqtt.messaging.stats import BrokerStats
+from heron_mqtt.messaging.mqtt.raw import RawMqtt
 
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from heron_mqtt.errors import BrokerError, MessageError
-from heron_mqtt.field.authority import SENDS
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.vendor.answers import Answer
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
@@ -36,7 +36,7 @@ RawCallback = Callable[[str, bytes, bool], None]
 
 
 class RawMqtt(Protocol):
-    """MQTT as it is, for topics that are not ours; ``heron_mqtt.messaging.raw.RawMqtt`` is one."""
+    """MQTT as it is, for topics that are not ours; ``heron_mqtt.messaging.mqtt.raw.RawMqtt`` is one."""
 
     @property
     def connected(self) -> bool:
@@ -252,7 +252,12 @@ class VendorDevice(FieldDevice):
         for problem in taken.problems:
             self._count_problem(topic, problem)
         for note in taken.notes:
-            log.log(logging.WARNING if "instead" in note or "but" in note else logging.INFO, "%s: %s", self.label, note)
+            log.log(
+                logging.WARNING if "instead" in note or "but" in note else logging.INFO,
+                "%s: %s",
+                self.label,
+                note,
+            )
             if "instead" in note or "but" in note:
                 self._broker.stats.report("device", self.label, note)
         measured = not retained and "p_mw" in taken.fields
@@ -365,7 +370,9 @@ class VendorDevice(FieldDevice):
                 if not is_reported:
                     is_reported = True
                     ask = "" if why else ": is it on, does its mapping fit?"
-                    self._broker.stats.report("device", self.label, f"{full}{ask} (its mapping is {self._mapping.name})")
+                    self._broker.stats.report(
+                        "device", self.label, f"{full}{ask} (its mapping is {self._mapping.name})"
+                    )
                 if self._has_spoken:
                     self._silence = Status(state="fault", reason=full[:500], kind=self._kind)
                     self._tell_trouble()
@@ -377,11 +384,15 @@ class VendorDevice(FieldDevice):
         if not (self._is_driven or self._is_held_by_stop):
             return
         if self.stopped:
-            log.warning("%s: an emergency stop is in force: the device stays at 0 and is not handed back", self.label)
+            log.warning(
+                "%s: an emergency stop is in force: the device stays at 0 and is not handed back", self.label
+            )
             if not self._is_driven:
                 return
         if not self._raw.connected:
-            log.warning("%s: the device was not handed back: there is no connection to its broker", self.label)
+            log.warning(
+                "%s: the device was not handed back: there is no connection to its broker", self.label
+            )
             self._broker.stats.report("device", self.label, "not handed back: no connection to its broker")
             return
         try:
