@@ -1,1 +1,10 @@
-"""How a vendor's topics and payloads are described, checked and translated; see ``field.vendor.mapping``."""
+"""A vendor's device by configuration: its own topics and payloads on one side, ours on the other.
+
+Raw inputs are cleaned and named, formulas make quantities of them, setpoints become messages:
+docs/device-mappings.md describes the model.
+"""
+
+from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.vendor_device import VendorDevice
+
+__all__ = ["DeviceMapping", "VendorDevice", "load_mapping"]
