@@ -1,5 +1,5 @@
-"""The documented name of what ``heron_mqtt.field.vendor.vendor_state`` holds."""
+"""The documented name of ``heron_mqtt.field.vendor.vendor_state.VendorState``."""
 
-from heron_mqtt.field.vendor.vendor_state import BoxState
+from heron_mqtt.field.vendor.vendor_state import VendorState as BoxState
 
 __all__ = ["BoxState"]

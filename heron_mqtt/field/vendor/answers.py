@@ -1,4 +1,4 @@
-"""How a device accepts or rejects a setpoint: by its id, by repeating a value, by a flag, by an error text."""
+"""How a device accepts or rejects a setpoint: by its id, a repeated value, a flag, or an error text."""
 
 from __future__ import annotations
 
@@ -142,4 +142,3 @@ def _scalar(value: Value) -> float | str | bool:
 
 def _listed(writer: SetpointWriter) -> str:
     return ", ".join(writer.names) or "none"
-

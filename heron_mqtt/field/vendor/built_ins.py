@@ -1,4 +1,4 @@
-"""What messages may hold of themselves: ``{now}``, ``{counter}``, ``{uid}``; with a format, ``{now:unix_ms}``."""
+"""What messages may hold of themselves: ``{now}``, ``{counter}``, ``{uid}``, or ``{now:unix_ms}``."""
 
 from __future__ import annotations
 
@@ -71,4 +71,6 @@ def problem(name: str, form: str | None) -> str | None:
         return f"{{{name}:{form}}}: expected {what}"
     if form in {"unix_s", "unix_ms", "iso8601"} or "%" in form:
         return None
-    return f"{{now:{form}}}: expected unix_s, unix_ms, iso8601 or a format of strftime such as %Y-%m-%d %H:%M:%S"
+    return (
+        f"{{now:{form}}}: expected unix_s, unix_ms, iso8601 or a format of strftime such as %Y-%m-%d %H:%M:%S"
+    )

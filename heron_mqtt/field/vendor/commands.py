@@ -34,7 +34,7 @@ def state_directory() -> Path:
 
 
 class WriteBudget:
-    """Writes to a device in the last 24 hours, by the hour; kept in a file, so that a restart forgets nothing.
+    """Writes to a device in the last 24 hours, by the hour; kept in a file, for a restart to know them.
 
     Args:
         limit: Writes allowed in 24 hours.
@@ -81,7 +81,9 @@ class WriteBudget:
         except OSError as exc:
             if not self._is_reported:
                 self._is_reported = True
-                log.warning("%s: the count of writes cannot be kept, a restart forgets it: %s", self._file, exc)
+                log.warning(
+                    "%s: the count of writes cannot be kept, a restart forgets it: %s", self._file, exc
+                )
 
 
 class Commander:
@@ -143,8 +145,12 @@ class Commander:
         if wait_s > 0.0:
             self._drop_later()
             self.deferred += 1
-            self._later = asyncio.create_task(self._tell_later(wait_s, setpoint, context), name=f"later {self._label}")
-            raise NotSent(f"the device takes a write every {table.min_interval_s:g} s: sent in {wait_s:.0f} s")
+            self._later = asyncio.create_task(
+                self._tell_later(wait_s, setpoint, context), name=f"later {self._label}"
+            )
+            raise NotSent(
+                f"the device takes a write every {table.min_interval_s:g} s: sent in {wait_s:.0f} s"
+            )
         self._check_budget(len(messages))
         await self._send(messages)
         self._told = meanings
@@ -191,8 +197,8 @@ class Commander:
         used = self._budget.used
         if used + writes + kept > self._budget.limit:
             raise NotSent(
-                f"{used} writes in 24 hours, {self._budget.limit} are allowed ({kept} are kept for the release); "
-                f"the next at {self._budget.free_again()}"
+                f"{used} writes in 24 hours, {self._budget.limit} are allowed "
+                f"({kept} are kept for the release); the next at {self._budget.free_again()}"
             )
 
     async def _send(self, messages: list[Outgoing]) -> None:

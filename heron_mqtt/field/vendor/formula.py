@@ -205,7 +205,7 @@ _OPERATORS = {
     ast.Mod: _of_numbers(operator.mod),
     ast.Pow: _of_numbers(_power),
     ast.USub: lambda a: -_number(a),
-    ast.UAdd: lambda a: _number(a),
+    ast.UAdd: _number,
     ast.Not: operator.not_,
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,

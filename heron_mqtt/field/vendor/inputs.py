@@ -89,7 +89,9 @@ class InputReader:
             null = self._table.null
             if isinstance(null, float):
                 return null
-            return Missing(null == "keep", f"{where} finds nothing" if raw is None else f"{where} gave {shown(raw)}")
+            return Missing(
+                null == "keep", f"{where} finds nothing" if raw is None else f"{where} gave {shown(raw)}"
+            )
         match self.kind:
             case "numbers":
                 each = raw if isinstance(raw, list) else [raw]
@@ -229,7 +231,7 @@ def as_bytes(raw: Any, written: str, where: str) -> bytes:
             return base64.b64decode(raw, validate=True)
     except (ValueError, binascii.Error):
         raise MessageError(f"{where} gave {shown(raw)}, expected bytes in {written}") from None
-    raise MessageError(f"{where} gave {shown(raw)}: say how the bytes are written: bytes = \"hex\" or \"base64\"")
+    raise MessageError(f'{where} gave {shown(raw)}: say how the bytes are written: bytes = "hex" or "base64"')
 
 
 def unpacked(data: bytes, form: str, at: int, swap_words: bool, where: str) -> Any:
@@ -256,9 +258,13 @@ def compiled(pattern: str, complain: Complain) -> re.Pattern[str] | None:
         complain("pattern", f"{pattern!r} is not a regular expression: {exc}")
         return None
     if found.groups > 1:
-        complain("pattern", f"{pattern!r} has {found.groups} groups, expected one; write (?:...) for the others")
+        complain(
+            "pattern", f"{pattern!r} has {found.groups} groups, expected one; write (?:...) for the others"
+        )
     if _repeats_within_repeat(pattern):
-        complain("pattern", f"{pattern!r} repeats within a repetition: that can take for ever; write it otherwise")
+        complain(
+            "pattern", f"{pattern!r} repeats within a repetition: that can take for ever; write it otherwise"
+        )
         return None
     return found
 
@@ -301,7 +307,7 @@ def _check_place(table: InputTable, format_: Format, complain: Complain) -> None
             complain(place, f"missing; format {format_!r} needs it")
     if format_ == "binary" and table.struct is None:
         complain("struct", "missing; format 'binary' needs it, for example \"<f\"")
-    if table.struct is not None and format_ not in {"binary"} and table.bytes == "raw":
+    if table.struct is not None and format_ != "binary" and table.bytes == "raw":
         complain("bytes", 'how are the bytes written in the text? "hex" or "base64"')
 
 

@@ -1,9 +1,9 @@
 """A vendor's topics and payloads <-> our messages, from configuration alone.
 
 Raw inputs are found in payloads and cleaned (``inputs``), formulas make quantities of them (``quantities``),
-and setpoints become messages (``outgoing``) whose answers are understood (``answers``). ``load_mapping`` finds
-every mistake of a mapping; the ``DeviceMapping`` that it returns holds no state and does no I/O:
-``vendor_state.VendorState`` keeps what is known of one device. docs/device-mappings.md describes the tables.
+and setpoints become messages (``outgoing``) whose answers are understood (``answers``). ``load_mapping``
+finds every mistake of a mapping; the ``DeviceMapping`` that it returns holds no state and does no I/O:
+``vendor_state.VendorState`` keeps what is known of one device. docs/device-mappings.md has the tables.
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ class DeviceMapping:
         ConfigError: One line for each mistake: source, key and what was expected.
     """
 
-    def __init__(
-        self, table: MappingTable, source: str, learned: Mapping[str, float] | None = None
-    ) -> None:
+    def __init__(self, table: MappingTable, source: str, learned: Mapping[str, float] | None = None) -> None:
         problems = Problems(source)
         self.name = table.name
         self.source = source
@@ -161,8 +159,9 @@ class DeviceMapping:
 
     def topic_filters(self) -> tuple[str, ...]:
         """Return what to subscribe to."""
-        readers = [*self.telemetry, *self.availability, *self.answers]
-        return tuple(dict.fromkeys(p.filter for reader in readers for p in reader.patterns))
+        found = [r.patterns for r in self.telemetry] + [r.patterns for r in self.availability]
+        found += [r.patterns for r in self.answers]
+        return tuple(dict.fromkeys(p.filter for patterns in found for p in patterns))
 
     # -- what is sent ------------------------------------------------------------------------------
 
@@ -227,7 +226,8 @@ class DeviceMapping:
                     )
                 elif key == "timestamp" and found[name].kind != "time":
                     problems.add(
-                        f"telemetry[{i}].timestamp", f"input {name} must be a time: give it time = \"unix_s\" or so"
+                        f"telemetry[{i}].timestamp",
+                        f'input {name} must be a time: give it time = "unix_s" or so',
                     )
         return found
 
@@ -284,6 +284,9 @@ def load_mapping(
         path = _profile_path(profile, source, find)
         base = read_toml(path)
         source = f"{source} (profile {path})"
+    if "broker" in own:
+        beside = source.split(" (profile")[0].removesuffix(".mapping")
+        raise ConfigError(f"{source}: broker: belongs beside the mapping: [{beside.split(': ')[-1]}.broker]")
     parameters, declared = own.pop("parameters", {}), base.pop("parameters", {})
     if not isinstance(parameters, Mapping) or not isinstance(declared, Mapping):
         raise ConfigError(f"{source}: parameters: expected a table, name = value")
@@ -317,9 +320,8 @@ def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None)
 
 
 def _check_topics(table: MappingTable, mapping: DeviceMapping, problems: Problems) -> None:
-    read: list[TopicPattern] = [
-        p for reader in (*mapping.telemetry, *mapping.availability) for p in reader.patterns
-    ]
+    read: list[TopicPattern] = [p for r in mapping.telemetry for p in r.patterns]
+    read += [p for r in mapping.availability for p in r.patterns]
     seen: set[str] = set()
     for i, availability in enumerate(table.availability):
         if availability.topic in seen:
@@ -332,7 +334,9 @@ def _check_topics(table: MappingTable, mapping: DeviceMapping, problems: Problem
         except ValueError as exc:
             problems.add(f"{key}.topic", str(exc))
         if key.startswith("setpoint") and any(topic == p.text or p.match(plain) is not None for p in read):
-            problems.add(f"{key}.topic", f"{topic!r} is read too: the device's own messages and ours would mix")
+            problems.add(
+                f"{key}.topic", f"{topic!r} is read too: the device's own messages and ours would mix"
+            )
 
 
 def _sent_topics(table: MappingTable) -> Iterator[tuple[str, str]]:

@@ -81,9 +81,15 @@ class NumberText:
         else:
             factor = 1.0 if not behind and not self._is_table else self._factors.get(behind)
         if factor is None and not behind:
-            raise MessageError(f"{where} gave {shown(raw)}, expected one of {', '.join(self._factors)} behind it")
+            raise MessageError(
+                f"{where} gave {shown(raw)}, expected one of {', '.join(self._factors)} behind it"
+            )
         if factor is None:
-            hint = f"one of {', '.join(self._factors)}" if self._factors else "nothing; give 'suffix' if it is a unit"
+            hint = (
+                f"one of {', '.join(self._factors)}"
+                if self._factors
+                else "nothing; give 'suffix' if it is a unit"
+            )
             raise MessageError(f"{where} gave {shown(raw)}, expected a number and behind it {hint}")
         digits = match[0].replace("\u2212", "-")
         if self._group is not None:
@@ -101,14 +107,14 @@ def interpolated(x: float, points: Sequence[tuple[float, float]]) -> float:
     return points[-1][1]
 
 
-def clamped(
-    value: float, limits: tuple[float, float] | None, tolerance: float | None, where: str
-) -> float:
+def clamped(value: float, limits: tuple[float, float] | None, tolerance: float | None, where: str) -> float:
     """Return ``value`` within its limits; a little beyond them it is the limit.
 
     Args:
+        value: What was read.
         limits: Lowest and highest; None = none.
         tolerance: How much beyond; None = 5 % of the range.
+        where: What gave it, for the error.
 
     Raises:
         MessageError: It is further out.

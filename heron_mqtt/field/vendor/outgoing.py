@@ -261,7 +261,11 @@ class _Message:
             self._when = table.when
             _check_when(table.when, writer, complain)
         in_it = placeholders([table.topic, table.payload])
-        self.names = {n for n in (*in_it, *self._when, *(self._formula.names if self._formula else ())) if n in writer.names}
+        self.names = {
+            n
+            for n in (*in_it, *self._when, *(self._formula.names if self._formula else ()))
+            if n in writer.names
+        }
 
     def applies(self, values: Mapping[str, Rendered], setpoint: Setpoint) -> bool:
         """Whether it is to be sent."""
@@ -280,7 +284,9 @@ class _Message:
         topic = filled_text(table.topic, every, context.built_ins)
         missing = PLACEHOLDER.search(topic)
         if missing is not None:
-            raise MessageError(f"{{{missing[1]}}} is not known yet: nothing has been heard on a topic with it")
+            raise MessageError(
+                f"{{{missing[1]}}} is not known yet: nothing has been heard on a topic with it"
+            )
         payload = payload_bytes(table.payload, every, context.built_ins, table.struct)
         lasting = {n: v for n, v in every.items() if n not in fleeting}
         meaning = (self._index, *(lasting[n].json for n in sorted(self.names & lasting.keys())))

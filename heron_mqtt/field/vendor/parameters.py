@@ -52,8 +52,8 @@ def gather(
     """Return the value of every parameter, as given, else its default; and those that are to be learned.
 
     Args:
-        declared: ``parameters`` of the profile: a default, or a table with ``description`` and ``default``, or
-            with ``learn = true``.
+        declared: ``parameters`` of the profile: a default, or a table with ``description`` and
+            ``default``, or with ``learn = true``.
         given: ``parameters`` of the scenario: values, or a table with ``learn = true``.
         used: Names of all placeholders; what a profile declares for a part that is replaced is not needed.
         problems: Is told of values that are missing or no scalars.
@@ -133,8 +133,11 @@ def check_use(
         for name in PLACEHOLDER.findall(text):
             used.add(name)
             if name not in allowed:
-                problems.add(key, f"placeholder {{{name}}}: {_misplaced(name, values, learned)}; expected one of "
-                    f"{_listed(allowed)}")
+                problems.add(
+                    key,
+                    f"placeholder {{{name}}}: {_misplaced(name, values, learned)}; expected one of "
+                    f"{_listed(allowed)}",
+                )
         for name, form in BUILT_INS.findall(text) if _is_message(key) else ():
             if (wrong := problem(name, form)) is not None:
                 problems.add(key, wrong)

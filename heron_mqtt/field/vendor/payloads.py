@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any, Protocol
+from typing import Any
 
 import jmespath
 from jmespath import functions as jmespath_functions
@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.numbers import shown
-from heron_mqtt.field.vendor.tables import Format
+from heron_mqtt.field.vendor.tables import PayloadKeys
 from heron_mqtt.field.vendor.tolerant_json import to_strict
 from heron_mqtt.field.vendor.units import Complain
 
@@ -21,18 +21,7 @@ MAX_PAYLOAD_BYTES = 65_536  # the largest sample of a supported device is 4 kB
 BOM = "\ufeff"
 
 
-class Keys(Protocol):
-    """What decides how a payload is read; ``tables.PayloadKeys``."""
-
-    format: Format
-    encoding: str
-    tolerant: bool
-    separator: str
-    assign: str
-    line: int | None
-
-
-def parse(payload: bytes, keys: Keys) -> Any:
+def parse(payload: bytes, keys: PayloadKeys) -> Any:
     """Return the document of a payload, as its format has it.
 
     JSON as Python has it; a text; csv as ``(header, columns)``; key_value as a dict; binary as bytes.

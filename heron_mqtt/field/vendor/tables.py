@@ -85,7 +85,9 @@ class InputTable(Table):
     @classmethod
     def _arrays_are_tuples(cls, value: Any) -> Any:
         if isinstance(value, list):
-            return [tuple(v) if isinstance(v, list) else v for v in value] if _is_nested(value) else tuple(value)
+            return (
+                [tuple(v) if isinstance(v, list) else v for v in value] if _is_nested(value) else tuple(value)
+            )
         return value
 
     @model_validator(mode="after")
@@ -165,7 +167,9 @@ class PayloadKeys(Table):
             "".encode(name)
             codecs.lookup(name)
         except (LookupError, UnicodeError):
-            raise ValueError("no text encoding of that name; common ones are utf-8, latin-1, cp1252") from None
+            raise ValueError(
+                "no text encoding of that name; common ones are utf-8, latin-1, cp1252"
+            ) from None
         return name
 
 
@@ -174,7 +178,9 @@ class TelemetryTable(PayloadKeys):
 
     topic: Topics
     inputs: dict[Key, InputTable] = Field({}, max_length=MAX_ITEMS, description="Named inputs for formulas.")
-    fields: dict[ReadQuantity, FieldTable] = Field({}, description="Inputs that are quantities as they stand.")
+    fields: dict[ReadQuantity, FieldTable] = Field(
+        {}, description="Inputs that are quantities as they stand."
+    )
     timestamp: Key | None = Field(None, description="Input that says when the payload was made.")
     timestamp_tolerance_s: float = Field(
         60.0, gt=0.0, le=86_400.0, description="How old such a payload may be, s; also how far ahead."
@@ -320,9 +326,9 @@ class SetpointTable(Table):
 
     values: dict[Key, ValueTable] = Field({}, max_length=MAX_ITEMS)
     messages: list[MessageTable] = Field(min_length=1, max_length=MAX_ITEMS)
-    release: Literal["zero"] | Annotated[list[MessageTable], Field(min_length=1, max_length=MAX_ITEMS)] | None = (
-        Field(None, description="Messages that hand the device back, or zero: a setpoint of 0 does it.")
-    )
+    release: (
+        Literal["zero"] | Annotated[list[MessageTable], Field(min_length=1, max_length=MAX_ITEMS)] | None
+    ) = Field(None, description="Messages that hand the device back, or zero: a setpoint of 0 does it.")
     answers: list[AnswerTable] = Field([], max_length=MAX_ITEMS)
     confirm: Literal["answer", "power", "sent"] | None = Field(
         None, description="What confirms a setpoint; None = answer if there is one, else sent."
@@ -332,7 +338,8 @@ class SetpointTable(Table):
         0.0, ge=0.0, le=60.0, description="Power measured earlier than this does not confirm, s."
     )
     send: Literal["always", "setpoint", "change"] = Field(
-        "always", description="Also at renewals; at every setpoint; only what differs from what was sent last."
+        "always",
+        description="Also at renewals; at every setpoint; only what differs from what was sent last.",
     )
     min_interval_s: float = Field(
         0.0, ge=0.0, le=86_400.0, description="Shortest time between two writes, s; the newest waits."

@@ -39,7 +39,7 @@ class TelemetryReader:
         self.table = table
         self.patterns = patterns(table.topics, complain)
         self.inputs: dict[str, InputReader] = {}
-        kinds = {name: _KINDS.get(name, "number") for name in table.fields}
+        kinds: dict[str, Kind] = {name: _KINDS.get(name, "number") for name in table.fields}
         if table.format == "text" and len(table.fields) + len(table.inputs) != 1 and not _all_patterns(table):
             complain("fields", "a text payload holds one quantity; give each a pattern, or use json or csv")
         places: list[tuple[str, str, InputTable]] = [
@@ -129,7 +129,9 @@ class AvailabilityReader:
         word = parse_text(payload, self._table.encoding)
         if self._path is not None and word[:1] in {"{", "["}:
             found = self._path.search(parse_json(word, tolerant=self._table.tolerant))
-            word = "null" if found is None else word_text(found) if isinstance(found, Scalar) else shown(found)
+            word = (
+                "null" if found is None else word_text(found) if isinstance(found, Scalar) else shown(found)
+            )
         if self._pattern is not None and (match := self._pattern.search(word[:4096])) is not None:
             word = (match[1] if self._pattern.groups else match[0]) or ""
         state = self._words.find(word, self._table.other)

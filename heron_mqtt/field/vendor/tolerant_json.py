@@ -9,7 +9,7 @@ import re
 
 from pydantic_core import to_json
 
-_TOKEN = re.compile(
+_PIECE = re.compile(
     r"""
     (?P<space>\s+)
   | (?P<double>"(?:[^"\\]|\\.)*")
@@ -27,53 +27,51 @@ _TO_ESCAPE = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def to_strict(text: str) -> str:
-    """Return JSON for a text that is almost JSON; what is no better stays as it is, for the parser to refuse.
+    """Return JSON for a text that is almost JSON; what is not understood stays, for the parser to refuse.
 
     ``nan`` and ``inf`` in any case, ``None``, ``undefined`` and missing values become null, ``True`` and
-    ``False`` booleans, single quotes double ones, ``.5``, ``+3`` and ``007`` numbers; a comma before a closing
-    bracket is dropped, round brackets are square ones.
+    ``False`` booleans, single quotes double ones, ``.5``, ``+3`` and ``007`` numbers; a comma before a
+    closing bracket is dropped, round brackets are square ones.
     """
     out: list[str] = []
     before = ""  # the last mark or "value"
-    for match in _TOKEN.finditer(text):
-        kind, token = match.lastgroup, match[0]
+    for match in _PIECE.finditer(text):
+        kind, piece = match.lastgroup, match[0]
         if kind == "space":
             continue
         if kind == "mark":
-            token = {"(": "[", ")": "]"}.get(token, token)
-            if token in "]}," and before == ":":
+            piece = {"(": "[", ")": "]"}.get(piece, piece)
+            if (piece in "]}," and before == ":") or (piece == "," and before in {"[", ","}):
                 out.append("null")
-            elif token == "," and before in {"[", ","}:
-                out.append("null")
-            elif token in "]}" and before == ",":
+            elif piece in "]}" and before == ",":
                 out.pop()
-            out.append(token)
-            before = token
+            out.append(piece)
+            before = piece
             continue
         before = "value"
-        out.append(_value(kind, token))
+        out.append(_value(kind, piece))
     return "".join(out)
 
 
-def _value(kind: str | None, token: str) -> str:
+def _value(kind: str | None, piece: str) -> str:
     if kind == "double":
-        return re.sub(r"[\n\r\t]", lambda m: _TO_ESCAPE[m[0]], token)
+        return re.sub(r"[\n\r\t]", lambda m: _TO_ESCAPE[m[0]], piece)
     if kind == "single":
-        inner = re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), token[1:-1], flags=re.DOTALL)
+        inner = re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), piece[1:-1], flags=re.DOTALL)
         return to_json(inner).decode()
-    lower = token.lower()
+    lower = piece.lower()
     if lower in _LITERALS:
         return _LITERALS[lower]
     if lower.lstrip("+-") in {"nan", "inf", "infinity", "#inf", "1.#inf", "1.#qnan"}:
         return "null"
-    if _NUMBER.fullmatch(token):
-        return _strict_number(token)
-    return token
+    if _NUMBER.fullmatch(piece):
+        return _strict_number(piece)
+    return piece
 
 
-def _strict_number(token: str) -> str:
-    sign = "-" if token.startswith("-") else ""
-    body = token.lstrip("+-")
+def _strict_number(piece: str) -> str:
+    sign = "-" if piece.startswith("-") else ""
+    body = piece.lstrip("+-")
     mantissa, e, exponent = re.split("([eE])", body) if re.search("[eE]", body) else (body, "", "")
     whole, point, fraction = mantissa.partition(".")
     whole = whole.lstrip("0") or "0"

@@ -1,4 +1,4 @@
-"""Topics with levels that are not known beforehand: an instance that is learned, a number that is answered."""
+"""Topics with levels that are not known beforehand: a learned instance, the number of a request."""
 
 from __future__ import annotations
 

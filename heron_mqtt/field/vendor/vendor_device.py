@@ -1,8 +1,8 @@
 """A vendor's device as a field device: its own topics and payloads on one side, ours on the other.
 
-It runs beside the gateway and translates, so that the device needs no code and the gateway no special case: it
-takes leased setpoints and sends them in the vendor's terms, makes telemetry of what the device says, and hands
-the device back to its own control when the lease runs out, on a demotion, and at the end.
+It runs beside the gateway and translates, so that the device needs no code and the gateway no special case:
+it takes leased setpoints and sends them in the vendor's terms, makes telemetry of what the device says, and
+hands the device back to its own control when the lease runs out, on a demotion, and at the end.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class VendorDevice(FieldDevice):
     def _check_reachable(self) -> None:
         if not self._raw.connected:  # it would wait, and reach the device when its lease is over
             raise SetpointRejected("there is no connection to the device's broker")
-        status = self._presence()
+        status = self._availability()
         if status is not None and (status.state == "offline" or self._offline()):
             raise SetpointRejected(f"the device is offline: {status.reason}")
 
@@ -234,7 +234,7 @@ class VendorDevice(FieldDevice):
         was = self._state.status()
         taken = self._state.take(topic, payload, time.monotonic(), retained=retained)
         if taken is not None:
-            self._take(topic, taken, retained)
+            self._take_in(topic, taken, retained)
         if self._awaits and not retained:
             self._take_answer(topic, payload)
         now = self._state.status()
@@ -246,9 +246,9 @@ class VendorDevice(FieldDevice):
 
     def _settle(self) -> None:
         self._settling = None
-        self._take("", self._state.settle(time.monotonic()), False)
+        self._take_in("", self._state.settle(time.monotonic()), False)
 
-    def _take(self, topic: str, taken: Taken, retained: bool) -> None:
+    def _take_in(self, topic: str, taken: Taken, retained: bool) -> None:
         for problem in taken.problems:
             self._count_problem(topic, problem)
         for note in taken.notes:
@@ -268,9 +268,11 @@ class VendorDevice(FieldDevice):
         self._tell_trouble()  # before the answer, so that it counts
         if not self._awaits:
             return
-        if self._confirm in {"power", "sent"} and measured and time.monotonic() >= self._counts_from:
-            self._news.set()
-        elif self._confirm == "answer" and taken.fields.get("ack_seq") == self._awaited_seq is not None:
+        if self._confirm == "answer":
+            confirms = self._awaited_seq is not None and taken.fields.get("ack_seq") == self._awaited_seq
+        else:
+            confirms = measured and time.monotonic() >= self._counts_from
+        if confirms:
             self._news.set()
 
     def _take_answer(self, topic: str, payload: bytes) -> None:
@@ -286,7 +288,7 @@ class VendorDevice(FieldDevice):
 
     def _count_problem(self, topic: str, problem: str) -> None:
         """Count it; report it, unless the same was reported a moment ago."""
-        kind, now = problem.split(" gave ")[0], time.monotonic()
+        kind, now = problem.split(" gave ", maxsplit=1)[0], time.monotonic()
         if now - self._reported.get(kind, float("-inf")) < SAME_PROBLEM_S:
             self._broker.stats.rejected += 1
             return
@@ -312,7 +314,7 @@ class VendorDevice(FieldDevice):
         self._is_born = True
         self._tell_trouble()
 
-    def _presence(self) -> Status | None:
+    def _availability(self) -> Status | None:
         """Return what availability comes to; None if the mapping has no topic for it, and all is well."""
         status = self._state.status(time.monotonic())
         if status is None and self._mapping.availability and not self._has_spoken:
@@ -325,7 +327,7 @@ class VendorDevice(FieldDevice):
         return "p_mw" in self._state.offline_values(time.monotonic())
 
     def _present_trouble(self) -> Status | None:
-        status = self._presence()
+        status = self._availability()
         if status is not None and status.state == "offline" and self._offline():
             return Status(state="online", reason=f"{status.reason}; taken as {self._offline_text()}"[:500])
         return self._silence if status is None or status.state == "online" else status

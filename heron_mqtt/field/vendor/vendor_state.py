@@ -1,7 +1,7 @@
 """What is known of one vendor's device: inputs with their age, quantities made of them, presence.
 
-``take`` takes payloads in; nothing here does I/O, and every time is handed in. ``report`` says of each input and
-quantity what it is and, where it is not known, why.
+``take`` takes payloads in; nothing here does I/O, and every time is handed in. ``report`` says of each input
+and quantity what it is and, where it is not known, why.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ class VendorState:
             for name in reader.inputs:
                 known = self._inputs.setdefault(name, _Input())
                 known.topics = tuple(dict.fromkeys((*known.topics, *reader.table.topics)))
-        self._values: dict[str, tuple[Measured, float | None]] = {}  # and since when; None = while it is heard
+        self._values: dict[
+            str, tuple[Measured, float | None]
+        ] = {}  # and since when; None = while it is heard
         self._why: dict[str, str] = {}
         self._rounds: dict[str, dict[str, float]] = {}
         self._due: dict[str, float] = {}
@@ -129,7 +131,9 @@ class VendorState:
             retained: The broker had kept it: since when it holds is not known, so its values have no age.
         """
         readers = [(r, found) for r in self._mapping.telemetry if (found := _match(r, topic)) is not None]
-        availability = [(a, found) for a in self._mapping.availability if (found := _match(a, topic)) is not None]
+        availability = [
+            (a, found) for a in self._mapping.availability if (found := _match(a, topic)) is not None
+        ]
         if not readers and not availability:
             return None
         if len(payload) > MAX_PAYLOAD_BYTES:
@@ -231,9 +235,9 @@ class VendorState:
 
     def _take_marks(self, reader: TelemetryReader, found: Found, now_s: float, retained: bool) -> None:
         """Take in counters and times first: they say whether the rest is new."""
-        for name in {reader.table.timestamp, reader.table.changed_by} & found.values.keys():
-            value = found.values[name]
-            if not isinstance(value, Missing):
+        for name in (reader.table.timestamp, reader.table.changed_by):
+            value = None if name is None else found.values.get(name)
+            if name is not None and value is not None and not isinstance(value, Missing):
                 known = self._inputs[name]
                 known.value, known.why = value, ""
                 known.at = known.at if retained else now_s
@@ -303,7 +307,12 @@ class VendorState:
         return made
 
     def _publish(
-        self, quantity: Quantity, now_s: float, made: dict[str, Measured], problems: list[str], where: str = ""
+        self,
+        quantity: Quantity,
+        now_s: float,
+        made: dict[str, Measured],
+        problems: list[str],
+        where: str = "",
     ) -> None:
         try:
             value = self._compute(quantity)
@@ -402,7 +411,9 @@ class VendorState:
             presence = self._presence.get(reader.topic)
             if presence is None:
                 continue
-            silent = now_s is not None and reader.timeout_s is not None and now_s - presence.at > reader.timeout_s
+            silent = (
+                now_s is not None and reader.timeout_s is not None and now_s - presence.at > reader.timeout_s
+            )
             if silent and presence.status.state != "offline":
                 why = f"{reader.topic}: nothing for {reader.timeout_s:g} s"
                 found.append(Status(state="offline", reason=why))
@@ -432,7 +443,7 @@ class VendorState:
                     notes.append(f"{name} is {text}{was}")
                 self._learned[name] = (text, -math.inf if retained else now_s)
             elif known[0] != text:
-                note = f"{name} is {known[0]}, but {text} is there too: it is not read; give the parameter if it is meant"
+                note = f"{name} is {known[0]}, but {text} is there too and not read: give the parameter"
                 if note not in self._noted:
                     self._noted.add(note)
                     notes.append(note)
@@ -520,7 +531,8 @@ class VendorState:
         lacking = [
             f"{_named(name, self._inputs[name])}: {self._inputs[name].why}"
             for name in made_of.inputs
-            if not self._inputs[name].is_known or (self._inputs[name].at == -math.inf and self._inputs[name].why)
+            if not self._inputs[name].is_known
+            or (self._inputs[name].at == -math.inf and self._inputs[name].why)
         ]
         if lacking:
             return "; ".join(lacking)

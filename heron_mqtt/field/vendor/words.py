@@ -27,7 +27,10 @@ class Words:
             if self._any_case.setdefault(word.casefold(), meaning) != meaning:
                 self._any_case[word.casefold()] = None  # two that differ in case only: no guess
         self._patterns = [
-            (re.compile(".*".join(map(re.escape, word.strip().split("*"))), re.IGNORECASE | re.DOTALL), meaning)
+            (
+                re.compile(".*".join(map(re.escape, word.strip().split("*"))), re.IGNORECASE | re.DOTALL),
+                meaning,
+            )
             for word, meaning in meanings.items()
             if "*" in word
         ]
