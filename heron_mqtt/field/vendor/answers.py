@@ -53,8 +53,9 @@ class AnswerReader:
             def at_part(key: str, text: str, where: str = name) -> None:
                 complain(f"{where}.{key}", text)
 
-            kind = "number" if name == "echo" and part.type == "number" and part.words is None else "text"
-            self._readers[name] = InputReader(name, part, table.format, at_part, kind)  # type: ignore[arg-type]
+            self._readers[name] = InputReader(name, part, table.format, at_part, "text")
+            if name == "echo" and part.type == "number" and part.words is None:
+                self._readers["echo number"] = InputReader(name, part, table.format, at_part, "number")
 
     def read(self, topic: str, payload: bytes, sent: Mapping[str, Rendered]) -> Answer | None:
         """Return what a message says of the setpoint that was sent; None if it is not about that.
@@ -75,17 +76,16 @@ class AnswerReader:
             if found is None or not _same(found, sent[self._id_of]):
                 return None
         error = self._value("error", document)
-        if error is not None:
-            return Answer(False, str(error)[:400])
         if self.table.success is not None:
             flag = self._value("success", document)
-            if flag is None:
-                return None
-            wanted = {word_text(word).casefold() for word in self.table.success.is_}
-            if word_text(_scalar(flag)).casefold() not in wanted:
-                return Answer(False, f"success is {shown(flag)}")
+            if flag is None and error is None:
+                return None  # not an answer
+            if flag is None or not self._is_success(flag):
+                return Answer(False, str(error)[:400] if error is not None else f"success is {shown(flag)}")
+        elif error is not None:
+            return Answer(False, str(error)[:400])
         if self.table.echo is not None:
-            echoed = self._value("echo", document)
+            echoed = self._echo(document)
             if echoed is None:
                 return None
             was = sent[self.table.echo.of]
@@ -95,12 +95,25 @@ class AnswerReader:
                 return Answer(False, f"it took {shown(echoed)} for {was.text}")
         return Answer(True)
 
+    def _is_success(self, flag: Value) -> bool:
+        assert self.table.success is not None
+        wanted = {word_text(word).casefold() for word in self.table.success.is_}
+        return word_text(_scalar(flag)).casefold() in wanted
+
     def _is_about(self, topic: str, sent: Mapping[str, Rendered]) -> bool:
         for pattern in self.patterns:
             found = pattern.match(topic)
             if found is not None:
                 return all(name not in sent or sent[name].text == text for name, text in found.items())
         return False
+
+    def _echo(self, document: Any) -> Value | None:
+        """Return what is repeated: a number where it is one, else the word."""
+        try:
+            number = self._value("echo number", document)
+        except MessageError:
+            number = None
+        return self._value("echo", document) if number is None else number
 
     def _value(self, name: str, document: Any) -> Value | None:
         reader = self._readers.get(name)

@@ -318,7 +318,9 @@ class AnswerTable(PayloadKeys):
     id: IdTable | None = Field(None, description="Without: any message on this topic answers.")
     echo: EchoTable | None = Field(None, description="The value that it took.")
     success: SuccessTable | None = Field(None, description="The flag that tells success.")
-    error: InputTable | None = Field(None, description="The text of an error; empty or absent = none.")
+    error: InputTable | None = Field(
+        None, description="The text of an error: the reason, and without success the rejection itself."
+    )
 
 
 class SetpointTable(Table):
@@ -357,8 +359,8 @@ class AvailabilityTable(Table):
     pattern: Path | None = Field(None, description="Regular expression; its group is the word.")
     encoding: str = Field("utf-8", description="Of the text.")
     tolerant: bool = Field(False, description="As with telemetry.")
-    online: list[str] = Field(min_length=1, max_length=MAX_ITEMS)
-    offline: list[str] = Field(min_length=1, max_length=MAX_ITEMS)
+    online: list[str] = Field([], max_length=MAX_ITEMS)
+    offline: list[str] = Field([], max_length=MAX_ITEMS)
     fault: list[str] = Field([], max_length=MAX_ITEMS)
     other: Literal["online", "offline", "fault", "ignore"] = Field(
         "fault", description="What a word means that is not listed."
