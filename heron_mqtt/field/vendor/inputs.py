@@ -56,7 +56,7 @@ class InputReader:
         self, name: str, table: InputTable, format_: Format, complain: Complain, kind: Kind | None = None
     ) -> None:
         self.name = name
-        self.on_change = table.on_change
+        self.on_change = table.on_change or format_ == "sparkplug"  # which sends what has changed
         self._table = table
         self._path = None
         _check_place(table, format_, complain)

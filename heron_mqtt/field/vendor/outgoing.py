@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from heron_mqtt.errors import MessageError
+from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.built_ins import BUILT_INS, BuiltIns
 from heron_mqtt.field.vendor.formula import Formula
 from heron_mqtt.field.vendor.numbers import as_digits, as_number, interpolated, rounded
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, as_text, placeholders
 from heron_mqtt.field.vendor.problems import Problems
+from heron_mqtt.field.vendor.sparkplug_payload import encode, require
 from heron_mqtt.field.vendor.tables import MessageTable, Payload, Scalar, SetpointTable, ValueTable
 from heron_mqtt.field.vendor.units import Complain, per_si
 from heron_mqtt.messages import Setpoint
@@ -253,6 +254,11 @@ class _Message:
     def __init__(self, index: int, table: MessageTable, writer: SetpointWriter, complain: Complain) -> None:
         self._index = index
         self._table = table
+        if table.metrics is not None:
+            try:
+                require()
+            except ConfigError as exc:
+                complain("metrics", exc.problems[0])
         self._formula: Formula | None = None
         self._when: dict[str, list[Scalar]] = {}
         if isinstance(table.when, str):
@@ -287,7 +293,12 @@ class _Message:
             raise MessageError(
                 f"{{{missing[1]}}} is not known yet: nothing has been heard on a topic with it"
             )
-        payload = payload_bytes(table.payload, every, context.built_ins, table.struct)
+        if table.metrics is not None:
+            known = _in_json(table.payload, every, context.built_ins)
+            now_ms = int(context.built_ins.value("now", "unix_ms"))
+            payload = encode(known, table.metrics, now_ms)
+        else:
+            payload = payload_bytes(table.payload, every, context.built_ins, table.struct)
         lasting = {n: v for n, v in every.items() if n not in fleeting}
         meaning = (self._index, *(lasting[n].json for n in sorted(self.names & lasting.keys())))
         return Outgoing(topic, payload, table.qos, table.retain, table.pause_s, meaning)

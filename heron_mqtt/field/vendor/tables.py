@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from heron_mqtt.config import Table
+from heron_mqtt.field.vendor.sparkplug_payload import DATATYPES
 from heron_mqtt.field.vendor.units import UnitKeys
 
 Scalar = str | bool | int | float
@@ -277,8 +278,18 @@ class MessageTable(Table):
         None, description="Pack the array of the payload: byte order < or >, and letters of Python's struct."
     )
 
+    metrics: dict[str, str] | None = Field(
+        None, description="Send a Sparkplug payload: metric -> datatype; the payload is a table of values."
+    )
+
     @model_validator(mode="after")
     def _struct_packs_an_array(self) -> Self:
+        if self.metrics is not None:
+            if not isinstance(self.payload, dict) or self.payload.keys() != self.metrics.keys():
+                raise ValueError("metrics: the payload must be a table of the same names")
+            unknown = sorted(set(self.metrics.values()) - DATATYPES.keys())
+            if unknown:
+                raise ValueError(f"metrics: no datatype {unknown[0]!r}; there are {', '.join(DATATYPES)}")
         if self.struct is None:
             return self
         if self.struct[0] not in "<>":

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from heron_mqtt.errors import MessageError
+from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.inputs import InputReader, Missing, Value, compiled
 from heron_mqtt.field.vendor.numbers import shown
 from heron_mqtt.field.vendor.payloads import Expression, parse, parse_json, parse_text
+from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
+from heron_mqtt.field.vendor.sparkplug_payload import require
 from heron_mqtt.field.vendor.tables import AvailabilityTable, InputTable, Kind, Scalar, TelemetryTable
 from heron_mqtt.field.vendor.topic_patterns import TopicPattern
 from heron_mqtt.field.vendor.units import Complain
@@ -37,7 +39,9 @@ class TelemetryReader:
 
     def __init__(self, table: TelemetryTable, complain: Complain) -> None:
         self.table = table
-        self.patterns = patterns(table.topics, complain)
+        self.node_topic = _node_topic(table, complain) if table.format == "sparkplug" else None
+        topics = table.topics if self.node_topic is None else list(SparkplugNode(self.node_topic).filters)
+        self.patterns = patterns(topics, complain)
         self.inputs: dict[str, InputReader] = {}
         kinds: dict[str, Kind] = {name: _KINDS.get(name, "number") for name in table.fields}
         if table.format == "text" and len(table.fields) + len(table.inputs) != 1 and not _all_patterns(table):
@@ -57,6 +61,11 @@ class TelemetryReader:
     def is_answer(self) -> bool:
         """Whether all that it reads is the number of a setpoint that the device repeats."""
         return not self.table.inputs and set(self.table.fields) == {"ack_seq"}
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether + and {names} in its topic are instances of the device, of which one is learned."""
+        return not self.is_answer and self.node_topic is None
 
     def parse(self, payload: bytes) -> Any:
         """Return the document of a payload.
@@ -138,6 +147,23 @@ class AvailabilityReader:
         if state == "ignore":
             raise MessageError(f"availability {shown(word)}: expected one of {self._words}")
         return state, word
+
+
+def _node_topic(table: TelemetryTable, complain: Complain) -> str | None:
+    """Return the topic of a Sparkplug node's data, if it can be read."""
+    try:
+        require()
+    except ConfigError as exc:
+        complain("format", exc.problems[0])
+        return None
+    if len(table.topics) != 1:
+        complain("topic", "format 'sparkplug' reads one topic a table")
+        return None
+    try:
+        return SparkplugNode(table.topics[0]).topic
+    except ValueError as exc:
+        complain("topic", str(exc))
+        return None
 
 
 def _all_patterns(table: TelemetryTable) -> bool:

@@ -21,6 +21,7 @@ from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
 from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive, Outgoing
 from heron_mqtt.field.vendor.outgoing import Context
+from heron_mqtt.field.vendor.sparkplug_payload import encode
 from heron_mqtt.field.vendor.vendor_state import Taken, VendorState
 from heron_mqtt.messages import AuthorityState, Level, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
@@ -240,9 +241,18 @@ class VendorDevice(FieldDevice):
         now = self._state.status()
         if was is not None and was.state == "offline" and now is not None and now.state != "offline":
             self._commander.forget()  # a device that was away may have forgotten what it was told
+        while self._state.births_wanted:
+            self._ask_for_birth(self._state.births_wanted.pop())
         if (due_s := self._state.due_s) is not None and self._settling is None:
             wait_s = max(0.0, due_s - time.monotonic())
             self._settling = asyncio.get_running_loop().call_later(wait_s, self._settle)
+
+    def _ask_for_birth(self, topic: str) -> None:
+        """Ask a Sparkplug node for its birth; like a keepalive this changes nothing in the device."""
+        if self._raw.connected:
+            now_ms = int(self._built_ins.value("now", "unix_ms"))
+            payload = encode({"Node Control/Rebirth": True}, {"Node Control/Rebirth": "Boolean"}, now_ms)
+            self._send(Outgoing(topic, payload, qos=0))
 
     def _settle(self) -> None:
         self._settling = None

@@ -18,6 +18,7 @@ from heron_mqtt.field.vendor.inputs import Missing, Value
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
 from heron_mqtt.field.vendor.quantities import Measured, Quantity
+from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
 from heron_mqtt.field.vendor.telemetry import AvailabilityReader, Found, TelemetryReader
 from heron_mqtt.messages import Status, Telemetry
 
@@ -111,6 +112,10 @@ class VendorState:
         self._why: dict[str, str] = {}
         self._rounds: dict[str, dict[str, float]] = {}
         self._due: dict[str, float] = {}
+        self._nodes = {r.node_topic: SparkplugNode(r.node_topic) for r in mapping.telemetry if r.node_topic}
+        self._asked_at: dict[str, float] = {}
+        self.births_wanted: list[str] = []
+        """Topics of Sparkplug nodes whose birth should be asked for; whoever does it empties the list."""
         self._marks: dict[int, Value] = {}
         self._presence: dict[str, _Presence] = {}
         self._learned: dict[str, tuple[str, float]] = {}
@@ -144,7 +149,10 @@ class VendorState:
         if not retained:
             self._heard_at = now_s
         for reader, found in readers:
-            if not reader.is_answer and not self._is_of_learned(found, now_s, retained, notes):
+            if reader.node_topic is not None:
+                fields |= self._take_node(reader, topic, payload, now_s, retained, problems)
+                continue
+            if reader.has_instances and not self._is_of_learned(found, now_s, retained, notes):
                 continue
             try:
                 read = reader.nothing() if not payload else reader.read(reader.parse(payload))
@@ -158,6 +166,37 @@ class VendorState:
             if self._is_of_learned(found, now_s, retained, notes):
                 self._take_presence(each, topic, payload, now_s, retained, problems)
         return Taken(fields, tuple(problems), tuple(notes))
+
+    def _take_node(
+        self,
+        reader: TelemetryReader,
+        topic: str,
+        payload: bytes,
+        now_s: float,
+        retained: bool,
+        problems: list[str],
+    ) -> dict[str, Measured]:
+        """Take in a message of a Sparkplug node: data, a birth, or a death."""
+        assert reader.node_topic is not None
+        node = self._nodes[reader.node_topic]
+        try:
+            news = node.take(topic, payload)
+        except MessageError as exc:
+            problems.append(f"{topic}: {exc}")
+            self._failed(reader, payload, str(exc))
+            return {}
+        problems += [f"{topic}: {p}" for p in news.problems]
+        if news.needs_birth and now_s - self._asked_at.get(node.topic, -math.inf) >= REBIRTH_S:
+            self._asked_at[node.topic] = now_s
+            self.births_wanted.append(node.rebirth_topic)
+        if news.state is not None:
+            reason = None if news.state == "online" else f"{topic}: it has died"
+            status = Status.model_validate({"state": news.state, "reason": reason})
+            self._presence[node.topic] = _Presence(status, now_s, not retained)
+        if news.values is None:
+            return {}
+        shown = ", ".join(f"{name} = {value!r}" for name, value in news.values.items())[:60]
+        return self._take_found(reader, topic, reader.read(news.values), shown, now_s, retained, problems)
 
     def take_document(self, topic: str, document: Any, now_s: float) -> Taken | None:
         """Take in what was read otherwise than by MQTT (a table of registers): ``document`` is not parsed.
@@ -406,7 +445,7 @@ class VendorState:
         Args:
             now_s: None = silence is not looked at.
         """
-        found = []
+        found = [p.status for topic, p in self._presence.items() if topic in self._nodes]
         for reader in self._mapping.availability:
             presence = self._presence.get(reader.topic)
             if presence is None:
