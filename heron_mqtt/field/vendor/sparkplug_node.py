@@ -81,7 +81,7 @@ class SparkplugNode:
         if kind not in {"NBIRTH", "DBIRTH", "NDATA", "DDATA", "NDEATH", "DDEATH"}:
             return NodeNews()  # commands to it
         found = decode(payload)
-        problems: list[str] = []
+        problems = list(found.problems)
         if kind == "NDEATH":
             died = next((m.value for m in found.metrics if m.name == "bdSeq"), None)
             if self._bd_seq is not None and died is not None and died != self._bd_seq:

@@ -1,6 +1,7 @@
 """Sparkplug B payloads, by their public protobuf definition (Eclipse Sparkplug 3.0, sparkplug_b.proto).
 
-Only the fields that are read or written are declared; a decoder skips the others. Needs the extra ``sparkplug``.
+Only the fields that are read or written are declared; a decoder skips the others. Needs the extra
+``sparkplug``.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class SparkplugPayload:
     metrics: tuple[Metric, ...]
     seq: int | None
     timestamp_ms: int | None = None
+    problems: tuple[str, ...] = ()
 
 
 def require() -> None:
@@ -84,10 +86,16 @@ def decode(payload: bytes) -> SparkplugPayload:
     from google.protobuf.message import DecodeError
 
     message = _payload_class()()
+    problems: list[str] = []
     try:
         message.ParseFromString(payload)
-    except DecodeError as exc:
-        raise MessageError(f"not a Sparkplug B payload: {exc}") from None
+    except DecodeError:
+        try:
+            message.ParseFromString(_whole_fields(payload, problems))
+        except DecodeError as exc:
+            raise MessageError(f"not a Sparkplug B payload: {exc}") from None
+        if not message.metrics:
+            raise MessageError("not a Sparkplug B payload: no metric in it can be read") from None
     metrics = []
     for metric in message.metrics:
         held = metric.WhichOneof("value")
@@ -104,7 +112,70 @@ def decode(payload: bytes) -> SparkplugPayload:
         tuple(metrics),
         message.seq if message.HasField("seq") else None,
         message.timestamp if message.HasField("timestamp") else None,
+        tuple(problems),
     )
+
+
+def _whole_fields(data: bytes, problems: list[str], depth: int = 0) -> bytes:
+    """Return a message without what is damaged: a metric is cut before its first field that is no field.
+
+    Source: protobuf.dev/programming-guides/encoding, message structure.
+    """
+    kept, at = bytearray(), 0
+    while at < len(data):
+        found = _field(data, at)
+        if found is None:
+            problems.append(
+                f"damaged: the last {len(data) - at} bytes of a {'metric' if depth else 'payload'}"
+            )
+            break
+        number, start, end = found
+        if depth == 0 and number == 2:  # a metric: its length may change
+            inner = _whole_fields(data[start:end], problems, depth + 1)
+            kept += b"\x12" + _varint(len(inner)) + inner
+        else:
+            kept += data[at:end]
+        at = end
+    return bytes(kept)
+
+
+def _field(data: bytes, at: int) -> tuple[int, int, int] | None:
+    """Return number, beginning and end of the value of the field at a place; None if it is not whole."""
+    tag = _read_varint(data, at)
+    if tag is None or tag[0] >> 3 == 0:
+        return None
+    kind, start = tag[0] & 7, tag[1]
+    if kind == 0:
+        value = _read_varint(data, start)
+        return None if value is None else (tag[0] >> 3, start, value[1])
+    if kind == 2:
+        size = _read_varint(data, start)
+        if size is None:
+            return None
+        start, end = size[1], size[1] + size[0]
+    else:
+        width = {1: 8, 5: 4}.get(kind)
+        if width is None:
+            return None
+        end = start + width
+    return None if end > len(data) else (tag[0] >> 3, start, end)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int] | None:
+    value = 0
+    for i, byte in enumerate(data[at : at + 10]):
+        value |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            return value, at + i + 1
+    return None
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
 
 
 def encode(values: Mapping[str, Any], datatypes: Mapping[str, str], timestamp_ms: int) -> bytes:
