@@ -106,7 +106,9 @@ class Device:
         self._outcome.told.append((message.topic, payload))
         for reply in self._case.get("replies", []):
             if mqtt.topic_matches_sub(reply["on"], message.topic):
-                filled = _filled({"topic": reply["topic"], "payload": reply["payload"]}, message.topic, payload)
+                filled = _filled(
+                    {"topic": reply["topic"], "payload": reply["payload"]}, message.topic, payload
+                )
                 self.says({**reply, **filled})
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from heron_mqtt.config import Table, shipped_config
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.broker_table import BrokerTable
 from heron_mqtt.field.vendor import tables
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
@@ -209,19 +210,20 @@ def test_every_profile_is_in_the_documentation(name: str) -> None:
 def test_the_examples_in_the_documentation_are_mappings() -> None:
     text = (Path(__file__).parents[2] / "docs" / "device-mappings.md").read_text()
     examples = [tomllib.loads(textwrap.dedent(e)) for e in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
-    mappings: list[Any] = [
-        device["mapping"]
+    devices = [
+        device
         for example in examples
         for microgrid in example.get("microgrids", {}).values()
         for device in microgrid["devices"].values()
     ]
-    heater = next(m for m in mappings if "profile" not in m)  # shown as additions to a profile
-    heater |= {"profile": "device_profiles/zigbee2mqtt_plug.toml", "parameters": {"name": "p"}}
-    mappings += [e for e in examples if "telemetry" in e]
-    assert len(mappings) == 4
+    mappings = [d["mapping"] for d in devices if "mapping" in d] + [e for e in examples if "telemetry" in e]
+    assert len(mappings) + sum("broker" in d for d in devices) == len(examples) == 11
+    heater = next(m for m in mappings if m.get("parameters") == {"name": "heater"})
     for mapping in mappings:
         load_mapping(mapping, agent="MG1", device="ess", source="docs")
     [on] = load_mapping(heater, agent="MG1", device="ess", source="docs").encode(
         Setpoint(p_mw=-0.001, lease_s=60.0)
     )
     assert json.loads(on.payload) == {"state": "ON", "on_time": 60}
+    for broker in (d["broker"] for d in devices if "broker" in d):
+        BrokerTable.model_validate(broker)

@@ -320,7 +320,7 @@ def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None)
 
 
 def _check_topics(table: MappingTable, mapping: DeviceMapping, problems: Problems) -> None:
-    read: list[TopicPattern] = [p for r in mapping.telemetry for p in r.patterns]
+    read: list[TopicPattern] = [p for r in mapping.telemetry if r.node_topic is None for p in r.patterns]
     read += [p for r in mapping.availability for p in r.patterns]
     seen: set[str] = set()
     for i, availability in enumerate(table.availability):
