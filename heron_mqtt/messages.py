@@ -209,7 +209,7 @@ class RunState(Message):
     clock: AwareDatetime | None = Field(None, strict=False, description="Simulated time, UTC.")
 
 
-class Plan(_PerDevice):
+class SetpointPlan(_PerDevice):
     """The setpoints an agent is about to send, for the check of all of them together (``[envelope]``)."""
 
     type: Literal["plan"] = "plan"
@@ -277,7 +277,7 @@ WIRE_TYPES: dict[str, type[Message]] = {
     model.model_fields["type"].default: model
     for model in (
         *(PriceSignal, Observation, Command, Action, Offer, Accept, Confirm, Consensus),
-        *(Setpoint, Telemetry, Status, RunState, Plan, Clearance),
+        *(Setpoint, Telemetry, Status, RunState, SetpointPlan, Clearance),
         *(AuthorityRequest, AuthorityState, EmergencyStop, Fault),
     )
 }

@@ -36,7 +36,7 @@ from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 FOLDER = Path(__file__).parent / "vendor_cases"
 AT_ONCE = 12
@@ -169,7 +169,7 @@ async def run_case(url: str, name: str, outcome: Outcome) -> None:
 
 
 async def _play(case: dict[str, Any], name: str, device: Device, broker: MqttBroker) -> None:
-    outbox = Outbox("MG1", f"case-{name}")
+    stamper = MessageStamper("MG1", f"case-{name}")
     for cycle in range(case.get("cycles", 8)):
         for message in case.get("publish", []):
             on = cycle % message.get("mod", 1) == message.get("phase", 0)
@@ -177,11 +177,11 @@ async def _play(case: dict[str, Any], name: str, device: Device, broker: MqttBro
                 device.says(message)
         for action in case.get("do", []):
             if action["at"] == cycle:
-                _act(action, name, broker, outbox)
+                _act(action, name, broker, stamper)
         await asyncio.sleep(case.get("every_s", 0.1))
 
 
-def _act(action: dict[str, Any], name: str, broker: MqttBroker, outbox: Outbox) -> None:
+def _act(action: dict[str, Any], name: str, broker: MqttBroker, stamper: MessageStamper) -> None:
     message: Any
     if "setpoint_kw" in action:
         channel = topics.device("MG1", name, "setpoint")
@@ -195,7 +195,7 @@ def _act(action: dict[str, Any], name: str, broker: MqttBroker, outbox: Outbox) 
         message = AuthorityState(level=action["level"])
     else:
         channel, message = topics.ESTOP, EmergencyStop(active=action["stop"], who="tests")
-    broker.publish(channel, outbox.stamp(channel, message))
+    broker.publish(channel, stamper.stamp(channel, message))
 
 
 async def _until(condition: Any, running: asyncio.Task[None]) -> None:

@@ -15,7 +15,7 @@ from heron_mqtt.field.broker_table import BrokerTable
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.commands import WriteBudget, state_directory
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.options import MqttOptions, read_options
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
@@ -213,7 +213,7 @@ def _budget(mapping: DeviceMapping, env_id: str, agent: str, name: str) -> Write
     return WriteBudget(table.max_writes_per_day, state_directory() / "writes" / file)
 
 
-def _ended(stats: BrokerStats, label: str, task: asyncio.Task[None]) -> None:
+def _ended(stats: MessageStats, label: str, task: asyncio.Task[None]) -> None:
     """Tell if the adapter of a device ended by a fault; it said offline."""
     if not task.cancelled() and (exc := task.exception()) is not None:
         stats.report("device", label, f"its adapter has ended: {exc}", exc=exc)

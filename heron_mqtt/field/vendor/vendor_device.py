@@ -36,7 +36,7 @@ RawCallback = Callable[[str, bytes, bool], None]
 """Called with topic, payload and whether the broker had kept it."""
 
 
-class RawMqtt(Protocol):
+class VendorMqtt(Protocol):
     """MQTT as it is, for topics that are not ours; ``heron_mqtt.messaging.mqtt.raw.RawMqtt`` is one."""
 
     @property
@@ -81,7 +81,7 @@ class VendorDevice(FieldDevice):
     def __init__(
         self,
         mapping: DeviceMapping,
-        raw: RawMqtt,
+        raw: VendorMqtt,
         *args: Any,
         kind: str,
         power_range_mw: tuple[float, float],
