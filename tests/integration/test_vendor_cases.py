@@ -1,4 +1,4 @@
-"""Situations reported from real devices, each a folder of tests/vendor_cases: the mapping gives the right value."""
+"""Situations reported from real devices, each a folder of tests/vendor_cases, on a broker."""
 
 from __future__ import annotations
 

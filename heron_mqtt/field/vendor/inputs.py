@@ -64,7 +64,10 @@ class InputReader:
             self._path = Expression(table.path, complain)
         self._pattern = None if table.pattern is None else compiled(table.pattern, complain)
         self._words = None if table.words is None else Words(table.words, "words", complain)
-        self.kind: Kind = kind or _kind(table, complain)
+        meant = _kind(table, complain)
+        self.kind: Kind = kind or meant
+        if table.words is not None and kind in {"number", "boolean"} and meant != kind:
+            complain("words", f"they mean a {meant}, expected a {kind} for each")
         self._number = NumberText(table.decimal, table.thousands, table.suffix)
         self._absent_texts = ABSENT | {word_text(a).lower() for a in table.absent}
         self._absent_numbers = {float(a) for a in table.absent if isinstance(a, int | float)}

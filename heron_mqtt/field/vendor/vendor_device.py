@@ -73,6 +73,7 @@ class VendorDevice(FieldDevice):
         kind: What it is: battery, generator, pv, load.
         power_range_mw: Nameplate, MW, positive = injected.
         stale_after_s: How long the device's last power counts, s.
+        answer_within_s: How long to wait for what confirms a setpoint, s; None = as the mapping says.
         budget: Counts writes; None = no limit.
         utc_s: The time of day, s since 1970, for ``{now}`` and timestamps.
         new_id: Makes the identifiers of messages.
@@ -86,6 +87,7 @@ class VendorDevice(FieldDevice):
         kind: str,
         power_range_mw: tuple[float, float],
         stale_after_s: float = 5.0,
+        answer_within_s: float | None = None,
         budget: WriteBudget | None = None,
         utc_s: Callable[[], float] = time.time,
         new_id: Callable[[], str] | None = None,
@@ -97,7 +99,8 @@ class VendorDevice(FieldDevice):
         self._kind = kind
         self._range = power_range_mw
         self._stale_after_s = stale_after_s
-        self._within_s = 1.0 if mapping.setpoint is None else mapping.setpoint.answer_within_s
+        given_s = 1.0 if mapping.setpoint is None else mapping.setpoint.answer_within_s
+        self._within_s = given_s if answer_within_s is None else answer_within_s
         self._state = VendorState(mapping, utc_s)
         self._built_ins = BuiltIns(utc_s) if new_id is None else BuiltIns(utc_s, new_id)
         self._commander = Commander(
