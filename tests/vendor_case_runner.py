@@ -5,11 +5,12 @@ A case is a folder with ``mapping.toml``, what an engineer writes, and ``case.js
 - ``about``, ``kind``, ``every_s`` (0.1), ``cycles`` (8), ``stale_after_s`` (1.0)
 - ``before``: what the device publishes before the adapter starts (``retain`` as given)
 - ``publish``: what it publishes each cycle; ``mod``/``phase``: every n-th cycle; ``from``/``until``: cycles
-- ``replies``: what it publishes when told something ``on`` a filter; ``"$a.b"`` is taken from a JSON command,
-  ``"$payload"`` the command itself, ``"$3"`` the third level of its topic
-- ``do``: at which cycle (``at``) a gateway sends ``setpoint_kw`` (``lease_s``, ``renewal``), a ``level``, a ``stop``
-- ``expect``: ``kw`` and ``soc`` of the last telemetry, ``seen_kw``, ``never_kw``, ``status`` and ``reason`` at the
-  end, ``silent`` (no telemetry at all), ``rejected`` (part of a text, null = none), ``told`` (all commands,
+- ``replies``: what it publishes when told something ``on`` a filter; ``"$a.b"`` is taken from a JSON
+  command, ``"$payload"`` the command itself, ``"$3"`` the third level of its topic
+- ``do``: at which cycle (``at``) a gateway sends ``setpoint_kw`` (``lease_s``, ``renewal``), a ``level``,
+  or a ``stop``
+- ``expect``: ``kw`` and ``soc`` of the last telemetry, ``seen_kw``, ``never_kw``, ``status`` and ``reason``
+  at the end, ``silent`` (no telemetry at all), ``rejected`` (part of a text, null = none), ``told`` (all commands,
   the release included), ``reported`` (part of a report)
 
 A payload that is an object or array is sent as JSON; ``{"hex": ...}`` as bytes.
@@ -234,7 +235,7 @@ def _filled(node: Any, topic: str, payload: str) -> Any:
 
 
 def fits(got: Any, wanted: Any) -> bool:
-    """Whether a command is what was wanted; ``$int``, ``$text``, ``$now`` and ``$now_ms`` stand for such values."""
+    """Whether a command is what was wanted; ``$int``, ``$text``, ``$now``, ``$now_ms`` stand for such."""
     if isinstance(wanted, dict) and isinstance(got, dict):
         return wanted.keys() == got.keys() and all(fits(got[k], v) for k, v in wanted.items())
     if isinstance(wanted, list) and isinstance(got, list):

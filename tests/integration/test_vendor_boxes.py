@@ -291,15 +291,25 @@ async def test_whoever_has_something_to_say_after_a_reconnection_is_called(
 def test_check_refuses_control_of_what_does_not_say_how_it_is_handed_back(
     env_id: str, tmp_path: Path
 ) -> None:
-    plain = {
-        "name": "plain",
-        "setpoint": {
-            "values": {"p": {"quantity": "p_mw", "unit": "W"}},
-            "messages": [{"topic": "plain/set", "payload": "{p}"}],
-        },
-        "telemetry": [{"topic": "plain/p", "format": "text", "fields": {"p_mw": {"unit": "W"}}}],
+    (tmp_path / "plain.toml").write_text(
+        """
+        name = "plain"
+        [setpoint.values.p]
+        quantity = "p_mw"
+        unit = "W"
+        [[setpoint.messages]]
+        topic = "plain/set"
+        payload = "{p}"
+        [[telemetry]]
+        topic = "plain/p"
+        format = "text"
+        fields.p_mw = { unit = "W" }
+        """
+    )
+    changes = {
+        "microgrids.MG1.devices.ess.authority": "limited",
+        "microgrids.MG1.devices.ess.mapping": "plain.toml",
     }
-    changes = {"microgrids.MG1.devices.ess.authority": "limited", "microgrids.MG1.devices.ess.mapping": plain}
     file = write(tmp_path, env_id, changes)
     for command in ("check", "run"):
         ended = run_heron(command, str(file))

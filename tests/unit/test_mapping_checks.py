@@ -139,7 +139,7 @@ def test_the_mapping_that_is_spoiled_below_is_right() -> None:
         (
             lambda t: t["setpoint"]["messages"][0].update(payload="{q}"),
             "setpoint.messages[0].payload",
-            "placeholder {q}: unknown; expected one of {agent}, {counter}, {device}, {id}, {now}, {on}, {p}, {uid}",
+            "placeholder {q}: unknown; expected one of {agent}, {counter}, {device}, {id}, {now}, {on}, {p}",
         ),
         (
             lambda t: t["setpoint"]["messages"][0].update(payload={"a": {"b": ["{x}"]}}),

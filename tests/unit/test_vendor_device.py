@@ -368,8 +368,8 @@ def test_a_mapping_that_does_not_say_how_the_device_is_handed_back_gets_no_autho
 
 
 def test_reactive_power_needs_a_mapping_that_sets_it() -> None:
+    released = {**PLAIN, "setpoint": {**PLAIN["setpoint"], "release": "zero"}}
     with pytest.raises(ConfigError) as caught:
-        released = {**PLAIN, "setpoint": {**PLAIN["setpoint"], "release": "zero"}}
         load_mappings(loaded(mapping=released, authority="limited", control_q=True))
     (problem,) = caught.value.problems
     assert "control_q" in problem
