@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 import paho.mqtt.client as mqtt
 
 from heron_mqtt.field.vendor import VendorDevice, load_mapping
+from heron_mqtt.field.vendor.commands import WriteBudget
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
@@ -99,7 +100,7 @@ class Device:
         await asyncio.to_thread(self._ready.wait, 10.0)
 
     def says(self, message: dict[str, Any]) -> None:
-        payload = _bytes(message["payload"])
+        payload = _bytes(_timed(message["payload"]))
         self._client.publish(message["topic"], payload, qos=1, retain=message.get("retain", False))
 
     def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
@@ -156,6 +157,7 @@ async def run_case(url: str, name: str, outcome: Outcome) -> None:
                 power_range_mw=(-1.0, 1.0),
                 stale_after_s=case.get("stale_after_s", 1.0),
                 period_s=0.05,
+                budget=WriteBudget(case["budget"]) if "budget" in case else None,
             )
             running = asyncio.create_task(adapter.run())
             await _until(lambda: outcome.status, running)
@@ -215,6 +217,13 @@ def _bytes(payload: Any) -> bytes:
     if isinstance(payload, str):
         return payload.encode()
     return json.dumps(payload, ensure_ascii=False).encode()
+
+
+def _timed(node: Any) -> Any:
+    """Return a payload with ``$now_ms`` as the time is now."""
+    if isinstance(node, dict):
+        return {k: int(time.time() * 1e3) if v == "$now_ms" else v for k, v in node.items()}
+    return node
 
 
 def _filled(node: Any, topic: str, payload: str) -> Any:

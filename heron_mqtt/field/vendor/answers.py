@@ -53,7 +53,8 @@ class AnswerReader:
             def at_part(key: str, text: str, where: str = name) -> None:
                 complain(f"{where}.{key}", text)
 
-            self._readers[name] = InputReader(name, part, table.format, at_part, "text")
+            as_text = part.model_copy(update={"suffix": None})  # a number has one, its text is taken whole
+            self._readers[name] = InputReader(name, as_text, table.format, at_part, "text")
             if name == "echo" and part.type == "number" and part.words is None:
                 self._readers["echo number"] = InputReader(name, part, table.format, at_part, "number")
 

@@ -312,7 +312,7 @@ class VendorState:
                 continue
             if not known.is_known and not isinstance(value, Missing):
                 known.value = value
-            if known.at == -math.inf or why.startswith("its "):
+            if known.at == -math.inf or not why.startswith("only a retained"):
                 known.why = why
         for quantity in self._mapping.quantities.values():
             if quantity.name in self._values or not set(quantity.inputs) & reader.inputs.keys():
