@@ -10,8 +10,8 @@ A case is a folder with ``mapping.toml``, what an engineer writes, and ``case.js
 - ``do``: at which cycle (``at``) a gateway sends ``setpoint_kw`` (``lease_s``, ``renewal``), a ``level``,
   or a ``stop``
 - ``expect``: ``kw`` and ``soc`` of the last telemetry, ``seen_kw``, ``never_kw``, ``status`` and ``reason``
-  at the end, ``silent`` (no telemetry at all), ``rejected`` (part of a text, null = none), ``told`` (all commands,
-  the release included), ``reported`` (part of a report)
+  at the end, ``silent`` (no telemetry at all), ``rejected`` (part of a text, null = none), ``told`` (all
+  commands, the release included), ``reported`` (part of a report)
 
 A payload that is an object or array is sent as JSON; ``{"hex": ...}`` as bytes.
 """

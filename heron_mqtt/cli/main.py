@@ -22,7 +22,7 @@ def main() -> NoReturn:
     Exit codes: 0 done, 1 the run failed, 2 the scenario or the arguments are wrong, 130 interrupted.
     """
     try:
-        signal.signal(signal.SIGTERM, _as_ctrl_c)
+        _take_signals()
         from heron_mqtt.cli.run_commands import run_command_line
 
         code = run_command_line()
@@ -31,8 +31,21 @@ def main() -> NoReturn:
     _end(code)
 
 
+def _take_signals() -> None:
+    """Let what ends a program from outside do what Ctrl-C does, so that devices are handed back.
+
+    A shell lets what a script starts with ``&`` ignore SIGINT, and nohup SIGHUP; the first would make SIGTERM
+    do nothing, the second is meant.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _as_ctrl_c)
+
+
 def _as_ctrl_c(_number: int, _frame: FrameType | None) -> None:
-    """Let a service manager's SIGTERM do what Ctrl-C does: clean up, and tell what ran."""
+    """Do what Ctrl-C does: clean up, and tell what ran."""
     signal.raise_signal(signal.SIGINT)
 
 

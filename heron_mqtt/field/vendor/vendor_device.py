@@ -421,7 +421,7 @@ class VendorDevice(FieldDevice):
         was = self.stopped
         await super()._on_estop(message)
         if was and not self.stopped and self._is_held_by_stop:
-            await self._make_safe("the emergency stop is over")
+            await self._end_lease("the emergency stop is over")
 
     # -- keepalives --------------------------------------------------------------------------------
 
@@ -474,8 +474,12 @@ class VendorDevice(FieldDevice):
         if self.stopped and before not in SENDS and state.level in SENDS:
             await self._make_safe("it came under control during an emergency stop")
         elif state.level not in SENDS and self._is_driven and not self.stopped:
-            self._lease.cancel()
-            await self._make_safe(f"its authority is {state.level} now")
+            await self._end_lease(f"its authority is {state.level} now")
+
+    async def _end_lease(self, reason: str) -> None:
+        """Hold no setpoint any more: the device is handed back at once."""
+        self._lease.cancel()
+        await self._make_safe(reason)
 
 
 def _confirm(mapping: DeviceMapping) -> str:
