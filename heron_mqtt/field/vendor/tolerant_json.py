@@ -22,8 +22,8 @@ _PIECE = re.compile(
 )
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _LITERALS = {"true": "true", "false": "false", "null": "null", "none": "null", "undefined": "null"}
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
-_TO_ESCAPE = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "0": "\0"}
 
 
 def to_strict(text: str) -> str:
@@ -54,11 +54,10 @@ def to_strict(text: str) -> str:
 
 
 def _value(kind: str | None, piece: str) -> str:
-    if kind == "double":
-        return re.sub(r"[\n\r\t]", lambda m: _TO_ESCAPE[m[0]], piece)
-    if kind == "single":
-        inner = re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), piece[1:-1], flags=re.DOTALL)
-        return to_json(inner).decode()
+    if kind == "double" and not _needs_work(piece):
+        return piece
+    if kind in {"double", "single"}:
+        return to_json(_ESCAPE.sub(_character, piece[1:-1])).decode()
     lower = piece.lower()
     if lower in _LITERALS:
         return _LITERALS[lower]
@@ -76,3 +75,18 @@ def _strict_number(piece: str) -> str:
     whole, point, fraction = mantissa.partition(".")
     whole = whole.lstrip("0") or "0"
     return f"{sign}{whole}{point if fraction else ''}{fraction}{e}{exponent}"
+
+
+def _needs_work(quoted: str) -> bool:
+    """Whether a text in double quotes is not as JSON wants it: Python's escapes, bare control characters."""
+    return any(ord(c) < 32 for c in quoted) or any(
+        m[1] or m[3] or (m[4] and m[4] not in '"\\/bfnrt') for m in _ESCAPE.finditer(quoted)
+    )
+
+
+def _character(match: re.Match[str]) -> str:
+    code = match[1] or match[2] or match[3]
+    if code is None:
+        return _ESCAPED.get(match[4], match[4])
+    number = int(code, 16)
+    return chr(number) if number <= 0x10FFFF and not 0xD800 <= number < 0xE000 else "\ufffd"
