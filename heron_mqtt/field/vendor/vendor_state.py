@@ -18,6 +18,7 @@ from heron_mqtt.field.vendor.inputs import Missing, Value
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
 from heron_mqtt.field.vendor.quantities import Measured, Quantity
+from heron_mqtt.field.vendor.rounds import Round
 from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
 from heron_mqtt.field.vendor.telemetry import AvailabilityReader, Found, TelemetryReader
 from heron_mqtt.messages import Status, Telemetry
@@ -110,7 +111,11 @@ class VendorState:
             str, tuple[Measured, float | None]
         ] = {}  # and since when; None = while it is heard
         self._why: dict[str, str] = {}
-        self._rounds: dict[str, dict[str, float]] = {}
+        self._rounds = {
+            name: Round([n for n in q.inputs if not self._is_on_change(n)], q.within_s)
+            for name, q in mapping.quantities.items()
+            if q.waits_for_round
+        }
         self._due: dict[str, float] = {}
         self._nodes = {r.node_topic: SparkplugNode(r.node_topic) for r in mapping.telemetry if r.node_topic}
         self._asked_at: dict[str, float] = {}
@@ -339,7 +344,6 @@ class VendorState:
             used = set(quantity.inputs)
             if used & cleared:
                 self._values.pop(quantity.name, None)
-                self._rounds.pop(quantity.name, None)
             if not used & new or not self._is_complete(quantity, reader, used & new, now_s):
                 continue
             self._publish(quantity, now_s, made, problems, f"{topic}: ")
@@ -369,8 +373,8 @@ class VendorState:
 
     def _is_complete(self, quantity: Quantity, reader: TelemetryReader, new: set[str], now_s: float) -> bool:
         """Whether a value can be made now of what belongs together."""
+        is_whole = quantity.name in self._rounds and self._rounds[quantity.name].add(new, now_s)
         if not all(self._inputs[name].is_known for name in quantity.inputs):
-            self._note_round(quantity, new, now_s)
             return False
         if set(quantity.inputs) <= reader.inputs.keys():
             return True  # all of one payload
@@ -380,21 +384,7 @@ class VendorState:
             return False
         if not quantity.waits_for_round:
             return all(now_s - self._inputs[name].at <= quantity.within_s for name in waited_for)
-        current = self._note_round(quantity, new, now_s)
-        if not set(waited_for) <= current.keys():
-            return False
-        current.clear()
-        return True
-
-    def _note_round(self, quantity: Quantity, new: set[str], now_s: float) -> dict[str, float]:
-        """Note what has come of a round; what comes twice, or too late, begins a new one."""
-        current = self._rounds.setdefault(quantity.name, {})
-        if new & current.keys():
-            current.clear()
-        for name in [n for n, at in current.items() if now_s - at > quantity.within_s]:
-            del current[name]
-        current.update(dict.fromkeys((n for n in new if not self._is_on_change(n)), now_s))
-        return current
+        return is_whole
 
     def _is_on_change(self, name: str) -> bool:
         return any(r.inputs[name].on_change for r in self._mapping.telemetry if name in r.inputs)
@@ -583,10 +573,8 @@ class VendorState:
         return "; ".join(k.why for k in (self._inputs[n] for n in made_of.inputs) if k.why)
 
     def _waiting_for(self, quantity: Quantity, now_s: float) -> list[str]:
-        current = self._rounds.get(quantity.name, {})
-        if not current:
-            return []
-        names = [n for n in quantity.inputs if n not in current and not self._is_on_change(n)]
+        current = self._rounds.get(quantity.name)
+        names = [] if current is None else current.missing()
         return [f"{_named(n, self._inputs[n])} (last {now_s - self._inputs[n].at:.0f} s ago)" for n in names]
 
 
