@@ -6,6 +6,7 @@ The tables that belong to the gateway are defined here; ``powergrid.scenario`` a
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -32,6 +33,8 @@ class Table(BaseModel):
 
 
 T = TypeVar("T", bound=BaseModel)
+
+_LOGIN = re.compile(r"//[^/@\s]*@")  # user and password in a URL: no error shows them
 
 
 def shipped_config() -> Path:
@@ -130,7 +133,7 @@ def _describe(source: str, error: dict[str, Any], data: Mapping[str, Any], known
         expected = "should be a table"
     else:
         expected = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    value = repr(error["input"])
+    value = _LOGIN.sub("//***@", repr(error["input"]))
     shown = f" = {value}" if len(value) <= 80 else ""
     return f"{source}: {key}{shown}: {expected}" if key else f"{source}: {expected}"
 

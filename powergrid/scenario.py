@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
+from heron_mqtt.field.broker_table import BrokerTable
 from heron_mqtt.field.gateway.authority import lower
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable, authority_problem
 from heron_mqtt.messages import MAX_LEASE_S, FaultKind, Level
@@ -168,7 +169,10 @@ class DeviceTable(Table):
     control_q: bool = Field(False, description="Reactive power is part of the action.")
     authority: Level | None = Field(None, description="None = the run's default: simulated or emulated.")
     mapping: str | dict[str, Any] | None = Field(
-        None, description="A vendor's box by its own topics: a profile's name or a table."
+        None, description="A vendor's device by its own topics: a profile's name or a table."
+    )
+    broker: BrokerTable | None = Field(
+        None, description="Its own broker, for a device with a mapping; None = the run's."
     )
     external: bool = Field(False, description="A real device speaks for itself: run starts no emulator.")
     gateway: GatewayTable = Field(GatewayTable(), description="How the gateway treats it.")
@@ -190,6 +194,12 @@ class DeviceTable(Table):
             **{k: v for k, v in data.items() if k in ours},
             "spec": {k: v for k, v in data.items() if k not in ours},
         }
+
+    @model_validator(mode="after")
+    def _a_broker_belongs_to_a_mapping(self) -> DeviceTable:
+        if self.broker is not None and self.mapping is None:
+            raise ValueError("'broker' is for a device with a mapping; others are on the broker of the run")
+        return self
 
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> DeviceTable:

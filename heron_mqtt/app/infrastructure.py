@@ -140,7 +140,7 @@ async def mqtt_infrastructure(
             note(f"devices: {len(emulated)} emulated, in processes of their own")
         boxes = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents))
         if boxes:
-            note(f"boxes: {boxes} by their vendors' topics")
+            note(f"vendor devices: {boxes} by their own topics")
         starting = (processes.until_lost,) if emulated else ()
         yield Infrastructure(broker, url, starting, tuple(throughout))
 
