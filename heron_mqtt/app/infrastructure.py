@@ -138,7 +138,7 @@ async def mqtt_infrastructure(
                 _programs(loaded, emulated, url, take_over=take_over), mqtt.options.login_environment()
             )
             note(f"devices: {len(emulated)} emulated, in processes of their own")
-        boxes = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents))
+        boxes = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents, take_over=take_over))
         if boxes:
             note(f"vendor devices: {boxes} by their own topics")
         starting = (processes.until_lost,) if emulated else ()

@@ -140,7 +140,7 @@ def broker_options(
 
 @asynccontextmanager
 async def vendor_devices(
-    mqtt: MqttBroker, loaded: LoadedScenario, agents: Sequence[str]
+    mqtt: MqttBroker, loaded: LoadedScenario, agents: Sequence[str], *, take_over: bool = False
 ) -> AsyncIterator[int]:
     """Speak for the mapped devices of some agents while inside; gives their number.
 
@@ -172,6 +172,7 @@ async def vendor_devices(
                     kind=table.spec.kind,
                     power_range_mw=table.spec.power_range_mw,
                     stale_after_s=table.gateway.stale_after_s,
+                    take_over=take_over,
                     budget=_budget(mapping, loaded.scenario.topic_env_id, agent, name),
                 )
             )

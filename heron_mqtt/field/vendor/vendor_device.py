@@ -476,9 +476,9 @@ class VendorDevice(FieldDevice):
             async with self._busy:
                 await self._make_safe("it came under control during an emergency stop")
         elif state.level not in SENDS and self._is_driven and not self.stopped:
-            await self._hand_back(f"its authority is {state.level} now")
+            await self._end_lease(f"its authority is {state.level} now")
 
-    async def _hand_back(self, reason: str) -> None:
+    async def _end_lease(self, reason: str) -> None:
         """Hold no setpoint any more: the device is handed back at once."""
         self._lease.end()
         async with self._busy:

@@ -40,7 +40,7 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
 from heron_mqtt.messaging.stamping import MessageStamper
 
-FOLDER = Path(__file__).parent / "vendor_cases"
+FOLDER = Path(__file__).parents[1] / "vendor_cases"
 AT_ONCE = 12
 
 
