@@ -197,6 +197,7 @@ def mapping(box: Box) -> dict[str, Any]:
 
 
 HEATER = {"kind": "load", "max_p_mw": 0.002, "max_shed_fraction": 1.0, "profile": "residential_p_pu"}
+ONCE = {"gate_steps": 1}  # these boxes say their power when it changes: there is no second measurement
 OTHERS = {
     f"microgrids.{agent}.devices.{name}.authority": "simulated"
     for agent in ("MG1", "MG2", "MG3")
@@ -224,7 +225,14 @@ def test_three_makes_of_box_are_driven_and_read_by_configuration_alone(
             "microgrids.MG1.devices.ess.mapping": mapping(victron),
             "microgrids.MG2.devices.ess.authority": "full",
             "microgrids.MG2.devices.ess.mapping": mapping(ha),
-            "microgrids.MG3.devices.heater": {**HEATER, "authority": "full", "mapping": mapping(shelly)},
+            "microgrids.MG3.devices.heater": {
+                **HEATER,
+                "authority": "full",
+                "mapping": mapping(shelly),
+                "gateway": ONCE,
+            },
+            "microgrids.MG1.devices.ess.gateway": ONCE,
+            "microgrids.MG2.devices.ess.gateway": ONCE,
         }
         file = write(tmp_path, env_id, changes)
         result = run_heron("run", str(file), "--steps", "5", "--broker", mosquitto.url, "--json").result
@@ -271,7 +279,7 @@ def test_a_box_that_dies_is_replaced_by_its_model_and_the_run_goes_on(
         "deadlines.device_s": 1.5,
         "microgrids.MG1.devices.ess.authority": "full",
         "microgrids.MG1.devices.ess.mapping": mapping(victron),
-        "microgrids.MG1.devices.ess.gateway": {"stale_after_s": 0.5},
+        "microgrids.MG1.devices.ess.gateway": {"stale_after_s": 0.5, "gate_steps": 1},
     }
     file = write(tmp_path, env_id, changes)
     ended = run_heron("run", str(file), "--steps", "6", "--broker", mosquitto.url, "--json")
@@ -308,7 +316,7 @@ def test_a_run_that_is_ended_from_outside_hands_the_device_back(
             "microgrids.MG1.devices.pv.authority": "full",
             "microgrids.MG1.devices.pv.control_q": False,
             "microgrids.MG1.devices.pv.mapping": mapping(dtu),
-            "microgrids.MG1.devices.pv.gateway": {"stale_after_s": 60.0},
+            "microgrids.MG1.devices.pv.gateway": {"stale_after_s": 60.0, "gate_steps": 1},
             "realtime_s": 0.2,
         }
         file = write(tmp_path, env_id, changes)
@@ -358,6 +366,7 @@ def test_check_refuses_control_of_what_does_not_say_how_it_is_handed_back(
     )
     changes = {
         "microgrids.MG1.devices.ess.authority": "limited",
+        "microgrids.MG1.devices.ess.gateway": {"band": {"p_min_mw": -0.001, "p_max_mw": 0.001}},
         "microgrids.MG1.devices.ess.mapping": "plain.toml",
     }
     file = write(tmp_path, env_id, changes)
