@@ -37,6 +37,8 @@ class Box:
         self._commands = commands
         parts = urlsplit(url)
         self._ready = threading.Event()
+        self._ended = threading.Event()
+        self._speaking = threading.Thread(target=self._speak, name="box", daemon=True)
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         self._client.on_connect = lambda *_: self._client.subscribe([(topic, 1) for topic in self._commands])
         self._client.on_subscribe = lambda *_: self._ready.set()
@@ -47,9 +49,12 @@ class Box:
         self._client.loop_start()
         assert self._ready.wait(10.0)
         self.begin()
+        self._speaking.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._speaking.join()
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -64,6 +69,15 @@ class Box:
 
     def begin(self) -> None:
         """Say what is said once connected."""
+
+    def tell(self) -> None:
+        """Say the power."""
+
+    def _speak(self) -> None:
+        """Say the power again and again: nothing is sent to a device that was never heard."""
+        while not self._ended.wait(0.2):
+            if not self.is_dead.is_set():
+                self.tell()
 
     def hear(self, topic: str, text: str) -> None:
         """Do what the box does about a message."""
@@ -132,7 +146,7 @@ class HomeAssistant(Box):
     """A battery with plain numbers, W, positive = charging."""
 
     def __init__(self, url: str, base: str) -> None:
-        self.base = base
+        self.base, self.power = base, "0"
         super().__init__(url, f"{base}/set")
 
     def begin(self) -> None:
@@ -140,7 +154,11 @@ class HomeAssistant(Box):
         self.says(f"{self.base}/soc", "40", retain=True)
 
     def hear(self, topic: str, text: str) -> None:
-        self.says(f"{self.base}/power", text)
+        self.power = text
+        self.tell()
+
+    def tell(self) -> None:
+        self.says(f"{self.base}/power", self.power)
 
     def orders(self) -> list[str]:
         return [text for _, text in self.told]
@@ -156,9 +174,11 @@ class OpenDtu(Box):
     def begin(self) -> None:
         self.says(f"{self.base}/status/reachable", "1", retain=True)
         self.says(f"{base_of(self.base)}/dtu/status", "online", retain=True)
-        self.says(f"{self.base}/0/power", "900")
 
     def hear(self, topic: str, text: str) -> None:
+        self.tell()
+
+    def tell(self) -> None:
         self.says(f"{self.base}/0/power", "900")
 
     def orders(self) -> list[str]:
