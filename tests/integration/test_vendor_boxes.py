@@ -168,6 +168,8 @@ def mapping(box: Box) -> dict[str, Any]:
 
 
 HEATER = {"kind": "load", "max_p_mw": 0.002, "max_shed_fraction": 1.0, "profile": "residential_p_pu"}
+EARLY = {"gate_steps": 1}
+"""Evidence before the first setpoint: boxes that report when they are told something give little of it."""
 OTHERS = {
     f"microgrids.{agent}.devices.{name}.authority": "simulated"
     for agent in ("MG1", "MG2", "MG3")
@@ -192,10 +194,17 @@ def test_three_makes_of_box_are_driven_and_read_by_configuration_alone(
     with Shelly(mosquitto.url, f"shelly-{env_id}") as shelly, HomeAssistant(mosquitto.url, env_id) as ha:
         changes = {
             "microgrids.MG1.devices.ess.authority": "full",
+            "microgrids.MG1.devices.ess.gateway": EARLY,
             "microgrids.MG1.devices.ess.mapping": mapping(victron),
             "microgrids.MG2.devices.ess.authority": "full",
+            "microgrids.MG2.devices.ess.gateway": EARLY,
             "microgrids.MG2.devices.ess.mapping": mapping(ha),
-            "microgrids.MG3.devices.heater": {**HEATER, "authority": "full", "mapping": mapping(shelly)},
+            "microgrids.MG3.devices.heater": {
+                **HEATER,
+                "authority": "full",
+                "gateway": EARLY,
+                "mapping": mapping(shelly),
+            },
         }
         file = write(tmp_path, env_id, changes)
         result = run_heron("run", str(file), "--steps", "5", "--broker", mosquitto.url, "--json").result
@@ -242,7 +251,7 @@ def test_a_box_that_dies_is_replaced_by_its_model_and_the_run_goes_on(
         "deadlines.device_s": 1.5,
         "microgrids.MG1.devices.ess.authority": "full",
         "microgrids.MG1.devices.ess.mapping": mapping(victron),
-        "microgrids.MG1.devices.ess.gateway": {"stale_after_s": 0.5},
+        "microgrids.MG1.devices.ess.gateway": {**EARLY, "stale_after_s": 0.5},
     }
     file = write(tmp_path, env_id, changes)
     ended = run_heron("run", str(file), "--steps", "6", "--broker", mosquitto.url, "--json")
@@ -300,7 +309,11 @@ CHECKS: list[tuple[dict[str, Any], Callable[[str], bool]]] = [
 def test_check_refuses_control_of_what_can_only_be_read(
     given: dict[str, Any], is_told: Callable[[str], bool], env_id: str, tmp_path: Path
 ) -> None:
-    changes = {"microgrids.MG1.devices.ess.authority": "limited", "microgrids.MG1.devices.ess.mapping": given}
+    changes = {
+        "microgrids.MG1.devices.ess.authority": "limited",
+        "microgrids.MG1.devices.ess.gateway": {"band": {"p_min_mw": -0.001, "p_max_mw": 0.001}},
+        "microgrids.MG1.devices.ess.mapping": given,
+    }
     file = write(tmp_path, env_id, changes)
     for command in ("check", "run"):
         ended = run_heron(command, str(file))
