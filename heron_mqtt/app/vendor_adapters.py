@@ -42,9 +42,9 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
             except ConfigError as exc:
                 problems += exc.problems
                 continue
-            if "p_mw" not in mapping.sets and table.authority not in UNSENT:
+            if "p_mw" not in mapping.sets and table.authority not in {None, *UNSENT}:  # left open: shadow
                 problems.append(
-                    f"{where}.authority = {_toml(table.authority)}: {mapping.name} can only be read, its "
+                    f'{where}.authority = "{table.authority}": {mapping.name} can only be read, its '
                     'mapping has no setpoint; expected "shadow" or "simulated"'
                 )
             if table.control_q and "q_mvar" not in mapping.sets:
@@ -55,10 +55,6 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
     if problems:
         raise ConfigError(*problems)
     return found
-
-
-def _toml(authority: str | None) -> str:
-    return "(not given)" if authority is None else f'"{authority}"'
 
 
 @asynccontextmanager

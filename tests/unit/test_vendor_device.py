@@ -352,12 +352,10 @@ def loaded(**device: Any) -> Any:
 BAND = {"band": {"p_min_mw": -0.005, "p_max_mw": 0.005}}
 
 
-@pytest.mark.parametrize("authority", [None, "limited", "full"])
-def test_what_can_only_be_read_is_refused_an_authority_that_sends(authority: str | None) -> None:
+@pytest.mark.parametrize("authority", ["limited", "full"])
+def test_what_can_only_be_read_is_refused_an_authority_that_sends(authority: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_mappings(
-            loaded(mapping=READ_ONLY, gateway=BAND, **({"authority": authority} if authority else {}))
-        )
+        load_mappings(loaded(mapping=READ_ONLY, gateway=BAND, authority=authority))
     (problem,) = caught.value.problems
     assert "microgrids.MG1.devices.ess.authority" in problem
     assert '"shadow"' in problem
@@ -381,9 +379,18 @@ def test_limited_authority_over_a_mapped_device_needs_a_band() -> None:
     assert "gateway.band" in problem
 
 
-@pytest.mark.parametrize("authority", ["simulated", "shadow"])
-def test_what_can_only_be_read_may_be_watched(authority: str) -> None:
-    assert load_mappings(loaded(mapping=READ_ONLY, authority=authority))["MG1", "ess"].sets == frozenset()
+@pytest.mark.parametrize("given", [{}, {"authority": "simulated"}, {"authority": "shadow"}])
+def test_what_can_only_be_read_may_be_watched(given: dict[str, str]) -> None:
+    assert load_mappings(loaded(mapping=READ_ONLY, **given))["MG1", "ess"].sets == frozenset()
+
+
+@pytest.mark.parametrize("given", [{"mapping": PLAIN}, {"external": True}])
+@pytest.mark.parametrize(("default", "level"), [("emulated", "shadow"), ("simulated", "simulated")])
+def test_a_real_device_without_authority_is_never_sent_to(
+    given: dict[str, Any], default: Any, level: str
+) -> None:
+    device = loaded(**given).scenario.microgrids["MG1"].devices["ess"]
+    assert device.settings(default).authority == level
 
 
 def test_reactive_power_needs_a_mapping_that_sets_it() -> None:
