@@ -80,8 +80,10 @@ def test_a_device_killed_at_any_step_leaves_the_others_alone_and_the_run_finishe
     assert devices[hit[0]]["fallbacks"] >= STEPS - at - 3
     assert devices[hit[0]]["fallback_delay_s"] <= DEADLINES["device_s"] + 0.2
     assert done.result["fallbacks"] == devices[hit[0]]["fallbacks"]
-    after = [m["step"] for name, m in setpoints(watcher.seen) if name == hit[0]]
+    told = [m for name, m in setpoints(watcher.seen) if name == hit[0]]
+    after = [m["step"] for m in told if not m.get("release")]
     assert max(after) <= at + 4, "nothing is sent to who is gone"
+    assert all(m["p_mw"] == 0.0 for m in told if m.get("release")), "but its lease is given back at the end"
     assert f"{hit[0]}: its model stands in" in done.err
 
 
