@@ -137,6 +137,16 @@ class HomeAssistant(Box):
     def begin(self) -> None:
         self.says(f"{self.base}/there", "online", retain=True)
         self.says(f"{self.base}/soc", "40", retain=True)
+        threading.Thread(target=self._measure, daemon=True).start()
+
+    def _measure(self) -> None:
+        """Report what it measures until it is told something: nothing is sent to what was never heard."""
+        while not self.told and not self.is_dead.wait(0.1):
+            self.says(f"{self.base}/power", "0")
+
+    def __exit__(self, *exc: object) -> None:
+        self.is_dead.set()
+        super().__exit__(*exc)
 
     def hear(self, topic: str, text: str) -> None:
         self.says(f"{self.base}/power", text)
