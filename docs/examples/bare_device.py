@@ -100,11 +100,11 @@ def on_subscribe(client, userdata, mid, reasons, properties):
 def on_message(client, userdata, message):
     """Take an emergency stop, or a setpoint that is for now (not retained)."""
     try:
-        told = json.loads(message.payload.decode(), parse_constant=float)  # NaN is refused as a number
+        told = json.loads(message.payload.decode(), parse_constant=finite, parse_float=finite)
     except (ValueError, RecursionError):
         told = None  # not UTF-8, or not JSON
     if message.topic == estop:
-        take_stop(told, b"NaN" in message.payload or b"Infinity" in message.payload)
+        take_stop(told)
     elif isinstance(told, dict) and not message.retain:
         try:
             take_setpoint(told)
@@ -112,19 +112,14 @@ def on_message(client, userdata, message):
             print("ignored:", exc, file=sys.stderr)
 
 
-def take_stop(told, is_doubtful):
+def take_stop(told):
     """Stop at everything that is not a valid release; a release counts once. Confirm in any case."""
     global stopped, stop_id
-    told, told_is_object = (told, True) if isinstance(told, dict) else ({}, False)
+    told = told if isinstance(told, dict) else {}
     ident = told.get("boot"), told.get("seq")
     is_named = isinstance(ident[0], str) and type(ident[1]) is int
-    if (
-        told_is_object
-        and not is_doubtful
-        and told.get("active") is False
-        and told.get("type", "estop") == "estop"
-        and told.get("env_id", env) == env
-    ):
+    is_ours = told.get("type", "estop") == "estop" and told.get("env_id", env) == env
+    if told.get("active") is False and is_ours:
         if not (is_named and ident in releases):
             stopped, stop_id = False, ident if is_named else (None, None)
             releases.append(ident)
@@ -152,7 +147,7 @@ def take_setpoint(told):
     who, ack = (sender, its_boot), None if seq is None else (its_boot, seq)
     if seq is not None:
         if seq <= newest.get(who, -1):
-            return  # heard before, or older
+            return None  # heard before, or older
         newest.pop(who, None)
         newest[who] = seq
         if len(newest) > 16:
@@ -202,12 +197,20 @@ def take_setpoint(told):
 # -- fields, liberally: 5.0 for 5, 1 for true, a number for a text, null for one that is left out ---------
 
 
+def finite(written):
+    """Return what a number in JSON is worth; NaN and 1e999 make the message one that cannot be read."""
+    value = float(written)
+    if value - value != 0.0:
+        raise ValueError(f"{written} is not finite")
+    return value
+
+
 def number(told, field, default=None):
-    """Return a finite number."""
+    """Return a number."""
     value = default if told.get(field) is None else told[field]
-    if type(value) not in {int, float} or not abs(float(value)) < 1e9:  # NaN is below nothing
+    if type(value) not in {int, float}:
         raise ValueError(f"{field} = {str(value)[:40]}")
-    return float(value)
+    return float(value)  # an integer of 401 digits: OverflowError
 
 
 def count(told, field):

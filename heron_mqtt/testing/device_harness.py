@@ -17,6 +17,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 from heron_mqtt.messaging.topics import ESTOP, TopicMap, device, stop_confirm
 
@@ -82,7 +83,7 @@ class DeviceHarness:
         self._heard: list[WatchedMessage] = []
         self._changed = threading.Condition()
         self._ready = threading.Event()
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"harness-{uuid.uuid4().hex[:12]}")
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, f"harness-{uuid.uuid4().hex[:12]}")
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
@@ -150,6 +151,10 @@ class DeviceHarness:
     def telemetry(self, accept: Callable[[Json], object], what: str, since: int = 0) -> Json:
         """Return the first telemetry that is accepted, since a mark."""
         return self.wait_for(self.topic("telemetry"), accept, what, since).json
+
+    def wait_for_power(self, p_mw: float, what: str, since: int = 0) -> Json:
+        """Return the first telemetry with a power, since a mark."""
+        return self.telemetry(lambda m: self.is_at(p_mw, m), what, since)
 
     def next_telemetry(self) -> Json:
         """Return the next telemetry from now on."""

@@ -125,14 +125,14 @@ def take_inbox(op):
     """Take what came. ``op`` is the head of its packet: bit 0 says that it was retained."""
     while inbox:
         topic, payload = inbox.pop(0)
-        told = None
-        is_doubtful = b"NaN" in payload or b"Infinity" in payload or payload[:1] != b"{"
         try:
             told = json.loads(payload.decode())
+            if not is_finite(told):
+                told = None
         except (ValueError, RuntimeError, MemoryError):  # not UTF-8, not JSON, too deep, too large
-            pass
+            told = None
         if topic == ESTOP:
-            take_stop(told if isinstance(told, dict) and not is_doubtful else {})
+            take_stop(told if isinstance(told, dict) else {})
         elif op is None or op & 1 or not isinstance(told, dict):
             print("ignored: retained, or no JSON object")
         else:
@@ -238,11 +238,20 @@ def take_setpoint(told):
 # -- fields, liberally: 5.0 for 5, 1 for true, a number for a text, null for one that is left out ---------
 
 
+def is_finite(value):
+    """Whether there is neither NaN nor infinity in it: with one it is not JSON, or says nothing."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return all(is_finite(part) for part in value)
+    return not isinstance(value, float) or value - value == 0.0
+
+
 def number(told, field, default=None):
-    """Return a finite number."""
+    """Return a number; an integer of hundreds of digits is none."""
     value = default if told.get(field) is None else told[field]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(float(value)) < 1e9:
-        raise ValueError(field)  # NaN is below nothing
+        raise ValueError(field)
     return float(value)
 
 
