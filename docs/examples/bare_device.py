@@ -35,14 +35,14 @@ next_telemetry = 0.0
 # -- what we say -----------------------------------------------------------------------------------------
 
 
-def say(topic, retain=False, **fields):
+def say(topic, retain=False, qos=1, **fields):
     """Publish with our name, boot and the next number; nothing is queued while there is no connection."""
     if not client.is_connected():
         return None
     seqs[topic] = seq = seqs.get(topic, -1) + 1
     message = {name: value for name, value in fields.items() if value is not None}
     message |= {"sender": name, "env_id": env, "boot": boot, "seq": seq}
-    client.publish(topic, json.dumps(message), qos=1, retain=retain)
+    client.publish(topic, json.dumps(message), qos=qos, retain=retain)
     return seq
 
 
@@ -52,7 +52,8 @@ def say_telemetry(ack=None, **fields):
     next_telemetry = now() + (min(1.0, lease_s / 4.0) if holder else 1.0)
     ack_boot, ack_seq = ack or answered
     fields |= {"ack_boot": ack_boot, "ack_seq": ack_seq, "stopped": stopped or None}
-    seq = say(f"{base}/telemetry", type="telemetry", **power, safe=holder is None, **fields)
+    # QoS 0: at 1 the client would say it again after a reconnect, when it is no longer true
+    seq = say(f"{base}/telemetry", qos=0, type="telemetry", **power, safe=holder is None, **fields)
     if seq is not None:
         published[seq] = now()
         published.pop(seq - 64, None)

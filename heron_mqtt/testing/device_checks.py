@@ -40,8 +40,9 @@ def check_birth(device: DeviceHarness) -> None:
 
 def check_telemetry_is_numbered_and_periodic(device: DeviceHarness) -> None:
     """Telemetry comes without being asked for, each with the next number of one boot."""
-    for _ in range(3):
-        device.next_telemetry()
+    device.birth()
+    mark = device.now
+    device.until(lambda: len(device.heard("telemetry", mark)) >= 2, "telemetry without a setpoint")
     said = [message.json for message in device.heard("telemetry")[-3:]]
     _need(len({m["boot"] for m in said}) == 1, f"`boot` changes without a start: {said}")
     steps = [b["seq"] - a["seq"] for a, b in itertools.pairwise(said)]
@@ -178,8 +179,7 @@ def check_lease_runs_out(device: DeviceHarness) -> None:
     _need(safe.get("safe") is not False, f"it is at 0 and says that it is not safe: {safe}")
     _need(safe.get("ack_seq") == first["ack_seq"], f"a renewal was acknowledged: {safe}")
     sender.send(p_mw, renewal=True)  # too late
-    _need(device.next_telemetry()["p_mw"] == 0.0, "a renewal after the end brought the power back")
-    _need(device.next_telemetry()["p_mw"] == 0.0, "a renewal after the end brought the power back")
+    _need(device.state_now()["p_mw"] == 0.0, "a renewal after the end brought the power back")
     sender.do(p_mw)
     sender.release()
 
@@ -188,7 +188,7 @@ def check_lease_counts_from_the_echo(device: DeviceHarness) -> None:
     """A setpoint that echoes telemetry of 1.5 s ago with a lease of 3 s holds for 1.5 s, not for 3."""
     device.make_free()
     p_mw = 0.4 * device.p_max_mw
-    old = device.next_telemetry()
+    old = device.state_now()
     time.sleep(1.5)  # the passage of time is what is tested
     sender = device.sender()
     begin = time.monotonic()
@@ -203,9 +203,9 @@ def check_stale_echo(device: DeviceHarness) -> None:
     """What echoes telemetry older than its lease, of another boot, or never sent, is refused."""
     device.make_free()
     p_mw = device.p_max_mw
-    old = device.next_telemetry()
+    old = device.state_now()
     time.sleep(0.6)  # the passage of time is what is tested
-    own = device.newest
+    own = device.state_now()
     sender = device.sender()
     stale: tuple[Json, ...] = (
         {"lease_s": 0.5, "heard_boot": old["boot"], "heard_seq": old["seq"]},
@@ -217,7 +217,7 @@ def check_stale_echo(device: DeviceHarness) -> None:
     )
     for fields in stale:
         sender.refused(0.4 * p_mw, echo=False, **fields)
-    _need(device.next_telemetry()["p_mw"] == 0.0, "a stale setpoint moved it")
+    _need(device.state_now()["p_mw"] == 0.0, "a stale setpoint moved it")
     sender.do(0.2 * p_mw)
     mark = device.now
     sender.send(0.2 * p_mw, lease_s=60.0, renewal=True, heard_boot="another-boot", heard_seq=0)
@@ -237,13 +237,13 @@ def check_lease_has_an_owner(device: DeviceHarness) -> None:
     device.publish(device.topic("setpoint"), {"p_mw": 0.8 * p_mw, "lease_s": 5.0})  # by hand
     device.telemetry(lambda m: isinstance(m.get("rejected"), str), "the refusal of one by hand", mark)
     other.refused(0.0, release=True)
-    _need(device.is_at(0.4 * p_mw, device.next_telemetry()), "another sender moved it")
+    _need(device.is_at(0.4 * p_mw, device.state_now()), "another sender moved it")
     _lease(device, "held", one.boot)
     other.do(0.2 * p_mw, take_over=True)
     _lease(device, "held", other.boot)
     one.refused(0.8 * p_mw)
     one.send(0.4 * p_mw, renewal=True)
-    _need(device.is_at(0.2 * p_mw, device.next_telemetry()), "a displaced sender moved it")
+    _need(device.is_at(0.2 * p_mw, device.state_now()), "a displaced sender moved it")
     other.release()
     _lease(device, "free", None)
     one.do(0.4 * p_mw)
@@ -317,12 +317,12 @@ def check_stop(device: DeviceHarness) -> None:
     _lease(device, "free", None)
     sender.send(0.4 * p_mw, renewal=True)
     device.release_stop()
-    after = device.next_telemetry()
+    after = device.state_now()
     _need(
         after["p_mw"] == 0.0 and not after.get("stopped"), f"the release moved it, or it is unheard: {after}"
     )
     sender.send(0.4 * p_mw, renewal=True)
-    _need(device.next_telemetry()["p_mw"] == 0.0, "a renewal after a stop brought the power back")
+    _need(device.state_now()["p_mw"] == 0.0, "a renewal after a stop brought the power back")
     sender.do(0.2 * p_mw)
     sender.release()
 

@@ -160,6 +160,12 @@ class DeviceHarness:
         """Return the next telemetry from now on."""
         return self.telemetry(lambda m: m.get("type") == "telemetry", "more telemetry", self.now)
 
+    def state_now(self) -> Json:
+        """Return what it does now: the answer to a setpoint that is stale, and so changes nothing."""
+        probe = self.sender("probe")
+        seq = probe.send(0.0, echo=False, heard_boot="no-such-boot", heard_seq=0)
+        return probe.answer(seq)
+
     @property
     def newest(self) -> Json:
         """The newest telemetry; empty before the first."""
