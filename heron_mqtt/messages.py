@@ -328,7 +328,7 @@ class EmergencyStop(Message):
     """Everything to its safe state until it is released (retained).
 
     Whatever arrives on ``estop`` and is not a valid release counts as a stop: see
-    ``heron_mqtt.field.stop``.
+    ``heron_mqtt.field.emergency_stop``.
     """
 
     type: Literal["estop"] = "estop"

@@ -148,7 +148,7 @@ def take_setpoint(told):
     who, ack = (sender, its_boot), None if seq is None else (its_boot, seq)
     if seq is not None:
         if seq <= newest.get(who, -1):
-            return None  # heard before, or older
+            return  # heard before, or older
         newest.pop(who, None)
         newest[who] = seq
         if len(newest) > 16:
@@ -171,18 +171,22 @@ def take_setpoint(told):
 
     if release:
         if is_held and who != holder:
-            return say_telemetry(ack, rejected="not the owner of the lease")
-        answered = ack or answered
-        return go_safe()
+            say_telemetry(ack, rejected="not the owner of the lease")
+        else:
+            answered = ack or answered
+            go_safe()
+        return
     if renewal:  # it extends what runs, and is never answered
         if refused is None and is_held and who == holder:
             lease_ends, lease_s, heard_at = max(lease_ends, begin + for_s), for_s, now()
-        return None
+        return
     if refused:
-        return say_telemetry(ack, rejected=refused)
+        say_telemetry(ack, rejected=refused)
+        return
     answered = ack or answered
     if stopped:
-        return say_telemetry(rejected="emergency stop")
+        say_telemetry(rejected="emergency stop")
+        return
     was, holder = holder, who
     lease_s, lease_ends, heard_at = for_s, begin + for_s, now()
     dt_h = max(dt_s, 0.0) / 3600.0  # simulated time; a real battery has its own

@@ -206,8 +206,8 @@ class SystemOperator:
 
     def say_alive(self) -> None:
         """Publish where the run stands: a sign of life, without which gateways stop renewing leases."""
+        self._alive_at = asyncio.get_running_loop().time()
         if self._state is not None and self._displaced is None:
-            self._alive_at = asyncio.get_running_loop().time()
             self._publish(topics.RUN_STATE, self._state, **self._retain)
 
     async def rest(self, duration_s: float) -> None:

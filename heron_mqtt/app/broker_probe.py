@@ -37,7 +37,7 @@ async def probe_broker(
     problems = []
     await broker.publish(channel, {"type": "probe", "boot": boot}, retain=True)
     try:
-        for what, wanted in (("by its name", channel), ("by a wildcard", f"{parent}/+")):
+        for what, wanted in (("by its name", channel), ("by a wildcard", _wildcard(parent))):
             async with another() as second:
                 if not await _arrives(second, wanted, channel, boot, retained=True):
                     problems.append(
@@ -80,6 +80,11 @@ async def require_broker_features(
         )
     for problem in problems:
         note(f"WARNING {where}: {problem} (accepted)")
+
+
+def _wildcard(parent: str) -> str:
+    """Return a filter with a wildcard that brings our probe, and that its publisher may subscribe to."""
+    return f"{parent}/+" if "/" not in parent else f"{parent.split('/', maxsplit=1)[0]}/+/probe"
 
 
 async def _arrives(broker: MqttBroker, wanted: str, channel: str, boot: str, *, retained: bool) -> bool:

@@ -27,7 +27,7 @@ class DeviceProgram:
 
     Attributes:
         name: ``AGENT/DEVICE``, for the log.
-        script: One of ``powergrid.emulators.SCRIPTS``.
+        script: One of ``powergrid.emulators.scripts()``.
         arguments: Its command line.
     """
 
@@ -103,7 +103,8 @@ class DeviceProcesses:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # the devices are of its group
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), END_S)
+                async with asyncio.timeout(END_S):
+                    await process.wait()
         if self._watcher is not None:
             self._watcher.cancel()
 

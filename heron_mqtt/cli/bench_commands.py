@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Annotated
 
 import typer
+
+from heron_mqtt.end_signals import run_until_told
 
 
 def add_bench_commands(app: typer.Typer) -> None:
@@ -36,7 +37,7 @@ def bench(
 
     progress = Console(stderr=True)
     with frozen_gc(), progress.status("starting") as status:
-        report = asyncio.run(run_suite(QUICK if quick else FULL, broker, status.update))
+        report = run_until_told(run_suite(QUICK if quick else FULL, broker, status.update))
     if as_json:
         typer.echo(json.dumps(report.as_dict(), allow_nan=False))
     else:

@@ -137,8 +137,19 @@ def print_summary(console: Console, summary: Summary) -> None:
         for device in summary.devices.values()
     ):
         console.print(_device_table(summary))
+    if summary.estop is not None:
+        style = "bold red" if summary.estop["active"] else None
+        console.print(f"{'EMERGENCY STOP':>16}  {_stop(summary.estop)}", soft_wrap=True, style=style)
     for name, value in _facts(summary):
         console.print(f"{name:>16}  {value}", soft_wrap=True)
+
+
+def _stop(estop: Mapping[str, Any]) -> str:
+    """Say which stop was in force, and when."""
+    when = f"by {estop['who'] or 'unknown'}: {estop['why'] or 'no reason given'}"
+    if estop["active"]:
+        return f"IN FORCE since step {estop['first_step']}, {when}"
+    return f"in force in steps {estop['first_step']} to {estop['last_step']} and released, {when}"
 
 
 def _device_table(summary: Summary) -> Table:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
+
+from heron_mqtt.end_signals import OF_THIS_PROGRAM
 
 EXIT_INTERRUPTED = 130  # what a shell says of a program that Ctrl-C has ended: 128 + SIGINT
 
@@ -20,20 +20,16 @@ def main() -> NoReturn:
     """Run the command line, and end the process.
 
     Exit codes: 0 done, 1 the run failed, 2 the scenario or the arguments are wrong, 130 interrupted.
+    SIGTERM (a service manager) and SIGHUP (the terminal is gone) do what Ctrl-C does.
     """
-    try:
-        signal.signal(signal.SIGTERM, _as_ctrl_c)
-        from heron_mqtt.cli.run_commands import run_command_line
+    with OF_THIS_PROGRAM:
+        try:
+            from heron_mqtt.cli.run_commands import run_command_line
 
-        code = run_command_line()
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    _end(code)
-
-
-def _as_ctrl_c(_number: int, _frame: FrameType | None) -> None:
-    """Let a service manager's SIGTERM do what Ctrl-C does: clean up, and tell what ran."""
-    signal.raise_signal(signal.SIGINT)
+            code = run_command_line()
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+        _end(code)
 
 
 def _end(code: int) -> NoReturn:

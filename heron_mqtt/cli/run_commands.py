@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import json
 import logging
@@ -14,6 +13,7 @@ import typer
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.control_commands import add_control_commands
+from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 
 if TYPE_CHECKING:
@@ -143,10 +143,10 @@ def _run(plan: RunPlan, summary: Summary, *, as_json: bool) -> int:
     console = make_console()
     try:
         if as_json:
-            asyncio.run(run_plan(plan, QuietProgress(), summary))
+            run_until_told(run_plan(plan, QuietProgress(), summary))
         else:
             with ConsoleProgress(console, plan.steps) as progress:
-                asyncio.run(run_plan(plan, progress, summary))
+                run_until_told(run_plan(plan, progress, summary))
     except KeyboardInterrupt:
         summary.interrupted, code = True, EXIT_INTERRUPTED
     except ConfigError:
@@ -187,20 +187,21 @@ def device(
         str,
         typer.Argument(
             metavar="KIND",
-            help="battery, genset, load_meter, pv_inverter or sunspec_bridge; KIND --help has its options.",
+            help="A kind of device (battery, genset, ...) or sunspec_bridge; KIND --help has its options.",
         ),
     ],
 ) -> None:
     """Run one emulated field device, or the bridge to a SunSpec one: the same as python devices/KIND.py."""
-    from powergrid.emulators import SCRIPTS, run_script
+    from powergrid.emulators import run_script, script_of, scripts
 
     if kind in {"--help", "-h"}:
         typer.echo(context.get_help())
         raise typer.Exit
-    script = SCRIPTS.get(kind, kind)  # a scenario says generator, its script is called genset
-    known = sorted(SCRIPTS.values())
-    if script not in known:
-        close = difflib.get_close_matches(kind, [*SCRIPTS, *known], n=1)
+    script = script_of(kind)  # a scenario says generator, its script is called genset
+    if script is None:
+        names = scripts()
+        known = sorted(names.values())
+        close = difflib.get_close_matches(kind, [*names, *known], n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"device {kind}: no such kind; expected {', '.join(known)}{hint}")
     raise SystemExit(run_script(script, context.args))
@@ -223,7 +224,7 @@ def proxy(
 
     loaded = load_scenario(scenario)
     try:
-        asyncio.run(
+        run_until_told(
             serve_proxy(
                 loaded,
                 agent,

@@ -56,6 +56,8 @@ def _rule(pattern: str, writers: str, readers: str = "", *, kept: str = "") -> C
 RULES: Final[tuple[ChannelRule, ...]] = (
     _rule("run/state", "operator", "agents devices", kept="vital"),
     _rule("run/owner", "operator", "agents devices", kept="vital"),
+    _rule("run/probe", "operator"),
+    _rule("run/probe_will", "operator"),
     _rule("estop", "operator", "agents devices", kept="vital"),
     _rule("estop/confirm/{agent}", "agent", "agents devices"),
     _rule("estop/confirm/{agent}/{device}", "device", "agents devices"),
@@ -67,6 +69,8 @@ RULES: Final[tuple[ChannelRule, ...]] = (
     _rule("agents/{agent}/plan", "agent"),
     _rule("agents/{agent}/status", "agent", kept="vital"),
     _rule("agents/{agent}/owner", "agent", "agents devices", kept="vital"),
+    _rule("agents/{agent}/probe", "agent", "agents"),
+    _rule("agents/{agent}/probe_will", "agent", "agents"),
     _rule("p2p/{agent}/{peer}", "agent", "peer"),
     _rule("devices/{agent}/{device}/setpoint", "agent", "device"),
     _rule("devices/{agent}/{device}/telemetry", "device", "agent"),

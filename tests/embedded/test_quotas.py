@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_mqtt import (
+
+from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
+from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
+from support.raw_mqtt import (
     CONNACK,
     Ended,
     RawClient,
@@ -23,9 +26,6 @@ from raw_mqtt import (
     publish_packet,
     subscribe_packet,
 )
-
-from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 
 PASSWORD = "pw"
 SERVED_S = 3.0

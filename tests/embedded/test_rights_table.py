@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from other_brokers import mosquitto
-from raw_mqtt import Ended, RawClient, connected
 
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
 from heron_mqtt.messaging.embedded.auth.credentials import acl_section, add_credentials
 from heron_mqtt.messaging.topics import RULES, ChannelRule
+from support.other_brokers import mosquitto
+from support.raw_mqtt import Ended, RawClient, connected
 
 USERS = {"so": "operator", "eye": "observer", "MG1": "agent", "MG1/ess": "device"}
 ENV = "plant"

@@ -7,14 +7,14 @@ import itertools
 from typing import Any
 
 import pytest
-from field_rig import OpenMemoryBroker
-from small_grid import scenario as small
 
 from heron_mqtt.messages import Fault, FaultKind
-from powergrid.emulators.battery import BatteryEmulator
+from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
+from support.field_rig import OpenMemoryBroker
+from support.small_grid import scenario as small
 
 AT, FOR, STEPS = 3, 3, 10
 FIRST, LAST = AT, AT + FOR - 1
@@ -50,7 +50,7 @@ async def test_a_fault_is_survived_named_and_over_when_it_is_over(kind: FaultKin
     tasks = []
     for agent, faults in (("MG1", planned), ("MG2", {})):
         table = loaded.scenario.microgrids[agent].devices["ess"]
-        device = BatteryEmulator(
+        device = Emulator(
             table.spec, table.emulator, FaultState(planned=faults), agent, "ess", broker,
             env_id="small", period_s=0.02,
         )  # fmt: skip

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from waiting import until
 
 from heron_mqtt.errors import BrokerRefused, BrokerUnavailable
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker, send_queue, subscriber
+from support.waiting import until
 
 CONNACK_4, CONNACK_5 = b"\x20\x02\0\0", b"\x20\x03\0\0\0"
 Packet = tuple[int, bytes]

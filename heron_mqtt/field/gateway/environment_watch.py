@@ -87,7 +87,12 @@ class EnvironmentWatch:
         return self._end or f"the environment has been silent for longer than {self._lease_s:g} s"
 
     def may_begin(self, boot: str | None) -> bool:
-        """Whether an episode of this environment is to be followed."""
+        """Whether an episode of this environment is to be followed.
+
+        On a broker that no other process can reach the newest one is: who made it has left the others.
+        """
+        if not self._broker.features.external:
+            return True
         if boot == self.served or self.served is None:
             return self._owner is None or boot is None or boot == self._owner
         if self._owner is not None:
@@ -135,7 +140,8 @@ class EnvironmentWatch:
         is_ours = self.served is not None and state.boot in {None, self.served}
         if state.state in {"lost", "finished"}:
             if is_ours:
-                self._ends(f"the environment is {state.state}")
+                level = logging.WARNING if state.state == "lost" else logging.INFO
+                self._ends(f"the environment is {state.state}", level)
             return
         if self.served is None or not is_ours:
             return
@@ -144,8 +150,8 @@ class EnvironmentWatch:
                 self._end = None  # its will was sent although it lives: it says so itself
             self.heard(state.boot)
 
-    def _ends(self, why: str) -> None:
+    def _ends(self, why: str, level: int = logging.WARNING) -> None:
         if self._end is None:
-            log.warning("%s: %s: nothing is sent or renewed", self._agent_id, why)
+            log.log(level, "%s: %s: nothing is sent or renewed", self._agent_id, why)
         self._end = why
         self._on_end(why)

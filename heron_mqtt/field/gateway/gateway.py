@@ -126,8 +126,7 @@ class FieldGateway:
         """Listen to the environment, the devices, requests for authority and the emergency stop."""
         self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
         await self._stop.open()
-        if self.links:
-            await self.environment.open()
+        await self.environment.open()
         for link in self.links.values():
             await link.open()
         await self.authority.open()

@@ -12,11 +12,11 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError, HeronError, NotReady
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.field.sunspec.inverter import W_PER_MW, Inverter, Settings
@@ -114,7 +114,8 @@ def make_device(inverter: Inverter, *args: Any, **kwargs: Any) -> SunSpecDevice:
 def run(argv: Sequence[str] | None, env_id_of: Callable[[str], str]) -> int:
     """Run it as a program; returns the exit code.
 
-    0 done, 1 broker or inverter are not there, 2 arguments, scenario or inverter do not fit, 130 interrupted.
+    0 done or ended by SIGTERM, 1 broker or inverter are not there, 2 arguments, scenario or inverter do not
+    fit, 130 ended by Ctrl-C or SIGHUP.
 
     Args:
         argv: Its arguments; None: those of the process.
@@ -128,9 +129,9 @@ def run(argv: Sequence[str] | None, env_id_of: Callable[[str], str]) -> int:
     options = parser.parse_args(argv)
     try:
         env_id = options.env_id or env_id_of(options.scenario)
-        asyncio.run(_serve(options, env_id))
-    except KeyboardInterrupt:
-        return 130
+        run_until_told(_serve(options, env_id))
+    except AskedToEnd as asked:
+        return exit_code(asked)
     except HeronError as exc:
         for problem in exc.problems if isinstance(exc, ConfigError) else (str(exc),):
             sys.stderr.write(f"{parser.prog}: {problem}\n")
@@ -233,15 +234,8 @@ async def _run_until_told(device: SunSpecDevice, options: argparse.Namespace) ->
     serving = asyncio.create_task(
         device.run(duration_s=options.duration, once=options.once), name=f"device {options.name}"
     )
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, serving.cancel)
-    if options.supervised:
-        loop.add_reader(sys.stdin, serving.cancel)  # readable means closed: nobody writes to it
     try:
-        await serving
-    except asyncio.CancelledError:
-        if not serving.cancelled():
-            raise  # we were cancelled ourselves: Ctrl-C
+        await (until_input_ends(serving) if options.supervised else serving)
     finally:
         try:
             async with asyncio.timeout(GOODBYE_S):

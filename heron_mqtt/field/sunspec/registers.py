@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from heron_mqtt.cancellation import unless_cancelled
 from heron_mqtt.errors import ConfigError, HeronError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Registers:
             await self._connect()
             try:
                 async with asyncio.timeout(2.0 * self._timeout_s):  # pymodbus bounds itself; to be sure
-                    answer = await request()
+                    answer = await unless_cancelled(request())
             except (ModbusException, OSError, TimeoutError) as exc:
                 self._client.close()
                 raise ModbusFault(f"{self.address}: {what}: no answer ({exc})") from None
@@ -122,7 +123,7 @@ class Registers:
             return
         try:
             async with asyncio.timeout(self._timeout_s):
-                connected = await self._client.connect()
+                connected = await unless_cancelled(self._client.connect())
         except (OSError, TimeoutError):
             connected = False
         if not connected:

@@ -30,7 +30,7 @@ from heron_mqtt.messaging.loop_bound import LoopBoundBroker
 from heron_mqtt.messaging.mqtt.announcements import Presences
 from heron_mqtt.messaging.mqtt.options import LastWill, read_options
 from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
-from heron_mqtt.messaging.topics import TopicMap, check_channel
+from heron_mqtt.messaging.topics import ALWAYS_DELIVERED, TopicMap, check_channel
 
 
 class MqttBroker(LoopBoundBroker):
@@ -250,8 +250,12 @@ class MqttBroker(LoopBoundBroker):
         self.stats.reject(topic, "the topic is not UTF-8")
 
     def on_oversized(self, topic: str, size: int) -> None:
-        """Count a message that was skipped because of its size."""
-        self.stats.reject(topic, f"a message of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
+        """Count a message that was skipped because of its size; where everything counts, say it came."""
+        why = f"a message of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}"
+        self.stats.reject(topic, why)
+        channel = self.topic_map.channel(topic)
+        if channel in ALWAYS_DELIVERED:
+            self._dispatcher.arrive_malformed(channel, why)
 
     def on_connected(self, again: bool) -> None:
         """Say again that we are here: meanwhile the broker may have published the will."""
@@ -261,7 +265,7 @@ class MqttBroker(LoopBoundBroker):
                 callback()
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call ``callback`` in the owner's loop after each reconnection; see ``MessageBroker.on_reconnect``."""
+        """Call ``callback`` in the owner's loop after each reconnection; see the base class."""
         self._on_reconnect.append(callback)
 
         def forget() -> None:

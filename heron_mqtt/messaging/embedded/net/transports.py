@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from websockets.exceptions import ConnectionClosed
 
+from heron_mqtt.cancellation import unless_cancelled
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -185,7 +187,7 @@ class WebSocketTransport:
         try:
             while not self._closing:
                 await self._readable.wait()
-                data = await self._connection.recv()
+                data = await unless_cancelled(self._connection.recv())
                 if isinstance(data, str):  # MQTT-6.0.0-1: binary frames only
                     break
                 for start in range(0, len(data), READ_SLICE_BYTES):
@@ -199,7 +201,8 @@ class WebSocketTransport:
             self._closing = True
             self._wake.set()
             with contextlib.suppress(TimeoutError, ConnectionClosed):
-                await asyncio.wait_for(sender, 1.0)
+                async with asyncio.timeout(1.0):
+                    await sender
             self._connection.transport.abort()
 
     async def _send(self) -> None:
@@ -209,7 +212,7 @@ class WebSocketTransport:
             while self._pending:
                 data = b"".join(self._pending)
                 self._pending.clear()
-                await self._connection.send(data)
+                await unless_cancelled(self._connection.send(data))
                 self._unsent -= len(data)
                 if self.paused and self._unsent <= WRITE_LOW_BYTES:
                     self.paused = False

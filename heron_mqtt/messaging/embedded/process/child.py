@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from heron_mqtt.end_signals import END_SIGNALS
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messaging.embedded.event_log import LOGGER_NAME
 from heron_mqtt.messaging.embedded.options import BrokerOptions
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.server.server import BrokerServer
 
 _PARENT_CHECK_S = 0.5
+_PARENT_ENDS_S = 3.0  # it needs 2 s at most
 
 
 def main() -> None:
-    """Serve until standard input ends, SIGTERM comes, or the parent is gone."""
+    """Serve until standard input ends, or the parent is gone, or for a while longer after SIGTERM."""
     parent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when this process ends
+    for number in END_SIGNALS:  # the parent decides when this process ends
+        signal.signal(number, signal.SIG_IGN)
     # Unbuffered: what comes after the first line is for the event loop.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as requests:
         line = requests.readline()
@@ -77,7 +80,9 @@ async def _serve(options: BrokerOptions, parent: int) -> None:
     urls = [broker.listeners.url, broker.listeners.websocket_url]
     _say("listening " + " ".join(url for url in urls if url))
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    loop = asyncio.get_running_loop()
+    # A service manager signals the parent and us at once, and the parent still has its goodbyes to send.
+    loop.add_signal_handler(signal.SIGTERM, lambda: loop.call_later(_PARENT_ENDS_S, stop.set))
     tasks = [
         asyncio.create_task(_obey_parent(broker, stop), name="parent's requests"),
         asyncio.create_task(_watch_parent(parent, stop), name="parent's life"),

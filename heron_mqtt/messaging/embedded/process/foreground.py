@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from typing import TYPE_CHECKING
 
+from heron_mqtt.end_signals import heeded
 from heron_mqtt.messaging.embedded.broker import EmbeddedBroker
 from heron_mqtt.messaging.embedded.event_log import LOGGER_NAME
 from heron_mqtt.messaging.embedded.process.child import raise_descriptor_limit, run_event_loop
@@ -35,7 +35,7 @@ async def run_broker(
     denied: str = "acknowledge",
     limits: Limits | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, which end it in good order.
+    """Serve until SIGINT, SIGTERM or SIGHUP, which end it in good order.
 
     One line on standard output says ``listening mqtt://host:port``, followed by the WebSocket's URL if
     there is one. The arguments are those of `EmbeddedBroker`.
@@ -46,7 +46,8 @@ async def run_broker(
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = heeded()
+    for number in numbers:
         loop.add_signal_handler(number, stop.set)
     try:
         async with EmbeddedBroker(
@@ -68,7 +69,7 @@ async def run_broker(
             sys.stdout.flush()
             await stop.wait()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 

@@ -84,7 +84,8 @@ class Supervisor:
         self._tasks.append(asyncio.create_task(self._relay_log(), name="embedded-broker log"))
         try:
             self._tell(self._options.to_json())
-            first = await asyncio.wait_for(self._read_line(), _START_TIMEOUT_S)
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                first = await self._read_line()
         except TimeoutError:
             await self.close()
             raise BrokerUnavailable(
@@ -114,7 +115,8 @@ class Supervisor:
             if process.stdin is not None:
                 process.stdin.close()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await process.wait()
         finally:
             if process.returncode is None:
                 _logger.warning("the embedded broker (process %d) does not end and is killed", process.pid)
@@ -127,7 +129,8 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _KILL_TIMEOUT_S)
+            async with asyncio.timeout(_KILL_TIMEOUT_S):
+                await process.wait()
 
     async def read_stats(self) -> BrokerStats:
         """Ask the child for its counts; the last known ones if it does not answer within 2 s."""
@@ -135,7 +138,8 @@ class Supervisor:
         self._stats_waiters.append(waiter)
         try:
             self._tell("stats")
-            return await asyncio.wait_for(waiter, _STATS_TIMEOUT_S)
+            async with asyncio.timeout(_STATS_TIMEOUT_S):
+                return await waiter
         except TimeoutError:
             return self.stats
         finally:

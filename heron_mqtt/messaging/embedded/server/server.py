@@ -8,6 +8,7 @@ import secrets
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from heron_mqtt.cancellation import unless_cancelled
 from heron_mqtt.messaging.embedded.auth.authenticator import Authenticator
 from heron_mqtt.messaging.embedded.event_log import EventLog
 from heron_mqtt.messaging.embedded.net.listeners import Listeners
@@ -102,7 +103,8 @@ class BrokerServer:
         for session, _ in list(self._sessions.values()):
             self._drop_session(session)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._core.shutdown(), _AMQTT_SHUTDOWN_S)
+            async with asyncio.timeout(_AMQTT_SHUTDOWN_S):
+                await unless_cancelled(self._core.shutdown())
         await self.listeners.closed()
         self.authenticator.close()
         self.events.info("stopped", received=self.stats.received, delivered=self.stats.delivered)
@@ -111,7 +113,8 @@ class BrokerServer:
         self._all_gone.clear()
         if self._connections:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all_gone.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._all_gone.wait()
         return not self._connections
 
     # --- connections --------------------------------------------------------------------------------

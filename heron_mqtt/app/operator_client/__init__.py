@@ -1,0 +1,22 @@
+"""What a person sees and does from outside a run: status, emergency stop, authority, a device in hand.
+
+Everything goes over the broker; nothing of the run is imported. Which environment is meant is found out
+from what the broker has kept, and asked for where more than one is alive.
+"""
+
+from heron_mqtt.app.operator_client.authority import ask_authority
+from heron_mqtt.app.operator_client.environments import find_environment
+from heron_mqtt.app.operator_client.requests import Person
+from heron_mqtt.app.operator_client.status import look
+from heron_mqtt.app.operator_client.stop import StopReport, set_stop
+from heron_mqtt.app.operator_client.take import take_device
+
+__all__ = [
+    "Person",
+    "StopReport",
+    "ask_authority",
+    "find_environment",
+    "look",
+    "set_stop",
+    "take_device",
+]

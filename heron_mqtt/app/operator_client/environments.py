@@ -1,0 +1,239 @@
+"""Environments as a broker shows them: who is there, and which one is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from heron_mqtt.app.operator_client.observer import PRESENCE, Heard, Observer
+from heron_mqtt.app.operator_client.text import printable
+from heron_mqtt.errors import ConfigError, MessageError, NotReady
+from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.messages import (
+    AuthorityState,
+    LeaseState,
+    M,
+    Owner,
+    RunState,
+    Status,
+    StopConfirm,
+    Telemetry,
+    parse_known_fields,
+)
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.core.subscription import Received
+
+MAX_NAMES = 10_000  # environments, agents and devices come from the network: what is kept stays bounded
+PRESENT = {"online", "fault"}
+GOING = {"reset", "running"}
+
+
+@dataclass(slots=True)
+class AgentSeen:
+    """What is known of one agent."""
+
+    status: Status | None = None
+    owner: Owner | None = None
+    confirm: StopConfirm | None = None
+    """The newest confirmation of a stop or release that was heard live."""
+
+    @property
+    def is_present(self) -> bool:
+        """Whether it is there, by its own words."""
+        return self.status is not None and self.status.state in PRESENT
+
+
+@dataclass(slots=True)
+class DeviceSeen(AgentSeen):
+    """What is known of one device."""
+
+    telemetry: Telemetry | None = None
+    """The newest that was heard live; what the broker had kept has no age."""
+    telemetry_at_s: float = 0.0
+    authority: AuthorityState | None = None
+    lease: LeaseState | None = None
+
+    @property
+    def is_present(self) -> bool:
+        """Whether it is there: by its own words, or because it has just spoken."""
+        if self.status is None:
+            return self.telemetry is not None
+        return self.status.state in PRESENT
+
+
+@dataclass(slots=True)
+class EnvironmentSeen:
+    """What is known of one environment.
+
+    Attributes:
+        env_id: Its name on the wire.
+        unreadable: Messages that say nothing that can be understood, by channel.
+    """
+
+    env_id: str
+    run: RunState | None = None
+    run_owner: Owner | None = None
+    stop: StopRegister = field(init=False)
+    agents: dict[str, AgentSeen] = field(default_factory=dict)
+    devices: dict[str, DeviceSeen] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.stop = StopRegister(self.env_id)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether anything of it is there: its run, an agent or a device."""
+        is_going = self.run is not None and self.run.state in GOING
+        members = [*self.agents.values(), *self.devices.values()]
+        return is_going or any(member.is_present for member in members)
+
+    def forget_confirmations(self) -> None:
+        """Forget who has confirmed a stop or release: another one follows."""
+        for member in (*self.agents.values(), *self.devices.values()):
+            member.confirm = None
+
+    def take(self, heard: Heard) -> None:
+        """Take one message of this environment; what cannot be read is remembered as such."""
+        levels = topics.levels(heard.channel)
+        if levels == ["estop"]:
+            if heard.fields is None and heard.malformed is None and heard.retained:
+                return  # nothing is kept there
+            self.stop.take(
+                Received(heard.fields or {}, heard.channel, heard.retained, malformed=heard.malformed)
+            )
+            return
+        try:
+            self._take(levels, heard)
+        except MessageError as exc:
+            if len(self.unreadable) < MAX_NAMES:
+                self.unreadable[heard.channel] = str(exc)
+
+    def _take(self, levels: list[str], heard: Heard) -> None:
+        match levels:
+            case ["run", "state"]:
+                self.run = _read(RunState, heard)
+            case ["run", "owner"]:
+                self.run_owner = _held(heard, self.run_owner)
+            case ["estop", "confirm", agent]:
+                if not heard.retained and (who := self._agent(agent)) is not None:
+                    who.confirm = _read(StopConfirm, heard)
+            case ["estop", "confirm", agent, name]:
+                if not heard.retained and (device := self._device(agent, name)) is not None:
+                    device.confirm = _read(StopConfirm, heard)
+            case ["agents", agent, leaf]:
+                if (who := self._agent(agent)) is not None:
+                    _take_presence(who, leaf, heard)
+            case ["devices", agent, name, leaf]:
+                if (device := self._device(agent, name)) is not None:
+                    _take_device(device, leaf, heard)
+            case _:
+                pass
+
+    def _agent(self, agent: str) -> AgentSeen | None:
+        if agent not in self.agents and len(self.agents) >= MAX_NAMES:
+            return None
+        return self.agents.setdefault(agent, AgentSeen())
+
+    def _device(self, agent: str, name: str) -> DeviceSeen | None:
+        label = f"{agent}/{name}"
+        if label not in self.devices and len(self.devices) >= MAX_NAMES:
+            return None
+        return self.devices.setdefault(label, DeviceSeen())
+
+
+class Environments(dict[str, EnvironmentSeen]):
+    """Every environment that was heard of, by name."""
+
+    def take(self, heard: Heard) -> None:
+        """Take one message."""
+        if heard.env_id not in self:
+            if len(self) >= MAX_NAMES:
+                return
+            self[heard.env_id] = EnvironmentSeen(heard.env_id)
+        self[heard.env_id].take(heard)
+
+    @property
+    def alive(self) -> list[str]:
+        """Names of those that are alive."""
+        return sorted(env_id for env_id, view in self.items() if view.is_alive)
+
+
+def checked_env_id(env_id: str | None) -> str | None:
+    """Return an environment's name as given.
+
+    Raises:
+        ConfigError: It cannot be the name of one.
+    """
+    if env_id is None:
+        return None
+    if not env_id.strip() or not env_id.isprintable() or len(env_id) > topics.MAX_TOPIC_BYTES // 100:
+        raise ConfigError(
+            f"--env-id {env_id[:60]!r}: expected the name of an environment, 1 to "
+            f"{topics.MAX_TOPIC_BYTES // 100} printable characters"
+        )
+    return env_id
+
+
+async def _alive(url: str) -> tuple[list[str], str]:
+    """Return the environments of which something is alive, by what a broker has kept; and its address."""
+    found = Environments()
+    async with Observer(url, None, PRESENCE, found.take) as observer:
+        await observer.settle()
+    return found.alive, observer.options.address
+
+
+async def find_environment(url: str, env_id: str | None) -> str:
+    """Return the environment that is meant: the one that was named, or the only one that is alive.
+
+    Raises:
+        ConfigError: What was named cannot be an environment.
+        NotReady: None is alive, or several are; names them.
+        BrokerError: The broker is not there or refuses.
+    """
+    named = checked_env_id(env_id)
+    return named if named is not None else the_only_one(*await _alive(url))
+
+
+def the_only_one(alive: Sequence[str], address: str) -> str:
+    """Return the only environment that is alive at a broker; raises ``NotReady`` otherwise."""
+    names = [printable(name) for name in alive]
+    if len(names) == 1:
+        return alive[0]
+    if not names:
+        raise NotReady(f"no environment is alive at {address}: say which one is meant with --env-id")
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    raise NotReady(f"{len(names)} environments are alive at {address}: {shown}: choose one with --env-id")
+
+
+def _take_presence(member: AgentSeen, leaf: str, heard: Heard) -> None:
+    if leaf == "status":
+        member.status = _read(Status, heard)
+    elif leaf == "owner":
+        member.owner = _held(heard, member.owner)
+
+
+def _take_device(device: DeviceSeen, leaf: str, heard: Heard) -> None:
+    if leaf == "telemetry":
+        if not heard.retained:
+            device.telemetry = _read(Telemetry, heard)
+            device.telemetry_at_s = heard.at_s
+    elif leaf == "authority_state":
+        device.authority = _read(AuthorityState, heard)
+    elif leaf == "lease":
+        device.lease = _read(LeaseState, heard)
+    else:
+        _take_presence(device, leaf, heard)
+
+
+def _read(model: type[M], heard: Heard) -> M | None:
+    """Return a message as a model; None where it was deleted."""
+    if heard.malformed is not None:
+        raise MessageError(heard.malformed)
+    return None if heard.fields is None else parse_known_fields(model, heard.fields)[0]
+
+
+def _held(heard: Heard, before: Owner | None) -> Owner | None:
+    """Return who holds a name; a question changes nothing."""
+    owner = _read(Owner, heard)
+    return before if owner is not None and owner.state == "asks" else owner

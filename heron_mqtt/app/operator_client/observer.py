@@ -1,0 +1,148 @@
+"""Hears what a broker has kept and what comes, of one environment or of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.codec import Json, decode
+from heron_mqtt.messaging.core.stats import MessageStats
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.options import MqttOptions
+from heron_mqtt.messaging.mqtt.session import MqttSession
+
+MAX_PENDING = 100
+QUIET_S, LONGEST_S = 0.4, 3.0  # what the broker has kept is here when nothing of it has come for so long
+
+PRESENCE = ("run/state", "run/owner", "agents/+/status", "devices/+/+/status")
+"""What tells whether an environment is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One message.
+
+    Attributes:
+        env_id: Its environment.
+        channel: Within the environment.
+        fields: What it says; None = it could not be decoded, or it is empty.
+        malformed: Why it could not be decoded.
+        retained: Whether the broker had kept it.
+        at_s: When it came, by the loop's clock.
+    """
+
+    env_id: str
+    channel: str
+    fields: Json | None
+    malformed: str | None
+    retained: bool
+    at_s: float
+
+
+class Observer:
+    """A connection that reads channels, and publishes a message or two.
+
+    Args:
+        url: Of the broker, or its options.
+        env_id: Whose channels; None = those of every environment.
+        channels: Channels and filters to read.
+        on_message: Called with each message.
+
+    Raises:
+        ConfigError: The URL or environment is wrong.
+    """
+
+    def __init__(
+        self,
+        url: str | MqttOptions,
+        env_id: str | None,
+        channels: tuple[str, ...],
+        on_message: Callable[[Heard], None],
+    ) -> None:
+        self.options = MqttBroker(url).options if isinstance(url, str) else url
+        level = "+" if env_id is None else topics.escape(env_id)
+        self._filters = tuple(f"{topics.ROOT}/{level}/{channel}" for channel in channels)
+        self._on_message = on_message
+        self._kept_at_s = 0.0
+        self._news = asyncio.Event()
+        self._link = MqttSession(
+            replace(self.options, client_id=f"heron-operator-{secrets.token_hex(6)}"),
+            self,
+            MessageStats(),
+            will=None,
+            wanted=lambda: self._filters,
+            rng=random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
+            max_pending=MAX_PENDING,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Connect and subscribe.
+
+        Raises:
+            BrokerUnavailable, BrokerRefused: Nobody answers, or a right is missing.
+        """
+        try:
+            await asyncio.shield(self._link.start())
+            await self._link.subscribe(self._filters)
+        except BaseException:
+            await self._link.abort()
+            raise
+        self._kept_at_s = asyncio.get_running_loop().time()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        await self._link.close()
+
+    async def settle(self) -> None:
+        """Return when what the broker has kept is here."""
+        ends_s = self._kept_at_s + LONGEST_S
+        try:
+            while True:
+                self._news.clear()
+                async with asyncio.timeout_at(min(self._kept_at_s + QUIET_S, ends_s)):
+                    await self._news.wait()
+        except TimeoutError:
+            pass
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> asyncio.Future[None]:
+        """Publish at QoS 1; what is returned is done when the broker has acknowledged it."""
+        return self._link.publish(topic, payload, 1, retain, None)
+
+    # -- called by the link ------------------------------------------------------------------------
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        """Decode a message and hand it over."""
+        now_s = asyncio.get_running_loop().time()
+        if retained:
+            self._kept_at_s = now_s
+            self._news.set()
+        _, _, below = topic.partition("/")
+        level, _, channel = below.partition("/")
+        fields, malformed = None, None
+        try:
+            fields = decode(payload) if payload else None
+        except MessageError as exc:
+            malformed = str(exc)
+        self._on_message(Heard(topics.unescape(level), channel, fields, malformed, retained, now_s))
+
+    def on_bad_topic(self, topic: str) -> None:
+        """Ignore what cannot be one of ours."""
+
+    def on_oversized(self, topic: str, size: int) -> None:
+        """Hand on that something came which is too large to be read."""
+        _, level, channel = topic.split("/", 2)
+        now_s, why = asyncio.get_running_loop().time(), f"a message of {size} bytes"
+        self._on_message(Heard(topics.unescape(level), channel, None, why, False, now_s))
+
+    def on_connected(self, again: bool) -> None:
+        """Go on."""

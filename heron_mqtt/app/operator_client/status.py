@@ -1,0 +1,226 @@
+"""One look at a broker: which environments are alive, who is in them, and whether all is well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+from heron_mqtt.app.operator_client.environments import (
+    GOING,
+    AgentSeen,
+    DeviceSeen,
+    Environments,
+    EnvironmentSeen,
+    checked_env_id,
+)
+from heron_mqtt.app.operator_client.observer import PRESENCE, Observer
+from heron_mqtt.messages import Owner
+
+CHANNELS = (
+    *PRESENCE,
+    "agents/+/owner",
+    "devices/+/+/owner",
+    "devices/+/+/lease",
+    "devices/+/+/telemetry",
+    "devices/+/+/authority_state",
+    "estop",
+    "estop/confirm/+",
+    "estop/confirm/+/+",
+)
+LISTEN_S = 2.0
+
+Json = dict[str, Any]
+
+
+async def look(url: str, env_id: str | None, *, listen_s: float = LISTEN_S) -> Json:
+    """Return what a broker has kept and what comes within a while, as one JSON object.
+
+    ``well`` says whether all is: something is alive, and no environment has ``problems``.
+
+    Args:
+        url: Of the broker.
+        env_id: The environment to look at; None = all.
+        listen_s: How long to listen for telemetry, s.
+
+    Raises:
+        ConfigError: The URL or the environment is wrong.
+        BrokerError: The broker is not there or refuses.
+    """
+    env_id = checked_env_id(env_id)
+    found = Environments()
+    loop = asyncio.get_running_loop()
+    async with Observer(url, env_id, CHANNELS, found.take) as observer:
+        ends_s = loop.time() + listen_s
+        await observer.settle()
+        await asyncio.sleep(max(0.0, ends_s - loop.time()))
+        now_s = loop.time()
+    alive = [environment(found[name], now_s, listen_s) for name in found.alive]
+    gone = [
+        {"env_id": name, "run": view.run.state}
+        for name, view in sorted(found.items())
+        if not view.is_alive and view.run is not None
+    ]
+    return {
+        "broker": observer.options.address,
+        "well": bool(alive) and not any(each["problems"] for each in alive),
+        "environments": alive,
+        "not_alive": gone,
+    }
+
+
+def environment(view: EnvironmentSeen, now_s: float, listen_s: float) -> Json:
+    """Return what is known of one environment.
+
+    Args:
+        view: What was heard.
+        now_s: The time, by the clock that telemetry was stamped with on arrival.
+        listen_s: For how long telemetry was listened for, s.
+    """
+    run, stop = view.run, view.stop.stop
+    return {
+        "env_id": view.env_id,
+        "run": None
+        if run is None
+        else {
+            "state": run.state,
+            "scenario": run.scenario,
+            "episode": run.episode,
+            "step": run.step,
+            "clock": None if run.clock is None else run.clock.isoformat(),
+            "owner": _owner(view.run_owner),
+        },
+        "stop": None if stop is None else {"who": stop.who, "why": stop.why},
+        "agents": {name: _agent(agent) for name, agent in sorted(view.agents.items())},
+        "devices": {
+            label: _device(device, now_s, listen_s) for label, device in sorted(view.devices.items())
+        },
+        "unreadable": dict(sorted(view.unreadable.items())),
+        "problems": list(_problems(view, listen_s)),
+    }
+
+
+def _owner(owner: Owner | None) -> Json | None:
+    if owner is None or owner.state != "holds":
+        return None
+    return {
+        "who": owner.who,
+        "boot": owner.boot,
+        "since": None if owner.since is None else owner.since.isoformat(),
+    }
+
+
+def _agent(agent: AgentSeen) -> Json:
+    return {
+        "state": None if agent.status is None else agent.status.state,
+        "reason": None if agent.status is None else agent.status.reason,
+        "owner": _owner(agent.owner),
+    }
+
+
+def _device(device: DeviceSeen, now_s: float, listen_s: float) -> Json:
+    authority, lease, telemetry = device.authority, device.lease, device.telemetry
+    return {
+        "health": health(device),
+        "reason": None if device.status is None else device.status.reason,
+        "kind": None if device.status is None else device.status.kind,
+        "age_s": None if telemetry is None else round(now_s - device.telemetry_at_s, 3),
+        "p_mw": None if telemetry is None else telemetry.p_mw,
+        "soc": None if telemetry is None else telemetry.soc,
+        "safe": None if telemetry is None else telemetry.safe,
+        "stopped": _knows_of_stop(device),
+        "authority": None
+        if authority is None
+        else {
+            "level": authority.level,
+            "ceiling": authority.ceiling,
+            "demoted": authority.demoted,
+            "why": authority.reason,
+        },
+        "lease": None
+        if lease is None
+        else {
+            "state": lease.state,
+            "holder": lease.holder,
+            "holder_boot": lease.holder_boot,
+            "lease_s": lease.lease_s,
+        },
+        "manual": None
+        if authority is None or authority.manual_by is None
+        else {"who": authority.manual_by, "p_mw": authority.manual_p_mw, "for_s": authority.manual_s},
+        "owner": _owner(device.owner),
+    }
+
+
+def health(device: DeviceSeen) -> str:
+    """Return what a device is seen to be.
+
+    online; silent (it says online, and nothing was heard while listening); fault; offline; unborn (it
+    measures, and has no status); model (simulated, and nothing real is there); unknown.
+    """
+    state = None if device.status is None else device.status.state
+    if state in {"fault", "offline"}:
+        return str(state)
+    if state is not None:
+        return "online" if device.telemetry is not None else "silent"
+    if device.telemetry is not None:
+        return "unborn"
+    is_simulated = device.authority is not None and device.authority.level == "simulated"
+    return "model" if is_simulated else "unknown"
+
+
+def _knows_of_stop(device: DeviceSeen) -> bool | None:
+    """Return whether the device itself knows of a stop in force; what it said last counts."""
+    if device.telemetry is not None:
+        return device.telemetry.stopped is True
+    return None if device.status is None else device.status.stopped is True
+
+
+def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[str]:
+    stop = view.stop.stop
+    if stop is not None:
+        yield f"emergency stop by {stop.who or 'unknown'}: {stop.why or 'no reason given'}"
+    yield from _run_problems(view)
+    for name, agent in sorted(view.agents.items()):
+        if agent.status is not None and agent.status.state == "fault":
+            yield f"agent {name} is in a fault: {agent.status.reason or 'no reason given'}"
+    for label, device in sorted(view.devices.items()):
+        yield from (f"device {label} {what}" for what in _device_problems(device, view, listen_s))
+    for channel, why in sorted(view.unreadable.items()):
+        yield f"{channel} cannot be read: {why}"
+
+
+def _run_problems(view: EnvironmentSeen) -> Iterator[str]:
+    run, owner = view.run, view.run_owner
+    if run is not None and run.state == "lost":
+        yield "the run was lost: its environment ended without a goodbye"
+    if run is None or run.state not in GOING:
+        return
+    if owner is not None and owner.state == "holds" and run.boot not in {None, owner.boot}:
+        yield f"two runs: boot {run.boot} publishes, and boot {owner.boot} holds the name"
+    for name, agent in sorted(view.agents.items()):
+        if agent.status is not None and agent.status.state == "offline":
+            yield f"agent {name} is offline"
+
+
+def _device_problems(device: DeviceSeen, view: EnvironmentSeen, listen_s: float) -> Iterator[str]:
+    is_held = device.lease is not None and device.lease.state == "held"
+    match health(device):
+        case "offline" if view.run is None or view.run.state != "finished":
+            yield "is offline"
+        case "fault":
+            reason = device.status.reason if device.status is not None else None
+            yield f"is in a fault: {reason or 'no reason given'}"
+        case "silent":
+            lease = " although a lease is held" if is_held else ""
+            yield f"says that it is online, and has said nothing for {listen_s:g} s{lease}"
+        case "unborn":
+            yield "measures, and has no birth on its status channel"
+        case _:
+            pass
+    authority = device.authority
+    if authority is not None and authority.ceiling not in {None, authority.level}:
+        why = f": {authority.reason}" if authority.reason else ""
+        yield f"is at {authority.level}, below {authority.ceiling}{why}"
+    if device.is_present and _knows_of_stop(device) and not view.stop.is_active:
+        yield "knows of an emergency stop that the broker does not keep"

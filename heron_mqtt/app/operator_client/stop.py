@@ -1,0 +1,222 @@
+"""The emergency stop: pressed or released, read back, and who has confirmed it.
+
+Many brokers acknowledge a message that they deny, so the acknowledgement proves nothing: what stands on
+the channel afterwards, read over a second connection, does. Then every gateway and device that is known
+to be there has to confirm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from heron_mqtt.app.operator_client.environments import (
+    AgentSeen,
+    DeviceSeen,
+    Environments,
+    EnvironmentSeen,
+    checked_env_id,
+    the_only_one,
+)
+from heron_mqtt.app.operator_client.observer import PRESENCE, QUIET_S, Heard, Observer
+from heron_mqtt.app.operator_client.requests import Person
+from heron_mqtt.app.operator_client.text import printable
+from heron_mqtt.errors import BrokerError
+from heron_mqtt.messages import EmergencyStop
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.codec import Json, encode
+from heron_mqtt.messaging.mqtt.options import MqttOptions
+from heron_mqtt.messaging.stamping import MessageStamper, new_boot
+
+CHANNELS = (*PRESENCE, "devices/+/+/telemetry", "estop", "estop/confirm/+", "estop/confirm/+/+")
+ACKNOWLEDGED_S, READ_BACK_S, CONFIRM_S = 5.0, 2.0, 5.0
+LOOK_EVERY_S = 0.05
+
+
+@dataclass(slots=True)
+class StopReport:
+    """What became of a stop or its release.
+
+    Attributes:
+        env_id: The environment.
+        active: True: it was pressed; False: released.
+        failure: Why it is not in force at the broker; None = it is.
+        confirmed: Gateways and devices that confirmed, each with how.
+        missing: Those that did not, each with what is known of it.
+    """
+
+    env_id: str
+    active: bool
+    failure: str | None = None
+    confirmed: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it is in force, and every known gateway and device has confirmed; there is at least one."""
+        return self.failure is None and bool(self.confirmed) and not self.missing
+
+
+async def set_stop(
+    url: str, env_id: str | None, person: Person, *, active: bool, wait_s: float = CONFIRM_S
+) -> StopReport:
+    """Press or release the emergency stop, and find out who has heard it.
+
+    Args:
+        url: Of the broker.
+        env_id: The environment; None = the one that is alive.
+        person: Who does it.
+        active: True presses it.
+        wait_s: How long those who are known may take to confirm, s.
+
+    Raises:
+        ConfigError: The URL or the environment is wrong.
+        NotReady: None or several environments are alive, and none was named; nothing was sent.
+        BrokerError: The broker is not there or refuses.
+    """
+    env_id = checked_env_id(env_id)
+    found, boot = Environments(), new_boot()
+    has_come_back = False
+
+    def on_message(heard: Heard) -> None:
+        nonlocal has_come_back
+        found.take(heard)
+        if heard.channel == topics.ESTOP and heard.fields is not None and heard.fields.get("boot") == boot:
+            has_come_back = True
+
+    async with Observer(url, env_id, CHANNELS, on_message) as observer:
+        if env_id is None:  # a stop for a named one is not delayed by looking around
+            await observer.settle()
+            env_id = the_only_one(found.alive, observer.options.address)
+        view = found.setdefault(env_id, EnvironmentSeen(env_id))
+        report = StopReport(env_id, active)
+        stamper = MessageStamper(person.sender, env_id, boot=boot)
+        stop = stamper.stamp(topics.ESTOP, EmergencyStop(active=active, who=person.who, why=person.why))
+        view.forget_confirmations()
+        published_s = asyncio.get_running_loop().time()
+        report.failure = await _publish(observer, env_id, stop)
+        if report.failure is not None:
+            return report
+        kept = await _read_back(observer.options, env_id, boot)
+        report.failure = _why_not_kept(kept, boot, active=active, has_come_back=has_come_back)
+        if has_come_back:
+            await _confirmations(view, report, published_s, wait_s)
+        if not active and report.failure is None and view.stop.is_active:
+            report.failure = f"{_said(view)} came after it and stands"
+    return report
+
+
+async def _publish(observer: Observer, env_id: str, stop: Json) -> str | None:
+    """Publish it, retained; return why the broker has not acknowledged it."""
+    try:
+        async with asyncio.timeout(ACKNOWLEDGED_S):
+            await observer.publish(topics.TopicMap(env_id).topic(topics.ESTOP), encode(stop), retain=True)
+    except TimeoutError:
+        return f"the broker did not acknowledge it within {ACKNOWLEDGED_S:g} s"
+    except BrokerError as exc:
+        return str(exc)
+    return None
+
+
+async def _read_back(options: MqttOptions, env_id: str, boot: str) -> EnvironmentSeen:
+    """Return what the broker keeps of the stop, read over a connection of its own."""
+    kept = EnvironmentSeen(env_id)
+    is_ours = asyncio.Event()
+
+    def on_message(heard: Heard) -> None:
+        if heard.retained:
+            kept.take(heard)
+            if kept.stop.identity[0] == boot:
+                is_ours.set()
+
+    try:
+        async with asyncio.timeout(READ_BACK_S), Observer(options, env_id, (topics.ESTOP,), on_message):
+            await is_ours.wait()
+    except (BrokerError, TimeoutError):
+        pass  # nothing was kept, as far as we can tell
+    return kept
+
+
+def _why_not_kept(kept: EnvironmentSeen, boot: str, *, active: bool, has_come_back: bool) -> str | None:
+    """Return why the broker does not keep what was published; None = it does."""
+    stands, topic = kept.stop, topics.TopicMap(kept.env_id).topic(topics.ESTOP)
+    if stands.identity[0] == boot:
+        return None
+    if not has_come_back:
+        return (
+            f"the broker acknowledged it and has not taken it: may this user publish on {topic}? "
+            f"{_said(kept).capitalize()} stands there"
+        )
+    if not stands.is_told:
+        return f"the broker passed it on and keeps nothing on {topic}: who connects later will not know of it"
+    if stands.is_active == active:
+        return None  # another one did the same right after
+    return f"{_said(kept)} came after it and stands"
+
+
+def _said(view: EnvironmentSeen) -> str:
+    """Return what stands on the channel, for people."""
+    if not view.stop.is_told:
+        return "nothing"
+    if view.stop.stop is None:
+        return "a release"
+    return f"a stop by {printable(view.stop.stop.who or 'unknown')}"
+
+
+async def _confirmations(
+    view: EnvironmentSeen, report: StopReport, published_s: float, wait_s: float
+) -> None:
+    """Wait until all who are known have confirmed, or the time is over."""
+    loop = asyncio.get_running_loop()
+    begin_s = loop.time()
+    while True:
+        _judge(view, report, published_s, wait_s)
+        waited_s = loop.time() - begin_s
+        if waited_s >= wait_s or (waited_s >= QUIET_S and report.confirmed and not report.missing):
+            return
+        await asyncio.sleep(min(LOOK_EVERY_S, wait_s - waited_s))
+
+
+def _judge(view: EnvironmentSeen, report: StopReport, published_s: float, wait_s: float) -> None:
+    """Sort who is known into those who have confirmed and those who have not."""
+    report.confirmed, report.missing = {}, {}
+    for agent, member in sorted(view.agents.items()):
+        if member.is_present:
+            _note(report, f"gateway {agent}", *_by_confirmation(member, report.active, wait_s))
+    for label, device in sorted(view.devices.items()):
+        if device.is_present:
+            confirmed, how = _by_confirmation(device, report.active, wait_s)
+            if not confirmed and device.telemetry is not None and device.telemetry_at_s > published_s:
+                confirmed, how = _by_telemetry(device, report.active, how)
+            _note(report, f"device {label}", confirmed, how)
+
+
+def _note(report: StopReport, name: str, confirmed: bool, how: str) -> None:
+    (report.confirmed if confirmed else report.missing)[printable(name)] = how
+
+
+def _by_confirmation(member: AgentSeen, active: bool, wait_s: float) -> tuple[bool, str]:
+    """Return whether a gateway or device has confirmed, and how or why not."""
+    told = member.confirm
+    if told is None:
+        state = member.status.state if member.status is not None else "heard without a birth"
+        return False, f"nothing heard within {wait_s:g} s (it is {state})"
+    if told.active != active:
+        return False, "it says that a stop is in force" if told.active else "it says that none is in force"
+    if active and not told.safe:
+        return False, "it has heard the stop, and says that it is not in its safe state"
+    return True, "confirmed"
+
+
+def _by_telemetry(device: DeviceSeen, active: bool, why_not: str) -> tuple[bool, str]:
+    """Return the same of a device that confirms nothing, by what it measured afterwards."""
+    telemetry, told = device.telemetry, device.confirm
+    assert telemetry is not None
+    if active:
+        is_so = telemetry.stopped is True or telemetry.safe is True
+        return is_so, "its telemetry says that it is safe" if is_so else why_not
+    if telemetry.stopped is True:
+        return False, "its telemetry says that a stop is in force"
+    if told is not None:
+        return False, why_not
+    return True, "its telemetry says nothing of a stop"

@@ -1,0 +1,424 @@
+"""status, estop, take and authority from outside: what they prove, and what they say when they cannot.
+
+The participants and the observer are plain paho, on mosquitto and on the embedded broker.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heron_mqtt.cli.run_commands import run_command_line
+from heron_mqtt.messaging.core.background_loop import run_sync
+from heron_mqtt.messaging.embedded import EmbeddedBroker
+from support.mosquitto_server import Mosquitto
+from support.paho_site import Site, until
+
+Cli = Callable[..., tuple[int, str, str]]
+# everything but the right to stop
+NO_STOP = "topic read heron/#\n" + "".join(
+    f"topic write heron/+/{below}/#\n" for below in ("agents", "devices", "run")
+)
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """A mosquitto of this file: nothing else may be alive there."""
+    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def own_embedded() -> Iterator[str]:
+    server = EmbeddedBroker()
+    run_sync(server.start())
+    yield server.url
+    run_sync(server.close())
+
+
+@pytest.fixture(params=["mosquitto", "embedded"])
+def any_url(request: pytest.FixtureRequest, own_server: Mosquitto) -> str:
+    """Either broker, where what the broker does matters."""
+    return own_server.url if request.param == "mosquitto" else str(request.getfixturevalue("own_embedded"))
+
+
+@pytest.fixture
+def url(own_server: Mosquitto) -> str:
+    return own_server.url
+
+
+@pytest.fixture
+def site(url: str, env_id: str) -> Iterator[Site]:
+    with Site(url, env_id) as made:
+        yield made
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command in this process: exit code, standard output, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["heron-mqtt", *arguments])
+        capsys.readouterr()
+        code = run_command_line()
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+# -- the emergency stop --------------------------------------------------------------------------------
+
+
+def test_a_stop_that_all_confirm_is_proven(any_url: str, env_id: str, cli: Cli) -> None:
+    with Site(any_url, env_id) as site:
+        site.gateway("MG1")
+        site.device("MG1/ess")
+        site.bare_device("MG1/pv")
+        told = ["--who", "ann", "--why", "smoke", "--wait", "3"]
+        code, out, err = cli("estop", "on", "--broker", any_url, *told)
+        with Site(any_url, env_id) as later:
+            assert until(lambda: later.messages("estop"))
+            kept = later.messages("estop")[0]
+    assert (kept["active"], kept["who"], kept["why"]) == (True, "ann", "smoke")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        f"emergency stop pressed in environment {site.env_id}",
+        "  gateway MG1: confirmed",
+        "  device MG1/ess: confirmed",
+        "  device MG1/pv: its telemetry says that it is safe",
+    ]
+
+
+def test_it_fails_loudly_where_one_does_not_confirm(site: Site, url: str, cli: Cli) -> None:
+    site.gateway("MG1")
+    site.device("MG1/ess", confirms=False)
+    site.device("MG1/gen", safe=False)
+    site.bare_device("MG1/pv", obeys=False)
+    code, out, err = cli("estop", "on", "--broker", url, "--wait", "0.8")
+    assert code == 1
+    assert "  gateway MG1: confirmed" in out
+    assert err.splitlines() == [
+        "  device MG1/ess: NOT CONFIRMED: nothing heard within 0.8 s (it is online)",
+        "  device MG1/gen: NOT CONFIRMED: it has heard the stop, and says that it is not in its safe state",
+        "  device MG1/pv: NOT CONFIRMED: nothing heard within 0.8 s (it is online)",
+    ]
+
+
+def test_a_release_says_who_is_still_stopped(site: Site, url: str, cli: Cli) -> None:
+    site.gateway("MG1")
+    site.bare_device("MG1/pv")
+    cli("estop", "on", "--broker", url, "--wait", "3")
+    code, out, err = cli("estop", "off", "--broker", url, "--wait", "3")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"emergency stop released in environment {site.env_id}"
+    site.device("MG1/ess", active=True)
+    code, _, err = cli("estop", "off", "--broker", url, "--wait", "0.8")
+    assert code == 1
+    assert err == "  device MG1/ess: STILL STOPPED or silent: it says that a stop is in force\n"
+
+
+def test_a_release_that_another_stop_follows_is_none(site: Site, url: str, cli: Cli) -> None:
+    """As where an environment knows of a stop and says it again."""
+    site.gateway("MG1")
+    said: list[bool] = []
+
+    def again(stop: dict[str, Any]) -> None:
+        if not stop["active"] and not said:
+            said.append(True)
+            site.say(
+                "estop", {"type": "estop", "active": True, "who": "bob", "boot": "b", "seq": 0}, retain=True
+            )
+
+    site.answers["again"] = again
+    code, _, err = cli("estop", "off", "--broker", url, "--wait", "0.8")
+    assert code == 1
+    assert "emergency stop NOT released" in err
+    assert "a stop by bob came after it and stands" in err
+
+
+def test_a_denied_stop_is_no_success_although_the_broker_acknowledges_it(
+    request: pytest.FixtureRequest, tmp_path: Path, env_id: str, own_mosquitto: Any, cli: Cli
+) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text(NO_STOP)
+    embedded = EmbeddedBroker(acl_file=acl)
+    run_sync(embedded.start())
+    request.addfinalizer(lambda: run_sync(embedded.close()))
+    mosquitto = own_mosquitto("allow_anonymous true", f"acl_file {acl}")
+    for url in (mosquitto.url, embedded.url):
+        with Site(url, env_id) as site:
+            site.gateway("MG1")
+            code, out, err = cli("estop", "on", "--broker", url, "--wait", "0.8")
+            assert (code, out) == (1, "")
+            assert err.startswith(f"emergency stop NOT pressed in environment {env_id}: ")
+            assert f"may this user publish on heron/{env_id}/estop?" in err
+            assert site.messages("estop") == []
+
+
+def test_it_is_never_sent_to_an_environment_that_nobody_named(site: Site, url: str, cli: Cli) -> None:
+    code, _, err = cli("estop", "on", "--broker", url)
+    assert code == 1
+    assert err == f"heron-mqtt: no environment is alive at {url}: say which one is meant with --env-id\n"
+    other = f"{site.env_id}-2"
+    site.run_state()
+    site.run_state(env_id=other)
+    site.run_state("finished", env_id=f"{site.env_id}-over")
+    code, _, err = cli("estop", "on", "--broker", url)
+    assert code == 1
+    assert err == (
+        f"heron-mqtt: 2 environments are alive at {url}: {site.env_id}, {other}: choose one with --env-id\n"
+    )
+    assert not [topic for topic, _, _ in site.seen if topic.endswith("/estop")]
+
+
+def test_a_stop_that_nobody_confirms_is_left_and_said_to_be_unheard(site: Site, url: str, cli: Cli) -> None:
+    code, out, err = cli("estop", "on", "--broker", url, "--env-id", site.env_id, "--wait", "0.6")
+    assert code == 1
+    assert out == f"emergency stop pressed in environment {site.env_id}\n"
+    assert "nobody has confirmed it" in err
+    assert site.messages("estop")[0]["active"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--why", "x" * 501], "--why has 501 characters: expected at most 500"),
+        (["--who", ""], "--who '': expected a name"),
+        (["--who", "a\nb"], "--who 'a\\nb': expected a name"),
+        (["--who", "x" * 101], "--who has 101 characters: expected at most 100"),
+        (["--env-id", ""], "--env-id '': expected the name of an environment"),
+        (["--env-id", "a\x00b"], "--env-id 'a\\x00b': expected the name of an environment"),
+        (["--wait", "nan"], "--wait nan: expected seconds"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_nothing_is_sent(
+    arguments: list[str], complaint: str, cli: Cli
+) -> None:
+    for command in (["estop", "on"], ["authority", "MG1/ess", "shadow"]):
+        if command[0] == "authority" and arguments[0] == "--wait":
+            continue
+        code, out, err = cli(*command, "--broker", "mqtt://127.0.0.1:1", *arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"heron-mqtt: {complaint}")
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["status"], ["estop", "on"], ["take", "MG1/ess", "--release"], ["authority", "MG1/ess", "full"]],
+)
+def test_a_broker_that_is_not_there_is_one_line(command: list[str], cli: Cli) -> None:
+    code, out, err = cli(*command, "--broker", "mqtt://127.0.0.1:1")
+    assert (code, out) == (1, "")
+    assert err.startswith("heron-mqtt: ")
+    assert err.count("\n") == 1
+
+
+# -- status --------------------------------------------------------------------------------------------
+
+
+def look(cli: Cli, url: str, *more: str) -> tuple[int, dict[str, Any]]:
+    code, out, err = cli("status", "--broker", url, "--listen", "0.6", "--json", *more)
+    assert err == ""
+    (line,) = out.splitlines()
+    return code, json.loads(line)
+
+
+def test_plain_bare_devices_are_well(any_url: str, env_id: str, cli: Cli) -> None:
+    with Site(any_url, env_id) as site:
+        site.bare_device("MG1/ess")
+        code, seen = look(cli, any_url)
+    (environment,) = seen["environments"]
+    device = environment["devices"]["MG1/ess"]
+    assert (code, seen["well"], environment["env_id"], environment["run"]) == (0, True, site.env_id, None)
+    assert (device["health"], device["p_mw"], device["authority"]) == ("online", 0.002, None)
+    assert 0.0 <= device["age_s"] < 0.6
+
+
+def test_nothing_alive_is_not_well(site: Site, url: str, cli: Cli) -> None:
+    site.run_state("lost")
+    code, seen = look(cli, url)
+    assert code == 1
+    assert seen["environments"] == []
+    assert seen["not_alive"] == [{"env_id": site.env_id, "run": "lost"}]
+
+
+def silent(site: Site) -> None:
+    site.say("devices/MG1/pv/status", {"state": "online"}, retain=True)
+
+
+def offline(site: Site) -> None:
+    site.say("devices/MG1/pv/status", {"state": "offline"}, retain=True)
+
+
+def fault(site: Site) -> None:
+    site.say("devices/MG1/pv/status", {"state": "fault", "reason": "hot"}, retain=True)
+
+
+def unborn(site: Site) -> None:
+    site.talk("MG1/pv", {"p_mw": 0.0})
+
+
+def below(site: Site) -> None:
+    state = {"type": "authority_state", "level": "shadow", "ceiling": "full", "reason": "gate steady: 2 of 6"}
+    site.say("devices/MG1/ess/authority_state", state, retain=True)
+
+
+def stopped(site: Site) -> None:
+    site.say("estop", {"type": "estop", "active": True, "who": "ann", "why": "smoke"}, retain=True)
+
+
+def malformed_stop(site: Site) -> None:
+    site.say("estop", b"\xff", retain=True)
+
+
+def agent_gone(site: Site) -> None:
+    site.say("agents/MG2/status", {"state": "offline"}, retain=True)
+
+
+def two_runs(site: Site) -> None:
+    site.say("run/owner", {"type": "owner", "state": "holds", "boot": "other", "who": "bob"}, retain=True)
+
+
+def nonsense(site: Site) -> None:
+    site.say("devices/MG1/ess/lease", b"[1]", retain=True)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "problem"),
+    [
+        (silent, "device MG1/pv says that it is online, and has said nothing for 0.6 s"),
+        (offline, "device MG1/pv is offline"),
+        (fault, "device MG1/pv is in a fault: hot"),
+        (unborn, "device MG1/pv measures, and has no birth on its status channel"),
+        (below, "device MG1/ess is at shadow, below full: gate steady: 2 of 6"),
+        (stopped, "emergency stop by ann: smoke"),
+        (malformed_stop, "emergency stop by unknown: a message on estop that cannot be read"),
+        (agent_gone, "agent MG2 is offline"),
+        (two_runs, "two runs: boot r1 publishes, and boot other holds the name"),
+        (nonsense, "devices/MG1/ess/lease cannot be read: payload must be a JSON object, got list"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_what_is_not_well_is_said(
+    trouble: Callable[[Site], None], problem: str, own_server: Mosquitto, env_id: str, cli: Cli
+) -> None:
+    with Site(own_server.url, env_id) as site:
+        site.run_state()
+        site.gateway("MG1")
+        site.bare_device("MG1/ess")
+        trouble(site)
+        code, seen = look(cli, own_server.url)
+        (environment,) = seen["environments"]
+        assert code == 1
+        (told,) = environment["problems"]
+        assert told.startswith(problem)
+
+
+def test_the_table_fits_80_columns_and_obeys_no_control_characters(site: Site, url: str, cli: Cli) -> None:
+    site.run_state()
+    site.bare_device("MG1/ess")
+    site.bare_device("a_microgrid_with_a_long_name/a_battery_with_a_long_name_too")
+    reason = "\x1b[2Jvery long " * 30
+    site.say("devices/MG1/gen/status", {"state": "fault", "reason": reason}, retain=True)
+    lease = {"type": "lease", "state": "held", "holder": "MG1", "lease_s": 5.0}
+    site.say("devices/MG1/ess/lease", lease, retain=True)
+    state = {"type": "authority_state", "level": "limited", "ceiling": "limited", "manual_by": "ann"}
+    state |= {"manual_p_mw": 0.005, "manual_s": 600.0}
+    site.say("devices/MG1/ess/authority_state", state, retain=True)
+    code, out, _ = cli("status", "--broker", url, "--listen", "0.6")
+    assert code == 1
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\x1b" not in out
+    row = next(line for line in out.splitlines() if line.startswith("  MG1/ess"))
+    assert row.split()[1] == "online"
+    assert row.split()[4:] == ["limited", "MG1"]
+    assert "manual   MG1/ess in hand of ann, 5 kW, for 600 s when it was told" in out
+
+
+# -- take and authority --------------------------------------------------------------------------------
+
+
+def answering(site: Site, *, granted: bool) -> None:
+    """Play the gateway that answers requests."""
+    site.run_state()
+
+    def on_message(_client: Any, _data: Any, message: Any) -> None:
+        site.seen.append((message.topic, json.loads(message.payload or b"null"), bool(message.retain)))
+        if message.payload and message.topic.endswith(("/take", "/authority")):
+            asked = json.loads(message.payload)
+            site.say(
+                "devices/MG1/ess/authority_state",
+                {"type": "authority_state", "level": "limited", "granted": granted, "reason": "because"}
+                | {"request_seq": asked["seq"], "request_boot": asked["boot"]},
+            )
+
+    site._client.on_message = on_message
+
+
+def test_a_device_is_taken_in_hand_and_given_back(site: Site, url: str, cli: Cli) -> None:
+    answering(site, granted=True)
+    asked = ["--p-kw", "-5", "--q-kvar", "1.5", "--for", "10m", "--who", "ann", "--why", "test"]
+    code, out, _ = cli("take", "MG1/ess", "--broker", url, *asked)
+    assert (code, out) == (0, "MG1/ess: because\n")
+    told = site.messages("devices/MG1/ess/take")[0]
+    assert (told["p_mw"], told["q_mvar"], told["for_s"]) == (-0.005, 0.0015, 600.0)
+    assert (told["who"], told["why"], told["type"]) == ("ann", "test", "take")
+    code, _, _ = cli("take", "MG1/ess", "--broker", url, "--release")
+    assert code == 0
+    assert site.messages("devices/MG1/ess/take")[1]["for_s"] == 0.0
+    assert cli("authority", "MG1/ess", "limited", "--broker", url)[:2] == (0, "MG1/ess: limited\n")
+
+
+def test_a_refusal_is_exit_code_1_and_says_why(site: Site, url: str, cli: Cli) -> None:
+    answering(site, granted=False)
+    code, out, _ = cli("take", "MG1/ess", "--broker", url, "--p-mw", "0.005", "--for", "90s")
+    assert (code, out) == (1, "MG1/ess: refused: because\n")
+
+
+def test_take_and_authority_choose_no_environment_of_several(site: Site, url: str, cli: Cli) -> None:
+    site.run_state()
+    site.run_state(env_id=f"{site.env_id}-2")
+    for command in (["take", "MG1/ess", "--release"], ["authority", "MG1/ess", "full"]):
+        code, _, err = cli(*command, "--broker", url)
+        assert code == 1
+        assert "2 environments are alive" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "expected one of --p-kw and --p-mw (or --release)"),
+        (["--p-kw", "5", "--p-mw", "1", "--for", "1m"], "expected one of --p-kw and --p-mw"),
+        (["--p-kw", "5"], "--for is missing"),
+        (["--p-kw", "5kW", "--for", "1m"], "--p-kw 5kW: expected a plain number"),
+        (["--p-kw", "nan", "--for", "1m"], "--p-kw nan: expected a plain number"),
+        (["--p-kw", "1e3", "--for", "1m"], "--p-kw 1e3: expected a plain number"),
+        (["--p-kw", "9999999999", "--for", "1m"], "--p-kw 9999999999: expected a plain number"),
+        (["--p-kw", "5", "--for", "10"], "--for 10: expected a time with its unit"),
+        (["--p-kw", "5", "--for", ""], "--for : expected a time with its unit"),
+        (["--p-kw", "5", "--for", "0s"], "--for 0s: expected more than 0 s"),
+        (["--p-kw", "5", "--for", "25h"], "--for 25h: expected more than 0 s, and at most 24h"),
+        (["--p-kw", "5", "--for", "-1m"], "--for -1m: expected a time with its unit"),
+        (["--release", "--p-kw", "5"], "--release gives the device back: leave out --p-kw"),
+    ],
+)
+def test_powers_and_times_are_read_strictly(arguments: list[str], complaint: str, cli: Cli) -> None:
+    code, out, err = cli("take", "MG1/ess", "--broker", "mqtt://127.0.0.1:1", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"heron-mqtt: {complaint}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["status", "estop", "take", "authority"])
+def test_every_command_shows_an_example(command: str, cli: Cli) -> None:
+    code, out, _ = cli(command, "--help")
+    assert code == 0
+    assert f"heron-mqtt {command}" in out.partition("Example:")[2]

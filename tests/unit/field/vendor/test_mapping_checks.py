@@ -1,0 +1,280 @@
+"""Every mistake in a mapping is found when it is loaded, and named with file, key and what was expected."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.vendor_state import VendorState
+
+GOOD: dict[str, Any] = {
+    "setpoint": {
+        "values": {
+            "p": {"quantity": "p_mw", "unit": "W"},
+            "on": {
+                "quantity": "p_mw",
+                "unit": "W",
+                "words": [{"word": "OFF"}, {"word": "ON", "from": 1.0}],
+            },
+        },
+        "messages": [
+            {"topic": "box/{id}/set", "payload": {"value": "{p}"}, "when": {"on": ["ON"]}},
+        ],
+    },
+    "telemetry": [
+        {"topic": "box/{id}/p", "fields": {"p_mw": {"path": "value", "unit": "W"}}},
+        {"topic": "box/{id}/csv", "format": "csv", "fields": {"soc": {"column": 1, "unit": "percent"}}},
+    ],
+    "availability": [{"topic": "box/{id}/there", "online": ["1"], "offline": ["0"]}],
+    "keepalive": [{"topic": "box/{id}/wake", "period_s": 5.0}],
+    "parameters": {"id": "7"},
+}
+Change = Callable[[dict[str, Any]], Any]
+
+
+def load(table: Any, **others: Any) -> DeviceMapping:
+    return load_mapping(
+        table, agent="MG1", device="ess", source="site.toml: MG1.devices.ess.mapping", **others
+    )
+
+
+def problems(change: Change) -> tuple[str, ...]:
+    table = copy.deepcopy(GOOD)
+    change(table)
+    with pytest.raises(ConfigError) as caught:
+        load(table)
+    return caught.value.problems
+
+
+def field(table: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = table["telemetry"][0]["fields"]["p_mw"]
+    return found
+
+
+def value(table: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = table["setpoint"]["values"]["p"]
+    return found
+
+
+def test_the_mapping_that_is_spoiled_below_is_right() -> None:
+    assert load(GOOD).topic_filters() == ("box/7/p", "box/7/csv", "box/7/there")
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "expectation"),
+    [
+        (lambda t: t.pop("telemetry"), "telemetry", "missing"),
+        (lambda t: t["telemetry"].pop(0), "telemetry", "no topic gives p_mw"),
+        (lambda t: t.update(telemtry=[]), "telemtry", "did you mean 'telemetry'"),
+        (
+            lambda t: field(t).update(path="a..b"),
+            "telemetry[0].fields.p_mw.path",
+            "not a JMESPath expression",
+        ),
+        (lambda t: field(t).update(path="summe(a)"), "telemetry[0].fields.p_mw.path", "no function summe()"),
+        (lambda t: field(t).update(path="a || b(@)"), "telemetry[0].fields.p_mw.path", "no function b()"),
+        (lambda t: field(t).pop("path"), "telemetry[0].fields.p_mw.path", "format 'json' needs it"),
+        (lambda t: field(t).update(column=1), "telemetry[0].fields.p_mw.column", "leave it out"),
+        (lambda t: field(t).update(unit="mW"), "telemetry[0].fields.p_mw.unit", "one of W, kW, MW, A"),
+        (lambda t: field(t).pop("unit"), "telemetry[0].fields.p_mw.unit", "needs one of W"),
+        (lambda t: field(t).update(unit="A"), "telemetry[0].fields.p_mw.nominal_v", "in A needs it"),
+        (lambda t: field(t).update(unit="A"), "telemetry[0].fields.p_mw.phases", "in A needs it"),
+        (lambda t: field(t).update(unit="percent"), "telemetry[0].fields.p_mw.rated_mw", "needs it"),
+        (lambda t: field(t).update(rated_mw=1.0), "telemetry[0].fields.p_mw.rated_mw", "not needed"),
+        (lambda t: field(t).update(scale=0.0), "telemetry[0].fields.p_mw", "scale must not be 0"),
+        (lambda t: field(t).update(scale=float("nan")), "telemetry[0].fields.p_mw.scale", "finite"),
+        (lambda t: field(t).update(sign=2), "telemetry[0].fields.p_mw.sign", "should be 1 or -1"),
+        (lambda t: field(t).update(sign="-1"), "telemetry[0].fields.p_mw.sign", "should be 1 or -1"),
+        (
+            lambda t: field(t).update(words={"a": True}),
+            "telemetry[0].fields.p_mw.words",
+            "they mean a boolean, expected a number",
+        ),
+        (lambda t: field(t).update(nul="keep"), "telemetry[0].fields.p_mw.nul", "did you mean 'null'"),
+        (
+            lambda t: t["telemetry"][1]["fields"]["soc"].pop("column"),
+            "telemetry[1].fields.soc.column",
+            "needs",
+        ),
+        (
+            lambda t: t["telemetry"][1]["fields"].update(watt={}),
+            "telemetry[1].fields.watt",
+            "should be 'p_mw'",
+        ),
+        (lambda t: t["telemetry"][0].update(topic="box/{id}/#"), "telemetry[0].topic", "say +"),
+        (
+            lambda t: t["telemetry"][0].update(topic="box/{idd}"),
+            "telemetry[0].topic",
+            "{agent}, {device}, {id}",
+        ),
+        (lambda t: t["telemetry"][0].update(topic="box/{p}"), "telemetry[0].topic", "belongs into a message"),
+        (lambda t: value(t).update(unit="VA"), "setpoint.values.p.unit", "unknown unit 'VA'"),
+        (lambda t: value(t).update(quantity="power"), "setpoint.values.p.quantity", "'p_mw', 'q_mvar'"),
+        (lambda t: value(t).update(min=2.0, max=1.0), "setpoint.values.p", "min must not be above max"),
+        (lambda t: value(t).update(rounding="toward_zero"), "setpoint.values.p", "rounding needs decimals"),
+        (lambda t: value(t).update(words=[{"word": 1}]), "setpoint.values.p.words", "at least 2"),
+        (
+            lambda t: value(t).update(words=[{"word": 1, "from": 0.0}, {"word": 2}]),
+            "setpoint.values.p",
+            "every word but the first needs 'from'",
+        ),
+        (
+            lambda t: value(t).update(
+                words=[{"word": 1}, {"word": 2, "from": 5.0}, {"word": 3, "from": 5.0}]
+            ),
+            "setpoint.values.p",
+            "must rise",
+        ),
+        (
+            lambda t: t["setpoint"]["messages"][0].update(payload={"value": 1}),
+            "setpoint.values.p",
+            "no payload and no 'when' uses it",
+        ),
+        (
+            lambda t: t["setpoint"]["messages"][0].update(payload="{q}"),
+            "setpoint.messages[0].payload",
+            "placeholder {q}: unknown; expected one of {agent}, {counter}, {device}, {id}, {now}, {on}, {p}",
+        ),
+        (
+            lambda t: t["setpoint"]["messages"][0].update(payload={"a": {"b": ["{x}"]}}),
+            "setpoint.messages[0].payload.a.b[0]",
+            "placeholder {x}",
+        ),
+        (lambda t: t["setpoint"].update(messages=[]), "setpoint.messages", "at least 1"),
+        (
+            lambda t: t["setpoint"]["messages"][0].update(when={"on": ["on"]}),
+            "setpoint.messages[0].when.on",
+            "'on' is none of its words: 'OFF', 'ON'",
+        ),
+        (
+            lambda t: t["setpoint"]["messages"][0].update(when={"p": ["ON"]}),
+            "setpoint.messages[0].when.p",
+            "a value of the setpoint that has words",
+        ),
+        (lambda t: t["setpoint"]["messages"][0].update(qos=3), "setpoint.messages[0].qos", "0, 1 or 2"),
+        (
+            lambda t: t["setpoint"]["messages"][0].update(topic="box/{id}/p"),
+            "setpoint.messages[0].topic",
+            "is read too",
+        ),
+        (lambda t: t["parameters"].update(ID=1), "parameters.ID", "no placeholder uses it"),
+        (lambda t: t["parameters"].update(agent="x"), "parameters.agent", "is always there"),
+        (lambda t: t["parameters"].update(id=[1]), "parameters.id", "where it is given"),
+        (lambda t: t["parameters"].update(id="a/+"), "keepalive[0].topic", "wildcard"),
+        (lambda t: t["parameters"].pop("id"), "keepalive[0].topic", "placeholder {id}: unknown"),
+        (
+            lambda t: t["setpoint"]["values"].update(id=t["setpoint"]["values"]["p"]),
+            "setpoint.values.id",
+            "there is a parameter of that name",
+        ),
+        (
+            lambda t: t["availability"][0].update(offline=["1"]),
+            "availability[0].offline",
+            "already means online",
+        ),
+        (
+            lambda t: t["availability"][0].update(path="]"),
+            "availability[0].path",
+            "not a JMESPath expression",
+        ),
+        (
+            lambda t: t["availability"].append(t["availability"][0]),
+            "availability[1].topic",
+            "is there already",
+        ),
+        (lambda t: t["keepalive"][0].update(period_s=0.0), "keepalive[0].period_s", "greater than or equal"),
+        (lambda t: t["keepalive"][0].update(payload="{q}"), "keepalive[0].payload", "unknown"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_what_was_expected(
+    change: Change, key: str, expectation: str
+) -> None:
+    found = problems(change)
+    assert all(p.startswith("site.toml: MG1.devices.ess.mapping: ") for p in found)
+    named = [p for p in found if f"mapping: {key}:" in p or f"mapping: {key} = " in p]
+    assert named, found
+    assert any(expectation in p for p in named), found
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    def spoil(table: dict[str, Any]) -> None:
+        field(table).update(path="a..b", unit="mW")
+        value(table).update(unit="VA")
+
+    assert len(problems(spoil)) == 3
+
+
+def test_text_payloads_hold_one_quantity() -> None:
+    def spoil(table: dict[str, Any]) -> None:
+        fields = {"p_mw": {"unit": "W"}, "soc": {"unit": "percent"}}
+        table["telemetry"][0] = {"topic": "x", "format": "text", "fields": fields}
+
+    assert "a text payload holds one quantity" in problems(spoil)[0]
+
+
+@pytest.mark.parametrize("given", ["nothing.toml", "", {"profile": 7}, {"profile": "../scenario.toml"}])
+def test_a_profile_that_is_not_there_is_named_with_those_that_are(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"no such file; shipped profiles are .*shelly_gen2\.toml"):
+        load(given)
+
+
+def test_a_profile_that_is_not_toml_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("telemetry = [\n")
+    with pytest.raises(ConfigError, match=r"mine\.toml: not valid TOML"):
+        load("mine.toml", find=tmp_path.joinpath)
+
+
+@pytest.mark.parametrize("parameters", [[], "x", 3])
+def test_parameters_that_are_no_table_are_refused(parameters: Any) -> None:
+    with pytest.raises(ConfigError, match="parameters: expected a table"):
+        load({**GOOD, "parameters": parameters})
+
+
+def test_a_mistake_in_a_profile_names_the_profile_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[[telemetry]]\ntopic = "a"\nfields.p_mw = { path = "p" }\n')
+    with pytest.raises(ConfigError, match=r"site\.toml: .*\(profile .*mine\.toml\): telemetry\[0\]\.fields"):
+        load({"profile": "mine.toml"}, find=tmp_path.joinpath)
+
+
+def fields(mapping: DeviceMapping, topic: str, payload: bytes) -> dict[str, Any]:
+    taken = VendorState(mapping).take(topic, payload, 0.0)
+    assert taken is not None
+    return dict(taken.fields)
+
+
+def test_tables_of_a_profile_can_be_replaced_and_its_defaults_overridden(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        """
+        name = "mine"
+        [parameters]
+        base = "box"
+        [parameters.scale]
+        description = "W per count"
+        default = 10.0
+        [[telemetry]]
+        topic = "{base}/p"
+        fields.p_mw = { path = "p", unit = "W", scale = "{scale}" }
+        """
+    )
+
+    def find(name: str) -> Path:
+        return tmp_path / name
+
+    plain = load("mine.toml", find=find)
+    assert (plain.name, plain.sets, plain.topic_filters()) == ("mine", frozenset(), ("box/p",))
+    assert fields(plain, "box/p", b'{"p": 7}') == {"p_mw": 70e-6}
+    setpoint = {
+        "values": {"p": {"quantity": "p_mw", "unit": "kW"}},
+        "messages": [{"topic": "{base}/set", "payload": "{p}"}],
+    }
+    changed = load(
+        {"profile": "mine.toml", "parameters": {"base": "other", "scale": 1}, "setpoint": setpoint}, find=find
+    )
+    assert changed.sets == {"p_mw"}
+    assert fields(changed, "other/p", b'{"p": 7}') == {"p_mw": 7e-6}
