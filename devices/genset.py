@@ -2,7 +2,7 @@
 
 import sys
 
-from powergrid.emulators.genset import run
+from powergrid.emulators import run_script
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run_script("genset", sys.argv[1:]))

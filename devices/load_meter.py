@@ -2,7 +2,7 @@
 
 import sys
 
-from powergrid.emulators.load_meter import run
+from powergrid.emulators import run_script
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run_script("load_meter", sys.argv[1:]))

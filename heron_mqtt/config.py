@@ -6,13 +6,15 @@ The tables that belong to the gateway are defined here; ``powergrid.scenario`` a
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import InitErrorDetails
 
 from heron_mqtt.errors import ConfigError
 
@@ -24,8 +26,15 @@ class Table(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
+    @classmethod
+    def models_inside(cls) -> Iterable[type[BaseModel]]:
+        """Return models that its fields hold without naming them: those of a registry."""
+        return ()
+
 
 T = TypeVar("T", bound=BaseModel)
+
+_LOGIN = re.compile(r"//[^/@\s]*@")  # user and password in a URL: no error shows them
 
 
 def shipped_config() -> Path:
@@ -86,6 +95,27 @@ def validate(model: type[T], data: Mapping[str, Any], source: str) -> T:
         raise ConfigError(*dict.fromkeys(_describe(source, dict(e), data, known) for e in errors)) from None
 
 
+def validate_inside(model: type[T], key: str, data: Any) -> T:
+    """Return ``data`` as ``model``, within the validation of a table that holds it under ``key``.
+
+    Raises:
+        ValidationError: Every problem with ``key`` in front of its place.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        problems = [
+            InitErrorDetails(
+                type=error["type"],
+                loc=(key, *error["loc"]),
+                input=error["input"],
+                ctx=error.get("ctx", {}),
+            )
+            for error in exc.errors(include_url=False)
+        ]
+        raise ValidationError.from_exception_data(key, problems) from None
+
+
 def _describe(source: str, error: dict[str, Any], data: Mapping[str, Any], known: set[str]) -> str:
     kind, loc = error["type"], error["loc"]
     key = _key(loc, data)
@@ -103,7 +133,7 @@ def _describe(source: str, error: dict[str, Any], data: Mapping[str, Any], known
         expected = "should be a table"
     else:
         expected = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    value = repr(error["input"])
+    value = _LOGIN.sub("//***@", repr(error["input"]))
     shown = f" = {value}" if len(value) <= 80 else ""
     return f"{source}: {key}{shown}: {expected}" if key else f"{source}: {expected}"
 
@@ -139,6 +169,7 @@ def _known_keys(model: type[BaseModel]) -> set[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             names.update(kind.model_fields)
             waiting += [field.annotation for field in kind.model_fields.values()]
+            waiting += kind.models_inside() if issubclass(kind, Table) else ()
         else:
             waiting += [part for part in get_args(kind) if isinstance(part, type) or get_args(part)]
     return names

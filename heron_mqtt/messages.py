@@ -197,6 +197,9 @@ class Telemetry(Message):
     q_mvar: float = Field(0.0, description="Mvar, positive = injected.")
     soc: float | None = Field(None, ge=0, le=1, description="State of charge, fraction of max_e_mwh.")
     vm_pu: float | None = Field(None, ge=0, description="Terminal voltage, pu.")
+    age_s: float | None = Field(
+        None, ge=0, description="How old the measurement is, wall-clock s; left out: it is of now."
+    )
     running: bool | None = Field(None, description="Whether a generator runs.")
     safe: bool | None = Field(None, description="Whether it is in its safe state.")
     safe_after_s: float | None = Field(
@@ -328,7 +331,7 @@ class EmergencyStop(Message):
     """Everything to its safe state until it is released (retained).
 
     Whatever arrives on ``estop`` and is not a valid release counts as a stop: see
-    ``heron_mqtt.field.stop``.
+    ``heron_mqtt.field.emergency_stop``.
     """
 
     type: Literal["estop"] = "estop"

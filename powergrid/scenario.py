@@ -5,19 +5,22 @@ Importing this loads neither numpy nor pandapower: device scripts read scenarios
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
-from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate
-from heron_mqtt.field.gateway.authority import lower
+from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
+from heron_mqtt.field.broker_table import BrokerTable
+from heron_mqtt.field.gateway.authority import RULES
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable, authority_problem
 from heron_mqtt.messages import MAX_LEASE_S, FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
-from powergrid.devices import DeviceSpec, LoadSpec, PvSpec
+from heron_mqtt.protocols.registry import PROTOCOLS
+from heron_mqtt.registry import NameIn
+from powergrid.devices import DEVICES, DeviceSpec
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -67,9 +70,19 @@ class MarketTable(Table):
 class ProtocolTable(Table):
     """How agents talk to each other."""
 
-    horizontal: Literal["p2p", "consensus", "none"] = "p2p"
+    horizontal: Annotated[str, NameIn(PROTOCOLS)] = "p2p"
     consensus_rounds: int = Field(4, ge=1, le=100)
     neighbours: Literal["all", "ring"] = Field("all", description="Who talks to whom in consensus.")
+    options: dict[str, Any] = Field({}, description="Settings of a protocol that is not shipped.")
+
+    @model_validator(mode="after")
+    def _options_are_the_protocols(self) -> ProtocolTable:
+        model = PROTOCOLS[self.horizontal].options
+        if model is not None:
+            validate_inside(model, "options", self.options)
+        elif self.options:
+            raise ValueError(f"options: {self.horizontal} has none; leave the table out")
+        return self
 
 
 class RewardTable(Table):
@@ -87,6 +100,7 @@ class RewardTable(Table):
     loading_max_percent: float = Field(100.0, gt=0.0)
     soc_min: float = Field(0.2, ge=0.0, le=1.0, description="Lower end of the preferred band.")
     soc_max: float = Field(0.8, ge=0.0, le=1.0, description="Upper end of the preferred band.")
+    terms: dict[str, float] = Field({}, description="Weights of reward terms that are not shipped, by name.")
 
     @model_validator(mode="after")
     def _bands_are_not_empty(self) -> RewardTable:
@@ -150,40 +164,55 @@ class DeviceTable(Table):
 
     bus: str | int | None = Field(None, description="Bus name or index; None = the network's suggestion.")
     profile: str | None = Field(
-        None, description="Column of what PV offers or a load wants, per unit of max_p_mw."
+        None, description="Column of what PV offers or a load wants, per unit of its nameplate."
     )
     control_q: bool = Field(False, description="Reactive power is part of the action.")
     authority: Level | None = Field(None, description="None = the run's default: simulated or emulated.")
     mapping: str | dict[str, Any] | None = Field(
-        None, description="A vendor's box by its own topics: a profile's name or a table."
+        None, description="A vendor's device by its own topics: a profile's name or a table."
+    )
+    broker: BrokerTable | None = Field(
+        None, description="Its own broker, for a device with a mapping; None = the run's."
     )
     external: bool = Field(False, description="A real device speaks for itself: run starts no emulator.")
     gateway: GatewayTable = Field(GatewayTable(), description="How the gateway treats it.")
     emulator: EmulatorTable = Field(EmulatorTable(), description="How its emulator differs from the model.")
     spec: DeviceSpec
 
+    @classmethod
+    def models_inside(cls) -> Iterable[type[BaseModel]]:
+        """Return the nameplates of all kinds of device."""
+        return [device.spec_type for device in DEVICES.values()]
+
     @model_validator(mode="before")
     @classmethod
     def _spec_beside_our_keys(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or "spec" in data:
             return data
-        ours = {"bus", "profile", "control_q", "authority", "external", "mapping", "gateway", "emulator"}
+        ours = cls.model_fields.keys() - {"spec"}
         return {
             **{k: v for k, v in data.items() if k in ours},
             "spec": {k: v for k, v in data.items() if k not in ours},
         }
 
     @model_validator(mode="after")
-    def _pv_and_loads_have_a_profile(self) -> DeviceTable:
-        if isinstance(self.spec, PvSpec | LoadSpec) != (self.profile is not None):
-            offered = "what the sun offers" if isinstance(self.spec, PvSpec) else "its demand"
+    def _a_broker_belongs_to_a_mapping(self) -> DeviceTable:
+        if self.broker is not None and self.mapping is None:
+            raise ValueError("'broker' is for a device with a mapping; others are on the broker of the run")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_fit_the_kind(self) -> DeviceTable:
+        spec = self.spec
+        if spec.profile_says is not None and self.profile is None:
+            raise ValueError(f"a {spec.kind} device needs 'profile', the column of {spec.profile_says}")
+        if spec.profile_says is None and self.profile is not None:
+            kinds = ", ".join(d for d in DEVICES if DEVICES[d].spec_type.profile_says is not None)
+            raise ValueError(f"'profile' belongs to {kinds} devices, not to a {spec.kind}")
+        if self.control_q and not spec.controls_q:
             raise ValueError(
-                f"a {self.spec.kind} device needs 'profile', the column of {offered}"
-                if self.profile is None
-                else f"'profile' belongs to pv and load devices, not to a {self.spec.kind}"
+                f"control_q = true: a {spec.kind}'s reactive power cannot be set; expected false"
             )
-        if isinstance(self.spec, LoadSpec) and self.control_q:
-            raise ValueError("control_q = true: a load's reactive power cannot be set; expected false")
         return self
 
     @model_validator(mode="after")
@@ -211,23 +240,15 @@ class DeviceTable(Table):
         Args:
             default: For an authority that is left open; over a real device that is no more than shadow.
         """
-        level = self.authority or (lower(default, "shadow") if self.is_real else default)
+        level = self.authority or default
+        if self.authority is None and self.is_real and RULES[default].sends:
+            level = "shadow"  # by rank emulated is below it, but an emulator's level sends
         return DeviceSettings(authority=level, is_real=self.is_real, gateway=self.gateway)
 
     @property
     def rated_s_mva(self) -> float:
         """Largest reactive power, Mvar."""
         return self.spec.rated_s_mva
-
-    @property
-    def rated_mw(self) -> float:
-        """What a per-unit profile of this device multiplies, MW, positive = injected."""
-        match self.spec:
-            case PvSpec() as pv:
-                return pv.max_p_mw
-            case LoadSpec() as load:
-                return -load.max_p_mw
-        return 0.0
 
 
 class MicrogridTable(Table):

@@ -27,6 +27,8 @@ MEANINGS = {
     ("authority_state", "requested"): "The level that was asked for last.",
     ("authority_state", "granted"): "Whether the last request was granted.",
     ("estop", "active"): "True: stop. False: the release.",
+    ("owner", "state"): "`asks` is the question of one that starts; `holds` answers it.",
+    ("lease", "state"): "Whether anyone is followed.",
     ("estop", "why"): "Why, for the record.",
     ("fault", "kind"): "What goes wrong.",
 }

@@ -68,7 +68,10 @@ async def demonstrate(steps: int) -> None:
     """Run the shipped scenario with every device simulated, but MG1/ess reached over the broker."""
     loaded = load_scenario()
     scenario = loaded.scenario.model_dump(exclude_none=True)
-    scenario["microgrids"]["MG1"]["devices"]["ess"]["authority"] = "emulated"
+    ess = scenario["microgrids"]["MG1"]["devices"]["ess"]
+    ess["external"] = True  # it is no emulator of ours: it begins in shadow and rises to its authority
+    ess["authority"] = "full"
+    ess["gateway"] = {"gate_steps": 1}  # after one plausible message; at home, not on site
     env_id = loaded.scenario.topic_env_id
     async with EmbeddedBroker() as server, MqttBroker(server.url, env_id=env_id) as broker:
         device = asyncio.create_task(serve(server.url, env_id))

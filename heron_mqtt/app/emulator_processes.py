@@ -27,7 +27,7 @@ class DeviceProgram:
 
     Attributes:
         name: ``AGENT/DEVICE``, for the log.
-        script: One of ``powergrid.emulators.SCRIPTS``.
+        script: One of ``powergrid.emulators.scripts()``.
         arguments: Its command line.
     """
 

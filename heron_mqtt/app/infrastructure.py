@@ -138,9 +138,9 @@ async def mqtt_infrastructure(
                 _programs(loaded, emulated, url, take_over=take_over), mqtt.options.login_environment()
             )
             note(f"devices: {len(emulated)} emulated, in processes of their own")
-        boxes = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents))
+        boxes = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents, take_over=take_over))
         if boxes:
-            note(f"boxes: {boxes} by their vendors' topics")
+            note(f"vendor devices: {boxes} by their own topics")
         starting = (processes.until_lost,) if emulated else ()
         yield Infrastructure(broker, url, starting, tuple(throughout))
 
@@ -202,12 +202,14 @@ async def _start_embedded(stack: AsyncExitStack, throughout: list[Watch]) -> str
 def _programs(
     loaded: LoadedScenario, emulated: Sequence[tuple[str, str]], url: str, *, take_over: bool
 ) -> list[DeviceProgram]:
-    from powergrid.emulators import SCRIPTS
+    from powergrid.emulators import emulators
+
+    scripts = emulators()
 
     return [
         DeviceProgram(
             f"{agent}/{name}",
-            SCRIPTS[loaded.scenario.microgrids[agent].devices[name].spec.kind],
+            scripts[loaded.scenario.microgrids[agent].devices[name].spec.kind],
             # as one word each: an agent's id may begin with a dash
             [
                 f"--agent={agent}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from heron_mqtt.app.vendor_adapters import load_mappings
+from heron_mqtt.app.vendor_adapters import load_mappings, mapping_notes
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.topics import TopicMap
 from powergrid.agents.proxies import emulated_devices
@@ -61,6 +61,8 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
             else:
                 how = "emulated where devices can connect" if name in over_mqtt else "simulated"
             profile = f", profile {device.profile}" if device.profile else ""
-            level = device.authority or "emulated"
+            level = device.settings("emulated").authority
             authority = "" if level in {"simulated", "emulated"} else f", authority {level}"
             yield f"device      {agent}/{name}: {device.spec.kind} at {bus!r}{profile}, {how}{authority}"
+            if (agent, name) in mappings:
+                yield from (f"            {note}" for note in mapping_notes(mappings[agent, name]))

@@ -1,19 +1,25 @@
-"""The boxes of a scenario that speak their vendor's MQTT: one ``VendorDevice`` each, beside the gateway."""
+"""The devices of a scenario that speak their vendor's MQTT: one ``VendorDevice`` each, beside the gateway."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import BrokerError, ConfigError
+from heron_mqtt.field.broker_table import BrokerTable
 from heron_mqtt.field.vendor import VendorDevice
+from heron_mqtt.field.vendor.commands import WriteBudget, state_directory
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.options import MqttOptions, read_options
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
+from heron_mqtt.messaging.topics import escape
 
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
@@ -35,6 +41,11 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
             if table.mapping is None:
                 continue
             where = f"{loaded.source}: microgrids.{agent}.devices.{name}"
+            if table.broker is not None:
+                try:
+                    broker_options(table.broker, loaded, environ=None)
+                except ConfigError as exc:
+                    problems += [f"{where}.broker: {problem}" for problem in exc.problems]
             try:
                 mapping = found[agent, name] = load_mapping(
                     table.mapping, agent=agent, device=name, source=f"{where}.mapping", find=loaded.path
@@ -42,12 +53,15 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
             except ConfigError as exc:
                 problems += exc.problems
                 continue
-            if "p_mw" not in mapping.sets and table.authority not in UNSENT:
+            if (
+                mapping.sets and not mapping.has_release and table.authority not in {None, *UNSENT}
+            ):  # left open: shadow
                 problems.append(
-                    f"{where}.authority = {_toml(table.authority)}: {mapping.name} can only be read, its "
-                    'mapping has no setpoint; expected "shadow" or "simulated"'
+                    f"{where}.mapping.setpoint.release: missing; {mapping.name} is sent setpoints: say by "
+                    "[[setpoint.release]] what hands it back to its own control at the end, or "
+                    'release = "zero" if a setpoint of 0 does'
                 )
-            if table.control_q and "q_mvar" not in mapping.sets:
+            if mapping.sets and table.control_q and "q_mvar" not in mapping.sets:
                 problems.append(
                     f"{where}.control_q = true: {mapping.name} takes no reactive power, its mapping sets no "
                     "q_mvar; expected false"
@@ -57,35 +71,115 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
     return found
 
 
-def _toml(authority: str | None) -> str:
-    return "(not given)" if authority is None else f'"{authority}"'
+def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
+    """Return what should be known of a device before it is run, line by line."""
+    if mapping.learned:
+        yield f"learns {', '.join(sorted(mapping.learned))} from the topics that are heard"
+    if mapping.availability:
+        where = ", ".join(a.topic for a in mapping.availability)
+        yield (
+            f"is offline until a first message (retained, or repeated) comes on {where}, or its power on "
+            f"{', '.join(mapping.topics_of('p_mw'))}"
+        )
+    table = mapping.setpoint
+    if table is None:
+        yield "can only be read: under any authority what it measures counts, and nothing is sent"
+        return
+    match table.confirm or ("answer" if mapping.has_answers else "sent"):
+        case "answer":
+            yield f"a setpoint counts once the device answers, within {table.answer_within_s:g} s"
+        case "power":
+            yield f"any power measured {table.settle_s:g} s after a setpoint counts as its answer"
+        case _:
+            yield "nothing confirms that a setpoint has arrived: it counts as sent"
+    if table.send != "always" or table.min_interval_s or table.max_writes_per_day:
+        limit = f", at most {table.max_writes_per_day} in 24 hours" if table.max_writes_per_day else ""
+        pause = f", every {table.min_interval_s:g} s at most" if table.min_interval_s else ""
+        yield f"is sent to on {table.send}{pause}{limit}"
+    match table.release:
+        case None:
+            yield "has no release: it cannot be given an authority that sends"
+        case "zero":
+            yield "is handed back by a setpoint of 0"
+        case _:
+            yield f"is handed back by {len(table.release)} message(s) on {table.release[0].topic}"
+
+
+def broker_options(
+    table: BrokerTable, loaded: LoadedScenario, environ: Mapping[str, str] | None = os.environ
+) -> MqttOptions:
+    """Return what is needed to connect to a device's own broker.
+
+    Args:
+        table: As the scenario has it.
+        loaded: Finds the files that it names.
+        environ: Where the password is; None = it is not looked for, as when a scenario is checked only.
+
+    Raises:
+        ConfigError: Something is wrong; never shows a password.
+    """
+    if table.password_env is not None and table.username is None:
+        raise ConfigError("username: missing; password_env needs one")
+    password = None
+    if table.password_env is not None and environ is not None:
+        password = environ.get(table.password_env)
+        if not password:
+            raise ConfigError(f"password_env: the environment variable {table.password_env} is not set")
+    return read_options(
+        table.url,
+        client_id=table.client_id or f"heron-{secrets.token_hex(4)}",
+        username=table.username,
+        password=password,
+        ca=None if table.ca is None else loaded.path(table.ca),
+        cert=None if table.cert is None else loaded.path(table.cert),
+        key=None if table.key is None else loaded.path(table.key),
+        protocol=table.protocol,
+        keepalive_s=15,
+        connect_timeout_s=5.0,
+        use_environment=False,
+    )
 
 
 @asynccontextmanager
 async def vendor_devices(
-    mqtt: MqttBroker, loaded: LoadedScenario, agents: Sequence[str]
+    mqtt: MqttBroker, loaded: LoadedScenario, agents: Sequence[str], *, take_over: bool = False
 ) -> AsyncIterator[int]:
-    """Speak for the mapped boxes of some agents while inside; gives their number."""
+    """Speak for the mapped devices of some agents while inside; gives their number.
+
+    Raises:
+        ConfigError: The login of a device's own broker is not complete.
+        BrokerError: A broker is not there, or refuses.
+    """
     mappings = {key: mapping for key, mapping in load_mappings(loaded).items() if key[0] in agents}
     if not mappings:
         yield 0
         return
-    async with RawMqtt(mqtt.options, mqtt.stats) as raw:
-        tasks = []
+    async with AsyncExitStack() as stack:
+        connections: dict[BrokerTable | None, RawMqtt] = {}
+        tasks: list[asyncio.Task[None]] = []
+        devices: list[VendorDevice] = []
         for (agent, name), mapping in mappings.items():
             table = loaded.scenario.microgrids[agent].devices[name]
-            device = VendorDevice(
-                mapping,
-                raw,
-                agent,
-                name,
-                mqtt,
-                env_id=loaded.scenario.topic_env_id,
-                kind=table.spec.kind,
-                power_range_mw=table.spec.power_range_mw,
-                stale_after_s=table.gateway.stale_after_s,
+            if table.broker not in connections:
+                raw = _connection(mqtt, table.broker, loaded, f"{agent}/{name}")
+                connections[table.broker] = await _connected(stack, raw, table.broker, f"{agent}/{name}")
+            devices.append(
+                VendorDevice(
+                    mapping,
+                    connections[table.broker],
+                    agent,
+                    name,
+                    mqtt,
+                    env_id=loaded.scenario.topic_env_id,
+                    kind=table.spec.kind,
+                    power_range_mw=table.spec.power_range_mw,
+                    stale_after_s=table.gateway.stale_after_s,
+                    take_over=take_over,
+                    budget=_budget(mapping, loaded.scenario.topic_env_id, agent, name),
+                )
             )
-            task = asyncio.create_task(device.run(), name=f"vendor {agent}/{name}")
+        for device in devices:
+            task = asyncio.create_task(device.run(), name=f"vendor {device.label}")
             task.add_done_callback(partial(_ended, mqtt.stats, device.label))
             tasks.append(task)
         try:
@@ -96,7 +190,33 @@ async def vendor_devices(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _connection(mqtt: MqttBroker, table: BrokerTable | None, loaded: LoadedScenario, label: str) -> RawMqtt:
+    if table is None:
+        return RawMqtt(mqtt.options, mqtt.stats)
+    try:
+        return RawMqtt(broker_options(table, loaded), mqtt.stats)
+    except ConfigError as exc:
+        raise ConfigError(*(f"{label}: broker.{problem}" for problem in exc.problems)) from None
+
+
+async def _connected(stack: AsyncExitStack, raw: RawMqtt, table: BrokerTable | None, label: str) -> RawMqtt:
+    try:
+        return await stack.enter_async_context(raw)
+    except BrokerError as exc:
+        if table is None:
+            raise
+        raise type(exc)(f"{label}: its own broker: {exc}") from exc
+
+
+def _budget(mapping: DeviceMapping, env_id: str, agent: str, name: str) -> WriteBudget | None:
+    table = mapping.setpoint
+    if table is None or table.max_writes_per_day is None:
+        return None
+    file = f"{escape(env_id)}-{escape(agent)}-{escape(name)}.json"
+    return WriteBudget(table.max_writes_per_day, state_directory() / "writes" / file)
+
+
 def _ended(stats: MessageStats, label: str, task: asyncio.Task[None]) -> None:
-    """Tell if whoever speaks for a box ended by a fault; it said offline."""
+    """Tell if the adapter of a device ended by a fault; it said offline."""
     if not task.cancelled() and (exc := task.exception()) is not None:
-        stats.report("device", label, f"nobody speaks for the box any more: {exc}", exc=exc)
+        stats.report("device", label, f"its adapter has ended: {exc}", exc=exc)

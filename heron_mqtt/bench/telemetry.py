@@ -49,7 +49,9 @@ async def take_telemetry(url: str, n: int, seconds: int) -> Taken:
     async with MqttBroker(url, env_id=ENV_ID) as broker:
         for i in range(n):
             on_change = functools.partial(note, i)
-            links.append(DeviceLink(AGENT, device_name(i), broker, lease_s=30.0, on_change=on_change))
+            links.append(
+                DeviceLink(AGENT, device_name(i), broker, env_id=ENV_ID, lease_s=30.0, on_change=on_change)
+            )
         await asyncio.gather(*(link.open() for link in links))
         async with module("heron_mqtt.bench.senders", url, str(n), str(seconds)) as child:
             await next_line(child)

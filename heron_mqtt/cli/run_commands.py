@@ -193,7 +193,7 @@ def device(
         str,
         typer.Argument(
             metavar="KIND",
-            help="battery, genset, load_meter, pv_inverter or sunspec_bridge; KIND --help has its options.",
+            help="A kind of device (battery, genset, ...) or sunspec_bridge; KIND --help has its options.",
         ),
     ],
 ) -> None:
@@ -201,15 +201,16 @@ def device(
 
     Example: heron-mqtt device battery --agent MG1 --name ess --broker mqtt://127.0.0.1:1883
     """
-    from powergrid.emulators import SCRIPTS, run_script
+    from powergrid.emulators import run_script, script_of, scripts
 
     if kind in {"--help", "-h"}:
         typer.echo(context.get_help())
         raise typer.Exit
-    script = SCRIPTS.get(kind, kind)  # a scenario says generator, its script is called genset
-    known = sorted(SCRIPTS.values())
-    if script not in known:
-        close = difflib.get_close_matches(kind, [*SCRIPTS, *known], n=1)
+    script = script_of(kind)  # a scenario says generator, its script is called genset
+    if script is None:
+        names = scripts()
+        known = sorted(names.values())
+        close = difflib.get_close_matches(kind, [*names, *known], n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"device {kind}: no such kind; expected {', '.join(known)}{hint}")
     raise SystemExit(run_script(script, context.args))

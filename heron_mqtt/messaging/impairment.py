@@ -5,14 +5,18 @@ docs/impaired-networks.md describes every key.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from heron_mqtt.config import Table, read_toml, shipped_config, validate
+from heron_mqtt.config import Table, read_toml, shipped_config, validate, validate_inside
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS, JITTERS
+from heron_mqtt.registry import NameIn
 
 Direction = Literal["out", "in"]
 """Published by this process, or received by it."""
@@ -59,7 +63,7 @@ class RuleTable(_Where):
 
     exempt: bool = Field(False, description="Nothing happens to them, not even in a partition.")
     delay_s: float = Field(0.0, ge=0.0, le=3600.0, description="What every message takes, s.")
-    jitter: Literal["none", "uniform", "normal", "lognormal", "pareto"] = Field(
+    jitter: Annotated[str, NameIn(JITTERS)] = Field(
         "none", description="Distribution of what comes on top of delay_s; never negative."
     )
     jitter_s: float = Field(0.0, ge=0.0, le=3600.0, description="Its scale, s: see the documentation.")
@@ -72,16 +76,35 @@ class RuleTable(_Where):
     duplicate: float = Field(0.0, ge=0.0, le=1.0, description="Probability of a copy right behind it.")
     reorder: float = Field(0.0, ge=0.0, le=1.0, description="Probability of being held back by reorder_s.")
     reorder_s: float = Field(0.0, ge=0.0, le=3600.0, description="Meanwhile others may overtake it, s.")
+    more: SkipJsonSchema[dict[str, Any]] = Field({}, description="Tables of further kinds, by their names.")
+
+    @classmethod
+    def models_inside(cls) -> Iterable[type[BaseModel]]:
+        """Return the tables of the kinds of impairment that have one."""
+        return [kind.table for kind in IMPAIRMENTS.values() if kind.table is not None]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tables_of_further_kinds(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "more" in data:
+            return data
+        more, rest = {}, dict(data)
+        for name in data.keys() - cls.model_fields.keys():
+            kind = IMPAIRMENTS.get(str(name))
+            if kind is not None and kind.table is not None:
+                more[name] = validate_inside(kind.table, name, rest.pop(name))
+        return {**rest, "more": more} if more else rest
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        ours = self.model_fields_set - {"pattern", "direction", "exempt"}
+        ours = (self.model_fields_set - {"pattern", "direction", "exempt", "more"}) | self.more.keys()
         if self.exempt and ours:
             raise ValueError(f"exempt = true leaves nothing to do for {', '.join(sorted(ours))}; drop one")
         if (self.jitter == "none") != (self.jitter_s == 0.0):
             raise ValueError("jitter (a distribution other than 'none') and jitter_s (above 0) go together")
-        if self.jitter_shape is not None and self.jitter not in {"lognormal", "pareto"}:
-            raise ValueError("jitter_shape belongs to jitter = 'lognormal' or 'pareto'")
+        if self.jitter_shape is not None and JITTERS[self.jitter].shape is None:
+            shaped = " or ".join(repr(each.name) for each in JITTERS.values() if each.shape is not None)
+            raise ValueError(f"jitter_shape belongs to jitter = {shaped}")
         if (self.reorder == 0.0) != (self.reorder_s == 0.0):
             raise ValueError("reorder (a probability) and reorder_s (a time) go together, both above 0")
         if self.delay_s > self.max_delay_s:

@@ -1,16 +1,90 @@
 """What the horizontal protocols have in common: rounds in which a participant speaks at most once a peer.
 
-A session is one agent's part in one step, a state machine without I/O. A driver (the proxy over a
-broker, or the direct exchange in centralized mode) publishes ``outgoing()``, feeds ``receive()``, and
-calls ``advance()`` when ``waiting_for()`` is empty or the round's deadline has passed.
+A protocol begins a session for each agent and step. A session is that agent's part, a state machine
+without I/O. A driver (the proxy over a broker, or ``run_sessions`` where all agents are in one process)
+publishes ``outgoing()``, feeds ``receive()``, and calls ``advance()`` when ``waiting_for()`` is empty or
+the round's deadline has passed.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel
 
 from heron_mqtt.messages import Message
+
+__all__ = [
+    "LEAST_TRADE_MWH",
+    "HorizontalProtocol",
+    "HorizontalSession",
+    "ProtocolSettings",
+    "StepPosition",
+    "Trade",
+    "run_sessions",
+]
+
+LEAST_TRADE_MWH = 1e-9  # below a milliwatt-hour is rounding, not energy for sale
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One side's view of a trade: ``mwh`` positive = sold to the peer, at ``price`` $/MWh."""
+
+    mwh: float
+    price: float
+
+
+class ProtocolSettings(Protocol):
+    """The settings of the shipped protocols; a scenario's table ``[protocol]`` is one."""
+
+    @property
+    def consensus_rounds(self) -> int:
+        """Rounds of consensus in a step."""
+
+    @property
+    def neighbours(self) -> str:
+        """Who talks to whom in consensus: ``all`` or ``ring``."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Settings of a protocol that is not shipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultSettings:
+    """Settings where there is no scenario; see ``ProtocolSettings``."""
+
+    consensus_rounds: int = 4
+    neighbours: str = "all"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepPosition:
+    """What an agent brings into the negotiation of a step.
+
+    Attributes:
+        agent_id: The agent.
+        peers: Those it may talk to, sorted.
+        surplus_mwh: Net energy of its plan, MWh, positive = surplus, negative = deficit.
+        price: The operator's, $/MWh.
+        import_adder: What energy drawn from the grid costs on top of the price, $/MWh.
+        ask_share, bid_share: Where it asks and bids: price + share * adder.
+        settings: Of the protocol.
+    """
+
+    agent_id: str
+    peers: tuple[str, ...]
+    surplus_mwh: float
+    price: float
+    import_adder: float = 0.0
+    ask_share: float = 0.25
+    bid_share: float = 0.75
+    settings: ProtocolSettings = field(default_factory=DefaultSettings)
 
 
 class HorizontalSession(Protocol):
@@ -31,3 +105,45 @@ class HorizontalSession(Protocol):
 
     def advance(self) -> bool:
         """End the round, without those who have not spoken; False once there is no further round."""
+
+    @property
+    def trades(self) -> Mapping[str, Trade]:
+        """What was traded, one entry a peer; complete once ``advance`` has returned False."""
+        return {}
+
+    @property
+    def dispatch_value(self) -> float | None:
+        """What a MWh is worth by agreement, $/MWh, to dispatch by; None = the price goes on to say that."""
+        return None
+
+
+class HorizontalProtocol(ABC):
+    """How agents talk to each other in a step: one class and one registration in ``PROTOCOLS``.
+
+    Attributes:
+        name: In scenarios: ``[protocol] horizontal = "auction"``.
+        messages: Message types of its own; peers may send them on ``agents/<agent>/p2p/<peer>``.
+        options: Model of ``[protocol.options]``; None = it has none.
+    """
+
+    name: ClassVar[str]
+    messages: ClassVar[tuple[type[Message], ...]] = ()
+    options: ClassVar[type[BaseModel] | None] = None
+
+    @abstractmethod
+    def begin(self, position: StepPosition) -> HorizontalSession | None:
+        """Return an agent's part in a step; None = it takes no part, and so does no other agent."""
+
+
+def run_sessions(sessions: Mapping[str, HorizontalSession]) -> None:
+    """Carry the sessions of all agents of a step through every round, when every message arrives.
+
+    Args:
+        sessions: By agent.
+    """
+    going = dict(sessions)
+    while going:
+        for name, session in going.items():
+            for peer, message in session.outgoing().items():
+                sessions[peer].receive(name, message)
+        going = {name: session for name, session in going.items() if session.advance()}

@@ -12,9 +12,16 @@ incremental cost consensus algorithm", IEEE Trans. Power Systems 27 (2012).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from heron_mqtt.messages import Consensus, Message
+from heron_mqtt.protocols.base import (
+    LEAST_TRADE_MWH,
+    HorizontalProtocol,
+    HorizontalSession,
+    ProtocolSettings,
+    StepPosition,
+)
 
 
 def metropolis_weights(neighbours: Mapping[str, int]) -> dict[str, float]:
@@ -27,7 +34,7 @@ def metropolis_weights(neighbours: Mapping[str, int]) -> dict[str, float]:
     return {peer: 1.0 / (1.0 + max(degree, theirs)) for peer, theirs in sorted(neighbours.items())}
 
 
-class ConsensusSession:
+class ConsensusSession(HorizontalSession):
     """One agent's part in one step's consensus; see ``protocols.base.HorizontalSession``.
 
     A neighbour that misses a round's deadline is left out of that round; its silence costs accuracy of
@@ -83,3 +90,34 @@ class ConsensusSession:
                 self.value += weight * (heard[peer] - x)
         self._round += 1
         return self._round < self._rounds
+
+    @property
+    def dispatch_value(self) -> float:
+        """The estimate, $/MWh: what a MWh is worth whether it is fed in or not bought."""
+        return self.value
+
+
+class ConsensusProtocol(HorizontalProtocol):
+    """Agree on one value of energy, and dispatch by it."""
+
+    name = "consensus"
+
+    def begin(self, position: StepPosition) -> ConsensusSession:
+        """Begin with what a MWh is worth to this agent by its plan."""
+        adder = position.import_adder if position.surplus_mwh <= -LEAST_TRADE_MWH else 0.0
+        settings = position.settings
+        return ConsensusSession(
+            position.agent_id,
+            neighbours(position.agent_id, position.peers, settings),
+            position.price + adder,
+            settings.consensus_rounds,
+        )
+
+
+def neighbours(agent_id: str, peers: Sequence[str], settings: ProtocolSettings) -> dict[str, int]:
+    """Return the peers that an agent talks to in consensus, each with the number of its neighbours."""
+    if settings.neighbours == "all" or len(peers) < 3:
+        return dict.fromkeys(peers, len(peers))
+    ring = sorted((*peers, agent_id))
+    at = ring.index(agent_id)
+    return {ring[at - 1]: 2, ring[(at + 1) % len(ring)]: 2}

@@ -17,6 +17,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from heron_mqtt.messages import Accept, Confirm, Message, Offer
+from heron_mqtt.protocols.base import (
+    LEAST_TRADE_MWH,
+    HorizontalProtocol,
+    HorizontalSession,
+    StepPosition,
+    Trade,
+)
+
+__all__ = [
+    "Bid",
+    "P2PSession",
+    "PeerToPeerProtocol",
+    "SettledTrade",
+    "Settlement",
+    "Trade",
+    "VoidTrade",
+    "settle",
+]
 
 ROUNDS: tuple[type[Message], ...] = (Offer, Accept, Confirm)
 _ROUND_OF = {kind: number for number, kind in enumerate(ROUNDS)}
@@ -36,15 +54,7 @@ class Bid:
     price: float
 
 
-@dataclass(frozen=True, slots=True)
-class Trade:
-    """One side's view of a trade: ``mwh`` positive = sold to the peer, at ``price`` $/MWh."""
-
-    mwh: float
-    price: float
-
-
-class P2PSession:
+class P2PSession(HorizontalSession):
     """One agent's part in one step's trading; see ``protocols.base.HorizontalSession``.
 
     Args:
@@ -184,6 +194,21 @@ class P2PSession:
             return False
         offer, accepted = self._offers.get(peer), self._bought.get(peer, 0.0)
         return offer is not None and confirm.price == offer.price and confirm.quantity <= accepted
+
+
+class PeerToPeerProtocol(HorizontalProtocol):
+    """Offer, accept, confirm between all peers."""
+
+    name = "p2p"
+
+    def begin(self, position: StepPosition) -> P2PSession:
+        """Offer the surplus or look for the deficit of the plan."""
+        surplus_mwh = position.surplus_mwh
+        if abs(surplus_mwh) < LEAST_TRADE_MWH:
+            surplus_mwh = 0.0
+        share = position.ask_share if surplus_mwh > 0.0 else position.bid_share
+        bid = Bid(surplus_mwh, position.price + share * position.import_adder)
+        return P2PSession(position.agent_id, position.peers, bid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from powergrid.devices import Generator
-from powergrid.devices.base import clip, hours
+from powergrid.devices.base import Device, clip, hours
 
 
 def economic_setpoint(
-    generator: Generator, need_mw: float, export_value: float, import_value: float, dt_s: float
+    generator: Device, need_mw: float, export_value: float, import_value: float, dt_s: float
 ) -> tuple[float, float]:
     """Return the setpoint with which the step earns most, and the power that comes of it, MW.
 
@@ -19,7 +18,7 @@ def economic_setpoint(
     and stop costs are the model's own.
 
     Args:
-        generator: In the state in which the step begins; not moved.
+        generator: A device that ``is_dispatched``, in the state in which the step begins; not moved.
         need_mw: What the microgrid would draw from the grid without it, MW; negative = it feeds in.
         export_value: $/MWh.
         import_value: $/MWh, >= ``export_value``.

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.envelope import SetpointLimits
 from heron_mqtt.messages import Command, Observation, Telemetry
-from heron_mqtt.protocols.base import HorizontalSession
-from heron_mqtt.protocols.consensus import ConsensusSession
-from heron_mqtt.protocols.p2p import Bid, P2PSession
+from heron_mqtt.protocols.base import HorizontalSession, StepPosition
+from heron_mqtt.protocols.registry import PROTOCOLS
 from powergrid.agents.economic_dispatch import economic_setpoint
-from powergrid.devices import Battery, Device, Generator, GeneratorState, Load, Measurement, Pv, make_device
+from powergrid.devices import Device, Measurement, make_device
 from powergrid.devices.base import clip, hours
 from powergrid.scenario import MarketTable, PolicyTable, ProtocolTable, Scenario
-
-LEAST_TRADE_MWH = 1e-9  # below a milliwatt-hour is rounding, not energy for sale
 
 
 @dataclass(slots=True)
@@ -26,7 +23,6 @@ class _Unit:
     """A device in this step: its model, what is wanted of it and what it did."""
 
     device: Device
-    usual_p_mw: float = 0.0  # wanted where nobody says otherwise
     wanted_p_mw: float = 0.0
     wanted_q_mvar: float = 0.0
     p_available_mw: float | None = None
@@ -48,9 +44,9 @@ class _Unit:
 class GridAgent:
     """Dispatches one microgrid; driven by a proxy or directly (see ``heron_mqtt.agents.base.Agent``).
 
-    Its own policy, where no command says otherwise: the generator runs where its marginal cost meets
-    what energy is worth to the microgrid, the battery follows price thresholds, PV gives all it can, no
-    load is shed, and what is left over is offered to the peers.
+    Its own policy, where no command says otherwise: each device as its kind does by itself
+    (``Device.usual_p_mw``), what is dispatched where its marginal cost meets what energy is worth to the
+    microgrid, and what is left over is offered to the peers.
 
     Args:
         agent_id: The microgrid's id.
@@ -80,6 +76,7 @@ class GridAgent:
         self._market = market or MarketTable()
         self._policy = policy or PolicyTable()
         self._protocol = protocol or ProtocolTable()
+        self._talk = PROTOCOLS[self._protocol.horizontal]()
         self.reset(0, None)
 
     @classmethod
@@ -107,15 +104,13 @@ class GridAgent:
         for device in self.devices.values():
             device.reset()
         self._units = {name: _Unit(device) for name, device in self.devices.items()}
-        self._generators = {n: device for n, device in self.devices.items() if isinstance(device, Generator)}
-        self._batteries = {n: device for n, device in self.devices.items() if isinstance(device, Battery)}
-        self._plants = {n: unit for n, unit in self._units.items() if isinstance(unit.device, Pv)}
-        self._loads = {n: unit for n, unit in self._units.items() if isinstance(unit.device, Load)}
-        # Whatever the price, PV gives all it can and no load is shed.
-        for unit in self._plants.values():
-            unit.usual_p_mw = unit.device.spec.power_range_mw[1]
-        for unit in self._loads.values():
-            unit.usual_p_mw, unit.p_available_mw = unit.device.spec.power_range_mw[0], 0.0
+        self._dispatched = {name: unit for name, unit in self._units.items() if unit.device.is_dispatched}
+        self._profiled = {
+            name: unit for name, unit in self._units.items() if unit.device.spec.profile_says is not None
+        }
+        for unit in self._profiled.values():
+            if unit.device.spec.profile_holds:
+                unit.p_available_mw = 0.0
         self._dt_s = self._step_s
         self._load_mw = 0.0
         self._price = 0.0
@@ -125,7 +120,11 @@ class GridAgent:
         self._twins: dict[str, Device] = {}  # of shadowed devices
 
     def observe(self, observation: Observation | LocalState | None, price: float | None) -> None:
-        """Take local state and price; without an observation the last demand is the best guess, PV none."""
+        """Take local state and price.
+
+        Of what is not told, the last value is the best guess where the kind says that its profile holds (a
+        demand), and 0 where it does not (the sun).
+        """
         self._fallbacks = {}
         self._session = None
         if price is not None:
@@ -137,10 +136,9 @@ class GridAgent:
             available = observation.values("p_available_")
         for unit in self._units.values():
             unit.done = None
-        for name, unit in self._plants.items():
-            unit.p_available_mw = available.get(name, 0.0)
-        for name, unit in self._loads.items():
-            unit.p_available_mw = available.get(name, unit.p_available_mw)
+        for name, unit in self._profiled.items():
+            guess = unit.p_available_mw if unit.device.spec.profile_holds else 0.0
+            unit.p_available_mw = available.get(name, guess)
 
     def decide(self, command: Command | None) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy."""
@@ -148,34 +146,34 @@ class GridAgent:
         q = command.values("q_") if command is not None else {}
         self._commanded = p
         for name, unit in self._units.items():
-            unit.want(p.get(name, unit.usual_p_mw))
+            if (wanted_mw := p.get(name)) is None:
+                wanted_mw = unit.device.usual_p_mw(self._price, self._policy, self._dt_s, unit.p_available_mw)
+            unit.want(wanted_mw)
             unit.wanted_q_mvar = q.get(name, 0.0)
-        for name, battery in self._batteries.items():
-            if name not in p:
-                self._units[name].want(self._battery_p_mw(battery))
-        self._dispatch_generators(self._price, self._price + self._market.import_adder_per_mwh)
+        self._dispatch(self._price, self._price + self._market.import_adder_per_mwh)
 
     def negotiate(self) -> HorizontalSession | None:
-        """Offer the surplus or look for the deficit of the plan; in consensus, agree on a value."""
-        if not self.peers or self._protocol.horizontal == "none":
+        """Return this agent's part in the scenario's horizontal protocol, with the surplus of its plan."""
+        if not self.peers:
             return None
-        surplus_mwh = self._planned_mw() * hours(self._dt_s)
-        if self._protocol.horizontal == "consensus":
-            adder = self._market.import_adder_per_mwh if surplus_mwh <= -LEAST_TRADE_MWH else 0.0
-            self._session = ConsensusSession(
-                self.agent_id,
-                neighbours(self.agent_id, self.peers, self._protocol),
-                self._price + adder,
-                self._protocol.consensus_rounds,
-            )
-        else:
-            self._session = P2PSession(self.agent_id, self.peers, self._bid(surplus_mwh))
+        position = StepPosition(
+            self.agent_id,
+            self.peers,
+            self._planned_mw() * hours(self._dt_s),
+            self._price,
+            self._market.import_adder_per_mwh,
+            self._policy.ask_share,
+            self._policy.bid_share,
+            self._protocol,
+        )
+        self._session = self._talk.begin(position)
         return self._session
 
     def conclude(self) -> Collection[str]:
         """Dispatch by what was agreed on; return the names of the devices."""
-        if isinstance(self._session, ConsensusSession):
-            self._dispatch_generators(self._session.value, self._session.value)
+        value = self._session.dispatch_value if self._session is not None else None
+        if value is not None:
+            self._dispatch(value, value)
         return self._units.keys()
 
     def wanted(self) -> Mapping[str, SetpointRequest]:
@@ -222,13 +220,13 @@ class GridAgent:
         self.simulate(device, setpoint=setpoint)
         model = unit.done
         assert model is not None
-        soc, cost = telemetry.soc, model.cost
+        soc = telemetry.soc
         if model.soc is not None and soc is None:  # all that tells the charge is what flowed
             unit.device.state = before
-            soc = unit.device.step(telemetry.p_mw, telemetry.q_mvar, self._dt_s).soc
+            flowed = unit.device.step(telemetry.p_mw, telemetry.q_mvar, self._dt_s, unit.p_available_mw)
+            soc = flowed.soc
         unit.device.restore(telemetry.p_mw, soc, telemetry.running)
-        if isinstance(unit.device, Generator) and isinstance(before, GeneratorState):
-            cost = self._follow_switching(unit.device, before, telemetry.p_mw)
+        cost = unit.device.follow(before, telemetry.p_mw, self._dt_s, model.cost)
         unit.done = model._replace(
             p_mw=telemetry.p_mw,
             q_mvar=telemetry.q_mvar,
@@ -237,17 +235,6 @@ class GridAgent:
             cost=cost,
         )
         return telemetry.p_mw - model.p_mw
-
-    def _follow_switching(self, generator: Generator, before: GeneratorState, p_mw: float) -> float:
-        """Count up and down time and return the cost, $, of what the generator did rather than its model."""
-        spec, ran = generator.spec, generator.state.running
-        cost = generator.cost_per_h(p_mw) * hours(self._dt_s) if ran else 0.0
-        time_in_state_s = before.time_in_state_s + self._dt_s
-        if ran != before.running:
-            cost += spec.start_cost_usd if ran else spec.stop_cost_usd
-            time_in_state_s = self._dt_s
-        generator.state = replace(generator.state, time_in_state_s=time_in_state_s)
-        return cost
 
     def shadowed(self, device: str, telemetry: Telemetry) -> float:
         """Compare a device that others drive with a model that is driven alike; return the residual, MW.
@@ -263,9 +250,8 @@ class GridAgent:
             return 0.0
         model = twin.step(telemetry.p_mw, telemetry.q_mvar, self._dt_s, unit.p_available_mw)
         residual = telemetry.p_mw - model.p_mw
-        if isinstance(twin, Battery) and telemetry.soc is not None and model.soc is not None:
-            missing_mwh = (model.soc - telemetry.soc) * twin.spec.max_e_mwh
-            residual = max(residual, missing_mwh / hours(self._dt_s), key=abs)
+        if telemetry.soc is not None and model.soc is not None:
+            residual = max(residual, twin.missing_mw(model.soc, telemetry.soc, self._dt_s), key=abs)
         twin.restore(telemetry.p_mw, telemetry.soc, telemetry.running)
         return residual
 
@@ -282,31 +268,21 @@ class GridAgent:
             p_mw[name], q_mvar[name] = done.p_mw, done.q_mvar
             if done.soc is not None:
                 soc[name] = done.soc
-            if name in self._generators:
+            if unit.device.spec.has_cost:
                 cost[name] = done.cost
-        trades = self._session.trades if isinstance(self._session, P2PSession) else {}
+        trades = self._session.trades if self._session is not None else {}
         return StepReport(p_mw, q_mvar, soc, cost, trades, self._fallbacks)
 
     # -- policy ------------------------------------------------------------------------------------
 
-    def _battery_p_mw(self, battery: Battery) -> float:
-        """Charge when energy is cheap, discharge when it is dear, else rest."""
-        policy, spec = self._policy, battery.spec
-        if self._price <= policy.charge_below:
-            return -policy.battery_share * spec.max_p_charge_mw
-        if self._price >= policy.discharge_above:
-            return policy.battery_share * spec.max_p_discharge_mw
-        return 0.0
-
-    def _dispatch_generators(self, export_value: float, import_value: float) -> None:
-        """Run each generator that is not commanded where the step earns most, in the scenario's order."""
-        free = [name for name in self._generators if name not in self._commanded]
-        for name in free:
-            self._units[name].want(0.0)  # what an earlier dispatch wanted counts for nothing
-        for name in free:
-            unit = self._units[name]
-            generator, need_mw = self._generators[name], -self._planned_mw(without=unit)
-            unit.want(*economic_setpoint(generator, need_mw, export_value, import_value, self._dt_s))
+    def _dispatch(self, export_value: float, import_value: float) -> None:
+        """Run what is dispatched and not commanded where the step earns most, in the scenario's order."""
+        free = [unit for name, unit in self._dispatched.items() if name not in self._commanded]
+        for unit in free:
+            unit.want(0.0)  # what an earlier dispatch wanted counts for nothing
+        for unit in free:
+            need_mw = -self._planned_mw(without=unit)
+            unit.want(*economic_setpoint(unit.device, need_mw, export_value, import_value, self._dt_s))
 
     def _planned_mw(self, without: _Unit | None = None) -> float:
         """Return the microgrid's net injection if every device (but one) does what is wanted of it, MW."""
@@ -315,19 +291,3 @@ class GridAgent:
             if unit is not without:
                 total += unit.planned_mw(dt_s)
         return total
-
-    def _bid(self, surplus_mwh: float) -> Bid:
-        adder, policy = self._market.import_adder_per_mwh, self._policy
-        if abs(surplus_mwh) < LEAST_TRADE_MWH:
-            surplus_mwh = 0.0
-        share = policy.ask_share if surplus_mwh > 0.0 else policy.bid_share
-        return Bid(surplus_mwh, self._price + share * adder)
-
-
-def neighbours(agent_id: str, peers: Sequence[str], protocol: ProtocolTable) -> dict[str, int]:
-    """Return the peers that an agent talks to in consensus, each with the number of its neighbours."""
-    if protocol.neighbours == "all" or len(peers) < 3:
-        return dict.fromkeys(peers, len(peers))
-    ring = sorted((*peers, agent_id))
-    at = ring.index(agent_id)
-    return {ring[at - 1]: 2, ring[(at + 1) % len(ring)]: 2}

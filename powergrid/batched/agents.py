@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from powergrid.agents.grid_agent import LEAST_TRADE_MWH
-from powergrid.batched.devices import DeviceArray, GeneratorArray, Measurements, make_device_array
-from powergrid.devices import BatterySpec, GeneratorSpec, LoadSpec, PvSpec
+from heron_mqtt.protocols.base import LEAST_TRADE_MWH, StepPosition
+from powergrid.batched.devices import DeviceArray, Measurements, make_device_array
+from powergrid.devices import DEVICES
 from powergrid.devices.base import hours
 from powergrid.scenario import Scenario
 
@@ -33,8 +33,11 @@ class AgentArray:
         self.devices: dict[str, DeviceArray] = {
             name: make_device_array(table.spec, n) for name, table in microgrid.devices.items()
         }
-        self._specs = {name: table.spec for name, table in microgrid.devices.items()}
+        self._dispatched = {
+            name for name, table in microgrid.devices.items() if DEVICES[table.spec.kind].is_dispatched
+        }
         self._policy, self._dt_s = microgrid.policy, scenario.step_s
+        self._protocol = scenario.protocol
         self._adder = scenario.market.import_adder_per_mwh
         self._nothing = np.zeros(n)
         self._wanted_p: dict[str, Array] = {}
@@ -64,18 +67,15 @@ class AgentArray:
         """
         self._price, self._p_load, self._available = price, p_load_mw, p_available_mw
         self._free = []
-        for name, spec in self._specs.items():
+        for name, device in self.devices.items():
             commanded = command.get(f"p_{name}")
             if commanded is not None:
                 self._want(name, commanded)
-            elif isinstance(spec, BatterySpec):
-                self._want(name, self._battery_p_mw(spec))
-            elif isinstance(spec, PvSpec):
-                self._want(name, np.full_like(price, spec.max_p_mw))
-            elif isinstance(spec, LoadSpec):
-                self._want(name, np.full_like(price, -spec.max_p_mw))
-            elif isinstance(spec, GeneratorSpec):
+            elif name in self._dispatched:
                 self._free.append(name)
+            else:
+                available = p_available_mw.get(name)
+                self._want(name, device.usual_p_mw(price, self._policy, self._dt_s, available))
             self._wanted_q[name] = command.get(f"q_{name}", self._nothing)
         self.dispatch(price, price + self._adder)
 
@@ -85,7 +85,6 @@ class AgentArray:
             self._want(name, self._nothing)
         for name in self._free:
             generator = self.devices[name]
-            assert isinstance(generator, GeneratorArray)
             need_mw = -self._planned_mw(without=name)
             self._want(name, economic_setpoints(generator, need_mw, export_value, import_value, self._dt_s))
 
@@ -104,6 +103,27 @@ class AgentArray:
         """Return the (n,) values, $/MWh, with which consensus begins."""
         return self._price + np.where(self.surplus_mwh() <= -LEAST_TRADE_MWH, self._adder, 0.0)
 
+    def positions(self, agent_id: str, peers: tuple[str, ...]) -> Iterator[StepPosition]:
+        """Return what the agent of each copy brings into a negotiation."""
+        for surplus_mwh, price in zip(self.surplus_mwh().tolist(), self._price.tolist(), strict=True):
+            yield StepPosition(
+                agent_id,
+                peers,
+                surplus_mwh,
+                price,
+                self._adder,
+                self._policy.ask_share,
+                self._policy.bid_share,
+                self._protocol,
+            )
+
+    def dispatch_where(self, value: Array) -> None:
+        """Dispatch by (n,) values of a MWh, $/MWh; where that is NaN, as the price says."""
+        agreed = ~np.isnan(value)
+        if agreed.any():
+            price = self._price
+            self.dispatch(np.where(agreed, value, price), np.where(agreed, value, price + self._adder))
+
     def simulate(self) -> dict[str, Measurements]:
         """Let the models take the step; return what each did."""
         return {
@@ -112,15 +132,6 @@ class AgentArray:
             )
             for name, device in self.devices.items()
         }
-
-    def _battery_p_mw(self, spec: BatterySpec) -> Array:
-        policy, price = self._policy, self._price
-        charge, discharge = (
-            policy.battery_share * spec.max_p_charge_mw,
-            policy.battery_share * spec.max_p_discharge_mw,
-        )
-        wanted = np.where(price >= policy.discharge_above, discharge, 0.0)
-        return np.where(price <= policy.charge_below, -charge, wanted)
 
     def _want(self, name: str, p_mw: Array) -> None:
         self._wanted_p[name] = p_mw
@@ -139,7 +150,7 @@ class AgentArray:
 
 
 def economic_setpoints(
-    generator: GeneratorArray, need_mw: Array, export_value: Array, import_value: Array, dt_s: float
+    generator: DeviceArray, need_mw: Array, export_value: Array, import_value: Array, dt_s: float
 ) -> Array:
     """Return the (n,) setpoints with which the step earns most; see ``economic_setpoint``."""
     low, high = generator.economic_p_mw(export_value), generator.economic_p_mw(import_value)

@@ -1,8 +1,9 @@
 """The device models over many copies at once: the same physics, one array entry a copy.
 
-Each class is its scalar namesake (``Battery``, ``Generator``, ``Pv``, ``Load``) with arrays in place of
-numbers, formula by formula in the same order, so that results are the same to the last bit; tests hold
-them to it.
+A ``FormulaDevice`` needs nothing here: its formulas take arrays too. A kind without formulas is run copy by
+copy. Four kinds are written out for speed: each class is its scalar namesake (``Battery``, ``Generator``,
+``Pv``, ``Load``) with arrays in place of numbers, formula by formula in the same order, so that results are
+the same to the last bit; tests hold them to it.
 The scalar models are the reference: what is allowed, refused and meant is written there. Arguments are not
 checked here. Not imported by ``powergrid.devices``, which does without numpy.
 """
@@ -10,13 +11,17 @@ checked here. Not imported by ``powergrid.devices``, which does without numpy.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from powergrid.devices.base import DeviceSpecBase, hours
+from powergrid.devices import DEVICES, Battery, Device, DeviceSpecBase, Generator, Load, Pv
+from powergrid.devices.base import PolicyThresholds, hours
 from powergrid.devices.battery import BatterySpec
+from powergrid.devices.formulas import FormulaDevice, Ops
 from powergrid.devices.generator import CLOCK_TOLERANCE_S, GeneratorSpec
 from powergrid.devices.load import LoadSpec
 from powergrid.devices.pv import PvSpec
@@ -43,36 +48,158 @@ class Measurements(NamedTuple):
     cost: Array
 
 
-class DeviceArray(Protocol):
+class DeviceArray(ABC):
     """(n,) copies of a device."""
 
+    spec: DeviceSpecBase
+
+    @abstractmethod
     def reset(self, where: Any = ...) -> None:
         """Put copies (all, or those of a mask) back into the spec's initial state."""
 
+    @abstractmethod
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """Return the (n,) active powers, MW, that ``step`` would realise; moves nothing."""
 
+    @abstractmethod
     def step(
         self, p_mw: Array, q_mvar: Array, dt_s: float, p_available_mw: Array | None = None
     ) -> Measurements:
         """Ask for (n,) setpoints, hold for ``dt_s`` what is possible of them, and move the states."""
 
+    @abstractmethod
+    def usual_p_mw(
+        self, price: Array, policy: PolicyThresholds, dt_s: float, p_available_mw: Array | None
+    ) -> Array:
+        """Return the (n,) setpoints, MW, of the device's own policy; ``price`` is (n,) $/MWh."""
+
+    def preview(self, p_mw: Array, dt_s: float) -> tuple[Array, Array]:
+        """Return (n,) active powers, MW, and costs, $, that ``step`` would have; of what is dispatched."""
+        raise NotImplementedError(f"{type(self).__name__} is not dispatched")
+
+    def economic_p_mw(self, price: Array) -> Array:
+        """Return (n,) powers, MW, at which the marginal cost equals (n,) prices; of what is dispatched."""
+        raise NotImplementedError(f"{type(self).__name__} is not dispatched")
+
 
 def make_device_array(spec: DeviceSpecBase, n: int) -> DeviceArray:
     """Return ``n`` copies of the device that the spec names, in their initial states."""
-    match spec:
-        case BatterySpec():
-            return BatteryArray(spec, n)
-        case GeneratorSpec():
-            return GeneratorArray(spec, n)
-        case PvSpec():
-            return PvArray(spec, n)
-        case LoadSpec():
-            return LoadArray(spec, n)
-    raise TypeError(f"no vectorised model of a {type(spec).__name__}")
+    device = DEVICES[spec.kind]
+    written = ARRAY_FORMS.get(device)
+    if written is not None:
+        return written(spec, n)
+    if issubclass(device, FormulaDevice):
+        return FormulaArray(device, spec, n)
+    return CopiesArray(device, spec, n)
 
 
-class BatteryArray:
+class CopiesArray(DeviceArray):
+    """Copies of a device, one model each, in a loop: for kinds that have no form over arrays.
+
+    Args:
+        device: The kind.
+        spec: Nameplate of all of them.
+        n: How many.
+    """
+
+    def __init__(self, device: type[Device], spec: DeviceSpecBase, n: int) -> None:
+        self.spec = spec
+        self._copies = [device(spec) for _ in range(n)]
+
+    def reset(self, where: Any = ...) -> None:
+        """See ``DeviceArray``."""
+        for i in np.arange(len(self._copies))[where]:
+            self._copies[i].reset()
+
+    def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
+        """See ``DeviceArray``."""
+        asked = zip(self._copies, p_mw.tolist(), self._each(p_available_mw), strict=True)
+        return np.array([device.project(p, dt_s, available) for device, p, available in asked])
+
+    def step(
+        self, p_mw: Array, q_mvar: Array, dt_s: float, p_available_mw: Array | None = None
+    ) -> Measurements:
+        """See ``DeviceArray``."""
+        asked = zip(self._copies, p_mw.tolist(), q_mvar.tolist(), self._each(p_available_mw), strict=True)
+        done = [device.step(p, q, dt_s, available) for device, p, q, available in asked]
+        soc = np.array([measured.soc for measured in done], dtype=float) if self.spec.has_soc else None
+        p, q, cost = np.array([(m.p_mw, m.q_mvar, m.cost) for m in done]).reshape(-1, 3).T
+        return Measurements(p, q, soc, cost)
+
+    def usual_p_mw(
+        self, price: Array, policy: PolicyThresholds, dt_s: float, p_available_mw: Array | None
+    ) -> Array:
+        """See ``DeviceArray``."""
+        asked = zip(self._copies, price.tolist(), self._each(p_available_mw), strict=True)
+        return np.array([device.usual_p_mw(value, policy, dt_s, a) for device, value, a in asked])
+
+    def preview(self, p_mw: Array, dt_s: float) -> tuple[Array, Array]:
+        """See ``DeviceArray``."""
+        found = [device.preview(p, dt_s) for device, p in zip(self._copies, p_mw.tolist(), strict=True)]
+        p, cost = np.array(found).reshape(-1, 2).T
+        return p, cost
+
+    def economic_p_mw(self, price: Array) -> Array:
+        """See ``DeviceArray``."""
+        return np.array([d.economic_p_mw(v) for d, v in zip(self._copies, price.tolist(), strict=True)])
+
+    def _each(self, p_available_mw: Array | None) -> list[Any]:
+        return [None] * len(self._copies) if p_available_mw is None else p_available_mw.tolist()
+
+
+class FormulaArray(DeviceArray):
+    """Copies of a ``FormulaDevice``: its own formulas, on arrays.
+
+    Args:
+        device: The kind.
+        spec: Nameplate of all of them.
+        n: How many.
+
+    Attributes:
+        state: The kind's state, with an (n,) array for each of its values.
+    """
+
+    def __init__(self, device: type[FormulaDevice], spec: DeviceSpecBase, n: int) -> None:
+        self.spec = spec
+        self._formulas = device(spec)
+        self._begin = self._formulas.state
+        self.state: Any = self._begin._replace(
+            **{name: np.full(n, value) for name, value in self._begin._asdict().items()}
+        )
+
+    def reset(self, where: Any = ...) -> None:
+        """See ``DeviceArray``."""
+        for values, begin in zip(self.state, self._begin, strict=True):
+            values[where] = begin
+
+    def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
+        """See ``DeviceArray``."""
+        p: Array = self._formulas.realised(self.state, p_mw, float(dt_s), p_available_mw, NUMPY)
+        return p
+
+    def step(
+        self, p_mw: Array, q_mvar: Array, dt_s: float, p_available_mw: Array | None = None
+    ) -> Measurements:
+        """See ``DeviceArray``."""
+        p = self.project(p_mw, dt_s, p_available_mw)
+        q = self._formulas.reactive(q_mvar, p, NUMPY)
+        state, cost, _ = self._formulas.after(self.state, p, float(dt_s), p_available_mw, NUMPY)
+        self.state = state._replace(**{k: self._whole(v) for k, v in state._asdict().items()})
+        return Measurements(p, q, self._formulas.soc(self.state), self._whole(cost))
+
+    def usual_p_mw(
+        self, price: Array, policy: PolicyThresholds, dt_s: float, p_available_mw: Array | None
+    ) -> Array:
+        """See ``DeviceArray``."""
+        usual = self._formulas.usual(self.state, price, policy, float(dt_s), p_available_mw, NUMPY)
+        return self._whole(usual)
+
+    def _whole(self, values: Any) -> Array:
+        """Return one value a copy, in an array of its own."""
+        return np.array(np.broadcast_to(values, self.state[0].shape))
+
+
+class BatteryArray(DeviceArray):
     """Copies of a ``Battery``.
 
     Args:
@@ -83,6 +210,8 @@ class BatteryArray:
         p_mw: (n,) power of the last step, MW, positive = discharging.
         soc: (n,) state of charge, fraction of ``max_e_mwh``.
     """
+
+    spec: BatterySpec
 
     def __init__(self, spec: BatterySpec, n: int) -> None:
         self.spec = spec
@@ -116,6 +245,15 @@ class BatteryArray:
         self.p_mw, self.soc = p, self._after(p, hours(dt_s))
         return Measurements(p, q, self.soc, np.zeros(len(p)))
 
+    def usual_p_mw(
+        self, price: Array, policy: PolicyThresholds, dt_s: float, p_available_mw: Array | None
+    ) -> Array:
+        """See ``DeviceArray``."""
+        charge = policy.battery_share * self.spec.max_p_charge_mw
+        discharge = policy.battery_share * self.spec.max_p_discharge_mw
+        wanted = np.where(price >= policy.discharge_above, discharge, 0.0)
+        return np.where(price <= policy.charge_below, -charge, wanted)
+
     def _after(self, p_mw: Array, dt_h: float) -> Array:
         """Return the (n,) states of charge after holding feasible powers for ``dt_h``."""
         spec, soc = self.spec, self.soc
@@ -128,7 +266,7 @@ class BatteryArray:
         return _clip(after, np.minimum(soc, spec.min_soc), np.maximum(soc, spec.max_soc))
 
 
-class GeneratorArray:
+class GeneratorArray(DeviceArray):
     """Copies of a ``Generator``.
 
     Args:
@@ -140,6 +278,8 @@ class GeneratorArray:
         running: (n,) bool.
         time_in_state_s: (n,) how long each has been running, or off, s.
     """
+
+    spec: GeneratorSpec
 
     def __init__(self, spec: GeneratorSpec, n: int) -> None:
         self.spec = spec
@@ -203,14 +343,22 @@ class GeneratorArray:
         running = may_run & ~(may_be_off & (p_mw <= 0.5 * spec.min_p_mw))
         return running, np.where(running, _clip(p_mw, low, high), 0.0)
 
+    def usual_p_mw(
+        self, price: Array, policy: PolicyThresholds, dt_s: float, p_available_mw: Array | None
+    ) -> Array:
+        """See ``DeviceArray``."""
+        return np.zeros_like(price)  # its agent dispatches it
 
-class PvArray:
+
+class PvArray(DeviceArray):
     """Copies of a ``Pv``, which have no state.
 
     Args:
         spec: Nameplate of all of them.
         n: How many.
     """
+
+    spec: PvSpec
 
     def __init__(self, spec: PvSpec, n: int) -> None:
         self.spec = spec
@@ -233,14 +381,22 @@ class PvArray:
         p = self.project(p_mw, dt_s, p_available_mw)
         return Measurements(p, _clip_q(q_mvar, p, self.spec.rated_s_mva), None, self._nothing)
 
+    def usual_p_mw(
+        self, price: Array, policy: PolicyThresholds, dt_s: float, p_available_mw: Array | None
+    ) -> Array:
+        """See ``DeviceArray``."""
+        return np.full_like(price, self.spec.max_p_mw)
 
-class LoadArray:
+
+class LoadArray(DeviceArray):
     """Copies of a ``Load``; nothing of the next step depends on the last.
 
     Args:
         spec: Nameplate of all of them.
         n: How many.
     """
+
+    spec: LoadSpec
 
     def __init__(self, spec: LoadSpec, n: int) -> None:
         self.spec = spec
@@ -266,6 +422,12 @@ class LoadArray:
         q: Array = q_mvar * drawn + 0.0
         return Measurements(p, q, None, self._nothing)
 
+    def usual_p_mw(
+        self, price: Array, policy: PolicyThresholds, dt_s: float, p_available_mw: Array | None
+    ) -> Array:
+        """See ``DeviceArray``."""
+        return np.full_like(price, -self.spec.max_p_mw)
+
 
 def _clip(value: Array, low: Any, high: Any) -> Array:
     clipped: Array = np.minimum(np.maximum(value, low), high)
@@ -276,3 +438,14 @@ def _clip(value: Array, low: Any, high: Any) -> Array:
 def _clip_q(q_mvar: Array, p_mw: Array, s_max_mva: float) -> Array:
     limit = np.sqrt((s_max_mva - p_mw) * (s_max_mva + p_mw))
     return _clip(q_mvar, -limit, limit)
+
+
+ARRAY_FORMS: Mapping[type[Device], Callable[[Any, int], DeviceArray]] = {
+    Battery: BatteryArray,
+    Generator: GeneratorArray,
+    Pv: PvArray,
+    Load: LoadArray,
+}
+"""Kinds whose form over arrays is written out for speed; the others need none (docs/models.md)."""
+
+NUMPY = Ops(where=np.where, minimum=np.minimum, maximum=np.maximum, clip=_clip, sqrt=np.sqrt)

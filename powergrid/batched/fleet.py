@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from powergrid.batched.agents import AgentArray
-from powergrid.batched.trading import Trading, run_consensus
+from powergrid.batched.negotiation import make_negotiation, nothing_traded
 from powergrid.simulation.grid_simulation import GridSimulation
 
 __all__ = ["Fleet", "FleetStep"]
@@ -46,9 +46,8 @@ class Fleet:
 
     def __init__(self, simulation: GridSimulation, n: int) -> None:
         self._n, self._names = n, simulation.agents
-        self._protocol = simulation.scenario.protocol
         self._agents = {agent: AgentArray(simulation.scenario, agent, n) for agent in simulation.agents}
-        self._trading = Trading(simulation.agents)
+        self._negotiation = make_negotiation(simulation.agents, simulation.scenario.protocol)
         plants = [(device.agent, device.name) for device in simulation.devices if device.follows_profile]
         self._plants = {
             agent: {name: i for i, (owner, name) in enumerate(plants) if owner == agent}
@@ -93,13 +92,6 @@ class Fleet:
 
     def _negotiate(self) -> tuple[Array, Array]:
         """Run the horizontal protocol; return what was traded, MWh and $."""
-        agents, n_agents = self._agents.values(), len(self._names)
-        kind = self._protocol.horizontal if n_agents > 1 else "none"
-        if kind == "p2p":
-            quantity, bid_price = zip(*(agent.bid() for agent in agents), strict=True)
-            return self._trading.settle(np.stack(quantity, axis=1), np.stack(bid_price, axis=1))
-        if kind == "consensus":
-            begin = np.stack([agent.estimate() for agent in agents], axis=1)
-            for agent, value in zip(agents, run_consensus(self._names, self._protocol, begin).T, strict=True):
-                agent.dispatch(value, value)
-        return np.zeros((self._n, n_agents, n_agents)), np.zeros((self._n, n_agents))
+        if len(self._names) < 2:
+            return nothing_traded(self._n, len(self._names))
+        return self._negotiation(self._agents)

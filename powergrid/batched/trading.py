@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from heron_mqtt.protocols.consensus import metropolis_weights
-from powergrid.agents.grid_agent import neighbours
-from powergrid.scenario import ProtocolTable
+from heron_mqtt.protocols.base import ProtocolSettings
+from heron_mqtt.protocols.consensus import metropolis_weights, neighbours
 
 __all__ = ["Trading", "run_consensus"]
 
@@ -81,7 +80,7 @@ def _allot(accepted: Array, offered: Array) -> Array:
     return sold
 
 
-def run_consensus(agents: Sequence[str], protocol: ProtocolTable, value: Array) -> Array:
+def run_consensus(agents: Sequence[str], protocol: ProtocolSettings, value: Array) -> Array:
     """Run the rounds of ``ConsensusSession`` between all agents.
 
     Args:

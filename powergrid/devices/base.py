@@ -10,11 +10,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Device", "DeviceSpecBase", "DeviceState", "Measurement", "clip", "clip_q", "finite", "hours"]
+__all__ = [
+    "Device",
+    "DeviceSpecBase",
+    "DeviceState",
+    "Measurement",
+    "PolicyThresholds",
+    "clip",
+    "clip_q",
+    "finite",
+    "hours",
+]
 
 _S_PER_H = 3600.0
 
@@ -26,10 +36,39 @@ PositivePowerMw = Annotated[float, Field(gt=0.0, le=_MAX_MW)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+PandapowerTable = Literal["storage", "sgen", "load"]
+"""Tables of pandapower in which a device can stand."""
+
+
 class DeviceSpecBase(BaseModel):
-    """Nameplate of a device: immutable, finite numbers only, unknown keys refused."""
+    """Nameplate of a device, and what its kind can do: all that the environment asks of a kind.
+
+    Immutable, finite numbers only, unknown keys refused. A subclass gives ``kind`` its name, as
+    ``Literal["wallbox"]`` with that default, and overrides what differs from the defaults here.
+
+    Attributes:
+        pandapower_table: Where the device stands in the network; decides pandapower's sign.
+        has_soc: It has a state of charge, which is observed and reported.
+        soc_has_band: The reward's preferred band of the state of charge holds for it.
+        has_cost: Its steps may cost something beside energy; reported and part of the reward.
+        profile_says: What its profile column says, for messages ("what the sun offers"); None = it has none.
+        profile_holds: Without news the last value of the profile holds; else it counts as 0.
+        controls_q: Its reactive power can be set.
+        rests_when_safe: Its safe state is no power; else it goes on as it is, without commands.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    pandapower_table: ClassVar[PandapowerTable] = "load"
+    has_soc: ClassVar[bool] = False
+    soc_has_band: ClassVar[bool] = False
+    has_cost: ClassVar[bool] = False
+    profile_says: ClassVar[str | None] = None
+    profile_holds: ClassVar[bool] = True
+    controls_q: ClassVar[bool] = True
+    rests_when_safe: ClassVar[bool] = True
+
+    kind: str
 
     @property
     @abstractmethod
@@ -40,6 +79,76 @@ class DeviceSpecBase(BaseModel):
     @abstractmethod
     def rated_s_mva(self) -> float:
         """Apparent-power limit, MVA, with the default filled in; infinite where there is none."""
+
+    @property
+    def profile_mw(self) -> float:
+        """What a per-unit profile of the device multiplies, MW, positive = injected; 0 without a profile."""
+        return 0.0
+
+    @property
+    def soc_at_reset(self) -> float:
+        """State of charge with which an episode begins, fraction; of kinds that have one."""
+        return 0.0
+
+    @property
+    def action_range_mw(self) -> tuple[float, float, float] | None:
+        """Setpoint, MW, at -1, 0 and +1 of the normalised action; None = the device has no action."""
+        low, high = self.power_range_mw
+        return low, 0.5 * (low + high), high
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Prefixes of what an agent observes of the device, in this order."""
+        return (
+            "p_",
+            "q_",
+            *(("soc_",) if self.has_soc else ()),
+            *(("p_available_",) if self.profile_says is not None else ()),
+        )
+
+    def safe_p_mw(self, p_available_mw: float | None) -> float:
+        """Return the power, MW, that the device is taken to have while its agent is lost.
+
+        Args:
+            p_available_mw: What its profile says of the step, MW; None without a profile.
+        """
+        if p_available_mw is None:
+            return 0.0
+        low, high = self.power_range_mw
+        return clip(p_available_mw, low, min(high, self.rated_s_mva))
+
+    def part_mw(self, planned_mw: float, factor: float) -> float:
+        """Return what the device does, MW, when it is told a part of what was planned.
+
+        Args:
+            planned_mw: MW, positive = injected.
+            factor: The part, in [0, 1].
+        """
+        return planned_mw * factor
+
+    def derated(self, efficiency_factor: float) -> Self:
+        """Return the nameplate of a device that converts energy worse; itself where there is nothing to.
+
+        Args:
+            efficiency_factor: On its efficiencies, in (0, 1].
+        """
+        return self
+
+
+class PolicyThresholds(Protocol):
+    """The part of an agent's policy that a device's own policy may follow; ``PolicyTable`` has more."""
+
+    @property
+    def charge_below(self) -> float:
+        """Energy is cheap at or below this price, $/MWh."""
+
+    @property
+    def discharge_above(self) -> float:
+        """Energy is dear at or above this price, $/MWh."""
+
+    @property
+    def battery_share(self) -> float:
+        """Part of a battery's power that is used, (0, 1]."""
 
 
 class Measurement(NamedTuple):  # a dataclass that is frozen takes three times as long to make
@@ -82,8 +191,21 @@ class Device(ABC):
     exact undo. Power is positive when injected into the grid, everywhere.
     """
 
+    spec_type: ClassVar[type[DeviceSpecBase]]
+    """Nameplate of this kind; its ``kind`` is the kind's name."""
+    is_dispatched: ClassVar[bool] = False
+    """Its agent runs it by economic dispatch; then it has ``preview`` and ``economic_p_mw``."""
+    script: ClassVar[str | None] = None
+    """Name of its emulator on the command line; None = the kind's own name."""
+    description: ClassVar[str] = ""
+    """One line on it, for the help of its emulator; empty = made of the kind's name."""
+
     spec: DeviceSpecBase
     state: DeviceState
+
+    @abstractmethod
+    def __init__(self, spec: Any) -> None:
+        """Make a device in its initial state; ``spec`` is a ``spec_type``."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -96,8 +218,8 @@ class Device(ABC):
         Args:
             dt_s: Length of the step, s, > 0.
             p_available_mw: What the profile offers during the step, MW, as an injection: >= 0 for PV,
-                <= 0 for a load (its demand); None = no limit but the nameplate. Batteries and
-                generators have no profile and take only None.
+                <= 0 for a load (its demand); None = no limit but the nameplate. Kinds without a
+                profile, as batteries and generators, take only None.
 
         Returns:
             ``(p_min_mw, p_max_mw)``. Every setpoint in it is realised exactly (for a generator: except
@@ -153,6 +275,54 @@ class Device(ABC):
     def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
         """Return the active power, MW, that ``step`` would realise for this setpoint; moves nothing."""
         return clip(finite("p_mw", p_mw), *self.feasible(dt_s, p_available_mw))
+
+    def usual_p_mw(
+        self, price: float, policy: PolicyThresholds, dt_s: float, p_available_mw: float | None
+    ) -> float:
+        """Return the setpoint, MW, that the device's own policy asks for where no command does.
+
+        Args:
+            price: Of the step, $/MWh.
+            policy: The agent's.
+            dt_s: Length of the step, s.
+            p_available_mw: As in ``feasible``.
+        """
+        return 0.0
+
+    def preview(self, p_mw: float, dt_s: float) -> tuple[float, float]:
+        """Return active power, MW, and cost, $, that ``step`` would have for this setpoint; moves nothing.
+
+        Of devices that ``is_dispatched``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not dispatched")
+
+    def economic_p_mw(self, price: float) -> float:
+        """Return the power, MW, at which the marginal cost equals ``price``, $/MWh.
+
+        Of devices that ``is_dispatched``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not dispatched")
+
+    def follow(self, before: DeviceState, p_mw: float, dt_s: float, cost: float) -> float:
+        """Count what telemetry does not say, after ``restore``; return what the step cost, $.
+
+        Args:
+            before: State in which the step began.
+            p_mw: What was measured, MW.
+            dt_s: Length of the step, s.
+            cost: What the model's own step cost, $.
+        """
+        return cost
+
+    def missing_mw(self, soc: float, measured_soc: float, dt_s: float) -> float:
+        """Return the power, MW, that would explain a state of charge other than the model's; 0 = unknown.
+
+        Args:
+            soc: The model's at the end of the step.
+            measured_soc: The device's.
+            dt_s: Length of the step, s.
+        """
+        return 0.0
 
 
 def finite(name: str, value: float) -> float:

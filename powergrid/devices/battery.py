@@ -6,7 +6,7 @@ Source: docs/models.md, battery.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ from powergrid.devices.base import (
     DeviceState,
     Fraction,
     Measurement,
+    PandapowerTable,
+    PolicyThresholds,
     PositivePowerMw,
     PowerMw,
     clip,
@@ -33,6 +35,10 @@ Efficiency = Annotated[float, Field(ge=0.01, le=1.0)]
 
 class BatterySpec(DeviceSpecBase):
     """Nameplate of a battery. Power limits are magnitudes at the grid terminal."""
+
+    pandapower_table: ClassVar[PandapowerTable] = "storage"
+    has_soc: ClassVar[bool] = True
+    soc_has_band: ClassVar[bool] = True
 
     kind: Literal["battery"] = "battery"
     max_e_mwh: float = Field(ge=1e-9, le=1e6, description="Energy in the cells at soc = 1, MWh, > 0")
@@ -85,6 +91,27 @@ class BatterySpec(DeviceSpecBase):
             max(self.max_p_charge_mw, self.max_p_discharge_mw) if self.s_max_mva is None else self.s_max_mva
         )
 
+    @property
+    def soc_at_reset(self) -> float:
+        """State of charge with which an episode begins, fraction."""
+        return self.initial_soc
+
+    @property
+    def action_range_mw(self) -> tuple[float, float, float]:
+        """Setpoint, MW, at -1, 0 and +1 of the action: 0 is rest."""
+        return -self.max_p_charge_mw, 0.0, self.max_p_discharge_mw
+
+    def derated(self, efficiency_factor: float) -> Self:
+        """Return the battery with both efficiencies worse by a factor."""
+        if efficiency_factor == 1.0:
+            return self
+        return self.model_copy(
+            update={
+                "efficiency_charge": self.efficiency_charge * efficiency_factor,
+                "efficiency_discharge": self.efficiency_discharge * efficiency_factor,
+            }
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class BatteryState(DeviceState):
@@ -99,6 +126,9 @@ class Battery(Device):
     Limits, the stronger first: energy in the cells and nameplate, then ramp. Where the ramp would
     demand more than the cells hold, the battery stops at what they hold.
     """
+
+    spec_type = BatterySpec
+    description = "A battery inverter, emulated."
 
     spec: BatterySpec
     state: BatteryState
@@ -176,6 +206,20 @@ class Battery(Device):
         if not 0.0 <= soc <= 1.0:
             raise ValueError(f"soc must be within [0, 1], got {soc}")
         self.state = BatteryState(p_mw=p, soc=float(soc))
+
+    def usual_p_mw(
+        self, price: float, policy: PolicyThresholds, dt_s: float, p_available_mw: float | None
+    ) -> float:
+        """Charge when energy is cheap, discharge when it is dear, else rest."""
+        if price <= policy.charge_below:
+            return -policy.battery_share * self.spec.max_p_charge_mw
+        if price >= policy.discharge_above:
+            return policy.battery_share * self.spec.max_p_discharge_mw
+        return 0.0
+
+    def missing_mw(self, soc: float, measured_soc: float, dt_s: float) -> float:
+        """Return the power that would explain the difference; see ``Device``."""
+        return (soc - measured_soc) * self.spec.max_e_mwh / hours(dt_s)
 
     def _after(self, p_mw: float, dt_h: float) -> tuple[float, float]:
         """Return (soc, energy lost in MWh) after holding a feasible ``p_mw`` for ``dt_h``."""

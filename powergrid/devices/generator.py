@@ -5,8 +5,8 @@ Source: docs/models.md, generator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from powergrid.devices.base import (
     DeviceSpecBase,
     DeviceState,
     Measurement,
+    PandapowerTable,
     PositivePowerMw,
     PowerMw,
     clip,
@@ -35,6 +36,9 @@ DurationS = Annotated[float, Field(ge=0.0, le=1e9)]
 
 class GeneratorSpec(DeviceSpecBase):
     """Nameplate of a generator. Cost of running for one hour at p: a + b p + c p^2, $."""
+
+    pandapower_table: ClassVar[PandapowerTable] = "sgen"
+    has_cost: ClassVar[bool] = True
 
     kind: Literal["generator"] = "generator"
     min_p_mw: PowerMw = Field(default=0.0, description="Smallest power when running, MW, injected")
@@ -82,6 +86,18 @@ class GeneratorSpec(DeviceSpecBase):
         """Apparent-power limit, MVA, with the default filled in."""
         return self.max_p_mw if self.s_max_mva is None else self.s_max_mva
 
+    @property
+    def action_range_mw(self) -> tuple[float, float, float]:
+        """Setpoint, MW, at -1, 0 and +1 of the action: -1 is off."""
+        return 0.0, 0.5 * self.max_p_mw, self.max_p_mw
+
+    def part_mw(self, planned_mw: float, factor: float) -> float:
+        """Return a part of what was planned: nothing, or at least ``min_p_mw``."""
+        told_mw = planned_mw * factor
+        if told_mw < self.min_p_mw <= planned_mw:
+            told_mw = self.min_p_mw if told_mw > 0.5 * self.min_p_mw else 0.0  # the rule of Generator
+        return told_mw
+
 
 @dataclass(frozen=True, slots=True)
 class GeneratorState(DeviceState):
@@ -107,6 +123,11 @@ class Generator(Device):
     - ``feasible`` spans from 0 to the top whenever 0 is reachable; ``project`` tells what becomes of a
       setpoint in the gap between 0 and ``min_p_mw``.
     """
+
+    spec_type = GeneratorSpec
+    is_dispatched = True
+    script = "genset"
+    description = "A dispatchable generator set, emulated."
 
     spec: GeneratorSpec
     state: GeneratorState
@@ -187,6 +208,18 @@ class Generator(Device):
             raise ValueError(f"time_in_state_s must be >= 0, got {time_in_state_s}")
         p = clip(p, spec.min_p_mw, spec.max_p_mw) if running else 0.0
         self.state = GeneratorState(p, bool(running), float(time_in_state_s))
+
+    def follow(self, before: DeviceState, p_mw: float, dt_s: float, cost: float) -> float:
+        """Count up and down time; return the cost, $, of what the generator did rather than its model."""
+        assert isinstance(before, GeneratorState)
+        spec, ran = self.spec, self.state.running
+        cost = self.cost_per_h(p_mw) * hours(dt_s) if ran else 0.0
+        time_in_state_s = before.time_in_state_s + dt_s
+        if ran != before.running:
+            cost += spec.start_cost_usd if ran else spec.stop_cost_usd
+            time_in_state_s = dt_s
+        self.state = replace(self.state, time_in_state_s=time_in_state_s)
+        return cost
 
     def cost_per_h(self, p_mw: float) -> float:
         """Return the cost of running at ``p_mw``, $/h: a + b p + c p^2."""

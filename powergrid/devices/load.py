@@ -6,7 +6,7 @@ Source: docs/models.md, load.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from powergrid.devices.base import (
     DeviceState,
     Fraction,
     Measurement,
+    PolicyThresholds,
     PositivePowerMw,
     finite,
     hours,
@@ -26,6 +27,10 @@ __all__ = ["Load", "LoadSpec"]
 
 class LoadSpec(DeviceSpecBase):
     """Nameplate of a load."""
+
+    profile_says: ClassVar[str | None] = "its demand"
+    controls_q: ClassVar[bool] = False
+    rests_when_safe: ClassVar[bool] = False  # whoever consumes goes on without us
 
     kind: Literal["load"] = Field(default="load", description="Kind of device")
     max_p_mw: PositivePowerMw = Field(description="Largest consumption, MW, magnitude (p_mw >= -this)")
@@ -43,6 +48,22 @@ class LoadSpec(DeviceSpecBase):
         """No limit of its own: reactive power follows the demand."""
         return math.inf
 
+    @property
+    def profile_mw(self) -> float:
+        """What the per-unit profile multiplies, MW, as an injection."""
+        return -self.max_p_mw
+
+    @property
+    def action_range_mw(self) -> tuple[float, float, float] | None:
+        """Setpoint, MW, at -1, 0 and +1 of the action: -1 sheds nothing; no action where nothing may be."""
+        if self.max_shed_fraction == 0.0:
+            return None
+        return -self.max_p_mw, -0.5 * self.max_p_mw, 0.0
+
+    def part_mw(self, planned_mw: float, factor: float) -> float:
+        """Return a part of what was planned: at least what cannot be shed."""
+        return planned_mw * max(factor, 1.0 - self.max_shed_fraction)
+
 
 class Load(Device):
     """A load; consuming is a negative injection.
@@ -52,6 +73,10 @@ class Load(Device):
     told, from 0 to ``max_p_mw``. ``q_mvar`` is the profile's reactive power at full demand, as an
     injection (negative = inductive); shedding takes the same part of it.
     """
+
+    spec_type = LoadSpec
+    script = "load_meter"
+    description = "A metered load, emulated; it sheds as far as its nameplate allows."
 
     spec: LoadSpec
     state: DeviceState
@@ -93,6 +118,12 @@ class Load(Device):
     ) -> None:
         """Take the power from telemetry; see ``Device``."""
         self.state = DeviceState(p_mw=finite("p_mw", p_mw))
+
+    def usual_p_mw(
+        self, price: float, policy: PolicyThresholds, dt_s: float, p_available_mw: float | None
+    ) -> float:
+        """Shed nothing, whatever the price."""
+        return -self.spec.max_p_mw
 
 
 def _demand(p_available_mw: float) -> float:

@@ -5,7 +5,7 @@ Source: docs/models.md, PV.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ from powergrid.devices.base import (
     DeviceSpecBase,
     DeviceState,
     Measurement,
+    PandapowerTable,
+    PolicyThresholds,
     PositivePowerMw,
     clip,
     clip_q,
@@ -29,6 +31,10 @@ _STC_CELL_TEMPERATURE_C = 25.0
 
 class PvSpec(DeviceSpecBase):
     """Nameplate of a photovoltaic plant."""
+
+    pandapower_table: ClassVar[PandapowerTable] = "sgen"
+    profile_says: ClassVar[str | None] = "what the sun offers"
+    profile_holds: ClassVar[bool] = False
 
     kind: Literal["pv"] = "pv"
     max_p_mw: PositivePowerMw = Field(
@@ -51,12 +57,21 @@ class PvSpec(DeviceSpecBase):
         """Apparent-power limit, MVA, with the default filled in."""
         return self.max_p_mw if self.s_max_mva is None else self.s_max_mva
 
+    @property
+    def profile_mw(self) -> float:
+        """What the per-unit profile multiplies, MW."""
+        return self.max_p_mw
+
 
 class Pv(Device):
     """A PV plant; the setpoint is an upper limit (curtailment) and active power has priority.
 
     Reactive power gets what active power leaves of the inverter; it is there at night too.
     """
+
+    spec_type = PvSpec
+    script = "pv_inverter"
+    description = "A curtailable PV inverter, emulated."
 
     spec: PvSpec
     state: DeviceState
@@ -120,3 +135,9 @@ class Pv(Device):
     ) -> None:
         """Take the power from telemetry; see ``Device``."""
         self.state = DeviceState(p_mw=finite("p_mw", p_mw))
+
+    def usual_p_mw(
+        self, price: float, policy: PolicyThresholds, dt_s: float, p_available_mw: float | None
+    ) -> float:
+        """Give all it can, whatever the price."""
+        return self.spec.max_p_mw

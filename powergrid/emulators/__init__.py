@@ -1,15 +1,39 @@
-"""Emulated field devices and bridges to real ones, one short script each, runnable alone."""
+"""Emulated field devices and bridges to real ones, each runnable alone: ``heron-mqtt device KIND``."""
+
+from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 
-EMULATORS = {"battery": "battery", "generator": "genset", "pv": "pv_inverter", "load": "load_meter"}
-"""Which script emulates a kind of device."""
+from powergrid.devices import DEVICES
 
-SCRIPTS = {**EMULATORS, "sunspec_bridge": "sunspec_bridge"}
-"""Every script, by the kind of device or by its own name."""
+BRIDGES = ("sunspec_bridge",)
+"""Programs that stand for a real device; each a module of this package."""
 
 
-def run_script(name: str, argv: list[str]) -> int:
-    """Run one of the scripts; returns its exit code."""
-    module = importlib.import_module(f"powergrid.emulators.{name}")
-    return int(module.run(argv))
+def emulators() -> dict[str, str]:
+    """Return the emulators' names on the command line by kind of device."""
+    return {kind: DEVICES[kind].script or kind for kind in DEVICES}
+
+
+def scripts() -> dict[str, str]:
+    """Return every program's name, by kind of device or by its own name."""
+    return {**emulators(), **{name: name for name in BRIDGES}}
+
+
+def script_of(name: str) -> str | None:
+    """Return a program's name, given that or the kind of device that it emulates; None = no such program."""
+    if name in BRIDGES or name in emulators().values():
+        return name
+    device = DEVICES.get(name)
+    return None if device is None else device.script or name
+
+
+def run_script(name: str, argv: Sequence[str] | None = None) -> int:
+    """Run one of the programs by its name; returns its exit code."""
+    if name in BRIDGES:
+        return int(importlib.import_module(f"powergrid.emulators.{name}").run(argv))
+    kind = next((kind for kind, script in emulators().items() if script == name), name)
+    from powergrid.emulators.script import main
+
+    return main(DEVICES[kind], name, argv)

@@ -23,13 +23,12 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from powergrid.emulators import EMULATORS, run_script
+from powergrid.emulators import run_script
 
 
 def main() -> int:
     """Fork the devices, and wait until all of them have ended; returns the exit code."""
-    for script in EMULATORS.values():
-        importlib.import_module(f"powergrid.emulators.{script}")
+    importlib.import_module("powergrid.emulators.script")  # what every device needs
     line = sys.stdin.readline()
     if not line:
         return 0  # whoever started this has gone

@@ -12,9 +12,9 @@ from heron_mqtt.messages import Fault, Json, RunState, Setpoint, Status, Telemet
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 from heron_mqtt.messaging.stamping import new_boot
-from powergrid.devices import DeviceSpec, Load, Measurement, Pv, make_device
+from powergrid.devices import DeviceSpecBase, Measurement, make_device
 from powergrid.emulators.faults import SILENT, FaultState
-from powergrid.emulators.imperfections import Imperfections, real_spec
+from powergrid.emulators.imperfections import Imperfections
 from powergrid.scenario import EmulatorTable
 
 log = logging.getLogger("heron_mqtt.emulator")
@@ -36,15 +36,17 @@ class Emulator(FieldDevice):
     """
 
     follows_episodes = True
+    kind: str  # type: ignore[misc] # that of its nameplate
 
     def __init__(
-        self, spec: DeviceSpec, table: EmulatorTable, faults: FaultState, *args: Any, **kwargs: Any
+        self, spec: DeviceSpecBase, table: EmulatorTable, faults: FaultState, *args: Any, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.kind = spec.kind
         self._nameplate = spec
         self._table = table
         self._faults = faults
-        self._model = make_device(real_spec(spec, table))
+        self._model = make_device(spec.derated(table.efficiency_factor))
         self._imperfect = self._new_imperfections(episode=0)
         self._telemetry = self._at_rest()
 
@@ -60,7 +62,7 @@ class Emulator(FieldDevice):
         dt_s = setpoint.dt_s or REAL_TIME_DT_S
         model = self._model
         wanted_mw = model.state.p_mw if kind == "stuck" else setpoint.p_mw
-        available_mw = setpoint.p_available_mw if isinstance(model, Pv | Load) else None
+        available_mw = setpoint.p_available_mw if model.spec.profile_says is not None else None
         try:
             target_mw = model.project(wanted_mw, dt_s, available_mw)
         except ValueError as exc:  # a sun that takes power away, a load that gives it
@@ -80,7 +82,9 @@ class Emulator(FieldDevice):
         return self._telemetry
 
     def go_safe(self, reason: str) -> None:
-        """Rest: no power; time does not move, because nobody says how much of it passed."""
+        """Rest, or go on as it is, as its kind says; time does not move: how much of it passed is unknown."""
+        if not self._nameplate.rests_when_safe:
+            return
         self._imperfect.p_mw = 0.0
         self._telemetry = self._telemetry.model_copy(update={"p_mw": 0.0, "q_mvar": 0.0})
 

@@ -14,7 +14,6 @@ import math
 import random
 from dataclasses import dataclass
 
-from powergrid.devices import BatterySpec, DeviceSpec
 from powergrid.scenario import EmulatorTable
 
 
@@ -58,15 +57,3 @@ class Imperfections:
         """Return how long the device takes to answer this time, wall-clock s."""
         table = self.table
         return table.answer_delay_s + (self.rng.uniform(0.0, table.jitter_s) if table.jitter_s > 0.0 else 0.0)
-
-
-def real_spec(spec: DeviceSpec, table: EmulatorTable) -> DeviceSpec:
-    """Return what the device really is, where that differs from its nameplate."""
-    if not isinstance(spec, BatterySpec) or table.efficiency_factor == 1.0:
-        return spec
-    return spec.model_copy(
-        update={
-            "efficiency_charge": spec.efficiency_charge * table.efficiency_factor,
-            "efficiency_discharge": spec.efficiency_discharge * table.efficiency_factor,
-        }
-    )

@@ -15,13 +15,15 @@ from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.stamping import MessageStamper
+from powergrid.devices import Device
+from powergrid.devices.registry import kind_of
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState, parse_fault
 from powergrid.scenario import DeviceTable, LoadedScenario, load_scenario
 
 
-def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> int:
-    """Run one emulator as a program; returns its exit code.
+def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
+    """Run the emulator of a kind of device as a program called ``script``; returns its exit code.
 
     0 done or ended by SIGTERM, 1 the broker is not there or refuses, 2 arguments or scenario are wrong,
     130 ended by Ctrl-C or SIGHUP.
@@ -29,17 +31,17 @@ def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> i
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    parser = _parser(emulator, script)
+    parser = _parser(device, script)
     options = parser.parse_args(argv)
     try:
         _check(options)
         loaded = load_scenario(options.scenario)
-        table = _table(emulator, loaded, options.agent, options.name)
+        table = _table(kind_of(device), loaded, options.agent, options.name)
         faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
         env_id = options.env_id or loaded.scenario.topic_env_id
         # beside a run: the broker may just be starting, and others wait for us as long
         patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
-        run_until_told(_serve(emulator, table, faults, options, env_id, patience_s))
+        run_until_told(_serve(table, faults, options, env_id, patience_s))
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:
@@ -50,8 +52,9 @@ def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> i
     return 0
 
 
-def _parser(emulator: type[Emulator], script: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"heron-mqtt device {script}", description=emulator.__doc__)
+def _parser(device: type[Device], script: str) -> argparse.ArgumentParser:
+    what = device.description or f"A device of the kind {kind_of(device)}, emulated."
+    parser = argparse.ArgumentParser(prog=f"heron-mqtt device {script}", description=what)
     parser.add_argument("--agent", required=True, help="agent that owns the device, for example MG1")
     parser.add_argument("--name", required=True, help="the device's name, for example ess")
     parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://host:port")
@@ -89,7 +92,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(*problems)
 
 
-def _table(emulator: type[Emulator], loaded: LoadedScenario, agent: str, name: str) -> DeviceTable:
+def _table(wanted: str, loaded: LoadedScenario, agent: str, name: str) -> DeviceTable:
     microgrids = loaded.scenario.microgrids
     if agent not in microgrids:
         raise ConfigError(f"--agent {agent}: not in {loaded.source}; it has {', '.join(microgrids)}")
@@ -99,15 +102,12 @@ def _table(emulator: type[Emulator], loaded: LoadedScenario, agent: str, name: s
             f"--name {name}: {agent} has no such device in {loaded.source}; it has {', '.join(devices)}"
         )
     kind = devices[name].spec.kind
-    if kind != emulator.kind:
-        raise ConfigError(
-            f"--name {name}: {agent}/{name} is a {kind} in {loaded.source}, not a {emulator.kind}"
-        )
+    if kind != wanted:
+        raise ConfigError(f"--name {name}: {agent}/{name} is a {kind} in {loaded.source}, not a {wanted}")
     return devices[name]
 
 
 async def _serve(
-    emulator: type[Emulator],
     table: DeviceTable,
     faults: FaultState,
     options: argparse.Namespace,
@@ -118,7 +118,7 @@ async def _serve(
     status = topics.device(options.agent, options.name, "status")
     will = (status, stamper.will(Status(state="offline")))
     async with MqttBroker(options.broker, env_id=env_id, will=will, patience_s=patience_s) as broker:
-        device = emulator(
+        device = Emulator(
             table.spec,
             table.emulator,
             faults,
@@ -135,7 +135,7 @@ async def _serve(
         def tell() -> None:
             if not options.supervised:  # beside a run, the run tells
                 address, prefix = broker.options.address, broker.topic_map.prefix
-                sys.stdout.write(f"{emulator.kind} {device.label} online at {address}, topics {prefix}#\n")
+                sys.stdout.write(f"{device.kind} {device.label} online at {address}, topics {prefix}#\n")
                 sys.stdout.flush()
 
         serving = asyncio.create_task(

@@ -30,13 +30,13 @@ class AgentView:
         begin = {name: section.start for name, section in layout.sections.items()}
         number, n_agents = simulation.agents.index(agent), len(simulation.agents)
         own = [(d, device.name) for d, device in enumerate(simulation.devices) if device.agent == agent]
-        batteries = [device for device in simulation.devices if device.kind == "battery"]
+        storage = [device for device in simulation.devices if device.has_soc]
         profiled = [device for device in simulation.devices if device.follows_profile]
         self.devices = tuple(name for _, name in own)
         self._price = begin["price"]
         self._p = [(name, begin["p_mw"] + d) for d, name in own]
         self._q = [(name, begin["q_mvar"] + d) for d, name in own]
-        self._soc = [(b.name, begin["soc"] + i) for i, b in enumerate(batteries) if b.agent == agent]
+        self._soc = [(b.name, begin["soc"] + i) for i, b in enumerate(storage) if b.agent == agent]
         self._p_load, self._q_load = begin["p_load_mw"] + number, begin["q_load_mvar"] + number
         self._net = begin["net_mwh"] + number
         self._vm_min, self._vm_max, self._loading = (begin[name] + number for name in RESULTS)

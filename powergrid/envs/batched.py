@@ -16,7 +16,6 @@ from powergrid.batched.flow import BatchFlow
 from powergrid.envs.config import load_batch_config
 from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.spaces import ActionMap
-from powergrid.rewards import TERMS
 from powergrid.simulation.build import build
 from powergrid.simulation.grid_simulation import GridSimulation
 
@@ -243,5 +242,7 @@ class BatchedMicrogrids:
         for i, (agent, view) in enumerate(self._state.views.items()):
             infos[agent] = view.info(now)
             infos[agent]["traded_mwh"] = view.traded_mwh(now)
-            infos[agent]["reward_terms"] = {name: terms[:, t, i] for t, name in enumerate(TERMS)}
+            infos[agent]["reward_terms"] = {
+                name: terms[:, t, i] for t, name in enumerate(self._state.reward_names)
+            }
         return infos

@@ -14,7 +14,7 @@ from heron_mqtt.field.gateway.clearance import apply_clearance, make_plan
 from heron_mqtt.field.gateway.twins import clamp_setpoints
 from heron_mqtt.messages import Clearance, Command, PriceSignal, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.protocols.base import HorizontalSession
+from heron_mqtt.protocols.base import run_sessions
 from heron_mqtt.protocols.price import PriceFollower
 from heron_mqtt.protocols.setpoint import CommandFollower
 from powergrid.agents import GridAgent
@@ -88,17 +88,8 @@ class DirectExchange:
         return bounds
 
     def _negotiate(self) -> None:
-        sessions: dict[str, HorizontalSession] = {}
-        for name, agent in self.agents.items():
-            session = agent.negotiate()
-            if session is not None:
-                sessions[name] = session
-        going = sessions
-        while going:
-            for name, session in going.items():
-                for peer, message in session.outgoing().items():
-                    sessions[peer].receive(name, message)
-            going = {name: session for name, session in going.items() if session.advance()}
+        sessions = {name: agent.negotiate() for name, agent in self.agents.items()}
+        run_sessions({name: session for name, session in sessions.items() if session is not None})
 
 
 class BrokerExchange:

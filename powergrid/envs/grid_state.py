@@ -10,11 +10,10 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
-from powergrid.devices import BatterySpec
 from powergrid.envs.agent_view import AgentView
 from powergrid.envs.state_layout import Layout
 from powergrid.powerflow import Loadings
-from powergrid.rewards import Rewards
+from powergrid.rewards import Rewards, StepAccount
 from powergrid.rewards.group_reduce import GroupedReducer
 from powergrid.rewards.violations import LimitViolations
 from powergrid.simulation.grid_simulation import GridSimulation
@@ -36,7 +35,7 @@ class GridState:
 
     Attributes:
         p_mw, q_mvar: (..., n_devices) MW and Mvar in the last step.
-        soc: (..., n_batteries) state of charge at its end, fraction.
+        soc: (..., n_storage) state of charge at its end, fraction.
         p_load_mw, q_load_mvar: (..., n_agents) loads of the coming step, negative = consuming.
         p_available_mw: (..., n_profiled) what PV offers (>= 0) and loads want (<= 0) in the coming step, MW.
         price: (..., 1) of the coming step, $/MWh.
@@ -68,8 +67,7 @@ class GridState:
         self.traded_mwh = self._view("traded_mwh").reshape(*shape, n_agents, n_agents)
         self.net_mwh, self._grid = self._view("net_mwh"), self._view("grid")
 
-        specs = [table.spec for grid in scenario.microgrids.values() for table in grid.devices.values()]
-        self._initial_soc = [spec.initial_soc for spec in specs if isinstance(spec, BatterySpec)]
+        self._initial_soc = [device.spec.soc_at_reset for device in simulation.devices if device.has_soc]
         self._dt_h = scenario.step_s / 3600.0
         self._devices = GroupedReducer(simulation.positions())
         self._rewards = Rewards(scenario)
@@ -79,7 +77,7 @@ class GridState:
             scenario.reward,
             buses=[index.buses for index in places],
             branches=[np.concatenate([index.lines, n_line + index.trafos]) for index in places],
-            batteries=simulation.positions("battery"),
+            batteries=simulation.banded(),
             live=live,
             n_bus=n_bus,
         )
@@ -151,7 +149,24 @@ class GridState:
             traded_usd: (..., n_agents) earned minus paid in trades, $.
         """
         traded_mwh = np.add.reduce(self.traded_mwh, axis=-1)
-        return self._rewards.terms(cost, self.net_mwh, traded_mwh, traded_usd, self.price, self._outside)
+        return self._rewards.terms(
+            StepAccount(
+                cost,
+                self.net_mwh,
+                traded_mwh,
+                traded_usd,
+                self.price,
+                self._outside,
+                self.p_mw,
+                self.q_mvar,
+                self._devices.sums,
+            )
+        )
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """Names of the terms, in the order of ``reward_terms``."""
+        return self._rewards.names
 
     # -- what it tells -----------------------------------------------------------------------------
 

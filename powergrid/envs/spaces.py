@@ -7,7 +7,6 @@ from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.messages import Command
-from powergrid.devices import BatterySpec, GeneratorSpec, LoadSpec, PvSpec
 from powergrid.scenario import MicrogridTable
 
 Array = NDArray[np.float64]
@@ -30,13 +29,9 @@ class ActionMap:
         self._agent = agent
         rows: list[tuple[str, float, float, float]] = []  # name, and setpoint at -1, 0 and +1
         for name, table in microgrid.devices.items():
-            match table.spec:
-                case BatterySpec() as spec:
-                    rows.append((f"p_{name}", -spec.max_p_charge_mw, 0.0, spec.max_p_discharge_mw))
-                case GeneratorSpec() | PvSpec() as spec:
-                    rows.append((f"p_{name}", 0.0, 0.5 * spec.max_p_mw, spec.max_p_mw))
-                case LoadSpec() as spec if spec.max_shed_fraction > 0.0:
-                    rows.append((f"p_{name}", -spec.max_p_mw, -0.5 * spec.max_p_mw, 0.0))
+            span = table.spec.action_range_mw
+            if span is not None:
+                rows.append((f"p_{name}", *span))
             if table.control_q:
                 rows.append((f"q_{name}", -table.rated_s_mva, 0.0, table.rated_s_mva))
         self.names = tuple(row[0] for row in rows)

@@ -16,10 +16,11 @@ class Layout:
     """Where each quantity stands in the state vector.
 
     An agent's own part, in this order: ``price`` ($/MWh), ``hour_sin``, ``hour_cos``, ``p_load_mw``,
-    ``q_load_mvar``; for each device ``p_`` and ``q_`` (last step), ``soc_`` of batteries, ``p_available_``
-    of PV and of loads (their demand, <= 0); ``vm_min_pu``, ``vm_max_pu``, ``loading_max_percent`` (last
-    step); for each peer ``trade_`` (MWh sold to it, last step). Powers are positive when injected. Before
-    the first step the last step's entries are 0, and the voltages those of the grid without devices.
+    ``q_load_mvar``; for each device what its kind says is observed: ``p_`` and ``q_`` (last step), ``soc_``
+    of storage, ``p_available_`` of what follows a profile (PV >= 0; a demand <= 0); ``vm_min_pu``,
+    ``vm_max_pu``, ``loading_max_percent`` (last step); for each peer ``trade_`` (MWh sold to it, last step).
+    Powers are positive when injected. Before the first step the last step's entries are 0, and the voltages
+    those of the grid without devices.
 
     The whole grid: the own parts of all agents, then ``vm_pu`` of every bus that has a voltage, then
     ``line_loading_percent`` and ``trafo_loading_percent``.
@@ -43,7 +44,7 @@ class Layout:
             *(f"line_loading_percent/{i}" for i in flow.line_index),
             *(f"trafo_loading_percent/{i}" for i in flow.trafo_index),
         )
-        batteries = [(d.agent, d.name) for d in devices if d.kind == "battery"]
+        storage = [(d.agent, d.name) for d in devices if d.has_soc]
         plants = [(d.agent, d.name) for d in devices if d.follows_profile]
         sizes = {
             "price": 1,
@@ -52,7 +53,7 @@ class Layout:
             "q_load_mvar": len(agents),
             "p_mw": len(devices),
             "q_mvar": len(devices),
-            "soc": len(batteries),
+            "soc": len(storage),
             "p_available_mw": len(plants),
             "vm_min_pu": len(agents),
             "vm_max_pu": len(agents),
@@ -68,8 +69,7 @@ class Layout:
             self.size += size
         self.n_local = self.sections["grid"].start
         self._own = {
-            agent: self._own_part(simulation, a, batteries, plants)
-            for a, agent in enumerate(simulation.agents)
+            agent: self._own_part(simulation, a, storage, plants) for a, agent in enumerate(simulation.agents)
         }
 
     def own(self, agent: str) -> tuple[tuple[str, ...], Positions]:
@@ -88,7 +88,7 @@ class Layout:
         self,
         simulation: GridSimulation,
         a: int,
-        batteries: Sequence[tuple[str, str]],
+        storage: Sequence[tuple[str, str]],
         plants: Sequence[tuple[str, str]],
     ) -> list[tuple[str, int]]:
         """Return name and position of each entry of agent number ``a``, in the order of the observation."""
@@ -100,11 +100,12 @@ class Layout:
             if device.agent != agent:
                 continue
             place = (agent, device.name)
-            part += [(f"p_{device.name}", begin["p_mw"] + d), (f"q_{device.name}", begin["q_mvar"] + d)]
-            if place in batteries:
-                part.append((f"soc_{device.name}", begin["soc"] + batteries.index(place)))
-            elif place in plants:
-                part.append((f"p_available_{device.name}", begin["p_available_mw"] + plants.index(place)))
+            at = {"p_": begin["p_mw"] + d, "q_": begin["q_mvar"] + d}
+            if place in storage:
+                at["soc_"] = begin["soc"] + storage.index(place)
+            if place in plants:
+                at["p_available_"] = begin["p_available_mw"] + plants.index(place)
+            part += [(prefix + device.name, at[prefix]) for prefix in device.spec.observed]
         part += [(name, begin[name] + a) for name in ("vm_min_pu", "vm_max_pu", "loading_max_percent")]
         row = begin["traded_mwh"] + a * len(self._agents)
         part += [(f"trade_{other}", row + peer) for peer, other in enumerate(self._agents) if peer != a]

@@ -9,9 +9,8 @@ import numpy as np
 
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.protocols.p2p import Settlement
-from powergrid.devices.base import clip
 from powergrid.envs.grid_state import Array, GridState
-from powergrid.rewards import TERMS, traded
+from powergrid.rewards import traded
 from powergrid.simulation.grid_simulation import GridSimulation
 
 NO_ACTION = "no action before the deadline; its devices are taken to be in their safe state"
@@ -34,14 +33,8 @@ class StepRecords:
         self._state = state
         self._agents = simulation.agents
         self._dt_s = simulation.scenario.step_s
-        columns = simulation.devices
-        self._batteries = [(d.agent, d.name) for d in columns if d.kind == "battery"]
-        self._plants = [(d.agent, d.name) for d in columns if d.follows_profile]
-        tables = simulation.scenario.microgrids
-        specs = [tables[agent].devices[name].spec for agent, name in self._plants]
-        self._ranges_mw = [
-            (spec.power_range_mw[0], min(spec.power_range_mw[1], spec.rated_s_mva)) for spec in specs
-        ]
+        self._storage = [(d.agent, d.name) for d in simulation.devices if d.has_soc]
+        self._plants = [d for d in simulation.devices if d.follows_profile]
         self.cost: Array = np.zeros(len(simulation.agents))
         self.traded_usd: Array = np.zeros(len(simulation.agents))
 
@@ -57,17 +50,15 @@ class StepRecords:
         state.p_mw[:], state.q_mvar[:], self.cost[:] = p_mw, q_mvar, cost
         state.soc[:] = [
             reports.get(agent, NO_REPORT).soc.get(name, before)
-            for (agent, name), before in zip(self._batteries, state.soc.tolist(), strict=True)
+            for (agent, name), before in zip(self._storage, state.soc.tolist(), strict=True)
         ]
         state.traded_mwh[:], self.traded_usd = traded(self._agents, settlement.trades)
         state.account()
 
     def _safe(self, agent: str) -> StepReport:
         """Return what devices do without their agent: PV all that it can, loads draw all, others nothing."""
-        plants = zip(self._plants, self._state.p_available_mw.tolist(), self._ranges_mw, strict=True)
-        return StepReport(
-            p_mw={name: clip(p, *limits) for (owner, name), p, limits in plants if owner == agent}
-        )
+        plants = zip(self._plants, self._state.p_available_mw.tolist(), strict=True)
+        return StepReport(p_mw={d.name: d.spec.safe_p_mw(p) for d, p in plants if d.agent == agent})
 
     def local_states(self, commanded: Container[str]) -> dict[str, LocalState]:
         """Return what each agent is told of the coming step: its own part of the grid and no more.
@@ -101,7 +92,7 @@ class StepRecords:
             info["missed"] = report.missed
             info["bounds"] = dict(report.bounds)
             info["authority"] = dict(report.authority)
-            info["reward_terms"] = dict(zip(TERMS, earned, strict=True))
+            info["reward_terms"] = dict(zip(self._state.reward_names, earned, strict=True))
         for trade in settlement.trades:
             infos[trade.seller]["trades"].append(trade)
             infos[trade.buyer]["trades"].append(trade)

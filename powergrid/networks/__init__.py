@@ -11,27 +11,27 @@ docs/profiles.md describes the shipped networks. In short::
 
 from powergrid.networks.builders import GRID_ZONE
 from powergrid.networks.devices import (
-    DeviceKind,
     DeviceSite,
-    Table,
     attach_devices,
     to_pandapower_p,
     to_pandapower_q,
 )
-from powergrid.networks.loader import load_grid, load_network, network_names
+from powergrid.networks.loader import find_source, load_grid, load_network, network_names
 from powergrid.networks.membership import attach_microgrid
 from powergrid.networks.sites import GridModel, MicrogridSites, Pcc, resolve_bus
+from powergrid.networks.sources import NETWORK_SOURCES, NetworkSource
 
 __all__ = [
     "GRID_ZONE",
-    "DeviceKind",
+    "NETWORK_SOURCES",
     "DeviceSite",
     "GridModel",
     "MicrogridSites",
+    "NetworkSource",
     "Pcc",
-    "Table",
     "attach_devices",
     "attach_microgrid",
+    "find_source",
     "load_grid",
     "load_network",
     "network_names",

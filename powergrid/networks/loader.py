@@ -8,9 +8,8 @@ from typing import Any
 
 from heron_mqtt.errors import ConfigError
 from powergrid.networks.builders import BUILDERS
-from powergrid.networks.json_file import read_network
-from powergrid.networks.library import build_from_library, library_names
 from powergrid.networks.sites import GridModel
+from powergrid.networks.sources import NETWORK_SOURCES, NetworkSource
 
 
 def load_grid(source: str | Path) -> GridModel:
@@ -28,17 +27,13 @@ def load_grid(source: str | Path) -> GridModel:
     Raises:
         ConfigError: Unknown name, unreadable file, or a network without an external grid in service.
     """
-    if isinstance(source, Path) or source.endswith(".json") or "/" in source or "\\" in source:
-        grid = GridModel(read_network(Path(source)), {})
-    elif source in BUILDERS:
-        grid = BUILDERS[source]()
-    elif source in library_names():
-        grid = GridModel(build_from_library(source), {})
-    else:
-        close = difflib.get_close_matches(source, network_names(), n=3)
+    found = find_source(source)
+    if found is None:
+        close = difflib.get_close_matches(str(source), network_names(), n=3)
         known = f"there are {', '.join(BUILDERS)} and the networks of pandapower.networks"
         hint = f"did you mean {' or '.join(close)}?" if close else known
         raise ConfigError(f"network '{source}': no such network, and not a .json file; {hint}")
+    grid = found.load(source)
     if not grid.net.ext_grid.in_service.any():
         raise ConfigError(f"network '{source}': has no external grid in service; add an ext_grid to it")
     return grid
@@ -51,4 +46,15 @@ def load_network(source: str | Path) -> Any:
 
 def network_names() -> tuple[str, ...]:
     """Return every name that :func:`load_grid` knows: the shipped networks, then pandapower's."""
-    return (*BUILDERS, *library_names())
+    return tuple(name for source in NETWORK_SOURCES.values() for name in source().names())
+
+
+def find_source(source: str | Path) -> NetworkSource | None:
+    """Return where a network comes from; None if no source knows it."""
+    for attempt in (1, 2):
+        for kind in NETWORK_SOURCES.values():
+            if (found := kind()).has(source):
+                return found
+        if attempt == 1:
+            NETWORK_SOURCES.search()
+    return None

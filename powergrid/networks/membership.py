@@ -9,7 +9,7 @@ import pandapower
 import pandapower.topology
 
 from heron_mqtt.errors import ConfigError
-from powergrid.networks.devices import TABLES
+from powergrid.devices import DEVICES
 from powergrid.networks.sites import MicrogridSites, Pcc, describe_buses, resolve_bus
 
 # Branches by which a microgrid may join the grid: the columns of their ends, and what the ends are called.
@@ -53,15 +53,15 @@ def attach_microgrid(
     problems = list(_problems(net, where, inside))
     if not (pccs or problems):
         problems.append(f"{where}: no line or transformer in service connects it to the rest of the grid")
-    suggested: dict[str, int] = dict.fromkeys(TABLES, pccs[0].microgrid_bus if pccs else 0)
+    suggested: dict[str, int] = dict.fromkeys(DEVICES, pccs[0].microgrid_bus if pccs else 0)
     for kind, reference in (device_buses or {}).items():
         try:
             bus = resolve_bus(net, reference, f"{where}, bus of the {kind}")
         except ConfigError as exc:
             problems += exc.problems
             continue
-        if kind not in TABLES:
-            problems.append(f"{where}: unknown kind of device '{kind}'; expected {', '.join(TABLES)}")
+        if kind not in DEVICES:
+            problems.append(f"{where}: unknown kind of device '{kind}'; expected {', '.join(DEVICES)}")
         elif bus not in inside:
             problems.append(f"{where}: {describe_buses(net, [bus])}, for the {kind}, is not inside")
         else:

@@ -40,7 +40,7 @@ class MicrogridSites:
         lines, trafos: Branches with both ends inside, and those of ``pccs``.
         loads: Loads at those buses.
         pccs: Branches to the grid, at least one; transformers first, then lines.
-        device_buses: Suggested bus of a device by its kind (``generator``, ``battery``, ``pv``, ``load``).
+        device_buses: Suggested bus of a device by its kind; ``busbar`` for others.
     """
 
     name: str

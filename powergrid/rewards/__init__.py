@@ -1,5 +1,6 @@
 """What a step earned each microgrid, term by term. Formulas: docs/models.md, economics and trading."""
 
-from powergrid.rewards.rewards import TERMS, Rewards, grid_bill, traded
+from powergrid.rewards.rewards import TERMS, Rewards, traded
+from powergrid.rewards.terms import REWARD_TERMS, RewardTerm, StepAccount, grid_bill
 
-__all__ = ["TERMS", "Rewards", "grid_bill", "traded"]
+__all__ = ["REWARD_TERMS", "TERMS", "RewardTerm", "Rewards", "StepAccount", "grid_bill", "traded"]

@@ -15,9 +15,11 @@ from powergrid.networks import (
     MicrogridSites,
     attach_devices,
     attach_microgrid,
+    find_source,
     load_grid,
 )
 from powergrid.profiles import Profiles, Unit, load_profiles
+from powergrid.rewards import Rewards
 from powergrid.scenario import LoadedScenario, LoadProfile, Scenario
 
 T = TypeVar("T")
@@ -74,6 +76,7 @@ def build(loaded: LoadedScenario) -> Blueprint:
         found = attempt(key, partial(_sites, grid, name, table.buses))
         if found is not None:
             sites[name] = found
+    attempt("reward.terms", lambda: Rewards(scenario))
     attempt("microgrids", lambda: GridModel(grid.net, sites))
     devices = _place_devices(scenario, grid, sites, attempt)
     loads = _load_series(scenario, grid, sites)
@@ -105,7 +108,8 @@ class _Attempts:
 
 def _network_source(loaded: LoadedScenario) -> str | Path:
     source = loaded.scenario.network.source
-    return loaded.path(source) if source.endswith(".json") else source
+    found = find_source(source)
+    return loaded.path(source) if found is not None and found.is_file(source) else source
 
 
 def _sites(grid: GridModel, name: str, buses: list[str | int] | None) -> MicrogridSites:
@@ -128,7 +132,7 @@ def _place_devices(
     for name, found in sites.items():
         for device, table in scenario.microgrids[name].devices.items():
             kind = table.spec.kind
-            bus = found.device_buses[kind] if table.bus is None else table.bus
+            bus = found.device_buses.get(kind, found.busbar) if table.bus is None else table.bus
             site = DeviceSite(f"{name}/{device}", kind, bus)
             done = attempt(
                 f"microgrids.{name}.devices.{device}.bus", partial(attach_devices, grid.net, [site])

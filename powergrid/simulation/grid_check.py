@@ -6,8 +6,8 @@ one common factor, the largest in [0, 1] that keeps all limits; then, microgrid 
 their names, its own factor is raised again as far as the limits allow. Factors are found by bisection,
 to 1/1024, and only ever set to values that were solved and found good: nothing is amplified, and a
 power flow that diverges counts as a broken limit. What is left of a generator's power is checked, and
-cleared, as what the generator can do of it: nothing, or at least its ``min_p_mw``; what is left of a
-load's, as at least what it cannot shed (that part belongs to the reference, too).
+cleared, as what the device can do of it (``part_mw`` of its kind): a generator nothing or at least its
+``min_p_mw``, a load at least what it cannot shed (that part belongs to the reference, too).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.messages import Clearance
-from powergrid.devices import GeneratorSpec, LoadSpec
 from powergrid.powerflow import Loadings
 from powergrid.scenario import EnvelopeTable
 from powergrid.simulation.grid_simulation import GridSimulation
@@ -43,15 +42,7 @@ class GridCheck:
     def __init__(self, simulation: GridSimulation, limits: EnvelopeTable) -> None:
         self._simulation = simulation
         self._limits = limits
-        specs = {
-            (agent, name): table.spec
-            for agent, microgrid in simulation.scenario.microgrids.items()
-            for name, table in microgrid.devices.items()
-        }
-        self._least_mw = {at: spec.min_p_mw for at, spec in specs.items() if isinstance(spec, GeneratorSpec)}
-        self._kept = {  # the part of a load's power that no setpoint can shed
-            at: 1.0 - spec.max_shed_fraction for at, spec in specs.items() if isinstance(spec, LoadSpec)
-        }
+        self._specs = {(device.agent, device.name): device.spec for device in simulation.devices}
 
     def clear(self, row: int, p_mw: Powers, q_mvar: Powers) -> dict[str, Clearance]:
         """Return the clearance of each agent's plan.
@@ -91,14 +82,13 @@ class GridCheck:
 
     def _left(self, agent: str, p_mw: Mapping[str, float], factor: float) -> dict[str, float]:
         """Return what devices do when told a part of their power, MW."""
-        left = {}
-        for device, planned_mw in p_mw.items():
-            least_mw = self._least_mw.get((agent, device), 0.0)
-            told_mw = planned_mw * max(factor, self._kept.get((agent, device), 0.0))
-            if told_mw < least_mw <= planned_mw:
-                told_mw = least_mw if told_mw > 0.5 * least_mw else 0.0  # the rule of Generator
-            left[device] = told_mw
-        return left
+        specs = self._specs
+        return {
+            device: specs[agent, device].part_mw(planned_mw, factor)
+            if (agent, device) in specs
+            else planned_mw * factor
+            for device, planned_mw in p_mw.items()
+        }
 
     def _solve(self, row: int, p_mw: Powers, q_mvar: Powers, factors: Mapping[str, float]) -> Loadings | None:
         p = {agent: self._left(agent, own, factors[agent]) for agent, own in p_mw.items()}

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowError
-from powergrid.networks import DeviceKind, MicrogridSites, to_pandapower_p, to_pandapower_q
+from powergrid.devices import DeviceSpecBase
+from powergrid.networks import MicrogridSites, to_pandapower_p, to_pandapower_q
 from powergrid.powerflow import Injections, Loadings, PowerFlow, make_power_flow
 from powergrid.simulation.build import Blueprint
 from powergrid.simulation.time_series import Array, Positions, TimeSeries
@@ -37,12 +38,22 @@ class DeviceColumn:
 
     agent: str
     name: str
-    kind: DeviceKind
+    spec: DeviceSpecBase
+
+    @property
+    def kind(self) -> str:
+        """Its kind of device."""
+        return self.spec.kind
+
+    @property
+    def has_soc(self) -> bool:
+        """Whether it has a state of charge: a column of every (..., n_storage) array."""
+        return self.spec.has_soc
 
     @property
     def follows_profile(self) -> bool:
         """Whether the time series say what it can do: the sun of a PV device, the demand of a load."""
-        return self.kind in {"pv", "load"}
+        return self.spec.profile_says is not None
 
 
 class GridSimulation:
@@ -77,7 +88,7 @@ class GridSimulation:
         )
         self._loads = self.flow.injection_columns["load"]
         self.devices = tuple(
-            DeviceColumn(agent, name, table.spec.kind)
+            DeviceColumn(agent, name, table.spec)
             for agent, microgrid in self.scenario.microgrids.items()
             for name, table in microgrid.devices.items()
         )
@@ -86,10 +97,17 @@ class GridSimulation:
         self.p_sign = np.array([to_pandapower_p(device.kind, 1.0) for device in self.devices])
         self.q_sign = np.array([to_pandapower_q(device.kind, 1.0) for device in self.devices])
 
-    def positions(self, kind: DeviceKind | None = None) -> list[Positions]:
-        """Return each microgrid's devices, counted among all of them or among those of one kind."""
-        owners = np.array([device.agent for device in self.devices if kind in {None, device.kind}])
-        return [np.flatnonzero(owners == agent) for agent in self.agents]
+    def positions(self) -> list[Positions]:
+        """Return each microgrid's devices, counted among all of them."""
+        return self._by_agent([device.agent for device in self.devices])
+
+    def banded(self) -> list[Positions]:
+        """Return each microgrid's devices whose state of charge has a band, counted among (n_storage,)."""
+        storage = [device for device in self.devices if device.has_soc]
+        return self._by_agent([device.agent if device.spec.soc_has_band else "" for device in storage])
+
+    def _by_agent(self, owners: list[str]) -> list[Positions]:
+        return [np.flatnonzero(np.array(owners) == agent) for agent in self.agents]
 
     def vector(self, values: Mapping[str, Mapping[str, float]]) -> Array:
         """Return (n_devices,) values given by microgrid and device; 0 for what is not named."""

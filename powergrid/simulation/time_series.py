@@ -74,7 +74,7 @@ class TimeSeries:
         self._p_load = 0.0 - self._loads.sums(loads)
         self._q_load = 0.0 - self._loads.sums([self._n_loads + group for group in loads])
         plants = [
-            columns[table.profile][: self.n_rows] * float(table.rated_mw)
+            columns[table.profile][: self.n_rows] * float(table.spec.profile_mw)
             for microgrid in scenario.microgrids.values()
             for table in microgrid.devices.values()
             if table.profile is not None

@@ -107,7 +107,7 @@ GARBAGE: list[tuple[str, Any]] = [
     ("p2p/MG1/MG2", {"type": "offer", "quantity": -1.0, "price": 1.0}),
     ("p2p/MG1/MG2", {"type": "love letter"}),
     ("p2p/MG1/MG2", {}),
-    ("agents/MG2/action", {"type": "action", "p_gen": None}),
+    ("agents/MG2/action", {"type": "action", "p_gen": "lots"}),
     ("agents/MG2/action", {"type": "action", "missed": -1}),
     ("agents/MG2/status", {"type": "status", "state": "confused"}),
     ("run/state", {"type": "run_state", "state": "on fire"}),

@@ -71,16 +71,19 @@ def running(own_mosquitto: Any, tmp_path: Path) -> Iterator[Running]:
         Watcher(server.url) as watcher,
         heron("run", str(path), "--broker", server.url, "--json") as program,
     ):
-        watcher.wait_seen(f"{TOPIC}/setpoint", within_s=60.0)
+        # the first level passes the gates too: shadow, limited, full
+        watcher.wait_seen(f"{TOPIC}/setpoint", lambda m: m["p_mw"] > BAND_MW, within_s=60.0)
         yield Running(server.url, program, watcher)
 
 
 def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) -> None:
-    assert running.sent()[0]["p_mw"] == pytest.approx(BAND_MW), "full is reached through limited"
-    until(lambda: running.sent()[-1]["p_mw"] == pytest.approx(0.002), "full", 20.0)
+    begun = [m["p_mw"] for m in running.sent()]
+    assert begun[0] == pytest.approx(BAND_MW), "full is reached through limited"
+    assert begun[-1] == pytest.approx(0.002)
     done = running.authority("shadow")
     assert (done.code, done.out) == (0, "MG1/ess: shadow\n")
-    state = running.watcher.wait_seen(f"{TOPIC}/authority_state", lambda m: m.get("requested") == "shadow")
+    state = running.watcher.wait_seen(f"{TOPIC}/authority_state", lambda m: m.get("demoted"))
+    assert (state["level"], state["ceiling"]) == ("shadow", "shadow")
     at = next(k for k, s in enumerate(running.watcher.seen) if s.payload and s.json == state)
     running.wait_steps(3)
 
@@ -88,12 +91,16 @@ def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) ->
     assert refused.code == 1
     assert "refused: gate ladder: full is reached from limited, not from shadow" in refused.out
 
-    # its lease runs out: it says that it is safe, and after how long
-    safe = running.watcher.wait_seen(f"{TOPIC}/telemetry", lambda m: m.get("safe"))
-    assert safe["p_mw"] == 0.0
+    # its lease is given back with the demotion: it says that it is safe
     running.wait_steps(15)  # longer than the lease
-    later = [s.json for s in running.watcher.seen[at:] if s.topic == f"{TOPIC}/setpoint"]
-    assert [m for m in later if not m.get("release")] == [], "nothing is sent in shadow, no renewals either"
+    later = running.watcher.seen[at:]
+    powers = [s.json for s in later if s.topic == f"{TOPIC}/telemetry"]
+    assert [m for m in powers if m["safe"]], "it has gone safe"
+    assert {m["p_mw"] for m in powers if m["safe"]} == {0.0}
+    assert powers[-1]["safe"], "and stays so"
+    sent = [s.json for s in later if s.topic == f"{TOPIC}/setpoint"]
+    assert all(m.get("release") and m["p_mw"] == 0.0 for m in sent), "nothing else is ever sent in shadow"
+    assert len(sent) <= 1
 
     until(lambda: running.authority("limited").code == 0, "the gate of steady steps", 30.0)
     count = len(running.sent())
@@ -108,9 +115,11 @@ def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) ->
 
     running.program.signal(2)
     result = running.program.wait().result
-    changes = [change for change in result["devices"]["MG1/ess"]["changes"] if "by ann" in change]
-    assert "full -> shadow by ann (test): granted" in changes[0]
-    assert "shadow -> full by ann (test): gate ladder" in changes[1]
+    changes = result["devices"]["MG1/ess"]["changes"]
+    assert "shadow -> limited by scenario (the gates have passed): granted" in changes[0]
+    assert "limited -> full by scenario (the gates have passed): granted" in changes[1]
+    assert "full -> shadow by ann (test): granted" in changes[2]
+    assert "shadow -> full by ann (test): gate ladder" in changes[3]
     assert "shadow -> limited by ann (test): granted" in changes[-1]
 
 
@@ -164,4 +173,5 @@ def test_a_run_that_begins_while_stopped_sends_nothing_but_zero(own_mosquitto: A
         assert done.code == 0, done.err
         assert done.result["estop"]["active"] is True
         assert {m["p_mw"] for _, m in setpoints(watcher.seen)} == {0.0}
-        assert len([m for _, m in setpoints(watcher.seen) if not m.get("release")]) == 4 * 9
+        released = [bool(m.get("release")) for _, m in setpoints(watcher.seen)]
+        assert (released.count(False), released.count(True)) == (4 * 9, 9)

@@ -3,58 +3,64 @@
 from __future__ import annotations
 
 import sys
-import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from heron_mqtt.testing.device_checks import CHECKS, Check
+from heron_mqtt.testing.device_harness import DeviceHarness
 from support import wire_device as wire
-from support.heron_command import until
 from support.mosquitto_server import Mosquitto
-from support.wire_device import WireDevice
+from support.wire_device import DeviceProgram
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs/examples/bare_device.py"
 
 
-def start(url: str, env_id: str | None = None) -> WireDevice:
+def make(url: str, env_id: str, *options: str) -> DeviceProgram:
     host, port = url.removeprefix("mqtt://").split(":")
-    return WireDevice(url, [sys.executable, str(SCRIPT), host, port, "{env}", "MG1", "ess"], env_id=env_id)
+    command = [sys.executable, str(SCRIPT), host, port, "{env}", "MG1", "ess", *options]
+    return DeviceProgram(url, command, env_id=env_id)
 
 
-@pytest.fixture
-def device(mosquitto: Mosquitto) -> Iterator[WireDevice]:
-    with start(mosquitto.url) as made:
-        yield made
+@pytest.fixture(scope="module")
+def device(mosquitto: Mosquitto) -> Iterator[DeviceHarness]:
+    """One device for all checks: each begins from a free device."""
+    with make(mosquitto.url, f"bare-{uuid.uuid4().hex[:8]}") as made:
+        yield made.harness
 
 
 def test_it_imports_nothing_of_ours() -> None:
     assert "heron_mqtt" not in SCRIPT.read_text(encoding="utf-8").replace("heron-mqtt", "")
 
 
-@pytest.mark.parametrize("check", wire.CHECKS)
-def test_it_keeps_the_contract(check: Callable[[WireDevice], None], device: WireDevice) -> None:
+@pytest.mark.parametrize("check", CHECKS)
+def test_it_keeps_the_contract(check: Check, device: DeviceHarness) -> None:
     check(device)
 
 
-def test_it_hears_an_emergency_stop_that_was_pressed_before(mosquitto: Mosquitto) -> None:
-    wire.check_estop_before_it_connects(mosquitto.url, lambda env_id: start(mosquitto.url, env_id))
+@pytest.mark.parametrize(
+    "check",
+    [
+        wire.check_will_and_new_boot,
+        wire.check_replays_of_an_earlier_run,
+        wire.check_stop_and_setpoint_kept_by_the_broker,
+        wire.check_energy,
+    ],
+)
+def test_it_keeps_the_contract_from_start_to_end(
+    check: Callable[[wire.Start], None], mosquitto: Mosquitto
+) -> None:
+    check(lambda env_id: make(mosquitto.url, env_id))
+
+
+def test_it_can_require_proof(mosquitto: Mosquitto) -> None:
+    wire.check_required_proof(lambda env_id: make(mosquitto.url, env_id, "--require-proof"))
 
 
 def test_without_its_broker_it_goes_safe_and_is_back_when_the_broker_is(
     own_mosquitto: Callable[..., Mosquitto],
 ) -> None:
     server = own_mosquitto()
-    with start(server.url) as device:
-        device.online()
-        device.send(p_mw=0.02, seq=1, lease_s=0.5)
-        device.answer(1)
-        server.kill()
-        time.sleep(0.6)  # longer than the lease; nothing can be seen meanwhile
-        server.start()
-        until(lambda: len(_births(device)) > 1, "its second birth")
-        assert device.new_telemetry()["p_mw"] == 0.0
-
-
-def _births(device: WireDevice) -> list[object]:
-    return [s for s in device.watcher.seen if s.topic == f"{device.at}status" and '"online"' in s.payload]
+    wire.check_broker_restart(lambda env_id: make(server.url, env_id), server.kill, server.start)

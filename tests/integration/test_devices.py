@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.heron_command import HERON, Program
+from support.heron_command import HERON, Program, until
 from support.mosquitto_clients import Watcher, publish, retained
 from support.mosquitto_server import Mosquitto
 
@@ -49,6 +49,10 @@ class Device(Program):
     def telemetry(self, accept: Callable[[dict[str, Any]], object] = lambda _: True) -> dict[str, Any]:
         return self.watcher.wait_seen(f"{self.at}telemetry", accept)
 
+    def answer(self, seq: int) -> dict[str, Any]:
+        """Return the telemetry that acknowledges a setpoint."""
+        return self.telemetry(lambda m: m.get("ack_seq") == seq)
+
     def offline(self) -> dict[str, Any]:
         return self.watcher.wait_seen(f"{self.at}status", lambda m: m["state"] == "offline")
 
@@ -62,8 +66,7 @@ def _path(script: str) -> str:
 
 def test_the_scripts_import_nothing_heavy() -> None:
     """They start fast, and on small machines, because the physics is plain Python."""
-    scripts = ", ".join(f"powergrid.emulators.{script}" for script in KINDS)
-    program = f"import sys, {scripts}; print([m for m in {HEAVY} if m in sys.modules])"
+    program = f"import sys, powergrid.emulators.script; print([m for m in {HEAVY} if m in sys.modules])"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
@@ -101,6 +104,7 @@ def test_both_ways_to_start_a_device_are_equal(script: str, mosquitto: Mosquitto
     for start in ("heron-mqtt", "python"):
         with Device(mosquitto.url, "--once", "--period", "0", script=script, start=start) as device:
             device.online()
+            device.telemetry()  # follows the birth, so that a setpoint can echo it
             device.send(p_mw=0.04, q_mvar=0.01, dt_s=900.0, p_available_mw=0.03, seq=3, boot="b")
             done = device.wait()
             device.offline()
@@ -112,7 +116,8 @@ def test_both_ways_to_start_a_device_are_equal(script: str, mosquitto: Mosquitto
     own = {"boot", "sent_at", "env_id"}
     plain = {s: [{k: v for k, v in m.items() if k not in own} for m in ms] for s, ms in said.items()}
     assert plain["heron-mqtt"] == plain["python"]
-    assert [m["type"] for m in plain["python"]] == ["status", "telemetry", "status"]
+    assert [m["type"] for m in plain["python"]] == ["status", "telemetry", "telemetry", "status"]
+    assert ["ack_seq" in m for m in plain["python"]] == [False, False, True, False]
 
 
 # -- setpoints -----------------------------------------------------------------------------------------
@@ -130,7 +135,7 @@ def test_a_setpoint_is_done_and_acknowledged(battery: Device) -> None:
     """0.04 MW for a quarter of an hour take 0.01 MWh / 0.95 out of 0.2 MWh."""
     before = battery.online()["soc"]
     battery.send(p_mw=0.04, dt_s=900.0, seq=7, boot="gateway")
-    answer = battery.telemetry()
+    answer = battery.answer(7)
     assert (answer["ack_boot"], answer["ack_seq"]) == ("gateway", 7)
     assert answer["p_mw"] == pytest.approx(0.04)
     standby_mwh = 0.0001 * 0.25
@@ -140,52 +145,100 @@ def test_a_setpoint_is_done_and_acknowledged(battery: Device) -> None:
 
 def test_a_setpoint_without_metadata_is_done_too(battery: Device) -> None:
     battery.send(p_mw=-0.03)
-    assert battery.telemetry()["p_mw"] == pytest.approx(-0.03)
+    assert battery.telemetry(lambda m: not m["safe"])["p_mw"] == pytest.approx(-0.03)
     battery.send(p_mw=-0.01)
-    assert battery.telemetry(lambda m: m["p_mw"] > -0.02)["p_mw"] == pytest.approx(-0.01)
+    assert battery.telemetry(lambda m: not m["safe"] and m["p_mw"] > -0.02)["p_mw"] == pytest.approx(-0.01)
 
 
 def test_copies_and_old_setpoints_move_nothing(battery: Device) -> None:
     battery.send(p_mw=0.04, dt_s=900.0, seq=7, boot="gateway")
-    first = battery.telemetry()
+    first = battery.answer(7)
     for seq in (7, 7, 6, 0):
         battery.send(p_mw=0.04, dt_s=900.0, seq=seq, boot="gateway")
     battery.send(p_mw=0.0, dt_s=0.001, seq=8, boot="gateway")  # what comes after them has passed them
-    last = battery.telemetry(lambda m: m["ack_seq"] == 8)
+    last = battery.answer(8)
     assert last["soc"] == pytest.approx(first["soc"], abs=1e-6)
-    assert len([s for s in battery.watcher.seen if s.topic.endswith("/telemetry")]) == 2
+    answers = [s.json for s in battery.watcher.seen if s.topic.endswith("/telemetry")]
+    assert [m.get("ack_seq") for m in answers] == [None, 7, 8]
 
 
-def test_a_new_boot_of_the_sender_counts_anew(battery: Device) -> None:
+def test_a_new_boot_of_the_sender_is_another_owner_and_waits_for_the_lease(battery: Device) -> None:
     battery.send(p_mw=0.04, seq=100, boot="first")
-    battery.telemetry(lambda m: m["ack_seq"] == 100)
+    battery.answer(100)
     battery.send(p_mw=0.02, seq=0, boot="second")
-    assert battery.telemetry(lambda m: m["ack_boot"] == "second")["p_mw"] == pytest.approx(0.02)
+    refused = battery.answer(0)
+    assert refused["p_mw"] == pytest.approx(0.04)
+    assert "the lease is held by an unnamed sender (boot first) for another " in refused["rejected"]
+
+
+@pytest.mark.parametrize("how", ["take_over", "release"])
+def test_a_new_boot_of_the_sender_counts_anew(how: str, battery: Device) -> None:
+    battery.send(p_mw=0.04, seq=100, boot="first")
+    battery.answer(100)
+    if how == "release":
+        battery.send(p_mw=0.0, seq=101, boot="first", release=True)
+        assert battery.answer(101)["safe"] is True
+    battery.send(p_mw=0.02, seq=0, boot="second", take_over=how == "take_over")
+    answer = battery.answer(0)
+    assert (answer["ack_boot"], answer["p_mw"]) == ("second", pytest.approx(0.02))
+    assert "rejected" not in answer
+
+
+def test_a_retained_setpoint_of_an_earlier_day_moves_nothing(mosquitto: Mosquitto) -> None:
+    env_id = f"device-{uuid.uuid4().hex[:8]}"
+    at = f"heron/{env_id}/devices/MG1/ess/"
+    kept = {"type": "setpoint", "p_mw": 0.04, "lease_s": 60.0, "seq": 5, "boot": "gateway"}
+    publish(mosquitto.url, f"{at}setpoint", kept, retain=True)
+    named = ["--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id]
+    with Watcher(mosquitto.url, f"{at}telemetry") as watcher:
+        with Program([HERON, "device", "battery", *named, "--period", "0.05"]) as program:
+            assert "must not be retained" in program.wait_for("rejected on ")
+            count = len(watcher.seen)
+            until(lambda: len(watcher.seen) >= count + 5, "telemetry after it")
+        assert {s.json["p_mw"] for s in watcher.seen} == {0.0}
+        assert not any("ack_seq" in s.json for s in watcher.seen)
 
 
 def test_without_a_newer_setpoint_it_goes_safe(battery: Device) -> None:
     battery.send(p_mw=0.04, seq=1, boot="gateway", lease_s=0.3)
-    battery.telemetry(lambda m: m["p_mw"] > 0.03)
-    safe = battery.telemetry(lambda m: m["safe"])
-    assert safe["p_mw"] == 0.0
-    assert safe["safe_after_s"] >= 0.3
+    assert battery.answer(1)["p_mw"] > 0.03
+    safe = battery.telemetry(lambda m: "safe_after_s" in m)
+    assert (safe["p_mw"], safe["safe"]) == (0.0, True)
+    assert safe["safe_after_s"] >= 0.3  # by hand, without an echo: from its arrival
     assert "MG1/ess: no setpoint for 0.3" in battery.wait_for("safe state")
     battery.send(p_mw=0.02, seq=2, boot="gateway")  # and back
-    assert battery.telemetry(lambda m: m["ack_seq"] == 2)["safe"] is False
+    assert battery.answer(2)["safe"] is False
+
+
+def test_a_lease_is_counted_from_the_telemetry_that_the_setpoint_echoes(battery: Device) -> None:
+    heard = battery.telemetry()
+    echo = {"heard_boot": heard["boot"], "heard_seq": heard["seq"]}
+    time.sleep(0.4)  # the age of what is echoed is what is tested
+    battery.send(p_mw=0.04, seq=1, boot="gateway", lease_s=0.3, **echo)
+    stale = battery.answer(1)
+    assert (stale["p_mw"], stale["safe"]) == (0.0, True)
+    assert stale["rejected"].startswith("stale: it is older than its lease of 0.3 s")
+    battery.send(p_mw=0.04, seq=2, boot="gateway", **{**echo, "heard_boot": "another"})
+    assert "another boot of this device" in battery.answer(2)["rejected"]
+    battery.send(p_mw=0.04, seq=3, boot="gateway", **{**echo, "heard_seq": 1_000})
+    assert "telemetry that this device does not remember" in battery.answer(3)["rejected"]
+    battery.send(p_mw=0.04, seq=4, boot="gateway", **echo)
+    assert battery.answer(4)["p_mw"] == pytest.approx(0.04)
 
 
 @pytest.mark.slow
 def test_a_renewal_keeps_it_going_and_moves_nothing(battery: Device) -> None:
     """Eight renewals, each within the lease, together twice as long as it."""
     battery.send(p_mw=0.04, dt_s=900.0, seq=0, boot="gateway", lease_s=1.5)
-    first = battery.telemetry()
+    first = battery.answer(0)
     for seq in range(1, 9):
         time.sleep(0.4)  # the passage of time is what is tested
         battery.send(p_mw=0.04, dt_s=900.0, seq=seq, boot="gateway", lease_s=1.5, renewal=True)
     battery.send(p_mw=0.0, dt_s=0.001, seq=9, boot="gateway")
-    last = battery.telemetry(lambda m: m["ack_seq"] == 9)
+    last = battery.answer(9)
     assert last["soc"] == pytest.approx(first["soc"], abs=1e-6)
-    assert not any(s.json["safe"] for s in battery.watcher.seen if s.topic.endswith("/telemetry"))
+    told = [s.json for s in battery.watcher.seen if s.topic.endswith("/telemetry")]
+    assert not any(m["safe"] for m in told[told.index(first) :])
 
 
 def test_wrong_payloads_are_named_and_nothing_stops(battery: Device) -> None:
@@ -202,7 +255,7 @@ def test_wrong_payloads_are_named_and_nothing_stops(battery: Device) -> None:
     for payload in wrong:
         publish(battery.url, setpoint, payload)
     battery.send(p_mw=0.02, seq=1)
-    assert battery.telemetry()["p_mw"] == pytest.approx(0.02)
+    assert battery.answer(1)["p_mw"] == pytest.approx(0.02)
     battery.signal(signal.SIGTERM)
     done = battery.wait()
     assert done.code == 0
@@ -215,17 +268,17 @@ def test_a_sun_that_takes_power_away_is_refused(mosquitto: Mosquitto) -> None:
     with Device(mosquitto.url, "--period", "0", script="pv_inverter") as device:
         device.online()
         device.send(p_mw=0.1, p_available_mw=-0.05, seq=1)
-        answer = device.telemetry()
+        answer = device.answer(1)
         assert answer["rejected"] == "p_available_mw of a pv must be >= 0, got -0.05"
         device.send(p_mw=0.1, p_available_mw=0.05, seq=2)
-        assert device.telemetry(lambda m: m["ack_seq"] == 2)["p_mw"] == pytest.approx(0.05)
+        assert device.answer(2)["p_mw"] == pytest.approx(0.05)
         assert device.err == []
 
 
 def test_limits_of_the_nameplate_hold_whatever_is_asked(battery: Device) -> None:
     battery.send(p_mw=1e9, q_mvar=-1e9, dt_s=60.0, seq=1)
-    answer = battery.telemetry()
-    assert answer["p_mw"] <= 0.05
+    answer = battery.answer(1)
+    assert 0.0 < answer["p_mw"] <= 0.05
     assert abs(answer["q_mvar"]) <= 0.06
 
 
@@ -276,15 +329,15 @@ def test_it_is_back_after_its_broker_was(own_mosquitto: Callable[..., Mosquitto]
     with Device(server.url, "--period", "0") as device:
         device.online()
         device.send(p_mw=0.04, seq=1, boot="gateway")
-        device.telemetry()
+        device.answer(1)
         server.kill()
         device.wait_for("connection lost")
         server.start()
         with Watcher(server.url, f"heron/{device.env_id}/#") as anew:
             anew.wait_seen(f"{device.at}status", lambda m: m["state"] == "online")
             device.send(p_mw=0.02, seq=2, boot="gateway")
-            answer = anew.wait_seen(f"{device.at}telemetry")
-        assert (answer["ack_seq"], answer["p_mw"]) == (2, pytest.approx(0.02))
+            answer = anew.wait_seen(f"{device.at}telemetry", lambda m: m["ack_seq"] == 2)
+        assert answer["p_mw"] == pytest.approx(0.02)
 
 
 # -- mistakes ------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ RECORDED = [
     if "recorded" in block.words
     for topic, payload in (line.split(" ", 1) for line in block.text.splitlines())
 ]
-LEAVES_OF_AGENTS = ("action", "clearance", "command", "observation", "plan", "status")
-LEAVES_OF_DEVICES = ("authority", "authority_state", "fault", "setpoint", "status", "telemetry")
+
+INTERNAL = re.compile("^bench/|/probe(_will)?$")  # of benchmarks, and what tries out a broker
 
 
 def contract() -> dict[str, set[str]]:
@@ -54,15 +54,15 @@ def unknown_fields(message: dict[str, Any]) -> set[str]:
 
 
 def test_the_table_has_every_channel_of_the_code() -> None:
-    expected = {
-        topics.operator_price("<operator>"),
-        topics.p2p("<from>", "<to>"),
-        topics.RUN_STATE,
-        topics.ESTOP,
-        *(topics.agent("<agent>", leaf) for leaf in LEAVES_OF_AGENTS),
-        *(topics.device("<agent>", "<device>", leaf) for leaf in LEAVES_OF_DEVICES),
-    }
-    assert set(contract()) == expected
+    patterns = {re.sub(r"\{(\w+)\}", r"<\1>", rule.pattern) for rule in topics.RULES}
+    patterns = {p for p in patterns if not INTERNAL.search(p)}
+    assert set(contract()) == {p.replace("p2p/<agent>/<peer>", "p2p/<from>/<to>") for p in patterns}
+
+
+def test_the_table_says_what_is_retained_as_the_code_does() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|(?:[^|]*\|){2} (yes|no)", section(PAGE, "Every topic"), re.MULTILINE)
+    kept = {re.sub(r"\{(\w+)\}", r"<\1>", rule.pattern) for rule in topics.RULES if rule.retained}
+    assert {channel for channel, retained in rows if retained == "yes"} == kept
 
 
 def test_the_table_has_every_message() -> None:
@@ -153,6 +153,7 @@ def test_a_run_says_what_the_page_says_and_nothing_else(
     run_sync(watching.close())
 
     table = contract()
+    heard = [(channel, message) for channel, message in heard if not INTERNAL.search(channel)]
     for channel, message in heard:
         assert shape(channel) in table, f"{channel} is not in the table"
         parsed: Message = parse_any(message)
@@ -161,7 +162,7 @@ def test_a_run_says_what_the_page_says_and_nothing_else(
         assert unknown_fields(message) == set(), channel
     assert {message["type"] for _, message in heard} == {
         *("run_state", "price", "observation", "action", "status", "offer", "accept", "confirm"),
-        *("plan", "clearance", "setpoint", "telemetry", "authority_state"),
+        *("plan", "clearance", "setpoint", "telemetry", "authority_state", "owner", "lease"),
     }
 
 

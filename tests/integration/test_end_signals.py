@@ -24,7 +24,7 @@ from support.small_runs import write_scenario
 from support.sunspec_gateway import Gateway
 from support.sunspec_server import BATTERY, EmulatedInverter
 from support.waiting import until as soon
-from support.wire_device import WireDevice
+from support.wire_device import DeviceProgram
 
 ROOT = Path(__file__).parents[2]
 END_S = 8.0  # 2 s are promised; the rest is for a machine that is busy
@@ -132,12 +132,12 @@ def test_a_device_in_the_background_goes_to_its_safe_state_and_says_that_it_is_g
     script = [sys.executable, str(ROOT / "devices/battery.py"), *DEVICE[2:]]
     command = shlex.join([*script, "--broker", mosquitto.url, "--env-id"])
     words = ["sh", "-c", f"trap '' INT; PYTHONPATH={shlex.quote(str(ROOT))} exec {command} {{env}}"]
-    with WireDevice(mosquitto.url, words) as device:
-        device.online()
-        device.send(p_mw=0.02, seq=1, lease_s=60.0)
-        device.answer(1)
+    with DeviceProgram(mosquitto.url, words) as device:
+        harness = device.harness
+        harness.birth()
+        harness.sender().do(0.02)
         end(device.program, number, code)
-        device.status("offline")
+        harness.wait_for(harness.topic("status"), lambda m: m.get("state") == "offline", "its goodbye")
 
 
 def test_nohup_is_obeyed(mosquitto: Mosquitto, env_id: str) -> None:

@@ -73,6 +73,11 @@ class Gateway:
         await self.broker.subscribe(topics.device(*AT, "telemetry"), self.telemetry.append)
         await self.broker.subscribe(topics.device(*AT, "status"), self.statuses.append)
 
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """The telemetry that acknowledges something; the one that follows the birth does not."""
+        return [t for t in self.telemetry if "ack_seq" in t]
+
     async def send(self, p_mw: float, lease_s: float = 60.0, **fields: Any) -> None:
         channel = topics.device(*AT, "setpoint")
         setpoint = Setpoint(p_mw=p_mw, lease_s=lease_s, **fields)
@@ -130,7 +135,17 @@ async def test_it_ends_after_its_duration_or_the_first_answer() -> None:
         await gateway.send(1.0)
         await asyncio.wait_for(once, 5.0)
         assert [s["state"] for s in gateway.statuses] == ["online", "offline", "online", "offline"]
-        assert len(gateway.telemetry) == 1
+        assert ["ack_seq" in t for t in gateway.telemetry] == [False, False, True]  # after each birth
+
+
+async def test_telemetry_follows_the_birth_so_that_a_setpoint_can_echo_it() -> None:
+    async with served() as (device, gateway):
+        assert [(t["p_mw"], t["safe"], t["seq"]) for t in gateway.telemetry] == [(0.0, True, 0)]
+        boot = gateway.telemetry[0]["boot"]
+        await gateway.send(1.0, heard_boot=boot, heard_seq=0)
+        await until(lambda: device.applied, "the setpoint that echoes it")
+        await until(lambda: gateway.answers, "the answer")
+        assert "rejected" not in gateway.answers[0]
 
 
 async def test_it_speaks_at_its_period() -> None:
@@ -145,8 +160,8 @@ async def test_it_speaks_at_its_period() -> None:
 async def test_telemetry_acknowledges_the_setpoint_and_names_its_step() -> None:
     async with served() as (device, gateway):
         await gateway.send(1.5)
-        await until(lambda: gateway.telemetry, "the answer")
-        answer = gateway.telemetry[0]
+        await until(lambda: gateway.answers, "the answer")
+        answer = gateway.answers[0]
         assert (answer["p_mw"], answer["ack_boot"], answer["ack_seq"]) == (1.5, "gateway", 0)
         assert (answer["episode"], answer["step"]) == (1, 2)
         assert answer["safe"] is False
@@ -161,7 +176,7 @@ async def test_copies_and_old_setpoints_are_ignored() -> None:
             await gateway.say(channel, {"p_mw": float(seq), "lease_s": 60.0, "seq": seq, "boot": "b"})
         await until(lambda: len(device.applied) + device.ignored == 5, "all five")
         assert device.applied == [3.0, 4.0]
-        assert [t["ack_seq"] for t in gateway.telemetry] == [3, 4]
+        assert [t["ack_seq"] for t in gateway.answers] == [3, 4]
 
 
 async def test_copies_that_arrive_while_it_works_are_ignored() -> None:
@@ -181,10 +196,14 @@ async def test_copies_that_arrive_while_it_works_are_ignored() -> None:
 async def test_a_sender_that_started_anew_is_followed() -> None:
     async with served() as (device, gateway):
         channel = topics.device(*AT, "setpoint")
-        for boot, seq in (("first", 9), ("second", 0), ("second", 1)):
-            await gateway.say(channel, {"p_mw": 1.0, "lease_s": 60.0, "seq": seq, "boot": boot})
-        await until(lambda: len(device.applied) == 3, "all three")
-        assert device.ignored == 0
+        for boot, seq, release in (("first", 9, False), ("first", 10, True), ("second", 0, False)):
+            told = {"p_mw": 0.0 if release else 1.0, "lease_s": 60.0, "release": release}
+            await gateway.say(channel, {**told, "seq": seq, "boot": boot})
+        await gateway.say(channel, {"p_mw": 2.0, "lease_s": 60.0, "seq": 1, "boot": "second"})
+        await until(lambda: device.p_mw == 2.0, "all of them")
+        assert device.applied == [1.0, 1.0, 2.0]
+        assert device.safe == ["released by its owner"]
+        assert device.ignored == device.refused == 0
 
 
 async def test_setpoints_of_another_environment_are_ignored() -> None:
@@ -214,9 +233,9 @@ async def test_a_refused_setpoint_is_answered_with_the_reason() -> None:
 
     async with served(Stubborn) as (_, gateway):
         await gateway.send(1.0)
-        await until(lambda: gateway.telemetry, "the answer")
-        assert gateway.telemetry[0]["rejected"] == "contactor open"
-        assert gateway.telemetry[0]["ack_seq"] == 0
+        await until(lambda: gateway.answers, "the answer")
+        assert gateway.answers[0]["rejected"] == "contactor open"
+        assert gateway.answers[0]["ack_seq"] == 0
         assert [s["state"] for s in gateway.statuses] == ["online"]
 
 
@@ -257,8 +276,8 @@ async def test_a_lease_that_runs_out_makes_it_safe_and_it_says_after_how_long() 
     async with served() as (device, gateway):
         await gateway.send(1.0, lease_s=0.1)
         await until(lambda: device.safe, "the safe state")
-        await until(lambda: len(gateway.telemetry) == 2, "the telemetry of it")
-        said = gateway.telemetry[1]
+        await until(lambda: "safe_after_s" in gateway.telemetry[-1], "the telemetry of it")
+        said = gateway.telemetry[-1]
         assert (said["p_mw"], said["safe"]) == (0.0, True)
         assert 0.1 <= said["safe_after_s"] < 5.0
         assert device.is_safe
@@ -364,11 +383,11 @@ async def test_hardware_that_fails_is_a_fault_until_it_works_again(
             await until(lambda: gateway.statuses[-1]["state"] == "fault", "the fault")
         assert gateway.statuses[-1]["reason"] == f"{broken} failed: RuntimeError: Modbus timeout"
         assert "Traceback" in caplog.text
-        assert gateway.telemetry == []  # nothing is acknowledged that was not done
+        assert gateway.answers == []  # nothing is acknowledged that was not done
         device.works = True
         await gateway.send(1.0)
         await until(lambda: gateway.statuses[-1]["state"] == "online", "the recovery")
-        assert gateway.telemetry[-1]["ack_seq"] == 1
+        assert gateway.answers[-1]["ack_seq"] == 1
 
 
 # -- episodes ------------------------------------------------------------------------------------------
@@ -393,6 +412,6 @@ async def test_hardware_takes_no_notice_of_episodes() -> None:
         told = {"type": "run_state", "state": "reset", "episode": 1, "boot": "a"}
         await gateway.say(topics.RUN_STATE, told)
         await gateway.send(1.0)
-        await until(lambda: gateway.telemetry, "an answer")
+        await until(lambda: gateway.answers, "an answer")
         assert len(gateway.statuses) == 1
         assert "run" not in gateway.statuses[0]

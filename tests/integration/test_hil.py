@@ -98,7 +98,10 @@ def test_silence_and_reboot_are_stood_in_for_and_the_device_comes_back(hil: Hil)
 
 
 def test_the_device_went_safe_by_itself_when_its_lease_ran_out(hil: Hil) -> None:
-    assert LEASE_S <= hil.devices["MG1/ess"]["time_to_safe_s"] < LEASE_S + BUSY_S
+    """Its lease counts from the telemetry that the last setpoint echoed, so less is left when that came."""
+    device = hil.devices["MG1/ess"]
+    oldest_s = LEASE_S * 2 / 3  # telemetry comes four times a lease, over a poor network
+    assert LEASE_S - oldest_s <= device["time_to_safe_s"] < LEASE_S + BUSY_S
 
 
 def test_round_trips_and_what_the_disturbance_did_are_told(hil: Hil) -> None:

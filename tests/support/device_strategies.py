@@ -6,7 +6,16 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from powergrid.devices import BatterySpec, GeneratorSpec, LoadSpec, PvSpec
+from powergrid.devices import (
+    BatterySpec,
+    DeviceSpecBase,
+    EvChargerSpec,
+    FlexibleLoadSpec,
+    GeneratorSpec,
+    HeatPumpSpec,
+    LoadSpec,
+    PvSpec,
+)
 
 ratings_mw = st.floats(0.01, 10.0)
 fractions = st.floats(0.0, 1.0)
@@ -62,15 +71,47 @@ pv_specs = st.builds(
 load_specs = st.builds(LoadSpec, max_p_mw=ratings_mw, max_shed_fraction=fractions)
 
 
-def available_for(spec: BatterySpec | GeneratorSpec | PvSpec | LoadSpec) -> st.SearchStrategy[float | None]:
+@st.composite
+def ev_charger_specs(draw: st.DrawFn) -> EvChargerSpec:
+    max_p_mw, target = draw(ratings_mw), draw(fractions)
+    return EvChargerSpec(
+        max_p_mw=max_p_mw,
+        min_p_mw=draw(st.one_of(st.just(0.0), st.floats(0.0, max_p_mw))),
+        max_e_mwh=draw(st.floats(0.01, 50.0)),
+        efficiency_charge=draw(st.floats(0.5, 1.0)),
+        arrival_soc=draw(st.floats(0.0, target)),
+        target_soc=target,
+        stay_s=draw(st.sampled_from([1.0, 3600.0, 28_800.0])),
+        unserved_usd_per_mwh=draw(st.sampled_from([0.0, 300.0])),
+    )
+
+
+heat_pump_specs = st.builds(
+    HeatPumpSpec,
+    max_p_mw=ratings_mw,
+    cop=st.floats(1.0, 6.0),
+    max_heat_mw=ratings_mw,
+    max_e_mwh=st.floats(0.01, 50.0),
+    initial_soc=fractions,
+    standby_loss_mw=st.one_of(st.just(0.0), st.floats(0.0, 0.5)),
+    unserved_usd_per_mwh=st.sampled_from([0.0, 300.0]),
+)
+flexible_load_specs = st.builds(
+    FlexibleLoadSpec,
+    max_p_mw=ratings_mw,
+    max_shed_fraction=fractions,
+    max_backlog_mwh=st.floats(0.01, 50.0),
+    max_rebound_mw=st.floats(0.0, 5.0),
+    rebound_factor=st.sampled_from([0.0, 0.5, 1.0, 1.2]),
+)
+
+
+def available_for(spec: DeviceSpecBase) -> st.SearchStrategy[float | None]:
     """Return what a profile may offer to a device of this kind."""
-    match spec:
-        case PvSpec():
-            return st.one_of(st.none(), st.floats(0.0, 12.0))
-        case LoadSpec():
-            return st.one_of(st.none(), st.floats(-12.0, 0.0))
-        case _:
-            return st.none()
+    if spec.profile_says is None:
+        return st.none()
+    low, high = (0.0, 12.0) if spec.profile_mw > 0.0 else (-12.0, 0.0)
+    return st.one_of(st.none(), st.just(0.0), st.floats(low, high))
 
 
 @st.composite
@@ -81,4 +122,5 @@ def devices_with_steps(draw: st.DrawFn, specs: st.SearchStrategy[Any]) -> tuple[
     return spec, draw(st.lists(steps, min_size=1, max_size=20))
 
 
-any_spec = st.one_of(battery_specs(), generator_specs(), pv_specs, load_specs)
+formula_specs = st.one_of(ev_charger_specs(), heat_pump_specs, flexible_load_specs)
+any_spec = st.one_of(battery_specs(), generator_specs(), pv_specs, load_specs, formula_specs)

@@ -79,6 +79,8 @@ class Terminals:
 
     def _run_here(self, line: str, where: str, argv: list[str]) -> None:
         """Run a program of ours in this process, which has imported already what it needs."""
+        if argv[:2] == ["heron-mqtt", "run"] and "--broker" in argv and argv[2].startswith("--"):
+            self._end_devices()  # the page tells the reader so: the run starts its own of that name
         self._monkeypatch.setattr(sys, "argv", argv)
         code: object = 0
         try:
@@ -94,8 +96,7 @@ class Terminals:
 
     def _start(self, line: str) -> None:
         if line.startswith("python"):  # the same device again: a reader ends the one before
-            for earlier in [earlier for earlier in self._running if earlier.startswith("python")]:
-                self._end(earlier)
+            self._end_devices()
         with self._log(line).open("wb") as log:
             self._running[line] = subprocess.Popen(
                 shlex.split(line), stdout=log, stderr=log, start_new_session=True
@@ -108,6 +109,10 @@ class Terminals:
         elif line.startswith("python"):
             self._online.clear()
             self._until(lambda: self._online.get("MG1/ess"), line)
+
+    def _end_devices(self) -> None:
+        for earlier in [earlier for earlier in self._running if earlier.startswith("python")]:
+            self._end(earlier)
 
     def _watch(self) -> None:
         self._watching = MqttBroker(f"mqtt://127.0.0.1:{self.port}", env_id="three_microgrids")

@@ -1,4 +1,4 @@
-"""What every device on the wire has to do, whatever it is written in; watched by mosquitto's own clients."""
+"""A device's program on a broker, and what can be seen only by starting and ending it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from support.heron_command import Program, until
-from support.mosquitto_clients import Watcher, publish, retained
-
-E_MAX_MWH = 0.2
+from heron_mqtt.testing.device_harness import DeviceHarness, Json
+from support.heron_command import Program
 
 
-class WireDevice:
-    """A device's program on a broker, with somebody watching it.
+class DeviceProgram:
+    """A device's program, with a harness that watches it from before its start.
 
     Args:
         url: Of the broker.
         command: Its command line; ``{env}`` stands for its environment.
+        env_id: Its environment; by default a new one.
         cwd: Where it runs.
         environment: Beside ours.
     """
@@ -33,132 +32,156 @@ class WireDevice:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.url = url
         self.env_id = env_id or f"device-{uuid.uuid4().hex[:8]}"
-        self.at = f"heron/{self.env_id}/devices/MG1/ess/"
-        self.watcher = Watcher(url, f"heron/{self.env_id}/#")
-        words = [word.replace("{env}", self.env_id) for word in command]
-        self.program = Program(words, cwd=cwd, environment=environment)
+        self.harness = DeviceHarness(url, env_id=self.env_id)
+        self._command = [word.replace("{env}", self.env_id) for word in command]
+        self._cwd, self._environment = cwd, environment
+        self._programs: list[Program] = []
 
     def __enter__(self) -> Self:
+        self.harness.__enter__()
+        self.start()
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        self.program.__exit__(*exc)
-        self.watcher.__exit__(*exc)
+        for program in self._programs:
+            program.__exit__(None, None, None)
+        self.harness.__exit__(None, None, None)
 
-    def online(self) -> dict[str, Any]:
-        """Return its birth."""
-        return self.status("online")
+    @property
+    def program(self) -> Program:
+        """The program that was started last."""
+        return self._programs[-1]
 
-    def status(self, state: str) -> dict[str, Any]:
-        return self.watcher.wait_seen(f"{self.at}status", lambda m: m["state"] == state)
+    def start(self) -> None:
+        """Start the program."""
+        self._programs.append(Program(self._command, cwd=self._cwd, environment=self._environment))
 
-    def send(self, **setpoint: Any) -> None:
-        publish(
-            self.url, f"{self.at}setpoint", {"type": "setpoint", "boot": "g1", "lease_s": 60.0} | setpoint
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.program.process.kill()
+        self.program.process.wait()
+
+    def restart(self) -> Json:
+        """End it and start it again; returns its new birth."""
+        mark = self.harness.now
+        self.kill()
+        self.harness.wait_for(
+            self.harness.topic("status"), lambda m: m.get("state") == "offline", "the will", mark
         )
-
-    def stop(self, active: bool) -> None:
-        message = {"type": "estop", "active": active}
-        publish(self.url, f"heron/{self.env_id}/estop", message, retain=True)
-
-    def telemetry(self, accept: Callable[[dict[str, Any]], object] = lambda _: True) -> dict[str, Any]:
-        return self.watcher.wait_seen(f"{self.at}telemetry", accept)
-
-    def answer(self, seq: int) -> dict[str, Any]:
-        """Return the telemetry that acknowledges a setpoint."""
-        return self.telemetry(lambda m: m.get("ack_seq") == seq)
-
-    def new_telemetry(self) -> dict[str, Any]:
-        """Return the next telemetry from now on."""
-        seen = self._count()
-        until(lambda: self._count() > seen, "another telemetry")
-        return self._all()[-1]
-
-    def wait_for_power(self, p_mw: float) -> None:
-        until(lambda: self._all() and self._all()[-1]["p_mw"] == p_mw, f"{p_mw} MW: {self._all()[-2:]}")
-
-    def _all(self) -> list[dict[str, Any]]:
-        return [seen.json for seen in self.watcher.seen if seen.topic == f"{self.at}telemetry"]
-
-    def _count(self) -> int:
-        return len(self._all())
+        mark = self.harness.now
+        self.start()
+        birth = self.harness.birth(mark)
+        telemetry = self.harness.telemetry(lambda m: m.get("boot") == birth["boot"], "telemetry", mark)
+        assert telemetry["p_mw"] == 0.0, telemetry
+        return birth
 
 
-def check_birth_and_telemetry(device: WireDevice) -> None:
-    birth = device.online()
-    assert (birth["kind"], birth["p_min_mw"], birth["p_max_mw"]) == ("battery", -0.05, 0.05)
-    assert retained(device.url, f"{device.at}status") == {f"{device.at}status": birth}
-    telemetry = device.telemetry()
-    assert (telemetry["type"], telemetry["p_mw"], telemetry["soc"]) == ("telemetry", 0.0, 0.5)
-    assert "ack_seq" not in telemetry
+Start = Callable[[str], DeviceProgram]
+"""Makes a device's program in an environment; it starts on entering."""
 
 
-def check_setpoints(device: WireDevice) -> None:
-    device.online()
-    device.send(p_mw=0.02, seq=4, dt_s=900.0)
-    done = device.answer(4)
-    assert (done["p_mw"], done["ack_boot"]) == (0.02, "g1")
-    assert abs(done["soc"] - (0.5 - 0.02 * 0.25 / E_MAX_MWH)) < 1e-6
-    device.send(p_mw=0.04, seq=4)  # a copy, and an older one
-    device.send(p_mw=0.03, seq=3)
-    device.send(p_mw=9.0, seq=5)
-    assert device.answer(5)["p_mw"] == 0.05  # its nameplate
-    assert not any(m["p_mw"] in {0.03, 0.04} for m in device._all())
-    device.send(p_mw=-0.01, seq=0, boot="g2")  # the gateway began anew
-    device.telemetry(lambda m: m.get("ack_boot") == "g2" and m["p_mw"] == -0.01)
+def check_will_and_new_boot(make: Start) -> None:
+    """It leaves ``offline`` behind, retained, and is born with another boot."""
+    with make(_new_env()) as device:
+        harness = device.harness
+        before = harness.birth()
+        harness.next_telemetry()
+        after = device.restart()
+        assert before["boot"] != after["boot"]
+        device.kill()
+        harness.until(lambda: harness.heard("status")[-1].json.get("state") == "offline", "the second will")
+        with DeviceHarness(harness.url, env_id=device.env_id) as late:
+            seen = late.wait_for(late.topic("status"), lambda m: m.get("state") == "offline", "the will")
+            assert seen.retained
 
 
-def check_lease(device: WireDevice) -> None:
-    device.online()
-    device.send(p_mw=0.02, seq=1, lease_s=1.5)
-    assert device.answer(1)["p_mw"] == 0.02
-    begin = time.monotonic()
-    device.send(p_mw=0.02, seq=2, lease_s=1.5, renewal=True)
-    device.wait_for_power(0.0)
-    assert time.monotonic() - begin >= 1.4, "the renewal was not heard"
-    device.send(p_mw=0.02, seq=3, lease_s=60.0, renewal=True)  # too late
-    assert device.new_telemetry()["p_mw"] == 0.0
-    assert device.new_telemetry()["ack_seq"] == 1  # a renewal is not answered
+def check_replays_of_an_earlier_run(make: Start) -> None:
+    """Setpoints recorded in an earlier life of the device are refused, byte for byte as they were."""
+    with make(_new_env()) as device:
+        harness = device.harness
+        harness.make_free()
+        sender = harness.sender()
+        recorded = []
+        for part in (0.2, 0.4, 0.6):
+            sender.do(part * harness.p_max_mw)
+            recorded.append(sender.last)
+        birth = device.restart()
+        mark = harness.now
+        for message in recorded:
+            harness.publish(harness.topic("setpoint"), message)
+            harness.telemetry(
+                lambda m, seq=message["seq"]: m.get("ack_seq") == seq and m.get("rejected"),
+                "the refusal of a replay",
+                mark,
+            )
+        assert not any(m.json["p_mw"] for m in harness.heard("telemetry", mark))
+        assert harness.next_telemetry()["boot"] == birth["boot"]
+        harness.sender().do(0.2 * harness.p_max_mw)
 
 
-def check_estop(device: WireDevice) -> None:
-    device.online()
-    device.send(p_mw=0.02, seq=1)
-    device.answer(1)
-    device.stop(True)
-    device.wait_for_power(0.0)
-    device.send(p_mw=0.03, seq=2)
-    assert device.answer(2)["p_mw"] == 0.0
-    device.stop(False)
-    device.send(p_mw=0.01, seq=3)
-    assert device.answer(3)["p_mw"] == 0.01
+def check_stop_and_setpoint_kept_by_the_broker(make: Start) -> None:
+    """A retained stop holds from the first moment, before any setpoint; a retained setpoint is ignored."""
+    env_id = _new_env()
+    device = make(env_id)
+    with DeviceHarness(device.harness.url, env_id=env_id) as before:
+        kept = {"type": "setpoint", "p_mw": 0.02, "lease_s": 60.0}
+        before.publish(before.topic("setpoint"), kept, retain=True)
+        before.stop(retain=True)
+    with device:
+        harness = device.harness
+        harness.birth()
+        sender = harness.sender()
+        harness.next_telemetry()
+        answer = sender.answer(sender.send(0.01))
+        assert answer["rejected"]
+        assert answer["p_mw"] == 0.0
+        harness.release_stop(retain=True)
+        device.restart()
+        for _ in range(2):
+            assert harness.next_telemetry()["p_mw"] == 0.0, "a retained setpoint moved it"
+        harness.sender().do(0.01)
 
 
-def check_estop_before_it_connects(url: str, make: Callable[[str], WireDevice]) -> None:
-    env_id = f"device-{uuid.uuid4().hex[:8]}"
-    publish(url, f"heron/{env_id}/estop", {"type": "estop", "active": True}, retain=True)
-    with make(env_id) as device:
-        device.online()
-        device.send(p_mw=0.02, seq=1)
-        assert device.answer(1)["p_mw"] == 0.0
+def check_required_proof(make: Start) -> None:
+    """A device that requires proof refuses what echoes nothing, and does what echoes its telemetry."""
+    with make(_new_env()) as device:
+        harness = device.harness
+        harness.birth()
+        harness.next_telemetry()
+        sender = harness.sender()
+        assert "proof" in sender.refused(0.02, echo=False)
+        sender.do(0.02)
+        sender.release()
 
 
-def check_nonsense(device: WireDevice) -> None:
-    device.online()
-    for text in ("", "no json", "[1]", '{"p_mw": NaN, "lease_s": 5}', '{"p_mw": 0.02}', '{"p_mw": "x"}'):
-        publish(device.url, f"{device.at}setpoint", text)
-    device.send(p_mw=0.01, seq=1)
-    assert device.answer(1)["p_mw"] == 0.01
+def check_energy(make: Start) -> None:
+    """A battery discharged for a quarter of an hour of simulated time has less in it."""
+    with make(_new_env()) as device:
+        harness = device.harness
+        harness.make_free()
+        done = harness.sender().do(0.02, dt_s=900.0)
+        assert abs(done["soc"] - (0.5 - 0.02 * 0.25 / 0.2)) < 1e-6
 
 
-def check_will(device: WireDevice) -> None:
-    device.online()
-    device.program.process.kill()
-    device.status("offline")
-    assert retained(device.url, f"{device.at}status")[f"{device.at}status"]["state"] == "offline"
+def check_broker_restart(make: Start, kill: Callable[[], None], start: Callable[[], object]) -> None:
+    """Without its broker it goes safe by itself; back, it is born again with the same boot, and speaks."""
+    with make(_new_env()) as device:
+        harness = device.harness
+        birth = harness.birth()
+        harness.next_telemetry()
+        sender = harness.sender()
+        sender.do(0.02, lease_s=0.5)
+        kill()
+        mark = harness.now
+        time.sleep(0.6)  # longer than the lease; nothing can be seen meanwhile
+        start()
+        again = harness.birth(mark)
+        assert again["boot"] == birth["boot"]
+        telemetry = harness.telemetry(lambda m: m.get("boot") == birth["boot"], "telemetry", mark)
+        assert telemetry["p_mw"] == 0.0
+        sender.do(0.02)
 
 
-CHECKS = (check_birth_and_telemetry, check_setpoints, check_lease, check_estop, check_nonsense, check_will)
-"""What every device keeps that is given to a test."""
+def _new_env() -> str:
+    return f"device-{uuid.uuid4().hex[:8]}"

@@ -65,6 +65,7 @@ TREE = {
     "UnsupportedFeature": ["BrokerError", "NotImplementedError"],
     "MessageError": ["HeronError", "ValueError"],
     "NotReady": ["HeronError", "TimeoutError"],
+    "NameTaken": ["HeronError"],
     "PowerFlowError": ["HeronError"],
     "PowerFlowDiverged": ["PowerFlowError"],
     "UnsupportedElement": ["PowerFlowError"],

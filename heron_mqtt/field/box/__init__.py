@@ -1,4 +1,4 @@
-"""The documented name of what ``heron_mqtt.field.vendor.vendor_state`` holds."""
+"""The documented name of ``heron_mqtt.field.vendor.vendor_state.VendorState``."""
 
 from heron_mqtt.field.vendor.vendor_state import VendorState as BoxState
 

@@ -37,6 +37,8 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.device")
 
+GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
+
 
 class SetpointRejected(Exception):
     """Raised by ``apply``: the device will not do that; its telemetry says so and why."""
@@ -212,9 +214,10 @@ class FieldDevice(PresentDevice, abc.ABC):
             return
         self.is_safe = True
         try:
-            done = self.go_safe("the program ends")
-            if inspect.isawaitable(done):
-                await done
+            async with asyncio.timeout(GOODBYE_S):
+                done = self.go_safe("the program ends")
+                if inspect.isawaitable(done):
+                    await done
         except Exception as exc:
             log.error("%s: could not go to the safe state at the end: %s", self.label, exc, exc_info=exc)
 

@@ -21,6 +21,7 @@ from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 
 Health = Literal["online", "stale", "fault", "offline"]
 
+SAME_MEASUREMENT_S = 0.05  # what is repeated says its age anew, to a millisecond and what the way took
 SPEAKS = 2  # telemetry since the first setpoint without answer; a single one may be an old one, late
 
 
@@ -110,6 +111,9 @@ class DeviceLink:
         self._boot: str | None = None  # of the device, by its newest birth or telemetry
         self.awaits_rebirth_telemetry = False
         """Whether it was born again and has not said since what it does: no setpoint until it has."""
+        self.measurements = 0
+        """Measurements heard; one that is only repeated counts once."""
+        self._measured_at = 0.0
         self.plausible_in_a_row = 0
         """New telemetry without anything wrong in it, since the last that was, or since a new birth."""
         self.says_stopped = False
@@ -196,8 +200,11 @@ class DeviceLink:
 
     @property
     def age_s(self) -> float | None:
-        """Time since the last telemetry arrived, by our clock, s; None before the first."""
-        return None if self._arrived_at is None else self._monotonic() - self._arrived_at
+        """Age of the last measurement, by our clock, s; None before the first.
+
+        Time since it arrived, and what the device said of its age then.
+        """
+        return None if self._arrived_at is None else self._monotonic() - self._measured_at
 
     @property
     def is_fresh(self) -> bool:
@@ -429,7 +436,11 @@ class DeviceLink:
             self._echo = (telemetry.boot, telemetry.seq)
         self._reseed_due |= self.awaits_rebirth_telemetry
         self.awaits_rebirth_telemetry = False
-        self.plausible_in_a_row += 1
+        measured_at = self._monotonic() - (telemetry.age_s or 0.0)
+        if telemetry.age_s is None or measured_at > self._measured_at + SAME_MEASUREMENT_S:
+            self.measurements += 1
+            self.plausible_in_a_row += 1
+            self._measured_at = measured_at
         self.says_stopped = telemetry.stopped is True
         answered = self.answer() is not None
         self.telemetry = telemetry

@@ -140,7 +140,8 @@ class EnvironmentWatch:
         is_ours = self.served is not None and state.boot in {None, self.served}
         if state.state in {"lost", "finished"}:
             if is_ours:
-                self._ends(f"the environment is {state.state}")
+                level = logging.WARNING if state.state == "lost" else logging.INFO
+                self._ends(f"the environment is {state.state}", level)
             return
         if self.served is None or not is_ours:
             return
@@ -149,8 +150,8 @@ class EnvironmentWatch:
                 self._end = None  # its will was sent although it lives: it says so itself
             self.heard(state.boot)
 
-    def _ends(self, why: str) -> None:
+    def _ends(self, why: str, level: int = logging.WARNING) -> None:
         if self._end is None:
-            log.warning("%s: %s: nothing is sent or renewed", self._agent_id, why)
+            log.log(level, "%s: %s: nothing is sent or renewed", self._agent_id, why)
         self._end = why
         self._on_end(why)

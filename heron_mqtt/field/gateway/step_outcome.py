@@ -26,7 +26,7 @@ class StepOutcome:
         """By device, what came between what was wanted in this step and what was done."""
         self.steady = dict.fromkeys(gates_mw, 0)
         """By device, steps in a row with a residual below its gate."""
-        self._judged: dict[str, Telemetry] = {}  # the newest that counted as evidence
+        self._judged: dict[str, int] = {}  # the newest measurement that counted as evidence
         self._twins = twins
         self._gates_mw = dict(gates_mw)
 
@@ -110,7 +110,7 @@ class StepOutcome:
         stats = link.stats
         stats.sample(stats.residual_mw, residual)
         stats.sample(stats.tracking_error_mw, telemetry.p_mw - expected_p_mw(setpoint))
-        if telemetry is self._judged.get(name):
-            return  # heard in an earlier step: no new evidence
-        self._judged[name] = telemetry
+        if link.measurements == self._judged.get(name):
+            return  # measured before an earlier step: no new evidence
+        self._judged[name] = link.measurements
         self.steady[name] = self.steady[name] + 1 if abs(residual) <= self._gates_mw[name] else 0

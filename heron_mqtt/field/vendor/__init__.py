@@ -1,4 +1,8 @@
-"""A vendor's device by configuration: its own topics and payloads on one side, ours on the other."""
+"""A vendor's device by configuration: its own topics and payloads on one side, ours on the other.
+
+Raw inputs are cleaned and named, formulas make quantities of them, setpoints become messages:
+docs/device-mappings.md describes the model.
+"""
 
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.vendor_device import VendorDevice

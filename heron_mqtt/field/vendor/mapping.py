@@ -1,55 +1,72 @@
 """A vendor's topics and payloads <-> our messages, from configuration alone.
 
-``load_mapping`` finds every mistake of a mapping; the ``DeviceMapping`` it returns translates, without
-I/O. ``field.box`` merges what the topics of one box say. docs/device-mappings.md describes the tables.
+Raw inputs are found in payloads and cleaned (``inputs``), formulas make quantities of them (``quantities``),
+and setpoints become messages (``outgoing``) whose answers are understood (``answers``). ``load_mapping``
+finds every mistake of a mapping; the ``DeviceMapping`` that it returns holds no state and does no I/O:
+``vendor_state.VendorState`` keeps what is known of one device. docs/device-mappings.md has the tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from heron_mqtt.config import read_toml, shipped_config, validate
-from heron_mqtt.errors import ConfigError, MessageError
-from heron_mqtt.field.vendor._mapping.incoming import (
-    MAX_PAYLOAD_BYTES,
-    AvailabilityReader,
-    TelemetryReader,
-    Value,
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.vendor.answers import AnswerReader
+from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
+from heron_mqtt.field.vendor.inputs import InputReader
+from heron_mqtt.field.vendor.outgoing import (
+    Context,
+    Outgoing,
+    Rendered,
+    SetpointWriter,
+    filled_text,
+    payload_bytes,
 )
-from heron_mqtt.field.vendor._mapping.outgoing import Outgoing, SetpointWriter, payload_bytes
-from heron_mqtt.field.vendor._mapping.parameters import check_use, fill, gather, placeholders
-from heron_mqtt.field.vendor._mapping.problems import Problems
-from heron_mqtt.field.vendor._mapping.tables import MappingTable
-from heron_mqtt.messages import Setpoint, Status
+from heron_mqtt.field.vendor.parameters import PLACEHOLDER, check_use, fill, gather, placeholders
+from heron_mqtt.field.vendor.problems import Problems
+from heron_mqtt.field.vendor.quantities import Quantity
+from heron_mqtt.field.vendor.tables import (
+    FieldTable,
+    KeepaliveTable,
+    MappingTable,
+    Payload,
+    QuantityTable,
+    SetpointTable,
+)
+from heron_mqtt.field.vendor.telemetry import AvailabilityReader, TelemetryReader
+from heron_mqtt.field.vendor.topic_patterns import TopicPattern
+from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging import topics
 
-__all__ = ["Decoded", "DeviceMapping", "Keepalive", "Outgoing", "load_mapping"]
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """What one payload of a box said.
-
-    Attributes:
-        fields: Field of ``Telemetry`` -> value; None = no longer known. p_mw MW and q_mvar Mvar, positive =
-            injected; soc in [0, 1]; vm_pu; running; ack_seq.
-        status: Presence, if the topic tells it.
-    """
-
-    fields: Mapping[str, Value | None]
-    status: Status | None = None
+__all__ = ["DeviceMapping", "Keepalive", "Outgoing", "load_mapping"]
 
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """A message that makes a box go on talking: ``first`` after each connection, then ``again``."""
+    """A message that makes a device go on talking.
 
-    first: Outgoing
-    again: Outgoing
-    period_s: float
+    Attributes:
+        table: Topic, payloads and period.
+        while_driven: It is sent only while a setpoint holds.
+    """
+
+    table: KeepaliveTable
+    while_driven: bool
+
+    def message(self, context: Context, values: Mapping[str, Rendered], *, first: bool) -> Outgoing | None:
+        """Return the message to send now; None while something in its topic is not known yet."""
+        table = self.table
+        context.built_ins.begin_message()
+        every = {**{n: Rendered(t, t) for n, t in context.learned.items()}, **values}
+        topic = filled_text(table.topic, every, context.built_ins)
+        if PLACEHOLDER.search(topic) is not None:
+            return None
+        payload: Payload = table.payload if table.first_payload is None or not first else table.first_payload
+        return Outgoing(topic, payload_bytes(payload, every, context.built_ins), table.qos)
 
 
 class DeviceMapping:
@@ -58,102 +75,185 @@ class DeviceMapping:
     Args:
         table: The mapping, its placeholders filled in.
         source: Where it stands, for errors.
+        learned: Parameters to be learned from topics, and after how many s of silence another may follow.
 
     Raises:
         ConfigError: One line for each mistake: source, key and what was expected.
     """
 
-    def __init__(self, table: MappingTable, source: str) -> None:
+    def __init__(self, table: MappingTable, source: str, learned: Mapping[str, float] | None = None) -> None:
         problems = Problems(source)
         self.name = table.name
         self.source = source
-        self._writer = None if table.setpoint is None else SetpointWriter(table.setpoint, problems)
-        self._telemetry: dict[str, list[TelemetryReader]] = {}
-        self._availability: dict[str, AvailabilityReader] = {}
-        for i, telemetry in enumerate(table.telemetry):
-            reader = TelemetryReader(telemetry, problems.at(f"telemetry[{i}]"))
-            self._telemetry.setdefault(telemetry.topic, []).append(reader)
-        for i, availability in enumerate(table.availability):
-            if availability.topic in self._availability:
-                problems.add(f"availability[{i}].topic", f"{availability.topic!r} is there already")
-            self._availability[availability.topic] = AvailabilityReader(
-                availability, problems.at(f"availability[{i}]")
-            )
-        if "p_mw" not in self.reads:
+        self.table = table
+        self.learned = dict(learned or {})
+        self.telemetry = [
+            TelemetryReader(t, problems.at(f"telemetry[{i}]")) for i, t in enumerate(table.telemetry)
+        ]
+        self.availability = [
+            AvailabilityReader(a, problems.at(f"availability[{i}]")) for i, a in enumerate(table.availability)
+        ]
+        self.inputs = self._gather_inputs(problems)
+        self.quantities = self._make_quantities(table, problems)
+        if "p_mw" not in self.quantities:
             problems.add("telemetry", "no topic gives p_mw; without it there is no telemetry")
-        self._keepalives = tuple(
+        self._writer: SetpointWriter | None = None
+        self.answers: list[AnswerReader] = []
+        if table.setpoint is not None:
+            self._writer = SetpointWriter(table.setpoint, tuple(self.inputs), problems)
+            self.answers = [
+                AnswerReader(a, self._writer, problems.at(f"setpoint.answers[{i}]"))
+                for i, a in enumerate(table.setpoint.answers)
+            ]
+            if table.setpoint.confirm == "answer" and not self.has_answers:
+                problems.add("setpoint.confirm", "'answer' needs [[setpoint.answers]] or a field ack_seq")
+        values = set(self._writer.names) if self._writer is not None else set()
+        self.keepalives = tuple(
             Keepalive(
-                Outgoing(k.topic, payload_bytes(first, {}), k.qos, False),
-                Outgoing(k.topic, payload_bytes(k.payload, {}), k.qos, False),
-                k.period_s,
+                k,
+                k.while_ == "driven"
+                or bool(placeholders([k.topic, k.payload, k.first_payload or ""]) & values),
             )
             for k in table.keepalive
-            for first in [k.payload if k.first_payload is None else k.first_payload]
         )
-        _check_topics(table, problems)
+        _check_topics(table, self, problems)
         problems.raise_if_any()
+
+    # -- what it can do ----------------------------------------------------------------------------
 
     @property
     def sets(self) -> frozenset[str]:
-        """What a setpoint tells the box: of p_mw, q_mvar, lease_s, seq. Empty: the box can only be read."""
-        return frozenset() if self._writer is None else self._writer.quantities
+        """What a setpoint tells the device: of p_mw, q_mvar, lease_s, seq. Empty: it can only be read."""
+        return frozenset() if self._writer is None else self._writer.quantities - {"uid"}
 
     @property
     def reads(self) -> frozenset[str]:
-        """The fields of ``Telemetry`` that the box gives."""
-        return frozenset(
-            f.quantity for readers in self._telemetry.values() for r in readers for f in r.fields
-        )
+        """The fields of ``Telemetry`` that the device gives."""
+        return frozenset(self.quantities)
+
+    @property
+    def setpoint(self) -> SetpointTable | None:
+        """How setpoints are sent; None = it can only be read."""
+        return self.table.setpoint
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the device tells of each setpoint what it does about it."""
+        return bool(self.answers) or "ack_seq" in self.quantities
+
+    @property
+    def has_release(self) -> bool:
+        """Whether the mapping says how the device is handed back: by messages, or by a setpoint of zero."""
+        return self.setpoint is not None and self.setpoint.release is not None
+
+    @property
+    def changes_at(self) -> dict[str, tuple[str, ...]]:
+        """Quantity -> the inputs that it is made of."""
+        return {name: q.inputs for name, q in self.quantities.items()}
 
     def topics_of(self, quantity: str) -> tuple[str, ...]:
         """Return the topics that give one field of ``Telemetry``."""
-        return tuple(
-            topic
-            for topic, readers in self._telemetry.items()
-            if any(f.quantity == quantity for r in readers for f in r.fields)
-        )
+        wanted = set(self.quantities[quantity].inputs) if quantity in self.quantities else set()
+        found = [t for r in self.telemetry if wanted & r.inputs.keys() for t in r.table.topics]
+        return tuple(dict.fromkeys(found))
 
     def topic_filters(self) -> tuple[str, ...]:
-        """Return the topics to subscribe to; none has a wildcard."""
-        return tuple(dict.fromkeys((*self._telemetry, *self._availability)))
+        """Return what to subscribe to."""
+        found = [r.patterns for r in self.telemetry] + [r.patterns for r in self.availability]
+        found += [r.patterns for r in self.answers]
+        return tuple(dict.fromkeys(p.filter for patterns in found for p in patterns))
 
-    def keepalives(self) -> tuple[Keepalive, ...]:
-        """Return the messages to repeat for as long as the box is watched."""
-        return self._keepalives
+    # -- what is sent ------------------------------------------------------------------------------
 
-    def encode(self, setpoint: Setpoint) -> list[Outgoing]:
+    def encode(self, setpoint: Setpoint, context: Context | None = None) -> list[Outgoing]:
         """Return the messages that carry a setpoint, in the order in which to send them.
 
         Raises:
-            ConfigError: The box can only be read.
-            MessageError: A value is not finite.
+            ConfigError: The device can only be read.
+            MessageError: A value is not finite, or something that the messages need is not known yet.
+        """
+        return self.write(setpoint, context or Context(BuiltIns()))[0]
+
+    def write(self, setpoint: Setpoint, context: Context) -> tuple[list[Outgoing], dict[str, Rendered]]:
+        """Return the messages that carry a setpoint, and the values in them.
+
+        Raises:
+            ConfigError: The device can only be read.
+            MessageError: A value is not finite, or something that the messages need is not known yet.
         """
         if self._writer is None:
             raise ConfigError(f"{self.source}: {self.name} takes no setpoints: its mapping has no 'setpoint'")
-        return self._writer.encode(setpoint)
+        return self._writer.encode(setpoint, context)
 
-    def decode(self, topic: str, payload: bytes) -> Decoded | None:
-        """Return what a payload says; None if the topic is not of this box.
+    def release(self, context: Context | None = None) -> list[Outgoing]:
+        """Return the messages that hand the device back to its own control.
 
         Raises:
-            MessageError: The payload does not fit: topic, expression, what was found, what was expected.
+            MessageError: Something that the messages need is not known yet.
         """
-        readers, availability = self._telemetry.get(topic, []), self._availability.get(topic)
-        if not readers and availability is None:
-            return None
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise MessageError(f"{topic}: payload of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}")
-        fields: dict[str, Value | None] = {}
-        status = None
-        try:
-            for reader in readers:
-                fields.update(reader.read(payload))
-            if availability is not None:
-                state, word = availability.read(payload)
-                status = Status(state=state, reason=None if state == "online" else f"{topic}: {word}"[:500])
-        except MessageError as exc:
-            raise MessageError(f"{topic}: {exc}") from None
-        return Decoded(fields, status)
+        context = context or Context(BuiltIns())
+        if self._writer is None:
+            return []
+        if self._writer.has_release:
+            return self._writer.release(context)
+        return self._writer.encode(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0), context)[0]
+
+    # -- compiling ---------------------------------------------------------------------------------
+
+    def _gather_inputs(self, problems: Problems) -> dict[str, InputReader]:
+        found: dict[str, InputReader] = {}
+        for i, reader in enumerate(self.telemetry):
+            for name in reader.table.inputs:
+                if name in {"p_mw", "q_mvar", "soc", "vm_pu", "running", "ack_seq", "lease_s", "seq", *NAMES}:
+                    problems.add(f"telemetry[{i}].inputs.{name}", "is the name of a quantity; choose another")
+                    continue
+                made = reader.inputs[name]
+                if name in found and found[name].kind != made.kind:
+                    problems.add(
+                        f"telemetry[{i}].inputs.{name}",
+                        f"is a {made.kind} here and a {found[name].kind} elsewhere; expected the same",
+                    )
+                found.setdefault(name, made)
+        for i, reader in enumerate(self.telemetry):
+            for key in ("timestamp", "changed_by"):
+                name = getattr(reader.table, key)
+                if name is None:
+                    continue
+                if name not in found:
+                    problems.add(
+                        f"telemetry[{i}].{key}",
+                        f"there is no input {name!r}; there are {', '.join(found) or 'none'}",
+                    )
+                elif key == "timestamp" and found[name].kind != "time":
+                    problems.add(
+                        f"telemetry[{i}].timestamp",
+                        f'input {name} must be a time: give it time = "unix_s" or so',
+                    )
+        return found
+
+    def _make_quantities(self, table: MappingTable, problems: Problems) -> dict[str, Quantity]:
+        found: dict[str, Quantity] = {}
+        places: dict[str, str] = {}
+        tables: list[tuple[str, str, FieldTable | QuantityTable]] = [
+            *(
+                (name, f"telemetry[{i}].fields.{name}", field)
+                for i, t in enumerate(table.telemetry)
+                for name, field in t.fields.items()
+            ),
+            *((name, f"quantities.{name}", q) for name, q in table.quantities.items()),
+        ]
+        for name, key, each in tables:
+            if name in places and name != "ack_seq":
+                problems.add(
+                    key,
+                    f"{name} has a source already, {places[name]}: name both as inputs and say by "
+                    f"[quantities.{name}] what it is (a + b, a - b); or give both inputs one name, then the "
+                    "newest counts",
+                )
+                continue
+            places[name] = key
+            found[name] = Quantity(name, each, self.inputs, problems.at(key))
+        return found
 
 
 def load_mapping(
@@ -184,13 +284,16 @@ def load_mapping(
         path = _profile_path(profile, source, find)
         base = read_toml(path)
         source = f"{source} (profile {path})"
+    if "broker" in own:
+        beside = source.split(" (profile")[0].removesuffix(".mapping")
+        raise ConfigError(f"{source}: broker: belongs beside the mapping: [{beside.split(': ')[-1]}.broker]")
     parameters, declared = own.pop("parameters", {}), base.pop("parameters", {})
     if not isinstance(parameters, Mapping) or not isinstance(declared, Mapping):
         raise ConfigError(f"{source}: parameters: expected a table, name = value")
     problems = Problems(source)
     data = {**base, **own}
     built_in = {"agent": topics.escape(agent), "device": topics.escape(device)}
-    values = gather(declared, parameters, placeholders(data), problems)
+    values, learned = gather(declared, parameters, placeholders(data), problems)
     setpoint = data.get("setpoint")
     names = setpoint.get("values") if isinstance(setpoint, Mapping) else None
     check_use(
@@ -199,11 +302,12 @@ def load_mapping(
         set(parameters),
         set(built_in),
         set(names) if isinstance(names, Mapping) else set(),
+        set(learned),
         problems,
     )
     problems.raise_if_any()
     filled = {**fill(data, {**values, **built_in}), "parameters": values}
-    return DeviceMapping(validate(MappingTable, filled, source), source)
+    return DeviceMapping(validate(MappingTable, filled, source), source, learned)
 
 
 def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None) -> Path:
@@ -215,19 +319,32 @@ def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None)
     return path
 
 
-def _check_topics(table: MappingTable, problems: Problems) -> None:
-    read = {t.topic for t in table.telemetry} | {a.topic for a in table.availability}
-    messages = [] if table.setpoint is None else table.setpoint.messages
-    named = [
-        *((f"setpoint.messages[{i}]", m.topic) for i, m in enumerate(messages)),
-        *((f"telemetry[{i}]", t.topic) for i, t in enumerate(table.telemetry)),
-        *((f"availability[{i}]", a.topic) for i, a in enumerate(table.availability)),
-        *((f"keepalive[{i}]", k.topic) for i, k in enumerate(table.keepalive)),
-    ]
-    for key, topic in named:
+def _check_topics(table: MappingTable, mapping: DeviceMapping, problems: Problems) -> None:
+    read: list[TopicPattern] = [p for r in mapping.telemetry if r.node_topic is None for p in r.patterns]
+    read += [p for r in mapping.availability for p in r.patterns]
+    seen: set[str] = set()
+    for i, availability in enumerate(table.availability):
+        if availability.topic in seen:
+            problems.add(f"availability[{i}].topic", f"{availability.topic!r} is there already")
+        seen.add(availability.topic)
+    for key, topic in _sent_topics(table):
+        plain = PLACEHOLDER.sub("x", topic)
         try:
-            topics.check_channel(topic)
+            topics.check_channel(plain)
         except ValueError as exc:
             problems.add(f"{key}.topic", str(exc))
-        if key.startswith("setpoint") and topic in read:
-            problems.add(f"{key}.topic", f"{topic!r} is read too: the box's own words and ours would mix")
+        if key.startswith("setpoint") and any(topic == p.text or p.match(plain) is not None for p in read):
+            problems.add(
+                f"{key}.topic", f"{topic!r} is read too: the device's own messages and ours would mix"
+            )
+
+
+def _sent_topics(table: MappingTable) -> Iterator[tuple[str, str]]:
+    if table.setpoint is not None:
+        for i, message in enumerate(table.setpoint.messages):
+            yield f"setpoint.messages[{i}]", message.topic
+        if isinstance(table.setpoint.release, list):
+            for i, message in enumerate(table.setpoint.release):
+                yield f"setpoint.release[{i}]", message.topic
+    for i, keepalive in enumerate(table.keepalive):
+        yield f"keepalive[{i}]", keepalive.topic

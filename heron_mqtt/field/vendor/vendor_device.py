@@ -1,14 +1,15 @@
-"""A vendor's box as a field device: its own topics and payloads on one side, ours on the other.
+"""A vendor's device as a field device: its own topics and payloads on one side, ours on the other.
 
-It runs beside the gateway and speaks for the box, so that the box needs no code and the gateway no
-special case: it takes leased setpoints and translates them, merges what the box says into telemetry,
-and when the lease runs out it tells the box to go to zero.
+It runs beside the gateway and translates, so that the device needs no code and the gateway no special case:
+it takes leased setpoints and sends them in the vendor's terms, makes telemetry of what the device says, and
+hands the device back to its own control when the lease runs out, on a demotion, and at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -16,16 +17,21 @@ from typing import Any, Protocol
 from heron_mqtt.errors import BrokerError, MessageError
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.gateway.authority import SENDS
+from heron_mqtt.field.vendor.answers import Answer
+from heron_mqtt.field.vendor.built_ins import BuiltIns
+from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
 from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive, Outgoing
-from heron_mqtt.field.vendor.vendor_state import VendorState
+from heron_mqtt.field.vendor.outgoing import Context
+from heron_mqtt.field.vendor.sparkplug_payload import encode
+from heron_mqtt.field.vendor.vendor_state import Taken, VendorState
 from heron_mqtt.messages import AuthorityState, Level, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 
 log = logging.getLogger("heron_mqtt.vendor")
 
-ZERO_SETPOINT = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
-GOODBYE_S = 0.5  # how long telling the box to rest may take at the end; a run ends within 2 s
+GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
+SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
 
 RawCallback = Callable[[str, bytes, bool], None]
 """Called with topic, payload and whether the broker had kept it."""
@@ -42,32 +48,36 @@ class VendorMqtt(Protocol):
         """Publish bytes to a topic; what is returned is done when the broker has them, and may be ignored."""
 
     def subscribe_raw(self, topic: str, callback: RawCallback) -> Callable[[], None]:
-        """Call back, in the broker's loop, for every message on a topic; returns the unsubscribe."""
+        """Call back, in the broker's loop, for every message on a filter; returns the unsubscribe."""
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back after each reconnection; returns what ends that."""
 
 
 class VendorDevice(FieldDevice):
-    """Speaks for one box.
+    """Translates for one device.
 
-    - The box is told something only while it is driven: by a setpoint and its renewals, by the safe state
-      that ends them (when the lease runs out, and when this ends), and by an emergency stop if the
-      gateway's authority over it is one that sends. Authority ``shadow`` sends nothing but keepalives.
-    - Its last words count for ``stale_after_s``. A box that says nothing for longer is told as a fault,
-      and the gateway's model stands in. One that has said nothing yet is reported only: it may be one that
-      speaks when something changes, and wait for its first setpoint.
-    - Where the box repeats the number of a setpoint (``ack_seq`` in the mapping) only that is an
-      acknowledgement; without one the setpoint counts as rejected.
+    - The device is told something only while it is driven: by a setpoint and its renewals, and by what ends
+      them; and by an emergency stop if the gateway's authority over it is one that sends. Authority
+      ``shadow`` sends nothing but keepalives.
+    - When the lease runs out, on a demotion below those that send, and at the end, the release of the mapping
+      is sent. An emergency stop sets 0 and is not ended by a release: the device is handed back when the
+      stop is.
+    - Its last power counts for ``stale_after_s``. A device that says nothing for longer is a fault, and the
+      gateway's model stands in. One that has said nothing yet is reported only.
+    - What confirms a setpoint is said by the mapping; without the confirmation it counts as rejected.
+    - A device with availability topics is offline until one of them says otherwise, or power is heard.
 
     Args:
-        mapping: How the box speaks.
+        mapping: How the device speaks.
         raw: Its side of the wire.
         kind: What it is: battery, generator, pv, load.
         power_range_mw: Nameplate, MW, positive = injected.
-        stale_after_s: How long the box's last power counts, s.
-        answer_within_s: How long to wait for the box's first power, or its acknowledgement, after a
-            setpoint, s.
+        stale_after_s: How long the device's last power counts, s.
+        answer_within_s: How long to wait for what confirms a setpoint, s; None = as the mapping says.
+        budget: Counts writes; None = no limit.
+        utc_s: The time of day, s since 1970, for ``{now}`` and timestamps.
+        new_id: Makes the identifiers of messages.
     """
 
     def __init__(
@@ -78,7 +88,10 @@ class VendorDevice(FieldDevice):
         kind: str,
         power_range_mw: tuple[float, float],
         stale_after_s: float = 5.0,
-        answer_within_s: float = 1.0,
+        answer_within_s: float | None = None,
+        budget: WriteBudget | None = None,
+        utc_s: Callable[[], float] = time.time,
+        new_id: Callable[[], str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -87,59 +100,120 @@ class VendorDevice(FieldDevice):
         self._kind = kind
         self._range = power_range_mw
         self._stale_after_s = stale_after_s
-        self._answer_within_s = answer_within_s
-        self._acknowledges = "ack_seq" in mapping.reads
-        self._awaited: int | None = None  # number that the box shall repeat
-        self._vendor = VendorState(mapping)
+        given_s = 1.0 if mapping.setpoint is None else mapping.setpoint.answer_within_s
+        self._within_s = given_s if answer_within_s is None else answer_within_s
+        self._state = VendorState(mapping, utc_s)
+        self._built_ins = BuiltIns(utc_s) if new_id is None else BuiltIns(utc_s, new_id)
+        self._commander = Commander(
+            mapping, self._send, within_s=self._within_s, label=self.label, budget=budget
+        )
+        self._confirm = _confirm(mapping)
+        self._awaits = False
+        self._awaited_seq: int | None = None
+        self._counts_from = 0.0  # power measured earlier does not confirm
+        self._answer: Answer | None = None
         self._news = asyncio.Event()
         self._heard = asyncio.Event()
         self._has_spoken = False
         self._silence: Status | None = None
         self._trouble: Status | None = None
+        self._is_born = False
         self._is_driven = False
+        self._is_held_by_stop = False
         self._level: Level | None = None
         self._keeping: list[asyncio.Task[None]] = []
+        self._settling: asyncio.TimerHandle | None = None
+        self._reported: dict[str, float] = {}
 
     # -- the device --------------------------------------------------------------------------------
 
     async def apply(self, setpoint: Setpoint) -> None:
-        """Tell the box, and wait a moment for what it does about it."""
+        """Send it to the device, and wait for what confirms it."""
         if not self._mapping.sets:
-            raise SetpointRejected("the box can only be read: its mapping has no setpoint")
-        if not self._raw.connected:  # it would wait, and reach the box when its lease is over
-            raise SetpointRejected("there is no connection to the box's broker")
+            return  # it can only be read: what it measures is the answer
+        self._check_reachable()
         self._news.clear()
-        self._awaited = setpoint.seq if self._acknowledges else None
-        await self._tell(setpoint)
+        self._answer = None
+        self._awaits, self._awaited_seq = True, setpoint.seq
         try:
-            async with asyncio.timeout(self._answer_within_s):
+            if not await self._tell(setpoint):
+                return  # the device holds it already
+            self._counts_from = time.monotonic() + self._settle_s
+            await self._wait_for_confirmation()
+        finally:
+            self._awaits = False
+
+    def _check_reachable(self) -> None:
+        if not self._raw.connected:  # it would wait, and reach the device when its lease is over
+            raise SetpointRejected("there is no connection to the device's broker")
+        status = self._availability()
+        if status is not None and (status.state == "offline" or self._offline()):
+            raise SetpointRejected(f"the device is offline: {status.reason}")
+
+    async def _tell(self, setpoint: Setpoint, *, renewal: bool = False) -> bool:
+        """Send a setpoint; returns whether anything was to be sent.
+
+        Raises:
+            SetpointRejected: It is not sent (now).
+            BrokerError: It was refused.
+        """
+        self._is_driven = True  # also where sending fails half way
+        try:
+            return await self._commander.tell(setpoint, self._context(), renewal=renewal)
+        except (NotSent, MessageError) as exc:
+            raise SetpointRejected(str(exc)) from None
+
+    async def _wait_for_confirmation(self) -> None:
+        try:
+            async with asyncio.timeout(self._within_s + self._settle_s):
                 await self._news.wait()
         except TimeoutError:
-            what = f"no word from the box within {self._answer_within_s:g} s"
-            if self._awaited is not None:
+            where = ", ".join(self._confirming_topics())
+            what = f"nothing on {where} within {self._within_s + self._settle_s:g} s"
+            if self._confirm != "sent":
                 raise SetpointRejected(f"not acknowledged: {what}") from None
             log.debug("%s: %s of a setpoint", self.label, what)
-        finally:
-            self._awaited = None
+        if self._answer is not None and not self._answer.accepted:
+            raise SetpointRejected(f"rejected by the device: {self._answer.reason}")
 
     async def renew(self, setpoint: Setpoint) -> None:
-        """Tell the box again, so that a timer of its own begins anew."""
-        if self._raw.connected:
-            await self._tell(setpoint)
+        """Send it again, so that a timer in the device begins anew."""
+        if self._mapping.sets and self._raw.connected and not self._offline():
+            try:
+                await self._tell(setpoint, renewal=True)
+            except SetpointRejected as exc:
+                log.warning("%s: a renewal was not sent: %s", self.label, exc)
 
     async def go_safe(self, reason: str) -> None:
-        """Tell the box to rest, if it does what it was told, or if it is ours to stop."""
-        if self._mapping.sets and (self._is_driven or (self.stopped and self._level in SENDS)):
-            await self._tell(ZERO_SETPOINT)
-            self._is_driven = False
+        """Set the device to 0 in an emergency stop; else hand it back, if it is driven."""
+        if not self._mapping.sets:
+            return
+        if self.stopped:
+            if self._is_driven or self._level in SENDS:
+                await self._commander.stop(self._context())
+                self._is_driven, self._is_held_by_stop = False, True
+        elif self._is_driven or self._is_held_by_stop:
+            await self._commander.release(self._context())
+            self._is_driven = self._is_held_by_stop = False
 
     def measure(self) -> Telemetry | None:
-        """Return what the box said last; None until it has said its power, and once that is too old."""
-        return self._vendor.telemetry(time.monotonic(), self._stale_after_s)
+        """Return what the device said last; None until it has said its power, and once that is too old."""
+        self._tell_trouble()
+        now_s = time.monotonic()
+        telemetry = self._state.telemetry(now_s, self._stale_after_s)
+        age_s = self._state.age_s("p_mw", now_s)
+        if telemetry is None or not 0.0 < age_s < math.inf:
+            return telemetry
+        return telemetry.model_copy(update={"age_s": round(age_s, 3)})
 
     def nameplate(self) -> dict[str, Any]:
-        """Return the scenario's nameplate: a box seldom tells its own."""
+        """Return the scenario's nameplate: a device seldom tells its own."""
         return {"p_min_mw": self._range[0], "p_max_mw": self._range[1], "kind": self._kind}
+
+    @property
+    def state(self) -> VendorState:
+        """What is known of the device."""
+        return self._state
 
     async def run(
         self,
@@ -148,47 +222,159 @@ class VendorDevice(FieldDevice):
         once: bool = False,
         on_online: Callable[[], None] | None = None,
     ) -> None:
-        """Listen to the box and keep it talking, and serve; see ``FieldDevice.run``."""
+        """Listen to the device and keep it talking, and serve; see ``FieldDevice.run``."""
         endings = [self._raw.subscribe_raw(topic, self._on_raw) for topic in self._mapping.topic_filters()]
-        endings += [self._raw.on_reconnect(self._keep_talking), self._stop_keepalives]
+        endings += [self._raw.on_reconnect(self._reconnected), self._stop_keepalives]
         self._keep_talking()
         watching = asyncio.create_task(self._watch_silence(), name=f"silence {self.label}")
         try:
             await super().run(duration_s=duration_s, once=once, on_online=on_online)
         finally:
             watching.cancel()
+            if self._settling is not None:
+                self._settling.cancel()
             for end in endings:
                 end()
-            if self._is_driven and self._raw.connected:
-                await self._say_goodbye()
+            self._commander.close()
+            await self._hand_back()
 
-    # -- the box -----------------------------------------------------------------------------------
+    # -- what the device says ----------------------------------------------------------------------
 
     def _on_raw(self, topic: str, payload: bytes, retained: bool) -> None:
-        try:
-            decoded = self._vendor.take(topic, payload, time.monotonic(), retained=retained)
-        except MessageError as exc:
-            self._broker.stats.reject(topic, f"{self.label}: {exc}")
-            return
-        if decoded is None:
-            return
-        said = {} if retained else decoded.fields  # since when a retained value holds nobody knows
-        if said.get("p_mw") is not None:
+        was = self._state.status()
+        taken = self._state.take(topic, payload, time.monotonic(), retained=retained)
+        if taken is not None:
+            self._take_in(topic, taken, retained)
+        if self._awaits and not retained:
+            self._take_answer(topic, payload)
+        now = self._state.status()
+        if was is not None and was.state == "offline" and now is not None and now.state != "offline":
+            self._commander.forget()  # a device that was away may have forgotten what it was told
+        while self._state.births_wanted:
+            self._ask_for_birth(self._state.births_wanted.pop())
+        if (due_s := self._state.due_s) is not None and self._settling is None:
+            wait_s = max(0.0, due_s - time.monotonic())
+            self._settling = asyncio.get_running_loop().call_later(wait_s, self._settle)
+
+    def _ask_for_birth(self, topic: str) -> None:
+        """Ask a Sparkplug node for its birth; like a keepalive this changes nothing in the device."""
+        if self._raw.connected:
+            now_ms = int(self._built_ins.value("now", "unix_ms"))
+            payload = encode({"Node Control/Rebirth": True}, {"Node Control/Rebirth": "Boolean"}, now_ms)
+            self._send(Outgoing(topic, payload, qos=0))
+
+    def _settle(self) -> None:
+        self._settling = None
+        self._take_in("", self._state.settle(time.monotonic()), False)
+
+    def _take_in(self, topic: str, taken: Taken, retained: bool) -> None:
+        for problem in taken.problems:
+            self._count_problem(topic, problem)
+        for note in taken.notes:
+            log.log(
+                logging.WARNING if "instead" in note or "but" in note else logging.INFO,
+                "%s: %s",
+                self.label,
+                note,
+            )
+            if "instead" in note or "but" in note:
+                self._broker.stats.report("device", self.label, note)
+        measured = not retained and "p_mw" in taken.fields
+        if measured:
             self._heard.set()
             self._has_spoken = True
             self._silence = None
         self._tell_trouble()  # before the answer, so that it counts
-        if self._awaited is None:
-            answers = said.get("p_mw") is not None
+        if not self._awaits:
+            return
+        if self._confirm == "answer":
+            confirms = self._awaited_seq is not None and taken.fields.get("ack_seq") == self._awaited_seq
         else:
-            answers = said.get("ack_seq") == self._awaited
-        if answers:
+            confirms = measured and time.monotonic() >= self._counts_from
+        if confirms:
             self._news.set()
 
+    def _take_answer(self, topic: str, payload: bytes) -> None:
+        for reader in self._mapping.answers:
+            try:
+                answer = reader.read(topic, payload, self._commander.values)
+            except MessageError as exc:
+                self._count_problem(topic, f"{topic}: {exc}")
+                continue
+            if answer is not None and (self._answer is None or self._answer.accepted):
+                self._answer = answer
+                self._news.set()
+
+    def _count_problem(self, topic: str, problem: str) -> None:
+        """Count it; report it, unless the same was reported a moment ago."""
+        kind, now = problem.split(" gave ", maxsplit=1)[0], time.monotonic()
+        if now - self._reported.get(kind, float("-inf")) < SAME_PROBLEM_S:
+            self._broker.stats.rejected += 1
+            return
+        self._reported[kind] = now
+        self._broker.stats.reject(topic, f"{self.label}: {problem}")
+
+    def _confirming_topics(self) -> list[str]:
+        if self._confirm == "answer":
+            answers = [a.table.topic for a in self._mapping.answers]
+            return answers or list(self._mapping.topics_of("ack_seq"))
+        return list(self._mapping.topics_of("p_mw"))
+
+    @property
+    def _settle_s(self) -> float:
+        return 0.0 if self._mapping.setpoint is None else self._mapping.setpoint.settle_s
+
+    # -- presence ----------------------------------------------------------------------------------
+
+    async def _appear(self) -> None:
+        """Be born as the device says it is; what it says meanwhile is told right after."""
+        self._trouble = self._present_trouble()
+        await super()._appear()
+        self._is_born = True
+        self._tell_trouble()
+
+    def _availability(self) -> Status | None:
+        """Return what availability comes to; None if the mapping has no topic for it, and all is well."""
+        status = self._state.status(time.monotonic())
+        if status is None and self._mapping.availability and not self._has_spoken:
+            where = ", ".join(a.topic for a in self._mapping.availability)
+            return Status(state="offline", reason=f"nothing has come yet on {where}"[:500])
+        return status
+
+    def _offline(self) -> bool:
+        """Whether the device is offline, and the mapping says what its power is then."""
+        return "p_mw" in self._state.offline_values(time.monotonic())
+
+    def _present_trouble(self) -> Status | None:
+        status = self._availability()
+        if status is not None and status.state == "offline" and self._offline():
+            return Status(state="online", reason=f"{status.reason}; taken as {self._offline_text()}"[:500])
+        return self._silence if status is None or status.state == "online" else status
+
+    def _offline_text(self) -> str:
+        values = self._state.offline_values(time.monotonic())
+        return ", ".join(f"{name} = {value:g}" for name, value in values.items())
+
+    def _tell_trouble(self) -> None:
+        """Tell what availability and silence come to, if that has changed."""
+        if not self._is_born:
+            return
+        trouble = self._present_trouble()
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._spawn(self._say(self._birth()))
+
+    def _birth(self) -> dict[str, Any]:
+        if self._trouble is None:
+            return super()._birth()
+        if self._trouble.state == "online":
+            return {**super()._birth(), "reason": self._trouble.reason}
+        return self._stamped(self._trouble.model_copy(update={"kind": self._kind}))
+
     async def _watch_silence(self) -> None:
-        """Tell when the box has not said its power for too long."""
+        """Tell when the device has not said its power for too long."""
         where = ", ".join(self._mapping.topics_of("p_mw"))
-        what = f"no power from the box for {self._stale_after_s:g} s on {where}"
+        what = f"no power from the device for {self._stale_after_s:g} s on {where}"
         is_reported = False
         while True:
             self._heard.clear()
@@ -197,57 +383,70 @@ class VendorDevice(FieldDevice):
                     await self._heard.wait()
                 is_reported = False
             except TimeoutError:
+                now = time.monotonic()
+                if self._offline() or self._state.age_s("p_mw", now) <= self._stale_after_s:
+                    continue  # it is known by other means
+                why = self._state.why("p_mw", now)
+                full = f"{what}: {why}" if why else what
                 if not is_reported:
                     is_reported = True
-                    ask = "is it on, does its mapping fit?"
-                    self._broker.stats.report("device", self.label, f"{what}: {ask}")
+                    ask = "" if why else ": is it on, does its mapping fit?"
+                    self._broker.stats.report(
+                        "device", self.label, f"{full}{ask} (its mapping is {self._mapping.name})"
+                    )
                 if self._has_spoken:
-                    self._silence = Status(state="fault", reason=what[:500], kind=self._kind)
+                    self._silence = Status(state="fault", reason=full[:500], kind=self._kind)
                     self._tell_trouble()
 
-    def _tell_trouble(self) -> None:
-        """Tell what the box's availability and its silence come to, if that has changed."""
-        status = self._vendor.status()
-        trouble = self._silence if status is None or status.state == "online" else status
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._spawn(self._say(self._birth()))
+    # -- handing it back ---------------------------------------------------------------------------
 
-    def _birth(self) -> dict[str, Any]:
-        return super()._birth() if self._trouble is None else self._stamped(self._trouble)
-
-    async def _tell(self, setpoint: Setpoint) -> None:
-        """Send a setpoint; returns when the broker has it all, or late is too late.
-
-        Raises:
-            BrokerError: It was refused.
-        """
-        self._is_driven = True  # also where sending fails half way
-        sending = [self._send(message) for message in self._mapping.encode(setpoint)]
-        if sending:
-            done, _ = await asyncio.wait(sending, timeout=self._answer_within_s)
-            for each in done:
-                each.result()
-
-    async def _say_goodbye(self) -> None:
-        """Tell the box to rest: nobody renews what it holds any more."""
+    async def _hand_back(self) -> None:
+        """Hand the device back at the end: no lease is renewed any more."""
+        if not (self._is_driven or self._is_held_by_stop):
+            return
+        if self.stopped:
+            log.warning(
+                "%s: an emergency stop is in force: the device stays at 0 and is not handed back", self.label
+            )
+            if not self._is_driven:
+                return
+        if not self._raw.connected:
+            log.warning(
+                "%s: the device was not handed back: there is no connection to its broker", self.label
+            )
+            self._broker.stats.report("device", self.label, "not handed back: no connection to its broker")
+            return
         try:
             async with asyncio.timeout(GOODBYE_S):
-                await self._tell(ZERO_SETPOINT)
-        except (BrokerError, TimeoutError) as exc:
-            log.warning("%s: the box was not told that this is the end: %s", self.label, exc or "no answer")
+                await self.go_safe("the end")
+        except (BrokerError, MessageError, TimeoutError) as exc:
+            why = str(exc) or "the broker does not answer"
+            self._broker.stats.report("device", self.label, f"it is not sure that it was handed back: {why}")
+
+    async def _on_estop(self, message: Received) -> None:
+        was = self.stopped
+        await super()._on_estop(message)
+        if was and not self.stopped and self._is_held_by_stop:
+            await self._end_lease("the emergency stop is over")
+
+    # -- keepalives --------------------------------------------------------------------------------
+
+    def _context(self) -> Context:
+        return Context(self._built_ins, self._state.inputs, self._state.learned)
 
     def _send(self, message: Outgoing) -> asyncio.Future[None]:
         return self._raw.publish_raw(message.topic, message.payload, qos=message.qos, retain=message.retain)
 
-    # -- keepalives --------------------------------------------------------------------------------
+    def _reconnected(self) -> None:
+        self._state.reconnected()
+        self._keep_talking()
 
     def _keep_talking(self) -> None:
         """Begin anew with the first message of each keepalive, as after every connection."""
         self._stop_keepalives()
         self._keeping = [
             asyncio.create_task(self._keep_alive(k), name=f"keepalive {self.label}")
-            for k in self._mapping.keepalives()
+            for k in self._mapping.keepalives
         ]
 
     def _stop_keepalives(self) -> None:
@@ -255,12 +454,15 @@ class VendorDevice(FieldDevice):
             task.cancel()
 
     async def _keep_alive(self, keepalive: Keepalive) -> None:
-        message = keepalive.first
+        is_first = True
         while True:
-            if self._raw.connected:  # else it would only wait in the queue
-                self._send(message)
-                message = keepalive.again
-            await asyncio.sleep(keepalive.period_s)
+            is_wanted = not keepalive.while_driven or (self._is_driven and bool(self._commander.values))
+            if is_wanted and self._raw.connected:  # else it would only wait in the queue
+                message = keepalive.message(self._context(), self._commander.values, first=is_first)
+                if message is not None:
+                    self._send(message)
+                    is_first = False
+            await asyncio.sleep(keepalive.table.period_s)
 
     # -- authority ---------------------------------------------------------------------------------
 
@@ -279,3 +481,18 @@ class VendorDevice(FieldDevice):
         if self.stopped and before not in SENDS and state.level in SENDS:
             async with self._busy:
                 await self._make_safe("it came under control during an emergency stop")
+        elif state.level not in SENDS and self._is_driven and not self.stopped:
+            await self._end_lease(f"its authority is {state.level} now")
+
+    async def _end_lease(self, reason: str) -> None:
+        """Hold no setpoint any more: the device is handed back at once."""
+        self._lease.end()
+        async with self._busy:
+            await self._make_safe(reason)
+        self._tell_holder()
+
+
+def _confirm(mapping: DeviceMapping) -> str:
+    if mapping.setpoint is None:
+        return "sent"
+    return mapping.setpoint.confirm or ("answer" if mapping.has_answers else "sent")

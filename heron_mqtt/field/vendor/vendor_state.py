@@ -1,68 +1,594 @@
-"""What is known of one box: the last value of each quantity, its age, and whether the box is there."""
+"""What is known of one vendor's device: inputs with their age, quantities made of them, presence.
+
+``take`` takes payloads in; nothing here does I/O, and every time is handed in. ``report`` says of each input
+and quantity what it is and, where it is not known, why.
+"""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
-from heron_mqtt.field.vendor._mapping.incoming import State, Value
-from heron_mqtt.field.vendor.mapping import Decoded, DeviceMapping
+from heron_mqtt.errors import MessageError
+from heron_mqtt.field.vendor.inputs import Missing, Value
+from heron_mqtt.field.vendor.mapping import DeviceMapping
+from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
+from heron_mqtt.field.vendor.quantities import Measured, Quantity
+from heron_mqtt.field.vendor.rounds import Round
+from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
+from heron_mqtt.field.vendor.telemetry import AvailabilityReader, Found, TelemetryReader
 from heron_mqtt.messages import Status, Telemetry
 
-_WORST_FIRST: tuple[State, ...] = ("offline", "fault", "online")
+_WORST_FIRST = ("offline", "fault", "online")
+TOGETHER_S = 0.2
+"""How long values that are sent only when they change wait for others that change with them, s."""
+
+
+@dataclass(slots=True)
+class _Input:
+    """What is known of one input. ``at`` is -inf for a value whose age is not known."""
+
+    value: Value | None = None
+    at: float = -math.inf
+    payloads: int = 0
+    sample: str = ""
+    why: str = "nothing has come"
+    topics: tuple[str, ...] = ()
+
+    @property
+    def is_known(self) -> bool:
+        return self.value is not None
+
+
+@dataclass(slots=True)
+class _Presence:
+    status: Status
+    at: float
+    is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one payload changed.
+
+    Attributes:
+        fields: Field of ``Telemetry`` -> its new value, for those that were measured anew just now.
+        problems: What could not be read, one line each, with the topic.
+        notes: What people should know of, each once.
+    """
+
+    fields: Mapping[str, Measured] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One input or quantity, for people.
+
+    Attributes:
+        name: Of the input, or of the field of ``Telemetry``.
+        topics: Where it comes from.
+        value: None = not known.
+        age_s: Of the value, s; infinite where it is not known.
+        payloads: How many have come on its topics.
+        sample: The beginning of the last of them.
+        why: Why there is no value, or none anew.
+    """
+
+    name: str
+    topics: tuple[str, ...]
+    value: Any
+    age_s: float
+    payloads: int
+    sample: str
+    why: str
 
 
 class VendorState:
-    """The last value of each quantity of one box, with its age, and whether the box is there.
+    """What is known of one device.
 
     Times are of any one clock that does not go back, s.
+
+    Args:
+        mapping: How the device speaks.
+        utc_s: The time of day, s since 1970, to which timestamps in payloads are compared.
     """
 
-    def __init__(self, mapping: DeviceMapping) -> None:
+    def __init__(self, mapping: DeviceMapping, utc_s: Callable[[], float] = time.time) -> None:
         self._mapping = mapping
-        self._values: dict[str, tuple[Value, float]] = {}
-        self._states: dict[str, Status] = {}
+        self._utc_s = utc_s
+        self._inputs: dict[str, _Input] = {}
+        for reader in mapping.telemetry:
+            for name in reader.inputs:
+                known = self._inputs.setdefault(name, _Input())
+                known.topics = tuple(dict.fromkeys((*known.topics, *reader.table.topics)))
+        self._values: dict[
+            str, tuple[Measured, float | None]
+        ] = {}  # and since when; None = while it is heard
+        self._why: dict[str, str] = {}
+        self._rounds = {
+            name: Round([n for n in q.inputs if not self._is_on_change(n)], q.within_s)
+            for name, q in mapping.quantities.items()
+            if q.waits_for_round
+        }
+        self._due: dict[str, float] = {}
+        self._nodes = {r.node_topic: SparkplugNode(r.node_topic) for r in mapping.telemetry if r.node_topic}
+        self._asked_at: dict[str, float] = {}
+        self.births_wanted: list[str] = []
+        """Topics of Sparkplug nodes whose birth should be asked for; whoever does it empties the list."""
+        self._marks: dict[int, Value] = {}
+        self._presence: dict[str, _Presence] = {}
+        self._learned: dict[str, tuple[str, float]] = {}
+        self._noted: set[str] = set()
+        self._heard_at = -math.inf
 
-    def take(self, topic: str, payload: bytes, now_s: float, *, retained: bool = False) -> Decoded | None:
-        """Take one payload in; returns what it said, None if the topic is not of this box.
+    # -- in ----------------------------------------------------------------------------------------
+
+    def take(self, topic: str, payload: bytes, now_s: float, *, retained: bool = False) -> Taken | None:
+        """Take one payload in; returns what it changed, None if the topic is not of this device.
+
+        What cannot be read is left out and told, the rest counts.
 
         Args:
             topic: Where it arrived.
             payload: As it arrived.
             now_s: When.
-            retained: The broker had kept it: nobody knows since when, so its values have no age.
-
-        Raises:
-            MessageError: The payload does not fit; nothing has changed.
+            retained: The broker had kept it: since when it holds is not known, so its values have no age.
         """
-        decoded = self._mapping.decode(topic, payload)
-        if decoded is None:
+        readers = [(r, found) for r in self._mapping.telemetry if (found := _match(r, topic)) is not None]
+        availability = [
+            (a, found) for a in self._mapping.availability if (found := _match(a, topic)) is not None
+        ]
+        if not readers and not availability:
             return None
-        for name, value in decoded.fields.items():
-            if value is None:
-                self._values.pop(name, None)
-            elif not retained or name not in self._values:
-                self._values[name] = (value, -math.inf if retained else now_s)
-        if decoded.status is not None:
-            self._states[topic] = decoded.status
-        return decoded
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            return Taken(problems=(f"{topic}: payload of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}",))
+        fields: dict[str, Measured] = {}
+        problems: list[str] = []
+        notes: list[str] = []
+        if not retained:
+            self._heard_at = now_s
+        for reader, found in readers:
+            if reader.node_topic is not None:
+                fields |= self._take_node(reader, topic, payload, now_s, retained, problems)
+                continue
+            if reader.has_instances and not self._is_of_learned(found, now_s, retained, notes):
+                continue
+            try:
+                read = reader.nothing() if not payload else reader.read(reader.parse(payload))
+            except MessageError as exc:
+                problems.append(f"{topic}: {exc}")
+                self._failed(reader, payload, str(exc))
+                continue
+            problems += [f"{topic}: {p}" for p in read.problems]
+            fields |= self._take_found(reader, topic, read, sample(payload), now_s, retained, problems)
+        for each, found in availability:
+            if self._is_of_learned(found, now_s, retained, notes):
+                self._take_presence(each, topic, payload, now_s, retained, problems)
+        return Taken(fields, tuple(problems), tuple(notes))
+
+    def _take_node(
+        self,
+        reader: TelemetryReader,
+        topic: str,
+        payload: bytes,
+        now_s: float,
+        retained: bool,
+        problems: list[str],
+    ) -> dict[str, Measured]:
+        """Take in a message of a Sparkplug node: data, a birth, or a death."""
+        assert reader.node_topic is not None
+        node = self._nodes[reader.node_topic]
+        try:
+            news = node.take(topic, payload)
+        except MessageError as exc:
+            problems.append(f"{topic}: {exc}")
+            self._failed(reader, payload, str(exc))
+            return {}
+        problems += [f"{topic}: {p}" for p in news.problems]
+        if news.needs_birth and now_s - self._asked_at.get(node.topic, -math.inf) >= REBIRTH_S:
+            self._asked_at[node.topic] = now_s
+            self.births_wanted.append(node.rebirth_topic)
+        if news.state is not None:
+            reason = None if news.state == "online" else f"{topic}: it has died"
+            status = Status.model_validate({"state": news.state, "reason": reason})
+            self._presence[node.topic] = _Presence(status, now_s, not retained)
+        if news.values is None:
+            return {}
+        shown = ", ".join(f"{name} = {value!r}" for name, value in news.values.items())[:60]
+        return self._take_found(reader, topic, reader.read(news.values), shown, now_s, retained, problems)
+
+    def take_document(self, topic: str, document: Any, now_s: float) -> Taken | None:
+        """Take in what was read otherwise than by MQTT (a table of registers): ``document`` is not parsed.
+
+        Args:
+            topic: The ``topic`` of the tables that are to read it.
+            document: As their ``format`` has it: for json anything that JMESPath takes.
+            now_s: When it was read.
+        """
+        readers = [r for r in self._mapping.telemetry if _match(r, topic) is not None]
+        if not readers:
+            return None
+        self._heard_at = now_s
+        fields: dict[str, Measured] = {}
+        problems: list[str] = []
+        for reader in readers:
+            read = reader.read(document)
+            problems += [f"{topic}: {p}" for p in read.problems]
+            fields |= self._take_found(reader, topic, read, repr(document)[:60], now_s, False, problems)
+        return Taken(fields, tuple(problems))
+
+    def reconnected(self) -> None:
+        """Forget that what is known of presence was heard live: retained messages count again."""
+        for presence in self._presence.values():
+            presence.is_live = False
+
+    def _failed(self, reader: TelemetryReader, payload: bytes, why: str) -> None:
+        for name in reader.inputs:
+            known = self._inputs[name]
+            known.payloads += 1
+            known.sample = sample(payload)
+            known.why = why
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    def _take_found(
+        self,
+        reader: TelemetryReader,
+        topic: str,
+        found: Found,
+        shown: str,
+        now_s: float,
+        retained: bool,
+        problems: list[str],
+    ) -> dict[str, Measured]:
+        self._note_payload(reader, found, shown)
+        self._take_marks(reader, found, now_s, retained)
+        old = self._why_old(reader, found, retained)
+        if old is not None:
+            self._keep_as_old(reader, found, old)
+            return {}
+        new: set[str] = set()
+        cleared: set[str] = set()
+        for name, value in found.values.items():
+            known = self._inputs[name]
+            if isinstance(value, Missing):
+                if not value.keeps:
+                    known.value, known.at = None, -math.inf
+                    cleared.add(name)
+            else:
+                known.value, known.at, known.why = value, now_s, ""
+                new.add(name)
+        return self._make(reader, topic, new, cleared, now_s, problems)
+
+    def _note_payload(self, reader: TelemetryReader, found: Found, shown: str) -> None:
+        for name in reader.inputs:
+            known = self._inputs[name]
+            known.payloads += 1
+            known.sample = shown
+            value = found.values.get(name)
+            if isinstance(value, Missing):
+                known.why = value.why
+            elif value is None:
+                known.why = next((p for p in found.problems if p.startswith(f"{name}:")), "it cannot be read")
+
+    def _take_marks(self, reader: TelemetryReader, found: Found, now_s: float, retained: bool) -> None:
+        """Take in counters and times first: they say whether the rest is new."""
+        for name in (reader.table.timestamp, reader.table.changed_by):
+            value = None if name is None else found.values.get(name)
+            if name is not None and value is not None and not isinstance(value, Missing):
+                known = self._inputs[name]
+                known.value, known.why = value, ""
+                known.at = known.at if retained else now_s
+
+    def _why_old(self, reader: TelemetryReader, found: Found, retained: bool) -> str | None:
+        """Return why the values of a payload are not of now; None if they are."""
+        if retained:
+            return "only a retained value has come: how old it is is not known"
+        table = reader.table
+        if table.timestamp is not None:
+            stamp = self._inputs[table.timestamp].value
+            if not isinstance(stamp, float):
+                return f"the time of the measurement ({table.timestamp}) is not known"
+            off_s = self._utc_s() - stamp
+            if abs(off_s) > table.timestamp_tolerance_s:
+                side = "old" if off_s > 0 else "ahead of our clock"
+                return f"its {table.timestamp} says {_shown_time(stamp)}: {abs(off_s):.0f} s {side}"
+        if table.changed_by is not None:
+            mark = self._inputs[table.changed_by].value
+            if mark is None:
+                return f"{table.changed_by} is not known"
+            before = self._marks.get(id(reader))
+            self._marks[id(reader)] = mark
+            if before is None or before == mark:
+                return f"{table.changed_by} has not changed" + (" yet" if before is None else f": {mark}")
+        return None
+
+    def _keep_as_old(self, reader: TelemetryReader, found: Found, why: str) -> None:
+        marks = {reader.table.timestamp, reader.table.changed_by}
+        for name, value in found.values.items():
+            known = self._inputs[name]
+            if name in marks:
+                continue
+            if not known.is_known and not isinstance(value, Missing):
+                known.value = value
+            if known.at == -math.inf or not why.startswith("only a retained"):
+                known.why = why
+        for quantity in self._mapping.quantities.values():
+            if quantity.name in self._values or not set(quantity.inputs) & reader.inputs.keys():
+                continue
+            if all(self._inputs[n].is_known for n in quantity.inputs):
+                try:
+                    self._values[quantity.name] = (self._compute(quantity), self._since(quantity))
+                except MessageError as exc:
+                    self._why[quantity.name] = str(exc)
+
+    # -- quantities --------------------------------------------------------------------------------
+
+    def _make(
+        self,
+        reader: TelemetryReader,
+        topic: str,
+        new: set[str],
+        cleared: set[str],
+        now_s: float,
+        problems: list[str],
+    ) -> dict[str, Measured]:
+        made: dict[str, Measured] = {}
+        for quantity in self._mapping.quantities.values():
+            used = set(quantity.inputs)
+            if used & cleared:
+                self._values.pop(quantity.name, None)
+            if not used & new or not self._is_complete(quantity, reader, used & new, now_s):
+                continue
+            self._publish(quantity, now_s, made, problems, f"{topic}: ")
+        return made
+
+    def _publish(
+        self,
+        quantity: Quantity,
+        now_s: float,
+        made: dict[str, Measured],
+        problems: list[str],
+        where: str = "",
+    ) -> None:
+        try:
+            value = self._compute(quantity)
+        except MessageError as exc:
+            self._why[quantity.name] = str(exc)
+            problems.append(f"{where}{exc}")
+            return
+        self._why.pop(quantity.name, None)
+        self._values[quantity.name] = (value, self._since(quantity))
+        if self.age_s(quantity.name, now_s) < math.inf:
+            made[quantity.name] = value
+
+    def _compute(self, quantity: Quantity) -> Measured:
+        return quantity.value({name: self._inputs[name].value for name in quantity.inputs})
+
+    def _is_complete(self, quantity: Quantity, reader: TelemetryReader, new: set[str], now_s: float) -> bool:
+        """Whether a value can be made now of what belongs together."""
+        is_whole = quantity.name in self._rounds and self._rounds[quantity.name].add(new, now_s)
+        if not all(self._inputs[name].is_known for name in quantity.inputs):
+            return False
+        if set(quantity.inputs) <= reader.inputs.keys():
+            return True  # all of one payload
+        waited_for = [name for name in quantity.inputs if not self._is_on_change(name)]
+        if not waited_for:
+            self._due.setdefault(quantity.name, now_s + TOGETHER_S)
+            return False
+        if not quantity.waits_for_round:
+            return all(now_s - self._inputs[name].at <= quantity.within_s for name in waited_for)
+        return is_whole
+
+    def _is_on_change(self, name: str) -> bool:
+        return any(r.inputs[name].on_change for r in self._mapping.telemetry if name in r.inputs)
+
+    def _since(self, quantity: Quantity) -> float | None:
+        ages = [self._inputs[name].at for name in quantity.inputs if not self._is_on_change(name)]
+        return min(ages) if ages else None
+
+    @property
+    def due_s(self) -> float | None:
+        """When ``settle`` has something to do; None = not."""
+        return min(self._due.values(), default=None)
+
+    def settle(self, now_s: float) -> Taken:
+        """Make the values that have waited for others to change with them."""
+        made: dict[str, Measured] = {}
+        problems: list[str] = []
+        for name in [n for n, at in self._due.items() if at <= now_s]:
+            del self._due[name]
+            self._publish(self._mapping.quantities[name], now_s, made, problems)
+        return Taken(made, tuple(problems))
+
+    # -- presence ----------------------------------------------------------------------------------
+
+    def _take_presence(
+        self,
+        reader: AvailabilityReader,
+        topic: str,
+        payload: bytes,
+        now_s: float,
+        retained: bool,
+        problems: list[str],
+    ) -> None:
+        before = self._presence.get(reader.topic)
+        if retained and before is not None and before.is_live:
+            return  # what was heard live is newer than what the broker had kept
+        try:
+            state, word = reader.read(payload)
+        except MessageError as exc:
+            problems.append(f"{topic}: {exc}")
+            return
+        reason = None if state == "online" else f"{topic}: {word}"[:500]
+        self._presence[reader.topic] = _Presence(Status(state=state, reason=reason), now_s, not retained)
+
+    def status(self, now_s: float | None = None) -> Status | None:
+        """Return the worst that any availability topic last said, or its silence; None if none has spoken.
+
+        Args:
+            now_s: None = silence is not looked at.
+        """
+        found = [p.status for topic, p in self._presence.items() if topic in self._nodes]
+        for reader in self._mapping.availability:
+            presence = self._presence.get(reader.topic)
+            if presence is None:
+                continue
+            silent = (
+                now_s is not None and reader.timeout_s is not None and now_s - presence.at > reader.timeout_s
+            )
+            if silent and presence.status.state != "offline":
+                why = f"{reader.topic}: nothing for {reader.timeout_s:g} s"
+                found.append(Status(state="offline", reason=why))
+            else:
+                found.append(presence.status)
+        return min(found, key=lambda s: _WORST_FIRST.index(s.state), default=None)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anything has come live."""
+        return self._heard_at > -math.inf
+
+    # -- learned -----------------------------------------------------------------------------------
+
+    def _is_of_learned(
+        self, found: Mapping[str, str], now_s: float, retained: bool, notes: list[str]
+    ) -> bool:
+        """Whether a topic is of the instance that was learned; the first that speaks is learned."""
+        for name, text in found.items():
+            known = self._learned.get(name)
+            after_s = self._mapping.learned.get(name, 30.0)
+            if known is None or known[1] == -math.inf or (known[0] != text and now_s - known[1] > after_s):
+                if retained and known is not None and known[0] != text:
+                    return False
+                if known is None or known[0] != text:
+                    was = "" if known is None else f" instead of {known[0]}"
+                    notes.append(f"{name} is {text}{was}")
+                self._learned[name] = (text, -math.inf if retained else now_s)
+            elif known[0] != text:
+                note = f"{name} is {known[0]}, but {text} is there too and not read: give the parameter"
+                if note not in self._noted:
+                    self._noted.add(note)
+                    notes.append(note)
+                return False
+            elif not retained:
+                self._learned[name] = (text, now_s)
+        return True
+
+    @property
+    def learned(self) -> dict[str, str]:
+        """Parameters that were learned from topics."""
+        return {name: text for name, (text, _) in self._learned.items()}
+
+    @property
+    def inputs(self) -> dict[str, Value]:
+        """Named inputs that are known."""
+        return {name: known.value for name, known in self._inputs.items() if known.value is not None}
+
+    # -- out ---------------------------------------------------------------------------------------
 
     def telemetry(self, now_s: float = 0.0, max_age_s: float = math.inf) -> Telemetry | None:
         """Return all that is known, or None while the power is not, or is older than ``max_age_s``.
 
-        The other quantities have no limit: a state of charge that is a minute old is still one.
+        The other quantities have no limit: a state of charge that is a minute old is still one. While the
+        device is offline those count for which the mapping says what they are then.
         """
-        if "p_mw" not in self._values or now_s - self._values["p_mw"][1] > max_age_s:
+        values = {name: value for name, (value, _) in self._values.items()}
+        offline = self.offline_values(now_s)
+        if "p_mw" not in offline and ("p_mw" not in values or self.age_s("p_mw", now_s) > max_age_s):
             return None
-        return Telemetry.model_validate({name: value for name, (value, _) in self._values.items()})
+        return Telemetry.model_validate({**values, **offline})
 
-    def status(self) -> Status | None:
-        """Return the worst that any availability topic last said; None if none has spoken."""
-        return min(self._states.values(), key=lambda s: _WORST_FIRST.index(s.state), default=None)
+    def offline_values(self, now_s: float | None = None) -> dict[str, Measured]:
+        """Return what the mapping says of quantities while the device is offline; empty while it is not."""
+        status = self.status(now_s)
+        if status is None or status.state != "offline":
+            return {}
+        return {n: v for n, q in self._mapping.quantities.items() if (v := q.offline) is not None}
+
+    def age_s(self, quantity: str, now_s: float) -> float:
+        """Return the age of a quantity's value, s; infinite if it is not known, or its age is not."""
+        if quantity not in self._values:
+            return math.inf
+        since = self._values[quantity][1]
+        return now_s - (self._heard_at if since is None else since)
 
     def ages_s(self, now_s: float) -> dict[str, float]:
-        """Return quantity -> age of its last value, s; infinite for values the broker had kept."""
-        return {name: now_s - since for name, (_, since) in self._values.items()}
+        """Return quantity -> age of its value, s; infinite for values that the broker had kept."""
+        return {name: self.age_s(name, now_s) for name in self._values}
 
     def missing(self) -> tuple[str, ...]:
         """Return the quantities that the mapping reads and for which there is no value."""
         return tuple(sorted(self._mapping.reads - self._values.keys()))
+
+    def report(self, now_s: float) -> list[Line]:
+        """Return every quantity, and every named input, with what it is or why it is not known."""
+        lines = []
+        for name, quantity in self._mapping.quantities.items():
+            known = [self._inputs[n] for n in quantity.inputs]
+            value = self._values[name][0] if name in self._values else None
+            newest = max(known, key=lambda k: k.payloads)
+            lines.append(
+                Line(
+                    name,
+                    self._mapping.topics_of(name),
+                    value,
+                    self.age_s(name, now_s),
+                    sum(k.payloads for k in known),
+                    newest.sample,
+                    self.why(name, now_s),
+                )
+            )
+        for name, each in self._inputs.items():
+            if name not in self._mapping.quantities:
+                lines.append(
+                    Line(name, each.topics, each.value, now_s - each.at, each.payloads, each.sample, each.why)
+                )
+        return lines
+
+    def why(self, quantity: str, now_s: float) -> str:
+        """Return why a quantity has no value, or none anew; empty if it has."""
+        made_of = self._mapping.quantities[quantity]
+        if quantity in self._why:
+            return self._why[quantity]
+        lacking = [
+            f"{_named(name, self._inputs[name])}: {self._inputs[name].why}"
+            for name in made_of.inputs
+            if not self._inputs[name].is_known
+            or (self._inputs[name].at == -math.inf and self._inputs[name].why)
+        ]
+        if lacking:
+            return "; ".join(lacking)
+        if len(made_of.inputs) > 1 and (waiting := self._waiting_for(made_of, now_s)):
+            return (
+                f"waits for {', '.join(waiting)}; an input that is sent only when it changes "
+                "needs on_change = true"
+            )
+        return "; ".join(k.why for k in (self._inputs[n] for n in made_of.inputs) if k.why)
+
+    def _waiting_for(self, quantity: Quantity, now_s: float) -> list[str]:
+        current = self._rounds.get(quantity.name)
+        names = [] if current is None else current.missing()
+        return [f"{_named(n, self._inputs[n])} (last {now_s - self._inputs[n].at:.0f} s ago)" for n in names]
+
+
+def _named(name: str, known: _Input) -> str:
+    return f"{name} ({', '.join(known.topics)})"
+
+
+def _match(reader: TelemetryReader | AvailabilityReader, topic: str) -> dict[str, str] | None:
+    found: Iterable[dict[str, str] | None] = (p.match(topic) for p in reader.patterns)
+    return next((f for f in found if f is not None), None)
+
+
+def _shown_time(stamp: float) -> str:
+    try:
+        return datetime.fromtimestamp(stamp, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return f"{stamp:g}"

@@ -69,17 +69,20 @@ def read_options(
     protocol: str,
     keepalive_s: int,
     connect_timeout_s: float,
+    use_environment: bool = True,
 ) -> MqttOptions:
     """Check everything that a connection needs.
 
-    Keyword arguments win over the URL, the URL wins over the environment.
+    Keyword arguments win over the URL, the URL wins over the environment. The login in the environment is
+    that of the run's broker: it is not for others (``use_environment = False``).
 
     Raises:
         ConfigError: Says which value is wrong and what was expected; never shows a password.
     """
     parts, port = _split(url)
-    username = username or _decoded(parts.username) or os.environ.get(USERNAME_VARIABLE) or None
-    password = password or _decoded(parts.password) or os.environ.get(PASSWORD_VARIABLE) or None
+    environ = os.environ if use_environment else {}
+    username = username or _decoded(parts.username) or environ.get(USERNAME_VARIABLE) or None
+    password = password or _decoded(parts.password) or environ.get(PASSWORD_VARIABLE) or None
     problems = []
     if password and not username:
         problems.append(f"a password without a username: pass username= or set {USERNAME_VARIABLE}")

@@ -17,6 +17,7 @@ from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.options import MqttOptions
 from heron_mqtt.messaging.mqtt.session import PATIENCE_S, MqttSession
+from heron_mqtt.messaging.topics import is_filter, matches
 
 RawCallback = Callable[[str, bytes, bool], None]
 """Called with topic, payload and whether the broker had kept it; in the loop of the connection."""
@@ -94,7 +95,7 @@ class RawMqtt:
         return self._session.publish(topic, payload, qos, retain, not_after)
 
     def subscribe_raw(self, topic: str, callback: RawCallback) -> Callable[[], None]:
-        """Call back for every message on one topic, without wildcards; returns the unsubscribe."""
+        """Call back for every message on a topic or filter; returns the unsubscribe."""
         held = self._callbacks.setdefault(topic, [])
         held.append(callback)
         self._session.subscribe((topic,))
@@ -132,7 +133,11 @@ class RawMqtt:
                 topic, f"payload of {len(payload)} bytes is over the limit of {MAX_PAYLOAD_BYTES}"
             )
             return
-        for callback in tuple(self._callbacks.get(topic, ())):
+        found = list(self._callbacks.get(topic, ()))
+        for held, callbacks in self._callbacks.items():
+            if held != topic and is_filter(held) and matches(held, topic):
+                found += [callback for callback in callbacks if callback not in found]
+        for callback in found:
             try:
                 callback(topic, payload, retained)
             except Exception as exc:

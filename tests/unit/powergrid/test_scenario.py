@@ -158,7 +158,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"microgrids.MG1.devices.gen.profile": "pv_1_pu"},
-        "my.toml: microgrids.MG1.devices.gen: 'profile' belongs to pv and load devices, not to a generator",
+        "my.toml: microgrids.MG1.devices.gen: 'profile' belongs to pv, load devices, not to a generator",
     ),
     (
         {"microgrids.MG1.devices.pv": {"kind": "load", "max_p_mw": 1.0}},

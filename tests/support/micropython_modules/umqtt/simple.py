@@ -60,8 +60,12 @@ class MQTTClient:
         self._wait_for(0x90, self.pid)
 
     def check_msg(self):
-        if self.poll.poll(0):
-            self._handle(*self._read())
+        """Take at most one message; return the first byte of its packet, or None."""
+        if not self.poll.poll(0):
+            return None
+        kind, body = self._read()
+        self._handle(kind, body)
+        return kind
 
     def _wait_for(self, kind, pid):
         while True:

@@ -11,6 +11,7 @@ import pytest
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.vendor_state import VendorState
 
 GOOD: dict[str, Any] = {
     "setpoint": {
@@ -90,7 +91,11 @@ def test_the_mapping_that_is_spoiled_below_is_right() -> None:
         (lambda t: field(t).update(scale=float("nan")), "telemetry[0].fields.p_mw.scale", "finite"),
         (lambda t: field(t).update(sign=2), "telemetry[0].fields.p_mw.sign", "should be 1 or -1"),
         (lambda t: field(t).update(sign="-1"), "telemetry[0].fields.p_mw.sign", "should be 1 or -1"),
-        (lambda t: field(t).update(words={"a": True}), "telemetry[0].fields.p_mw.words", "only running"),
+        (
+            lambda t: field(t).update(words={"a": True}),
+            "telemetry[0].fields.p_mw.words",
+            "they mean a boolean, expected a number",
+        ),
         (lambda t: field(t).update(nul="keep"), "telemetry[0].fields.p_mw.nul", "did you mean 'null'"),
         (
             lambda t: t["telemetry"][1]["fields"]["soc"].pop("column"),
@@ -102,13 +107,13 @@ def test_the_mapping_that_is_spoiled_below_is_right() -> None:
             "telemetry[1].fields.watt",
             "should be 'p_mw'",
         ),
-        (lambda t: t["telemetry"][0].update(topic="box/{id}/#"), "telemetry[0].topic", "wildcard"),
+        (lambda t: t["telemetry"][0].update(topic="box/{id}/#"), "telemetry[0].topic", "say +"),
         (
             lambda t: t["telemetry"][0].update(topic="box/{idd}"),
             "telemetry[0].topic",
             "{agent}, {device}, {id}",
         ),
-        (lambda t: t["telemetry"][0].update(topic="box/{p}"), "telemetry[0].topic", "belongs into a payload"),
+        (lambda t: t["telemetry"][0].update(topic="box/{p}"), "telemetry[0].topic", "belongs into a message"),
         (lambda t: value(t).update(unit="VA"), "setpoint.values.p.unit", "unknown unit 'VA'"),
         (lambda t: value(t).update(quantity="power"), "setpoint.values.p.quantity", "'p_mw', 'q_mvar'"),
         (lambda t: value(t).update(min=2.0, max=1.0), "setpoint.values.p", "min must not be above max"),
@@ -134,7 +139,7 @@ def test_the_mapping_that_is_spoiled_below_is_right() -> None:
         (
             lambda t: t["setpoint"]["messages"][0].update(payload="{q}"),
             "setpoint.messages[0].payload",
-            "placeholder {q}: unknown; expected one of {agent}, {device}, {id}, {on}, {p}",
+            "placeholder {q}: unknown; expected one of {agent}, {counter}, {device}, {id}, {now}, {on}, {p}",
         ),
         (
             lambda t: t["setpoint"]["messages"][0].update(payload={"a": {"b": ["{x}"]}}),
@@ -161,7 +166,7 @@ def test_the_mapping_that_is_spoiled_below_is_right() -> None:
         (lambda t: t["parameters"].update(ID=1), "parameters.ID", "no placeholder uses it"),
         (lambda t: t["parameters"].update(agent="x"), "parameters.agent", "is always there"),
         (lambda t: t["parameters"].update(id=[1]), "parameters.id", "where it is given"),
-        (lambda t: t["parameters"].update(id="a/+"), "telemetry[0].topic", "wildcard"),
+        (lambda t: t["parameters"].update(id="a/+"), "keepalive[0].topic", "wildcard"),
         (lambda t: t["parameters"].pop("id"), "keepalive[0].topic", "placeholder {id}: unknown"),
         (
             lambda t: t["setpoint"]["values"].update(id=t["setpoint"]["values"]["p"]),
@@ -184,7 +189,7 @@ def test_the_mapping_that_is_spoiled_below_is_right() -> None:
             "is there already",
         ),
         (lambda t: t["keepalive"][0].update(period_s=0.0), "keepalive[0].period_s", "greater than or equal"),
-        (lambda t: t["keepalive"][0].update(payload="{p}"), "keepalive[0].payload", "belongs into a payload"),
+        (lambda t: t["keepalive"][0].update(payload="{q}"), "keepalive[0].payload", "unknown"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_and_what_was_expected(
@@ -237,6 +242,12 @@ def test_a_mistake_in_a_profile_names_the_profile_too(tmp_path: Path) -> None:
         load({"profile": "mine.toml"}, find=tmp_path.joinpath)
 
 
+def fields(mapping: DeviceMapping, topic: str, payload: bytes) -> dict[str, Any]:
+    taken = VendorState(mapping).take(topic, payload, 0.0)
+    assert taken is not None
+    return dict(taken.fields)
+
+
 def test_tables_of_a_profile_can_be_replaced_and_its_defaults_overridden(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         """
@@ -257,9 +268,7 @@ def test_tables_of_a_profile_can_be_replaced_and_its_defaults_overridden(tmp_pat
 
     plain = load("mine.toml", find=find)
     assert (plain.name, plain.sets, plain.topic_filters()) == ("mine", frozenset(), ("box/p",))
-    decoded = plain.decode("box/p", b'{"p": 7}')
-    assert decoded is not None
-    assert decoded.fields == {"p_mw": 70e-6}
+    assert fields(plain, "box/p", b'{"p": 7}') == {"p_mw": 70e-6}
     setpoint = {
         "values": {"p": {"quantity": "p_mw", "unit": "kW"}},
         "messages": [{"topic": "{base}/set", "payload": "{p}"}],
@@ -268,6 +277,4 @@ def test_tables_of_a_profile_can_be_replaced_and_its_defaults_overridden(tmp_pat
         {"profile": "mine.toml", "parameters": {"base": "other", "scale": 1}, "setpoint": setpoint}, find=find
     )
     assert changed.sets == {"p_mw"}
-    decoded = changed.decode("other/p", b'{"p": 7}')
-    assert decoded is not None
-    assert decoded.fields == {"p_mw": 7e-6}
+    assert fields(changed, "other/p", b'{"p": 7}') == {"p_mw": 7e-6}

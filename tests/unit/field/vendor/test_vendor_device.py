@@ -207,11 +207,11 @@ async def test_during_an_emergency_stop_the_box_rests_whatever_is_sent(make: Any
     assert site.wire.set_to() == [1000, 0]
 
 
-async def test_what_can_only_be_read_rejects_setpoints_and_is_not_faulty(make: Any) -> None:
+async def test_what_can_only_be_read_answers_with_what_it_measures_and_is_told_nothing(make: Any) -> None:
     site = await make(READ_ONLY)
     site.wire.says("box/state", {"p": 500})
     telemetry = await site.answered(site.send(0.001, 0.05))
-    assert "only be read" in telemetry["rejected"]
+    assert "rejected" not in telemetry
     assert telemetry["p_mw"] == 0.0005
     await until(lambda: site.device.is_safe, "the end of the lease")
     site.level("full")
@@ -349,22 +349,48 @@ def loaded(**device: Any) -> Any:
     return scenario_from_dict({"name": "boxes", "microgrids": {"MG1": microgrid}})
 
 
-@pytest.mark.parametrize("authority", [None, "emulated", "limited", "full"])
-def test_what_can_only_be_read_is_refused_an_authority_that_sends(authority: str | None) -> None:
+BAND = {"band": {"p_min_mw": -0.005, "p_max_mw": 0.005}}
+
+
+@pytest.mark.parametrize("mapping", [READ_ONLY, PLAIN])
+def test_a_mapped_device_is_real_and_refused_the_authority_of_emulators(mapping: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_mappings(loaded(mapping=READ_ONLY, **({"authority": authority} if authority else {})))
+        loaded(mapping=mapping, authority="emulated")
     (problem,) = caught.value.problems
-    assert "microgrids.MG1.devices.ess.authority" in problem
-    assert '"shadow"' in problem
+    assert "microgrids.MG1.devices.ess" in problem
+    assert "authority = 'emulated'" in problem
+    assert "shadow" in problem
 
 
-@pytest.mark.parametrize("authority", ["simulated", "shadow"])
-def test_what_can_only_be_read_may_be_watched(authority: str) -> None:
-    assert load_mappings(loaded(mapping=READ_ONLY, authority=authority))["MG1", "ess"].sets == frozenset()
+def test_limited_authority_over_a_mapped_device_needs_a_band() -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(mapping=PLAIN, authority="limited")
+    (problem,) = caught.value.problems
+    assert "microgrids.MG1.devices.ess" in problem
+    assert "gateway.band" in problem
+
+
+@pytest.mark.parametrize("authority", [None, "simulated", "shadow", "limited", "full"])
+def test_what_can_only_be_read_may_have_any_authority(authority: str | None) -> None:
+    given = {"authority": authority} if authority else {}
+    assert load_mappings(loaded(mapping=READ_ONLY, gateway=BAND, **given))["MG1", "ess"].sets == frozenset()
+
+
+@pytest.mark.parametrize("authority", ["limited", "full"])
+def test_a_mapping_that_does_not_say_how_the_device_is_handed_back_gets_no_authority_that_sends(
+    authority: str,
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_mappings(loaded(mapping=PLAIN, gateway=BAND, authority=authority))
+    (problem,) = caught.value.problems
+    assert "microgrids.MG1.devices.ess.mapping.setpoint.release: missing" in problem
+    assert 'release = "zero"' in problem
+    assert load_mappings(loaded(mapping=PLAIN, authority="shadow"))
 
 
 def test_reactive_power_needs_a_mapping_that_sets_it() -> None:
+    released = {**PLAIN, "setpoint": {**PLAIN["setpoint"], "release": "zero"}}
     with pytest.raises(ConfigError) as caught:
-        load_mappings(loaded(mapping=PLAIN, authority="limited", control_q=True))
+        load_mappings(loaded(mapping=released, authority="limited", gateway=BAND, control_q=True))
     (problem,) = caught.value.problems
     assert "control_q" in problem

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
+from heron_mqtt.messaging.core.sequence import MAX_GAP, Arrival, SequenceTracker
 
 
 def _observe(tracker: SequenceTracker, *numbers: int) -> list[Arrival]:
@@ -41,13 +42,27 @@ def test_senders_boots_and_channels_are_streams_of_their_own() -> None:
         assert tracker.observe(*key, 5) is Arrival.DUPLICATE
 
 
-def test_a_huge_jump_is_counted_whole_in_bounded_memory_and_time() -> None:
+def test_the_largest_gap_is_counted_whole_in_bounded_memory_and_time() -> None:
     tracker = SequenceTracker(max_missing=10)
-    assert _observe(tracker, 0, 10**15) == [Arrival.EXPECTED, Arrival.AFTER_GAP]
-    assert tracker.lost == 10**15 - 1
-    assert _observe(tracker, 10**15 - 10) == [Arrival.LATE]
-    assert _observe(tracker, 10**15 - 11) == [Arrival.DUPLICATE]  # later than is remembered
-    assert tracker.lost == 10**15 - 2
+    top = MAX_GAP + 1
+    assert _observe(tracker, 0, top) == [Arrival.EXPECTED, Arrival.AFTER_GAP]
+    assert tracker.lost == MAX_GAP
+    assert _observe(tracker, top - 10) == [Arrival.LATE]
+    assert _observe(tracker, top - 11) == [Arrival.DUPLICATE]  # later than is remembered
+    assert tracker.lost == MAX_GAP - 1
+
+
+@pytest.mark.parametrize("seq", [MAX_GAP + 2, 10**15])
+def test_a_jump_beyond_the_largest_gap_is_a_miscount_and_nothing_is_lost(seq: int) -> None:
+    tracker = SequenceTracker()
+    assert _observe(tracker, 0, seq, seq + 1) == [Arrival.EXPECTED, Arrival.AFTER_JUMP, Arrival.EXPECTED]
+    assert tracker.lost == 0
+
+
+def test_what_was_lost_before_a_jump_stays_counted_and_later_losses_are_counted_on() -> None:
+    tracker = SequenceTracker()
+    _observe(tracker, 0, 3, 10**15, 10**15 + 3)
+    assert tracker.lost == 2 + 2
 
 
 def test_the_streams_remembered_are_bounded_and_the_quietest_goes_first() -> None:

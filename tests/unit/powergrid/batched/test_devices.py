@@ -9,17 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heron_mqtt.protocols.consensus import ConsensusSession
+from heron_mqtt.protocols.consensus import ConsensusSession, neighbours
 from heron_mqtt.protocols.p2p import Bid, P2PSession, settle
 from powergrid.agents.economic_dispatch import economic_setpoint
-from powergrid.agents.grid_agent import neighbours
 from powergrid.batched.agents import economic_setpoints
-from powergrid.batched.devices import BatteryArray, GeneratorArray, make_device_array
+from powergrid.batched.devices import (
+    BatteryArray,
+    CopiesArray,
+    FormulaArray,
+    GeneratorArray,
+    make_device_array,
+)
 from powergrid.batched.trading import Trading, run_consensus
-from powergrid.devices import Battery, BatterySpec, Generator, make_device
+from powergrid.devices import DEVICES, Battery, BatterySpec, Generator, make_device
 from powergrid.rewards import traded
-from powergrid.scenario import ProtocolTable
-from support.device_strategies import battery_specs, generator_specs, pv_specs
+from powergrid.scenario import PolicyTable, ProtocolTable
+from support.device_strategies import battery_specs, formula_specs, generator_specs, load_specs, pv_specs
 
 COPIES = 4
 ordinary = st.one_of(st.just(0.0), st.floats(-12.0, 12.0))
@@ -29,10 +34,15 @@ durations_s = st.sampled_from([1.0, 60.0, 900.0, 3600.0])
 @st.composite
 def days(draw: st.DrawFn) -> tuple[Any, list[tuple[list[float], list[float], float, list[float] | None]]]:
     """Draw a spec, and for each step setpoints P and Q of every copy, its length and what the sun offers."""
-    spec = draw(st.one_of(battery_specs(), generator_specs(), pv_specs))
+    spec = draw(st.one_of(battery_specs(), generator_specs(), pv_specs, load_specs, formula_specs))
     copies = st.lists(ordinary, min_size=COPIES, max_size=COPIES)
     sun = st.lists(st.floats(0.0, 12.0), min_size=COPIES, max_size=COPIES)
-    available = sun if spec.kind == "pv" else st.none()
+    if spec.profile_says is None:
+        available: st.SearchStrategy[Any] = st.none()
+    else:
+        sign = 1.0 if spec.profile_mw > 0.0 else -1.0
+        there = sun.map(lambda values: [sign * value for value in values])
+        available = st.one_of(st.none(), st.just([0.0] * COPIES), there)
     return spec, draw(st.lists(st.tuples(copies, copies, durations_s, available), min_size=1, max_size=12))
 
 
@@ -64,12 +74,43 @@ def test_copies_that_are_reset_begin_anew_and_the_others_go_on(day: Any, which: 
     for p_mw, q_mvar, dt_s, available in steps:
         array = None if available is None else np.array(available)
         copies.step(np.array(p_mw), np.array(q_mvar), dt_s, array)
-    names = [name for name, value in vars(copies).items() if isinstance(value, np.ndarray)]
-    before = {name: getattr(copies, name).copy() for name in names}
+    before = {name: value.copy() for name, value in arrays(copies).items()}
     copies.reset(np.array(which))
-    for name in names:
-        expected = np.where(which, getattr(begun, name), before[name])
-        assert getattr(copies, name).tolist() == expected.tolist()
+    for name, value in arrays(copies).items():
+        assert value.tolist() == np.where(which, arrays(begun)[name], before[name]).tolist()
+
+
+def arrays(copies: Any) -> dict[str, Any]:
+    """Return all that the copies hold, by name."""
+    state = copies.state._asdict() if isinstance(copies, FormulaArray) else {}
+    return {name: value for name, value in (vars(copies) | state).items() if isinstance(value, np.ndarray)}
+
+
+@given(formula_specs, st.lists(st.tuples(ordinary, st.floats(0.0, 12.0)), min_size=1, max_size=8))
+def test_the_policy_of_a_kind_is_the_same_for_one_device_and_for_copies(spec: Any, steps: Any) -> None:
+    policy = PolicyTable(charge_below=-3.0, discharge_above=3.0)
+    single, copies = make_device(spec), make_device_array(spec, 2)
+    for price, size in steps:
+        available = size if spec.profile_mw > 0.0 else -size
+        both = np.array([available, available])
+        usual = single.usual_p_mw(price, policy, 900.0, available)
+        assert copies.usual_p_mw(np.array([price, price]), policy, 900.0, both).tolist() == [usual, usual]
+        single.step(usual, 0.0, 900.0, available)
+        copies.step(np.array([usual, usual]), np.zeros(2), 900.0, both)
+
+
+@given(days())
+@settings(max_examples=60)
+def test_a_kind_without_formulas_is_run_copy_by_copy(day: Any) -> None:
+    spec, steps = day
+    written, looped = make_device_array(spec, COPIES), CopiesArray(DEVICES[spec.kind], spec, COPIES)
+    for p_mw, q_mvar, dt_s, available in steps:
+        p, q = np.array(p_mw), np.array(q_mvar)
+        array = None if available is None else np.array(available)
+        assert looped.project(p, dt_s, array).tolist() == written.project(p, dt_s, array).tolist()
+        mine, theirs = looped.step(p, q, dt_s, array), written.step(p, q, dt_s, array)
+        for one, other in zip(mine, theirs, strict=True):
+            assert (None if one is None else one.tolist()) == (None if other is None else other.tolist())
 
 
 # -- dispatch --------------------------------------------------------------------------------------------

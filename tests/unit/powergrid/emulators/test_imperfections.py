@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powergrid.devices import BatterySpec, GeneratorSpec
-from powergrid.emulators.imperfections import Imperfections, real_spec
+from powergrid.emulators.imperfections import Imperfections
 from powergrid.scenario import EmulatorTable
 
 SUBSTEPS = 18_000  # of 0.05 s: a dead time in whole seconds ends with one
@@ -115,9 +115,9 @@ def test_the_same_seed_repeats_every_number_and_another_does_not() -> None:
 
 def test_a_real_battery_may_lose_more_than_its_nameplate_says_and_other_devices_are_as_they_are() -> None:
     nameplate = BatterySpec(max_e_mwh=1.0, max_p_charge_mw=0.5, max_p_discharge_mw=0.5, efficiency_charge=0.9)
-    real = real_spec(nameplate, EmulatorTable(efficiency_factor=0.5))
+    real = nameplate.derated(0.5)
     assert isinstance(real, BatterySpec)
     assert real.efficiency_charge == pytest.approx(0.45)
     assert real.efficiency_discharge == pytest.approx(0.5 * nameplate.efficiency_discharge)
     generator = GeneratorSpec(max_p_mw=1.0)
-    assert real_spec(generator, EmulatorTable(efficiency_factor=0.5)) is generator
+    assert generator.derated(0.5) is generator

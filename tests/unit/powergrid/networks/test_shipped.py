@@ -13,6 +13,7 @@ import pandapower.topology
 import pandas as pd
 import pytest
 
+from powergrid.devices import DEVICES
 from powergrid.networks import GRID_ZONE, GridModel, load_grid
 
 SHIPPED = ("cigre_mv_lv", "three_case33bw_on_cigre_mv")
@@ -83,7 +84,7 @@ def test_every_bus_line_and_load_belongs_to_one_microgrid_or_the_grid(grid: Grid
 
 def test_suggested_device_buses_lie_inside_their_microgrid(grid: GridModel) -> None:
     for sites in grid.microgrids.values():
-        assert set(sites.device_buses) == {"generator", "battery", "pv", "load"}
+        assert set(sites.device_buses) == set(DEVICES)
         assert set(sites.device_buses.values()) <= set(sites.buses)
 
 

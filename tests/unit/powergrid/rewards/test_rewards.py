@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.protocols.p2p import SettledTrade, Trade, settle
-from powergrid.rewards import TERMS, Rewards, grid_bill, traded
+from powergrid.rewards import TERMS, Rewards, StepAccount, grid_bill, traded
 from powergrid.rewards.violations import LimitViolations
 from powergrid.scenario import MarketTable, RewardTable, load_scenario
 
@@ -196,7 +196,7 @@ def test_the_terms_are_weighted_and_signed_and_their_sum_is_the_reward() -> None
             "reward": RewardTable(voltage_weight=100.0, loading_weight=2.0, soc_weight=3.0),
         }
     )
-    terms = Rewards(scenario).terms(
+    step = StepAccount(
         cost=np.array([1.5, 0.0]),
         net_mwh=np.array([0.4, -0.4]),
         traded_mwh=np.array([0.3, -0.3]),
@@ -204,6 +204,7 @@ def test_the_terms_are_weighted_and_signed_and_their_sum_is_the_reward() -> None
         price=np.array([50.0]),
         outside=np.array([[0.01, 0.0], [0.5, 0.0], [0.0, 0.1]]),
     )
+    terms = Rewards(scenario).terms(step)
     assert TERMS == ("generation", "grid", "trades", "voltage", "loading", "soc")
     expected = [[-1.5, 0.0], [5.0, -7.0], [16.0, -16.0], [-1.0, 0.0], [-1.0, 0.0], [0.0, -0.3]]
     assert terms == pytest.approx(np.array(expected))

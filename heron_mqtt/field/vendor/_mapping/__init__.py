@@ -1,1 +1,0 @@
-"""How a vendor's topics and payloads are described, checked and translated; see ``field.mapping``."""

@@ -1,0 +1,229 @@
+"""When a device is told something, and when not: on change only, not too often, within a daily budget."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from heron_mqtt.errors import HeronError
+from heron_mqtt.field.vendor.mapping import DeviceMapping
+from heron_mqtt.field.vendor.outgoing import Context, Outgoing, Rendered
+from heron_mqtt.messages import Setpoint
+
+log = logging.getLogger("heron_mqtt.vendor")
+
+HOUR_S = 3_600.0
+HOURS = 24
+Publish = Callable[[Outgoing], "asyncio.Future[None]"]
+
+
+class NotSent(HeronError):
+    """A setpoint was not sent to the device; says why."""
+
+
+def state_directory() -> Path:
+    """Return where counts are kept that outlive a run."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "heron-mqtt"
+
+
+class WriteBudget:
+    """Writes to a device in the last 24 hours, by the hour; kept in a file, for a restart to know them.
+
+    Args:
+        limit: Writes allowed in 24 hours.
+        file: Where the counts are kept; None = in memory only.
+        utc_s: The time of day, s since 1970.
+    """
+
+    def __init__(self, limit: int, file: Path | None = None, utc_s: Callable[[], float] = time.time) -> None:
+        self.limit = limit
+        self._file = file
+        self._utc_s = utc_s
+        self._hours: dict[int, int] = {}
+        self._is_reported = False
+        if file is not None and file.is_file():
+            try:
+                held = json.loads(file.read_text())
+                self._hours = {int(hour): max(0, int(count)) for hour, count in held.items()}
+            except (OSError, ValueError, AttributeError) as exc:
+                log.warning("%s: the count of writes cannot be read, it begins at 0: %s", file, exc)
+
+    @property
+    def used(self) -> int:
+        """Writes in the last 24 hours."""
+        now = int(self._utc_s() // HOUR_S)
+        self._hours = {hour: count for hour, count in self._hours.items() if now - HOURS < hour <= now}
+        return sum(self._hours.values())
+
+    def free_again(self) -> str:
+        """Return when the oldest writes no longer count, for a message."""
+        oldest = min(self._hours, default=int(self._utc_s() // HOUR_S))
+        return datetime.fromtimestamp((oldest + HOURS) * HOUR_S, UTC).strftime("%H:%M UTC")
+
+    def add(self, writes: int) -> None:
+        """Count writes that are about to be sent."""
+        hour = int(self._utc_s() // HOUR_S)
+        self._hours[hour] = self._hours.get(hour, 0) + writes
+        if self._file is None:
+            return
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            beside = self._file.with_suffix(".new")
+            beside.write_text(json.dumps(self._hours))
+            beside.replace(self._file)
+        except OSError as exc:
+            if not self._is_reported:
+                self._is_reported = True
+                log.warning(
+                    "%s: the count of writes cannot be kept, a restart forgets it: %s", self._file, exc
+                )
+
+
+class Commander:
+    """Sends the messages of setpoints, as often as the mapping wants.
+
+    Args:
+        mapping: What is sent, and how often.
+        publish: Hands one message to the broker; what it returns is done when the broker has it.
+        within_s: How long the broker may take.
+        budget: Counts writes; None = no limit.
+        monotonic: For intervals, s.
+        label: For messages.
+    """
+
+    def __init__(
+        self,
+        mapping: DeviceMapping,
+        publish: Publish,
+        *,
+        within_s: float,
+        label: str = "",
+        budget: WriteBudget | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.values: Mapping[str, Rendered] = {}
+        """Of the setpoint that holds; empty while none does."""
+        self.deferred = 0
+        self._mapping = mapping
+        self._publish = publish
+        self._within_s = within_s
+        self._label = label
+        self._budget = budget
+        self._monotonic = monotonic
+        self._told: frozenset[tuple[Any, ...]] = frozenset()
+        self._last_at = float("-inf")
+        self._later: asyncio.Task[None] | None = None
+
+    async def tell(self, setpoint: Setpoint, context: Context, *, renewal: bool = False) -> bool:
+        """Send a setpoint, or as much of it as is new; returns whether anything was sent.
+
+        Raises:
+            NotSent: It is not sent (now), says why.
+            MessageError: Something that the messages need is not known.
+            BrokerError: The broker refused it.
+        """
+        table = self._mapping.setpoint
+        assert table is not None
+        messages, values = self._mapping.write(setpoint, context)
+        self.values = values
+        if renewal and table.send == "setpoint":
+            return False
+        meanings = frozenset(m.meaning for m in messages)
+        if table.send == "change":
+            messages = [m for m in messages if m.meaning not in self._told]
+        if not messages:
+            self._drop_later()
+            return False
+        wait_s = self._last_at + table.min_interval_s - self._monotonic()
+        if wait_s > 0.0:
+            self._drop_later()
+            self.deferred += 1
+            self._later = asyncio.create_task(
+                self._tell_later(wait_s, setpoint, context), name=f"later {self._label}"
+            )
+            raise NotSent(
+                f"the device takes a write every {table.min_interval_s:g} s: sent in {wait_s:.0f} s"
+            )
+        self._check_budget(len(messages))
+        await self._send(messages)
+        self._told = meanings
+        return True
+
+    async def stop(self, context: Context) -> None:
+        """Send a setpoint of 0, whatever was sent before, and however often.
+
+        Raises:
+            MessageError: Something that the messages need is not known.
+            BrokerError: The broker refused it.
+        """
+        self._drop_later()
+        messages, self.values = self._mapping.write(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0), context)
+        self._told = frozenset()
+        await self._send(messages)
+
+    async def release(self, context: Context) -> None:
+        """Hand the device back to its own control, whatever was sent before.
+
+        Raises:
+            MessageError: Something that the messages need is not known.
+            BrokerError: The broker refused it.
+        """
+        self._drop_later()
+        self.forget()
+        await self._send(self._mapping.release(context))
+
+    def forget(self) -> None:
+        """Know of no setpoint that the device holds: the next one is sent in full."""
+        self._told = frozenset()
+        self.values = {}
+
+    def close(self) -> None:
+        """Send nothing later."""
+        self._drop_later()
+
+    def _check_budget(self, writes: int) -> None:
+        if self._budget is None:
+            return
+        table = self._mapping.setpoint
+        assert table is not None
+        kept = len(table.release) if isinstance(table.release, list) else len(table.messages)
+        used = self._budget.used
+        if used + writes + kept > self._budget.limit:
+            raise NotSent(
+                f"{used} writes in 24 hours, {self._budget.limit} are allowed "
+                f"({kept} are kept for the release); the next at {self._budget.free_again()}"
+            )
+
+    async def _send(self, messages: list[Outgoing]) -> None:
+        self._last_at = self._monotonic()
+        if self._budget is not None and messages:
+            self._budget.add(len(messages))
+        sending: list[asyncio.Future[None]] = []
+        for message in messages:
+            if message.pause_s:
+                await asyncio.sleep(message.pause_s)
+            sending.append(self._publish(message))
+        if sending:
+            done, _ = await asyncio.wait(sending, timeout=self._within_s)
+            for each in done:
+                each.result()
+
+    async def _tell_later(self, wait_s: float, setpoint: Setpoint, context: Context) -> None:
+        await asyncio.sleep(wait_s)
+        self._later = None
+        try:
+            await self.tell(setpoint, context)
+        except HeronError as exc:
+            log.warning("%s: a setpoint that waited was not sent: %s", self._label, exc)
+
+    def _drop_later(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None

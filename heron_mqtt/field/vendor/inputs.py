@@ -1,0 +1,345 @@
+"""One raw input: found in a payload, cleaned, and made a number, a text, true/false or a time."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.field.vendor.formula import signed
+from heron_mqtt.field.vendor.numbers import NumberText, clamped, finite, interpolated, shown
+from heron_mqtt.field.vendor.parameters import as_text
+from heron_mqtt.field.vendor.payloads import Expression
+from heron_mqtt.field.vendor.tables import Format, InputTable, Kind, Scalar
+from heron_mqtt.field.vendor.units import Complain
+from heron_mqtt.field.vendor.words import Words, word_text
+
+ABSENT = frozenset({"", "null", "none", "nan", "unknown", "unavailable"})
+"""Texts by which devices say that they have no value, in lower case."""
+
+MAX_TEXT_FOR_PATTERN = 4_096
+Value = float | bool | str | list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """There is no value in a payload.
+
+    Attributes:
+        keeps: The last one goes on counting; else it is no longer known.
+        why: What was looked for.
+    """
+
+    keeps: bool
+    why: str
+
+
+class InputReader:
+    """Reads one input out of documents of one format.
+
+    Args:
+        name: What it is called.
+        table: Where it is and how it is cleaned.
+        format_: Of the payload.
+        complain: Takes note of mistakes.
+        kind: What it must be, where the quantity decides; None = as the table says.
+    """
+
+    def __init__(
+        self, name: str, table: InputTable, format_: Format, complain: Complain, kind: Kind | None = None
+    ) -> None:
+        self.name = name
+        self.on_change = table.on_change or format_ == "sparkplug"  # which sends what has changed
+        self._table = table
+        self._path = None
+        _check_place(table, format_, complain)
+        if table.path is not None:
+            self._path = Expression(table.path, complain)
+        self._pattern = None if table.pattern is None else compiled(table.pattern, complain)
+        self._words = None if table.words is None else Words(table.words, "words", complain)
+        meant = _kind(table, complain)
+        self.kind: Kind = kind or meant
+        if table.words is not None and kind in {"number", "boolean"} and meant != kind:
+            complain("words", f"they mean a {meant}, expected a {kind} for each")
+        self._number = NumberText(table.decimal, table.thousands, table.suffix)
+        self._absent_texts = ABSENT | {word_text(a).lower() for a in table.absent}
+        self._absent_numbers = {float(a) for a in table.absent if isinstance(a, int | float)}
+        self._zone = _zone(table.timezone, complain)
+        if table.suffix is not None and self.kind not in {"number", "numbers"}:
+            complain("suffix", f"only behind a number, this is a {self.kind}")
+
+    def read(self, document: Any) -> Value | Missing:
+        """Return the value in a document.
+
+        Raises:
+            MessageError: What is found is not what it shall be.
+        """
+        raw, where = self._find(document)
+        if isinstance(raw, str) and self._pattern is not None:
+            match = self._pattern.search(raw[:MAX_TEXT_FOR_PATTERN])
+            raw = None if match is None else match[1] if self._pattern.groups else match[0]
+        elif self._pattern is not None and isinstance(raw, int | float):
+            match = self._pattern.search(as_text(raw))
+            raw = None if match is None else match[1] if self._pattern.groups else match[0]
+        if self._is_absent(raw):
+            null = self._table.null
+            if isinstance(null, float):
+                return null
+            return Missing(
+                null == "keep", f"{where} finds nothing" if raw is None else f"{where} gave {shown(raw)}"
+            )
+        match self.kind:
+            case "numbers":
+                each = raw if isinstance(raw, list) else [raw]
+                return [self._as_number(r, where) for r in each if not self._is_absent(r)]
+            case "number":
+                return self._as_number(raw, where)
+            case "boolean":
+                return self._as_boolean(raw, where)
+            case "time":
+                return self._as_time(raw, where)
+        return self._as_text(raw, where)
+
+    def _find(self, document: Any) -> tuple[Any, str]:
+        table = self._table
+        if self._path is not None:
+            raw, where = self._path.search(document), f"{self.name}: {self._path.text}"
+        elif table.column is not None:
+            header, columns = document
+            where = f"{self.name}: column {table.column}"
+            column = table.column
+            if isinstance(column, str):
+                if column not in header:
+                    raise MessageError(f"{where} is not in the header line {shown(header)}")
+                column = header.index(column)
+            if column >= len(columns):
+                raise MessageError(f"{where} is missing, there are {len(columns)}")
+            raw = columns[column]
+        elif table.key is not None:
+            raw, where = document.get(table.key), f"{self.name}: {table.key}"
+        elif table.metric is not None:
+            raw, where = document.get(table.metric), f"{self.name}: metric {table.metric}"
+        else:
+            raw, where = document, f"{self.name}: the payload"
+        if table.struct is not None and raw is not None:
+            raw = unpacked(as_bytes(raw, table.bytes, where), table.struct, table.at, table.swap_words, where)
+        return raw, where
+
+    def _is_absent(self, raw: Any) -> bool:
+        if raw is None or raw != raw:  # noqa: PLR0124 - NaN
+            return True
+        if isinstance(raw, str):
+            text = raw.strip()
+            if text.lower() in self._absent_texts:
+                return True
+            if not self._absent_numbers or self.kind != "number":
+                return False
+            try:
+                return self._number.parse(text, "") in self._absent_numbers
+            except MessageError:
+                return False
+        return isinstance(raw, int | float) and not isinstance(raw, bool) and raw in self._absent_numbers
+
+    def _as_number(self, raw: Any, where: str) -> float:
+        table = self._table
+        if self._words is not None:
+            word = self._words.find(raw, table.other)
+            if word is not None:
+                return float(word)
+        if isinstance(raw, str):
+            try:
+                value = self._number.parse(raw, where)
+            except MessageError as exc:
+                if self._words is None:
+                    raise
+                raise MessageError(f"{exc} or one of {self._words}") from None
+        else:
+            value = finite(raw, where)
+        if table.wrap is not None:
+            try:
+                value = signed(value, table.wrap)
+            except ValueError as exc:
+                raise MessageError(f"{where} gave {shown(raw)}: {exc}") from None
+        value = value * table.scale + table.offset
+        if table.table is not None:
+            value = interpolated(value, table.table)
+        value = table.sign * value + 0.0
+        if value - value != 0:
+            raise MessageError(f"{where} gave a number that is not finite")
+        return clamped(value, table.clamp, table.clamp_tolerance, where)
+
+    def _as_boolean(self, raw: Any, where: str) -> bool:
+        if self._words is not None:
+            word = self._words.find(raw, self._table.other)
+            if word is None:
+                raise MessageError(f"{where} gave {shown(raw)}, expected one of {self._words}")
+            return bool(word)
+        if isinstance(raw, bool):
+            return raw
+        if isinstance(raw, str) and raw.strip().lower() in {"true", "false"}:
+            return raw.strip().lower() == "true"
+        raise MessageError(f"{where} gave {shown(raw)}, expected true or false (or give 'words')")
+
+    def _as_text(self, raw: Any, where: str) -> str:
+        if isinstance(raw, bytes):
+            raw = raw.decode("latin-1").strip("\0 ")
+        if not isinstance(raw, Scalar):
+            raise MessageError(f"{where} gave {shown(raw)}, expected a text")
+        if self._words is None:
+            return as_text(raw)
+        word = self._words.find(raw, self._table.other)
+        if word is None:
+            raise MessageError(f"{where} gave {shown(raw)}, expected one of {self._words}")
+        return as_text(word)
+
+    def _as_time(self, raw: Any, where: str) -> float:
+        """Return seconds since 1970, UTC."""
+        form = self._table.time or "unix_s"
+        if form in {"unix_s", "unix_ms"}:
+            value = self._number.parse(raw, where) if isinstance(raw, str) else finite(raw, where)
+            return value / (1000.0 if form == "unix_ms" else 1.0)
+        text = as_text(raw) if isinstance(raw, Scalar) else shown(raw)
+        try:
+            stamp = datetime.fromisoformat(text) if form == "iso8601" else datetime.strptime(text, form)  # noqa: DTZ007
+            if stamp.tzinfo is None:
+                stamp = stamp.astimezone() if self._zone is None else stamp.replace(tzinfo=self._zone)
+            return stamp.timestamp()
+        except (ValueError, OverflowError) as exc:
+            raise MessageError(f"{where} gave {shown(raw)}, expected a time ({form}): {exc}") from None
+
+
+def as_bytes(raw: Any, written: str, where: str) -> bytes:
+    """Return the bytes that stand in a payload or a text of it.
+
+    Raises:
+        MessageError: They do not.
+    """
+    if isinstance(raw, bytes) and written == "raw":
+        return raw
+    if isinstance(raw, bytes):
+        raw = raw.decode("latin-1").strip("\0 \t\r\n")
+    if not isinstance(raw, str):
+        raise MessageError(f"{where} gave {shown(raw)}, expected bytes in {written}")
+    try:
+        if written == "hex":
+            return bytes.fromhex(re.sub(r"0[xX]|[\s:,-]", "", raw))
+        if written == "base64":
+            return base64.b64decode(raw, validate=True)
+    except (ValueError, binascii.Error):
+        raise MessageError(f"{where} gave {shown(raw)}, expected bytes in {written}") from None
+    raise MessageError(f'{where} gave {shown(raw)}: say how the bytes are written: bytes = "hex" or "base64"')
+
+
+def unpacked(data: bytes, form: str, at: int, swap_words: bool, where: str) -> Any:
+    """Return the value packed at a place.
+
+    Raises:
+        MessageError: There are not so many bytes.
+    """
+    size = struct.calcsize(form)
+    part = data[at : at + size]
+    if len(part) < size:
+        raise MessageError(f"{where}: bytes {at} to {at + size - 1} are missing, there are {len(data)}")
+    if swap_words:
+        part = b"".join(part[i : i + 2] for i in range(size - 2, -2, -2))
+    (value,) = struct.unpack(form, part)
+    return value
+
+
+def compiled(pattern: str, complain: Complain) -> re.Pattern[str] | None:
+    """Return a regular expression, unless it is wrong, has several groups, or could take for ever."""
+    try:
+        found = re.compile(pattern)
+    except re.error as exc:
+        complain("pattern", f"{pattern!r} is not a regular expression: {exc}")
+        return None
+    if found.groups > 1:
+        complain(
+            "pattern", f"{pattern!r} has {found.groups} groups, expected one; write (?:...) for the others"
+        )
+    if _repeats_within_repeat(pattern):
+        complain(
+            "pattern", f"{pattern!r} repeats within a repetition: that can take for ever; write it otherwise"
+        )
+        return None
+    return found
+
+
+def _repeats_within_repeat(pattern: str) -> bool:
+    open_groups: list[bool] = []  # of each group around: whether it holds a repetition
+    text = re.sub(r"\\.", "x", pattern)
+    text = re.sub(r"\[\^?\]?[^\]]*\]", "x", text)
+    for i, char in enumerate(text):
+        repeats = char in "*+" or (char == "{" and "," in text[i : text.find("}", i) + 1])
+        if char == "(":
+            open_groups.append(False)
+        elif char == ")" and open_groups:
+            held = open_groups.pop()
+            if held and text[i + 1 : i + 2] in {"*", "+", "{"}:
+                return True
+            if held and open_groups:
+                open_groups[-1] = True
+        elif repeats and open_groups:
+            open_groups[-1] = True
+    return False
+
+
+_PLACES: dict[str, str] = {
+    "json": "path",
+    "csv": "column",
+    "key_value": "key",
+    "binary": "struct",
+    "sparkplug": "metric",
+}
+
+
+def _check_place(table: InputTable, format_: Format, complain: Complain) -> None:
+    wanted = _PLACES.get(format_)
+    for place in ("path", "column", "key", "metric"):
+        given = getattr(table, place) is not None
+        if given and place != wanted:
+            complain(place, f"format {format_!r} has none; leave it out")
+        elif not given and place == wanted:
+            complain(place, f"missing; format {format_!r} needs it")
+    if format_ == "binary" and table.struct is None:
+        complain("struct", "missing; format 'binary' needs it, for example \"<f\"")
+    if table.struct is not None and format_ != "binary" and table.bytes == "raw":
+        complain("bytes", 'how are the bytes written in the text? "hex" or "base64"')
+
+
+def _kind(table: InputTable, complain: Complain) -> Kind:
+    kind = "time" if table.time is not None else table.type
+    if table.words is None or kind != "number":
+        return kind
+    kinds = {_kind_of(v) for v in (*table.words.values(), *([] if table.other is None else [table.other]))}
+    if len(kinds) > 1:
+        complain("words", f"they mean {' and '.join(sorted(kinds))}; expected one sort of values")
+    return next(iter(kinds), kind)
+
+
+def _kind_of(value: Scalar) -> Kind:
+    return "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+
+
+def _zone(name: str, complain: Complain) -> tzinfo | None:
+    if name == "local":
+        return None
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError):
+        complain("timezone", f"there is no time zone {name!r}; expected UTC, local or one like Europe/Berlin")
+        return UTC
+
+
+def names_of(readers: Sequence[InputReader], kind: Kind) -> list[str]:
+    """Return the names of the inputs of one kind."""
+    return [r.name for r in readers if r.kind == kind]

@@ -1,0 +1,361 @@
+"""A setpoint in the vendor's terms: values, words, payloads, messages."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import to_json
+
+from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.field.vendor.built_ins import BUILT_INS, BuiltIns
+from heron_mqtt.field.vendor.formula import Formula
+from heron_mqtt.field.vendor.numbers import as_digits, as_number, interpolated, rounded
+from heron_mqtt.field.vendor.parameters import PLACEHOLDER, as_text, placeholders
+from heron_mqtt.field.vendor.problems import Problems
+from heron_mqtt.field.vendor.sparkplug_payload import encode, require
+from heron_mqtt.field.vendor.tables import MessageTable, Payload, Scalar, SetpointTable, ValueTable
+from heron_mqtt.field.vendor.units import Complain, per_si
+from heron_mqtt.messages import Setpoint
+
+QUANTITIES = ("p_mw", "q_mvar", "lease_s", "seq")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message to a device, ready to publish.
+
+    Attributes:
+        topic: The whole topic, not one of our channels.
+        payload: As it goes out.
+        qos: 0, 1 or 2.
+        retain: Whether the broker keeps it.
+        pause_s: How long to wait before it, s.
+        meaning: What it tells the device, without what differs in every message (its number, the time, the
+            lease): two messages of one meaning set the same.
+    """
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    pause_s: float = 0.0
+    meaning: tuple[Any, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One value of a setpoint: as it stands in JSON, and as text."""
+
+    json: Scalar
+    text: str
+
+
+class Value:
+    """How one quantity of a setpoint, or a formula, becomes the vendor's number or word."""
+
+    def __init__(self, table: ValueTable, units_per_si: float, formula: Formula | None) -> None:
+        self.table = table
+        self.formula = formula
+        self._per_si = units_per_si
+        self._decimals = 0 if table.quantity == "seq" else table.decimals
+
+    @property
+    def is_fleeting(self) -> bool:
+        """Whether it differs in every message without meaning anything else."""
+        return self.table.quantity in {"seq", "lease_s", "uid"}
+
+    def render(self, setpoint: Setpoint, known: Mapping[str, Any]) -> Rendered:
+        """Return the value.
+
+        Args:
+            setpoint: What it is a value of.
+            known: What a formula may use: values before this one, inputs, quantities of the setpoint.
+
+        Raises:
+            MessageError: It is not finite, or its formula has none.
+        """
+        table = self.table
+        if self.formula is None:
+            raw: Any = float(getattr(setpoint, str(table.quantity)) or 0.0)  # a safe state has no seq
+        else:
+            raw = self.formula.evaluate(known)
+            if isinstance(raw, str | bool):
+                return Rendered(raw, as_text(raw))
+        number = self._number(raw)
+        if table.words is None:
+            return Rendered(as_number(number, self._decimals), self._digits(number))
+        word = [w.word for w in table.words if w.from_ is None or number >= w.from_][-1]
+        return Rendered(word, as_text(word))
+
+    def _number(self, raw: float) -> float:
+        table = self.table
+        value = table.sign * raw * self._per_si
+        if table.absolute:
+            value = abs(value)
+        value = value * table.scale + table.offset
+        if not math.isfinite(value):
+            what = table.quantity or "a value"
+            raise MessageError(f"setpoint: {what} = {raw!r} is not a finite number; it is not sent")
+        if table.table is not None:
+            value = interpolated(value, table.table)
+        if self._decimals is not None:
+            value = rounded(value, self._decimals, toward_zero=table.rounding == "toward_zero")
+        if table.min is not None:
+            value = max(value, table.min)
+        if table.max is not None:
+            value = min(value, table.max)
+        if table.wrap is not None:
+            half = 1 << (table.wrap - 1)
+            value = min(max(value, -half), half - 1)
+            value += (1 << table.wrap) if value < 0 else 0
+        return value
+
+    def _digits(self, number: float) -> str:
+        text = as_digits(number, self._decimals).replace(".", self.table.decimal)
+        return text.zfill(self.table.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What messages may hold besides the setpoint.
+
+    Attributes:
+        built_ins: Time, counter and identifiers.
+        inputs: Named inputs of the device that are known.
+        learned: Parameters that were learned from topics.
+    """
+
+    built_ins: BuiltIns
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    learned: Mapping[str, str] = field(default_factory=dict)
+
+
+class SetpointWriter:
+    """Turns setpoints into messages; compiled from ``[setpoint]``."""
+
+    def __init__(self, table: SetpointTable, inputs: tuple[str, ...], problems: Problems) -> None:
+        self.table = table
+        self._values: dict[str, Value] = {}
+        for name, value in table.values.items():
+            complain = problems.at(f"setpoint.values.{name}")
+            formula = None
+            if value.formula is not None:
+                known = [n for n in (*QUANTITIES, *inputs) if n not in self._values]
+                formula = Formula(value.formula, [*self._values, *known], complain)
+                scale = 1.0
+                for key in ("unit", "nominal_v", "phases", "rated_mw"):
+                    if getattr(value, key) is not None:
+                        complain(key, "not with a formula: its result is sent as it is")
+            else:
+                scale = per_si(str(value.quantity), value, complain)
+            self._values[name] = Value(value, scale, formula)
+        self._release = table.release if isinstance(table.release, list) else []
+        self._messages = [
+            _Message(i, m, self, problems.at(f"setpoint.messages[{i}]")) for i, m in enumerate(table.messages)
+        ]
+        self._releases = [
+            _Message(i, m, self, problems.at(f"setpoint.release[{i}]")) for i, m in enumerate(self._release)
+        ]
+        self._check_use(problems)
+
+    def _check_use(self, problems: Problems) -> None:
+        used = {name for m in self.table.messages for name in placeholders([m.topic, m.payload])}
+        used |= {name for m in self._messages for name in m.names}
+        used |= {a.id.of for a in self.table.answers if a.id is not None and a.id.of is not None}
+        used |= {name for a in self.table.answers for name in placeholders(a.topic)}
+        waiting = [name for name in used if name in self._values]
+        quantities: set[str] = set()
+        while waiting:
+            value = self._values[waiting.pop()]
+            if value.formula is None:
+                quantities.add(str(value.table.quantity))
+                continue
+            quantities.update(set(value.formula.names) & set(QUANTITIES))
+            more = (set(value.formula.names) & self._values.keys()) - used
+            used |= more
+            waiting += more
+        for name in self._values.keys() - used:
+            problems.add(f"setpoint.values.{name}", "no payload and no 'when' uses it")
+        self.quantities = frozenset(quantities)
+        if "p_mw" not in quantities:
+            problems.add("setpoint", "no message carries p_mw")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the values."""
+        return tuple(self._values)
+
+    @property
+    def has_release(self) -> bool:
+        """Whether there are messages that hand the device back."""
+        return bool(self._releases)
+
+    def value(self, name: str) -> Value | None:
+        """Return how a value is made; None if there is none of that name."""
+        return self._values.get(name)
+
+    def render(self, setpoint: Setpoint, context: Context) -> dict[str, Rendered]:
+        """Return every value of a setpoint.
+
+        Raises:
+            MessageError: One is not finite, or its formula has none.
+        """
+        known: dict[str, Any] = {name: float(getattr(setpoint, name) or 0.0) for name in QUANTITIES}
+        known |= context.inputs
+        values: dict[str, Rendered] = {}
+        for name, value in self._values.items():
+            lacking = [] if value.formula is None else [n for n in value.formula.names if n not in known]
+            if lacking:
+                raise MessageError(f"setpoint.values.{name}: {lacking[0]} of the device is not known yet")
+            try:
+                if value.table.quantity == "uid":
+                    uid = context.built_ins.new_uid()
+                    values[name] = Rendered(uid, uid)
+                else:
+                    values[name] = value.render(setpoint, known)
+            except MessageError as exc:
+                raise MessageError(f"setpoint.values.{name}: {exc}") from None
+            known[name] = values[name].json
+        return values
+
+    def encode(self, setpoint: Setpoint, context: Context) -> tuple[list[Outgoing], dict[str, Rendered]]:
+        """Return the messages that carry a setpoint, in the order in which to send them, and its values.
+
+        Raises:
+            MessageError: A value is not finite, or something that the messages need is not known yet.
+        """
+        values = self.render(setpoint, context)
+        return self._written(self._messages, values, setpoint, context), values
+
+    def release(self, context: Context) -> list[Outgoing]:
+        """Return the messages that hand the device back."""
+        zero = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
+        values = self.render(zero, context) if any(m.names for m in self._releases) else {}
+        return self._written(self._releases, values, zero, context)
+
+    def _written(
+        self,
+        messages: list[_Message],
+        values: Mapping[str, Rendered],
+        setpoint: Setpoint,
+        context: Context,
+    ) -> list[Outgoing]:
+        fleeting = {name for name in values if self._values[name].is_fleeting}
+        return [m.write(values, fleeting, setpoint, context) for m in messages if m.applies(values, setpoint)]
+
+
+class _Message:
+    """One message of a setpoint or release."""
+
+    def __init__(self, index: int, table: MessageTable, writer: SetpointWriter, complain: Complain) -> None:
+        self._index = index
+        self._table = table
+        if table.metrics is not None:
+            try:
+                require()
+            except ConfigError as exc:
+                complain("metrics", exc.problems[0])
+        self._formula: Formula | None = None
+        self._when: dict[str, list[Scalar]] = {}
+        if isinstance(table.when, str):
+            self._formula = Formula(table.when, [*writer.names, *QUANTITIES], complain, key="when")
+        elif table.when is not None:
+            self._when = table.when
+            _check_when(table.when, writer, complain)
+        in_it = placeholders([table.topic, table.payload])
+        self.names = {
+            n
+            for n in (*in_it, *self._when, *(self._formula.names if self._formula else ()))
+            if n in writer.names
+        }
+
+    def applies(self, values: Mapping[str, Rendered], setpoint: Setpoint) -> bool:
+        """Whether it is to be sent."""
+        if self._formula is not None:
+            known = {n: float(getattr(setpoint, n) or 0.0) for n in QUANTITIES}
+            return bool(self._formula.evaluate({**known, **{n: v.json for n, v in values.items()}}))
+        return all(_among(values[name].json, words) for name, words in self._when.items())
+
+    def write(
+        self, values: Mapping[str, Rendered], fleeting: set[str], setpoint: Setpoint, context: Context
+    ) -> Outgoing:
+        """Return it, ready to publish."""
+        table = self._table
+        context.built_ins.begin_message()
+        every = {**{n: Rendered(t, t) for n, t in context.learned.items()}, **values}
+        topic = filled_text(table.topic, every, context.built_ins)
+        missing = PLACEHOLDER.search(topic)
+        if missing is not None:
+            raise MessageError(
+                f"{{{missing[1]}}} is not known yet: nothing has been heard on a topic with it"
+            )
+        if table.metrics is not None:
+            known = _in_json(table.payload, every, context.built_ins)
+            now_ms = int(context.built_ins.value("now", "unix_ms"))
+            payload = encode(known, table.metrics, now_ms)
+        else:
+            payload = payload_bytes(table.payload, every, context.built_ins, table.struct)
+        lasting = {n: v for n, v in every.items() if n not in fleeting}
+        meaning = (self._index, *(lasting[n].json for n in sorted(self.names & lasting.keys())))
+        return Outgoing(topic, payload, table.qos, table.retain, table.pause_s, meaning)
+
+
+def payload_bytes(
+    payload: Payload, values: Mapping[str, Rendered], built_ins: BuiltIns, packing: str | None = None
+) -> bytes:
+    """Return a payload with its values filled in: a text as it is, a table or array as JSON, or packed.
+
+    Raises:
+        MessageError: A value cannot be packed.
+    """
+    if isinstance(payload, str):
+        return filled_text(payload, values, built_ins).encode()
+    document = _in_json(payload, values, built_ins)
+    if packing is None:
+        return to_json(document)
+    try:
+        return struct.pack(packing, *(v.encode() if isinstance(v, str) else v for v in document))
+    except (struct.error, OverflowError) as exc:
+        raise MessageError(f"{document!r} cannot be packed as {packing}: {exc}") from None
+
+
+def filled_text(text: str, values: Mapping[str, Rendered], built_ins: BuiltIns) -> str:
+    """Return a text with its values and built-in names filled in; unknown ones stay."""
+    text = BUILT_INS.sub(lambda m: as_text(built_ins.value(m[1], m[2])), text)
+    return PLACEHOLDER.sub(lambda m: values[m[1]].text if m[1] in values else m[0], text)
+
+
+def _in_json(node: Any, values: Mapping[str, Rendered], built_ins: BuiltIns) -> Any:
+    if isinstance(node, dict):
+        return {key: _in_json(value, values, built_ins) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_in_json(value, values, built_ins) for value in node]
+    if not isinstance(node, str):
+        return node
+    whole = PLACEHOLDER.fullmatch(node)
+    if whole is not None and whole[1] in values:
+        return values[whole[1]].json
+    built_in = BUILT_INS.fullmatch(node)
+    if built_in is not None:
+        return built_ins.value(built_in[1], built_in[2])
+    return filled_text(node, values, built_ins)
+
+
+def _check_when(when: Mapping[str, list[Scalar]], writer: SetpointWriter, complain: Complain) -> None:
+    for name, words in when.items():
+        value = writer.value(name)
+        if value is None or (value.table.words is None and value.formula is None):
+            complain(f"when.{name}", "expected a value of the setpoint that has words or a formula")
+            continue
+        known = [w.word for w in value.table.words or ()]
+        for word in words:
+            if known and not _among(word, known):
+                complain(f"when.{name}", f"{word!r} is none of its words: {', '.join(map(repr, known))}")
+
+
+def _among(word: Scalar, words: list[Scalar]) -> bool:
+    return any(isinstance(word, bool) == isinstance(other, bool) and word == other for other in words)

@@ -1,0 +1,425 @@
+"""The tables of a mapping, as scenarios and device profiles write them. See docs/device-mappings.md."""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import struct
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from heron_mqtt.config import Table
+from heron_mqtt.field.vendor.sparkplug_payload import DATATYPES
+from heron_mqtt.field.vendor.units import UnitKeys
+
+Scalar = str | bool | int | float
+Payload = str | dict[str, Any] | list[Any]
+Topic = Annotated[str, Field(min_length=1, max_length=1000)]
+Topics = Topic | Annotated[list[Topic], Field(min_length=1, max_length=50)]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+Path = Annotated[str, Field(min_length=1, max_length=500)]
+Formula = Annotated[str, Field(min_length=1, max_length=500)]
+Qos = Literal[0, 1, 2]
+MAX_ITEMS = 50  # of anything in one mapping: a device has a handful
+
+SetQuantity = Literal["p_mw", "q_mvar", "lease_s", "seq", "uid"]
+ReadQuantity = Literal["p_mw", "q_mvar", "soc", "vm_pu", "running", "ack_seq"]
+Format = Literal["json", "text", "csv", "key_value", "binary", "sparkplug"]
+Kind = Literal["number", "numbers", "text", "boolean", "time"]
+
+
+class InputTable(Table):
+    """One raw input: where it stands in a payload, and how it becomes a number, a text or true/false."""
+
+    path: Path | None = Field(None, description="JMESPath expression; for format json.")
+    column: Annotated[int, Field(ge=0, le=1000)] | Path | None = Field(
+        None, description="Column, from 0, or its name in the header line; for format csv."
+    )
+    key: Path | None = Field(None, description="Name before the sign of assignment; for format key_value.")
+    metric: Path | None = Field(None, description="Name of the metric; for format sparkplug.")
+    struct: Annotated[str, Field(min_length=2, max_length=8)] | None = Field(
+        None, description="How bytes are packed: byte order < or >, and one letter of Python's struct."
+    )
+    at: int = Field(0, ge=0, le=65_535, description="First byte of the packed value, from 0.")
+    swap_words: bool = Field(False, description="The 16-bit words of the value come in reverse order.")
+    bytes: Literal["raw", "hex", "base64"] = Field("raw", description="How the bytes are written.")
+    pattern: Path | None = Field(None, description="Regular expression; its group is what counts.")
+    type: Kind = Field("number", description="What it is.")
+    time: Path | None = Field(
+        None, description="unix_s, unix_ms, iso8601 or a format of strptime; makes it a time."
+    )
+    timezone: str = Field("UTC", description="Of a time that names none: UTC, local or Europe/Berlin.")
+    decimal: Literal[".", ","] = Field(".", description="Decimal sign of numbers in text.")
+    thousands: Literal[".", ",", " ", "'", "_"] | None = Field(
+        None, description="Separator of thousands in text."
+    )
+    suffix: bool | str | list[str] | dict[str, float] | None = Field(
+        None, description="What may stand behind the number; a table gives each unit its factor."
+    )
+    absent: list[Scalar] = Field([], max_length=MAX_ITEMS, description="Values that mean: not available.")
+    words: dict[str, Scalar] | None = Field(None, description="What each word means.")
+    other: Scalar | None = Field(None, description="What a word means that is not listed; None = refused.")
+    wrap: Literal[8, 16, 32, 64] | None = Field(
+        None, description="Bits of a signed number that was sent as an unsigned one."
+    )
+    sign: Literal[1, -1] = Field(1, description="-1 where the device counts consumption as positive.")
+    scale: float = Field(1.0, description="Multiplies what was read; not 0.")
+    offset: float = 0.0
+    table: Annotated[list[tuple[float, float]], Field(min_length=2, max_length=100)] | None = Field(
+        None, description="Points [read, meant]; between them a straight line, beyond them the last one."
+    )
+    clamp: tuple[float, float] | None = Field(
+        None, description="Lowest and highest value; a little beyond is taken as the limit."
+    )
+    clamp_tolerance: float | None = Field(
+        None, ge=0.0, description="How much beyond the limits; None = 5 % of the range."
+    )
+    null: Literal["clear", "keep"] | float = Field(
+        "clear", description="What a missing value means: no longer known, as it was, or a number."
+    )
+    on_change: bool = Field(
+        False, description="Sent only when it changes: its last value counts while the device is heard."
+    )
+
+    @field_validator("table", "clamp", mode="before")
+    @classmethod
+    def _arrays_are_tuples(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return (
+                [tuple(v) if isinstance(v, list) else v for v in value] if _is_nested(value) else tuple(value)
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.scale == 0.0:
+            raise ValueError("scale must not be 0")
+        if self.clamp is not None and self.clamp[0] >= self.clamp[1]:
+            raise ValueError(f"clamp: the first must be below the second, got {list(self.clamp)}")
+        if self.clamp_tolerance is not None and self.clamp is None:
+            raise ValueError("clamp_tolerance needs clamp")
+        if self.thousands == self.decimal:
+            raise ValueError(f"thousands and decimal must differ, both are {self.decimal!r}")
+        if self.other is not None and self.words is None:
+            raise ValueError("other needs words")
+        if self.struct is not None:
+            _check_struct(self.struct)
+        elif self.at or self.swap_words:
+            raise ValueError("at and swap_words need struct")
+        if self.table is not None and any(b[0] <= a[0] for a, b in itertools.pairwise(self.table)):
+            raise ValueError("table: what is read must rise from point to point")
+        return self
+
+
+class FieldTable(InputTable, UnitKeys):
+    """An input that is a quantity as it stands: sign * (number * scale + offset), in unit."""
+
+    offline: float | bool | None = Field(
+        None, description="What the quantity is while the device is offline, in unit; None = not known."
+    )
+
+
+class QuantityTable(UnitKeys):
+    """A quantity by a formula over named inputs."""
+
+    formula: Formula = Field(description="Over names of inputs; its result is in unit.")
+    update: Literal["round", "each"] = Field(
+        "round", description="Computed once a round of all topics, or at each message."
+    )
+    within_s: float = Field(
+        5.0, gt=0.0, le=86_400.0, description="How far apart the messages of one value may be, s."
+    )
+    clamp: tuple[float, float] | None = Field(None, description="As with an input; in unit.")
+    clamp_tolerance: float | None = Field(None, ge=0.0, description="As with an input.")
+    offline: float | bool | None = Field(None, description="What it is while the device is offline, in unit.")
+
+    _arrays = field_validator("clamp", mode="before")(lambda v: tuple(v) if isinstance(v, list) else v)
+
+    @model_validator(mode="after")
+    def _clamp_is_a_range(self) -> Self:
+        if self.clamp is not None and self.clamp[0] >= self.clamp[1]:
+            raise ValueError(f"clamp: the first must be below the second, got {list(self.clamp)}")
+        if self.clamp_tolerance is not None and self.clamp is None:
+            raise ValueError("clamp_tolerance needs clamp")
+        return self
+
+
+class PayloadKeys(Table):
+    """How payloads are read before anything is looked for in them."""
+
+    format: Format = "json"
+    encoding: str = Field("utf-8", description="Of text: a name that Python knows.")
+    tolerant: bool = Field(
+        False, description="Read almost-JSON: nan, empty values, single quotes, None, trailing commas."
+    )
+    separator: Annotated[str, Field(min_length=1, max_length=8)] = Field(
+        ",", description="Between columns (csv) or pairs (key_value)."
+    )
+    assign: Annotated[str, Field(min_length=1, max_length=8)] = Field(
+        "=", description="Between name and value; for key_value."
+    )
+    line: int | None = Field(None, description="Line of csv text, from 0, -1 = the last.")
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            "".encode(name)
+            codecs.lookup(name)
+        except (LookupError, UnicodeError):
+            raise ValueError(
+                "no text encoding of that name; common ones are utf-8, latin-1, cp1252"
+            ) from None
+        return name
+
+
+class TelemetryTable(PayloadKeys):
+    """Payloads of one topic (or several alike), and what is read from them."""
+
+    topic: Topics
+    inputs: dict[Key, InputTable] = Field({}, max_length=MAX_ITEMS, description="Named inputs for formulas.")
+    fields: dict[ReadQuantity, FieldTable] = Field(
+        {}, description="Inputs that are quantities as they stand."
+    )
+    timestamp: Key | None = Field(None, description="Input that says when the payload was made.")
+    timestamp_tolerance_s: float = Field(
+        60.0, gt=0.0, le=86_400.0, description="How old such a payload may be, s; also how far ahead."
+    )
+    changed_by: Key | None = Field(
+        None, description="Input that changes with every new measurement: a counter or a time."
+    )
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> Self:
+        if not self.inputs and not self.fields:
+            raise ValueError("nothing is read from it: give fields or inputs")
+        return self
+
+    @property
+    def topics(self) -> list[str]:
+        """Its topics, one or several."""
+        return [self.topic] if isinstance(self.topic, str) else list(self.topic)
+
+
+class WordTable(Table):
+    """One word, and the lowest number from which on it is sent."""
+
+    word: Scalar
+    from_: float | None = Field(None, alias="from", description="None = from minus infinity; the first only.")
+
+
+class ValueTable(UnitKeys):
+    """A number of the setpoint in the vendor's terms: of a quantity, or by a formula over other values."""
+
+    quantity: SetQuantity | None = Field(None, description="What it is a number of; or give formula.")
+    formula: Formula | None = Field(None, description="Over other values, named inputs and p_mw, q_mvar, ...")
+    sign: Literal[1, -1] = Field(1, description="-1 where the device counts consumption as positive.")
+    absolute: bool = Field(False, description="Take the magnitude, before scale and offset.")
+    scale: float = Field(1.0, description="Multiplies; not 0.")
+    offset: float = 0.0
+    table: Annotated[list[tuple[float, float]], Field(min_length=2, max_length=100)] | None = Field(
+        None, description="Points [meant, sent]; between them a straight line, beyond them the last one."
+    )
+    min: float | None = Field(None, description="Lower values are sent as this.")
+    max: float | None = Field(None, description="Higher values are sent as this.")
+    decimals: Annotated[int, Field(ge=0, le=9)] | None = Field(None, description="None = not rounded.")
+    rounding: Literal["nearest", "toward_zero"] = "nearest"
+    wrap: Literal[8, 16, 32, 64] | None = Field(
+        None, description="Send a negative number as an unsigned one of so many bits."
+    )
+    decimal: Literal[".", ","] = Field(".", description="Decimal sign in text payloads.")
+    width: int = Field(0, ge=0, le=32, description="Fill with zeros to so many characters, in text payloads.")
+    words: Annotated[list[WordTable], Field(min_length=2, max_length=MAX_ITEMS)] | None = Field(
+        None, description="Send a word instead of the number, by thresholds that rise."
+    )
+
+    @field_validator("table", mode="before")
+    @classmethod
+    def _points_are_tuples(cls, value: Any) -> Any:
+        return [tuple(v) if isinstance(v, list) else v for v in value] if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if (self.quantity is None) == (self.formula is None):
+            raise ValueError("give either quantity or formula")
+        if self.scale == 0.0:
+            raise ValueError("scale must not be 0")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min must not be above max, got {self.min:g} and {self.max:g}")
+        if self.rounding != "nearest" and self.decimals is None:
+            raise ValueError("rounding needs decimals")
+        if self.wrap is not None and self.decimals != 0:
+            raise ValueError("wrap needs decimals = 0")
+        if self.table is not None and any(b[0] <= a[0] for a, b in itertools.pairwise(self.table)):
+            raise ValueError("table: what is meant must rise from point to point")
+        if self.words is not None:
+            starts = [w.from_ for w in self.words]
+            if starts[0] is not None or None in starts[1:]:
+                raise ValueError("words: every word but the first needs 'from', and the first has none")
+            rising = [s for s in starts if s is not None]
+            if any(b <= a for a, b in itertools.pairwise(rising)):
+                raise ValueError("words: 'from' must rise from word to word")
+        return self
+
+
+class MessageTable(Table):
+    """One message to the device."""
+
+    topic: Topic
+    payload: Payload = Field(description="A text, or a table or array to be sent as JSON; {value} inside.")
+    qos: Qos = 1
+    retain: bool = Field(False, description="A retained setpoint outlives its lease: avoid.")
+    when: Formula | dict[str, Annotated[list[Scalar], Field(min_length=1)]] | None = Field(
+        None, description="Send it only while values are at one of these words, or while a formula is true."
+    )
+    pause_s: float = Field(0.0, ge=0.0, le=5.0, description="Wait so long before it, s.")
+    struct: Annotated[str, Field(min_length=2, max_length=100)] | None = Field(
+        None, description="Pack the array of the payload: byte order < or >, and letters of Python's struct."
+    )
+
+    metrics: dict[str, str] | None = Field(
+        None, description="Send a Sparkplug payload: metric -> datatype; the payload is a table of values."
+    )
+
+    @model_validator(mode="after")
+    def _struct_packs_an_array(self) -> Self:
+        if self.metrics is not None:
+            if not isinstance(self.payload, dict) or self.payload.keys() != self.metrics.keys():
+                raise ValueError("metrics: the payload must be a table of the same names")
+            unknown = sorted(set(self.metrics.values()) - DATATYPES.keys())
+            if unknown:
+                raise ValueError(f"metrics: no datatype {unknown[0]!r}; there are {', '.join(DATATYPES)}")
+        if self.struct is None:
+            return self
+        if self.struct[0] not in "<>":
+            raise ValueError(f"struct: must begin with the byte order, < or >, got {self.struct!r}")
+        try:
+            wanted = len(struct.unpack(self.struct, bytes(struct.calcsize(self.struct))))
+        except struct.error as exc:
+            raise ValueError(f"struct: {exc}") from None
+        if not isinstance(self.payload, list) or len(self.payload) != wanted:
+            raise ValueError(f"struct: the payload must be an array of {wanted}, one for each letter")
+        return self
+
+
+class IdTable(InputTable):
+    """The number or text of a message that its answer repeats."""
+
+    of: str | None = Field(None, description="Value of the setpoint that is repeated; None = the only one.")
+
+
+class EchoTable(InputTable):
+    """The value that an answer repeats."""
+
+    of: str = Field(description="Value of the setpoint that is repeated.")
+    tolerance: float = Field(0.0, ge=0.0, description="How far it may be from what was sent.")
+
+
+class SuccessTable(InputTable):
+    """What tells success."""
+
+    is_: list[Scalar] = Field(alias="is", min_length=1, description="Words that mean success.")
+
+
+class AnswerTable(PayloadKeys):
+    """A message by which the device accepts or rejects a setpoint."""
+
+    topic: Topic = Field(description="May hold {value}s of the setpoint.")
+    id: IdTable | None = Field(None, description="Without: any message on this topic answers.")
+    echo: EchoTable | None = Field(None, description="The value that it took.")
+    success: SuccessTable | None = Field(None, description="The flag that tells success.")
+    error: InputTable | None = Field(
+        None, description="The text of an error: the reason, and without success the rejection itself."
+    )
+
+
+class SetpointTable(Table):
+    """How a setpoint is sent: the values, and the messages they stand in, in order."""
+
+    values: dict[Key, ValueTable] = Field({}, max_length=MAX_ITEMS)
+    messages: list[MessageTable] = Field(min_length=1, max_length=MAX_ITEMS)
+    release: (
+        Literal["zero"] | Annotated[list[MessageTable], Field(min_length=1, max_length=MAX_ITEMS)] | None
+    ) = Field(None, description="Messages that hand the device back, or zero: a setpoint of 0 does it.")
+    answers: list[AnswerTable] = Field([], max_length=MAX_ITEMS)
+    confirm: Literal["answer", "power", "sent"] | None = Field(
+        None, description="What confirms a setpoint; None = answer if there is one, else sent."
+    )
+    answer_within_s: float = Field(1.0, gt=0.0, le=60.0, description="How long to wait for it, s.")
+    settle_s: float = Field(
+        0.0, ge=0.0, le=60.0, description="Power measured earlier than this does not confirm, s."
+    )
+    send: Literal["always", "setpoint", "change"] = Field(
+        "always",
+        description="Also at renewals; at every setpoint; only what differs from what was sent last.",
+    )
+    min_interval_s: float = Field(
+        0.0, ge=0.0, le=86_400.0, description="Shortest time between two writes, s; the newest waits."
+    )
+    max_writes_per_day: int | None = Field(
+        None, ge=1, le=1_000_000, description="More are refused; for values that live in flash."
+    )
+
+
+class AvailabilityTable(Table):
+    """A topic that says whether the device is there."""
+
+    topic: Topic
+    path: Path | None = Field(None, description="JMESPath to the word, where the payload is JSON.")
+    pattern: Path | None = Field(None, description="Regular expression; its group is the word.")
+    encoding: str = Field("utf-8", description="Of the text.")
+    tolerant: bool = Field(False, description="As with telemetry.")
+    online: list[str] = Field([], max_length=MAX_ITEMS)
+    offline: list[str] = Field([], max_length=MAX_ITEMS)
+    fault: list[str] = Field([], max_length=MAX_ITEMS)
+    other: Literal["online", "offline", "fault", "ignore"] = Field(
+        "fault", description="What a word means that is not listed."
+    )
+    timeout_s: float | None = Field(
+        None, gt=0.0, le=86_400.0, description="Offline if the topic says nothing for so long, s."
+    )
+
+    _encoding = field_validator("encoding")(PayloadKeys._is_known.__func__)  # type: ignore[attr-defined]
+
+
+class KeepaliveTable(Table):
+    """A message to repeat for as long as the device is watched."""
+
+    topic: Topic
+    payload: Payload = ""
+    first_payload: Payload | None = Field(
+        None, description="Of the first one after connecting; None = the same."
+    )
+    period_s: float = Field(ge=0.1, le=86_400.0)
+    qos: Qos = 0
+    while_: Literal["always", "driven"] | None = Field(
+        None, alias="while", description="driven: only while a setpoint holds; so if it holds a {value}."
+    )
+
+
+class MappingTable(Table):
+    """A whole mapping."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)] = "device"
+    parameters: dict[Key, Any] = Field({}, description="What the placeholders stand for.")
+    setpoint: SetpointTable | None = Field(None, description="None = the device can only be read.")
+    telemetry: list[TelemetryTable] = Field(min_length=1, max_length=MAX_ITEMS)
+    quantities: dict[ReadQuantity, QuantityTable] = Field({}, description="Quantities by formula.")
+    availability: list[AvailabilityTable] = Field([], max_length=MAX_ITEMS)
+    keepalive: list[KeepaliveTable] = Field([], max_length=MAX_ITEMS)
+
+
+def _is_nested(value: list[Any]) -> bool:
+    return any(isinstance(v, list) for v in value)
+
+
+def _check_struct(text: str) -> None:
+    if text[0] not in "<>":
+        raise ValueError(f"struct: must begin with the byte order, < or >, got {text!r}")
+    try:
+        unpacked = struct.unpack(text, bytes(struct.calcsize(text)))
+    except struct.error as exc:
+        raise ValueError(f"struct: {exc}") from None
+    if len(unpacked) != 1 or not isinstance(unpacked[0], int | float | bytes):
+        raise ValueError(f"struct: expected one value, {text!r} has {len(unpacked)}")

@@ -1,0 +1,170 @@
+"""What is read from the payloads of a topic; compiled from ``[[telemetry]]`` and ``[[availability]]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.field.vendor.inputs import InputReader, Missing, Value, compiled
+from heron_mqtt.field.vendor.numbers import shown
+from heron_mqtt.field.vendor.payloads import Expression, parse, parse_json, parse_text
+from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
+from heron_mqtt.field.vendor.sparkplug_payload import require
+from heron_mqtt.field.vendor.tables import AvailabilityTable, InputTable, Kind, Scalar, TelemetryTable
+from heron_mqtt.field.vendor.topic_patterns import TopicPattern
+from heron_mqtt.field.vendor.units import Complain
+from heron_mqtt.field.vendor.words import Words, word_text
+
+State = Literal["online", "fault", "offline"]
+_KINDS: dict[str, Kind] = {"running": "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one payload gave.
+
+    Attributes:
+        values: Input -> its value, or that it is missing. What could not be read is in neither.
+        problems: Why something could not be read, one line each.
+    """
+
+    values: Mapping[str, Value | Missing]
+    problems: tuple[str, ...] = ()
+
+
+class TelemetryReader:
+    """All that is read from the payloads of one ``[[telemetry]]`` table."""
+
+    def __init__(self, table: TelemetryTable, complain: Complain) -> None:
+        self.table = table
+        self.node_topic = _node_topic(table, complain) if table.format == "sparkplug" else None
+        topics = table.topics if self.node_topic is None else list(SparkplugNode(self.node_topic).filters)
+        self.patterns = patterns(topics, complain)
+        self.inputs: dict[str, InputReader] = {}
+        kinds: dict[str, Kind] = {name: _KINDS.get(name, "number") for name in table.fields}
+        if table.format == "text" and len(table.fields) + len(table.inputs) != 1 and not _all_patterns(table):
+            complain("fields", "a text payload holds one quantity; give each a pattern, or use json or csv")
+        places: list[tuple[str, str, InputTable]] = [
+            *(("fields", name, field) for name, field in table.fields.items()),
+            *(("inputs", name, given) for name, given in table.inputs.items()),
+        ]
+        for section, name, given in places:
+
+            def at_place(key: str, text: str, where: str = f"{section}.{name}") -> None:
+                complain(f"{where}.{key}", text)
+
+            self.inputs[name] = InputReader(name, given, table.format, at_place, kinds.get(name))
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether all that it reads is the number of a setpoint that the device repeats."""
+        return not self.table.inputs and set(self.table.fields) == {"ack_seq"}
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether + and {names} in its topic are instances of the device, of which one is learned."""
+        return not self.is_answer and self.node_topic is None
+
+    def parse(self, payload: bytes) -> Any:
+        """Return the document of a payload.
+
+        Raises:
+            MessageError: The payload does not fit the format.
+        """
+        return parse(payload, self.table)
+
+    def read(self, document: Any) -> Found:
+        """Return what a document gives; what cannot be read harms only itself."""
+        values: dict[str, Value | Missing] = {}
+        problems: list[str] = []
+        for name, reader in self.inputs.items():
+            try:
+                value = reader.read(document)
+            except MessageError as exc:
+                problems.append(str(exc))
+                continue
+            if isinstance(value, Missing) and reader.on_change:
+                value = Missing(keeps=True, why=value.why)
+            values[name] = value
+        return Found(values, tuple(problems))
+
+    def nothing(self) -> Found:
+        """Return what an empty payload gives: nothing is known any more."""
+        return Found({name: Missing(keeps=False, why="the payload is empty") for name in self.inputs})
+
+
+def patterns(given: list[str], complain: Complain) -> tuple[TopicPattern, ...]:
+    """Return topics as patterns; complain about those that cannot be subscribed to."""
+    found = []
+    for topic in given:
+        try:
+            found.append(TopicPattern(topic))
+        except ValueError as exc:
+            complain("topic", str(exc))
+    return tuple(found)
+
+
+class AvailabilityReader:
+    """What one topic says about whether the device is there."""
+
+    def __init__(self, table: AvailabilityTable, complain: Complain) -> None:
+        self.topic = table.topic
+        self.timeout_s = table.timeout_s
+        self.patterns = patterns([table.topic], complain)
+        self._table = table
+        self._path = None if table.path is None else Expression(table.path, complain)
+        self._pattern = None if table.pattern is None else compiled(table.pattern, complain)
+        meanings: dict[str, State] = {}
+        states: tuple[tuple[State, list[str]], ...] = (
+            ("online", table.online),
+            ("offline", table.offline),
+            ("fault", table.fault),
+        )
+        for state, words in states:
+            for word in words:
+                if word in meanings:
+                    complain(state, f"{word!r} already means {meanings[word]}")
+                meanings[word] = state
+        self._words = Words(meanings, "online", complain)
+
+    def read(self, payload: bytes) -> tuple[State, str]:
+        """Return the state, and the word that said so.
+
+        Raises:
+            MessageError: The word is not known, and the mapping says to ignore those.
+        """
+        word = parse_text(payload, self._table.encoding)
+        if self._path is not None and word[:1] in {"{", "["}:
+            found = self._path.search(parse_json(word, tolerant=self._table.tolerant))
+            word = (
+                "null" if found is None else word_text(found) if isinstance(found, Scalar) else shown(found)
+            )
+        if self._pattern is not None and (match := self._pattern.search(word[:4096])) is not None:
+            word = (match[1] if self._pattern.groups else match[0]) or ""
+        state = self._words.find(word, self._table.other)
+        if state == "ignore":
+            raise MessageError(f"availability {shown(word)}: expected one of {self._words}")
+        return state, word
+
+
+def _node_topic(table: TelemetryTable, complain: Complain) -> str | None:
+    """Return the topic of a Sparkplug node's data, if it can be read."""
+    try:
+        require()
+    except ConfigError as exc:
+        complain("format", exc.problems[0])
+        return None
+    if len(table.topics) != 1:
+        complain("topic", "format 'sparkplug' reads one topic a table")
+        return None
+    try:
+        return SparkplugNode(table.topics[0]).topic
+    except ValueError as exc:
+        complain("topic", str(exc))
+        return None
+
+
+def _all_patterns(table: TelemetryTable) -> bool:
+    return all(t.pattern is not None for t in (*table.fields.values(), *table.inputs.values()))

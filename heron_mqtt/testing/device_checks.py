@@ -1,0 +1,371 @@
+"""What every device on the wire does, whatever it is written in: one function for each promise.
+
+``CHECKS`` run one after another on a device that is online; each begins from a free device without a
+stop. They are for a bench: the device moves, within its nameplate. The rules and their reasons stand in
+docs/wire-contract.md, "Devices".
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+from heron_mqtt.testing.device_harness import CheckFailed, DeviceHarness, Json
+
+Check = Callable[[DeviceHarness], None]
+
+
+def _need(condition: object, what: str) -> None:
+    if not condition:
+        raise CheckFailed(what)
+
+
+# -- birth and telemetry -------------------------------------------------------------------------------
+
+
+def check_birth(device: DeviceHarness) -> None:
+    """The birth is retained, names kind and limits, and has the boot of the telemetry."""
+    device.birth()
+    agent_id, name = device.label.split("/")
+    late_one = DeviceHarness(device.url, env_id=device.env_id, agent_id=agent_id, name=name)
+    with late_one as late:
+        birth = late.wait_for(late.topic("status"), lambda m: m.get("state") == "online", "the birth")
+    told = birth.json
+    _need(birth.retained, "the birth must be retained: a gateway that starts later must hear it")
+    _need(isinstance(told.get("kind"), str), f"the birth must say the kind: {told}")
+    _need(told["p_min_mw"] <= 0.0 <= told["p_max_mw"], f"0 MW must be within the nameplate: {told}")
+    _need(told.get("boot") == device.next_telemetry().get("boot"), "birth and telemetry differ in `boot`")
+
+
+def check_telemetry_is_numbered_and_periodic(device: DeviceHarness) -> None:
+    """Telemetry comes without being asked for, each with the next number of one boot."""
+    device.birth()
+    mark = device.now
+    device.until(lambda: len(device.heard("telemetry", mark)) >= 2, "telemetry without a setpoint")
+    said = [message.json for message in device.heard("telemetry")[-3:]]
+    _need(len({m["boot"] for m in said}) == 1, f"`boot` changes without a start: {said}")
+    steps = [b["seq"] - a["seq"] for a, b in itertools.pairwise(said)]
+    _need(steps == [1, 1], f"`seq` must rise by one: {said}")
+    _need(not any(m.retained for m in device.heard("telemetry")), "telemetry must not be retained")
+
+
+def check_telemetry_follows_the_lease(device: DeviceHarness) -> None:
+    """While a lease is held, at least three messages of telemetry a lease beside the answer."""
+    device.make_free()
+    sender = device.sender()
+    sender.do(0.4 * device.p_max_mw, lease_s=2.0)
+    mark = device.now
+    device.telemetry(lambda m: m.get("p_mw") == 0.0, "the safe state at the end of the lease", mark)
+    while_held = [m for m in device.heard("telemetry", mark) if m.json["p_mw"] != 0.0]
+    _need(len(while_held) >= 3, f"{len(while_held)} messages in a lease of 2 s; expected at least 3")
+
+
+# -- setpoints -----------------------------------------------------------------------------------------
+
+
+def check_setpoints(device: DeviceHarness) -> None:
+    """A setpoint is done and answered once; copies and older ones are not; the nameplate holds."""
+    device.make_free()
+    p_mw = device.p_max_mw
+    sender = device.sender()
+    sender.next_seq = 4
+    done = sender.do(0.4 * p_mw)
+    _need(done.get("safe") is not True, f"it follows a setpoint and says `safe`: {done}")
+    mark = device.now
+    sender.send(0.8 * p_mw, seq=4)  # a copy of the number, and an older one
+    sender.send(0.6 * p_mw, seq=3)
+    sender.next_seq = 5
+    beyond = sender.answer(sender.send(180.0 * p_mw))
+    _need(beyond["p_mw"] <= p_mw * 1.001, f"it went beyond its nameplate: {beyond}")
+    said = [m.json for m in device.heard("telemetry", mark)]
+    moved = [m for m in said if device.is_at(0.8 * p_mw, m) or device.is_at(0.6 * p_mw, m)]
+    _need(not moved, f"a copy or an older setpoint moved it: {moved}")
+    sender.do(-0.2 * p_mw)
+    sender.release()
+    device.sender().do(0.2 * p_mw)  # another boot of the same sender counts from 0
+
+
+def check_setpoint_by_hand(device: DeviceHarness) -> None:
+    """A setpoint without any metadata is done, each time it comes."""
+    device.make_free()
+    p_mw = device.p_max_mw
+    for part in (0.2, 0.4, 0.2, 0.2):
+        mark = device.now
+        device.publish(device.topic("setpoint"), {"p_mw": part * p_mw, "lease_s": 5.0})
+        device.wait_for_power(part * p_mw, f"{part} of the nameplate", mark)
+    _need(device.newest.get("ack_seq") is None or device.newest.get("ack_boot"), "it invents a number")
+    device.sender().do(0.0, take_over=True)
+
+
+def check_number_formats(device: DeviceHarness) -> None:
+    """Spellings that leave no doubt are taken; fields that it does not know are ignored."""
+    device.make_free()
+    p_mw = device.p_max_mw
+    sender = device.sender()
+    spellings: tuple[Json, ...] = (
+        {"seq": 1.0},
+        {"seq": 2, "renewal": 0, "release": 0, "take_over": 0},
+        {"seq": 3, "q_mvar": None, "dt_s": None, "sent_at": None, "episode": None},
+        {"seq": 4, "colour": {"of": ["the", {"cable": None}]}, "x\u00e9\u4e2d": '\U0001f50b " \\ \n'},
+        {"seq": 5, "sent_at": "yesterday"},
+        {"seq": 6, "lease_s": 30},
+    )
+    for i, fields in enumerate(spellings):
+        sender.next_seq = i + 1
+        sender.do((0.2 + 0.1 * (i % 3)) * p_mw, **fields)
+    sender.release()
+    numeric = device.sender()
+    numeric.do(0.2 * p_mw, boot=7)
+    numeric.do(0.0, release=1, boot=7)
+
+
+def check_nonsense(device: DeviceHarness) -> None:
+    """What is no valid setpoint moves nothing, and a good one after it is done."""
+    device.make_free()
+    p_mw = device.p_max_mw
+    sender = device.sender()
+    sender.do(0.4 * p_mw)
+    mark = device.now
+    for payload in _nonsense(0.2 * p_mw):
+        device.publish(device.topic("setpoint"), payload)
+    sender.do(0.6 * p_mw)
+    said = [m.json for m in device.heard("telemetry", mark)]
+    others = [m for m in said if not device.is_at(0.4 * p_mw, m) and not device.is_at(0.6 * p_mw, m)]
+    _need(not others, f"nonsense moved it: {others}")
+    sender.release()
+
+
+def _nonsense(p_mw: float) -> Iterator[str | bytes]:
+    """Yield payloads that are no setpoint."""
+    yield from ("", "no json", "[1]", "7", '"text"', "null", "{", '{"p_mw": 0.02', b"\xff\xfe\x00")
+    yield from ("[" * 3000, '{"a":' * 3000, '{"why": "' + "x" * 20_000 + '"}')
+    good = f'"p_mw": {p_mw}, "lease_s": 5, "take_over": true'
+    yield from (f'{{{good}}} {{"more": 1}}', f"{{{good}, }}", f"\ufeff{{{good}}}")
+    for p in ("NaN", "Infinity", "-Infinity", "1e999", '"0.02"', "null", "true", "{}", "[]", "9" * 401):
+        yield f'{{"p_mw": {p}, "lease_s": 5, "take_over": true}}'
+    for lease in ("0", "-1", "NaN", "1e300", "86401", '"5"', "null", "9" * 401):
+        yield f'{{"p_mw": {p_mw}, "lease_s": {lease}, "take_over": true}}'
+    yield f'{{"p_mw": {p_mw}, "take_over": true}}'
+    yield '{"lease_s": 5, "take_over": true}'
+    yield f'{{"type": "telemetry", {good}}}'
+    yield f'{{"seq": -1, "boot": "n", {good}}}'
+    yield f'{{"seq": 1.5, "boot": "n", {good}}}'
+    yield f'{{"seq": {"9" * 401}, "boot": "n", {good}}}'
+    yield f'{{"seq": "1", "boot": "n", {good}}}'
+    yield f'{{"env_id": "another", {good}}}'
+    yield f'{{"q_mvar": "much", {good}}}'
+    yield f'{{"renewal": "yes", {good}}}'
+    yield f'{{"boot": "", {good}}}'
+    yield f'{{"boot": "{"b" * 201}", {good}}}'
+
+
+# -- leases --------------------------------------------------------------------------------------------
+
+
+def check_lease_runs_out(device: DeviceHarness) -> None:
+    """A renewal extends a lease and is not answered; at its end the device is safe; none brings it back."""
+    device.make_free()
+    p_mw = 0.4 * device.p_max_mw
+    sender = device.sender()
+    first = sender.do(p_mw, lease_s=1.5)
+    time.sleep(0.5)  # the passage of time is what is tested
+    begin = time.monotonic()
+    mark = device.now
+    sender.send(p_mw, lease_s=1.5, renewal=True)
+    safe = device.telemetry(lambda m: m.get("p_mw") == 0.0, "the safe state", mark)
+    held_s = time.monotonic() - begin
+    _need(held_s >= 0.9, f"safe {held_s:.2f} s after a renewal by 1.5 s: it was not heard")
+    _need(safe.get("safe") is not False, f"it is at 0 and says that it is not safe: {safe}")
+    _need(safe.get("ack_seq") == first["ack_seq"], f"a renewal was acknowledged: {safe}")
+    sender.send(p_mw, renewal=True)  # too late
+    _need(device.state_now()["p_mw"] == 0.0, "a renewal after the end brought the power back")
+    sender.do(p_mw)
+    sender.release()
+
+
+def check_lease_counts_from_the_echo(device: DeviceHarness) -> None:
+    """A setpoint that echoes telemetry of 1.5 s ago with a lease of 3 s holds for 1.5 s, not for 3."""
+    device.make_free()
+    p_mw = 0.4 * device.p_max_mw
+    old = device.state_now()
+    time.sleep(1.5)  # the passage of time is what is tested
+    sender = device.sender()
+    begin = time.monotonic()
+    sender.do(p_mw, lease_s=3.0, heard_boot=old["boot"], heard_seq=old["seq"])
+    mark = device.now
+    device.telemetry(lambda m: m.get("p_mw") == 0.0, "the safe state", mark)
+    held_s = time.monotonic() - begin
+    _need(held_s <= 2.5, f"it held for {held_s:.2f} s a setpoint that may be 1.5 s old, of a lease of 3 s")
+
+
+def check_stale_echo(device: DeviceHarness) -> None:
+    """What echoes telemetry older than its lease, of another boot, or never sent, is refused."""
+    device.make_free()
+    p_mw = device.p_max_mw
+    old = device.state_now()
+    time.sleep(0.6)  # the passage of time is what is tested
+    own = device.state_now()
+    sender = device.sender()
+    stale: tuple[Json, ...] = (
+        {"lease_s": 0.5, "heard_boot": old["boot"], "heard_seq": old["seq"]},
+        {"heard_boot": "another-boot", "heard_seq": old["seq"]},
+        {"heard_boot": own["boot"], "heard_seq": own["seq"] + 1000},
+        {"heard_boot": own["boot"], "heard_seq": 10**15},
+        {"heard_seq": own["seq"]},
+        {"heard_boot": own["boot"]},
+    )
+    for fields in stale:
+        sender.refused(0.4 * p_mw, echo=False, **fields)
+    _need(device.state_now()["p_mw"] == 0.0, "a stale setpoint moved it")
+    sender.do(0.2 * p_mw)
+    mark = device.now
+    sender.send(0.2 * p_mw, lease_s=60.0, renewal=True, heard_boot="another-boot", heard_seq=0)
+    sender.do(0.2 * p_mw, lease_s=1.0)
+    device.telemetry(lambda m: m.get("p_mw") == 0.0, "the safe state: a stale renewal is none", mark)
+
+
+def check_lease_has_an_owner(device: DeviceHarness) -> None:
+    """While a lease holds, another sender is refused, cannot renew and cannot release; it can take over."""
+    device.make_free()
+    p_mw = device.p_max_mw
+    one, other, reborn = device.sender("one"), device.sender("other"), device.sender("one")
+    one.do(0.4 * p_mw)
+    other.refused(0.8 * p_mw)
+    reborn.refused(0.8 * p_mw)  # the same name with another boot is another sender
+    mark = device.now
+    device.publish(device.topic("setpoint"), {"p_mw": 0.8 * p_mw, "lease_s": 5.0})  # by hand
+    device.telemetry(lambda m: isinstance(m.get("rejected"), str), "the refusal of one by hand", mark)
+    other.refused(0.0, release=True)
+    _need(device.is_at(0.4 * p_mw, device.state_now()), "another sender moved it")
+    _lease(device, "held", one.boot)
+    other.do(0.2 * p_mw, take_over=True)
+    _lease(device, "held", other.boot)
+    one.refused(0.8 * p_mw)
+    one.send(0.4 * p_mw, renewal=True)
+    _need(device.is_at(0.2 * p_mw, device.state_now()), "a displaced sender moved it")
+    other.release()
+    _lease(device, "free", None)
+    one.do(0.4 * p_mw)
+    one.release()
+
+
+def _lease(device: DeviceHarness, state: str, boot: str | None) -> None:
+    """Wait until the lease channel says so."""
+    topic = device.topic("lease")
+
+    def said() -> bool:
+        found = device.heard_on(topic)
+        last = found[-1].json if found else {}
+        return last.get("state") == state and last.get("holder_boot") == boot
+
+    device.until(said, f"lease {state!r} of {boot!r} on {topic}")
+
+
+# -- emergency stop ------------------------------------------------------------------------------------
+
+
+def malformed_stops(env_id: str) -> dict[str, bytes | str | Json]:
+    """Return messages that are no valid release, by what is wrong with them: each is a stop."""
+    release: Json = {"type": "estop", "active": False}
+    return {
+        "active is 1": {"type": "estop", "active": 1},
+        "active is the text true": {"type": "estop", "active": "true"},
+        "active is 0": {"type": "estop", "active": 0},
+        "active is null": {"type": "estop", "active": None},
+        "active is the text false": {"type": "estop", "active": "false"},
+        "no active": {"type": "estop"},
+        "a long why": {"type": "estop", "active": True, "why": "x" * 5000},
+        "a why of another type": {"active": True, "why": {"a": [1]}},
+        "a sent_at that does not parse": {"active": True, "sent_at": "now"},
+        "a seq with a decimal point": {"active": True, "seq": 1.0, "boot": "b"},
+        "an empty env_id": {**release, "env_id": ""},
+        "another env_id": {**release, "env_id": f"{env_id}x"},
+        "another type": {**release, "type": "setpoint"},
+        "a BOM": b'\xef\xbb\xbf{"type":"estop","active":false}',
+        "a BOM, UTF-16": '{"type":"estop","active":false}'.encode("utf-16"),
+        "empty": "",
+        "not JSON": "STOP!",
+        "cut off": '{"type":"estop","active":fal',
+        "two objects": '{"active":false}{"active":true}',
+        "a list": '[{"active":false}]',
+        "deep": "[" * 3000,
+        "large": '{"why": "' + "x" * 20_000 + '"}',
+        "not UTF-8": b'{"active":false,"who":"\xff"}',
+        "NaN": '{"active":false,"x":NaN}',
+        "infinite": '{"active":false,"x":{"y":[1e999]}}',
+    }
+
+
+def check_stop(device: DeviceHarness) -> None:
+    """A stop is a safe state that no setpoint ends; its release ends it, and brings nothing back."""
+    device.make_free()
+    p_mw = device.p_max_mw
+    sender = device.sender()
+    sender.do(0.4 * p_mw)
+    mark = device.stop({"type": "estop", "active": True, "boot": "s", "seq": 7})
+    device.telemetry(lambda m: m.get("p_mw") == 0.0, "0 MW after the stop", mark)
+    told = device.wait_for(
+        device.confirm_topic, lambda m: m.get("active") is True, "the confirmed stop", mark
+    ).json
+    _need(told.get("safe") is True, f"it confirms a stop without being safe: {told}")
+    _need((told.get("stop_boot"), told.get("stop_seq")) == ("s", 7), f"it confirms another stop: {told}")
+    for fields in ({}, {"take_over": True}):
+        answer = sender.answer(sender.send(0.6 * p_mw, **fields))
+        _need(answer.get("rejected") and answer["p_mw"] == 0.0, f"expected a refusal at 0 MW: {answer}")
+        _need(answer.get("stopped") is True, f"expected stopped = true in telemetry: {answer}")
+    _lease(device, "free", None)
+    sender.send(0.4 * p_mw, renewal=True)
+    device.release_stop()
+    after = device.state_now()
+    _need(
+        after["p_mw"] == 0.0 and not after.get("stopped"), f"the release moved it, or it is unheard: {after}"
+    )
+    sender.send(0.4 * p_mw, renewal=True)
+    _need(device.state_now()["p_mw"] == 0.0, "a renewal after a stop brought the power back")
+    sender.do(0.2 * p_mw)
+    sender.release()
+
+
+def check_malformed_stops(device: DeviceHarness) -> None:
+    """Whatever comes on ``estop`` and is no valid release stops."""
+    device.make_free()
+    p_mw = 0.4 * device.p_max_mw
+    for what, payload in malformed_stops(device.env_id).items():
+        sender = device.sender()
+        sender.do(p_mw)
+        mark = device.stop(payload)
+        device.telemetry(lambda m: m.get("p_mw") == 0.0, f"0 MW after a stop: {what}", mark)
+        answer = sender.answer(sender.send(p_mw))
+        _need(answer.get("rejected") and answer["p_mw"] == 0.0, f"{what}: it is not stopped: {answer}")
+        device.release_stop()
+
+
+def check_repeated_stops(device: DeviceHarness) -> None:
+    """The same stop again is a stop; the same release again is none."""
+    device.make_free()
+    p_mw = 0.4 * device.p_max_mw
+    stop: Json = {"type": "estop", "active": True, "boot": "r1", "seq": 0}
+    sender = device.sender()
+    for _ in range(2):  # the second time it is a copy of the first one, byte for byte
+        sender.do(p_mw)
+        mark = device.stop(stop)
+        device.telemetry(lambda m: m.get("p_mw") == 0.0, "0 MW after a repeated stop", mark)
+        device.release_stop()
+    release: Json = {"type": "estop", "active": False, "boot": sender.boot, "seq": 1}
+    device.stop()
+    device.release_stop(**{k: v for k, v in release.items() if k in {"boot", "seq"}})
+    device.stop()
+    mark = device.stop(release)  # the old release again: meant for the stop before
+    answer = sender.answer(sender.send(p_mw))
+    _need(answer.get("rejected") and answer["p_mw"] == 0.0, f"an old release ended a new stop: {answer}")
+    device.release_stop()
+
+
+CHECKS: tuple[Check, ...] = (
+    *(check_birth, check_telemetry_is_numbered_and_periodic, check_telemetry_follows_the_lease),
+    *(check_setpoints, check_setpoint_by_hand, check_number_formats, check_nonsense),
+    *(check_lease_runs_out, check_lease_counts_from_the_echo, check_stale_echo, check_lease_has_an_owner),
+    *(check_stop, check_malformed_stops, check_repeated_stops),
+)
+"""What every device keeps; each runs on a device that is online and stays so."""

@@ -1,0 +1,142 @@
+"""Formulas: arithmetic and nothing else, bounded, and every mistake named when a mapping is loaded."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.field.vendor.formula import MAX_EXPONENT, Formula, signed
+
+FINITE = st.floats(-1e6, 1e6)
+
+
+def compiled(text: str, *names: str, lists: tuple[str, ...] = ()) -> tuple[Formula, list[str]]:
+    problems: list[str] = []
+    return Formula(text, names, lambda key, text: problems.append(f"{key}: {text}"), lists=lists), problems
+
+
+def value(text: str, **values: object) -> object:
+    formula, problems = compiled(text, *values)
+    assert not problems
+    return formula.evaluate(values)
+
+
+@given(a=FINITE, b=FINITE, c=FINITE)
+def test_a_formula_gives_what_the_same_arithmetic_gives(a: float, b: float, c: float) -> None:
+    assert value("a - b * c + max(a, b, -c) / 4", a=a, b=b, c=c) == pytest.approx(
+        a - b * c + max(a, b, -c) / 4, rel=1e-12, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "wanted"),
+    [
+        ("a if a > b else b", {"a": 1.0, "b": 2.0}, 2.0),
+        ("'charge' if p < 0 else 'discharge'", {"p": -1.0}, "charge"),
+        ("mode == 'IN' and not off", {"mode": "IN", "off": False}, True),
+        ("0 <= a < 1", {"a": 0.5}, True),
+        ("clip(a, 0, 10) + round(b, 1)", {"a": 99.0, "b": 0.26}, 10.3),
+        ("signed(65036, 16) + signed(4294967295, 32)", {}, -501.0),
+        ("bit(8, 3)", {}, True),
+        ("sign(-3) * sqrt(9) + abs(-1) + floor(1.9) + ceil(0.1)", {}, 0.0),
+        ("sin(0) + cos(0) + pi * 0", {}, 1.0),
+        ("-0.0 * a", {"a": 1.0}, 0.0),
+        ("7 // 2 + 7 % 4 + 2 ** 3", {}, 14.0),
+        ("true and false", {}, False),
+    ],
+)
+def test_what_a_formula_knows(text: str, values: dict[str, object], wanted: object) -> None:
+    found = value(text, **values)
+    assert found == pytest.approx(wanted) if isinstance(wanted, float) else found is wanted or found == wanted
+
+
+def test_lists_are_for_functions_and_may_stand_beside_numbers() -> None:
+    formula, problems = compiled("sum(phases, x) + count(phases)", "phases", "x", lists=("phases",))
+    assert not problems
+    assert formula.evaluate({"phases": [1.0, 2.0], "x": 4.0}) == 9.0
+    _, problems = compiled("phases * 2", "phases", lists=("phases",))
+    assert "phases is a list of numbers; say sum(phases)" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a +", "is not a formula"),
+        ("a; b", "is not a formula"),
+        ("a = 1", "is not a formula"),
+        ("ab + 1", "nothing is called ab; did you mean abc?"),
+        ("zz", "nothing is called zz; there are abc, d"),
+        ("eval('1')", "there is no function eval(); there are abs, min"),
+        ("abc.real", "a point between names"),
+        ("abc[0]", "square brackets"),
+        ("[abc][0]", "square brackets"),
+        ("(abc).__class__.__bases__", "a point between names"),
+        ("(lambda: 1)()", "a function is a name"),
+        ("max(*abc)", "cannot be used in a formula"),
+        ("max(abc, key=d)", "a function is a name"),
+        ("abc ^ 2", "a power is **"),
+        ("abc | 1", "say: or"),
+        ("f'{abc}'", "cannot be used in a formula"),
+        ("[x for x in abc]", "cannot be used in a formula"),
+        ("10 ** 400 * 1" + "0" * 30, "cannot be used in a formula"),
+        ("1j", "cannot be used in a formula"),
+        ("None", "cannot be used in a formula"),
+        ("(abc := 1)", "cannot be used in a formula"),
+        ("+".join(["abc"] * 200), "too long"),
+        ("(" * 15 + "abc" + "+1)" * 15 + "+(" + "-" * 25 + "d)", "too long"),
+        ("__import__('os')", "there is no function __import__()"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_runs(text: str, problem: str) -> None:
+    _, problems = compiled(text, "abc", "d")
+    assert problems
+    assert problems[0].startswith("formula: ")
+    assert problem in problems[0]
+    assert len(problems[0]) < 1_500
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "problem"),
+    [
+        ("1 / a", {"a": 0.0}, "a division by zero"),
+        ("a ** 17", {"a": 2.0}, f"an exponent of 17; at most {MAX_EXPONENT:g}"),
+        ("(-8) ** 0.5", {}, "no real number"),
+        ("sqrt(a)", {"a": -1.0}, "sqrt"),
+        ("a + 1", {"a": "text"}, "is a text, expected a number"),
+        ("a < 1", {"a": "text"}, "is a text, expected a number"),
+        ("a * 1e308 * 1e308", {"a": 1.0}, "no finite number"),
+        ("signed(a, 16)", {"a": 70000.0}, "does not fit into 16 bits"),
+        ("bit(a, 1)", {"a": 0.5}, "not a whole number"),
+        ("max()", {}, "no number is there"),
+        ("clip(a, 1)", {"a": 1.0}, "clip"),
+    ],
+)
+def test_what_has_no_value_is_an_error_of_the_message(
+    text: str, values: dict[str, object], problem: str
+) -> None:
+    formula, problems = compiled(text, *values)
+    assert not problems
+    with pytest.raises(MessageError) as caught:
+        formula.evaluate(values)
+    assert problem in str(caught.value)
+
+
+@given(text=st.text(alphabet="abc01+-*/%()., '<>=!&|^[]{}:\n_", max_size=40))
+def test_no_text_raises_anything_but_what_is_promised(text: str) -> None:
+    formula, problems = compiled(text, "a", "b", "c")
+    if problems:
+        return
+    try:
+        found = formula.evaluate({"a": 1.5, "b": -2.0, "c": 0.0})
+    except MessageError:
+        return
+    assert isinstance(found, str | bool) or math.isfinite(found)
+
+
+@given(number=st.integers(-(1 << 31), (1 << 31) - 1))
+def test_signed_undoes_what_an_unsigned_register_did(number: int) -> None:
+    assert signed(number % (1 << 32), 32) == number

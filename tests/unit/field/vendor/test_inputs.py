@@ -1,0 +1,171 @@
+"""Cleaning: what stands in a payload becomes the number that was meant, or is left out with its reason."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.field.vendor.inputs import InputReader, Missing
+from heron_mqtt.field.vendor.tables import InputTable
+
+
+def reader(format_: Any = "text", **keys: Any) -> InputReader:
+    problems: list[str] = []
+    table = InputTable.model_validate(keys)
+    made = InputReader("x", table, format_, lambda key, text: problems.append(f"{key}: {text}"))
+    if problems:
+        raise ConfigError(*problems)
+    return made
+
+
+@given(value=st.integers(-(10**9), 10**9), places=st.integers(0, 3))
+def test_a_number_with_separators_is_read_as_it_was_written(value: int, places: int) -> None:
+    number = value / 10**places
+    german = f"{number:,.{places}f}".replace(",", "#").replace(".", ",").replace("#", ".")
+    assert reader(decimal=",", thousands=".").read(f" {german} kW ".replace(" kW", "")) == number
+    assert reader(thousands=",").read(f"{number:,.{places}f}") == number
+    assert reader(decimal=",").read(f"{number:.{places}f}".replace(".", ",")) == number
+
+
+@pytest.mark.parametrize(
+    ("keys", "raw", "wanted"),
+    [
+        ({}, "−5", -5.0),
+        ({"suffix": "kW"}, "2.75 kW", 2.75),
+        ({"suffix": "kW"}, "2.75", 2.75),
+        ({"suffix": ["W", "w"]}, "2w", 2.0),
+        ({"suffix": True}, "2.75 anything at all", 2.75),
+        ({"suffix": {"W": 1.0, "kW": 1e3}}, "-1.5kW", -1500.0),
+        ({"wrap": 8}, "255", -1.0),
+        ({"wrap": 16}, 32767, 32767.0),
+        ({"wrap": 16}, -5, -5.0),
+        ({"wrap": 64}, str((1 << 64) - (1 << 20)), -1048576.0),
+        ({"absent": [65535]}, "65535.0", None),
+        ({"absent": ["---", -1]}, "---", None),
+        ({"absent": ["---", -1]}, -1, None),
+        ({"words": {"low": 1, "high": 2}}, "HIGH", 2.0),
+        ({"words": {"max": 100}}, "37", 37.0),
+        ({"words": {"a": 1}, "other": 0}, "whatever", 0.0),
+        ({"words": {"E*": -1, "1": 1}, "other": 0}, "E17 hot", -1.0),
+        ({"words": {"1": 1}, "other": 0}, 1.0, 1.0),
+        ({"table": [[0, 0], [10, 100]]}, "2.5", 25.0),
+        ({"table": [[0, 0], [10, 100]]}, "-3", 0.0),
+        ({"table": [[0, 0], [10, 100]]}, "30", 100.0),
+        ({"clamp": [0, 100]}, "104.9", 100.0),
+        ({"clamp": [0, 100], "clamp_tolerance": 0}, "100", 100.0),
+        ({"scale": 0.1, "offset": 5, "sign": -1}, "100", -15.0),
+        ({"pattern": "P=(-?[0-9]+)"}, "U=1 P=-20 P=30", -20.0),
+        ({"pattern": "[0-9]+"}, "abc 12 def", 12.0),
+        ({"pattern": "P=([0-9]+)"}, "U=1", None),
+        ({"null": 0}, "none", 0.0),
+        ({"type": "text"}, " On ", " On "),
+        ({"type": "boolean"}, "TRUE", True),
+        ({"type": "boolean", "words": {"on": True}, "other": False}, "xyz", False),
+        ({"time": "unix_ms"}, "1700000000500", 1700000000.5),
+        ({"time": "iso8601"}, "2023-11-14T22:13:20Z", 1700000000.0),
+        ({"time": "iso8601", "timezone": "Europe/Berlin"}, "2023-11-14 23:13:20", 1700000000.0),
+        ({"time": "%d.%m.%Y %H:%M:%S"}, "14.11.2023 22:13:20", 1700000000.0),
+        ({"bytes": "hex", "struct": ">h"}, "FF-9C", -100.0),
+    ],
+)
+def test_what_is_meant(keys: dict[str, Any], raw: Any, wanted: Any) -> None:
+    found = reader(**keys).read(raw)
+    assert isinstance(found, Missing) if wanted is None else found == wanted
+
+
+@pytest.mark.parametrize(
+    ("keys", "raw", "problem"),
+    [
+        ({}, "2,75", "give 'suffix' if it is a unit"),
+        ({"suffix": True}, "2,75 kW", "expected a number"),
+        ({"suffix": {"W": 1.0}}, "5", "expected one of W behind it"),
+        ({"suffix": "kW"}, "5 MW", "behind it one of kW"),
+        ({"thousands": ".", "decimal": ","}, "2.75", "expected a number"),
+        ({"thousands": ","}, "12,34", "expected a number"),
+        ({"wrap": 16}, "65536", "does not fit into 16 bits"),
+        ({"wrap": 16}, "0.5", "not a whole number"),
+        ({"clamp": [0, 100]}, "106", "outside 0 to 100 by more than 5"),
+        ({"words": {"a": 1}}, "b", "expected a number or one of a"),
+        ({"type": "boolean"}, "1", "expected true or false"),
+        ({"time": "iso8601"}, "yesterday", "expected a time (iso8601)"),
+        ({"time": "unix_s"}, "soon", "expected a number"),
+        ({"bytes": "hex", "struct": ">h"}, "XY", "expected bytes in hex"),
+        ({"bytes": "hex", "struct": ">h"}, "FF", "bytes 0 to 1 are missing, there are 1"),
+        ({}, "1e999", "not finite"),
+        ({}, True, "expected a number"),
+        ({}, "9" * 65, "expected a number"),
+    ],
+)
+def test_what_cannot_be_read_says_why(keys: dict[str, Any], raw: Any, problem: str) -> None:
+    with pytest.raises(MessageError) as caught:
+        reader(**keys).read(raw)
+    assert problem in str(caught.value)
+    assert str(caught.value).startswith("x: ")
+
+
+@given(value=st.floats(width=32, allow_nan=False, allow_infinity=False), lead=st.integers(0, 8))
+def test_every_byte_order_of_a_float_is_read(value: float, lead: int) -> None:
+    abcd = struct.pack(">f", value)
+    orders = {
+        (">f", False): abcd,
+        ("<f", False): abcd[::-1],
+        (">f", True): abcd[2:] + abcd[:2],
+        ("<f", True): abcd[1::-1] + abcd[:1:-1],
+    }
+    for (form, swapped), data in orders.items():
+        keys = {"struct": form, "swap_words": swapped, "at": lead}
+        packed = bytes(lead) + data + b"\xff"
+        assert reader("binary", **keys).read(packed) == value
+        for written, text in (("hex", packed.hex(" ")), ("base64", base64.b64encode(packed).decode())):
+            assert reader("json", path="@", bytes=written, **keys).read(text) == value
+
+
+def test_numbers_of_an_array_are_cleaned_one_by_one() -> None:
+    keys = {"path": "l", "type": "numbers", "wrap": 16, "absent": [65535]}
+    assert reader("json", **keys).read({"l": [65036, None, "7", 65535, math.nan]}) == [-500.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"pattern": "("}, "is not a regular expression"),
+        ({"pattern": "(a)(b)"}, "has 2 groups, expected one"),
+        ({"pattern": "(a+)+b"}, "repeats within a repetition"),
+        ({"pattern": "((x*)y)*"}, "repeats within a repetition"),
+        ({"time": "unix_s", "timezone": "Mars/Base"}, "there is no time zone 'Mars/Base'"),
+        ({"words": {"a": 1, "b": "x"}}, "expected one sort of values"),
+        ({"words": {}}, "at least one word"),
+        ({"key": "a"}, "format 'text' has none"),
+        ({"struct": ">h"}, "how are the bytes written"),
+        ({"suffix": "kW", "type": "text"}, "only behind a number"),
+        ({"struct": "h"}, "at least 2 characters"),
+        ({"struct": "hh"}, "must begin with the byte order"),
+        ({"struct": ">hh"}, "expected one value"),
+        ({"struct": ">Z"}, "bad char"),
+        ({"at": 2}, "need struct"),
+        ({"clamp": [5, 1]}, "the first must be below the second"),
+        ({"clamp_tolerance": 1.0}, "needs clamp"),
+        ({"other": 1}, "other needs words"),
+        ({"decimal": ",", "thousands": ","}, "must differ"),
+        ({"table": [[0, 0], [0, 1]]}, "must rise"),
+        ({"scale": 0.0}, "must not be 0"),
+    ],
+)
+def test_a_mistake_in_the_table_is_named(keys: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        reader(**keys)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["P=(-?[0-9.]+)W", "(?:a|b)+([0-9]*)", r"\(x+\)*([0-9]+)", "[(+)*]+([0-9])"]
+)
+def test_patterns_that_cannot_hang_are_taken(pattern: str) -> None:
+    assert reader(pattern=pattern, type="text")

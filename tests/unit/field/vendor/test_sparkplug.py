@@ -1,0 +1,149 @@
+"""Sparkplug B: births name aliases, deaths of this session count, what is damaged harms only itself."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.field.vendor.built_ins import BuiltIns
+from heron_mqtt.field.vendor.mapping import load_mapping
+from heron_mqtt.field.vendor.outgoing import Context
+from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
+from heron_mqtt.field.vendor.sparkplug_payload import decode, encode, typed
+from heron_mqtt.messages import Setpoint
+
+TABLE: dict[str, Any] = {
+    "setpoint": {
+        "values": {"p": {"quantity": "p_mw", "unit": "W", "decimals": 0}},
+        "messages": [
+            {
+                "topic": "spBv1.0/g/DCMD/n/d",
+                "payload": {"SP": "{p}", "On": True},
+                "metrics": {"SP": "Int32", "On": "Boolean"},
+            }
+        ],
+    },
+    "telemetry": [
+        {
+            "topic": "spBv1.0/g/DDATA/n/d",
+            "format": "sparkplug",
+            "fields": {"p_mw": {"metric": "P", "unit": "W"}},
+        }
+    ],
+}
+
+
+@given(
+    value=st.integers(-(1 << 31), (1 << 31) - 1), real=st.floats(width=32, allow_nan=False), on=st.booleans()
+)
+def test_what_is_written_is_read_back(value: int, real: float, on: bool) -> None:
+    payload = encode(
+        {"a": value, "b": real, "c": on, "d": "x"},
+        {"a": "Int32", "b": "Float", "c": "Boolean", "d": "String"},
+        7,
+    )
+    found = {m.name: typed(m.value, m.datatype) for m in decode(payload).metrics}
+    assert found == {"a": value, "b": real, "c": on, "d": "x"}
+
+
+@given(payload=st.binary(max_size=80))
+def test_no_bytes_raise_anything_but_a_message_error(payload: bytes) -> None:
+    try:
+        decode(payload)
+    except MessageError:
+        return
+
+
+@given(cut=st.integers(0, 200))
+def test_a_payload_that_is_cut_off_gives_the_metrics_before_the_cut(cut: int) -> None:
+    whole = encode({f"m{i}": i for i in range(5)}, {f"m{i}": "Int32" for i in range(5)}, 7)
+    part = whole[: cut % len(whole)]
+    try:
+        found = decode(part)
+    except MessageError:
+        return
+    assert all(m.value == i for i, m in enumerate(found.metrics) if m.value is not None)
+
+
+@pytest.mark.parametrize(
+    ("values", "datatype"), [({"a": 70000}, "Int16"), ({"a": "x"}, "Float"), ({"a": None}, "Int8")]
+)
+def test_a_value_that_does_not_fit_is_never_sent(values: dict[str, Any], datatype: str) -> None:
+    with pytest.raises(MessageError, match=f"metric a: .* is no {datatype}"):
+        encode(values, {"a": datatype}, 0)
+
+
+def payload(metrics: list[dict[str, Any]], seq: int | None) -> bytes:
+    from heron_mqtt.field.vendor.sparkplug_payload import _payload_class
+
+    message = _payload_class()()
+    for given_metric in metrics:
+        metric = message.metrics.add()
+        for key, value in given_metric.items():
+            setattr(metric, key, value)
+    if seq is not None:
+        message.seq = seq
+    return bytes(message.SerializeToString())
+
+
+def test_a_node_is_followed_from_birth_to_death() -> None:
+    node = SparkplugNode("spBv1.0/g/DDATA/n/d")
+    assert node.filters == ("spBv1.0/g/+/n", "spBv1.0/g/+/n/+")
+
+    def take(kind: str, metrics: list[dict[str, Any]], seq: int | None) -> Any:
+        topic = f"spBv1.0/g/{kind}/n" + ("/d" if kind.startswith("D") else "")
+        return node.take(topic, payload(metrics, seq))
+
+    first = take("DDATA", [{"alias": 1, "int_value": 5}], 9)
+    assert (first.values, first.needs_birth) == ({}, True)
+    take("NBIRTH", [{"name": "bdSeq", "datatype": 4, "long_value": 2}], 0)
+    born = take("DBIRTH", [{"name": "P", "alias": 1, "datatype": 2, "int_value": 7}], 1)
+    assert (born.values, born.state) == ({"P": 7}, "online")
+    news = take("DDATA", [{"alias": 1, "int_value": (1 << 32) - 3}], 2)
+    assert (news.values, news.needs_birth) == ({"P": -3}, False)
+    assert take("DDATA", [{"alias": 1, "int_value": 1, "is_historical": True}], 3).values == {}
+    lost = take("DDATA", [{"alias": 1, "int_value": 4}], 5)
+    assert (lost.values, lost.needs_birth) == ({"P": 4}, True)
+    assert "seq is 5 instead of 4" in lost.problems[0]
+    old = take("NDEATH", [{"name": "bdSeq", "datatype": 4, "long_value": 1}], None)
+    assert (old.state, len(old.problems)) == (None, 1)
+    assert take("NDEATH", [{"name": "bdSeq", "datatype": 4, "long_value": 2}], None).state == "offline"
+    assert take("DDEATH", [], 7).state == "offline"
+    assert node.take("spBv1.0/g/DCMD/n/d", b"anything").values is None
+
+
+def test_a_command_is_a_payload_of_metrics() -> None:
+    mapping = load_mapping(TABLE, agent="MG1", device="ess", source="test")
+    [message] = mapping.encode(Setpoint(p_mw=-0.002, lease_s=1.0), Context(BuiltIns(lambda: 17.0)))
+    found = decode(message.payload)
+    assert {m.name: typed(m.value, m.datatype) for m in found.metrics} == {"SP": -2000, "On": True}
+    assert found.timestamp_ms == 17_000
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"topic": "spBv1.0/g/DDATA/n"}, "expected spBv1.0/GROUP/DDATA/NODE/DEVICE"),
+        ({"topic": "spBv1.0/g/+/n/d"}, "expected spBv1.0/GROUP/DDATA/NODE/DEVICE"),
+        ({"topic": ["spBv1.0/g/DDATA/n/d", "spBv1.0/g/DDATA/n/e"]}, "one topic a table"),
+        ({"fields": {"p_mw": {"path": "P", "unit": "W"}}}, "format 'sparkplug' has none"),
+    ],
+)
+def test_a_mistake_is_named(change: dict[str, Any], problem: str) -> None:
+    table = {**TABLE, "telemetry": [{**TABLE["telemetry"][0], **change}]}
+    with pytest.raises(ConfigError, match="telemetry") as caught:
+        load_mapping(table, agent="MG1", device="ess", source="test")
+    assert problem in str(caught.value)
+
+
+def test_without_the_extra_it_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google.protobuf", None)
+    with pytest.raises(ConfigError) as caught:
+        load_mapping(TABLE, agent="MG1", device="ess", source="test")
+    told = "format 'sparkplug' needs the extra of that name: pip install 'heron-mqtt[sparkplug]'"
+    assert f"test: telemetry[0].format: {told}" in caught.value.problems
