@@ -122,7 +122,10 @@ def run(
         bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
     ] = False,
 ) -> None:
-    """Run a scenario; without arguments the main job: three microgrids for a day over the embedded broker."""
+    """Run a scenario; without arguments the main job: three microgrids for a day over the embedded broker.
+
+    Example: heron-mqtt run hil_battery --broker mqtt://127.0.0.1:1883
+    """
     from heron_mqtt.app.run_plan import RunOptions, plan_run
     from heron_mqtt.app.runner import new_summary
 
@@ -170,7 +173,10 @@ def _run(plan: RunPlan, summary: Summary, *, as_json: bool) -> int:
 
 @app.command()
 def check(scenario: Scenario = DEFAULT_SCENARIO) -> None:
-    """Validate a scenario with all it names, and print what would run."""
+    """Validate a scenario with all it names, and print what would run.
+
+    Example: heron-mqtt check three_microgrids
+    """
     from heron_mqtt.app.scenario_check import describe
     from powergrid.scenario import load_scenario
 
@@ -191,7 +197,10 @@ def device(
         ),
     ],
 ) -> None:
-    """Run one emulated field device, or the bridge to a SunSpec one: the same as python devices/KIND.py."""
+    """Run one emulated field device, or the bridge to a SunSpec one: the same as python devices/KIND.py.
+
+    Example: heron-mqtt device battery --agent MG1 --name ess --broker mqtt://127.0.0.1:1883
+    """
     from powergrid.emulators import run_script, script_of, scripts
 
     if kind in {"--help", "-h"}:
@@ -218,7 +227,10 @@ def proxy(
     take_over: TakeOver = False,
     accept_broker_limits: AcceptLimits = False,
 ) -> None:
-    """Run one agent with its proxy and devices here, for an environment that runs elsewhere."""
+    """Run one agent with its proxy and devices here, for an environment that runs elsewhere.
+
+    Example: heron-mqtt proxy mine.toml --agent MG2 --broker mqtt://127.0.0.1:1883
+    """
     from heron_mqtt.app.remote_agent import serve_proxy
     from powergrid.scenario import load_scenario
 

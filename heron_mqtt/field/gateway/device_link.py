@@ -236,8 +236,8 @@ class DeviceLink:
     def why_not_sent(self) -> str | None:
         """Why no setpoint may go to the device now; None = one may.
 
-        A device that numbers its telemetry judges the age of a setpoint itself; to another one nothing
-        is sent unless it has spoken within a lease.
+        A device that has not spoken within a lease cannot be given one: what would be echoed is older, and
+        a device that echoes nothing must not be told anything on what it said before.
         """
         if self.health == "offline":
             return "device offline"
@@ -248,7 +248,7 @@ class DeviceLink:
         age_s = self.age_s
         if age_s is None:
             return "device has not measured anything yet"
-        if self._echo is None and age_s > self._lease_s:
+        if age_s > self._lease_s:
             return f"device silent for {age_s:.3g} s, longer than its lease"
         return None
 
