@@ -16,6 +16,8 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.envs import MultiAgentMicrogrids
 from support.virtual import run_virtual, virtual_now
 
+pytestmark = pytest.mark.usefixtures("built_once")
+
 SURE = {"pattern": ["run/state", "agents/+/status"], "exempt": True}  # or no episode would begin
 SHORT = {"upstream_s": 0.2, "peer_s": 0.2, "device_s": 0.2, "action_s": 2.0, "ready_s": 5.0}
 
