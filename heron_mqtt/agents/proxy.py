@@ -15,6 +15,7 @@ from heron_mqtt.errors import BrokerClosed
 from heron_mqtt.field.clearance import make_plan
 from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.link import Wanted
+from heron_mqtt.field.observer import NOBODY, GatewayObserver, observed
 from heron_mqtt.field.settings import DeviceSettings
 from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
@@ -64,6 +65,8 @@ class Proxy:
         self.agent = actual_agent
         self.deadlines = deadlines or Deadlines()
         self.deadline_misses = 0
+        self.observer: GatewayObserver = NOBODY
+        """Told of each step of the devices; see ``heron_mqtt.field.observer``."""
         mine = actual_agent.agent_id
         self._broker = broker
         self._outbox = outbox or Outbox(mine, env_id)
@@ -161,6 +164,7 @@ class Proxy:
         channel = topics.agent(agent.agent_id, "action")
         action = report.to_fields()
         self._broker.publish(channel, self._outbox.stamp(channel, action, episode=episode, step=step))
+        self.observer.on_report(agent.agent_id, episode, step, report)
         return report
 
     # -- phases ------------------------------------------------------------------------------------
@@ -221,12 +225,16 @@ class Proxy:
             for name in devices:
                 agent.simulate(name)
             return 0
-        allowed = gateway.bounded(agent.wanted())
+        wanted = agent.wanted()
+        allowed = gateway.bounded(wanted)
+        self.observer.on_bounded(agent.agent_id, wanted, allowed)
         if self._asks_clearance and dt_s is not None:
             missed += await self._clear(allowed, episode, step)
         gateway.send(allowed, dt_s=dt_s, episode=episode, step=step)
         await self._wakeup.until(gateway.answered, self.deadlines.device_s)
-        return missed + gateway.settle(allowed)
+        missed += gateway.settle(allowed)
+        self.observer.on_settled(agent.agent_id, episode, step, allowed, observed(gateway))
+        return missed
 
     async def _clear(self, allowed: dict[str, Wanted], episode: int, step: int) -> int:
         """Have the plan checked upstream together with all others; without an answer it becomes 0."""
@@ -238,4 +246,5 @@ class Proxy:
             lambda: inbox.clearance_for(episode, step) is not None, self.deadlines.clearance_s
         )
         self.gateway.clear(allowed, inbox.clearance_for(episode, step))
+        self.observer.on_cleared(mine, allowed)
         return int(not in_time)

@@ -87,6 +87,8 @@ class DeviceLink:
         self._subscriptions: list[Subscription] = []
         self._sent: tuple[str, int] | None = None  # boot and seq of the newest setpoint
         self._sent_at = 0.0
+        self.round_trip_s: float | None = None
+        """From the newest setpoint to its answer; None = not answered (yet)."""
         self._newest_seq = -1  # of setpoints and renewals
         self._given_up: tuple[str, int] | None = None
         self.expects_answer = True
@@ -168,6 +170,7 @@ class DeviceLink:
         self._sent = (outbox.boot, stamped["seq"])
         self._newest_seq = stamped["seq"]
         self._sent_at = self._monotonic()
+        self.round_trip_s = None
         if self._unanswered_since is None:
             self._heard_unanswered = 0
         self._last = setpoint
@@ -289,7 +292,8 @@ class DeviceLink:
             self.record.late += 1
         elif not answered and self.answer() is not None:
             self._answered()
-            self.record.sample(self.record.round_trip_s, self.waited_s)
+            self.round_trip_s = self.waited_s
+            self.record.sample(self.record.round_trip_s, self.round_trip_s)
         self._on_change()
 
     def _on_status(self, message: Received) -> None:

@@ -24,6 +24,8 @@ class Outcome:
     def __init__(self, models: Models, gates_mw: Mapping[str, float]) -> None:
         self.remarks: dict[str, str] = {}
         """By device, what came between what was wanted in this step and what was done."""
+        self.residuals_mw: dict[str, float] = {}
+        """By device, measured minus modelled power of this step, MW, where there is something to compare."""
         self.steady = dict.fromkeys(gates_mw, 0)
         """By device, steps in a row with a residual below its gate."""
         self._models = models
@@ -32,6 +34,7 @@ class Outcome:
     def begin_step(self, remarks: dict[str, str]) -> None:
         """Forget the remarks of the last step for those that this one begins with."""
         self.remarks = remarks
+        self.residuals_mw = {}
 
     def remark(self, name: str, text: str) -> None:
         """Say something beside what was said before."""
@@ -85,5 +88,6 @@ class Outcome:
     ) -> None:
         record = link.record
         record.sample(record.residual_mw, residual)
+        self.residuals_mw[name] = residual
         record.sample(record.tracking_error_mw, telemetry.p_mw - expected_p_mw(setpoint))
         self.steady[name] = self.steady[name] + 1 if abs(residual) <= self._gates_mw[name] else 0

@@ -15,6 +15,7 @@ from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, Json, decode
 from heron_mqtt.messaging.sequence import Arrival, SequenceTracker
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import MAX_CHANNELS, MAX_QUEUE, Callback, Received, Subscription
+from heron_mqtt.messaging.tap import MessageTap
 
 UNASKED = 16  # messages kept for a first consume() on a channel that so far only had callbacks
 
@@ -48,6 +49,7 @@ class Dispatcher:
 
     def __init__(self, *, max_payload: int = MAX_PAYLOAD_BYTES, max_queue: int = MAX_QUEUE) -> None:
         self.stats = BrokerStats()
+        self.tap: MessageTap | None = None
         self._tracker = SequenceTracker()
         self._max_payload = max_payload
         self._max_queue = max_queue
@@ -124,13 +126,17 @@ class Dispatcher:
         except MessageError as exc:
             self.stats.reject(topic or channel, str(exc))
             return
-        self.arrive_decoded(channel, message, retained=retained)
+        self.arrive_decoded(channel, message, retained=retained, payload=payload)
 
-    def arrive_decoded(self, channel: str, message: Json, *, retained: bool = False) -> None:
+    def arrive_decoded(
+        self, channel: str, message: Json, *, retained: bool = False, payload: bytes | None = None
+    ) -> None:
         """Take one message that is already decoded; see ``arrive``."""
         self.stats.received += 1
         with self._lock:
             known = self._is_known(channel, message, retained)
+            if self.tap is not None:
+                self.tap.arrived(channel, message, payload, retained, "repeated" if known else "new")
             if known and not retained:
                 self.stats.duplicated += 1
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1

@@ -45,6 +45,7 @@ from heron_mqtt.messaging.home import Home
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import Callback, Received, Subscription
+from heron_mqtt.messaging.tap import MessageTap
 
 
 class ImpairedBroker(MessageBroker):
@@ -94,6 +95,10 @@ class ImpairedBroker(MessageBroker):
     def stats(self) -> BrokerStats:
         """Counters and reports, as seen from this side of the network."""
         return self._dispatcher.stats
+
+    def observe(self, tap: MessageTap | None) -> None:
+        """Tell ``tap`` of every message, and of what the network does to it, as seen from this side."""
+        self._dispatcher.tap = self._network.tap = tap
 
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return how many messages of one channel came twice or never, seen from this side."""
@@ -194,6 +199,8 @@ class ImpairedBroker(MessageBroker):
         publish = partial(self.inner.publish, channel, message, **options)
         outgoing = Outgoing(publish, partial(self._failed, channel), self._tasks)
         self._network.send("out", channel, message, outgoing)
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, message, None, bool(options.get("retain")))
         return outgoing.delivery()
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
@@ -224,6 +231,8 @@ class ImpairedBroker(MessageBroker):
         self.stats.published += 1
         turn = Turn()
         self._network.send("out", channel, word, turn, sure=True)
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, word, None, True)
         await turn.passed()
 
     # -- in ----------------------------------------------------------------------------------------

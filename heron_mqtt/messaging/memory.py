@@ -14,6 +14,7 @@ from heron_mqtt.messaging.codec import Json, decode, encode
 from heron_mqtt.messaging.dispatch import ChannelTrouble, Dispatcher
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import Callback, Received, Subscription
+from heron_mqtt.messaging.tap import MessageTap
 
 DELIVERED = Delivery()
 
@@ -39,6 +40,10 @@ class InMemoryBroker(MessageBroker):
         """Counters and reports of this broker."""
         return self._dispatcher.stats
 
+    def observe(self, tap: MessageTap | None) -> None:
+        """Tell ``tap`` of every message from now on; see ``MessageBroker.observe``."""
+        self._dispatcher.tap = tap
+
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return how many messages of one channel came twice or never."""
         return self._dispatcher.trouble(channel)
@@ -59,6 +64,8 @@ class InMemoryBroker(MessageBroker):
                 else:
                     self._retained.pop(channel, None)
             self.stats.published += 1
+            if self._dispatcher.tap is not None:
+                self._dispatcher.tap.published(channel, message, payload, retain)
             self._dispatcher.keep(channel)
             self._dispatcher.arrive(channel, payload)
         return DELIVERED

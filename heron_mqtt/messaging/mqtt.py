@@ -31,6 +31,7 @@ from heron_mqtt.messaging.dispatch import ChannelTrouble, Dispatcher
 from heron_mqtt.messaging.home import Home
 from heron_mqtt.messaging.stats import BrokerStats
 from heron_mqtt.messaging.subscription import MAX_CHANNELS, Callback, Subscription
+from heron_mqtt.messaging.tap import MessageTap
 from heron_mqtt.messaging.topics import TopicMap, check_channel
 
 
@@ -119,6 +120,10 @@ class MqttBroker(MessageBroker):
     def stats(self) -> BrokerStats:
         """Counters and reports of this broker."""
         return self._dispatcher.stats
+
+    def observe(self, tap: MessageTap | None) -> None:
+        """Tell ``tap`` of every message from now on; see ``MessageBroker.observe``."""
+        self._dispatcher.tap = tap
 
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return how many messages of one channel came twice or never."""
@@ -229,6 +234,8 @@ class MqttBroker(MessageBroker):
         if qos not in {0, 1, 2}:
             raise ValueError(f"qos must be 0, 1 or 2, got {qos!r}")
         payload = encode(message) if message or not retain else b""
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, message, payload, retain)
         if self.connected and self._home.is_here():
             return Delivery(self._link.publish(topic, payload, qos, retain))
         return self._home.begin(self._home.enter(), self._link.publish, topic, payload, qos, retain)
@@ -265,6 +272,11 @@ class MqttBroker(MessageBroker):
         topic = self._topic(channel)
         self._home.enter()
         return await self._home.run(self._presences.announce(channel, topic, online, offline))
+
+    def tell_presence(self, channel: str, message: Mapping[str, Any], payload: bytes) -> None:
+        """Tell the tap of a presence, which goes over a connection of its own."""
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, message, payload, True)
 
     # -- called by the link, in the home loop --------------------------------------------------------
 

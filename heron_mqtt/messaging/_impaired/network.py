@@ -21,6 +21,7 @@ from heron_mqtt.messaging._impaired.lane import Flight, Lane, Parcel, Timer, Tim
 from heron_mqtt.messaging._impaired.record import Event, Record, Stream, What
 from heron_mqtt.messaging.impairment import Direction, ImpairmentTable
 from heron_mqtt.messaging.subscription import MAX_CHANNELS
+from heron_mqtt.messaging.tap import MessageTap
 
 
 class Network:
@@ -39,6 +40,7 @@ class Network:
     ) -> None:
         self.step: int | None = None
         """The step under way, for messages that do not say: read from ``run/state``, or set from outside."""
+        self.tap: MessageTap | None = None
         self.in_flight: dict[int, Flight] = {}  # by entry: the oldest comes first
         self._table = table
         self._seed = seed if table.seed is None else table.seed
@@ -86,6 +88,8 @@ class Network:
 
         def note(what: What, delay_s: float = 0.0) -> None:
             seq, sender = message.get("seq"), message.get("sender")
+            if self.tap is not None:
+                self.tap.impaired(stream, channel, message, what, delay_s)
             self._record.events.append(
                 Event(
                     at_s=now_s - self._start_s,

@@ -125,6 +125,7 @@ class MqttAnnouncement(Announcement):
         if self._withdrawn:
             raise BrokerClosed(f"the announcement on {self._channel} was withdrawn")
         self._latest = _word(online)
+        self._mqtt.tell_presence(self._channel, online, self._latest)
         await self._home.run(self._say(self._latest))
 
     async def withdraw(self, *, say_offline: bool = True) -> None:
@@ -141,6 +142,7 @@ class MqttAnnouncement(Announcement):
         heard = self._link is not None and self._link.connected
         if say_offline and heard:
             try:
+                self._mqtt.tell_presence(self._channel, self._offline, self._last_word)
                 async with asyncio.timeout(CLOSE_S):
                     await self._say(self._last_word)
             except (TimeoutError, BrokerError) as exc:
