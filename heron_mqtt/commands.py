@@ -104,6 +104,21 @@ def run(
         str | None,
         typer.Option(metavar="FILE", help="Impair the network: a file of config/networks or its name."),
     ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Record the run in this file instead of one in runs/."),
+    ] = None,
+    no_record: Annotated[bool, typer.Option("--no-record", help="Do not record the run.")] = False,
+    record_messages: Annotated[
+        bool | None,
+        typer.Option(help="Record every message, or none; default: where a broker is used."),
+    ] = None,
+    publish_record: Annotated[
+        bool, typer.Option("--publish-record", help="Publish the record's hash on run/record at the end.")
+    ] = False,
+    csv: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Results as CSV: a row an agent and step.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
     ] = False,
@@ -112,7 +127,22 @@ def run(
     from heron_mqtt.plan import RunOptions, plan_run
     from heron_mqtt.run import new_summary
 
-    plan = plan_run(scenario, RunOptions(steps, seed, broker, centralized, devices, realtime, network))
+    if record is not None and no_record:
+        raise ConfigError("--record and --no-record: give one of them")
+    options = RunOptions(
+        steps=steps,
+        seed=seed,
+        broker=broker,
+        centralized=centralized,
+        devices=devices,
+        realtime_s=realtime,
+        network=network,
+        record=None if no_record else record or "auto",
+        record_messages=record_messages,
+        publish_record=publish_record,
+        csv=csv,
+    )
+    plan = plan_run(scenario, options)
     raise SystemExit(_run(plan, new_summary(plan), as_json=as_json))
 
 

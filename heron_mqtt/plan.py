@@ -26,6 +26,11 @@ class RunOptions:
         broker: ``embedded``, ``memory`` or the URL of an MQTT broker.
         devices: None = emulated where devices can connect, else simulated.
         realtime_s: Wall-clock length of a step, s; None = the scenario's, or as fast as it goes.
+        record: The file that the run is recorded in; ``auto`` = a new one in the default directory; None =
+            not recorded.
+        record_messages: Whether the record holds every message; None = where others can take part.
+        publish_record: Publish the record's hash on ``run/record`` at the end.
+        csv: A CSV file for the results, a row an agent and step.
         network: A file that says how the network misbehaves; None = the scenario's, or not at all.
     """
 
@@ -36,6 +41,10 @@ class RunOptions:
     devices: Devices | None = None
     realtime_s: float | None = None
     network: str | None = None
+    record: str | None = None
+    record_messages: bool | None = None
+    publish_record: bool = False
+    csv: str | None = None
 
     @property
     def is_reachable(self) -> bool:

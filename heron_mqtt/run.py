@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from heron_mqtt.errors import NotReady
+from heron_mqtt.app.recording import Recording
+from heron_mqtt.errors import HeronError, NotReady
 from heron_mqtt.heap import settled_heap
 from heron_mqtt.messages import Fault
 from heron_mqtt.messaging import topics
@@ -50,11 +51,16 @@ async def run(plan: Plan, progress: Progress, summary: Summary) -> None:
         HeronError: The broker, an agent or a device is not there, or the broker is gone for good.
     """
     importing = asyncio.ensure_future(in_daemon_thread(_import_environment))  # while the broker starts
+    recording = Recording(plan, progress.note)
     try:
         async with _surroundings(plan, progress) as around:
-            await unless(_run_in(around, importing, plan, progress, summary), *around.throughout)
+            await unless(_run_in(around, importing, recording, plan, progress, summary), *around.throughout)
+    except HeronError as exc:
+        recording.event("error", summary.scenario, str(exc))
+        raise
     finally:
         importing.cancel()
+        summary.record = recording.close(summary.as_dict())
 
 
 def new_summary(plan: Plan) -> Summary:
@@ -88,10 +94,15 @@ async def _surroundings(plan: Plan, progress: Progress) -> AsyncIterator[Surroun
 
 
 async def _run_in(
-    around: Surroundings, importing: asyncio.Future[None], plan: Plan, progress: Progress, summary: Summary
+    around: Surroundings,
+    importing: asyncio.Future[None],
+    recording: Recording,
+    plan: Plan,
+    progress: Progress,
+    summary: Summary,
 ) -> None:
     await importing
-    env = await in_daemon_thread(lambda: _make_environment(plan, around))
+    env = await in_daemon_thread(lambda: _make_environment(plan, around, recording))
     try:
         with settled_heap():
             await _begin(env, around, plan, progress)
@@ -185,7 +196,9 @@ def _import_environment() -> None:
     import powergrid.envs  # noqa: F401
 
 
-def _make_environment(plan: Plan, around: Surroundings) -> MultiAgentMicrogrids:
+def _make_environment(
+    plan: Plan, around: Surroundings, recording: Recording | None = None
+) -> MultiAgentMicrogrids:
     from powergrid.envs import MultiAgentMicrogrids
 
     return MultiAgentMicrogrids(
@@ -195,6 +208,7 @@ def _make_environment(plan: Plan, around: Surroundings) -> MultiAgentMicrogrids:
             "scenario": plan.loaded,
             "max_episode_steps": plan.steps,
             "devices": plan.devices,
+            "recorder": None if recording is None else recording.recorder,
         }
     )
 

@@ -50,6 +50,8 @@ class Summary:
     fallbacks: int = 0
     overruns: int = 0
     messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
+    record: dict[str, Any] | None = None
+    """The record of the run, where there is one: file, head (its hash), rows, lost."""
     impairment: dict[str, Any] | None = None
     """What the impaired network did, where there was one: name and counts."""
     undisturbed: dict[str, Any] | None = None
@@ -121,6 +123,7 @@ class Summary:
             "devices": self.devices,
             "undisturbed": self.undisturbed,
             "impairment": self.impairment,
+            "record": self.record,
             "diverged": self.diverged,
             "error": self.error,
             "interrupted": self.interrupted,

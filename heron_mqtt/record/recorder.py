@@ -14,12 +14,13 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from heron_mqtt.field.observer import AgentReport, GatewayObserver
+from heron_mqtt.field.observer import AgentReport
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.outbox import new_boot, utc_now
 from heron_mqtt.messaging.stats import Report
+from heron_mqtt.record.base import Observable, Recorder
 from heron_mqtt.record.device_log import Columns, DeviceLog
 from heron_mqtt.record.facts import RunFacts, StepFacts
 from heron_mqtt.record.message_log import MessageLog
@@ -29,13 +30,7 @@ from heron_mqtt.record.writer import Limits, RecordWriter
 FORMAT = "heron-record"
 
 
-class Observable(Protocol):
-    """What can be observed: a proxy."""
-
-    observer: GatewayObserver
-
-
-class RunRecorder:
+class RunRecorder(Recorder):
     """Records one run in one file.
 
     Args:
@@ -69,10 +64,8 @@ class RunRecorder:
         self._brokers: list[MessageBroker] = []
         self._is_remote = facts.role != "environment"
         files = {name: _packed(file) for name, file in facts.inputs.items()}
-        told = {} if report is None else {"report": report}
-        self._writer = RecordWriter(
-            self.path, _meta(facts, now(), keeps_messages), files, limits=limits, **told
-        )
+        meta = _meta(facts, now(), keeps_messages)
+        self._writer = RecordWriter(self.path, meta, files, limits=limits, report=report)
         self.messages = MessageLog(
             self._writer.add, self.elapsed_s, source=facts.role, keeps_messages=keeps_messages
         )
@@ -216,8 +209,8 @@ class RunRecorder:
         )
         for trade in info["trades"]:
             if trade.seller == agent:  # it stands on both sides
-                row = (trade.seller, trade.buyer, known(trade.mwh), known(trade.price), None, None)
-                self._writer.add(TRADE, (facts.episode, facts.step, *row))
+                both = (trade.seller, trade.buyer, known(trade.mwh), known(trade.price), None, None)
+                self._writer.add(TRADE, (facts.episode, facts.step, *both))
         for void in info["void_trades"]:
             seller, buyer = (agent, void.peer) if void.mwh > 0.0 else (void.peer, agent)
             row = (seller, buyer, known(abs(void.mwh)), None, agent, void.reason)

@@ -80,7 +80,7 @@ class RecordWriter:
         meta: What is known of the run at its beginning, as text by key.
         files: Input files by name: SHA-256 (hex) and the content as it is stored.
         limits: Of the disk.
-        report: Told, once a trouble, what is wrong; called in the writer's thread.
+        report: Told, once a trouble, what is wrong; called in the writer's thread. None = the log.
         max_waiting: Rows that may wait.
 
     Raises:
@@ -95,13 +95,13 @@ class RecordWriter:
         files: Mapping[str, tuple[str, bytes]],
         *,
         limits: Limits | None = None,
-        report: Callable[[str], None] = lambda text: log.warning("%s", text),
+        report: Callable[[str], None] | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self.path = path
         self.losses = Losses()
         self._limits = limits or Limits()
-        self._report = report
+        self._report = report or (lambda text: log.warning("%s", text))
         self._reported: set[str] = set()
         self._max_waiting = max_waiting
         self._queue: deque[tuple[RowTable, Row]] = deque()

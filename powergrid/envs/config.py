@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, InstanceOf
 
 from heron_mqtt.config import Table, validate
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.record.recorder import RunRecorder
+from heron_mqtt.record.base import Recorder
 from powergrid.scenario import LoadedScenario, Scenario, load_scenario, scenario_from_dict
 
 
@@ -39,7 +39,7 @@ class EnvConfig(_EpisodeConfig):
     devices: Literal["simulated", "emulated"] = Field(
         "simulated", description="For devices whose authority the scenario leaves open."
     )
-    recorder: InstanceOf[RunRecorder] | None = Field(None, description="Records every step; not closed here.")
+    recorder: InstanceOf[Recorder] | None = Field(None, description="Records every step; not closed here.")
     render_mode: Literal["ansi"] | None = None
 
 
