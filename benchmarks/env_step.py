@@ -28,10 +28,10 @@ import numpy as np
 import powergrid.envs.multi_agent_microgrids as env_module
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from powergrid.envs.exchange import DirectExchange
-from powergrid.envs.ledger import Ledger
-from powergrid.envs.state import GridState
+from powergrid.envs.grid_state import GridState
+from powergrid.envs.step_records import Ledger
 from powergrid.powerflow import CompiledPowerFlow
-from powergrid.world import World
+from powergrid.simulation.world import World
 
 FOREVER = 10**9
 clock = time.process_time

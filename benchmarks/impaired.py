@@ -12,12 +12,12 @@ import asyncio
 import logging
 import time
 
+from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment, shipped_networks
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.virtual_time import VirtualTimeLoop
-from heron_mqtt.summary import AgentTotals, Summary
 from powergrid.envs import MultiAgentMicrogrids
 
 SEED = 1

@@ -1,24 +1,8 @@
 """A dispatchable generator set, emulated: python devices/genset.py --agent MG1 --name NAME --broker mqtt://127.0.0.1:1883."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Sequence
 
-from devices.emulator import Emulator
-from devices.script import main
-
-
-class Genset(Emulator):
-    """A dispatchable generator set, emulated."""
-
-    kind = "generator"
-
-
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run it as a program; returns the exit code."""
-    return main(Genset, "genset", argv)
-
+from powergrid.emulators.genset import run
 
 if __name__ == "__main__":
     sys.exit(run())

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate
-from heron_mqtt.field.settings import DeviceSettings, GatewayTable
+from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
 from heron_mqtt.messages import FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from powergrid.devices import DeviceSpec, LoadSpec, PvSpec
@@ -131,7 +131,7 @@ class PolicyTable(Table):
 
 
 class EmulatorTable(Table):
-    """What makes an emulator differ from its model; the default is ideal. See devices/imperfections.py."""
+    """What makes an emulator differ from its model; the default is ideal. See powergrid/emulators/imperfections.py."""
 
     response_delay_s: float = Field(0.0, ge=0.0, description="Dead time before it moves, simulated s.")
     lag_s: float = Field(0.0, ge=0.0, description="Time constant of its first-order lag, simulated s.")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 from mosquitto_server import Mosquitto, executable
 
-from heron_mqtt.messaging.background import run_sync
+from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from heron_mqtt.field.gateway import FieldGateway
-from heron_mqtt.field.settings import BandTable, DeviceSettings, GatewayTable
+from heron_mqtt.field.gateway.settings import BandTable, DeviceSettings, GatewayTable
 from heron_mqtt.messages import AuthorityRequest, Command, Level, Observation
 from heron_mqtt.messaging.base import Features, Received
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.stamping import Outbox
 from powergrid.agents import GridAgent
 from powergrid.devices import Battery, BatterySpec
 

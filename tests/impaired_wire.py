@@ -7,8 +7,8 @@ from typing import Any
 from fake_timers import FakeTimers
 
 from heron_mqtt.errors import BrokerError
-from heron_mqtt.messaging._impaired.network import Network
-from heron_mqtt.messaging._impaired.record import Record
+from heron_mqtt.messaging.impaired.event_log import Record
+from heron_mqtt.messaging.impaired.network import Network
 from heron_mqtt.messaging.impairment import ImpairmentTable
 
 

@@ -10,8 +10,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from powergrid.build import Blueprint, build
 from powergrid.scenario import LoadedScenario
+from powergrid.simulation.build import Blueprint, build
 
 BUSES = {"MG1": [2, 3, 4, 5], "MG2": [6, 7, 8, 9], "MG3": [10, 11, 12, 13, 14]}
 
@@ -87,7 +87,7 @@ _blueprints: dict[str, Blueprint] = {}
 
 
 def build_once(loaded: LoadedScenario) -> Blueprint:
-    """Do what ``powergrid.build.build`` does, once a scenario: it takes nine tenths of making a world."""
+    """Do what ``powergrid.simulation.build.build`` does, once a scenario: it takes nine tenths of making a world."""
     key = f"{loaded.directory} {loaded.scenario.model_dump_json()}"
     if key not in _blueprints:
         _blueprints[key] = build(loaded)

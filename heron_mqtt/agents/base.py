@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from heron_mqtt.field.envelope import Limits
-from heron_mqtt.field.link import Wanted
+from heron_mqtt.field.gateway.device_link import Wanted
+from heron_mqtt.field.gateway.envelope import Limits
 from heron_mqtt.messages import Action, Command, Observation, Telemetry
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.p2p import Trade

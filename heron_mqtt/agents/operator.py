@@ -23,7 +23,7 @@ from heron_mqtt.messages import (
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Subscription
 from heron_mqtt.messaging.codec import Json
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.stamping import Outbox
 
 log = logging.getLogger("heron_mqtt.operator")
 

@@ -12,15 +12,15 @@ from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.wakeup import Wakeup
 from heron_mqtt.errors import BrokerClosed
-from heron_mqtt.field.clearance import make_plan
 from heron_mqtt.field.gateway import FieldGateway
-from heron_mqtt.field.link import Wanted
+from heron_mqtt.field.gateway.clearance import make_plan
+from heron_mqtt.field.gateway.device_link import Wanted
+from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.observer import NOBODY, GatewayObserver, observed
-from heron_mqtt.field.settings import DeviceSettings
 from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.stamping import Outbox
 
 log = logging.getLogger("heron_mqtt.proxy")
 

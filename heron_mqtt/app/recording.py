@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.messaging.outbox import utc_now
+from heron_mqtt.messaging.stamping import utc_now
 from heron_mqtt.record.base import Recorder, RecorderGroup
 from heron_mqtt.record.csv_rows import CsvRecorder
 from heron_mqtt.record.facts import RunFacts
@@ -18,7 +18,7 @@ from heron_mqtt.record.run_files import KEPT, VARIABLE, default_directory, new_f
 from heron_mqtt.record.writer import Limits
 
 if TYPE_CHECKING:
-    from heron_mqtt.plan import Plan
+    from heron_mqtt.app.run_plan import Plan
     from powergrid.scenario import LoadedScenario
 
 AUTO = "auto"

@@ -11,7 +11,7 @@ from heron_mqtt.bench.exchange import CLOCK, OBSERVATION
 from heron_mqtt.bench.rounds import Step
 from heron_mqtt.messages import Observation
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.stamping import Outbox
 from powergrid.envs import MultiAgentMicrogrids
 
 SEED = 42

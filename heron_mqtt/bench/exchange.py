@@ -15,13 +15,13 @@ from typing import Any
 
 from heron_mqtt.agents import Proxy, StepReport, SystemOperator
 from heron_mqtt.bench.relay import HEAD_BYTES, Framed, frame
-from heron_mqtt.field.envelope import Limits
-from heron_mqtt.field.link import Wanted
+from heron_mqtt.field.gateway.device_link import Wanted
+from heron_mqtt.field.gateway.envelope import Limits
 from heron_mqtt.messages import Command, Observation, PriceSignal, RunState, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.codec import encode
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.stamping import Outbox
 
 READY_S, STEP_S = 60.0, 30.0
 CLOCK = datetime(2016, 6, 13, tzinfo=UTC)

@@ -18,7 +18,7 @@ from heron_mqtt.bench.cpu import rss_bytes
 from heron_mqtt.bench.exchange import CLOCK, OBSERVATION, READY_S, STEP_S
 from heron_mqtt.messages import Observation
 from heron_mqtt.messaging.memory import InMemoryBroker
-from powergrid.proxies import make_proxy
+from powergrid.agents.proxies import make_proxy
 from powergrid.scenario import load_scenario
 
 STEPS = 5

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from heron_mqtt.app.emulator_processes import PACKAGE_ROOT
 from heron_mqtt.errors import BrokerUnavailable
-from heron_mqtt.processes import PACKAGE_ROOT
 
 START_S = 10.0
 TUNED = ("set_tcp_nodelay true", "max_queued_messages 0", "max_inflight_messages 0")

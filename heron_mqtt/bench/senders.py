@@ -14,7 +14,7 @@ import sys
 from heron_mqtt.messages import Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.outbox import Outbox, utc_now
+from heron_mqtt.messaging.stamping import Outbox, utc_now
 
 CONNECTIONS = 4
 ENV_ID, AGENT = "bench-telemetry", "MG1"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from heron_mqtt.bench.processes import module, next_line
 from heron_mqtt.bench.senders import AGENT, ENV_ID, device_name
-from heron_mqtt.field.link import DeviceLink
+from heron_mqtt.field.gateway.device_link import DeviceLink
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.outbox import utc_now
+from heron_mqtt.messaging.stamping import utc_now
 
 LATE_S = 5.0  # how long the last messages may take before they count as lost
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from heron_mqtt.field.link import DeviceLink, Wanted
+from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
 from heron_mqtt.messages import Telemetry
 
 if TYPE_CHECKING:

@@ -27,11 +27,11 @@ from heron_mqtt.errors import MessageError, UnsupportedFeature
 from heron_mqtt.messages import M
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import Json
-from heron_mqtt.messaging.delivery import Delivery
-from heron_mqtt.messaging.dispatch import ChannelTrouble
-from heron_mqtt.messaging.pumps import awaited_or_ignored, beside_subscriptions, pumps_of
-from heron_mqtt.messaging.stats import BrokerStats
-from heron_mqtt.messaging.subscription import Callback, Received, Subscription
+from heron_mqtt.messaging.core.delivery import Delivery
+from heron_mqtt.messaging.core.dispatcher import ChannelTrouble
+from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.subscription import Callback, Received, Subscription
+from heron_mqtt.messaging.core.two_method_adapter import awaited_or_ignored, beside_subscriptions, pumps_of
 from heron_mqtt.messaging.tap import MessageTap
 
 __all__ = ["Announcement", "Callback", "Delivery", "Features", "MessageBroker", "Received", "Subscription"]

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from heron_mqtt.errors import BrokerClosed
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.background import running_loop
 from heron_mqtt.messaging.base import Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, decode, encode
-from heron_mqtt.messaging.dispatch import ChannelTrouble, Dispatcher
-from heron_mqtt.messaging.stats import BrokerStats
-from heron_mqtt.messaging.subscription import Callback, Received, Subscription
+from heron_mqtt.messaging.core.background_loop import running_loop
+from heron_mqtt.messaging.core.dispatcher import ChannelTrouble, Dispatcher
+from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.subscription import Callback, Received, Subscription
 from heron_mqtt.messaging.tap import MessageTap
 
 DELIVERED = Delivery()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from heron_mqtt.field.link import Wanted
+from heron_mqtt.field.gateway.device_link import Wanted
 from heron_mqtt.field.observer import AgentReport, DeviceState
 from heron_mqtt.record.message_log import MessageLog
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from heron_mqtt.field.observer import AgentReport
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.outbox import new_boot, utc_now
-from heron_mqtt.messaging.stats import Report
+from heron_mqtt.messaging.core.stats import Report
+from heron_mqtt.messaging.stamping import new_boot, utc_now
 from heron_mqtt.record.base import Observable, Recorder
 from heron_mqtt.record.device_log import Columns, DeviceLog
 from heron_mqtt.record.facts import RunFacts, StepFacts

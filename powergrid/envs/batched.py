@@ -11,14 +11,14 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
-from powergrid.build import build
+from powergrid.batched.fleet import Fleet
+from powergrid.batched.flow import BatchFlow
 from powergrid.envs.config import load_batch_config
+from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.spaces import ActionMap
-from powergrid.envs.state import GridState, check_length
 from powergrid.rewards import TERMS
-from powergrid.vectorized.fleet import Fleet
-from powergrid.vectorized.flow import BatchFlow
-from powergrid.world import World
+from powergrid.simulation.build import build
+from powergrid.simulation.world import World
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]

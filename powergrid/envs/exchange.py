@@ -11,15 +11,15 @@ from typing import NamedTuple
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.agents.proxy import Proxy
-from heron_mqtt.field.clearance import apply_clearance, make_plan
-from heron_mqtt.field.models import bounded
+from heron_mqtt.field.gateway.clearance import apply_clearance, make_plan
+from heron_mqtt.field.gateway.twins import bounded
 from heron_mqtt.messages import Clearance, Command, Plan, PriceSignal
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.price import PriceFollower
 from heron_mqtt.protocols.setpoint import CommandFollower
 from powergrid.agents import GridAgent
-from powergrid.proxies import Authority, make_proxy
+from powergrid.agents.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario
 
 Check = Callable[[int, Mapping[str, Plan]], Mapping[str, Clearance]]

@@ -14,20 +14,20 @@ from pettingzoo import ParallelEnv
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.messages import Clearance, Plan
-from heron_mqtt.messaging.background import run_sync, running_loop
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.core.background_loop import run_sync, running_loop
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.protocols.p2p import settle
 from heron_mqtt.record.facts import StepFacts
 from powergrid.agents import GridAgent
-from powergrid.build import build
-from powergrid.clearance import GridCheck
 from powergrid.envs.config import load_config
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
-from powergrid.envs.ledger import Ledger
+from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.spaces import ActionMap
-from powergrid.envs.state import GridState, check_length
-from powergrid.world import World
+from powergrid.envs.step_records import Ledger
+from powergrid.simulation.build import build
+from powergrid.simulation.grid_check import GridCheck
+from powergrid.simulation.world import World
 
 Observations = dict[str, NDArray[np.float32]]
 Infos = dict[str, dict[str, Any]]

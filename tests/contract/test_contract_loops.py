@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from waiting import until
 
-from heron_mqtt.messaging.background import background_loop, run_sync
 from heron_mqtt.messaging.base import MessageBroker, Received
+from heron_mqtt.messaging.core.background_loop import background_loop, run_sync
 
 
 def _until(condition: Callable[[], object], within_s: float = 10.0) -> None:

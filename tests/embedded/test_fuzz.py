@@ -20,10 +20,10 @@ from raw_mqtt import (
 )
 
 from heron_mqtt.messaging.embedded import BrokerOptions, EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.server import HardenedBroker
+from heron_mqtt.messaging.embedded.server.server import HardenedBroker
 
 if TYPE_CHECKING:
-    from heron_mqtt.messaging.embedded.connection import ClientConnection
+    from heron_mqtt.messaging.embedded.server.connection import ClientConnection
 
 STREAMS = 10_000
 

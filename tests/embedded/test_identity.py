@@ -18,10 +18,12 @@ from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from heron_mqtt.errors import ConfigError, DataError
-from heron_mqtt.messaging.embedded import BrokerOptions, EmbeddedBroker, Limits, identity, wire
-from heron_mqtt.messaging.embedded.credentials import hash_password
-from heron_mqtt.messaging.embedded.events import EventLog
-from heron_mqtt.messaging.embedded.identity import Admitted, Identity, Refused
+from heron_mqtt.messaging.embedded import BrokerOptions, EmbeddedBroker, Limits
+from heron_mqtt.messaging.embedded.auth import authenticator as identity
+from heron_mqtt.messaging.embedded.auth.authenticator import Admitted, Identity, Refused
+from heron_mqtt.messaging.embedded.auth.credentials import hash_password
+from heron_mqtt.messaging.embedded.event_log import EventLog
+from heron_mqtt.messaging.embedded.protocol import packets as wire
 
 if TYPE_CHECKING:
     from pathlib import Path

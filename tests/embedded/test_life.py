@@ -343,7 +343,7 @@ def test_importing_the_package_imports_no_amqtt() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_broker_alone_says_where_it_listens_and_ends_at_a_signal(number: signal.Signals) -> None:
     code = (
-        "from heron_mqtt.messaging.embedded.command import run_broker, run_in_foreground\n"
+        "from heron_mqtt.messaging.embedded.process.foreground import run_broker, run_in_foreground\n"
         "run_in_foreground(lambda: run_broker(port=0, websocket_port=0))\n"
     )
     with subprocess.Popen(

@@ -21,7 +21,7 @@ from raw_mqtt import (
 from websockets.asyncio.client import connect as websocket_connect
 
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.sessions import MESSAGE_OVERHEAD_BYTES
+from heron_mqtt.messaging.embedded.server.session import MESSAGE_OVERHEAD_BYTES
 
 
 def limited(**limits: float) -> EmbeddedBroker:

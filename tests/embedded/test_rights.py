@@ -18,14 +18,14 @@ from raw_mqtt import Ended, Will, connected, publish_packet
 
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.acl import Acl
-from heron_mqtt.messaging.embedded.credentials import (
+from heron_mqtt.messaging.embedded.auth.acl import Acl
+from heron_mqtt.messaging.embedded.auth.credentials import (
     ROLES,
     add_credentials,
     read_password,
     remove_credentials,
 )
-from heron_mqtt.messaging.embedded.filters import FilterTree, TopicTree, covers
+from heron_mqtt.messaging.embedded.protocol.topic_filters import FilterTree, TopicTree, covers
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,7 +21,7 @@ from raw_mqtt import Ended, Will, connected, opened, publish_packet, subscribe_p
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.credentials import hash_password
+from heron_mqtt.messaging.embedded.auth.credentials import hash_password
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,9 +10,9 @@ import pytest
 from field_rig import OpenMemoryBroker
 from small_grid import scenario as small
 
-from devices.battery import Battery
-from devices.faults import FaultState
 from heron_mqtt.messages import Fault, FaultKind
+from powergrid.emulators.battery import Battery
+from powergrid.emulators.faults import FaultState
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
 

@@ -225,7 +225,7 @@ def test_an_operator_that_starts_again_finds_its_agents_following() -> None:
 
 
 def proxies_of(scenario: dict[str, Any], broker: InMemoryBroker) -> list[Proxy]:
-    from powergrid.proxies import make_proxy
+    from powergrid.agents.proxies import make_proxy
     from powergrid.scenario import scenario_from_dict
 
     loaded = scenario_from_dict(scenario).scenario

@@ -41,7 +41,7 @@ def scenario(tmp_path: Path) -> Path:
 
 def device_processes(program: Program) -> list[Process]:
     """Return the processes of the emulated devices: the grandchildren, beside no other's."""
-    mothers = [p for p in program.descendants() if b"-m\0devices" in _command_line(p.pid)]
+    mothers = [p for p in program.descendants() if b"-m\0powergrid.emulators" in _command_line(p.pid)]
     return [child for mother in mothers for child in descendants(mother.pid)]
 
 
@@ -115,7 +115,10 @@ def test_an_embedded_broker_that_dies_ends_the_run_soon_and_with_one_line(scenar
         with Watcher(url) as watcher:  # a device that is still connecting would have a word of its own
             until(lambda: step_of(watcher) >= 1, "a step", 60.0)
         devices = {
-            p.pid for m in program.descendants() if b"-m\0devices" in _command_line(m.pid) for p in [m]
+            p.pid
+            for m in program.descendants()
+            if b"-m\0powergrid.emulators" in _command_line(m.pid)
+            for p in [m]
         }
         brokers = [
             p

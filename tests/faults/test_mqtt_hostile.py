@@ -13,9 +13,9 @@ import pytest
 from mosquitto_server import Mosquitto
 from waiting import until
 
-from heron_mqtt.messaging._mqtt.stream import Stream
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.socket_stream import Stream
 
 CONNACK = b"\x20\x02\x00\x00"
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from doc_pages import ROOT, Block
 
-from heron_mqtt.commands import run_command_line
-from heron_mqtt.messaging.background import run_sync
+from heron_mqtt.cli.run_commands import run_command_line
+from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.mqtt import MqttBroker
 
 WITHIN_S = 30.0

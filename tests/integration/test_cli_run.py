@@ -197,9 +197,9 @@ def test_a_wheel_holds_scenarios_profiles_and_devices(tmp_path: Path) -> None:
         "heron_mqtt/shipped/profiles/simbench_week.csv",
         "heron_mqtt/shipped/profiles/price_week.csv",
         "heron_mqtt/shipped/profiles/LICENCE.md",
-        "heron_mqtt/cli.py",
-        "powergrid/world.py",
-        "devices/__main__.py",
+        "heron_mqtt/cli/main.py",
+        "powergrid/simulation/world.py",
+        "powergrid/emulators/__main__.py",
         "devices/battery.py",
     }
     assert not any(name.startswith(("tests/", "docs/", "config/")) for name in names)

@@ -61,7 +61,7 @@ def _path(script: str) -> str:
 
 def test_the_scripts_import_nothing_heavy() -> None:
     """They start fast, and on small machines, because the physics is plain Python."""
-    scripts = ", ".join(f"devices.{script}" for script in KINDS)
+    scripts = ", ".join(f"powergrid.emulators.{script}" for script in KINDS)
     program = f"import sys, {scripts}; print([m for m in {HEAVY} if m in sys.modules])"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

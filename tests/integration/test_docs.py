@@ -14,9 +14,9 @@ import pytest
 from doc_pages import PAGES, ROOT, Block, all_blocks, anchors, blocks, links
 from doc_shell import Terminals, write_site_csv
 
-from powergrid.build import build
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
+from powergrid.simulation.build import build
 
 README = ROOT / "README.md"
 SNIPPETS = [b for b in all_blocks("python") if not {"no-run", "from"} & set(b.words)]

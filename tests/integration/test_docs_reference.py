@@ -11,14 +11,14 @@ from pathlib import Path
 from doc_pages import ROOT, section
 
 from heron_mqtt.agents.deadlines import Deadlines
-from heron_mqtt.messaging._mqtt.link import FIRST_DELAY_S, MAX_DELAY_S
+from heron_mqtt.app.run_summary import Summary
 from heron_mqtt.messaging.base import Features, MessageBroker
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
-from heron_mqtt.messaging.dispatch import UNASKED
+from heron_mqtt.messaging.core.dispatcher import UNASKED
+from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.subscription import MAX_QUEUE
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stats import BrokerStats
-from heron_mqtt.messaging.subscription import MAX_QUEUE
-from heron_mqtt.summary import Summary
+from heron_mqtt.messaging.mqtt.session import FIRST_DELAY_S, MAX_DELAY_S
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.envs.config import EnvConfig
 from powergrid.rewards import TERMS

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from doc_pages import ROOT, blocks, section
 
-from heron_mqtt.commands import run_command_line
+from heron_mqtt.cli.run_commands import run_command_line
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messages import WIRE_TYPES, Message, parse_any
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.background import run_sync
 from heron_mqtt.messaging.codec import decode
+from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.mqtt import MqttBroker
 
 PAGE = ROOT / "docs" / "wire-contract.md"

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from virtual import run_virtual, virtual_now
 
+from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.config import shipped_config
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.summary import AgentTotals, Summary
 from powergrid.envs import MultiAgentMicrogrids
 
 SURE = {"pattern": ["run/state", "agents/+/status"], "exempt": True}  # or no episode would begin

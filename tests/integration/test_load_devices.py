@@ -15,12 +15,12 @@ from small_grid import build_once
 from small_grid import scenario as small
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.messaging.background import run_sync
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
+from powergrid.batched.devices import make_device_array
 from powergrid.devices import LoadSpec, make_device
-from powergrid.devices.vectorized import make_device_array
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
 

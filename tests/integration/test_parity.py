@@ -15,8 +15,8 @@ import pytest
 from mosquitto_server import Mosquitto
 from small_grid import scenario as small
 
-from heron_mqtt.messaging.background import run_sync
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.envs import MultiAgentMicrogrids

@@ -21,12 +21,12 @@ from waiting import until
 from heron_mqtt.agents import Proxy, StepReport
 from heron_mqtt.errors import BrokerUnavailable, NotReady
 from heron_mqtt.messages import Command, Observation
-from heron_mqtt.messaging.background import run_sync
+from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.agents import GridAgent
+from powergrid.agents.proxies import make_proxy
 from powergrid.envs import MultiAgentMicrogrids
-from powergrid.proxies import make_proxy
 from powergrid.scenario import scenario_from_dict
 
 MGS = ["MG1", "MG2", "MG3"]

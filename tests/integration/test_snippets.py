@@ -11,8 +11,8 @@ from virtual import run_virtual
 
 from heron_mqtt.agents import StepReport
 from heron_mqtt.messages import Action
-from heron_mqtt.messaging.background import run_sync
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.agents import GridAgent
 from powergrid.scenario import load_scenario

@@ -19,15 +19,15 @@ from pymodbus.constants import ExcCodes
 from sunspec_server import BATTERY, DER, PV, EmulatedInverter
 from waiting import until
 
-import devices.sunspec_bridge as bridge
-from devices._sunspec.inverter import Inverter, Settings
-from devices._sunspec.registers import Registers
-from devices.sunspec_bridge import SunSpecDevice, make_device
+import heron_mqtt.field.sunspec.bridge as bridge
+from heron_mqtt.field.sunspec.bridge import SunSpecDevice, make_device
+from heron_mqtt.field.sunspec.inverter import Inverter, Settings
+from heron_mqtt.field.sunspec.registers import Registers
 from heron_mqtt.messages import EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.stamping import Outbox
 
 ROOT = Path(__file__).parents[2]
 
@@ -273,8 +273,10 @@ def test_the_command_line_knows_the_bridge_and_emulators_do_not_load_it() -> Non
     assert ended.code == 1
     (line,) = ended.err.splitlines()
     assert "127.0.0.1:1 unit 1: nobody answers" in line
-    program = "import sys, devices.__main__, importlib; from devices import EMULATORS; "
-    program += "[importlib.import_module(f'devices.{s}') for s in EMULATORS.values()]; "
+    program = (
+        "import sys, powergrid.emulators.__main__, importlib; from powergrid.emulators import EMULATORS; "
+    )
+    program += "[importlib.import_module(f'powergrid.emulators.{s}') for s in EMULATORS.values()]; "
     program += "print([m for m in sys.modules if 'sunspec' in m or 'pymodbus' in m])"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

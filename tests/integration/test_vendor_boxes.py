@@ -16,9 +16,9 @@ from heron_command import heron, run_heron, until
 from mosquitto_server import Mosquitto
 from small_runs import write_scenario
 
+from heron_mqtt.messaging.core.stats import BrokerStats
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.raw import RawMqtt
-from heron_mqtt.messaging.stats import BrokerStats
+from heron_mqtt.messaging.mqtt.raw import RawMqtt
 
 
 class Box:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from heron_mqtt.field.link import DeviceLink, Wanted
-from heron_mqtt.field.settings import GatewayTable
+from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
+from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.stamping import Outbox
 
 TELEMETRY = "devices/MG1/ess/telemetry"
 

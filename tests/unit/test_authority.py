@@ -9,8 +9,8 @@ import pytest
 from field_rig import BAND, Rig
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.field.authority import LADDER, SENDS, Authority, Evidence
-from heron_mqtt.field.settings import BandTable, GatewayTable
+from heron_mqtt.field.gateway.authority import LADDER, SENDS, Authority, Evidence
+from heron_mqtt.field.gateway.settings import BandTable, GatewayTable
 from heron_mqtt.messages import Level
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from heron_mqtt.protocols.consensus import ConsensusSession
 from heron_mqtt.protocols.p2p import Bid, P2PSession, settle
-from powergrid.agents import neighbours
+from powergrid.agents.economic_dispatch import economic_setpoint
+from powergrid.agents.grid_agent import neighbours
+from powergrid.batched.agents import economic_setpoints
+from powergrid.batched.devices import BatteryArray, GeneratorArray, make_device_array
+from powergrid.batched.trading import Trading, agree
 from powergrid.devices import Battery, BatterySpec, Generator, make_device
-from powergrid.devices.vectorized import BatteryArray, GeneratorArray, make_device_array
-from powergrid.dispatch import economic_setpoint
 from powergrid.rewards import traded
 from powergrid.scenario import ProtocolTable
-from powergrid.vectorized.agents import economic_setpoints
-from powergrid.vectorized.trading import Trading, agree
 
 COPIES = 4
 ordinary = st.one_of(st.just(0.0), st.floats(-12.0, 12.0))

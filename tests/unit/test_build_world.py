@@ -14,9 +14,9 @@ from small_grid import scenario as small
 
 from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError
-from powergrid.build import Blueprint, build
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import load_scenario, scenario_from_dict
+from powergrid.simulation.build import Blueprint, build
 
 START_ROW = 28
 DEVICE_TABLES = {"gen": "sgen", "pv": "sgen", "ess": "storage"}

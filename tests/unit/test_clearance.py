@@ -17,11 +17,11 @@ from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.messages import Clearance
 from heron_mqtt.messaging.base import Delivery
 from heron_mqtt.messaging.memory import InMemoryBroker
-from powergrid.clearance import BISECTIONS, GridCheck
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.networks import to_pandapower_p, to_pandapower_q
 from powergrid.scenario import EnvelopeTable, scenario_from_dict
-from powergrid.world import World
+from powergrid.simulation.grid_check import BISECTIONS, GridCheck
+from powergrid.simulation.world import World
 
 ROW = 28
 AGENTS = ("MG1", "MG2", "MG3")

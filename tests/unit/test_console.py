@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from heron_mqtt.console import FILE_WIDTH, ConsoleProgress, QuietProgress, make_console, print_summary
+from heron_mqtt.app.run_summary import AgentTotals, Summary
+from heron_mqtt.cli.console import FILE_WIDTH, ConsoleProgress, QuietProgress, make_console, print_summary
 from heron_mqtt.protocols.p2p import SettledTrade
-from heron_mqtt.summary import AgentTotals, Summary
 
 
 def console(*, terminal: bool = False) -> Console:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from field_rig import LEASE_S, NOON, STALE_S, OpenMemoryBroker, Rig, follow, nothing
 
-from heron_mqtt.field.link import DeviceLink, Wanted
-from heron_mqtt.field.settings import GatewayTable
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
+from heron_mqtt.field.gateway.settings import GatewayTable
+from heron_mqtt.messaging.stamping import Outbox
 
 
 async def test_health_goes_by_what_the_device_says_and_how_long_it_is_silent() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from heron_mqtt.config import Table, shipped_config
 from heron_mqtt.errors import ConfigError, MessageError
-from heron_mqtt.field._mapping import tables
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor._mapping import tables
 from heron_mqtt.messages import Setpoint
 
 SAMPLES = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.field.record import MAX_SAMPLES, DeviceRecord, percentile
+from heron_mqtt.field.gateway.device_stats import MAX_SAMPLES, DeviceRecord, percentile
 
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.floats(0.0, 1.0))

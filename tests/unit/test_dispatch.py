@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from heron_mqtt.messaging.codec import Json, encode
-from heron_mqtt.messaging.dispatch import UNASKED, Dispatcher
-from heron_mqtt.messaging.subscription import Received
+from heron_mqtt.messaging.core.dispatcher import UNASKED, Dispatcher
+from heron_mqtt.messaging.core.subscription import Received
 
 
 def _arrive(dispatcher: Dispatcher, channel: str, **message: object) -> None:

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from waiting import until
 
-from devices.battery import Battery
-from devices.emulator import Emulator
-from devices.faults import FaultState
-from devices.load_meter import LoadMeter
 from heron_mqtt.messages import Fault, RunState, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.stamping import Outbox
 from powergrid.devices import BatterySpec, DeviceSpec, LoadSpec, make_device
+from powergrid.emulators.battery import Battery
+from powergrid.emulators.emulator import Emulator
+from powergrid.emulators.faults import FaultState
+from powergrid.emulators.load_meter import LoadMeter
 from powergrid.scenario import EmulatorTable
 
 BATTERY = BatterySpec(max_e_mwh=0.03, max_p_charge_mw=0.008, max_p_discharge_mw=0.01, standby_loss_mw=1e-5)

@@ -13,7 +13,7 @@ from heron_mqtt.agents.base import LocalState
 from heron_mqtt.messages import Observation, parse
 from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.envs import MultiAgentMicrogrids
-from powergrid.envs.parts import RESULTS
+from powergrid.envs.agent_view import RESULTS
 
 pytestmark = pytest.mark.usefixtures("built_once")
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from small_grid import build_once
 from small_grid import scenario as small
 
-from heron_mqtt.field.clearance import apply_clearance
-from heron_mqtt.field.envelope import Band, Limits, bound
-from heron_mqtt.field.link import Wanted
-from heron_mqtt.field.models import bounded
+from heron_mqtt.field.gateway.clearance import apply_clearance
+from heron_mqtt.field.gateway.device_link import Wanted
+from heron_mqtt.field.gateway.envelope import Band, Limits, bound
+from heron_mqtt.field.gateway.twins import bounded
 from heron_mqtt.messages import Clearance
 from heron_mqtt.messaging.base import Received
 from powergrid.agents import GridAgent

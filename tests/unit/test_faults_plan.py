@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.faults import FaultState, parse_fault
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messages import Fault
+from powergrid.emulators.faults import FaultState, parse_fault
 
 
 def steps_with_fault(state: FaultState, n: int) -> list[int]:

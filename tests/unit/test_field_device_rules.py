@@ -14,7 +14,7 @@ from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.messages import EmergencyStop, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.outbox import Outbox
+from heron_mqtt.messaging.stamping import Outbox
 
 
 class Hardware(FieldDevice):

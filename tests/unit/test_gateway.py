@@ -8,7 +8,7 @@ import pytest
 from field_rig import Answer, Rig, follow, nothing
 from waiting import until
 
-from heron_mqtt.field.link import Wanted
+from heron_mqtt.field.gateway.device_link import Wanted
 from heron_mqtt.messages import Clearance
 
 

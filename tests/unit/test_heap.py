@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from small_grid import scenario as small
 
-import heron_mqtt.run as run_module
-from heron_mqtt.console import QuietProgress
-from heron_mqtt.heap import settled_heap
-from heron_mqtt.plan import RunOptions, plan_run
-from heron_mqtt.run import new_summary
+import heron_mqtt.app.runner as run_module
+from heron_mqtt.app.gc_freeze import settled_heap
+from heron_mqtt.app.run_plan import RunOptions, plan_run
+from heron_mqtt.app.runner import new_summary
+from heron_mqtt.cli.console import QuietProgress
 from powergrid.scenario import scenario_from_dict
 
 

@@ -9,8 +9,8 @@ import pytest
 from impaired_wire import Wire, rules
 
 from heron_mqtt.errors import BrokerClosed, BrokerOverflow
-from heron_mqtt.messaging._impaired.network import Network
-from heron_mqtt.messaging._impaired.record import OTHERS, Record
+from heron_mqtt.messaging.impaired.event_log import OTHERS, Record
+from heron_mqtt.messaging.impaired.network import Network
 from heron_mqtt.messaging.impairment import ImpairmentTable
 
 
@@ -91,7 +91,7 @@ def test_delays_are_summed_by_channel() -> None:
 
 
 def test_the_record_is_bounded_in_events_and_in_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heron_mqtt.messaging._impaired.record.MAX_CHANNELS", 3)
+    monkeypatch.setattr("heron_mqtt.messaging.impaired.event_log.MAX_CHANNELS", 3)
     wire = Wire(**rules(loss=1.0))
     wire.record = Record(max_events=4)
     wire.network = Network(ImpairmentTable.model_validate(rules(loss=1.0)), 1, wire.record, lambda _: None)

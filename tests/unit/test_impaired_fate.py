@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.messaging._impaired.fate import UNTOUCHED, Dice, Fate, jitter_s
+from heron_mqtt.messaging.impaired.sampler import UNTOUCHED, Dice, Fate, jitter_s
 from heron_mqtt.messaging.impairment import RuleTable
 
 N = 20_000

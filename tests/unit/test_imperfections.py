@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices.imperfections import Imperfections, real_spec
 from powergrid.devices import BatterySpec, GeneratorSpec
+from powergrid.emulators.imperfections import Imperfections, real_spec
 from powergrid.scenario import EmulatorTable
 
 SUBSTEPS = 18_000  # of 0.05 s: a dead time in whole seconds ends with one

@@ -97,10 +97,10 @@ def ours(name: str) -> bool:
 
 
 def test_the_source_is_found() -> None:
-    assert {"heron_mqtt.errors", "powergrid.agents", "devices.battery"} <= set(MODULES)
+    assert {"heron_mqtt.errors", "powergrid.agents", "powergrid.emulators.battery"} <= set(MODULES)
     assert place("heron_mqtt.messaging.embedded.broker") == (2, "messaging")
     assert place("powergrid.devices.battery") == (5, "powergrid")
-    assert place("heron_mqtt.run") == (TOP, "top")
+    assert place("heron_mqtt.app.runner") == (TOP, "top")
     assert place("heron_mqtt") == (0, "root")
 
 
@@ -130,15 +130,15 @@ def test_heron_mqtt_does_not_know_powergrid_but_where_it_is_composed() -> None:
 
 
 def test_the_composition_root_does_not_know_the_command_line() -> None:
-    assert not [name for name, _ in imports("heron_mqtt.run") if name == "heron_mqtt.cli"]
+    assert not [name for name, _ in imports("heron_mqtt.app.runner") if name == "heron_mqtt.cli"]
 
 
 @pytest.mark.parametrize(
     ("foreign", "allowed"),
     [
-        ("paho", ("heron_mqtt.messaging.mqtt", "heron_mqtt.messaging._mqtt")),
+        ("paho", ("heron_mqtt.messaging.mqtt", "heron_mqtt.messaging.mqtt")),
         ("amqtt", ("heron_mqtt.messaging.embedded",)),
-        ("pandapower", ("powergrid._networks", "powergrid._powerflow")),
+        ("pandapower", ("powergrid.networks", "powergrid.powerflow")),
         ("typer", ()),
         ("rich", ()),
     ],
@@ -193,7 +193,7 @@ def test_an_interface_does_not_import_its_own_implementations_even_for_types() -
         "heron_mqtt.field",
         "heron_mqtt.field.device",
         "heron_mqtt.messaging.mqtt",
-        "devices.battery",
+        "powergrid.emulators.battery",
     ],
 )
 def test_a_device_script_starts_without_the_heavy_packages(module: str) -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.box import BoxState
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.vendor_state import BoxState
 from heron_mqtt.messages import Setpoint, Telemetry
 
 MW = st.floats(-1e3, 1e3, allow_nan=False)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.messaging._mqtt.options import MqttOptions, shown
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.options import MqttOptions, shown
 
 
 def _options(url: str, **kwargs: Any) -> MqttOptions:

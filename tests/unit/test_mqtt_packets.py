@@ -12,7 +12,7 @@ from paho.mqtt.client import Client, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from heron_mqtt.messaging._mqtt.packets import (
+from heron_mqtt.messaging.mqtt.packets import (
     Malformed,
     read_length,
     read_puback,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heron_mqtt.messaging._mqtt.packets import Malformed, write_length
-from heron_mqtt.messaging._mqtt.stream import MAX_PACKET_BYTES, PacketTooLarge, Stream
+from heron_mqtt.messaging.mqtt.packets import Malformed, write_length
+from heron_mqtt.messaging.mqtt.socket_stream import MAX_PACKET_BYTES, PacketTooLarge, Stream
 
 SEVERAL_SENDS = 1 << 20  # bytes; more than the kernel takes at once
 

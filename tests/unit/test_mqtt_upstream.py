@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.messaging._mqtt.upstream import Change, Upstream, covers
+from heron_mqtt.messaging.mqtt.subscriptions import Change, Upstream, covers
 
 FILTERS = ["#", "a/#", "a/+", "a/b", "a/c", "+/b", "b", "a/b/c", "a/+/c", "+/+"]
 

@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 from heron_mqtt.errors import ConfigError
-from powergrid._networks import json_file
-from powergrid.networks import load_grid
+from powergrid.networks import json_file, load_grid
 
 MARKER = "was-here"
 

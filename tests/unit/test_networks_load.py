@@ -10,8 +10,7 @@ import pandapower.networks
 import pytest
 
 from heron_mqtt.errors import ConfigError
-from powergrid._networks import library
-from powergrid.networks import load_grid, load_network, network_names
+from powergrid.networks import library, load_grid, load_network, network_names
 
 
 def test_networks_of_pandapower_are_known_by_their_function_names() -> None:

@@ -18,8 +18,8 @@ from pandapower.toolbox import nets_equal
 from powerflow_nets import ALLOWED, assert_bitwise_equal, assert_matches, menagerie, shipped
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from powergrid._powerflow.blas import SingleThreadedBlas
 from powergrid.powerflow import CompiledPowerFlow, PandapowerFlow, PowerFlow, make_power_flow
+from powergrid.powerflow.blas import SingleThreadedBlas
 
 SOLVERS = ["newton", "fixed_point", "pandapower"]
 

@@ -10,8 +10,7 @@ import pytest
 from powerflow_nets import menagerie, menagerie_with_generators, shipped
 
 from heron_mqtt.errors import PowerFlowError, UnsupportedElement
-from powergrid._powerflow import adapter
-from powergrid.powerflow import CompiledPowerFlow, PandapowerFlow, make_power_flow
+from powergrid.powerflow import CompiledPowerFlow, PandapowerFlow, adapter, make_power_flow
 
 UNSUPPORTED_TABLES = [
     *("trafo3w", "xward", "motor", "dcline", "asymmetric_load", "asymmetric_sgen"),

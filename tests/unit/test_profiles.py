@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.errors import DataError
-from powergrid import _profile_csv
 from powergrid.profiles import Profiles, load_profiles
+from powergrid.profiles import csv_reader as _profile_csv
 
 STEP_S = 900.0
 

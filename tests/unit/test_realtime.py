@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from virtual import run_virtual, virtual_now
 
-from heron_mqtt import run as run_module
+from heron_mqtt.app import runner as run_module
 
 SLOT_S = 0.05
 

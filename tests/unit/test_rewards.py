@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.protocols.p2p import SettledTrade, Trade, settle
-from powergrid.limits import LimitCheck
 from powergrid.rewards import TERMS, Rewards, grid_bill, traded
+from powergrid.rewards.violations import LimitCheck
 from powergrid.scenario import MarketTable, RewardTable, load_scenario
 
 LIMITS = RewardTable(vm_min_pu=0.95, vm_max_pu=1.05, loading_max_percent=100.0, soc_min=0.2, soc_max=0.8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.messaging.sequence import Arrival, SequenceTracker
+from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
 
 
 def _observe(tracker: SequenceTracker, *numbers: int) -> list[Arrival]:

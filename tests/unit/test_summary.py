@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.protocols.p2p import SettledTrade
-from heron_mqtt.summary import AgentTotals, Summary
 
 QUARTER_S = 900.0
 

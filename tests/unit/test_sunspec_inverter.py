@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pymodbus.constants import ExcCodes
 from sunspec_server import BATTERY, DER, PV, EmulatedInverter
 
-from devices._sunspec.block import Block, SunSpecError
-from devices._sunspec.controls import _window
-from devices._sunspec.inverter import Inverter, InverterFault, Settings
-from devices._sunspec.registers import ModbusFault, Registers
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.sunspec.block import Block, SunSpecError
+from heron_mqtt.field.sunspec.controls import _window
+from heron_mqtt.field.sunspec.inverter import Inverter, InverterFault, Settings
+from heron_mqtt.field.sunspec.registers import ModbusFault, Registers
 
 
 class Pair:

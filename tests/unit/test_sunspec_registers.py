@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from pymodbus.constants import ExcCodes
 from sunspec_server import BATTERY, DER, MODELS, PV, EmulatedInverter
 
-from devices._sunspec.block import NOT_IMPLEMENTED, Block, SunSpecError
-from devices._sunspec.discovery import Place, find_models, read_model
-from devices._sunspec.layouts import LAYOUTS
-from devices._sunspec.registers import ModbusFault, Registers
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.sunspec.block import NOT_IMPLEMENTED, Block, SunSpecError
+from heron_mqtt.field.sunspec.discovery import Place, find_models, read_model
+from heron_mqtt.field.sunspec.layouts import LAYOUTS
+from heron_mqtt.field.sunspec.registers import ModbusFault, Registers
 
 
 def official(model: int) -> dict[str, tuple[int, str, int, str | None]]:

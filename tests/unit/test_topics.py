@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging._mqtt.upstream import covers
+from heron_mqtt.messaging.mqtt.subscriptions import covers
 from heron_mqtt.messaging.topics import TopicMap
 
 identifiers = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)

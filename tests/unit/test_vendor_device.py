@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from waiting import until
 
+from heron_mqtt.app.vendor_adapters import load_mappings
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.outbox import Outbox
-from heron_mqtt.vendors import load_mappings
+from heron_mqtt.messaging.stamping import Outbox
 from powergrid.scenario import scenario_from_dict
 
 TELEMETRY = [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W"}}}]

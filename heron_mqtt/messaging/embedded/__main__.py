@@ -1,6 +1,6 @@
-"""Entry of the supervised child process; started by `heron_mqtt.messaging.embedded.supervisor`."""
+"""Entry of the supervised child process; started by `heron_mqtt.messaging.embedded.process.supervisor`."""
 
-from heron_mqtt.messaging.embedded.child import main
+from heron_mqtt.messaging.embedded.process.child import main
 
 if __name__ == "__main__":
     main()

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import BrokerClosed
 from heron_mqtt.messaging.embedded.options import BrokerOptions, Limits
+from heron_mqtt.messaging.embedded.process.supervisor import Supervisor
 from heron_mqtt.messaging.embedded.stats import BrokerStats
-from heron_mqtt.messaging.embedded.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-    from heron_mqtt.messaging.embedded.server import HardenedBroker
+    from heron_mqtt.messaging.embedded.server.server import HardenedBroker
 
 
 class EmbeddedBroker:
@@ -103,7 +103,7 @@ class EmbeddedBroker:
         self._closed = asyncio.Event()
         if in_process:
             # 130 ms of imports, at a moment when nobody's event loop is waiting for `start`.
-            import heron_mqtt.messaging.embedded.server  # noqa: F401
+            import heron_mqtt.messaging.embedded.server.server  # noqa: F401
 
     async def start(self) -> None:
         """Start; when this returns, clients can connect to `url`.
@@ -119,7 +119,7 @@ class EmbeddedBroker:
         self._started = True
         self.options.check()
         if self._in_process:
-            from heron_mqtt.messaging.embedded.server import HardenedBroker
+            from heron_mqtt.messaging.embedded.server.server import HardenedBroker
 
             server = HardenedBroker(self.options)
             await server.open()

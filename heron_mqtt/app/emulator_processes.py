@@ -1,0 +1,128 @@
+"""The emulated devices beside a run: processes that end with it, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from heron_mqtt.errors import NotReady
+
+log = logging.getLogger("heron_mqtt.run")
+
+END_S = 0.7  # a device says goodbye to its broker in a few ms; a run must end within 2 s
+PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProgram:
+    """One emulated device to start.
+
+    Attributes:
+        name: ``AGENT/DEVICE``, for the log.
+        script: One of ``powergrid.emulators.SCRIPTS``.
+        arguments: Its command line.
+    """
+
+    name: str
+    script: str
+    arguments: Sequence[str]
+
+
+class DeviceProcesses:
+    """Emulated devices, a process each, all from one start of ``python -m powergrid.emulators``.
+
+    That program gets a pipe as its standard input, which the devices inherit: when this process ends,
+    however it ends, the pipe closes and so do they. They are a session of their own, so that Ctrl-C in
+    a terminal reaches this process alone and the order of ending is ours.
+    """
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._lost: asyncio.Future[str] | None = None
+        self._started = False
+        self._ending = False
+
+    async def open(self) -> None:
+        """Start the program; it imports what devices need while we go on."""
+        self._lost = asyncio.get_running_loop().create_future()
+        inherited = os.environ.get("PYTHONPATH")
+        path = os.pathsep.join([PACKAGE_ROOT, *([inherited] if inherited else [])])
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # a directory called devices where the user happens to be is none of ours
+            "-m",
+            "powergrid.emulators",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self._watcher = asyncio.create_task(self._watch(self._process), name="emulated devices")
+
+    def start(self, devices: Sequence[DeviceProgram], environment: Mapping[str, str]) -> None:
+        """Start the devices; once, after ``open``.
+
+        Args:
+            devices: Their log goes to our standard error.
+            environment: Added to ours; the place for credentials, as command lines are public.
+        """
+        assert self._process is not None, "open() comes first"
+        assert self._process.stdin is not None
+        request = {"environment": dict(environment), "devices": [asdict(device) for device in devices]}
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._started = True
+
+    async def until_lost(self) -> None:
+        """Return never, unless a device ends although nobody asked it to.
+
+        Raises:
+            NotReady: Names the first that did.
+        """
+        assert self._lost is not None, "open() comes first"
+        raise NotReady(await asyncio.shield(self._lost))
+
+    async def close(self) -> None:
+        """End every device: politely, then by force. Idempotent."""
+        self._ending = True
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        for force in (False, True) if self._started else (True,):  # still importing: nobody to wait for
+            if force and process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # the devices are of its group
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), END_S)
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Hear what became of the devices."""
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            event = json.loads(line)
+            if "pid" in event:
+                log.info("device %s is process %d", event["name"], event["pid"])
+            else:
+                self._ended(f"device {event['name']}", event["exit_code"])
+        self._ended("the program of the emulated devices", await process.wait())
+
+    def _ended(self, what: str, code: int) -> None:
+        if self._ending:
+            return
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        line = f"{what} ended by itself with {how}"
+        log.error("%s", line)
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(line)

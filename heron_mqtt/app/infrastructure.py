@@ -1,0 +1,170 @@
+"""What a run or a remote proxy stands on: a broker and emulated devices, and word when one is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
+from heron_mqtt.app.run_plan import Devices
+from heron_mqtt.app.vendor_adapters import vendor_devices
+from heron_mqtt.errors import BrokerUnavailable
+from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.core.stats import Report
+from heron_mqtt.messaging.embedded import EmbeddedBroker
+from heron_mqtt.messaging.impaired import ImpairedBroker
+from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.messaging.mqtt import MqttBroker
+from powergrid.agents.proxies import emulated_devices
+
+if TYPE_CHECKING:
+    from powergrid.scenario import LoadedScenario
+
+T = TypeVar("T")
+Watch = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is there for as long as a run lasts.
+
+    Attributes:
+        broker: None in centralized mode.
+        url: Where others reach the same broker; None = nowhere.
+        while_starting: Each raises once the run cannot begin any more.
+        throughout: Each raises once the run cannot go on.
+    """
+
+    broker: MessageBroker | None = None
+    url: str | None = None
+    while_starting: tuple[Watch, ...] = ()
+    throughout: tuple[Watch, ...] = ()
+
+
+@asynccontextmanager
+async def mqtt_surroundings(
+    url: str,
+    loaded: LoadedScenario,
+    agents: Sequence[str],
+    devices: Devices,
+    note: Callable[[str], None],
+    impairment: ImpairmentTable | None = None,
+    seed: int = 0,
+) -> AsyncIterator[Surroundings]:
+    """Connect to an MQTT broker and start the emulated devices of some agents; end them on leaving.
+
+    Args:
+        url: Of the broker; ``embedded`` starts one.
+        loaded: Names the environment and the devices.
+        agents: Whose devices to start.
+        devices: For devices whose authority the scenario leaves open.
+        note: Takes a line for the user.
+        impairment: How the network between us and the broker misbehaves; None = not at all.
+        seed: Of what the network does.
+
+    Raises:
+        BrokerError: The broker is not there, or refuses.
+    """
+    scenario = loaded.scenario
+    emulated = [(agent, name) for agent in agents for name in emulated_devices(scenario, agent, devices)]
+    async with AsyncExitStack() as stack:
+        processes = DeviceProcesses()
+        throughout: list[Watch] = []
+        if emulated:  # first of all: devices import while the broker starts
+            stack.push_async_callback(processes.close)
+            await processes.open()
+        if url == "embedded":
+            url = await _start_embedded(stack, throughout)
+        mqtt = MqttBroker(url, env_id=scenario.topic_env_id)
+        broker = await stack.enter_async_context(impaired(mqtt, impairment, seed))
+        url = mqtt.options.address
+        note(f"broker: {url}  topics: {mqtt.topic_map.prefix}#")
+        if impairment is not None:
+            note(f"network: {impairment.name or 'impaired'}")
+        throughout.append(lambda: until_away(mqtt, scenario.deadlines.ready_s))
+        if emulated:
+            stack.push_async_callback(processes.close)  # before the broker: they say goodbye to it
+            processes.start(_programs(loaded, emulated, url), mqtt.options.login_environment())
+            note(f"devices: {len(emulated)} emulated, in processes of their own")
+        boxes = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents))
+        if boxes:
+            note(f"boxes: {boxes} by their vendors' topics")
+        starting = (processes.until_lost,) if emulated else ()
+        yield Surroundings(broker, url, starting, tuple(throughout))
+
+
+def impaired(broker: MessageBroker, impairment: ImpairmentTable | None, seed: int) -> MessageBroker:
+    """Return the broker as it is, or behind a network that misbehaves."""
+    return broker if impairment is None else ImpairedBroker(broker, impairment, seed=seed)
+
+
+async def until_away(broker: MqttBroker, longest_s: float) -> None:
+    """Return never, unless the connection stays away for too long.
+
+    Raises:
+        BrokerUnavailable: It was lost and not made again within ``longest_s``.
+    """
+    trouble = asyncio.Event()
+
+    def on_report(report: Report) -> None:
+        if report.kind == "connection":
+            trouble.set()
+
+    broker.stats.listeners.append(on_report)
+    try:
+        while True:
+            await trouble.wait()
+            trouble.clear()
+            if not broker.connected:
+                await broker.wait_connected(longest_s)
+    finally:
+        broker.stats.listeners.remove(on_report)
+
+
+async def unless(work: Coroutine[Any, Any, T], *watches: Watch) -> T:
+    """Return what ``work`` returns, unless a watch raises first: then work is cancelled and that raised."""
+    main = asyncio.ensure_future(work)
+    watching = [asyncio.ensure_future(watch()) for watch in watches]
+    try:
+        done, _ = await asyncio.wait([main, *watching], return_when=asyncio.FIRST_COMPLETED)
+        for watch in done.intersection(watching):
+            watch.result()  # a broker that is gone says more than what fails because of it
+        return await main
+    finally:
+        for task in (main, *watching):
+            task.cancel()
+        await asyncio.gather(main, *watching, return_exceptions=True)  # until they have cleaned up
+
+
+async def _start_embedded(stack: AsyncExitStack, throughout: list[Watch]) -> str:
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = await stack.enter_async_context(EmbeddedBroker(on_exit=ended.set_result))
+
+    async def until_ended() -> None:
+        raise BrokerUnavailable(await asyncio.shield(ended))
+
+    throughout.append(until_ended)
+    return server.url
+
+
+def _programs(loaded: LoadedScenario, emulated: Sequence[tuple[str, str]], url: str) -> list[DeviceProgram]:
+    from powergrid.emulators import SCRIPTS
+
+    return [
+        DeviceProgram(
+            f"{agent}/{name}",
+            SCRIPTS[loaded.scenario.microgrids[agent].devices[name].spec.kind],
+            # as one word each: an agent's id may begin with a dash
+            [
+                f"--agent={agent}",
+                f"--name={name}",
+                f"--broker={url}",
+                f"--scenario={loaded.source}",
+                "--supervised",
+            ],
+        )
+        for agent, name in emulated
+    ]

@@ -1,0 +1,51 @@
+"""One agent with its proxy and devices in a process of its own, for an environment that runs elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from heron_mqtt.app.gc_freeze import settled_heap
+from heron_mqtt.app.infrastructure import mqtt_surroundings
+from heron_mqtt.app.run_plan import Devices
+from heron_mqtt.errors import ConfigError
+from powergrid.agents.proxies import make_proxy
+
+if TYPE_CHECKING:
+    from powergrid.scenario import LoadedScenario
+
+
+async def serve_proxy(
+    loaded: LoadedScenario, agent: str, url: str, devices: Devices, note: Callable[[str], None]
+) -> None:
+    """Serve one run after another until cancelled.
+
+    Args:
+        loaded: The scenario that the environment runs too.
+        agent: Marked ``remote`` in it.
+        url: The MQTT broker that both reach.
+        devices: For devices whose authority the scenario leaves open; emulated ones are started here.
+        note: Takes a line for the user.
+
+    Raises:
+        ConfigError: The scenario has no such agent, or it is not remote.
+        BrokerError: The broker is not there, or refuses.
+    """
+    scenario = loaded.scenario
+    if agent not in scenario.microgrids:
+        raise ConfigError(f"--agent {agent}: not in {loaded.source}; it has {', '.join(scenario.microgrids)}")
+    if not scenario.microgrids[agent].remote:
+        raise ConfigError(
+            f"{loaded.source}: microgrids.{agent}.remote = false: the environment runs this agent itself; "
+            "set remote = true to run it here"
+        )
+    async with mqtt_surroundings(url, loaded, [agent], devices, note) as around:
+        assert around.broker is not None
+        proxy = make_proxy(scenario, agent, around.broker, env_id=scenario.topic_env_id, devices=devices)
+        try:
+            await proxy.start()
+            note(f"agent {agent} online")
+            with settled_heap():
+                await proxy.run()
+        finally:
+            await proxy.close()

@@ -1,0 +1,173 @@
+"""What a run will be: decided from the scenario and the options before anything is started."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from heron_mqtt.app.vendor_adapters import load_mappings
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
+from heron_mqtt.messaging.mqtt import MqttBroker
+
+if TYPE_CHECKING:
+    from powergrid.scenario import LoadedScenario
+
+Devices = Literal["emulated", "simulated"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line says beside the scenario.
+
+    Attributes:
+        broker: ``embedded``, ``memory`` or the URL of an MQTT broker.
+        devices: None = emulated where devices can connect, else simulated.
+        realtime_s: Wall-clock length of a step, s; None = the scenario's, or as fast as it goes.
+        record: The file that the run is recorded in; ``auto`` = a new one in the default directory; None =
+            not recorded.
+        record_messages: Whether the record holds every message; None = where others can take part.
+        publish_record: Publish the record's hash on ``run/record`` at the end.
+        csv: A CSV file for the results, a row an agent and step.
+        network: A file that says how the network misbehaves; None = the scenario's, or not at all.
+    """
+
+    steps: int | None = None
+    seed: int | None = None
+    broker: str = "embedded"
+    centralized: bool = False
+    devices: Devices | None = None
+    realtime_s: float | None = None
+    network: str | None = None
+    record: str | None = None
+    record_messages: bool | None = None
+    publish_record: bool = False
+    csv: str | None = None
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether anything outside this process can take part."""
+        return not self.centralized and self.broker != "memory"
+
+    def problems(self) -> list[str]:
+        """Return one line for each option that is wrong by itself, or beside another one."""
+        found = []
+        if self.steps is not None and self.steps < 1:
+            found.append(f"--steps {self.steps}: expected a number of at least 1")
+        if self.seed is not None and self.seed < 0:
+            found.append(f"--seed {self.seed}: expected a number of at least 0")
+        if self.realtime_s is not None and not 0.0 < self.realtime_s < math.inf:
+            found.append(f"--realtime {self.realtime_s}: expected seconds per step, more than 0")
+        if self.broker.startswith(("mqtt://", "mqtts://")):
+            try:
+                MqttBroker(self.broker)
+            except ConfigError as exc:
+                found += [f"--broker: {problem.removeprefix('MqttBroker: ')}" for problem in exc.problems]
+        elif self.broker not in {"embedded", "memory"}:
+            found.append(f"--broker {self.broker}: expected embedded, memory or mqtt://host:port")
+        if self.centralized and self.broker != "embedded":
+            found.append("--centralized: uses no broker; leave it or --broker out")
+        if self.centralized and self.network is not None:
+            found.append("--centralized: uses no network; leave it or --network out")
+        if self.devices == "emulated" and not self.is_reachable:
+            why = (
+                "--centralized uses no broker"
+                if self.centralized
+                else "nothing can connect to --broker memory"
+            )
+            found.append(f"--devices emulated: {why}; leave it out, or use --broker embedded")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run with everything decided and nothing started."""
+
+    loaded: LoadedScenario
+    options: RunOptions
+    devices: Devices
+    steps: int
+    seed: int
+    realtime_s: float | None = None
+    impairment: ImpairmentTable | None = None
+
+    @property
+    def mode(self) -> str:
+        """``centralized`` or ``distributed``."""
+        return "centralized" if self.options.centralized else "distributed"
+
+    @property
+    def broker(self) -> str:
+        """Kind of broker, without address or credentials."""
+        if self.options.centralized:
+            return "none"
+        return self.options.broker if self.options.broker in {"embedded", "memory"} else "mqtt"
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the scenario or the options disturb it on purpose: faults, an impaired network."""
+        return bool(self.loaded.scenario.faults) or self.impairment is not None
+
+    @property
+    def remote_agents(self) -> tuple[str, ...]:
+        """Agents that run elsewhere."""
+        return remote_agents(self.loaded)
+
+
+def remote_agents(loaded: LoadedScenario) -> tuple[str, ...]:
+    """Return the agents of a scenario that run elsewhere."""
+    return tuple(agent for agent, table in loaded.scenario.microgrids.items() if table.remote)
+
+
+def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> Plan:
+    """Decide what the options leave open, and refuse what does not go together.
+
+    Args:
+        scenario: A file, the name of a shipped scenario, or a scenario that is loaded already.
+        options: Win over the scenario.
+
+    Raises:
+        ConfigError: One line for each problem of options and scenario.
+    """
+    from powergrid.scenario import load_scenario
+
+    problems = options.problems()
+    try:
+        loaded = load_scenario(scenario) if isinstance(scenario, str | Path) else scenario
+    except ConfigError as exc:
+        raise ConfigError(*problems, *exc.problems) from None
+    remote = remote_agents(loaded)
+    if remote and not options.is_reachable:
+        problems.append(
+            f"{loaded.source}: microgrids.{remote[0]}.remote = true: its agent must be able to connect; "
+            "use --broker embedded or mqtt://host:port"
+        )
+    try:
+        load_mappings(loaded)
+    except ConfigError as exc:
+        problems += exc.problems
+    impairment = None
+    try:
+        impairment = _impairment(loaded, options)
+    except ConfigError as exc:
+        problems += exc.problems
+    if problems:
+        raise ConfigError(*problems)
+    devices = options.devices or ("emulated" if options.is_reachable else "simulated")
+    seed = loaded.scenario.seed if options.seed is None else options.seed
+    steps = options.steps or loaded.scenario.steps
+    realtime_s = options.realtime_s or loaded.scenario.realtime_s
+    return Plan(loaded, options, devices, steps, seed, realtime_s, impairment)
+
+
+def _impairment(loaded: LoadedScenario, options: RunOptions) -> ImpairmentTable | None:
+    """Return how the network misbehaves: as the options say, else as the scenario says."""
+    if options.centralized:
+        return None
+    named = options.network or loaded.scenario.impairment
+    if isinstance(named, str):
+        beside = loaded.path(named)
+        return load_impairment(beside if options.network is None and beside.is_file() else named)
+    return named

@@ -1,0 +1,239 @@
+"""The composition root: plan -> broker, devices, environment with its proxies; one run of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from heron_mqtt.app.gc_freeze import settled_heap
+from heron_mqtt.app.infrastructure import Surroundings, impaired, mqtt_surroundings, unless
+from heron_mqtt.app.recording import Recording
+from heron_mqtt.app.run_plan import Plan, RunOptions
+from heron_mqtt.app.run_summary import MESSAGE_COUNTS, AgentTotals, Summary
+from heron_mqtt.errors import HeronError, NotReady
+from heron_mqtt.messages import Fault
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.impaired import ImpairedBroker
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.stamping import Outbox
+
+if TYPE_CHECKING:
+    from powergrid.envs import MultiAgentMicrogrids
+    from powergrid.scenario import Scenario
+
+GOODBYE_S = 0.8  # for proxies and operator to say that they leave; a run must end within 2 s
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Shows a run while it goes on."""
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+
+    def step(self, summary: Summary, price: float, infos: dict[str, dict[str, Any]]) -> None:
+        """Show the step that was just done."""
+
+
+async def run(plan: Plan, progress: Progress, summary: Summary) -> None:
+    """Run a plan to its end; ``summary`` always holds what ran so far, also when this is cancelled.
+
+    Raises:
+        ConfigError: Something that the scenario names is wrong; nothing ran.
+        HeronError: The broker, an agent or a device is not there, or the broker is gone for good.
+    """
+    importing = asyncio.ensure_future(in_daemon_thread(_import_environment))  # while the broker starts
+    recording = Recording(plan, progress.note)
+    try:
+        async with _surroundings(plan, progress) as around:
+            await unless(_run_in(around, importing, recording, plan, progress, summary), *around.throughout)
+    except HeronError as exc:
+        recording.event("error", summary.scenario, str(exc))
+        raise
+    finally:
+        importing.cancel()
+        summary.record = recording.close(summary.as_dict())
+
+
+def new_summary(plan: Plan) -> Summary:
+    """Return the empty summary of a run."""
+    scenario = plan.loaded.scenario
+    return Summary(
+        scenario=scenario.name,
+        mode=plan.mode,
+        broker=plan.broker,
+        seed=plan.seed,
+        step_s=scenario.step_s,
+        agents={agent: AgentTotals() for agent in scenario.microgrids},
+    )
+
+
+@asynccontextmanager
+async def _surroundings(plan: Plan, progress: Progress) -> AsyncIterator[Surroundings]:
+    broker = plan.options.broker
+    if plan.options.centralized:
+        yield Surroundings()
+    elif broker == "memory":
+        progress.note("broker: in memory; nothing can connect from outside, devices are simulated in process")
+        async with impaired(InMemoryBroker(), plan.impairment, plan.seed) as memory:
+            yield Surroundings(memory)
+    else:
+        local = [agent for agent in plan.loaded.scenario.microgrids if agent not in plan.remote_agents]
+        async with mqtt_surroundings(
+            broker, plan.loaded, local, plan.devices, progress.note, plan.impairment, plan.seed
+        ) as around:
+            yield around
+
+
+async def _run_in(
+    around: Surroundings,
+    importing: asyncio.Future[None],
+    recording: Recording,
+    plan: Plan,
+    progress: Progress,
+    summary: Summary,
+) -> None:
+    await importing
+    env = await in_daemon_thread(lambda: _make_environment(plan, around, recording))
+    try:
+        with settled_heap():
+            await _begin(env, around, plan, progress)
+            await _steps(env, FaultPlan(plan.loaded.scenario, around.broker), plan, progress, summary)
+        if plan.is_disturbed:
+            summary.undisturbed = await in_daemon_thread(lambda: _undisturbed(plan))
+    finally:
+        if around.broker is not None:
+            counts = around.broker.stats.counts()
+            summary.messages = {name: counts[name] for name in MESSAGE_COUNTS}
+            summary.devices = env.device_reports()
+            if isinstance(around.broker, ImpairedBroker):
+                name = around.broker.impairment.name
+                summary.impairment = {"name": name, **asdict(around.broker.record.totals())}
+        with contextlib.suppress(TimeoutError):  # a broker that is gone has the wills to say it for us
+            async with asyncio.timeout(GOODBYE_S):
+                await env.close_async()
+
+
+async def _begin(env: MultiAgentMicrogrids, around: Surroundings, plan: Plan, progress: Progress) -> None:
+    """Begin the episode; returns when every agent and device is ready."""
+    how = [
+        f"heron-mqtt proxy --agent {agent} --broker {around.url} {plan.loaded.source}"
+        for agent in plan.remote_agents
+    ]
+    for line in how:
+        progress.note(f"waiting for a remote agent: {line}")
+    try:
+        await unless(env.reset_async(seed=plan.seed), *around.while_starting)
+    except NotReady as exc:
+        if not how:
+            raise
+        raise NotReady(f"{exc}; a remote agent is started by: {'; '.join(how)}") from None
+
+
+async def _steps(
+    env: MultiAgentMicrogrids, faults: FaultPlan, plan: Plan, progress: Progress, summary: Summary
+) -> None:
+    realtime_s = plan.realtime_s
+    begin = time.monotonic()
+    while env.agents:
+        if realtime_s is not None:
+            wait_s = begin + summary.steps * realtime_s - time.monotonic()
+            if wait_s > 0.0:
+                await asyncio.sleep(wait_s)
+            elif summary.steps:
+                summary.overruns += 1
+                if wait_s < -realtime_s:  # never two steps at once to catch up
+                    begin = time.monotonic() - summary.steps * realtime_s
+        await faults.begin(summary.steps)
+        started = time.perf_counter()
+        _, rewards, _, _, infos = await env.step_async({})
+        summary.add_step(rewards, infos, (time.perf_counter() - started) * 1e3)
+        progress.step(summary, next(iter(infos.values()))["price"], infos)
+
+
+class FaultPlan:
+    """The scenario's faults, told to the emulators when their step comes."""
+
+    def __init__(self, scenario: Scenario, broker: MessageBroker | None) -> None:
+        self._broker = broker
+        self._outbox = Outbox("scenario", scenario.topic_env_id)
+        self._faults = scenario.faults if broker is not None else []
+
+    async def begin(self, step: int) -> None:
+        """Publish the faults that begin with a step."""
+        for fault in self._faults:
+            if fault.at_step == step and self._broker is not None:
+                agent, _, name = fault.device.rpartition("/")
+                channel = topics.device(agent, name, "fault")
+                told = Fault(kind=fault.kind, steps=fault.steps, value=fault.value)
+                await self._broker.publish(channel, self._outbox.stamp(channel, told, step=step))
+
+
+# -- on a thread: pandapower takes seconds to import, and Ctrl-C must not wait -----------------------
+
+
+def _undisturbed(plan: Plan) -> dict[str, Any]:
+    """Run the same steps of the same seed by direct calls with models alone, and return what that gave."""
+    calm = new_summary(plan)
+    env = _make_environment(replace(plan, options=RunOptions(centralized=True)), Surroundings())
+    env.reset(seed=plan.seed)
+    while env.agents:
+        _, rewards, _, _, infos = env.step({})
+        calm.add_step(rewards, infos, 0.0)
+    told = calm.as_dict()
+    return {name: told[name] for name in ("rewards", "cost", "vm_pu", "loading_max_percent")}
+
+
+def _import_environment() -> None:
+    import powergrid.envs  # noqa: F401
+
+
+def _make_environment(
+    plan: Plan, around: Surroundings, recording: Recording | None = None
+) -> MultiAgentMicrogrids:
+    from powergrid.envs import MultiAgentMicrogrids
+
+    return MultiAgentMicrogrids(
+        {
+            "centralized": plan.options.centralized,
+            "message_broker": around.broker,
+            "scenario": plan.loaded,
+            "max_episode_steps": plan.steps,
+            "devices": plan.devices,
+            "recorder": None if recording is None else recording.recorder,
+        }
+    )
+
+
+async def in_daemon_thread(work: Callable[[], T]) -> T:
+    """Run blocking work on a thread that does not keep the process alive if we do not wait for it."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is None:
+            outcome.set_result(cast("T", result))
+        else:
+            outcome.set_exception(error)
+
+    def target() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as exc:  # handed to who waits, traceback and all
+            error = exc
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=target, name="build environment", daemon=True).start()
+    return await outcome

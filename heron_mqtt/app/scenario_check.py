@@ -1,0 +1,66 @@
+"""``heron-mqtt check``: builds everything a scenario names, starts nothing, and says what would run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from heron_mqtt.app.vendor_adapters import load_mappings
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.topics import TopicMap
+from powergrid.agents.proxies import emulated_devices
+from powergrid.scenario import LoadedScenario
+
+
+def describe(loaded: LoadedScenario) -> Iterator[str]:
+    """Return what a scenario would run, line by line.
+
+    Raises:
+        ConfigError: One line for each problem: file, key, value and what was expected.
+    """
+    from powergrid.simulation.build import build
+    from powergrid.simulation.world import World
+
+    scenario = loaded.scenario
+    problems: list[str] = []
+    try:
+        mappings = load_mappings(loaded)
+    except ConfigError as exc:
+        problems += exc.problems
+    try:
+        blueprint = build(loaded)
+    except ConfigError as exc:
+        problems += exc.problems
+    if problems:
+        raise ConfigError(*problems)
+    world = World(blueprint)
+    net = blueprint.net
+    yield f"{loaded.source}: valid"
+    start = f"{world.series.clock(scenario.profiles.start_row):%Y-%m-%d %H:%M} UTC"
+    yield f"scenario    {scenario.name}: {scenario.steps} steps of {scenario.step_s:g} s from {start}"
+    yield (
+        f"network     {scenario.network.source}: {len(net.bus)} buses, {len(net.line)} lines, "
+        f"{len(net.trafo)} transformers, {len(net.load)} loads, solver {scenario.network.solver}"
+    )
+    yield f"profiles    {loaded.path(scenario.profiles.file)}, {world.series.n_rows} rows"
+    yield f"prices      {loaded.path(scenario.profiles.price_file)}, column {scenario.profiles.price_column}"
+    yield f"topics      {TopicMap(scenario.topic_env_id).prefix}#, operator {scenario.operator_id}"
+    yield f"protocols   price and setpoint, {scenario.protocol.horizontal} between the microgrids"
+    for agent, table in scenario.microgrids.items():
+        sites = blueprint.sites[agent]
+        start = f"heron-mqtt proxy --agent {agent} --broker URL {loaded.source}"
+        where = f"remote: {start}" if table.remote else "local"
+        yield f"microgrid   {agent} ({where}): {len(sites.buses)} buses, {len(sites.loads)} loads"
+        over_mqtt = emulated_devices(scenario, agent, "emulated")
+        for name, device in table.devices.items():
+            element, index = blueprint.devices[agent, name]
+            bus = net.bus.name[net[element].bus[index]]
+            if (agent, name) in mappings:
+                how = f"a {mappings[agent, name].name} by its own topics"
+            elif device.external:
+                how = "a real device"
+            else:
+                how = "emulated where devices can connect" if name in over_mqtt else "simulated"
+            profile = f", profile {device.profile}" if device.profile else ""
+            level = device.authority or "emulated"
+            authority = "" if level in {"simulated", "emulated"} else f", authority {level}"
+            yield f"device      {agent}/{name}: {device.spec.kind} at {bus!r}{profile}, {how}{authority}"

@@ -1,0 +1,93 @@
+"""``heron-mqtt broker`` and ``heron-mqtt credentials``: the embedded broker alone, and who may use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
+
+UsersFile = Annotated[Path, typer.Option("--users", metavar="FILE", help="Users file.")]
+AclFile = Annotated[Path, typer.Option("--acl", metavar="FILE", help="Access control file.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="MG1, MG1/ess for a device, or any other name.")]
+
+credentials = typer.Typer(
+    help="Maintain the users of an embedded broker, and what each may do.", no_args_is_help=True
+)
+
+
+def add_broker_commands(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command()(broker)
+    app.add_typer(credentials, name="credentials")
+
+
+def broker(
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 1883,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Server certificate chain, PEM.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Require client certificates of this authority.")
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Users file (heron-mqtt credentials add).")
+    ] = None,
+    acl: Annotated[Path | None, typer.Option(metavar="FILE", help="Access control file.")] = None,
+    websocket: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Also speak WebSocket here; 0 takes a free port.")
+    ] = None,
+    allow_remote_anonymous: Annotated[
+        bool,
+        typer.Option(
+            "--allow-remote-anonymous", help="Let anyone in from anywhere; only on a network you trust."
+        ),
+    ] = False,
+) -> None:
+    """Run the embedded broker alone until Ctrl-C; prints its address when it is ready."""
+    from heron_mqtt.messaging.embedded.process.foreground import run_broker, run_in_foreground
+
+    run_in_foreground(
+        lambda: run_broker(
+            host,
+            port,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            client_ca=client_ca,
+            users_file=users,
+            acl_file=acl,
+            websocket_port=websocket,
+            allow_remote_anonymous=allow_remote_anonymous,
+        )
+    )
+
+
+@credentials.command("add")
+def add(
+    name: Name,
+    role: Annotated[
+        Literal["agent", "device", "operator", "observer"], typer.Option(help="What the user may do.")
+    ],
+    users: UsersFile = Path(DEFAULT_USERS_FILE),
+    acl: AclFile = Path(DEFAULT_ACL_FILE),
+) -> None:
+    """Add a user or change its password, which is asked for, or read from standard input."""
+    from heron_mqtt.messaging.embedded.auth.credentials import add_credentials, read_password
+
+    add_credentials(name, role, read_password(name), users_file=users, acl_file=acl)
+    typer.echo(f"{name} may now connect as {role}; users in {users}, rights in {acl}")
+
+
+@credentials.command("remove")
+def remove(
+    name: Name, users: UsersFile = Path(DEFAULT_USERS_FILE), acl: AclFile = Path(DEFAULT_ACL_FILE)
+) -> None:
+    """Remove a user; a running broker ends its connections within 10 s."""
+    from heron_mqtt.messaging.embedded.auth.credentials import remove_credentials
+
+    remove_credentials(name, users_file=users, acl_file=acl)
+    typer.echo(f"{name} was removed from {users} and {acl}")

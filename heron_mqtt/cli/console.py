@@ -1,0 +1,250 @@
+"""A run on the terminal: live while it goes on, a table at its end."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from heron_mqtt.app.run_summary import Summary
+
+FILE_WIDTH = 120  # columns where nobody says how wide it is: a file, a pipe, a log
+EVERY = 8  # steps between lines where there is no terminal to redraw
+
+
+def make_console() -> Console:
+    """Return the terminal as it is: names of a scenario are not to be read as colours or emoji."""
+    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+    console = Console(**plain)
+    return console if console.is_terminal else Console(width=max(console.width, FILE_WIDTH), **plain)
+
+
+class ConsoleProgress:
+    """Shows each step: redrawn in place on a terminal, else a line every few steps.
+
+    Args:
+        console: Where to.
+        steps: Steps of the run.
+    """
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self._console = console
+        self._steps = steps
+        self._live = (
+            Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        self._console.print(text, soft_wrap=True)
+
+    def step(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show the step that was just done."""
+        if self._live is not None:
+            self._live.update(self._table(summary, price, infos))
+        elif summary.steps % EVERY == 0 or summary.steps == self._steps:
+            self._console.print(self._line(summary, price, infos), soft_wrap=True)
+
+    def _table(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> Table:
+        table = Table(
+            title=f"step {summary.steps}/{self._steps}   {price:.2f} $/MWh   {summary.step_ms[-1]:.1f} ms"
+        )
+        for heading in ("microgrid", "load MW", "devices MW", "soc", "net MWh", "vm pu", "traded MWh"):
+            table.add_column(heading, justify="left" if heading in {"microgrid", "devices MW"} else "right")
+        for agent, info in infos.items():
+            traded = sum(t.mwh if t.seller == agent else -t.mwh for t in info["trades"])
+            table.add_row(
+                agent,
+                f"{info['p_load_mw']:+.3f}",
+                _powers(info),
+                _socs(info),
+                f"{info['net_mwh']:+.4f}",
+                f"{info['vm_pu']['min']:.3f}..{info['vm_pu']['max']:.3f}",
+                f"{traded:+.4f}",
+            )
+        return table
+
+    def _line(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> str:
+        parts = [
+            f"{agent}: {_powers(info)} soc {_socs(info)} "
+            f"vm {info['vm_pu']['min']:.3f}..{info['vm_pu']['max']:.3f}"
+            for agent, info in infos.items()
+        ]
+        head = f"step {summary.steps}/{self._steps}  {price:.2f} $/MWh  {summary.step_ms[-1]:.1f} ms"
+        return "  |  ".join([head, *parts])
+
+
+class QuietProgress:
+    """Leaves standard output alone, for ``--json``: what has to be said goes to standard error."""
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def step(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show nothing."""
+
+
+def print_summary(console: Console, summary: Summary) -> None:
+    """Print the table at the end of a run."""
+    what = "interrupted after" if summary.interrupted else "ran"
+    table = Table(
+        title=f"{summary.scenario}: {what} {summary.steps} steps, {summary.mode}"
+        + (f" over {summary.broker} broker" if summary.mode == "distributed" else "")
+        + f", seed {summary.seed}"
+    )
+    for heading in (
+        "microgrid",
+        "consumed MWh",
+        "own devices MWh",
+        "imported MWh",
+        "exported MWh",
+        "cost $",
+        "reward",
+    ):
+        table.add_column(heading, justify="left" if heading == "microgrid" else "right")
+    for agent, t in summary.agents.items():
+        table.add_row(
+            agent,
+            f"{t.consumed_mwh:.3f}",
+            f"{t.generated_mwh:.3f}",
+            f"{t.imported_mwh:.3f}",
+            f"{t.exported_mwh:.3f}",
+            f"{t.cost:.2f}",
+            f"{t.reward:.2f}",
+        )
+    console.print(table)
+    if any(
+        device["fallbacks"] or device["changes"] or device["authority"] != "emulated"
+        for device in summary.devices.values()
+    ):
+        console.print(_device_table(summary))
+    for name, value in _facts(summary):
+        console.print(f"{name:>16}  {value}", soft_wrap=True)
+
+
+def _device_table(summary: Summary) -> Table:
+    table = Table(title="devices; times in ms (p50/p99), powers in kW")
+    for heading in (
+        "device",
+        "authority",
+        "telemetry",
+        "age",
+        "round trip",
+        "lost/dup/late",
+        "fallback/longest",
+        "safe s",
+        "tracking",
+        "residual",
+    ):
+        table.add_column(heading, justify="left" if heading in {"device", "authority"} else "right")
+    for name, d in summary.devices.items():
+        table.add_row(
+            name,
+            d["authority"],
+            str(d["telemetry"]),
+            f"{_ms(d['age_s']['p50'])}/{_ms(d['age_s']['p99'])}",
+            f"{_ms(d['round_trip_s']['p50'])}/{_ms(d['round_trip_s']['p99'])}",
+            f"{d['lost']}/{d['duplicated']}/{d['late']}",
+            f"{d['fallbacks']}/{d['longest_fallback']}",
+            "-" if d["time_to_safe_s"] is None else f"{d['time_to_safe_s']:.2f}",
+            _kw(d["tracking_error_mw"]),
+            _kw(d["residual_mw"]),
+        )
+    return table
+
+
+def _against(calm: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Say what the faults and the network changed."""
+    costs = ", ".join(
+        f"{agent} {_change(ours['cost'][agent], cost)} $" for agent, cost in calm["cost"].items()
+    )
+    lowest = _change(ours["vm_pu"]["min"], calm["vm_pu"]["min"], digits=5)
+    highest = _change(ours["vm_pu"]["max"], calm["vm_pu"]["max"], digits=5)
+    return f"cost {costs}; lowest voltage {lowest} pu, highest {highest} pu, against the undisturbed run"
+
+
+def _change(ours: float | None, calm: float | None, digits: int = 2) -> str:
+    return "unknown" if ours is None or calm is None else f"{ours - calm:+.{digits}f}"
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.1f}"
+
+
+def _kw(mw: float | None) -> str:
+    return "-" if mw is None else f"{mw * 1e3:.3f}"
+
+
+def _facts(summary: Summary) -> list[tuple[str, str]]:
+    facts = []
+    if summary.steps:
+        facts += [
+            (
+                "trades",
+                f"{summary.trades} ({summary.traded_mwh:.4f} MWh), {summary.void_trades} reports void",
+            ),
+            ("voltage", _voltage(summary)),
+            ("loading", _loading(summary)),
+            (
+                "step time",
+                f"median {summary.percentile_ms(0.5):.2f} ms, p99 {summary.percentile_ms(0.99):.2f} ms, "
+                f"longest {summary.percentile_ms(1.0):.2f} ms",
+            ),
+        ]
+    if summary.mode == "distributed":
+        facts.append(("messages", ", ".join(f"{count} {name}" for name, count in summary.messages.items())))
+        facts.append(("deadlines", f"{summary.deadline_misses} missed, {summary.fallbacks} fallbacks"))
+    if summary.impairment is not None:
+        counts = (f"{value:g} {name}" for name, value in summary.impairment.items() if name != "name")
+        facts.append(("network", f"{summary.impairment['name']}: {', '.join(counts)}"))
+    if summary.undisturbed is not None:
+        facts.append(("disturbance", _against(summary.undisturbed, summary.as_dict())))
+    if summary.overruns:
+        facts.append(("real time", f"{summary.overruns} steps began late"))
+    if summary.record is not None:
+        file, head = summary.record["file"], summary.record["head"]
+        facts.append(("record", f"{file}  head {head[:16]}; see it: heron-mqtt report {shlex.quote(file)}"))
+    if summary.diverged is not None:
+        facts.append(("FAILED", f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}"))
+    return facts
+
+
+def _voltage(summary: Summary) -> str:
+    if not math.isfinite(summary.vm_min_pu):
+        return "unknown: no step has a solution"
+    return f"{summary.vm_min_pu:.4f} .. {summary.vm_max_pu:.4f} pu"
+
+
+def _loading(summary: Summary) -> str:
+    if not math.isfinite(summary.loading_max_percent):
+        return "unknown"
+    return f"at most {summary.loading_max_percent:.1f} %"
+
+
+def _powers(info: Mapping[str, Any]) -> str:
+    marks = info["fallbacks"]
+    return " ".join(f"{name} {p:+.3f}{'*' if name in marks else ''}" for name, p in info["p_mw"].items())
+
+
+def _socs(info: Mapping[str, Any]) -> str:
+    return " ".join(f"{soc:.2f}" for soc in info["soc"].values()) or "-"

@@ -1,0 +1,52 @@
+"""The command ``heron-mqtt``: its beginning and its end; ``heron_mqtt.cli.run_commands`` has what lies between.
+
+Importing the commands takes a moment, in which Ctrl-C must end the program as quietly as ever after:
+so this module imports next to nothing, and the rest only under its guard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+EXIT_INTERRUPTED = 130  # what a shell says of a program that Ctrl-C has ended: 128 + SIGINT
+
+
+def main() -> NoReturn:
+    """Run the command line, and end the process.
+
+    Exit codes: 0 done, 1 the run failed, 2 the scenario or the arguments are wrong, 130 interrupted.
+    """
+    try:
+        signal.signal(signal.SIGTERM, _as_ctrl_c)
+        from heron_mqtt.cli.run_commands import run_command_line
+
+        code = run_command_line()
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    _end(code)
+
+
+def _as_ctrl_c(_number: int, _frame: FrameType | None) -> None:
+    """Let a service manager's SIGTERM do what Ctrl-C does: clean up, and tell what ran."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def _end(code: int) -> NoReturn:
+    """End here and now: everything of ours is closed.
+
+    The interpreter's own end would take apart pandas and scipy piece by piece, half a second and more,
+    in which Ctrl-C seems to do nothing; and wait for a thread that may still be importing them.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads any more
+            stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""The commands of ``heron-mqtt``: what each takes; everything it does is a call into the library."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from heron_mqtt.cli.bench_commands import add_bench_commands
+from heron_mqtt.cli.broker_commands import add_broker_commands
+from heron_mqtt.cli.control_commands import add_control_commands
+from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
+
+if TYPE_CHECKING:
+    from heron_mqtt.app.run_plan import Plan
+    from heron_mqtt.app.run_summary import Summary
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+DEFAULT_SCENARIO = "three_microgrids"
+
+app = typer.Typer(
+    name="heron-mqtt",
+    help="An MQTT hardware-in-the-loop gateway for multi-agent microgrid control.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a bug keeps its plain traceback
+)
+
+Scenario = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a shipped one.")
+]
+Devices = Annotated[
+    Literal["emulated", "simulated"] | None,
+    typer.Option(help="emulated: processes on the broker; simulated: models in process."),
+]
+
+
+def run_command_line() -> int:
+    """Run what the command line says; returns the exit code.
+
+    A user's mistake ends in one line a problem and exit code 1 or 2.
+    """
+    try:
+        app()
+    except HeronError as exc:
+        return _report(exc)
+    except SystemExit as exc:  # how typer, argparse and the commands themselves end
+        return exc.code if isinstance(exc.code, int) else EXIT_OK if exc.code is None else EXIT_FAILED
+    return EXIT_OK
+
+
+def _report(exc: HeronError) -> int:
+    problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
+    for problem in problems:
+        told = (
+            problem.replace("MqttBroker: ", "--broker: ", 1) if problem.startswith("MqttBroker") else problem
+        )
+        sys.stderr.write(f"heron-mqtt: {told}\n")
+    sys.stderr.flush()
+    return EXIT_USAGE if isinstance(exc, ConfigError) else EXIT_FAILED
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import heron_mqtt
+
+        typer.echo(f"heron-mqtt {heron_mqtt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, to standard error.")] = False,
+) -> None:
+    """Take the options that stand before a command."""
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(name)s: %(message)s")
+
+
+@app.command()
+def run(
+    scenario: Scenario = DEFAULT_SCENARIO,
+    steps: Annotated[int | None, typer.Option(help="Steps to run instead of the scenario's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")] = None,
+    broker: Annotated[
+        str, typer.Option(metavar="BROKER", help="embedded, memory or mqtt://host:port.")
+    ] = "embedded",
+    centralized: Annotated[
+        bool, typer.Option("--centralized", help="Direct calls instead of messages; no broker.")
+    ] = False,
+    devices: Devices = None,
+    realtime: Annotated[
+        float | None, typer.Option(metavar="SECONDS_PER_STEP", help="Run on a clock, not as fast as it goes.")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Impair the network: a file of config/networks or its name."),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Record the run in this file instead of one in runs/."),
+    ] = None,
+    no_record: Annotated[bool, typer.Option("--no-record", help="Do not record the run.")] = False,
+    record_messages: Annotated[
+        bool | None,
+        typer.Option(help="Record every message, or none; default: where a broker is used."),
+    ] = None,
+    publish_record: Annotated[
+        bool, typer.Option("--publish-record", help="Publish the record's hash on run/record at the end.")
+    ] = False,
+    csv: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Results as CSV: a row an agent and step.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
+    ] = False,
+) -> None:
+    """Run a scenario; without arguments the main job: three microgrids for a day over the embedded broker."""
+    from heron_mqtt.app.run_plan import RunOptions, plan_run
+    from heron_mqtt.app.runner import new_summary
+
+    if record is not None and no_record:
+        raise ConfigError("--record and --no-record: give one of them")
+    options = RunOptions(
+        steps=steps,
+        seed=seed,
+        broker=broker,
+        centralized=centralized,
+        devices=devices,
+        realtime_s=realtime,
+        network=network,
+        record=None if no_record else record or "auto",
+        record_messages=record_messages,
+        publish_record=publish_record,
+        csv=csv,
+    )
+    plan = plan_run(scenario, options)
+    raise SystemExit(_run(plan, new_summary(plan), as_json=as_json))
+
+
+def _run(plan: Plan, summary: Summary, *, as_json: bool) -> int:
+    from heron_mqtt.app.runner import run as run_plan
+    from heron_mqtt.cli.console import ConsoleProgress, QuietProgress, make_console, print_summary
+
+    code, failure = EXIT_OK, None
+    console = make_console()
+    try:
+        if as_json:
+            asyncio.run(run_plan(plan, QuietProgress(), summary))
+        else:
+            with ConsoleProgress(console, plan.steps) as progress:
+                asyncio.run(run_plan(plan, progress, summary))
+    except KeyboardInterrupt:
+        summary.interrupted, code = True, EXIT_INTERRUPTED
+    except ConfigError:
+        raise  # the scenario is wrong and nothing ran
+    except HeronError as exc:
+        failure = exc
+        summary.error = str(exc)
+    if as_json:
+        sys.stdout.write(json.dumps(summary.as_dict(), allow_nan=False) + "\n")
+        sys.stdout.flush()
+    elif summary.steps or failure is None:
+        print_summary(console, summary)
+    if failure is not None:
+        return _report(failure)
+    if summary.diverged is not None:
+        return _report(
+            PowerFlowDiverged(f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}")
+        )
+    return code
+
+
+@app.command()
+def check(scenario: Scenario = DEFAULT_SCENARIO) -> None:
+    """Validate a scenario with all it names, and print what would run."""
+    from heron_mqtt.app.scenario_check import describe
+    from powergrid.scenario import load_scenario
+
+    for line in describe(load_scenario(scenario)):
+        typer.echo(line)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def device(
+    context: typer.Context,
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="battery, genset, load_meter, pv_inverter or sunspec_bridge; KIND --help has its options.",
+        ),
+    ],
+) -> None:
+    """Run one emulated field device, or the bridge to a SunSpec one: the same as python devices/KIND.py."""
+    from powergrid.emulators import SCRIPTS, run_script
+
+    if kind in {"--help", "-h"}:
+        typer.echo(context.get_help())
+        raise typer.Exit
+    script = SCRIPTS.get(kind, kind)  # a scenario says generator, its script is called genset
+    known = sorted(SCRIPTS.values())
+    if script not in known:
+        close = difflib.get_close_matches(kind, [*SCRIPTS, *known], n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"device {kind}: no such kind; expected {', '.join(known)}{hint}")
+    raise SystemExit(run_script(script, context.args))
+
+
+@app.command()
+def proxy(
+    scenario: Scenario,
+    agent: Annotated[
+        str, typer.Option(metavar="AGENT", help="The agent, marked remote = true in the scenario.")
+    ],
+    broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
+    devices: Devices = None,
+) -> None:
+    """Run one agent with its proxy and devices here, for an environment that runs elsewhere."""
+    from heron_mqtt.app.remote_agent import serve_proxy
+    from powergrid.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    try:
+        asyncio.run(serve_proxy(loaded, agent, broker, devices or "emulated", typer.echo))
+    except KeyboardInterrupt:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+add_bench_commands(app)
+add_broker_commands(app)
+add_control_commands(app)

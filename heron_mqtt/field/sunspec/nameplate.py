@@ -1,0 +1,82 @@
+"""What an inverter says about itself, gathered from whichever models it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from heron_mqtt.field.sunspec.block import Block
+
+Kind = Literal["battery", "pv"]
+
+STATIC_MODELS = (1, 120, 121, 124, 702, 713)
+PV_WITH_STORAGE = 82  # 120 DERTyp
+
+
+@dataclass(frozen=True, slots=True)
+class Nameplate:
+    """One inverter.
+
+    Attributes:
+        kind: Storage, or generation only.
+        maker, type, serial: As it says; empty if it does not.
+        w_max: What 100 % of a power limit is, W; None = it does not say.
+        charge_w, discharge_w: Largest powers of its storage, W, magnitudes; None = it does not say.
+        energy_wh: Energy of its storage, Wh; None = it does not say.
+    """
+
+    kind: Kind
+    maker: str
+    type: str
+    serial: str
+    w_max: float | None
+    charge_w: float | None
+    discharge_w: float | None
+    energy_wh: float | None
+
+    @property
+    def power_range_w(self) -> tuple[float | None, float | None]:
+        """Smallest and largest power, W, positive = injected; None = it does not say."""
+        if self.kind == "pv":
+            return 0.0, self.w_max
+        charge_w = self.charge_w or self.w_max
+        known = [w for w in (self.discharge_w, self.w_max) if w is not None]
+        return (None if charge_w is None else -charge_w), min(known, default=None)
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What tells one inverter from another."""
+        return self.maker, self.type, self.serial
+
+
+def read_nameplate(blocks: dict[int, Block], kind: Kind | None) -> Nameplate:
+    """Return the nameplate.
+
+    Args:
+        blocks: Those of ``STATIC_MODELS`` that the inverter has.
+        kind: What it is, if the user knows better.
+    """
+    common = blocks.get(1)
+    return Nameplate(
+        kind=kind or _kind(blocks),
+        maker=common.text("Mn") if common else "",
+        type=common.text("Md") if common else "",
+        serial=common.text("SN") if common else "",
+        w_max=_first(blocks, (702, "WMax"), (702, "WMaxRtg"), (121, "WMax"), (120, "WRtg")),
+        charge_w=_first(blocks, (702, "WChaRteMaxRtg"), (124, "WChaMax"), (120, "MaxChaRte")),
+        discharge_w=_first(blocks, (702, "WDisChaRteMaxRtg"), (120, "MaxDisChaRte")),
+        energy_wh=_first(blocks, (713, "WHRtg"), (120, "WHRtg")),
+    )
+
+
+def _kind(blocks: dict[int, Block]) -> Kind:
+    stores = (
+        713 in blocks or 124 in blocks or (120 in blocks and blocks[120].raw("DERTyp") == PV_WITH_STORAGE)
+    )
+    return "battery" if stores else "pv"
+
+
+def _first(blocks: dict[int, Block], *points: tuple[int, str]) -> float | None:
+    """Return the first of these points that the inverter has and that is not 0."""
+    values = (blocks[model].value(name) for model, name in points if model in blocks)
+    return next((value for value in values if value), None)

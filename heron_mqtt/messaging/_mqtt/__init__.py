@@ -1,1 +1,0 @@
-"""The parts of ``MqttBroker``; nothing here is public."""

@@ -1,0 +1,270 @@
+"""From an arriving payload to the callbacks and mailboxes that want it; shared by every broker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messages import Message
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, Json, decode
+from heron_mqtt.messaging.core.background_loop import running_loop
+from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
+from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, MAX_QUEUE, Callback, Received, Subscription
+from heron_mqtt.messaging.tap import MessageTap
+
+UNASKED = 16  # messages kept for a first consume() on a channel that so far only had callbacks
+
+
+class _Mailbox:
+    """Messages of one channel that wait for ``consume``, and consumers that wait for messages."""
+
+    def __init__(self) -> None:
+        self.messages: deque[Received] = deque()
+        self.waiters: deque[asyncio.Future[Received]] = deque()
+        self.asked = False
+        self.unasked: deque[tuple[Json, bool]] = deque(maxlen=UNASKED)
+        """The last messages, and whether each was retained, until somebody asks for the first time."""
+
+
+@dataclass(slots=True)
+class ChannelTrouble:
+    """Messages of one channel that came twice or never."""
+
+    duplicated: int = 0
+    lost: int = 0
+
+
+class Dispatcher:
+    """Subscriptions, mailboxes, duplicate removal and counters of one broker. Safe to call from any thread.
+
+    Args:
+        max_payload: Bytes; a larger payload is rejected.
+        max_queue: Messages that may wait for one async callback or one consumer.
+    """
+
+    def __init__(self, *, max_payload: int = MAX_PAYLOAD_BYTES, max_queue: int = MAX_QUEUE) -> None:
+        self.stats = BrokerStats()
+        self.tap: MessageTap | None = None
+        self._tracker = SequenceTracker()
+        self._max_payload = max_payload
+        self._max_queue = max_queue
+        self._lock = threading.RLock()
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._wide: dict[str, None] = {}  # filters with wildcards among them: the only ones to search
+        self._routes: dict[str, tuple[Subscription, ...]] = {}  # cache, dropped when subscriptions change
+        self._troubled: dict[str, ChannelTrouble] = {}
+        self._mailboxes: dict[str, _Mailbox] = {}
+        self._foreign: dict[str, Json] = {}  # the last message of each channel that has no sequence
+
+    # -- subscriptions -----------------------------------------------------------------------------
+
+    def add(self, channel: str, callback: Callback) -> Subscription:
+        """Register a callback for a channel or filter."""
+        topics.check_filter(channel)
+        subscription = Subscription(self, channel, callback, self._max_queue)
+        with self._lock:
+            self._subscriptions.setdefault(channel, []).append(subscription)
+            self._routes.clear()
+            if topics.is_filter(channel):
+                self._wide[channel] = None
+            else:
+                self._mailboxes.setdefault(channel, _Mailbox())
+        return subscription
+
+    def remove(self, subscription: Subscription) -> None:
+        """Forget a subscription."""
+        with self._lock:
+            held = self._subscriptions.get(subscription.channel, [])
+            if subscription in held:
+                held.remove(subscription)
+            if not held:
+                self._subscriptions.pop(subscription.channel, None)
+                self._wide.pop(subscription.channel, None)
+            self._routes.clear()
+        self.on_removed(subscription.channel)
+
+    def on_removed(self, channel: str) -> None:
+        """Called after a subscription ended; a broker replaces it to unsubscribe upstream."""
+
+    def wanted(self) -> set[str]:
+        """Return every channel and filter that somebody subscribes to or consumes."""
+        with self._lock:
+            return set(self._subscriptions) | {c for c, box in self._mailboxes.items() if box.asked}
+
+    def wants(self, channel: str) -> bool:
+        """Whether somebody subscribes to, or consumes, exactly this channel or filter."""
+        with self._lock:
+            box = self._mailboxes.get(channel)
+            return channel in self._subscriptions or (box is not None and box.asked)
+
+    def subscriptions(self, channel: str) -> tuple[Subscription, ...]:
+        """Return the subscriptions that match a channel."""
+        with self._lock:
+            found = self._routes.get(channel)
+            if found is None:
+                wide = [f for f in self._wide if topics.matches(f, channel)]
+                found = tuple(s for f in (channel, *wide) for s in self._subscriptions.get(f, ()))
+                if len(self._routes) >= MAX_CHANNELS:
+                    self._routes.clear()
+                self._routes[channel] = found
+            return found
+
+    # -- arrival -----------------------------------------------------------------------------------
+
+    def arrive(self, channel: str, payload: bytes, *, retained: bool = False, topic: str = "") -> None:
+        """Take one payload from the transport: decode, remove duplicates, count, hand over.
+
+        A payload that does not parse is counted and reported with its topic; nothing else happens.
+        """
+        try:
+            message = decode(payload, self._max_payload)
+        except MessageError as exc:
+            self.stats.reject(topic or channel, str(exc))
+            return
+        self.arrive_decoded(channel, message, retained=retained, payload=payload)
+
+    def arrive_decoded(
+        self, channel: str, message: Json, *, retained: bool = False, payload: bytes | None = None
+    ) -> None:
+        """Take one message that is already decoded; see ``arrive``."""
+        self.stats.received += 1
+        with self._lock:
+            known = self._is_known(channel, message, retained)
+            if self.tap is not None:
+                self.tap.arrived(channel, message, payload, retained, "repeated" if known else "new")
+            if known and not retained:
+                self.stats.duplicated += 1
+                self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1
+                return
+            box = None if known else self._mailboxes.get(channel)
+            asked = box is not None and box.asked
+            if box is not None and not asked:
+                box.unasked.append((message, retained))
+        models: dict[type[Message], Message] = {}
+        here = running_loop()
+        for subscription in self.subscriptions(channel):
+            subscription.deliver(Received(message, channel, retained, models), here, repeated=known)
+        if asked:
+            self._to_mailbox(channel, Received(message, channel, retained))
+
+    def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
+        sender, boot, seq = message.get("sender"), message.get("boot"), message.get("seq")
+        if type(seq) is not int or not isinstance(sender, str) or not isinstance(boot, str):
+            # A foreign message: nothing to go by. Only a retained one that equals the last is no news.
+            known = retained and self._foreign.get(channel) == message
+            if len(self._foreign) >= MAX_CHANNELS:
+                self._foreign.clear()
+            self._foreign[channel] = message
+            return known
+        lost_before = self._tracker.lost
+        arrival = self._tracker.observe(sender, boot, channel, seq)
+        if self._tracker.lost != lost_before:
+            self.stats.lost = self._tracker.lost
+            if len(self._troubled) >= MAX_CHANNELS:
+                self._troubled.clear()
+            trouble = self._troubled.setdefault(channel, ChannelTrouble())
+            trouble.lost += self._tracker.lost - lost_before
+        if arrival is Arrival.AFTER_GAP:
+            self.stats.report("gap", channel, f"messages of {sender} before seq {seq} have not arrived")
+        return arrival is Arrival.DUPLICATE
+
+    def trouble(self, channel: str) -> ChannelTrouble:
+        """Return what went wrong on one channel so far."""
+        return self._troubled.get(channel, ChannelTrouble())
+
+    # -- consume -----------------------------------------------------------------------------------
+
+    def _to_mailbox(self, channel: str, message: Received) -> None:
+        with self._lock:
+            box = self._mailboxes.get(channel)
+            if box is None:
+                return
+            while box.waiters:
+                waiter = box.waiters.popleft()
+                if not waiter.done() and self._resolve(waiter, message):
+                    return
+            if len(box.messages) >= self._max_queue:
+                box.messages.popleft()
+                self.overflow(channel, f"{self._max_queue} messages wait for consume()")
+            box.messages.append(message)
+
+    def _resolve(self, waiter: asyncio.Future[Received], message: Received) -> bool:
+        """Give a waiting consumer its message; False if its loop is gone."""
+        loop = waiter.get_loop()
+        if loop is running_loop():
+            waiter.set_result(message)
+            return True
+        if loop.is_closed():
+            return False
+
+        def resolve() -> None:
+            if waiter.done():  # cancelled in the meantime: the message is for the next one
+                self._to_mailbox(message.channel, message)
+            else:
+                waiter.set_result(message)
+
+        loop.call_soon_threadsafe(resolve)
+        return True
+
+    def keep(self, channel: str) -> None:
+        """Keep the last few messages of a channel that nobody has asked for yet."""
+        if channel not in self._mailboxes and len(self._mailboxes) < MAX_CHANNELS:
+            self._mailboxes[channel] = _Mailbox()
+
+    def listen(self, channel: str) -> None:
+        """Keep messages of a channel for ``consume`` from now on."""
+        topics.check_channel(channel)
+        with self._lock:
+            box = self._mailboxes.setdefault(channel, _Mailbox())
+            if not box.asked:
+                box.asked = True
+                box.messages.extend(Received(message, channel, kept) for message, kept in box.unasked)
+                box.unasked.clear()
+
+    async def take(self, channel: str) -> Received:
+        """Return the oldest message of a channel that was not consumed, or wait for one."""
+        self.listen(channel)
+        with self._lock:
+            box = self._mailboxes[channel]
+            if box.messages:
+                return box.messages.popleft()
+            waiter: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
+            box.waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            with self._lock:
+                if waiter.done() and not waiter.cancelled():  # arrived in the same moment: not lost
+                    box.messages.appendleft(waiter.result())
+                elif waiter in box.waiters:
+                    box.waiters.remove(waiter)
+            raise
+
+    # -- reports -----------------------------------------------------------------------------------
+
+    def overflow(self, channel: str, what: str) -> None:
+        """Count and report a message dropped because a bounded queue is full."""
+        self.stats.overflowed += 1
+        self.stats.report("overflow", channel, f"{what}; the oldest was dropped")
+
+    def callback_failed(self, channel: str, exc: Exception) -> None:
+        """Count and report an exception that a callback raised."""
+        self.stats.callback_errors += 1
+        self.stats.report("callback", channel, f"{type(exc).__name__}: {exc}", exc=exc)
+
+    def clear(self) -> None:
+        """End every subscription and cancel every consumer."""
+        with self._lock:
+            held = [s for subs in self._subscriptions.values() for s in subs]
+            waiters = [w for box in self._mailboxes.values() for w in box.waiters]
+            self._mailboxes.clear()
+        for subscription in held:
+            subscription()
+        for waiter in waiters:
+            if not waiter.get_loop().is_closed():
+                waiter.get_loop().call_soon_threadsafe(waiter.cancel)

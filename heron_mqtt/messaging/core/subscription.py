@@ -1,0 +1,175 @@
+"""One subscription: where its callback runs, in which order, and what happens when it is slow.
+
+Ordering: a callback sees messages in the order of arrival. Threads: it runs in the event loop in which
+``subscribe`` was called; if none was running there, in the loop that delivers. Plain callables are
+called where they stand, async ones run one after another in a task of their own, fed by a bounded queue
+(when it is full the oldest message is dropped, counted and reported).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol
+
+from heron_mqtt.messages import M, Message, model_of, parse
+from heron_mqtt.messaging.codec import Json
+from heron_mqtt.messaging.core.background_loop import background_loop, running_loop
+from heron_mqtt.messaging.core.stats import BrokerStats
+
+MAX_QUEUE = 1_000
+MAX_CHANNELS = 10_000  # channels come from the network: what is kept for each stays bounded
+
+
+class Owner(Protocol):
+    """What a subscription needs of the dispatcher that holds it."""
+
+    stats: BrokerStats
+
+    def remove(self, subscription: Subscription) -> None:
+        """Forget a subscription."""
+
+    def overflow(self, channel: str, what: str) -> None:
+        """Count and report a message dropped because a bounded queue is full."""
+
+    def callback_failed(self, channel: str, exc: Exception) -> None:
+        """Count and report an exception that a callback raised."""
+
+
+class Received(Json):
+    """A decoded message: a plain dict that knows where it came from.
+
+    Args:
+        payload: As it arrived; not written to.
+        channel: It came on.
+        retained: It was kept for those who subscribe late.
+        models: Shared by those who get the same message: what it has been validated as.
+    """
+
+    __slots__ = ("_models", "_payload", "channel", "retained")
+
+    def __init__(
+        self,
+        payload: Json,
+        channel: str,
+        retained: bool = False,
+        models: dict[type[Message], Message] | None = None,
+    ) -> None:
+        super().__init__(payload)
+        self.channel = channel
+        self.retained = retained
+        self._payload = payload
+        self._models = {} if models is None else models
+
+    def parse(self, model: type[M]) -> M:
+        """Validate the message, as it arrived, as a model; done once for all who received it.
+
+        Raises:
+            MessageError: It is not one.
+        """
+        parsed = self._models.get(model)
+        if parsed is None:
+            parsed = self._models[model] = parse(model, self._payload)
+        return parsed  # type: ignore[return-value]  # it is kept under its own class
+
+    def parse_any(self) -> Message:
+        """Validate the message as the model that its ``type`` names; see ``parse``.
+
+        Raises:
+            MessageError: Unknown type, or it is not one.
+        """
+        return self.parse(model_of(self._payload))
+
+
+Callback = Callable[[Received], object]
+
+
+class Subscription:
+    """One subscription; call it to unsubscribe, await it to know that the broker has taken it."""
+
+    def __init__(self, owner: Owner, channel: str, callback: Callback, max_queue: int) -> None:
+        self.channel = channel
+        self._seen: set[str] = set()
+        self._owner = owner
+        self._callback = callback
+        self._is_async = inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
+            getattr(callback, "__call__", None)  # noqa: B004 - an object with an async __call__
+        )
+        self._loop = running_loop() or (background_loop() if self._is_async else None)
+        self._queue: deque[Received] = deque()
+        self._max_queue = max_queue
+        self._worker: asyncio.Task[None] | None = None
+        self._active = True
+        self._ready: Awaitable[object] | None = None
+
+    def __call__(self) -> None:
+        """Unsubscribe; nothing is delivered after this returns. Idempotent."""
+        if self._active:
+            self._active = False
+            self._owner.remove(self)
+            if self._worker is not None and self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._worker.cancel)
+
+    def __await__(self) -> Generator[Any, Any, Subscription]:
+        """Wait until the broker has acknowledged the subscription."""
+        if self._ready is not None:
+            yield from self._ready.__await__()
+        return self
+
+    def set_ready(self, ready: Awaitable[object]) -> None:
+        """Say what to wait for; called by the broker."""
+        self._ready = ready
+
+    def deliver(
+        self, message: Received, here: asyncio.AbstractEventLoop | None, *, repeated: bool = False
+    ) -> None:
+        """Hand one message over, in the loop that this subscription belongs to.
+
+        Args:
+            message: Handed to the callback as it is.
+            here: The loop that is running in this thread, if one is.
+            repeated: A retained message that the process has seen already. It is sent again because
+                somebody subscribed; only those who have heard nothing on this channel take it.
+        """
+        if repeated and message.channel in self._seen:
+            return
+        if len(self._seen) >= MAX_CHANNELS:
+            self._seen.clear()
+        self._seen.add(message.channel)
+        if self._loop is None or self._loop is here:
+            self._run(message)
+        elif self._loop.is_closed():
+            self._owner.stats.report("callback", message.channel, "the subscriber's event loop is closed")
+            self()
+        else:
+            self._loop.call_soon_threadsafe(self._run, message)
+
+    def _run(self, message: Received) -> None:
+        if not self._active:
+            return
+        if self._is_async:
+            if len(self._queue) >= self._max_queue:
+                self._queue.popleft()
+                self._owner.overflow(message.channel, f"a callback is {self._max_queue} messages behind")
+            self._queue.append(message)
+            if self._worker is None or self._worker.done():
+                self._worker = asyncio.get_running_loop().create_task(
+                    self._work(), name=f"callback {self.channel}"
+                )
+            return
+        try:
+            self._callback(message)
+        except Exception as exc:
+            self._owner.callback_failed(message.channel, exc)
+
+    async def _work(self) -> None:
+        while self._queue:
+            message = self._queue.popleft()
+            try:
+                result = self._callback(message)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as exc:
+                self._owner.callback_failed(message.channel, exc)

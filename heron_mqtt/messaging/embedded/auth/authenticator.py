@@ -1,0 +1,247 @@
+"""Who a client is: password, certificate, or nobody in particular.
+
+Nothing here touches a session. The broker asks before it looks at the client identifier, so that a
+wrong password cannot disturb the device whose name was used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hmac
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heron_mqtt.errors import DataError
+from heron_mqtt.messaging.embedded.auth.acl import Acl
+from heron_mqtt.messaging.embedded.options import is_loopback
+from heron_mqtt.messaging.embedded.protocol import packets as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from heron_mqtt.messaging.embedded.event_log import EventLog
+    from heron_mqtt.messaging.embedded.options import BrokerOptions
+    from heron_mqtt.messaging.embedded.server.session import Grant
+
+_MAX_TRACKED_ADDRESSES = 10_000
+_FORGET_FAILURES_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A client whose identity is settled; ``user`` None is a client that did not log in."""
+
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A client that is not let in, the CONNACK code that tells it, and why (for the log)."""
+
+    return_code: int
+    reason: str
+    delay_s: float = 0.0
+
+
+Verdict = Admitted | Refused
+
+
+class Identity:
+    """Decides who a client is, and what it may do.
+
+    Args:
+        options: Users file, ACL file, certificates, anonymous access.
+        events: Log.
+        clock: Monotonic time, s.
+
+    Raises:
+        DataError: The users or the ACL file is wrong.
+    """
+
+    def __init__(self, options: BrokerOptions, events: EventLog, clock: Callable[[], float]) -> None:
+        self._options = options
+        self._events = events
+        self._clock = clock
+        self._users: dict[str, str] = {}
+        self._acl: Acl | None = None
+        self._signature = self._read_signature()
+        self._load()
+        self._failures: dict[str, tuple[int, float]] = {}
+        # A device reconnects often and argon2 is slow on purpose: a password that was right once is
+        # recognised by its keyed digest. The key never leaves this process.
+        self._digest_key = secrets.token_bytes(32)
+        self._known: dict[str, bytes] = {}
+        # The one thread: argon2 computes for tens of milliseconds and releases the interpreter lock.
+        # One, so that a flood of logins takes one core at most.
+        self._hashing = ThreadPoolExecutor(1, "argon2") if options.users_file is not None else None
+
+    def close(self) -> None:
+        """Stop checking passwords."""
+        if self._hashing is not None:
+            self._hashing.shutdown(wait=False, cancel_futures=True)
+
+    def decide(self, connect: wire.Connect, peer: str, certificate: dict[str, Any] | None) -> Verdict | None:
+        """Return the verdict, or None if a password has to be checked: see `verify`."""
+        if self._options.identity_from_certificate:
+            return self._by_certificate(connect, certificate)
+        if self._options.users_file is None or connect.username is None:
+            return self._without_login(peer)
+        known = self._known.get(connect.username)
+        if known is not None and hmac.compare_digest(known, self._digest(connect)):
+            self._failures.pop(_host_of(peer), None)
+            return Admitted(connect.username)
+        return None
+
+    async def verify(self, connect: wire.Connect, peer: str) -> Verdict:
+        """Check the password; the computation runs beside the event loop."""
+        user = connect.username or ""
+        stored = self._users.get(user)
+        loop = asyncio.get_running_loop()
+        password = connect.password or b""
+        matches = await loop.run_in_executor(self._hashing, _password_matches, stored, password)
+        if matches and self._users.get(user) == stored:  # not changed or removed meanwhile
+            self._known[user] = self._digest(connect)
+            self._failures.pop(_host_of(peer), None)
+            return Admitted(user)
+        # The client is not told which of the two was wrong.
+        return self._failed(peer, wire.BAD_CREDENTIALS, f"wrong user name or password for user {user!r}")
+
+    def grant(self, user: str | None, client_id: str) -> Grant | None:
+        """Return what a client may do, or None if it may do everything."""
+        return None if self._acl is None else self._acl.grant(user, client_id)
+
+    def knows(self, user: str | None) -> bool:
+        """Return whether a client that was admitted as ``user`` would still be."""
+        if user is None or self._options.identity_from_certificate or self._options.users_file is None:
+            return True
+        return user in self._users
+
+    def reload_if_changed(self) -> bool:
+        """Read the files again if they changed; a file that is wrong is reported and the old one kept."""
+        signature = self._read_signature()
+        if signature == self._signature:
+            return False
+        self._signature = signature
+        before = dict(self._users)
+        try:
+            self._load()
+        except DataError as exc:
+            self._events.warning("credentials_not_reloaded", problem=str(exc))
+            return False
+        for user in list(self._known):
+            if self._users.get(user) != before.get(user):
+                del self._known[user]
+        self._events.info("credentials_reloaded", users=len(self._users))
+        return True
+
+    def _load(self) -> None:
+        users = load_users(self._options.users_file) if self._options.users_file is not None else {}
+        acl = Acl.load(self._options.acl_file) if self._options.acl_file is not None else None
+        self._users, self._acl = users, acl
+
+    def _read_signature(self) -> tuple[tuple[int, int, int] | None, ...]:
+        signature: list[tuple[int, int, int] | None] = []
+        for path in (self._options.users_file, self._options.acl_file):
+            try:
+                state = Path(path).stat() if path is not None else None
+            except OSError:
+                state = None
+            signature.append(state and (state.st_mtime_ns, state.st_size, state.st_ino))
+        return tuple(signature)
+
+    def _by_certificate(self, connect: wire.Connect, certificate: dict[str, Any] | None) -> Verdict:
+        subject = (certificate or {}).get("subject", ())
+        names = [value for part in subject for key, value in part if key == "commonName"]
+        if len(names) != 1:
+            return Refused(wire.NOT_AUTHORISED, "the client certificate has not exactly one common name")
+        if connect.username not in (None, names[0]):
+            return Refused(
+                wire.NOT_AUTHORISED,
+                f"user name {connect.username!r} contradicts the certificate, which names {names[0]!r}",
+            )
+        return Admitted(names[0])
+
+    def _without_login(self, peer: str) -> Verdict:
+        """A user name that nobody checks is not used: ``%u`` never stands for a mere claim."""
+        options = self._options
+        if options.users_file is None and options.client_ca is not None:
+            return Admitted(None)  # the certificate was demanded and verified by TLS
+        if not options.admits_anonymous:
+            return self._failed(peer, wire.NOT_AUTHORISED, "no user name and password")
+        if not is_loopback(_host_of(peer)) and not options.allow_remote_anonymous:
+            return self._failed(peer, wire.NOT_AUTHORISED, "no login, and not from this machine")
+        return Admitted(None)
+
+    def _failed(self, peer: str, return_code: int, reason: str) -> Refused:
+        host, now = _host_of(peer), self._clock()
+        failures, last_s = self._failures.get(host, (0, now))
+        failures = 1 if now - last_s > _FORGET_FAILURES_S else failures + 1
+        if len(self._failures) >= _MAX_TRACKED_ADDRESSES:
+            self._failures.clear()
+        self._failures[host] = (failures, now)
+        limits = self._options.limits
+        delay_s = min(limits.login_delay_s * 2.0 ** min(failures - 1, 30), limits.max_login_delay_s)
+        return Refused(return_code, reason, delay_s)
+
+    def _digest(self, connect: wire.Connect) -> bytes:
+        user = connect.username or ""
+        stored = self._users.get(user, "")
+        parts = b"\0".join((user.encode(), stored.encode(), connect.password or b""))
+        return hmac.digest(self._digest_key, parts, "sha256")
+
+
+def load_users(path: str | Path) -> dict[str, str]:
+    """Read a users file: a row ``NAME:HASH`` each, the hash as argon2 writes it.
+
+    Raises:
+        DataError: One line for each row that is wrong, with its number; hashes are not repeated.
+    """
+    users: dict[str, str] = {}
+    problems: list[str] = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise DataError(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, stored = line.strip().partition(":")
+        if not name or not stored.startswith("$argon2"):
+            problems.append(
+                f"{path}: row {number}: expected NAME:$argon2..., made by heron-mqtt credentials add"
+            )
+        elif name in users:
+            problems.append(f"{path}: row {number}: {name!r} appears twice")
+        else:
+            users[name] = stored
+    if problems:
+        raise DataError(*problems)
+    return users
+
+
+def _password_matches(stored: str | None, password: bytes) -> bool:
+    from argon2.exceptions import InvalidHashError, VerificationError
+
+    from heron_mqtt.messaging.embedded.auth.credentials import hasher
+
+    try:
+        # An unknown user costs the same time as a known one, so that names cannot be found by timing.
+        hasher().verify(stored or _decoy_hash(), password)
+    except (VerificationError, InvalidHashError):
+        return False
+    return stored is not None
+
+
+@functools.cache
+def _decoy_hash() -> str:
+    from heron_mqtt.messaging.embedded.auth.credentials import hash_password
+
+    return hash_password(secrets.token_bytes(16))
+
+
+def _host_of(peer: str) -> str:
+    return peer.rpartition(":")[0]

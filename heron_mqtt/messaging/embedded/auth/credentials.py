@@ -1,0 +1,189 @@
+"""The users file and the ACL rows of each role: what ``heron-mqtt credentials`` does."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import getpass
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heron_mqtt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+DEFAULT_USERS_FILE = "heron-users.txt"
+DEFAULT_ACL_FILE = "heron-acl.txt"
+
+# The wire contract, seen from one user; %u is the user's name, written out in the file because mosquitto
+# fills it in for "pattern" rows only. An agent is called by its id (MG1), a
+# device by its agent's id and its own name (MG1/ess): the publisher's identity is always in the topic.
+ROLE_ROWS: dict[str, tuple[str, ...]] = {
+    "agent": (
+        "topic read heron/+/operators/+/price",
+        "topic read heron/+/agents/%u/#",
+        "topic read heron/+/agents/+/status",
+        "topic read heron/+/p2p/+/%u",
+        "topic read heron/+/devices/%u/#",
+        "topic read heron/+/run/state",
+        "topic read heron/+/estop",
+        "topic write heron/+/agents/%u/action",
+        "topic write heron/+/agents/%u/status",
+        "topic write heron/+/p2p/%u/+",
+        "topic write heron/+/devices/%u/+/setpoint",
+    ),
+    "device": (
+        "topic read heron/+/devices/%u/setpoint",
+        "topic read heron/+/run/state",
+        "topic read heron/+/estop",
+        "topic write heron/+/devices/%u/telemetry",
+        "topic write heron/+/devices/%u/status",
+    ),
+    # The operator's process is the upstream of everyone: it sends observations and commands, runs the
+    # agents that are not remote, and stops everything in an emergency.
+    "operator": ("topic readwrite heron/#", "topic read $SYS/#"),
+    "observer": ("topic read heron/#", "topic read $SYS/#"),
+}
+ROLES = tuple(ROLE_ROWS)
+_MAX_NAME_CHARS = 128
+
+
+@functools.cache
+def hasher() -> PasswordHasher:
+    """Return argon2id with 19 MiB, 2 passes, 1 lane: about 25 ms a check.
+
+    Source: OWASP Password Storage Cheat Sheet, one of its equivalent argon2id settings.
+    """
+    from argon2 import PasswordHasher
+
+    return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+
+def hash_password(password: bytes) -> str:
+    """Return a salted argon2id hash in its usual text form."""
+    return hasher().hash(password)
+
+
+def read_password(name: str) -> bytes:
+    """Read a password from the terminal (twice, unseen), or one line from standard input if it is none.
+
+    Raises:
+        ConfigError: Empty, or typed differently the second time.
+    """
+    if sys.stdin.isatty():
+        password = getpass.getpass(f"Password for {name}: ")
+        if getpass.getpass("Again: ") != password:
+            raise ConfigError("password: the two entries differ; nothing was changed")
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise ConfigError("password: empty, expected one line on standard input; nothing was changed")
+    return password.encode()
+
+
+def add_credentials(
+    name: str,
+    role: str,
+    password: bytes,
+    *,
+    users_file: str | Path = DEFAULT_USERS_FILE,
+    acl_file: str | Path = DEFAULT_ACL_FILE,
+) -> None:
+    """Add a user, or give an existing one a new password and the rows of its role.
+
+    Both files are created with mode 0600 and replaced as a whole; a running broker reads them again.
+
+    Args:
+        name: An agent's id (``MG1``), a device's agent and name (``MG1/ess``), or any name for the rest.
+        role: One of `ROLES`.
+        password: Not stored; only its hash is.
+        users_file: Rows of ``NAME:HASH``.
+        acl_file: In mosquitto's format; rows of other users and comments stay as they are.
+
+    Raises:
+        ConfigError: The name or role is wrong, or a file cannot be written; DataError if one cannot be read.
+    """
+    from heron_mqtt.messaging.embedded.auth.acl import Acl
+    from heron_mqtt.messaging.embedded.auth.authenticator import load_users
+
+    _check_name(name, role)
+    users = load_users(users_file) if Path(users_file).exists() else {}
+    users[name] = hash_password(password)
+    acl_lines: list[str] = []
+    if Path(acl_file).exists():
+        Acl.load(acl_file)  # says what is wrong with it before anything is changed
+        acl_lines = _without_user(Path(acl_file).read_text(encoding="utf-8").splitlines(), name)
+    rows = [row.replace("%u", name) for row in ROLE_ROWS[role]]
+    acl_lines += ["", f"user {name}", f"# role: {role}", *rows]
+    # Rights first: a user that can log in already has them.
+    _replace(acl_file, acl_lines)
+    _replace(users_file, [f"{user}:{stored}" for user, stored in users.items()])
+
+
+def remove_credentials(
+    name: str, *, users_file: str | Path = DEFAULT_USERS_FILE, acl_file: str | Path = DEFAULT_ACL_FILE
+) -> None:
+    """Remove a user and its rows; a running broker ends the user's connections within 10 s.
+
+    Raises:
+        ConfigError: There is no such user.
+    """
+    from heron_mqtt.messaging.embedded.auth.authenticator import load_users
+
+    users = load_users(users_file)
+    if users.pop(name, None) is None:
+        raise ConfigError(f"credentials: {users_file} has no user {name!r}")
+    _replace(users_file, [f"{user}:{stored}" for user, stored in users.items()])
+    if Path(acl_file).exists():
+        _replace(acl_file, _without_user(Path(acl_file).read_text(encoding="utf-8").splitlines(), name))
+
+
+def _check_name(name: str, role: str) -> None:
+    if role not in ROLE_ROWS:
+        raise ConfigError(f"role: {role!r}, expected one of {', '.join(ROLES)}")
+    levels = name.split("/")
+    if not name or len(name) > _MAX_NAME_CHARS or name != name.strip() or not name.isprintable():
+        raise ConfigError(f"name: {name!r}, expected 1 to {_MAX_NAME_CHARS} printable characters")
+    if any(sign in name for sign in (":", "+", "#", "%u", "%c")) or "" in levels:
+        raise ConfigError(f"name: {name!r}, expected no : + # %u %c and no empty part between slashes")
+    if role == "device" and len(levels) != 2:
+        raise ConfigError(f"name: {name!r}, expected AGENT/DEVICE for a device, for example MG1/ess")
+    if role != "device" and len(levels) != 1:
+        raise ConfigError(f"name: {name!r}, expected no / for role {role}")
+
+
+def _without_user(lines: list[str], name: str) -> list[str]:
+    """Leave out the section of one user: from its ``user`` row to the next one or a ``pattern`` row."""
+    kept: list[str] = []
+    inside = False
+    for line in lines:
+        keyword, _, rest = line.strip().partition(" ")
+        if keyword in ("user", "pattern"):
+            inside = keyword == "user" and rest.strip() == name
+        if not inside:
+            kept.append(line)
+    while kept and not kept[-1].strip():
+        kept.pop()
+    return kept
+
+
+def _replace(path: str | Path, lines: list[str]) -> None:
+    """Write a file for its owner only, whole or not at all."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    text = "\n".join(lines).lstrip("\n") + "\n"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ConfigError(f"credentials: cannot write {target}: {exc.strerror}") from exc

@@ -1,0 +1,1 @@
+"""Sockets of the embedded broker: listeners, TCP and WebSocket transports, TLS."""

@@ -1,0 +1,1 @@
+"""The embedded broker as a process: a supervised child, or in the foreground of a terminal."""

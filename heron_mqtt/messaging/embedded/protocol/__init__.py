@@ -1,0 +1,1 @@
+"""MQTT as bytes and topics: packets read and written, filters matched."""

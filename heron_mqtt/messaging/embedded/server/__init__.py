@@ -1,0 +1,1 @@
+"""The embedded broker itself: connections, sessions, routing, retained messages."""

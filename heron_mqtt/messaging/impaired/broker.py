@@ -1,0 +1,313 @@
+"""ImpairedBroker: any broker, behind a network that delays, loses, copies, reorders and cuts off.
+
+What this process publishes crosses the network on its way to the broker, what it receives on its way
+back; each crossing follows the first rule that matches the channel. A message between two agents of one
+process that share this broker crosses it twice, as between two sites of which each has its own link.
+
+- The fate of the n-th message of a channel and direction depends on (seed, channel, direction, n) alone.
+- Order is kept within a channel and direction unless the rule reorders: see ``_impaired.network``.
+- A lost ``publish`` is done like one that went through: its sender cannot know. A delayed one is done when
+  the broker has taken it. Of copies only the first counts.
+- A message that did not arrive leaves a gap: ``stats.lost`` counts it. Copies are removed as always.
+- Retained messages that come because somebody subscribed cross the network too, with fates of their own.
+- The words of a presence (``announce``) are repeated until they are through: they take their time and
+  keep their place, and are never lost, copied or cut off. The will is the inner broker's and is not delayed.
+- At most ``max_in_flight`` messages are on their way. Of more the oldest is dropped, counted and reported;
+  if it was published here, its delivery fails with ``BrokerOverflow``.
+- ``close`` hands over at once what was published and is on its way; what waits for the end of a partition
+  fails with ``BrokerClosed``, what was coming in is dropped. It closes the inner broker too.
+
+Loops and threads are those of ``MqttBroker``: it lives in the loop that connected it, else in the
+process's background loop, and may be used from any thread and loop. Connect it, not the broker inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+from heron_mqtt.errors import UnsupportedFeature
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
+from heron_mqtt.messaging.codec import Json, decode, encode
+from heron_mqtt.messaging.core.dispatcher import ChannelTrouble
+from heron_mqtt.messaging.core.owner_loop import Home
+from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.subscription import Callback, Received, Subscription
+from heron_mqtt.messaging.impaired.announcements import ImpairedAnnouncement
+from heron_mqtt.messaging.impaired.channel_queue import Timers
+from heron_mqtt.messaging.impaired.event_log import Record
+from heron_mqtt.messaging.impaired.in_flight import Incoming, Outgoing, Turn
+from heron_mqtt.messaging.impaired.network import Network
+from heron_mqtt.messaging.impaired.stats import ImpairedStats
+from heron_mqtt.messaging.impaired.subscriptions import ImpairedDispatcher, Upstream
+from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.messaging.tap import MessageTap
+
+
+class ImpairedBroker(MessageBroker):
+    """Wraps a broker; see the module.
+
+    Args:
+        inner: Carries what comes through. It is connected and closed with this one.
+        network: How the network misbehaves.
+        seed: Of all that is drawn, unless ``network.seed`` is given.
+        timers: Clock and timers; None = the event loop. Handed in by tests.
+        max_events: How many of the last events ``record`` keeps.
+    """
+
+    def __init__(
+        self,
+        inner: MessageBroker,
+        network: ImpairmentTable,
+        *,
+        seed: int = 0,
+        timers: Timers | None = None,
+        max_events: int = 10_000,
+    ) -> None:
+        self.inner = inner
+        self.impairment = network
+        self.record = Record(max_events)
+        """What was done to which message, and the counters a channel."""
+        self._timers = timers
+        self._dispatcher = ImpairedDispatcher(ImpairedStats(inner.stats))
+        self._network = Network(network, seed, self.record, self._on_overflow)
+        self._upstream = Upstream(inner, self._dispatcher, self._on_arrival)
+        self._home = Home(f"the ImpairedBroker around {type(inner).__name__}", self._start, self.close)
+        self._dispatcher.on_gone = lambda subscription: self._home.call(self._upstream.release, subscription)
+        self._accepted = inspect.signature(inner.publish).parameters
+        self._consumed: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ImpairedBroker {self.impairment.name or 'network'} around {self.inner!r}>"
+
+    @property
+    def features(self) -> Features:  # type: ignore[override] # they are the inner broker's
+        """What the inner broker can carry."""
+        return self.inner.features
+
+    @property
+    def stats(self) -> BrokerStats:
+        """Counters and reports, as seen from this side of the network."""
+        return self._dispatcher.stats
+
+    def observe(self, tap: MessageTap | None) -> None:
+        """Tell ``tap`` of every message, and of what the network does to it, as seen from this side."""
+        self._dispatcher.tap = self._network.tap = tap
+
+    def trouble(self, channel: str) -> ChannelTrouble:
+        """Return how many messages of one channel came twice or never, seen from this side."""
+        return self._dispatcher.trouble(channel)
+
+    @property
+    def home_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that this broker lives in; None before it is started."""
+        return self._home.loop
+
+    @property
+    def in_flight(self) -> int:
+        """Messages on their way."""
+        return len(self._network.in_flight)
+
+    def tell_step(self, step: int | None) -> None:
+        """Say which step is under way, where ``run/state`` does not pass here, for messages without one."""
+        self._home.call(setattr, self._network, "step", step)
+
+    # -- connection --------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Connect the inner broker; the running event loop becomes the home loop, if there is none yet.
+
+        Raises:
+            BrokerUnavailable, BrokerRefused: The inner broker cannot connect.
+            BrokerClosed: After ``close``.
+        """
+        if not self._home.claim():
+            await self._home.run(self.inner.connect())
+            return
+        try:
+            await self.inner.connect()
+        except BaseException:  # also cancelled: the next attempt may come from another loop
+            self._home.leave()
+            raise
+        self._start()
+
+    async def close(self) -> None:
+        """Empty the network, end subscriptions and consumers, close the inner broker. Idempotent."""
+        await self._end(None, None, None)
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close; the inner broker hears of an exception, and may leave without goodbye."""
+        await self._end(*exc)
+
+    async def _end(self, *exc: object) -> None:
+        self._home.end()
+        if self._home.loop is None or self._home.loop.is_closed():  # nobody can be waited for
+            self._network.close(hand_over=False)
+            self._dispatcher.clear()
+            await self.inner.__aexit__(*exc)
+        else:
+            await self._home.run(self._end_at_home(exc))
+
+    async def _end_at_home(self, exc: tuple[object, ...]) -> None:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._shut(exc), name="close impaired broker")
+        await asyncio.shield(self._closing)
+
+    async def _shut(self, exc: tuple[object, ...]) -> None:
+        self._network.close(hand_over=True)
+        self._dispatcher.clear()
+        self._upstream.close()
+        await self.inner.__aexit__(*exc)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    def _start(self) -> None:
+        self._network.start(self._timers or asyncio.get_running_loop())
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    def publish(
+        self, channel: str, message: Mapping[str, Any], *, retain: bool = False, **options: Any
+    ) -> Awaitable[None]:
+        """Send a JSON object through the network to the broker; see ``MessageBroker.publish``.
+
+        Args:
+            channel: No wildcards.
+            message: A JSON object.
+            retain: Keep it for late subscribers.
+            options: What the inner broker's ``publish`` takes beside (``qos``).
+        """
+        topics.check_channel(channel)
+        plain = decode(encode(message))  # a copy: what the caller does to it later must not matter
+        if retain:
+            options["retain"] = True
+        self._check_options(options)
+        home = self._home.enter()
+        self.stats.published += 1
+        if self._home.is_here():
+            self._start()
+            return self._send(channel, plain, options)
+        return self._from_elsewhere(home, channel, lambda: _wait_for(self._send(channel, plain, options)))
+
+    def _send(self, channel: str, message: Json, options: dict[str, Any]) -> Awaitable[None]:
+        publish = partial(self.inner.publish, channel, message, **options)
+        outgoing = Outgoing(publish, partial(self._failed, channel), self._tasks)
+        self._network.send("out", channel, message, outgoing)
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, message, None, bool(options.get("retain")))
+        return outgoing.delivery()
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._accepted.values()):
+            return
+        for name in options.keys() - self._accepted.keys():
+            raise UnsupportedFeature(
+                f"{type(self.inner).__name__}.publish takes no {name!r}: this broker cannot carry it"
+            )
+
+    async def announce(
+        self, channel: str, online: Mapping[str, Any], offline: Mapping[str, Any]
+    ) -> Announcement:
+        """Let the inner broker announce, once ``online`` is through; see ``MessageBroker.announce``."""
+        self._home.enter()  # raises if closed
+        await self._cross(channel, online)
+        inner = await self._home.run(self.inner.announce(channel, online, offline))
+        return ImpairedAnnouncement(self, inner, self._cross, channel, offline)
+
+    async def _cross(self, channel: str, word: Mapping[str, Any]) -> None:
+        topics.check_channel(channel)
+        plain = decode(encode(word))
+        if not self._home.closed:  # else there is no network any more, and the inner broker answers
+            await self._home.run(self._cross_at_home(channel, plain))
+
+    async def _cross_at_home(self, channel: str, word: Json) -> None:
+        self._start()
+        self.stats.published += 1
+        turn = Turn()
+        self._network.send("out", channel, word, turn, sure=True)
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, word, None, True)
+        await turn.passed()
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    def subscribe(self, channel: str, callback: Callback) -> Subscription:
+        """Call ``callback`` for what comes through the network; see ``MessageBroker.subscribe``."""
+        home = self._home.enter()
+        if topics.is_filter(channel) and not self.features.wildcards:
+            raise UnsupportedFeature(
+                f"{type(self.inner).__name__} cannot subscribe to the filter {channel!r}; "
+                f"subscribe to each channel"
+            )
+        subscription = self._dispatcher.add(channel, callback)
+        hold = partial(self._upstream.hold, channel, subscription)
+        if not self._home.is_here():
+            subscription.set_ready(self._from_elsewhere(home, channel, hold))
+            return subscription
+        self._start()
+        try:
+            subscription.set_ready(hold())
+        except BaseException:
+            subscription()
+            raise
+        return subscription
+
+    async def consume(self, channel: str) -> Json:
+        """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""
+        home = self._home.enter()
+        if channel not in self._consumed:
+            self._dispatcher.listen(channel)
+            await self._from_elsewhere(home, channel, partial(self._upstream.hold, channel, None))
+            self._consumed.add(channel)
+        return await self._dispatcher.take(channel)
+
+    def _on_arrival(self, message: Received, subscription: Subscription | None) -> None:
+        """Take a message from the inner broker; with ``subscription`` it is a retained one, for that."""
+        channel = message.channel
+        if not message.retained:
+            parcel = Incoming(partial(self._dispatcher.arrive_decoded, channel, message))
+            self._network.send("in", channel, message, parcel)
+            return
+        if subscription is None:
+            parcel = Incoming(partial(self._dispatcher.arrive_decoded, channel, message, retained=True))
+        else:
+            parcel = Incoming(partial(self._dispatcher.replay, subscription, message))
+        self._network.send("retained", channel, message, parcel)
+
+    # -- what went wrong ---------------------------------------------------------------------------
+
+    def _from_elsewhere(
+        self, home: asyncio.AbstractEventLoop, channel: str, begin: Callable[[], Awaitable[None]]
+    ) -> Delivery:
+        """Begin something in the home loop; what it raises there is reported and awaits the caller."""
+
+        def safely() -> asyncio.Future[None]:
+            try:
+                return asyncio.ensure_future(begin())
+            except Exception as exc:
+                self._failed(channel, exc)
+                failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                failed.set_exception(exc)
+                failed.exception()
+                return failed
+
+        return self._home.begin(home, safely)
+
+    def _failed(self, channel: str, exc: Exception) -> None:
+        self.stats.undelivered += 1
+        self.stats.report("delivery", channel, f"{type(exc).__name__}: {exc}", exc=exc)
+
+    def _on_overflow(self, channel: str) -> None:
+        self._dispatcher.overflow(
+            channel, f"{self.impairment.max_in_flight} messages are on their way in the impaired network"
+        )
+
+
+async def _wait_for(sent: Awaitable[None]) -> None:
+    await sent

@@ -1,0 +1,54 @@
+"""One view on two sets of counters: the wrapper's own, and those of the broker inside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heron_mqtt.messaging.core.stats import BrokerStats, Report
+
+
+def _with_inner(name: str, inner_name: str | None = None) -> Any:
+    """Return a counter that is ours plus one of the inner broker's; setting it changes our part."""
+    ours = BrokerStats.__dict__[name]
+    theirs = inner_name or name
+
+    def read(self: ImpairedStats) -> int:
+        return int(ours.__get__(self) + getattr(self.inner, theirs))
+
+    def write(self: ImpairedStats, value: int) -> None:
+        ours.__set__(self, value - getattr(self.inner, theirs))
+
+    return property(read, write)
+
+
+class ImpairedStats(BrokerStats):
+    """Counters since the wrapper was made.
+
+    ``published``, ``received`` and ``lost`` are counted outside the impaired network, where this process
+    stands: ``lost`` holds what was lost in it as well as beyond it. What only the inner broker can see
+    (copies that it removed, payloads that did not parse, reconnections, ...) is added from there, and its
+    reports appear here too; only its gaps do not, because they are noticed here as well.
+
+    Args:
+        inner: Of the broker inside.
+    """
+
+    received = _with_inner("received", "duplicated")  # the copies that it removed did arrive
+    duplicated = _with_inner("duplicated")
+    rejected = _with_inner("rejected")
+    overflowed = _with_inner("overflowed")
+    undelivered = _with_inner("undelivered")
+    callback_errors = _with_inner("callback_errors")
+    reconnects = _with_inner("reconnects")
+
+    def __init__(self, inner: BrokerStats) -> None:
+        self.inner = inner
+        super().__init__()
+
+        def relay(report: Report) -> None:
+            if report.kind != "gap":
+                self.reports.append(report)
+                for listener in self.listeners:
+                    listener(report)
+
+        inner.listeners.append(relay)

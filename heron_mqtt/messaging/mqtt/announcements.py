@@ -1,0 +1,182 @@
+"""A presence on a status channel, with the MQTT broker as its executor: ``offline`` is left as a will."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from heron_mqtt.errors import BrokerClosed, BrokerError
+from heron_mqtt.messaging.base import Announcement
+from heron_mqtt.messaging.codec import encode
+from heron_mqtt.messaging.core.owner_loop import Home
+from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.mqtt.options import Will
+from heron_mqtt.messaging.mqtt.session import CLOSE_S, Link
+
+if TYPE_CHECKING:
+    from heron_mqtt.messaging.mqtt.broker import MqttBroker
+
+MAX_UPDATES = 100  # that may wait while disconnected; only the last one counts
+
+
+class Presences:
+    """The announcements of one broker.
+
+    Args:
+        will_channel: The channel of the will that the broker's own connection carries, if any.
+    """
+
+    def __init__(
+        self, broker: MqttBroker, home: Home, link: Link, will_channel: str | None, rng: random.Random
+    ) -> None:
+        self._broker = broker
+        self._home = home
+        self._link = link
+        self._will_channel = will_channel
+        self._rng = rng
+        self._all: list[MqttAnnouncement] = []
+        self._numbers = itertools.count()
+
+    async def announce(
+        self, channel: str, topic: str, online: Mapping[str, Any], offline: Mapping[str, Any]
+    ) -> MqttAnnouncement:
+        """Announce; in the home loop."""
+        await self._link.started()
+        announcement = MqttAnnouncement(self._broker, self._home, channel, topic, offline, self._forget)
+        if channel == self._will_channel:
+            announcement.use(self._link)
+        else:
+            announcement.make_link(next(self._numbers), self._rng)
+        self._all.append(announcement)
+        try:
+            await announcement.update(online)
+        except BaseException:
+            self._forget(announcement)
+            if announcement.own_link is not None:
+                await announcement.own_link.abort()
+            raise
+        return announcement
+
+    def own_links(self) -> list[Link]:
+        """Return the connections that the announcements have of their own."""
+        return [a.own_link for a in self._all if a.own_link is not None]
+
+    def repeat(self) -> None:
+        """The broker's own connection was made again: say what it had said."""
+        for announcement in self._all:
+            if announcement.own_link is None:
+                announcement.repeat()
+
+    async def leave(self) -> None:
+        """Withdraw all of them."""
+        await asyncio.gather(*(announcement.leave() for announcement in self._all))
+
+    def _forget(self, announcement: MqttAnnouncement) -> None:
+        if announcement in self._all:
+            self._all.remove(announcement)
+
+
+class MqttAnnouncement(Announcement):
+    """One presence; usually with a connection of its own, because a connection carries one will."""
+
+    def __init__(
+        self,
+        broker: MqttBroker,
+        home: Home,
+        channel: str,
+        topic: str,
+        offline: Mapping[str, Any],
+        forget: Callable[[MqttAnnouncement], None],
+    ) -> None:
+        super().__init__(broker, channel, offline)
+        self.own_link: Link | None = None
+        self._mqtt = broker
+        self._home = home
+        self._topic = topic
+        self._forget = forget
+        self._last_word = _word(offline)
+        self._latest: bytes | None = None
+        self._link: Link | None = None
+
+    def use(self, link: Link) -> None:
+        """Speak over a link whose will is ours already."""
+        self._link = link
+
+    def make_link(self, number: int, rng: random.Random) -> None:
+        """Make a connection of our own."""
+        stats = BrokerStats(reports=self._mqtt.stats.reports, listeners=self._mqtt.stats.listeners)
+        options = self._mqtt.options
+        self._link = self.own_link = Link(
+            replace(options, client_id=f"{options.client_id}-w{number}"),
+            self,
+            stats,
+            will=Will(self._topic, self._last_word),
+            wanted=tuple,
+            rng=rng,
+            max_pending=MAX_UPDATES,
+        )
+
+    async def update(self, online: Mapping[str, Any]) -> None:
+        """Publish a newer word; it is repeated after each reconnection."""
+        if self._withdrawn:
+            raise BrokerClosed(f"the announcement on {self._channel} was withdrawn")
+        self._latest = _word(online)
+        self._mqtt.tell_presence(self._channel, online, self._latest)
+        await self._home.run(self._say(self._latest))
+
+    async def withdraw(self, *, say_offline: bool = True) -> None:
+        """End the presence and its connection, cleanly; see ``Announcement.withdraw``. Idempotent."""
+        if not self._withdrawn:
+            await self._home.run(self.leave(say_offline=say_offline))
+
+    async def leave(self, *, say_offline: bool = True) -> None:
+        """Do what ``withdraw`` does, in the home loop; where the broker is away, the will has said it."""
+        if self._withdrawn:
+            return
+        self._withdrawn = True
+        self._forget(self)
+        heard = self._link is not None and self._link.connected
+        if say_offline and heard:
+            try:
+                self._mqtt.tell_presence(self._channel, self._offline, self._last_word)
+                async with asyncio.timeout(CLOSE_S):
+                    await self._say(self._last_word)
+            except (TimeoutError, BrokerError) as exc:
+                heard = False
+                self.broker.stats.report("delivery", self._channel, f"could not say offline: {exc!r}")
+        if self.own_link is not None:
+            await (self.own_link.close() if heard else self.own_link.abort())
+
+    def repeat(self) -> None:
+        """Say the latest word again: the broker may have published the will in between."""
+        if self._latest is not None and self._link is not None:
+            self._link.publish(self._topic, self._latest, 1, True)
+
+    async def _say(self, word: bytes) -> None:
+        assert self._link is not None, "neither use() nor make_link()"
+        await self._link.started()
+        if self.own_link is not None:
+            self._mqtt.stats.published += 1
+        await asyncio.shield(self._link.publish(self._topic, word, 1, True))
+
+    # -- called by our own link ----------------------------------------------------------------------
+
+    def on_connected(self, again: bool) -> None:
+        """Say again that we are here."""
+        if again:
+            self.repeat()
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        """Nothing is subscribed to here."""
+
+    def on_bad_topic(self, topic: str) -> None:
+        """Nothing is subscribed to here."""
+
+
+def _word(message: Mapping[str, Any]) -> bytes:
+    """Encode a presence without its sequence number: repeated, it must not be taken for a duplicate."""
+    return encode({name: value for name, value in message.items() if name != "seq"})

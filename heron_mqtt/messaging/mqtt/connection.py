@@ -1,0 +1,290 @@
+"""One MQTT connection from CONNECT to its end: paho-mqtt, driven inside an asyncio event loop.
+
+A connection is not reused: each attempt gets a paho client of its own, so nothing of a lost connection
+(half a packet, message ids, resend states) lives on in the next. ``Link`` holds what must survive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import Protocol
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from heron_mqtt.errors import BrokerError, BrokerUnavailable, UnsupportedFeature
+from heron_mqtt.messaging.mqtt.connect_errors import nobody_answers, refused, tls_failed
+from heron_mqtt.messaging.mqtt.options import MqttOptions, Will
+from heron_mqtt.messaging.mqtt.packets import Publish
+from heron_mqtt.messaging.mqtt.paho_client import Client
+from heron_mqtt.messaging.mqtt.socket_stream import Stream, open_stream
+
+log = logging.getLogger("heron_mqtt.messaging")
+
+RECEIVE_MAXIMUM = 65_535  # MQTT 5, section 3.2.2.3.3: in force where the broker names none
+
+
+class Events(Protocol):
+    """What a connection tells its owner, always in the event loop."""
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        """A message arrived."""
+
+    def on_bad_topic(self, topic: str) -> None:
+        """A message arrived whose topic is not UTF-8."""
+
+    def on_acknowledged(self, mid: int, refusal: str | None) -> None:
+        """The broker answered a QoS 1 or 2 publish."""
+
+    def on_subscribed(self, mid: int, refusals: list[str | None]) -> None:
+        """The broker answered a subscribe, filter by filter."""
+
+
+class Connection:
+    """One connection; ``open`` it once, then use it until ``lost`` is done."""
+
+    def __init__(self, options: MqttOptions, events: Events, will: Will | None) -> None:
+        self._options = options
+        self._events = events
+        self._will = will
+        self._loop = asyncio.get_running_loop()
+        self._stream: Stream | None = None
+        self._client: Client | None = None
+        self._answer: asyncio.Future[None] = self._loop.create_future()
+        self._flush_due = False
+        self._reading = False
+        self._writer_watched = False
+        self._misc: asyncio.TimerHandle | None = None
+        self.receive_maximum = RECEIVE_MAXIMUM
+        self.lost: asyncio.Future[str] = self._loop.create_future()
+        """Done when the connection has ended; says why."""
+
+    async def open(self) -> None:
+        """Connect and wait for the broker's word.
+
+        Raises:
+            BrokerUnavailable: Nobody answers in time, or the answer is not MQTT.
+            BrokerRefused: The broker says no; the text says what to do.
+        """
+        address, limit = self._options.address, self._options.connect_timeout_s
+        doing = f"no answer at {address} within {limit:g} s"
+        try:
+            async with asyncio.timeout(limit):
+                self._stream = await open_stream(self._options.host, self._options.port, self._options.tls)
+                doing = (
+                    f"{address} accepts connections but did not answer as an MQTT broker within {limit:g} s"
+                )
+                self._start_client(self._stream)
+                await self._answer
+        except TimeoutError:
+            self.abort()
+            raise BrokerUnavailable(f"{doing}: check host and port, and that a broker runs there") from None
+        except ssl.SSLError as exc:
+            self.abort()
+            raise tls_failed(address, exc) from exc
+        except BrokerError:
+            self.abort()
+            raise
+        except OSError as exc:
+            self.abort()
+            raise nobody_answers(address, exc) from exc
+        except NotImplementedError as exc:
+            self.abort()
+            raise UnsupportedFeature(
+                "this event loop cannot watch sockets, which MQTT needs: "
+                "on Windows use asyncio.WindowsSelectorEventLoopPolicy()"
+            ) from exc
+        except BaseException:
+            self.abort()
+            raise
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> int:
+        """Send a message; return the id that ``on_acknowledged`` will name.
+
+        Nothing is written before the event loop comes round, so the answer cannot come before this
+        returns.
+        """
+        return self._running().send(topic, payload, qos, retain)
+
+    def subscribe(self, filters: list[str]) -> int:
+        """Subscribe at QoS 1; return the id that ``on_subscribed`` will name."""
+        mid = self._running().subscribe([(f, 1) for f in filters])[1]
+        return int(mid or 0)
+
+    def unsubscribe(self, filters: list[str]) -> None:
+        """Unsubscribe."""
+        self._running().unsubscribe(list(filters))
+
+    def disconnect(self) -> None:
+        """Say goodbye (no will is sent) and close, after what was sent before."""
+        if self._client is not None and not self.lost.done():
+            self._client.disconnect()
+            self._flush()
+        self._end("closed")
+
+    def abort(self) -> None:
+        """Close without goodbye, after what was sent before: the broker sends the will."""
+        if not self.lost.done():
+            self._flush()
+        self._end("aborted")
+
+    # -- the client and its callbacks --------------------------------------------------------------
+
+    def _running(self) -> Client:
+        assert self._client is not None, "used before open()"
+        return self._client
+
+    def _start_client(self, stream: Stream) -> None:
+        options = self._options
+        five = options.protocol == "5"
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=options.client_id,
+            protocol=paho.MQTTv5 if five else paho.MQTTv311,
+            reconnect_on_failure=False,  # reconnecting is the link's; also: no silent downgrade to MQTT 3.1
+        )
+        client.stream, client.five = stream, five
+        client.received, client.acknowledged = self._on_message, self._events.on_acknowledged
+        client.want_flush = self._on_want_write
+        client.max_inflight_messages = 0  # the link keeps the window; a limit here scans at every PUBACK
+        if options.username:
+            client.username_pw_set(options.username, options.password)
+        if self._will is not None:
+            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish  # of QoS 2; the others do not pass through paho
+        client.on_subscribe = self._on_subscribe
+        client.on_socket_close = self._on_socket_close
+        self._client = client
+        self._loop.add_reader(stream.fileno(), self._on_readable)
+        self._tick()
+        client.connect(
+            options.host,
+            options.port,
+            keepalive=options.keepalive_s,
+            clean_start=True if five else paho.MQTT_CLEAN_START_FIRST_ONLY,  # 3.1.1: paho wants it left alone
+        )
+
+    def _on_connect(
+        self,
+        _client: object,
+        _data: object,
+        _flags: object,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if self._answer.done():
+            return
+        if reason.is_failure:
+            self._answer.set_exception(refused(self._options, reason.value, str(reason)))
+        else:
+            self.receive_maximum = getattr(properties, "ReceiveMaximum", RECEIVE_MAXIMUM)
+            self._answer.set_result(None)
+
+    def _on_disconnect(
+        self, _client: object, _data: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        why = self._stream.why() if self._stream is not None else ""
+        self._end(why or str(reason))
+
+    def _on_message(self, message: Publish) -> None:
+        try:
+            topic = message.topic.decode()
+        except UnicodeDecodeError as exc:
+            self._events.on_bad_topic(repr(exc.object))
+            return
+        self._events.on_message(topic, message.payload, message.retain)
+
+    def _on_publish(
+        self, _client: object, _data: object, mid: int, reason: ReasonCode, _properties: object
+    ) -> None:
+        self._events.on_acknowledged(mid, str(reason) if reason.is_failure else None)
+
+    def _on_subscribe(
+        self, _client: object, _data: object, mid: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        self._events.on_subscribed(mid, [str(reason) if reason.is_failure else None for reason in reasons])
+
+    # -- the event loop ----------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        stream, client = self._stream, self._client
+        if stream is None or client is None:
+            return
+        stream.fill()
+        client.heard()
+        self._reading = True
+        try:
+            while not self.lost.done() and (packet := stream.next_packet()) is not None:
+                client.take(*packet)
+        except ConnectionError as exc:  # too large, or malformed
+            self._end(str(exc))
+        except Exception as exc:
+            # What answers does not speak MQTT, or paho has a fault: its state is not to be trusted any more.
+            log.debug("reading from %s failed", self._options.address, exc_info=exc)
+            self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
+        finally:
+            self._reading = False
+            if self._flush_due:  # after the tasks that were woken: acknowledgements go with their answers
+                self._loop.call_soon(self._flush)
+        if stream.ended:
+            self._end(stream.why())
+
+    def _on_want_write(self) -> None:
+        if self._flush_due:
+            return
+        self._flush_due = True  # one write for all that is sent until then
+        if not self._reading:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._stream is None or self.lost.done():
+            return
+        taken = self._stream.flush()
+        self._watch_writer(not taken)
+        if self._stream.error is not None:
+            self._on_readable()  # what came before it is still to be read
+
+    def _watch_writer(self, watch: bool) -> None:
+        if watch == self._writer_watched or self._stream is None:
+            return
+        self._writer_watched = watch
+        if watch:
+            self._loop.add_writer(self._stream.fileno(), self._flush)
+        else:
+            self._loop.remove_writer(self._stream.fileno())
+
+    def _tick(self) -> None:
+        if self._client is not None and not self.lost.done():
+            self._client.loop_misc()  # keepalive: pings, and gives up when no answer comes
+        if not self.lost.done():
+            self._misc = self._loop.call_later(self._options.keepalive_s / 4, self._tick)
+
+    def _on_socket_close(self, *_: object) -> None:
+        if self._stream is not None and self._stream.fileno() != -1:
+            self._watch_writer(False)
+            self._loop.remove_reader(self._stream.fileno())
+
+    def _end(self, why: str) -> None:
+        if self.lost.done():
+            return
+        self.lost.set_result(why)
+        if not self._answer.done():
+            address, broken = self._options.address, self._stream.error if self._stream is not None else None
+            self._answer.set_exception(
+                tls_failed(address, broken)  # TLS 1.3 refuses a client's certificate after the handshake
+                if isinstance(broken, ssl.SSLError)
+                else BrokerUnavailable(f"{address} ended the connection before it was made: {why}")
+            )
+            self._answer.exception()  # open() may have ended already
+        if self._misc is not None:
+            self._misc.cancel()
+        self._on_socket_close()
+        if self._stream is not None:
+            self._stream.close()

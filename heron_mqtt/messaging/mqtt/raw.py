@@ -1,0 +1,134 @@
+"""RawMqtt: MQTT as it is, for topics and payloads that are not ours (vendors' boxes).
+
+A connection of its own, in one event loop: that of ``connect``. Everything else is as with ``MqttBroker``:
+bounded queues, reconnection with jittered delays, subscriptions held across it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Self
+
+from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
+from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.mqtt.options import MqttOptions
+from heron_mqtt.messaging.mqtt.session import Link
+
+RawCallback = Callable[[str, bytes, bool], None]
+"""Called with topic, payload and whether the broker had kept it; in the loop of the connection."""
+
+MAX_PENDING = 1_000
+
+
+class RawMqtt:
+    """Publishes bytes and subscribes to topics as they are.
+
+    Args:
+        options: Of the connection, as of a ``MqttBroker``; the client id gets a suffix of its own.
+        stats: Where to count and report.
+        rng: Jitters the delays of reconnecting.
+    """
+
+    def __init__(self, options: MqttOptions, stats: BrokerStats, rng: random.Random | None = None) -> None:
+        self.stats = stats
+        self._callbacks: dict[str, list[RawCallback]] = {}
+        self._on_return: list[Callable[[], None]] = []
+        self._link = Link(
+            replace(options, client_id=f"{options.client_id}-raw-{secrets.token_hex(2)}"),
+            self,
+            stats,
+            will=None,
+            wanted=lambda: tuple(self._callbacks),
+            rng=rng or random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
+            max_pending=MAX_PENDING,
+        )
+
+    async def connect(self) -> None:
+        """Connect in the running loop.
+
+        Raises:
+            BrokerUnavailable, BrokerRefused: As ``MqttBroker.connect``.
+        """
+        try:
+            await asyncio.shield(self._link.start())
+        except BaseException:
+            await self._link.abort()
+            raise
+
+    async def close(self) -> None:
+        """Send what waits, and disconnect."""
+        await self._link.close()
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        await self.close()
+
+    def publish_raw(
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
+    ) -> asyncio.Future[None]:
+        """Publish bytes; what is returned is done when the broker has taken them, and may be ignored."""
+        return self._link.publish(topic, payload, qos, retain)
+
+    def subscribe_raw(self, topic: str, callback: RawCallback) -> Callable[[], None]:
+        """Call back for every message on one topic, without wildcards; returns the unsubscribe."""
+        held = self._callbacks.setdefault(topic, [])
+        held.append(callback)
+        self._link.subscribe((topic,))
+
+        def unsubscribe() -> None:
+            if callback in held:
+                held.remove(callback)
+            if not held and self._callbacks.get(topic) is held:
+                del self._callbacks[topic]
+                self._link.unsubscribe(topic)
+
+        return unsubscribe
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after each reconnection; returns what ends that."""
+        self._on_return.append(callback)
+
+        def forget() -> None:
+            if callback in self._on_return:
+                self._on_return.remove(callback)
+
+        return forget
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._link.connected
+
+    # -- called by the link ------------------------------------------------------------------------
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        """Hand a message to whoever wants it; what goes wrong with it stops nothing else."""
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            self.stats.reject(
+                topic, f"payload of {len(payload)} bytes is over the limit of {MAX_PAYLOAD_BYTES}"
+            )
+            return
+        for callback in tuple(self._callbacks.get(topic, ())):
+            try:
+                callback(topic, payload, retained)
+            except Exception as exc:
+                self.stats.callback_errors += 1
+                self.stats.report("callback", topic, f"{type(exc).__name__}: {exc}", exc=exc)
+
+    def on_bad_topic(self, topic: str) -> None:
+        """Count a message whose topic is not UTF-8."""
+        self.stats.reject(topic, "the topic is not UTF-8")
+
+    def on_connected(self, again: bool) -> None:
+        """Tell those who have something to say again."""
+        for callback in tuple(self._on_return) if again else ():
+            callback()

@@ -1,0 +1,316 @@
+"""A lasting link to an MQTT broker: connections come and go, what was published or subscribed does not.
+
+Everything here runs in one event loop. Sessions are clean: the list of subscriptions is ours, replayed on
+each connection, and what was not acknowledged is sent again (at least once).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerRefused, BrokerUnavailable
+from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.mqtt.connection import Connection
+from heron_mqtt.messaging.mqtt.options import MqttOptions, Will
+from heron_mqtt.messaging.mqtt.send_queue import Outbox, set_exception
+from heron_mqtt.messaging.mqtt.subscriptions import Change, Upstream
+
+log = logging.getLogger("heron_mqtt.messaging")
+
+FIRST_DELAY_S, MAX_DELAY_S = 0.1, 15.0  # between attempts to reconnect; doubled each time, then jittered
+STABLE_S = 5.0  # a connection that lasted this long starts the delays afresh
+CLOSE_S = 1.0  # how long close() waits for outstanding messages
+FILTERS_A_PACKET = 100
+
+
+class Owner(Protocol):
+    """What a link tells the broker object it serves."""
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        """A message arrived."""
+
+    def on_bad_topic(self, topic: str) -> None:
+        """A message arrived whose topic is not UTF-8."""
+
+    def on_connected(self, again: bool) -> None:
+        """A connection is made (``again``: not the first one)."""
+
+
+class Link:
+    """Publishes, subscribes, and reconnects until it is closed. Use it in one event loop only.
+
+    Args:
+        wanted: Returns every topic filter to hold at the broker.
+        rng: Jitters the delays between attempts to reconnect.
+        max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
+    """
+
+    def __init__(
+        self,
+        options: MqttOptions,
+        owner: Owner,
+        stats: BrokerStats,
+        *,
+        will: Will | None,
+        wanted: Callable[[], Iterable[str]],
+        rng: random.Random,
+        max_pending: int,
+    ) -> None:
+        self.options = options
+        self._owner = owner
+        self.on_message, self.on_bad_topic = owner.on_message, owner.on_bad_topic
+        self._stats = stats
+        self._will = will
+        self._rng = rng
+        self._outbox = Outbox(options.address, stats, max_pending)
+        self.on_acknowledged = self._outbox.acknowledged
+        self._upstream = Upstream(wanted)
+        self._asked: dict[str, None] = {}  # filters to subscribe to before anything else is sent
+        self._waiting: dict[str, list[tuple[str, asyncio.Future[None]]]] = {}  # filter held -> what for
+        self._subscribing: dict[int, list[str]] = {}
+        self._connection: Connection | None = None
+        self._connected = asyncio.Event()
+        self._started: asyncio.Future[None] | None = None
+        self._failure: BrokerError = BrokerClosed(f"there is no connection to {options.address}")
+        self._task: asyncio.Task[None] | None = None
+        self.retired = False
+        """Set when the link shall not be started again."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None
+
+    def start(self) -> asyncio.Future[None]:
+        """Begin to connect, unless that is under way; return what is done when the first attempt ended.
+
+        If it fails, everything that waits fails with the same error, and the link can be started again.
+        """
+        if self._started is None:
+            loop = asyncio.get_running_loop()
+            if self.retired:
+                refused: asyncio.Future[None] = loop.create_future()
+                set_exception(refused, self._failure)
+                return refused
+            self._started = loop.create_future()
+            self._started.add_done_callback(_retrieve)
+            self._task = loop.create_task(self._run(self._started), name=f"mqtt {self.options.address}")
+            self._task.add_done_callback(self._ended)
+        return self._started
+
+    async def started(self) -> None:
+        """Begin to connect, unless that is under way, and wait until the first attempt has ended.
+
+        Raises:
+            BrokerUnavailable, BrokerRefused: It failed.
+        """
+        await asyncio.shield(self.start())
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a connection; begin to connect if needed."""
+        await self.started()
+        await self._connected.wait()
+
+    # -- publish -----------------------------------------------------------------------------------
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> asyncio.Future[None]:
+        """Send or queue a message; the future is done when the broker has taken it."""
+        self._stats.published += 1
+        if self._started is None:
+            return self._outbox.refuse(topic, self._failure)
+        if self._asked:
+            self._subscribe_asked()  # subscribe, then publish: the message must come back
+        return self._outbox.publish(topic, payload, qos, retain)
+
+    # -- subscribe ---------------------------------------------------------------------------------
+
+    def subscribe(self, filters: tuple[str, ...]) -> asyncio.Future[Any]:
+        """Hold filters at the broker, and have their retained messages sent (again)."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[None]] = [loop.create_future() for _ in filters]
+        for topic_filter, done in zip(filters, futures, strict=True):
+            if self._started is None:
+                set_exception(done, self._failure)
+            else:
+                self._hold(topic_filter, done)
+        if len(futures) == 1:
+            return futures[0]
+        together = asyncio.gather(*futures)
+        together.add_done_callback(_retrieve)
+        return together
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        """Nobody wants a filter any more."""
+        if self._connection is not None:
+            self._apply(self._upstream.removed(topic_filter))
+
+    def _hold(self, topic_filter: str, done: asyncio.Future[None]) -> None:
+        cover = topic_filter
+        if self._connection is not None:
+            cover = self._upstream.add(topic_filter)
+            self._ask([cover])
+        self._waiting.setdefault(cover, []).append((topic_filter, done))
+
+    def _apply(self, change: Change) -> None:
+        self._ask(change.subscribe)
+        if change.unsubscribe and self._connection is not None:
+            self._subscribe_asked()
+            self._connection.unsubscribe(change.unsubscribe)
+
+    def _ask(self, filters: list[str]) -> None:
+        if filters and not self._asked:  # those asked for together go together
+            asyncio.get_running_loop().call_soon(self._subscribe_asked)
+        self._asked.update(dict.fromkeys(filters))
+
+    def _subscribe_asked(self) -> None:
+        filters, self._asked = list(self._asked), {}
+        if self._connection is None:
+            return
+        for i in range(0, len(filters), FILTERS_A_PACKET):
+            some = filters[i : i + FILTERS_A_PACKET]
+            self._subscribing[self._connection.subscribe(some)] = some
+
+    def on_subscribed(self, mid: int, refusals: list[str | None]) -> None:
+        """Called by the connection: the broker answered a subscribe."""
+        for topic_filter, refusal in zip(self._subscribing.pop(mid, ()), refusals, strict=False):
+            waiting = self._waiting.pop(topic_filter, [])
+            if refusal is None:
+                self._apply(self._upstream.accepted(topic_filter))
+                for _, done in waiting:
+                    if not done.done():
+                        done.set_result(None)
+                continue
+            exc = BrokerRefused(
+                f"{self.options.address} refuses the subscription to {topic_filter!r} ({refusal}): "
+                f"check the access rights of user {self.options.username!r}"
+            )
+            self._stats.report("connection", topic_filter, str(exc))
+            self._apply(self._upstream.refused(topic_filter))
+            for wanted, done in waiting:
+                if wanted == topic_filter:
+                    set_exception(done, exc)
+                else:
+                    self._hold(wanted, done)  # narrower: perhaps granted by itself
+
+    # -- connections -------------------------------------------------------------------------------
+
+    async def _run(self, started: asyncio.Future[None]) -> None:
+        try:
+            connection = await self._connect()
+        except BrokerError as exc:
+            self._stats.report("connection", self.options.address, str(exc))
+            self._started = None
+            self._fail_all(exc)
+            started.set_exception(exc)
+            return
+        log.info("connected to %s as %s", self.options.address, self.options.client_id)
+        self._take_up(connection, again=False)
+        started.set_result(None)
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            since = loop.time()
+            why = await asyncio.shield(connection.lost)  # cancelled with us it could not be ended any more
+            self._lose()
+            if loop.time() - since >= STABLE_S:
+                attempt = 0
+            self._stats.report("connection", self.options.address, f"connection lost: {why}; reconnecting")
+            connection, attempt = await self._reconnect(attempt)
+            self._stats.reconnects += 1
+            log.info("connected again to %s as %s", self.options.address, self.options.client_id)
+            self._take_up(connection, again=True)
+
+    async def _connect(self) -> Connection:
+        connection = Connection(self.options, self, self._will)
+        await connection.open()
+        return connection
+
+    async def _reconnect(self, attempt: int) -> tuple[Connection, int]:
+        said = ""
+        while True:
+            delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(attempt, 20))
+            await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))  # not all clients at the same moment
+            attempt += 1
+            try:
+                return await self._connect(), attempt
+            except BrokerError as exc:
+                if str(exc) != said:  # an outage is one line, not one a second
+                    said = str(exc)
+                    self._stats.report("connection", self.options.address, f"still reconnecting: {said}")
+
+    def _take_up(self, connection: Connection, *, again: bool) -> None:
+        self._connection = connection
+        self._ask(self._upstream.restart().subscribe)
+        waiting, self._waiting = self._waiting, {}
+        for entries in waiting.values():
+            for topic_filter, done in entries:
+                self._hold(topic_filter, done)
+        self._subscribe_asked()
+        self._outbox.open(connection.publish, connection.receive_maximum)
+        self._owner.on_connected(again)
+        self._connected.set()
+
+    def _lose(self) -> None:
+        self._connection = None
+        self._connected.clear()
+        self._asked.clear()
+        self._subscribing.clear()
+        self._outbox.close()
+
+    def _fail_all(self, exc: BrokerError) -> None:
+        self._failure = exc
+        self._outbox.fail_all(exc)
+        for waiting in self._waiting.values():
+            for _, done in waiting:
+                set_exception(done, exc)
+        self._waiting.clear()
+
+    # -- end ---------------------------------------------------------------------------------------
+
+    async def close(self, wait_s: float = CLOSE_S) -> None:
+        """Wait for what is outstanding, at most ``wait_s``; say goodbye, and end. Idempotent."""
+        outstanding = self._outbox.outstanding() if self._started is not None else []
+        if outstanding:
+            await asyncio.wait(outstanding, timeout=wait_s)
+        if self._connection is not None:
+            self._connection.disconnect()
+        await self.abort()
+
+    async def abort(self) -> None:
+        """End without goodbye: the broker sends the will. Idempotent."""
+        self.drop()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The task is over: closed, cancelled by the end of its loop, or a fault of ours."""
+        if task.cancelled():
+            self.drop()
+        elif (exc := task.exception()) is not None:
+            self._stats.report("connection", self.options.address, "the connection's task failed", exc=exc)
+            failure = BrokerUnavailable(f"the connection to {self.options.address} failed: {exc!r}")
+            failure.__cause__ = exc
+            self.drop(failure)
+
+    def drop(self, why: BrokerError | None = None) -> None:
+        """Close the connection's descriptor and fail what waits, without waiting for anything."""
+        connection = self._connection
+        self._lose()
+        if connection is not None:
+            connection.abort()
+        why = why or BrokerClosed(f"the connection to {self.options.address} was closed")
+        self._fail_all(why)
+        started, self._started = self._started, None
+        if started is not None:
+            set_exception(started, why)
+
+
+def _retrieve(done: asyncio.Future[Any]) -> None:
+    if not done.cancelled():
+        done.exception()

@@ -1,1 +1,0 @@
-"""Behind ``powergrid.networks``: where networks come from, and who lives where in them."""

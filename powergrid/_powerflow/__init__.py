@@ -1,1 +1,0 @@
-"""Inside of :mod:`powergrid.powerflow`; import from there."""

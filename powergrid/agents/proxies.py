@@ -1,0 +1,50 @@
+"""From a scenario to the proxies of its agents. Loads no network: a proxy can run on a small host."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from heron_mqtt.agents.proxy import Proxy
+from heron_mqtt.messaging.base import MessageBroker
+from powergrid.agents.grid_agent import GridAgent
+from powergrid.scenario import Scenario
+
+Authority = Literal["simulated", "emulated"]
+
+
+def emulated_devices(scenario: Scenario, agent: str, default: Authority) -> tuple[str, ...]:
+    """Return the devices of an agent that an emulator stands for: all that are not simulated or external."""
+    devices = scenario.microgrids[agent].devices
+    return tuple(
+        name
+        for name, table in devices.items()
+        if (table.authority or default) != "simulated" and not (table.external or table.mapping)
+    )
+
+
+def make_proxy(
+    scenario: Scenario, agent: str, broker: MessageBroker, *, env_id: str, devices: Authority
+) -> Proxy:
+    """Return the proxy of one agent, with the agent itself.
+
+    Args:
+        scenario: Decides peers, devices and deadlines.
+        agent: One of its microgrids.
+        broker: Carries the messages.
+        env_id: The environment.
+        devices: For devices whose authority the scenario leaves open.
+    """
+    return Proxy(
+        f"{agent}_proxy",
+        GridAgent.from_scenario(scenario, agent),
+        broker,
+        scenario.operator_id,
+        peers=[other for other in scenario.microgrids if other != agent],
+        devices={name: table.settings(devices) for name, table in scenario.microgrids[agent].devices.items()}
+        if broker.features.external
+        else {},
+        asks_clearance=scenario.envelope.grid_check,
+        env_id=env_id,
+        deadlines=scenario.deadlines,
+        lease_s=scenario.lease_s,
+    )

@@ -1,0 +1,153 @@
+"""``GridAgent`` over many copies at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.agents.grid_agent import LEAST_TRADE_MWH
+from powergrid.batched.devices import DeviceArray, GeneratorArray, Measurements, make_device_array
+from powergrid.devices import BatterySpec, GeneratorSpec, LoadSpec, PvSpec
+from powergrid.devices.base import hours
+from powergrid.scenario import Scenario
+
+__all__ = ["AgentArray"]
+
+Array = NDArray[np.float64]
+
+
+class AgentArray:
+    """The agent of one microgrid in ``n`` copies: its devices and its policy, as in ``GridAgent``.
+
+    Args:
+        scenario: The scenario.
+        agent: One of its microgrids.
+        n: Number of copies.
+    """
+
+    def __init__(self, scenario: Scenario, agent: str, n: int) -> None:
+        microgrid = scenario.microgrids[agent]
+        self.devices: dict[str, DeviceArray] = {
+            name: make_device_array(table.spec, n) for name, table in microgrid.devices.items()
+        }
+        self._specs = {name: table.spec for name, table in microgrid.devices.items()}
+        self._policy, self._dt_s = microgrid.policy, scenario.step_s
+        self._adder = scenario.market.import_adder_per_mwh
+        self._nothing = np.zeros(n)
+        self._wanted_p: dict[str, Array] = {}
+        self._wanted_q: dict[str, Array] = {}
+        self._planned: dict[str, Array] = {}
+
+    def reset(self, where: Any = ...) -> None:
+        """Put the devices of copies (all, or those of a mask) into their initial states."""
+        for device in self.devices.values():
+            device.reset(where)
+
+    def decide(
+        self,
+        price: Array,
+        p_load_mw: Array,
+        p_available_mw: Mapping[str, Array],
+        command: Mapping[str, Array],
+    ) -> None:
+        """Plan each device: commanded powers as they are, the rest by the policy.
+
+        Args:
+            price: (n,) $/MWh.
+            p_load_mw: (n,) MW, negative = consuming.
+            p_available_mw: (n,) MW of each PV device and of each load, as in ``Outlook``.
+            command: (n,) setpoints ``p_<device>`` MW and ``q_<device>`` Mvar; a device that is not named
+                follows the policy in all copies.
+        """
+        self._price, self._p_load, self._available = price, p_load_mw, p_available_mw
+        self._free = []
+        for name, spec in self._specs.items():
+            commanded = command.get(f"p_{name}")
+            if commanded is not None:
+                self._want(name, commanded)
+            elif isinstance(spec, BatterySpec):
+                self._want(name, self._battery_p_mw(spec))
+            elif isinstance(spec, PvSpec):
+                self._want(name, np.full_like(price, spec.max_p_mw))
+            elif isinstance(spec, LoadSpec):
+                self._want(name, np.full_like(price, -spec.max_p_mw))
+            elif isinstance(spec, GeneratorSpec):
+                self._free.append(name)
+            self._wanted_q[name] = command.get(f"q_{name}", self._nothing)
+        self.dispatch(price, price + self._adder)
+
+    def dispatch(self, export_value: Array, import_value: Array) -> None:
+        """Run each generator that is not commanded where the step earns most; (n,) $/MWh."""
+        for name in self._free:
+            self._want(name, self._nothing)
+        for name in self._free:
+            generator = self.devices[name]
+            assert isinstance(generator, GeneratorArray)
+            need_mw = -self._planned_mw(without=name)
+            self._want(name, economic_setpoints(generator, need_mw, export_value, import_value, self._dt_s))
+
+    def surplus_mwh(self) -> Array:
+        """Return the (n,) net energy of the plan, MWh, positive = surplus."""
+        return self._planned_mw() * hours(self._dt_s)
+
+    def bid(self) -> tuple[Array, Array]:
+        """Return (n,) quantity, MWh, positive = for sale, and (n,) price, $/MWh."""
+        surplus = self.surplus_mwh()
+        surplus[np.abs(surplus) < LEAST_TRADE_MWH] = 0.0
+        share = np.where(surplus > 0.0, self._policy.ask_share, self._policy.bid_share)
+        return surplus, self._price + share * self._adder
+
+    def estimate(self) -> Array:
+        """Return the (n,) values, $/MWh, with which consensus begins."""
+        return self._price + np.where(self.surplus_mwh() <= -LEAST_TRADE_MWH, self._adder, 0.0)
+
+    def simulate(self) -> dict[str, Measurements]:
+        """Let the models take the step; return what each did."""
+        return {
+            name: device.step(
+                self._wanted_p[name], self._wanted_q[name], self._dt_s, self._available.get(name)
+            )
+            for name, device in self.devices.items()
+        }
+
+    def _battery_p_mw(self, spec: BatterySpec) -> Array:
+        policy, price = self._policy, self._price
+        charge, discharge = (
+            policy.battery_share * spec.max_p_charge_mw,
+            policy.battery_share * spec.max_p_discharge_mw,
+        )
+        wanted = np.where(price >= policy.discharge_above, discharge, 0.0)
+        return np.where(price <= policy.charge_below, -charge, wanted)
+
+    def _want(self, name: str, p_mw: Array) -> None:
+        self._wanted_p[name] = p_mw
+        self._planned.pop(name, None)
+
+    def _planned_mw(self, without: str | None = None) -> Array:
+        total = self._p_load.copy()
+        for name, device in self.devices.items():
+            if name == without:
+                continue
+            if name not in self._planned:
+                available = self._available.get(name)
+                self._planned[name] = device.project(self._wanted_p[name], self._dt_s, available)
+            total += self._planned[name]
+        return total
+
+
+def economic_setpoints(
+    generator: GeneratorArray, need_mw: Array, export_value: Array, import_value: Array, dt_s: float
+) -> Array:
+    """Return the (n,) setpoints with which the step earns most; see ``powergrid.agents.economic_dispatch``."""
+    low, high = generator.economic_p_mw(export_value), generator.economic_p_mw(import_value)
+    at_margin = np.minimum(np.maximum(need_mw, low), high)
+
+    def earned(asked_mw: Array) -> Array:
+        p_mw, cost = generator.preview(asked_mw, dt_s)
+        covered_mw = np.minimum(p_mw, np.maximum(need_mw, 0.0))
+        return (covered_mw * import_value + (p_mw - covered_mw) * export_value) * hours(dt_s) - cost
+
+    return np.where(earned(at_margin) > earned(np.zeros_like(at_margin)), at_margin, 0.0)

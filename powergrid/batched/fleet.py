@@ -1,0 +1,105 @@
+"""All agents of all copies: from what they know of a step to what they did in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.batched.agents import AgentArray
+from powergrid.batched.trading import Trading, agree
+from powergrid.simulation.world import World
+
+__all__ = ["Fleet", "FleetStep"]
+
+Array = NDArray[np.float64]
+
+
+class FleetStep(NamedTuple):
+    """What happened in ``n`` copies.
+
+    Attributes:
+        p_mw, q_mvar: (n, n_devices) MW and Mvar, positive = injected.
+        soc: (n, n_batteries) fraction.
+        cost: (n, n_agents) generation cost, $.
+        traded_mwh: (n, n_agents, n_agents) MWh that the row's agent sold to the column's, negative = bought.
+        traded_usd: (n, n_agents) earned minus paid, $.
+    """
+
+    p_mw: Array
+    q_mvar: Array
+    soc: Array
+    cost: Array
+    traded_mwh: Array
+    traded_usd: Array
+
+
+class Fleet:
+    """The agents of ``n`` copies.
+
+    Args:
+        world: Names and order of agents and devices.
+        n: Number of copies.
+    """
+
+    def __init__(self, world: World, n: int) -> None:
+        self._n, self._names = n, world.agents
+        self._protocol = world.scenario.protocol
+        self._agents = {agent: AgentArray(world.scenario, agent, n) for agent in world.agents}
+        self._trading = Trading(world.agents)
+        plants = [(device.agent, device.name) for device in world.devices if device.follows_profile]
+        self._plants = {
+            agent: {name: i for i, (owner, name) in enumerate(plants) if owner == agent}
+            for agent in world.agents
+        }
+
+    def reset(self, where: Any = ...) -> None:
+        """Put the devices of copies (all, or those of a mask) into their initial states."""
+        for agent in self._agents.values():
+            agent.reset(where)
+
+    def step(
+        self,
+        price: Array,
+        p_load_mw: Array,
+        p_available_mw: Array,
+        commands: Mapping[str, Mapping[str, Array]],
+    ) -> FleetStep:
+        """Carry every agent of every copy through a step.
+
+        Args:
+            price: (n, 1) $/MWh.
+            p_load_mw: (n, n_agents) MW, negative = consuming.
+            p_available_mw: (n, n_profiled) MW.
+            commands: By agent, (n,) setpoints by name, as ``AgentArray.decide`` takes them.
+        """
+        for i, (name, agent) in enumerate(self._agents.items()):
+            available = {plant: p_available_mw[:, j] for plant, j in self._plants[name].items()}
+            agent.decide(price[:, 0], p_load_mw[:, i], available, commands.get(name, {}))
+        traded_mwh, traded_usd = self._negotiate()
+        done = [agent.simulate() for agent in self._agents.values()]
+        devices = [measured for of_agent in done for measured in of_agent.values()]
+        soc = [measured.soc for measured in devices if measured.soc is not None]
+        return FleetStep(
+            p_mw=np.stack([measured.p_mw for measured in devices], axis=1),
+            q_mvar=np.stack([measured.q_mvar for measured in devices], axis=1),
+            soc=np.stack(soc, axis=1) if soc else np.empty((self._n, 0)),
+            cost=np.stack([sum(m.cost for m in of_agent.values()) for of_agent in done], axis=1),
+            traded_mwh=traded_mwh,
+            traded_usd=traded_usd,
+        )
+
+    def _negotiate(self) -> tuple[Array, Array]:
+        """Run the horizontal protocol; return what was traded, MWh and $."""
+        agents, n_agents = self._agents.values(), len(self._names)
+        kind = self._protocol.horizontal if n_agents > 1 else "none"
+        if kind == "p2p":
+            quantity, bid_price = zip(*(agent.bid() for agent in agents), strict=True)
+            return self._trading.settle(np.stack(quantity, axis=1), np.stack(bid_price, axis=1))
+        if kind == "consensus":
+            begin = np.stack([agent.estimate() for agent in agents], axis=1)
+            for agent, value in zip(agents, agree(self._names, self._protocol, begin).T, strict=True):
+                agent.dispatch(value, value)
+        return np.zeros((self._n, n_agents, n_agents)), np.zeros((self._n, n_agents))

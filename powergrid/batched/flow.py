@@ -1,0 +1,77 @@
+"""The power flow of many copies at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heron_mqtt.errors import ConfigError, PowerFlowDiverged, PowerFlowError
+from powergrid.powerflow import CompiledPowerFlow, Loadings
+from powergrid.simulation.world import World
+
+__all__ = ["BatchFlow"]
+
+Array = NDArray[np.float64]
+
+# The fixed point stops at this mismatch, so that its voltages are Newton's to about 1e-11 pu.
+TOLERANCE_MVA = 1e-12
+
+
+class BatchFlow:
+    """Solves copies of a world's grid together.
+
+    Networks without voltage-controlling generators are solved by fixed point, all copies in one matrix
+    product; what does not converge is tried once more by the world's own solver, which decides. Other
+    networks are solved one copy after the other.
+
+    Args:
+        world: The grid; its set-points are overwritten where a copy is solved by itself.
+
+    Raises:
+        ConfigError: The network cannot be compiled.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        net = world.blueprint.net
+        try:
+            if len(net.gen):
+                self._flow = CompiledPowerFlow(net)
+            else:
+                self._flow = CompiledPowerFlow(net, solver="fixed_point", tolerance_mva=TOLERANCE_MVA)
+        except PowerFlowError as exc:
+            raise ConfigError(f"{world.blueprint.loaded.source}: network: {exc}") from exc
+        if world.scenario.network.vm_pu is not None:
+            self._flow.set_slack(world.scenario.network.vm_pu)
+        self._base = self._flow.set_points.copy()
+        self._loads = self._flow.injection_columns["load"]
+
+    def solve(
+        self, rows: NDArray[np.int64], p_mw: Array, q_mvar: Array
+    ) -> tuple[Loadings, NDArray[np.bool_]]:
+        """Solve (n,) copies, each in a row of the time series of its own.
+
+        Args:
+            rows: (n,) decide the loads.
+            p_mw: (n, n_devices) MW, positive = injected.
+            q_mvar: (n, n_devices) Mvar, positive = injected.
+
+        Returns:
+            (n, ...) voltages and loadings, NaN where a copy diverged; and (n,) whether it did not.
+        """
+        world = self._world
+        points = np.tile(self._base, (len(rows), 1, 1))
+        points[:, :, self._loads] = world.series.loads(rows)
+        points[:, 0, world.columns] = p_mw * world.p_sign
+        points[:, 1, world.columns] = q_mvar * world.q_sign
+        result = self._flow.solve_batch(points[:, 0], points[:, 1])
+        found = Loadings(result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
+        for copy in np.flatnonzero(~result.converged):
+            try:
+                alone = world.solve(int(rows[copy]), p_mw[copy], q_mvar[copy])
+            except PowerFlowDiverged:
+                continue
+            for together, values in zip(found, alone, strict=True):
+                together[copy] = values
+            result.converged[copy] = True
+        return found, result.converged

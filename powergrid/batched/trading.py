@@ -1,0 +1,106 @@
+"""Peer-to-peer trading and consensus over many copies at once, when every message arrives.
+
+What ``heron_mqtt.protocols`` comes to if nothing is lost: the same quantities at the same prices, without the
+conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heron_mqtt.protocols.consensus import metropolis_weights
+from powergrid.agents.grid_agent import neighbours
+from powergrid.scenario import ProtocolTable
+
+__all__ = ["Trading", "agree"]
+
+Array = NDArray[np.float64]
+
+
+class Trading:
+    """Offer, accept and confirm of ``P2PSession`` between all agents.
+
+    Args:
+        agents: Names, in the order of the last axes of all arrays.
+    """
+
+    def __init__(self, agents: Sequence[str]) -> None:
+        self._by_name = np.argsort(agents)
+        self._rank = np.argsort(self._by_name)
+
+    def settle(self, quantity_mwh: Array, price: Array) -> tuple[Array, Array]:
+        """Trade once in every copy.
+
+        Args:
+            quantity_mwh: (n, n_agents) positive = for sale, negative = wanted.
+            price: (n, n_agents) $/MWh; the ask of those who sell, the bid of those who buy.
+
+        Returns:
+            (n, n_agents, n_agents) MWh that the row's agent sold to the column's, negative = bought from it;
+            and (n, n_agents) $ earned minus paid.
+        """
+        # In the order of names, in which sessions settle ties.
+        quantity, price = quantity_mwh[:, self._by_name], price[:, self._by_name]
+        offered, wanted = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
+        sold = _allot(_accept(offered, wanted, price), offered)
+        earned = sold * price[:, :, np.newaxis]
+        usd = earned.sum(axis=2) - earned.sum(axis=1)
+        mwh = sold - sold.transpose(0, 2, 1)
+        return mwh[:, self._rank[:, np.newaxis], self._rank], usd[:, self._rank]
+
+
+def _accept(offered: Array, wanted: Array, price: Array) -> Array:
+    """Return (n, seller, buyer) MWh: buyers take the cheapest offers within their bids."""
+    n_copies, n_agents = offered.shape
+    copies = np.arange(n_copies)
+    accepted = np.zeros((n_copies, n_agents, n_agents))
+    need = wanted.copy()
+    for seller in np.argsort(price, axis=1, kind="stable").T:  # the cheapest of each copy, then the next
+        ask = price[copies, seller][:, np.newaxis]
+        taken = np.minimum(offered[copies, seller][:, np.newaxis], need)
+        taken[ask > price] = 0.0
+        accepted[copies, seller] = taken
+        need -= taken
+    return accepted
+
+
+def _allot(accepted: Array, offered: Array) -> Array:
+    """Return (n, seller, buyer) MWh sold: what was accepted, or a share where more was than is offered."""
+    buyers = range(offered.shape[1])
+    total = np.zeros_like(offered)
+    for buyer in buyers:  # one after the other, as the sessions sum
+        total += accepted[:, :, buyer]
+    share = np.divide(offered, total, out=np.ones_like(offered), where=total > offered)
+    left, sold = offered.copy(), np.empty_like(accepted)
+    for buyer in buyers:
+        sold[:, :, buyer] = np.minimum(accepted[:, :, buyer] * share, left)
+        left -= sold[:, :, buyer]
+    return sold
+
+
+def agree(agents: Sequence[str], protocol: ProtocolTable, value: Array) -> Array:
+    """Run the rounds of ``ConsensusSession`` between all agents.
+
+    Args:
+        agents: Names, in the order of the columns.
+        protocol: Who talks to whom, and how often.
+        value: (n, n_agents) estimates to begin with.
+
+    Returns:
+        (n, n_agents) estimates at the end.
+    """
+    column = {agent: i for i, agent in enumerate(agents)}
+    weights = []
+    for agent in agents:
+        peers = sorted(set(agents) - {agent})
+        weights.append(metropolis_weights(neighbours(agent, peers, protocol)))
+    for _ in range(protocol.consensus_rounds):
+        moved = value.copy()
+        for i, of_peer in enumerate(weights):
+            for peer, weight in of_peer.items():
+                moved[:, i] += weight * (value[:, column[peer]] - value[:, i])
+        value = moved
+    return value

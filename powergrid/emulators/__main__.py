@@ -1,0 +1,76 @@
+"""Many emulated devices from one start: ``python -m powergrid.emulators``, which forks a process for each.
+
+Most of a device's start is importing; here that is done once for all of them, and they share its memory.
+Standard input says in one line which devices::
+
+    {"environment": {...}, "devices": [{"name": "MG1/ess", "script": "battery", "arguments": [...]}, ...]}
+
+and then stays open: when it ends, every device ends (each is told ``--supervised``). Standard output
+tells what became of them, one object a line: ``{"name": "MG1/ess", "pid": 4711}`` when it has started,
+``{"name": "MG1/ess", "exit_code": 0}`` when it has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from powergrid.emulators import EMULATORS, run_script
+
+
+def main() -> int:
+    """Fork the devices, and wait until all of them have ended; returns the exit code."""
+    for script in EMULATORS.values():
+        importlib.import_module(f"powergrid.emulators.{script}")
+    line = sys.stdin.readline()
+    if not line:
+        return 0  # whoever started this has gone
+    request = json.loads(line)
+    os.environ.update(request["environment"])
+    gc.freeze()  # what is loaded stays: no collection shall touch, and so copy, the shared pages
+    names: dict[int, str] = {}
+    for device in request["devices"]:
+        pid = os.fork()
+        if pid == 0:
+            _become(device)
+        names[pid] = device["name"]
+        _say({"name": device["name"], "pid": pid})
+    while names:
+        pid, status = os.wait()
+        _say({"name": names.pop(pid), "exit_code": os.waitstatus_to_exitcode(status)})
+    return 0
+
+
+def _become(device: dict[str, Any]) -> NoReturn:
+    """Be one device until it ends, in the process that was forked for it."""
+    os.dup2(2, 1)  # standard output is for what became of the devices
+    with contextlib.suppress(OSError):  # where there is no /proc, all are called python
+        Path("/proc/self/comm").write_text(device["name"], encoding="utf-8")
+    code: Any = 1
+    try:
+        code = run_script(device["script"], device["arguments"])
+    except SystemExit as exc:  # its arguments are wrong
+        code = exc.code
+    except BaseException:  # a bug: its traceback, as at the end of any program
+        traceback.print_exc()
+    finally:
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)  # the rest of the interpreter is the parent's
+
+
+def _say(event: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(event).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""What the emulators share: a field device whose physics is the model that the simulation uses too."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Any
+
+from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.messages import Fault, RunState, Setpoint, Status, Telemetry
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import Callback, Received
+from heron_mqtt.messaging.stamping import new_boot
+from powergrid.devices import DeviceSpec, Load, Measurement, Pv, make_device
+from powergrid.emulators.faults import SILENT, FaultState
+from powergrid.emulators.imperfections import Imperfections, real_spec
+from powergrid.scenario import EmulatorTable
+
+log = logging.getLogger("heron_mqtt.emulator")
+
+REAL_TIME_DT_S = 1.0  # what a setpoint without dt_s moves an emulator by: nobody simulates its time
+
+
+class Emulator(FieldDevice):
+    """A device that answers a setpoint with what its model does, ideal or with imperfections and faults.
+
+    ``dt_s`` and ``p_available_mw`` of a setpoint stand for what a real device has by itself: the time
+    that passes and the sun that shines. Faults come from the command line or, while it runs, on
+    ``devices/<agent>/<device>/fault``.
+
+    Args:
+        spec: Its nameplate.
+        table: What differs from the model.
+        faults: Those planned on the command line.
+    """
+
+    follows_episodes = True
+
+    def __init__(
+        self, spec: DeviceSpec, table: EmulatorTable, faults: FaultState, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._nameplate = spec
+        self._table = table
+        self._faults = faults
+        self._model = make_device(real_spec(spec, table))
+        self._imperfect = self._new_imperfections(episode=0)
+        self._telemetry = self._at_rest()
+
+    # -- the device --------------------------------------------------------------------------------
+
+    async def apply(self, setpoint: Setpoint) -> None:
+        """Let the model take the step, as far as the fault in force lets it."""
+        if (delay_s := self._imperfect.answer_delay_s()) > 0.0:
+            await asyncio.sleep(delay_s)
+        kind = self._faults.kind
+        if kind == "reject_setpoints":
+            raise SetpointRejected("fault on demand: this device rejects setpoints")
+        dt_s = setpoint.dt_s or REAL_TIME_DT_S
+        model = self._model
+        wanted_mw = model.state.p_mw if kind == "stuck" else setpoint.p_mw
+        available_mw = setpoint.p_available_mw if isinstance(model, Pv | Load) else None
+        try:
+            target_mw = model.project(wanted_mw, dt_s, available_mw)
+        except ValueError as exc:  # a sun that takes power away, a load that gives it
+            raise SetpointRejected(str(exc)) from exc
+        mean_mw = self._imperfect.respond(target_mw, dt_s)
+        done = model.step(mean_mw, setpoint.q_mvar, dt_s, available_mw)
+        if done.p_mw != mean_mw:
+            self._imperfect.p_mw = done.p_mw  # a limit of the device came first
+        if kind != "frozen":
+            self._telemetry = self._shown(done)
+
+    def measure(self) -> Telemetry:
+        """Return what the device shows."""
+        fault = self._faults.active
+        if fault is not None and fault.kind == "offset":
+            return self._telemetry.model_copy(update={"p_mw": self._telemetry.p_mw + fault.value})
+        return self._telemetry
+
+    def go_safe(self, reason: str) -> None:
+        """Rest: no power; time does not move, because nobody says how much of it passed."""
+        self._imperfect.p_mw = 0.0
+        self._telemetry = self._telemetry.model_copy(update={"p_mw": 0.0, "q_mvar": 0.0})
+
+    def begin_episode(self, run_state: RunState) -> None:
+        """Go back to the model's initial state, unless it is this device that began anew."""
+        self._model.reset()
+        self._faults.restart()
+        self._imperfect = self._new_imperfections(run_state.episode or 0)
+        self._telemetry = self._at_rest()
+
+    def nameplate(self) -> dict[str, Any]:
+        """Return the nameplate's limits."""
+        low, high = self._nameplate.power_range_mw
+        return {
+            "p_min_mw": low,
+            "p_max_mw": high,
+            "max_e_mwh": getattr(self._nameplate, "max_e_mwh", None),
+            "soc": getattr(self._model.state, "soc", None),
+        }
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def _wanted(self) -> list[tuple[str, Callback]]:
+        return [*super()._wanted(), (topics.device(self.agent_id, self.name, "fault"), self._on_fault)]
+
+    async def _on_fault(self, message: Received) -> None:
+        fault = self._broker.parsed(message, Fault)
+        if fault is None:
+            return
+        log.warning("%s: fault on demand: %s for %d steps", self.label, fault.kind, fault.steps)
+        self._faults.begin(fault)
+        if fault.kind == "reboot":
+            await self._say(self._stamped(Status(state="offline", reason="rebooting")))
+
+    async def _on_run_state(self, message: Received) -> None:
+        await super()._on_run_state(message)
+        state, step = message.get("state"), message.get("step")
+        if state == "running" and isinstance(step, int):
+            await self._step(step)
+
+    async def _step(self, step: int | None) -> None:
+        was = self._faults.kind
+        if self._faults.on_step(step) and was == "reboot":
+            await self._restart()
+
+    async def _take(self, setpoint: Setpoint) -> None:
+        if not setpoint.renewal:
+            await self._step(setpoint.step)
+        kind = self._faults.kind
+        if kind in SILENT or kind == "ignore_setpoints":
+            return  # not heard: the lease is not renewed either
+        await super()._take(setpoint)
+
+    async def _publish_telemetry(self, *, answers: bool = False, rejected: str | None = None) -> None:
+        kind = self._faults.kind
+        if kind in SILENT:
+            return
+        if kind == "garbage":
+            self._broker.publish(self._channel, {"type": "telemetry", "p_mw": "?", "sender": self.label})
+            return
+        await super()._publish_telemetry(answers=answers, rejected=rejected)
+
+    async def _restart(self) -> None:
+        """Come back as a device that lost its memory but not its state of charge: in its safe state."""
+        self._outbox.boot = new_boot()
+        self._forget_setpoints()
+        self._lease.cancel()
+        self.is_safe = True
+        self.go_safe("rebooted")
+        await self._say(self._birth())
+
+    # -- helpers -----------------------------------------------------------------------------------
+
+    def _shown(self, done: Measurement) -> Telemetry:
+        return Telemetry(
+            p_mw=self._imperfect.measure(done.p_mw), q_mvar=done.q_mvar, soc=done.soc, running=done.running
+        )
+
+    def _at_rest(self) -> Telemetry:
+        state = self._model.state
+        return Telemetry(
+            p_mw=state.p_mw, soc=getattr(state, "soc", None), running=getattr(state, "running", None)
+        )
+
+    def _new_imperfections(self, episode: int) -> Imperfections:
+        rng = random.Random(f"{self._table.seed}/{self.label}/{episode}")  # noqa: S311 - not for secrets
+        return Imperfections(self._table, rng, self._model.state.p_mw)

@@ -1,0 +1,27 @@
+"""A metered load, emulated: python devices/load_meter.py --agent MG1 --name NAME --broker mqtt://127.0.0.1:1883."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from powergrid.emulators.emulator import Emulator
+from powergrid.emulators.script import main
+
+
+class LoadMeter(Emulator):
+    """A metered load, emulated; it sheds as far as its nameplate allows."""
+
+    kind = "load"
+
+    def go_safe(self, reason: str) -> None:
+        """Shed nothing: whoever consumes goes on without us, as the meter last showed."""
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run it as a program; returns the exit code."""
+    return main(LoadMeter, "load_meter", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,146 @@
+"""Runs one emulator as a program: its command line, its connection, its end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import math
+import signal
+import sys
+from collections.abc import Sequence
+
+from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.messages import Status
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.stamping import Outbox
+from powergrid.emulators.emulator import Emulator
+from powergrid.emulators.faults import FaultState, parse_fault
+from powergrid.scenario import DeviceTable, LoadedScenario, load_scenario
+
+
+def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> int:
+    """Run one emulator as a program; returns its exit code.
+
+    0 done, 1 the broker is not there or refuses, 2 arguments or scenario are wrong, 130 interrupted.
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    parser = _parser(emulator, script)
+    options = parser.parse_args(argv)
+    try:
+        _check(options)
+        loaded = load_scenario(options.scenario)
+        table = _table(emulator, loaded, options.agent, options.name)
+        faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
+        env_id = options.env_id or loaded.scenario.topic_env_id
+        asyncio.run(_serve(emulator, table, faults, options, env_id))
+    except KeyboardInterrupt:
+        return 130
+    except HeronError as exc:
+        problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
+        for problem in problems:
+            sys.stderr.write(f"{parser.prog}: {problem}\n")
+        return 2 if isinstance(exc, ConfigError) else 1
+    return 0
+
+
+def _parser(emulator: type[Emulator], script: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"heron-mqtt device {script}", description=emulator.__doc__)
+    parser.add_argument("--agent", required=True, help="agent that owns the device, for example MG1")
+    parser.add_argument("--name", required=True, help="the device's name, for example ess")
+    parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://host:port")
+    parser.add_argument("--scenario", default="three_microgrids", help="where its nameplate stands")
+    parser.add_argument("--env-id", help="environment on the wire (default: the scenario's)")
+    parser.add_argument("--period", type=float, default=1.0, metavar="S", help="time between telemetry, s")
+    parser.add_argument("--once", action="store_true", help="end after the first answered setpoint")
+    parser.add_argument("--duration", type=float, metavar="S", help="end after this time, s")
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="KIND@STEP[:STEPS[:VALUE]]",
+        help="misbehave from a step of the run on (from 0): silence, stuck, frozen, offset, "
+        "ignore_setpoints, reject_setpoints, garbage, reboot; may be repeated",
+    )
+    parser.add_argument("--supervised", action="store_true", help="end when standard input ends")
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise ``ConfigError`` with one line for each number that cannot be a time."""
+    problems = []
+    if not 0.0 <= options.period < math.inf:
+        problems.append(f"--period {options.period}: expected seconds, at least 0 (0: answers only)")
+    if options.duration is not None and not 0.0 < options.duration < math.inf:
+        problems.append(f"--duration {options.duration}: expected seconds, more than 0")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _table(emulator: type[Emulator], loaded: LoadedScenario, agent: str, name: str) -> DeviceTable:
+    microgrids = loaded.scenario.microgrids
+    if agent not in microgrids:
+        raise ConfigError(f"--agent {agent}: not in {loaded.source}; it has {', '.join(microgrids)}")
+    devices = microgrids[agent].devices
+    if name not in devices:
+        raise ConfigError(
+            f"--name {name}: {agent} has no such device in {loaded.source}; it has {', '.join(devices)}"
+        )
+    kind = devices[name].spec.kind
+    if kind != emulator.kind:
+        raise ConfigError(
+            f"--name {name}: {agent}/{name} is a {kind} in {loaded.source}, not a {emulator.kind}"
+        )
+    return devices[name]
+
+
+async def _serve(
+    emulator: type[Emulator], table: DeviceTable, faults: FaultState, options: argparse.Namespace, env_id: str
+) -> None:
+    outbox = Outbox(f"{options.agent}/{options.name}", env_id)
+    status = topics.device(options.agent, options.name, "status")
+    will = (status, outbox.will(Status(state="offline")))
+    async with MqttBroker(options.broker, env_id=env_id, will=will) as broker:
+        device = emulator(
+            table.spec,
+            table.emulator,
+            faults,
+            options.agent,
+            options.name,
+            broker,
+            env_id=env_id,
+            period_s=options.period,
+            outbox=outbox,
+        )
+
+        def tell() -> None:
+            if not options.supervised:  # beside a run, the run tells
+                address, prefix = broker.options.address, broker.topic_map.prefix
+                sys.stdout.write(f"{emulator.kind} {device.label} online at {address}, topics {prefix}#\n")
+                sys.stdout.flush()
+
+        serving = asyncio.create_task(
+            device.run(duration_s=options.duration, once=options.once, on_online=tell),
+            name=f"device {options.name}",
+        )
+        loop = asyncio.get_running_loop()
+        asked_to_end = asyncio.Event()
+
+        def end() -> None:
+            asked_to_end.set()
+            serving.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, end)
+        if options.supervised:
+            loop.add_reader(sys.stdin, end)  # readable means closed: nobody writes to it
+        try:
+            await serving
+        except asyncio.CancelledError:
+            if not asked_to_end.is_set():
+                raise  # Ctrl-C
+        finally:
+            if options.supervised:
+                loop.remove_reader(sys.stdin)

@@ -1,0 +1,208 @@
+"""What the environment knows between two steps, as arrays: of one grid, or of many copies at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+from heron_mqtt.errors import ConfigError, PowerFlowDiverged
+from powergrid.devices import BatterySpec
+from powergrid.envs.agent_view import AgentPart
+from powergrid.envs.state_layout import Layout
+from powergrid.powerflow import Loadings
+from powergrid.rewards import Rewards
+from powergrid.rewards.group_reduce import Groups
+from powergrid.rewards.violations import LimitCheck
+from powergrid.simulation.time_series import Outlook
+from powergrid.simulation.world import World
+
+Array = NDArray[np.float64]
+
+
+class GridState:
+    """Device powers, grid results, outlook and trades, and the observations made of them.
+
+    The arrays are views into one vector, so that an observation is one gather. Powers are positive when
+    injected; ``...`` is ``shape``.
+
+    Args:
+        world: The grid.
+        full: Observations show the whole grid instead of the agent's own part.
+        shape: () for one grid, (n_copies,) for copies of it.
+
+    Attributes:
+        p_mw, q_mvar: (..., n_devices) MW and Mvar in the last step.
+        soc: (..., n_batteries) state of charge at its end, fraction.
+        p_load_mw, q_load_mvar: (..., n_agents) loads of the coming step, negative = consuming.
+        p_available_mw: (..., n_profiled) what PV offers (>= 0) and loads want (<= 0) in the coming step, MW.
+        price: (..., 1) of the coming step, $/MWh.
+        vm_min_pu, vm_max_pu, loading_max_percent: (..., n_agents) extremes of the last step.
+        traded_mwh: (..., n_agents, n_agents) sold by the row's agent to the column's, negative = bought.
+        net_mwh: (..., n_agents) net injection in the last step.
+        parts: By agent, names for its part of ``plain()`` and ``snapshot()``.
+
+    Raises:
+        ConfigError: The grid without devices has no power-flow solution.
+    """
+
+    def __init__(self, world: World, *, full: bool, shape: tuple[int, ...] = ()) -> None:
+        scenario, n_agents = world.scenario, len(world.agents)
+        self._full = full
+        at_rest, n_bus = _results(_at_rest(world)), len(world.flow.bus_index)
+        live = ~np.isnan(at_rest)  # what has no supply now never has
+        live_buses = np.flatnonzero(live[:n_bus])
+        layout = Layout(world, live_buses)
+        self._values = np.zeros((*shape, layout.size))
+        self._sections, self._n_local = layout.sections, layout.n_local
+        self.parts = {agent: AgentPart(world, layout, agent) for agent in world.agents}
+        self.price, self._hour = self._view("price"), self._view("hour")
+        self.p_load_mw, self.q_load_mvar = self._view("p_load_mw"), self._view("q_load_mvar")
+        self.p_mw, self.q_mvar = self._view("p_mw"), self._view("q_mvar")
+        self.soc, self.p_available_mw = self._view("soc"), self._view("p_available_mw")
+        self.vm_min_pu, self.vm_max_pu = self._view("vm_min_pu"), self._view("vm_max_pu")
+        self.loading_max_percent = self._view("loading_max_percent")
+        self.traded_mwh = self._view("traded_mwh").reshape(*shape, n_agents, n_agents)
+        self.net_mwh, self._grid = self._view("net_mwh"), self._view("grid")
+
+        specs = [table.spec for grid in scenario.microgrids.values() for table in grid.devices.values()]
+        self._initial_soc = [spec.initial_soc for spec in specs if isinstance(spec, BatterySpec)]
+        self._dt_h = scenario.step_s / 3600.0
+        self._devices = Groups(world.positions())
+        self._rewards = Rewards(scenario)
+        places = world.microgrids.values()
+        n_line = len(world.flow.line_index)
+        self._limits = LimitCheck(
+            scenario.reward,
+            buses=[index.buses for index in places],
+            branches=[np.concatenate([index.lines, n_line + index.trafos]) for index in places],
+            batteries=world.positions("battery"),
+            live=live,
+            n_bus=n_bus,
+        )
+        self._in_grid = np.concatenate([live_buses, np.arange(n_bus, len(live))])
+        self._outside = np.zeros((*shape, 3, n_agents))
+
+        self._seen = {agent: layout.whole() if full else layout.own(agent) for agent in world.agents}
+        self._spaces = {
+            agent: Box(-np.inf, np.inf, (len(names),), np.float32) for agent, (names, _) in self._seen.items()
+        }
+
+    def _view(self, section: str) -> Array:
+        return self._values[..., self._sections[section]]
+
+    def plain(self) -> list[float]:
+        """Return the microgrids' quantities of one grid as numbers, for ``parts``."""
+        return self._values[: self._n_local].tolist()  # type: ignore[no-any-return]
+
+    def snapshot(self) -> Array:
+        """Return the microgrids' quantities of (n_copies,) grids, a row each, for ``parts``."""
+        return self._values[:, : self._n_local].T.copy()
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def reset(self, where: Any = ...) -> None:
+        """Put devices at rest and forget trades, in all copies or ``where``: an episode begins."""
+        for quantity in (self.p_mw, self.q_mvar, self.traded_mwh, self.net_mwh):
+            quantity[where] = 0.0
+        self.soc[where] = self._initial_soc
+
+    def look_ahead(self, outlook: Outlook | None, clock_s: Any) -> None:
+        """Take what holds in the coming step.
+
+        Args:
+            outlook: Of (...) copies; None = the time series have ended, and the last values stay.
+            clock_s: (...) seconds since local midnight.
+        """
+        angle = (2.0 * np.pi / 86_400.0) * clock_s
+        self._hour[..., 0], self._hour[..., 1] = np.sin(angle), np.cos(angle)
+        if outlook is not None:
+            self.price[..., 0] = outlook.price
+            self.p_load_mw[...], self.q_load_mvar[...] = outlook.p_load_mw, outlook.q_load_mvar
+            self.p_available_mw[...] = outlook.p_available_mw
+
+    def account(self) -> None:
+        """Work out the net energy of each microgrid from what its devices did and its loads drew."""
+        np.add(self._devices.sums(self.p_mw), self.p_load_mw, out=self.net_mwh)
+        self.net_mwh *= self._dt_h
+
+    def apply(self, result: Loadings, where: Any = ...) -> None:
+        """Take the power flow's results, of all copies or ``where``."""
+        limited = _results(result, self.soc[where])
+        lowest, highest, self._outside[where] = self._limits.read(limited)
+        self.vm_min_pu[where] = lowest[..., 0, :]
+        self.vm_max_pu[where], self.loading_max_percent[where] = highest[..., 0, :], highest[..., 1, :]
+        if self._full:
+            self._grid[where] = np.fmax(limited.take(self._in_grid, axis=-1), 0.0)  # without supply: 0
+
+    def forget_results(self, where: Any = ...) -> None:
+        """Make every result NaN, in all copies or ``where``: the power flow diverged."""
+        for result in (self.vm_min_pu, self.vm_max_pu, self.loading_max_percent, self._outside, self._grid):
+            result[where] = np.nan
+
+    def reward_terms(self, cost: Array, traded_usd: Array) -> Array:
+        """Return (..., n_terms, n_agents) $ of the step under way; see ``powergrid.rewards.Rewards.terms``.
+
+        Args:
+            cost: (..., n_agents) generation cost, $.
+            traded_usd: (..., n_agents) earned minus paid in trades, $.
+        """
+        traded_mwh = np.add.reduce(self.traded_mwh, axis=-1)
+        return self._rewards.terms(cost, self.net_mwh, traded_mwh, traded_usd, self.price, self._outside)
+
+    # -- what it tells -----------------------------------------------------------------------------
+
+    def space(self, agent: str) -> Box:
+        """Return an agent's observation space."""
+        return self._spaces[agent]
+
+    def names(self, agent: str) -> tuple[str, ...]:
+        """Return what each entry of an agent's observation is."""
+        return self._seen[agent][0]
+
+    def observations(self, agents: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Return each agent's (..., n) float32, laid out as ``names`` says; the arrays are the caller's."""
+        if not self._full:
+            return {agent: self._gathered(agent) for agent in agents}
+        first, *others = agents
+        whole = self._gathered(first)
+        return {first: whole, **{agent: whole.copy() for agent in others}}
+
+    def _gathered(self, agent: str) -> NDArray[np.float32]:
+        return self._values.take(self._seen[agent][1], axis=-1).astype(np.float32)
+
+
+def check_length(world: World, n_steps: int, what: str) -> None:
+    """Refuse an episode that goes on past the end of the time series.
+
+    Raises:
+        ConfigError: It does; says how many steps there are.
+    """
+    series, start = world.series, world.scenario.profiles.start_row
+    source = world.blueprint.loaded.source
+    if not series.has(start + n_steps - 1):
+        raise ConfigError(
+            f"{what}: max_episode_steps = {n_steps}: the time series of {source} have {series.n_rows} rows "
+            f"and begin at profiles.start_row = {start}; at most {series.n_rows - start} steps, or "
+            "profiles.repeat = true"
+        )
+
+
+def _results(result: Loadings, *more: Array) -> Array:
+    """Return voltages, loadings of lines and transformers, and more, side by side in the last axis."""
+    return np.concatenate((*result, *more), axis=-1)
+
+
+def _at_rest(world: World) -> Loadings:
+    row, nothing = world.scenario.profiles.start_row, np.zeros(len(world.devices))
+    source = world.blueprint.loaded.source
+    try:
+        return world.solve(row, nothing, nothing)
+    except PowerFlowDiverged as exc:
+        raise ConfigError(
+            f"{source}: network: no power-flow solution with the loads of row {row} and every device at rest "
+            f"({exc.reason}); check the network and the scale of its loads"
+        ) from None

@@ -1,0 +1,110 @@
+"""The state of the grid as one flat vector, and what of it an agent observes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.simulation.world import World
+
+Positions = NDArray[np.intp]
+
+
+class Layout:
+    """Where each quantity stands in the state vector.
+
+    An agent's own part, in this order: ``price`` ($/MWh), ``hour_sin``, ``hour_cos``, ``p_load_mw``,
+    ``q_load_mvar``; for each device ``p_`` and ``q_`` (last step), ``soc_`` of batteries, ``p_available_``
+    of PV and of loads (their demand, <= 0); ``vm_min_pu``, ``vm_max_pu``, ``loading_max_percent`` (last
+    step); for each peer ``trade_`` (MWh sold to it, last step). Powers are positive when injected. Before
+    the first step the last step's entries are 0, and the voltages those of the grid without devices.
+
+    The whole grid: the own parts of all agents, then ``vm_pu`` of every bus that has a voltage, then
+    ``line_loading_percent`` and ``trafo_loading_percent``.
+
+    Args:
+        world: The grid.
+        live_buses: Positions of the buses that have a voltage.
+
+    Attributes:
+        size: Length of the state vector.
+        sections: Name of a quantity -> its slice of the vector.
+        n_local: Length of its first part, which belongs to single microgrids; the grid's results follow.
+    """
+
+    def __init__(self, world: World, live_buses: Positions) -> None:
+        agents, devices = world.agents, world.devices
+        flow = world.flow
+        self._agents = agents
+        self._grid_names = (
+            *(f"vm_pu/{world.bus_names[i]}" for i in live_buses),
+            *(f"line_loading_percent/{i}" for i in flow.line_index),
+            *(f"trafo_loading_percent/{i}" for i in flow.trafo_index),
+        )
+        batteries = [(d.agent, d.name) for d in devices if d.kind == "battery"]
+        plants = [(d.agent, d.name) for d in devices if d.follows_profile]
+        sizes = {
+            "price": 1,
+            "hour": 2,
+            "p_load_mw": len(agents),
+            "q_load_mvar": len(agents),
+            "p_mw": len(devices),
+            "q_mvar": len(devices),
+            "soc": len(batteries),
+            "p_available_mw": len(plants),
+            "vm_min_pu": len(agents),
+            "vm_max_pu": len(agents),
+            "loading_max_percent": len(agents),
+            "traded_mwh": len(agents) ** 2,
+            "net_mwh": len(agents),
+            "grid": len(self._grid_names),
+        }
+        self.sections: dict[str, slice] = {}
+        self.size = 0
+        for name, size in sizes.items():
+            self.sections[name] = slice(self.size, self.size + size)
+            self.size += size
+        self.n_local = self.sections["grid"].start
+        self._own = {
+            agent: self._own_part(world, a, batteries, plants) for a, agent in enumerate(world.agents)
+        }
+
+    def own(self, agent: str) -> tuple[tuple[str, ...], Positions]:
+        """Return names and positions in the state vector of what an agent knows of its own part."""
+        names, at = zip(*self._own[agent], strict=True)
+        return names, np.array(at, dtype=np.intp)
+
+    def whole(self) -> tuple[tuple[str, ...], Positions]:
+        """Return names and positions in the state vector of the whole grid."""
+        own = [(f"{agent}/{name}", at) for agent, part in self._own.items() for name, at in part]
+        grid = zip(self._grid_names, range(self.size - len(self._grid_names), self.size), strict=True)
+        names, at = zip(*own, *grid, strict=True)
+        return names, np.array(at, dtype=np.intp)
+
+    def _own_part(
+        self,
+        world: World,
+        a: int,
+        batteries: Sequence[tuple[str, str]],
+        plants: Sequence[tuple[str, str]],
+    ) -> list[tuple[str, int]]:
+        """Return name and position of each entry of agent number ``a``, in the order of the observation."""
+        begin = {name: section.start for name, section in self.sections.items()}
+        agent = self._agents[a]
+        part = [("price", begin["price"]), ("hour_sin", begin["hour"]), ("hour_cos", begin["hour"] + 1)]
+        part += [(name, begin[name] + a) for name in ("p_load_mw", "q_load_mvar")]
+        for d, device in enumerate(world.devices):
+            if device.agent != agent:
+                continue
+            place = (agent, device.name)
+            part += [(f"p_{device.name}", begin["p_mw"] + d), (f"q_{device.name}", begin["q_mvar"] + d)]
+            if place in batteries:
+                part.append((f"soc_{device.name}", begin["soc"] + batteries.index(place)))
+            elif place in plants:
+                part.append((f"p_available_{device.name}", begin["p_available_mw"] + plants.index(place)))
+        part += [(name, begin[name] + a) for name in ("vm_min_pu", "vm_max_pu", "loading_max_percent")]
+        row = begin["traded_mwh"] + a * len(self._agents)
+        part += [(f"trade_{other}", row + peer) for peer, other in enumerate(self._agents) if peer != a]
+        return part

@@ -1,0 +1,123 @@
+"""Between reports and the state's arrays: reports in; what agents are told, infos and text out."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+import numpy as np
+
+from heron_mqtt.agents.base import LocalState, StepReport
+from heron_mqtt.protocols.p2p import Settlement
+from powergrid.devices.base import clip
+from powergrid.envs.grid_state import Array, GridState
+from powergrid.rewards import TERMS, traded
+from powergrid.simulation.world import World
+
+NO_ACTION = "no action before the deadline; its devices are taken to be in their safe state"
+NO_REPORT = StepReport()
+
+
+class Ledger:
+    """Reads and writes the state of one grid in plain values, by name.
+
+    Args:
+        world: The grid.
+        state: Of one grid, not of copies.
+
+    Attributes:
+        cost: (n_agents,) generation cost of the last step, $.
+        traded_usd: (n_agents,) earned minus paid in trades of the last step, $.
+    """
+
+    def __init__(self, world: World, state: GridState) -> None:
+        self._state = state
+        self._agents = world.agents
+        self._dt_s = world.scenario.step_s
+        columns = world.devices
+        self._batteries = [(d.agent, d.name) for d in columns if d.kind == "battery"]
+        self._plants = [(d.agent, d.name) for d in columns if d.follows_profile]
+        tables = world.scenario.microgrids
+        specs = [tables[agent].devices[name].spec for agent, name in self._plants]
+        self._ranges_mw = [
+            (spec.power_range_mw[0], min(spec.power_range_mw[1], spec.rated_s_mva)) for spec in specs
+        ]
+        self.cost: Array = np.zeros(len(world.agents))
+        self.traded_usd: Array = np.zeros(len(world.agents))
+
+    def record(self, reports: Mapping[str, StepReport], settlement: Settlement) -> None:
+        """Take the agents' reports; an agent without one is taken to be in its safe state."""
+        state, p_mw, q_mvar, cost = self._state, [], [], []
+        for agent, part in state.parts.items():
+            report = reports.get(agent) or self._safe(agent)
+            for name in part.devices:
+                p_mw.append(report.p_mw.get(name, 0.0))
+                q_mvar.append(report.q_mvar.get(name, 0.0))
+            cost.append(sum(report.cost.values()))
+        state.p_mw[:], state.q_mvar[:], self.cost[:] = p_mw, q_mvar, cost
+        state.soc[:] = [
+            reports.get(agent, NO_REPORT).soc.get(name, before)
+            for (agent, name), before in zip(self._batteries, state.soc.tolist(), strict=True)
+        ]
+        state.traded_mwh[:], self.traded_usd = traded(self._agents, settlement.trades)
+        state.account()
+
+    def _safe(self, agent: str) -> StepReport:
+        """Return what devices do without their agent: PV all that it can, loads draw all, others nothing."""
+        plants = zip(self._plants, self._state.p_available_mw.tolist(), self._ranges_mw, strict=True)
+        return StepReport(
+            p_mw={name: clip(p, *limits) for (owner, name), p, limits in plants if owner == agent}
+        )
+
+    def local_states(self, commanded: Container[str]) -> dict[str, LocalState]:
+        """Return what each agent is told of the coming step: its own part of the grid and no more.
+
+        Args:
+            commanded: The agents to which a command is on its way.
+        """
+        now, dt_s = self._state.plain(), self._dt_s
+        return {
+            agent: part.local_state(now, dt_s, agent in commanded)
+            for agent, part in self._state.parts.items()
+        }
+
+    def infos(
+        self, reports: Mapping[str, StepReport], settlement: Settlement, terms: Array
+    ) -> dict[str, dict[str, Any]]:
+        """Return what happened to each agent in the last step.
+
+        Args:
+            reports: By agent.
+            settlement: Of the trades.
+            terms: (n_terms, n_agents) of the reward, $.
+        """
+        now = self._state.plain()
+        infos = {agent: part.info(now) for agent, part in self._state.parts.items()}
+        for (agent, info), earned in zip(infos.items(), terms.T.tolist(), strict=True):
+            report = reports.get(agent, NO_REPORT)
+            info["trades"], info["void_trades"] = [], []
+            info["fallbacks"] = dict(report.fallbacks)
+            info["fallback"] = None if agent in reports else NO_ACTION
+            info["missed"] = report.missed
+            info["bounds"] = dict(report.bounds)
+            info["authority"] = dict(report.authority)
+            info["reward_terms"] = dict(zip(TERMS, earned, strict=True))
+        for trade in settlement.trades:
+            infos[trade.seller]["trades"].append(trade)
+            infos[trade.buyer]["trades"].append(trade)
+        for void in settlement.void:
+            infos[void.reporter]["void_trades"].append(void)
+        return infos
+
+    def render(self, step: int, rewards: Mapping[str, float]) -> str:
+        """Return the last step as a table in text; ``step`` steps are done."""
+        infos = {agent: part.info(self._state.plain()) for agent, part in self._state.parts.items()}
+        lines = [f"step {step}  price {self._state.price[0]:.2f} $/MWh"]
+        for agent, info in infos.items():
+            powers = "  ".join(f"{name} {value:+.4f}" for name, value in info["p_mw"].items())
+            socs = "  ".join(f"soc_{name} {value:.3f}" for name, value in info["soc"].items())
+            vm = f"vm {info['vm_pu']['min']:.4f}..{info['vm_pu']['max']:.4f} pu"
+            loading = f"loading {info['loading_max_percent']:.1f} %"
+            reward = f"{rewards[agent]:+.3f} $" if agent in rewards else "-"
+            lines.append(f"{agent:>8}  MW: {powers}  {socs}  {vm}  {loading}  reward {reward}")
+        return "\n".join(lines)

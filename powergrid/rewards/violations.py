@@ -1,0 +1,84 @@
+"""Voltages, loadings and states of charge beside their limits, all microgrids in one pass."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.rewards.group_reduce import Groups
+from powergrid.scenario import RewardTable
+
+__all__ = ["LimitCheck", "Limited"]
+
+Array = NDArray[np.float64]
+Positions = NDArray[np.intp]
+
+_UNIT = np.array([[1.0], [100.0], [1.0]])  # an overload counts in units of 100 %
+
+
+class Limited(NamedTuple):
+    """What has limits, each (..., 3, n_agents): rows voltage (pu), loading (%), state of charge.
+
+    Attributes:
+        lowest, highest: Extremes within each microgrid; where there is nothing NaN, and 0 % as the highest
+            loading.
+        outside: Sum of what lies outside the limits, >= 0: pu, units of 100 %, fraction.
+    """
+
+    lowest: Array
+    highest: Array
+    outside: Array
+
+
+class LimitCheck:
+    """Reads results and states of charge against their limits.
+
+    Args:
+        limits: Bands.
+        buses: For each microgrid the positions of its buses.
+        branches: Positions of its lines and, behind all lines, transformers.
+        batteries: Positions of its storage devices.
+        live: (n_bus + n_branch,) bool, False for what has no supply: it is left out.
+        n_bus: How many of these are buses.
+    """
+
+    def __init__(
+        self,
+        limits: RewardTable,
+        *,
+        buses: list[Positions],
+        branches: list[Positions],
+        batteries: list[Positions],
+        live: NDArray[np.bool_],
+        n_bus: int,
+    ) -> None:
+        # One vector (voltages, loadings, states of charge) and one group for each quantity and microgrid.
+        supplied = [group[live[group]] for group in (*buses, *(n_bus + group for group in branches))]
+        groups = [*supplied, *(len(live) + group for group in batteries)]
+        self._groups = Groups(groups)
+        n = self._n_agents = len(buses)
+        sizes = [sum(len(group) for group in groups[i : i + n]) for i in (0, n, 2 * n)]
+        self._low = np.repeat([limits.vm_min_pu, 0.0, limits.soc_min], sizes)
+        self._high = np.repeat([limits.vm_max_pu, limits.loading_max_percent, limits.soc_max], sizes)
+        self._highest_of_nothing = np.repeat([np.nan, 0.0, np.nan], n)
+
+    def read(self, quantities: Array) -> Limited:
+        """Return extremes and violations.
+
+        Args:
+            quantities: (..., n_bus + n_branch + n_batteries) side by side: voltages, pu; loadings of lines,
+                then transformers, %; states of charge. NaN stays NaN, except where there is no supply.
+        """
+        values = self._groups.take(quantities)
+        outside = np.maximum(np.maximum(self._low - values, values - self._high), 0.0)
+        return Limited(
+            lowest=self._by_agent(np.minimum, values, np.nan),
+            highest=self._by_agent(np.maximum, values, self._highest_of_nothing),
+            outside=self._by_agent(np.add, outside, 0.0) / _UNIT,
+        )
+
+    def _by_agent(self, ufunc: np.ufunc, values: Array, empty: float | Array) -> Array:
+        found = self._groups.reduce(ufunc, values, empty)
+        return found.reshape(*values.shape[:-1], 3, self._n_agents)

@@ -1,0 +1,153 @@
+"""The time series of a scenario as arrays: what holds in a row, for one row or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.simulation.build import Blueprint
+
+Array = NDArray[np.float64]
+Positions = NDArray[np.intp]
+Rows = int | NDArray[np.int64]
+
+_DAY_S = 86_400.0
+
+
+class Outlook(NamedTuple):
+    """What the time series say of one row, or of (...) rows at once.
+
+    Attributes:
+        price: (...) $/MWh.
+        p_load_mw: (..., n_agents) sum of each microgrid's loads, MW, negative = consuming.
+        q_load_mvar: (..., n_agents) likewise, Mvar.
+        p_available_mw: (..., n_profiled) of each device with a profile, MW: what the sun offers PV, >= 0;
+            what a load wants, <= 0.
+    """
+
+    price: Any
+    p_load_mw: Array
+    q_load_mvar: Array
+    p_available_mw: Array
+
+
+class Series:
+    """Price, loads and available PV power, row by row; arrays are read-only for callers.
+
+    Rows count on past the end where the scenario repeats its series: ``row`` and ``row + n_rows`` hold the
+    same values at different times.
+
+    Args:
+        blueprint: The scenario with its profiles.
+        base_p_mw: (n_load,) nominal loads, MW, positive = consumed, in the order of the load table.
+        base_q_mvar: (n_load,) likewise, Mvar.
+        loads: For each microgrid the positions of its loads in that table.
+
+    Attributes:
+        n_rows: Rows of the shortest file.
+        repeats: Whether the series begin again after the last row.
+    """
+
+    def __init__(
+        self, blueprint: Blueprint, base_p_mw: Array, base_q_mvar: Array, loads: Sequence[Positions]
+    ) -> None:
+        scenario = blueprint.loaded.scenario
+        prices, profiles = blueprint.prices, blueprint.profiles
+        self.n_rows = min(prices.n_steps, profiles.n_steps) if profiles else prices.n_steps
+        self.repeats = scenario.profiles.repeat
+        self._step_s = scenario.step_s
+        start = prices.start
+        self._start = (start if start.tzinfo else start.replace(tzinfo=UTC)).astimezone(UTC)
+        self._start_s = (start.hour * 60 + start.minute) * 60.0 + start.second
+        columns: Mapping[str, Array] = profiles.columns if profiles else {}
+        scale = np.array([load.scale for load in blueprint.loads])
+        # Active powers of all loads, then their reactive powers, in one vector.
+        self._n_loads = len(blueprint.loads)
+        followed = [load.p_column for load in blueprint.loads] + [load.q_column for load in blueprint.loads]
+        base = np.concatenate((base_p_mw * scale, base_q_mvar * scale))
+        self._loads = _Loads(base, followed, columns, self.n_rows)
+        self._price: Array = prices.columns[scenario.profiles.price_column]
+        self._p_load = 0.0 - self._loads.sums(loads)
+        self._q_load = 0.0 - self._loads.sums([self._n_loads + group for group in loads])
+        plants = [
+            columns[table.profile][: self.n_rows] * float(table.rated_mw)
+            for microgrid in scenario.microgrids.values()
+            for table in microgrid.devices.values()
+            if table.profile is not None
+        ]
+        self._available = np.stack(plants, axis=1) if plants else np.empty((self.n_rows, 0))
+
+    def has(self, row: int) -> bool:
+        """Whether the series say anything of a row."""
+        return self.repeats or row < self.n_rows
+
+    def last_start(self, n_steps: int) -> int:
+        """Return the last row with which an episode of ``n_steps`` steps can begin."""
+        return self.n_rows - 1 if self.repeats else max(self.n_rows - n_steps, 0)
+
+    def outlook(self, row: Rows) -> Outlook:
+        """Return what holds during a row, or during each of (...) rows.
+
+        Raises:
+            IndexError: The series end before, and the scenario does not repeat them.
+        """
+        at = self._wrapped(row)
+        return Outlook(self._price[at], self._p_load[at], self._q_load[at], self._available[at])
+
+    def loads(self, row: Rows) -> Array:
+        """Return (..., 2, n_load) MW and Mvar of every load, positive = consumed, in the order of the table.
+
+        Raises:
+            IndexError: As ``outlook``.
+        """
+        both = self._loads.at(self._wrapped(row))
+        return both.reshape(*both.shape[:-1], 2, self._n_loads)
+
+    def clock(self, row: int) -> datetime:
+        """Return the simulated time at which a row begins, UTC."""
+        return self._start + timedelta(seconds=row * self._step_s)
+
+    def clock_s(self, row: Rows) -> Any:
+        """Return the seconds since local midnight at which a row begins, (...) float."""
+        return (self._start_s + row * self._step_s) % _DAY_S
+
+    def _wrapped(self, row: Rows) -> Rows:
+        last = row if isinstance(row, int) else int(row.max())
+        if not self.has(last):
+            raise IndexError(f"row {last}: the time series have {self.n_rows} rows and do not repeat")
+        return row % self.n_rows
+
+
+class _Loads:
+    """Powers of loads: each a nominal value times the column that it follows."""
+
+    def __init__(
+        self, base: Array, names: Sequence[str | None], columns: Mapping[str, Array], n_rows: int
+    ) -> None:
+        used = sorted({name for name in names if name is not None})
+        self._base = base
+        # (row, column) factors; column 0 is all 1, for loads that follow none
+        self._factors = np.ones((n_rows, len(used) + 1))
+        for i, name in enumerate(used, start=1):
+            self._factors[:, i] = columns[name][:n_rows]
+        column = {name: i for i, name in enumerate(used, start=1)}
+        self._column_of = np.array([column[name] if name else 0 for name in names], dtype=np.intp)
+
+    def at(self, row: Rows) -> Array:
+        """(..., n) in one row or several."""
+        values: Array = self._factors[row].take(self._column_of, axis=-1)
+        values *= self._base
+        return values
+
+    def sums(self, groups: Sequence[Positions]) -> Array:
+        """(n_rows, n_groups) sums over groups of powers."""
+        # Per column first: a year of rows times every load would be gigabytes.
+        weight = np.zeros((self._factors.shape[1], len(groups)))
+        for i, group in enumerate(groups):
+            np.add.at(weight[:, i], self._column_of[group], self._base[group])
+        sums: Array = np.einsum("rc,cg->rg", self._factors, weight)
+        return sums

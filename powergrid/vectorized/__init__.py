@@ -1,5 +1,0 @@
-"""Agents and their protocols over many copies of a scenario at once, for ``BatchedMicrogrids``.
-
-The scalar namesakes (``powergrid.agents``, ``powergrid.dispatch``, ``heron_mqtt.protocols``) are the
-reference; tests hold these to them.
-"""
