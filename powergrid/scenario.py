@@ -131,7 +131,7 @@ class PolicyTable(Table):
 
 
 class EmulatorTable(Table):
-    """What makes an emulator differ from its model; the default is ideal. See powergrid/emulators/imperfections.py."""
+    """What makes an emulator differ from its model; the default is ideal. See powergrid/emulators/."""
 
     response_delay_s: float = Field(0.0, ge=0.0, description="Dead time before it moves, simulated s.")
     lag_s: float = Field(0.0, ge=0.0, description="Time constant of its first-order lag, simulated s.")

@@ -87,7 +87,7 @@ _blueprints: dict[str, Blueprint] = {}
 
 
 def build_once(loaded: LoadedScenario) -> Blueprint:
-    """Do what ``powergrid.simulation.build.build`` does, once a scenario: it takes nine tenths of making a world."""
+    """Do what ``build`` does, once a scenario: it takes nine tenths of making a world."""
     key = f"{loaded.directory} {loaded.scenario.model_dump_json()}"
     if key not in _blueprints:
         _blueprints[key] = build(loaded)

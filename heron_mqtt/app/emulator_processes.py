@@ -18,7 +18,7 @@ from heron_mqtt.errors import NotReady
 log = logging.getLogger("heron_mqtt.run")
 
 END_S = 0.7  # a device says goodbye to its broker in a few ms; a run must end within 2 s
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
+PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class DeviceProcesses:
         path = os.pathsep.join([PACKAGE_ROOT, *([inherited] if inherited else [])])
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-P",  # a directory called devices where the user happens to be is none of ours
+            "-P",  # a directory called powergrid where the user happens to be is none of ours
             "-m",
             "powergrid.emulators",
             stdin=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The command ``heron-mqtt``: its beginning and its end; ``heron_mqtt.cli.run_commands`` has what lies between.
+"""The command ``heron-mqtt``: its beginning and its end; ``run_commands`` has what lies between.
 
 Importing the commands takes a moment, in which Ctrl-C must end the program as quietly as ever after:
 so this module imports next to nothing, and the rest only under its guard.

@@ -1,0 +1,1 @@
+"""The hardware side: gateway, field devices, vendors' devices by configuration, SunSpec over Modbus."""

@@ -1,0 +1,1 @@
+"""Who says what to whom, without any I/O: ``price``, ``setpoint``, ``p2p`` trading, ``consensus``."""

@@ -141,7 +141,7 @@ class AgentArray:
 def economic_setpoints(
     generator: GeneratorArray, need_mw: Array, export_value: Array, import_value: Array, dt_s: float
 ) -> Array:
-    """Return the (n,) setpoints with which the step earns most; see ``powergrid.agents.economic_dispatch``."""
+    """Return the (n,) setpoints with which the step earns most; see ``economic_setpoint``."""
     low, high = generator.economic_p_mw(export_value), generator.economic_p_mw(import_value)
     at_margin = np.minimum(np.maximum(need_mw, low), high)
 

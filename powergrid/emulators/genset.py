@@ -1,8 +1,7 @@
-"""A dispatchable generator set, emulated: python devices/genset.py --agent MG1 --name NAME --broker mqtt://127.0.0.1:1883."""
+"""A dispatchable generator set, emulated."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from powergrid.emulators.emulator import Emulator
@@ -18,7 +17,3 @@ class Genset(Emulator):
 def run(argv: Sequence[str] | None = None) -> int:
     """Run it as a program; returns the exit code."""
     return main(Genset, "genset", argv)
-
-
-if __name__ == "__main__":
-    sys.exit(run())

@@ -1,8 +1,7 @@
-"""A metered load, emulated: python devices/load_meter.py --agent MG1 --name NAME --broker mqtt://127.0.0.1:1883."""
+"""A metered load, emulated."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from powergrid.emulators.emulator import Emulator
@@ -21,7 +20,3 @@ class LoadMeter(Emulator):
 def run(argv: Sequence[str] | None = None) -> int:
     """Run it as a program; returns the exit code."""
     return main(LoadMeter, "load_meter", argv)
-
-
-if __name__ == "__main__":
-    sys.exit(run())

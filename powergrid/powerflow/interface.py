@@ -1,14 +1,4 @@
-"""The power flow of a network: write set-points, solve, read results.
-
-pandapower is the model of record. :class:`CompiledPowerFlow` takes what pandapower builds for a network
-and solves it one hundred times faster; :class:`PandapowerFlow` calls ``pandapower.runpp`` and is what the
-first is tested against. Both have the interface :class:`PowerFlow`::
-
-    flow = make_power_flow(net)
-    flow.load.p_mw[:] = 1.2            # in pandapower's own sign of that table
-    result = flow.solve()
-    result.vm_pu                       # in the order of net.bus
-"""
+"""What a power flow offers, and the choice of one."""
 
 from __future__ import annotations
 
@@ -20,19 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from powergrid.powerflow.compiled import CompiledPowerFlow
 from powergrid.powerflow.injections import Generators, Injections
 from powergrid.powerflow.pandapower_flow import PandapowerFlow
-from powergrid.powerflow.results import BatchPowerFlowResult, Loadings, PowerFlowResult
-
-__all__ = [
-    "BatchPowerFlowResult",
-    "CompiledPowerFlow",
-    "Generators",
-    "Injections",
-    "Loadings",
-    "PandapowerFlow",
-    "PowerFlow",
-    "PowerFlowResult",
-    "make_power_flow",
-]
+from powergrid.powerflow.results import Loadings, PowerFlowResult
 
 _SOLVERS = ("newton", "fixed_point", "pandapower")
 

@@ -185,7 +185,7 @@ def test_it_says_its_version() -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_holds_scenarios_profiles_and_devices(tmp_path: Path) -> None:
+def test_a_wheel_holds_scenarios_profiles_types_and_no_devices_package(tmp_path: Path) -> None:
     """Slow, because the build may have to fetch its backend."""
     root = Path(__file__).resolve().parents[2]
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(root)]
@@ -200,6 +200,7 @@ def test_a_wheel_holds_scenarios_profiles_and_devices(tmp_path: Path) -> None:
         "heron_mqtt/cli/main.py",
         "powergrid/simulation/world.py",
         "powergrid/emulators/__main__.py",
-        "devices/battery.py",
+        "heron_mqtt/py.typed",
+        "powergrid/py.typed",
     }
-    assert not any(name.startswith(("tests/", "docs/", "config/")) for name in names)
+    assert not any(name.startswith(("tests/", "docs/", "config/", "devices/")) for name in names)

@@ -19,7 +19,6 @@ from pymodbus.constants import ExcCodes
 from sunspec_server import BATTERY, DER, PV, EmulatedInverter
 from waiting import until
 
-import heron_mqtt.field.sunspec.bridge as bridge
 from heron_mqtt.field.sunspec.bridge import SunSpecDevice, make_device
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.field.sunspec.registers import Registers
@@ -28,6 +27,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.stamping import Outbox
+from powergrid.emulators import sunspec_bridge as bridge
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from heron_mqtt.errors import ConfigError, HeronError, NotReady
@@ -25,7 +25,6 @@ from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.stamping import Outbox
-from powergrid.scenario import load_scenario
 
 log = logging.getLogger("heron_mqtt.sunspec")
 
@@ -112,10 +111,14 @@ def make_device(inverter: Inverter, *args: Any, **kwargs: Any) -> SunSpecDevice:
 # -- as a program ----------------------------------------------------------------------------------
 
 
-def run(argv: Sequence[str] | None = None) -> int:
+def run(argv: Sequence[str] | None, env_id_of: Callable[[str], str]) -> int:
     """Run it as a program; returns the exit code.
 
     0 done, 1 broker or inverter are not there, 2 arguments, scenario or inverter do not fit, 130 interrupted.
+
+    Args:
+        argv: Its arguments; None: those of the process.
+        env_id_of: Returns the id on the wire of the environment that a scenario describes.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
@@ -124,7 +127,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     try:
-        env_id = options.env_id or load_scenario(options.scenario).scenario.topic_env_id
+        env_id = options.env_id or env_id_of(options.scenario)
         asyncio.run(_serve(options, env_id))
     except KeyboardInterrupt:
         return 130
@@ -245,7 +248,3 @@ async def _run_until_told(device: SunSpecDevice, options: argparse.Namespace) ->
                 await device.hand_back()
         except (HeronError, TimeoutError) as exc:
             log.warning("%s: it was not told that this is the end: %s", device.label, exc or "no answer")
-
-
-if __name__ == "__main__":
-    sys.exit(run())

@@ -5,7 +5,7 @@ back; each crossing follows the first rule that matches the channel. A message b
 process that share this broker crosses it twice, as between two sites of which each has its own link.
 
 - The fate of the n-th message of a channel and direction depends on (seed, channel, direction, n) alone.
-- Order is kept within a channel and direction unless the rule reorders: see ``_impaired.network``.
+- Order is kept within a channel and direction unless the rule reorders: see ``network.py``.
 - A lost ``publish`` is done like one that went through: its sender cannot know. A delayed one is done when
   the broker has taken it. Of copies only the first counts.
 - A message that did not arrive leaves a gap: ``stats.lost`` counts it. Copies are removed as always.

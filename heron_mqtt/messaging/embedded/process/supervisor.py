@@ -31,7 +31,7 @@ _CLOSE_TIMEOUT_S = 1.4  # then it is killed, so that `close` keeps within 2 s
 _KILL_TIMEOUT_S = 0.5
 _STATS_TIMEOUT_S = 2.0
 _MAX_LINE_BYTES = 256 * 1024
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[4])
 
 
 class Supervisor:
