@@ -246,5 +246,4 @@ class Proxy:
             lambda: inbox.clearance_for(episode, step) is not None, self.deadlines.clearance_s
         )
         self.gateway.clear(allowed, inbox.clearance_for(episode, step))
-        self.observer.on_cleared(mine, allowed)
         return int(not in_time)

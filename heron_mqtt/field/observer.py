@@ -68,9 +68,6 @@ class GatewayObserver(Protocol):
     def on_bounded(self, agent: str, wanted: Mapping[str, Wanted], allowed: Mapping[str, Wanted]) -> None:
         """Take the setpoints as the agent wants them, and inside the bounds of each device."""
 
-    def on_cleared(self, agent: str, allowed: Mapping[str, Wanted]) -> None:
-        """Take the setpoints that the check of all together left, where there is one."""
-
     def on_settled(
         self,
         agent: str,
@@ -85,7 +82,8 @@ class GatewayObserver(Protocol):
             agent: Whose devices.
             episode: Of the step.
             step: That ends.
-            allowed: The setpoints that were in force, by device, simulated ones too.
+            allowed: The setpoints in force at its end, by device, simulated ones too: what the check of all
+                together, a stop or a demotion left of those that were bounded.
             devices: Those that can be reached over the broker.
         """
 
@@ -97,9 +95,6 @@ class _Nobody:
     """Observes nothing."""
 
     def on_bounded(self, agent: str, wanted: Mapping[str, Wanted], allowed: Mapping[str, Wanted]) -> None:
-        pass
-
-    def on_cleared(self, agent: str, allowed: Mapping[str, Wanted]) -> None:
         pass
 
     def on_settled(

@@ -43,14 +43,6 @@ class DeviceLog:
             for name, want in wanted.items()
         }
 
-    def on_cleared(self, agent: str, allowed: Mapping[str, Wanted]) -> None:
-        """Take the setpoints as cleared; see ``GatewayObserver``."""
-        now = self._now.get(agent, {})
-        for name, setpoint in allowed.items():
-            if name in now:
-                now[name]["cleared_p_mw"] = setpoint.p_mw
-                now[name]["cleared_q_mvar"] = setpoint.q_mvar
-
     def on_settled(
         self,
         agent: str,
@@ -63,8 +55,7 @@ class DeviceLog:
         now = self._now.pop(agent, {})
         for name, setpoint in allowed.items():
             columns = now.setdefault(name, {})
-            if "cleared_p_mw" not in columns:  # nobody was asked
-                columns["cleared_p_mw"], columns["cleared_q_mvar"] = setpoint.p_mw, setpoint.q_mvar
+            columns["cleared_p_mw"], columns["cleared_q_mvar"] = setpoint.p_mw, setpoint.q_mvar
         for name, state in devices.items():
             columns = now.setdefault(name, {})
             columns.update(_state(state))

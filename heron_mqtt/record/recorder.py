@@ -61,7 +61,7 @@ class RunRecorder(Recorder):
         self._facts = facts
         self._elapsed = elapsed
         self._begun_s = elapsed()
-        self._brokers: list[MessageBroker] = []
+        self._brokers: list[tuple[MessageBroker, dict[str, int]]] = []  # with its counters at the beginning
         self._is_remote = facts.role != "environment"
         files = {name: _packed(file) for name, file in facts.inputs.items()}
         meta = _meta(facts, now(), keeps_messages)
@@ -76,10 +76,10 @@ class RunRecorder(Recorder):
 
     def attach(self, broker: MessageBroker | None, proxies: Iterable[Observable] = ()) -> None:
         """Listen to a broker and to the gateways of proxies."""
-        if broker is not None and broker not in self._brokers:
+        if broker is not None and all(broker is not known for known, _ in self._brokers):
             broker.observe(self.messages)
             broker.stats.listeners.append(self._on_report)
-            self._brokers.append(broker)
+            self._brokers.append((broker, broker.stats.counts()))
         for proxy in proxies:
             proxy.observer = self.devices
 
@@ -165,13 +165,15 @@ class RunRecorder(Recorder):
         Returns:
             ``file``, ``head`` (one hash over everything), ``rows`` by table, ``lost`` rows.
         """
-        for broker in self._brokers:
+        counts = []
+        for broker, before in self._brokers:
             broker.observe(None)
             broker.stats.listeners.remove(self._on_report)
-        counts = {"brokers": [broker.stats.counts() for broker in self._brokers]}
+            now = broker.stats.counts()
+            counts.append({name: now[name] - before[name] for name in now})
         self._brokers.clear()
         self._late(None)
-        run = {"run": self.messages.run, **counts, "lost_rows": self._writer.losses.total}
+        run = {"run": self.messages.run, "brokers": counts, "lost_rows": self._writer.losses.total}
         self.event("summary", self._facts.scenario, "the end of the record", {**run, **(summary or {})})
         self._writer.close()
         return {
