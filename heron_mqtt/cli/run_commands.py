@@ -14,6 +14,7 @@ import typer
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.control_commands import add_control_commands
+from heron_mqtt.cli.record_commands import add_record_commands
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 
 if TYPE_CHECKING:
@@ -240,3 +241,4 @@ def proxy(
 add_bench_commands(app)
 add_broker_commands(app)
 add_control_commands(app)
+add_record_commands(app)

@@ -7,6 +7,7 @@ from typing import Any
 
 from heron_mqtt.field.gateway.device_link import Wanted
 from heron_mqtt.field.observer import AgentReport, DeviceState
+from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
 
 MAX_PENDING = 1_000  # agents' steps that wait for the environment's end of the step
@@ -25,11 +26,13 @@ class DeviceLog:
     def __init__(
         self, messages: MessageLog, on_report: Callable[[str, int, int, AgentReport], None] | None = None
     ) -> None:
+        self.failures = 0
         self._messages = messages
         self._on_report = on_report
         self._now: dict[str, dict[str, Columns]] = {}
         self._done: dict[tuple[str, int, int], dict[str, Columns]] = {}
 
+    @guarded
     def on_bounded(self, agent: str, wanted: Mapping[str, Wanted], allowed: Mapping[str, Wanted]) -> None:
         """Take the setpoints as wanted and as bounded; see ``GatewayObserver``."""
         self._now[agent] = {
@@ -43,6 +46,7 @@ class DeviceLog:
             for name, want in wanted.items()
         }
 
+    @guarded
     def on_settled(
         self,
         agent: str,
@@ -65,6 +69,7 @@ class DeviceLog:
         if len(self._done) > MAX_PENDING:
             del self._done[next(iter(self._done))]
 
+    @guarded
     def on_report(self, agent: str, episode: int, step: int, report: AgentReport) -> None:
         """Take what the agent says; see ``GatewayObserver``."""
         if self._on_report is not None:

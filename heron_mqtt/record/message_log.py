@@ -14,6 +14,7 @@ from heron_mqtt.errors import MessageError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import encode
 from heron_mqtt.messaging.tap import ArrivalKind
+from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.schema import EVENT, MESSAGE, RowTable
 
 MAX_PAYLOAD = 16_384  # bytes; of a larger one the size alone is recorded
@@ -45,6 +46,7 @@ class MessageLog:
         source: str,
         keeps_messages: bool = True,
     ) -> None:
+        self.failures = 0
         self.setpoints: dict[tuple[str, str], tuple[float, Mapping[str, Any]]] = {}
         """By agent and device, the newest setpoint (no renewal) that was published, and when."""
         self.holders: dict[tuple[str, str], str | None] = {}
@@ -58,11 +60,12 @@ class MessageLog:
         self._out: OrderedDict[Key, Mapping[str, Any]] = OrderedDict()
         self._network: OrderedDict[tuple[str, Key], tuple[list[str], float]] = OrderedDict()
 
+    @guarded
     def published(
         self, channel: str, message: Mapping[str, Any], payload: bytes | None, retain: bool
     ) -> None:
         """Take a message that is on its way out; see ``MessageTap``."""
-        kind = message.get("type")
+        kind = words(message.get("type"))
         if kind == "setpoint" and not message.get("renewal"):
             self._note_setpoint(channel, message)
         elif kind in SAID_OUT:
@@ -80,6 +83,7 @@ class MessageLog:
         text, size = _text(message, payload)
         self._row("out", key, message, size, retain, None, network, delay_s, text)
 
+    @guarded
     def arrived(
         self,
         channel: str,
@@ -89,7 +93,7 @@ class MessageLog:
         kind: ArrivalKind,
     ) -> None:
         """Take a message that has come in; see ``MessageTap``."""
-        said = message.get("type")
+        said = words(message.get("type"))
         if kind == "new":
             if said in SAID_IN:
                 self._event(channel, message)
@@ -108,6 +112,7 @@ class MessageLog:
             text = None
         self._row("in", key, message, size, retained, kind, network, delay_s, text)
 
+    @guarded
     def impaired(
         self, stream: str, channel: str, message: Mapping[str, Any], what: str, delay_s: float
     ) -> None:

@@ -23,6 +23,7 @@ from heron_mqtt.messaging.stamping import new_boot, utc_now
 from heron_mqtt.record.base import Observable, Recorder
 from heron_mqtt.record.device_log import Columns, DeviceLog
 from heron_mqtt.record.facts import RunFacts, StepFacts
+from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
 from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, STEP, TRADE
 from heron_mqtt.record.writer import Limits, RecordWriter
@@ -58,6 +59,7 @@ class RunRecorder(Recorder):
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.path = Path(path)
+        self.failures = 0
         self._facts = facts
         self._elapsed = elapsed
         self._begun_s = elapsed()
@@ -89,6 +91,7 @@ class RunRecorder(Recorder):
 
     # -- what happened -----------------------------------------------------------------------------
 
+    @guarded
     def step(self, facts: StepFacts) -> None:
         """Take a step of the environment, when it is done."""
         missed, diverged, took_s = 0, None, math.fsum(facts.phases_s.values())
@@ -173,15 +176,20 @@ class RunRecorder(Recorder):
             counts.append({name: now[name] - before[name] for name in now})
         self._brokers.clear()
         self._late(None)
-        run = {"run": self.messages.run, "brokers": counts, "lost_rows": self._writer.losses.total}
+        run = {"run": self.messages.run, "brokers": counts, "lost_rows": self._lost()}
         self.event("summary", self._facts.scenario, "the end of the record", {**run, **(summary or {})})
         self._writer.close()
         return {
             "file": str(self.path),
             "head": self._writer.head,
             "rows": {name.removesuffix("_row"): n for name, n in self._writer.rows.items()},
-            "lost": self._writer.losses.total,
+            "lost": self._lost(),
         }
+
+    def _lost(self) -> int:
+        """Rows that are not in the file."""
+        failures = self.failures + self.messages.failures + self.devices.failures
+        return self._writer.losses.total + failures
 
     # -- rows --------------------------------------------------------------------------------------
 

@@ -67,9 +67,19 @@ class _Head:
     rows: int
     value: bytes
     insert: str = field(init=False)
+    reals: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.insert = self.table.insert()
+        self.reals = [i for i, column in enumerate(self.table.columns) if column.kind == "REAL"]
+
+    def as_stored(self, row: Row) -> list[Any]:
+        """Return a row as SQLite gives it back: in a REAL column 1 is 1.0, and -0.0 is 0.0."""
+        stored = list(row)
+        for i in self.reals:
+            if stored[i] is not None:
+                stored[i] += 0.0
+        return stored
 
 
 class RecordWriter:
@@ -217,8 +227,8 @@ class RecordWriter:
                 losses.size += 1
                 continue
             n, value = heads[table.name]
-            whole = (n + 1, *row)
             try:
+                whole = (n + 1, *self._heads[table.name].as_stored(row))
                 value = chain.link(value, whole)
             except (TypeError, ValueError):
                 losses.malformed += 1
