@@ -95,7 +95,7 @@ def _check_device(record: RecordFile, device: str, owners: Finding, outlived: Fi
             )
             lease_s = said.get("lease_s", 0.0)
             owner, until_s = me, now_s + lease_s + (row["delay_s"] or 0.0)
-        elif row["type"] == "telemetry" and row["arrival"] == "new":
+        elif row["type"] == "telemetry" and (row["direction"] == "out" or row["arrival"] == "new"):
             after_s = said.get("safe_after_s")
             if after_s is not None and lease_s:
                 safe.check(
