@@ -112,10 +112,10 @@ def open_record(
             directory.mkdir(parents=True, exist_ok=True)
             prune(directory, KEPT - 1)
         recorder = RunRecorder(path, facts, keeps_messages=keeps_messages, report=note)
-    except FileExistsError:
-        raise ConfigError(f"--record {path}: exists already; a record is never overwritten") from None
     except (OSError, sqlite3.Error) as exc:
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        if not is_auto and isinstance(exc, FileExistsError):
+            raise ConfigError(f"--record {path}: exists already; a record is never overwritten") from None
         if not is_auto:
             raise ConfigError(f"--record {path}: cannot be written: {why}") from None
         note(

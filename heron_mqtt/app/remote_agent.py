@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from heron_mqtt.app.gc_freeze import settled_heap
 from heron_mqtt.app.infrastructure import mqtt_surroundings
+from heron_mqtt.app.recording import open_record, run_facts
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.errors import ConfigError
 from powergrid.agents.proxies import make_proxy
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 
 async def serve_proxy(
-    loaded: LoadedScenario, agent: str, url: str, devices: Devices, note: Callable[[str], None]
+    loaded: LoadedScenario,
+    agent: str,
+    url: str,
+    devices: Devices,
+    note: Callable[[str], None],
+    *,
+    record: str | None = None,
 ) -> None:
     """Serve one run after another until cancelled.
 
@@ -26,6 +33,7 @@ async def serve_proxy(
         url: The MQTT broker that both reach.
         devices: For devices whose authority the scenario leaves open; emulated ones are started here.
         note: Takes a line for the user.
+        record: The file that this side is recorded in; ``auto`` = a new one in the default directory.
 
     Raises:
         ConfigError: The scenario has no such agent, or it is not remote.
@@ -42,6 +50,12 @@ async def serve_proxy(
     async with mqtt_surroundings(url, loaded, [agent], devices, note) as around:
         assert around.broker is not None
         proxy = make_proxy(scenario, agent, around.broker, env_id=scenario.topic_env_id, devices=devices)
+        recorder = None
+        if record is not None:
+            facts = run_facts(loaded, role=agent, broker="mqtt", devices=devices)
+            recorder = open_record(record, facts, note, keeps_messages=True)
+        if recorder is not None:
+            recorder.attach(around.broker, [proxy])
         try:
             await proxy.start()
             note(f"agent {agent} online")
@@ -49,3 +63,6 @@ async def serve_proxy(
                 await proxy.run()
         finally:
             await proxy.close()
+            if recorder is not None:
+                told = recorder.close()
+                note(f"record: {told['file']}  head {told['head']}")

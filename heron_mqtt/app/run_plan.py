@@ -71,6 +71,9 @@ class RunOptions:
             found.append("--centralized: uses no broker; leave it or --broker out")
         if self.centralized and self.network is not None:
             found.append("--centralized: uses no network; leave it or --network out")
+        if self.publish_record and (self.centralized or self.record is None):
+            why = "--centralized uses no broker" if self.centralized else "the run is not recorded"
+            found.append(f"--publish-record: {why}; leave it out")
         if self.devices == "emulated" and not self.is_reachable:
             why = (
                 "--centralized uses no broker"

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -16,8 +16,8 @@ from heron_mqtt.app.infrastructure import Surroundings, impaired, mqtt_surroundi
 from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import Plan, RunOptions
 from heron_mqtt.app.run_summary import MESSAGE_COUNTS, AgentTotals, Summary
-from heron_mqtt.errors import HeronError, NotReady
-from heron_mqtt.messages import Fault
+from heron_mqtt.errors import BrokerError, HeronError, NotReady
+from heron_mqtt.messages import Fault, RecordHead
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
@@ -120,6 +120,19 @@ async def _run_in(
         with contextlib.suppress(TimeoutError):  # a broker that is gone has the wills to say it for us
             async with asyncio.timeout(GOODBYE_S):
                 await env.close_async()
+        summary.record = recording.close(summary.as_dict())
+        if plan.options.publish_record and summary.record is not None and around.broker is not None:
+            await _publish_head(around.broker, plan.loaded.scenario, summary.record)
+
+
+async def _publish_head(broker: MessageBroker, scenario: Scenario, record: Mapping[str, Any]) -> None:
+    """Publish the hash of the record, so that whoever keeps it can tell a later change of the file."""
+    head = RecordHead(head=record["head"], rows=sum(record["rows"].values()), lost=record["lost"])
+    stamped = Outbox(scenario.operator_id, scenario.topic_env_id).presence(head)
+    retain = {"retain": True} if broker.features.retain else {}
+    with contextlib.suppress(TimeoutError, BrokerError):  # it stands in the summary as well
+        async with asyncio.timeout(GOODBYE_S):
+            await broker.publish(topics.RUN_RECORD, stamped, **retain)
 
 
 async def _begin(env: MultiAgentMicrogrids, around: Surroundings, plan: Plan, progress: Progress) -> None:

@@ -128,8 +128,6 @@ def run(
     from heron_mqtt.app.run_plan import RunOptions, plan_run
     from heron_mqtt.app.runner import new_summary
 
-    if record is not None and no_record:
-        raise ConfigError("--record and --no-record: give one of them")
     options = RunOptions(
         steps=steps,
         seed=seed,
@@ -138,7 +136,7 @@ def run(
         devices=devices,
         realtime_s=realtime,
         network=network,
-        record=None if no_record else record or "auto",
+        record=_where(record, no_record),
         record_messages=record_messages,
         publish_record=publish_record,
         csv=csv,
@@ -178,6 +176,13 @@ def _run(plan: Plan, summary: Summary, *, as_json: bool) -> int:
             PowerFlowDiverged(f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}")
         )
     return code
+
+
+def _where(record: str | None, no_record: bool) -> str | None:
+    """Return the file of the record, ``auto``, or None = no record."""
+    if record is not None and no_record:
+        raise ConfigError("--record and --no-record: give one of them")
+    return None if no_record else record or "auto"
 
 
 @app.command()
@@ -226,6 +231,11 @@ def proxy(
     ],
     broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
     devices: Devices = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Record this side in this file instead of one in runs/."),
+    ] = None,
+    no_record: Annotated[bool, typer.Option("--no-record", help="Do not record this side.")] = False,
 ) -> None:
     """Run one agent with its proxy and devices here, for an environment that runs elsewhere."""
     from heron_mqtt.app.remote_agent import serve_proxy
@@ -233,7 +243,10 @@ def proxy(
 
     loaded = load_scenario(scenario)
     try:
-        asyncio.run(serve_proxy(loaded, agent, broker, devices or "emulated", typer.echo))
+        serving = serve_proxy(
+            loaded, agent, broker, devices or "emulated", typer.echo, record=_where(record, no_record)
+        )
+        asyncio.run(serving)
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
 

@@ -15,6 +15,7 @@ ROOT = "heron"
 MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1, section 1.5.3: a UTF-8 string has a two-byte length
 
 RUN_STATE = "run/state"
+RUN_RECORD = "run/record"
 ESTOP = "estop"
 
 _TO_ESCAPE = re.compile(r"[/+#%\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: encoding them raises

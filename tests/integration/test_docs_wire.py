@@ -58,6 +58,7 @@ def test_the_table_has_every_channel_of_the_code() -> None:
         topics.operator_price("<operator>"),
         topics.p2p("<from>", "<to>"),
         topics.RUN_STATE,
+        topics.RUN_RECORD,
         topics.ESTOP,
         *(topics.agent("<agent>", leaf) for leaf in LEAVES_OF_AGENTS),
         *(topics.device("<agent>", "<device>", leaf) for leaf in LEAVES_OF_DEVICES),

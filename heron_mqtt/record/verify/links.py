@@ -119,3 +119,8 @@ def _compare_with_counts(record: RecordFile, found: Finding, gaps: int, repeated
         found.check(
             repeated == foreign, f"{repeated} repeated arrivals, the broker counted {foreign} duplicated"
         )
+        (row,) = record.query("SELECT count(*) AS n FROM message_row WHERE direction = 'out'")
+        published = sum(one["published"] for one in counts)
+        found.check(
+            row["n"] == published, f"{row['n']} messages sent, the broker counted {published} published"
+        )
