@@ -29,9 +29,9 @@ import powergrid.envs.multi_agent_microgrids as env_module
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from powergrid.envs.exchange import DirectExchange
 from powergrid.envs.grid_state import GridState
-from powergrid.envs.step_records import Ledger
+from powergrid.envs.step_records import StepRecords
 from powergrid.powerflow import CompiledPowerFlow
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 FOREVER = 10**9
 clock = time.process_time
@@ -62,13 +62,13 @@ class Recorded:
 
     def __init__(self, n: int) -> None:
         env = centralized()
-        self.world = env.world
-        flow = self.world.flow
+        self.simulation = env.simulation
+        flow = self.simulation.flow
         assert isinstance(flow, CompiledPowerFlow)
         self.flow = flow
         self.powers: list[Any] = []
         self.arguments: list[tuple[int, Any, Any]] = []
-        real = self.world.solve
+        real = self.simulation.solve
 
         def noted(row: int, p_mw: Any, q_mvar: Any) -> Any:
             self.arguments.append((row, p_mw.copy(), q_mvar.copy()))
@@ -76,7 +76,7 @@ class Recorded:
             self.powers.append(flow._node_power.one().copy())
             return result
 
-        with patched(self.world, "solve", noted):
+        with patched(self.simulation, "solve", noted):
             for _ in range(n):
                 env.step({})
 
@@ -103,7 +103,7 @@ class Recorded:
         """Look up the loads, set every device, solve, read the results."""
         began_s = clock()
         for arguments in self.arguments:
-            self.world.solve(*arguments)
+            self.simulation.solve(*arguments)
         return (clock() - began_s) / len(self.arguments)
 
 
@@ -128,7 +128,7 @@ async def stepping_async(env: MultiAgentMicrogrids, actions: list[dict[str, Any]
 def reference() -> MultiAgentMicrogrids:
     """Return the environment on ``pandapower.runpp`` with its default options."""
     env = centralized(scenario=_with_solver("pandapower"))
-    flow: Any = env.world.flow
+    flow: Any = env.simulation.flow
     flow._options = {"numba": importlib.util.find_spec("numba") is not None}  # else it warns in every step
     return env
 
@@ -162,7 +162,7 @@ def measure(rounds: int, n: int, copies: int) -> dict[str, list[float]]:
     rows: dict[str, Row] = {
         "raw KLU solve": recorded.klu,
         "CompiledPowerFlow.solve": recorded.compiled,
-        "World.solve": recorded.grid,
+        "GridSimulation.solve": recorded.grid,
         "step, own policies": lambda: stepping(env, own),
         "step, actions": lambda: stepping(acting, actions),
         "step on runpp": lambda: stepping(on_runpp, own[:REFERENCE_STEPS]),
@@ -222,11 +222,11 @@ PARTS: dict[str, tuple[Any, str]] = {
     "tell the agents (observations, commands, clock)": (MultiAgentMicrogrids, "_begin_step"),
     "agents: policies, trading, device models": (DirectExchange, "step"),
     "settle trades": (env_module, "settle"),
-    "record reports": (Ledger, "record"),
-    "power flow (World.solve)": (World, "solve"),
+    "record reports": (StepRecords, "record"),
+    "power flow (GridSimulation.solve)": (GridSimulation, "solve"),
     "results against limits": (GridState, "apply"),
     "reward terms": (GridState, "reward_terms"),
-    "infos": (Ledger, "infos"),
+    "infos": (StepRecords, "infos"),
     "next outlook and observations": (MultiAgentMicrogrids, "_observe"),
 }
 

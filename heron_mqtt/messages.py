@@ -218,7 +218,7 @@ class RecordHead(Message):
     lost: int = Field(0, ge=0, description="Rows that could not be recorded.")
 
 
-class Plan(_PerDevice):
+class SetpointPlan(_PerDevice):
     """The setpoints an agent is about to send, for the check of all of them together (``[envelope]``)."""
 
     type: Literal["plan"] = "plan"
@@ -286,7 +286,7 @@ WIRE_TYPES: dict[str, type[Message]] = {
     model.model_fields["type"].default: model
     for model in (
         *(PriceSignal, Observation, Command, Action, Offer, Accept, Confirm, Consensus),
-        *(Setpoint, Telemetry, Status, RunState, RecordHead, Plan, Clearance),
+        *(Setpoint, Telemetry, Status, RunState, RecordHead, SetpointPlan, Clearance),
         *(AuthorityRequest, AuthorityState, EmergencyStop, Fault),
     )
 }

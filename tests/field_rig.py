@@ -11,7 +11,7 @@ from heron_mqtt.field.gateway.settings import BandTable, DeviceSettings, Gateway
 from heron_mqtt.messages import AuthorityRequest, Command, Level, Observation
 from heron_mqtt.messaging.base import Features, Received
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.agents import GridAgent
 from powergrid.devices import Battery, BatterySpec
 
@@ -64,7 +64,7 @@ class Rig:
             {"ess": DeviceSettings(authority=level, gateway=settings)},
             {"ess": ESS.power_range_mw},
             self.broker,
-            Outbox("MG1", "test"),
+            MessageStamper("MG1", "test"),
             notify=lambda: None,
             lease_s=LEASE_S,
             monotonic=lambda: self.clock_s,
@@ -112,13 +112,13 @@ class Rig:
         self.agent.observe(Observation(dt_s=DT_S, episode=1, step=self.step_number), 50.0)
         self.agent.decide(Command.model_validate({"p_ess": p_mw}))
         self.agent.conclude()
-        allowed = self.gateway.bounded(self.agent.wanted())
+        allowed = self.gateway.clamp_setpoints(self.agent.wanted())
         self.gateway.send(allowed, dt_s=DT_S, episode=1, step=self.step_number)
         return self.gateway.settle(allowed)
 
     def ask(self, level: Level, who: str = "ann", why: str = "test") -> str:
         """Ask for a level; return the gate that refused, or nothing."""
-        return self.gateway.desk.request("ess", AuthorityRequest(level=level, who=who, why=why)).reason
+        return self.gateway.authority.request("ess", AuthorityRequest(level=level, who=who, why=why)).reason
 
     # -- what came of it ---------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Any
 from fake_timers import FakeTimers
 
 from heron_mqtt.errors import BrokerError
-from heron_mqtt.messaging.impaired.event_log import Record
+from heron_mqtt.messaging.impaired.event_log import ImpairmentLog
 from heron_mqtt.messaging.impaired.network import Network
 from heron_mqtt.messaging.impairment import ImpairmentTable
 
@@ -17,7 +17,7 @@ class Wire:
 
     def __init__(self, *, run_seed: int = 1, **table: Any) -> None:
         self.timers = FakeTimers()
-        self.record = Record()
+        self.record = ImpairmentLog()
         self.overflowed: list[str] = []
         self.network = Network(
             ImpairmentTable.model_validate(table), run_seed, self.record, self.overflowed.append
@@ -32,7 +32,7 @@ class Wire:
     ) -> None:
         wire = self
 
-        class _Parcel:
+        class _Item:
             def arrive(self) -> None:
                 wire.out.append((channel, i))
                 wire.times.append(round(wire.timers.now_s - 1000.0, 9))
@@ -40,7 +40,7 @@ class Wire:
             def vanish(self, error: BrokerError | None) -> None:
                 wire.gone.append((i, error))
 
-        self.network.send(stream, channel, {"i": i, **message}, _Parcel(), sure=sure)
+        self.network.send(stream, channel, {"i": i, **message}, _Item(), sure=sure)
 
     def numbers(self, channel: str = "c") -> list[int]:
         return [i for name, i in self.out if name == channel]

@@ -18,11 +18,11 @@ from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.record import chain
 from heron_mqtt.record.recorder import RunRecorder
 from heron_mqtt.record.schema import TABLES
-from powergrid.emulators.battery import Battery
+from powergrid.emulators.battery import BatteryEmulator
 from powergrid.emulators.faults import FaultState, parse_fault
-from powergrid.emulators.genset import Genset
-from powergrid.emulators.load_meter import LoadMeter
-from powergrid.emulators.pv_inverter import PvInverter
+from powergrid.emulators.genset import GensetEmulator
+from powergrid.emulators.load_meter import LoadMeterEmulator
+from powergrid.emulators.pv_inverter import PvInverterEmulator
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import Scenario, scenario_from_dict
 
@@ -80,7 +80,12 @@ def record_run(
     return recorder.close({"steps": steps})
 
 
-EMULATORS = {"battery": Battery, "generator": Genset, "pv": PvInverter, "load": LoadMeter}
+EMULATORS = {
+    "battery": BatteryEmulator,
+    "generator": GensetEmulator,
+    "pv": PvInverterEmulator,
+    "load": LoadMeterEmulator,
+}
 
 
 async def start_emulators(

@@ -129,7 +129,7 @@ async def one_step_by_hand(broker: MessageBroker) -> None:
     sun_and_load = {"MG1": (0.09, -0.04), "MG2": (0.0, -0.06), "MG3": (0.0, -0.05)}
     for agent, (sun, load) in sun_and_load.items():
         told = {"dt_s": 900.0, "p_load_mw": load, "p_available_pv": sun, "commanded": agent == "MG2"}
-        operator.inform(agent, Observation.model_validate(told))
+        operator.publish_observation(agent, Observation.model_validate(told))
     reports = await operator.gather(timeout_s=10.0)
     for trade in settle({agent: report.trades for agent, report in reports.items()}).trades:
         print(f"  settled: {trade.seller} sells {trade.mwh:.4g} MWh to {trade.buyer} at {trade.price} $/MWh")

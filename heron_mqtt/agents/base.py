@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from heron_mqtt.field.gateway.device_link import Wanted
-from heron_mqtt.field.gateway.envelope import Limits
+from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.field.gateway.envelope import SetpointLimits
 from heron_mqtt.messages import Action, Command, Observation, Telemetry
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.p2p import Trade
@@ -160,19 +160,23 @@ class Agent(Protocol):
     def conclude(self) -> Collection[str]:
         """Take what was negotiated into the plan; return the names of the devices to be driven."""
 
-    def wanted(self) -> Mapping[str, Wanted]:
+    def wanted(self) -> Mapping[str, SetpointRequest]:
         """Return the setpoints to send, one a device."""
 
-    def limits(self, device: str) -> Limits:
+    def limits(self, device: str) -> SetpointLimits:
         """Return what bounds a device's setpoint in this step."""
 
-    def simulate(self, device: str, reason: str | None = None, *, setpoint: Wanted | None = None) -> None:
+    def simulate(
+        self, device: str, reason: str | None = None, *, setpoint: SetpointRequest | None = None
+    ) -> None:
         """Let the device's model take the step; with ``reason`` it stands in for the real one.
 
         ``setpoint`` is what was allowed, where that differs from what was wanted.
         """
 
-    def measured(self, device: str, telemetry: Telemetry, *, setpoint: Wanted | None = None) -> float:
+    def measured(
+        self, device: str, telemetry: Telemetry, *, setpoint: SetpointRequest | None = None
+    ) -> float:
         """Take what the device measured; its model follows it. Return measured minus modelled power, MW."""
 
     def shadowed(self, device: str, telemetry: Telemetry) -> float:

@@ -16,14 +16,14 @@ from heron_mqtt.messages import (
     Command,
     Message,
     Observation,
-    Plan,
     RunState,
+    SetpointPlan,
     Status,
 )
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Subscription
 from heron_mqtt.messaging.codec import Json
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.operator")
 
@@ -39,7 +39,7 @@ class SystemOperator:
         broker: Carries the messages; not closed here.
         env_id: The environment.
         scenario: Its name, for ``run/state``.
-        outbox: Stamps what is published; handed in by tests.
+        stamper: Stamps what is published; handed in by tests.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class SystemOperator:
         *,
         env_id: str = "default",
         scenario: str = "",
-        outbox: Outbox | None = None,
+        stamper: MessageStamper | None = None,
     ) -> None:
         self.operator_id = operator_id
         self.subordinates = tuple(subordinates)
@@ -59,14 +59,14 @@ class SystemOperator:
         self._broker = broker
         self._env_id = env_id
         self._scenario = scenario
-        self._outbox = outbox or Outbox(operator_id, env_id)
+        self._stamper = stamper or MessageStamper(operator_id, env_id)
         self._retain = {"retain": True} if broker.features.retain else {}
         self._subscriptions: list[Subscription] = []
         self._presence: Announcement | None = None
         self._now = (0, -1)
         self._statuses: dict[str, Status] = {}
         self._reports: dict[str, StepReport] = {}
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, SetpointPlan] = {}
         self._wakeup = Wakeup()
 
     async def start(self) -> None:
@@ -96,7 +96,7 @@ class SystemOperator:
         finished = RunState(state="finished", scenario=self._scenario)
         try:
             async with asyncio.timeout(GOODBYE_S):
-                await presence.update(self._outbox.presence(finished, episode=self._now[0]))
+                await presence.update(self._stamper.presence(finished, episode=self._now[0]))
         except (BrokerError, TimeoutError) as exc:
             log.warning("could not say that the run is finished: %s", exc or "the broker does not answer")
         await presence.withdraw(say_offline=False)
@@ -116,9 +116,9 @@ class SystemOperator:
         self._now = (episode, -1)
         self._reports = {}
         state = RunState(state="reset", scenario=self._scenario, seed=seed, clock=clock)
-        reset = self._outbox.presence(state, episode=episode)
+        reset = self._stamper.presence(state, episode=episode)
         if self._presence is None:
-            lost = self._outbox.will(RunState(state="lost", scenario=self._scenario))
+            lost = self._stamper.will(RunState(state="lost", scenario=self._scenario))
             self._presence = await self._broker.announce(topics.RUN_STATE, reset, lost)
         else:
             try:
@@ -144,7 +144,7 @@ class SystemOperator:
         """Publish a command for the step under way."""
         self._publish(topics.agent(agent, "command"), command)
 
-    def inform(self, agent: str, observation: Observation | Json) -> None:
+    def publish_observation(self, agent: str, observation: Observation | Json) -> None:
         """Publish an agent's observation of the step under way; the agent begins the step with it.
 
         Args:
@@ -153,6 +153,9 @@ class SystemOperator:
         """
         self._publish(topics.agent(agent, "observation"), observation)
 
+    inform = publish_observation
+    """The former name, which stays."""
+
     def clear(self, agent: str, clearance: Clearance) -> None:
         """Publish what may be sent of an agent's plan."""
         self._publish(topics.agent(agent, "clearance"), clearance)
@@ -160,7 +163,7 @@ class SystemOperator:
     def _publish(self, channel: str, message: Message | Json, **options: bool) -> None:
         episode, step = self._now
         self._broker.publish(
-            channel, self._outbox.stamp(channel, message, episode=episode, step=step), **options
+            channel, self._stamper.stamp(channel, message, episode=episode, step=step), **options
         )
 
     # -- messages in -------------------------------------------------------------------------------
@@ -174,7 +177,7 @@ class SystemOperator:
         self._log_missing("action", self._reports, timeout_s)
         return self._reports
 
-    async def gather_plans(self, timeout_s: float) -> Mapping[str, Plan]:
+    async def gather_plans(self, timeout_s: float) -> Mapping[str, SetpointPlan]:
         """Return the plans of the step under way: all of them, or those that came before the deadline."""
         await self._wakeup.until(lambda: self._none_missing(self._plans), timeout_s)
         self._log_missing("plan", self._plans, timeout_s)
@@ -197,7 +200,7 @@ class SystemOperator:
                 log.warning("no %s from %s in step %d: %s", what, agent, self._now[1], why)
 
     def _on_plan(self, message: Received) -> None:
-        plan = self._broker.parsed(message, Plan)
+        plan = self._broker.parsed(message, SetpointPlan)
         if plan is None:
             return
         agent = topics.levels(message.channel)[1]
@@ -236,7 +239,7 @@ class SystemOperator:
         missing = []
         for agent in self.subordinates:
             status = self._statuses.get(agent)
-            if status is None or (status.run, status.episode) != (self._outbox.boot, episode):
+            if status is None or (status.run, status.episode) != (self._stamper.boot, episode):
                 missing.append(f"agent {agent} (not online for this episode)")
             elif status.state != "online":
                 missing.append(f"agent {agent} ({status.state}: {status.reason})")

@@ -1,4 +1,4 @@
-"""Proxy: one agent's post office. It carries the agent's messages and never decides for it."""
+"""Proxy: one agent's message relay. It carries the agent's messages and never decides for it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from heron_mqtt.agents.wakeup import Wakeup
 from heron_mqtt.errors import BrokerClosed
 from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.clearance import make_plan
-from heron_mqtt.field.gateway.device_link import Wanted
+from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.observer import NOBODY, GatewayObserver, observed
 from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.proxy")
 
@@ -43,7 +43,7 @@ class Proxy:
         env_id: The environment it belongs to.
         deadlines: Bounds on every wait.
         lease_s: How long a setpoint holds on a device without a newer one, wall-clock s.
-        outbox: Stamps what is published; handed in by tests.
+        stamper: Stamps what is published; handed in by tests.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Proxy:
         env_id: str = "default",
         deadlines: Deadlines | None = None,
         lease_s: float = 30.0,
-        outbox: Outbox | None = None,
+        stamper: MessageStamper | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.agent = actual_agent
@@ -69,7 +69,7 @@ class Proxy:
         """Told of each step of the devices; see ``heron_mqtt.field.observer``."""
         mine = actual_agent.agent_id
         self._broker = broker
-        self._outbox = outbox or Outbox(mine, env_id)
+        self._stamper = stamper or MessageStamper(mine, env_id)
         self._wakeup = Wakeup()
         peers = actual_agent.peers if peers is None else peers
         self._inbox = Inbox(mine, upstream_id, peers, env_id, broker, self._wakeup)
@@ -81,7 +81,7 @@ class Proxy:
             devices or {},
             {name: (limit.p_min_mw, limit.p_max_mw) for name, limit in limits.items()},
             broker,
-            self._outbox,
+            self._stamper,
             notify=self._wakeup.notify,
             lease_s=lease_s,
         )
@@ -103,8 +103,8 @@ class Proxy:
             await self.gateway.open()
             self._presence = await self._broker.announce(
                 topics.agent(self.agent.agent_id, "status"),
-                self._outbox.presence(Status(state="online")),
-                self._outbox.will(Status(state="offline")),
+                self._stamper.presence(Status(state="online")),
+                self._stamper.will(Status(state="offline")),
             )
         except BaseException:  # a later start must not listen twice
             await self.close()
@@ -163,7 +163,7 @@ class Proxy:
         self.deadline_misses += missed
         channel = topics.agent(agent.agent_id, "action")
         action = report.to_fields()
-        self._broker.publish(channel, self._outbox.stamp(channel, action, episode=episode, step=step))
+        self._broker.publish(channel, self._stamper.stamp(channel, action, episode=episode, step=step))
         self.observer.on_report(agent.agent_id, episode, step, report)
         return report
 
@@ -188,7 +188,7 @@ class Proxy:
             status = Status(state="fault", run=run, reason=f"devices not ready: {missing}")
         else:
             status = Status(state="online", run=run)
-        await self._presence.update(self._outbox.presence(status, episode=episode))
+        await self._presence.update(self._stamper.presence(status, episode=episode))
 
     async def _negotiate(self, episode: int, step: int) -> int:
         """Run the horizontal protocol; return the number of rounds that missed their deadline.
@@ -207,7 +207,7 @@ class Proxy:
             ends += self.deadlines.peer_s
             for peer, message in session.outgoing().items():
                 channel = topics.p2p(self.agent.agent_id, peer)
-                stamped = self._outbox.stamp(channel, message, episode=episode, step=step)
+                stamped = self._stamper.stamp(channel, message, episode=episode, step=step)
                 self._broker.publish(channel, stamped)
             if not await self._wakeup.until(lambda: not session.waiting_for(), ends - clock()):
                 missed += 1
@@ -221,12 +221,12 @@ class Proxy:
         """Send what may be sent, take what came back; return how many deadlines were missed."""
         gateway, agent, missed = self.gateway, self.agent, 0
         devices = agent.conclude()
-        if not self._asks_clearance and gateway.rests(episode, step):  # models know their limits
+        if not self._asks_clearance and gateway.skip_simulated(episode, step):  # models know their limits
             for name in devices:
                 agent.simulate(name)
             return 0
         wanted = agent.wanted()
-        allowed = gateway.bounded(wanted)
+        allowed = gateway.clamp_setpoints(wanted)
         self.observer.on_bounded(agent.agent_id, wanted, allowed)
         if self._asks_clearance and dt_s is not None:
             missed += await self._clear(allowed, episode, step)
@@ -236,12 +236,12 @@ class Proxy:
         self.observer.on_settled(agent.agent_id, episode, step, allowed, observed(gateway))
         return missed
 
-    async def _clear(self, allowed: dict[str, Wanted], episode: int, step: int) -> int:
+    async def _clear(self, allowed: dict[str, SetpointRequest], episode: int, step: int) -> int:
         """Have the plan checked upstream together with all others; without an answer it becomes 0."""
         mine, inbox = self.agent.agent_id, self._inbox
         channel = topics.agent(mine, "plan")
         plan = make_plan(allowed)
-        self._broker.publish(channel, self._outbox.stamp(channel, plan, episode=episode, step=step))
+        self._broker.publish(channel, self._stamper.stamp(channel, plan, episode=episode, step=step))
         in_time = await self._wakeup.until(
             lambda: inbox.clearance_for(episode, step) is not None, self.deadlines.clearance_s
         )

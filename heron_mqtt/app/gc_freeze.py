@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def settled_heap() -> Iterator[None]:
+def frozen_gc() -> Iterator[None]:
     """Leave what is loaded now out of garbage collection meanwhile.
 
     With pandapower imported a full collection looks at 170,000 objects and takes 0.1 s, in which no

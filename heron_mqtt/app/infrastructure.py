@@ -28,7 +28,7 @@ Watch = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Infrastructure:
     """What is there for as long as a run lasts.
 
     Attributes:
@@ -45,7 +45,7 @@ class Surroundings:
 
 
 @asynccontextmanager
-async def mqtt_surroundings(
+async def mqtt_infrastructure(
     url: str,
     loaded: LoadedScenario,
     agents: Sequence[str],
@@ -53,7 +53,7 @@ async def mqtt_surroundings(
     note: Callable[[str], None],
     impairment: ImpairmentTable | None = None,
     seed: int = 0,
-) -> AsyncIterator[Surroundings]:
+) -> AsyncIterator[Infrastructure]:
     """Connect to an MQTT broker and start the emulated devices of some agents; end them on leaving.
 
     Args:
@@ -93,7 +93,7 @@ async def mqtt_surroundings(
         if boxes:
             note(f"boxes: {boxes} by their vendors' topics")
         starting = (processes.until_lost,) if emulated else ()
-        yield Surroundings(broker, url, starting, tuple(throughout))
+        yield Infrastructure(broker, url, starting, tuple(throughout))
 
 
 def impaired(broker: MessageBroker, impairment: ImpairmentTable | None, seed: int) -> MessageBroker:

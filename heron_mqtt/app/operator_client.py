@@ -10,7 +10,7 @@ from heron_mqtt.messages import AuthorityRequest, AuthorityState, EmergencyStop,
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 
 def whoami() -> str:
@@ -34,10 +34,10 @@ async def ask_authority(
     agent, _, name = device.rpartition("/")
     if not agent or not name:
         raise ConfigError(f"{device}: expected AGENT/DEVICE, for example MG1/ess")
-    outbox = Outbox(f"operator-{who}", env_id)
+    stamper = MessageStamper(f"operator-{who}", env_id)
     asked, state = topics.device(agent, name, "authority"), topics.device(agent, name, "authority_state")
     answered: asyncio.Future[AuthorityState] = asyncio.get_running_loop().create_future()
-    seq = outbox.next_seq(asked)
+    seq = stamper.next_seq(asked)
 
     async with MqttBroker(url, env_id=env_id) as broker:
 
@@ -45,13 +45,13 @@ async def ask_authority(
             answer = broker.parsed(message, AuthorityState)
             if answer is None:
                 return
-            is_ours = (answer.request_boot, answer.request_seq) == (outbox.boot, seq)
+            is_ours = (answer.request_boot, answer.request_seq) == (stamper.boot, seq)
             if is_ours and not answered.done():
                 answered.set_result(answer)
 
         await broker.subscribe(state, on_state)
         request = AuthorityRequest(level=level, who=who, why=why)
-        await broker.publish(asked, outbox.stamp(asked, request))
+        await broker.publish(asked, stamper.stamp(asked, request))
         try:
             async with asyncio.timeout(timeout_s):
                 return await answered
@@ -68,7 +68,7 @@ async def set_estop(url: str, env_id: str, *, active: bool, who: str, why: str) 
     Raises:
         BrokerError: The broker is not there or refuses.
     """
-    outbox = Outbox(f"operator-{who}", env_id)
+    stamper = MessageStamper(f"operator-{who}", env_id)
     async with MqttBroker(url, env_id=env_id) as broker:
         stop = EmergencyStop(active=active, who=who, why=why)
-        await broker.publish(topics.ESTOP, outbox.stamp(topics.ESTOP, stop), retain=True)
+        await broker.publish(topics.ESTOP, stamper.stamp(topics.ESTOP, stop), retain=True)

@@ -18,7 +18,7 @@ from heron_mqtt.record.run_files import KEPT, VARIABLE, default_directory, new_f
 from heron_mqtt.record.writer import Limits
 
 if TYPE_CHECKING:
-    from heron_mqtt.app.run_plan import Plan
+    from heron_mqtt.app.run_plan import RunPlan
     from powergrid.scenario import LoadedScenario
 
 AUTO = "auto"
@@ -33,7 +33,7 @@ class Recording:
         note: Takes a line for the user; also called by the writer's thread.
     """
 
-    def __init__(self, plan: Plan, note: Callable[[str], None]) -> None:
+    def __init__(self, plan: RunPlan, note: Callable[[str], None]) -> None:
         self._note = note
         self.file = _recorder(plan, note)
         self.csv = _csv(plan, note)
@@ -128,7 +128,7 @@ def open_record(
     return recorder
 
 
-def _recorder(plan: Plan, note: Callable[[str], None]) -> RunRecorder | None:
+def _recorder(plan: RunPlan, note: Callable[[str], None]) -> RunRecorder | None:
     options = plan.options
     if options.record is None:
         return None
@@ -150,7 +150,7 @@ def _recorder(plan: Plan, note: Callable[[str], None]) -> RunRecorder | None:
     return open_record(options.record, facts, note, keeps_messages=keeps)
 
 
-def _csv(plan: Plan, note: Callable[[str], None]) -> CsvRecorder | None:
+def _csv(plan: RunPlan, note: Callable[[str], None]) -> CsvRecorder | None:
     if plan.options.csv is None:
         return None
     path = Path(plan.options.csv)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from heron_mqtt.app.gc_freeze import settled_heap
-from heron_mqtt.app.infrastructure import mqtt_surroundings
+from heron_mqtt.app.gc_freeze import frozen_gc
+from heron_mqtt.app.infrastructure import mqtt_infrastructure
 from heron_mqtt.app.recording import open_record, run_facts
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.errors import ConfigError
@@ -47,19 +47,21 @@ async def serve_proxy(
             f"{loaded.source}: microgrids.{agent}.remote = false: the environment runs this agent itself; "
             "set remote = true to run it here"
         )
-    async with mqtt_surroundings(url, loaded, [agent], devices, note) as around:
-        assert around.broker is not None
-        proxy = make_proxy(scenario, agent, around.broker, env_id=scenario.topic_env_id, devices=devices)
+    async with mqtt_infrastructure(url, loaded, [agent], devices, note) as infrastructure:
+        assert infrastructure.broker is not None
+        proxy = make_proxy(
+            scenario, agent, infrastructure.broker, env_id=scenario.topic_env_id, devices=devices
+        )
         recorder = None
         if record is not None:
             facts = run_facts(loaded, role=agent, broker="mqtt", devices=devices)
             recorder = open_record(record, facts, note, keeps_messages=True)
         if recorder is not None:
-            recorder.attach(around.broker, [proxy])
+            recorder.attach(infrastructure.broker, [proxy])
         try:
             await proxy.start()
             note(f"agent {agent} online")
-            with settled_heap():
+            with frozen_gc():
                 await proxy.run()
         finally:
             await proxy.close()

@@ -85,7 +85,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """A run with everything decided and nothing started."""
 
     loaded: LoadedScenario
@@ -124,7 +124,7 @@ def remote_agents(loaded: LoadedScenario) -> tuple[str, ...]:
     return tuple(agent for agent, table in loaded.scenario.microgrids.items() if table.remote)
 
 
-def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> Plan:
+def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunPlan:
     """Decide what the options leave open, and refuse what does not go together.
 
     Args:
@@ -162,7 +162,7 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> Plan
     seed = loaded.scenario.seed if options.seed is None else options.seed
     steps = options.steps or loaded.scenario.steps
     realtime_s = options.realtime_s or loaded.scenario.realtime_s
-    return Plan(loaded, options, devices, steps, seed, realtime_s, impairment)
+    return RunPlan(loaded, options, devices, steps, seed, realtime_s, impairment)
 
 
 def _impairment(loaded: LoadedScenario, options: RunOptions) -> ImpairmentTable | None:

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from heron_mqtt.app.gc_freeze import settled_heap
-from heron_mqtt.app.infrastructure import Surroundings, impaired, mqtt_surroundings, unless
+from heron_mqtt.app.gc_freeze import frozen_gc
+from heron_mqtt.app.infrastructure import Infrastructure, impaired, mqtt_infrastructure, unless
 from heron_mqtt.app.recording import Recording
-from heron_mqtt.app.run_plan import Plan, RunOptions
+from heron_mqtt.app.run_plan import RunOptions, RunPlan
 from heron_mqtt.app.run_summary import MESSAGE_COUNTS, AgentTotals, Summary
 from heron_mqtt.errors import BrokerError, HeronError, NotReady
 from heron_mqtt.messages import Fault, RecordHead
@@ -22,7 +22,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 if TYPE_CHECKING:
     from powergrid.envs import MultiAgentMicrogrids
@@ -43,7 +43,7 @@ class Progress(Protocol):
         """Show the step that was just done."""
 
 
-async def run(plan: Plan, progress: Progress, summary: Summary) -> None:
+async def run(plan: RunPlan, progress: Progress, summary: Summary) -> None:
     """Run a plan to its end; ``summary`` always holds what ran so far, also when this is cancelled.
 
     Raises:
@@ -53,8 +53,11 @@ async def run(plan: Plan, progress: Progress, summary: Summary) -> None:
     importing = asyncio.ensure_future(in_daemon_thread(_import_environment))  # while the broker starts
     recording = Recording(plan, progress.note)
     try:
-        async with _surroundings(plan, progress) as around:
-            await unless(_run_in(around, importing, recording, plan, progress, summary), *around.throughout)
+        async with _infrastructure(plan, progress) as infrastructure:
+            await unless(
+                _run_in(infrastructure, importing, recording, plan, progress, summary),
+                *infrastructure.throughout,
+            )
     except HeronError as exc:
         recording.event("error", summary.scenario, str(exc))
         raise
@@ -63,7 +66,7 @@ async def run(plan: Plan, progress: Progress, summary: Summary) -> None:
         summary.record = recording.close(summary.as_dict())
 
 
-def new_summary(plan: Plan) -> Summary:
+def new_summary(plan: RunPlan) -> Summary:
     """Return the empty summary of a run."""
     scenario = plan.loaded.scenario
     return Summary(
@@ -77,74 +80,76 @@ def new_summary(plan: Plan) -> Summary:
 
 
 @asynccontextmanager
-async def _surroundings(plan: Plan, progress: Progress) -> AsyncIterator[Surroundings]:
+async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[Infrastructure]:
     broker = plan.options.broker
     if plan.options.centralized:
-        yield Surroundings()
+        yield Infrastructure()
     elif broker == "memory":
         progress.note("broker: in memory; nothing can connect from outside, devices are simulated in process")
         async with impaired(InMemoryBroker(), plan.impairment, plan.seed) as memory:
-            yield Surroundings(memory)
+            yield Infrastructure(memory)
     else:
         local = [agent for agent in plan.loaded.scenario.microgrids if agent not in plan.remote_agents]
-        async with mqtt_surroundings(
+        async with mqtt_infrastructure(
             broker, plan.loaded, local, plan.devices, progress.note, plan.impairment, plan.seed
-        ) as around:
-            yield around
+        ) as infrastructure:
+            yield infrastructure
 
 
 async def _run_in(
-    around: Surroundings,
+    infrastructure: Infrastructure,
     importing: asyncio.Future[None],
     recording: Recording,
-    plan: Plan,
+    plan: RunPlan,
     progress: Progress,
     summary: Summary,
 ) -> None:
     await importing
-    env = await in_daemon_thread(lambda: _make_environment(plan, around, recording))
+    env = await in_daemon_thread(lambda: _make_environment(plan, infrastructure, recording))
     try:
-        with settled_heap():
-            await _begin(env, around, plan, progress)
-            await _steps(env, FaultPlan(plan.loaded.scenario, around.broker), plan, progress, summary)
+        with frozen_gc():
+            await _begin(env, infrastructure, plan, progress)
+            await _steps(env, FaultPlan(plan.loaded.scenario, infrastructure.broker), plan, progress, summary)
         if plan.is_disturbed:
             summary.undisturbed = await in_daemon_thread(lambda: _undisturbed(plan))
     finally:
-        if around.broker is not None:
-            counts = around.broker.stats.counts()
+        if infrastructure.broker is not None:
+            counts = infrastructure.broker.stats.counts()
             summary.messages = {name: counts[name] for name in MESSAGE_COUNTS}
             summary.devices = env.device_reports()
-            if isinstance(around.broker, ImpairedBroker):
-                name = around.broker.impairment.name
-                summary.impairment = {"name": name, **asdict(around.broker.record.totals())}
+            if isinstance(infrastructure.broker, ImpairedBroker):
+                name = infrastructure.broker.impairment.name
+                summary.impairment = {"name": name, **asdict(infrastructure.broker.record.totals())}
         with contextlib.suppress(TimeoutError):  # a broker that is gone has the wills to say it for us
             async with asyncio.timeout(GOODBYE_S):
                 await env.close_async()
         summary.record = recording.close(summary.as_dict())
-        if plan.options.publish_record and summary.record is not None and around.broker is not None:
-            await _publish_head(around.broker, plan.loaded.scenario, summary.record)
+        if plan.options.publish_record and summary.record is not None and infrastructure.broker is not None:
+            await _publish_head(infrastructure.broker, plan.loaded.scenario, summary.record)
 
 
 async def _publish_head(broker: MessageBroker, scenario: Scenario, record: Mapping[str, Any]) -> None:
     """Publish the hash of the record, so that whoever keeps it can tell a later change of the file."""
     head = RecordHead(head=record["head"], rows=sum(record["rows"].values()), lost=record["lost"])
-    stamped = Outbox(scenario.operator_id, scenario.topic_env_id).presence(head)
+    stamped = MessageStamper(scenario.operator_id, scenario.topic_env_id).presence(head)
     retain = {"retain": True} if broker.features.retain else {}
     with contextlib.suppress(TimeoutError, BrokerError):  # it stands in the summary as well
         async with asyncio.timeout(GOODBYE_S):
             await broker.publish(topics.RUN_RECORD, stamped, **retain)
 
 
-async def _begin(env: MultiAgentMicrogrids, around: Surroundings, plan: Plan, progress: Progress) -> None:
+async def _begin(
+    env: MultiAgentMicrogrids, infrastructure: Infrastructure, plan: RunPlan, progress: Progress
+) -> None:
     """Begin the episode; returns when every agent and device is ready."""
     how = [
-        f"heron-mqtt proxy --agent {agent} --broker {around.url} {plan.loaded.source}"
+        f"heron-mqtt proxy --agent {agent} --broker {infrastructure.url} {plan.loaded.source}"
         for agent in plan.remote_agents
     ]
     for line in how:
         progress.note(f"waiting for a remote agent: {line}")
     try:
-        await unless(env.reset_async(seed=plan.seed), *around.while_starting)
+        await unless(env.reset_async(seed=plan.seed), *infrastructure.while_starting)
     except NotReady as exc:
         if not how:
             raise
@@ -152,7 +157,7 @@ async def _begin(env: MultiAgentMicrogrids, around: Surroundings, plan: Plan, pr
 
 
 async def _steps(
-    env: MultiAgentMicrogrids, faults: FaultPlan, plan: Plan, progress: Progress, summary: Summary
+    env: MultiAgentMicrogrids, faults: FaultPlan, plan: RunPlan, progress: Progress, summary: Summary
 ) -> None:
     realtime_s = plan.realtime_s
     begin = time.monotonic()
@@ -177,7 +182,7 @@ class FaultPlan:
 
     def __init__(self, scenario: Scenario, broker: MessageBroker | None) -> None:
         self._broker = broker
-        self._outbox = Outbox("scenario", scenario.topic_env_id)
+        self._stamper = MessageStamper("scenario", scenario.topic_env_id)
         self._faults = scenario.faults if broker is not None else []
 
     async def begin(self, step: int) -> None:
@@ -187,16 +192,16 @@ class FaultPlan:
                 agent, _, name = fault.device.rpartition("/")
                 channel = topics.device(agent, name, "fault")
                 told = Fault(kind=fault.kind, steps=fault.steps, value=fault.value)
-                await self._broker.publish(channel, self._outbox.stamp(channel, told, step=step))
+                await self._broker.publish(channel, self._stamper.stamp(channel, told, step=step))
 
 
 # -- on a thread: pandapower takes seconds to import, and Ctrl-C must not wait -----------------------
 
 
-def _undisturbed(plan: Plan) -> dict[str, Any]:
+def _undisturbed(plan: RunPlan) -> dict[str, Any]:
     """Run the same steps of the same seed by direct calls with models alone, and return what that gave."""
     calm = new_summary(plan)
-    env = _make_environment(replace(plan, options=RunOptions(centralized=True)), Surroundings())
+    env = _make_environment(replace(plan, options=RunOptions(centralized=True)), Infrastructure())
     env.reset(seed=plan.seed)
     while env.agents:
         _, rewards, _, _, infos = env.step({})
@@ -210,14 +215,14 @@ def _import_environment() -> None:
 
 
 def _make_environment(
-    plan: Plan, around: Surroundings, recording: Recording | None = None
+    plan: RunPlan, infrastructure: Infrastructure, recording: Recording | None = None
 ) -> MultiAgentMicrogrids:
     from powergrid.envs import MultiAgentMicrogrids
 
     return MultiAgentMicrogrids(
         {
             "centralized": plan.options.centralized,
-            "message_broker": around.broker,
+            "message_broker": infrastructure.broker,
             "scenario": plan.loaded,
             "max_episode_steps": plan.steps,
             "devices": plan.devices,

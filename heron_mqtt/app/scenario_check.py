@@ -18,7 +18,7 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
         ConfigError: One line for each problem: file, key, value and what was expected.
     """
     from powergrid.simulation.build import build
-    from powergrid.simulation.world import World
+    from powergrid.simulation.grid_simulation import GridSimulation
 
     scenario = loaded.scenario
     problems: list[str] = []
@@ -32,16 +32,16 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
         problems += exc.problems
     if problems:
         raise ConfigError(*problems)
-    world = World(blueprint)
+    simulation = GridSimulation(blueprint)
     net = blueprint.net
     yield f"{loaded.source}: valid"
-    start = f"{world.series.clock(scenario.profiles.start_row):%Y-%m-%d %H:%M} UTC"
+    start = f"{simulation.series.clock(scenario.profiles.start_row):%Y-%m-%d %H:%M} UTC"
     yield f"scenario    {scenario.name}: {scenario.steps} steps of {scenario.step_s:g} s from {start}"
     yield (
         f"network     {scenario.network.source}: {len(net.bus)} buses, {len(net.line)} lines, "
         f"{len(net.trafo)} transformers, {len(net.load)} loads, solver {scenario.network.solver}"
     )
-    yield f"profiles    {loaded.path(scenario.profiles.file)}, {world.series.n_rows} rows"
+    yield f"profiles    {loaded.path(scenario.profiles.file)}, {simulation.series.n_rows} rows"
     yield f"prices      {loaded.path(scenario.profiles.price_file)}, column {scenario.profiles.price_column}"
     yield f"topics      {TopicMap(scenario.topic_env_id).prefix}#, operator {scenario.operator_id}"
     yield f"protocols   price and setpoint, {scenario.protocol.horizontal} between the microgrids"

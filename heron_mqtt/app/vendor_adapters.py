@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
 
@@ -96,7 +96,7 @@ async def vendor_devices(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _ended(stats: BrokerStats, label: str, task: asyncio.Task[None]) -> None:
+def _ended(stats: MessageStats, label: str, task: asyncio.Task[None]) -> None:
     """Tell if whoever speaks for a box ended by a fault; it said offline."""
     if not task.cancelled() and (exc := task.exception()) is not None:
         stats.report("device", label, f"nobody speaks for the box any more: {exc}", exc=exc)

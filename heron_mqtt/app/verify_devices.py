@@ -12,7 +12,7 @@ from typing import Any
 from heron_mqtt.agents.base import LocalState
 from heron_mqtt.app.recorded_world import RecordedStep, recorded_scenario, steps
 from heron_mqtt.field.gateway.clearance import expected_p_mw
-from heron_mqtt.field.gateway.device_link import Wanted
+from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.messages import Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.record.reader import RecordFile
@@ -149,7 +149,7 @@ class _Agent:
         if self._levels.get(name, level) != level:
             self._unknown.add(name)  # it was put where the device was
         self._levels[name] = level
-        setpoint = Wanted(row["cleared_p_mw"], row["cleared_q_mvar"] or 0.0, row["p_available_mw"])
+        setpoint = SetpointRequest(row["cleared_p_mw"], row["cleared_q_mvar"] or 0.0, row["p_available_mw"])
         residual, telemetry = row["residual_mw"], _telemetry(row)
         is_followed = residual is not None and level != "shadow" and row["fallback"] is None
         if is_followed and telemetry is not None:
@@ -206,7 +206,7 @@ def _check_clearance(
 ) -> None:
     if row["sent_p_mw"] is None:
         return
-    sent = expected_p_mw(Wanted(row["sent_p_mw"], row["sent_q_mvar"] or 0.0, row["p_available_mw"]))
+    sent = expected_p_mw(SetpointRequest(row["sent_p_mw"], row["sent_q_mvar"] or 0.0, row["p_available_mw"]))
     if cleared is None:
         bounds.check(abs(sent) <= ROUNDING_MW, f"{where}: {sent:.6g} MW sent without a clearance")
     elif cleared.get("limit") is not None:

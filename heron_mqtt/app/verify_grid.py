@@ -13,7 +13,7 @@ from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.verify.finding import Finding, at, near
 from powergrid.envs.grid_state import GridState
 from powergrid.rewards import TERMS, traded
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 EXACT = 1e-9  # sums of the same numbers
 SOLVED = 1e-6  # pu and percent: what another machine's solver may differ by
@@ -25,7 +25,7 @@ def check_balance(record: RecordFile) -> tuple[Finding, Finding, Finding]:
     balance = Finding("energy balance of every step, by power flow")
     grid = Finding("voltages and loadings as the power flow gives them")
     rewards = Finding("rewards follow from what happened")
-    world = World(recorded_blueprint(record))
+    world = GridSimulation(recorded_blueprint(record))
     state = GridState(world, full=False)
     for one in steps(record):
         _check_step(world, state, one, balance, grid, rewards)
@@ -33,7 +33,12 @@ def check_balance(record: RecordFile) -> tuple[Finding, Finding, Finding]:
 
 
 def _check_step(
-    world: World, state: GridState, one: RecordedStep, balance: Finding, grid: Finding, rewards: Finding
+    world: GridSimulation,
+    state: GridState,
+    one: RecordedStep,
+    balance: Finding,
+    grid: Finding,
+    rewards: Finding,
 ) -> None:
     where, row = at(*one.at), one.step["row"]
     if not world.series.has(row):
@@ -84,7 +89,7 @@ def _check_step(
         _check_rewards(one.agents[agent], due[:, i], f"{where} {agent}", rewards)
 
 
-def _check_mismatch(world: World, where: str, balance: Finding) -> None:
+def _check_mismatch(world: GridSimulation, where: str, balance: Finding) -> None:
     """Add up everything that enters and leaves the grid."""
     net = world.blueprint.net
     if any(

@@ -7,11 +7,11 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-from heron_mqtt.bench.exchange import CLOCK, OBSERVATION
+from heron_mqtt.bench.agent_exchange import CLOCK, OBSERVATION
 from heron_mqtt.bench.rounds import Step
 from heron_mqtt.messages import Observation
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.envs import MultiAgentMicrogrids
 
 SEED = 42
@@ -63,14 +63,14 @@ async def one_way(broker: MessageBroker) -> AsyncIterator[Step]:
 
     subscription = broker.subscribe(HOP, on_message)
     await subscription
-    outbox = Outbox("bench", "bench")
+    stamper = MessageStamper("bench", "bench")
     observation = Observation.model_validate(OBSERVATION)
 
     async def step() -> float:
         nonlocal arrived
         arrived = asyncio.get_running_loop().create_future()
         began_s = time.perf_counter()
-        broker.publish(HOP, outbox.stamp(HOP, observation, episode=1, step=CLOCK.day))
+        broker.publish(HOP, stamper.stamp(HOP, observation, episode=1, step=CLOCK.day))
         await arrived
         return time.perf_counter() - began_s
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BenchRow:
     """One line of the table.
 
     Attributes:
@@ -35,7 +35,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Report:
+class BenchReport:
     """Everything that one run of the benchmark found.
 
     Attributes:
@@ -47,7 +47,7 @@ class Report:
 
     machine: dict[str, Any]
     settings: dict[str, Any]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BenchRow] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,13 +64,13 @@ def ratio(
     must: float | None = None,
     aim: float | None = None,
     raw: Mapping[str, float] | None = None,
-) -> Row:
+) -> BenchRow:
     """Return a row of samples relative to a floor measured in the same rounds."""
     ratios = [sample / floor for sample, floor in zip(samples, floors, strict=True)]
-    return Row(what, statistics.median(ratios), unit, min(ratios), max(ratios), must, aim, raw or {})
+    return BenchRow(what, statistics.median(ratios), unit, min(ratios), max(ratios), must, aim, raw or {})
 
 
-def print_report(console: Console, report: Report) -> None:
+def print_report(console: Console, report: BenchReport) -> None:
     """Print the table, and what could not be measured."""
     machine = report.machine
     table = Table(

@@ -14,7 +14,7 @@ import sys
 from heron_mqtt.messages import Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stamping import Outbox, utc_now
+from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 
 CONNECTIONS = 4
 ENV_ID, AGENT = "bench-telemetry", "MG1"
@@ -33,7 +33,7 @@ async def send(url: str, n: int, seconds: int) -> int:
             await stack.enter_async_context(MqttBroker(url, env_id=ENV_ID)) for _ in range(CONNECTIONS)
         ]
         channels = [topics.device(AGENT, device_name(i), "telemetry") for i in range(n)]
-        outboxes = [Outbox(f"{AGENT}/{device_name(i)}", ENV_ID) for i in range(n)]
+        stampers = [MessageStamper(f"{AGENT}/{device_name(i)}", ENV_ID) for i in range(n)]
         print("ready", flush=True)  # noqa: T201 - whoever started us reads it
         await asyncio.to_thread(sys.stdin.readline)  # a pipe has no other portable way to be waited for
         loop = asyncio.get_running_loop()
@@ -44,7 +44,7 @@ async def send(url: str, n: int, seconds: int) -> int:
                 await asyncio.sleep(due_s - loop.time())
             i = number % n
             telemetry = Telemetry(p_mw=0.01, soc=0.5, vm_pu=1.0)
-            stamped = outboxes[i].stamp(channels[i], telemetry)
+            stamped = stampers[i].stamp(channels[i], telemetry)
             stamped["sent_at"] = utc_now().isoformat()  # microseconds: delays are measured by it
             brokers[i % CONNECTIONS].publish(channels[i], stamped)
     return n * seconds

@@ -8,12 +8,12 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from heron_mqtt.bench.agent_exchange import Exchange, Floor
 from heron_mqtt.bench.cpu import machine, one_core
 from heron_mqtt.bench.environment import ENV_ID, make_env, one_way, whole_step
-from heron_mqtt.bench.exchange import Exchange, Floor
 from heron_mqtt.bench.processes import TUNED, Hop, find_mosquitto, module, mosquitto, next_line, relay
 from heron_mqtt.bench.rounds import Contestant, Sample, interleave
-from heron_mqtt.bench.rows import Report, Row, ratio
+from heron_mqtt.bench.rows import BenchReport, BenchRow, ratio
 from heron_mqtt.bench.telemetry import take_telemetry
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -52,7 +52,7 @@ FULL = Effort(5, (3, 10, 30, 100, 300), 2_000, 10_000, 1_000, 10, (100, 300))
 QUICK = Effort(3, (3, 30), 250, 300, 1_000, 2, (20, 60))
 
 
-async def run_suite(effort: Effort, url: str | None, say: Say) -> Report:
+async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
     """Measure every row that this machine allows.
 
     Args:
@@ -69,7 +69,7 @@ async def run_suite(effort: Effort, url: str | None, say: Say) -> Report:
         "sentinel_steps": effort.sentinel_steps,
         "broker": url,
     }
-    report = Report(machine(), settings)
+    report = BenchReport(machine(), settings)
     external = url is not None or find_mosquitto() is not None
     name = url or "mosquitto"
     if not external:
@@ -109,7 +109,13 @@ async def _floor(stack: contextlib.AsyncExitStack, n: int, *, shared: bool = Fal
 
 
 async def _exchanges(
-    report: Report, effort: Effort, say: Say, name: str, tuned: Hop | None, stock: Hop | None, embedded: Hop
+    report: BenchReport,
+    effort: Effort,
+    say: Say,
+    name: str,
+    tuned: Hop | None,
+    stock: Hop | None,
+    embedded: Hop,
 ) -> None:
     growth: dict[int, Sample] = {}
     for n in effort.agents:
@@ -135,7 +141,7 @@ async def _exchanges(
 
 def _exchange_rows(
     label: str, n: int, found: dict[str, Sample], must: float | None, aim: float | None
-) -> list[Row]:
+) -> list[BenchRow]:
     ours, floor, burst = found[label], found["R"], found["burst"]
     raw = {
         "ms": ours.wall_ms,
@@ -153,7 +159,7 @@ def _exchange_rows(
     ]
 
 
-def _growth(found: dict[int, Sample], name: str) -> list[Row]:
+def _growth(found: dict[int, Sample], name: str) -> list[BenchRow]:
     sizes = sorted(found)
     x = [math.log(n) for n in sizes]
 
@@ -166,12 +172,12 @@ def _growth(found: dict[int, Sample], name: str) -> list[Row]:
     raw_cpu = {f"N={n} CPU ms": found[n].cpu_ms for n in sizes}
     what = f"growth exponent of the step, N = {sizes[0]} to {sizes[-1]}, over {name}"
     return [
-        Row(what, statistics.median(by_wall), "", min(by_wall), max(by_wall), 1.1, 1.05, raw),
-        Row(SAME_CPU, statistics.median(by_cpu), "", min(by_cpu), max(by_cpu), raw=raw_cpu),
+        BenchRow(what, statistics.median(by_wall), "", min(by_wall), max(by_wall), 1.1, 1.05, raw),
+        BenchRow(SAME_CPU, statistics.median(by_cpu), "", min(by_cpu), max(by_cpu), raw=raw_cpu),
     ]
 
 
-async def _whole_steps(report: Report, effort: Effort, say: Say, embedded: Hop) -> None:
+async def _whole_steps(report: BenchReport, effort: Effort, say: Say, embedded: Hop) -> None:
     say("whole steps of the default scenario")
     async with contextlib.AsyncExitStack() as stack:
         memory = await stack.enter_async_context(InMemoryBroker())
@@ -230,7 +236,7 @@ async def _whole_steps(report: Report, effort: Effort, say: Say, embedded: Hop) 
     report.rows.append(ratio(SAME_CPU, "x", found["memory"].cpu_s, direct.cpu_s))
 
 
-async def _sentinel(report: Report, effort: Effort, say: Say, name: str, hop: Hop) -> None:
+async def _sentinel(report: BenchReport, effort: Effort, say: Say, name: str, hop: Hop) -> None:
     say(f"{effort.sentinel_steps} steps for the Nagle sentinel")
     async with contextlib.AsyncExitStack() as stack:
         contestant = await _exchange(stack, hop, 3)
@@ -242,10 +248,10 @@ async def _sentinel(report: Report, effort: Effort, say: Say, name: str, hop: Ho
         "max ms": times_s[-1] * 1e3,
     }
     what = f"steps above 38 ms in {effort.sentinel_steps:,} (N = 3, {name}, all cores)"
-    report.rows.append(Row(what, late, "", late, late, 0.0, 0.0, raw))
+    report.rows.append(BenchRow(what, late, "", late, late, 0.0, 0.0, raw))
 
 
-async def _telemetry(report: Report, effort: Effort, say: Say, name: str, hop: Hop) -> None:
+async def _telemetry(report: BenchReport, effort: Effort, say: Say, name: str, hop: Hop) -> None:
     say(f"telemetry of {effort.devices} devices")
     taken = await take_telemetry(hop.url, effort.devices, effort.device_s)
     what = f"{effort.devices:,} devices at 1 Hz to one gateway over {name}, {effort.device_s} s"
@@ -253,17 +259,17 @@ async def _telemetry(report: Report, effort: Effort, say: Say, name: str, hop: H
     raw = {"sent": taken.sent, "taken": taken.taken}
     delays = {"median ms": taken.delay_ms(0.5), "max ms": taken.delay_ms(1.0)}
     report.rows += [
-        Row(f"{what}: lost", lost, "", lost, lost, 0.0, 0.0, raw),
-        Row("  the same: p99 delay", p99_ms, "ms", p99_ms, p99_ms, 25.0, 10.0, delays),
-        Row("  the same: CPU of the gateway", taken.cpu, "core", taken.cpu, taken.cpu, 0.4, 0.25),
+        BenchRow(f"{what}: lost", lost, "", lost, lost, 0.0, 0.0, raw),
+        BenchRow("  the same: p99 delay", p99_ms, "ms", p99_ms, p99_ms, 25.0, 10.0, delays),
+        BenchRow("  the same: CPU of the gateway", taken.cpu, "core", taken.cpu, taken.cpu, 0.4, 0.25),
     ]
 
 
-async def _memory(report: Report, effort: Effort, say: Say) -> None:
+async def _memory(report: BenchReport, effort: Effort, say: Say) -> None:
     say("memory of simulated agents")
     rss = []
     for n in effort.fleet:
-        async with module("heron_mqtt.bench.memory", str(n)) as child:
+        async with module("heron_mqtt.bench.memory_use", str(n)) as child:
             rss.append(int(await next_line(child, 120.0)))
     if not all(rss):
         report.skipped.append("memory: this system does not tell the resident memory of a process")
@@ -272,4 +278,4 @@ async def _memory(report: Report, effort: Effort, say: Say) -> None:
     each_kb = (rss[1] - rss[0]) / (many - few) / 1e3
     raw = {f"N={n} MB": size / 1e6 for n, size in zip(effort.fleet, rss, strict=True)}
     what = f"memory per additional simulated agent, N = {few} to {many}"
-    report.rows.append(Row(what, each_kb, "kB", each_kb, each_kb, 300.0, 100.0, raw))
+    report.rows.append(BenchRow(what, each_kb, "kB", each_kb, each_kb, 300.0, 100.0, raw))

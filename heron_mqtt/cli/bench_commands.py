@@ -30,12 +30,12 @@ def bench(
     """
     from rich.console import Console
 
-    from heron_mqtt.app.gc_freeze import settled_heap
+    from heron_mqtt.app.gc_freeze import frozen_gc
     from heron_mqtt.bench.rows import print_report
     from heron_mqtt.bench.suite import FULL, QUICK, run_suite
 
     progress = Console(stderr=True)
-    with settled_heap(), progress.status("starting") as status:
+    with frozen_gc(), progress.status("starting") as status:
         report = asyncio.run(run_suite(QUICK if quick else FULL, broker, status.update))
     if as_json:
         typer.echo(json.dumps(report.as_dict(), allow_nan=False))

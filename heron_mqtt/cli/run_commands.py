@@ -18,7 +18,7 @@ from heron_mqtt.cli.record_commands import add_record_commands
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 
 if TYPE_CHECKING:
-    from heron_mqtt.app.run_plan import Plan
+    from heron_mqtt.app.run_plan import RunPlan
     from heron_mqtt.app.run_summary import Summary
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -145,7 +145,7 @@ def run(
     raise SystemExit(_run(plan, new_summary(plan), as_json=as_json))
 
 
-def _run(plan: Plan, summary: Summary, *, as_json: bool) -> int:
+def _run(plan: RunPlan, summary: Summary, *, as_json: bool) -> int:
     from heron_mqtt.app.runner import run as run_plan
     from heron_mqtt.cli.console import ConsoleProgress, QuietProgress, make_console, print_summary
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
+from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.messages import Telemetry
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class AgentReport(Protocol):
 class GatewayObserver(Protocol):
     """Is told of each step of one agent and its devices; see the module."""
 
-    def on_bounded(self, agent: str, wanted: Mapping[str, Wanted], allowed: Mapping[str, Wanted]) -> None:
+    def on_bounded(
+        self, agent: str, wanted: Mapping[str, SetpointRequest], allowed: Mapping[str, SetpointRequest]
+    ) -> None:
         """Take the setpoints as the agent wants them, and inside the bounds of each device."""
 
     def on_settled(
@@ -73,7 +75,7 @@ class GatewayObserver(Protocol):
         agent: str,
         episode: int,
         step: int,
-        allowed: Mapping[str, Wanted],
+        allowed: Mapping[str, SetpointRequest],
         devices: Mapping[str, DeviceState],
     ) -> None:
         """Take the end of a step.
@@ -94,7 +96,9 @@ class GatewayObserver(Protocol):
 class _Nobody:
     """Observes nothing."""
 
-    def on_bounded(self, agent: str, wanted: Mapping[str, Wanted], allowed: Mapping[str, Wanted]) -> None:
+    def on_bounded(
+        self, agent: str, wanted: Mapping[str, SetpointRequest], allowed: Mapping[str, SetpointRequest]
+    ) -> None:
         pass
 
     def on_settled(
@@ -102,7 +106,7 @@ class _Nobody:
         agent: str,
         episode: int,
         step: int,
-        allowed: Mapping[str, Wanted],
+        allowed: Mapping[str, SetpointRequest],
         devices: Mapping[str, DeviceState],
     ) -> None:
         pass

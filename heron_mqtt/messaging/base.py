@@ -29,9 +29,9 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.core.delivery import Delivery
 from heron_mqtt.messaging.core.dispatcher import ChannelTrouble
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import Callback, Received, Subscription
-from heron_mqtt.messaging.core.two_method_adapter import awaited_or_ignored, beside_subscriptions, pumps_of
+from heron_mqtt.messaging.core.two_method_adapter import adapter_of, awaited_or_ignored, beside_subscriptions
 from heron_mqtt.messaging.tap import MessageTap
 
 __all__ = ["Announcement", "Callback", "Delivery", "Features", "MessageBroker", "Received", "Subscription"]
@@ -93,31 +93,31 @@ class MessageBroker(abc.ABC):
             UnsupportedFeature: A wildcard, on a broker without.
             ValueError: Not a channel or filter.
         """
-        pumps = pumps_of(self)
+        adapter = adapter_of(self)
         if topics.is_filter(channel):
             raise UnsupportedFeature(
                 f"{type(self).__name__} defines only publish and consume and cannot subscribe to the filter "
                 f"{channel!r}; subscribe to each channel, or override subscribe()"
             )
-        subscription = pumps.dispatcher.add(channel, callback)
-        pumps.start(channel)
+        subscription = adapter.dispatcher.add(channel, callback)
+        adapter.start(channel)
         return subscription
 
     @property
-    def stats(self) -> BrokerStats:
+    def stats(self) -> MessageStats:
         """Counters and reports of this broker."""
-        return pumps_of(self).dispatcher.stats
+        return adapter_of(self).dispatcher.stats
 
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return how many messages of one channel came twice or never."""
-        return pumps_of(self).dispatcher.trouble(channel)
+        return adapter_of(self).dispatcher.trouble(channel)
 
     def observe(self, tap: MessageTap | None) -> None:
         """Tell ``tap`` of every message from now on; None = nobody any more.
 
         A broker that defines only ``publish`` and ``consume`` tells of what it receives.
         """
-        pumps_of(self).dispatcher.tap = tap
+        adapter_of(self).dispatcher.tap = tap
 
     def parsed(self, message: Received, model: type[M]) -> M | None:
         """Return a message as a model; None if it is not one, which is then counted and reported."""
@@ -150,7 +150,7 @@ class MessageBroker(abc.ABC):
 
     async def close(self) -> None:
         """End subscriptions, consumers and connections. Idempotent."""
-        await pumps_of(self).close()
+        await adapter_of(self).close()
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -164,7 +164,7 @@ class MessageBroker(abc.ABC):
     # -- what makes a two-method subclass whole ------------------------------------------------------
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Complete a subclass that builds on the base's ``subscribe``; see ``pumps``."""
+        """Complete a subclass that builds on the base's ``subscribe``; see ``adapter``."""
         super().__init_subclass__(**kwargs)
         own = cls.__dict__.get("publish")
         if inspect.iscoroutinefunction(own):

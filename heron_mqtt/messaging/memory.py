@@ -12,7 +12,7 @@ from heron_mqtt.messaging.base import Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, decode, encode
 from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.dispatcher import ChannelTrouble, Dispatcher
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import Callback, Received, Subscription
 from heron_mqtt.messaging.tap import MessageTap
 
@@ -36,7 +36,7 @@ class InMemoryBroker(MessageBroker):
         self._closed = False
 
     @property
-    def stats(self) -> BrokerStats:
+    def stats(self) -> MessageStats:
         """Counters and reports of this broker."""
         return self._dispatcher.stats
 

@@ -20,7 +20,7 @@ def new_boot() -> str:
     return secrets.token_hex(4)
 
 
-class Outbox:
+class MessageStamper:
     """One sender's sequence numbers, one row a channel.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from heron_mqtt.field.gateway.device_link import Wanted
+from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.observer import AgentReport, DeviceState
 from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
@@ -33,7 +33,9 @@ class DeviceLog:
         self._done: dict[tuple[str, int, int], dict[str, Columns]] = {}
 
     @guarded
-    def on_bounded(self, agent: str, wanted: Mapping[str, Wanted], allowed: Mapping[str, Wanted]) -> None:
+    def on_bounded(
+        self, agent: str, wanted: Mapping[str, SetpointRequest], allowed: Mapping[str, SetpointRequest]
+    ) -> None:
         """Take the setpoints as wanted and as bounded; see ``GatewayObserver``."""
         self._now[agent] = {
             name: {
@@ -52,7 +54,7 @@ class DeviceLog:
         agent: str,
         episode: int,
         step: int,
-        allowed: Mapping[str, Wanted],
+        allowed: Mapping[str, SetpointRequest],
         devices: Mapping[str, DeviceState],
     ) -> None:
         """Take the end of a step; see ``GatewayObserver``."""

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from heron_mqtt.agents.base import LocalState, StepReport
-from heron_mqtt.field.gateway.device_link import Wanted
-from heron_mqtt.field.gateway.envelope import Limits
+from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.field.gateway.envelope import SetpointLimits
 from heron_mqtt.messages import Command, Observation, Telemetry
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.consensus import ConsensusSession
@@ -178,10 +178,10 @@ class GridAgent:
             self._dispatch_generators(self._session.value, self._session.value)
         return self._units.keys()
 
-    def wanted(self) -> Mapping[str, Wanted]:
+    def wanted(self) -> Mapping[str, SetpointRequest]:
         """Return the setpoints to send, each within what the device's nameplate and state allow."""
         return {
-            name: Wanted(
+            name: SetpointRequest(
                 p_mw=unit.device.project(unit.wanted_p_mw, self._dt_s),
                 q_mvar=clip(unit.wanted_q_mvar, -unit.device.spec.rated_s_mva, unit.device.spec.rated_s_mva),
                 p_available_mw=unit.p_available_mw,
@@ -189,14 +189,16 @@ class GridAgent:
             for name, unit in self._units.items()
         }
 
-    def limits(self, device: str) -> Limits:
+    def limits(self, device: str) -> SetpointLimits:
         """Return what bounds a device's setpoint in this step: nameplate, and what its state allows."""
         model = self._units[device].device
         nameplate = model.spec.power_range_mw
         low, high = model.feasible(self._dt_s)
-        return Limits(*nameplate, model.spec.rated_s_mva, low, high)
+        return SetpointLimits(*nameplate, model.spec.rated_s_mva, low, high)
 
-    def simulate(self, device: str, reason: str | None = None, *, setpoint: Wanted | None = None) -> None:
+    def simulate(
+        self, device: str, reason: str | None = None, *, setpoint: SetpointRequest | None = None
+    ) -> None:
         """Let the model take the step with ``setpoint``, or what is wanted if none is given."""
         unit = self._units[device]
         p, q = unit.wanted_p_mw, unit.wanted_q_mvar
@@ -206,7 +208,9 @@ class GridAgent:
         if reason is not None:
             self._fallbacks[device] = reason
 
-    def measured(self, device: str, telemetry: Telemetry, *, setpoint: Wanted | None = None) -> float:
+    def measured(
+        self, device: str, telemetry: Telemetry, *, setpoint: SetpointRequest | None = None
+    ) -> float:
         """Take what the device measured; its model takes the same step and then follows it.
 
         Returns:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from powergrid.batched.agents import AgentArray
-from powergrid.batched.trading import Trading, agree
-from powergrid.simulation.world import World
+from powergrid.batched.trading import Trading, run_consensus
+from powergrid.simulation.grid_simulation import GridSimulation
 
 __all__ = ["Fleet", "FleetStep"]
 
@@ -40,19 +40,19 @@ class Fleet:
     """The agents of ``n`` copies.
 
     Args:
-        world: Names and order of agents and devices.
+        simulation: Names and order of agents and devices.
         n: Number of copies.
     """
 
-    def __init__(self, world: World, n: int) -> None:
-        self._n, self._names = n, world.agents
-        self._protocol = world.scenario.protocol
-        self._agents = {agent: AgentArray(world.scenario, agent, n) for agent in world.agents}
-        self._trading = Trading(world.agents)
-        plants = [(device.agent, device.name) for device in world.devices if device.follows_profile]
+    def __init__(self, simulation: GridSimulation, n: int) -> None:
+        self._n, self._names = n, simulation.agents
+        self._protocol = simulation.scenario.protocol
+        self._agents = {agent: AgentArray(simulation.scenario, agent, n) for agent in simulation.agents}
+        self._trading = Trading(simulation.agents)
+        plants = [(device.agent, device.name) for device in simulation.devices if device.follows_profile]
         self._plants = {
             agent: {name: i for i, (owner, name) in enumerate(plants) if owner == agent}
-            for agent in world.agents
+            for agent in simulation.agents
         }
 
     def reset(self, where: Any = ...) -> None:
@@ -100,6 +100,6 @@ class Fleet:
             return self._trading.settle(np.stack(quantity, axis=1), np.stack(bid_price, axis=1))
         if kind == "consensus":
             begin = np.stack([agent.estimate() for agent in agents], axis=1)
-            for agent, value in zip(agents, agree(self._names, self._protocol, begin).T, strict=True):
+            for agent, value in zip(agents, run_consensus(self._names, self._protocol, begin).T, strict=True):
                 agent.dispatch(value, value)
         return np.zeros((self._n, n_agents, n_agents)), np.zeros((self._n, n_agents))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged, PowerFlowError
 from powergrid.powerflow import CompiledPowerFlow, Loadings
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 __all__ = ["BatchFlow"]
 
@@ -21,28 +21,28 @@ class BatchFlow:
     """Solves copies of a world's grid together.
 
     Networks without voltage-controlling generators are solved by fixed point, all copies in one matrix
-    product; what does not converge is tried once more by the world's own solver, which decides. Other
+    product; what does not converge is tried once more by the simulation's own solver, which decides. Other
     networks are solved one copy after the other.
 
     Args:
-        world: The grid; its set-points are overwritten where a copy is solved by itself.
+        simulation: The grid; its set-points are overwritten where a copy is solved by itself.
 
     Raises:
         ConfigError: The network cannot be compiled.
     """
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        net = world.blueprint.net
+    def __init__(self, simulation: GridSimulation) -> None:
+        self._simulation = simulation
+        net = simulation.blueprint.net
         try:
             if len(net.gen):
                 self._flow = CompiledPowerFlow(net)
             else:
                 self._flow = CompiledPowerFlow(net, solver="fixed_point", tolerance_mva=TOLERANCE_MVA)
         except PowerFlowError as exc:
-            raise ConfigError(f"{world.blueprint.loaded.source}: network: {exc}") from exc
-        if world.scenario.network.vm_pu is not None:
-            self._flow.set_slack(world.scenario.network.vm_pu)
+            raise ConfigError(f"{simulation.blueprint.loaded.source}: network: {exc}") from exc
+        if simulation.scenario.network.vm_pu is not None:
+            self._flow.set_slack(simulation.scenario.network.vm_pu)
         self._base = self._flow.set_points.copy()
         self._loads = self._flow.injection_columns["load"]
 
@@ -59,16 +59,16 @@ class BatchFlow:
         Returns:
             (n, ...) voltages and loadings, NaN where a copy diverged; and (n,) whether it did not.
         """
-        world = self._world
+        simulation = self._simulation
         points = np.tile(self._base, (len(rows), 1, 1))
-        points[:, :, self._loads] = world.series.loads(rows)
-        points[:, 0, world.columns] = p_mw * world.p_sign
-        points[:, 1, world.columns] = q_mvar * world.q_sign
+        points[:, :, self._loads] = simulation.series.loads(rows)
+        points[:, 0, simulation.columns] = p_mw * simulation.p_sign
+        points[:, 1, simulation.columns] = q_mvar * simulation.q_sign
         result = self._flow.solve_batch(points[:, 0], points[:, 1])
         found = Loadings(result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
         for copy in np.flatnonzero(~result.converged):
             try:
-                alone = world.solve(int(rows[copy]), p_mw[copy], q_mvar[copy])
+                alone = simulation.solve(int(rows[copy]), p_mw[copy], q_mvar[copy])
             except PowerFlowDiverged:
                 continue
             for together, values in zip(found, alone, strict=True):

@@ -15,7 +15,7 @@ from heron_mqtt.protocols.consensus import metropolis_weights
 from powergrid.agents.grid_agent import neighbours
 from powergrid.scenario import ProtocolTable
 
-__all__ = ["Trading", "agree"]
+__all__ = ["Trading", "run_consensus"]
 
 Array = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def _allot(accepted: Array, offered: Array) -> Array:
     return sold
 
 
-def agree(agents: Sequence[str], protocol: ProtocolTable, value: Array) -> Array:
+def run_consensus(agents: Sequence[str], protocol: ProtocolTable, value: Array) -> Array:
     """Run the rounds of ``ConsensusSession`` between all agents.
 
     Args:

@@ -8,7 +8,7 @@ from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.script import main
 
 
-class Battery(Emulator):
+class BatteryEmulator(Emulator):
     """A battery inverter, emulated."""
 
     kind = "battery"
@@ -16,4 +16,4 @@ class Battery(Emulator):
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run it as a program; returns the exit code."""
-    return main(Battery, "battery", argv)
+    return main(BatteryEmulator, "battery", argv)

@@ -145,7 +145,7 @@ class Emulator(FieldDevice):
 
     async def _restart(self) -> None:
         """Come back as a device that lost its memory but not its state of charge: in its safe state."""
-        self._outbox.boot = new_boot()
+        self._stamper.boot = new_boot()
         self._forget_setpoints()
         self._lease.cancel()
         self.is_safe = True

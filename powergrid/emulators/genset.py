@@ -8,7 +8,7 @@ from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.script import main
 
 
-class Genset(Emulator):
+class GensetEmulator(Emulator):
     """A dispatchable generator set, emulated."""
 
     kind = "generator"
@@ -16,4 +16,4 @@ class Genset(Emulator):
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run it as a program; returns the exit code."""
-    return main(Genset, "genset", argv)
+    return main(GensetEmulator, "genset", argv)

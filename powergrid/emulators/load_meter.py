@@ -8,7 +8,7 @@ from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.script import main
 
 
-class LoadMeter(Emulator):
+class LoadMeterEmulator(Emulator):
     """A metered load, emulated; it sheds as far as its nameplate allows."""
 
     kind = "load"
@@ -19,4 +19,4 @@ class LoadMeter(Emulator):
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run it as a program; returns the exit code."""
-    return main(LoadMeter, "load_meter", argv)
+    return main(LoadMeterEmulator, "load_meter", argv)

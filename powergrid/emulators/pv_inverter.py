@@ -8,7 +8,7 @@ from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.script import main
 
 
-class PvInverter(Emulator):
+class PvInverterEmulator(Emulator):
     """A curtailable PV inverter, emulated."""
 
     kind = "pv"
@@ -16,4 +16,4 @@ class PvInverter(Emulator):
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run it as a program; returns the exit code."""
-    return main(PvInverter, "pv_inverter", argv)
+    return main(PvInverterEmulator, "pv_inverter", argv)

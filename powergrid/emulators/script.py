@@ -14,7 +14,7 @@ from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState, parse_fault
 from powergrid.scenario import DeviceTable, LoadedScenario, load_scenario
@@ -100,9 +100,9 @@ def _table(emulator: type[Emulator], loaded: LoadedScenario, agent: str, name: s
 async def _serve(
     emulator: type[Emulator], table: DeviceTable, faults: FaultState, options: argparse.Namespace, env_id: str
 ) -> None:
-    outbox = Outbox(f"{options.agent}/{options.name}", env_id)
+    stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
     status = topics.device(options.agent, options.name, "status")
-    will = (status, outbox.will(Status(state="offline")))
+    will = (status, stamper.will(Status(state="offline")))
     async with MqttBroker(options.broker, env_id=env_id, will=will) as broker:
         device = emulator(
             table.spec,
@@ -113,7 +113,7 @@ async def _serve(
             broker,
             env_id=env_id,
             period_s=options.period,
-            outbox=outbox,
+            stamper=stamper,
         )
 
         def tell() -> None:

@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 
 from heron_mqtt.agents.base import LocalState
 from powergrid.envs.state_layout import Layout
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 Values = Sequence[Any] | NDArray[np.float64]
 RESULTS = ("vm_min_pu", "vm_max_pu", "loading_max_percent")
 
 
-class AgentPart:
+class AgentView:
     """Where one agent's quantities stand in the state vector.
 
     Args:
-        world: The grid.
+        simulation: The grid.
         layout: Of the state vector.
         agent: One of the microgrids.
     """
 
-    def __init__(self, world: World, layout: Layout, agent: str) -> None:
+    def __init__(self, simulation: GridSimulation, layout: Layout, agent: str) -> None:
         begin = {name: section.start for name, section in layout.sections.items()}
-        number, n_agents = world.agents.index(agent), len(world.agents)
-        own = [(d, device.name) for d, device in enumerate(world.devices) if device.agent == agent]
-        batteries = [device for device in world.devices if device.kind == "battery"]
-        profiled = [device for device in world.devices if device.follows_profile]
+        number, n_agents = simulation.agents.index(agent), len(simulation.agents)
+        own = [(d, device.name) for d, device in enumerate(simulation.devices) if device.agent == agent]
+        batteries = [device for device in simulation.devices if device.kind == "battery"]
+        profiled = [device for device in simulation.devices if device.follows_profile]
         self.devices = tuple(name for _, name in own)
         self._price = begin["price"]
         self._p = [(name, begin["p_mw"] + d) for d, name in own]
@@ -41,7 +41,7 @@ class AgentPart:
         self._net = begin["net_mwh"] + number
         self._vm_min, self._vm_max, self._loading = (begin[name] + number for name in RESULTS)
         row = begin["traded_mwh"] + number * n_agents
-        self._traded = [(peer, row + i) for i, peer in enumerate(world.agents) if peer != agent]
+        self._traded = [(peer, row + i) for i, peer in enumerate(simulation.agents) if peer != agent]
         self._available = [
             (device.name, begin["p_available_mw"] + i)
             for i, device in enumerate(profiled)

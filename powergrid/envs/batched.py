@@ -18,7 +18,7 @@ from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.spaces import ActionMap
 from powergrid.rewards import TERMS
 from powergrid.simulation.build import build
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -64,13 +64,13 @@ class BatchedMicrogrids:
             )
         self.num_envs = n = self.config.num_envs
         self.max_episode_steps = self.config.max_episode_steps or scenario.steps
-        self.world = World(build(self.loaded))
-        check_length(self.world, self.max_episode_steps, type(self).__name__)
-        self.agents = list(self.world.agents)
-        self._flow = BatchFlow(self.world)
-        self._fleet = Fleet(self.world, n)
+        self.simulation = GridSimulation(build(self.loaded))
+        check_length(self.simulation, self.max_episode_steps, type(self).__name__)
+        self.agents = list(self.simulation.agents)
+        self._flow = BatchFlow(self.simulation)
+        self._fleet = Fleet(self.simulation, n)
         kind = self.config.observation or scenario.observation or "full"
-        self._state = GridState(self.world, full=kind == "full", shape=(n,))
+        self._state = GridState(self.simulation, full=kind == "full", shape=(n,))
         self._actions = {agent: ActionMap(agent, table) for agent, table in scenario.microgrids.items()}
         self._spaces = {
             agent: Box(-1.0, 1.0, (n, len(m.names)), np.float32) for agent, m in self._actions.items()
@@ -217,11 +217,11 @@ class BatchedMicrogrids:
         first = self.scenario.profiles.start_row
         if self.config.start_rows == "scenario":
             return np.full(n, first)
-        return self._rng.integers(0, self.world.series.last_start(self.max_episode_steps) + 1, n)
+        return self._rng.integers(0, self.simulation.series.last_start(self.max_episode_steps) + 1, n)
 
     def _checked_rows(self, given: ArrayLike) -> NDArray[np.int64]:
         rows = np.asarray(given)
-        last = self.world.series.last_start(self.max_episode_steps)
+        last = self.simulation.series.last_start(self.max_episode_steps)
         if rows.shape != (self.num_envs,) or rows.dtype.kind not in "iu":
             raise ValueError(
                 f"start_rows: expected {self.num_envs} whole numbers, got {rows.dtype} {rows.shape}"
@@ -231,7 +231,7 @@ class BatchedMicrogrids:
         return rows.astype(np.int64)
 
     def _observe(self) -> Observations:
-        series, rows = self.world.series, self._rows()
+        series, rows = self.simulation.series, self._rows()
         # Past the end of series that do not repeat the last values stay, as in a single environment.
         known = rows if series.repeats else np.minimum(rows, series.n_rows - 1)
         self._state.look_ahead(series.outlook(known), series.clock_s(rows))
@@ -240,8 +240,8 @@ class BatchedMicrogrids:
     def _infos(self, terms: Array) -> Infos:
         """Return what happened in each copy: as in a single environment, with (n,) arrays for numbers."""
         now, infos = self._state.snapshot(), {}
-        for i, (agent, part) in enumerate(self._state.parts.items()):
-            infos[agent] = part.info(now)
-            infos[agent]["traded_mwh"] = part.traded_mwh(now)
+        for i, (agent, view) in enumerate(self._state.views.items()):
+            infos[agent] = view.info(now)
+            infos[agent]["traded_mwh"] = view.traded_mwh(now)
             infos[agent]["reward_terms"] = {name: terms[:, t, i] for t, name in enumerate(TERMS)}
         return infos

@@ -12,8 +12,8 @@ from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.field.gateway.clearance import apply_clearance, make_plan
-from heron_mqtt.field.gateway.twins import bounded
-from heron_mqtt.messages import Clearance, Command, Plan, PriceSignal
+from heron_mqtt.field.gateway.twins import clamp_setpoints
+from heron_mqtt.messages import Clearance, Command, PriceSignal, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.price import PriceFollower
@@ -22,7 +22,7 @@ from powergrid.agents import GridAgent
 from powergrid.agents.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario
 
-Check = Callable[[int, Mapping[str, Plan]], Mapping[str, Clearance]]
+Check = Callable[[int, Mapping[str, SetpointPlan]], Mapping[str, Clearance]]
 """From a step and the agents' plans to their clearances."""
 
 
@@ -76,7 +76,7 @@ class DirectExchange:
                 for device in devices[name]:
                     agent.simulate(device)
             return {}
-        allowed = {name: bounded(agent, agent.wanted())[0] for name, agent in self.agents.items()}
+        allowed = {name: clamp_setpoints(agent, agent.wanted())[0] for name, agent in self.agents.items()}
         clearances = self._check(step, {name: make_plan(setpoints) for name, setpoints in allowed.items()})
         bounds = {}
         for name, agent in self.agents.items():
@@ -181,7 +181,7 @@ class BrokerExchange:
         for agent, command in given.commands.items():
             operator.command(agent, command)
         for agent, observation in given.observations.items():
-            operator.inform(agent, observation.to_fields())
+            operator.publish_observation(agent, observation.to_fields())
         begun = asyncio.get_running_loop().time()
         marks.append(clock_s())
         if self._check is not None:

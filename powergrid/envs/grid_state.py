@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.devices import BatterySpec
-from powergrid.envs.agent_view import AgentPart
+from powergrid.envs.agent_view import AgentView
 from powergrid.envs.state_layout import Layout
 from powergrid.powerflow import Loadings
 from powergrid.rewards import Rewards
-from powergrid.rewards.group_reduce import Groups
-from powergrid.rewards.violations import LimitCheck
+from powergrid.rewards.group_reduce import GroupedReducer
+from powergrid.rewards.violations import LimitViolations
+from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.time_series import Outlook
-from powergrid.simulation.world import World
 
 Array = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ class GridState:
     injected; ``...`` is ``shape``.
 
     Args:
-        world: The grid.
+        simulation: The grid.
         full: Observations show the whole grid instead of the agent's own part.
         shape: () for one grid, (n_copies,) for copies of it.
 
@@ -43,22 +43,22 @@ class GridState:
         vm_min_pu, vm_max_pu, loading_max_percent: (..., n_agents) extremes of the last step.
         traded_mwh: (..., n_agents, n_agents) sold by the row's agent to the column's, negative = bought.
         net_mwh: (..., n_agents) net injection in the last step.
-        parts: By agent, names for its part of ``plain()`` and ``snapshot()``.
+        views: By agent, names for its part of ``plain()`` and ``snapshot()``.
 
     Raises:
         ConfigError: The grid without devices has no power-flow solution.
     """
 
-    def __init__(self, world: World, *, full: bool, shape: tuple[int, ...] = ()) -> None:
-        scenario, n_agents = world.scenario, len(world.agents)
+    def __init__(self, simulation: GridSimulation, *, full: bool, shape: tuple[int, ...] = ()) -> None:
+        scenario, n_agents = simulation.scenario, len(simulation.agents)
         self._full = full
-        at_rest, n_bus = _results(_at_rest(world)), len(world.flow.bus_index)
+        at_rest, n_bus = _results(_at_rest(simulation)), len(simulation.flow.bus_index)
         live = ~np.isnan(at_rest)  # what has no supply now never has
         live_buses = np.flatnonzero(live[:n_bus])
-        layout = Layout(world, live_buses)
+        layout = Layout(simulation, live_buses)
         self._values = np.zeros((*shape, layout.size))
         self._sections, self._n_local = layout.sections, layout.n_local
-        self.parts = {agent: AgentPart(world, layout, agent) for agent in world.agents}
+        self.views = {agent: AgentView(simulation, layout, agent) for agent in simulation.agents}
         self.price, self._hour = self._view("price"), self._view("hour")
         self.p_load_mw, self.q_load_mvar = self._view("p_load_mw"), self._view("q_load_mvar")
         self.p_mw, self.q_mvar = self._view("p_mw"), self._view("q_mvar")
@@ -71,22 +71,22 @@ class GridState:
         specs = [table.spec for grid in scenario.microgrids.values() for table in grid.devices.values()]
         self._initial_soc = [spec.initial_soc for spec in specs if isinstance(spec, BatterySpec)]
         self._dt_h = scenario.step_s / 3600.0
-        self._devices = Groups(world.positions())
+        self._devices = GroupedReducer(simulation.positions())
         self._rewards = Rewards(scenario)
-        places = world.microgrids.values()
-        n_line = len(world.flow.line_index)
-        self._limits = LimitCheck(
+        places = simulation.microgrids.values()
+        n_line = len(simulation.flow.line_index)
+        self._limits = LimitViolations(
             scenario.reward,
             buses=[index.buses for index in places],
             branches=[np.concatenate([index.lines, n_line + index.trafos]) for index in places],
-            batteries=world.positions("battery"),
+            batteries=simulation.positions("battery"),
             live=live,
             n_bus=n_bus,
         )
         self._in_grid = np.concatenate([live_buses, np.arange(n_bus, len(live))])
         self._outside = np.zeros((*shape, 3, n_agents))
 
-        self._seen = {agent: layout.whole() if full else layout.own(agent) for agent in world.agents}
+        self._seen = {agent: layout.whole() if full else layout.own(agent) for agent in simulation.agents}
         self._spaces = {
             agent: Box(-np.inf, np.inf, (len(names),), np.float32) for agent, (names, _) in self._seen.items()
         }
@@ -95,11 +95,11 @@ class GridState:
         return self._values[..., self._sections[section]]
 
     def plain(self) -> list[float]:
-        """Return the microgrids' quantities of one grid as numbers, for ``parts``."""
+        """Return the microgrids' quantities of one grid as numbers, for ``views``."""
         return self._values[: self._n_local].tolist()  # type: ignore[no-any-return]
 
     def snapshot(self) -> Array:
-        """Return the microgrids' quantities of (n_copies,) grids, a row each, for ``parts``."""
+        """Return the microgrids' quantities of (n_copies,) grids, a row each, for ``views``."""
         return self._values[:, : self._n_local].T.copy()
 
     # -- what happens ------------------------------------------------------------------------------
@@ -175,14 +175,14 @@ class GridState:
         return self._values.take(self._seen[agent][1], axis=-1).astype(np.float32)
 
 
-def check_length(world: World, n_steps: int, what: str) -> None:
+def check_length(simulation: GridSimulation, n_steps: int, what: str) -> None:
     """Refuse an episode that goes on past the end of the time series.
 
     Raises:
         ConfigError: It does; says how many steps there are.
     """
-    series, start = world.series, world.scenario.profiles.start_row
-    source = world.blueprint.loaded.source
+    series, start = simulation.series, simulation.scenario.profiles.start_row
+    source = simulation.blueprint.loaded.source
     if not series.has(start + n_steps - 1):
         raise ConfigError(
             f"{what}: max_episode_steps = {n_steps}: the time series of {source} have {series.n_rows} rows "
@@ -196,11 +196,11 @@ def _results(result: Loadings, *more: Array) -> Array:
     return np.concatenate((*result, *more), axis=-1)
 
 
-def _at_rest(world: World) -> Loadings:
-    row, nothing = world.scenario.profiles.start_row, np.zeros(len(world.devices))
-    source = world.blueprint.loaded.source
+def _at_rest(simulation: GridSimulation) -> Loadings:
+    row, nothing = simulation.scenario.profiles.start_row, np.zeros(len(simulation.devices))
+    source = simulation.blueprint.loaded.source
     try:
-        return world.solve(row, nothing, nothing)
+        return simulation.solve(row, nothing, nothing)
     except PowerFlowDiverged as exc:
         raise ConfigError(
             f"{source}: network: no power-flow solution with the loads of row {row} and every device at rest "

@@ -13,7 +13,7 @@ from pettingzoo import ParallelEnv
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.errors import PowerFlowDiverged
-from heron_mqtt.messages import Clearance, Plan
+from heron_mqtt.messages import Clearance, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.background_loop import run_sync, running_loop
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -24,10 +24,10 @@ from powergrid.envs.config import load_config
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
 from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.spaces import ActionMap
-from powergrid.envs.step_records import Ledger
+from powergrid.envs.step_records import StepRecords
 from powergrid.simulation.build import build
 from powergrid.simulation.grid_check import GridCheck
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 Observations = dict[str, NDArray[np.float32]]
 Infos = dict[str, dict[str, Any]]
@@ -57,10 +57,10 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         self.config, self.loaded = load_config(config)
         self.scenario = self.loaded.scenario
         self.render_mode = self.config.render_mode
-        self.world = World(build(self.loaded))
+        self.simulation = GridSimulation(build(self.loaded))
         self.max_episode_steps = self.config.max_episode_steps or self.scenario.steps
-        check_length(self.world, self.max_episode_steps, type(self).__name__)
-        self.possible_agents = list(self.world.agents)
+        check_length(self.simulation, self.max_episode_steps, type(self).__name__)
+        self.possible_agents = list(self.simulation.agents)
         self.agents: list[str] = []
         self.centralized = self.config.centralized
         self.env_id = self.config.env_id or self.scenario.topic_env_id
@@ -72,10 +72,10 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         self._start_row = self.scenario.profiles.start_row
         self._step = 0
         self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
-        self._state = GridState(self.world, full=kind == "full")
-        self._ledger = Ledger(self.world, self._state)
+        self._state = GridState(self.simulation, full=kind == "full")
+        self._records = StepRecords(self.simulation, self._state)
         check = self._clear if self.scenario.envelope.grid_check else None
-        self._grid_check = GridCheck(self.world, self.scenario.envelope)
+        self._grid_check = GridCheck(self.simulation, self.scenario.envelope)
         self._direct: DirectExchange | None = None
         self._exchange: BrokerExchange | None = None
         self._own_broker: MessageBroker | None = None
@@ -160,7 +160,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
 
     def render(self) -> str | None:
         """Return the last step as text, in render mode ``ansi``."""
-        return self._ledger.render(self._step, self._rewards) if self.render_mode == "ansi" else None
+        return self._records.render(self._step, self._rewards) if self.render_mode == "ansi" else None
 
     def device_reports(self) -> dict[str, dict[str, Any]]:
         """Return what happened to the devices that local agents reach over the broker, by AGENT/DEVICE."""
@@ -181,7 +181,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         if self._direct is not None:
             self._direct.reset(self._episode, seed)
         elif self._exchange is not None:
-            await self._exchange.reset(self._episode, seed, self.world.series.clock(self._row))
+            await self._exchange.reset(self._episode, seed, self.simulation.series.clock(self._row))
         return self._first_observations()
 
     async def step_async(self, actions: Mapping[str, ArrayLike]) -> StepResult:
@@ -190,7 +190,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         if self._direct is not None:
             return self._end_step(given, self._direct.step(given))
         assert self._exchange is not None
-        clock = self.world.series.clock(self._row)
+        clock = self.simulation.series.clock(self._row)
         return self._end_step(given, await self._exchange.step(given, clock))
 
     async def close_async(self) -> None:
@@ -208,7 +208,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         return self._start_row + self._step
 
     def _begin_episode(self, seed: int | None, options: Mapping[str, Any]) -> int:
-        row, last = options.get("start_row"), self.world.series.last_start(self.max_episode_steps)
+        row, last = options.get("start_row"), self.simulation.series.last_start(self.max_episode_steps)
         if row is not None and not (isinstance(row, int | np.integer) and 0 <= row <= last):
             raise ValueError(f"start_row: expected a row from 0 to {last}, got {row!r}")
         self._start_row = self.scenario.profiles.start_row if row is None else int(row)
@@ -221,12 +221,12 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         state = self._state
         state.reset()
         self._rewards = {}
-        state.apply(self.world.solve(self._row, state.p_mw, state.q_mvar))
+        state.apply(self.simulation.solve(self._row, state.p_mw, state.q_mvar))
         self.agents = list(self.possible_agents)
         return self._observe(), {agent: {} for agent in self.agents}
 
     def _observe(self) -> Observations:
-        series, row = self.world.series, self._row
+        series, row = self.simulation.series, self._row
         self._state.look_ahead(series.outlook(row) if series.has(row) else None, series.clock_s(row))
         return self._state.observations(self.agents)
 
@@ -246,11 +246,11 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
             episode=episode,
             step=step,
             price=float(self._state.price[0]),
-            observations=self._ledger.local_states(commands),
+            observations=self._records.local_states(commands),
             commands=commands,
         )
 
-    def _clear(self, step: int, plans: Mapping[str, Plan]) -> Mapping[str, Clearance]:
+    def _clear(self, step: int, plans: Mapping[str, SetpointPlan]) -> Mapping[str, Clearance]:
         p_mw = {agent: plan.values("p_") for agent, plan in plans.items()}
         q_mvar = {agent: plan.values("q_") for agent, plan in plans.items()}
         return self._grid_check.clear(self._row, p_mw, q_mvar)
@@ -266,7 +266,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
                 episode=given.episode,
                 step=given.step,
                 row=row,
-                clock=self.world.series.clock(row).isoformat().replace("+00:00", "Z"),
+                clock=self.simulation.series.clock(row).isoformat().replace("+00:00", "Z"),
                 price=given.price,
                 phases_s={**phases_s, "solve": solve_s},
                 observations={agent: told.to_fields() for agent, told in given.observations.items()},
@@ -278,19 +278,19 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
 
     def _end_step(self, given: StepInput, reports: Mapping[str, StepReport]) -> StepResult:
         begun_s = time.perf_counter()
-        state, ledger = self._state, self._ledger
+        state, records = self._state, self._records
         settlement = settle({agent: report.trades for agent, report in reports.items()})
-        ledger.record(reports, settlement)
+        records.record(reports, settlement)
         diverged: str | None = None
         try:
-            state.apply(self.world.solve(self._row, state.p_mw, state.q_mvar))
+            state.apply(self.simulation.solve(self._row, state.p_mw, state.q_mvar))
         except PowerFlowDiverged as exc:
             diverged = exc.reason
             state.forget_results()
-        terms = state.reward_terms(ledger.cost, ledger.traded_usd)
+        terms = state.reward_terms(records.cost, records.traded_usd)
         if diverged is not None:
             terms[:] = np.nan
-        infos = ledger.infos(reports, settlement, terms)
+        infos = records.infos(reports, settlement, terms)
         if diverged is not None:
             for info in infos.values():
                 info["diverged"] = diverged

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 Positions = NDArray[np.intp]
 
@@ -25,7 +25,7 @@ class Layout:
     ``line_loading_percent`` and ``trafo_loading_percent``.
 
     Args:
-        world: The grid.
+        simulation: The grid.
         live_buses: Positions of the buses that have a voltage.
 
     Attributes:
@@ -34,12 +34,12 @@ class Layout:
         n_local: Length of its first part, which belongs to single microgrids; the grid's results follow.
     """
 
-    def __init__(self, world: World, live_buses: Positions) -> None:
-        agents, devices = world.agents, world.devices
-        flow = world.flow
+    def __init__(self, simulation: GridSimulation, live_buses: Positions) -> None:
+        agents, devices = simulation.agents, simulation.devices
+        flow = simulation.flow
         self._agents = agents
         self._grid_names = (
-            *(f"vm_pu/{world.bus_names[i]}" for i in live_buses),
+            *(f"vm_pu/{simulation.bus_names[i]}" for i in live_buses),
             *(f"line_loading_percent/{i}" for i in flow.line_index),
             *(f"trafo_loading_percent/{i}" for i in flow.trafo_index),
         )
@@ -68,7 +68,8 @@ class Layout:
             self.size += size
         self.n_local = self.sections["grid"].start
         self._own = {
-            agent: self._own_part(world, a, batteries, plants) for a, agent in enumerate(world.agents)
+            agent: self._own_part(simulation, a, batteries, plants)
+            for a, agent in enumerate(simulation.agents)
         }
 
     def own(self, agent: str) -> tuple[tuple[str, ...], Positions]:
@@ -85,7 +86,7 @@ class Layout:
 
     def _own_part(
         self,
-        world: World,
+        simulation: GridSimulation,
         a: int,
         batteries: Sequence[tuple[str, str]],
         plants: Sequence[tuple[str, str]],
@@ -95,7 +96,7 @@ class Layout:
         agent = self._agents[a]
         part = [("price", begin["price"]), ("hour_sin", begin["hour"]), ("hour_cos", begin["hour"] + 1)]
         part += [(name, begin[name] + a) for name in ("p_load_mw", "q_load_mvar")]
-        for d, device in enumerate(world.devices):
+        for d, device in enumerate(simulation.devices):
             if device.agent != agent:
                 continue
             place = (agent, device.name)

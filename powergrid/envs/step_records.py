@@ -12,17 +12,17 @@ from heron_mqtt.protocols.p2p import Settlement
 from powergrid.devices.base import clip
 from powergrid.envs.grid_state import Array, GridState
 from powergrid.rewards import TERMS, traded
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 NO_ACTION = "no action before the deadline; its devices are taken to be in their safe state"
 NO_REPORT = StepReport()
 
 
-class Ledger:
+class StepRecords:
     """Reads and writes the state of one grid in plain values, by name.
 
     Args:
-        world: The grid.
+        simulation: The grid.
         state: Of one grid, not of copies.
 
     Attributes:
@@ -30,27 +30,27 @@ class Ledger:
         traded_usd: (n_agents,) earned minus paid in trades of the last step, $.
     """
 
-    def __init__(self, world: World, state: GridState) -> None:
+    def __init__(self, simulation: GridSimulation, state: GridState) -> None:
         self._state = state
-        self._agents = world.agents
-        self._dt_s = world.scenario.step_s
-        columns = world.devices
+        self._agents = simulation.agents
+        self._dt_s = simulation.scenario.step_s
+        columns = simulation.devices
         self._batteries = [(d.agent, d.name) for d in columns if d.kind == "battery"]
         self._plants = [(d.agent, d.name) for d in columns if d.follows_profile]
-        tables = world.scenario.microgrids
+        tables = simulation.scenario.microgrids
         specs = [tables[agent].devices[name].spec for agent, name in self._plants]
         self._ranges_mw = [
             (spec.power_range_mw[0], min(spec.power_range_mw[1], spec.rated_s_mva)) for spec in specs
         ]
-        self.cost: Array = np.zeros(len(world.agents))
-        self.traded_usd: Array = np.zeros(len(world.agents))
+        self.cost: Array = np.zeros(len(simulation.agents))
+        self.traded_usd: Array = np.zeros(len(simulation.agents))
 
     def record(self, reports: Mapping[str, StepReport], settlement: Settlement) -> None:
         """Take the agents' reports; an agent without one is taken to be in its safe state."""
         state, p_mw, q_mvar, cost = self._state, [], [], []
-        for agent, part in state.parts.items():
+        for agent, view in state.views.items():
             report = reports.get(agent) or self._safe(agent)
-            for name in part.devices:
+            for name in view.devices:
                 p_mw.append(report.p_mw.get(name, 0.0))
                 q_mvar.append(report.q_mvar.get(name, 0.0))
             cost.append(sum(report.cost.values()))
@@ -77,8 +77,8 @@ class Ledger:
         """
         now, dt_s = self._state.plain(), self._dt_s
         return {
-            agent: part.local_state(now, dt_s, agent in commanded)
-            for agent, part in self._state.parts.items()
+            agent: view.local_state(now, dt_s, agent in commanded)
+            for agent, view in self._state.views.items()
         }
 
     def infos(
@@ -92,7 +92,7 @@ class Ledger:
             terms: (n_terms, n_agents) of the reward, $.
         """
         now = self._state.plain()
-        infos = {agent: part.info(now) for agent, part in self._state.parts.items()}
+        infos = {agent: view.info(now) for agent, view in self._state.views.items()}
         for (agent, info), earned in zip(infos.items(), terms.T.tolist(), strict=True):
             report = reports.get(agent, NO_REPORT)
             info["trades"], info["void_trades"] = [], []
@@ -111,7 +111,7 @@ class Ledger:
 
     def render(self, step: int, rewards: Mapping[str, float]) -> str:
         """Return the last step as a table in text; ``step`` steps are done."""
-        infos = {agent: part.info(self._state.plain()) for agent, part in self._state.parts.items()}
+        infos = {agent: view.info(self._state.plain()) for agent, view in self._state.views.items()}
         lines = [f"step {step}  price {self._state.price[0]:.2f} $/MWh"]
         for agent, info in infos.items():
             powers = "  ".join(f"{name} {value:+.4f}" for name, value in info["p_mw"].items())

@@ -48,7 +48,7 @@ SCALES: Mapping[str, Scale] = {
 }
 
 
-class Row(NamedTuple):
+class CsvRow(NamedTuple):
     """One row and the line of the file it begins on, counted from 1 as an editor does."""
 
     line: int
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 @dataclass
-class Table:
+class CsvTable:
     """The parsed part of a file: cells as written, in the unit of their column's name."""
 
     scales: Mapping[str, Scale]
@@ -72,7 +72,7 @@ class Table:
         return start
 
 
-class Problems:
+class CsvProblems:
     """Collects what is wrong, so that a file is mended once and not ten times."""
 
     def __init__(self, path: Path) -> None:
@@ -103,12 +103,12 @@ class Problems:
         return DataError(*self._shown, *more)
 
 
-def read_table(path: Path, wanted: Mapping[str, Collection[Unit]], step_s: float, n_rows: int) -> Table:
+def read_table(path: Path, wanted: Mapping[str, Collection[Unit]], step_s: float, n_rows: int) -> CsvTable:
     """Read and check the wanted columns; arguments and errors as ``profiles.load_profiles`` says."""
-    problems = Problems(path)
+    problems = CsvProblems(path)
     rows = _rows(_text(path, problems), problems)
     header = _header(rows, problems)
-    table = Table(_scales(header, wanted, problems))
+    table = CsvTable(_scales(header, wanted, problems))
     table.values = {name: [] for name in table.scales}
     positions = {name: header.index(name) for name in table.scales}
     time_position = header.index(TIME_COLUMN) if TIME_COLUMN in header else None
@@ -132,7 +132,7 @@ def read_table(path: Path, wanted: Mapping[str, Collection[Unit]], step_s: float
     return table
 
 
-def _text(path: Path, problems: Problems) -> str:
+def _text(path: Path, problems: CsvProblems) -> str:
     if path.exists() and not path.is_file():
         problems.stop("not a regular file; expected a CSV file")
     try:
@@ -151,7 +151,7 @@ def _text(path: Path, problems: Problems) -> str:
         problems.stop(f"byte 0x{data[exc.start]:02x} is not UTF-8; save the file as UTF-8", row=row)
 
 
-def _rows(text: str, problems: Problems) -> Iterator[Row]:
+def _rows(text: str, problems: CsvProblems) -> Iterator[CsvRow]:
     """Yield every row that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
@@ -163,10 +163,10 @@ def _rows(text: str, problems: Problems) -> Iterator[Row]:
         except csv.Error as exc:
             problems.stop(f"is not CSV: {exc}", row=line)
         if any(cell.strip() for cell in cells):
-            yield Row(line, cells)
+            yield CsvRow(line, cells)
 
 
-def _header(rows: Iterator[Row], problems: Problems) -> list[str]:
+def _header(rows: Iterator[CsvRow], problems: CsvProblems) -> list[str]:
     row = next(rows, None)
     if row is None:
         problems.stop(f"is empty; expected a header with a column '{TIME_COLUMN}'")
@@ -184,7 +184,7 @@ def _header(rows: Iterator[Row], problems: Problems) -> list[str]:
 
 
 def _scales(
-    header: list[str], wanted: Mapping[str, Collection[Unit]], problems: Problems
+    header: list[str], wanted: Mapping[str, Collection[Unit]], problems: CsvProblems
 ) -> dict[str, Scale]:
     """Return the scale of each wanted column that can be read."""
     scales: dict[str, Scale] = {}
@@ -205,7 +205,7 @@ def _scales(
     return scales
 
 
-def _time(cell: str, line: int, problems: Problems) -> datetime | None:
+def _time(cell: str, line: int, problems: CsvProblems) -> datetime | None:
     try:
         return datetime.fromisoformat(cell.strip())
     except ValueError:
@@ -222,7 +222,7 @@ def _is_number(cell: str) -> bool:
     return "_" not in cell  # float() takes 1_000, which nobody means in a data file
 
 
-def _number(cell: str, line: int, column: str, problems: Problems) -> float:
+def _number(cell: str, line: int, column: str, problems: CsvProblems) -> float:
     if not cell:
         problems.add("the cell is empty; expected a number", row=line, column=column)
     elif not _is_number(cell):
@@ -236,7 +236,7 @@ def _number(cell: str, line: int, column: str, problems: Problems) -> float:
     return math.nan
 
 
-def _check_times(table: Table, step_s: float, problems: Problems) -> None:
+def _check_times(table: CsvTable, step_s: float, problems: CsvProblems) -> None:
     """Check that every row begins ``step_s`` after the row before it."""
     known = [(line, time) for line, time in zip(table.lines, table.times, strict=True) if time is not None]
     for line, time in known:

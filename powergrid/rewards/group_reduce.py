@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-class Groups:
+class GroupedReducer:
     """Positions in a vector, group by group.
 
     Args:

@@ -48,7 +48,7 @@ class Rewards:
             traded_mwh: (..., n_agents) part of it that was sold to peers, MWh.
             traded_usd: (..., n_agents) earned minus paid in trades, $.
             price: (..., 1) $/MWh.
-            outside: (..., 3, n_agents) as in ``powergrid.rewards.violations.Limited``.
+            outside: (..., 3, n_agents) as in ``powergrid.rewards.violations.LimitReadings``.
         """
         terms = np.empty((*cost.shape[:-1], len(TERMS), cost.shape[-1]))
         np.negative(cost, out=terms[..., 0, :])

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from powergrid.rewards.group_reduce import Groups
+from powergrid.rewards.group_reduce import GroupedReducer
 from powergrid.scenario import RewardTable
 
-__all__ = ["LimitCheck", "Limited"]
+__all__ = ["LimitReadings", "LimitViolations"]
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
@@ -18,7 +18,7 @@ Positions = NDArray[np.intp]
 _UNIT = np.array([[1.0], [100.0], [1.0]])  # an overload counts in units of 100 %
 
 
-class Limited(NamedTuple):
+class LimitReadings(NamedTuple):
     """What has limits, each (..., 3, n_agents): rows voltage (pu), loading (%), state of charge.
 
     Attributes:
@@ -32,7 +32,7 @@ class Limited(NamedTuple):
     outside: Array
 
 
-class LimitCheck:
+class LimitViolations:
     """Reads results and states of charge against their limits.
 
     Args:
@@ -57,28 +57,28 @@ class LimitCheck:
         # One vector (voltages, loadings, states of charge) and one group for each quantity and microgrid.
         supplied = [group[live[group]] for group in (*buses, *(n_bus + group for group in branches))]
         groups = [*supplied, *(len(live) + group for group in batteries)]
-        self._groups = Groups(groups)
+        self._reducer = GroupedReducer(groups)
         n = self._n_agents = len(buses)
         sizes = [sum(len(group) for group in groups[i : i + n]) for i in (0, n, 2 * n)]
         self._low = np.repeat([limits.vm_min_pu, 0.0, limits.soc_min], sizes)
         self._high = np.repeat([limits.vm_max_pu, limits.loading_max_percent, limits.soc_max], sizes)
         self._highest_of_nothing = np.repeat([np.nan, 0.0, np.nan], n)
 
-    def read(self, quantities: Array) -> Limited:
+    def read(self, quantities: Array) -> LimitReadings:
         """Return extremes and violations.
 
         Args:
             quantities: (..., n_bus + n_branch + n_batteries) side by side: voltages, pu; loadings of lines,
                 then transformers, %; states of charge. NaN stays NaN, except where there is no supply.
         """
-        values = self._groups.take(quantities)
+        values = self._reducer.take(quantities)
         outside = np.maximum(np.maximum(self._low - values, values - self._high), 0.0)
-        return Limited(
+        return LimitReadings(
             lowest=self._by_agent(np.minimum, values, np.nan),
             highest=self._by_agent(np.maximum, values, self._highest_of_nothing),
             outside=self._by_agent(np.add, outside, 0.0) / _UNIT,
         )
 
     def _by_agent(self, ufunc: np.ufunc, values: Array, empty: float | Array) -> Array:
-        found = self._groups.reduce(ufunc, values, empty)
+        found = self._reducer.reduce(ufunc, values, empty)
         return found.reshape(*values.shape[:-1], 3, self._n_agents)

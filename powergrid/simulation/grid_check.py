@@ -23,7 +23,7 @@ from heron_mqtt.messages import Clearance
 from powergrid.devices import GeneratorSpec, LoadSpec
 from powergrid.powerflow import Loadings
 from powergrid.scenario import EnvelopeTable
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 Array = NDArray[np.float64]
 Powers = Mapping[str, Mapping[str, float]]
@@ -36,16 +36,16 @@ class GridCheck:
     """Clears plans against voltage and loading limits.
 
     Args:
-        world: The grid; its set-points are overwritten.
+        simulation: The grid; its set-points are overwritten.
         limits: The limits.
     """
 
-    def __init__(self, world: World, limits: EnvelopeTable) -> None:
-        self._world = world
+    def __init__(self, simulation: GridSimulation, limits: EnvelopeTable) -> None:
+        self._simulation = simulation
         self._limits = limits
         specs = {
             (agent, name): table.spec
-            for agent, microgrid in world.scenario.microgrids.items()
+            for agent, microgrid in simulation.scenario.microgrids.items()
             for name, table in microgrid.devices.items()
         }
         self._least_mw = {at: spec.min_p_mw for at, spec in specs.items() if isinstance(spec, GeneratorSpec)}
@@ -104,7 +104,7 @@ class GridCheck:
         p = {agent: self._left(agent, own, factors[agent]) for agent, own in p_mw.items()}
         q = {agent: {d: v * factors[agent] for d, v in own.items()} for agent, own in q_mvar.items()}
         try:
-            return self._world.solve(row, self._world.vector(p), self._world.vector(q))
+            return self._simulation.solve(row, self._simulation.vector(p), self._simulation.vector(q))
         except PowerFlowDiverged:
             return None
 
@@ -125,13 +125,13 @@ class GridCheck:
         if result is None or reference is None:
             return "the power flow diverges"
         at = int(np.argmax(self._beyond(result) - reference))
-        n, limits, names = len(result.vm_pu), self._limits, self._world.bus_names
+        n, limits, names = len(result.vm_pu), self._limits, self._simulation.bus_names
         if at < n:
             return f"vm_min_pu {limits.vm_min_pu:g} at {names[at]}: {result.vm_pu[at]:.4f}"
         if at < 2 * n:
             return f"vm_max_pu {limits.vm_max_pu:g} at {names[at - n]}: {result.vm_pu[at - n]:.4f}"
         at -= 2 * n
-        flow, lines = self._world.flow, len(result.line_loading_percent)
+        flow, lines = self._simulation.flow, len(result.line_loading_percent)
         if at < lines:
             what, value = f"line {flow.line_index[at]}", result.line_loading_percent[at]
         else:

@@ -35,7 +35,7 @@ class Outlook(NamedTuple):
     p_available_mw: Array
 
 
-class Series:
+class TimeSeries:
     """Price, loads and available PV power, row by row; arrays are read-only for callers.
 
     Rows count on past the end where the scenario repeats its series: ``row`` and ``row + n_rows`` hold the

@@ -20,7 +20,7 @@ from raw_mqtt import (
 )
 
 from heron_mqtt.messaging.embedded import BrokerOptions, EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.server.server import HardenedBroker
+from heron_mqtt.messaging.embedded.server.server import BrokerServer
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.server.connection import ClientConnection
@@ -124,13 +124,13 @@ async def test_ten_thousand_streams_end_at_most_their_own_connection() -> None:
     """Straight into the connection, in pieces of any size; any exception fails the test."""
     rng = random.Random(20_260_101)
     limits = Limits(max_packet_bytes=5_000, max_log_lines_per_s=1, sys_interval_s=0)
-    broker = HardenedBroker(BrokerOptions(limits=limits))
+    broker = BrokerServer(BrokerOptions(limits=limits))
     await broker.open()
     malformed = ended = 0
     try:
         for number in range(STREAMS):
             link = FakeLink()
-            connection: ClientConnection | None = broker._accept_link(link)
+            connection: ClientConnection | None = broker._accept_transport(link)
             assert connection is not None
             data, pos = stream(rng), 0
             while pos < len(data) and not connection.ended:

@@ -20,10 +20,10 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.messaging.embedded import BrokerOptions, EmbeddedBroker, Limits
 from heron_mqtt.messaging.embedded.auth import authenticator as identity
-from heron_mqtt.messaging.embedded.auth.authenticator import Admitted, Identity, Refused
+from heron_mqtt.messaging.embedded.auth.authenticator import Admitted, Authenticator, Refused
 from heron_mqtt.messaging.embedded.auth.credentials import hash_password
 from heron_mqtt.messaging.embedded.event_log import EventLog
-from heron_mqtt.messaging.embedded.protocol import packets as wire
+from heron_mqtt.messaging.embedded.protocol import packets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,8 +81,10 @@ def test_anonymous_clients_come_from_loopback_only(
     peer: str, expected: Admitted | None, *, remote: bool
 ) -> None:
     options = BrokerOptions(allow_remote_anonymous=remote)
-    who = Identity(options, EventLog(0, time.monotonic), time.monotonic)
-    connect = wire.Connect("c", clean_session=True, keep_alive_s=0, will=None, username=None, password=None)
+    who = Authenticator(options, EventLog(0, time.monotonic), time.monotonic)
+    connect = packets.Connect(
+        "c", clean_session=True, keep_alive_s=0, will=None, username=None, password=None
+    )
     verdict = who.decide(connect, peer, None)
     assert verdict == expected if expected else isinstance(verdict, Refused)
 
@@ -194,7 +196,7 @@ async def test_no_password_appears_in_the_log_or_in_repr(
         await try_login(broker.port, user="MG1", password="s3cret-wrong")
         await try_login(broker.port, user="MG1", password="one")
     assert "s3cret" not in caplog.text
-    connect = wire.read_connect(connect_packet("c", user="u", password="s3cret")[2:])
+    connect = packets.read_connect(connect_packet("c", user="u", password="s3cret")[2:])
     assert connect.password == b"s3cret"
     assert "s3cret" not in repr(connect)
 

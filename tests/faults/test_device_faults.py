@@ -11,7 +11,7 @@ from field_rig import OpenMemoryBroker
 from small_grid import scenario as small
 
 from heron_mqtt.messages import Fault, FaultKind
-from powergrid.emulators.battery import Battery
+from powergrid.emulators.battery import BatteryEmulator
 from powergrid.emulators.faults import FaultState
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
@@ -50,7 +50,7 @@ async def test_a_fault_is_survived_named_and_over_when_it_is_over(kind: FaultKin
     tasks = []
     for agent, faults in (("MG1", planned), ("MG2", {})):
         table = loaded.scenario.microgrids[agent].devices["ess"]
-        device = Battery(
+        device = BatteryEmulator(
             table.spec, table.emulator, FaultState(planned=faults), agent, "ess", broker,
             env_id="small", period_s=0.02,
         )  # fmt: skip

@@ -198,7 +198,7 @@ def test_a_wheel_holds_scenarios_profiles_types_and_no_devices_package(tmp_path:
         "heron_mqtt/shipped/profiles/price_week.csv",
         "heron_mqtt/shipped/profiles/LICENCE.md",
         "heron_mqtt/cli/main.py",
-        "powergrid/simulation/world.py",
+        "powergrid/simulation/grid_simulation.py",
         "powergrid/emulators/__main__.py",
         "heron_mqtt/py.typed",
         "powergrid/py.typed",

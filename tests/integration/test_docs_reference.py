@@ -15,7 +15,7 @@ from heron_mqtt.app.run_summary import Summary
 from heron_mqtt.messaging.base import Features, MessageBroker
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
 from heron_mqtt.messaging.core.dispatcher import UNASKED
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import MAX_QUEUE
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.session import FIRST_DELAY_S, MAX_DELAY_S
@@ -35,7 +35,7 @@ def first_cells(page: Path, heading: str) -> Iterator[str]:
 
 
 def test_counters() -> None:
-    counters = {field.name for field in fields(BrokerStats) if field.type == "int"}
+    counters = {field.name for field in fields(MessageStats) if field.type == "int"}
     assert set(first_cells(BROKERS, "Counters and reports")) == counters
 
 

@@ -16,7 +16,7 @@ from heron_mqtt.messages import RunState, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 AT = ("MG1", "ess")
 
@@ -65,7 +65,7 @@ class Gateway:
 
     def __init__(self, broker: MessageBroker) -> None:
         self.broker = broker
-        self.outbox = Outbox("MG1", "default", boot="gateway")
+        self.stamper = MessageStamper("MG1", "default", boot="gateway")
         self.telemetry: list[dict[str, Any]] = []
         self.statuses: list[dict[str, Any]] = []
 
@@ -76,7 +76,7 @@ class Gateway:
     async def send(self, p_mw: float, lease_s: float = 60.0, **fields: Any) -> None:
         channel = topics.device(*AT, "setpoint")
         setpoint = Setpoint(p_mw=p_mw, lease_s=lease_s, **fields)
-        await self.broker.publish(channel, self.outbox.stamp(channel, setpoint, episode=1, step=2))
+        await self.broker.publish(channel, self.stamper.stamp(channel, setpoint, episode=1, step=2))
 
     async def say(self, channel: str, message: dict[str, Any]) -> None:
         await self.broker.publish(channel, message)

@@ -26,7 +26,7 @@ from heron_mqtt.messages import EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.emulators import sunspec_bridge as bridge
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ class Gateway:
 
     def __init__(self, broker: Any, env_id: str = "default") -> None:
         self.broker = broker
-        self.outbox = Outbox("MG1", env_id)
+        self.stamper = MessageStamper("MG1", env_id)
         self.telemetry: list[dict[str, Any]] = []
         self.status: list[dict[str, Any]] = []
         broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.append)
@@ -45,7 +45,7 @@ class Gateway:
 
     def send(self, p_mw: float, lease_s: float, *, renewal: bool = False) -> int:
         channel = topics.device("MG1", "ess", "setpoint")
-        message = self.outbox.stamp(channel, Setpoint(p_mw=p_mw, lease_s=lease_s, renewal=renewal))
+        message = self.stamper.stamp(channel, Setpoint(p_mw=p_mw, lease_s=lease_s, renewal=renewal))
         self.broker.publish(channel, message)
         return int(message["seq"])
 
@@ -57,7 +57,7 @@ class Gateway:
 
     def stop(self, active: bool) -> None:
         message = EmergencyStop(active=active, who="tests")
-        self.broker.publish(topics.ESTOP, self.outbox.stamp(topics.ESTOP, message))
+        self.broker.publish(topics.ESTOP, self.stamper.stamp(topics.ESTOP, message))
 
     def states(self) -> list[str]:
         return [s["state"] for s in self.status]

@@ -16,7 +16,7 @@ from heron_command import heron, run_heron, until
 from mosquitto_server import Mosquitto
 from small_runs import write_scenario
 
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
 
@@ -275,7 +275,7 @@ async def test_whoever_has_something_to_say_after_a_reconnection_is_called(
 ) -> None:
     server = own_mosquitto()
     options = MqttBroker(server.url).options
-    async with RawMqtt(options, BrokerStats()) as raw:
+    async with RawMqtt(options, MessageStats()) as raw:
         calls: list[str] = []
         raw.on_reconnect(lambda: calls.append("kept"))
         raw.on_reconnect(lambda: calls.append("ended"))()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
+from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 TELEMETRY = "devices/MG1/ess/telemetry"
 
@@ -26,21 +26,21 @@ async def _link(broker: InMemoryBroker) -> DeviceLink:
 
 async def test_a_thousand_answers_in_a_second_all_count() -> None:
     async with InMemoryBroker() as broker:
-        link, outbox = await _link(broker), Outbox("MG1", "default")
+        link, stamper = await _link(broker), MessageStamper("MG1", "default")
         for step in range(1_000):
-            link.send(Wanted(0.01), outbox, dt_s=900.0, episode=1, step=step)
-            await broker.publish(TELEMETRY, {"p_mw": 0.01, "ack_seq": step, "ack_boot": outbox.boot})
+            link.send(SetpointRequest(0.01), stamper, dt_s=900.0, episode=1, step=step)
+            await broker.publish(TELEMETRY, {"p_mw": 0.01, "ack_seq": step, "ack_boot": stamper.boot})
             assert link.answer() is not None, f"the answer of step {step} was dropped"
-        assert link.record.flooded == 0
+        assert link.stats.flooded == 0
         link.close()
 
 
 async def test_telemetry_that_nobody_asked_for_is_still_bounded() -> None:
     async with InMemoryBroker() as broker:
-        link, outbox = await _link(broker), Outbox("MG1", "default")
-        link.send(Wanted(0.01), outbox, dt_s=900.0, episode=1, step=0)
+        link, stamper = await _link(broker), MessageStamper("MG1", "default")
+        link.send(SetpointRequest(0.01), stamper, dt_s=900.0, episode=1, step=0)
         for _ in range(50):
             await broker.publish(TELEMETRY, {"p_mw": 0.01})
-        assert link.record.telemetry in {10, 11}
-        assert link.record.flooded == 50 - link.record.telemetry
+        assert link.stats.telemetry in {10, 11}
+        assert link.stats.flooded == 50 - link.stats.telemetry
         link.close()

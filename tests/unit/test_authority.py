@@ -148,7 +148,7 @@ async def test_a_demotion_is_in_force_at_once_also_between_clearing_and_sending(
     for level, most_mw in (("shadow", None), ("simulated", None), ("limited", BAND.p_max_mw)):
         rig = await Rig("full").open()
         rig.step(0.04)
-        allowed = rig.gateway.bounded(rig.agent.wanted())
+        allowed = rig.gateway.clamp_setpoints(rig.agent.wanted())
         assert rig.ask(level) == ""
         before = len(rig.sent)
         rig.gateway.send(allowed, dt_s=900.0, episode=1, step=1)
@@ -222,14 +222,14 @@ async def test_a_retained_request_promotes_nobody_after_a_restart() -> None:
     request = {"type": "authority_request", "level": "shadow", "who": "ann"}
     rig.broker.publish("devices/MG1/ess/authority", request, retain=True)
     await rig.open()
-    assert rig.gateway.desk.history("ess") == ()
+    assert rig.gateway.authority.history("ess") == ()
     assert "must not be retained" in rig.broker.stats.reports[-1].what
 
 
 async def test_a_request_that_is_none_is_refused_and_named() -> None:
     rig = await Rig("simulated").open()
     rig.broker.publish("devices/MG1/ess/authority", {"type": "authority_request", "level": "god", "who": "x"})
-    assert rig.gateway.desk.level("ess") == "simulated"
+    assert rig.gateway.authority.level("ess") == "simulated"
     assert "level" in rig.broker.stats.reports[-1].what
 
 

@@ -16,7 +16,7 @@ from powergrid.agents.economic_dispatch import economic_setpoint
 from powergrid.agents.grid_agent import neighbours
 from powergrid.batched.agents import economic_setpoints
 from powergrid.batched.devices import BatteryArray, GeneratorArray, make_device_array
-from powergrid.batched.trading import Trading, agree
+from powergrid.batched.trading import Trading, run_consensus
 from powergrid.devices import Battery, BatterySpec, Generator, make_device
 from powergrid.rewards import traded
 from powergrid.scenario import ProtocolTable
@@ -152,7 +152,7 @@ def test_all_agents_agree_on_what_their_sessions_agree_on(
 ) -> None:
     names = names[:n_agents]
     protocol = ProtocolTable(horizontal="consensus", consensus_rounds=rounds, neighbours=kind)
-    found = agree(names, protocol, np.array(copies)[:, :n_agents])
+    found = run_consensus(names, protocol, np.array(copies)[:, :n_agents])
     for i, values in enumerate(copies):
         sessions = {
             name: ConsensusSession(

@@ -9,14 +9,14 @@ import pytest
 from rich.console import Console
 
 from heron_mqtt.bench import suite
+from heron_mqtt.bench.agent_exchange import Exchange, Floor
 from heron_mqtt.bench.cpu import cpu_s, machine, one_core, rss_bytes
 from heron_mqtt.bench.environment import make_env, one_way, whole_step
-from heron_mqtt.bench.exchange import Exchange, Floor
-from heron_mqtt.bench.memory import rss_of
+from heron_mqtt.bench.memory_use import rss_of
 from heron_mqtt.bench.processes import find_mosquitto, relay
 from heron_mqtt.bench.relay import Framed, frame
 from heron_mqtt.bench.rounds import Contestant, interleave
-from heron_mqtt.bench.rows import Report, Row, print_report, ratio
+from heron_mqtt.bench.rows import BenchReport, BenchRow, print_report, ratio
 from heron_mqtt.bench.telemetry import take_telemetry
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -172,7 +172,9 @@ async def test_without_mosquitto_the_rest_is_measured_and_the_reader_told(
 
 
 def test_the_table_shows_value_spread_and_raw_numbers() -> None:
-    report = Report(machine(), {}, [Row("a step", 2.5, "R", 2.0, 3.0, 3.5, 2.0, {"ms": 0.125})], ["the moon"])
+    report = BenchReport(
+        machine(), {}, [BenchRow("a step", 2.5, "R", 2.0, 3.0, 3.5, 2.0, {"ms": 0.125})], ["the moon"]
+    )
     console = Console(width=180)
     with console.capture() as shown:
         print_report(console, report)

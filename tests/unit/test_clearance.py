@@ -21,7 +21,7 @@ from powergrid.envs import MultiAgentMicrogrids
 from powergrid.networks import to_pandapower_p, to_pandapower_q
 from powergrid.scenario import EnvelopeTable, scenario_from_dict
 from powergrid.simulation.grid_check import BISECTIONS, GridCheck
-from powergrid.simulation.world import World
+from powergrid.simulation.grid_simulation import GridSimulation
 
 ROW = 28
 AGENTS = ("MG1", "MG2", "MG3")
@@ -31,8 +31,8 @@ LOADING = EnvelopeTable(vm_min_pu=0.5, vm_max_pu=1.5, loading_max_percent=40.0)
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World(build_once(scenario_from_dict(small())))
+def simulation() -> GridSimulation:
+    return GridSimulation(build_once(scenario_from_dict(small())))
 
 
 def some_plan(rng: random.Random, size: float = 1.0) -> tuple[Powers, Powers]:
@@ -55,24 +55,28 @@ def cleared(p: Powers, q: Powers, clearances: Mapping[str, Clearance]) -> tuple[
     return left_p, left_q
 
 
-def worst(world: World, limits: EnvelopeTable, p: Powers, q: Powers, row: int = ROW) -> float:
+def worst(simulation: GridSimulation, limits: EnvelopeTable, p: Powers, q: Powers, row: int = ROW) -> float:
     """Return how far the worst quantity is beyond its limit, pu or part of the rating."""
-    return max(beyond(world, limits, p, q, row))
+    return max(beyond(simulation, limits, p, q, row))
 
 
-def beyond(world: World, limits: EnvelopeTable, p: Powers, q: Powers, row: int = ROW) -> list[float]:
-    result = world.solve(row, world.vector(p), world.vector(q))
+def beyond(
+    simulation: GridSimulation, limits: EnvelopeTable, p: Powers, q: Powers, row: int = ROW
+) -> list[float]:
+    result = simulation.solve(row, simulation.vector(p), simulation.vector(q))
     vm = result.vm_pu[~np.isnan(result.vm_pu)]
     loading = np.concatenate([result.line_loading_percent, result.trafo_loading_percent])
     over = (np.nan_to_num(loading) - limits.loading_max_percent) / 100.0
     return [*(limits.vm_min_pu - vm), *(vm - limits.vm_max_pu), *over]
 
 
-def by_pandapower(world: World, p: Powers, q: Powers, row: int = ROW) -> tuple[float, float, float]:
+def by_pandapower(
+    simulation: GridSimulation, p: Powers, q: Powers, row: int = ROW
+) -> tuple[float, float, float]:
     """Return lowest and highest voltage, pu, and highest loading, %, as pandapower itself finds them."""
-    net = copy.deepcopy(world.blueprint.net)
-    load_p, load_q = world.series.loads(row)
-    positions = {int(index): k for k, index in enumerate(world.flow.load.index)}
+    net = copy.deepcopy(simulation.blueprint.net)
+    load_p, load_q = simulation.series.loads(row)
+    positions = {int(index): k for k, index in enumerate(simulation.flow.load.index)}
     for index in net.load.index:
         if int(index) in positions:
             net.load.loc[index, ["p_mw", "q_mvar", "scaling"]] = [
@@ -80,8 +84,8 @@ def by_pandapower(world: World, p: Powers, q: Powers, row: int = ROW) -> tuple[f
                 load_q[positions[int(index)]],
                 1.0,
             ]
-    for device in world.devices:
-        table, index = world.blueprint.devices[device.agent, device.name]
+    for device in simulation.devices:
+        table, index = simulation.blueprint.devices[device.agent, device.name]
         net[table].loc[index, ["p_mw", "q_mvar", "scaling"]] = [
             to_pandapower_p(device.kind, p.get(device.agent, {}).get(device.name, 0.0)),
             to_pandapower_q(device.kind, q.get(device.agent, {}).get(device.name, 0.0)),
@@ -95,16 +99,16 @@ def by_pandapower(world: World, p: Powers, q: Powers, row: int = ROW) -> tuple[f
 
 @pytest.mark.parametrize("limits", [VOLTAGE, LOADING], ids=["voltage", "loading"])
 def test_cleared_plans_keep_the_limits_and_are_never_more_than_planned(
-    world: World, limits: EnvelopeTable
+    simulation: GridSimulation, limits: EnvelopeTable
 ) -> None:
-    check, rng, reduced = GridCheck(world, limits), random.Random(1), 0
+    check, rng, reduced = GridCheck(simulation, limits), random.Random(1), 0
     for _ in range(40):
         p, q = some_plan(rng, size=rng.choice([0.5, 1.0, 2.0]))
         clearances = check.clear(ROW, p, q)
         reduced += any(c.limit is not None for c in clearances.values())
         p_left, q_left = cleared(p, q, clearances)
-        reference = np.maximum(beyond(world, limits, {}, {}), 0.0)
-        assert np.all(np.array(beyond(world, limits, p_left, q_left)) <= reference + 1e-6)
+        reference = np.maximum(beyond(simulation, limits, {}, {}), 0.0)
+        assert np.all(np.array(beyond(simulation, limits, p_left, q_left)) <= reference + 1e-6)
         for plan, left in ((p, p_left), (q, q_left)):
             for agent, own in plan.items():
                 for device, planned in own.items():
@@ -114,21 +118,21 @@ def test_cleared_plans_keep_the_limits_and_are_never_more_than_planned(
 
 
 @pytest.mark.parametrize("limits", [VOLTAGE, LOADING], ids=["voltage", "loading"])
-def test_pandapower_finds_the_limits_kept_too(world: World, limits: EnvelopeTable) -> None:
-    check, rng = GridCheck(world, limits), random.Random(2)
+def test_pandapower_finds_the_limits_kept_too(simulation: GridSimulation, limits: EnvelopeTable) -> None:
+    check, rng = GridCheck(simulation, limits), random.Random(2)
     for _ in range(3):
         p, q = some_plan(rng, size=2.0)
         clearances = check.clear(ROW, p, q)
-        before = by_pandapower(world, p, q)
-        low, high, loading = by_pandapower(world, *cleared(p, q, clearances))
+        before = by_pandapower(simulation, p, q)
+        low, high, loading = by_pandapower(simulation, *cleared(p, q, clearances))
         assert before[1] > limits.vm_max_pu or before[2] > limits.loading_max_percent
         assert low >= limits.vm_min_pu - 1e-6
         assert high <= limits.vm_max_pu + 1e-6
         assert loading <= limits.loading_max_percent + 1e-4
 
 
-def test_a_little_more_would_break_the_limit(world: World) -> None:
-    check, rng, looked = GridCheck(world, VOLTAGE), random.Random(3), 0
+def test_a_little_more_would_break_the_limit(simulation: GridSimulation) -> None:
+    check, rng, looked = GridCheck(simulation, VOLTAGE), random.Random(3), 0
     for _ in range(10):
         p, q = some_plan(rng, size=2.0)
         for agent in AGENTS:
@@ -141,30 +145,32 @@ def test_a_little_more_would_break_the_limit(world: World) -> None:
             more = clearance.factor + 2 * 2.0**-BISECTIONS
             p_more = {**p_left, agent: {d: v * more for d, v in p[agent].items()}}
             q_more = {**q_left, agent: {d: v * more for d, v in q[agent].items()}}
-            assert worst(world, VOLTAGE, p_more, q_more) > -1e-9, agent
+            assert worst(simulation, VOLTAGE, p_more, q_more) > -1e-9, agent
             looked += 1
     assert looked > 5
 
 
-def test_the_limit_that_bound_is_named_with_where_and_how_far(world: World) -> None:
+def test_the_limit_that_bound_is_named_with_where_and_how_far(simulation: GridSimulation) -> None:
     p = {agent: {"gen": 0.0, "ess": 0.0, "pv": 0.06} for agent in AGENTS}
     q = {agent: {"gen": 0.0, "ess": 0.0, "pv": 0.0} for agent in AGENTS}
-    limit = GridCheck(world, VOLTAGE).clear(ROW, p, q)["MG3"].limit
-    vm = world.solve(ROW, world.vector(p), world.vector(q)).vm_pu
-    assert limit == f"vm_max_pu 1.015 at {world.bus_names[int(np.nanargmax(vm))]}: {np.nanmax(vm):.4f}"
-    limit = GridCheck(world, LOADING).clear(ROW, p, q)["MG3"].limit
+    limit = GridCheck(simulation, VOLTAGE).clear(ROW, p, q)["MG3"].limit
+    vm = simulation.solve(ROW, simulation.vector(p), simulation.vector(q)).vm_pu
+    assert limit == f"vm_max_pu 1.015 at {simulation.bus_names[int(np.nanargmax(vm))]}: {np.nanmax(vm):.4f}"
+    limit = GridCheck(simulation, LOADING).clear(ROW, p, q)["MG3"].limit
     assert limit is not None
     assert limit.startswith("loading_max_percent 40 at ")
     assert float(limit.rpartition(": ")[2]) > 40.0
 
 
-def test_a_limit_broken_without_devices_blames_nobody_but_must_not_get_worse(world: World) -> None:
-    vm = world.solve(ROW, world.vector({}), world.vector({})).vm_pu
+def test_a_limit_broken_without_devices_blames_nobody_but_must_not_get_worse(
+    simulation: GridSimulation,
+) -> None:
+    vm = simulation.solve(ROW, simulation.vector({}), simulation.vector({})).vm_pu
     limits = EnvelopeTable(vm_min_pu=float(np.nanmax(vm)) + 0.01, vm_max_pu=1.5, loading_max_percent=1e6)
     nothing = {agent: {"gen": 0.0, "ess": 0.0, "pv": 0.0} for agent in AGENTS}
     helps = {agent: {"gen": 0.0, "ess": 0.005, "pv": 0.01} for agent in AGENTS}
     harms = {agent: {"gen": 0.0, "ess": -0.005, "pv": 0.0} for agent in AGENTS}
-    check = GridCheck(world, limits)
+    check = GridCheck(simulation, limits)
     assert all(c.limit is None for c in check.clear(ROW, nothing, nothing).values())
     assert all(c.limit is None for c in check.clear(ROW, helps, nothing).values())
     for clearance in check.clear(ROW, harms, nothing).values():
@@ -172,19 +178,19 @@ def test_a_limit_broken_without_devices_blames_nobody_but_must_not_get_worse(wor
         assert clearance.values("p_")["ess"] == pytest.approx(0.0, abs=1e-5)
 
 
-def test_a_plan_that_has_no_power_flow_is_cut_to_one_that_has(world: World) -> None:
+def test_a_plan_that_has_no_power_flow_is_cut_to_one_that_has(simulation: GridSimulation) -> None:
     p = {agent: {"gen": 0.0, "ess": -40.0, "pv": 0.0} for agent in AGENTS}
     q = {agent: {"gen": 0.0, "ess": 0.0, "pv": 0.0} for agent in AGENTS}
     with pytest.raises(PowerFlowDiverged):
-        world.solve(ROW, world.vector(p), world.vector(q))
-    clearances = GridCheck(world, EnvelopeTable()).clear(ROW, p, q)
+        simulation.solve(ROW, simulation.vector(p), simulation.vector(q))
+    clearances = GridCheck(simulation, EnvelopeTable()).clear(ROW, p, q)
     assert {c.limit for c in clearances.values()} == {"the power flow diverges"}
-    assert worst(world, EnvelopeTable(), *cleared(p, q, clearances)) <= 1e-6
+    assert worst(simulation, EnvelopeTable(), *cleared(p, q, clearances)) <= 1e-6
 
 
-def test_what_is_left_of_a_generator_is_something_it_can_do(world: World) -> None:
+def test_what_is_left_of_a_generator_is_something_it_can_do(simulation: GridSimulation) -> None:
     """Told less than its least power it would run at that, which is more than was cleared."""
-    check, rng = GridCheck(world, VOLTAGE), random.Random(5)
+    check, rng = GridCheck(simulation, VOLTAGE), random.Random(5)
     seen = 0
     for _ in range(20):
         p, q = some_plan(rng, size=1.0)

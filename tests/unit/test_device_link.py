@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from field_rig import LEASE_S, NOON, STALE_S, OpenMemoryBroker, Rig, follow, nothing
 
-from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
+from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.settings import GatewayTable
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 
 async def test_health_goes_by_what_the_device_says_and_how_long_it_is_silent() -> None:
@@ -69,11 +69,11 @@ async def test_a_silent_device_is_waited_for_once_and_is_back_with_its_late_answ
     assert rig.fallback == "device silent"
     rig.clock_s += 0.5
     rig.measure(ack=rig.sent[-1])
-    assert rig.link.record.late == 1
+    assert rig.link.stats.late == 1
     rig.answer = follow
     assert rig.step() == 0
     assert rig.fallback is None
-    assert (rig.link.record.fallbacks, rig.link.record.longest_fallback) == (2, 2)
+    assert (rig.link.stats.fallbacks, rig.link.stats.longest_fallback) == (2, 2)
 
 
 async def test_a_silent_device_is_back_with_its_birth() -> None:
@@ -114,7 +114,7 @@ async def test_telemetry_that_cannot_be_is_refused_and_named(fields: dict[str, A
     rig.answer = lambda rig, setpoint: rig.measure(ack=setpoint, **fields)
     rig.clock_s += 1.0
     rig.step()
-    assert rig.link.record.refused == 1
+    assert rig.link.stats.refused == 1
     (report,) = [r for r in rig.broker.stats.reports if r.kind == "rejected"]
     assert report.where == "devices/MG1/ess/telemetry"
     assert told in report.what
@@ -176,13 +176,13 @@ async def test_a_flood_is_bounded_named_once_and_delays_no_other_device() -> Non
             rig.broker.publish("devices/MG1/pv/telemetry", {"type": "telemetry", "p_mw": 0.01})
             assert other.telemetry is not None, "it has its turn in the middle of the flood"
     took_s = time.perf_counter() - begun
-    assert rig.link.record.telemetry == 100
-    assert rig.link.record.flooded == 9_900
+    assert rig.link.stats.telemetry == 100
+    assert rig.link.stats.flooded == 9_900
     assert rig.reports == ["more than 100 telemetry a second; the rest is dropped"]
     assert took_s < 5.0, "less than half a millisecond each"
     rig.clock_s += 1.0
     rig.measure()
-    assert rig.link.record.telemetry == 101
+    assert rig.link.stats.telemetry == 101
 
 
 async def test_retained_telemetry_is_not_taken_for_fresh() -> None:
@@ -226,9 +226,9 @@ async def test_a_setpoint_topic_that_nobody_listens_to_is_named() -> None:
 
 async def test_a_renewal_extends_the_lease_and_is_a_setpoint_of_the_same_power() -> None:
     rig = await Rig().open()
-    link, outbox = rig.link, Outbox("MG1", "test")
-    link.send(Wanted(0.02), outbox, dt_s=900.0, episode=1, step=0)
-    link.renew(outbox, episode=1, step=0)
+    link, stamper = rig.link, MessageStamper("MG1", "test")
+    link.send(SetpointRequest(0.02), stamper, dt_s=900.0, episode=1, step=0)
+    link.renew(stamper, episode=1, step=0)
     first, second = rig.sent
     assert "renewal" not in first or not first["renewal"]
     assert (second["renewal"], second["p_mw"], second["lease_s"]) == (True, 0.02, LEASE_S)
@@ -236,7 +236,7 @@ async def test_a_renewal_extends_the_lease_and_is_a_setpoint_of_the_same_power()
     rig.measure(ack=second)
     assert link.answer() is not None, "who took the renewal has taken the setpoint"
     link.forget_setpoint()
-    link.renew(outbox, episode=1, step=0)
+    link.renew(stamper, episode=1, step=0)
     assert len(rig.sent) == 2
 
 

@@ -1,4 +1,4 @@
-"""DeviceRecord: the counts and figures of one device in the summary."""
+"""DeviceStats: the counts and figures of one device in the summary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.field.gateway.device_stats import MAX_SAMPLES, DeviceRecord, percentile
+from heron_mqtt.field.gateway.device_stats import MAX_SAMPLES, DeviceStats, percentile
 
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.floats(0.0, 1.0))
@@ -19,13 +19,13 @@ def test_a_percentile_is_a_sample_that_the_share_does_not_exceed(values: list[fl
 
 
 def test_what_was_never_measured_is_none() -> None:
-    told = DeviceRecord().as_dict()
+    told = DeviceStats().as_dict()
     assert told["age_s"] == told["round_trip_s"] == {"p50": None, "p99": None}
     assert told["time_to_safe_s"] is told["tracking_error_mw"] is told["residual_mw"] is None
 
 
 def test_fallbacks_are_counted_with_the_longest_row_of_them_and_the_longest_wait() -> None:
-    record = DeviceRecord()
+    record = DeviceStats()
     assert [record.fell_back(w) for w in (0.3, 0.0, 0.0)] == [1, 2, 3]
     assert record.followed() == 3
     assert record.followed() == 0
@@ -35,14 +35,14 @@ def test_fallbacks_are_counted_with_the_longest_row_of_them_and_the_longest_wait
 
 
 def test_errors_are_told_as_their_mean_size() -> None:
-    record = DeviceRecord()
+    record = DeviceStats()
     for value in (-0.01, 0.03):
         record.sample(record.tracking_error_mw, value)
     assert record.as_dict()["tracking_error_mw"] == pytest.approx(0.02)
 
 
 def test_samples_are_bounded_and_the_newest_are_kept() -> None:
-    record = DeviceRecord()
+    record = DeviceStats()
     for k in range(MAX_SAMPLES + 10):
         record.sample(record.age_s, float(k))
     assert len(record.age_s) <= MAX_SAMPLES

@@ -13,12 +13,12 @@ from waiting import until
 from heron_mqtt.messages import Fault, RunState, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.devices import BatterySpec, DeviceSpec, LoadSpec, make_device
-from powergrid.emulators.battery import Battery
+from powergrid.emulators.battery import BatteryEmulator
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState
-from powergrid.emulators.load_meter import LoadMeter
+from powergrid.emulators.load_meter import LoadMeterEmulator
 from powergrid.scenario import EmulatorTable
 
 BATTERY = BatterySpec(max_e_mwh=0.03, max_p_charge_mw=0.008, max_p_discharge_mw=0.01, standby_loss_mw=1e-5)
@@ -29,7 +29,7 @@ class Site:
 
     def __init__(self, device: Emulator, broker: InMemoryBroker) -> None:
         self.device, self.broker = device, broker
-        self.outbox = Outbox("MG1", "default")
+        self.stamper = MessageStamper("MG1", "default")
         self.telemetry: list[dict[str, Any]] = []
         self.status: list[dict[str, Any]] = []
         broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.append)
@@ -41,7 +41,7 @@ class Site:
         self.step += 1
         channel = topics.device("MG1", "ess", "setpoint")
         setpoint = Setpoint(p_mw=p_mw, lease_s=lease_s, dt_s=900.0, **fields)
-        message = self.outbox.stamp(channel, setpoint, episode=0, step=self.step)
+        message = self.stamper.stamp(channel, setpoint, episode=0, step=self.step)
         self.broker.publish(channel, message)
         return int(message["seq"])
 
@@ -52,12 +52,12 @@ class Site:
 
     async def fault(self, kind: Any, **fields: Any) -> None:
         channel = topics.device("MG1", "ess", "fault")
-        await self.broker.publish(channel, self.outbox.stamp(channel, Fault(kind=kind, **fields)))
+        await self.broker.publish(channel, self.stamper.stamp(channel, Fault(kind=kind, **fields)))
         await until(lambda: self.device._faults.active is not None, "the fault")
 
     async def new_episode(self, episode: int) -> None:
         births = len(self.status)
-        state = self.outbox.stamp(topics.RUN_STATE, RunState(state="reset", scenario="t"), episode=episode)
+        state = self.stamper.stamp(topics.RUN_STATE, RunState(state="reset", scenario="t"), episode=episode)
         self.broker.publish(topics.RUN_STATE, state)
         await until(lambda: len(self.status) > births, "the birth")
         self.step = -1
@@ -68,7 +68,7 @@ async def make() -> AsyncIterator[Any]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
-            kind: type[Emulator] = Battery,
+            kind: type[Emulator] = BatteryEmulator,
             spec: DeviceSpec = BATTERY,
             planned: dict[int, Fault] | None = None,
             **table: Any,
@@ -104,7 +104,7 @@ async def test_an_ideal_emulator_is_the_model_to_the_last_bit(make: Any) -> None
 async def test_a_load_meter_shows_its_demand_sheds_what_may_be_shed_and_no_safe_state_sheds(
     make: Any,
 ) -> None:
-    site = await make(LoadMeter, LoadSpec(max_p_mw=0.02, max_shed_fraction=0.5))
+    site = await make(LoadMeterEmulator, LoadSpec(max_p_mw=0.02, max_shed_fraction=0.5))
     assert site.status[0]["kind"] == "load"
     assert (await site.ask(-0.02, p_available_mw=-0.008))["p_mw"] == -0.008
     assert (await site.ask(0.0, p_available_mw=-0.008))["p_mw"] == -0.004
@@ -114,7 +114,7 @@ async def test_a_load_meter_shows_its_demand_sheds_what_may_be_shed_and_no_safe_
 
 
 async def test_a_load_that_gives_power_is_rejected(make: Any) -> None:
-    site = await make(LoadMeter, LoadSpec(max_p_mw=0.02))
+    site = await make(LoadMeterEmulator, LoadSpec(max_p_mw=0.02))
     assert "must be <= 0" in (await site.ask(-0.02, p_available_mw=0.01))["rejected"]
 
 

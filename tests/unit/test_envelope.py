@@ -15,9 +15,9 @@ from small_grid import build_once
 from small_grid import scenario as small
 
 from heron_mqtt.field.gateway.clearance import apply_clearance
-from heron_mqtt.field.gateway.device_link import Wanted
-from heron_mqtt.field.gateway.envelope import Band, Limits, bound
-from heron_mqtt.field.gateway.twins import bounded
+from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.field.gateway.envelope import Band, SetpointLimits, clamp
+from heron_mqtt.field.gateway.twins import clamp_setpoints
 from heron_mqtt.messages import Clearance
 from heron_mqtt.messaging.base import Received
 from powergrid.agents import GridAgent
@@ -44,8 +44,8 @@ def test_what_comes_out_is_finite_and_inside_every_hard_bound(
     band: tuple[float, float] | None,
     available: float | None,
 ) -> None:
-    limits = Limits(*nameplate, s_max, *feasible)
-    done = bound(p, q, limits, Band(*band) if band else None, p_available_mw=available)
+    limits = SetpointLimits(*nameplate, s_max, *feasible)
+    done = clamp(p, q, limits, Band(*band) if band else None, p_available_mw=available)
     assert math.isfinite(done.p_mw)
     assert math.isfinite(done.q_mvar)
     low = max(nameplate[0], -s_max, band[0] if band else -math.inf)
@@ -64,7 +64,7 @@ def test_what_comes_out_is_finite_and_inside_every_hard_bound(
 def test_nothing_is_amplified_or_turned_round(
     p: float, q: float, nameplate: tuple[float, float], s_max: float, band: tuple[float, float] | None
 ) -> None:
-    done = bound(p, q, Limits(*nameplate, s_max, *nameplate), Band(*band) if band else None)
+    done = clamp(p, q, SetpointLimits(*nameplate, s_max, *nameplate), Band(*band) if band else None)
     for was, became in ((p, done.p_mw), (q, done.q_mvar)):
         if math.isnan(was):
             assert became == 0.0
@@ -77,7 +77,7 @@ def test_nothing_is_amplified_or_turned_round(
 def test_limits_that_are_no_range_let_nothing_out(
     p: float, low: float, high: float, f_low: float, f_high: float
 ) -> None:
-    done = bound(p, 0.0, Limits(low, high, 1.0, f_low, f_high))
+    done = clamp(p, 0.0, SetpointLimits(low, high, 1.0, f_low, f_high))
     assert math.isfinite(done.p_mw)
     assert abs(done.p_mw) <= 1.0
     if not low <= high:
@@ -86,8 +86,8 @@ def test_limits_that_are_no_range_let_nothing_out(
 
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
 def test_a_power_that_is_not_a_number_becomes_none_and_is_named(garbage: float) -> None:
-    limits = Limits(-1.0, 1.0, 1.0, -1.0, 1.0)
-    done = bound(garbage, garbage, limits)
+    limits = SetpointLimits(-1.0, 1.0, 1.0, -1.0, 1.0)
+    done = clamp(garbage, garbage, limits)
     assert (done.p_mw, done.q_mvar) == (0.0, 0.0)
     assert done.bound_by == ("p_mw was not a finite number", "q_mvar was not a finite number")
 
@@ -95,7 +95,7 @@ def test_a_power_that_is_not_a_number_becomes_none_and_is_named(garbage: float) 
 def test_what_a_source_offers_is_made_a_number_too() -> None:
     agent = GridAgent("MG1", {"ess": Battery(ESS)})
     for available in (math.nan, math.inf, -math.inf):
-        allowed, _ = bounded(agent, {"ess": Wanted(0.01, 0.0, available)})
+        allowed, _ = clamp_setpoints(agent, {"ess": SetpointRequest(0.01, 0.0, available)})
         assert allowed["ess"].p_available_mw == 0.0
 
 
@@ -103,7 +103,7 @@ def test_what_a_source_offers_is_made_a_number_too() -> None:
 def test_a_clearance_never_raises_a_setpoint_whatever_it_says(
     p: float, q: float, cleared_p: float, cleared_q: float
 ) -> None:
-    allowed = {"ess": Wanted(p, q)}
+    allowed = {"ess": SetpointRequest(p, q)}
     told = Clearance.model_validate({"p_ess": cleared_p, "q_ess": cleared_q, "factor": 0.5, "limit": "x"})
     apply_clearance(allowed, told)
     for was, became in ((p, allowed["ess"].p_mw), (q, allowed["ess"].q_mvar)):
@@ -111,11 +111,11 @@ def test_a_clearance_never_raises_a_setpoint_whatever_it_says(
         assert became * was >= 0.0
 
 
-def garbage_wants(rng: random.Random, honest: Mapping[str, Wanted]) -> dict[str, Wanted]:
+def garbage_wants(rng: random.Random, honest: Mapping[str, SetpointRequest]) -> dict[str, SetpointRequest]:
     """Return wants as wrong as they can be; what the sun offers is sometimes wrong too."""
     values = [math.nan, math.inf, -math.inf, 1e300, -1e300, 1e-320, 7.0, -7.0, 0.03, -0.03]
     return {
-        name: Wanted(
+        name: SetpointRequest(
             rng.choice([*values, rng.uniform(-0.05, 0.05)]),
             rng.choice([*values, rng.uniform(-0.05, 0.05)]),
             want.p_available_mw

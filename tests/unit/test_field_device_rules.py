@@ -14,7 +14,7 @@ from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.messages import EmergencyStop, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 
 class Hardware(FieldDevice):
@@ -60,7 +60,7 @@ class Site:
 
     def __init__(self, device: Hardware, broker: InMemoryBroker) -> None:
         self.device, self.broker = device, broker
-        self.outbox = Outbox("MG1", "default", boot="g1")
+        self.stamper = MessageStamper("MG1", "default", boot="g1")
         self.telemetry: list[dict[str, Any]] = []
         self.status: list[dict[str, Any]] = []
         broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.append)
@@ -68,7 +68,7 @@ class Site:
 
     def send(self, p_mw: float, lease_s: float = 30.0, **fields: Any) -> int:
         channel = topics.device("MG1", "ess", "setpoint")
-        message = self.outbox.stamp(channel, Setpoint(p_mw=p_mw, lease_s=lease_s, **fields))
+        message = self.stamper.stamp(channel, Setpoint(p_mw=p_mw, lease_s=lease_s, **fields))
         self.broker.publish(channel, message)
         return int(message["seq"])
 
@@ -82,7 +82,7 @@ class Site:
 
     def stop(self, active: bool) -> None:
         message = EmergencyStop(active=active, who="tests")
-        self.broker.publish(topics.ESTOP, self.outbox.stamp(topics.ESTOP, message))
+        self.broker.publish(topics.ESTOP, self.stamper.stamp(topics.ESTOP, message))
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ async def test_a_renewal_brings_nothing_back_after_the_lease(make: Any) -> None:
 async def test_a_renewal_does_not_acknowledge_a_setpoint_that_never_came(make: Any) -> None:
     site = await make(period_s=0.02)
     await site.ask(0.01)
-    lost = site.outbox.stamp(topics.device("MG1", "ess", "setpoint"), Setpoint(p_mw=0.02, lease_s=30.0))
+    lost = site.stamper.stamp(topics.device("MG1", "ess", "setpoint"), Setpoint(p_mw=0.02, lease_s=30.0))
     site.send(0.02, renewal=True)
     seen = len(site.telemetry)
     await until(lambda: len(site.telemetry) > seen + 2, "telemetry")

@@ -8,7 +8,7 @@ import pytest
 from field_rig import Answer, Rig, follow, nothing
 from waiting import until
 
-from heron_mqtt.field.gateway.device_link import Wanted
+from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.messages import Clearance
 
 
@@ -56,7 +56,7 @@ async def test_what_a_faulty_device_measures_is_the_truth_and_what_it_does_not_s
     rig.step(0.02)
     assert rig.p_done_mw == pytest.approx(p_mw)
     assert (rig.fallback if stands_in else rig.bound) == why
-    assert rig.link.record.fallbacks == int(stands_in)
+    assert rig.link.stats.fallbacks == int(stands_in)
     rig.answer = follow
     rig.say("status", state="online")
     rig.soc = 0.47
@@ -77,8 +77,8 @@ async def test_a_device_that_never_acknowledges_is_followed_by_what_it_measures(
     assert missed == 1, "it is waited for once"
     rig.step(0.02)
     assert rig.p_done_mw == pytest.approx(0.005)
-    assert rig.link.record.fallbacks == 2, "a single message may be an old one, late"
-    assert rig.link.record.unacknowledged == 5
+    assert rig.link.stats.fallbacks == 2, "a single message may be an old one, late"
+    assert rig.link.stats.unacknowledged == 5
     rig.clock_s += 5.1
     rig.step(0.02)
     assert rig.fallback == "device stale"
@@ -168,7 +168,7 @@ async def test_a_stop_sends_nothing_but_zero_until_it_is_released() -> None:
 async def test_a_stop_that_comes_while_setpoints_are_cleared_is_kept() -> None:
     rig = await Rig().open()
     rig.step(0.0)
-    allowed = rig.gateway.bounded({"ess": Wanted(0.04, 0.01)})
+    allowed = rig.gateway.clamp_setpoints({"ess": SetpointRequest(0.04, 0.01)})
     rig.gateway.clear(allowed, Clearance())
     press(rig, True)
     rig.gateway.send(allowed, dt_s=900.0, episode=1, step=1)
@@ -205,7 +205,7 @@ async def test_a_step_longer_than_a_third_of_the_lease_is_renewed_and_not_applie
     assert not rig.sent[0].get("renewal")
     assert all(setpoint["renewal"] and setpoint["p_mw"] == 0.02 for setpoint in rig.sent[1:])
     assert [setpoint["seq"] for setpoint in rig.sent] == list(range(len(rig.sent)))
-    assert rig.link.record.setpoints == 1
+    assert rig.link.stats.setpoints == 1
 
 
 async def test_a_closed_gateway_renews_nothing() -> None:
@@ -235,15 +235,15 @@ async def test_nothing_is_renewed_once_the_run_is_over(word: str) -> None:
 
 async def test_a_step_in_which_all_is_simulated_sends_and_renews_nothing() -> None:
     rig = await Rig().open()
-    assert not rig.gateway.rests(1, 0), "the device is driven"
+    assert not rig.gateway.skip_simulated(1, 0), "the device is driven"
     rig.step(0.02)
     assert rig.gateway._renewal is not None
     rig.ask("simulated")
-    assert rig.gateway.rests(1, 2)
+    assert rig.gateway.skip_simulated(1, 2)
     assert rig.gateway._renewal is None, "what it was told before is not renewed"
     assert rig.gateway.reasons() == {}
     press(rig, True, who="op")
-    assert not rig.gateway.rests(1, 3), "a stop holds for models, too"
+    assert not rig.gateway.skip_simulated(1, 3), "a stop holds for models, too"
 
 
 # -- clearance -------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ async def test_a_clearance_only_ever_takes_away(
 ) -> None:
     rig = await Rig().open()
     rig.step(0.04)
-    allowed = rig.gateway.bounded(rig.agent.wanted())
+    allowed = rig.gateway.clamp_setpoints(rig.agent.wanted())
     rig.gateway.clear(allowed, clearance)
     assert allowed["ess"].p_mw == p_mw
     assert rig.bound == why

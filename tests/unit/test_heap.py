@@ -10,7 +10,7 @@ import pytest
 from small_grid import scenario as small
 
 import heron_mqtt.app.runner as run_module
-from heron_mqtt.app.gc_freeze import settled_heap
+from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.run_plan import RunOptions, plan_run
 from heron_mqtt.app.runner import new_summary
 from heron_mqtt.cli.console import QuietProgress
@@ -19,8 +19,8 @@ from powergrid.scenario import scenario_from_dict
 
 def test_it_lasts_as_long_as_its_block() -> None:
     assert gc.get_freeze_count() == 0
-    with settled_heap():
-        with settled_heap():
+    with frozen_gc():
+        with frozen_gc():
             pass
         assert gc.get_freeze_count() > 10_000
     assert gc.get_freeze_count() == 0

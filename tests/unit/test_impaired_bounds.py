@@ -9,7 +9,7 @@ import pytest
 from impaired_wire import Wire, rules
 
 from heron_mqtt.errors import BrokerClosed, BrokerOverflow
-from heron_mqtt.messaging.impaired.event_log import OTHERS, Record
+from heron_mqtt.messaging.impaired.event_log import OTHERS, ImpairmentLog
 from heron_mqtt.messaging.impaired.network import Network
 from heron_mqtt.messaging.impairment import ImpairmentTable
 
@@ -46,7 +46,7 @@ def test_at_the_end_what_was_published_goes_on_in_order_and_the_rest_is_abandone
     wire.send(10, stream="in")
     wire.send(11, stream="retained")
     wire.send(12, "cut")
-    wire.network.close(hand_over=True)
+    wire.network.close(deliver=True)
     assert wire.numbers() == [0, 1, 2, 3, 4]
     assert sorted((i, type(error)) for i, error in wire.gone) == [(i, BrokerClosed) for i in (10, 11, 12)]
     assert wire.record.totals().abandoned == 3
@@ -93,7 +93,7 @@ def test_delays_are_summed_by_channel() -> None:
 def test_the_record_is_bounded_in_events_and_in_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heron_mqtt.messaging.impaired.event_log.MAX_CHANNELS", 3)
     wire = Wire(**rules(loss=1.0))
-    wire.record = Record(max_events=4)
+    wire.record = ImpairmentLog(max_events=4)
     wire.network = Network(ImpairmentTable.model_validate(rules(loss=1.0)), 1, wire.record, lambda _: None)
     wire.network.start(wire.timers)
     for i in range(10):

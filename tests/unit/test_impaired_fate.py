@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.messaging.impaired.sampler import UNTOUCHED, Dice, Fate, jitter_s
+from heron_mqtt.messaging.impaired.sampler import UNTOUCHED, Impairment, ImpairmentSampler, jitter_s
 from heron_mqtt.messaging.impairment import RuleTable
 
 N = 20_000
@@ -35,9 +35,9 @@ def _rule(**keys: Any) -> RuleTable:
     return RuleTable.model_validate(keys)
 
 
-def _fates(rule: RuleTable, n: int = N, *, seed: int = 1, stream: str = "out/c") -> list[Fate]:
-    dice = Dice(rule, seed, stream)
-    return [dice.throw() for _ in range(n)]
+def _impairments(rule: RuleTable, n: int = N, *, seed: int = 1, stream: str = "out/c") -> list[Impairment]:
+    sampler = ImpairmentSampler(rule, seed, stream)
+    return [sampler.sample() for _ in range(n)]
 
 
 def _within_four_sigma(count: int, n: int, p: float) -> bool:
@@ -46,37 +46,37 @@ def _within_four_sigma(count: int, n: int, p: float) -> bool:
 
 def test_without_a_rule_or_with_an_exempt_one_nothing_happens() -> None:
     for rule in (None, _rule(exempt=True), _rule()):
-        dice = Dice(rule, 1, "out/c")
-        assert {dice.throw() for _ in range(100)} == {UNTOUCHED}
-        assert dice.thrown == 100
+        sampler = ImpairmentSampler(rule, 1, "out/c")
+        assert {sampler.sample() for _ in range(100)} == {UNTOUCHED}
+        assert sampler.sampled == 100
 
 
 def test_the_same_seed_and_stream_give_the_same_fates() -> None:
     rule = _rule(**EVERYTHING)
-    assert _fates(rule, 500) == _fates(rule, 500)
+    assert _impairments(rule, 500) == _impairments(rule, 500)
 
 
 @pytest.mark.parametrize("other", [{"seed": 2}, {"stream": "in/c"}, {"stream": "out/d"}])
 def test_another_seed_direction_or_channel_gives_others(other: dict[str, Any]) -> None:
     rule = _rule(**EVERYTHING)
-    same = sum(a == b for a, b in zip(_fates(rule, 500), _fates(rule, 500, **other), strict=True))
+    same = sum(a == b for a, b in zip(_impairments(rule, 500), _impairments(rule, 500, **other), strict=True))
     assert same < 25
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=60))
 def test_fates_do_not_depend_on_how_streams_interleave(order: list[str]) -> None:
     rule = _rule(**EVERYTHING)
-    mixed = {name: Dice(rule, 7, f"out/{name}") for name in "abc"}
-    got: dict[str, list[Fate]] = {name: [] for name in "abc"}
+    mixed = {name: ImpairmentSampler(rule, 7, f"out/{name}") for name in "abc"}
+    got: dict[str, list[Impairment]] = {name: [] for name in "abc"}
     for name in order:
-        got[name].append(mixed[name].throw())
-    for name, fates in got.items():
-        assert fates == _fates(rule, len(fates), seed=7, stream=f"out/{name}")
+        got[name].append(mixed[name].sample())
+    for name, impairments in got.items():
+        assert impairments == _impairments(rule, len(impairments), seed=7, stream=f"out/{name}")
 
 
 def test_what_else_a_rule_asks_for_does_not_change_who_is_lost() -> None:
-    only_loss = [fate.lost for fate in _fates(_rule(loss=0.1))]
-    with_more = [fate.lost for fate in _fates(_rule(loss=0.1, delay_s=1.0, duplicate=0.5))]
+    only_loss = [impairment.lost for impairment in _impairments(_rule(loss=0.1))]
+    with_more = [impairment.lost for impairment in _impairments(_rule(loss=0.1, delay_s=1.0, duplicate=0.5))]
     assert only_loss == with_more
 
 
@@ -89,26 +89,26 @@ def test_what_else_a_rule_asks_for_does_not_change_who_is_lost() -> None:
     ],
 )
 def test_shares_are_those_of_the_rule(keys: dict[str, Any], attribute: str, p: float, exactly: int) -> None:
-    count = sum(getattr(fate, attribute) for fate in _fates(_rule(**keys)))
+    count = sum(getattr(impairment, attribute) for impairment in _impairments(_rule(**keys)))
     assert _within_four_sigma(count, N, p)
     assert count == exactly
 
 
 @pytest.mark.parametrize(("p", "expected"), [(0.0, 0), (1.0, N)])
 def test_never_is_never_and_always_is_always(p: float, expected: int) -> None:
-    fates = _fates(_rule(loss=p, duplicate=p))
-    assert sum(fate.lost for fate in fates) == expected
-    assert sum(fate.duplicated for fate in fates) == expected
+    impairments = _impairments(_rule(loss=p, duplicate=p))
+    assert sum(impairment.lost for impairment in impairments) == expected
+    assert sum(impairment.duplicated for impairment in impairments) == expected
 
 
 def test_independent_losses_have_no_memory() -> None:
-    lost = [fate.lost for fate in _fates(_rule(loss=0.2))]
+    lost = [impairment.lost for impairment in _impairments(_rule(loss=0.2))]
     after_a_loss = [now for before, now in itertools.pairwise(lost) if before]
     assert _within_four_sigma(sum(after_a_loss), len(after_a_loss), 0.2)
 
 
 def test_bursts_have_the_share_and_the_length_of_the_model() -> None:
-    lost = [fate.lost for fate in _fates(_rule(burst={"enter": 0.01, "leave": 0.2}))]
+    lost = [impairment.lost for impairment in _impairments(_rule(burst={"enter": 0.01, "leave": 0.2}))]
     runs = [len(run) for run in "".join("x" if one else "." for one in lost).split(".") if run]
     share, length = sum(lost) / N, statistics.mean(runs)
     # share enter / (enter + leave), length 1 / leave; successive messages are correlated, so the variance
@@ -119,10 +119,10 @@ def test_bursts_have_the_share_and_the_length_of_the_model() -> None:
 
 
 def test_losses_in_and_outside_bursts_are_told_apart() -> None:
-    fates = _fates(_rule(loss=0.01, burst={"enter": 0.02, "leave": 0.2, "loss": 0.5}))
-    in_bursts = sum(fate.in_burst for fate in fates)
-    assert all(fate.lost for fate in fates if fate.in_burst)
-    assert 0 < in_bursts < sum(fate.lost for fate in fates)
+    impairments = _impairments(_rule(loss=0.01, burst={"enter": 0.02, "leave": 0.2, "loss": 0.5}))
+    in_bursts = sum(impairment.in_burst for impairment in impairments)
+    assert all(impairment.lost for impairment in impairments if impairment.in_burst)
+    assert 0 < in_bursts < sum(impairment.lost for impairment in impairments)
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ def test_losses_in_and_outside_bursts_are_told_apart() -> None:
 def test_delays_have_the_mean_and_spread_of_the_distribution(
     keys: dict[str, Any], mean_s: float, sd_s: float
 ) -> None:
-    delays = [fate.delay_s for fate in _fates(_rule(delay_s=0.1, **keys))]
+    delays = [impairment.delay_s for impairment in _impairments(_rule(delay_s=0.1, **keys))]
     assert min(delays) >= 0.1
     assert abs(statistics.mean(delays) - 0.1 - mean_s) < 4.0 * sd_s / math.sqrt(N)
     assert statistics.stdev(delays) == pytest.approx(sd_s, rel=0.05)
 
 
 def test_a_constant_delay_is_constant() -> None:
-    assert {fate.delay_s for fate in _fates(_rule(delay_s=0.1), 100)} == {0.1}
+    assert {impairment.delay_s for impairment in _impairments(_rule(delay_s=0.1), 100)} == {0.1}
 
 
 @pytest.mark.parametrize("jitter", ["uniform", "normal", "lognormal", "pareto"])
@@ -167,6 +167,6 @@ def test_jitter_is_never_negative_and_always_a_number(jitter: str, u: float, sca
 
 def test_the_longest_delay_is_bounded() -> None:
     rule = _rule(delay_s=0.1, jitter="pareto", jitter_s=10.0, jitter_shape=0.5, max_delay_s=2.0)
-    delays = [fate.delay_s for fate in _fates(rule, 1000)]
+    delays = [impairment.delay_s for impairment in _impairments(rule, 1000)]
     assert max(delays) == 2.0
     assert min(delays) < 2.0

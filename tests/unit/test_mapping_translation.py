@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
-from heron_mqtt.field.vendor.vendor_state import BoxState
+from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
 
 MW = st.floats(-1e3, 1e3, allow_nan=False)
@@ -409,7 +409,7 @@ def topics_of_a_box() -> DeviceMapping:
 
 
 def test_several_topics_make_one_telemetry_with_the_age_of_each_value() -> None:
-    box = BoxState(topics_of_a_box())
+    box = VendorState(topics_of_a_box())
     assert box.missing() == ("p_mw", "running", "soc")
     box.take("box/more", b'{"soc": 50, "run": true}', 10.0)
     assert box.telemetry() is None  # no power yet
@@ -420,7 +420,7 @@ def test_several_topics_make_one_telemetry_with_the_age_of_each_value() -> None:
 
 
 def test_a_missing_value_is_kept_or_forgotten_as_the_mapping_says() -> None:
-    box = BoxState(topics_of_a_box())
+    box = VendorState(topics_of_a_box())
     box.take("box/p", b"1", 0.0)
     box.take("box/more", b'{"soc": 50, "run": true}', 0.0)
     box.take("box/more", b"{}", 5.0)
@@ -431,7 +431,7 @@ def test_a_missing_value_is_kept_or_forgotten_as_the_mapping_says() -> None:
 
 
 def test_power_that_is_too_old_is_not_telemetry_any_more() -> None:
-    box = BoxState(topics_of_a_box())
+    box = VendorState(topics_of_a_box())
     box.take("box/p", b"1", 10.0)
     box.take("box/more", b'{"soc": 50, "run": true}', 0.0)
     assert box.telemetry(15.0, 5.0) == Telemetry(p_mw=1e-6, soc=0.5, running=True)
@@ -443,7 +443,7 @@ def test_power_that_is_too_old_is_not_telemetry_any_more() -> None:
 
 
 def test_a_broken_payload_changes_nothing() -> None:
-    box = BoxState(topics_of_a_box())
+    box = VendorState(topics_of_a_box())
     box.take("box/p", b"1", 0.0)
     with pytest.raises(MessageError):
         box.take("box/p", b"oops", 1.0)
@@ -452,7 +452,7 @@ def test_a_broken_payload_changes_nothing() -> None:
 
 
 def test_a_retained_value_has_no_age_and_gives_way_to_a_live_one() -> None:
-    box = BoxState(topics_of_a_box())
+    box = VendorState(topics_of_a_box())
     box.take("box/p", b"1", 0.0, retained=True)
     assert box.telemetry() == Telemetry(p_mw=1e-6)
     assert box.ages_s(1.0) == {"p_mw": math.inf}
@@ -463,7 +463,7 @@ def test_a_retained_value_has_no_age_and_gives_way_to_a_live_one() -> None:
 
 
 def test_the_box_is_there_only_if_everything_that_leads_to_it_is() -> None:
-    box = BoxState(topics_of_a_box())
+    box = VendorState(topics_of_a_box())
     assert box.status() is None
     states = []
     for topic, word in [
@@ -480,6 +480,6 @@ def test_the_box_is_there_only_if_everything_that_leads_to_it_is() -> None:
 
 
 def test_topics_of_others_leave_a_box_as_it_is() -> None:
-    box = BoxState(topics_of_a_box())
+    box = VendorState(topics_of_a_box())
     assert box.take("elsewhere", b"1", 0.0) is None
     assert box.telemetry() is None

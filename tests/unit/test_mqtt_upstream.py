@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.messaging.mqtt.subscriptions import Change, Upstream, covers
+from heron_mqtt.messaging.mqtt.subscriptions import BrokerSubscriptions, SubscriptionChange, covers
 
 FILTERS = ["#", "a/#", "a/+", "a/b", "a/c", "+/b", "b", "a/b/c", "a/+/c", "+/+"]
 
@@ -17,17 +17,17 @@ class Model:
         self.refuses = refuses
         self.held: set[str] = set()
         self.wanted: set[str] = set()
-        self.upstream = Upstream(lambda: self.wanted)
+        self.subscriptions = BrokerSubscriptions(lambda: self.wanted)
 
     def subscribe(self, f: str) -> None:
         if f in self.refuses:
             self.held.discard(f)
-            self.apply(self.upstream.refused(f))
+            self.apply(self.subscriptions.refused(f))
         else:
             self.held.add(f)
-            self.apply(self.upstream.accepted(f))
+            self.apply(self.subscriptions.accepted(f))
 
-    def apply(self, change: Change) -> None:
+    def apply(self, change: SubscriptionChange) -> None:
         for f in change.subscribe:
             self.subscribe(f)
         for f in change.unsubscribe:
@@ -47,13 +47,13 @@ def test_what_is_wanted_is_covered_once_whatever_comes_and_goes(
     for what, f in steps:
         if what == "want":
             model.wanted.add(f)
-            model.subscribe(model.upstream.add(f))
+            model.subscribe(model.subscriptions.add(f))
         elif what == "drop" and f in model.wanted:
             model.wanted.discard(f)
-            model.apply(model.upstream.removed(f))
+            model.apply(model.subscriptions.removed(f))
         elif what == "reconnect":
             model.held.clear()
-            model.apply(model.upstream.restart())
+            model.apply(model.subscriptions.restart())
         for w in model.wanted - refuses:
             assert any(covers(h, w) for h in model.held), f"{w} is not covered by {model.held}"
         for h in model.held:
@@ -62,23 +62,23 @@ def test_what_is_wanted_is_covered_once_whatever_comes_and_goes(
 
 
 def test_a_second_subscription_asks_again_for_what_covers_it() -> None:
-    upstream = Upstream(lambda: ["a/#", "a/b"])
-    assert upstream.add("a/#") == "a/#"
-    assert upstream.add("a/b") == "a/#"
-    assert upstream.add("a/b") == "a/#"
+    subscriptions = BrokerSubscriptions(lambda: ["a/#", "a/b"])
+    assert subscriptions.add("a/#") == "a/#"
+    assert subscriptions.add("a/b") == "a/#"
+    assert subscriptions.add("a/b") == "a/#"
 
 
 def test_a_filter_that_becomes_superfluous_is_given_up_only_when_the_wide_one_is_granted() -> None:
-    upstream = Upstream(lambda: ["a/#", "a/b"])
-    upstream.add("a/b")
-    upstream.accepted("a/b")
-    assert upstream.add("a/#") == "a/#"
-    assert upstream.accepted("a/#") == Change(unsubscribe=["a/b"])
+    subscriptions = BrokerSubscriptions(lambda: ["a/#", "a/b"])
+    subscriptions.add("a/b")
+    subscriptions.accepted("a/b")
+    assert subscriptions.add("a/#") == "a/#"
+    assert subscriptions.accepted("a/#") == SubscriptionChange(unsubscribe=["a/b"])
 
 
 def test_thousands_of_channels_are_held_in_little_time() -> None:
     wanted = [f"agents/MG{i}/{leaf}" for i in range(1_000) for leaf in ("observation", "command")]
-    upstream = Upstream(lambda: wanted)
+    subscriptions = BrokerSubscriptions(lambda: wanted)
     for f in wanted:
-        assert upstream.add(f) == f
-    assert upstream.restart().subscribe == sorted(wanted)
+        assert subscriptions.add(f) == f
+    assert subscriptions.restart().subscribe == sorted(wanted)

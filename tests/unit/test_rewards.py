@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from heron_mqtt.protocols.p2p import SettledTrade, Trade, settle
 from powergrid.rewards import TERMS, Rewards, grid_bill, traded
-from powergrid.rewards.violations import LimitCheck
+from powergrid.rewards.violations import LimitViolations
 from powergrid.scenario import MarketTable, RewardTable, load_scenario
 
 LIMITS = RewardTable(vm_min_pu=0.95, vm_max_pu=1.05, loading_max_percent=100.0, soc_min=0.2, soc_max=0.8)
@@ -25,10 +25,10 @@ def check(
     batteries: list[list[int]],
     live: list[bool],
     limits: RewardTable = LIMITS,
-) -> LimitCheck:
+) -> LimitViolations:
     """Return the check of microgrids that have these elements."""
     of_each = [[np.array(group, dtype=np.intp) for group in part] for part in (buses, branches, batteries)]
-    return LimitCheck(
+    return LimitViolations(
         limits,
         buses=of_each[0],
         branches=of_each[1],

@@ -18,7 +18,7 @@ from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.scenario import scenario_from_dict
 
 TELEMETRY = [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W"}}}]
@@ -90,14 +90,14 @@ class Site:
     def __init__(self, device: VendorDevice, wire: Wire, broker: InMemoryBroker) -> None:
         self.device, self.wire, self.broker = device, wire, broker
         self.running = asyncio.create_task(device.run())
-        self.outbox = Outbox("MG1", "default")
+        self.stamper = MessageStamper("MG1", "default")
         self.telemetry: list[dict[str, Any]] = []
         self.status: list[dict[str, Any]] = []
         broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.append)
         broker.subscribe(topics.device("MG1", "ess", "status"), self.status.append)
 
     def publish(self, channel: str, message: Any) -> int:
-        stamped = self.outbox.stamp(channel, message)
+        stamped = self.stamper.stamp(channel, message)
         self.broker.publish(channel, stamped)
         return int(stamped["seq"])
 

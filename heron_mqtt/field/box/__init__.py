@@ -1,5 +1,5 @@
 """The documented name of what ``heron_mqtt.field.vendor.vendor_state`` holds."""
 
-from heron_mqtt.field.vendor.vendor_state import BoxState
+from heron_mqtt.field.vendor.vendor_state import VendorState as BoxState
 
 __all__ = ["BoxState"]

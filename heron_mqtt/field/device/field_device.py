@@ -29,7 +29,7 @@ from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.messages import EmergencyStop, RunState, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.device")
 
@@ -56,7 +56,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         broker: Carries the messages; not closed here. Callbacks run in the loop of ``run``.
         env_id: The environment.
         period_s: Time between telemetry without a setpoint, s; 0 = only answers.
-        outbox: Stamps what is published; handed in by tests.
+        stamper: Stamps what is published; handed in by tests.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class FieldDevice(PresentDevice, abc.ABC):
         *,
         env_id: str = "default",
         period_s: float = 1.0,
-        outbox: Outbox | None = None,
+        stamper: MessageStamper | None = None,
     ) -> None:
-        super().__init__(agent_id, name, broker, env_id=env_id, outbox=outbox)
+        super().__init__(agent_id, name, broker, env_id=env_id, stamper=stamper)
         self.is_safe = True
         """Whether it is in its safe state: before the first setpoint, after a lease ran out, when stopped."""
         self.stopped = False
@@ -185,7 +185,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         if self._answered is not None:
             news["ack_boot"], news["ack_seq"] = self._answered
         episode, step = self._at
-        stamped = self._outbox.stamp(
+        stamped = self._stamper.stamp(
             self._channel, telemetry.model_copy(update=news), episode=episode, step=step
         )
         self._broker.publish(self._channel, stamped)

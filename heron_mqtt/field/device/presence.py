@@ -9,7 +9,7 @@ from heron_mqtt.errors import HeronError
 from heron_mqtt.messages import NO_RUN, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.device")
 
@@ -22,14 +22,14 @@ class PresentDevice:
     """Whether it starts afresh with every episode, as emulators do; the gateway then waits for it."""
 
     def __init__(
-        self, agent_id: str, name: str, broker: MessageBroker, *, env_id: str, outbox: Outbox | None
+        self, agent_id: str, name: str, broker: MessageBroker, *, env_id: str, stamper: MessageStamper | None
     ) -> None:
         self.agent_id = agent_id
         self.name = name
         self.label = f"{agent_id}/{name}"
         self._broker = broker
         self._env_id = env_id
-        self._outbox = outbox or Outbox(self.label, env_id)
+        self._stamper = stamper or MessageStamper(self.label, env_id)
         self._run: tuple[str | None, int | None] | None = None
         self._presence: Announcement | None = None
         self._fault: str | None = None
@@ -40,7 +40,7 @@ class PresentDevice:
 
     async def _appear(self) -> None:
         """Be born, and leave a will."""
-        will = self._outbox.will(Status(state="offline"))
+        will = self._stamper.will(Status(state="offline"))
         self._presence = await self._broker.announce(self._status_channel(), self._birth(), will)
 
     async def _leave(self) -> None:
@@ -76,4 +76,4 @@ class PresentDevice:
 
     def _stamped(self, status: Status) -> dict[str, Any]:
         episode = self._run[1] if self._run is not None else None
-        return self._outbox.presence(status, episode=episode)
+        return self._stamper.presence(status, episode=episode)

@@ -17,7 +17,7 @@ from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.authority")
 
@@ -40,7 +40,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class AuthorityChange:
     """One request and what became of it."""
 
     at: datetime
@@ -70,16 +70,16 @@ class Authority:
 
     def __init__(self, level: Level, *, gate_steps: int, has_band: bool) -> None:
         self.level: Level = level
-        self.history: list[Change] = []
+        self.history: list[AuthorityChange] = []
         self._gate_steps = gate_steps
         self._has_band = has_band
 
     def request(
         self, level: Level, evidence: Evidence, *, who: str, why: str, at: datetime, step: int
-    ) -> Change:
+    ) -> AuthorityChange:
         """Grant or refuse a level, and record it."""
         reason = self._refusal(level, evidence)
-        change = Change(at, step, self.level, level, not reason, who, why, reason)
+        change = AuthorityChange(at, step, self.level, level, not reason, who, why, reason)
         self.history.append(change)
         del self.history[:-MAX_HISTORY]
         if change.granted:
@@ -105,7 +105,7 @@ class Authority:
         return ""
 
 
-class AuthorityDesk:
+class AuthorityManager:
     """Holds the authority over each of an agent's devices and answers requests for another.
 
     Requests come on ``devices/<agent>/<device>/authority``; the level in force and the answer to the
@@ -115,7 +115,7 @@ class AuthorityDesk:
         agent_id: Owner of the devices.
         devices: Their settings, by name.
         broker: Carries the messages.
-        outbox: Stamps what is published.
+        stamper: Stamps what is published.
         evidence: Returns what is known of a device.
         on_change: Called with a device and its new level.
         now: Clock for the record, UTC.
@@ -126,7 +126,7 @@ class AuthorityDesk:
         agent_id: str,
         devices: Mapping[str, DeviceSettings],
         broker: MessageBroker,
-        outbox: Outbox,
+        stamper: MessageStamper,
         *,
         evidence: Callable[[str], Evidence],
         on_change: Callable[[str, Level], None],
@@ -136,7 +136,7 @@ class AuthorityDesk:
         """The step under way, for the record."""
         self._agent_id = agent_id
         self._broker = broker
-        self._outbox = outbox
+        self._stamper = stamper
         self._evidence = evidence
         self._on_change = on_change
         self._now = now
@@ -161,7 +161,7 @@ class AuthorityDesk:
         """Whether no device is held above ``simulated``."""
         return all(held.level == "simulated" for held in self._held.values())
 
-    def history(self, name: str) -> tuple[Change, ...]:
+    def history(self, name: str) -> tuple[AuthorityChange, ...]:
         """Return every request for a device, granted or refused, oldest first."""
         return tuple(self._held[name].history)
 
@@ -181,7 +181,7 @@ class AuthorityDesk:
             unsubscribe()
         self._subscriptions.clear()
 
-    def request(self, name: str, asked: AuthorityRequest) -> Change:
+    def request(self, name: str, asked: AuthorityRequest) -> AuthorityChange:
         """Grant or refuse, record it and announce it."""
         authority = self._held[name]
         change = authority.request(
@@ -221,4 +221,4 @@ class AuthorityDesk:
 
     def _tell(self, name: str, state: AuthorityState) -> None:
         channel = topics.device(self._agent_id, name, "authority_state")
-        self._broker.publish(channel, self._outbox.stamp(channel, state), **self._retain)
+        self._broker.publish(channel, self._stamper.stamp(channel, state), **self._retain)

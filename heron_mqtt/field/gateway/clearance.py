@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 
-from heron_mqtt.field.gateway.device_link import Wanted
-from heron_mqtt.messages import Clearance, Plan
+from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.messages import Clearance, SetpointPlan
 
 NO_CLEARANCE = "no clearance before the deadline"
 
 
-def make_plan(allowed: Mapping[str, Wanted]) -> Plan:
+def make_plan(allowed: Mapping[str, SetpointRequest]) -> SetpointPlan:
     """Return the plan message: for each device the power to expect of its setpoint."""
     fields: dict[str, float] = {}
     for name, wanted in allowed.items():
         fields[f"p_{name}"] = expected_p_mw(wanted)
         fields[f"q_{name}"] = wanted.q_mvar
-    return Plan.model_validate(fields)
+    return SetpointPlan.model_validate(fields)
 
 
-def expected_p_mw(wanted: Wanted) -> float:
+def expected_p_mw(wanted: SetpointRequest) -> float:
     """Return the power that a setpoint leads to: PV gives no more than there is, a load draws no more."""
     if wanted.p_available_mw is None:
         return wanted.p_mw
@@ -31,7 +31,9 @@ def expected_p_mw(wanted: Wanted) -> float:
     )
 
 
-def apply_clearance(allowed: MutableMapping[str, Wanted], clearance: Clearance | None) -> dict[str, str]:
+def apply_clearance(
+    allowed: MutableMapping[str, SetpointRequest], clearance: Clearance | None
+) -> dict[str, str]:
     """Reduce setpoints to what was cleared; all of them to 0 where there is no clearance.
 
     Returns:
@@ -46,7 +48,7 @@ def apply_clearance(allowed: MutableMapping[str, Wanted], clearance: Clearance |
         planned = expected_p_mw(wanted)
         p_mw, q_mvar = _no_more(p.get(name, 0.0), planned), _no_more(q.get(name, 0.0), wanted.q_mvar)
         if (p_mw, q_mvar) != (planned, wanted.q_mvar):
-            allowed[name] = Wanted(p_mw, q_mvar, wanted.p_available_mw)
+            allowed[name] = SetpointRequest(p_mw, q_mvar, wanted.p_available_mw)
             limit = NO_CLEARANCE if clearance is None else clearance.limit or "the check of all together"
             reasons[name] = f"{limit} ({planned:.6g} -> {p_mw:.6g} MW)"
     return reasons

@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import Literal
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.gateway.device_stats import DeviceRecord
+from heron_mqtt.field.gateway.device_stats import DeviceStats
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import Outbox, utc_now
+from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 
 Health = Literal["online", "stale", "fault", "offline"]
 
@@ -23,7 +23,7 @@ SPEAKS = 2  # telemetry since the first setpoint without answer; a single one ma
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SetpointRequest:
     """A setpoint as the agent wants it sent, already bounded by the device's limits.
 
     Attributes:
@@ -36,9 +36,9 @@ class Wanted:
     q_mvar: float = 0.0
     p_available_mw: float | None = None
 
-    def nothing(self) -> Wanted:
+    def zero(self) -> SetpointRequest:
         """Return the setpoint of no power."""
-        return Wanted(0.0, 0.0, self.p_available_mw)
+        return SetpointRequest(0.0, 0.0, self.p_available_mw)
 
 
 class DeviceLink:
@@ -74,7 +74,7 @@ class DeviceLink:
         self.agent_id = agent_id
         self.device = device
         self.name = f"{agent_id}/{device}"
-        self.record = DeviceRecord()
+        self.stats = DeviceStats()
         self.status: Status | None = None
         self.telemetry: Telemetry | None = None
         self._broker = broker
@@ -157,7 +157,9 @@ class DeviceLink:
 
     # -- setpoints ---------------------------------------------------------------------------------
 
-    def send(self, wanted: Wanted, outbox: Outbox, *, dt_s: float, episode: int, step: int) -> None:
+    def send(
+        self, wanted: SetpointRequest, stamper: MessageStamper, *, dt_s: float, episode: int, step: int
+    ) -> None:
         """Publish a leased setpoint; ``answer`` then tells whether telemetry has acknowledged it."""
         setpoint = Setpoint(
             p_mw=wanted.p_mw,
@@ -166,24 +168,24 @@ class DeviceLink:
             dt_s=dt_s,
             p_available_mw=wanted.p_available_mw,
         )
-        stamped = outbox.stamp(self._setpoint, setpoint, episode=episode, step=step)
-        self._sent = (outbox.boot, stamped["seq"])
+        stamped = stamper.stamp(self._setpoint, setpoint, episode=episode, step=step)
+        self._sent = (stamper.boot, stamped["seq"])
         self._newest_seq = stamped["seq"]
         self._sent_at = self._monotonic()
         self.round_trip_s = None
         if self._unanswered_since is None:
             self._heard_unanswered = 0
         self._last = setpoint
-        self.record.setpoints += 1
+        self.stats.setpoints += 1
         self._plausible.asked()
         self._broker.publish(self._setpoint, stamped)
 
-    def renew(self, outbox: Outbox, *, episode: int, step: int) -> None:
+    def renew(self, stamper: MessageStamper, *, episode: int, step: int) -> None:
         """Publish the newest setpoint again, to extend its lease and nothing else."""
         if self._last is None:
             return
         again = self._last.model_copy(update={"renewal": True})
-        stamped = outbox.stamp(self._setpoint, again, episode=episode, step=step)
+        stamped = stamper.stamp(self._setpoint, again, episode=episode, step=step)
         self._newest_seq = stamped["seq"]
         self._broker.publish(self._setpoint, stamped)
 
@@ -223,7 +225,7 @@ class DeviceLink:
         if self.telemetry is None:
             if now - self._watched_since > limit_s:
                 self._plausible.once(
-                    "mute",
+                    "no_data",
                     f"nothing to use has come on {self._telemetry} for {limit_s:g} s: is the device there, "
                     "does it publish on this topic, does its mapping match what it says?",
                 )
@@ -233,7 +235,7 @@ class DeviceLink:
             and self.unacknowledged() is not None
         ):
             self._plausible.once(
-                "deaf",
+                "no_ack",
                 f"it measures but has acknowledged no setpoint for {limit_s:g} s: does it listen on "
                 f"{self._setpoint}, and say ack_seq? what it measures is used meanwhile",
             )
@@ -262,7 +264,7 @@ class DeviceLink:
 
     def _on_telemetry(self, message: Received) -> None:
         if self._plausible.is_flood():
-            self.record.flooded += 1
+            self.stats.flooded += 1
             return
         if message.retained:
             self._plausible.once(
@@ -275,25 +277,25 @@ class DeviceLink:
             self._plausible.check_telemetry(telemetry)
         except MessageError as exc:
             self._refused_at = self._monotonic()
-            self.record.refused += 1
+            self.stats.refused += 1
             self._broker.reject(message, exc)
             return
         answered = self.answer() is not None
         self.telemetry = telemetry
         self._arrived_at = self._heard_at = self._monotonic()
-        self.record.telemetry += 1
+        self.stats.telemetry += 1
         self._heard_unanswered += 1
         if telemetry.safe_after_s is not None:
-            self.record.time_to_safe_s = max(self.record.time_to_safe_s or 0.0, telemetry.safe_after_s)
+            self.stats.time_to_safe_s = max(self.stats.time_to_safe_s or 0.0, telemetry.safe_after_s)
         if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
             self._given_up = None
             self.expects_answer = True
             self._answered()
-            self.record.late += 1
+            self.stats.late += 1
         elif not answered and self.answer() is not None:
             self._answered()
             self.round_trip_s = self.waited_s
-            self.record.sample(self.record.round_trip_s, self.round_trip_s)
+            self.stats.sample(self.stats.round_trip_s, self.round_trip_s)
         self._on_change()
 
     def _on_status(self, message: Received) -> None:

@@ -11,7 +11,7 @@ MAX_SAMPLES = 100_000  # a week of 6 s steps; the newest are kept
 
 
 @dataclass(slots=True)
-class DeviceRecord:
+class DeviceStats:
     """Counts and samples of one device; times are wall-clock s, powers MW."""
 
     telemetry: int = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SetpointLimits:
     """What bounds a device's setpoint in one step; MW and MVA, positive = injected.
 
     Attributes:
@@ -36,7 +36,7 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounded:
+class ClampedSetpoint:
     """A setpoint that may leave, and the bounds that changed it."""
 
     p_mw: float
@@ -44,14 +44,14 @@ class Bounded:
     bound_by: tuple[str, ...] = ()
 
 
-def bound(
+def clamp(
     p_mw: float,
     q_mvar: float,
-    limits: Limits,
+    limits: SetpointLimits,
     band: Band | None = None,
     *,
     p_available_mw: float | None = None,
-) -> Bounded:
+) -> ClampedSetpoint:
     """Return the setpoint nearest to the one wanted that keeps every bound.
 
     Active power comes first: nameplate, then state of charge and ramp, then the band; where state and
@@ -78,7 +78,7 @@ def bound(
     held = p if p_available_mw is None else min(p, p_available_mw)
     room_mvar = math.sqrt(max(0.0, (limits.s_max_mva - held) * (limits.s_max_mva + held)))
     q = _clip(q, -room_mvar, room_mvar, "apparent power", hit)
-    return Bounded(p, q, tuple(dict.fromkeys(hit)))
+    return ClampedSetpoint(p, q, tuple(dict.fromkeys(hit)))
 
 
 def _finite(value: float, name: str, hit: list[str]) -> float:

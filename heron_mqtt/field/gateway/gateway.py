@@ -10,18 +10,18 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from heron_mqtt.field.gateway.authority import SENDS, AuthorityDesk, Evidence
+from heron_mqtt.field.gateway.authority import SENDS, AuthorityManager, Evidence
 from heron_mqtt.field.gateway.clearance import apply_clearance
-from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
+from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.envelope import Band
 from heron_mqtt.field.gateway.settings import DeviceSettings
-from heron_mqtt.field.gateway.step_outcome import Outcome
-from heron_mqtt.field.gateway.stop_signals import Alarms
-from heron_mqtt.field.gateway.twins import Models, bounded
+from heron_mqtt.field.gateway.step_outcome import StepOutcome
+from heron_mqtt.field.gateway.stop_signals import StopSignals
+from heron_mqtt.field.gateway.twins import DeviceTwins, clamp_setpoints
 from heron_mqtt.messages import Clearance, EmergencyStop, Level, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.stamping import Outbox, utc_now
+from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 
 log = logging.getLogger("heron_mqtt.gateway")
 
@@ -34,11 +34,11 @@ class FieldGateway:
 
     Args:
         agent_id: Owner of the devices.
-        models: Their models, which also stand in for them.
+        twins: Their models, which also stand in for them.
         devices: Their settings, by name.
         nameplates: Smallest and largest power by device, MW, positive = injected.
         broker: Carries the messages.
-        outbox: Stamps what is published.
+        stamper: Stamps what is published.
         notify: Called after every message, to have conditions looked at again.
         lease_s: How long a setpoint holds on a device without renewal, wall-clock s.
         monotonic: Clock for ages and waits, s.
@@ -48,11 +48,11 @@ class FieldGateway:
     def __init__(
         self,
         agent_id: str,
-        models: Models,
+        twins: DeviceTwins,
         devices: Mapping[str, DeviceSettings],
         nameplates: Mapping[str, tuple[float, float]],
         broker: MessageBroker,
-        outbox: Outbox,
+        stamper: MessageStamper,
         *,
         notify: Callable[[], None],
         lease_s: float,
@@ -61,27 +61,27 @@ class FieldGateway:
     ) -> None:
         self.agent_id = agent_id
         self.links: dict[str, DeviceLink] = {}
-        self.desk = AuthorityDesk(
+        self.authority = AuthorityManager(
             agent_id,
             devices,
             broker,
-            outbox,
+            stamper,
             evidence=self._evidence,
             on_change=self._authority_changed,
             now=now,
         )
-        self._models = models
+        self._twins = twins
         self._settings = dict(devices)
         self._broker = broker
-        self._outbox = outbox
+        self._stamper = stamper
         self._notify = notify
         self._lease_s = lease_s
         self._at = (0, 0)
-        self._outcome = Outcome(
-            models, {name: settings.gateway.gate_mw(nameplates[name]) for name, settings in devices.items()}
+        self._outcome = StepOutcome(
+            twins, {name: settings.gateway.gate_mw(nameplates[name]) for name, settings in devices.items()}
         )
-        self._sent: dict[str, Wanted] = {}
-        self._alarms = Alarms(agent_id, broker, self.links, notify)
+        self._sent: dict[str, SetpointRequest] = {}
+        self._stop_signals = StopSignals(agent_id, broker, self.links, notify)
         self._renewal: asyncio.TimerHandle | None = None
         for name, settings in devices.items():
             self.links[name] = DeviceLink(
@@ -92,7 +92,7 @@ class FieldGateway:
                 on_change=notify,
                 settings=settings.gateway,
                 nameplate_mw=nameplates[name],
-                s_max_mva=models.limits(name).s_max_mva,
+                s_max_mva=twins.limits(name).s_max_mva,
                 monotonic=monotonic,
                 now=now,
             )
@@ -103,26 +103,26 @@ class FieldGateway:
         """Listen to the devices, to requests for authority and to the emergency stop."""
         for link in self.links.values():
             await link.open()
-        await self._alarms.open()
-        await self.desk.open()
+        await self._stop_signals.open()
+        await self.authority.open()
 
     def close(self) -> None:
         """Stop renewing leases, and stop listening. Idempotent."""
         if self._renewal is not None:
             self._renewal.cancel()
-        self._alarms.close()
-        self.desk.close()
+        self._stop_signals.close()
+        self.authority.close()
         for link in self.links.values():
             link.close()
 
     @property
     def estop(self) -> EmergencyStop | None:
         """The emergency stop in force, if there is one."""
-        return self._alarms.estop
+        return self._stop_signals.estop
 
     def absent(self, run: str | None, episode: int) -> list[str]:
         """Return the devices that setpoints will be sent to and that are not ready for an episode."""
-        sent_to = [name for name in self.links if self.desk.level(name) in SENDS]
+        sent_to = [name for name in self.links if self.authority.level(name) in SENDS]
         return sorted(name for name in sent_to if not self.links[name].is_ready(run, episode))
 
     def begin_episode(self) -> None:
@@ -133,18 +133,18 @@ class FieldGateway:
         for name, link in self.links.items():
             follows = link.status is None or link.status.run is not None
             if (
-                self.desk.level(name) in SENDS
+                self.authority.level(name) in SENDS
                 and not follows
                 and link.telemetry is not None
                 and link.is_fresh
             ):
-                self._models.reseed(name, link.telemetry)
+                self._twins.reseed(name, link.telemetry)
 
     # -- one step ----------------------------------------------------------------------------------
 
-    def rests(self, episode: int, step: int) -> bool:
+    def skip_simulated(self, episode: int, step: int) -> bool:
         """Begin a step in which no setpoint can leave, if it is one: all is simulated and nothing stopped."""
-        if self.estop is not None or not self.desk.all_simulated:
+        if self.estop is not None or not self.authority.all_simulated:
             return False
         self._begin_step(episode, step)
         self._schedule_renewal()
@@ -153,41 +153,43 @@ class FieldGateway:
 
     def _begin_step(self, episode: int, step: int) -> None:
         self._at = (episode, step)
-        self.desk.step = step
+        self.authority.step = step
         self._sent = {}
 
-    def bounded(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
+    def clamp_setpoints(self, wanted: Mapping[str, SetpointRequest]) -> dict[str, SetpointRequest]:
         """Return the setpoints inside every bound of their devices; remembers which bound changed which.
 
         Simulated devices are left out of the memory: their models keep the same bounds without being told.
         """
         if self.estop is not None:
             self._outcome.begin_step(dict.fromkeys(wanted, ESTOP))
-            return {name: want.nothing() for name, want in wanted.items()}
+            return {name: want.zero() for name, want in wanted.items()}
         bands = {name: band for name in self._settings if (band := self._band(name)) is not None}
-        allowed, reasons = bounded(self._models, wanted, bands)
+        allowed, reasons = clamp_setpoints(self._twins, wanted, bands)
         self._outcome.begin_step(
-            {name: why for name, why in reasons.items() if self.desk.level(name) != "simulated"}
+            {name: why for name, why in reasons.items() if self.authority.level(name) != "simulated"}
         )
         return allowed
 
     def _band(self, name: str) -> Band | None:
         """Return the band in force over a device."""
         table = self._settings[name].gateway.band
-        if table is None or self.desk.level(name) != "limited":
+        if table is None or self.authority.level(name) != "limited":
             return None
         return Band(table.p_min_mw, table.p_max_mw)
 
-    def clear(self, allowed: dict[str, Wanted], clearance: Clearance | None) -> None:
+    def clear(self, allowed: dict[str, SetpointRequest], clearance: Clearance | None) -> None:
         """Reduce setpoints to what the check of all together left; None = no answer: to nothing."""
         for name, reason in apply_clearance(allowed, clearance).items():
             self._outcome.remark(name, reason)
 
-    def send(self, allowed: dict[str, Wanted], *, dt_s: float | None, episode: int, step: int) -> None:
+    def send(
+        self, allowed: dict[str, SetpointRequest], *, dt_s: float | None, episode: int, step: int
+    ) -> None:
         """Send setpoints to the devices under control; ``settle`` takes what came back.
 
         Args:
-            allowed: What ``bounded`` (and the check of all together) left of what was wanted; what has
+            allowed: What ``clamp_setpoints`` (and the check of all together) left of it; what has
                 become forbidden since is taken out of it.
             dt_s: Length of the step, s; None = unknown: nothing is sent.
             episode: Under way.
@@ -196,22 +198,22 @@ class FieldGateway:
         self._begin_step(episode, step)
         self._keep_what_is_allowed_now(allowed)
         for name, setpoint in allowed.items():
-            if dt_s is None or self.desk.level(name) not in SENDS:
+            if dt_s is None or self.authority.level(name) not in SENDS:
                 continue
             link = self.links[name]
             if link.health == "offline":
                 continue  # nobody is there; its model stands in until it says that it is back
-            link.send(setpoint, self._outbox, dt_s=dt_s, episode=episode, step=step)
+            link.send(setpoint, self._stamper, dt_s=dt_s, episode=episode, step=step)
             self._sent[name] = setpoint
         self._schedule_renewal()
 
-    def _keep_what_is_allowed_now(self, allowed: dict[str, Wanted]) -> None:
+    def _keep_what_is_allowed_now(self, allowed: dict[str, SetpointRequest]) -> None:
         """Hold to a stop or a demotion that came while the setpoints were being cleared."""
         for name, setpoint in allowed.items():
             if self.estop is not None:
-                if setpoint != setpoint.nothing():
+                if setpoint != setpoint.zero():
                     self._outcome.remark(name, ESTOP)
-                    allowed[name] = setpoint.nothing()
+                    allowed[name] = setpoint.zero()
             elif name in self._settings and (band := self._band(name)) is not None:
                 p_mw = min(max(setpoint.p_mw, band.p_min_mw), band.p_max_mw)
                 allowed[name] = replace(setpoint, p_mw=p_mw)
@@ -225,11 +227,11 @@ class FieldGateway:
         return (
             link.answer() is None
             and link.expects_answer
-            and self.desk.level(name) in SENDS
+            and self.authority.level(name) in SENDS
             and link.health in {"online", "stale"}
         )
 
-    def settle(self, allowed: Mapping[str, Wanted]) -> int:
+    def settle(self, allowed: Mapping[str, SetpointRequest]) -> int:
         """Take the step with telemetry where it answered and with models elsewhere.
 
         A device that takes no setpoints but measures is taken at its word: what it measures is what the
@@ -240,13 +242,13 @@ class FieldGateway:
         """
         missed = False
         for name, setpoint in allowed.items():
-            level, link = self.desk.level(name), self.links.get(name)
+            level, link = self.authority.level(name), self.links.get(name)
             if link is None or level == "simulated":
-                self._models.simulate(name, setpoint=setpoint)
+                self._twins.simulate(name, setpoint=setpoint)
                 continue
             link.watch()
             if link.age_s is not None:
-                link.record.sample(link.record.age_s, link.age_s)
+                link.stats.sample(link.stats.age_s, link.age_s)
             step, was_sent = self._at[1], name in self._sent
             if level == "shadow":
                 self._outcome.compare(name, link, setpoint)
@@ -276,21 +278,21 @@ class FieldGateway:
         """Return what happened to each device that was not merely simulated, by device."""
         found = {}
         for name, link in self.links.items():
-            if self.desk.level(name) == "simulated" and not self.desk.history(name):
+            if self.authority.level(name) == "simulated" and not self.authority.history(name):
                 continue
             trouble = self._broker.trouble(topics.device(self.agent_id, name, "telemetry"))
             found[name] = {
-                "authority": self.desk.level(name),
-                **link.record.as_dict(),
+                "authority": self.authority.level(name),
+                **link.stats.as_dict(),
                 "lost": trouble.lost,
                 "duplicated": trouble.duplicated,
-                "changes": [str(change) for change in self.desk.history(name)],
+                "changes": [str(change) for change in self.authority.history(name)],
             }
         return found
 
     def levels(self) -> dict[str, str]:
         """Return the authority of each device that is not simulated."""
-        levels = {name: self.desk.level(name) for name in self.links}
+        levels = {name: self.authority.level(name) for name in self.links}
         return {name: level for name, level in levels.items() if level != "simulated"}
 
     # -- authority ---------------------------------------------------------------------------------
@@ -305,7 +307,7 @@ class FieldGateway:
         if level not in SENDS or self._is_beyond_band(name):
             link.forget_setpoint()
         if link.telemetry is not None and link.is_fresh:
-            self._models.reseed(name, link.telemetry)  # begin where the device is: no jump
+            self._twins.reseed(name, link.telemetry)  # begin where the device is: no jump
         self._notify()
 
     def _is_beyond_band(self, name: str) -> bool:
@@ -328,6 +330,6 @@ class FieldGateway:
         episode, step = self._at
         if self.estop is None:
             for name in self._sent:
-                if self.desk.level(name) in SENDS and self.links[name].health != "offline":
-                    self.links[name].renew(self._outbox, episode=episode, step=step)
+                if self.authority.level(name) in SENDS and self.links[name].health != "offline":
+                    self.links[name].renew(self._stamper, episode=episode, step=step)
         self._schedule_renewal()

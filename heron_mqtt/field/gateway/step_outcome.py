@@ -6,29 +6,29 @@ import logging
 from collections.abc import Mapping
 
 from heron_mqtt.field.gateway.clearance import expected_p_mw
-from heron_mqtt.field.gateway.device_link import DeviceLink, Wanted
-from heron_mqtt.field.gateway.twins import Models
+from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
+from heron_mqtt.field.gateway.twins import DeviceTwins
 from heron_mqtt.messages import Telemetry
 
 log = logging.getLogger("heron_mqtt.gateway")
 
 
-class Outcome:
+class StepOutcome:
     """The outcome of one agent's steps, device by device.
 
     Args:
-        models: The devices' models.
+        twins: The devices' models.
         gates_mw: By device, the residual up to which it counts as steady, MW.
     """
 
-    def __init__(self, models: Models, gates_mw: Mapping[str, float]) -> None:
+    def __init__(self, twins: DeviceTwins, gates_mw: Mapping[str, float]) -> None:
         self.remarks: dict[str, str] = {}
         """By device, what came between what was wanted in this step and what was done."""
         self.residuals_mw: dict[str, float] = {}
         """By device, measured minus modelled power of this step, MW, where there is something to compare."""
         self.steady = dict.fromkeys(gates_mw, 0)
         """By device, steps in a row with a residual below its gate."""
-        self._models = models
+        self._twins = twins
         self._gates_mw = dict(gates_mw)
 
     def begin_step(self, remarks: dict[str, str]) -> None:
@@ -41,33 +41,37 @@ class Outcome:
         before = self.remarks.get(name)
         self.remarks[name] = f"{before}, {text}" if before else text
 
-    def compare(self, name: str, link: DeviceLink, setpoint: Wanted) -> None:
+    def compare(self, name: str, link: DeviceLink, setpoint: SetpointRequest) -> None:
         """Let the model take the step, and compare a device that is read but not driven."""
-        self._models.simulate(name, setpoint=setpoint)
+        self._twins.simulate(name, setpoint=setpoint)
         if link.telemetry is not None and link.health == "online":
-            residual = self._models.shadowed(name, link.telemetry)
+            residual = self._twins.shadowed(name, link.telemetry)
             self._note(name, link, link.telemetry, setpoint, residual)
 
-    def follow(self, name: str, link: DeviceLink, telemetry: Telemetry, setpoint: Wanted, step: int) -> None:
+    def follow(
+        self, name: str, link: DeviceLink, telemetry: Telemetry, setpoint: SetpointRequest, step: int
+    ) -> None:
         """Let the model follow the device, and say so where the device did not follow the setpoint."""
-        record = link.record
-        residual = self._models.measured(name, telemetry, setpoint=setpoint)
-        if absent := record.followed():
+        stats = link.stats
+        residual = self._twins.measured(name, telemetry, setpoint=setpoint)
+        if absent := stats.followed():
             log.warning("%s: back in step %d, after %d steps", link.name, step, absent)
         if link.answer() is None:
             link.give_up()
-            record.unacknowledged += 1
+            stats.unacknowledged += 1
             self.remark(name, "not acknowledged by the device; what it measures is used")
         elif telemetry.rejected is not None:
-            record.rejected += 1
+            stats.rejected += 1
             self.remark(name, f"rejected by the device: {telemetry.rejected}")
         elif abs(residual) > self._gates_mw[name]:
-            record.deviations += 1
+            stats.deviations += 1
             expected_mw = telemetry.p_mw - residual
             self.remark(name, f"not followed by the device ({expected_mw:.6g} -> {telemetry.p_mw:.6g} MW)")
         self._note(name, link, telemetry, setpoint, residual)
 
-    def stand_in(self, name: str, link: DeviceLink, setpoint: Wanted, step: int, *, was_sent: bool) -> None:
+    def stand_in(
+        self, name: str, link: DeviceLink, setpoint: SetpointRequest, step: int, *, was_sent: bool
+    ) -> None:
         """Let the model take the step in place of a device that cannot be followed, and say why."""
         is_there = link.health in {"online", "stale"}
         if was_sent and link.was_refused:
@@ -79,15 +83,15 @@ class Outcome:
         self.steady[name] = 0
         if was_sent:
             link.give_up()
-        if link.record.fell_back(link.waited_s if was_sent else 0.0) == 1:
+        if link.stats.fell_back(link.waited_s if was_sent else 0.0) == 1:
             log.warning("%s: its model stands in from step %d: %s", link.name, step, why)
-        self._models.simulate(name, why, setpoint=setpoint)
+        self._twins.simulate(name, why, setpoint=setpoint)
 
     def _note(
-        self, name: str, link: DeviceLink, telemetry: Telemetry, setpoint: Wanted, residual: float
+        self, name: str, link: DeviceLink, telemetry: Telemetry, setpoint: SetpointRequest, residual: float
     ) -> None:
-        record = link.record
-        record.sample(record.residual_mw, residual)
+        stats = link.stats
+        stats.sample(stats.residual_mw, residual)
         self.residuals_mw[name] = residual
-        record.sample(record.tracking_error_mw, telemetry.p_mw - expected_p_mw(setpoint))
+        stats.sample(stats.tracking_error_mw, telemetry.p_mw - expected_p_mw(setpoint))
         self.steady[name] = self.steady[name] + 1 if abs(residual) <= self._gates_mw[name] else 0

@@ -13,7 +13,7 @@ from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
 log = logging.getLogger("heron_mqtt.gateway")
 
 
-class Alarms:
+class StopSignals:
     """Hears both, and lets no lease be renewed any more.
 
     Args:

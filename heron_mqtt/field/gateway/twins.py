@@ -6,21 +6,25 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
-from heron_mqtt.field.gateway.device_link import Wanted
-from heron_mqtt.field.gateway.envelope import Band, Limits, bound
+from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.field.gateway.envelope import Band, SetpointLimits, clamp
 from heron_mqtt.messages import Telemetry
 
 
-class Models(Protocol):
+class DeviceTwins(Protocol):
     """The devices' models, as the gateway needs them; a ``GridAgent`` is one."""
 
-    def limits(self, device: str) -> Limits:
+    def limits(self, device: str) -> SetpointLimits:
         """Return what bounds a device's setpoint in this step."""
 
-    def simulate(self, device: str, reason: str | None = None, *, setpoint: Wanted | None = None) -> None:
+    def simulate(
+        self, device: str, reason: str | None = None, *, setpoint: SetpointRequest | None = None
+    ) -> None:
         """Let the device's model take the step."""
 
-    def measured(self, device: str, telemetry: Telemetry, *, setpoint: Wanted | None = None) -> float:
+    def measured(
+        self, device: str, telemetry: Telemetry, *, setpoint: SetpointRequest | None = None
+    ) -> float:
         """Let the model follow the device; return measured minus modelled power, MW."""
 
     def shadowed(self, device: str, telemetry: Telemetry) -> float:
@@ -30,9 +34,9 @@ class Models(Protocol):
         """Put the model where the device is; no time passes."""
 
 
-def bounded(
-    models: Models, wanted: Mapping[str, Wanted], bands: Mapping[str, Band] | None = None
-) -> tuple[dict[str, Wanted], dict[str, str]]:
+def clamp_setpoints(
+    twins: DeviceTwins, wanted: Mapping[str, SetpointRequest], bands: Mapping[str, Band] | None = None
+) -> tuple[dict[str, SetpointRequest], dict[str, str]]:
     """Return setpoints inside every bound of their devices, and by device which bounds changed it."""
     allowed, reasons = {}, {}
     for name, want in wanted.items():
@@ -40,8 +44,8 @@ def bounded(
         available = want.p_available_mw
         if available is not None and not math.isfinite(available):
             available = 0.0  # a source that nobody can put a number on offers nothing
-        done = bound(want.p_mw, want.q_mvar, models.limits(name), band, p_available_mw=available)
-        allowed[name] = Wanted(done.p_mw, done.q_mvar, available)
+        done = clamp(want.p_mw, want.q_mvar, twins.limits(name), band, p_available_mw=available)
+        allowed[name] = SetpointRequest(done.p_mw, done.q_mvar, available)
         if done.bound_by:
             reasons[name] = ", ".join(done.bound_by)
     return allowed, reasons

@@ -24,7 +24,7 @@ from heron_mqtt.field.sunspec.registers import ModbusFault, Registers
 from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.sunspec")
 
@@ -213,9 +213,9 @@ async def _serve(options: argparse.Namespace, env_id: str) -> None:
             inverter = await Inverter.connect(registers, settings)
         except ModbusFault as exc:
             raise NotReady(str(exc)) from None
-        outbox = Outbox(f"{options.agent}/{options.name}", env_id)
+        stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
         status = topics.device(options.agent, options.name, "status")
-        will = (status, outbox.will(Status(state="offline")))
+        will = (status, stamper.will(Status(state="offline")))
         async with MqttBroker(options.broker, env_id=env_id, will=will) as broker:
             device = make_device(
                 inverter,
@@ -224,7 +224,7 @@ async def _serve(options: argparse.Namespace, env_id: str) -> None:
                 broker,
                 env_id=env_id,
                 period_s=options.period,
-                outbox=outbox,
+                stamper=stamper,
             )
             await _run_until_told(device, options)
 

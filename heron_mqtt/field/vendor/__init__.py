@@ -2,5 +2,6 @@
 
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.vendor_device import VendorDevice
+from heron_mqtt.field.vendor.vendor_state import VendorState
 
-__all__ = ["DeviceMapping", "VendorDevice", "load_mapping"]
+__all__ = ["DeviceMapping", "VendorDevice", "VendorState", "load_mapping"]

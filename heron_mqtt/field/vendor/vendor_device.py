@@ -17,21 +17,21 @@ from heron_mqtt.errors import BrokerError, MessageError
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive, Outgoing
-from heron_mqtt.field.vendor.vendor_state import BoxState
+from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import AuthorityState, Level, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 
 log = logging.getLogger("heron_mqtt.vendor")
 
-REST = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
+ZERO_SETPOINT = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
 GOODBYE_S = 0.5  # how long telling the box to rest may take at the end; a run ends within 2 s
 
 RawCallback = Callable[[str, bytes, bool], None]
 """Called with topic, payload and whether the broker had kept it."""
 
 
-class RawMqtt(Protocol):
+class VendorMqtt(Protocol):
     """MQTT as it is, for topics that are not ours; ``heron_mqtt.messaging.mqtt.raw.RawMqtt`` is one."""
 
     @property
@@ -73,7 +73,7 @@ class VendorDevice(FieldDevice):
     def __init__(
         self,
         mapping: DeviceMapping,
-        raw: RawMqtt,
+        raw: VendorMqtt,
         *args: Any,
         kind: str,
         power_range_mw: tuple[float, float],
@@ -90,7 +90,7 @@ class VendorDevice(FieldDevice):
         self._answer_within_s = answer_within_s
         self._acknowledges = "ack_seq" in mapping.reads
         self._awaited: int | None = None  # number that the box shall repeat
-        self._box = BoxState(mapping)
+        self._vendor = VendorState(mapping)
         self._news = asyncio.Event()
         self._heard = asyncio.Event()
         self._has_spoken = False
@@ -130,12 +130,12 @@ class VendorDevice(FieldDevice):
     async def go_safe(self, reason: str) -> None:
         """Tell the box to rest, if it does what it was told, or if it is ours to stop."""
         if self._mapping.sets and (self._is_driven or (self.stopped and self._level in SENDS)):
-            await self._tell(REST)
+            await self._tell(ZERO_SETPOINT)
             self._is_driven = False
 
     def measure(self) -> Telemetry | None:
         """Return what the box said last; None until it has said its power, and once that is too old."""
-        return self._box.telemetry(time.monotonic(), self._stale_after_s)
+        return self._vendor.telemetry(time.monotonic(), self._stale_after_s)
 
     def nameplate(self) -> dict[str, Any]:
         """Return the scenario's nameplate: a box seldom tells its own."""
@@ -166,7 +166,7 @@ class VendorDevice(FieldDevice):
 
     def _on_raw(self, topic: str, payload: bytes, retained: bool) -> None:
         try:
-            decoded = self._box.take(topic, payload, time.monotonic(), retained=retained)
+            decoded = self._vendor.take(topic, payload, time.monotonic(), retained=retained)
         except MessageError as exc:
             self._broker.stats.reject(topic, f"{self.label}: {exc}")
             return
@@ -207,7 +207,7 @@ class VendorDevice(FieldDevice):
 
     def _tell_trouble(self) -> None:
         """Tell what the box's availability and its silence come to, if that has changed."""
-        status = self._box.status()
+        status = self._vendor.status()
         trouble = self._silence if status is None or status.state == "online" else status
         if trouble != self._trouble:
             self._trouble = trouble
@@ -233,7 +233,7 @@ class VendorDevice(FieldDevice):
         """Tell the box to rest: nobody renews what it holds any more."""
         try:
             async with asyncio.timeout(GOODBYE_S):
-                await self._tell(REST)
+                await self._tell(ZERO_SETPOINT)
         except (BrokerError, TimeoutError) as exc:
             log.warning("%s: the box was not told that this is the end: %s", self.label, exc or "no answer")
 

@@ -11,7 +11,7 @@ from heron_mqtt.messages import Status, Telemetry
 _WORST_FIRST: tuple[State, ...] = ("offline", "fault", "online")
 
 
-class BoxState:
+class VendorState:
     """The last value of each quantity of one box, with its age, and whether the box is there.
 
     Times are of any one clock that does not go back, s.

@@ -13,7 +13,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, Json, decode
 from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, MAX_QUEUE, Callback, Received, Subscription
 from heron_mqtt.messaging.tap import MessageTap
 
@@ -48,7 +48,7 @@ class Dispatcher:
     """
 
     def __init__(self, *, max_payload: int = MAX_PAYLOAD_BYTES, max_queue: int = MAX_QUEUE) -> None:
-        self.stats = BrokerStats()
+        self.stats = MessageStats()
         self.tap: MessageTap | None = None
         self._tracker = SequenceTracker()
         self._max_payload = max_payload

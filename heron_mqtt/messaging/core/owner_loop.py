@@ -18,7 +18,7 @@ T = TypeVar("T")
 EXIT_S = 3.0  # how long the end of the interpreter waits for close()
 
 
-class Home:
+class OwnerLoop:
     """The home loop of one broker.
 
     Args:
@@ -38,7 +38,7 @@ class Home:
         self._close = close
         self._lock = threading.Lock()  # of loop and closed
 
-    def claim(self) -> bool:
+    def bind(self) -> bool:
         """Make the running loop the home if there is none; return whether it was made so."""
         with self._lock:
             self._check()
@@ -47,12 +47,12 @@ class Home:
             self.loop = asyncio.get_running_loop()
             return True
 
-    def leave(self) -> None:
+    def unbind(self) -> None:
         """Have no home again: connecting failed."""
         with self._lock:
             self.loop = None
 
-    def enter(self) -> asyncio.AbstractEventLoop:
+    def acquire(self) -> asyncio.AbstractEventLoop:
         """Return the home loop; the background loop becomes it if there was none.
 
         Raises:
@@ -65,13 +65,13 @@ class Home:
                 atexit.register(self._at_exit)
             return self.loop
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Refuse every further use. Idempotent."""
         with self._lock:
             self.closed = True
         atexit.unregister(self._at_exit)
 
-    def is_here(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the caller runs in the home loop."""
         return self.loop is not None and self.loop is running_loop()
 

@@ -22,7 +22,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class BrokerStats:
+class MessageStats:
     """Counters since the broker was made.
 
     ``lost`` is the number of sequence numbers that never came although later ones did; a message that

@@ -17,16 +17,16 @@ from typing import Any, Protocol
 from heron_mqtt.messages import M, Message, model_of, parse
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.core.background_loop import background_loop, running_loop
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 
 MAX_QUEUE = 1_000
 MAX_CHANNELS = 10_000  # channels come from the network: what is kept for each stays bounded
 
 
-class Owner(Protocol):
+class SubscriptionOwner(Protocol):
     """What a subscription needs of the dispatcher that holds it."""
 
-    stats: BrokerStats
+    stats: MessageStats
 
     def remove(self, subscription: Subscription) -> None:
         """Forget a subscription."""
@@ -89,7 +89,7 @@ Callback = Callable[[Received], object]
 class Subscription:
     """One subscription; call it to unsubscribe, await it to know that the broker has taken it."""
 
-    def __init__(self, owner: Owner, channel: str, callback: Callback, max_queue: int) -> None:
+    def __init__(self, owner: SubscriptionOwner, channel: str, callback: Callback, max_queue: int) -> None:
         self.channel = channel
         self._seen: set[str] = set()
         self._owner = owner

@@ -21,18 +21,18 @@ from heron_mqtt.messaging.core.dispatcher import Dispatcher
 
 
 class TwoMethodBroker(Protocol):
-    """What the pumps need of a broker."""
+    """What the adapter needs of a broker."""
 
     async def consume(self, channel: str) -> Json:
         """Return the next message of a channel."""
 
 
-def pumps_of(broker: TwoMethodBroker) -> Pumps:
-    """Return the broker's pumps, made at first use: a subclass need not call ``__init__``."""
-    pumps: Pumps | None = broker.__dict__.get("_heron_pumps")
-    if pumps is None:
-        pumps = broker.__dict__["_heron_pumps"] = Pumps(broker)
-    return pumps
+def adapter_of(broker: TwoMethodBroker) -> TwoMethodAdapter:
+    """Return the broker's adapter, made at first use: a subclass need not call ``__init__``."""
+    adapter: TwoMethodAdapter | None = broker.__dict__.get("_heron_adapter")
+    if adapter is None:
+        adapter = broker.__dict__["_heron_adapter"] = TwoMethodAdapter(broker)
+    return adapter
 
 
 def awaited_or_ignored(own: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Delivery]:
@@ -48,7 +48,7 @@ def awaited_or_ignored(own: Callable[..., Coroutine[Any, Any, None]]) -> Callabl
                     f"{type(self).__name__}.publish takes no {name!r}: this broker cannot carry it"
                 )
         plain = decode(encode(message))  # the same JSON rules as everywhere; no live object gets through
-        return pumps_of(self).publish(channel, own(self, channel, plain, **options))
+        return adapter_of(self).publish(channel, own(self, channel, plain, **options))
 
     return publish
 
@@ -60,15 +60,15 @@ def beside_subscriptions(
 
     @functools.wraps(own)
     async def consume(self: TwoMethodBroker, channel: str) -> Json:
-        pumps = pumps_of(self)
-        if channel in pumps.dispatcher.wanted():
-            return await pumps.dispatcher.take(channel)
+        adapter = adapter_of(self)
+        if channel in adapter.dispatcher.wanted():
+            return await adapter.dispatcher.take(channel)
         return await own(self, channel)
 
     return consume
 
 
-class Pumps:
+class TwoMethodAdapter:
     """The base class's part: one consuming task a channel, fanned out to all of its subscribers."""
 
     def __init__(self, broker: TwoMethodBroker) -> None:

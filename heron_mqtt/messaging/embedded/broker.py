@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from heron_mqtt.messaging.embedded.server.server import HardenedBroker
+    from heron_mqtt.messaging.embedded.server.server import BrokerServer
 
 
 class EmbeddedBroker:
@@ -96,7 +96,7 @@ class EmbeddedBroker:
         self.websocket_url: str | None = None
         self._in_process = in_process
         self._on_exit = on_exit
-        self._server: HardenedBroker | None = None
+        self._server: BrokerServer | None = None
         self._supervisor: Supervisor | None = None
         self._final_stats = BrokerStats()
         self._started = False
@@ -119,9 +119,9 @@ class EmbeddedBroker:
         self._started = True
         self.options.check()
         if self._in_process:
-            from heron_mqtt.messaging.embedded.server.server import HardenedBroker
+            from heron_mqtt.messaging.embedded.server.server import BrokerServer
 
-            server = HardenedBroker(self.options)
+            server = BrokerServer(self.options)
             await server.open()
             self._server = server
             self.url, self.websocket_url = server.listeners.url, server.listeners.websocket_url

@@ -34,16 +34,16 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, decode, encode
 from heron_mqtt.messaging.core.dispatcher import ChannelTrouble
-from heron_mqtt.messaging.core.owner_loop import Home
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.owner_loop import OwnerLoop
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import Callback, Received, Subscription
 from heron_mqtt.messaging.impaired.announcements import ImpairedAnnouncement
 from heron_mqtt.messaging.impaired.channel_queue import Timers
-from heron_mqtt.messaging.impaired.event_log import Record
-from heron_mqtt.messaging.impaired.in_flight import Incoming, Outgoing, Turn
+from heron_mqtt.messaging.impaired.event_log import ImpairmentLog
+from heron_mqtt.messaging.impaired.in_flight import IncomingMessage, OutgoingMessage, PresenceTurn
 from heron_mqtt.messaging.impaired.network import Network
 from heron_mqtt.messaging.impaired.stats import ImpairedStats
-from heron_mqtt.messaging.impaired.subscriptions import ImpairedDispatcher, Upstream
+from heron_mqtt.messaging.impaired.subscriptions import ImpairedDispatcher, InnerSubscriptions
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.tap import MessageTap
 
@@ -70,14 +70,18 @@ class ImpairedBroker(MessageBroker):
     ) -> None:
         self.inner = inner
         self.impairment = network
-        self.record = Record(max_events)
+        self.record = ImpairmentLog(max_events)
         """What was done to which message, and the counters a channel."""
         self._timers = timers
         self._dispatcher = ImpairedDispatcher(ImpairedStats(inner.stats))
         self._network = Network(network, seed, self.record, self._on_overflow)
-        self._upstream = Upstream(inner, self._dispatcher, self._on_arrival)
-        self._home = Home(f"the ImpairedBroker around {type(inner).__name__}", self._start, self.close)
-        self._dispatcher.on_gone = lambda subscription: self._home.call(self._upstream.release, subscription)
+        self._inner_subscriptions = InnerSubscriptions(inner, self._dispatcher, self._on_arrival)
+        self._owner_loop = OwnerLoop(
+            f"the ImpairedBroker around {type(inner).__name__}", self._start, self.close
+        )
+        self._dispatcher.on_gone = lambda subscription: self._owner_loop.call(
+            self._inner_subscriptions.release, subscription
+        )
         self._accepted = inspect.signature(inner.publish).parameters
         self._consumed: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,7 +96,7 @@ class ImpairedBroker(MessageBroker):
         return self.inner.features
 
     @property
-    def stats(self) -> BrokerStats:
+    def stats(self) -> MessageStats:
         """Counters and reports, as seen from this side of the network."""
         return self._dispatcher.stats
 
@@ -107,7 +111,7 @@ class ImpairedBroker(MessageBroker):
     @property
     def home_loop(self) -> asyncio.AbstractEventLoop | None:
         """The event loop that this broker lives in; None before it is started."""
-        return self._home.loop
+        return self._owner_loop.loop
 
     @property
     def in_flight(self) -> int:
@@ -116,7 +120,7 @@ class ImpairedBroker(MessageBroker):
 
     def tell_step(self, step: int | None) -> None:
         """Say which step is under way, where ``run/state`` does not pass here, for messages without one."""
-        self._home.call(setattr, self._network, "step", step)
+        self._owner_loop.call(setattr, self._network, "step", step)
 
     # -- connection --------------------------------------------------------------------------------
 
@@ -127,13 +131,13 @@ class ImpairedBroker(MessageBroker):
             BrokerUnavailable, BrokerRefused: The inner broker cannot connect.
             BrokerClosed: After ``close``.
         """
-        if not self._home.claim():
-            await self._home.run(self.inner.connect())
+        if not self._owner_loop.bind():
+            await self._owner_loop.run(self.inner.connect())
             return
         try:
             await self.inner.connect()
         except BaseException:  # also cancelled: the next attempt may come from another loop
-            self._home.leave()
+            self._owner_loop.unbind()
             raise
         self._start()
 
@@ -146,13 +150,13 @@ class ImpairedBroker(MessageBroker):
         await self._end(*exc)
 
     async def _end(self, *exc: object) -> None:
-        self._home.end()
-        if self._home.loop is None or self._home.loop.is_closed():  # nobody can be waited for
-            self._network.close(hand_over=False)
+        self._owner_loop.close()
+        if self._owner_loop.loop is None or self._owner_loop.loop.is_closed():  # nobody can be waited for
+            self._network.close(deliver=False)
             self._dispatcher.clear()
             await self.inner.__aexit__(*exc)
         else:
-            await self._home.run(self._end_at_home(exc))
+            await self._owner_loop.run(self._end_at_home(exc))
 
     async def _end_at_home(self, exc: tuple[object, ...]) -> None:
         if self._closing is None:
@@ -160,9 +164,9 @@ class ImpairedBroker(MessageBroker):
         await asyncio.shield(self._closing)
 
     async def _shut(self, exc: tuple[object, ...]) -> None:
-        self._network.close(hand_over=True)
+        self._network.close(deliver=True)
         self._dispatcher.clear()
-        self._upstream.close()
+        self._inner_subscriptions.close()
         await self.inner.__aexit__(*exc)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
@@ -188,16 +192,18 @@ class ImpairedBroker(MessageBroker):
         if retain:
             options["retain"] = True
         self._check_options(options)
-        home = self._home.enter()
+        home_loop = self._owner_loop.acquire()
         self.stats.published += 1
-        if self._home.is_here():
+        if self._owner_loop.is_current():
             self._start()
             return self._send(channel, plain, options)
-        return self._from_elsewhere(home, channel, lambda: _wait_for(self._send(channel, plain, options)))
+        return self._from_elsewhere(
+            home_loop, channel, lambda: _wait_for(self._send(channel, plain, options))
+        )
 
     def _send(self, channel: str, message: Json, options: dict[str, Any]) -> Awaitable[None]:
         publish = partial(self.inner.publish, channel, message, **options)
-        outgoing = Outgoing(publish, partial(self._failed, channel), self._tasks)
+        outgoing = OutgoingMessage(publish, partial(self._failed, channel), self._tasks)
         self._network.send("out", channel, message, outgoing)
         if self._dispatcher.tap is not None:
             self._dispatcher.tap.published(channel, message, None, bool(options.get("retain")))
@@ -215,40 +221,40 @@ class ImpairedBroker(MessageBroker):
         self, channel: str, online: Mapping[str, Any], offline: Mapping[str, Any]
     ) -> Announcement:
         """Let the inner broker announce, once ``online`` is through; see ``MessageBroker.announce``."""
-        self._home.enter()  # raises if closed
+        self._owner_loop.acquire()  # raises if closed
         await self._cross(channel, online)
-        inner = await self._home.run(self.inner.announce(channel, online, offline))
+        inner = await self._owner_loop.run(self.inner.announce(channel, online, offline))
         return ImpairedAnnouncement(self, inner, self._cross, channel, offline)
 
-    async def _cross(self, channel: str, word: Mapping[str, Any]) -> None:
+    async def _cross(self, channel: str, status: Mapping[str, Any]) -> None:
         topics.check_channel(channel)
-        plain = decode(encode(word))
-        if not self._home.closed:  # else there is no network any more, and the inner broker answers
-            await self._home.run(self._cross_at_home(channel, plain))
+        plain = decode(encode(status))
+        if not self._owner_loop.closed:  # else there is no network any more, and the inner broker answers
+            await self._owner_loop.run(self._cross_at_home(channel, plain))
 
-    async def _cross_at_home(self, channel: str, word: Json) -> None:
+    async def _cross_at_home(self, channel: str, status: Json) -> None:
         self._start()
         self.stats.published += 1
-        turn = Turn()
-        self._network.send("out", channel, word, turn, sure=True)
+        turn = PresenceTurn()
+        self._network.send("out", channel, status, turn, sure=True)
         if self._dispatcher.tap is not None:
-            self._dispatcher.tap.published(channel, word, None, True)
+            self._dispatcher.tap.published(channel, status, None, True)
         await turn.passed()
 
     # -- in ----------------------------------------------------------------------------------------
 
     def subscribe(self, channel: str, callback: Callback) -> Subscription:
         """Call ``callback`` for what comes through the network; see ``MessageBroker.subscribe``."""
-        home = self._home.enter()
+        home_loop = self._owner_loop.acquire()
         if topics.is_filter(channel) and not self.features.wildcards:
             raise UnsupportedFeature(
                 f"{type(self.inner).__name__} cannot subscribe to the filter {channel!r}; "
                 f"subscribe to each channel"
             )
         subscription = self._dispatcher.add(channel, callback)
-        hold = partial(self._upstream.hold, channel, subscription)
-        if not self._home.is_here():
-            subscription.set_ready(self._from_elsewhere(home, channel, hold))
+        hold = partial(self._inner_subscriptions.hold, channel, subscription)
+        if not self._owner_loop.is_current():
+            subscription.set_ready(self._from_elsewhere(home_loop, channel, hold))
             return subscription
         self._start()
         try:
@@ -260,10 +266,12 @@ class ImpairedBroker(MessageBroker):
 
     async def consume(self, channel: str) -> Json:
         """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""
-        home = self._home.enter()
+        home_loop = self._owner_loop.acquire()
         if channel not in self._consumed:
             self._dispatcher.listen(channel)
-            await self._from_elsewhere(home, channel, partial(self._upstream.hold, channel, None))
+            await self._from_elsewhere(
+                home_loop, channel, partial(self._inner_subscriptions.hold, channel, None)
+            )
             self._consumed.add(channel)
         return await self._dispatcher.take(channel)
 
@@ -271,19 +279,19 @@ class ImpairedBroker(MessageBroker):
         """Take a message from the inner broker; with ``subscription`` it is a retained one, for that."""
         channel = message.channel
         if not message.retained:
-            parcel = Incoming(partial(self._dispatcher.arrive_decoded, channel, message))
-            self._network.send("in", channel, message, parcel)
+            item = IncomingMessage(partial(self._dispatcher.arrive_decoded, channel, message))
+            self._network.send("in", channel, message, item)
             return
         if subscription is None:
-            parcel = Incoming(partial(self._dispatcher.arrive_decoded, channel, message, retained=True))
+            item = IncomingMessage(partial(self._dispatcher.arrive_decoded, channel, message, retained=True))
         else:
-            parcel = Incoming(partial(self._dispatcher.replay, subscription, message))
-        self._network.send("retained", channel, message, parcel)
+            item = IncomingMessage(partial(self._dispatcher.replay, subscription, message))
+        self._network.send("retained", channel, message, item)
 
     # -- what went wrong ---------------------------------------------------------------------------
 
     def _from_elsewhere(
-        self, home: asyncio.AbstractEventLoop, channel: str, begin: Callable[[], Awaitable[None]]
+        self, home_loop: asyncio.AbstractEventLoop, channel: str, begin: Callable[[], Awaitable[None]]
     ) -> Delivery:
         """Begin something in the home loop; what it raises there is reported and awaits the caller."""
 
@@ -297,7 +305,7 @@ class ImpairedBroker(MessageBroker):
                 failed.exception()
                 return failed
 
-        return self._home.begin(home, safely)
+        return self._owner_loop.begin(home_loop, safely)
 
     def _failed(self, channel: str, exc: Exception) -> None:
         self.stats.undelivered += 1

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.messaging.impaired.event_log import Stream
-from heron_mqtt.messaging.impaired.sampler import Dice, Fate
+from heron_mqtt.messaging.impaired.sampler import Impairment, ImpairmentSampler
 from heron_mqtt.messaging.impairment import Direction, ImpairmentTable, PartitionTable
 
 
@@ -29,7 +29,7 @@ class Timers(Protocol):
         """Call back at a time, s."""
 
 
-class Parcel(Protocol):
+class InFlight(Protocol):
     """A message in the network's hands."""
 
     def arrive(self) -> None:
@@ -39,7 +39,7 @@ class Parcel(Protocol):
         """It has not: lost like any message (None), or for a reason that its sender can know."""
 
 
-class Lane:
+class ChannelQueue:
     """One channel in one direction."""
 
     def __init__(self, direction: Direction, channel: str, table: ImpairmentTable, seed: int) -> None:
@@ -51,16 +51,18 @@ class Lane:
             self.partitions = [window for window in table.partitions if window.matches(direction, channel)]
         self.waiting = 0  # messages on their way that later ones must not overtake
         self.last_due_s = 0.0
-        self.last_handed = -1
+        self.last_delivered = -1
         self._seed = seed
-        self._dice: dict[Stream, Dice] = {}
+        self._samplers: dict[Stream, ImpairmentSampler] = {}
 
-    def dice(self, stream: Stream) -> Dice:
-        """Return the dice of a stream; retained messages have their own and leave the live ones alone."""
-        dice = self._dice.get(stream)
-        if dice is None:
-            dice = self._dice[stream] = Dice(self.rule, self._seed, f"{stream}/{self.channel}")
-        return dice
+    def sampler(self, stream: Stream) -> ImpairmentSampler:
+        """Return the sampler of a stream; retained messages have their own and leave the live ones alone."""
+        sampler = self._samplers.get(stream)
+        if sampler is None:
+            sampler = self._samplers[stream] = ImpairmentSampler(
+                self.rule, self._seed, f"{stream}/{self.channel}"
+            )
+        return sampler
 
     def cut(self, now_s: float, step: int | None) -> PartitionTable | None:
         """Return the partition in which a message falls, if any."""
@@ -68,19 +70,19 @@ class Lane:
 
 
 @dataclass(slots=True)
-class Flight:
+class ScheduledMessage:
     """One message on its way."""
 
-    lane: Lane
+    queue: ChannelQueue
     stream: Stream
     n: int
     entry: int
     due_s: float
     delay_s: float
-    parcel: Parcel
-    fate: Fate
+    item: InFlight
+    impairment: Impairment
     is_held: bool = False
     """It waits for the end of a partition."""
 
-    def __lt__(self, other: Flight) -> bool:
+    def __lt__(self, other: ScheduledMessage) -> bool:
         return (self.due_s, self.entry) < (other.due_s, other.entry)

@@ -77,7 +77,7 @@ class Event:
     step: int | None = None
 
 
-class Record:
+class ImpairmentLog:
     """Counters and events of one impaired network.
 
     Args:

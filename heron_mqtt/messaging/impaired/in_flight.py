@@ -10,7 +10,7 @@ from heron_mqtt.errors import BrokerError
 from heron_mqtt.messaging.core.delivery import Delivery
 
 
-class Outgoing:
+class OutgoingMessage:
     """One published message.
 
     Args:
@@ -82,7 +82,7 @@ class Outgoing:
             self._outcome.exception()  # reported already: an ignored delivery must not complain again
 
 
-class Turn:
+class PresenceTurn:
     """Waits until a word of a presence is through; what is said then is said by its owner."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Turn:
         await self._passed
 
 
-class Incoming:
+class IncomingMessage:
     """One received message."""
 
     def __init__(self, deliver: Callable[[], Any]) -> None:

@@ -17,9 +17,15 @@ from typing import Any
 from heron_mqtt.errors import BrokerClosed, BrokerOverflow
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS
-from heron_mqtt.messaging.impaired.channel_queue import Flight, Lane, Parcel, Timer, Timers
-from heron_mqtt.messaging.impaired.event_log import Event, Record, Stream, What
-from heron_mqtt.messaging.impaired.sampler import Fate
+from heron_mqtt.messaging.impaired.channel_queue import (
+    ChannelQueue,
+    InFlight,
+    ScheduledMessage,
+    Timer,
+    Timers,
+)
+from heron_mqtt.messaging.impaired.event_log import Event, ImpairmentLog, Stream, What
+from heron_mqtt.messaging.impaired.sampler import Impairment
 from heron_mqtt.messaging.impairment import Direction, ImpairmentTable
 from heron_mqtt.messaging.tap import MessageTap
 
@@ -30,24 +36,24 @@ class Network:
     Args:
         table: How it misbehaves.
         seed: Of all that is drawn, unless the table has its own.
-        record: Takes down what is done to which message.
+        log: Takes down what is done to which message.
         on_overflow: Called with the channel of each message that was dropped because too many were on
             their way.
     """
 
     def __init__(
-        self, table: ImpairmentTable, seed: int, record: Record, on_overflow: Callable[[str], None]
+        self, table: ImpairmentTable, seed: int, log: ImpairmentLog, on_overflow: Callable[[str], None]
     ) -> None:
         self.step: int | None = None
         """The step under way, for messages that do not say: read from ``run/state``, or set from outside."""
         self.tap: MessageTap | None = None
-        self.in_flight: dict[int, Flight] = {}  # by entry: the oldest comes first
+        self.in_flight: dict[int, ScheduledMessage] = {}  # by entry: the oldest comes first
         self._table = table
         self._seed = seed if table.seed is None else table.seed
-        self._record = record
+        self._log = log
         self._on_overflow = on_overflow
-        self._lanes: dict[tuple[Direction, str], Lane] = {}
-        self._queue: list[Flight] = []  # a heap; those no longer in flight are skipped
+        self._channel_queues: dict[tuple[Direction, str], ChannelQueue] = {}
+        self._queue: list[ScheduledMessage] = []  # a heap; those no longer in flight are skipped
         self._entries = 0
         self._timers: Timers | None = None
         self._timer: Timer | None = None
@@ -63,34 +69,34 @@ class Network:
     # -- in ----------------------------------------------------------------------------------------
 
     def send(
-        self, stream: Stream, channel: str, message: Mapping[str, Any], parcel: Parcel, *, sure: bool = False
+        self, stream: Stream, channel: str, message: Mapping[str, Any], item: InFlight, *, sure: bool = False
     ) -> None:
-        """Take a message; ``parcel`` hears at once or later what became of it.
+        """Take a message; ``item`` hears at once or later what became of it.
 
         Args:
             stream: Which way it goes.
             channel: Its channel.
             message: Looked at for its step and for the record.
-            parcel: The message.
+            item: The message.
             sure: It is repeated until it is through: never lost, copied, held back or cut off.
         """
         assert self._timers is not None, "start() comes first"
         now_s = self._timers.time()
-        lane = self._lane("out" if stream == "out" else "in", channel)
+        queue = self._channel_queue("out" if stream == "out" else "in", channel)
         step = self._step_of(channel, message)
-        dice = lane.dice(stream)
-        n = dice.thrown
-        fate = dice.throw()
-        window = lane.cut(now_s - self._start_s, step)
+        sampler = queue.sampler(stream)
+        n = sampler.sampled
+        impairment = sampler.sample()
+        window = queue.cut(now_s - self._start_s, step)
         if sure:
-            fate, window = Fate(delay_s=fate.delay_s), None
-        counts = self._record.of(stream, channel)
+            impairment, window = Impairment(delay_s=impairment.delay_s), None
+        counts = self._log.of(stream, channel)
 
         def note(what: What, delay_s: float = 0.0) -> None:
             seq, sender = message.get("seq"), message.get("sender")
             if self.tap is not None:
                 self.tap.impaired(stream, channel, message, what, delay_s)
-            self._record.events.append(
+            self._log.events.append(
                 Event(
                     at_s=now_s - self._start_s,
                     stream=stream,
@@ -107,55 +113,63 @@ class Network:
         if window is not None and not window.hold:
             counts.partitioned += 1
             note("partitioned")
-            parcel.vanish(None)
+            item.vanish(None)
             return
-        if fate.lost:
+        if impairment.lost:
             counts.lost += 1
-            counts.lost_in_burst += fate.in_burst
+            counts.lost_in_burst += impairment.in_burst
             note("lost")
-            parcel.vanish(None)
+            item.vanish(None)
             return
-        due_s = now_s + fate.delay_s
+        due_s = now_s + impairment.delay_s
         if window is not None and window.end_s is not None:
             counts.held += 1
             due_s = max(due_s, self._start_s + window.end_s)
-        if lane.waiting:
-            due_s = max(due_s, lane.last_due_s)
-        if fate.held_back and lane.rule is not None:
+        if queue.waiting:
+            due_s = max(due_s, queue.last_due_s)
+        if impairment.held_back and queue.rule is not None:
             counts.reordered += 1
-            due_s += lane.rule.reorder_s
+            due_s += queue.rule.reorder_s
             note("reordered", due_s - now_s)
         elif due_s > now_s:
             note("delayed" if window is None else "held", due_s - now_s)
-        if fate.duplicated:
+        if impairment.duplicated:
             note("duplicated")
         self._entries += 1
-        flight = Flight(
-            lane, stream, n, self._entries, due_s, due_s - now_s, parcel, fate, is_held=window is not None
+        scheduled = ScheduledMessage(
+            queue,
+            stream,
+            n,
+            self._entries,
+            due_s,
+            due_s - now_s,
+            item,
+            impairment,
+            is_held=window is not None,
         )
-        if due_s <= now_s and not lane.waiting:
-            self._hand_over(flight)
+        if due_s <= now_s and not queue.waiting:
+            self._deliver(scheduled)
         else:
-            self._board(flight)
+            self._enqueue(scheduled)
 
-    def _board(self, flight: Flight) -> None:
+    def _enqueue(self, scheduled: ScheduledMessage) -> None:
         if len(self.in_flight) >= self._table.max_in_flight:
             oldest = next(iter(self.in_flight.values()))
             self._leave(oldest)
-            channel = oldest.lane.channel
-            self._record.of(oldest.stream, channel).overflowed += 1
+            channel = oldest.queue.channel
+            self._log.of(oldest.stream, channel).overflowed += 1
             self._on_overflow(channel)
-            oldest.parcel.vanish(
+            oldest.item.vanish(
                 BrokerOverflow(
                     f"more than {self._table.max_in_flight} messages on their way in the impaired network; "
                     f"the oldest, on {channel}, was dropped"
                 )
             )
-        self.in_flight[flight.entry] = flight
-        heapq.heappush(self._queue, flight)
-        if not flight.fate.held_back:
-            flight.lane.waiting += 1
-            flight.lane.last_due_s = flight.due_s
+        self.in_flight[scheduled.entry] = scheduled
+        heapq.heappush(self._queue, scheduled)
+        if not scheduled.impairment.held_back:
+            scheduled.queue.waiting += 1
+            scheduled.queue.last_due_s = scheduled.due_s
         self._set_timer()
 
     # -- out ---------------------------------------------------------------------------------------
@@ -167,31 +181,31 @@ class Network:
         self._timer = None
         try:
             while self._queue and self._queue[0].due_s <= now_s:
-                flight = heapq.heappop(self._queue)
-                if flight.entry in self.in_flight:
-                    self._leave(flight)
-                    self._hand_over(flight)
+                scheduled = heapq.heappop(self._queue)
+                if scheduled.entry in self.in_flight:
+                    self._leave(scheduled)
+                    self._deliver(scheduled)
         finally:
             self._set_timer()
 
-    def _hand_over(self, flight: Flight) -> None:
-        lane, counts = flight.lane, self._record.of(flight.stream, flight.lane.channel)
+    def _deliver(self, scheduled: ScheduledMessage) -> None:
+        queue, counts = scheduled.queue, self._log.of(scheduled.stream, scheduled.queue.channel)
         counts.passed += 1
-        if flight.delay_s > 0.0:
+        if scheduled.delay_s > 0.0:
             counts.delayed += 1
-            counts.delay_sum_s += flight.delay_s
-            counts.delay_max_s = max(counts.delay_max_s, flight.delay_s)
-        if flight.stream != "retained":
-            counts.overtaken += flight.n < lane.last_handed
-            lane.last_handed = max(lane.last_handed, flight.n)
-        flight.parcel.arrive()
-        if flight.fate.duplicated:
+            counts.delay_sum_s += scheduled.delay_s
+            counts.delay_max_s = max(counts.delay_max_s, scheduled.delay_s)
+        if scheduled.stream != "retained":
+            counts.overtaken += scheduled.n < queue.last_delivered
+            queue.last_delivered = max(queue.last_delivered, scheduled.n)
+        scheduled.item.arrive()
+        if scheduled.impairment.duplicated:
             counts.duplicated += 1
-            flight.parcel.arrive()
+            scheduled.item.arrive()
 
-    def _leave(self, flight: Flight) -> None:
-        del self.in_flight[flight.entry]
-        flight.lane.waiting -= not flight.fate.held_back
+    def _leave(self, scheduled: ScheduledMessage) -> None:
+        del self.in_flight[scheduled.entry]
+        scheduled.queue.waiting -= not scheduled.impairment.held_back
 
     def _set_timer(self) -> None:
         while self._queue and self._queue[0].entry not in self.in_flight:
@@ -203,34 +217,38 @@ class Network:
             self._timer_s = self._queue[0].due_s
             self._timer = self._timers.call_at(self._timer_s, self._deliver_due)
 
-    def close(self, *, hand_over: bool) -> None:
+    def close(self, *, deliver: bool) -> None:
         """Empty the network: what was published goes on at once, the rest is abandoned.
 
         Args:
-            hand_over: False = nobody is there any more to take it.
+            deliver: False = nobody is there any more to take it.
         """
-        for flight in sorted(self.in_flight.values()):
-            if flight.entry not in self.in_flight:
+        for scheduled in sorted(self.in_flight.values()):
+            if scheduled.entry not in self.in_flight:
                 continue
-            self._leave(flight)
-            if hand_over and flight.stream == "out" and not flight.is_held:
-                self._hand_over(flight)
+            self._leave(scheduled)
+            if deliver and scheduled.stream == "out" and not scheduled.is_held:
+                self._deliver(scheduled)
             else:
-                self._record.of(flight.stream, flight.lane.channel).abandoned += 1
-                flight.parcel.vanish(
-                    BrokerClosed(f"closed while a message on {flight.lane.channel} was on its way")
+                self._log.of(scheduled.stream, scheduled.queue.channel).abandoned += 1
+                scheduled.item.vanish(
+                    BrokerClosed(f"closed while a message on {scheduled.queue.channel} was on its way")
                 )
         self._set_timer()
 
     # -- where and when ----------------------------------------------------------------------------
 
-    def _lane(self, direction: Direction, channel: str) -> Lane:
-        lane = self._lanes.get((direction, channel))
-        if lane is None:
-            if len(self._lanes) >= MAX_CHANNELS:  # its numbers begin again; those on their way keep it
-                del self._lanes[next(iter(self._lanes))]
-            lane = self._lanes[direction, channel] = Lane(direction, channel, self._table, self._seed)
-        return lane
+    def _channel_queue(self, direction: Direction, channel: str) -> ChannelQueue:
+        queue = self._channel_queues.get((direction, channel))
+        if queue is None:
+            if (
+                len(self._channel_queues) >= MAX_CHANNELS
+            ):  # its numbers begin again; those on their way keep it
+                del self._channel_queues[next(iter(self._channel_queues))]
+            queue = self._channel_queues[direction, channel] = ChannelQueue(
+                direction, channel, self._table, self._seed
+            )
+        return queue
 
     def _step_of(self, channel: str, message: Mapping[str, Any]) -> int | None:
         step = message.get("step")

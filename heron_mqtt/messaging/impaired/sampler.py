@@ -22,7 +22,7 @@ _DRAWS = struct.Struct("<6Q")
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class Impairment:
     """What the network does to one message.
 
     Attributes:
@@ -40,11 +40,11 @@ class Fate:
     held_back: bool = False
 
 
-UNTOUCHED = Fate()
+UNTOUCHED = Impairment()
 
 
-class Dice:
-    """Draws the fates of one stream of messages, in order.
+class ImpairmentSampler:
+    """Draws the impairments of one stream of messages, in order.
 
     Args:
         rule: The rule of its channel; None = nothing happens.
@@ -53,15 +53,15 @@ class Dice:
     """
 
     def __init__(self, rule: RuleTable | None, seed: int, stream: str) -> None:
-        self.thrown = 0
-        """Fates drawn so far; the next message is number ``thrown``."""
+        self.sampled = 0
+        """Impairments drawn so far; the next message is number ``sampled``."""
         self._rule = None if rule is None or rule.exempt else rule
         self._key = f"{seed}/{stream}/".encode()
         self._bad = False
 
-    def throw(self) -> Fate:
-        """Return the fate of the next message."""
-        n, self.thrown = self.thrown, self.thrown + 1
+    def sample(self) -> Impairment:
+        """Return the impairment of the next message."""
+        n, self.sampled = self.sampled, self.sampled + 1
         rule = self._rule
         if rule is None:
             return UNTOUCHED
@@ -70,7 +70,7 @@ class Dice:
         if rule.burst is not None:
             self._bad = step >= rule.burst.leave if self._bad else step < rule.burst.enter
             in_burst = self._bad and burst < rule.burst.loss
-        return Fate(
+        return Impairment(
             lost=in_burst or loss < rule.loss,
             in_burst=in_burst,
             delay_s=min(rule.delay_s + jitter_s(rule, jitter), rule.max_delay_s),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from heron_mqtt.messaging.core.stats import BrokerStats, Report
+from heron_mqtt.messaging.core.stats import MessageStats, Report
 
 
 def _with_inner(name: str, inner_name: str | None = None) -> Any:
     """Return a counter that is ours plus one of the inner broker's; setting it changes our part."""
-    ours = BrokerStats.__dict__[name]
+    ours = MessageStats.__dict__[name]
     theirs = inner_name or name
 
     def read(self: ImpairedStats) -> int:
@@ -21,7 +21,7 @@ def _with_inner(name: str, inner_name: str | None = None) -> Any:
     return property(read, write)
 
 
-class ImpairedStats(BrokerStats):
+class ImpairedStats(MessageStats):
     """Counters since the wrapper was made.
 
     ``published``, ``received`` and ``lost`` are counted outside the impaired network, where this process
@@ -41,7 +41,7 @@ class ImpairedStats(BrokerStats):
     callback_errors = _with_inner("callback_errors")
     reconnects = _with_inner("reconnects")
 
-    def __init__(self, inner: BrokerStats) -> None:
+    def __init__(self, inner: MessageStats) -> None:
         self.inner = inner
         super().__init__()
 

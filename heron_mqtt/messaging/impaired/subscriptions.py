@@ -15,7 +15,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.dispatcher import Dispatcher
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Received, Subscription
 
 
@@ -26,7 +26,7 @@ class ImpairedDispatcher(Dispatcher):
         stats: Its counters and reports.
     """
 
-    def __init__(self, stats: BrokerStats) -> None:
+    def __init__(self, stats: MessageStats) -> None:
         super().__init__()
         self.stats = stats
         self.on_gone: Callable[[Subscription], None] = lambda _: None
@@ -53,7 +53,7 @@ class _Held:
         self.ready: asyncio.Future[None] | None = None
 
 
-class Upstream:
+class InnerSubscriptions:
     """Subscribes at the inner broker. Everything here runs in the home loop.
 
     Args:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from heron_mqtt.errors import BrokerClosed, BrokerError
 from heron_mqtt.messaging.base import Announcement
 from heron_mqtt.messaging.codec import encode
-from heron_mqtt.messaging.core.owner_loop import Home
-from heron_mqtt.messaging.core.stats import BrokerStats
-from heron_mqtt.messaging.mqtt.options import Will
-from heron_mqtt.messaging.mqtt.session import CLOSE_S, Link
+from heron_mqtt.messaging.core.owner_loop import OwnerLoop
+from heron_mqtt.messaging.core.stats import MessageStats
+from heron_mqtt.messaging.mqtt.options import LastWill
+from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.mqtt.broker import MqttBroker
@@ -31,11 +31,16 @@ class Presences:
     """
 
     def __init__(
-        self, broker: MqttBroker, home: Home, link: Link, will_channel: str | None, rng: random.Random
+        self,
+        broker: MqttBroker,
+        owner_loop: OwnerLoop,
+        session: MqttSession,
+        will_channel: str | None,
+        rng: random.Random,
     ) -> None:
         self._broker = broker
-        self._home = home
-        self._link = link
+        self._owner_loop = owner_loop
+        self._session = session
         self._will_channel = will_channel
         self._rng = rng
         self._all: list[MqttAnnouncement] = []
@@ -45,30 +50,30 @@ class Presences:
         self, channel: str, topic: str, online: Mapping[str, Any], offline: Mapping[str, Any]
     ) -> MqttAnnouncement:
         """Announce; in the home loop."""
-        await self._link.started()
-        announcement = MqttAnnouncement(self._broker, self._home, channel, topic, offline, self._forget)
+        await self._session.started()
+        announcement = MqttAnnouncement(self._broker, self._owner_loop, channel, topic, offline, self._forget)
         if channel == self._will_channel:
-            announcement.use(self._link)
+            announcement.use(self._session)
         else:
-            announcement.make_link(next(self._numbers), self._rng)
+            announcement.make_session(next(self._numbers), self._rng)
         self._all.append(announcement)
         try:
             await announcement.update(online)
         except BaseException:
             self._forget(announcement)
-            if announcement.own_link is not None:
-                await announcement.own_link.abort()
+            if announcement.own_session is not None:
+                await announcement.own_session.abort()
             raise
         return announcement
 
-    def own_links(self) -> list[Link]:
+    def own_sessions(self) -> list[MqttSession]:
         """Return the connections that the announcements have of their own."""
-        return [a.own_link for a in self._all if a.own_link is not None]
+        return [a.own_session for a in self._all if a.own_session is not None]
 
     def repeat(self) -> None:
         """The broker's own connection was made again: say what it had said."""
         for announcement in self._all:
-            if announcement.own_link is None:
+            if announcement.own_session is None:
                 announcement.repeat()
 
     async def leave(self) -> None:
@@ -86,35 +91,35 @@ class MqttAnnouncement(Announcement):
     def __init__(
         self,
         broker: MqttBroker,
-        home: Home,
+        owner_loop: OwnerLoop,
         channel: str,
         topic: str,
         offline: Mapping[str, Any],
         forget: Callable[[MqttAnnouncement], None],
     ) -> None:
         super().__init__(broker, channel, offline)
-        self.own_link: Link | None = None
+        self.own_session: MqttSession | None = None
         self._mqtt = broker
-        self._home = home
+        self._owner_loop = owner_loop
         self._topic = topic
         self._forget = forget
-        self._last_word = _word(offline)
+        self._will_payload = _encoded(offline)
         self._latest: bytes | None = None
-        self._link: Link | None = None
+        self._session: MqttSession | None = None
 
-    def use(self, link: Link) -> None:
+    def use(self, session: MqttSession) -> None:
         """Speak over a link whose will is ours already."""
-        self._link = link
+        self._session = session
 
-    def make_link(self, number: int, rng: random.Random) -> None:
+    def make_session(self, number: int, rng: random.Random) -> None:
         """Make a connection of our own."""
-        stats = BrokerStats(reports=self._mqtt.stats.reports, listeners=self._mqtt.stats.listeners)
+        stats = MessageStats(reports=self._mqtt.stats.reports, listeners=self._mqtt.stats.listeners)
         options = self._mqtt.options
-        self._link = self.own_link = Link(
+        self._session = self.own_session = MqttSession(
             replace(options, client_id=f"{options.client_id}-w{number}"),
             self,
             stats,
-            will=Will(self._topic, self._last_word),
+            will=LastWill(self._topic, self._will_payload),
             wanted=tuple,
             rng=rng,
             max_pending=MAX_UPDATES,
@@ -124,14 +129,14 @@ class MqttAnnouncement(Announcement):
         """Publish a newer word; it is repeated after each reconnection."""
         if self._withdrawn:
             raise BrokerClosed(f"the announcement on {self._channel} was withdrawn")
-        self._latest = _word(online)
+        self._latest = _encoded(online)
         self._mqtt.tell_presence(self._channel, online, self._latest)
-        await self._home.run(self._say(self._latest))
+        await self._owner_loop.run(self._say(self._latest))
 
     async def withdraw(self, *, say_offline: bool = True) -> None:
         """End the presence and its connection, cleanly; see ``Announcement.withdraw``. Idempotent."""
         if not self._withdrawn:
-            await self._home.run(self.leave(say_offline=say_offline))
+            await self._owner_loop.run(self.leave(say_offline=say_offline))
 
     async def leave(self, *, say_offline: bool = True) -> None:
         """Do what ``withdraw`` does, in the home loop; where the broker is away, the will has said it."""
@@ -139,29 +144,29 @@ class MqttAnnouncement(Announcement):
             return
         self._withdrawn = True
         self._forget(self)
-        heard = self._link is not None and self._link.connected
+        heard = self._session is not None and self._session.connected
         if say_offline and heard:
             try:
-                self._mqtt.tell_presence(self._channel, self._offline, self._last_word)
+                self._mqtt.tell_presence(self._channel, self._offline, self._will_payload)
                 async with asyncio.timeout(CLOSE_S):
-                    await self._say(self._last_word)
+                    await self._say(self._will_payload)
             except (TimeoutError, BrokerError) as exc:
                 heard = False
                 self.broker.stats.report("delivery", self._channel, f"could not say offline: {exc!r}")
-        if self.own_link is not None:
-            await (self.own_link.close() if heard else self.own_link.abort())
+        if self.own_session is not None:
+            await (self.own_session.close() if heard else self.own_session.abort())
 
     def repeat(self) -> None:
         """Say the latest word again: the broker may have published the will in between."""
-        if self._latest is not None and self._link is not None:
-            self._link.publish(self._topic, self._latest, 1, True)
+        if self._latest is not None and self._session is not None:
+            self._session.publish(self._topic, self._latest, 1, True)
 
-    async def _say(self, word: bytes) -> None:
-        assert self._link is not None, "neither use() nor make_link()"
-        await self._link.started()
-        if self.own_link is not None:
+    async def _say(self, payload: bytes) -> None:
+        assert self._session is not None, "neither use() nor make_link()"
+        await self._session.started()
+        if self.own_session is not None:
             self._mqtt.stats.published += 1
-        await asyncio.shield(self._link.publish(self._topic, word, 1, True))
+        await asyncio.shield(self._session.publish(self._topic, payload, 1, True))
 
     # -- called by our own link ----------------------------------------------------------------------
 
@@ -177,6 +182,6 @@ class MqttAnnouncement(Announcement):
         """Nothing is subscribed to here."""
 
 
-def _word(message: Mapping[str, Any]) -> bytes:
+def _encoded(message: Mapping[str, Any]) -> bytes:
     """Encode a presence without its sequence number: repeated, it must not be taken for a duplicate."""
     return encode({name: value for name, value in message.items() if name != "seq"})

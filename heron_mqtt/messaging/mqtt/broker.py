@@ -25,12 +25,12 @@ from heron_mqtt.errors import BrokerUnavailable, ConfigError
 from heron_mqtt.messaging.base import Announcement, Delivery, Features, MessageBroker
 from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.core.dispatcher import ChannelTrouble, Dispatcher
-from heron_mqtt.messaging.core.owner_loop import Home
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.owner_loop import OwnerLoop
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Callback, Subscription
 from heron_mqtt.messaging.mqtt.announcements import Presences
-from heron_mqtt.messaging.mqtt.options import Will, read_options
-from heron_mqtt.messaging.mqtt.session import CLOSE_S, Link
+from heron_mqtt.messaging.mqtt.options import LastWill, read_options
+from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
 from heron_mqtt.messaging.tap import MessageTap
 from heron_mqtt.messaging.topics import TopicMap, check_channel
 
@@ -98,26 +98,28 @@ class MqttBroker(MessageBroker):
         rng = rng or random.Random()  # noqa: S311 - spreads reconnections, nothing secret
         self._dispatcher = Dispatcher()
         self._dispatcher.on_removed = self._on_removed  # type: ignore[method-assign]
-        self._link = Link(
+        self._session = MqttSession(
             self.options,
             self,
             self.stats,
-            will=Will(self._topic(will[0]), encode(will[1])) if will else None,
+            will=LastWill(self._topic(will[0]), encode(will[1])) if will else None,
             wanted=self._wanted_filters,
             rng=rng,
             max_pending=max_pending,
         )
-        self._home = Home(f"the MqttBroker of {self.options.address}", self._link.start, self.close)
-        self._presences = Presences(self, self._home, self._link, will[0] if will else None, rng)
+        self._owner_loop = OwnerLoop(
+            f"the MqttBroker of {self.options.address}", self._session.start, self.close
+        )
+        self._presences = Presences(self, self._owner_loop, self._session, will[0] if will else None, rng)
         self._consumed: set[str] = set()
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        state = "closed" if self._home.closed else "connected" if self.connected else "not connected"
+        state = "closed" if self._owner_loop.closed else "connected" if self.connected else "not connected"
         return f"<MqttBroker {self.options.address} as {self.options.client_id}, {state}>"
 
     @property
-    def stats(self) -> BrokerStats:
+    def stats(self) -> MessageStats:
         """Counters and reports of this broker."""
         return self._dispatcher.stats
 
@@ -132,12 +134,12 @@ class MqttBroker(MessageBroker):
     @property
     def home_loop(self) -> asyncio.AbstractEventLoop | None:
         """The event loop that this broker lives in; None before it is started."""
-        return self._home.loop
+        return self._owner_loop.loop
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection to the MQTT broker now."""
-        return self._link.connected
+        return self._session.connected
 
     # -- connection --------------------------------------------------------------------------------
 
@@ -149,14 +151,14 @@ class MqttBroker(MessageBroker):
             BrokerRefused: Credentials, client id or protocol version are refused.
             BrokerClosed: After ``close``.
         """
-        if not self._home.claim():
-            await self._home.run(self._link.started())
+        if not self._owner_loop.bind():
+            await self._owner_loop.run(self._session.started())
             return
         try:
-            await self._link.started()
+            await self._session.started()
         except BaseException:  # also cancelled: nothing of the attempt must live on
-            await self._link.abort()
-            self._home.leave()
+            await self._session.abort()
+            self._owner_loop.unbind()
             raise
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
@@ -165,10 +167,10 @@ class MqttBroker(MessageBroker):
         Raises:
             BrokerUnavailable: There is none within ``timeout_s``.
         """
-        self._home.enter()
+        self._owner_loop.acquire()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._home.run(self._link.wait_connected())
+                await self._owner_loop.run(self._session.wait_connected())
         except TimeoutError:
             raise BrokerUnavailable(
                 f"no connection to {self.options.address} within {timeout_s:g} s: is the MQTT broker running?"
@@ -183,14 +185,14 @@ class MqttBroker(MessageBroker):
         await self._end(polite=exc[0] is None)
 
     async def _end(self, *, polite: bool) -> None:
-        self._home.end()
-        if self._home.loop is None or self._home.loop.is_closed():  # nobody can be waited for
-            for link in self._links():
-                link.retired = True
-                link.drop()
+        self._owner_loop.close()
+        if self._owner_loop.loop is None or self._owner_loop.loop.is_closed():  # nobody can be waited for
+            for session in self._sessions():
+                session.retired = True
+                session.drop()
             self._dispatcher.clear()
         else:
-            await self._home.run(self._end_at_home(polite))
+            await self._owner_loop.run(self._end_at_home(polite))
 
     async def _end_at_home(self, polite: bool) -> None:
         if self._closing is None:
@@ -198,20 +200,20 @@ class MqttBroker(MessageBroker):
         await asyncio.shield(self._closing)
 
     async def _shut(self, polite: bool) -> None:
-        links = self._links()
-        for link in links:
-            link.retired = True
+        links = self._sessions()
+        for session in links:
+            session.retired = True
         if polite:
             loop = asyncio.get_running_loop()
             end = loop.time() + CLOSE_S
             await self._presences.leave()
-            await self._link.close(max(0.0, end - loop.time()))
-        for link in links:
-            await link.abort()
+            await self._session.close(max(0.0, end - loop.time()))
+        for session in links:
+            await session.abort()
         self._dispatcher.clear()
 
-    def _links(self) -> list[Link]:
-        return [self._link, *self._presences.own_links()]
+    def _sessions(self) -> list[MqttSession]:
+        return [self._session, *self._presences.own_sessions()]
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -236,19 +238,21 @@ class MqttBroker(MessageBroker):
         payload = encode(message) if message or not retain else b""
         if self._dispatcher.tap is not None:
             self._dispatcher.tap.published(channel, message, payload, retain)
-        if self.connected and self._home.is_here():
-            return Delivery(self._link.publish(topic, payload, qos, retain))
-        return self._home.begin(self._home.enter(), self._link.publish, topic, payload, qos, retain)
+        if self.connected and self._owner_loop.is_current():
+            return Delivery(self._session.publish(topic, payload, qos, retain))
+        return self._owner_loop.begin(
+            self._owner_loop.acquire(), self._session.publish, topic, payload, qos, retain
+        )
 
     async def consume(self, channel: str) -> Json:
         """Return the oldest message not consumed yet, or wait for one; see ``MessageBroker.consume``."""
         if channel not in self._consumed:
-            home = self._home.enter()
+            home_loop = self._owner_loop.acquire()
             self._dispatcher.listen(channel)
-            await self._hold(home, channel)
+            await self._hold(home_loop, channel)
             self._consumed.add(channel)
         elif not self.connected:
-            self._home.enter()  # raises if closed
+            self._owner_loop.acquire()  # raises if closed
         return await self._dispatcher.take(channel)
 
     def subscribe(self, channel: str, callback: Callback) -> Subscription:
@@ -256,9 +260,9 @@ class MqttBroker(MessageBroker):
 
         Awaiting the subscription raises ``BrokerRefused`` if the MQTT broker does not grant it.
         """
-        home = self._home.enter()
+        home_loop = self._owner_loop.acquire()
         subscription = self._dispatcher.add(channel, callback)
-        subscription.set_ready(self._hold(home, channel))
+        subscription.set_ready(self._hold(home_loop, channel))
         return subscription
 
     async def announce(
@@ -270,15 +274,15 @@ class MqttBroker(MessageBroker):
         announcement gets a small connection of its own.
         """
         topic = self._topic(channel)
-        self._home.enter()
-        return await self._home.run(self._presences.announce(channel, topic, online, offline))
+        self._owner_loop.acquire()
+        return await self._owner_loop.run(self._presences.announce(channel, topic, online, offline))
 
     def tell_presence(self, channel: str, message: Mapping[str, Any], payload: bytes) -> None:
         """Tell the tap of a presence, which goes over a connection of its own."""
         if self._dispatcher.tap is not None:
             self._dispatcher.tap.published(channel, message, payload, True)
 
-    # -- called by the link, in the home loop --------------------------------------------------------
+    # -- called by the session, in the home loop -----------------------------------------------------
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Hand an arriving message over; whatever goes wrong with it stops nothing else."""
@@ -313,12 +317,12 @@ class MqttBroker(MessageBroker):
     def _wanted_filters(self) -> set[str]:
         return {f for channel in self._dispatcher.wanted() for f in self.topic_map.filters(channel)}
 
-    def _hold(self, home: asyncio.AbstractEventLoop, channel: str) -> Delivery:
-        return self._home.begin(home, self._link.subscribe, self.topic_map.filters(channel))
+    def _hold(self, home_loop: asyncio.AbstractEventLoop, channel: str) -> Delivery:
+        return self._owner_loop.begin(home_loop, self._session.subscribe, self.topic_map.filters(channel))
 
     def _on_removed(self, channel: str) -> None:
-        if self._home.loop is not None and not self._home.closed:
-            self._home.call(self._release, channel)
+        if self._owner_loop.loop is not None and not self._owner_loop.closed:
+            self._owner_loop.call(self._release, channel)
 
     def _release(self, channel: str) -> None:
         if self._dispatcher.wants(channel):
@@ -328,4 +332,4 @@ class MqttBroker(MessageBroker):
             wanted = self._wanted_filters()
             filters = tuple(f for f in filters if f not in wanted)
         for topic_filter in filters:
-            self._link.unsubscribe(topic_filter)
+            self._session.unsubscribe(topic_filter)

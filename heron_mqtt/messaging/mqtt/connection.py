@@ -1,7 +1,7 @@
 """One MQTT connection from CONNECT to its end: paho-mqtt, driven inside an asyncio event loop.
 
 A connection is not reused: each attempt gets a paho client of its own, so nothing of a lost connection
-(half a packet, message ids, resend states) lives on in the next. ``Link`` holds what must survive.
+(half a packet, message ids, resend states) lives on in the next. ``MqttSession`` holds what must survive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from heron_mqtt.errors import BrokerError, BrokerUnavailable, UnsupportedFeature
 from heron_mqtt.messaging.mqtt.connect_errors import nobody_answers, refused, tls_failed
-from heron_mqtt.messaging.mqtt.options import MqttOptions, Will
+from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.mqtt.packets import Publish
 from heron_mqtt.messaging.mqtt.paho_client import Client
 from heron_mqtt.messaging.mqtt.socket_stream import Stream, open_stream
@@ -47,7 +47,7 @@ class Events(Protocol):
 class Connection:
     """One connection; ``open`` it once, then use it until ``lost`` is done."""
 
-    def __init__(self, options: MqttOptions, events: Events, will: Will | None) -> None:
+    def __init__(self, options: MqttOptions, events: Events, will: LastWill | None) -> None:
         self._options = options
         self._events = events
         self._will = will

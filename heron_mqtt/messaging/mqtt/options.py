@@ -23,7 +23,7 @@ MAX_KEEPALIVE_S = 65_535  # MQTT 3.1.1, section 3.1.2.10: two bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Will:
+class LastWill:
     """The message that the broker publishes when this connection dies without a DISCONNECT."""
 
     topic: str

@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Self
 
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.options import MqttOptions
-from heron_mqtt.messaging.mqtt.session import Link
+from heron_mqtt.messaging.mqtt.session import MqttSession
 
 RawCallback = Callable[[str, bytes, bool], None]
 """Called with topic, payload and whether the broker had kept it; in the loop of the connection."""
@@ -33,11 +33,11 @@ class RawMqtt:
         rng: Jitters the delays of reconnecting.
     """
 
-    def __init__(self, options: MqttOptions, stats: BrokerStats, rng: random.Random | None = None) -> None:
+    def __init__(self, options: MqttOptions, stats: MessageStats, rng: random.Random | None = None) -> None:
         self.stats = stats
         self._callbacks: dict[str, list[RawCallback]] = {}
         self._on_return: list[Callable[[], None]] = []
-        self._link = Link(
+        self._session = MqttSession(
             replace(options, client_id=f"{options.client_id}-raw-{secrets.token_hex(2)}"),
             self,
             stats,
@@ -54,14 +54,14 @@ class RawMqtt:
             BrokerUnavailable, BrokerRefused: As ``MqttBroker.connect``.
         """
         try:
-            await asyncio.shield(self._link.start())
+            await asyncio.shield(self._session.start())
         except BaseException:
-            await self._link.abort()
+            await self._session.abort()
             raise
 
     async def close(self) -> None:
         """Send what waits, and disconnect."""
-        await self._link.close()
+        await self._session.close()
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -76,20 +76,20 @@ class RawMqtt:
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
     ) -> asyncio.Future[None]:
         """Publish bytes; what is returned is done when the broker has taken them, and may be ignored."""
-        return self._link.publish(topic, payload, qos, retain)
+        return self._session.publish(topic, payload, qos, retain)
 
     def subscribe_raw(self, topic: str, callback: RawCallback) -> Callable[[], None]:
         """Call back for every message on one topic, without wildcards; returns the unsubscribe."""
         held = self._callbacks.setdefault(topic, [])
         held.append(callback)
-        self._link.subscribe((topic,))
+        self._session.subscribe((topic,))
 
         def unsubscribe() -> None:
             if callback in held:
                 held.remove(callback)
             if not held and self._callbacks.get(topic) is held:
                 del self._callbacks[topic]
-                self._link.unsubscribe(topic)
+                self._session.unsubscribe(topic)
 
         return unsubscribe
 
@@ -106,7 +106,7 @@ class RawMqtt:
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._link.connected
+        return self._session.connected
 
     # -- called by the link ------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from heron_mqtt.errors import BrokerError, BrokerOverflow, BrokerRefused
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 
 WINDOW = 100
 """Messages of QoS 1 and 2 on their way at once. On loopback 20 and 1,000 are as fast; a far broker gains."""
@@ -23,7 +23,7 @@ Send = Callable[[str, bytes, int, bool], int]
 
 
 @dataclass(slots=True)
-class _Outgoing:
+class _QueuedMessage:
     topic: str
     payload: bytes
     qos: int
@@ -32,7 +32,7 @@ class _Outgoing:
     ended_connections: int = 0
 
 
-class Outbox:
+class SendQueue:
     """Queue and window of one link.
 
     Args:
@@ -41,12 +41,12 @@ class Outbox:
         max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
     """
 
-    def __init__(self, address: str, stats: BrokerStats, max_pending: int) -> None:
+    def __init__(self, address: str, stats: MessageStats, max_pending: int) -> None:
         self._address = address
         self._stats = stats
         self._max_pending = max_pending
-        self._pending: deque[_Outgoing] = deque()
-        self._in_flight: dict[int, _Outgoing] = {}
+        self._pending: deque[_QueuedMessage] = deque()
+        self._in_flight: dict[int, _QueuedMessage] = {}
         self._send: Send | None = None
         self._window = WINDOW
         self._acknowledged = 0
@@ -55,7 +55,7 @@ class Outbox:
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> asyncio.Future[None]:
         """Send or queue a message; the future is done when the broker has taken it."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        message = _Outgoing(topic, payload, qos, retain, done)
+        message = _QueuedMessage(topic, payload, qos, retain, done)
         if self._send is not None and not self._pending and len(self._in_flight) < self._window:
             self._send_now(self._send, message)
             return done
@@ -66,7 +66,7 @@ class Outbox:
 
     def refuse(self, topic: str, exc: BrokerError) -> asyncio.Future[None]:
         """Count and report a message that cannot even wait; return its failed future."""
-        message = _Outgoing(topic, b"", 0, False, asyncio.get_running_loop().create_future())
+        message = _QueuedMessage(topic, b"", 0, False, asyncio.get_running_loop().create_future())
         self._fail(message, exc)
         return message.done
 
@@ -131,7 +131,7 @@ class Outbox:
         for message in unsent:
             set_exception(message.done, exc)
 
-    def _send_now(self, send: Send, message: _Outgoing) -> None:
+    def _send_now(self, send: Send, message: _QueuedMessage) -> None:
         mid = send(message.topic, message.payload, message.qos, message.retain)
         if message.qos:
             self._in_flight[mid] = message
@@ -142,12 +142,12 @@ class Outbox:
         while self._send is not None and self._pending and len(self._in_flight) < self._window:
             self._send_now(self._send, self._pending.popleft())
 
-    def _fail(self, message: _Outgoing, exc: BrokerError) -> None:
+    def _fail(self, message: _QueuedMessage, exc: BrokerError) -> None:
         self._stats.undelivered += 1
         self._stats.report("delivery", message.topic, str(exc))
         set_exception(message.done, exc)
 
-    def _overflow(self, message: _Outgoing) -> None:
+    def _overflow(self, message: _QueuedMessage) -> None:
         self._stats.overflowed += 1
         self._stats.undelivered += 1
         what = f"more than {self._max_pending} messages wait to be sent; the oldest is dropped"

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerRefused, BrokerUnavailable
-from heron_mqtt.messaging.core.stats import BrokerStats
+from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.connection import Connection
-from heron_mqtt.messaging.mqtt.options import MqttOptions, Will
-from heron_mqtt.messaging.mqtt.send_queue import Outbox, set_exception
-from heron_mqtt.messaging.mqtt.subscriptions import Change, Upstream
+from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
+from heron_mqtt.messaging.mqtt.send_queue import SendQueue, set_exception
+from heron_mqtt.messaging.mqtt.subscriptions import BrokerSubscriptions, SubscriptionChange
 
 log = logging.getLogger("heron_mqtt.messaging")
 
@@ -27,7 +27,7 @@ CLOSE_S = 1.0  # how long close() waits for outstanding messages
 FILTERS_A_PACKET = 100
 
 
-class Owner(Protocol):
+class SessionOwner(Protocol):
     """What a link tells the broker object it serves."""
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
@@ -40,7 +40,7 @@ class Owner(Protocol):
         """A connection is made (``again``: not the first one)."""
 
 
-class Link:
+class MqttSession:
     """Publishes, subscribes, and reconnects until it is closed. Use it in one event loop only.
 
     Args:
@@ -52,10 +52,10 @@ class Link:
     def __init__(
         self,
         options: MqttOptions,
-        owner: Owner,
-        stats: BrokerStats,
+        owner: SessionOwner,
+        stats: MessageStats,
         *,
-        will: Will | None,
+        will: LastWill | None,
         wanted: Callable[[], Iterable[str]],
         rng: random.Random,
         max_pending: int,
@@ -66,9 +66,9 @@ class Link:
         self._stats = stats
         self._will = will
         self._rng = rng
-        self._outbox = Outbox(options.address, stats, max_pending)
-        self.on_acknowledged = self._outbox.acknowledged
-        self._upstream = Upstream(wanted)
+        self._send_queue = SendQueue(options.address, stats, max_pending)
+        self.on_acknowledged = self._send_queue.acknowledged
+        self._subscriptions = BrokerSubscriptions(wanted)
         self._asked: dict[str, None] = {}  # filters to subscribe to before anything else is sent
         self._waiting: dict[str, list[tuple[str, asyncio.Future[None]]]] = {}  # filter held -> what for
         self._subscribing: dict[int, list[str]] = {}
@@ -121,10 +121,10 @@ class Link:
         """Send or queue a message; the future is done when the broker has taken it."""
         self._stats.published += 1
         if self._started is None:
-            return self._outbox.refuse(topic, self._failure)
+            return self._send_queue.refuse(topic, self._failure)
         if self._asked:
             self._subscribe_asked()  # subscribe, then publish: the message must come back
-        return self._outbox.publish(topic, payload, qos, retain)
+        return self._send_queue.publish(topic, payload, qos, retain)
 
     # -- subscribe ---------------------------------------------------------------------------------
 
@@ -146,16 +146,16 @@ class Link:
     def unsubscribe(self, topic_filter: str) -> None:
         """Nobody wants a filter any more."""
         if self._connection is not None:
-            self._apply(self._upstream.removed(topic_filter))
+            self._apply(self._subscriptions.removed(topic_filter))
 
     def _hold(self, topic_filter: str, done: asyncio.Future[None]) -> None:
         cover = topic_filter
         if self._connection is not None:
-            cover = self._upstream.add(topic_filter)
+            cover = self._subscriptions.add(topic_filter)
             self._ask([cover])
         self._waiting.setdefault(cover, []).append((topic_filter, done))
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, change: SubscriptionChange) -> None:
         self._ask(change.subscribe)
         if change.unsubscribe and self._connection is not None:
             self._subscribe_asked()
@@ -179,7 +179,7 @@ class Link:
         for topic_filter, refusal in zip(self._subscribing.pop(mid, ()), refusals, strict=False):
             waiting = self._waiting.pop(topic_filter, [])
             if refusal is None:
-                self._apply(self._upstream.accepted(topic_filter))
+                self._apply(self._subscriptions.accepted(topic_filter))
                 for _, done in waiting:
                     if not done.done():
                         done.set_result(None)
@@ -189,7 +189,7 @@ class Link:
                 f"check the access rights of user {self.options.username!r}"
             )
             self._stats.report("connection", topic_filter, str(exc))
-            self._apply(self._upstream.refused(topic_filter))
+            self._apply(self._subscriptions.refused(topic_filter))
             for wanted, done in waiting:
                 if wanted == topic_filter:
                     set_exception(done, exc)
@@ -244,13 +244,13 @@ class Link:
 
     def _take_up(self, connection: Connection, *, again: bool) -> None:
         self._connection = connection
-        self._ask(self._upstream.restart().subscribe)
+        self._ask(self._subscriptions.restart().subscribe)
         waiting, self._waiting = self._waiting, {}
         for entries in waiting.values():
             for topic_filter, done in entries:
                 self._hold(topic_filter, done)
         self._subscribe_asked()
-        self._outbox.open(connection.publish, connection.receive_maximum)
+        self._send_queue.open(connection.publish, connection.receive_maximum)
         self._owner.on_connected(again)
         self._connected.set()
 
@@ -259,11 +259,11 @@ class Link:
         self._connected.clear()
         self._asked.clear()
         self._subscribing.clear()
-        self._outbox.close()
+        self._send_queue.close()
 
     def _fail_all(self, exc: BrokerError) -> None:
         self._failure = exc
-        self._outbox.fail_all(exc)
+        self._send_queue.fail_all(exc)
         for waiting in self._waiting.values():
             for _, done in waiting:
                 set_exception(done, exc)
@@ -273,7 +273,7 @@ class Link:
 
     async def close(self, wait_s: float = CLOSE_S) -> None:
         """Wait for what is outstanding, at most ``wait_s``; say goodbye, and end. Idempotent."""
-        outstanding = self._outbox.outstanding() if self._started is not None else []
+        outstanding = self._send_queue.outstanding() if self._started is not None else []
         if outstanding:
             await asyncio.wait(outstanding, timeout=wait_s)
         if self._connection is not None:

@@ -23,7 +23,7 @@ class Stream:
     """A connected, non-blocking socket, cut into MQTT packets.
 
     One system call reads all that has arrived (``fill``) and one writes all that was sent since
-    (``flush``). What waits to be written is bounded by the outbox's window.
+    (``flush``). What waits to be written is bounded by the send queue's window.
     """
 
     def __init__(self, sock: socket.socket) -> None:

@@ -14,7 +14,7 @@ from heron_mqtt.messaging.topics import is_filter
 
 
 @dataclass(slots=True)
-class Change:
+class SubscriptionChange:
     """What to tell the broker, in this order."""
 
     subscribe: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ def _levels(topic_filter: str) -> tuple[str, ...]:
     return tuple(topic_filter.split("/"))
 
 
-class Upstream:
+class BrokerSubscriptions:
     """The filters held at the broker.
 
     Args:
@@ -65,36 +65,36 @@ class Upstream:
             return topic_filter
         return cover
 
-    def accepted(self, topic_filter: str) -> Change:
+    def accepted(self, topic_filter: str) -> SubscriptionChange:
         """The broker granted a filter: what it covers need not be held beside it."""
         if not is_filter(topic_filter) or topic_filter not in self._held:
-            return Change()
+            return SubscriptionChange()
         covered = [f for f in self._held if f != topic_filter and covers(topic_filter, f)]
         for f in covered:
             self._drop(f)
-        return Change(unsubscribe=covered)
+        return SubscriptionChange(unsubscribe=covered)
 
-    def refused(self, topic_filter: str) -> Change:
+    def refused(self, topic_filter: str) -> SubscriptionChange:
         """The broker refused a filter: what it would have covered must be held by itself."""
         self._drop(topic_filter)
         self._refused.add(topic_filter)
-        return Change(subscribe=self._missing())
+        return SubscriptionChange(subscribe=self._missing())
 
-    def removed(self, topic_filter: str) -> Change:
+    def removed(self, topic_filter: str) -> SubscriptionChange:
         """Nobody wants a filter any more."""
         self._refused.discard(topic_filter)
         if topic_filter not in self._held:
-            return Change()
+            return SubscriptionChange()
         self._drop(topic_filter)
         missing = self._missing() if is_filter(topic_filter) else []
-        return Change(subscribe=missing, unsubscribe=[topic_filter])
+        return SubscriptionChange(subscribe=missing, unsubscribe=[topic_filter])
 
-    def restart(self) -> Change:
+    def restart(self) -> SubscriptionChange:
         """A new connection holds nothing: subscribe to everything that is wanted."""
         self._held.clear()
         self._wide.clear()
         self._refused.clear()
-        return Change(subscribe=self._missing())
+        return SubscriptionChange(subscribe=self._missing())
 
     def _missing(self) -> list[str]:
         fresh = []

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.embedded.auth.acl import Acl
 from heron_mqtt.messaging.embedded.options import is_loopback
-from heron_mqtt.messaging.embedded.protocol import packets as wire
+from heron_mqtt.messaging.embedded.protocol import packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,10 +47,10 @@ class Refused:
     delay_s: float = 0.0
 
 
-Verdict = Admitted | Refused
+AuthResult = Admitted | Refused
 
 
-class Identity:
+class Authenticator:
     """Decides who a client is, and what it may do.
 
     Args:
@@ -84,7 +84,9 @@ class Identity:
         if self._hashing is not None:
             self._hashing.shutdown(wait=False, cancel_futures=True)
 
-    def decide(self, connect: wire.Connect, peer: str, certificate: dict[str, Any] | None) -> Verdict | None:
+    def decide(
+        self, connect: packets.Connect, peer: str, certificate: dict[str, Any] | None
+    ) -> AuthResult | None:
         """Return the verdict, or None if a password has to be checked: see `verify`."""
         if self._options.identity_from_certificate:
             return self._by_certificate(connect, certificate)
@@ -96,7 +98,7 @@ class Identity:
             return Admitted(connect.username)
         return None
 
-    async def verify(self, connect: wire.Connect, peer: str) -> Verdict:
+    async def verify(self, connect: packets.Connect, peer: str) -> AuthResult:
         """Check the password; the computation runs beside the event loop."""
         user = connect.username or ""
         stored = self._users.get(user)
@@ -108,7 +110,7 @@ class Identity:
             self._failures.pop(_host_of(peer), None)
             return Admitted(user)
         # The client is not told which of the two was wrong.
-        return self._failed(peer, wire.BAD_CREDENTIALS, f"wrong user name or password for user {user!r}")
+        return self._failed(peer, packets.BAD_CREDENTIALS, f"wrong user name or password for user {user!r}")
 
     def grant(self, user: str | None, client_id: str) -> Grant | None:
         """Return what a client may do, or None if it may do everything."""
@@ -153,27 +155,27 @@ class Identity:
             signature.append(state and (state.st_mtime_ns, state.st_size, state.st_ino))
         return tuple(signature)
 
-    def _by_certificate(self, connect: wire.Connect, certificate: dict[str, Any] | None) -> Verdict:
+    def _by_certificate(self, connect: packets.Connect, certificate: dict[str, Any] | None) -> AuthResult:
         subject = (certificate or {}).get("subject", ())
         names = [value for part in subject for key, value in part if key == "commonName"]
         if len(names) != 1:
-            return Refused(wire.NOT_AUTHORISED, "the client certificate has not exactly one common name")
+            return Refused(packets.NOT_AUTHORISED, "the client certificate has not exactly one common name")
         if connect.username not in (None, names[0]):
             return Refused(
-                wire.NOT_AUTHORISED,
+                packets.NOT_AUTHORISED,
                 f"user name {connect.username!r} contradicts the certificate, which names {names[0]!r}",
             )
         return Admitted(names[0])
 
-    def _without_login(self, peer: str) -> Verdict:
+    def _without_login(self, peer: str) -> AuthResult:
         """A user name that nobody checks is not used: ``%u`` never stands for a mere claim."""
         options = self._options
         if options.users_file is None and options.client_ca is not None:
             return Admitted(None)  # the certificate was demanded and verified by TLS
         if not options.admits_anonymous:
-            return self._failed(peer, wire.NOT_AUTHORISED, "no user name and password")
+            return self._failed(peer, packets.NOT_AUTHORISED, "no user name and password")
         if not is_loopback(_host_of(peer)) and not options.allow_remote_anonymous:
-            return self._failed(peer, wire.NOT_AUTHORISED, "no login, and not from this machine")
+            return self._failed(peer, packets.NOT_AUTHORISED, "no login, and not from this machine")
         return Admitted(None)
 
     def _failed(self, peer: str, return_code: int, reason: str) -> Refused:
@@ -187,7 +189,7 @@ class Identity:
         delay_s = min(limits.login_delay_s * 2.0 ** min(failures - 1, 30), limits.max_login_delay_s)
         return Refused(return_code, reason, delay_s)
 
-    def _digest(self, connect: wire.Connect) -> bytes:
+    def _digest(self, connect: packets.Connect) -> bytes:
         user = connect.username or ""
         stored = self._users.get(user, "")
         parts = b"\0".join((user.encode(), stored.encode(), connect.password or b""))

@@ -10,8 +10,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import AddressInUse, ConfigError
-from heron_mqtt.messaging.embedded.net.tls import TlsDoor, tls_context
-from heron_mqtt.messaging.embedded.net.transports import Link, TcpLink, WebSocketLink
+from heron_mqtt.messaging.embedded.net.tls import TlsAcceptor, tls_context
+from heron_mqtt.messaging.embedded.net.transports import TcpTransport, Transport, WebSocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,18 +43,20 @@ class Listeners:
     def __init__(
         self,
         options: BrokerOptions,
-        accept: Callable[[Link], ClientConnection | None],
+        accept: Callable[[Transport], ClientConnection | None],
         may_enter: Callable[[int], bool],
         turned_away: Callable[[str, str], None],
     ) -> None:
         self._options = options
         self._accept = accept
         self._tls = tls_context(options) if options.tls_cert is not None else None
-        self._make_link = functools.partial(TcpLink, accept, memoryview(bytearray(_READ_BUFFER_BYTES)))
-        self._door: TlsDoor | None = None
+        self._make_transport = functools.partial(
+            TcpTransport, accept, memoryview(bytearray(_READ_BUFFER_BYTES))
+        )
+        self._acceptor: TlsAcceptor | None = None
         if self._tls is not None:
             timeout_s = options.limits.connect_timeout_s
-            self._door = TlsDoor(self._tls, self._make_link, may_enter, turned_away, timeout_s)
+            self._acceptor = TlsAcceptor(self._tls, self._make_transport, may_enter, turned_away, timeout_s)
         self._socket: socket.socket | None = None
         self._websocket_socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
@@ -94,7 +96,7 @@ class Listeners:
     async def serve(self) -> None:
         """Accept connections."""
         loop = asyncio.get_running_loop()
-        factory = self._door.protocol if self._door is not None else self._make_link
+        factory = self._acceptor.protocol if self._acceptor is not None else self._make_transport
         assert self._socket is not None, "bind comes before serve"
         self._server = await loop.create_server(factory, sock=self._socket, backlog=_BACKLOG)
         if self._websocket_socket is not None:
@@ -120,12 +122,12 @@ class Listeners:
             )
 
     async def _serve_websocket(self, connection: ServerConnection) -> None:
-        await WebSocketLink(connection).serve(self._accept)
+        await WebSocketTransport(connection).serve(self._accept)
 
     def stop(self) -> None:
         """Accept no more connections."""
-        if self._door is not None:
-            self._door.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for server, bound in (
             (self._server, self._socket),
             (self._websocket_server, self._websocket_socket),

@@ -1,4 +1,4 @@
-"""TLS: the context, and the door at which a connection waits until its handshake is done."""
+"""TLS: the context, and the acceptor in which a connection waits until its handshake is done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heron_mqtt.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from heron_mqtt.messaging.embedded.net.transports import TcpLink
+    from heron_mqtt.messaging.embedded.net.transports import TcpTransport
     from heron_mqtt.messaging.embedded.options import BrokerOptions
 
 _SHUTDOWN_TIMEOUT_S = 1.0
@@ -44,7 +44,7 @@ def tls_context(options: BrokerOptions) -> ssl.SSLContext:
     return context
 
 
-class TlsDoor:
+class TlsAcceptor:
     """Lets TCP connections through to their links when TLS is up.
 
     asyncio's own TLS server says nothing about a failed handshake and counts nobody that is still in
@@ -52,8 +52,8 @@ class TlsDoor:
 
     Args:
         context: From `tls_context`.
-        make_link: Makes the link of a new connection.
-        may_enter: Returns whether there is room, given how many are at the door.
+        make_transport: Makes the link of a new connection.
+        may_enter: Returns whether there is room, given how many wait.
         turned_away: Told who did not get in, and why.
         timeout_s: For a handshake.
     """
@@ -61,13 +61,13 @@ class TlsDoor:
     def __init__(
         self,
         context: ssl.SSLContext,
-        make_link: Callable[[], TcpLink],
+        make_transport: Callable[[], TcpTransport],
         may_enter: Callable[[int], bool],
         turned_away: Callable[[str, str], None],
         timeout_s: float,
     ) -> None:
         self._context = context
-        self._make_link = make_link
+        self._make_transport = make_transport
         self._may_enter = may_enter
         self._turned_away = turned_away
         self._timeout_s = timeout_s
@@ -75,7 +75,7 @@ class TlsDoor:
 
     def protocol(self) -> asyncio.Protocol:
         """Return the protocol of a connection that was just accepted."""
-        return _AtTheDoor(self)
+        return _HandshakeProtocol(self)
 
     def enter(self, transport: asyncio.Transport) -> None:
         """Begin the handshake of a new connection."""
@@ -97,7 +97,7 @@ class TlsDoor:
             transport.abort()
 
     async def _handshake(self, transport: asyncio.Transport, name: str) -> None:
-        link = self._make_link()
+        link = self._make_transport()
         try:
             secured = await asyncio.get_running_loop().start_tls(
                 transport,
@@ -116,9 +116,9 @@ class TlsDoor:
             link.connection_made(secured)
 
 
-class _AtTheDoor(asyncio.Protocol):
-    def __init__(self, door: TlsDoor) -> None:
-        self._door = door
+class _HandshakeProtocol(asyncio.Protocol):
+    def __init__(self, acceptor: TlsAcceptor) -> None:
+        self._acceptor = acceptor
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._door.enter(cast("asyncio.Transport", transport))
+        self._acceptor.enter(cast("asyncio.Transport", transport))

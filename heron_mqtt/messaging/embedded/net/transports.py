@@ -22,7 +22,7 @@ WRITE_HIGH_BYTES = 128 * 1024
 WRITE_LOW_BYTES = 32 * 1024
 
 
-class Link(Protocol):
+class Transport(Protocol):
     """Where a connection's bytes go."""
 
     peer: str
@@ -66,7 +66,7 @@ class Endpoint(Protocol):
         """Note that the client has caught up."""
 
 
-class TcpLink(asyncio.BufferedProtocol):
+class TcpTransport(asyncio.BufferedProtocol):
     """A TCP or TLS connection.
 
     Args:
@@ -75,7 +75,7 @@ class TcpLink(asyncio.BufferedProtocol):
             view, because asyncio's TLS reads into slices of it, and a slice of a bytearray is a copy.
     """
 
-    def __init__(self, accept: Callable[[Link], Endpoint | None], buffer: memoryview) -> None:
+    def __init__(self, accept: Callable[[Transport], Endpoint | None], buffer: memoryview) -> None:
         self.peer = ""
         self.paused = False
         self._accept = accept
@@ -154,7 +154,7 @@ class TcpLink(asyncio.BufferedProtocol):
         return cast("dict[str, Any] | None", self._transport.get_extra_info("peercert"))
 
 
-class WebSocketLink:
+class WebSocketTransport:
     """A WebSocket connection. Writing never waits: a task sends what has been collected.
 
     Args:
@@ -175,7 +175,7 @@ class WebSocketLink:
         self._readable.set()
         self._closing = False
 
-    async def serve(self, accept: Callable[[Link], Endpoint | None]) -> None:
+    async def serve(self, accept: Callable[[Transport], Endpoint | None]) -> None:
         """Feed the endpoint until the connection ends; always returns with the connection closed."""
         endpoint = self._endpoint = accept(self)
         if endpoint is None:

@@ -19,7 +19,7 @@ from heron_mqtt.messaging.embedded.options import BrokerOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from heron_mqtt.messaging.embedded.server.server import HardenedBroker
+    from heron_mqtt.messaging.embedded.server.server import BrokerServer
 
 _PARENT_CHECK_S = 0.5
 
@@ -69,9 +69,9 @@ def raise_descriptor_limit() -> None:
 
 
 async def _serve(options: BrokerOptions, parent: int) -> None:
-    from heron_mqtt.messaging.embedded.server.server import HardenedBroker
+    from heron_mqtt.messaging.embedded.server.server import BrokerServer
 
-    broker = HardenedBroker(options)
+    broker = BrokerServer(options)
     await broker.open()
     gc.freeze()  # what is loaded stays: the collector need not look at it again
     urls = [broker.listeners.url, broker.listeners.websocket_url]
@@ -90,7 +90,7 @@ async def _serve(options: BrokerOptions, parent: int) -> None:
     _say_stats(broker)
 
 
-async def _obey_parent(broker: HardenedBroker, stop: asyncio.Event) -> None:
+async def _obey_parent(broker: BrokerServer, stop: asyncio.Event) -> None:
     """Answer requests for the counts; the end of standard input is the order to stop."""
     requests = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
@@ -110,7 +110,7 @@ async def _watch_parent(parent: int, stop: asyncio.Event) -> None:
     stop.set()
 
 
-def _say_stats(broker: HardenedBroker) -> None:
+def _say_stats(broker: BrokerServer) -> None:
     _say("stats " + json.dumps(broker.refresh_stats().as_dict()))
 
 

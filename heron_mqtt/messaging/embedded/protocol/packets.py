@@ -52,7 +52,7 @@ class UnsupportedProtocol(MalformedPacket):
 
 
 @dataclass(frozen=True, slots=True)
-class Will:
+class WillMessage:
     """The message to publish when the connection ends without a DISCONNECT."""
 
     topic: str
@@ -68,7 +68,7 @@ class Connect:
     client_id: str
     clean_session: bool
     keep_alive_s: int
-    will: Will | None
+    will: WillMessage | None
     username: str | None
     password: bytes | None = field(repr=False)
 
@@ -147,7 +147,7 @@ def read_connect(body: bytes) -> Connect:
     if has_will:
         will_topic, pos = read_string(body, pos)
         will_payload, pos = read_binary(body, pos)
-        will = Will(check_topic(will_topic), will_payload, will_qos, will_retain)
+        will = WillMessage(check_topic(will_topic), will_payload, will_qos, will_retain)
     username: str | None = None
     password: bytes | None = None
     if flags & 0x80:

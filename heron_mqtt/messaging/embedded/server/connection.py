@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 
 from heron_mqtt.messaging.embedded.auth.authenticator import Refused
-from heron_mqtt.messaging.embedded.protocol import packets as wire
+from heron_mqtt.messaging.embedded.protocol import packets
 from heron_mqtt.messaging.embedded.protocol.topic_filters import MAX_LEVELS
-from heron_mqtt.messaging.embedded.server.session import Message
-from heron_mqtt.messaging.embedded.server.write_buffer import BufferedOutlet
+from heron_mqtt.messaging.embedded.server.session import BrokerMessage
+from heron_mqtt.messaging.embedded.server.write_buffer import WriteBuffer
 
 if TYPE_CHECKING:
-    from heron_mqtt.messaging.embedded.auth.authenticator import Verdict
-    from heron_mqtt.messaging.embedded.net.transports import Link
-    from heron_mqtt.messaging.embedded.server.server import HardenedBroker
+    from heron_mqtt.messaging.embedded.auth.authenticator import AuthResult
+    from heron_mqtt.messaging.embedded.net.transports import Transport
+    from heron_mqtt.messaging.embedded.server.server import BrokerServer
     from heron_mqtt.messaging.embedded.server.session import ClientSession
 
 _MAX_CACHED_TOPICS = 4_096
 
 
-class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[misc]  # amqtt ships no type information
+class ClientConnection(WriteBuffer, BrokerProtocolHandler):  # type: ignore[misc]  # amqtt ships no type information
     """The broker's side of one client connection, from accepting it to its end."""
 
-    def __init__(self, broker: HardenedBroker, link: Link) -> None:
+    def __init__(self, broker: BrokerServer, transport: Transport) -> None:
         BrokerProtocolHandler.__init__(self, broker.plugins_manager)
-        BufferedOutlet.__init__(self, link, broker.options.limits, broker.stats, broker.flush_soon)
+        WriteBuffer.__init__(self, transport, broker.options.limits, broker.stats, broker.flush_soon)
         self._broker = broker
         self._router = broker.router
         self._max_packet_bytes = broker.options.limits.max_packet_bytes
@@ -58,13 +58,13 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
                 return
             data = bytes(self._rest)
             self._rest.clear()
-        packets = self._packets
+        before = self._packets
         try:
             pos = self._take_packets(data)
-        except wire.MalformedPacket as exc:
+        except packets.MalformedPacket as exc:
             self._on_malformed(exc)
             return
-        if self._packets != packets:
+        if self._packets != before:
             self._last_heard_s = self._loop.time()
         if pos < len(data) and not self.ended:
             self._rest += data[pos:]
@@ -73,7 +73,7 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
         """Act on complete packets; return the position of the first incomplete one."""
         pos, end = 0, len(data)
         if self.session is None and data[:1] not in (b"", b"\x10"):
-            raise wire.MalformedPacket("the first packet is not CONNECT")
+            raise packets.MalformedPacket("the first packet is not CONNECT")
         while end - pos >= 2 and not self._held and not self.ended:
             length, body = data[pos + 1], pos + 2
             if length & 0x80:
@@ -81,7 +81,7 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
                 length &= 0x7F
                 while True:
                     if shift > 21:
-                        raise wire.MalformedPacket("a remaining length of more than four bytes")
+                        raise packets.MalformedPacket("a remaining length of more than four bytes")
                     if body >= end:
                         self._needed = body - pos + 1
                         return pos
@@ -92,7 +92,7 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
                     if not more & 0x80:
                         break
             if length > self._max_packet_bytes:
-                raise wire.MalformedPacket(
+                raise packets.MalformedPacket(
                     f"a packet of {length} bytes, the limit is {self._max_packet_bytes}"
                 )
             stop = body + length
@@ -101,7 +101,7 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
                 return pos
             self._packets += 1
             first = data[pos]
-            if first >> 4 == wire.PUBLISH and self.session is not None:
+            if first >> 4 == packets.PUBLISH and self.session is not None:
                 self._on_publish(self.session, first, data, body, stop)
             else:
                 self._on_packet(first, data[body:stop])
@@ -113,40 +113,40 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
         packet_type, flags = first >> 4, first & 0x0F
         session = self.session
         if session is None:
-            self._on_connect(wire.read_connect(body))
+            self._on_connect(packets.read_connect(body))
             return
-        expected = 2 if packet_type in (wire.PUBREL, wire.SUBSCRIBE, wire.UNSUBSCRIBE) else 0
+        expected = 2 if packet_type in (packets.PUBREL, packets.SUBSCRIBE, packets.UNSUBSCRIBE) else 0
         if flags != expected:
-            raise wire.MalformedPacket(f"flags {flags:#x} in a packet of type {packet_type}")
-        if packet_type == wire.PUBACK:
-            session.on_puback(wire.read_ack(body))
-        elif packet_type == wire.PINGREQ:
-            self.send(wire.PINGRESP_PACKET)
-        elif packet_type == wire.PUBREC:
-            session.on_pubrec(wire.read_ack(body))
-        elif packet_type == wire.PUBCOMP:
-            session.on_pubcomp(wire.read_ack(body))
-        elif packet_type == wire.PUBREL:
-            packet_id = wire.read_ack(body)
+            raise packets.MalformedPacket(f"flags {flags:#x} in a packet of type {packet_type}")
+        if packet_type == packets.PUBACK:
+            session.on_puback(packets.read_ack(body))
+        elif packet_type == packets.PINGREQ:
+            self.send(packets.PINGRESP_PACKET)
+        elif packet_type == packets.PUBREC:
+            session.on_pubrec(packets.read_ack(body))
+        elif packet_type == packets.PUBCOMP:
+            session.on_pubcomp(packets.read_ack(body))
+        elif packet_type == packets.PUBREL:
+            packet_id = packets.read_ack(body)
             session.incoming_qos2.discard(packet_id)
-            self.send(wire.ack(wire.PUBCOMP, packet_id))
-        elif packet_type == wire.SUBSCRIBE:
-            self._router.subscribe(session, *wire.read_subscribe(body))
-        elif packet_type == wire.UNSUBSCRIBE:
-            self._router.unsubscribe(session, *wire.read_unsubscribe(body))
-        elif packet_type == wire.DISCONNECT:
+            self.send(packets.ack(packets.PUBCOMP, packet_id))
+        elif packet_type == packets.SUBSCRIBE:
+            self._router.subscribe(session, *packets.read_subscribe(body))
+        elif packet_type == packets.UNSUBSCRIBE:
+            self._router.unsubscribe(session, *packets.read_unsubscribe(body))
+        elif packet_type == packets.DISCONNECT:
             if body:
-                raise wire.MalformedPacket("DISCONNECT with a body")
+                raise packets.MalformedPacket("DISCONNECT with a body")
             self.end("disconnect", will=False)
         else:
-            raise wire.MalformedPacket(f"a packet of type {packet_type} from a connected client")
+            raise packets.MalformedPacket(f"a packet of type {packet_type} from a connected client")
 
     def _on_publish(self, session: ClientSession, first: int, data: bytes, body: int, stop: int) -> None:
         qos = first >> 1 & 3
         pos = body + 2
         topic_end = pos + (data[body] << 8 | data[body + 1]) if pos <= stop else stop + 1
         if topic_end > stop:
-            raise wire.MalformedPacket("PUBLISH ends inside its topic")
+            raise packets.MalformedPacket("PUBLISH ends inside its topic")
         raw_topic = data[pos:topic_end]
         topic = self._broker.topics.get(raw_topic)
         if topic is None:
@@ -155,15 +155,17 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
         self._stats.received += 1
         if qos == 0:
             if first & 0x08:
-                raise wire.MalformedPacket("DUP in a PUBLISH at QoS 0")
-            self._router.accept(session, Message(topic, raw_topic, data[pos:stop], 0), retain=bool(first & 1))
+                raise packets.MalformedPacket("DUP in a PUBLISH at QoS 0")
+            self._router.accept(
+                session, BrokerMessage(topic, raw_topic, data[pos:stop], 0), retain=bool(first & 1)
+            )
             return
         if qos == 3:
-            raise wire.MalformedPacket("PUBLISH at QoS 3")
+            raise packets.MalformedPacket("PUBLISH at QoS 3")
         packet_id = data[pos] << 8 | data[pos + 1] if pos + 2 <= stop else 0
         if not packet_id:
-            raise wire.MalformedPacket("PUBLISH at QoS 1 or 2 without a packet identifier")
-        message = Message(topic, raw_topic, data[pos + 2 : stop], qos)
+            raise packets.MalformedPacket("PUBLISH at QoS 1 or 2 without a packet identifier")
+        message = BrokerMessage(topic, raw_topic, data[pos + 2 : stop], qos)
         if qos == 1:
             self._router.accept(session, message, retain=bool(first & 1))
             self.send(b"\x40\x02" + packet_id.to_bytes(2, "big"))
@@ -171,12 +173,12 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
         if packet_id not in session.incoming_qos2:  # otherwise a repetition of what was delivered
             session.incoming_qos2.add(packet_id)
             self._router.accept(session, message, retain=bool(first & 1))
-        self.send(wire.ack(wire.PUBREC, packet_id))
+        self.send(packets.ack(packets.PUBREC, packet_id))
 
     def _learn_topic(self, raw_topic: bytes) -> str:
-        topic = wire.check_topic(wire.decode_utf8(raw_topic))
+        topic = packets.check_topic(packets.decode_utf8(raw_topic))
         if topic.count("/") >= MAX_LEVELS:
-            raise wire.MalformedPacket(f"a topic of more than {MAX_LEVELS} levels")
+            raise packets.MalformedPacket(f"a topic of more than {MAX_LEVELS} levels")
         topics = self._broker.topics
         if len(topics) >= _MAX_CACHED_TOPICS:
             topics.clear()
@@ -185,45 +187,45 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
 
     # --- CONNECT ------------------------------------------------------------------------------------
 
-    def _on_connect(self, connect: wire.Connect) -> None:
+    def _on_connect(self, connect: packets.Connect) -> None:
         self._broker.refresh_rights()
-        verdict = self._broker.identity.decide(connect, self.link.peer, self.link.certificate())
-        if verdict is not None:
-            self._admit(connect, verdict)
+        result = self._broker.authenticator.decide(connect, self.transport.peer, self.transport.certificate())
+        if result is not None:
+            self._admit(connect, result)
             return
         self._held = True
-        self.link.pause_reading()
-        self._login = self._loop.create_task(self._check_login(connect), name=f"login {self.link.peer}")
+        self.transport.pause_reading()
+        self._login = self._loop.create_task(self._check_login(connect), name=f"login {self.transport.peer}")
 
-    async def _check_login(self, connect: wire.Connect) -> None:
+    async def _check_login(self, connect: packets.Connect) -> None:
         try:
-            verdict = await self._broker.identity.verify(connect, self.link.peer)
+            result = await self._broker.authenticator.verify(connect, self.transport.peer)
         except Exception as exc:  # a fault here must not leave the client without an answer
-            self._broker.events.exception("login_failed", exc, peer=self.link.peer)
-            verdict = Refused(wire.SERVER_UNAVAILABLE, "the password could not be checked")
+            self._broker.events.exception("login_failed", exc, peer=self.transport.peer)
+            result = Refused(packets.SERVER_UNAVAILABLE, "the password could not be checked")
         self._login = None
         if not self.ended:
-            self._admit(connect, verdict)
+            self._admit(connect, result)
 
-    async def _refuse_later(self, verdict: Refused) -> None:
-        await asyncio.sleep(verdict.delay_s)
+    async def _refuse_later(self, result: Refused) -> None:
+        await asyncio.sleep(result.delay_s)
         self._login = None
-        self.refuse(verdict.return_code, verdict.reason)
+        self.refuse(result.return_code, result.reason)
 
-    def _admit(self, connect: wire.Connect, verdict: Verdict) -> None:
+    def _admit(self, connect: packets.Connect, result: AuthResult) -> None:
         self._stop_alive_timer()
-        if isinstance(verdict, Refused):
+        if isinstance(result, Refused):
             self._stats.failed_logins += 1
-            if verdict.delay_s:
+            if result.delay_s:
                 self._held = True
-                self.link.pause_reading()
+                self.transport.pause_reading()
                 self._login = self._loop.create_task(
-                    self._refuse_later(verdict), name=f"refusal {self.link.peer}"
+                    self._refuse_later(result), name=f"refusal {self.transport.peer}"
                 )
             else:
-                self.refuse(verdict.return_code, verdict.reason)
+                self.refuse(result.return_code, result.reason)
             return
-        if not self._broker.admit(self, connect, verdict):
+        if not self._broker.admit(self, connect, result):
             return
         if connect.keep_alive_s:
             self._silence_s = connect.keep_alive_s * 1.5  # MQTT-3.1.2-24
@@ -232,7 +234,7 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
         if self._held:
             self._held = False
             self._needed = 2
-            self.link.resume_reading()
+            self.transport.resume_reading()
             if self._rest:
                 self.feed(b"")
 
@@ -255,12 +257,12 @@ class ClientConnection(BufferedOutlet, BrokerProtocolHandler):  # type: ignore[m
     def refuse(self, return_code: int, reason: str) -> None:
         """Answer a CONNECT with a return code other than 0, and close."""
         self._stats.refusals += 1
-        self.send(wire.connack(return_code))
+        self.send(packets.connack(return_code))
         self.end("refused", will=False, detail=reason)
 
-    def _on_malformed(self, exc: wire.MalformedPacket) -> None:
-        if isinstance(exc, wire.UnsupportedProtocol):
-            self.refuse(wire.BAD_PROTOCOL_LEVEL, str(exc))  # MQTT-3.1.2-2
+    def _on_malformed(self, exc: packets.MalformedPacket) -> None:
+        if isinstance(exc, packets.UnsupportedProtocol):
+            self.refuse(packets.BAD_PROTOCOL_LEVEL, str(exc))  # MQTT-3.1.2-2
             return
         self._stats.malformed += 1
         self.end("malformed", will=True, abort=True, detail=str(exc))

@@ -8,7 +8,7 @@ from heron_mqtt.messaging.embedded.protocol.topic_filters import TopicTree
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.options import Limits
-    from heron_mqtt.messaging.embedded.server.session import Message
+    from heron_mqtt.messaging.embedded.server.session import BrokerMessage
     from heron_mqtt.messaging.embedded.stats import BrokerStats
 
 
@@ -21,9 +21,9 @@ class RetainedStore:
     def __init__(self, limits: Limits, stats: BrokerStats) -> None:
         self._limits = limits
         self._stats = stats
-        self._tree: TopicTree[Message] = TopicTree()
+        self._tree: TopicTree[BrokerMessage] = TopicTree()
 
-    def keep(self, message: Message) -> bool:
+    def keep(self, message: BrokerMessage) -> bool:
         """Keep a message, or delete its topic's if the payload is empty; return whether that was possible."""
         replaced = self._tree.discard(message.topic, None)
         if replaced is not None:
@@ -35,11 +35,11 @@ class RetainedStore:
         self._stats.retained = len(self._tree)
         return kept
 
-    def match(self, topic_filter: str) -> list[Message]:
+    def match(self, topic_filter: str) -> list[BrokerMessage]:
         """Return the retained messages that a filter matches."""
         return self._tree.match(topic_filter)
 
-    def _fits(self, message: Message) -> bool:
+    def _fits(self, message: BrokerMessage) -> bool:
         return (
             len(self._tree) < self._limits.max_retained_messages
             and self._stats.retained_bytes + message.size <= self._limits.max_retained_bytes

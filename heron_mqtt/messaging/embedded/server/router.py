@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heron_mqtt.messaging.embedded.protocol import packets as wire
+from heron_mqtt.messaging.embedded.protocol import packets
 from heron_mqtt.messaging.embedded.protocol.topic_filters import FilterTree, filter_problem
 from heron_mqtt.messaging.embedded.server.retained import RetainedStore
-from heron_mqtt.messaging.embedded.server.session import ClientSession, Message
+from heron_mqtt.messaging.embedded.server.session import BrokerMessage, ClientSession
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.event_log import EventLog
@@ -39,7 +39,7 @@ class Router:
         # Topic to subscribers, until a subscription or a right changes.
         self._routes: dict[str, tuple[tuple[ClientSession, int], ...]] = {}
 
-    def accept(self, session: ClientSession, message: Message, *, retain: bool) -> None:
+    def accept(self, session: ClientSession, message: BrokerMessage, *, retain: bool) -> None:
         """Take a message from a client: check its right, keep it if asked to, hand it on.
 
         A message that is not taken is acknowledged all the same: MQTT 3.1.1 has no other answer than to
@@ -59,11 +59,11 @@ class Router:
 
     def announce(self, topic: str, payload: bytes) -> None:
         """Publish a retained message of the broker itself."""
-        message = Message.of(topic, payload, 0)
+        message = BrokerMessage.of(topic, payload, 0)
         self._retained.keep(message)
         self.route(message)
 
-    def route(self, message: Message) -> None:
+    def route(self, message: BrokerMessage) -> None:
         """Deliver to each subscriber once, at the lower of the two QoS."""
         targets = self._routes.get(message.topic)
         if targets is None:
@@ -85,12 +85,12 @@ class Router:
             self._stats.refusals += 1
             who = {"client": session.client_id, "user": session.owner or ""}
             self._events.warning("subscription_refused", **who, filter=topic_filter, reason=problem)
-            return_codes.append(wire.SUBSCRIBE_FAILURE)
+            return_codes.append(packets.SUBSCRIBE_FAILURE)
         self.rights_changed()
         if session.outlet is not None:
-            session.outlet.send(wire.suback(packet_id, return_codes))
+            session.outlet.send(packets.suback(packet_id, return_codes))
         for (topic_filter, qos), return_code in zip(requests, return_codes, strict=True):
-            if return_code == wire.SUBSCRIBE_FAILURE:
+            if return_code == packets.SUBSCRIBE_FAILURE:
                 continue
             for message in self._retained.match(topic_filter):
                 if session.grant is None or session.grant.may_receive(message.topic):
@@ -103,7 +103,7 @@ class Router:
                 self._tree.discard(topic_filter, session)
         self.rights_changed()
         if session.outlet is not None:
-            session.outlet.send(wire.ack(wire.UNSUBACK, packet_id))
+            session.outlet.send(packets.ack(packets.UNSUBACK, packet_id))
 
     def forget(self, session: ClientSession) -> None:
         """Remove a session that has ended."""

@@ -1,6 +1,6 @@
 """The broker: amqtt's, with every path that a message takes replaced.
 
-`HardenedBroker` keeps amqtt's life cycle, session objects, session registry and expiry. Listening,
+`BrokerServer` keeps amqtt's life cycle, session objects, session registry and expiry. Listening,
 authentication, subscriptions, routing, retained messages and everything about a connection are its own,
 because amqtt's lose messages, wait without limit or cost a task each. amqtt is pinned to the exact
 version whose private methods are overridden here.
@@ -18,20 +18,20 @@ from amqtt.broker import Broker, ExternalServer
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.plugins import manager as amqtt_plugins
 
-from heron_mqtt.messaging.embedded.auth.authenticator import Identity
+from heron_mqtt.messaging.embedded.auth.authenticator import Authenticator
 from heron_mqtt.messaging.embedded.event_log import EventLog
 from heron_mqtt.messaging.embedded.net.listeners import Listeners
-from heron_mqtt.messaging.embedded.protocol import packets as wire
+from heron_mqtt.messaging.embedded.protocol import packets
 from heron_mqtt.messaging.embedded.server.connection import ClientConnection
 from heron_mqtt.messaging.embedded.server.router import Router
-from heron_mqtt.messaging.embedded.server.session import ClientSession, Message
+from heron_mqtt.messaging.embedded.server.session import BrokerMessage, ClientSession
 from heron_mqtt.messaging.embedded.stats import SYS_TOPICS, BrokerStats
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.auth.authenticator import Admitted
-    from heron_mqtt.messaging.embedded.net.transports import Link
+    from heron_mqtt.messaging.embedded.net.transports import Transport
     from heron_mqtt.messaging.embedded.options import BrokerOptions
-    from heron_mqtt.messaging.embedded.server.write_buffer import BufferedOutlet
+    from heron_mqtt.messaging.embedded.server.write_buffer import WriteBuffer
 
 _NAMESPACE = "heron_mqtt.embedded"
 _GRACE_S = 0.3  # for last bytes to leave when the broker closes
@@ -39,7 +39,7 @@ _ABORT_S = 0.5  # for aborted connections to be reported as gone
 _AMQTT_SHUTDOWN_S = 0.7
 
 
-class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type information
+class BrokerServer(Broker):  # type: ignore[misc]  # amqtt ships no type information
     """An MQTT 3.1.1 broker in the running event loop. Use `EmbeddedBroker`, which wraps it.
 
     Args:
@@ -60,12 +60,12 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         self.options = options
         self.stats = BrokerStats()
         self.events = EventLog(options.limits.max_log_lines_per_s, loop.time)
-        self.identity = Identity(options, self.events, loop.time)
-        self.listeners = Listeners(options, self._accept_link, self._has_room, self._turned_away)
+        self.authenticator = Authenticator(options, self.events, loop.time)
+        self.listeners = Listeners(options, self._accept_transport, self._has_room, self._turned_away)
         self.router = Router(options.limits, self.stats, self.events)
         self.topics: dict[bytes, str] = {}
         self._connections: set[ClientConnection] = set()
-        self._unflushed: list[BufferedOutlet] = []
+        self._unflushed: list[WriteBuffer] = []
         self._all_gone = asyncio.Event()
         self._sys_task: asyncio.Task[None] | None = None
         self._started_s = loop.time()
@@ -85,7 +85,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
             await self.start()
         except BaseException:
             self.listeners.stop()
-            self.identity.close()
+            self.authenticator.close()
             raise
         if self.options.limits.sys_interval_s:
             self._sys_task = asyncio.create_task(self._publish_sys(), name="broker $SYS")
@@ -108,12 +108,12 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
             connection.end("shutdown", will=False)
         if not await self._wait_gone(_GRACE_S):
             for connection in list(self._connections):
-                connection.link.abort()
+                connection.transport.abort()
             await self._wait_gone(_ABORT_S)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(super().shutdown(), _AMQTT_SHUTDOWN_S)
         await self.listeners.closed()
-        self.identity.close()
+        self.authenticator.close()
         amqtt_plugins.plugins_manager.pop(_NAMESPACE, None)
         self.events.info("stopped", received=self.stats.received, delivered=self.stats.delivered)
 
@@ -126,11 +126,11 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
 
     # --- connections --------------------------------------------------------------------------------
 
-    def _accept_link(self, link: Link) -> ClientConnection | None:
+    def _accept_transport(self, transport: Transport) -> ClientConnection | None:
         if not self._has_room(0):
-            self._turned_away(link.peer, "too many connections")
+            self._turned_away(transport.peer, "too many connections")
             return None
-        connection = ClientConnection(self, link)
+        connection = ClientConnection(self, transport)
         self._connections.add(connection)
         return connection
 
@@ -142,25 +142,25 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         self.stats.refusals += 1
         self.events.warning("refused", peer=peer, reason=reason)
 
-    def admit(self, connection: ClientConnection, connect: wire.Connect, who: Admitted) -> bool:
+    def admit(self, connection: ClientConnection, connect: packets.Connect, who: Admitted) -> bool:
         """Give an authenticated client its session and answer its CONNECT; return whether it is in."""
         client_id = connect.client_id
         if not client_id:
             if not connect.clean_session:  # MQTT-3.1.3-8
                 connection.refuse(
-                    wire.IDENTIFIER_REJECTED, "an empty client identifier needs a clean session"
+                    packets.IDENTIFIER_REJECTED, "an empty client identifier needs a clean session"
                 )
                 return False
             client_id = f"auto-{secrets.token_hex(8)}"
         session: ClientSession | None = self._sessions.get(client_id, (None, None))[0]
         if session is not None and session.owner != who.user:
             connection.refuse(
-                wire.IDENTIFIER_REJECTED, f"client identifier {client_id!r} belongs to another user"
+                packets.IDENTIFIER_REJECTED, f"client identifier {client_id!r} belongs to another user"
             )
             return False
         if session is not None and isinstance(session.outlet, ClientConnection):
             self.stats.takeovers += 1
-            session.outlet.end("taken_over", will=True, detail=f"by {connection.link.peer}")
+            session.outlet.end("taken_over", will=True, detail=f"by {connection.transport.peer}")
             session = self._sessions.get(client_id, (None, None))[0]
         if session is not None and connect.clean_session:
             self._drop_session(session)
@@ -168,15 +168,15 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         present = session is not None
         if session is None:
             if len(self._sessions) >= self.options.limits.max_sessions:
-                connection.refuse(wire.SERVER_UNAVAILABLE, "too many sessions")
+                connection.refuse(packets.SERVER_UNAVAILABLE, "too many sessions")
                 return False
             limits = self.options.limits
             session = ClientSession(client_id, clean=connect.clean_session, limits=limits, stats=self.stats)
         session.owner = session.username = who.user
         session.will = connect.will
-        session.remote_address = connection.link.peer
+        session.remote_address = connection.transport.peer
         session.keep_alive = connect.keep_alive_s
-        session.grant = self.identity.grant(who.user, client_id)
+        session.grant = self.authenticator.grant(who.user, client_id)
         session.transitions.connect()
         session.last_connect_time, session.last_disconnect_time = _now(), None
         self._sessions[client_id] = (session, connection)
@@ -185,8 +185,8 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         self.stats.connects += 1
         self.stats.clients += 1
         self.stats.max_clients = max(self.stats.max_clients, self.stats.clients)
-        self.events.info("connected", client=client_id, user=who.user or "", peer=connection.link.peer)
-        connection.send(wire.connack(wire.ACCEPTED, session_present=present))
+        self.events.info("connected", client=client_id, user=who.user or "", peer=connection.transport.peer)
+        connection.send(packets.connack(packets.ACCEPTED, session_present=present))
         session.resume(connection)
         return True
 
@@ -202,7 +202,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         """Put the session of an ended connection away; called once for each connection."""
         client_id = session.client_id if session is not None else ""
         log = self.events.info if reason in _EXPECTED_ENDS else self.events.warning
-        log("disconnected", client=client_id, peer=connection.link.peer, reason=reason, detail=detail)
+        log("disconnected", client=client_id, peer=connection.transport.peer, reason=reason, detail=detail)
         if session is None:
             return
         session.outlet = None
@@ -215,7 +215,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
             self._drop_session(session)
         if will and message is not None:
             self.stats.wills += 1
-            last_word = Message.of(message.topic, message.payload, message.qos)
+            last_word = BrokerMessage.of(message.topic, message.payload, message.qos)
             self.router.accept(session, last_word, retain=message.retain)
 
     def connection_gone(self, connection: ClientConnection) -> None:
@@ -224,8 +224,8 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         if not self._connections:
             self._all_gone.set()
 
-    def flush_soon(self, outlet: BufferedOutlet) -> None:
-        """Have `BufferedOutlet.flush` called at the end of this turn of the event loop."""
+    def flush_soon(self, outlet: WriteBuffer) -> None:
+        """Have `WriteBuffer.flush` called at the end of this turn of the event loop."""
         if not self._unflushed:
             self._loop.call_soon(self._flush)
         self._unflushed.append(outlet)
@@ -237,11 +237,11 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
 
     def refresh_rights(self) -> None:
         """If the users or ACL file changed: give everyone the new rights, end those no longer known."""
-        if not self.identity.reload_if_changed():
+        if not self.authenticator.reload_if_changed():
             return
         for session, connection in list(self._sessions.values()):
-            session.grant = self.identity.grant(session.owner, session.client_id)
-            if not self.identity.knows(session.owner):
+            session.grant = self.authenticator.grant(session.owner, session.client_id)
+            if not self.authenticator.knows(session.owner):
                 connection.end("revoked", will=True)
                 self._drop_session(session)
         self.router.rights_changed()
@@ -269,7 +269,7 @@ class HardenedBroker(Broker):  # type: ignore[misc]  # amqtt ships no type infor
         force_qos: int | None = None,
     ) -> None:
         if topic:
-            self.router.route(Message.of(topic, bytes(data or b""), force_qos or 0))
+            self.router.route(BrokerMessage.of(topic, bytes(data or b""), force_qos or 0))
 
     # --- $SYS ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from amqtt.session import Session
 
-from heron_mqtt.messaging.embedded.protocol import packets as wire
+from heron_mqtt.messaging.embedded.protocol import packets
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.options import Limits
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MESSAGE_OVERHEAD_BYTES = 400
 
 
-class Message:
+class BrokerMessage:
     """One published message, shared by everyone it goes to."""
 
     __slots__ = ("_head_qos1", "_packet_qos0", "payload", "qos", "raw_topic", "size", "topic")
@@ -33,7 +33,7 @@ class Message:
         self._head_qos1: bytes | None = None
 
     @classmethod
-    def of(cls, topic: str, payload: bytes, qos: int) -> Message:
+    def of(cls, topic: str, payload: bytes, qos: int) -> BrokerMessage:
         """Make a message from a topic that is not yet encoded."""
         return cls(topic, topic.encode(), payload, qos)
 
@@ -41,11 +41,12 @@ class Message:
         """Return the whole PUBLISH packet at QoS 0."""
         if retain:
             return (
-                wire.publish_head(self.raw_topic, len(self.payload), 0, retain=True, dup=False) + self.payload
+                packets.publish_head(self.raw_topic, len(self.payload), 0, retain=True, dup=False)
+                + self.payload
             )
         packet = self._packet_qos0
         if packet is None:
-            head = wire.publish_head(self.raw_topic, len(self.payload), 0, retain=False, dup=False)
+            head = packets.publish_head(self.raw_topic, len(self.payload), 0, retain=False, dup=False)
             packet = self._packet_qos0 = head + self.payload
         return packet
 
@@ -54,19 +55,19 @@ class Message:
         if qos == 1 and not retain and not dup:
             head = self._head_qos1
             if head is None:
-                head = self._head_qos1 = wire.publish_head(
+                head = self._head_qos1 = packets.publish_head(
                     self.raw_topic, len(self.payload), 1, retain=False, dup=False
                 )
             return head
-        return wire.publish_head(self.raw_topic, len(self.payload), qos, retain=retain, dup=dup)
+        return packets.publish_head(self.raw_topic, len(self.payload), qos, retain=retain, dup=dup)
 
 
-class Flight:
+class InflightMessage:
     """A message at QoS 1 or 2 on its way to a client that has not acknowledged it."""
 
     __slots__ = ("message", "qos", "received", "retain")
 
-    def __init__(self, message: Message, qos: int, *, retain: bool) -> None:
+    def __init__(self, message: BrokerMessage, qos: int, *, retain: bool) -> None:
         self.message = message
         self.qos = qos
         self.retain = retain
@@ -130,12 +131,12 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         self.clean_session: bool = clean
         self.owner: str | None = None
         self.grant: Grant | None = None
-        self.will: wire.Will | None = None
+        self.will: packets.WillMessage | None = None
         self.outlet: Outlet | None = None
         self.subscriptions: dict[str, int] = {}
-        self.inflight: dict[int, Flight] = {}
+        self.inflight: dict[int, InflightMessage] = {}
         self.incoming_qos2: set[int] = set()
-        self.queue: deque[tuple[Message, int, bool]] = deque()
+        self.queue: deque[tuple[BrokerMessage, int, bool]] = deque()
         self.held_bytes = 0
         self._limits = limits
         self._stats = stats
@@ -149,7 +150,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
     def _init_states(self) -> None:
         self.transitions = _ConnectionState()
 
-    def deliver(self, message: Message, qos: int, *, retain: bool = False) -> None:
+    def deliver(self, message: BrokerMessage, qos: int, *, retain: bool = False) -> None:
         """Send a message to this client, or keep it for when the client can take it."""
         outlet = self.outlet
         if outlet is None:
@@ -194,7 +195,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         self.outlet = outlet
         for packet_id, flight in self.inflight.items():
             if flight.received:
-                outlet.send(wire.ack(wire.PUBREL, packet_id))
+                outlet.send(packets.ack(packets.PUBREL, packet_id))
                 continue
             message = flight.message
             head = message.head(flight.qos, retain=flight.retain, dup=True)
@@ -218,7 +219,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         if flight is not None and flight.qos == 2:
             flight.received = True
         if self.outlet is not None:
-            self.outlet.send(wire.ack(wire.PUBREL, packet_id))
+            self.outlet.send(packets.ack(packets.PUBREL, packet_id))
 
     def on_pubcomp(self, packet_id: int) -> None:
         """End a QoS 2 delivery."""
@@ -237,14 +238,14 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no type infor
         self.inflight.clear()
         self.incoming_qos2.clear()
 
-    def _launch(self, outlet: Outlet, message: Message, qos: int, *, retain: bool) -> None:
+    def _launch(self, outlet: Outlet, message: BrokerMessage, qos: int, *, retain: bool) -> None:
         packet_id = self._last_packet_id
         while True:
             packet_id = packet_id % 65_535 + 1
             if packet_id not in self.inflight:
                 break
         self._last_packet_id = packet_id
-        self.inflight[packet_id] = Flight(message, qos, retain=retain)
+        self.inflight[packet_id] = InflightMessage(message, qos, retain=retain)
         self._stats.delivered += 1
         head = message.head(qos, retain=retain, dup=False)
         outlet.send(head, packet_id.to_bytes(2, "big"), message.payload)

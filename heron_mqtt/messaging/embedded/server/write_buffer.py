@@ -10,7 +10,7 @@ from heron_mqtt.messaging.embedded.net.transports import WRITE_HIGH_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from heron_mqtt.messaging.embedded.net.transports import Link
+    from heron_mqtt.messaging.embedded.net.transports import Transport
     from heron_mqtt.messaging.embedded.options import Limits
     from heron_mqtt.messaging.embedded.server.session import ClientSession
     from heron_mqtt.messaging.embedded.stats import BrokerStats
@@ -19,26 +19,30 @@ _CLOSE_TIMEOUT_S = 1.0  # for the last bytes (a refusal) to leave before the con
 _MAX_ANSWER_BYTES = 1 << 20  # of acknowledgements that a client asks for and does not read
 
 
-class BufferedOutlet:
+class WriteBuffer:
     """The sending half of a connection.
 
     Messages are only sent while the client keeps up (`writable`); otherwise they wait in its session,
     which is bounded. What the client itself asked for (acknowledgements, redeliveries) is always sent.
 
     Args:
-        link: Where the bytes go.
+        transport: Where the bytes go.
         limits: How long a client may take no byte, how much may wait for it.
         stats: Counts.
         flush_soon: Has `flush` called at the end of this turn of the event loop.
     """
 
     def __init__(
-        self, link: Link, limits: Limits, stats: BrokerStats, flush_soon: Callable[[BufferedOutlet], None]
+        self,
+        transport: Transport,
+        limits: Limits,
+        stats: BrokerStats,
+        flush_soon: Callable[[WriteBuffer], None],
     ) -> None:
         self.session: ClientSession | None = None
         self.writable = True
         self.ended = False
-        self.link = link
+        self.transport = transport
         self._stats = stats
         self._loop = asyncio.get_running_loop()
         self._flush_soon = flush_soon
@@ -72,12 +76,12 @@ class BufferedOutlet:
             self._out.clear()
             self._out_bytes = 0
             self._stats.bytes_sent += len(data)
-            self.link.write(data)
+            self.transport.write(data)
         if self.ended:
             return
-        if self.link.paused:
+        if self.transport.paused:
             self.writable = False
-            if self.link.unsent() > self._max_unsent_bytes:
+            if self.transport.unsent() > self._max_unsent_bytes:
                 self.end_soon("more than it may leave unread")
             return
         self.writable = True
@@ -88,7 +92,7 @@ class BufferedOutlet:
         """Let messages wait in the session until the client reads again, but not for ever."""
         self.writable = False
         if self._stall_timer is None and not self.ended:
-            self._watch_stall(self.link.unsent())
+            self._watch_stall(self.transport.unsent())
 
     def writing_resumed(self) -> None:
         """Go on sending."""
@@ -111,11 +115,11 @@ class BufferedOutlet:
         self.stop_watching()
         if abort:
             self._out.clear()
-            self.link.abort()
+            self.transport.abort()
         else:
             self.flush()
-            self.link.close()
-            self._stall_timer = self._loop.call_later(_CLOSE_TIMEOUT_S, self.link.abort)
+            self.transport.close()
+            self._stall_timer = self._loop.call_later(_CLOSE_TIMEOUT_S, self.transport.abort)
 
     def stop_watching(self) -> None:
         """Cancel what would cut the connection later."""
@@ -128,7 +132,7 @@ class BufferedOutlet:
 
     def _on_stall(self, unsent_before: int) -> None:
         self._stall_timer = None
-        unsent = self.link.unsent()
+        unsent = self.transport.unsent()
         if unsent < unsent_before:
             self._watch_stall(unsent)
         else:

@@ -1,6 +1,6 @@
 """Memory of simulated agents: many in one process, over an ``InMemoryBroker``; prints what they take.
 
-    python -m heron_mqtt.bench.memory N
+    python -m heron_mqtt.bench.memory_use N
 
 Each is an agent of the default scenario with its devices and its proxy, after a few steps. They do not
 trade: with N - 1 peers each, that would measure N squared.
@@ -14,8 +14,8 @@ import gc
 import sys
 
 from heron_mqtt.agents import SystemOperator
+from heron_mqtt.bench.agent_exchange import CLOCK, OBSERVATION, READY_S, STEP_S
 from heron_mqtt.bench.cpu import rss_bytes
-from heron_mqtt.bench.exchange import CLOCK, OBSERVATION, READY_S, STEP_S
 from heron_mqtt.messages import Observation
 from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.agents.proxies import make_proxy
@@ -41,7 +41,7 @@ async def rss_of(n: int) -> int:
         for step in range(STEPS):
             operator.begin_step(1, step, 55.0, CLOCK)
             for agent in agents:
-                operator.inform(agent, Observation.model_validate(OBSERVATION))
+                operator.publish_observation(agent, Observation.model_validate(OBSERVATION))
             await operator.gather(STEP_S)
         gc.collect()
         return rss_bytes()

@@ -15,13 +15,13 @@ from typing import Any
 
 from heron_mqtt.agents import Proxy, StepReport, SystemOperator
 from heron_mqtt.bench.relay import HEAD_BYTES, Framed, frame
-from heron_mqtt.field.gateway.device_link import Wanted
-from heron_mqtt.field.gateway.envelope import Limits
+from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.field.gateway.envelope import SetpointLimits
 from heron_mqtt.messages import Command, Observation, PriceSignal, RunState, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.codec import encode
-from heron_mqtt.messaging.stamping import Outbox
+from heron_mqtt.messaging.stamping import MessageStamper
 
 READY_S, STEP_S = 60.0, 30.0
 CLOCK = datetime(2016, 6, 13, tzinfo=UTC)
@@ -63,18 +63,22 @@ class Answering:
         """Drive nothing."""
         return ()
 
-    def wanted(self) -> Mapping[str, Wanted]:
+    def wanted(self) -> Mapping[str, SetpointRequest]:
         """Send nothing."""
         return {}
 
-    def limits(self, device: str) -> Limits:
+    def limits(self, device: str) -> SetpointLimits:
         """Have no devices."""
         raise KeyError(device)
 
-    def simulate(self, device: str, reason: str | None = None, *, setpoint: Wanted | None = None) -> None:
+    def simulate(
+        self, device: str, reason: str | None = None, *, setpoint: SetpointRequest | None = None
+    ) -> None:
         """Have no models."""
 
-    def measured(self, device: str, telemetry: Telemetry, *, setpoint: Wanted | None = None) -> float:
+    def measured(
+        self, device: str, telemetry: Telemetry, *, setpoint: SetpointRequest | None = None
+    ) -> float:
         """Have no models."""
         return 0.0
 
@@ -129,7 +133,7 @@ class Exchange:
         began_s = time.perf_counter()
         self._operator.begin_step(1, step, 55.0, CLOCK + timedelta(minutes=15 * step))
         for agent in self._agents:
-            self._operator.inform(agent, Observation.model_validate(OBSERVATION))
+            self._operator.publish_observation(agent, Observation.model_validate(OBSERVATION))
         reports = await self._operator.gather(STEP_S)
         took_s = time.perf_counter() - began_s
         if len(reports) != len(self._agents):
@@ -206,17 +210,19 @@ class Floor:
 
 def _sizes() -> tuple[list[int], int, int]:
     """Return the bytes of run state and price, of an observation, and of an action, topics included."""
-    outbox = Outbox("system_operator", "bench")
+    stamper = MessageStamper("system_operator", "bench")
 
     def size(channel: str, message: RunState | PriceSignal | Observation) -> int:
-        return len(encode(outbox.stamp(channel, message, episode=1, step=10))) + len(f"heron/bench/{channel}")
+        return len(encode(stamper.stamp(channel, message, episode=1, step=10))) + len(
+            f"heron/bench/{channel}"
+        )
 
     shared = [
         size(topics.RUN_STATE, RunState(state="running", clock=CLOCK)),
         size(topics.operator_price("system_operator"), PriceSignal(value=55.0)),
     ]
     action = Answering("MG1").report().to_message()
-    stamped = Outbox("MG1", "bench").stamp("agents/MG1/action", action, episode=1, step=10)
+    stamped = MessageStamper("MG1", "bench").stamp("agents/MG1/action", action, episode=1, step=10)
     return (
         shared,
         size("agents/MG1/observation", Observation.model_validate(OBSERVATION)),

@@ -12,9 +12,9 @@ from heron_mqtt.errors import ConfigError, PowerFlowError
 from powergrid.networks import DeviceKind, MicrogridSites, to_pandapower_p, to_pandapower_q
 from powergrid.powerflow import Injections, Loadings, PowerFlow, make_power_flow
 from powergrid.simulation.build import Blueprint
-from powergrid.simulation.time_series import Array, Positions, Series
+from powergrid.simulation.time_series import Array, Positions, TimeSeries
 
-__all__ = ["DeviceColumn", "MicrogridIndex", "World"]
+__all__ = ["DeviceColumn", "GridSimulation", "MicrogridIndex"]
 
 # A tenth of a milliwatt: voltages and loadings (per unit) must not depend on the solver beyond 1e-9, and at
 # the usual 1e-8 MVA they do on a low-voltage grid. It costs half a Newton iteration.
@@ -45,7 +45,7 @@ class DeviceColumn:
         return self.kind in {"pv", "load"}
 
 
-class World:
+class GridSimulation:
     """A scenario's grid, ready to be stepped.
 
     Args:
@@ -72,7 +72,7 @@ class World:
         self.bus_names = [str(name) for name in blueprint.net.bus.name]
         self.microgrids = {name: self._index(blueprint.sites[name]) for name in self.agents}
         load = self.flow.load
-        self.series = Series(
+        self.series = TimeSeries(
             blueprint, load.p_mw, load.q_mvar, [index.loads for index in self.microgrids.values()]
         )
         self._loads = self.flow.injection_columns["load"]
