@@ -241,9 +241,8 @@ class Network:
     def _channel_queue(self, direction: Direction, channel: str) -> ChannelQueue:
         queue = self._channel_queues.get((direction, channel))
         if queue is None:
-            if (
-                len(self._channel_queues) >= MAX_CHANNELS
-            ):  # its numbers begin again; those on their way keep it
+            if len(self._channel_queues) >= MAX_CHANNELS:
+                # A channel that comes back begins its numbers again; messages on their way keep their queue.
                 del self._channel_queues[next(iter(self._channel_queues))]
             queue = self._channel_queues[direction, channel] = ChannelQueue(
                 direction, channel, self._table, self._seed
