@@ -1,4 +1,4 @@
-"""``heron-mqtt verify``, ``export``: what is done with the record of a run."""
+"""``heron-mqtt verify``, ``report``, ``export``: what is done with the record of a run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="The record of a run: a
 def add_record_commands(app: typer.Typer) -> None:
     """Add the commands to ``heron-mqtt``."""
     app.command(epilog="Example: heron-mqtt verify runs/*.heron")(verify)
+    app.command(epilog="Example: heron-mqtt report runs/centralized.heron runs/distributed.heron")(report)
     app.command(epilog="Example: heron-mqtt export runs/day.heron --format parquet")(export)
 
 
@@ -56,6 +57,36 @@ def _print_findings(path: Path, findings: list[Finding]) -> None:
             console.print(f"FAILED {finding.name}: {finding.first}", soft_wrap=True)
         elif finding.note:
             console.print(f"{finding.name}: {finding.note}", soft_wrap=True)
+
+
+def report(
+    run: Run,
+    other: Annotated[
+        Path | None, typer.Argument(metavar="[RUN2]", help="A second run, shown beside the first.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The HTML file; else the record's name with .html.")
+    ] = None,
+) -> None:
+    """Write one HTML file that shows a run, or two side by side: figures, devices, messages, proof."""
+    from contextlib import ExitStack
+
+    from heron_mqtt.app.verify import verify as verify_file
+    from heron_mqtt.errors import ConfigError
+    from heron_mqtt.record.reader import RecordFile
+    from heron_mqtt.record.report.page import report as report_page
+    from heron_mqtt.record.report.page import write
+
+    target = to or run.with_suffix(".html")
+    with ExitStack() as stack:
+        paths = [run] if other is None else [run, other]
+        runs = [(stack.enter_context(RecordFile(path)), verify_file(path)) for path in paths]
+        page = report_page(runs)
+    try:
+        write(target, page)
+    except OSError as exc:
+        raise ConfigError(f"report {target}: cannot be written: {exc.strerror}") from None
+    typer.echo(target)
 
 
 def export(
