@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from heron_mqtt.errors import MessageError
@@ -26,13 +27,19 @@ SAID_IN = frozenset({"estop", "estop_confirm", "authority_request", "lease", "ow
 
 _RETAINED = "retained"
 Key = tuple[str, Any, Any, Any]  # channel, sender, boot, seq
+Row = tuple[Any, ...]
+Add = Callable[[RowTable, Row], None]
 
 
 class MessageLog:
     """Makes rows of messages; a ``MessageTap``.
 
+    What is called where messages are handled only takes note of the time; rows are made later, by whoever
+    calls what ``later`` was given, in the order in which it was given.
+
     Args:
         add: Takes a row of a table.
+        later: Takes a call that makes rows.
         elapsed_s: Time since the record began, s.
         source: Says whose side this is: ``environment`` or an agent.
         keeps_messages: Record every message; else only the events among them.
@@ -40,7 +47,8 @@ class MessageLog:
 
     def __init__(
         self,
-        add: Callable[[RowTable, tuple[Any, ...]], None],
+        add: Add,
+        later: Callable[[Callable[[], tuple[RowTable, Row] | None]], None],
         elapsed_s: Callable[[], float],
         *,
         source: str,
@@ -54,34 +62,31 @@ class MessageLog:
         self.run: str | None = None
         """boot of the newest ``run/state``: names the run."""
         self._add = add
+        self._later = later
         self._elapsed_s = elapsed_s
         self._source = source
         self._keeps_messages = keeps_messages
         self._out: OrderedDict[Key, Mapping[str, Any]] = OrderedDict()
         self._network: OrderedDict[tuple[str, Key], tuple[list[str], float]] = OrderedDict()
 
+    # -- where messages are handled ------------------------------------------------------------------
+
     @guarded
     def published(
         self, channel: str, message: Mapping[str, Any], payload: bytes | None, retain: bool
     ) -> None:
         """Take a message that is on its way out; see ``MessageTap``."""
-        kind = words(message.get("type"))
-        if kind == "setpoint" and not message.get("renewal"):
-            self._note_setpoint(channel, message)
-        elif kind in SAID_OUT:
-            self._event(channel, message)
+        now_s = self._elapsed_s()
+        kind = message.get("type")
+        if kind == "setpoint":
+            if not message.get("renewal"):
+                self._note_setpoint(now_s, channel, message)
         elif kind == "run_state":
             self._note_run(message)
-        if not self._keeps_messages:
-            return
-        key = _key(channel, message)
-        if key[3] is not None:
-            self._out[key] = message
-            if len(self._out) > REMEMBERED:
-                self._out.popitem(last=False)
-        network, delay_s = self._network.pop(("out", key), (None, None))
-        text, size = _text(message, payload)
-        self._row("out", key, message, size, retain, None, network, delay_s, text)
+        elif type(kind) is str and kind in SAID_OUT:
+            self._event(channel, message)
+        if self._keeps_messages:
+            self._later(partial(self._sent, now_s, channel, message, payload, retain))
 
     @guarded
     def arrived(
@@ -93,49 +98,82 @@ class MessageLog:
         kind: ArrivalKind,
     ) -> None:
         """Take a message that has come in; see ``MessageTap``."""
-        said = words(message.get("type"))
-        if kind == "new":
+        now_s = self._elapsed_s()
+        said = message.get("type")
+        if type(said) is str and kind == "new":
             if said in SAID_IN:
                 self._event(channel, message)
+                if said == "lease":
+                    self._note_lease(channel, message)
             elif said == "run_state" and not retained:
                 self._note_run(message)
-            if said == "lease":
-                self._note_lease(channel, message)
-        if not self._keeps_messages:
-            return
-        key = _key(channel, message)
-        stream = _RETAINED if retained else "in"
-        network, delay_s = self._network.pop((stream, key), (None, None))
-        ours = self._out.get(key)
-        text, size = _text(message, payload)
-        if ours is not None and _same(ours, message):
-            text = None
-        self._row("in", key, message, size, retained, kind, network, delay_s, text)
+        if self._keeps_messages:
+            self._later(partial(self._received, now_s, channel, message, payload, retained, kind))
 
     @guarded
     def impaired(
         self, stream: str, channel: str, message: Mapping[str, Any], what: str, delay_s: float
     ) -> None:
         """Take what an impaired network does to a message; see ``MessageTap``."""
-        if not self._keeps_messages:
-            return
+        if self._keeps_messages:
+            self._later(partial(self._crossed, self._elapsed_s(), stream, channel, message, what, delay_s))
+
+    # -- where rows are made, one call at a time -----------------------------------------------------
+
+    def _sent(
+        self, at_s: float, channel: str, message: Mapping[str, Any], payload: bytes | None, retain: bool
+    ) -> tuple[RowTable, Row]:
         key = _key(channel, message)
-        if stream != "out" and what in {"lost", "partitioned"}:
-            text, size = _text(message, None)
-            ours = self._out.get(key)
-            if ours is not None and _same(ours, message):
-                text = None
-            self._row("in", key, message, size, stream == _RETAINED, "none", [what], delay_s, text)
-            return
+        text, size = _text(message, payload)
+        if key[3] is not None:
+            self._out[key] = message
+            if len(self._out) > REMEMBERED:
+                self._out.popitem(last=False)
+        network, delay_s = self._network.pop(("out", key), (None, None))
+        return self._row(at_s, "out", key, message, size, retain, None, network, delay_s, text)
+
+    def _received(
+        self,
+        at_s: float,
+        channel: str,
+        message: Mapping[str, Any],
+        payload: bytes | None,
+        retained: bool,
+        kind: str,
+    ) -> tuple[RowTable, Row]:
+        key = _key(channel, message)
+        stream = _RETAINED if retained else "in"
+        network, delay_s = self._network.pop((stream, key), (None, None))
+        text, size = self._text_of_arrival(key, message, payload)
+        return self._row(at_s, "in", key, message, size, retained, kind, network, delay_s, text)
+
+    def _crossed(
+        self, at_s: float, stream: str, channel: str, message: Mapping[str, Any], what: str, delay_s: float
+    ) -> tuple[RowTable, Row] | None:
+        key = _key(channel, message)
+        if stream != "out" and what in {"lost", "partitioned"}:  # it will not arrive
+            text, size = self._text_of_arrival(key, message, None)
+            is_retained = stream == _RETAINED
+            return self._row(at_s, "in", key, message, size, is_retained, "none", [what], delay_s, text)
         found, before_s = self._network.setdefault((stream, key), ([], 0.0))
         self._network[stream, key] = ([*found, what], max(before_s, delay_s))
         if len(self._network) > REMEMBERED:
             self._network.popitem(last=False)
+        return None
+
+    def _text_of_arrival(
+        self, key: Key, message: Mapping[str, Any], payload: bytes | None
+    ) -> tuple[str | None, int]:
+        """Return payload and size; no payload of a message that was published here and came back."""
+        text, size = _text(message, payload)
+        ours = self._out.get(key)
+        return (None if ours is not None and _same(ours, message) else text), size
 
     # -- rows --------------------------------------------------------------------------------------
 
     def _row(
         self,
+        at_s: float,
         direction: str,
         key: Key,
         message: Mapping[str, Any],
@@ -145,13 +183,13 @@ class MessageLog:
         network: list[str] | None,
         delay_s: float | None,
         text: str | None,
-    ) -> None:
+    ) -> tuple[RowTable, Row]:
         channel, sender, boot, seq = key
-        self._add(
+        return (
             MESSAGE,
             (
                 self._source,
-                self._elapsed_s(),
+                at_s,
                 direction,
                 channel,
                 sender,
@@ -188,10 +226,10 @@ class MessageLog:
             ),
         )
 
-    def _note_setpoint(self, channel: str, message: Mapping[str, Any]) -> None:
+    def _note_setpoint(self, at_s: float, channel: str, message: Mapping[str, Any]) -> None:
         at = _device(channel)
         if at is not None:
-            self.setpoints[at] = (self._elapsed_s(), message)
+            self.setpoints[at] = (at_s, message)
 
     def _note_lease(self, channel: str, message: Mapping[str, Any]) -> None:
         at = _device(channel)
@@ -257,7 +295,10 @@ def _text(message: Mapping[str, Any], payload: bytes | None) -> tuple[str | None
 
 def _same(sent: Mapping[str, Any], arrived: Mapping[str, Any]) -> bool:
     """Whether a message came back as it was sent."""
-    return sent == arrived or encode(sent) == encode(arrived)
+    try:
+        return sent == arrived or encode(sent) == encode(arrived)
+    except MessageError:
+        return False
 
 
 def _time(value: object) -> str | None:

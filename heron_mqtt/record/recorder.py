@@ -69,7 +69,11 @@ class RunRecorder(Recorder):
         meta = _meta(facts, now(), keeps_messages)
         self._writer = RecordWriter(self.path, meta, files, limits=limits, report=report)
         self.messages = MessageLog(
-            self._writer.add, self.elapsed_s, source=facts.role, keeps_messages=keeps_messages
+            self._writer.add,
+            self._writer.later,
+            self.elapsed_s,
+            source=facts.role,
+            keeps_messages=keeps_messages,
         )
         self.devices = DeviceLog(self.messages, self.report if self._is_remote else None)
         self._fallbacks: dict[str, str] = {}

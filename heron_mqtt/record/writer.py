@@ -33,6 +33,8 @@ MAX_WAITING = 100_000  # rows: some 60 MB, or half an hour of the shipped day at
 BATCH = 1_000
 
 Row = tuple[Any, ...]
+Maker = Callable[[], tuple[RowTable, Row] | None]
+"""Makes a row, in the writer's thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class RecordWriter:
         self._report = report or (lambda text: log.warning("%s", text))
         self._reported: set[str] = set()
         self._max_waiting = max_waiting
-        self._queue: deque[tuple[RowTable, Row]] = deque()
+        self._queue: deque[tuple[RowTable, Row] | Maker] = deque()
         self._batch: list[tuple[RowTable, Row]] = []
         self._stop = threading.Event()
         self._full_bytes = False
@@ -161,6 +163,13 @@ class RecordWriter:
             return
         self._queue.append((table, row))
 
+    def later(self, maker: Maker) -> None:
+        """Take what makes a row when it is written, in the order of all rows. Never waits, never raises."""
+        if len(self._queue) >= self._max_waiting:
+            self.losses.queue_full += 1
+            return
+        self._queue.append(maker)
+
     @property
     def rows(self) -> dict[str, int]:
         """Rows written so far, by table."""
@@ -200,7 +209,7 @@ class RecordWriter:
         """Write all that waits; False if the disk does not take it."""
         while self._queue or self._batch:
             while self._queue and len(self._batch) < BATCH:
-                self._batch.append(self._queue.popleft())
+                self._take(self._queue.popleft())
             try:
                 self._commit()
             except (OverflowError, UnicodeError):
@@ -214,6 +223,21 @@ class RecordWriter:
                 return False
             self._batch.clear()
         return True
+
+    def _take(self, waiting: tuple[RowTable, Row] | Maker) -> None:
+        """Put a row into the batch; make it first, if that was left to us."""
+        if isinstance(waiting, tuple):
+            self._batch.append(waiting)
+            return
+        try:
+            made = waiting()
+        except Exception:
+            self.losses.malformed += 1
+            if self.losses.malformed == 1:
+                log.exception("%s: a row could not be made; the run goes on, others are counted", self.path)
+            return
+        if made is not None:
+            self._batch.append(made)
 
     def _commit(self) -> None:
         """Append the batch and move the heads, together or not at all."""
