@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from heron_mqtt.config import validate
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.protocols.p2p import SettledTrade
 from heron_mqtt.record.reader import RecordFile
@@ -46,19 +47,51 @@ class RecordedStep:
         return self.step["episode"], self.step["step"]
 
 
-def recorded_scenario(record: RecordFile, **changes: Any) -> Scenario:
+def recorded_scenario(record: RecordFile, changes: Mapping[str, Any] | None = None) -> Scenario:
     """Return the scenario of a record.
+
+    Args:
+        record: The record.
+        changes: Other values, by dotted key (``market.import_adder_per_mwh``).
 
     Raises:
         DataError: It is none.
+        ConfigError: A change does not fit.
     """
     data = record.scenario
-    for key, value in changes.items():
-        data[key] = value
+    for key, value in (changes or {}).items():
+        _change(data, key, value)
+    if changes:
+        return validate(Scenario, data, "--set")
     try:
         return Scenario.model_validate_json(json.dumps(data))
     except ValueError as exc:
         raise DataError(f"{record.path}: its scenario cannot be read: {exc}") from None
+
+
+def _change(data: dict[str, Any], key: str, value: Any) -> None:
+    *path, leaf = key.split(".")
+    table: Any = data
+    for part in path:
+        table = table.get(part) if isinstance(table, dict) else None
+    if isinstance(table, dict) and leaf not in table and isinstance(table.get("spec"), dict):
+        table = table["spec"]  # a device's own keys stand beside ours in a scenario file
+    if not isinstance(table, dict) or leaf not in table:
+        raise ConfigError(f"--set {key}: the recorded scenario has no such key")
+    table[leaf] = value
+
+
+def recorded_loaded(record: RecordFile, scenario: Scenario, folder: Path) -> LoadedScenario:
+    """Put the input files of a record into ``folder`` and return the scenario as if loaded from there.
+
+    Raises:
+        DataError: An input file is damaged.
+    """
+    inputs = record.inputs()
+    for key, data in inputs.items():
+        if key in FILES:
+            (folder / FILES[key]).write_bytes(data)
+    return LoadedScenario(scenario=_renamed(scenario, set(inputs)), source=str(record.path), directory=folder)
 
 
 def recorded_blueprint(record: RecordFile, scenario: Scenario | None = None) -> Blueprint:
@@ -69,15 +102,8 @@ def recorded_blueprint(record: RecordFile, scenario: Scenario | None = None) -> 
     """
     scenario = scenario or recorded_scenario(record)
     with tempfile.TemporaryDirectory(prefix="heron-record-") as folder:
-        inputs = record.inputs()
-        for key, data in inputs.items():
-            if key in FILES:
-                (Path(folder) / FILES[key]).write_bytes(data)
-        loaded = LoadedScenario(
-            scenario=_renamed(scenario, set(inputs)), source=str(record.path), directory=Path(folder)
-        )
         try:
-            return build(loaded)
+            return build(recorded_loaded(record, scenario, Path(folder)))
         except ConfigError as exc:
             raise DataError(f"{record.path}: the run cannot be built again: {exc}") from None
 
@@ -122,4 +148,4 @@ def _grouped(record: RecordFile, sql: str) -> dict[tuple[int, int], list[dict[st
     return found
 
 
-__all__ = ["RecordedStep", "recorded_blueprint", "recorded_scenario", "steps"]
+__all__ = ["RecordedStep", "recorded_blueprint", "recorded_loaded", "recorded_scenario", "steps"]

@@ -15,6 +15,7 @@ from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.record_commands import add_record_commands
+from heron_mqtt.cli.replay_commands import add_replay_commands
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 
 if TYPE_CHECKING:
@@ -255,3 +256,4 @@ add_bench_commands(app)
 add_broker_commands(app)
 add_control_commands(app)
 add_record_commands(app)
+add_replay_commands(app)

@@ -69,6 +69,11 @@ def device(agent_id: str, device_name: str, leaf: str) -> str:
     return f"devices/{escape(agent_id)}/{escape(device_name)}/{leaf}"
 
 
+def any_device(leaf: str) -> str:
+    """Filter for one leaf of every device."""
+    return f"devices/+/+/{leaf}"
+
+
 def agent_devices(agent_id: str, leaf: str) -> str:
     """Filter for one leaf of every device of an agent."""
     return f"devices/{escape(agent_id)}/+/{leaf}"
