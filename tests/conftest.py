@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
-from mosquitto_server import Mosquitto, executable
 
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+from support.mosquitto_server import Mosquitto, executable
 
 if TYPE_CHECKING:
     from powergrid.envs import MultiAgentMicrogrids
@@ -44,7 +44,7 @@ def _no_login_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build each scenario once a process: most tests of environments differ in other things than the grid."""
-    from small_grid import build_once
+    from support.small_grid import build_once
 
     monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
     monkeypatch.setattr("powergrid.envs.batched.build", build_once)
@@ -124,7 +124,7 @@ def _unexpected_skips(reporter: pytest.TerminalReporter) -> list[tuple[str, str]
 @pytest.fixture(scope="module", params=["centralized", "distributed"])
 def env(request: pytest.FixtureRequest) -> Iterator[MultiAgentMicrogrids]:
     """One environment of the small grid a mode, shared by the tests of a file; each test resets it."""
-    from env_modes import MODES, make
+    from support.env_modes import MODES, make
 
     made = make(**MODES[request.param], render_mode="ansi")
     yield made
@@ -134,6 +134,6 @@ def env(request: pytest.FixtureRequest) -> Iterator[MultiAgentMicrogrids]:
 @pytest.fixture(scope="module")
 def central() -> MultiAgentMicrogrids:
     """The centralized one, shared by the tests of a file."""
-    from env_modes import make
+    from support.env_modes import make
 
     return make()

@@ -16,10 +16,8 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pytest
-from heron_command import Ended, heron, run_heron
 from mcap.exceptions import EndOfFile, McapError
 from mcap.stream_reader import StreamReader
-from small_runs import STEPS, write_scenario
 
 from heron_mqtt.app.verify import verify
 from heron_mqtt.messaging.embedded import EmbeddedBroker
@@ -27,6 +25,8 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.record.export import export
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.schema import VIEWS
+from support.heron_command import Ended, heron, run_heron
+from support.small_runs import STEPS, write_scenario
 
 
 @dataclass(frozen=True)
