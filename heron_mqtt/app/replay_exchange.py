@@ -56,6 +56,8 @@ class ReplayExchange(DirectExchange):
         self._heals = heals
         self._apart: set[tuple[str, str]] = set()
         """Devices that have left the record: they were told something else, or are somewhere else."""
+        self._silenced: set[tuple[str, str]] = set()
+        """Devices that the network keeps silent."""
         self.apart_since: dict[str, int] = {}
         """AGENT/DEVICE -> step in which it left the record."""
 
@@ -63,6 +65,7 @@ class ReplayExchange(DirectExchange):
         """Begin the episode again."""
         super().reset(episode, seed)
         self._apart.clear()
+        self._silenced.clear()
         self.apart_since.clear()
 
     def step(self, given: StepInput) -> Mapping[str, StepReport]:
@@ -196,7 +199,11 @@ class ReplayExchange(DirectExchange):
         fallback = row["fallback"]
         at = (row["episode"], row["step"])
         device_s = self._scenario.deadlines.device_s
-        if self._heals and fallback and self._deliveries.kept_silent(at, name, device, device_s):
+        if fallback is None:
+            self._silenced.discard((name, device))
+        elif self._deliveries.kept_silent(at, name, device, device_s):
+            self._silenced.add((name, device))  # until it is followed again: it is not waited for any more
+        if self._heals and (name, device) in self._silenced:
             self._apart.add((name, device))
             self.apart_since.setdefault(f"{name}/{device}", step)
             fallback, same, residual = None, False, 0.0

@@ -15,6 +15,7 @@ from heron_mqtt.record.reader import RecordFile
 At = tuple[int, int]  # episode, step
 
 ROUNDS = {"offer": 0, "accept": 1, "confirm": 2}
+AFTER = 1_000_000  # more than there are rounds
 CLOSE_S = 0.005
 """Nearer to the end of its round than this, a message's fate cannot be told from the record."""
 
@@ -36,6 +37,8 @@ class Deliveries:
         self._began_s: dict[tuple[At, str], float] = {}  # when it sent its first message to a peer
         self._arrived_s: dict[tuple[At, str, str, int], float] = {}  # step, channel, type, which of its kind
         self._sent: set[tuple[At, str, str, int]] = set()
+        self._stages_s: dict[tuple[At, str], dict[int, float]] = defaultdict(dict)
+        """By step and agent, when it first spoke in each round, and (``AFTER``) after the last one."""
         self._lost: set[tuple[At, str]] = set()
         self._delay_s: dict[tuple[At, str], float] = defaultdict(float)
         if self.is_known:
@@ -70,7 +73,9 @@ class Deliveries:
         began_s = self._began_s.get((at, receiver))
         if began_s is None:
             return True
-        ends_s = began_s + self._peer_s * (ROUNDS.get(kind, number) + 1)
+        stage = ROUNDS.get(kind, number)
+        later = [t for s, t in self._stages_s[at, receiver].items() if s > stage]  # it had gone on by then
+        ends_s = min(began_s + self._peer_s * (stage + 1), *later)
         if abs(arrived_s - ends_s) < CLOSE_S:
             self.unsure.append(f"step {at[1]}: {kind} from {sender} to {receiver}")
         return arrived_s <= ends_s
@@ -105,7 +110,7 @@ class Deliveries:
                 number = counts["out", at, channel, kind]
                 counts["out", at, channel, kind] += 1
                 self._sent.add((at, channel, kind, number))
-                self._note_speaker(at, channel, row["at_s"])
+                self._note_speaker(at, channel, kind, number, row["at_s"])
             elif row["arrival"] == "none":  # lost on its way in: it keeps its number
                 counts["in", at, channel, kind] += 1
             elif row["arrival"] == "new":
@@ -113,9 +118,11 @@ class Deliveries:
                 counts["in", at, channel, kind] += 1
                 self._arrived_s.setdefault((at, channel, kind, number), row["at_s"])
 
-    def _note_speaker(self, at: At, channel: str, at_s: float) -> None:
+    def _note_speaker(self, at: At, channel: str, kind: str, number: int, at_s: float) -> None:
         levels = topics.levels(channel)
         if levels[0] in {"p2p", "devices"} or (levels[0] == "agents" and levels[-1] in {"action", "plan"}):
             self._spoke_s.setdefault((at, levels[1]), at_s)
+            stage = ROUNDS.get(kind, number) if levels[0] == "p2p" else AFTER
+            self._stages_s[at, levels[1]].setdefault(stage, at_s)
         if levels[0] == "p2p":
             self._began_s.setdefault((at, levels[1]), at_s)

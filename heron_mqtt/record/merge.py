@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ def _copy(writer: RecordWriter, records: Sequence[RecordFile], offsets: dict[str
                 )
             ]
         rows.sort(key=lambda pair: pair[0])
-        sent: dict[tuple[Any, ...], str | None] = {}
+        sent = _payloads(row for _, row in rows) if table is MESSAGE else {}
         for _, row in rows:
             writer.add(table, _without_copy(row, sent) if table is MESSAGE else row)
 
@@ -175,12 +175,24 @@ def _copy(writer: RecordWriter, records: Sequence[RecordFile], offsets: dict[str
 def _without_copy(row: tuple[Any, ...], sent: dict[tuple[Any, ...], str | None]) -> tuple[Any, ...]:
     """Return a message without its payload, if that stands in the row of its publication already."""
     said = dict(zip(MESSAGE.names, row, strict=True))
-    key = tuple(said[name] for name in ("sender", "boot", "channel", "seq"))
-    if said["direction"] == "out":
-        sent[key] = said["payload"]
-    elif said["seq"] is not None and said["payload"] is not None and sent.get(key) == said["payload"]:
+    is_copy = said["direction"] == "in" and said["payload"] is not None
+    if is_copy and said["seq"] is not None and sent.get(_key_of(said)) == said["payload"]:
         return (*row[:-1], None)
     return row
+
+
+def _payloads(rows: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], str | None]:
+    """Return the payload of each message in the row of its publication."""
+    found = {}
+    for row in rows:
+        said = dict(zip(MESSAGE.names, row, strict=True))
+        if said["direction"] == "out":
+            found[_key_of(said)] = said["payload"]
+    return found
+
+
+def _key_of(said: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(said[name] for name in ("sender", "boot", "channel", "seq"))
 
 
 def _shifted(table: RowTable, record: RecordFile, shift: float) -> list[tuple[float, tuple[Any, ...]]]:
