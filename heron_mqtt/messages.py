@@ -245,6 +245,15 @@ class RunState(Message):
     clock: AwareDatetime | None = Field(None, strict=False, description="Simulated time, UTC.")
 
 
+class RecordHead(Message):
+    """The hash of the record of a run that has ended (retained): a later change of the file shows."""
+
+    type: Literal["record"] = "record"
+    head: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 over the heads of all hash chains, hex.")
+    rows: int = Field(ge=0, description="Rows in the record.")
+    lost: int = Field(0, ge=0, description="Rows that could not be recorded.")
+
+
 class SetpointPlan(_PerDevice):
     """The setpoints an agent is about to send, for the check of all of them together (``[envelope]``)."""
 
@@ -368,7 +377,7 @@ WIRE_TYPES: dict[str, type[Message]] = {
     model.model_fields["type"].default: model
     for model in (
         *(PriceSignal, Observation, Command, Action, Offer, Accept, Confirm, Consensus),
-        *(Setpoint, Telemetry, Status, RunState, SetpointPlan, Clearance),
+        *(Setpoint, Telemetry, Status, RunState, RecordHead, SetpointPlan, Clearance),
         *(AuthorityRequest, AuthorityState, Take, Owner, LeaseState, EmergencyStop, StopConfirm, Fault),
     )
 }

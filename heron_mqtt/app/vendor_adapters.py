@@ -24,7 +24,7 @@ from heron_mqtt.messaging.topics import escape
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
 
-UNSENT = {"simulated", "shadow"}
+UNSENT = {None, "simulated", "shadow"}  # left open, a real device is in shadow
 """Authorities with which no setpoint leaves the gateway."""
 
 

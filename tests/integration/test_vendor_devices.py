@@ -242,10 +242,8 @@ def test_three_makes_of_box_are_driven_and_read_by_configuration_alone(
     with Shelly(mosquitto.url, f"shelly-{env_id}") as shelly, HomeAssistant(mosquitto.url, env_id) as ha:
         changes = {
             "microgrids.MG1.devices.ess.authority": "full",
-            "microgrids.MG1.devices.ess.gateway": EARLY,
             "microgrids.MG1.devices.ess.mapping": mapping(victron),
             "microgrids.MG2.devices.ess.authority": "full",
-            "microgrids.MG2.devices.ess.gateway": EARLY,
             "microgrids.MG2.devices.ess.mapping": mapping(ha),
             "microgrids.MG3.devices.heater": {
                 **HEATER,

@@ -96,6 +96,8 @@ class DeviceLink:
         self._subscriptions: list[Subscription] = []
         self._sent: tuple[str, int] | None = None  # boot and seq of the newest setpoint
         self._sent_at = 0.0
+        self.round_trip_s: float | None = None
+        """From the newest setpoint to its answer; None = not answered (yet)."""
         self._newest_seq = -1  # of setpoints and renewals
         self._given_up: tuple[str, int] | None = None
         self.expects_answer = True
@@ -236,8 +238,8 @@ class DeviceLink:
     def why_not_sent(self) -> str | None:
         """Why no setpoint may go to the device now; None = one may.
 
-        A device that numbers its telemetry judges the age of a setpoint itself; to another one nothing
-        is sent unless it has spoken within a lease.
+        A device that has not spoken within a lease cannot be given one: what would be echoed is older, and
+        a device that echoes nothing must not be told anything on what it said before.
         """
         if self.health == "offline":
             return "device offline"
@@ -248,7 +250,7 @@ class DeviceLink:
         age_s = self.age_s
         if age_s is None:
             return "device has not measured anything yet"
-        if self._echo is None and age_s > self._lease_s:
+        if age_s > self._lease_s:
             return f"device silent for {age_s:.3g} s, longer than its lease"
         return None
 
@@ -286,6 +288,7 @@ class DeviceLink:
         # All of this before it leaves: in memory the answer comes while it does.
         self._sent = (stamper.boot, stamped["seq"])
         self._sent_at = self._monotonic()
+        self.round_trip_s = None
         if self._unanswered_since is None:
             self._heard_unanswered = 0
         self.stats.setpoints += 1
@@ -458,7 +461,8 @@ class DeviceLink:
             self.stats.late += 1
         elif not answered and self.answer() is not None:
             self._answered()
-            self.stats.sample(self.stats.round_trip_s, self.waited_s)
+            self.round_trip_s = self.waited_s
+            self.stats.sample(self.stats.round_trip_s, self.round_trip_s)
         self._on_change()
 
     def _on_status(self, message: Received) -> None:
