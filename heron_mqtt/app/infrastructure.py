@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.app.vendor_adapters import vendor_devices
-from heron_mqtt.errors import BrokerUnavailable
+from heron_mqtt.errors import BrokerUnavailable, ConfigError
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.schemes import open_broker, without_login
 from powergrid.agents.proxies import emulated_devices
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ async def mqtt_infrastructure(
             await processes.open()
         if url == "embedded":
             url = await _start_embedded(stack, throughout)
-        mqtt = MqttBroker(url, env_id=scenario.topic_env_id)
+        mqtt = open_broker(url, env_id=scenario.topic_env_id, at_address=True)
+        if not isinstance(mqtt, MqttBroker):
+            raise ConfigError(f"broker {without_login(url)}: devices and agents connect to MQTT brokers only")
         broker = await stack.enter_async_context(impaired(mqtt, impairment, seed))
         url = mqtt.options.address
         note(f"broker: {url}  topics: {mqtt.topic_map.prefix}#")

@@ -9,7 +9,7 @@ from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, EmergencyStop, Level
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
-from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
 
 
@@ -39,7 +39,7 @@ async def ask_authority(
     answered: asyncio.Future[AuthorityState] = asyncio.get_running_loop().create_future()
     seq = stamper.next_seq(asked)
 
-    async with MqttBroker(url, env_id=env_id) as broker:
+    async with open_broker(url, env_id=env_id, at_address=True) as broker:
 
         def on_state(message: Received) -> None:
             answer = broker.parsed(message, AuthorityState)
@@ -57,7 +57,7 @@ async def ask_authority(
                 return await answered
         except TimeoutError:
             raise NotReady(
-                f"no gateway answered for {device} in environment {env_id!r} at {broker.options.address} "
+                f"no gateway answered for {device} in environment {env_id!r} at {without_login(url)} "
                 f"within {timeout_s:g} s: is the run going on, and is the device one of its scenario?"
             ) from None
 
@@ -69,6 +69,6 @@ async def set_estop(url: str, env_id: str, *, active: bool, who: str, why: str) 
         BrokerError: The broker is not there or refuses.
     """
     stamper = MessageStamper(f"operator-{who}", env_id)
-    async with MqttBroker(url, env_id=env_id) as broker:
+    async with open_broker(url, env_id=env_id, at_address=True) as broker:
         stop = EmergencyStop(active=active, who=who, why=why)
         await broker.publish(topics.ESTOP, stamper.stamp(topics.ESTOP, stop), retain=True)

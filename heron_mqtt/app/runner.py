@@ -20,7 +20,7 @@ from heron_mqtt.messages import Fault
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
-from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
 
 if TYPE_CHECKING:
@@ -77,10 +77,12 @@ async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[In
     broker = plan.options.broker
     if plan.options.centralized:
         yield Infrastructure()
-    elif broker == "memory":
-        progress.note("broker: in memory; nothing can connect from outside, devices are simulated in process")
-        async with impaired(InMemoryBroker(), plan.impairment, plan.seed) as memory:
-            yield Infrastructure(memory)
+    elif not plan.options.is_reachable:
+        named = "in memory" if broker == "memory" else without_login(broker)
+        progress.note(f"broker: {named}; nothing can connect from outside, devices are simulated in process")
+        opened = open_broker(broker, env_id=plan.loaded.scenario.topic_env_id)
+        async with impaired(opened, plan.impairment, plan.seed) as inside:
+            yield Infrastructure(inside)
     else:
         local = [agent for agent in plan.loaded.scenario.microgrids if agent not in plan.remote_agents]
         async with mqtt_infrastructure(

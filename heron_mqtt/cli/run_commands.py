@@ -57,12 +57,16 @@ def run_command_line() -> int:
 def _report(exc: HeronError) -> int:
     problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
     for problem in problems:
-        told = (
-            problem.replace("MqttBroker: ", "--broker: ", 1) if problem.startswith("MqttBroker") else problem
-        )
-        sys.stderr.write(f"heron-mqtt: {told}\n")
+        sys.stderr.write(f"heron-mqtt: {_as_option(problem)}\n")
     sys.stderr.flush()
     return EXIT_USAGE if isinstance(exc, ConfigError) else EXIT_FAILED
+
+
+def _as_option(problem: str) -> str:
+    """Name the option that a problem with the broker comes from, not the class that found it."""
+    if problem.startswith("MqttBroker: "):
+        return problem.replace("MqttBroker: ", "--broker: ", 1)
+    return f"--{problem}" if problem.startswith("broker ") else problem
 
 
 def _version(wanted: bool) -> None:

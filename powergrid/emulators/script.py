@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState, parse_fault
@@ -110,7 +110,9 @@ async def _serve(
     stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
     status = topics.device(options.agent, options.name, "status")
     will = (status, stamper.will(Status(state="offline")))
-    async with MqttBroker(options.broker, env_id=env_id, will=will, patience_s=patience_s) as broker:
+    async with open_broker(
+        options.broker, env_id=env_id, at_address=True, will=will, patience_s=patience_s
+    ) as broker:
         device = emulator(
             table.spec,
             table.emulator,
@@ -125,7 +127,7 @@ async def _serve(
 
         def tell() -> None:
             if not options.supervised:  # beside a run, the run tells
-                address, prefix = broker.options.address, broker.topic_map.prefix
+                address, prefix = without_login(options.broker), topics.TopicMap(env_id).prefix
                 sys.stdout.write(f"{emulator.kind} {device.label} online at {address}, topics {prefix}#\n")
                 sys.stdout.flush()
 

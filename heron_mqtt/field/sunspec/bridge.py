@@ -23,7 +23,7 @@ from heron_mqtt.field.sunspec.inverter import W_PER_MW, Inverter, Settings
 from heron_mqtt.field.sunspec.registers import ModbusFault, Registers
 from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.schemes import open_broker
 from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.sunspec")
@@ -216,7 +216,7 @@ async def _serve(options: argparse.Namespace, env_id: str) -> None:
         stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
         status = topics.device(options.agent, options.name, "status")
         will = (status, stamper.will(Status(state="offline")))
-        async with MqttBroker(options.broker, env_id=env_id, will=will) as broker:
+        async with open_broker(options.broker, env_id=env_id, at_address=True, will=will) as broker:
             device = make_device(
                 inverter,
                 options.agent,

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerUnavailable
@@ -123,6 +124,10 @@ class MqttSession:
         """Wait until there is a connection; begin to connect if needed."""
         await self.started()
         await self._connected.wait()
+
+    def move(self, host: str, port: int) -> None:
+        """Connect to another address from the next connection on."""
+        self.options = replace(self.options, host=host, port=port)
 
     # -- publish -----------------------------------------------------------------------------------
 
