@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from heron_mqtt.errors import BrokerClosed
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 
@@ -22,16 +21,10 @@ class HostedBroker(MqttBroker):
 
     def __init__(self, *, on_exit: Callable[[str], None] | None = None, **options: Any) -> None:
         super().__init__("mqtt://127.0.0.1", **options)
+        self._owner_loop.starts_by_itself = False
         self.url = ""
         """``mqtt://host:port`` once connected."""
         self._server = EmbeddedBroker(on_exit=on_exit)
-
-    def _begin(self) -> object:
-        if not self.url:
-            raise BrokerClosed(
-                "the embedded broker is not started: await connect(), or use async with, before anything else"
-            )
-        return super()._begin()
 
     async def _open(self) -> None:
         if not self.url:

@@ -84,16 +84,12 @@ def scheme_of(url: str) -> BrokerScheme:
     scheme = _SCHEMES.get(name)
     if scheme is not None:
         return scheme
-    others = [n for n in scheme_names() if n not in {"embedded", "memory", "mqtt"}]
-    known = f" (also known: {', '.join(others)})"
     if re.fullmatch(r"([^/@\s]*@)?[\w.-]+(:\d+)?/?", url) and (":" in url or "." in url):
         hint = f"; did you mean mqtt://{without_login(url)}?"
     else:
         close = difflib.get_close_matches(name, _SCHEMES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ConfigError(
-        f"broker {without_login(url)}: expected embedded, memory or mqtt://host:port{hint}{known}"
-    )
+    raise ConfigError(f"broker {without_login(url)}: expected embedded, memory or mqtt://host:port{hint}")
 
 
 def without_login(url: str) -> str:
