@@ -24,6 +24,9 @@ from typing import Any
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.urls import DEFAULT_PORTS, lacks_scheme, without_login
+
+__all__ = ["BrokerScheme", "open_broker", "register_scheme", "scheme_names", "scheme_of", "without_login"]
 
 Factory = Callable[..., MessageBroker]
 """Called with the URL and, by name, with ``env_id`` and whatever else ``open_broker`` was given."""
@@ -84,21 +87,12 @@ def scheme_of(url: str) -> BrokerScheme:
     scheme = _SCHEMES.get(name)
     if scheme is not None:
         return scheme
-    if re.fullmatch(r"([^/@\s]*@)?[\w.-]+(:\d+)?/?", url) and (":" in url or "." in url):
+    if lacks_scheme(url):
         hint = f"; did you mean mqtt://{without_login(url)}?"
     else:
         close = difflib.get_close_matches(name, _SCHEMES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ConfigError(f"broker {without_login(url)}: expected embedded, memory or mqtt://host:port{hint}")
-
-
-def without_login(url: str) -> str:
-    """Return a URL as it may be printed: without user and password, however badly it is formed."""
-    head, at, tail = url.rpartition("@")
-    if not at:
-        return url
-    scheme = re.match(r"[a-z][a-z0-9+.-]*://", head, re.IGNORECASE)
-    return f"{scheme[0] if scheme else ''}***@{tail}"
 
 
 def open_broker(
@@ -149,7 +143,7 @@ def _nothing_behind(url: str, name: str) -> None:
         raise ConfigError(f"broker {without_login(url)}: {name} takes no address; expected just {name}")
 
 
-for _name in ("mqtt", "mqtts"):
+for _name in DEFAULT_PORTS:
     register_scheme(_name, _make_mqtt, is_external=True, is_address=True)
 register_scheme("memory", _make_memory)
 register_scheme("embedded", _make_embedded, is_external=True)

@@ -37,15 +37,20 @@ class MqttBroker(LoopBoundBroker):
     """Publishes and subscribes at an MQTT broker.
 
     Args:
-        url: ``mqtt://[user:password@]host[:port]``, or ``mqtts://`` for TLS.
+        url: ``mqtt://[user:password@]host[:port]``; ``mqtts://`` for TLS, ``ws://`` and ``wss://`` for
+            WebSockets; several hosts, separated by commas, stand in for each other.
         env_id: The environment; its topics are ``heron/<env_id>/...``.
         client_id: MQTT client id, unique at the broker; made at random if left out.
         username, password: Win over the URL; the URL wins over the environment variables
             ``HERON_MQTT_USERNAME`` and ``HERON_MQTT_PASSWORD``.
+        password_file: Holds the password in its first line.
         keepalive_s: A broker that is silent for up to twice as long is given up; it gives us up after 1.5.
-        protocol: ``"3.1.1"`` or ``"5"``.
+            15 if left out.
+        protocol: ``"3.1.1"``, which it is if left out, or ``"5"``.
         ca: PEM file of the authority that signed the broker's certificate; the system's if left out.
         cert, key: PEM files of a client certificate, unencrypted.
+        server_name: The name that the broker's certificate must have, if not the host of the URL.
+        alpn: Application protocol to name in the TLS handshake; several are separated by commas.
         connect_timeout_s: Bound of one attempt to connect, name resolution to MQTT answer.
         patience_s: How long the first connection is tried for while nobody answers; 0 = once. Refusals
             (credentials, rights) are final at once.
@@ -68,11 +73,14 @@ class MqttBroker(LoopBoundBroker):
         client_id: str | None = None,
         username: str | None = None,
         password: str | None = None,
-        keepalive_s: int = 15,
-        protocol: str = "3.1.1",
+        password_file: str | Path | None = None,
+        keepalive_s: int | None = None,
+        protocol: str | None = None,
         ca: str | Path | None = None,
         cert: str | Path | None = None,
         key: str | Path | None = None,
+        server_name: str | None = None,
+        alpn: str | None = None,
         connect_timeout_s: float = 5.0,
         patience_s: float = 0.0,
         max_pending: int = 20_000,
@@ -87,9 +95,12 @@ class MqttBroker(LoopBoundBroker):
             client_id=f"heron-{secrets.token_hex(6)}" if client_id is None else client_id,
             username=username,
             password=password,
+            password_file=password_file,
             ca=ca,
             cert=cert,
             key=key,
+            server_name=server_name,
+            alpn=alpn,
             protocol=protocol,
             keepalive_s=keepalive_s,
             connect_timeout_s=connect_timeout_s,

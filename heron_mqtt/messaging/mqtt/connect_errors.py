@@ -20,9 +20,9 @@ def nobody_answers(address: str, exc: OSError) -> BrokerError:
 
 def ended_early(address: str, why: str) -> BrokerError:
     """Something listens, and ended the connection before it answered CONNECT."""
-    if address.startswith("mqtt://"):
+    if address.startswith(("mqtt://", "ws://")):
         causes = (
-            "it may expect TLS (port 8883 usually does: use mqtts://), take no more connections, "
+            "it may expect TLS (port 8883 usually does: use mqtts:// or wss://), take no more connections, "
             "or not be an MQTT broker"
         )
     else:

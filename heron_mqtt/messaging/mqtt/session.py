@@ -68,6 +68,8 @@ class MqttSession:
         patience_s: float = 0.0,
     ) -> None:
         self._patience_s = patience_s
+        self._places = options.places()
+        self._place = 0  # of them, the one to try next
         self.options = options
         self._owner = owner
         self.on_message, self.on_bad_topic = owner.on_message, owner.on_bad_topic
@@ -127,7 +129,8 @@ class MqttSession:
 
     def move(self, host: str, port: int) -> None:
         """Connect to another address from the next connection on."""
-        self.options = replace(self.options, host=host, port=port)
+        self.options = replace(self.options, host=host, port=port, others=())
+        self._places = self.options.places()
 
     # -- publish -----------------------------------------------------------------------------------
 
@@ -213,6 +216,7 @@ class MqttSession:
             since = loop.time()
             why = await asyncio.shield(connection.lost)  # cancelled with us it could not be ended any more
             self._lose()
+            self._place += 1  # the next one, where there are several
             if loop.time() - since >= STABLE_S:
                 attempt = 0
             self._stats.report("connection", self.options.address, f"connection lost: {why}; reconnecting")
@@ -225,14 +229,17 @@ class MqttSession:
         end_s = asyncio.get_running_loop().time() + self._patience_s
         attempt, said = 0, ""
         while True:
-            try:
-                return await self._connect()
-            except BrokerUnavailable as exc:
-                if asyncio.get_running_loop().time() >= end_s:
-                    raise
-                if str(exc) != said:
-                    said = str(exc)
-                    self._stats.report("connection", self.options.address, f"still connecting: {said}")
+            failures = []
+            for _ in self._places:
+                try:
+                    return await self._connect()
+                except BrokerUnavailable as exc:
+                    failures.append(exc)
+            if asyncio.get_running_loop().time() >= end_s:
+                raise failures[0] if len(failures) == 1 else BrokerUnavailable("; ".join(map(str, failures)))
+            if str(failures[0]) != said:
+                said = str(failures[0])
+                self._stats.report("connection", self.options.address, f"still connecting: {said}")
             await self._pause(attempt)
             attempt += 1
 
@@ -241,8 +248,13 @@ class MqttSession:
         await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))  # not all clients at the same moment
 
     async def _connect(self) -> Connection:
-        connection = Connection(self.options, self, self._will)
-        await connection.open()
+        place = self._places[self._place % len(self._places)]
+        connection = Connection(place, self, self._will)
+        try:
+            await connection.open()
+        except BrokerUnavailable:
+            self._place += 1
+            raise
         return connection
 
     async def _reconnect(self, attempt: int) -> tuple[Connection, int]:
