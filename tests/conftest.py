@@ -95,10 +95,12 @@ def _need_mosquitto() -> None:
 
 # What a machine may lack without CI failing: nothing on its package registry provides it.
 MAY_BE_MISSING = ("micropython",)
+UNEXPECTED_SKIPS = 9
+"""The exit code of a run in which something else was skipped: not that of a test that failed."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """With ``HERON_NO_SKIPS`` a test that skips fails the run: CI installs whatever a test needs."""
+    """With ``HERON_NO_SKIPS`` a skip ends the run with a code of its own: CI installs what tests need."""
     if not os.environ.get("HERON_NO_SKIPS"):
         return
     for test, why in _unexpected_skips(terminalreporter):
@@ -107,10 +109,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Turn unexpected skips into a failing exit code."""
+    """Turn unexpected skips into an exit code of their own, which is not taken for a test that failed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("HERON_NO_SKIPS") and reporter is not None and _unexpected_skips(reporter):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.exitstatus = UNEXPECTED_SKIPS
 
 
 def _unexpected_skips(reporter: pytest.TerminalReporter) -> list[tuple[str, str]]:
