@@ -79,7 +79,9 @@ async def mqtt_infrastructure(
             await processes.open()
         if url == "embedded":
             url = await _start_embedded(stack, throughout)
-        mqtt = open_broker(url, env_id=scenario.topic_env_id, at_address=True)
+        mqtt = open_broker(
+            url, env_id=scenario.topic_env_id, at_address=True, defaults=loaded.broker_settings()
+        )
         if not isinstance(mqtt, MqttBroker):
             raise ConfigError(f"broker {without_login(url)}: devices and agents connect to MQTT brokers only")
         broker = await stack.enter_async_context(impaired(mqtt, impairment, seed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,7 +23,8 @@ class RunOptions:
     """What the command line says beside the scenario.
 
     Attributes:
-        broker: ``embedded``, ``memory``, the URL of an MQTT broker, or another that ``open_broker`` knows.
+        broker: ``embedded``, ``memory``, the URL of an MQTT broker, or another that ``open_broker`` knows;
+            None = the scenario's, or else ``embedded``.
         devices: None = emulated where devices can connect, else simulated.
         realtime_s: Wall-clock length of a step, s; None = the scenario's, or as fast as it goes.
         network: A file that says how the network misbehaves; None = the scenario's, or not at all.
@@ -31,11 +32,16 @@ class RunOptions:
 
     steps: int | None = None
     seed: int | None = None
-    broker: str = "embedded"
+    broker: str | None = None
     centralized: bool = False
     devices: Devices | None = None
     realtime_s: float | None = None
     network: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Which broker; what is not said yet counts as ``embedded``."""
+        return self.broker or "embedded"
 
     @property
     def is_reachable(self) -> bool:
@@ -46,7 +52,7 @@ class RunOptions:
     def scheme(self) -> BrokerScheme | None:
         """The kind of broker; None if there is no such kind, which is one of the ``problems``."""
         try:
-            return scheme_of(self.broker)
+            return scheme_of(self.url)
         except ConfigError:
             return None
 
@@ -60,13 +66,13 @@ class RunOptions:
         if self.realtime_s is not None and not 0.0 < self.realtime_s < math.inf:
             found.append(f"--realtime {self.realtime_s}: expected seconds per step, more than 0")
         try:
-            open_broker(self.broker)  # nothing is connected: only the URL is looked at
+            open_broker(self.url)  # nothing is connected: only the URL is looked at
         except ConfigError as exc:
             found += [
                 f"--{problem}" if problem.startswith("broker ") else f"--broker: {problem}"
                 for problem in (problem.removeprefix("MqttBroker: ") for problem in exc.problems)
             ]
-        if self.centralized and self.broker != "embedded":
+        if self.centralized and self.url != "embedded":
             found.append("--centralized: uses no broker; leave it or --broker out")
         if self.centralized and self.network is not None:
             found.append("--centralized: uses no network; leave it or --network out")
@@ -74,7 +80,7 @@ class RunOptions:
             why = (
                 "--centralized uses no broker"
                 if self.centralized
-                else f"nothing can connect to --broker {self.broker}"
+                else f"nothing can connect to --broker {self.url}"
             )
             found.append(f"--devices emulated: {why}; leave it out, or use --broker embedded")
         return found
@@ -133,11 +139,13 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
     """
     from powergrid.scenario import load_scenario
 
-    problems = options.problems()
     try:
         loaded = load_scenario(scenario) if isinstance(scenario, str | Path) else scenario
     except ConfigError as exc:
-        raise ConfigError(*problems, *exc.problems) from None
+        raise ConfigError(*options.problems(), *exc.problems) from None
+    if options.broker is None and not options.centralized:
+        options = replace(options, broker=loaded.scenario.broker.url or "embedded")
+    problems = options.problems()
     remote = remote_agents(loaded)
     if remote and not options.is_reachable:
         problems.append(

@@ -74,7 +74,7 @@ def new_summary(plan: RunPlan) -> Summary:
 
 @asynccontextmanager
 async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[Infrastructure]:
-    broker = plan.options.broker
+    broker = plan.options.url
     if plan.options.centralized:
         yield Infrastructure()
     elif not plan.options.is_reachable:

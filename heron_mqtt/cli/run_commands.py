@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import json
 import logging
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,8 +14,10 @@ import typer
 
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
+from heron_mqtt.cli.broker_options import add_broker_options
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
+from heron_mqtt.messaging.settings import SETTINGS, option_of
 
 if TYPE_CHECKING:
     from heron_mqtt.app.run_plan import RunPlan
@@ -64,6 +67,10 @@ def _report(exc: HeronError) -> int:
 
 def _as_option(problem: str) -> str:
     """Name the option that a problem with the broker comes from, not the class that found it."""
+    names = "|".join(SETTINGS)
+    problem = re.sub(
+        rf"\b({names})=('?)([\w.]*)\2", lambda m: f"{option_of(m[1])} {m[3]}".rstrip(), problem
+    ).replace("password=", "--password-file")
     if problem.startswith("MqttBroker: "):
         return problem.replace("MqttBroker: ", "--broker: ", 1)
     return f"--{problem}" if problem.startswith("broker ") else problem
@@ -95,8 +102,12 @@ def run(
     steps: Annotated[int | None, typer.Option(help="Steps to run instead of the scenario's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")] = None,
     broker: Annotated[
-        str, typer.Option(metavar="BROKER", help="embedded, memory or mqtt://host:port.")
-    ] = "embedded",
+        str | None,
+        typer.Option(
+            metavar="BROKER",
+            help="embedded, memory or mqtt://host:port; default: the scenario's, or else embedded.",
+        ),
+    ] = None,
     centralized: Annotated[
         bool, typer.Option("--centralized", help="Direct calls instead of messages; no broker.")
     ] = False,
@@ -197,7 +208,9 @@ def proxy(
     agent: Annotated[
         str, typer.Option(metavar="AGENT", help="The agent, marked remote = true in the scenario.")
     ],
-    broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
+    broker: Annotated[
+        str | None, typer.Option(metavar="URL", help="mqtt://host:port; default: the scenario's.")
+    ] = None,
     devices: Devices = None,
 ) -> None:
     """Run one agent with its proxy and devices here, for an environment that runs elsewhere."""
@@ -205,8 +218,11 @@ def proxy(
     from powergrid.scenario import load_scenario
 
     loaded = load_scenario(scenario)
+    url = broker or loaded.scenario.broker.url
+    if url is None:
+        raise ConfigError("--broker: expected mqtt://host:port; the scenario names no broker either")
     try:
-        asyncio.run(serve_proxy(loaded, agent, broker, devices or "emulated", typer.echo))
+        asyncio.run(serve_proxy(loaded, agent, url, devices or "emulated", typer.echo))
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
 
@@ -214,3 +230,4 @@ def proxy(
 add_bench_commands(app)
 add_broker_commands(app)
 add_control_commands(app)
+add_broker_options(app)  # last: for all of them

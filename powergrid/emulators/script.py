@@ -9,11 +9,13 @@ import math
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.schemes import open_broker, without_login
+from heron_mqtt.messaging.settings import add_options, use_options
 from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState, parse_fault
@@ -32,13 +34,18 @@ def main(emulator: type[Emulator], script: str, argv: Sequence[str] | None) -> i
     options = parser.parse_args(argv)
     try:
         _check(options)
+        use_options(vars(options))
         loaded = load_scenario(options.scenario)
+        options.broker = options.broker or loaded.scenario.broker.url
+        if not options.broker:
+            raise ConfigError("--broker: expected mqtt://host:port; the scenario names no broker either")
         table = _table(emulator, loaded, options.agent, options.name)
         faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
         env_id = options.env_id or loaded.scenario.topic_env_id
         # beside a run: the broker may just be starting, and others wait for us as long
         patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
-        asyncio.run(_serve(emulator, table, faults, options, env_id, patience_s))
+        settings = {"defaults": loaded.broker_settings(), "patience_s": patience_s}
+        asyncio.run(_serve(emulator, table, faults, options, env_id, settings))
     except KeyboardInterrupt:
         return 130
     except HeronError as exc:
@@ -53,7 +60,7 @@ def _parser(emulator: type[Emulator], script: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"heron-mqtt device {script}", description=emulator.__doc__)
     parser.add_argument("--agent", required=True, help="agent that owns the device, for example MG1")
     parser.add_argument("--name", required=True, help="the device's name, for example ess")
-    parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://host:port")
+    parser.add_argument("--broker", metavar="URL", help="mqtt://host:port (default: the scenario's)")
     parser.add_argument("--scenario", default="three_microgrids", help="where its nameplate stands")
     parser.add_argument("--env-id", help="environment on the wire (default: the scenario's)")
     parser.add_argument("--period", type=float, default=1.0, metavar="S", help="time between telemetry, s")
@@ -68,6 +75,7 @@ def _parser(emulator: type[Emulator], script: str) -> argparse.ArgumentParser:
         "ignore_setpoints, reject_setpoints, garbage, reboot; may be repeated",
     )
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")
+    add_options(parser)
     return parser
 
 
@@ -105,14 +113,12 @@ async def _serve(
     faults: FaultState,
     options: argparse.Namespace,
     env_id: str,
-    patience_s: float,
+    settings: dict[str, Any],
 ) -> None:
     stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
     status = topics.device(options.agent, options.name, "status")
     will = (status, stamper.will(Status(state="offline")))
-    async with open_broker(
-        options.broker, env_id=env_id, at_address=True, will=will, patience_s=patience_s
-    ) as broker:
+    async with open_broker(options.broker, env_id=env_id, at_address=True, will=will, **settings) as broker:
         device = emulator(
             table.spec,
             table.emulator,

@@ -24,6 +24,7 @@ from heron_mqtt.field.sunspec.registers import ModbusFault, Registers
 from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.schemes import open_broker
+from heron_mqtt.messaging.settings import add_options, use_options
 from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.sunspec")
@@ -126,6 +127,7 @@ def run(argv: Sequence[str] | None, env_id_of: Callable[[str], str]) -> int:
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what it complains of we tell ourselves
     parser = _parser()
     options = parser.parse_args(argv)
+    use_options(vars(options))
     try:
         env_id = options.env_id or env_id_of(options.scenario)
         asyncio.run(_serve(options, env_id))
@@ -145,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--agent", required=True, help="agent that owns the device, for example MG1")
     parser.add_argument("--name", required=True, help="the device's name, for example ess")
+    add_options(parser)
     parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://host:port")
     parser.add_argument("--modbus", required=True, metavar="HOST[:PORT]", type=_address, help="the inverter")
     parser.add_argument("--unit", type=int, default=1, choices=range(256), metavar="N", help="Modbus unit id")

@@ -58,6 +58,7 @@ class MqttBroker(LoopBoundBroker):
         topics: Where channels live, if not simply below ``heron/<env_id>/``.
         will: Channel and message that the broker publishes (retained) if this connection dies.
         rng: Jitters the delays of reconnecting.
+        defaults: Settings where neither arguments nor URL nor environment say anything, by name.
 
     Raises:
         ConfigError: A URL, file or value is wrong.
@@ -87,6 +88,7 @@ class MqttBroker(LoopBoundBroker):
         topics: TopicMap | None = None,
         will: tuple[str, Mapping[str, Any]] | None = None,
         rng: random.Random | None = None,
+        defaults: Mapping[str, str] | None = None,
     ) -> None:
         if max_pending < 1:
             raise ConfigError(f"MqttBroker: max_pending {max_pending!r}: expected at least 1")
@@ -104,6 +106,7 @@ class MqttBroker(LoopBoundBroker):
             protocol=protocol,
             keepalive_s=keepalive_s,
             connect_timeout_s=connect_timeout_s,
+            defaults=defaults,
         )
         self.topic_map = topics or TopicMap(env_id)
         self._topics: dict[str, str] = {}  # channels published on, checked

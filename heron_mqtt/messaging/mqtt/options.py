@@ -1,8 +1,6 @@
 """Where the MQTT broker is and how to log in: a URL, keyword arguments and the environment, checked.
 
-Each setting has one name: the keyword argument of ``MqttBroker``; in capitals behind ``HERON_MQTT_`` the
-environment variable; with dashes the option of every command. An argument wins over the URL, the URL over
-the environment.
+``settings`` has the names of what can be set.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.settings import variable_of
 from heron_mqtt.messaging.urls import SECURE, WEB, parse_url
 from heron_mqtt.messaging.urls import without_login as shown
 
@@ -23,27 +22,9 @@ log = logging.getLogger("heron_mqtt.messaging")
 
 USERNAME_VARIABLE = "HERON_MQTT_USERNAME"
 PASSWORD_VARIABLE = "HERON_MQTT_PASSWORD"  # noqa: S105 - the name of a variable, not a password
-SETTINGS: Mapping[str, str] = {
-    "username": "User name at the MQTT broker.",
-    "password_file": "File that holds the password in its first line.",
-    "ca": "PEM file of the authority that signed the broker's certificate.",
-    "cert": "PEM file of a client certificate.",
-    "key": "PEM file of its private key, unencrypted.",
-    "server_name": "Name that the broker's certificate must have, if not the host of the URL.",
-    "alpn": "Application protocol to name in the TLS handshake, for example mqtt.",
-    "protocol": "MQTT version: 3.1.1 or 5.",
-    "keepalive_s": "Seconds of silence after which either side gives the other up.",
-}
-"""What can be set beside the URL, and what it means; the password itself only by file or environment."""
-
 PROTOCOLS = ("3.1.1", "5")
 MAX_KEEPALIVE_S = 65_535  # MQTT 3.1.1, section 3.1.2.10: two bytes
 MAX_PASSWORD_FILE_BYTES = 1 << 16
-
-
-def variable_of(setting: str) -> str:
-    """Return the environment variable of a setting."""
-    return f"HERON_MQTT_{setting.upper()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +90,14 @@ def read_options(
     protocol: str | None = None,
     keepalive_s: float | None = None,
     connect_timeout_s: float = 5.0,
+    defaults: Mapping[str, str] | None = None,
     use_environment: bool = True,
 ) -> MqttOptions:
     """Check everything that a connection needs.
 
-    Keyword arguments win over the URL, the URL wins over the environment. The environment is that of the
-    run's broker: it is not for others (``use_environment = False``).
+    Keyword arguments win over the URL, the URL wins over the environment, that over ``defaults`` (by the
+    names of ``settings``). The environment is that of the run's broker: it is not for others
+    (``use_environment = False``).
 
     Raises:
         ConfigError: Says which value is wrong and what was expected; never shows a password.
@@ -128,11 +111,14 @@ def read_options(
     problems: list[str] = []
 
     def setting(name: str, given: str | Path | None) -> str | None:
-        return str(given) if given is not None else environ.get(variable_of(name)) or None
+        if given is not None:
+            return str(given)
+        return environ.get(variable_of(name)) or (defaults or {}).get(name)
 
-    username = username or parts.username or environ.get(USERNAME_VARIABLE) or None
+    username = username or parts.username or setting("username", None)
+    if not password and not parts.password and password_file is None:
+        password = environ.get(PASSWORD_VARIABLE) or None
     password = password or parts.password or _from_file(setting("password_file", password_file), problems)
-    password = password or environ.get(PASSWORD_VARIABLE) or None
     files = {name: setting(name, given) for name, given in (("ca", ca), ("cert", cert), ("key", key))}
     if not is_tls and (ca or cert or key):
         problems.append(
@@ -142,7 +128,7 @@ def read_options(
         files = dict.fromkeys(files)  # those of the environment may be meant for another URL
     server_name, alpn = setting("server_name", server_name), setting("alpn", alpn)
     protocol = setting("protocol", protocol) or "3.1.1"
-    keepalive = _number(keepalive_s, environ.get(variable_of("keepalive_s")))
+    keepalive = _number(keepalive_s, setting("keepalive_s", None))
     if password and not username:
         problems.append(f"a password without a username: pass username= or set {USERNAME_VARIABLE}")
     if protocol not in PROTOCOLS:
