@@ -157,8 +157,10 @@ class Connection:
         """Return why the broker would not take a message, as far as it has told (MQTT 5), or None."""
         if retain and not self._retain_available:
             return "this broker keeps no retained messages, and says so: give late subscribers another way"
+        if self._maximum_packet_size is None:
+            return None
         size = len(topic.encode()) + len(payload) + PUBLISH_OVERHEAD_BYTES
-        if self._maximum_packet_size is not None and size > self._maximum_packet_size:
+        if size > self._maximum_packet_size:
             return f"{size} bytes are over the broker's limit of {self._maximum_packet_size} a packet"
         return None
 

@@ -22,7 +22,8 @@ log = logging.getLogger("heron_mqtt.messaging")
 
 USERNAME_VARIABLE = "HERON_MQTT_USERNAME"
 PASSWORD_VARIABLE = "HERON_MQTT_PASSWORD"  # noqa: S105 - the name of a variable, not a password
-PROTOCOLS = ("3.1.1", "5")
+DEFAULT_PROTOCOL, DEFAULT_KEEPALIVE_S = "3.1.1", 15
+PROTOCOLS = (DEFAULT_PROTOCOL, "5")
 MAX_KEEPALIVE_S = 65_535  # MQTT 3.1.1, section 3.1.2.10: two bytes
 MAX_PASSWORD_FILE_BYTES = 1 << 16
 
@@ -127,7 +128,7 @@ def read_options(
     if not is_tls:
         files = dict.fromkeys(files)  # those of the environment may be meant for another URL
     server_name, alpn = setting("server_name", server_name), setting("alpn", alpn)
-    protocol = setting("protocol", protocol) or "3.1.1"
+    protocol = setting("protocol", protocol) or DEFAULT_PROTOCOL
     keepalive = _number(keepalive_s, setting("keepalive_s", None))
     if password and not username:
         problems.append(f"a password without a username: pass username= or set {USERNAME_VARIABLE}")
@@ -137,7 +138,7 @@ def read_options(
         1 <= keepalive <= MAX_KEEPALIVE_S and int(keepalive) == keepalive
     ):
         problems.append(f"keepalive_s {keepalive!r}: expected whole seconds, 1 to {MAX_KEEPALIVE_S}")
-        keepalive = 15
+        keepalive = DEFAULT_KEEPALIVE_S
     if not connect_timeout_s > 0:
         problems.append(f"connect_timeout_s {connect_timeout_s!r}: expected seconds > 0")
     if not client_id:
@@ -175,7 +176,7 @@ def _number(given: float | None, text: str | None) -> float | str:
     if given is not None:
         return given
     try:
-        return float(text) if text else 15
+        return float(text) if text else DEFAULT_KEEPALIVE_S
     except ValueError:
         return str(text)
 
