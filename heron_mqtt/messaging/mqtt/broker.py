@@ -30,7 +30,6 @@ from heron_mqtt.messaging.loop_bound import LoopBoundBroker
 from heron_mqtt.messaging.mqtt.announcements import Presences
 from heron_mqtt.messaging.mqtt.options import (
     DEFAULT_KEEPALIVE_S,
-    DEFAULT_PROTOCOL,
     LastWill,
     read_options,
 )
@@ -51,7 +50,7 @@ class MqttBroker(LoopBoundBroker):
         password_file: Holds the password in its first line.
         keepalive_s: A broker that is silent for up to twice as long is given up; it gives us up after 1.5.
             The default says nothing: environment or scenario may say something else.
-        protocol: ``"3.1.1"`` or ``"5"``; likewise.
+        protocol: ``"3.1.1"``, which it is if nothing is said, or ``"5"``.
         ca: PEM file of the authority that signed the broker's certificate; the system's if left out.
         cert, key: PEM files of a client certificate, unencrypted.
         server_name: The name that the broker's certificate must have, if not the host of the URL.
@@ -81,7 +80,7 @@ class MqttBroker(LoopBoundBroker):
         password: str | None = None,
         password_file: str | Path | None = None,
         keepalive_s: float = DEFAULT_KEEPALIVE_S,
-        protocol: str = DEFAULT_PROTOCOL,
+        protocol: str | None = None,
         ca: str | Path | None = None,
         cert: str | Path | None = None,
         key: str | Path | None = None,
@@ -108,8 +107,8 @@ class MqttBroker(LoopBoundBroker):
             key=key,
             server_name=server_name,
             alpn=alpn,
+            protocol=protocol,
             # the default says nothing: then environment or scenario may
-            protocol=None if protocol == DEFAULT_PROTOCOL else protocol,
             keepalive_s=None if keepalive_s == DEFAULT_KEEPALIVE_S else keepalive_s,
             connect_timeout_s=connect_timeout_s,
             defaults=defaults,
