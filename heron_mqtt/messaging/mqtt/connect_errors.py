@@ -26,7 +26,10 @@ def ended_early(address: str, why: str) -> BrokerError:
             "or not be an MQTT broker"
         )
     else:
-        causes = "it may take no more connections, expect a client certificate, or not be an MQTT broker"
+        causes = (
+            "it may speak no TLS (port 1883 usually does not: use mqtt:// or ws://), take no more "
+            "connections, expect a client certificate (cert=, key=), or not be an MQTT broker"
+        )
     return BrokerUnavailable(f"{address} ended the connection before it was made ({why}): {causes}")
 
 
