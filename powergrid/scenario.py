@@ -13,11 +13,13 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
-from heron_mqtt.field.broker_table import BrokerTable
+from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.gateway.authority import RULES
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable, authority_problem
 from heron_mqtt.messages import MAX_LEASE_S, FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.messaging.settings import FILES
+from heron_mqtt.messaging.urls import DEFAULT_PORTS, parse_url
 from heron_mqtt.protocols.registry import PROTOCOLS
 from heron_mqtt.registry import NameIn
 from powergrid.devices import DEVICES, DeviceSpec
@@ -171,7 +173,7 @@ class DeviceTable(Table):
     mapping: str | dict[str, Any] | None = Field(
         None, description="A vendor's device by its own topics: a profile's name or a table."
     )
-    broker: BrokerTable | None = Field(
+    broker: DeviceBrokerTable | None = Field(
         None, description="Its own broker, for a device with a mapping; None = the run's."
     )
     external: bool = Field(False, description="A real device speaks for itself: run starts no emulator.")
@@ -283,6 +285,29 @@ class FaultTable(Table):
     value: float = Field(0.0, description="Size of an offset, MW.")
 
 
+class BrokerTable(Table):
+    """The MQTT broker; options of the command line and the environment win. No password belongs here."""
+
+    url: str | None = Field(None, description="mqtt://host[:port], mqtts://, ws:// or wss://; no password.")
+    username: str | None = Field(None, description="User name at the MQTT broker.")
+    password_file: str | None = Field(None, description="File that holds the password in its first line.")
+    ca: str | None = Field(None, description="PEM file of the authority that signed its certificate.")
+    cert: str | None = Field(None, description="PEM file of a client certificate.")
+    key: str | None = Field(None, description="PEM file of its private key, unencrypted.")
+    server_name: str | None = Field(None, description="Name in its certificate, if not the host.")
+    alpn: str | None = Field(None, description="Application protocol to name in the TLS handshake.")
+    protocol: Literal["3.1.1", "5"] | None = Field(None, description="MQTT version; None = 3.1.1.")
+    keepalive_s: int | None = Field(None, ge=1, le=65_535, description="None = 15 s.")
+
+    @field_validator("url")
+    @classmethod
+    def _holds_no_password(cls, url: str | None) -> str | None:
+        is_mqtt = url is not None and url.partition("://")[0].lower() in DEFAULT_PORTS
+        if url is not None and is_mqtt and parse_url(url).password is not None:
+            raise ValueError("a password does not belong into a scenario; use password_file")
+        return url
+
+
 class Scenario(Table):
     """A whole scenario."""
 
@@ -306,6 +331,7 @@ class Scenario(Table):
     reward: RewardTable = RewardTable()
     envelope: EnvelopeTable = EnvelopeTable()
     deadlines: Deadlines = Deadlines()
+    broker: BrokerTable = BrokerTable()
     impairment: str | ImpairmentTable | None = Field(
         None, description="How the network misbehaves: a file of config/networks, or its table."
     )
@@ -338,6 +364,11 @@ class LoadedScenario(Table):
         beside = self.directory / name
         shipped = shipped_config() / name
         return shipped if not beside.exists() and shipped.exists() else beside
+
+    def broker_settings(self) -> dict[str, str]:
+        """Return what the scenario says about the connection to the broker, its URL left out."""
+        said = self.scenario.broker.model_dump(exclude_none=True, exclude={"url"})
+        return {name: str(self.path(v)) if name in FILES else str(v) for name, v in said.items()}
 
 
 def load_scenario(name: str | Path = "three_microgrids") -> LoadedScenario:

@@ -13,7 +13,7 @@ from heron_mqtt.app.broker_probe import require_broker_features
 from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.app.vendor_adapters import vendor_devices
-from heron_mqtt.errors import BrokerUnavailable
+from heron_mqtt.errors import BrokerUnavailable, ConfigError
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
 from heron_mqtt.messaging.embedded import EmbeddedBroker
@@ -21,6 +21,7 @@ from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.ownership import NameOwnership
+from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.agents.proxies import emulated_devices
 
@@ -107,7 +108,11 @@ async def mqtt_infrastructure(
         is_ours, given_url = url == "embedded", url
         if is_ours:
             url = await _start_embedded(stack, throughout)
-        mqtt = MqttBroker(url, env_id=scenario.topic_env_id)
+        mqtt = open_broker(
+            url, env_id=scenario.topic_env_id, at_address=True, defaults=loaded.broker_settings()
+        )
+        if not isinstance(mqtt, MqttBroker):
+            raise ConfigError(f"broker {without_login(url)}: devices and agents connect to MQTT brokers only")
         broker = await stack.enter_async_context(impaired(mqtt, impairment, seed))
         url = mqtt.options.address
         note(f"broker: {url}  topics: {mqtt.topic_map.prefix}#")
@@ -115,7 +120,12 @@ async def mqtt_infrastructure(
         if not is_ours:
             await require_broker_features(
                 mqtt,
-                partial(MqttBroker, given_url, env_id=scenario.topic_env_id),
+                partial(
+                    MqttBroker,
+                    given_url,
+                    env_id=scenario.topic_env_id,
+                    defaults=loaded.broker_settings(),
+                ),
                 name.parent,
                 stamper.boot,
                 accept_limits=accept_broker_limits,

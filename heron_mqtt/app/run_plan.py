@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from heron_mqtt.app.vendor_adapters import load_mappings
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
-from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of
 
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
@@ -23,7 +23,8 @@ class RunOptions:
     """What the command line says beside the scenario.
 
     Attributes:
-        broker: ``embedded``, ``memory`` or the URL of an MQTT broker.
+        broker: ``embedded``, ``memory``, the URL of an MQTT broker, or another that ``open_broker`` knows;
+            None = the scenario's, or else ``embedded``.
         devices: None = emulated where devices can connect, else simulated.
         realtime_s: Wall-clock length of a step, s; None = the scenario's, or as fast as it goes.
         record: The file that the run is recorded in; ``auto`` = a new one in the default directory; None =
@@ -36,7 +37,7 @@ class RunOptions:
 
     steps: int | None = None
     seed: int | None = None
-    broker: str = "embedded"
+    broker: str | None = None
     centralized: bool = False
     devices: Devices | None = None
     realtime_s: float | None = None
@@ -49,9 +50,22 @@ class RunOptions:
     csv: str | None = None
 
     @property
+    def url(self) -> str:
+        """Which broker; what is not said yet counts as ``embedded``."""
+        return self.broker or "embedded"
+
+    @property
     def is_reachable(self) -> bool:
         """Whether anything outside this process can take part."""
-        return not self.centralized and self.broker != "memory"
+        return not self.centralized and (self.scheme is None or self.scheme.is_external)
+
+    @property
+    def scheme(self) -> BrokerScheme | None:
+        """The kind of broker; None if there is no such kind, which is one of the ``problems``."""
+        try:
+            return scheme_of(self.url)
+        except ConfigError:
+            return None
 
     def problems(self) -> list[str]:
         """Return one line for each option that is wrong by itself, or beside another one."""
@@ -62,14 +76,14 @@ class RunOptions:
             found.append(f"--seed {self.seed}: expected a number of at least 0")
         if self.realtime_s is not None and not 0.0 < self.realtime_s < math.inf:
             found.append(f"--realtime {self.realtime_s}: expected seconds per step, more than 0")
-        if self.broker.startswith(("mqtt://", "mqtts://")):
-            try:
-                MqttBroker(self.broker)
-            except ConfigError as exc:
-                found += [f"--broker: {problem.removeprefix('MqttBroker: ')}" for problem in exc.problems]
-        elif self.broker not in {"embedded", "memory"}:
-            found.append(f"--broker {self.broker}: expected embedded, memory or mqtt://host:port")
-        if self.centralized and self.broker != "embedded":
+        try:
+            open_broker(self.url)  # nothing is connected: only the URL is looked at
+        except ConfigError as exc:
+            found += [
+                f"--{problem}" if problem.startswith("broker ") else f"--broker: {problem}"
+                for problem in (problem.removeprefix("MqttBroker: ") for problem in exc.problems)
+            ]
+        if self.centralized and self.url != "embedded":
             found.append("--centralized: uses no broker; leave it or --broker out")
         if self.centralized and self.network is not None:
             found.append("--centralized: uses no network; leave it or --network out")
@@ -80,7 +94,7 @@ class RunOptions:
             why = (
                 "--centralized uses no broker"
                 if self.centralized
-                else "nothing can connect to --broker memory"
+                else f"nothing can connect to --broker {self.url}"
             )
             found.append(f"--devices emulated: {why}; leave it out, or use --broker embedded")
         return found
@@ -108,7 +122,8 @@ class RunPlan:
         """Kind of broker, without address or credentials."""
         if self.options.centralized:
             return "none"
-        return self.options.broker if self.options.broker in {"embedded", "memory"} else "mqtt"
+        scheme = self.options.scheme
+        return "mqtt" if scheme is None or scheme.name in {"mqtts", "ws", "wss"} else scheme.name
 
     @property
     def is_disturbed(self) -> bool:
@@ -138,11 +153,13 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
     """
     from powergrid.scenario import load_scenario
 
-    problems = options.problems()
     try:
         loaded = load_scenario(scenario) if isinstance(scenario, str | Path) else scenario
     except ConfigError as exc:
-        raise ConfigError(*problems, *exc.problems) from None
+        raise ConfigError(*options.problems(), *exc.problems) from None
+    if options.broker is None and not options.centralized:
+        options = replace(options, broker=loaded.scenario.broker.url or "embedded")
+    problems = options.problems()
     remote = remote_agents(loaded)
     if remote and not options.is_reachable:
         problems.append(

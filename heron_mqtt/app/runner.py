@@ -27,7 +27,7 @@ from heron_mqtt.messages import Fault, RecordHead
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
-from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
 
 if TYPE_CHECKING:
@@ -87,13 +87,15 @@ def new_summary(plan: RunPlan) -> Summary:
 
 @asynccontextmanager
 async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[Infrastructure]:
-    broker = plan.options.broker
+    broker = plan.options.url
     if plan.options.centralized:
         yield Infrastructure()
-    elif broker == "memory":
-        progress.note("broker: in memory; nothing can connect from outside, devices are simulated in process")
-        async with impaired(InMemoryBroker(), plan.impairment, plan.seed) as memory:
-            yield Infrastructure(memory)
+    elif not plan.options.is_reachable:
+        named = "in memory" if broker == "memory" else without_login(broker)
+        progress.note(f"broker: {named}; nothing can connect from outside, devices are simulated in process")
+        opened = open_broker(broker, env_id=plan.loaded.scenario.topic_env_id)
+        async with impaired(opened, plan.impairment, plan.seed) as inside:
+            yield Infrastructure(inside)
     else:
         local = [agent for agent in plan.loaded.scenario.microgrids if agent not in plan.remote_agents]
         async with mqtt_infrastructure(

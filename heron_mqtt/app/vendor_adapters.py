@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import BrokerError, ConfigError
-from heron_mqtt.field.broker_table import BrokerTable
+from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.commands import WriteBudget, state_directory
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
@@ -106,7 +106,7 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
 
 
 def broker_options(
-    table: BrokerTable, loaded: LoadedScenario, environ: Mapping[str, str] | None = os.environ
+    table: DeviceBrokerTable, loaded: LoadedScenario, environ: Mapping[str, str] | None = os.environ
 ) -> MqttOptions:
     """Return what is needed to connect to a device's own broker.
 
@@ -155,7 +155,7 @@ async def vendor_devices(
         yield 0
         return
     async with AsyncExitStack() as stack:
-        connections: dict[BrokerTable | None, RawMqtt] = {}
+        connections: dict[DeviceBrokerTable | None, RawMqtt] = {}
         tasks: list[asyncio.Task[None]] = []
         devices: list[VendorDevice] = []
         for (agent, name), mapping in mappings.items():
@@ -190,7 +190,9 @@ async def vendor_devices(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _connection(mqtt: MqttBroker, table: BrokerTable | None, loaded: LoadedScenario, label: str) -> RawMqtt:
+def _connection(
+    mqtt: MqttBroker, table: DeviceBrokerTable | None, loaded: LoadedScenario, label: str
+) -> RawMqtt:
     if table is None:
         return RawMqtt(mqtt.options, mqtt.stats)
     try:
@@ -199,7 +201,9 @@ def _connection(mqtt: MqttBroker, table: BrokerTable | None, loaded: LoadedScena
         raise ConfigError(*(f"{label}: broker.{problem}" for problem in exc.problems)) from None
 
 
-async def _connected(stack: AsyncExitStack, raw: RawMqtt, table: BrokerTable | None, label: str) -> RawMqtt:
+async def _connected(
+    stack: AsyncExitStack, raw: RawMqtt, table: DeviceBrokerTable | None, label: str
+) -> RawMqtt:
     try:
         return await stack.enter_async_context(raw)
     except BrokerError as exc:

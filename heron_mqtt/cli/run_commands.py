@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,11 +13,13 @@ import typer
 
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
+from heron_mqtt.cli.broker_options import add_broker_options
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.record_commands import add_record_commands
 from heron_mqtt.cli.replay_commands import add_replay_commands
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
+from heron_mqtt.messaging.settings import SETTINGS, option_of
 
 if TYPE_CHECKING:
     from heron_mqtt.app.run_plan import RunPlan
@@ -71,12 +74,20 @@ def run_command_line() -> int:
 def _report(exc: HeronError) -> int:
     problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
     for problem in problems:
-        told = (
-            problem.replace("MqttBroker: ", "--broker: ", 1) if problem.startswith("MqttBroker") else problem
-        )
-        sys.stderr.write(f"heron-mqtt: {told}\n")
+        sys.stderr.write(f"heron-mqtt: {_as_option(problem)}\n")
     sys.stderr.flush()
     return EXIT_USAGE if isinstance(exc, ConfigError) else EXIT_FAILED
+
+
+def _as_option(problem: str) -> str:
+    """Name the option that a problem with the broker comes from, not the class that found it."""
+    names = "|".join(SETTINGS)
+    problem = re.sub(
+        rf"\b({names})=('?)([\w.]*)\2", lambda m: f"{option_of(m[1])} {m[3]}".rstrip(), problem
+    ).replace("password=", "--password-file")
+    if problem.startswith("MqttBroker: "):
+        return problem.replace("MqttBroker: ", "--broker: ", 1)
+    return f"--{problem}" if problem.startswith("broker ") else problem
 
 
 def _version(wanted: bool) -> None:
@@ -105,8 +116,12 @@ def run(
     steps: Annotated[int | None, typer.Option(help="Steps to run instead of the scenario's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")] = None,
     broker: Annotated[
-        str, typer.Option(metavar="BROKER", help="embedded, memory or mqtt://host:port.")
-    ] = "embedded",
+        str | None,
+        typer.Option(
+            metavar="BROKER",
+            help="embedded, memory or mqtt://host:port; default: the scenario's, or else embedded.",
+        ),
+    ] = None,
     centralized: Annotated[
         bool, typer.Option("--centralized", help="Direct calls instead of messages; no broker.")
     ] = False,
@@ -256,7 +271,9 @@ def proxy(
     agent: Annotated[
         str, typer.Option(metavar="AGENT", help="The agent, marked remote = true in the scenario.")
     ],
-    broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
+    broker: Annotated[
+        str | None, typer.Option(metavar="URL", help="mqtt://host:port; default: the scenario's.")
+    ] = None,
     devices: Devices = None,
     take_over: TakeOver = False,
     accept_broker_limits: AcceptLimits = False,
@@ -274,12 +291,15 @@ def proxy(
     from powergrid.scenario import load_scenario
 
     loaded = load_scenario(scenario)
+    url = broker or loaded.scenario.broker.url
+    if url is None:
+        raise ConfigError("--broker: expected mqtt://host:port; the scenario names no broker either")
     try:
         run_until_told(
             serve_proxy(
                 loaded,
                 agent,
-                broker,
+                url,
                 devices or "emulated",
                 typer.echo,
                 take_over=take_over,
@@ -296,3 +316,4 @@ add_broker_commands(app)
 add_control_commands(app)
 add_record_commands(app)
 add_replay_commands(app)
+add_broker_options(app)  # last: for all of them

@@ -12,7 +12,7 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=
 File = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class BrokerTable(Table):
+class DeviceBrokerTable(Table):
     """Where the device's broker is and how to log in; a secret stands in the environment, never here."""
 
     url: Annotated[str, Field(min_length=1, max_length=500)] = Field(

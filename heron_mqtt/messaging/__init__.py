@@ -1,1 +1,22 @@
-"""How messages travel: the interface in ``base``, and brokers in memory, over MQTT, embedded, impaired."""
+"""How messages travel: the interface in ``base``, and brokers in memory, over MQTT, embedded, impaired.
+
+``open_broker(url)`` makes the one that a URL names. Imported when it is asked for: the embedded broker's
+process is in this package, too, and needs none of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, register_scheme, scheme_of
+
+__all__ = ["BrokerScheme", "open_broker", "register_scheme", "scheme_of"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from heron_mqtt.messaging import schemes
+
+    return getattr(schemes, name)

@@ -26,7 +26,7 @@ from heron_mqtt.record.facts import RunFacts, StepFacts
 from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
 from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, STEP, TRADE
-from heron_mqtt.record.writer import Limits, RecordWriter
+from heron_mqtt.record.writer import RecordLimits, RecordWriter
 
 FORMAT = "heron-record"
 
@@ -53,7 +53,7 @@ class RunRecorder(Recorder):
         facts: RunFacts,
         *,
         keeps_messages: bool = True,
-        limits: Limits | None = None,
+        limits: RecordLimits | None = None,
         report: Callable[[str], None] | None = None,
         elapsed: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,

@@ -38,7 +38,7 @@ Maker = Callable[[], tuple[RowTable, Row] | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RecordLimits:
     """What a record may take of the disk.
 
     Attributes:
@@ -106,13 +106,13 @@ class RecordWriter:
         meta: Mapping[str, str],
         files: Mapping[str, tuple[str, bytes]],
         *,
-        limits: Limits | None = None,
+        limits: RecordLimits | None = None,
         report: Callable[[str], None] | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self.path = path
         self.losses = Losses()
-        self._limits = limits or Limits()
+        self._limits = limits or RecordLimits()
         self._report = report or (lambda text: log.warning("%s", text))
         self._reported: set[str] = set()
         self._max_waiting = max_waiting

@@ -8,12 +8,14 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.schemes import open_broker, without_login
+from heron_mqtt.messaging.settings import add_options, use_options
 from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.devices import Device
 from powergrid.devices.registry import kind_of
@@ -35,13 +37,18 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
     options = parser.parse_args(argv)
     try:
         _check(options)
+        use_options(vars(options))
         loaded = load_scenario(options.scenario)
+        options.broker = options.broker or loaded.scenario.broker.url
+        if not options.broker:
+            raise ConfigError("--broker: expected mqtt://host:port; the scenario names no broker either")
         table = _table(kind_of(device), loaded, options.agent, options.name)
         faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
         env_id = options.env_id or loaded.scenario.topic_env_id
         # beside a run: the broker may just be starting, and others wait for us as long
         patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
-        run_until_told(_serve(table, faults, options, env_id, patience_s))
+        settings = {"defaults": loaded.broker_settings(), "patience_s": patience_s}
+        run_until_told(_serve(table, faults, options, env_id, settings))
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:
@@ -57,7 +64,7 @@ def _parser(device: type[Device], script: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"heron-mqtt device {script}", description=what)
     parser.add_argument("--agent", required=True, help="agent that owns the device, for example MG1")
     parser.add_argument("--name", required=True, help="the device's name, for example ess")
-    parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://host:port")
+    parser.add_argument("--broker", metavar="URL", help="mqtt://host:port (default: the scenario's)")
     parser.add_argument("--scenario", default="three_microgrids", help="where its nameplate stands")
     parser.add_argument("--env-id", help="environment on the wire (default: the scenario's)")
     parser.add_argument("--period", type=float, default=1.0, metavar="S", help="time between telemetry, s")
@@ -78,6 +85,7 @@ def _parser(device: type[Device], script: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--take-over", action="store_true", help="displace another device of this name")
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")
+    add_options(parser)
     return parser
 
 
@@ -112,12 +120,12 @@ async def _serve(
     faults: FaultState,
     options: argparse.Namespace,
     env_id: str,
-    patience_s: float,
+    settings: dict[str, Any],
 ) -> None:
     stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
     status = topics.device(options.agent, options.name, "status")
     will = (status, stamper.will(Status(state="offline")))
-    async with MqttBroker(options.broker, env_id=env_id, will=will, patience_s=patience_s) as broker:
+    async with open_broker(options.broker, env_id=env_id, at_address=True, will=will, **settings) as broker:
         device = Emulator(
             table.spec,
             table.emulator,
@@ -134,7 +142,7 @@ async def _serve(
 
         def tell() -> None:
             if not options.supervised:  # beside a run, the run tells
-                address, prefix = broker.options.address, broker.topic_map.prefix
+                address, prefix = without_login(options.broker), topics.TopicMap(env_id).prefix
                 sys.stdout.write(f"{device.kind} {device.label} online at {address}, topics {prefix}#\n")
                 sys.stdout.flush()
 

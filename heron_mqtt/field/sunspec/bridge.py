@@ -23,7 +23,8 @@ from heron_mqtt.field.sunspec.inverter import W_PER_MW, Inverter, Settings
 from heron_mqtt.field.sunspec.registers import ModbusFault, Registers
 from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.schemes import open_broker
+from heron_mqtt.messaging.settings import add_options, use_options
 from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.sunspec")
@@ -127,6 +128,7 @@ def run(argv: Sequence[str] | None, env_id_of: Callable[[str], str]) -> int:
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what it complains of we tell ourselves
     parser = _parser()
     options = parser.parse_args(argv)
+    use_options(vars(options))
     try:
         env_id = options.env_id or env_id_of(options.scenario)
         run_until_told(_serve(options, env_id))
@@ -146,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--agent", required=True, help="agent that owns the device, for example MG1")
     parser.add_argument("--name", required=True, help="the device's name, for example ess")
+    add_options(parser)
     parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://host:port")
     parser.add_argument("--modbus", required=True, metavar="HOST[:PORT]", type=_address, help="the inverter")
     parser.add_argument("--unit", type=int, default=1, choices=range(256), metavar="N", help="Modbus unit id")
@@ -217,7 +220,7 @@ async def _serve(options: argparse.Namespace, env_id: str) -> None:
         stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
         status = topics.device(options.agent, options.name, "status")
         will = (status, stamper.will(Status(state="offline")))
-        async with MqttBroker(options.broker, env_id=env_id, will=will) as broker:
+        async with open_broker(options.broker, env_id=env_id, at_address=True, will=will) as broker:
             device = make_device(
                 inverter,
                 options.agent,

@@ -23,7 +23,7 @@ from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
 from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive, Outgoing
 from heron_mqtt.field.vendor.outgoing import Context
 from heron_mqtt.field.vendor.sparkplug_payload import encode
-from heron_mqtt.field.vendor.vendor_state import Taken, VendorState
+from heron_mqtt.field.vendor.vendor_state import TakenIn, VendorState
 from heron_mqtt.messages import AuthorityState, Level, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
@@ -267,7 +267,7 @@ class VendorDevice(FieldDevice):
         self._settling = None
         self._take_in("", self._state.settle(time.monotonic()), False)
 
-    def _take_in(self, topic: str, taken: Taken, retained: bool) -> None:
+    def _take_in(self, topic: str, taken: TakenIn, retained: bool) -> None:
         for problem in taken.problems:
             self._count_problem(topic, problem)
         for note in taken.notes:

@@ -52,7 +52,7 @@ class _Presence:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class TakenIn:
     """What one payload changed.
 
     Attributes:
@@ -129,7 +129,7 @@ class VendorState:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def take(self, topic: str, payload: bytes, now_s: float, *, retained: bool = False) -> Taken | None:
+    def take(self, topic: str, payload: bytes, now_s: float, *, retained: bool = False) -> TakenIn | None:
         """Take one payload in; returns what it changed, None if the topic is not of this device.
 
         What cannot be read is left out and told, the rest counts.
@@ -147,7 +147,9 @@ class VendorState:
         if not readers and not availability:
             return None
         if len(payload) > MAX_PAYLOAD_BYTES:
-            return Taken(problems=(f"{topic}: payload of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}",))
+            return TakenIn(
+                problems=(f"{topic}: payload of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}",)
+            )
         fields: dict[str, Measured] = {}
         problems: list[str] = []
         notes: list[str] = []
@@ -170,7 +172,7 @@ class VendorState:
         for each, found in availability:
             if self._is_of_learned(found, now_s, retained, notes):
                 self._take_presence(each, topic, payload, now_s, retained, problems)
-        return Taken(fields, tuple(problems), tuple(notes))
+        return TakenIn(fields, tuple(problems), tuple(notes))
 
     def _take_node(
         self,
@@ -203,7 +205,7 @@ class VendorState:
         shown = ", ".join(f"{name} = {value!r}" for name, value in news.values.items())[:60]
         return self._take_found(reader, topic, reader.read(news.values), shown, now_s, retained, problems)
 
-    def take_document(self, topic: str, document: Any, now_s: float) -> Taken | None:
+    def take_document(self, topic: str, document: Any, now_s: float) -> TakenIn | None:
         """Take in what was read otherwise than by MQTT (a table of registers): ``document`` is not parsed.
 
         Args:
@@ -221,7 +223,7 @@ class VendorState:
             read = reader.read(document)
             problems += [f"{topic}: {p}" for p in read.problems]
             fields |= self._take_found(reader, topic, read, repr(document)[:60], now_s, False, problems)
-        return Taken(fields, tuple(problems))
+        return TakenIn(fields, tuple(problems))
 
     def reconnected(self) -> None:
         """Forget that what is known of presence was heard live: retained messages count again."""
@@ -398,14 +400,14 @@ class VendorState:
         """When ``settle`` has something to do; None = not."""
         return min(self._due.values(), default=None)
 
-    def settle(self, now_s: float) -> Taken:
+    def settle(self, now_s: float) -> TakenIn:
         """Make the values that have waited for others to change with them."""
         made: dict[str, Measured] = {}
         problems: list[str] = []
         for name in [n for n, at in self._due.items() if at <= now_s]:
             del self._due[name]
             self._publish(self._mapping.quantities[name], now_s, made, problems)
-        return Taken(made, tuple(problems))
+        return TakenIn(made, tuple(problems))
 
     # -- presence ----------------------------------------------------------------------------------
 

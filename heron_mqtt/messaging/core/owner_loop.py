@@ -33,6 +33,8 @@ class OwnerLoop:
     ) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
+        self.starts_by_itself = True
+        """Whether it may begin in the background loop, without ``connect``."""
         self._name = name
         self._start = start
         self._close = close
@@ -61,6 +63,10 @@ class OwnerLoop:
         with self._lock:
             self._check()
             if self.loop is None:
+                if not self.starts_by_itself:
+                    raise BrokerClosed(
+                        f"{self._name} is not started: await connect() first, or use async with"
+                    )
                 self.loop = background_loop()
                 atexit.register(self._at_exit)
             return self.loop

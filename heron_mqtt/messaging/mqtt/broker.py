@@ -28,7 +28,11 @@ from heron_mqtt.messaging.core.dispatcher import Dispatcher
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Callback, Subscription
 from heron_mqtt.messaging.loop_bound import LoopBoundBroker
 from heron_mqtt.messaging.mqtt.announcements import Presences
-from heron_mqtt.messaging.mqtt.options import LastWill, read_options
+from heron_mqtt.messaging.mqtt.options import (
+    DEFAULT_KEEPALIVE_S,
+    LastWill,
+    read_options,
+)
 from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
 from heron_mqtt.messaging.tap import MessageTap
 from heron_mqtt.messaging.topics import ALWAYS_DELIVERED, TopicMap, check_channel
@@ -38,15 +42,20 @@ class MqttBroker(LoopBoundBroker):
     """Publishes and subscribes at an MQTT broker.
 
     Args:
-        url: ``mqtt://[user:password@]host[:port]``, or ``mqtts://`` for TLS.
+        url: ``mqtt://[user:password@]host[:port]``; ``mqtts://`` for TLS, ``ws://`` and ``wss://`` for
+            WebSockets; several hosts, separated by commas, stand in for each other.
         env_id: The environment; its topics are ``heron/<env_id>/...``.
         client_id: MQTT client id, unique at the broker; made at random if left out.
         username, password: Win over the URL; the URL wins over the environment variables
             ``HERON_MQTT_USERNAME`` and ``HERON_MQTT_PASSWORD``.
+        password_file: Holds the password in its first line.
         keepalive_s: A broker that is silent for up to twice as long is given up; it gives us up after 1.5.
-        protocol: ``"3.1.1"`` or ``"5"``.
+            The default says nothing: environment or scenario may say something else.
+        protocol: ``"3.1.1"``, which it is if nothing is said, or ``"5"``.
         ca: PEM file of the authority that signed the broker's certificate; the system's if left out.
         cert, key: PEM files of a client certificate, unencrypted.
+        server_name: The name that the broker's certificate must have, if not the host of the URL.
+        alpn: Application protocol to name in the TLS handshake; several are separated by commas.
         connect_timeout_s: Bound of one attempt to connect, name resolution to MQTT answer.
         patience_s: How long the first connection is tried for while nobody answers; 0 = once. Refusals
             (credentials, rights) are final at once.
@@ -54,6 +63,7 @@ class MqttBroker(LoopBoundBroker):
         topics: Where channels live, if not simply below ``heron/<env_id>/``.
         will: Channel and message that the broker publishes (retained) if this connection dies.
         rng: Jitters the delays of reconnecting.
+        defaults: Settings where neither arguments nor URL nor environment say anything, by name.
 
     Raises:
         ConfigError: A URL, file or value is wrong.
@@ -69,17 +79,21 @@ class MqttBroker(LoopBoundBroker):
         client_id: str | None = None,
         username: str | None = None,
         password: str | None = None,
-        keepalive_s: int = 15,
-        protocol: str = "3.1.1",
+        password_file: str | Path | None = None,
+        keepalive_s: float = DEFAULT_KEEPALIVE_S,
+        protocol: str | None = None,
         ca: str | Path | None = None,
         cert: str | Path | None = None,
         key: str | Path | None = None,
+        server_name: str | None = None,
+        alpn: str | None = None,
         connect_timeout_s: float = 5.0,
         patience_s: float = 0.0,
         max_pending: int = 20_000,
         topics: TopicMap | None = None,
         will: tuple[str, Mapping[str, Any]] | None = None,
         rng: random.Random | None = None,
+        defaults: Mapping[str, str] | None = None,
     ) -> None:
         if max_pending < 1:
             raise ConfigError(f"MqttBroker: max_pending {max_pending!r}: expected at least 1")
@@ -88,12 +102,17 @@ class MqttBroker(LoopBoundBroker):
             client_id=f"heron-{secrets.token_hex(6)}" if client_id is None else client_id,
             username=username,
             password=password,
+            password_file=password_file,
             ca=ca,
             cert=cert,
             key=key,
+            server_name=server_name,
+            alpn=alpn,
             protocol=protocol,
-            keepalive_s=keepalive_s,
+            # the default says nothing: then environment or scenario may
+            keepalive_s=None if keepalive_s == DEFAULT_KEEPALIVE_S else keepalive_s,
             connect_timeout_s=connect_timeout_s,
+            defaults=defaults,
         )
         self.topic_map = topics or TopicMap(env_id)
         self._topics: dict[str, str] = {}  # channels published on, checked

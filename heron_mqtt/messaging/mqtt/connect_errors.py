@@ -20,13 +20,16 @@ def nobody_answers(address: str, exc: OSError) -> BrokerError:
 
 def ended_early(address: str, why: str) -> BrokerError:
     """Something listens, and ended the connection before it answered CONNECT."""
-    if address.startswith("mqtt://"):
+    if address.startswith(("mqtt://", "ws://")):
         causes = (
-            "it may expect TLS (port 8883 usually does: use mqtts://), take no more connections, "
+            "it may expect TLS (port 8883 usually does: use mqtts:// or wss://), take no more connections, "
             "or not be an MQTT broker"
         )
     else:
-        causes = "it may take no more connections, expect a client certificate, or not be an MQTT broker"
+        causes = (
+            "it may speak no TLS (port 1883 usually does not: use mqtt:// or ws://), take no more "
+            "connections, expect a client certificate (cert=, key=), or not be an MQTT broker"
+        )
     return BrokerUnavailable(f"{address} ended the connection before it was made ({why}): {causes}")
 
 

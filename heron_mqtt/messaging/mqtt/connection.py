@@ -22,7 +22,14 @@ from heron_mqtt.messaging.mqtt.connect_errors import ended_early, nobody_answers
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.mqtt.packets import Publish
 from heron_mqtt.messaging.mqtt.paho_client import Client
-from heron_mqtt.messaging.mqtt.socket_stream import MAX_PACKET_BYTES, Oversized, Stream, open_stream
+from heron_mqtt.messaging.mqtt.socket_stream import (
+    MAX_PACKET_BYTES,
+    HandshakeFailed,
+    Oversized,
+    Stream,
+    connect_socket,
+)
+from heron_mqtt.messaging.urls import WEB
 
 log = logging.getLogger("heron_mqtt.messaging")
 
@@ -89,7 +96,7 @@ class Connection:
         doing = f"no answer at {address} within {limit:g} s"
         try:
             async with asyncio.timeout(limit):
-                self._stream = await open_stream(self._options.host, self._options.port, self._options.tls)
+                self._stream = await self._open_stream()
                 doing = (
                     f"{address} accepts connections but did not answer as an MQTT broker within {limit:g} s"
                 )
@@ -104,6 +111,9 @@ class Connection:
         except BrokerError:
             self.abort()
             raise
+        except (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, HandshakeFailed) as exc:
+            self.abort()
+            raise ended_early(address, str(exc)) from exc
         except OSError as exc:
             self.abort()
             raise nobody_answers(address, exc) from exc
@@ -116,6 +126,15 @@ class Connection:
         except BaseException:
             self.abort()
             raise
+
+    async def _open_stream(self) -> Stream:
+        options = self._options
+        if options.scheme in WEB:
+            from heron_mqtt.messaging.mqtt.websocket_stream import open_websocket  # most need none
+
+            return await open_websocket(options, self._loop.time)
+        sock = await connect_socket(options.host, options.port, options.tls, options.server_name)
+        return Stream(sock, self._loop.time)
 
     @property
     def ready(self) -> bool:
@@ -138,8 +157,10 @@ class Connection:
         """Return why the broker would not take a message, as far as it has told (MQTT 5), or None."""
         if retain and not self._retain_available:
             return "this broker keeps no retained messages, and says so: give late subscribers another way"
+        if self._maximum_packet_size is None:
+            return None
         size = len(topic.encode()) + len(payload) + PUBLISH_OVERHEAD_BYTES
-        if self._maximum_packet_size is not None and size > self._maximum_packet_size:
+        if size > self._maximum_packet_size:
             return f"{size} bytes are over the broker's limit of {self._maximum_packet_size} a packet"
         return None
 
@@ -193,7 +214,7 @@ class Connection:
             protocol=paho.MQTTv5 if five else paho.MQTTv311,
             reconnect_on_failure=False,  # reconnecting is the link's; also: no silent downgrade to MQTT 3.1
         )
-        client.stream, client.five = stream, five
+        client.stream, client.five, client.clock = stream, five, self._loop.time
         client.received, client.acknowledged = self._on_message, self._events.on_acknowledged
         client.expired = self._events.on_expired
         client.refused_too_large = self._on_oversized

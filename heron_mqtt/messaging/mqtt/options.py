@@ -1,25 +1,31 @@
-"""Where the MQTT broker is and how to log in: a URL, keyword arguments and the environment, checked."""
+"""Where the MQTT broker is and how to log in: a URL, keyword arguments and the environment, checked.
+
+``settings`` has the names of what can be set.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import logging
 import os
-import re
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.settings import variable_of
+from heron_mqtt.messaging.urls import SECURE, WEB, parse_url
+from heron_mqtt.messaging.urls import without_login as shown
 
 log = logging.getLogger("heron_mqtt.messaging")
 
 USERNAME_VARIABLE = "HERON_MQTT_USERNAME"
 PASSWORD_VARIABLE = "HERON_MQTT_PASSWORD"  # noqa: S105 - the name of a variable, not a password
-DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
-PROTOCOLS = ("3.1.1", "5")
+DEFAULT_PROTOCOL, DEFAULT_KEEPALIVE_S = "3.1.1", 15
+PROTOCOLS = (DEFAULT_PROTOCOL, "5")
 MAX_KEEPALIVE_S = 65_535  # MQTT 3.1.1, section 3.1.2.10: two bytes
+MAX_PASSWORD_FILE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,122 +50,152 @@ class MqttOptions:
     protocol: str = "3.1.1"
     keepalive_s: int = 15
     connect_timeout_s: float = 5.0
+    others: tuple[tuple[str, int], ...] = ()
+    """Further hosts and ports that stand in for the first."""
+    path: str = ""
+    """Of a WebSocket."""
+    server_name: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The settings, as environment variables for a child process; without user and password."""
 
     @property
     def address(self) -> str:
         """The broker's URL without credentials, for messages and logs."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        places = ((self.host, self.port), *self.others)
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in places)
+        return f"{self.scheme}://{hosts}{self.path}"
+
+    def places(self) -> list[MqttOptions]:
+        """Return the same settings for each host alone."""
+        found = ((self.host, self.port), *self.others)
+        return [replace(self, host=host, port=port, others=()) for host, port in found]
 
     def login_environment(self) -> dict[str, str]:
-        """Return the environment variables that hand these credentials to a child process."""
+        """Return the environment variables that hand these credentials and settings to a child process."""
         login = {USERNAME_VARIABLE: self.username, PASSWORD_VARIABLE: self.password}
-        return {name: value for name, value in login.items() if value is not None}
+        return {**self.environment, **{name: value for name, value in login.items() if value is not None}}
 
 
 def read_options(
     url: str,
     *,
     client_id: str,
-    username: str | None,
-    password: str | None,
-    ca: str | Path | None,
-    cert: str | Path | None,
-    key: str | Path | None,
-    protocol: str,
-    keepalive_s: int,
-    connect_timeout_s: float,
+    username: str | None = None,
+    password: str | None = None,
+    password_file: str | Path | None = None,
+    ca: str | Path | None = None,
+    cert: str | Path | None = None,
+    key: str | Path | None = None,
+    server_name: str | None = None,
+    alpn: str | None = None,
+    protocol: str | None = None,
+    keepalive_s: float | None = None,
+    connect_timeout_s: float = 5.0,
+    defaults: Mapping[str, str] | None = None,
     use_environment: bool = True,
 ) -> MqttOptions:
     """Check everything that a connection needs.
 
-    Keyword arguments win over the URL, the URL wins over the environment. The login in the environment is
-    that of the run's broker: it is not for others (``use_environment = False``).
+    Keyword arguments win over the URL, the URL wins over the environment, that over ``defaults`` (by the
+    names of ``settings``). The environment is that of the run's broker: it is not for others
+    (``use_environment = False``).
 
     Raises:
         ConfigError: Says which value is wrong and what was expected; never shows a password.
     """
-    parts, port = _split(url)
+    try:
+        parts = parse_url(url)
+    except ConfigError as exc:
+        raise ConfigError(*(f"MqttBroker: {problem}" for problem in exc.problems)) from None
     environ = os.environ if use_environment else {}
-    username = username or _decoded(parts.username) or environ.get(USERNAME_VARIABLE) or None
-    password = password or _decoded(parts.password) or environ.get(PASSWORD_VARIABLE) or None
-    problems = []
+    is_tls = parts.scheme in SECURE
+    problems: list[str] = []
+
+    def setting(name: str, given: str | Path | None) -> str | None:
+        if given is not None:
+            return str(given)
+        return environ.get(variable_of(name)) or (defaults or {}).get(name)
+
+    username = username or parts.username or setting("username", None)
+    if not password and not parts.password and password_file is None:
+        password = environ.get(PASSWORD_VARIABLE) or None
+    password = password or parts.password or _from_file(setting("password_file", password_file), problems)
+    files = {name: setting(name, given) for name, given in (("ca", ca), ("cert", cert), ("key", key))}
+    if not is_tls and (ca or cert or key):
+        problems.append(
+            f"ca, cert and key are for TLS, but {shown(url)!r} is plain TCP: use mqtts:// (or wss://)"
+        )
+    if not is_tls:
+        files = dict.fromkeys(files)  # those of the environment may be meant for another URL
+    server_name, alpn = setting("server_name", server_name), setting("alpn", alpn)
+    protocol = setting("protocol", protocol) or DEFAULT_PROTOCOL
+    keepalive = _number(keepalive_s, setting("keepalive_s", None))
     if password and not username:
         problems.append(f"a password without a username: pass username= or set {USERNAME_VARIABLE}")
     if protocol not in PROTOCOLS:
         problems.append(f"protocol {protocol!r}: expected {' or '.join(map(repr, PROTOCOLS))}")
-    if not 1 <= keepalive_s <= MAX_KEEPALIVE_S or int(keepalive_s) != keepalive_s:
-        problems.append(f"keepalive_s {keepalive_s!r}: expected whole seconds, 1 to {MAX_KEEPALIVE_S}")
+    if not isinstance(keepalive, int | float) or not (
+        1 <= keepalive <= MAX_KEEPALIVE_S and int(keepalive) == keepalive
+    ):
+        problems.append(f"keepalive_s {keepalive!r}: expected whole seconds, 1 to {MAX_KEEPALIVE_S}")
+        keepalive = DEFAULT_KEEPALIVE_S
     if not connect_timeout_s > 0:
         problems.append(f"connect_timeout_s {connect_timeout_s!r}: expected seconds > 0")
     if not client_id:
         problems.append("client_id is empty: leave it out to get one made")
-    if parts.scheme == "mqtt" and (ca or cert or key):
-        problems.append(f"ca, cert and key are for TLS, but {shown(url)!r} is plain TCP: use mqtts://")
-    if key and not cert:
+    if files["key"] and not files["cert"]:
         problems.append("key without cert: pass the client certificate too")
     if problems:
         raise ConfigError(*(f"MqttBroker: {problem}" for problem in problems))
-    if password and parts.scheme == "mqtt" and not _is_loopback(parts.hostname or ""):
+    if password and not is_tls and not all(_is_loopback(host) for host, _ in parts.hosts):
         log.warning(
             "the password for %s travels unencrypted: use mqtts:// on networks you do not trust", shown(url)
         )
+    settings = {**files, "server_name": server_name, "alpn": alpn, "protocol": protocol}
+    settings["keepalive_s"] = str(int(keepalive))
+    (host, port), *others = parts.hosts
     return MqttOptions(
         scheme=parts.scheme,
-        host=parts.hostname or "",
+        host=host,
         port=port,
         client_id=client_id,
         username=username,
         password=password,
-        tls=_tls_context(ca, cert, key) if parts.scheme == "mqtts" else None,
+        tls=_tls_context(files["ca"], files["cert"], files["key"], alpn) if is_tls else None,
         protocol=protocol,
-        keepalive_s=int(keepalive_s),
+        keepalive_s=int(keepalive),
         connect_timeout_s=connect_timeout_s,
+        others=tuple(others),
+        path=(parts.path or "/mqtt") if parts.scheme in WEB else "",
+        server_name=server_name,
+        environment={variable_of(name): value for name, value in settings.items() if value is not None},
     )
 
 
-def shown(url: str) -> str:
-    """Return a URL as it may be printed: without credentials, however badly it is formed."""
-    head, at, tail = url.rpartition("@")
-    if not at:
-        return url
-    scheme = re.match(r"[a-z]+://", head, re.IGNORECASE)
-    return f"{scheme[0] if scheme else ''}***@{tail}"
-
-
-def _split(url: str) -> tuple[SplitResult, int]:
-    expected = "expected mqtt://[user:password@]host[:port] or mqtts://..."
+def _number(given: float | None, text: str | None) -> float | str:
+    if given is not None:
+        return given
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        return float(text) if text else DEFAULT_KEEPALIVE_S
     except ValueError:
-        raise ConfigError(
-            f"MqttBroker: {shown(url)!r} has no valid port or host: {expected} "
-            f"(write / : @ in a password as %2F %3A %40)"
-        ) from None
-    if parts.scheme not in DEFAULT_PORTS or not parts.netloc:
-        hint = f"; did you mean mqtt://{shown(url)}?" if _lacks_scheme(url) else ""
-        raise ConfigError(f"MqttBroker: {shown(url)!r} is no MQTT address: {expected}{hint}")
-    if not _is_host(parts.hostname):
-        raise ConfigError(f"MqttBroker: {shown(url)!r} names no valid host: {expected}")
-    if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ConfigError(f"MqttBroker: {shown(url)!r} has something after host and port: {expected}")
-    if port == 0:
-        raise ConfigError(f"MqttBroker: {shown(url)!r}: port 0 cannot be connected to")
-    return parts, port or DEFAULT_PORTS[parts.scheme]
+        return str(text)
 
 
-def _lacks_scheme(url: str) -> bool:
-    return (
-        re.fullmatch(r"([^/@\s]*@)?[\w.-]+(:\d+)?/?|([^/@\s]*@)?\[[0-9a-fA-F:]+\](:\d+)?/?", url) is not None
-    )
-
-
-def _is_host(name: str | None) -> bool:
+def _from_file(path: str | None, problems: list[str]) -> str | None:
+    """Return the first line of a password file."""
+    if path is None:
+        return None
     try:
-        return bool(name and name.encode("idna"))
-    except UnicodeError:
-        return False
+        with Path(path).open("rb") as file:
+            text = file.read(MAX_PASSWORD_FILE_BYTES).decode()
+    except (OSError, UnicodeDecodeError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        problems.append(f"password_file {path!r}: cannot be read: {why}")
+        return None
+    password = text.split("\n", 1)[0].rstrip("\r")
+    if not password:
+        problems.append(f"password_file {path!r}: its first line is empty, expected the password")
+    return password or None
 
 
 def _is_loopback(host: str) -> bool:
@@ -169,11 +205,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _decoded(text: str | None) -> str | None:
-    return unquote(text) if text else None
-
-
-def _tls_context(ca: str | Path | None, cert: str | Path | None, key: str | Path | None) -> ssl.SSLContext:
+def _tls_context(ca: str | None, cert: str | None, key: str | None, alpn: str | None) -> ssl.SSLContext:
     for name, path in (("ca", ca), ("cert", cert), ("key", key)):
         if path and not Path(path).is_file():
             raise ConfigError(f"MqttBroker: {name} {str(path)!r}: no such file")
@@ -190,4 +222,9 @@ def _tls_context(ca: str | Path | None, cert: str | Path | None, key: str | Path
                 f"MqttBroker: cert {str(cert)!r} and key {str(key or cert)!r} are not a matching, "
                 f"unencrypted PEM pair: {exc}"
             ) from exc
+    if alpn:
+        try:
+            context.set_alpn_protocols([name.strip() for name in alpn.split(",")])
+        except (ssl.SSLError, ValueError, UnicodeError) as exc:
+            raise ConfigError(f"MqttBroker: alpn {alpn!r}: expected names such as mqtt ({exc})") from exc
     return context

@@ -1,7 +1,7 @@
 """PUBLISH and PUBACK on the wire, MQTT 3.1.1 and 5: the two packets that every message costs.
 
 Pure functions. Sections are those of the MQTT 3.1.1 standard; where version 5 differs it adds properties,
-a length and that many bytes: none are sent, and of those received only the topic alias matters.
+a length and that many bytes: only the message expiry is sent, and only the topic alias is read.
 """
 
 from __future__ import annotations
@@ -52,8 +52,26 @@ def write_length(value: int) -> bytes:
     return bytes(encoded)
 
 
-def write_publish(topic: str, payload: bytes, qos: int, retain: bool, packet_id: int, *, five: bool) -> bytes:
+def write_publish(
+    topic: str,
+    payload: bytes,
+    qos: int,
+    retain: bool,
+    packet_id: int,
+    *,
+    five: bool,
+    expires_s: int | None = None,
+) -> bytes:
     """Return a PUBLISH of QoS 0 or 1 (section 3.3).
+
+    Args:
+        topic: Its topic.
+        payload: Its payload.
+        qos: 0 or 1.
+        retain: Keep it for late subscribers.
+        packet_id: Left out at QoS 0.
+        five: MQTT 5.
+        expires_s: After so many seconds the broker shall not deliver it any more (MQTT 5, section 3.3.2.3.3).
 
     Raises:
         OverflowError: The topic is longer than 65,535 bytes.
@@ -63,7 +81,7 @@ def write_publish(topic: str, payload: bytes, qos: int, retain: bool, packet_id:
     if qos:
         head += packet_id.to_bytes(2, "big")
     if five:
-        head += b"\0"  # no properties
+        head += b"\0" if expires_s is None else b"\5\2" + expires_s.to_bytes(4, "big")
     return bytes((PUBLISH | qos << 1 | retain,)) + write_length(len(head) + len(payload)) + head + payload
 
 

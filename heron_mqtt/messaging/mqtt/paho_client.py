@@ -7,6 +7,7 @@ that a single event loop does not need, a ReasonCode object an acknowledgement),
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ from heron_mqtt.messaging.mqtt.packets import (
 from heron_mqtt.messaging.mqtt.socket_stream import Oversized, Stream
 
 MAX_ID = 65_535
+MAX_EXPIRY_S = (1 << 32) - 1
 MAX_ALIASES = 1_000
 PUBREC = 0x50
 ANSWERS_WITH_ID = {0x70, 0x90, 0xB0}  # PUBCOMP, SUBACK, UNSUBACK
@@ -41,6 +43,8 @@ class Client(paho.Client):
     """paho-mqtt with three of its private methods replaced; the contract suite notices if they change."""
 
     stream: Stream
+    clock: Callable[[], float]
+    """Monotonic, s; the one that time limits are given by."""
     five: bool
     """Whether this is MQTT 5."""
     received: Callable[[Publish], None]
@@ -68,7 +72,10 @@ class Client(paho.Client):
             self._limit = None if not_after is None else (topic, not_after)
             return self.publish(topic, payload, qos, retain).mid
         packet_id = self._mid_generate() if qos else 0
-        packet = write_publish(topic, payload, qos, retain, packet_id, five=self.five)
+        expires_s = None
+        if not_after is not None and self.five:  # whole seconds: the device looks more closely
+            expires_s = min(max(1, math.ceil(not_after - self.clock())), MAX_EXPIRY_S)
+        packet = write_publish(topic, payload, qos, retain, packet_id, five=self.five, expires_s=expires_s)
         self._write(packet, packet_id, None if not_after is None else (topic, not_after))
         return packet_id
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerUnavailable
@@ -67,6 +68,8 @@ class MqttSession:
         patience_s: float = 0.0,
     ) -> None:
         self._patience_s = patience_s
+        self._places = options.places()
+        self._place = 0  # of them, the one to try next
         self.options = options
         self._owner = owner
         self.on_message, self.on_bad_topic = owner.on_message, owner.on_bad_topic
@@ -123,6 +126,11 @@ class MqttSession:
         """Wait until there is a connection; begin to connect if needed."""
         await self.started()
         await self._connected.wait()
+
+    def move(self, host: str, port: int) -> None:
+        """Connect to another address from the next connection on."""
+        self.options = replace(self.options, host=host, port=port, others=())
+        self._places = self.options.places()
 
     # -- publish -----------------------------------------------------------------------------------
 
@@ -208,6 +216,7 @@ class MqttSession:
             since = loop.time()
             why = await asyncio.shield(connection.lost)  # cancelled with us it could not be ended any more
             self._lose()
+            self._place += 1  # the next one, where there are several
             if loop.time() - since >= STABLE_S:
                 attempt = 0
             self._stats.report("connection", self.options.address, f"connection lost: {why}; reconnecting")
@@ -220,14 +229,17 @@ class MqttSession:
         end_s = asyncio.get_running_loop().time() + self._patience_s
         attempt, said = 0, ""
         while True:
-            try:
-                return await self._connect()
-            except BrokerUnavailable as exc:
-                if asyncio.get_running_loop().time() >= end_s:
-                    raise
-                if str(exc) != said:
-                    said = str(exc)
-                    self._stats.report("connection", self.options.address, f"still connecting: {said}")
+            failures = []
+            for _ in self._places:
+                try:
+                    return await self._connect()
+                except BrokerUnavailable as exc:
+                    failures.append(exc)
+            if asyncio.get_running_loop().time() >= end_s:
+                raise failures[0] if len(failures) == 1 else BrokerUnavailable("; ".join(map(str, failures)))
+            if str(failures[0]) != said:
+                said = str(failures[0])
+                self._stats.report("connection", self.options.address, f"still connecting: {said}")
             await self._pause(attempt)
             attempt += 1
 
@@ -236,8 +248,13 @@ class MqttSession:
         await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))  # not all clients at the same moment
 
     async def _connect(self) -> Connection:
-        connection = Connection(self.options, self, self._will)
-        await connection.open()
+        place = self._places[self._place % len(self._places)]
+        connection = Connection(place, self, self._will)
+        try:
+            await connection.open()
+        except BrokerUnavailable:
+            self._place += 1
+            raise
         return connection
 
     async def _reconnect(self, attempt: int) -> tuple[Connection, int]:

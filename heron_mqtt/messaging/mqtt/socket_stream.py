@@ -24,6 +24,10 @@ class PacketTooLarge(ConnectionError):
     """The broker announced a packet beyond ``MAX_PACKET_BYTES`` that cannot be done without."""
 
 
+class HandshakeFailed(ConnectionError):
+    """What answers speaks another protocol than the URL says; says what."""
+
+
 class Oversized(NamedTuple):
     """A message beyond ``MAX_PACKET_BYTES``: its bytes are skipped, the connection goes on."""
 
@@ -136,8 +140,12 @@ class Stream:
 
     def flush(self) -> bool:
         """Give the kernel what was sent; return whether it took everything."""
+        if not self._drain():
+            self._blocked = True
+            return False
         self._drop_expired()
         if not self._out:
+            self._blocked = False
             return True
         try:
             size = self._sock.send(self._out)
@@ -151,8 +159,12 @@ class Stream:
         self._written += size
         while self._timed and self._timed[0].begin < self._written:  # begun: it cannot be taken back
             self._timed.popleft()
-        self._blocked = bool(self._out)
-        return not self._out
+        self._blocked = bool(self._out) or not self._drain()
+        return not self._blocked
+
+    def _drain(self) -> bool:
+        """Give the kernel what is between us and it; return whether nothing is left there."""
+        return True
 
     def _drop_expired(self) -> None:
         if not self._timed:
@@ -216,7 +228,9 @@ class Stream:
             self._sock.close()
 
 
-async def open_stream(host: str, port: int, tls: ssl.SSLContext | None) -> Stream:
+async def connect_socket(
+    host: str, port: int, tls: ssl.SSLContext | None, server_name: str | None = None
+) -> socket.socket:
     """Connect to the first address of ``host`` that answers. The caller sets the time limit.
 
     Raises:
@@ -234,9 +248,7 @@ async def open_stream(host: str, port: int, tls: ssl.SSLContext | None) -> Strea
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms a QoS 1 hop
             await loop.sock_connect(sock, address)
-            if tls is not None:
-                sock = await _handshake(sock, tls, host)
-            return Stream(sock, loop.time)
+            return sock if tls is None else await _handshake(sock, tls, server_name or host)
         except OSError as exc:
             sock.close()
             if isinstance(exc, ssl.SSLError):
@@ -249,7 +261,6 @@ async def open_stream(host: str, port: int, tls: ssl.SSLContext | None) -> Strea
 
 
 async def _handshake(sock: socket.socket, tls: ssl.SSLContext, host: str) -> ssl.SSLSocket:
-    loop = asyncio.get_running_loop()
     wrapped = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
     try:
         while True:
@@ -257,12 +268,24 @@ async def _handshake(sock: socket.socket, tls: ssl.SSLContext, host: str) -> ssl
                 wrapped.do_handshake()
                 return wrapped
             except ssl.SSLWantReadError:
-                await _ready(wrapped, loop.add_reader, loop.remove_reader)
+                await wait_readable(wrapped)
             except ssl.SSLWantWriteError:
-                await _ready(wrapped, loop.add_writer, loop.remove_writer)
+                await wait_writable(wrapped)
     except BaseException:
         wrapped.close()
         raise
+
+
+async def wait_readable(sock: socket.socket) -> None:
+    """Wait until there is something to read."""
+    loop = asyncio.get_running_loop()
+    await _ready(sock, loop.add_reader, loop.remove_reader)
+
+
+async def wait_writable(sock: socket.socket) -> None:
+    """Wait until something can be written."""
+    loop = asyncio.get_running_loop()
+    await _ready(sock, loop.add_writer, loop.remove_writer)
 
 
 async def _ready(

@@ -4,7 +4,8 @@ Whose message gives way when there is no room, so that one user's flood is its o
 
 - A user at its own bound keeps what it has, and a new topic is not retained, unless it is vital (a birth,
   a stop, an owner: see ``is_vital``). Then the user's own oldest message that is not vital gives way.
-- Where the store is full, the oldest message of the user with most of them gives way to users with fewer.
+- Where the store is full, the oldest message of the user with most of them gives way to users with fewer;
+  one that is vital gives way only to one that is vital, too.
 - A message of somebody in charge (an operator) gives way to nobody.
 """
 
@@ -110,8 +111,7 @@ class RetainedStore:
             if not self._has_own_room(message.topic, *own, account):
                 return False
         while not self._fits(more, more_bytes):
-            victim = self._victim(account)
-            topic = self._oldest(victim, plain_only=not account.in_charge) if victim is not None else None
+            topic = self._victim(account, is_vital=self._is_vital(message.topic))
             if topic is None or topic == message.topic:
                 return False
             self._give_way(topic)
@@ -140,15 +140,18 @@ class RetainedStore:
             and self._stats.retained_bytes + more_bytes <= self._limits.max_retained_bytes
         )
 
-    def _victim(self, account: Account) -> Account | None:
-        """Return whose oldest message gives way to one of ``account``; None = it is not taken."""
+    def _victim(self, account: Account, *, is_vital: bool) -> str | None:
+        """Return the topic that gives way to one of ``account``; None = the new one is not taken."""
         others = [a for a in self._accounts() if a.retained and not a.in_charge]
         greediest = max(others, key=lambda a: (len(a.retained), a.retained_bytes), default=None)
-        if greediest is None or account.in_charge:
-            return greediest
-        if greediest is account or len(greediest.retained) <= len(account.retained) + 1:
+        if greediest is None:
             return None
-        return greediest
+        if account.in_charge:
+            return self._oldest(greediest, plain_only=False)
+        has_more = greediest is not account and len(greediest.retained) > len(account.retained) + 1
+        if not has_more and not is_vital:
+            return None
+        return self._oldest(greediest, plain_only=not (has_more and is_vital))
 
     def _oldest(self, account: Account, *, plain_only: bool) -> str | None:
         plain = next((topic for topic in account.retained if not self._is_vital(topic)), None)

@@ -13,7 +13,7 @@ import pytest
 
 from heron_mqtt.config import Table, shipped_config
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.field.broker_table import BrokerTable
+from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.vendor import tables
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
@@ -226,4 +226,4 @@ def test_the_examples_in_the_documentation_are_mappings() -> None:
     )
     assert json.loads(on.payload) == {"state": "ON", "on_time": 60}
     for broker in (d["broker"] for d in devices if "broker" in d):
-        BrokerTable.model_validate(broker)
+        DeviceBrokerTable.model_validate(broker)

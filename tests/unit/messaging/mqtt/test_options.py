@@ -27,6 +27,9 @@ def _options(url: str, **kwargs: Any) -> MqttOptions:
         ("MQTT://Broker.Example:1", "mqtt://broker.example:1"),
         ("mqtt://[::1]:1883", "mqtt://[::1]:1883"),
         ("mqtt://user:pass@host:1", "mqtt://host:1"),
+        ("mqtt://user:pass@a,b:1884,[::1]", "mqtt://a:1883,b:1884,[::1]:1883"),
+        ("ws://host", "ws://host:80/mqtt"),
+        ("wss://user:pass@a:9001,b/other?x=1", "wss://a:9001,b:443/other?x=1"),
     ],
 )
 def test_an_address_is_understood(url: str, address: str) -> None:
@@ -41,7 +44,8 @@ def test_an_address_is_understood(url: str, address: str) -> None:
         "localhost:1883",
         "http://localhost",
         "tcp://localhost:1883",
-        "ws://localhost",
+        "ws://",
+        "ws://localhost/mqtt#x",
         "mqtt://",
         "mqtt://:1883",
         "mqtt://host:port",
@@ -158,3 +162,56 @@ def test_a_password_that_would_travel_unencrypted_is_warned_of(
     MqttBroker(url)
     assert ("unencrypted" in caplog.text) is warned
     assert "S3CR3T" not in caplog.text
+
+
+def test_settings_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("p w\nnot this\n")
+    monkeypatch.setenv("HERON_MQTT_USERNAME", "ann")
+    monkeypatch.setenv("HERON_MQTT_PASSWORD_FILE", str(secret))
+    monkeypatch.setenv("HERON_MQTT_PROTOCOL", "5")
+    monkeypatch.setenv("HERON_MQTT_KEEPALIVE_S", "7")
+    options = _options("mqtt://h")
+    assert (options.username, options.password, options.protocol, options.keepalive_s) == (
+        "ann",
+        "p w",
+        "5",
+        7,
+    )
+    options = _options("mqtt://h", protocol="3.1.1", keepalive_s=3, password="other")
+    assert (options.password, options.protocol, options.keepalive_s) == ("other", "3.1.1", 3)
+
+
+def test_a_child_process_gets_settings_and_login_by_its_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("pw")
+    options = _options("mqtt://h", username="ann", password_file=secret, protocol="5", keepalive_s=9)
+    for name, value in options.login_environment().items():
+        monkeypatch.setenv(name, value)
+    child = _options(options.address)
+    assert (child.username, child.password, child.protocol, child.keepalive_s) == ("ann", "pw", "5", 9)
+    assert "pw" not in repr(options)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "named"),
+    [
+        ({"password_file": "no/such"}, "password_file 'no/such': cannot be read: No such file"),
+        (
+            {"username": "a", "password_file": "/dev/null"},
+            "password_file '/dev/null': its first line is empty",
+        ),
+    ],
+)
+def test_a_password_file_that_holds_none_is_named(kwargs: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        MqttBroker("mqtt://host", **kwargs)
+
+
+@pytest.mark.parametrize("value", ["0", "x", "1.5"])
+def test_a_wrong_value_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HERON_MQTT_KEEPALIVE_S", value)
+    with pytest.raises(ConfigError, match=r"keepalive_s .* expected whole seconds"):
+        MqttBroker("mqtt://host")

@@ -1,0 +1,54 @@
+"""The options of every command that connects to a broker: one for each setting of the connection."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from heron_mqtt.messaging.settings import FILES, SETTINGS, option_of, use_options
+
+PANEL = "Connection to the broker"
+
+
+def add_broker_options(app: typer.Typer) -> None:
+    """Give the options to each command of ``app`` that takes a broker."""
+    for command in app.registered_commands:
+        if command.callback is not None and "broker" in inspect.signature(command.callback).parameters:
+            command.callback = with_broker_options(command.callback)
+
+
+def with_broker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that takes the settings too, and puts them into the environment before it begins."""
+    signature = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(**options: Any) -> Any:
+        use_options({name: options.pop(name) for name in SETTINGS})
+        return command(**options)
+
+    settings = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None,
+                typer.Option(
+                    option_of(name),
+                    help=text,
+                    metavar="FILE" if name in FILES else None,
+                    rich_help_panel=PANEL,
+                ),
+            ],
+        )
+        for name, text in SETTINGS.items()
+    ]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+    run.__signature__ = signature.replace(parameters=[*parameters, *settings])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in [*parameters, *settings]}
+    del run.__wrapped__  # or else the command's own signature is looked at
+    return run

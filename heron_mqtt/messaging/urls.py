@@ -1,0 +1,93 @@
+"""Broker URLs: taken apart, and printed without credentials."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from heron_mqtt.errors import ConfigError
+
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+SECURE = {"mqtts", "wss"}
+WEB = {"ws", "wss"}
+EXPECTED = "expected mqtt://[user:password@]host[:port][,host[:port]...], mqtts://..., ws://... or wss://..."
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUrl:
+    """Where an MQTT broker is, or several that stand in for each other."""
+
+    scheme: str
+    hosts: tuple[tuple[str, int], ...]
+    """Host and port; the first one first."""
+    path: str = ""
+    """Of a WebSocket."""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+def without_login(url: str) -> str:
+    """Return a URL as it may be printed: without user and password, however badly it is formed."""
+    head, at, tail = url.rpartition("@")
+    if not at:
+        return url
+    scheme = re.match(r"[a-z][a-z0-9+.-]*://", head, re.IGNORECASE)
+    return f"{scheme[0] if scheme else ''}***@{tail}"
+
+
+def lacks_scheme(url: str) -> bool:
+    """Whether a text is a host with a port, or with a dot: as people write it who forget the scheme."""
+    host = re.fullmatch(r"([^/@\s]*@)?([\w.-]+|\[[0-9a-fA-F:]+\])(:\d+)?/?", url)
+    return host is not None and (":" in url or "." in url)
+
+
+def parse_url(url: str) -> BrokerUrl:
+    """Take an MQTT broker's URL apart.
+
+    Raises:
+        ConfigError: Says what is wrong with it; never shows a password.
+    """
+    shown = without_login(url)
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in DEFAULT_PORTS or not rest.strip("/"):
+        hint = f"; did you mean mqtt://{shown}?" if lacks_scheme(url) else ""
+        raise ConfigError(f"{shown!r} is no MQTT address: {EXPECTED}{hint}")
+    end = next((i for i, sign in enumerate(rest) if sign in "/?#" and "@" not in rest[i:]), len(rest))
+    place, tail = rest[:end], rest[end:]
+    login, _, names = place.rpartition("@")
+    if scheme not in WEB and tail not in {"", "/"}:
+        raise ConfigError(f"{shown!r} has something after host and port: {EXPECTED}")
+    if "#" in tail:
+        raise ConfigError(f"{shown!r} has a fragment: {EXPECTED}")
+    username, _, password = login.partition(":")
+    return BrokerUrl(
+        scheme,
+        tuple(_host(scheme, name, shown) for name in names.split(",")),
+        tail,
+        unquote(username) or None,
+        unquote(password) or None,
+    )
+
+
+def _host(scheme: str, name: str, shown: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{name}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigError(
+            f"{shown!r} has no valid port or host: {EXPECTED} (write / : @ in a password as %2F %3A %40)"
+        ) from None
+    if port == 0:
+        raise ConfigError(f"{shown!r}: port 0 cannot be connected to")
+    if not _is_host(host) or parts.path or parts.username is not None:
+        raise ConfigError(f"{shown!r} names no valid host: {EXPECTED}")
+    return host or "", port or DEFAULT_PORTS[scheme]
+
+
+def _is_host(name: str | None) -> bool:
+    try:
+        return bool(name and name.encode("idna")) and not re.search(r"[\s,;]", name or "")
+    except UnicodeError:
+        return False

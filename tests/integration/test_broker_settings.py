@@ -1,0 +1,120 @@
+"""One way to say how to reach the broker: the same in options, environment and scenario."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heron_mqtt.cli.run_commands import _as_option, app
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.settings import SETTINGS, option_of, use_options, variable_of
+from powergrid.scenario import BrokerTable, scenario_from_dict
+from support.certificates import Certificates, key_of
+from support.heron_command import Ended, heron, run_heron
+from support.mosquitto_server import Mosquitto
+from support.small_runs import write_scenario
+
+
+def test_a_setting_has_one_name_everywhere() -> None:
+    arguments = set(inspect.signature(MqttBroker).parameters)
+    assert set(SETTINGS) <= arguments
+    assert set(SETTINGS) == set(BrokerTable.model_fields) - {"url"}
+
+
+def test_every_command_that_takes_a_broker_takes_every_setting() -> None:
+    seen = set()
+    for command in app.registered_commands:
+        callback: Any = command.callback
+        parameters = inspect.signature(callback).parameters
+        if "broker" in parameters:
+            assert set(SETTINGS) <= set(parameters), callback.__name__
+            seen.add(callback.__name__)
+    assert {"run", "proxy", "authority", "estop"} <= seen
+
+
+def test_options_reach_this_process_and_its_children_by_the_environment(tmp_path: Path) -> None:
+    environment: dict[str, str] = {}
+    use_options({"ca": "x.pem", "protocol": "5", "cert": None, "other": 1}, environment)
+    assert environment == {"HERON_MQTT_CA": str(Path("x.pem").absolute()), "HERON_MQTT_PROTOCOL": "5"}
+
+
+@pytest.mark.parametrize("url", ["mqtt://ann:s3cr3t@h", "wss://ann:s3cr3t@h/mqtt"])
+def test_a_scenario_holds_no_password(url: str) -> None:
+    with pytest.raises(ConfigError, match="a password does not belong into a scenario") as caught:
+        scenario_from_dict({"name": "x", "broker": {"url": url}, "microgrids": {}})
+    assert any("password_file" in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        ("MqttBroker: key without cert: pass the client certificate too",
+         "--broker: key without cert: pass the client certificate too"),
+        ("mqtt://h does not speak MQTT 3.1.1: pass protocol='5'",
+         "mqtt://h does not speak MQTT 3.1.1: pass --protocol 5"),
+        ("check username= and password= (or X and Y)", "check --username and --password-file (or X and Y)"),
+        ("pass ca= (or set SSL_CERT_FILE)", "pass --ca (or set SSL_CERT_FILE)"),
+        ("broker x:1: expected mqtt://", "--broker x:1: expected mqtt://"),
+    ],
+)  # fmt: skip
+def test_refusals_name_options_not_parameters(problem: str, told: str) -> None:
+    assert _as_option(problem) == told
+
+
+def test_a_run_over_tls_with_a_login_said_in_each_way(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    """With emulated devices, in processes of their own: they must get in, too."""
+    made = Certificates(tmp_path)
+    (tmp_path / "password").write_text("s3cr3t\n")
+    server = own_mosquitto(
+        "allow_anonymous false", f"password_file {_password_file(tmp_path)}",
+        f"certfile {made.server}", f"keyfile {key_of(made.server)}",
+    )  # fmt: skip
+    url = f"mqtts://127.0.0.1:{server.port}"
+    said = {"username": "ann", "password_file": str(tmp_path / "password"), "ca": made.ca, "protocol": "5"}
+    simulated = {f"microgrids.{a}.devices.{d}.authority": "simulated" for a in ("MG1", "MG2", "MG3")
+                 for d in ("gen", "pv")}  # fmt: skip
+    plain = write_scenario(tmp_path, simulated)
+    folder = tmp_path / "with"
+    folder.mkdir()
+    complete = write_scenario(folder, {**simulated, "broker": {"url": url, **said}})
+    ways = {
+        "options": _run(plain, "--broker", url, *[x for k, v in said.items() for x in (option_of(k), v)]),
+        "environment": _run(plain, "--broker", url, environment={variable_of(k): v for k, v in said.items()}),
+        "scenario": _run(complete),
+    }
+    for way, done in ways.items():
+        assert done.code == 0, (way, done.err)
+        assert done.result["broker"] == "mqtt"
+        assert "s3cr3t" not in done.err + done.out
+    assert len({str(done.result["rewards"]) for done in ways.values()}) == 1
+    refused = _run(plain, "--broker", url, "--ca", made.ca)
+    assert refused.code == 1
+    assert "check --username and --password-file" in refused.errors[0]
+
+
+def _run(path: Path, *options: str, environment: Mapping[str, str] | None = None) -> Ended:
+    with heron("run", str(path), "--steps", "2", "--json", *options, environment=environment) as program:
+        return program.wait()
+
+
+def _password_file(folder: Path) -> Path:
+    import subprocess
+
+    path = folder / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(path), "ann", "s3cr3t"], check=True)
+    return path
+
+
+def test_an_address_without_scheme_gets_a_hint() -> None:
+    for command in (["run"], ["estop", "on"]):
+        done = run_heron(*command, "--broker", "127.0.0.1:1883")
+        assert done.code == 2
+        assert "did you mean mqtt://127.0.0.1:1883?" in done.errors[0]
+        assert "--broker" in done.errors[0]
