@@ -218,11 +218,16 @@ def check_stale_echo(device: DeviceHarness) -> None:
     for fields in stale:
         sender.refused(0.4 * p_mw, echo=False, **fields)
     _need(device.state_now()["p_mw"] == 0.0, "a stale setpoint moved it")
-    sender.do(0.2 * p_mw)
+    sender.do(0.2 * p_mw, lease_s=1.5)
     mark = device.now
     sender.send(0.2 * p_mw, lease_s=60.0, renewal=True, heard_boot="another-boot", heard_seq=0)
-    sender.do(0.2 * p_mw, lease_s=1.0)
-    device.telemetry(lambda m: m.get("p_mw") == 0.0, "the safe state: a stale renewal is none", mark)
+    sender.send(0.2 * p_mw, lease_s=60.0, renewal=True, heard_boot=own["boot"], heard_seq=own["seq"] + 1000)
+    device.sender().send(0.2 * p_mw, lease_s=60.0, renewal=True)
+    device.until(
+        lambda: any(m.json.get("p_mw") == 0.0 for m in device.heard("telemetry", mark)),
+        "the safe state: a stale renewal, or one of another sender, extends nothing",
+        within_s=8.0,
+    )
 
 
 def check_lease_has_an_owner(device: DeviceHarness) -> None:
