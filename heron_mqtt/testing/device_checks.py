@@ -255,6 +255,26 @@ def check_lease_has_an_owner(device: DeviceHarness) -> None:
     one.release()
 
 
+def check_numbers_of_several_senders(device: DeviceHarness) -> None:
+    """A copy is known as one after six other senders have been heard."""
+    device.make_free()
+    p_mw = device.p_max_mw
+    sender = device.sender()
+    first = sender.send(0.4 * p_mw)
+    sender.answer(first)
+    for i in range(6):
+        device.sender(f"other {i}").refused(0.8 * p_mw)
+    sender.send(0.8 * p_mw, seq=first)
+    _need(device.is_at(0.4 * p_mw, device.state_now()), "a copy moved it after others had been heard")
+    answer = device.next_telemetry()
+    _need(
+        (answer.get("ack_boot"), answer.get("ack_seq")) == (sender.boot, first),
+        f"it must go on to acknowledge what it does, not what it refused: {answer}",
+    )
+    sender.next_seq = first + 1
+    sender.release()
+
+
 def _lease(device: DeviceHarness, state: str, boot: str | None) -> None:
     """Wait until the lease channel says so."""
     topic = device.topic("lease")
@@ -371,6 +391,7 @@ CHECKS: tuple[Check, ...] = (
     *(check_birth, check_telemetry_is_numbered_and_periodic, check_telemetry_follows_the_lease),
     *(check_setpoints, check_setpoint_by_hand, check_number_formats, check_nonsense),
     *(check_lease_runs_out, check_lease_counts_from_the_echo, check_stale_echo, check_lease_has_an_owner),
+    check_numbers_of_several_senders,
     *(check_stop, check_malformed_stops, check_repeated_stops),
 )
 """What every device keeps; each runs on a device that is online and stays so."""
