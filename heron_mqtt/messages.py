@@ -197,6 +197,9 @@ class Telemetry(Message):
     q_mvar: float = Field(0.0, description="Mvar, positive = injected.")
     soc: float | None = Field(None, ge=0, le=1, description="State of charge, fraction of max_e_mwh.")
     vm_pu: float | None = Field(None, ge=0, description="Terminal voltage, pu.")
+    age_s: float | None = Field(
+        None, ge=0, description="How old the measurement is, wall-clock s; left out: it is of now."
+    )
     running: bool | None = Field(None, description="Whether a generator runs.")
     safe: bool | None = Field(None, description="Whether it is in its safe state.")
     safe_after_s: float | None = Field(
@@ -240,6 +243,15 @@ class RunState(Message):
     scenario: str = ""
     seed: int | None = Field(None, description="Seed of the episode.")
     clock: AwareDatetime | None = Field(None, strict=False, description="Simulated time, UTC.")
+
+
+class RecordHead(Message):
+    """The hash of the record of a run that has ended (retained): a later change of the file shows."""
+
+    type: Literal["record"] = "record"
+    head: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 over the heads of all hash chains, hex.")
+    rows: int = Field(ge=0, description="Rows in the record.")
+    lost: int = Field(0, ge=0, description="Rows that could not be recorded.")
 
 
 class SetpointPlan(_PerDevice):
@@ -365,7 +377,7 @@ WIRE_TYPES: dict[str, type[Message]] = {
     model.model_fields["type"].default: model
     for model in (
         *(PriceSignal, Observation, Command, Action, Offer, Accept, Confirm, Consensus),
-        *(Setpoint, Telemetry, Status, RunState, SetpointPlan, Clearance),
+        *(Setpoint, Telemetry, Status, RunState, RecordHead, SetpointPlan, Clearance),
         *(AuthorityRequest, AuthorityState, Take, Owner, LeaseState, EmergencyStop, StopConfirm, Fault),
     )
 }

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
 from heron_mqtt.field.broker_table import BrokerTable
-from heron_mqtt.field.gateway.authority import lower
+from heron_mqtt.field.gateway.authority import RULES
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable, authority_problem
 from heron_mqtt.messages import MAX_LEASE_S, FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
@@ -240,7 +240,9 @@ class DeviceTable(Table):
         Args:
             default: For an authority that is left open; over a real device that is no more than shadow.
         """
-        level = self.authority or (lower(default, "shadow") if self.is_real else default)
+        level = self.authority or default
+        if self.authority is None and self.is_real and RULES[default].sends:
+            level = "shadow"  # by rank emulated is below it, but an emulator's level sends
         return DeviceSettings(authority=level, is_real=self.is_real, gateway=self.gateway)
 
     @property

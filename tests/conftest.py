@@ -26,6 +26,9 @@ _in_main_thread = threading.current_thread() is threading.main_thread()
 if _in_main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Runs of the tests leave no records behind; a test of records says where they go.
+os.environ["HERON_MQTT_RECORD"] = "off"
+
 # A busy machine is slow, not wrong: examples have no deadline of their own.
 settings.register_profile("heron", deadline=None)
 settings.load_profile("heron")

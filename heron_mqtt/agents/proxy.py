@@ -16,6 +16,7 @@ from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.clearance import make_plan
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
+from heron_mqtt.field.observer import NOBODY, GatewayObserver, observed
 from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
@@ -69,6 +70,8 @@ class Proxy:
         self.agent = actual_agent
         self.deadlines = deadlines or Deadlines()
         self.deadline_misses = 0
+        self.observer: GatewayObserver = NOBODY
+        """Told of each step of the devices; see ``heron_mqtt.field.observer``."""
         mine = actual_agent.agent_id
         self._broker = broker
         self._stamper = stamper or MessageStamper(mine, env_id)
@@ -189,6 +192,7 @@ class Proxy:
         channel = topics.agent(agent.agent_id, "action")
         action = report.to_fields()
         self._broker.publish(channel, self._stamper.stamp(channel, action, episode=episode, step=step))
+        self.observer.on_report(agent.agent_id, episode, step, report)
         return report
 
     # -- phases ------------------------------------------------------------------------------------
@@ -260,12 +264,16 @@ class Proxy:
             for name in devices:
                 agent.simulate(name)
             return 0
-        allowed = gateway.clamp_setpoints(agent.wanted())
+        wanted = agent.wanted()
+        allowed = gateway.clamp_setpoints(wanted)
+        self.observer.on_bounded(agent.agent_id, wanted, allowed)
         if self._asks_clearance and dt_s is not None:
             missed += await self._clear(allowed, episode, step)
         gateway.send(allowed, dt_s=dt_s, episode=episode, step=step)
         await self._wakeup.until(gateway.answered, self.deadlines.device_s)
-        return missed + gateway.settle(allowed)
+        missed += gateway.settle(allowed)
+        self.observer.on_settled(agent.agent_id, episode, step, allowed, observed(gateway))
+        return missed
 
     async def _clear(self, allowed: dict[str, SetpointRequest], episode: int, step: int) -> int:
         """Have the plan checked upstream together with all others; without an answer it becomes 0."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure
+from heron_mqtt.app.recording import open_record, run_facts
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
@@ -25,6 +26,7 @@ async def serve_proxy(
     *,
     take_over: bool = False,
     accept_broker_limits: bool = False,
+    record: str | None = None,
 ) -> None:
     """Serve one run after another until cancelled.
 
@@ -36,6 +38,7 @@ async def serve_proxy(
         note: Takes a line for the user.
         take_over: Displace another proxy of this agent.
         accept_broker_limits: Go on with a broker that does not do what safety depends on.
+        record: The file that this side is recorded in; ``auto`` = a new one in the default directory.
 
     Raises:
         ConfigError: The scenario has no such agent, or it is not remote.
@@ -69,6 +72,12 @@ async def serve_proxy(
             devices=devices,
             take_over=take_over,
         )
+        recorder = None
+        if record is not None:
+            facts = run_facts(loaded, role=agent, broker="mqtt", devices=devices)
+            recorder = open_record(record, facts, note, keeps_messages=True)
+        if recorder is not None:
+            recorder.attach(infrastructure.broker, [proxy])
         try:
             await proxy.start()
             note(f"agent {agent} online")
@@ -76,3 +85,6 @@ async def serve_proxy(
                 await proxy.run()
         finally:
             await proxy.close()
+            if recorder is not None:
+                told = recorder.close()
+                note(f"record: {told['file']}  head {told['head']}")

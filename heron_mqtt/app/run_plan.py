@@ -26,6 +26,11 @@ class RunOptions:
         broker: ``embedded``, ``memory`` or the URL of an MQTT broker.
         devices: None = emulated where devices can connect, else simulated.
         realtime_s: Wall-clock length of a step, s; None = the scenario's, or as fast as it goes.
+        record: The file that the run is recorded in; ``auto`` = a new one in the default directory; None =
+            not recorded.
+        record_messages: Whether the record holds every message; None = where others can take part.
+        publish_record: Publish the record's hash on ``run/record`` at the end.
+        csv: A CSV file for the results, a row an agent and step.
         network: A file that says how the network misbehaves; None = the scenario's, or not at all.
     """
 
@@ -38,6 +43,10 @@ class RunOptions:
     network: str | None = None
     take_over: bool = False
     accept_broker_limits: bool = False
+    record: str | None = None
+    record_messages: bool | None = None
+    publish_record: bool = False
+    csv: str | None = None
 
     @property
     def is_reachable(self) -> bool:
@@ -64,6 +73,9 @@ class RunOptions:
             found.append("--centralized: uses no broker; leave it or --broker out")
         if self.centralized and self.network is not None:
             found.append("--centralized: uses no network; leave it or --network out")
+        if self.publish_record and (self.centralized or self.record is None):
+            why = "--centralized uses no broker" if self.centralized else "the run is not recorded"
+            found.append(f"--publish-record: {why}; leave it out")
         if self.devices == "emulated" and not self.is_reachable:
             why = (
                 "--centralized uses no broker"

@@ -52,6 +52,8 @@ class Summary:
     fallbacks: int = 0
     overruns: int = 0
     messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
+    record: dict[str, Any] | None = None
+    """The record of the run, where there is one: file, head (its hash), rows, lost."""
     impairment: dict[str, Any] | None = None
     """What the impaired network did, where there was one: name and counts."""
     undisturbed: dict[str, Any] | None = None
@@ -141,6 +143,7 @@ class Summary:
             "estop": self.estop,
             "undisturbed": self.undisturbed,
             "impairment": self.impairment,
+            "record": self.record,
             "diverged": self.diverged,
             "error": self.error,
             "interrupted": self.interrupted,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -19,10 +19,11 @@ from heron_mqtt.app.infrastructure import (
     mqtt_infrastructure,
     unless,
 )
+from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
 from heron_mqtt.app.run_summary import MESSAGE_COUNTS, AgentTotals, Summary
-from heron_mqtt.errors import NotReady
-from heron_mqtt.messages import Fault
+from heron_mqtt.errors import BrokerError, HeronError, NotReady
+from heron_mqtt.messages import Fault, RecordHead
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
@@ -56,13 +57,19 @@ async def run(plan: RunPlan, progress: Progress, summary: Summary) -> None:
         HeronError: The broker, an agent or a device is not there, or the broker is gone for good.
     """
     importing = asyncio.ensure_future(in_daemon_thread(_import_environment))  # while the broker starts
+    recording = Recording(plan, progress.note)
     try:
         async with _infrastructure(plan, progress) as infrastructure:
             await unless(
-                _run_in(infrastructure, importing, plan, progress, summary), *infrastructure.throughout
+                _run_in(infrastructure, importing, recording, plan, progress, summary),
+                *infrastructure.throughout,
             )
+    except HeronError as exc:
+        recording.event("error", summary.scenario, str(exc))
+        raise
     finally:
         importing.cancel()
+        summary.record = recording.close(summary.as_dict())
 
 
 def new_summary(plan: RunPlan) -> Summary:
@@ -107,12 +114,13 @@ async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[In
 async def _run_in(
     infrastructure: Infrastructure,
     importing: asyncio.Future[None],
+    recording: Recording,
     plan: RunPlan,
     progress: Progress,
     summary: Summary,
 ) -> None:
     await importing
-    env = await in_daemon_thread(lambda: _make_environment(plan, infrastructure))
+    env = await in_daemon_thread(lambda: _make_environment(plan, infrastructure, recording))
     try:
         with frozen_gc():
             await _begin(env, infrastructure, plan, progress)
@@ -131,6 +139,19 @@ async def _run_in(
         with contextlib.suppress(TimeoutError):  # a broker that is gone has the wills to say it for us
             async with asyncio.timeout(GOODBYE_S):
                 await env.close_async()
+        summary.record = recording.close(summary.as_dict())
+        if plan.options.publish_record and summary.record is not None and infrastructure.broker is not None:
+            await _publish_head(infrastructure.broker, plan.loaded.scenario, summary.record)
+
+
+async def _publish_head(broker: MessageBroker, scenario: Scenario, record: Mapping[str, Any]) -> None:
+    """Publish the hash of the record, so that whoever keeps it can tell a later change of the file."""
+    head = RecordHead(head=record["head"], rows=sum(record["rows"].values()), lost=record["lost"])
+    stamped = MessageStamper(scenario.operator_id, scenario.topic_env_id).presence(head)
+    retain = {"retain": True} if broker.features.retain else {}
+    with contextlib.suppress(TimeoutError, BrokerError):  # it stands in the summary as well
+        async with asyncio.timeout(GOODBYE_S):
+            await broker.publish(topics.RUN_RECORD, stamped, **retain)
 
 
 async def _begin(
@@ -210,7 +231,9 @@ def _import_environment() -> None:
     import powergrid.envs  # noqa: F401
 
 
-def _make_environment(plan: RunPlan, infrastructure: Infrastructure) -> MultiAgentMicrogrids:
+def _make_environment(
+    plan: RunPlan, infrastructure: Infrastructure, recording: Recording | None = None
+) -> MultiAgentMicrogrids:
     from powergrid.envs import MultiAgentMicrogrids
 
     return MultiAgentMicrogrids(
@@ -221,6 +244,7 @@ def _make_environment(plan: RunPlan, infrastructure: Infrastructure) -> MultiAge
             "max_episode_steps": plan.steps,
             "devices": plan.devices,
             "take_over": plan.options.take_over,
+            "recorder": None if recording is None else recording.recorder,
         }
     )
 

@@ -61,7 +61,7 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
             else:
                 how = "emulated where devices can connect" if name in over_mqtt else "simulated"
             profile = f", profile {device.profile}" if device.profile else ""
-            level = device.authority or "emulated"
+            level = device.settings("emulated").authority
             authority = "" if level in {"simulated", "emulated"} else f", authority {level}"
             yield f"device      {agent}/{name}: {device.spec.kind} at {bus!r}{profile}, {how}{authority}"
             if (agent, name) in mappings:

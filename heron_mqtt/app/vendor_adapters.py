@@ -24,7 +24,7 @@ from heron_mqtt.messaging.topics import escape
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
 
-UNSENT = {"simulated", "shadow"}
+UNSENT = {None, "simulated", "shadow"}  # left open, a real device is in shadow
 """Authorities with which no setpoint leaves the gateway."""
 
 
@@ -53,7 +53,9 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
             except ConfigError as exc:
                 problems += exc.problems
                 continue
-            if mapping.sets and not mapping.has_release and table.authority not in UNSENT:
+            if (
+                mapping.sets and not mapping.has_release and table.authority not in {None, *UNSENT}
+            ):  # left open: shadow
                 problems.append(
                     f"{where}.mapping.setpoint.release: missing; {mapping.name} is sent setpoints: say by "
                     "[[setpoint.release]] what hands it back to its own control at the end, or "

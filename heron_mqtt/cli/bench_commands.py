@@ -28,6 +28,8 @@ def bench(
     """Measure the message path, as ratios to raw floors of the same run; docs/performance.md reads it.
 
     It measures and does not judge: the exit code is 0 whatever it finds.
+
+    Example: heron-mqtt bench --quick
     """
     from rich.console import Console
 

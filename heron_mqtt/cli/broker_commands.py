@@ -52,7 +52,10 @@ def broker(
         typer.Option(help="What a client hears that publishes without the right to: nothing, or the end."),
     ] = "acknowledge",
 ) -> None:
-    """Run the embedded broker alone until Ctrl-C; prints its address when it is ready."""
+    """Run the embedded broker alone until Ctrl-C; prints its address when it is ready.
+
+    Example: heron-mqtt broker --port 1883
+    """
     from heron_mqtt.messaging.embedded.process.foreground import run_broker, run_in_foreground
 
     run_in_foreground(
@@ -83,7 +86,10 @@ def add(
         str | None, typer.Option(metavar="ENV", help="Rights in this environment only, not in every one.")
     ] = None,
 ) -> None:
-    """Add a user or change its password, which is asked for, or read from standard input."""
+    """Add a user or change its password, which is asked for, or read from standard input.
+
+    Example: heron-mqtt credentials add MG1 --role agent
+    """
     from heron_mqtt.messaging.embedded.auth.credentials import add_credentials, read_password
 
     add_credentials(name, role, read_password(name), users_file=users, acl_file=acl, env_id=env_id)
@@ -94,7 +100,10 @@ def add(
 def remove(
     name: Name, users: UsersFile = Path(DEFAULT_USERS_FILE), acl: AclFile = Path(DEFAULT_ACL_FILE)
 ) -> None:
-    """Remove a user; a running broker ends its connections within 10 s."""
+    """Remove a user; a running broker ends its connections within 10 s.
+
+    Example: heron-mqtt credentials remove MG1
+    """
     from heron_mqtt.messaging.embedded.auth.credentials import remove_credentials
 
     remove_credentials(name, users_file=users, acl_file=acl)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Mapping
 from types import TracebackType
@@ -231,6 +232,9 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
         facts.append(("disturbance", _against(summary.undisturbed, summary.as_dict())))
     if summary.overruns:
         facts.append(("real time", f"{summary.overruns} steps began late"))
+    if summary.record is not None:
+        file, head = summary.record["file"], summary.record["head"]
+        facts.append(("record", f"{file}  head {head[:16]}; see it: heron-mqtt report {shlex.quote(file)}"))
     if summary.diverged is not None:
         facts.append(("FAILED", f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}"))
     return facts

@@ -172,10 +172,14 @@ def authority(
     Example: heron-mqtt authority MG1/ess shadow --broker mqtt://127.0.0.1:1883
     """
     from heron_mqtt.app.operator_client import Person, ask_authority
+    from heron_mqtt.app.operator_client.text import printable
 
     person = Person.checked(who, why)
     answer = run_until_told(ask_authority(broker, env_id, device, level, person))
-    typer.echo(f"{device}: {answer.level}" + ("" if answer.granted else f" (refused: {answer.reason})"))
+    typer.echo(
+        f"{device}: {answer.level}"
+        + ("" if answer.granted else f" (refused: {printable(answer.reason, 600)})")
+    )
     raise SystemExit(0 if answer.granted else 1)
 
 

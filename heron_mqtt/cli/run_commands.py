@@ -13,6 +13,8 @@ import typer
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.control_commands import add_control_commands
+from heron_mqtt.cli.record_commands import add_record_commands
+from heron_mqtt.cli.replay_commands import add_replay_commands
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 
@@ -118,20 +120,48 @@ def run(
     ] = None,
     take_over: TakeOver = False,
     accept_broker_limits: AcceptLimits = False,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Record the run in this file instead of one in runs/."),
+    ] = None,
+    no_record: Annotated[bool, typer.Option("--no-record", help="Do not record the run.")] = False,
+    record_messages: Annotated[
+        bool | None,
+        typer.Option(help="Record every message, or none; default: where a broker is used."),
+    ] = None,
+    publish_record: Annotated[
+        bool, typer.Option("--publish-record", help="Publish the record's hash on run/record at the end.")
+    ] = False,
+    csv: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Results as CSV: a row an agent and step.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
     ] = False,
 ) -> None:
-    """Run a scenario; without arguments the main job: three microgrids for a day over the embedded broker."""
+    """Run a scenario; without arguments the main job: three microgrids for a day over the embedded broker.
+
+    Example: heron-mqtt run hil_battery --broker mqtt://127.0.0.1:1883
+    """
     from heron_mqtt.app.run_plan import RunOptions, plan_run
     from heron_mqtt.app.runner import new_summary
 
-    plan = plan_run(
-        scenario,
-        RunOptions(
-            steps, seed, broker, centralized, devices, realtime, network, take_over, accept_broker_limits
-        ),
+    options = RunOptions(
+        steps=steps,
+        seed=seed,
+        broker=broker,
+        centralized=centralized,
+        devices=devices,
+        realtime_s=realtime,
+        network=network,
+        record=_where(record, no_record),
+        record_messages=record_messages,
+        publish_record=publish_record,
+        csv=csv,
+        take_over=take_over,
+        accept_broker_limits=accept_broker_limits,
     )
+    plan = plan_run(scenario, options)
     raise SystemExit(_run(plan, new_summary(plan), as_json=as_json))
 
 
@@ -168,9 +198,19 @@ def _run(plan: RunPlan, summary: Summary, *, as_json: bool) -> int:
     return code
 
 
+def _where(record: str | None, no_record: bool) -> str | None:
+    """Return the file of the record, ``auto``, or None = no record."""
+    if record is not None and no_record:
+        raise ConfigError("--record and --no-record: give one of them")
+    return None if no_record else record or "auto"
+
+
 @app.command()
 def check(scenario: Scenario = DEFAULT_SCENARIO) -> None:
-    """Validate a scenario with all it names, and print what would run."""
+    """Validate a scenario with all it names, and print what would run.
+
+    Example: heron-mqtt check three_microgrids
+    """
     from heron_mqtt.app.scenario_check import describe
     from powergrid.scenario import load_scenario
 
@@ -191,7 +231,10 @@ def device(
         ),
     ],
 ) -> None:
-    """Run one emulated field device, or the bridge to a SunSpec one: the same as python devices/KIND.py."""
+    """Run one emulated field device, or the bridge to a SunSpec one: the same as python devices/KIND.py.
+
+    Example: heron-mqtt device battery --agent MG1 --name ess --broker mqtt://127.0.0.1:1883
+    """
     from powergrid.emulators import run_script, script_of, scripts
 
     if kind in {"--help", "-h"}:
@@ -217,8 +260,16 @@ def proxy(
     devices: Devices = None,
     take_over: TakeOver = False,
     accept_broker_limits: AcceptLimits = False,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Record this side in this file instead of one in runs/."),
+    ] = None,
+    no_record: Annotated[bool, typer.Option("--no-record", help="Do not record this side.")] = False,
 ) -> None:
-    """Run one agent with its proxy and devices here, for an environment that runs elsewhere."""
+    """Run one agent with its proxy and devices here, for an environment that runs elsewhere.
+
+    Example: heron-mqtt proxy mine.toml --agent MG2 --broker mqtt://127.0.0.1:1883
+    """
     from heron_mqtt.app.remote_agent import serve_proxy
     from powergrid.scenario import load_scenario
 
@@ -233,6 +284,7 @@ def proxy(
                 typer.echo,
                 take_over=take_over,
                 accept_broker_limits=accept_broker_limits,
+                record=_where(record, no_record),
             )
         )
     except KeyboardInterrupt:
@@ -242,3 +294,5 @@ def proxy(
 add_bench_commands(app)
 add_broker_commands(app)
 add_control_commands(app)
+add_record_commands(app)
+add_replay_commands(app)

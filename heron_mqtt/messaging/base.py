@@ -32,6 +32,7 @@ from heron_mqtt.messaging.core.dispatcher import ChannelTrouble
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import Callback, Received, Subscription
 from heron_mqtt.messaging.core.two_method_adapter import adapter_of, awaited_or_ignored, beside_subscriptions
+from heron_mqtt.messaging.tap import MessageTap
 
 __all__ = ["Announcement", "Callback", "Delivery", "Features", "MessageBroker", "Received", "Subscription"]
 
@@ -122,6 +123,13 @@ class MessageBroker(abc.ABC):
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return how many messages of one channel came twice or never."""
         return adapter_of(self).dispatcher.trouble(channel)
+
+    def observe(self, tap: MessageTap | None) -> None:
+        """Tell ``tap`` of every message from now on; None = nobody any more.
+
+        A broker that defines only ``publish`` and ``consume`` tells of what it receives.
+        """
+        adapter_of(self).dispatcher.tap = tap
 
     def parsed(self, message: Received, model: type[M]) -> M | None:
         """Return a message as a model; None if it is not one, which is then counted and reported."""

@@ -15,6 +15,7 @@ from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.dispatcher import ChannelTrouble, Dispatcher
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import Callback, Received, Subscription
+from heron_mqtt.messaging.tap import MessageTap
 
 DELIVERED = Delivery()
 
@@ -39,6 +40,10 @@ class InMemoryBroker(MessageBroker):
     def stats(self) -> MessageStats:
         """Counters and reports of this broker."""
         return self._dispatcher.stats
+
+    def observe(self, tap: MessageTap | None) -> None:
+        """Tell ``tap`` of every message from now on; see ``MessageBroker.observe``."""
+        self._dispatcher.tap = tap
 
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return how many messages of one channel came twice or never."""
@@ -69,6 +74,8 @@ class InMemoryBroker(MessageBroker):
                 else:
                     self._retained.pop(channel, None)
             self.stats.published += 1
+            if self._dispatcher.tap is not None:
+                self._dispatcher.tap.published(channel, message, payload, retain)
             self._dispatcher.keep(channel)
             self._dispatcher.arrive(channel, payload)
         return DELIVERED

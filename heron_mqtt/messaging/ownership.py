@@ -27,6 +27,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.ownership")
 
+RELEASE_S = 1.0  # how long giving a name back may take
 QUESTIONS = 3  # one may be lost on a poor network
 
 
@@ -120,11 +121,19 @@ class NameOwnership:
             raise NameTaken(self._refusal(self._rival))
 
     async def release(self) -> None:
-        """Give the name back. Idempotent."""
+        """Give the name back, if the broker takes it in time. Idempotent.
+
+        A broker that is away does not keep anybody from ending: the next holder asks, and nobody answers.
+        """
         held, self.is_held = self.is_held, False
         self._unsubscribe()
-        if held:
-            await self._say("free", **self._retain)
+        if not held:
+            return
+        try:
+            async with asyncio.timeout(RELEASE_S):
+                await self._say("free", **self._retain)
+        except TimeoutError:
+            log.info("%s: the broker does not answer; the name is not given back", self._what)
 
     def abandon(self) -> None:
         """Hold the name no more, without a word. Idempotent."""

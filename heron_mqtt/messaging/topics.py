@@ -17,6 +17,7 @@ ROOT = "heron"
 MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1, section 1.5.3: a UTF-8 string has a two-byte length
 
 RUN_STATE = "run/state"
+RUN_RECORD = "run/record"
 ESTOP = "estop"
 ALWAYS_DELIVERED = frozenset({ESTOP})
 """Channels on which everything reaches the subscribers: what cannot be decoded (as ``malformed``), and
@@ -56,6 +57,7 @@ def _rule(pattern: str, writers: str, readers: str = "", *, kept: str = "") -> C
 RULES: Final[tuple[ChannelRule, ...]] = (
     _rule("run/state", "operator", "agents devices", kept="vital"),
     _rule("run/owner", "operator", "agents devices", kept="vital"),
+    _rule("run/record", "operator", kept="retained"),
     _rule("run/probe", "operator"),
     _rule("run/probe_will", "operator"),
     _rule("estop", "operator", "agents devices", kept="vital"),
@@ -142,6 +144,11 @@ def stop_confirm(agent_id: str, device_name: str | None = None) -> str:
     """Channel on which an agent's gateway, or a device, confirms an emergency stop."""
     whose = escape(agent_id) if device_name is None else f"{escape(agent_id)}/{escape(device_name)}"
     return f"estop/confirm/{whose}"
+
+
+def any_device(leaf: str) -> str:
+    """Filter for one leaf of every device."""
+    return f"devices/+/+/{leaf}"
 
 
 def agent_devices(agent_id: str, leaf: str) -> str:

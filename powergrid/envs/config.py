@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, InstanceOf
 
 from heron_mqtt.config import Table, validate
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.record.base import Recorder
 from powergrid.scenario import LoadedScenario, Scenario, load_scenario, scenario_from_dict
 
 
@@ -39,6 +40,7 @@ class EnvConfig(_EpisodeConfig):
         "simulated", description="For devices whose authority the scenario leaves open."
     )
     take_over: bool = Field(False, description="Displace an environment of this env_id that runs elsewhere.")
+    recorder: InstanceOf[Recorder] | None = Field(None, description="Records every step; not closed here.")
     render_mode: Literal["ansi"] | None = None
 
 

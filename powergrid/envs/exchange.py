@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
@@ -121,6 +122,8 @@ class BrokerExchange:
         self._check = check
         self._plan_s = plan_s
         self._tasks: list[asyncio.Task[None]] = []
+        self.phases_s: dict[str, float] = {}
+        """How long the phases of the last step took, wall-clock s: inform, plans, check, actions."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which it was started; None before, and after ``close``."""
 
@@ -165,18 +168,26 @@ class BrokerExchange:
             clock: The simulated time at which the step begins, UTC.
         """
         await self.start()
-        operator = self.operator
+        operator, clock_s = self.operator, time.perf_counter
+        marks = [clock_s()]
         operator.begin_step(given.episode, given.step, given.price, clock)
         for agent, command in given.commands.items():
             operator.command(agent, command)
         for agent, observation in given.observations.items():
             operator.publish_observation(agent, observation.to_fields())
         begun = asyncio.get_running_loop().time()
+        marks.append(clock_s())
         if self._check is not None:
             plans = await operator.gather_plans(self._plan_s)
+            marks.append(clock_s())
             for agent, clearance in self._check(given.step, plans).items():
                 operator.clear(agent, clearance)
-        return await operator.gather(begun + self._action_s - asyncio.get_running_loop().time())
+            marks.append(clock_s())
+        reports = await operator.gather(begun + self._action_s - asyncio.get_running_loop().time())
+        marks.append(clock_s())
+        names = ("inform", "plans", "check", "actions") if self._check is not None else ("inform", "actions")
+        self.phases_s = {name: end - start for name, start, end in zip(names, marks, marks[1:], strict=False)}
+        return reports
 
     async def close(self) -> None:
         """End proxies and operator. Idempotent."""

@@ -19,6 +19,7 @@ from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.background_loop import run_sync, running_loop
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.protocols.p2p import settle
+from heron_mqtt.record.facts import StepFacts
 from powergrid.agents import GridAgent
 from powergrid.envs.config import load_config
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
@@ -79,6 +80,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         self._direct: DirectExchange | None = None
         self._exchange: BrokerExchange | None = None
         self._own_broker: MessageBroker | None = None
+        self._recorder = self.config.recorder
         if self.centralized:
             self._direct = DirectExchange(
                 {agent: GridAgent.from_scenario(self.scenario, agent) for agent in self.possible_agents},
@@ -97,6 +99,8 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
                 check=check,
                 take_over=self.config.take_over,
             )
+            if self._recorder is not None:
+                self._recorder.attach(broker, self._exchange.proxies)
 
     # -- PettingZoo --------------------------------------------------------------------------------
 
@@ -282,7 +286,29 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         q_mvar = {agent: plan.values("q_") for agent, plan in plans.items()}
         return self._grid_check.clear(self._row, p_mw, q_mvar)
 
+    def _record(self, given: StepInput, infos: Infos, solve_s: float) -> None:
+        """Tell the recorder of the step that was just done."""
+        if self._recorder is None:
+            return
+        row = self._start_row + given.step
+        phases_s = self._exchange.phases_s if self._exchange is not None else {}
+        self._recorder.step(
+            StepFacts(
+                episode=given.episode,
+                step=given.step,
+                row=row,
+                clock=self.simulation.series.clock(row).isoformat().replace("+00:00", "Z"),
+                price=given.price,
+                phases_s={**phases_s, "solve": solve_s},
+                observations={agent: told.to_fields() for agent, told in given.observations.items()},
+                commands={agent: command.model_extra or {} for agent, command in given.commands.items()},
+                rewards=self._rewards,
+                infos=infos,
+            )
+        )
+
     def _end_step(self, given: StepInput, reports: Mapping[str, StepReport]) -> StepResult:
+        begun_s = time.perf_counter()
         state, records = self._state, self._records
         settlement = settle({agent: report.trades for agent, report in reports.items()})
         records.record(reports, settlement)
@@ -302,6 +328,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         self._step += 1
         self._rewards = dict(zip(self.agents, np.add.reduce(terms).tolist(), strict=True))
         agents, observations = self.agents, self._observe()
+        self._record(given, infos, time.perf_counter() - begun_s)
         is_over = self._step >= self.max_episode_steps
         if is_over or diverged is not None:
             self.agents = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -80,6 +80,10 @@ class TimeSeries:
             if table.profile is not None
         ]
         self._available = np.stack(plants, axis=1) if plants else np.empty((self.n_rows, 0))
+
+    def change_prices(self, change: Callable[[float], float]) -> None:
+        """Put ``change(price)`` in the place of every price, $/MWh."""
+        self._price = np.array([change(price) for price in self._price.tolist()], dtype=float)
 
     def has(self, row: int) -> bool:
         """Whether the series say anything of a row."""

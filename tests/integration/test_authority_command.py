@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,21 @@ def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) ->
     assert "full -> shadow by ann (test): granted" in changes[2]
     assert "shadow -> full by ann (test): gate ladder" in changes[3]
     assert "shadow -> limited by ann (test): granted" in changes[-1]
+
+
+def test_a_person_takes_the_battery_in_hand_and_gives_it_back(running: Running) -> None:
+    until(lambda: running.sent()[-1]["p_mw"] > 0.0, "power by the agent", 20.0)
+    taken = run_heron("take", "MG1/ess", "--p-kw", "-0.5", "--for", "1m", "--broker", running.url)
+    assert (taken.code, taken.err) == (0, "")
+    until(lambda: running.sent()[-1]["p_mw"] == pytest.approx(-0.0005), "the person's setpoint", 20.0)
+    status = run_heron("status", "--broker", running.url, "--json")
+    (environment,) = json.loads(status.out)["environments"]
+    assert environment["devices"]["MG1/ess"]["manual"]["p_mw"] == pytest.approx(-0.0005)
+    assert run_heron("take", "MG1/ess", "--release", "--broker", running.url).code == 0
+    until(lambda: running.sent()[-1]["p_mw"] > 0.0, "power by the agent again", 20.0)
+    refused = run_heron("take", "MG2/ess", "--p-kw", "1", "--for", "1m", "--broker", running.url)
+    assert refused.code == 1
+    assert "refused: no setpoints are sent to the device at level simulated" in refused.out
 
 
 def test_a_stop_is_kept_until_it_is_released(running: Running) -> None:

@@ -71,6 +71,20 @@ def test_a_run_in_the_background_ends_at_sigterm_and_releases_its_devices(
         watcher.wait_seen(f"heron/{env_id}/run/state", lambda m: m["state"] == "finished")
 
 
+def test_a_service_manager_that_signals_every_process_at_once_changes_nothing(tmp_path: Path) -> None:
+    """The broker of the run lives on for as long as the run needs it to say goodbye."""
+    path = write_scenario(tmp_path, {"env_id": "signalled"})
+    with ignoring("INT", "run", str(path), "--steps", "100000") as program:
+        program.wait_for("step 8/")
+        started = program.descendants()
+        for process in [program, *started]:
+            os.kill(process.pid, signal.SIGTERM)
+        done = program.wait(END_S)
+        assert done.code == 130, done.err
+        assert "ended unexpectedly" not in done.err
+        until(lambda: not any(process.is_alive for process in started), "the end of all", END_S)
+
+
 def test_a_run_whose_terminal_is_gone_ends_and_releases_its_devices(
     tmp_path: Path, mosquitto: Mosquitto, env_id: str
 ) -> None:

@@ -73,6 +73,12 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return run
 
 
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker on this machine has sent what it keeps long before."""
+    monkeypatch.setattr("heron_mqtt.app.operator_client.stop.READ_BACK_S", 0.8)
+
+
 # -- the emergency stop --------------------------------------------------------------------------------
 
 
@@ -160,6 +166,21 @@ def test_a_denied_stop_is_no_success_although_the_broker_acknowledges_it(
             assert err.startswith(f"emergency stop NOT pressed in environment {env_id}: ")
             assert f"may this user publish on heron/{env_id}/estop?" in err
             assert site.messages("estop") == []
+
+
+def test_a_stop_for_a_named_environment_is_sent_by_one_who_may_not_read_the_others(
+    request: pytest.FixtureRequest, tmp_path: Path, env_id: str, cli: Cli
+) -> None:
+    """The right to stop counts; what cannot be proven for want of a right is said."""
+    acl = tmp_path / "acl"
+    acl.write_text(f"topic readwrite heron/{env_id}/estop\n")
+    embedded = EmbeddedBroker(acl_file=acl)
+    run_sync(embedded.start())
+    request.addfinalizer(lambda: run_sync(embedded.close()))
+    code, _, err = cli("estop", "on", "--broker", embedded.url, "--env-id", env_id, "--wait", "0.5")
+    assert code == 1
+    assert "nobody has confirmed it" in err
+    assert "NOT pressed" not in err, "it stands at the broker"
 
 
 def test_it_is_never_sent_to_an_environment_that_nobody_named(site: Site, url: str, cli: Cli) -> None:
@@ -417,8 +438,14 @@ def test_powers_and_times_are_read_strictly(arguments: list[str], complaint: str
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["status", "estop", "take", "authority"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("run", "check", "device", "proxy", "broker", "bench", "status", "estop", "take", "authority"),
+        *("credentials add", "credentials remove"),
+    ],
+)
 def test_every_command_shows_an_example(command: str, cli: Cli) -> None:
-    code, out, _ = cli(command, "--help")
+    code, out, _ = cli(*command.split(), "--help")
     assert code == 0
     assert f"heron-mqtt {command}" in out.partition("Example:")[2]

@@ -120,8 +120,12 @@ async def test_a_proxy_says_for_which_episode_of_which_run_it_is_ready() -> None
         await until(partial(has_grown, said, n))
         assert (said[-1]["state"], said[-1]["run"], said[-1]["episode"]) == ("online", run, episode)
         broker.publish("run/state", {**state, "state": "running", "step": 0})  # no new episode
+        if episode == 2:
+            broker.publish("run/state", {**state, "boot": "b2", "episode": 1})  # beside one that is alive
+            broker.publish("run/state", {**state, "state": "finished"})
     await asyncio.sleep(0)
     assert len(said) == 4
+    assert proxy.dropped == 1, "of two environments that speak at once, the one that is served counts"
     task.cancel()
     await asyncio.wait([task])
     await proxy.close()

@@ -37,6 +37,8 @@ class Box:
         self._commands = commands
         parts = urlsplit(url)
         self._ready = threading.Event()
+        self._ended = threading.Event()
+        self._speaking = threading.Thread(target=self._speak, name="box", daemon=True)
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         self._client.on_connect = lambda *_: self._client.subscribe([(topic, 1) for topic in self._commands])
         self._client.on_subscribe = lambda *_: self._ready.set()
@@ -47,9 +49,12 @@ class Box:
         self._client.loop_start()
         assert self._ready.wait(10.0)
         self.begin()
+        self._speaking.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._speaking.join()
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -64,6 +69,15 @@ class Box:
 
     def begin(self) -> None:
         """Say what is said once connected."""
+
+    def tell(self) -> None:
+        """Say the power."""
+
+    def _speak(self) -> None:
+        """Say the power again and again: nothing is sent to a device that was never heard."""
+        while not self._ended.wait(0.2):
+            if not self.is_dead.is_set():
+                self.tell()
 
     def hear(self, topic: str, text: str) -> None:
         """Do what the box does about a message."""
@@ -132,7 +146,7 @@ class HomeAssistant(Box):
     """A battery with plain numbers, W, positive = charging."""
 
     def __init__(self, url: str, base: str) -> None:
-        self.base = base
+        self.base, self.power = base, "0"
         super().__init__(url, f"{base}/set")
 
     def begin(self) -> None:
@@ -140,7 +154,11 @@ class HomeAssistant(Box):
         self.says(f"{self.base}/soc", "40", retain=True)
 
     def hear(self, topic: str, text: str) -> None:
-        self.says(f"{self.base}/power", text)
+        self.power = text
+        self.tell()
+
+    def tell(self) -> None:
+        self.says(f"{self.base}/power", self.power)
 
     def orders(self) -> list[str]:
         return [text for _, text in self.told]
@@ -156,9 +174,11 @@ class OpenDtu(Box):
     def begin(self) -> None:
         self.says(f"{self.base}/status/reachable", "1", retain=True)
         self.says(f"{base_of(self.base)}/dtu/status", "online", retain=True)
-        self.says(f"{self.base}/0/power", "900")
 
     def hear(self, topic: str, text: str) -> None:
+        self.tell()
+
+    def tell(self) -> None:
         self.says(f"{self.base}/0/power", "900")
 
     def orders(self) -> list[str]:
@@ -197,6 +217,7 @@ def mapping(box: Box) -> dict[str, Any]:
 
 
 HEATER = {"kind": "load", "max_p_mw": 0.002, "max_shed_fraction": 1.0, "profile": "residential_p_pu"}
+ONCE = {"gate_steps": 1}  # these boxes say their power when it changes: there is no second measurement
 OTHERS = {
     f"microgrids.{agent}.devices.{name}.authority": "simulated"
     for agent in ("MG1", "MG2", "MG3")
@@ -224,7 +245,14 @@ def test_three_makes_of_box_are_driven_and_read_by_configuration_alone(
             "microgrids.MG1.devices.ess.mapping": mapping(victron),
             "microgrids.MG2.devices.ess.authority": "full",
             "microgrids.MG2.devices.ess.mapping": mapping(ha),
-            "microgrids.MG3.devices.heater": {**HEATER, "authority": "full", "mapping": mapping(shelly)},
+            "microgrids.MG3.devices.heater": {
+                **HEATER,
+                "authority": "full",
+                "mapping": mapping(shelly),
+                "gateway": ONCE,
+            },
+            "microgrids.MG1.devices.ess.gateway": ONCE,
+            "microgrids.MG2.devices.ess.gateway": ONCE,
         }
         file = write(tmp_path, env_id, changes)
         result = run_heron("run", str(file), "--steps", "5", "--broker", mosquitto.url, "--json").result
@@ -271,7 +299,7 @@ def test_a_box_that_dies_is_replaced_by_its_model_and_the_run_goes_on(
         "deadlines.device_s": 1.5,
         "microgrids.MG1.devices.ess.authority": "full",
         "microgrids.MG1.devices.ess.mapping": mapping(victron),
-        "microgrids.MG1.devices.ess.gateway": {"stale_after_s": 0.5},
+        "microgrids.MG1.devices.ess.gateway": {"stale_after_s": 0.5, "gate_steps": 1},
     }
     file = write(tmp_path, env_id, changes)
     ended = run_heron("run", str(file), "--steps", "6", "--broker", mosquitto.url, "--json")
@@ -308,7 +336,7 @@ def test_a_run_that_is_ended_from_outside_hands_the_device_back(
             "microgrids.MG1.devices.pv.authority": "full",
             "microgrids.MG1.devices.pv.control_q": False,
             "microgrids.MG1.devices.pv.mapping": mapping(dtu),
-            "microgrids.MG1.devices.pv.gateway": {"stale_after_s": 60.0},
+            "microgrids.MG1.devices.pv.gateway": {"stale_after_s": 60.0, "gate_steps": 1},
             "realtime_s": 0.2,
         }
         file = write(tmp_path, env_id, changes)
@@ -358,6 +386,7 @@ def test_check_refuses_control_of_what_does_not_say_how_it_is_handed_back(
     )
     changes = {
         "microgrids.MG1.devices.ess.authority": "limited",
+        "microgrids.MG1.devices.ess.gateway": {"band": {"p_min_mw": -0.001, "p_max_mw": 0.001}},
         "microgrids.MG1.devices.ess.mapping": "plain.toml",
     }
     file = write(tmp_path, env_id, changes)

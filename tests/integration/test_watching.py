@@ -32,9 +32,15 @@ CONTRACT: dict[str, set[str]] = {
     r"devices/(?P<sender>MG\d/(?:gen|ess|pv))/telemetry": {"telemetry"},
     r"devices/(?P<sender>MG\d/(?:gen|ess|pv))/status": {"status"},
     r"devices/(?P<sender>MG\d)/(?:gen|ess|pv)/authority_state": {"authority_state"},
+    r"devices/(?P<sender>MG\d/(?:gen|ess|pv))/lease": {"lease"},
+    r"devices/(?P<sender>MG\d/(?:gen|ess|pv))/owner": {"owner"},
+    r"agents/(?P<sender>MG\d)/owner": {"owner"},
+    r"run/owner": {"owner"},
     r"run/state": {"run_state"},
 }
-RETAINED = re.compile(r"operators/.*/price|.*/status|.*/authority_state|run/state")
+RETAINED = re.compile(r"operators/.*/price|.*/status|.*/authority_state|.*/lease|.*/owner|run/state")
+PROBE = re.compile(r"heron/small/run/probe(_will)?")
+"""Where a run tries out whether its broker keeps messages and sends wills, before anything else."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,11 @@ def _watch(small: Path, url: str) -> Watched:
     with Watcher(url) as watcher:
         done = run_heron("run", str(small), "--steps", str(STEPS), "--broker", url, "--json")
         watcher.wait_seen(f"{PREFIX}run/state", lambda m: m["state"] == "finished")
-        return Watched(done, watcher.seen, retained(url))
+        seen = [message for message in watcher.seen if not PROBE.fullmatch(message.topic)]
+        probes = [message for message in watcher.seen if PROBE.fullmatch(message.topic)]
+        assert {message.topic for message in probes} == {f"{PREFIX}run/probe", f"{PREFIX}run/probe_will"}
+        assert watcher.seen[: len(probes)] == probes, "the broker is tried before anything is said"
+        return Watched(done, seen, retained(url))
 
 
 def _rule(topic: str) -> tuple[re.Match[str], set[str]]:
@@ -122,7 +132,7 @@ def test_each_step_is_a_whole_conversation(watched: Watched) -> None:
     count: Counter[tuple[int, str]] = Counter()
     for message in watched.seen:
         content = message.json
-        if content.get("step") is not None and not content.get("renewal"):
+        if content.get("step") is not None and not content.get("renewal") and not content.get("release"):
             count[content["step"], message.topic[len(PREFIX) :]] += 1
     for step in range(STEPS):
         assert count[step, "operators/system_operator/price"] == 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from heron_mqtt.errors import MessageError
+from heron_mqtt.errors import BrokerRefused, MessageError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import Json, decode
 from heron_mqtt.messaging.core.stats import MessageStats
@@ -54,6 +54,7 @@ class Observer:
         env_id: Whose channels; None = those of every environment.
         channels: Channels and filters to read.
         on_message: Called with each message.
+        needs_all: Whether a channel that may not be read is an error.
 
     Raises:
         ConfigError: The URL or environment is wrong.
@@ -65,7 +66,12 @@ class Observer:
         env_id: str | None,
         channels: tuple[str, ...],
         on_message: Callable[[Heard], None],
+        *,
+        needs_all: bool = True,
     ) -> None:
+        self.refusal: str | None = None
+        """Why a channel cannot be read; only where not all are needed."""
+        self._needs_all = needs_all
         self.options = MqttBroker(url).options if isinstance(url, str) else url
         level = "+" if env_id is None else topics.escape(env_id)
         self._filters = tuple(f"{topics.ROOT}/{level}/{channel}" for channel in channels)
@@ -90,7 +96,7 @@ class Observer:
         """
         try:
             await asyncio.shield(self._link.start())
-            await self._link.subscribe(self._filters)
+            await self._subscribe()
         except BaseException:
             await self._link.abort()
             raise
@@ -102,6 +108,14 @@ class Observer:
     ) -> None:
         """Disconnect."""
         await self._link.close()
+
+    async def _subscribe(self) -> None:
+        try:
+            await self._link.subscribe(self._filters)
+        except BrokerRefused as exc:
+            if self._needs_all:
+                raise
+            self.refusal = str(exc)
 
     async def settle(self) -> None:
         """Return when what the broker has kept is here."""

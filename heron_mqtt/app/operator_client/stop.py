@@ -72,7 +72,7 @@ async def set_stop(
     Raises:
         ConfigError: The URL or the environment is wrong.
         NotReady: None or several environments are alive, and none was named; nothing was sent.
-        BrokerError: The broker is not there or refuses.
+        BrokerError: The broker is not there, or refuses the connection.
     """
     env_id = checked_env_id(env_id)
     found, boot = Environments(), new_boot()
@@ -84,7 +84,8 @@ async def set_stop(
         if heard.channel == topics.ESTOP and heard.fields is not None and heard.fields.get("boot") == boot:
             has_come_back = True
 
-    async with Observer(url, env_id, CHANNELS, on_message) as observer:
+    # A stop for a named environment is sent whatever this user may read; for another one, never blindly.
+    async with Observer(url, env_id, CHANNELS, on_message, needs_all=env_id is None) as observer:
         if env_id is None:  # a stop for a named one is not delayed by looking around
             await observer.settle()
             env_id = the_only_one(found.alive, observer.options.address)
@@ -99,7 +100,9 @@ async def set_stop(
             return report
         kept = await _read_back(observer.options, env_id, boot)
         report.failure = _why_not_kept(kept, boot, active=active, has_come_back=has_come_back)
-        if has_come_back:
+        if report.failure is not None and observer.refusal is not None:
+            report.failure += f"; {observer.refusal}"
+        if has_come_back or observer.refusal is not None:
             await _confirmations(view, report, published_s, wait_s)
         if not active and report.failure is None and view.stop.is_active:
             report.failure = f"{_said(view)} came after it and stands"

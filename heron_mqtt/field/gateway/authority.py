@@ -108,6 +108,8 @@ class Authority:
     """
 
     def __init__(self, ceiling: Level, *, gate_steps: int, has_band: bool, is_real: bool = False) -> None:
+        if is_real and not RULES[ceiling].over_real:
+            ceiling = "shadow"  # a scenario that says so is refused; never a level without gates in its place
         self.ceiling: Level = ceiling
         """The level to which it rises by itself."""
         self.is_demoted = False

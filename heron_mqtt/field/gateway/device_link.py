@@ -21,6 +21,7 @@ from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 
 Health = Literal["online", "stale", "fault", "offline"]
 
+SAME_MEASUREMENT_S = 0.05  # what is repeated says its age anew, to a millisecond and what the way took
 SPEAKS = 2  # telemetry since the first setpoint without answer; a single one may be an old one, late
 
 
@@ -95,6 +96,8 @@ class DeviceLink:
         self._subscriptions: list[Subscription] = []
         self._sent: tuple[str, int] | None = None  # boot and seq of the newest setpoint
         self._sent_at = 0.0
+        self.round_trip_s: float | None = None
+        """From the newest setpoint to its answer; None = not answered (yet)."""
         self._newest_seq = -1  # of setpoints and renewals
         self._given_up: tuple[str, int] | None = None
         self.expects_answer = True
@@ -110,6 +113,9 @@ class DeviceLink:
         self._boot: str | None = None  # of the device, by its newest birth or telemetry
         self.awaits_rebirth_telemetry = False
         """Whether it was born again and has not said since what it does: no setpoint until it has."""
+        self.measurements = 0
+        """Measurements heard; one that is only repeated counts once."""
+        self._measured_at = 0.0
         self.plausible_in_a_row = 0
         """New telemetry without anything wrong in it, since the last that was, or since a new birth."""
         self.says_stopped = False
@@ -196,8 +202,11 @@ class DeviceLink:
 
     @property
     def age_s(self) -> float | None:
-        """Time since the last telemetry arrived, by our clock, s; None before the first."""
-        return None if self._arrived_at is None else self._monotonic() - self._arrived_at
+        """Age of the last measurement, by our clock, s; None before the first.
+
+        Time since it arrived, and what the device said of its age then.
+        """
+        return None if self._arrived_at is None else self._monotonic() - self._measured_at
 
     @property
     def is_fresh(self) -> bool:
@@ -229,8 +238,8 @@ class DeviceLink:
     def why_not_sent(self) -> str | None:
         """Why no setpoint may go to the device now; None = one may.
 
-        A device that numbers its telemetry judges the age of a setpoint itself; to another one nothing
-        is sent unless it has spoken within a lease.
+        A device that has not spoken within a lease cannot be given one: what would be echoed is older, and
+        a device that echoes nothing must not be told anything on what it said before.
         """
         if self.health == "offline":
             return "device offline"
@@ -241,7 +250,7 @@ class DeviceLink:
         age_s = self.age_s
         if age_s is None:
             return "device has not measured anything yet"
-        if self._echo is None and age_s > self._lease_s:
+        if age_s > self._lease_s:
             return f"device silent for {age_s:.3g} s, longer than its lease"
         return None
 
@@ -279,6 +288,7 @@ class DeviceLink:
         # All of this before it leaves: in memory the answer comes while it does.
         self._sent = (stamper.boot, stamped["seq"])
         self._sent_at = self._monotonic()
+        self.round_trip_s = None
         if self._unanswered_since is None:
             self._heard_unanswered = 0
         self.stats.setpoints += 1
@@ -429,7 +439,11 @@ class DeviceLink:
             self._echo = (telemetry.boot, telemetry.seq)
         self._reseed_due |= self.awaits_rebirth_telemetry
         self.awaits_rebirth_telemetry = False
-        self.plausible_in_a_row += 1
+        measured_at = self._monotonic() - (telemetry.age_s or 0.0)
+        if telemetry.age_s is None or measured_at > self._measured_at + SAME_MEASUREMENT_S:
+            self.measurements += 1
+            self.plausible_in_a_row += 1
+            self._measured_at = measured_at
         self.says_stopped = telemetry.stopped is True
         answered = self.answer() is not None
         self.telemetry = telemetry
@@ -447,7 +461,8 @@ class DeviceLink:
             self.stats.late += 1
         elif not answered and self.answer() is not None:
             self._answered()
-            self.stats.sample(self.stats.round_trip_s, self.waited_s)
+            self.round_trip_s = self.waited_s
+            self.stats.sample(self.stats.round_trip_s, self.round_trip_s)
         self._on_change()
 
     def _on_status(self, message: Received) -> None:

@@ -366,6 +366,10 @@ class FieldGateway:
         """Return what changed setpoints of this step, by device."""
         return dict(self._outcome.remarks)
 
+    def residuals(self) -> dict[str, float]:
+        """Return measured minus modelled power of this step, MW, of each device that was compared."""
+        return dict(self._outcome.residuals_mw)
+
     def report(self) -> dict[str, dict[str, Any]]:
         """Return what happened to each device that was not merely simulated, by device."""
         found = {}

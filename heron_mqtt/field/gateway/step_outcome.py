@@ -24,15 +24,18 @@ class StepOutcome:
     def __init__(self, twins: DeviceTwins, gates_mw: Mapping[str, float]) -> None:
         self.remarks: dict[str, str] = {}
         """By device, what came between what was wanted in this step and what was done."""
+        self.residuals_mw: dict[str, float] = {}
+        """By device, measured minus modelled power of this step, MW, where there is something to compare."""
         self.steady = dict.fromkeys(gates_mw, 0)
         """By device, steps in a row with a residual below its gate."""
-        self._judged: dict[str, Telemetry] = {}  # the newest that counted as evidence
+        self._judged: dict[str, int] = {}  # the newest measurement that counted as evidence
         self._twins = twins
         self._gates_mw = dict(gates_mw)
 
     def begin_step(self, remarks: dict[str, str]) -> None:
         """Forget the remarks of the last step for those that this one begins with."""
         self.remarks = remarks
+        self.residuals_mw = {}
 
     def remark(self, name: str, text: str) -> None:
         """Say something beside what was said before."""
@@ -109,8 +112,9 @@ class StepOutcome:
     ) -> None:
         stats = link.stats
         stats.sample(stats.residual_mw, residual)
+        self.residuals_mw[name] = residual
         stats.sample(stats.tracking_error_mw, telemetry.p_mw - expected_p_mw(setpoint))
-        if telemetry is self._judged.get(name):
-            return  # heard in an earlier step: no new evidence
-        self._judged[name] = telemetry
+        if link.measurements == self._judged.get(name):
+            return  # measured before an earlier step: no new evidence
+        self._judged[name] = link.measurements
         self.steady[name] = self.steady[name] + 1 if abs(residual) <= self._gates_mw[name] else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -198,7 +199,12 @@ class VendorDevice(FieldDevice):
     def measure(self) -> Telemetry | None:
         """Return what the device said last; None until it has said its power, and once that is too old."""
         self._tell_trouble()
-        return self._state.telemetry(time.monotonic(), self._stale_after_s)
+        now_s = time.monotonic()
+        telemetry = self._state.telemetry(now_s, self._stale_after_s)
+        age_s = self._state.age_s("p_mw", now_s)
+        if telemetry is None or not 0.0 < age_s < math.inf:
+            return telemetry
+        return telemetry.model_copy(update={"age_s": round(age_s, 3)})
 
     def nameplate(self) -> dict[str, Any]:
         """Return the scenario's nameplate: a device seldom tells its own."""

@@ -16,6 +16,7 @@ from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, MAX_QUEUE, Callback, Received, Subscription
+from heron_mqtt.messaging.tap import MessageTap
 
 UNASKED = 16  # messages kept for a first consume() on a channel that so far only had callbacks
 
@@ -62,6 +63,7 @@ class Dispatcher:
         self.stats = MessageStats() if stats is None else stats
         self.on_removed = on_removed
         self.on_ended = on_ended
+        self.tap: MessageTap | None = None
         self._tracker = SequenceTracker()
         self._max_payload = max_payload
         self._max_queue = max_queue
@@ -138,7 +140,7 @@ class Dispatcher:
             if channel in topics.ALWAYS_DELIVERED:
                 self.arrive_malformed(channel, str(exc), retained=retained)
             return
-        self.arrive_decoded(channel, message, retained=retained)
+        self.arrive_decoded(channel, message, retained=retained, payload=payload)
 
     def arrive_malformed(self, channel: str, why: str, *, retained: bool = False) -> None:
         """Hand on that something came which could not be decoded."""
@@ -146,7 +148,9 @@ class Dispatcher:
         for subscription in self.subscriptions(channel):
             subscription.deliver(Received({}, channel, retained, malformed=why), here)
 
-    def arrive_decoded(self, channel: str, message: Json, *, retained: bool = False) -> None:
+    def arrive_decoded(
+        self, channel: str, message: Json, *, retained: bool = False, payload: bytes | None = None
+    ) -> None:
         """Take one message that is already decoded; see ``arrive``."""
         self.stats.received += 1
         if isinstance(message, Received) and message.malformed is not None:  # another broker handed it on
@@ -154,6 +158,8 @@ class Dispatcher:
             return
         with self._lock:
             known = self._is_known(channel, message, retained) and channel not in topics.ALWAYS_DELIVERED
+            if self.tap is not None:
+                self.tap.arrived(channel, message, payload, retained, "repeated" if known else "new")
             if known and not retained:
                 self.stats.duplicated += 1
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1

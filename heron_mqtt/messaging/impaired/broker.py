@@ -47,6 +47,7 @@ from heron_mqtt.messaging.impaired.stats import ImpairedStats
 from heron_mqtt.messaging.impaired.subscriptions import InnerSubscriptions
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.loop_bound import LoopBoundBroker
+from heron_mqtt.messaging.tap import MessageTap
 
 
 class ImpairedBroker(LoopBoundBroker):
@@ -90,6 +91,10 @@ class ImpairedBroker(LoopBoundBroker):
     def features(self) -> Features:  # type: ignore[override] # they are the inner broker's
         """What the inner broker can carry."""
         return self.inner.features
+
+    def observe(self, tap: MessageTap | None) -> None:
+        """Tell ``tap`` of every message, and of what the network does to it, as seen from this side."""
+        self._dispatcher.tap = self._network.tap = tap
 
     @property
     def in_flight(self) -> int:
@@ -224,6 +229,8 @@ class ImpairedBroker(LoopBoundBroker):
         self.stats.published += 1
         turn = PresenceTurn()
         self._network.send("out", channel, status, turn, sure=True)
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, status, None, True)
         await turn.passed()
 
     # -- in ----------------------------------------------------------------------------------------

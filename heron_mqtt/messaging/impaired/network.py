@@ -27,6 +27,7 @@ from heron_mqtt.messaging.impaired.channel_queue import (
 from heron_mqtt.messaging.impaired.event_log import Event, ImpairmentLog, Stream, What
 from heron_mqtt.messaging.impaired.sampler import Impairment
 from heron_mqtt.messaging.impairment import Direction, ImpairmentTable
+from heron_mqtt.messaging.tap import MessageTap
 
 
 class Network:
@@ -45,6 +46,7 @@ class Network:
     ) -> None:
         self.step: int | None = None
         """The step under way, for messages that do not say: read from ``run/state``, or set from outside."""
+        self.tap: MessageTap | None = None
         self.in_flight: dict[int, ScheduledMessage] = {}  # by entry: the oldest comes first
         self._table = table
         self._seed = seed if table.seed is None else table.seed
@@ -104,7 +106,8 @@ class Network:
         counts = self._log.of(stream, channel)
 
         def note(what: What, delay_s: float = 0.0) -> None:
-            seq, sender = message.get("seq"), message.get("sender")
+            if self.tap is not None:
+                self.tap.impaired(stream, channel, message, what, delay_s)
             self._log.events.append(
                 Event(
                     at_s=now_s - self._start_s,
@@ -113,8 +116,8 @@ class Network:
                     n=n,
                     what=what,
                     delay_s=delay_s,
-                    sender=sender if isinstance(sender, str) else None,
-                    seq=seq if type(seq) is int else None,
+                    sender=_text(message.get("sender")),
+                    seq=_number(message.get("seq")),
                     step=step,
                 )
             )
@@ -271,3 +274,11 @@ class Network:
         if channel == topics.RUN_STATE:
             self.step = known
         return self.step if known is None else known
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: object) -> int | None:
+    return value if type(value) is int else None

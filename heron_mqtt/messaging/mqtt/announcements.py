@@ -20,6 +20,9 @@ from heron_mqtt.messaging.mqtt.session import CLOSE_S, PATIENCE_S, MqttSession
 MAX_UPDATES = 100  # that may wait while disconnected; only the last one counts
 
 
+TellPresence = Callable[[str, Mapping[str, Any], bytes], None]
+
+
 class Presences:
     """The announcements of one broker.
 
@@ -29,6 +32,8 @@ class Presences:
         owner_loop: The event loop that it lives in.
         session: Its connection.
         will_channel: The channel of the will that the broker's own connection carries, if any.
+        rng: Jitters the delays of reconnecting.
+        tell: Hears what is published of a presence: channel, message and payload.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Presences:
         session: MqttSession,
         will_channel: str | None,
         rng: random.Random,
+        tell: TellPresence,
     ) -> None:
         self._broker = broker
         self._options = options
@@ -46,6 +52,7 @@ class Presences:
         self._session = session
         self._will_channel = will_channel
         self._rng = rng
+        self._tell = tell
         self._all: list[MqttAnnouncement] = []
         self._numbers = itertools.count()
 
@@ -54,7 +61,9 @@ class Presences:
     ) -> MqttAnnouncement:
         """Announce; in the home loop."""
         await self._session.started()
-        announcement = MqttAnnouncement(self._broker, self._owner_loop, channel, topic, offline, self._forget)
+        announcement = MqttAnnouncement(
+            self._broker, self._owner_loop, channel, topic, offline, self._forget, self._tell
+        )
         if channel == self._will_channel:
             announcement.use(self._session)
         else:
@@ -100,12 +109,14 @@ class MqttAnnouncement(Announcement):
         topic: str,
         offline: Mapping[str, Any],
         forget: Callable[[MqttAnnouncement], None],
+        tell: TellPresence,
     ) -> None:
         super().__init__(broker, channel, offline)
         self.own_session: MqttSession | None = None
         self._owner_loop = owner_loop
         self._topic = topic
         self._forget = forget
+        self._tell = tell
         self._will_payload = _encoded(offline)
         self._latest: bytes | None = None
         self._session: MqttSession | None = None
@@ -133,6 +144,7 @@ class MqttAnnouncement(Announcement):
         if self._withdrawn:
             raise BrokerClosed(f"the announcement on {self._channel} was withdrawn")
         self._latest = _encoded(online)
+        self._tell(self._channel, online, self._latest)
         await self._owner_loop.run(self._say(self._latest))
 
     async def withdraw(self, *, say_offline: bool = True) -> None:
@@ -149,6 +161,7 @@ class MqttAnnouncement(Announcement):
         heard = self._session is not None and self._session.connected
         if say_offline and heard:
             try:
+                self._tell(self._channel, self._offline, self._will_payload)
                 async with asyncio.timeout(CLOSE_S):
                     await self._say(self._will_payload)
             except (TimeoutError, BrokerError) as exc:

@@ -30,6 +30,7 @@ from heron_mqtt.messaging.loop_bound import LoopBoundBroker
 from heron_mqtt.messaging.mqtt.announcements import Presences
 from heron_mqtt.messaging.mqtt.options import LastWill, read_options
 from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
+from heron_mqtt.messaging.tap import MessageTap
 from heron_mqtt.messaging.topics import ALWAYS_DELIVERED, TopicMap, check_channel
 
 
@@ -110,11 +111,17 @@ class MqttBroker(LoopBoundBroker):
         )
         self._on_reconnect: list[Callable[[], None]] = []
         will_channel = will[0] if will else None
-        self._presences = Presences(self, self.options, self._owner_loop, self._session, will_channel, rng)
+        self._presences = Presences(
+            self, self.options, self._owner_loop, self._session, will_channel, rng, self.tell_presence
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self._owner_loop.closed else "connected" if self.connected else "not connected"
         return f"<MqttBroker {self.options.address} as {self.options.client_id}, {state}>"
+
+    def observe(self, tap: MessageTap | None) -> None:
+        """Tell ``tap`` of every message from now on; see ``MessageBroker.observe``."""
+        self._dispatcher.tap = tap
 
     @property
     def connected(self) -> bool:
@@ -203,6 +210,8 @@ class MqttBroker(LoopBoundBroker):
         if qos not in {0, 1, 2}:
             raise ValueError(f"qos must be 0, 1 or 2, got {qos!r}")
         payload = encode(message) if message or not retain else b""
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, message, payload, retain)
         if self.connected and self._owner_loop.is_current():
             return Delivery(self._session.publish(topic, payload, qos, retain, not_after))
         return self._owner_loop.begin(
@@ -230,6 +239,11 @@ class MqttBroker(LoopBoundBroker):
         topic = self._topic(channel)
         self._owner_loop.acquire()
         return await self._owner_loop.run(self._presences.announce(channel, topic, online, offline))
+
+    def tell_presence(self, channel: str, message: Mapping[str, Any], payload: bytes) -> None:
+        """Tell the tap of a presence, which goes over a connection of its own."""
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, message, payload, True)
 
     # -- called by the session, in the home loop -----------------------------------------------------
 

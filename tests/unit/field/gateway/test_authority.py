@@ -236,3 +236,8 @@ async def test_a_request_that_is_none_is_refused_and_named() -> None:
 
 def test_the_levels_that_send() -> None:
     assert {"emulated", "limited", "full"} == SENDS
+
+
+def test_over_a_real_device_no_authority_begins_at_the_level_of_emulators() -> None:
+    authority = Authority("emulated", gate_steps=1, has_band=True, is_real=True)
+    assert (authority.level, authority.ceiling) == ("shadow", "shadow")

@@ -1,0 +1,161 @@
+"""From a plan to its recorders: which file, what is said of the run, and what when it cannot be written."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.stamping import utc_now
+from heron_mqtt.record.base import Recorder, RecorderGroup
+from heron_mqtt.record.csv_rows import CsvRecorder
+from heron_mqtt.record.facts import RunFacts
+from heron_mqtt.record.recorder import RunRecorder
+from heron_mqtt.record.run_files import KEPT, VARIABLE, default_directory, new_file, prune
+from heron_mqtt.record.writer import Limits
+
+if TYPE_CHECKING:
+    from heron_mqtt.app.run_plan import RunPlan
+    from powergrid.scenario import LoadedScenario
+
+AUTO = "auto"
+"""``RunOptions.record``: a file in the default directory."""
+
+
+class Recording:
+    """What records one run: a file, a CSV file, both or nothing.
+
+    Args:
+        plan: Of the run.
+        note: Takes a line for the user; also called by the writer's thread.
+    """
+
+    def __init__(self, plan: RunPlan, note: Callable[[str], None]) -> None:
+        self._note = note
+        self.file = _recorder(plan, note)
+        self.csv = _csv(plan, note)
+        self._told: dict[str, Any] | None = None
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What the environment is handed."""
+        parts: list[Recorder] = [one for one in (self.file, self.csv) if one is not None]
+        return RecorderGroup(parts) if parts else None
+
+    def event(self, kind: str, subject: str, what: str) -> None:
+        """Record one thing that happened."""
+        if self.file is not None:
+            self.file.event(kind, subject, what)
+
+    def close(self, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+        """End the files; return what is to be said of the record, None where there is none. Idempotent."""
+        if self.csv is not None:
+            self.csv.close()
+        if self.file is not None and self._told is None:
+            self._told = self.file.close(summary)
+            if self._told["lost"]:
+                self._note(f"record: {self._told['lost']} rows are missing in {self._told['file']}")
+        return self._told
+
+
+def run_facts(loaded: LoadedScenario, *, role: str = "environment", **more: Any) -> RunFacts:
+    """Return what a record says of a scenario at its beginning."""
+    scenario, source = loaded.scenario, Path(loaded.source)
+    text = ""
+    if source.is_file():
+        with suppress(OSError, UnicodeDecodeError):
+            text = source.read_text(encoding="utf-8")
+    named = {"profiles.price_file": scenario.profiles.price_file, "profiles.file": scenario.profiles.file}
+    if scenario.network.source.endswith(".json"):
+        named["network.source"] = scenario.network.source
+    inputs = {key: path for key, name in named.items() if (path := loaded.path(name)).is_file()}
+    return RunFacts(
+        scenario=scenario.name,
+        scenario_json=scenario.model_dump_json(),
+        scenario_text=text,
+        step_s=scenario.step_s,
+        agents=tuple(scenario.microgrids),
+        inputs=inputs,
+        role=role,
+        **more,
+    )
+
+
+def open_record(
+    where: str, facts: RunFacts, note: Callable[[str], None], *, keeps_messages: bool
+) -> RunRecorder | None:
+    """Begin a record.
+
+    Args:
+        where: A file, or ``AUTO``.
+        facts: Of the run.
+        note: Takes a line for the user.
+        keeps_messages: See ``RunRecorder``.
+
+    Returns:
+        None where records are switched off, or where nobody asked for this file and it cannot be made; the
+        run goes on without.
+
+    Raises:
+        ConfigError: The file that was asked for cannot be made.
+    """
+    now, is_auto = utc_now(), where == AUTO
+    directory = default_directory() if is_auto else None
+    if is_auto and directory is None:
+        return None
+    path = Path(where) if directory is None else new_file(directory, facts.scenario, now)
+    try:
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+            prune(directory, KEPT - 1)
+        recorder = RunRecorder(path, facts, keeps_messages=keeps_messages, report=note)
+    except (OSError, sqlite3.Error) as exc:
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        if not is_auto and isinstance(exc, FileExistsError):
+            raise ConfigError(f"--record {path}: exists already; a record is never overwritten") from None
+        if not is_auto:
+            raise ConfigError(f"--record {path}: cannot be written: {why}") from None
+        note(
+            f"record: {path} cannot be written ({why}): this run is not recorded; use --record FILE, "
+            f"--no-record or {VARIABLE}=DIRECTORY"
+        )
+        return None
+    kept = f"; the newest {KEPT} are kept" if is_auto else ""
+    note(f"record: {path} (at most {2 * Limits().max_bytes >> 20} MB{kept})")
+    return recorder
+
+
+def _recorder(plan: RunPlan, note: Callable[[str], None]) -> RunRecorder | None:
+    options = plan.options
+    if options.record is None:
+        return None
+    impairment = None if plan.impairment is None else plan.impairment.model_dump(mode="json")
+    facts = run_facts(
+        plan.loaded,
+        mode=plan.mode,
+        broker=plan.broker,
+        seed=plan.seed,
+        devices=plan.devices,
+        options={
+            "steps": plan.steps,
+            "realtime_s": plan.realtime_s,
+            "network": options.network,
+            "impairment": impairment,
+        },
+    )
+    keeps = options.is_reachable if options.record_messages is None else options.record_messages
+    return open_record(options.record, facts, note, keeps_messages=keeps)
+
+
+def _csv(plan: RunPlan, note: Callable[[str], None]) -> CsvRecorder | None:
+    if plan.options.csv is None:
+        return None
+    path = Path(plan.options.csv)
+    names = [name for grid in plan.loaded.scenario.microgrids.values() for name in grid.devices]
+    try:
+        return CsvRecorder(path, names, note)
+    except OSError as exc:
+        raise ConfigError(f"--csv {path}: cannot be written: {exc.strerror}") from None

@@ -1,0 +1,91 @@
+"""ReplayEnv: a recorded day as an environment: its loads, sun, prices, network and devices."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from heron_mqtt.app.recorded_world import RecordedStep, recorded_loaded, recorded_scenario, steps
+from heron_mqtt.app.replay_exchange import ReplayExchange
+from heron_mqtt.errors import DataError
+from heron_mqtt.record.deliveries import Deliveries
+from heron_mqtt.record.reader import RecordFile
+from powergrid.envs import MultiAgentMicrogrids
+
+
+class ReplayEnv(MultiAgentMicrogrids):
+    """The environment of a record: step it without actions, and it gives the recorded trajectory.
+
+    With other actions, another price or scenario value, agents and devices go their own way from there:
+    a device answers as recorded while its setpoint and state are those of the record, then as its model
+    does plus the residual that it had in that step.
+
+    Args:
+        run: The record of a run (of an environment).
+        episode: Which one of it; None = the first.
+        without_impairment: Every message arrives in time, and devices answer that a network kept silent.
+        price: Makes of a recorded price, $/MWh, the one that holds; None = the recorded one.
+        changes: Values of the scenario by dotted key (``market.import_adder_per_mwh``).
+
+    Raises:
+        DataError: It is no record, or one of a proxy, or without steps.
+        ConfigError: A change does not fit.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        episode: int | None = None,
+        without_impairment: bool = False,
+        price: Callable[[float], float] | None = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        with RecordFile(run) as record:
+            if record.meta.get("role") != "environment":
+                raise DataError(f"{record.path}: the record of a proxy; replay the one of the environment")
+            every = list(steps(record))
+            episodes = [one.at[0] for one in every]
+            if not every or (episode is not None and episode not in episodes):
+                raise DataError(
+                    f"{record.path}: no step{'' if episode is None else f' of episode {episode}'}"
+                )
+            number = episodes[0] if episode is None else episode
+            self.recorded: dict[int, RecordedStep] = {one.at[1]: one for one in every if one.at[0] == number}
+            """The recorded steps, by number."""
+            scenario = recorded_scenario(record, changes)
+            self.deliveries = Deliveries(record, scenario.deadlines.peer_s)
+            """Which messages arrived in time."""
+            self._seed = int(record.meta["seed"])
+            observation = scenario.observation or (
+                "full" if record.meta["mode"] == "centralized" else "local"
+            )
+            with tempfile.TemporaryDirectory(prefix="heron-record-") as folder:
+                super().__init__(
+                    {
+                        "scenario": recorded_loaded(record, scenario, Path(folder)),
+                        "max_episode_steps": len(self.recorded),
+                        "observation": observation,
+                    }
+                )
+        if price is not None:
+            self.simulation.series.change_prices(price)
+        self._row_of_first = self.recorded[min(self.recorded)].step["row"]
+        self.exchange = ReplayExchange(
+            self.scenario,
+            self.recorded,
+            self.deliveries,
+            self._clear if self.scenario.envelope.grid_check else None,
+            heals=without_impairment,
+        )
+        """The agents; ``exchange.apart_since`` says which devices have left the record, and when."""
+        self._direct = self.exchange
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Begin the recorded episode again; see ``MultiAgentMicrogrids.reset``."""
+        row = {"start_row": self._row_of_first}
+        return super().reset(self._seed if seed is None else seed, {**row, **(options or {})})

@@ -1,0 +1,227 @@
+"""Setpoints inside every bound, and twins against telemetry: the agents' models driven once more.
+
+The models take each step exactly as the gateway let them: with the setpoint that was in force, and where a
+device was followed, with what it measured. What they give must be what was recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from heron_mqtt.agents.base import LocalState
+from heron_mqtt.app.recorded_world import RecordedStep, recorded_scenario, steps
+from heron_mqtt.field.gateway.clearance import expected_p_mw
+from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.messages import Telemetry
+from heron_mqtt.messaging import topics
+from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.verify.finding import Finding, at, near
+from powergrid.agents import GridAgent
+from powergrid.scenario import DeviceTable, Scenario
+
+EXACT = 1e-9
+ROUNDING_MW = 1e-9
+
+
+def check_devices(record: RecordFile) -> tuple[Finding, Finding]:
+    """Return: setpoints inside their bounds; twins against telemetry."""
+    scenario = recorded_scenario(record)
+    bounds = Finding("setpoints inside nameplate, SOC, ramp, band and clearance")
+    twins = Finding("twins against telemetry")
+    clearances = _clearances(record)
+    agents: dict[str, _Agent] = {}
+    episode = None
+    for one in steps(record):
+        if one.at[0] != episode:
+            episode = one.at[0]
+            agents = {name: _Agent(scenario, name) for name in scenario.microgrids}
+        for agent in agents.values():
+            agent.step(one, clearances, bounds, twins)
+    return bounds, twins
+
+
+def _clearances(record: RecordFile) -> dict[tuple[int, int, str], dict[str, Any]] | None:
+    """Return what was cleared, by episode, step and agent; None where messages were not recorded."""
+    if record.meta.get("keeps_messages") != "1":
+        return None
+    found = {}
+    for row in record.each(
+        "SELECT channel, payload FROM message_row WHERE type = 'clearance' AND payload IS NOT NULL"
+    ):
+        said = json.loads(row["payload"])
+        found[said.get("episode"), said.get("step"), topics.levels(row["channel"])[1]] = said
+    return found
+
+
+class _Agent:
+    """One agent's models on their way through the record."""
+
+    def __init__(self, scenario: Scenario, name: str) -> None:
+        self._name = name
+        self._scenario = scenario
+        self._agent = GridAgent.from_scenario(scenario, name)
+        self._tables = scenario.microgrids[name].devices
+        self._levels: dict[str, str | None] = {}
+        self._unknown: set[str] = set(self._tables)
+        """Devices whose model may stand elsewhere than in the run, until they were followed once."""
+        self._first = True
+
+    def step(
+        self,
+        one: RecordedStep,
+        clearances: dict[tuple[int, int, str], dict[str, Any]] | None,
+        bounds: Finding,
+        twins: Finding,
+    ) -> None:
+        """Take one step."""
+        rows = {name: one.devices.get((self._name, name)) for name in self._tables}
+        told = one.agents.get(self._name, {})
+        self._agent.observe(
+            LocalState(
+                self._scenario.step_s,
+                commanded=False,
+                p_load_mw=told.get("p_load_mw") or 0.0,
+                q_load_mvar=told.get("q_load_mvar") or 0.0,
+                p_available_mw={
+                    name: row["p_available_mw"]
+                    for name, row in rows.items()
+                    if row is not None and row["p_available_mw"] is not None
+                },
+            ),
+            one.step["price_per_mwh"],
+        )
+        if self._first:  # models begin where they are reset to, unless the device was somewhere already
+            self._unknown = {name for name, table in self._tables.items() if table.external or table.mapping}
+            self._first = False
+        cleared = None if clearances is None else clearances.get((*one.at, self._name))
+        for name, row in rows.items():
+            if row is not None:
+                where = at(*one.at, f"{self._name}/{name}")
+                self._check_bounds(name, row, where, bounds)
+                if clearances is not None and self._scenario.envelope.grid_check:
+                    _check_clearance(name, row, cleared, where, bounds)
+                self._move(name, row, where, twins)
+
+    # -- bounds ------------------------------------------------------------------------------------
+
+    def _check_bounds(self, name: str, row: dict[str, Any], where: str, bounds: Finding) -> None:
+        if row["sent_p_mw"] is None:
+            return
+        limits, p, q = self._agent.limits(name), row["sent_p_mw"], row["sent_q_mvar"] or 0.0
+        inside = limits.p_min_mw - ROUNDING_MW <= p <= limits.p_max_mw + ROUNDING_MW
+        bounds.check(
+            inside,
+            f"{where}: {p:.6g} MW sent, the nameplate is {limits.p_min_mw:g} .. {limits.p_max_mw:g} MW",
+        )
+        held = p if row["p_available_mw"] is None else min(p, row["p_available_mw"])
+        bounds.check(
+            held * held + q * q <= (limits.s_max_mva + ROUNDING_MW) ** 2 + ROUNDING_MW,
+            f"{where}: {held:.6g} MW and {q:.6g} Mvar are more than {limits.s_max_mva:g} MVA",
+        )
+        if name not in self._unknown and p != 0.0:  # 0 is safe, whatever the ramp: a stop, no clearance
+            low, high = limits.feasible_min_mw - ROUNDING_MW, limits.feasible_max_mw + ROUNDING_MW
+            band = self._tables[name].gateway.band
+            reduced = band is not None and row["authority"] == "limited"
+            bounds.check(
+                reduced or low <= p <= high or _is_reduced(row),
+                f"{where}: {p:.6g} MW sent, state of charge and ramp allow {low:.6g} .. {high:.6g} MW",
+            )
+        _check_band(self._tables[name], row, where, bounds)
+        bounds.check(
+            row["cleared_p_mw"] is None or near(p, row["cleared_p_mw"], EXACT),
+            f"{where}: {p:.6g} MW sent, {row['cleared_p_mw']} MW was left after clearance",
+        )
+        if row["bounded_p_mw"] is not None:
+            bounds.check(
+                abs(p) <= abs(row["bounded_p_mw"]) + ROUNDING_MW,
+                f"{where}: {p:.6g} MW sent, more than the bounded {row['bounded_p_mw']:.6g} MW",
+            )
+
+    # -- twins -------------------------------------------------------------------------------------
+
+    def _move(self, name: str, row: dict[str, Any], where: str, twins: Finding) -> None:
+        """Let the model take the step, and compare."""
+        if row["cleared_p_mw"] is None:  # no setpoint was made: merely simulated
+            self._restore(name, row)
+            return
+        level = row["authority"]
+        if self._levels.get(name, level) != level:
+            self._unknown.add(name)  # it was put where the device was
+        self._levels[name] = level
+        setpoint = SetpointRequest(row["cleared_p_mw"], row["cleared_q_mvar"] or 0.0, row["p_available_mw"])
+        residual, telemetry = row["residual_mw"], _telemetry(row)
+        is_followed = residual is not None and level != "shadow" and row["fallback"] is None
+        if is_followed and telemetry is not None:
+            due = self._agent.measured(name, telemetry, setpoint=setpoint)
+            if name not in self._unknown:
+                twins.check(
+                    near(residual, due, EXACT),
+                    f"{where}: residual {residual} MW recorded, the twin gives {due}",
+                )
+            twins.check(
+                near(row["p_mw"], telemetry.p_mw, EXACT),
+                f"{where}: {row['p_mw']} MW in the grid, the device measured {telemetry.p_mw}",
+            )
+            self._unknown.discard(name)
+        else:
+            self._agent.simulate(name, row["fallback"], setpoint=setpoint)
+            if level == "shadow" and residual is not None and telemetry is not None:
+                self._agent.shadowed(name, telemetry)
+        said = self._agent.report()
+        if name in self._unknown:
+            self._restore(name, row)
+            return
+        for what, value in (("p_mw", said.p_mw), ("q_mvar", said.q_mvar), ("soc", said.soc)):
+            if name in value:
+                twins.check(
+                    near(row[what], value[name], EXACT),
+                    f"{where}: {what} {row[what]} recorded, the model gives {value[name]:.9g}",
+                )
+
+    def _restore(self, name: str, row: dict[str, Any]) -> None:
+        """Put a model where the record has the device."""
+        if row["p_mw"] is not None:
+            self._agent.reseed(name, Telemetry(p_mw=row["p_mw"], soc=row["soc"]))
+            self._unknown.discard(name)
+
+
+def _is_reduced(row: dict[str, Any]) -> bool:
+    """Whether something that weighs more than the ramp reduced it: a stop, the check of all together."""
+    bounded = row["bounded_p_mw"]
+    return bounded is not None and abs(row["sent_p_mw"]) < abs(bounded)
+
+
+def _check_band(table: DeviceTable, row: dict[str, Any], where: str, bounds: Finding) -> None:
+    band, p = table.gateway.band, row["sent_p_mw"]
+    if band is not None and row["authority"] == "limited":
+        bounds.check(
+            band.p_min_mw - ROUNDING_MW <= p <= band.p_max_mw + ROUNDING_MW,
+            f"{where}: {p:.6g} MW sent, the band is {band.p_min_mw:g} .. {band.p_max_mw:g} MW",
+        )
+
+
+def _check_clearance(
+    name: str, row: dict[str, Any], cleared: dict[str, Any] | None, where: str, bounds: Finding
+) -> None:
+    if row["sent_p_mw"] is None:
+        return
+    sent = expected_p_mw(SetpointRequest(row["sent_p_mw"], row["sent_q_mvar"] or 0.0, row["p_available_mw"]))
+    if cleared is None:
+        bounds.check(abs(sent) <= ROUNDING_MW, f"{where}: {sent:.6g} MW sent without a clearance")
+    elif cleared.get("limit") is not None:
+        most = cleared.get(f"p_{name}", 0.0)
+        inside = min(0.0, most) - ROUNDING_MW <= sent <= max(0.0, most) + ROUNDING_MW
+        bounds.check(inside, f"{where}: {sent:.6g} MW sent, {most:.6g} MW was cleared")
+
+
+def _telemetry(row: dict[str, Any]) -> Telemetry | None:
+    if row["telemetry_p_mw"] is None:
+        return None
+    running = row["telemetry_running"]
+    return Telemetry(
+        p_mw=row["telemetry_p_mw"],
+        q_mvar=row["telemetry_q_mvar"] or 0.0,
+        soc=row["telemetry_soc"],
+        running=None if running is None else bool(running),
+    )

@@ -1,0 +1,326 @@
+"""RunRecorder: the one object that everything in a run tells what happened.
+
+It is handed to the environment (or to a remote proxy), which has it attached to the broker and to the
+gateways. Whatever goes wrong with the file, the run goes on: see ``writer``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from heron_mqtt.field.observer import AgentReport
+from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.core.stats import Report
+from heron_mqtt.messaging.stamping import new_boot, utc_now
+from heron_mqtt.record.base import Observable, Recorder
+from heron_mqtt.record.device_log import Columns, DeviceLog
+from heron_mqtt.record.facts import RunFacts, StepFacts
+from heron_mqtt.record.guard import guarded
+from heron_mqtt.record.message_log import MessageLog
+from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, STEP, TRADE
+from heron_mqtt.record.writer import Limits, RecordWriter
+
+FORMAT = "heron-record"
+
+
+class RunRecorder(Recorder):
+    """Records one run in one file.
+
+    Args:
+        path: A file that does not exist yet.
+        facts: What is known of the run.
+        keeps_messages: Record every message; else only steps, agents, devices, trades and events.
+        limits: Of the disk.
+        report: Told, once a trouble, what is wrong with the file; may be called from another thread.
+        elapsed: Clock of the record, s; only differences count.
+        now: Time of day, UTC, for the beginning.
+
+    Raises:
+        OSError, sqlite3.Error: The file cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        facts: RunFacts,
+        *,
+        keeps_messages: bool = True,
+        limits: Limits | None = None,
+        report: Callable[[str], None] | None = None,
+        elapsed: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.path = Path(path)
+        self.failures = 0
+        self._facts = facts
+        self._elapsed = elapsed
+        self._begun_s = elapsed()
+        self._brokers: list[tuple[MessageBroker, dict[str, int]]] = []  # with its counters at the beginning
+        self._is_remote = facts.role != "environment"
+        files = {name: _packed(file) for name, file in facts.inputs.items()}
+        meta = _meta(facts, now(), keeps_messages)
+        self._writer = RecordWriter(self.path, meta, files, limits=limits, report=report)
+        self.messages = MessageLog(
+            self._writer.add,
+            self._writer.later,
+            self.elapsed_s,
+            source=facts.role,
+            keeps_messages=keeps_messages,
+        )
+        self.devices = DeviceLog(self.messages, self.report if self._is_remote else None)
+        self._fallbacks: dict[str, str] = {}
+
+    # -- whom it listens to ------------------------------------------------------------------------
+
+    def attach(self, broker: MessageBroker | None, proxies: Iterable[Observable] = ()) -> None:
+        """Listen to a broker and to the gateways of proxies."""
+        if broker is not None and all(broker is not known for known, _ in self._brokers):
+            broker.observe(self.messages)
+            broker.stats.listeners.append(self._on_report)
+            self._brokers.append((broker, broker.stats.counts()))
+        for proxy in proxies:
+            proxy.observer = self.devices
+
+    def elapsed_s(self) -> float:
+        """Return the time since the record began, s."""
+        return self._elapsed() - self._begun_s
+
+    # -- what happened -----------------------------------------------------------------------------
+
+    @guarded
+    def step(self, facts: StepFacts) -> None:
+        """Take a step of the environment, when it is done."""
+        missed, diverged, took_s = 0, None, math.fsum(facts.phases_s.values())
+        at = facts.episode, facts.step
+        for info in facts.infos.values():
+            missed += info["missed"] + (info["fallback"] is not None)
+            diverged = info.get("diverged", diverged)
+        self._writer.add(
+            STEP,
+            (
+                *at,
+                facts.row,
+                facts.clock,
+                known(facts.price),
+                self.elapsed_s() - took_s,
+                took_s,
+                _json(facts.phases_s),
+                missed,
+                diverged,
+            ),
+        )
+        for agent, info in facts.infos.items():
+            self._agent(facts, agent, info)
+            gateway = self.devices.take(agent, *at)
+            told = facts.observations.get(agent)
+            for name, p_mw in info["p_mw"].items():
+                columns = gateway.get(name, {})
+                if columns.get("p_available_mw") is None and told is not None:
+                    columns["p_available_mw"] = told.get(f"p_available_{name}")
+                columns["p_mw"], columns["q_mvar"] = p_mw, info["q_mvar"].get(name)
+                columns["soc"] = info["soc"].get(name)
+                columns["fallback"] = info["fallbacks"].get(name)
+                columns["bound"] = info["bounds"].get(name)
+                columns.setdefault("authority", info["authority"].get(name))
+                self._device(at, agent, name, columns)
+            self._note_fallbacks(at, agent, info)
+        self._late(at)
+
+    def report(self, agent: str, episode: int, step: int, report: AgentReport) -> None:
+        """Take the end of an agent's step where the environment is elsewhere (a remote proxy)."""
+        at, gateway = (episode, step), self.devices.take(agent, episode, step)
+        for name, p_mw in report.p_mw.items():
+            columns = gateway.get(name, {})
+            columns["p_mw"], columns["q_mvar"] = p_mw, report.q_mvar.get(name)
+            columns["soc"] = report.soc.get(name)
+            columns["fallback"], columns["bound"] = report.fallbacks.get(name), report.bounds.get(name)
+            self._device(at, agent, name, columns)
+
+    def event(
+        self,
+        kind: str,
+        subject: str,
+        what: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        at: tuple[int, int] | None = None,
+    ) -> None:
+        """Take one thing that happened.
+
+        Args:
+            kind: stop, authority, fault, fallback, back, report, note, summary or another short name.
+            subject: Channel, AGENT/DEVICE or file.
+            what: A short sentence.
+            data: More, as plain JSON.
+            at: Episode and step.
+        """
+        episode, step = at or (None, None)
+        row = (self.elapsed_s(), episode, step, kind, subject, what, None if data is None else _json(data))
+        self._writer.add(EVENT, row)
+
+    def close(self, summary: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Record the summary, write all that waits, close the file.
+
+        Returns:
+            ``file``, ``head`` (one hash over everything), ``rows`` by table, ``lost`` rows.
+        """
+        counts = []
+        for broker, before in self._brokers:
+            broker.observe(None)
+            broker.stats.listeners.remove(self._on_report)
+            now = broker.stats.counts()
+            counts.append({name: now[name] - before[name] for name in now})
+        self._brokers.clear()
+        self._late(None)
+        run = {"run": self.messages.run, "brokers": counts, "lost_rows": self._lost()}
+        self.event("summary", self._facts.scenario, "the end of the record", {**run, **(summary or {})})
+        self._writer.close()
+        return {
+            "file": str(self.path),
+            "head": self._writer.head,
+            "rows": {name.removesuffix("_row"): n for name, n in self._writer.rows.items()},
+            "lost": self._lost(),
+        }
+
+    def _lost(self) -> int:
+        """Rows that are not in the file."""
+        failures = self.failures + self.messages.failures + self.devices.failures
+        return self._writer.losses.total + failures
+
+    # -- rows --------------------------------------------------------------------------------------
+
+    def _agent(self, facts: StepFacts, agent: str, info: Mapping[str, Any]) -> None:
+        told, command = facts.observations.get(agent), facts.commands.get(agent)
+        vm = info["vm_pu"]
+        self._writer.add(
+            AGENT,
+            (
+                facts.episode,
+                facts.step,
+                agent,
+                known(facts.rewards[agent]),
+                _json(info["reward_terms"]),
+                known(info["p_load_mw"]),
+                None if told is None else known(told.get("q_load_mvar")),
+                known(info["net_mwh"]),
+                known(vm["min"]),
+                known(vm["max"]),
+                known(info["loading_max_percent"]),
+                info["missed"],
+                len(info["void_trades"]),
+                info["fallback"],
+                None if told is None else _json(told),
+                None if command is None else _json(command),
+            ),
+        )
+        for trade in info["trades"]:
+            if trade.seller == agent:  # it stands on both sides
+                both = (trade.seller, trade.buyer, known(trade.mwh), known(trade.price), None, None)
+                self._writer.add(TRADE, (facts.episode, facts.step, *both))
+        for void in info["void_trades"]:
+            seller, buyer = (agent, void.peer) if void.mwh > 0.0 else (void.peer, agent)
+            row = (seller, buyer, known(abs(void.mwh)), None, agent, void.reason)
+            self._writer.add(TRADE, (facts.episode, facts.step, *row))
+
+    def _device(self, at: tuple[int, int], agent: str, name: str, columns: Columns) -> None:
+        get = columns.get
+        self._writer.add(DEVICE, (*at, agent, name, *[_plain(get(column)) for column in _DEVICE_COLUMNS]))
+
+    def _note_fallbacks(self, at: tuple[int, int], agent: str, info: Mapping[str, Any]) -> None:
+        """Say when a model begins to stand in for a device, and when the device is back."""
+        for name in info["p_mw"]:
+            device, why = f"{agent}/{name}", info["fallbacks"].get(name)
+            before = self._fallbacks.get(device)
+            if why is not None and before is None:
+                self.event("fallback", device, f"its model stands in: {why}", at=at)
+                self._fallbacks[device] = why
+            elif why is None and before is not None:
+                self.event("back", device, "followed again", at=at)
+                del self._fallbacks[device]
+
+    def _late(self, at: tuple[int, int] | None) -> None:
+        """Record what gateways did in steps that the environment had ended without them."""
+        for (agent, episode, step), devices in self.devices.left_behind().items():
+            if self._is_remote or (at is not None and (episode, step) > at):
+                continue
+            what = "its devices were done after the step had ended"
+            self.event("late", agent, what, {"devices": devices}, at=(episode, step))
+
+    def _on_report(self, report: Report) -> None:
+        self.event(f"report {report.kind}", report.where, report.what)
+
+
+_DEVICE_COLUMNS = DEVICE.names[4:]
+_FIRST = ("episode", "step", "agent", "device")
+assert DEVICE.names[:4] == _FIRST, "the columns that _device() gives first"
+
+
+def known(value: float | None) -> float | None:
+    """Return a number; None for not-a-number, which SQLite does not know."""
+    return None if value is None or math.isnan(value) else value
+
+
+def _plain(value: Any) -> Any:
+    return None if type(value) is float and math.isnan(value) else value
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    """Return JSON; what is not a number becomes null."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _packed(file: Path) -> tuple[str, bytes]:
+    data = file.read_bytes()
+    return hashlib.sha256(data).hexdigest(), zlib.compress(data)
+
+
+def _meta(facts: RunFacts, now: datetime, keeps_messages: bool) -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("heron-mqtt", "pandapower", "lightsim2grid", "numpy", "paho-mqtt"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "format": FORMAT,
+        "record_id": new_boot() + new_boot(),
+        "begun_at": now.isoformat(timespec="milliseconds"),
+        "role": facts.role,
+        "scenario": facts.scenario,
+        "scenario_json": facts.scenario_json,
+        "scenario_text": facts.scenario_text,
+        "mode": facts.mode,
+        "broker": facts.broker,
+        "seed": str(facts.seed),
+        "step_s": repr(facts.step_s),
+        "devices": facts.devices,
+        "agents": _json_list(facts.agents),
+        "options": _json(dict(facts.options)),
+        "versions": _json(versions),
+        "keeps_messages": str(int(keeps_messages)),
+    }
+
+
+def _json_list(values: Iterable[str]) -> str:
+    return json.dumps(list(values), ensure_ascii=False)

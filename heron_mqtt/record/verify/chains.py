@@ -1,0 +1,79 @@
+"""The hash chains: nothing was changed, removed or put in between since it was written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from heron_mqtt.errors import DataError
+from heron_mqtt.record import chain
+from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.schema import TABLES
+from heron_mqtt.record.verify.finding import Finding
+
+
+def check_chains(record: RecordFile, head: str | None = None) -> Finding:
+    """Recompute every hash.
+
+    Args:
+        record: The file.
+        head: The hash that was printed or published when the run ended; the whole or its beginning.
+    """
+    found = Finding("hash chain of every table")
+    files = _check_files(record, found)
+    stated = record.heads()
+    ends = []
+    for table in TABLES:
+        if table.name not in stated:
+            found.check(False, f"table {table.name}: its chain is gone")
+            continue
+        value = chain.seed(record.meta, files, table.name)
+        columns = _columns(record, table.name)
+        unknown = [column for column in columns if column not in table.names]
+        if unknown:
+            found.check(False, f"table {table.name}: its chain names the column {unknown[0]}")
+            continue
+        n = 0
+        for row in record.each(f"SELECT id, {', '.join(columns)}, hash FROM {table.name} ORDER BY id"):  # noqa: S608
+            n += 1
+            if row[0] != n:
+                found.check(False, f"table {table.name}: row {n} is gone, or row {row[0]} was put in")
+                break
+            value = chain.link(value, tuple(row)[:-1])
+            if not found.check(value == row[-1], f"table {table.name}: row {n} is not what was written"):
+                break
+        else:
+            rows, end = stated[table.name]
+            if n < rows:
+                found.check(False, f"table {table.name}: ends with row {n}, {rows} rows were written")
+            else:
+                found.check(
+                    (n, value.hex()) == (rows, end), f"table {table.name}: {n - rows} rows were added behind"
+                )
+        ends.append((table.name, n, value.hex()))
+    if head is not None:
+        whole = chain.whole(ends)
+        found.check(whole.startswith(head.lower()), f"the head is {whole}, not {head}")
+    elif not found.failed:
+        found.note = f"head {chain.whole(ends)[:16]}: compare it with what the run printed"
+    return found
+
+
+def _columns(record: RecordFile, table: str) -> list[str]:
+    """Return the columns that a table's rows were hashed with; newer ones stand behind them."""
+    (row,) = record.query("SELECT columns FROM chain WHERE table_name = ?", table)
+    return list(map(str, json.loads(row["columns"])))
+
+
+def _check_files(record: RecordFile, found: Finding) -> dict[str, str]:
+    """Compare the input files with their digests; return the digests."""
+    stated = {row["name"]: row["sha256"] for row in record.query("SELECT name, sha256 FROM input_file")}
+    try:
+        inputs = record.inputs()
+    except DataError as exc:
+        found.check(False, str(exc))
+        return stated
+    for name, data in inputs.items():
+        digest = hashlib.sha256(data).hexdigest()
+        found.check(digest == stated[name], f"input file {name} is not what the run began with")
+    return stated

@@ -1,0 +1,126 @@
+"""Messages: what one side of a link sent, the other side has, or the record says what became of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.verify.finding import Finding
+
+Stream = tuple[str, str, str]  # sender, boot, channel
+
+GONE = frozenset({"lost", "partitioned"})
+
+
+class Link(NamedTuple):
+    """One stream of messages as the record has it.
+
+    Attributes:
+        stream: Sender, boot and channel.
+        source: Whose file tells of the arrivals.
+        sent: Numbers that were published, where the sender's side is recorded.
+        lost: Numbers of which the record says that a network lost them.
+        arrived: Number -> how often it arrived as something new.
+        repeated: Arrivals of what was there already, retained ones left out.
+    """
+
+    stream: Stream
+    source: str
+    sent: set[int]
+    lost: set[int]
+    arrived: dict[int, int]
+    repeated: int
+
+
+def links(record: RecordFile) -> Iterator[Link]:
+    """Return every stream with numbers, for each side that receives it."""
+    sent: dict[Stream, set[int]] = defaultdict(set)
+    lost: dict[tuple[Stream, str], set[int]] = defaultdict(set)
+    lost_out: dict[Stream, set[int]] = defaultdict(set)
+    arrived: dict[tuple[Stream, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    repeated: dict[tuple[Stream, str], int] = defaultdict(int)
+    for row in record.each(
+        "SELECT source, direction, channel, sender, boot, seq, retained, arrival, network FROM message_row "
+        "WHERE seq IS NOT NULL AND sender IS NOT NULL AND boot IS NOT NULL ORDER BY id"
+    ):
+        stream = (row["sender"], row["boot"], row["channel"])
+        gone = bool(GONE & set((row["network"] or "").split("+")))
+        seq, at = row["seq"], (stream, row["source"])
+        if row["direction"] == "out":
+            sent[stream].add(seq)
+            if gone:
+                lost_out[stream].add(seq)
+        elif gone and row["arrival"] == "none":
+            lost[at].add(seq)
+        elif row["arrival"] == "new":
+            arrived[at][seq] += 1
+        elif not row["retained"]:
+            repeated[at] += 1
+    for at in dict.fromkeys((*arrived, *lost, *repeated)):
+        stream, source = at
+        yield Link(
+            stream,
+            source,
+            sent.get(stream, set()),
+            lost.get(at, set()) | lost_out.get(stream, set()),
+            dict(arrived.get(at, {})),
+            repeated.get(at, 0),
+        )
+
+
+def check_links(record: RecordFile) -> Finding:
+    """Compare both sides of each link, and both with what the broker counted."""
+    found = Finding("lost and duplicated alike on both sides")
+    if record.meta.get("keeps_messages") != "1":
+        found.note = "messages were not recorded"
+        return found
+    gaps = repeated = 0
+    for link in links(record):
+        sender, _, channel = link.stream
+        name = f"{channel} from {sender}"
+        for seq, times in link.arrived.items():
+            found.check(times == 1, f"{name}: seq {seq} arrived as new {times} times")
+        heard = set(link.arrived)
+        if link.sent:
+            phantoms = sorted(heard - link.sent)
+            found.check(not phantoms, f"{name}: seq {phantoms[:1]} arrived and was never sent")
+            last = max(heard, default=-1)  # later ones may have been on their way when the record ended
+            missing = sorted(seq for seq in link.sent - heard - link.lost if seq < last)
+            before = min(heard, default=0)  # sent before anybody had subscribed
+            missing = [seq for seq in missing if seq > before]
+            found.check(
+                not missing, f"{name}: seq {missing[:1]} was sent, did not arrive, and nobody says why"
+            )
+            both = sorted(heard & link.lost)
+            found.check(not both, f"{name}: seq {both[:1]} arrived although the network lost it")
+        if heard:
+            gaps += max(heard) - min(heard) + 1 - len(heard)
+        repeated += link.repeated
+    _compare_with_counts(record, found, gaps, repeated)
+    return found
+
+
+def _compare_with_counts(record: RecordFile, found: Finding, gaps: int, repeated: int) -> None:
+    summary = record.summary()
+    if summary is None or "merged" in record.meta:
+        found.note = "merged, or the run did not end by itself: not compared with the broker's counts"
+        return
+    counts: list[dict[str, Any]] = summary.get("brokers", [])
+    if not counts or summary.get("lost_rows"):
+        found.note = "rows are missing from the record: not compared with the broker's counts"
+        return
+    lost = sum(one["lost"] for one in counts)
+    found.check(gaps == lost, f"the arrivals have {gaps} gaps, the broker counted {lost} lost")
+    impaired = bool(record.options.get("impairment"))
+    foreign = sum(one["duplicated"] for one in counts)
+    if not impaired:  # an impaired network also removes what the broker behind it repeats
+        found.check(
+            repeated == foreign, f"{repeated} repeated arrivals, the broker counted {foreign} duplicated"
+        )
+        (row,) = record.query("SELECT count(*) AS n FROM message_row WHERE direction = 'out'")
+        published = sum(one["published"] for one in counts)
+        found.check(
+            row["n"] == published, f"{row['n']} messages sent, the broker counted {published} published"
+        )

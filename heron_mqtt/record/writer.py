@@ -1,0 +1,315 @@
+"""RecordWriter: rows in from any thread without waiting, out to SQLite in batches.
+
+Why a thread: a commit may wait for the disk, and the loop that answers devices must not. The thread does
+little else than hand rows to SQLite, which lets go of the interpreter meanwhile.
+
+A batch is committed every ``FLUSH_S``, so that a process that is killed loses no more than a quarter of a
+second. The file is in WAL mode: what was committed survives the death of the process; a power cut may take
+the last batches, and never leaves a damaged file. When the disk is full or goes away, that is reported
+once; rows wait, up to ``max_waiting``, for the disk to take them again; what does not fit is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from heron_mqtt.record import chain, schema
+from heron_mqtt.record.schema import MESSAGE, TABLES, RowTable
+
+log = logging.getLogger("heron_mqtt.record")
+
+FLUSH_S = 0.05
+RETRY_S = 1.0  # after the disk refused a batch
+MAX_WAITING = 100_000  # rows: some 60 MB, or half an hour of the shipped day at full speed
+BATCH = 1_000
+
+Row = tuple[Any, ...]
+Maker = Callable[[], tuple[RowTable, Row] | None]
+"""Makes a row, in the writer's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a record may take of the disk.
+
+    Attributes:
+        max_bytes: Beyond this no messages are recorded any more, beyond twice of it nothing.
+    """
+
+    max_bytes: int = 512 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Losses:
+    """Rows that are not in the file, by reason."""
+
+    queue_full: int = 0
+    disk: int = 0
+    size: int = 0
+    malformed: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.queue_full + self.disk + self.size + self.malformed
+
+
+@dataclass(slots=True)
+class _Head:
+    table: RowTable
+    rows: int
+    value: bytes
+    insert: str = field(init=False)
+    reals: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.insert = self.table.insert()
+        self.reals = [i for i, column in enumerate(self.table.columns) if column.kind == "REAL"]
+
+    def as_stored(self, row: Row) -> list[Any]:
+        """Return a row as SQLite gives it back: in a REAL column 1 is 1.0, and -0.0 is 0.0."""
+        stored = list(row)
+        for i in self.reals:
+            if stored[i] is not None:
+                stored[i] += 0.0
+        return stored
+
+
+class RecordWriter:
+    """Appends rows to a new record.
+
+    Args:
+        path: A file that does not exist yet.
+        meta: What is known of the run at its beginning, as text by key.
+        files: Input files by name: SHA-256 (hex) and the content as it is stored.
+        limits: Of the disk.
+        report: Told, once a trouble, what is wrong; called in the writer's thread. None = the log.
+        max_waiting: Rows that may wait.
+
+    Raises:
+        OSError: The file exists already, or its directory cannot be written to.
+        sqlite3.Error: The file cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        meta: Mapping[str, str],
+        files: Mapping[str, tuple[str, bytes]],
+        *,
+        limits: Limits | None = None,
+        report: Callable[[str], None] | None = None,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self.path = path
+        self.losses = Losses()
+        self._limits = limits or Limits()
+        self._report = report or (lambda text: log.warning("%s", text))
+        self._reported: set[str] = set()
+        self._max_waiting = max_waiting
+        self._queue: deque[tuple[RowTable, Row] | Maker] = deque()
+        self._batch: list[tuple[RowTable, Row]] = []
+        self._stop = threading.Event()
+        self._full_bytes = False
+        self._closed = False
+        path.open("xb").close()
+        digests = {name: digest for name, (digest, _) in files.items()}
+        self._heads = {table.name: _Head(table, 0, chain.seed(meta, digests, table.name)) for table in TABLES}
+        try:
+            self._connection = self._create(meta, files)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        self._thread = threading.Thread(target=self._work, name="record writer", daemon=True)
+        self._thread.start()
+
+    def _create(self, meta: Mapping[str, str], files: Mapping[str, tuple[str, bytes]]) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("BEGIN")
+            schema.create(connection)
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
+            connection.executemany(
+                "INSERT INTO input_file VALUES (?, ?, ?)",
+                [(name, digest, content) for name, (digest, content) in sorted(files.items())],
+            )
+            connection.executemany(
+                "INSERT INTO chain VALUES (?, ?, 0, ?)",
+                [(h.table.name, json.dumps(h.table.names), h.value.hex()) for h in self._heads.values()],
+            )
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    # -- any thread --------------------------------------------------------------------------------
+
+    def add(self, table: RowTable, row: Row) -> None:
+        """Take a row: the columns of the table, without id and hash. Never waits, never raises."""
+        if len(self._queue) >= self._max_waiting:
+            self.losses.queue_full += 1
+            return
+        self._queue.append((table, row))
+
+    def later(self, maker: Maker) -> None:
+        """Take what makes a row when it is written, in the order of all rows. Never waits, never raises."""
+        if len(self._queue) >= self._max_waiting:
+            self.losses.queue_full += 1
+            return
+        self._queue.append(maker)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows written so far, by table."""
+        return {name: head.rows for name, head in self._heads.items()}
+
+    @property
+    def head(self) -> str:
+        """One hash (hex) over all that was written; final after ``close``."""
+        return chain.whole((name, head.rows, head.value.hex()) for name, head in self._heads.items())
+
+    def close(self, within_s: float = 5.0) -> None:
+        """Write what waits, and make one file of it, without a log beside it. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop.set()
+        self._thread.join(within_s)
+        if self._thread.is_alive():
+            self._tell("slow", f"{self.path}: the disk did not take the last rows within {within_s:g} s")
+            return
+        self.losses.disk += len(self._queue) + len(self._batch)
+        try:
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.Error as exc:
+            self._tell("close", f"{self.path}: {exc}; its log stays beside it, keep both")
+        self._connection.close()
+
+    # -- the writer's thread -----------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._stop.wait(FLUSH_S):
+            if not self._flush():
+                self._stop.wait(RETRY_S)
+        self._flush()
+
+    def _flush(self) -> bool:
+        """Write all that waits; False if the disk does not take it."""
+        while self._queue or self._batch:
+            while self._queue and len(self._batch) < BATCH:
+                self._take(self._queue.popleft())
+            try:
+                self._commit()
+            except (OverflowError, UnicodeError):
+                self._undo()
+                self._drop_what_cannot_be_stored()
+                continue
+            except sqlite3.Error as exc:
+                self._undo()
+                what = f"{self.path}: {exc}; the run goes on, what cannot be recorded is counted"
+                self._tell("disk", what)
+                return False
+            self._batch.clear()
+        return True
+
+    def _take(self, waiting: tuple[RowTable, Row] | Maker) -> None:
+        """Put a row into the batch; make it first, if that was left to us."""
+        if isinstance(waiting, tuple):
+            self._batch.append(waiting)
+            return
+        try:
+            made = waiting()
+        except Exception:
+            self.losses.malformed += 1
+            if self.losses.malformed == 1:
+                log.exception("%s: a row could not be made; the run goes on, others are counted", self.path)
+            return
+        if made is not None:
+            self._batch.append(made)
+
+    def _commit(self) -> None:
+        """Append the batch and move the heads, together or not at all."""
+        begun = time.monotonic()
+        ready: dict[str, list[Row]] = {}
+        heads = {name: (head.rows, head.value) for name, head in self._heads.items()}
+        losses = Losses()
+        keeps_messages, keeps_all = self._room()
+        for table, row in self._batch:
+            if not keeps_all or (table is MESSAGE and not keeps_messages):
+                losses.size += 1
+                continue
+            n, value = heads[table.name]
+            try:
+                whole = (n + 1, *self._heads[table.name].as_stored(row))
+                value = chain.link(value, whole)
+            except (TypeError, ValueError):
+                losses.malformed += 1
+                continue
+            heads[table.name] = (n + 1, value)
+            ready.setdefault(table.name, []).append((*whole, value))
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        for name, rows in ready.items():
+            connection.executemany(self._heads[name].insert, rows)
+            n, value = heads[name]
+            connection.execute(
+                "UPDATE chain SET rows = ?, head = ? WHERE table_name = ?", (n, value.hex(), name)
+            )
+        connection.execute("COMMIT")
+        for name in ready:
+            self._heads[name].rows, self._heads[name].value = heads[name]
+        self.losses.size += losses.size
+        self.losses.malformed += losses.malformed
+        if (took_s := time.monotonic() - begun) > RETRY_S:
+            log.info("%s: a batch of %d rows took %.1f s", self.path, len(self._batch), took_s)
+
+    def _drop_what_cannot_be_stored(self) -> None:
+        """Count rows with numbers or texts that SQLite does not take: one of them must not stop the rest."""
+        good = [(table, row) for table, row in self._batch if all(map(_storable, row))]
+        if len(good) == len(self._batch):  # it is something that we do not know: give the batch up
+            good = []
+        self.losses.malformed += len(self._batch) - len(good)
+        self._batch = good
+
+    def _undo(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as exc:
+            log.info("%s: rollback: %s", self.path, exc)
+
+    def _room(self) -> tuple[bool, bool]:
+        """Return whether messages, and whether anything at all, may still be written."""
+        try:
+            size = self.path.stat().st_size
+        except OSError:
+            return True, True  # gone from its directory: SQLite says what is wrong, or writes on
+        limit = self._limits.max_bytes
+        if size >= limit:
+            self._tell("size", f"{self.path}: has {size} bytes; from here on without messages")
+        if size >= 2 * limit:
+            self._tell("full", f"{self.path}: has {size} bytes; from here on nothing is recorded")
+        return size < limit, size < 2 * limit
+
+    def _tell(self, kind: str, text: str) -> None:
+        if kind not in self._reported:
+            self._reported.add(kind)
+            self._report(f"record {text}")
+
+
+def _storable(value: object) -> bool:
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return not isinstance(value, str) or not any("\ud800" <= letter <= "\udfff" for letter in value)

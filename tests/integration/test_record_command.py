@@ -1,0 +1,256 @@
+"""``heron-mqtt`` and the record of a run: one run, and everything that a user does with it."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+from mcap.exceptions import EndOfFile, McapError
+from mcap.stream_reader import StreamReader
+
+from heron_mqtt.app.verify import verify
+from heron_mqtt.messaging.embedded import EmbeddedBroker
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.record.export import export
+from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.schema import VIEWS
+from support.heron_command import Ended, heron, run_heron
+from support.small_runs import STEPS, write_scenario
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the main job's kind: embedded broker, emulated devices as processes."""
+
+    done: Ended
+    record: Path
+    csv: Path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("run")
+    scenario = write_scenario(folder)
+    record, table = folder / "day.heron", folder / "day.csv"
+    done = run_heron(
+        "run", str(scenario), "--steps", str(STEPS), "--json", "--record", str(record), "--csv", str(table)
+    )
+    assert done.code == 0, done.err
+    return Run(done, record, table)
+
+
+def test_the_record_of_a_run_verifies_with_the_head_that_it_printed(run: Run) -> None:
+    told = run.done.result["record"]
+    assert told["file"] == str(run.record)
+    assert told["lost"] == 0
+    done = run_heron("verify", str(run.record), "--head", told["head"])
+    assert done.code == 0, done.out
+    assert "FAILED" not in done.out
+
+
+def test_verify_fails_with_the_counterexample_and_exit_code_1(run: Run, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.heron"
+    changed.write_bytes(run.record.read_bytes())
+    connection = sqlite3.connect(changed)
+    with connection:
+        connection.execute("UPDATE device_row SET p_mw = p_mw + 0.001 WHERE id = 20")
+    connection.close()
+    done = run_heron("verify", str(changed))
+    assert done.code == 1
+    assert "table device_row: row 20 is not what was written" in done.out
+    assert "MWh net recorded" in done.out
+
+
+def test_the_record_holds_what_the_run_returned(run: Run) -> None:
+    with RecordFile(run.record) as record:
+        for agent, reward in run.done.result["rewards"].items():
+            (row,) = record.query("SELECT sum(reward) AS total FROM agents WHERE agent = ?", agent)
+            assert row["total"] == pytest.approx(reward, abs=1e-12)
+        (row,) = record.query("SELECT count(*) AS n FROM messages WHERE direction = 'out'")
+        goodbyes = 4  # of operator and agents, after the run has counted
+        assert row["n"] == run.done.result["messages"]["published"] + goodbyes
+        followed = record.query("SELECT 1 FROM devices WHERE acknowledged = 1 AND residual_mw = 0.0")
+        assert len(followed) == 9 * STEPS
+
+
+def test_csv_has_a_row_an_agent_and_step(run: Run) -> None:
+    with run.csv.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * STEPS
+    total = sum(float(row["reward"]) for row in rows if row["agent"] == "MG1")
+    assert total == pytest.approx(run.done.result["rewards"]["MG1"], abs=1e-12)
+    assert {"p_gen_mw", "soc_ess", "reward_grid"} <= set(rows[0])
+
+
+def test_pandas_reads_the_views(run: Run) -> None:
+    connection = sqlite3.connect(run.record)
+    devices = pd.read_sql("SELECT * FROM devices", connection)
+    connection.close()
+    assert len(devices) == 9 * STEPS
+    assert devices["p_mw"].dtype == "float64"
+
+
+def test_duckdb_reads_the_exported_views(run: Run, tmp_path: Path) -> None:
+    export(run.record, "parquet", tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.parquet")} == set(VIEWS)
+    found = duckdb.sql(
+        f"SELECT agent, sum(reward) FROM '{tmp_path}/agents.parquet' GROUP BY agent"
+    ).fetchall()
+    assert dict(found) == pytest.approx(run.done.result["rewards"])
+
+
+def test_csv_export_reads_back_exactly(run: Run, tmp_path: Path) -> None:
+    done = run_heron("export", str(run.record), "--format", "csv", "--to", str(tmp_path))
+    assert done.code == 0
+    with (tmp_path / "devices.csv").open(newline="", encoding="utf-8") as file:
+        exported = [float(row["p_mw"]) for row in csv.DictReader(file)]
+    with RecordFile(run.record) as record:
+        assert exported == [row["p_mw"] for row in record.query("SELECT p_mw FROM devices ORDER BY id")]
+
+
+def test_datasette_serves_the_views(run: Run) -> None:
+    line = [
+        str(Path(sys.executable).with_name("datasette")),
+        str(run.record),
+        "--get",
+        "/day/steps.json?_size=3",
+    ]
+    done = subprocess.run(line, capture_output=True, timeout=60, check=True)
+    assert len(json.loads(done.stdout)["rows"]) == 3
+
+
+def test_a_truncated_mcap_can_be_read(run: Run, tmp_path: Path) -> None:
+    (path,) = export(run.record, "mcap", tmp_path)
+    whole = _mcap_messages(path)
+    assert {"/steps", "/devices/MG1/ess", "/mqtt/agents/MG1/action"} <= {topic for topic, _ in whole}
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    part = _mcap_messages(path)
+    assert len(part) > len(whole) // 3
+    assert part == whole[: len(part)]
+
+
+def _mcap_messages(path: Path) -> list[tuple[str, int]]:
+    from mcap.records import Channel, Message
+
+    topics: dict[int, str] = {}
+    found: list[tuple[str, int]] = []
+    with path.open("rb") as stream:
+        try:
+            for one in StreamReader(stream).records:
+                if isinstance(one, Channel):
+                    topics[one.id] = one.topic
+                elif isinstance(one, Message):
+                    found.append((topics[one.channel_id], one.log_time))
+        except (EndOfFile, McapError):
+            pass
+    return found
+
+
+# -- where records go ---------------------------------------------------------------------------------
+
+
+def small_run(folder: Path, *more: str, record: str) -> Ended:
+    scenario = write_scenario(folder)
+    arguments = ("run", str(scenario), "--centralized", "--steps", "2", "--json", *more)
+    with heron(*arguments, cwd=folder, environment={"HERON_MQTT_RECORD": record}) as program:
+        return program.wait()
+
+
+def test_without_options_the_record_is_in_runs_and_the_file_is_said(tmp_path: Path) -> None:
+    done = small_run(tmp_path, record="")
+    (file,) = (tmp_path / "runs").iterdir()
+    assert done.code == 0
+    assert file.name.endswith("-small.heron")
+    assert str(file.relative_to(tmp_path)) == done.result["record"]["file"]
+    assert any(line.startswith("record: runs/") for line in done.err.splitlines())
+
+
+def test_a_directory_that_cannot_be_written_to_costs_the_record_and_not_the_run(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where the directory should be")
+    done = small_run(tmp_path, record="")
+    assert done.code == 0
+    assert done.result["record"] is None
+    (line,) = [line for line in done.err.splitlines() if line.startswith("record:")]
+    assert "this run is not recorded" in line
+
+
+def test_records_can_be_switched_off(tmp_path: Path) -> None:
+    done = small_run(tmp_path, record="off")
+    assert done.code == 0
+    assert done.result["record"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--record", "taken.heron"), "exists already"),
+        (("--record", "no/such/directory/x.heron"), "cannot be written"),
+        (("--record", "x.heron", "--no-record"), "give one of them"),
+        (("--csv", "no/such/directory/x.csv"), "cannot be written"),
+        (("--publish-record",), "uses no broker"),
+    ],
+)
+def test_what_was_asked_for_and_cannot_be_done_is_said_before_anything_runs(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "taken.heron").write_text("")
+    done = small_run(tmp_path, *arguments, record="off")
+    assert done.code == 2
+    (line,) = done.errors
+    assert said in line
+
+
+@pytest.mark.parametrize("command", ["verify", "export", "report"])
+def test_a_file_that_is_no_record_is_refused_in_one_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "x.heron").write_text("nothing of the kind")
+    done = run_heron(command, str(tmp_path / "x.heron"))
+    assert done.code == 2
+    assert len(done.errors) == 1
+    assert "not a record of a run" in done.errors[0]
+
+
+# -- how a run may end ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_the_record_of_a_run_that_was_stopped_verifies(tmp_path: Path, number: signal.Signals) -> None:
+    scenario, record = write_scenario(tmp_path, {"realtime_s": 0.05, "steps": 1000}), tmp_path / "x.heron"
+    with heron(
+        "run", str(scenario), "--broker", "memory", "--record", str(record), "--record-messages"
+    ) as run:
+        run.wait_for("step 8/")
+        if number == signal.SIGKILL:
+            os.kill(run.pid, number)
+        else:
+            run.signal(number)
+        run.wait()
+    findings = verify(record)
+    assert not [finding for finding in findings if finding.failed]
+    with RecordFile(record) as file:
+        assert file.query("SELECT count(*) AS n FROM steps")[0]["n"] >= 3
+        assert (file.summary() is None) == (number == signal.SIGKILL)
+
+
+async def test_the_head_is_published_where_asked(tmp_path: Path) -> None:
+    scenario, record = write_scenario(tmp_path), tmp_path / "x.heron"
+    async with EmbeddedBroker() as server:
+        arguments = ("run", str(scenario), "--steps", "2", "--json", "--devices", "simulated")
+        with heron(
+            *arguments, "--broker", server.url, "--record", str(record), "--publish-record"
+        ) as program:
+            done = await asyncio.to_thread(program.wait)
+        async with MqttBroker(server.url, env_id="small") as broker:
+            said = await broker.consume("run/record")
+    assert said["head"] == done.result["record"]["head"]

@@ -1,0 +1,105 @@
+"""What an operator sees of an environment, whatever its participants say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heron_mqtt.app.operator_client.environments import Environments, EnvironmentSeen
+from heron_mqtt.app.operator_client.observer import Heard
+from heron_mqtt.app.operator_client.status import environment
+from heron_mqtt.app.operator_client.stop import StopReport
+from heron_mqtt.app.operator_client.text import printable
+from heron_mqtt.cli.status_table import print_status, status_console
+
+CHANNELS = [
+    *("run/state", "run/owner", "estop", "estop/confirm/MG1", "estop/confirm/MG1/ess", "agents/MG1/status"),
+    *("agents/MG1/owner", "devices/MG1/ess/status", "devices/MG1/ess/telemetry", "devices/MG1/ess/lease"),
+    *("devices/MG1/ess/authority_state", "devices/MG1/ess/owner", "devices/%2F/ess/status", "junk", "a//b"),
+]
+NAMES = st.sampled_from(
+    [
+        *("type", "state", "boot", "seq", "who", "why", "active", "safe", "stopped", "p_mw", "soc", "level"),
+        *("ceiling", "reason", "holder", "lease_s", "manual_by", "manual_s", "manual_p_mw", "kind", "step"),
+    ]
+)
+WORDS = st.sampled_from(["online", "offline", "fault", "running", "holds", "held", "full", "shadow", "estop"])
+VALUES = st.one_of(
+    WORDS,
+    st.text(max_size=5),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.just(10**400),
+    st.floats(-1e9, 1e9),
+)
+PAYLOADS = st.dictionaries(NAMES, VALUES, max_size=6)
+
+
+def heard(channel: str, fields: dict[str, Any] | None, *, retained: bool = False, at_s: float = 1.0) -> Heard:
+    malformed = "payload is not JSON" if fields is None else None
+    return Heard("lab", channel, fields, malformed, retained, at_s)
+
+
+@given(st.lists(st.tuples(st.sampled_from(CHANNELS), st.none() | PAYLOADS, st.booleans()), max_size=8))
+def test_no_message_breaks_the_view(messages: list[tuple[str, dict[str, Any] | None, bool]]) -> None:
+    found = Environments()
+    for channel, fields, retained in messages:
+        found.take(heard(channel, fields, retained=retained))
+    for view in found.values():
+        seen = environment(view, now_s=2.0, listen_s=2.0)
+        json.dumps(seen, allow_nan=False)
+        whole = {"broker": "b", "well": False, "environments": [seen], "not_alive": []}
+        print_status(status_console(), whole)
+
+
+def test_what_is_kept_is_no_telemetry_of_now_and_confirms_nothing() -> None:
+    view = EnvironmentSeen("lab")
+    view.take(heard("devices/MG1/ess/telemetry", {"p_mw": 1.0}, retained=True))
+    view.take(heard("estop/confirm/MG1/ess", {"active": True, "safe": True}, retained=True))
+    device = view.devices["MG1/ess"]
+    assert (device.telemetry, device.confirm, device.is_present) == (None, None, False)
+
+
+def test_a_question_for_a_name_does_not_take_it() -> None:
+    view = EnvironmentSeen("lab")
+    view.take(heard("run/owner", {"type": "owner", "state": "holds", "boot": "a"}))
+    view.take(heard("run/owner", {"type": "owner", "state": "asks", "boot": "b"}))
+    assert view.run_owner is not None
+    assert view.run_owner.boot == "a"
+
+
+@pytest.mark.parametrize(
+    ("channel", "fields", "alive"),
+    [
+        ("run/state", {"state": "running"}, True),
+        ("run/state", {"state": "finished"}, False),
+        ("run/state", {"state": "lost"}, False),
+        ("run/owner", {"state": "holds"}, False),
+        ("agents/MG1/status", {"state": "online"}, True),
+        ("agents/MG1/status", {"state": "offline"}, False),
+        ("devices/MG1/ess/status", {"state": "fault"}, True),
+        ("estop", {"active": True}, False),
+    ],
+)
+def test_who_is_alive(channel: str, fields: dict[str, Any], alive: bool) -> None:
+    """A name that is held proves nothing: a dead holder leaves it behind."""
+    found = Environments()
+    found.take(heard(channel, fields, retained=True))
+    assert found.alive == (["lab"] if alive else [])
+
+
+def test_a_stop_is_proven_only_where_somebody_confirmed_and_nobody_is_missing() -> None:
+    assert not StopReport("lab", True).is_proven
+    assert StopReport("lab", True, confirmed={"a": "confirmed"}).is_proven
+    assert not StopReport("lab", True, confirmed={"a": "confirmed"}, missing={"b": "silent"}).is_proven
+    assert not StopReport("lab", True, failure="denied", confirmed={"a": "confirmed"}).is_proven
+
+
+def test_text_of_others_does_not_reach_the_terminal_as_commands() -> None:
+    assert printable("\x1b[2Ja\nb") == "?[2Ja?b"
+    assert len(printable("x" * 1_000)) == 200

@@ -1,0 +1,272 @@
+"""verify: it holds on what really happened, and every kind of change is caught, also where it is forged."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from heron_mqtt.app.verify import Check, verify
+from heron_mqtt.app.verify_devices import check_devices
+from heron_mqtt.app.verify_grid import check_balance
+from heron_mqtt.messaging.impaired import ImpairedBroker
+from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.schema import TABLES
+from heron_mqtt.record.verify.chains import check_chains
+from heron_mqtt.record.verify.finding import Finding
+from heron_mqtt.record.verify.leases import check_authority, check_leases
+from heron_mqtt.record.verify.links import check_links
+from heron_mqtt.record.verify.trades import check_trades
+from powergrid.scenario import LoadedScenario
+from powergrid.simulation.build import Blueprint, build
+from support.field_rig import OpenMemoryBroker
+from support.recorded_runs import forged, record_run, tampered
+
+SHADOW = {
+    "microgrids.MG2.devices.ess.authority": "shadow",
+    "envelope.grid_check": True,
+    "microgrids.MG3.devices.ess.emulator": {"efficiency_factor": 0.9, "noise_mw": 0.0001, "lag_s": 400.0},
+}
+QUICK = {"deadlines": {"upstream_s": 0.3, "peer_s": 0.2, "device_s": 0.2, "action_s": 3.0, "ready_s": 5.0}}
+BUILT: dict[str, Blueprint] = {}
+LOSSY = {"rules": [{"pattern": ["devices/+/+/setpoint", "devices/+/+/telemetry"], "loss": 0.08}]}
+
+pytestmark = pytest.mark.usefixtures("built_once")
+
+
+@pytest.fixture(autouse=True)
+def _grids_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of one scenario have one grid; building it takes most of a check."""
+
+    def build_once(loaded: LoadedScenario) -> Blueprint:
+        key = loaded.scenario.model_dump_json()
+        if key not in BUILT:
+            BUILT[key] = build(loaded)
+        return BUILT[key]
+
+    monkeypatch.setattr("heron_mqtt.app.recorded_world.build", build_once)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("records")
+
+
+@pytest.fixture(scope="module")
+def record(folder: Path) -> Path:
+    """Emulated devices, one of them in shadow, one that is not what its nameplate says; a grid check."""
+    path = folder / "run.heron"
+    record_run(path, steps=6, emulated=True, changes=SHADOW)
+    return path
+
+
+def broken(findings: list[Finding]) -> dict[str, str]:
+    return {finding.name: finding.first for finding in findings if finding.failed}
+
+
+def test_a_run_with_emulated_devices_holds_in_everything(record: Path) -> None:
+    findings = verify(record)
+    assert broken(findings) == {}
+    looked_at = {finding.name: finding.checked for finding in findings}
+    assert all(
+        looked_at[name] > 0
+        for name in looked_at
+        if name != "time to the safe state within the lease"  # nobody fell silent
+    )
+
+
+def test_a_run_with_faults_and_losses_holds(folder: Path) -> None:
+    broker = ImpairedBroker(OpenMemoryBroker(), ImpairmentTable.model_validate(LOSSY), seed=2)
+    faults = {"MG1/ess": "silence@2:2", "MG2/gen": "reject_setpoints@1:2", "MG3/pv": "offset@1:3:0.001"}
+    told = record_run(
+        folder / "faults.heron", steps=6, emulated=True, changes=QUICK, broker=broker, faults=faults
+    )
+    assert told["lost"] == 0
+    assert broken(verify(folder / "faults.heron")) == {}
+
+
+@pytest.mark.parametrize("centralized", [True, False])
+def test_a_run_of_models_alone_holds(folder: Path, centralized: bool) -> None:
+    path = folder / f"models-{centralized}.heron"
+    record_run(path, steps=3, centralized=centralized)
+    assert broken(verify(path)) == {}
+
+
+def test_the_head_of_the_run_is_recognised_and_another_is_not(record: Path) -> None:
+    (chains, *_) = verify(record)
+    head = chains.note.split()[1].rstrip(":")
+    assert broken(verify(record, head)) == {}
+    assert "hash chain of every table" in broken(verify(record, "0123456789abcdef"))
+
+
+def chain_of(path: Path) -> Finding:
+    with RecordFile(path) as record:
+        return check_chains(record)
+
+
+# -- the chain ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", [table.name for table in TABLES])
+@pytest.mark.parametrize("how", ["changed", "removed", "removed at the end", "put in"])
+def test_any_row_that_is_touched_breaks_the_chain(record: Path, tmp_path: Path, table: str, how: str) -> None:
+    columns = next(t.names for t in TABLES if t.name == table)
+    last = f"(SELECT max(id) FROM {table})"
+    middle = f"(SELECT min(id) FROM {table})"
+    statement = {
+        "changed": f"UPDATE {table} SET step = coalesce(step, 0) + 1 WHERE id = {middle}",
+        "removed": f"DELETE FROM {table} WHERE id = {middle}",
+        "removed at the end": f"DELETE FROM {table} WHERE id = {last}",
+        "put in": f"INSERT INTO {table} ({', '.join(columns)}, hash) "
+        f"SELECT {', '.join(columns)}, hash FROM {table} WHERE id = {last}",
+    }[how]
+    assert table in chain_of(tampered(record, tmp_path / "t.heron", statement)).first
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE meta SET value = '7' WHERE key = 'seed'",
+        "UPDATE meta SET value = replace(value, '0.95', '0.99') WHERE key = 'scenario_json'",
+        "DELETE FROM meta WHERE key = 'versions'",
+        "UPDATE input_file SET content = zeroblob(100) WHERE name = 'profiles.file'",
+        "UPDATE input_file SET sha256 = 'aa' WHERE name = 'profiles.file'",
+        "DELETE FROM chain WHERE table_name = 'device_row'",
+        "UPDATE chain SET rows = rows - 1 WHERE table_name = 'trade_row'",
+    ],
+)
+def test_what_the_run_began_with_cannot_be_changed_either(
+    record: Path, tmp_path: Path, statement: str
+) -> None:
+    assert chain_of(tampered(record, tmp_path / "t.heron", statement)).failed
+
+
+# -- what is forged, chain and all: the physics and the other side still know --------------------------
+
+BALANCE = "energy balance of every step, by power flow"
+GRID = "voltages and loadings as the power flow gives them"
+REWARDS = "rewards follow from what happened"
+BOUNDS = "setpoints inside nameplate, SOC, ramp, band and clearance"
+TWINS = "twins against telemetry"
+SHADOWED = "no setpoint to a device in shadow or simulated"
+OWNER = "a lease has one owner"
+OUTLIVED = "no lease outlived"
+SAFE = "time to the safe state within the lease"
+TRADES = "trades settled once, money conserved"
+LINKS = "lost and duplicated alike on both sides"
+
+CHECKS: dict[str, Check] = {
+    **dict.fromkeys((BALANCE, GRID, REWARDS), check_balance),
+    **dict.fromkeys((BOUNDS, TWINS), check_devices),
+    SHADOWED: check_authority,
+    **dict.fromkeys((OWNER, OUTLIVED, SAFE), check_leases),
+    TRADES: check_trades,
+    LINKS: check_links,
+}
+
+FORGED = {
+    "more energy": (BALANCE, "UPDATE agent_row SET net_mwh = net_mwh + 0.001 WHERE id = 4"),
+    "a smaller load": (BALANCE, "UPDATE agent_row SET p_load_mw = p_load_mw * 0.9 WHERE id = 4"),
+    "another price": (BALANCE, "UPDATE step_row SET price_per_mwh = price_per_mwh + 1 WHERE id = 2"),
+    "an agent left out": (BALANCE, "DELETE FROM agent_row WHERE id = 5"),
+    "a device left out": (BALANCE, "DELETE FROM device_row WHERE id = 5"),
+    "a device's power": (BALANCE, "UPDATE device_row SET p_mw = p_mw + 0.0001 WHERE id = 12"),
+    "reactive power": (GRID, "UPDATE device_row SET q_mvar = 0.005 WHERE device = 'pv' AND step = 2"),
+    "a better voltage": (GRID, "UPDATE agent_row SET vm_min_pu = 1.0 WHERE id = 4"),
+    "a lower loading": (GRID, "UPDATE agent_row SET loading_max_percent = 1.0 WHERE id = 4"),
+    "a reward": (REWARDS, "UPDATE agent_row SET reward = reward + 0.01 WHERE id = 4"),
+    "a term": (
+        REWARDS,
+        "UPDATE agent_row SET reward = reward + 1, reward_terms = json_set(reward_terms, '$.grid', "
+        "json_extract(reward_terms, '$.grid') + 1) WHERE id = 4",
+    ),
+    "beyond the nameplate": (
+        BOUNDS, "UPDATE device_row SET sent_p_mw = 0.5, cleared_p_mw = 0.5 WHERE device = 'ess' AND step = 1 "
+        "AND agent = 'MG1'",
+    ),
+    "more than was cleared": (
+        BOUNDS, "UPDATE device_row SET sent_p_mw = sent_p_mw + 0.001 WHERE device = 'gen' AND step = 3 "
+        "AND agent = 'MG1'",
+    ),
+    "more apparent power than there is": (
+        BOUNDS, "UPDATE device_row SET sent_q_mvar = 0.05 WHERE device = 'pv' AND step = 3 AND agent = 'MG1'",
+    ),
+    "sent into shadow": (SHADOWED, "UPDATE device_row SET sent_p_mw = 0 WHERE authority = 'shadow'"),
+    "authority": (SHADOWED, "UPDATE device_row SET authority = 'shadow' WHERE id = 13"),
+    "telemetry": (TWINS, "UPDATE device_row SET telemetry_p_mw = telemetry_p_mw + 0.001 WHERE id = 12"),
+    "a residual": (
+        TWINS, "UPDATE device_row SET residual_mw = 0 WHERE agent = 'MG3' AND device = 'ess' AND step = 4"
+    ),
+    "a state of charge": (
+        TWINS, "UPDATE device_row SET soc = soc + 0.01 WHERE agent = 'MG1' AND device = 'ess' AND step = 2"
+    ),
+    "a second owner": (
+        OWNER, "UPDATE message_row SET boot = 'ffffffff' WHERE id = (SELECT max(id) FROM message_row "
+        "WHERE type = 'setpoint' AND direction = 'out')",
+    ),
+    "a lease outlived": (
+        OUTLIVED, "UPDATE message_row SET payload = json_set(payload, '$.safe', json('false')), "
+        "at_s = at_s + 1000 WHERE id = (SELECT max(id) FROM message_row "
+        "WHERE type = 'telemetry' AND payload IS NOT NULL)",
+    ),
+    "slow to be safe": (
+        SAFE, "UPDATE message_row SET payload = json_set(payload, '$.safe_after_s', 100.0) WHERE id = "
+        "(SELECT max(id) FROM message_row WHERE type = 'telemetry' AND payload IS NOT NULL)",
+    ),
+    "a trade twice": (
+        TRADES, "INSERT INTO trade_row (episode, step, seller, buyer, mwh, price_per_mwh, hash) "
+        "SELECT episode, step, seller, buyer, mwh, price_per_mwh, x'00' FROM trade_row WHERE id = 1",
+    ),
+    "a trade less": (TRADES, "DELETE FROM trade_row WHERE id = 1"),
+    "a trade's price": (TRADES, "UPDATE trade_row SET price_per_mwh = price_per_mwh + 1 WHERE id = 1"),
+    "money from nothing": (
+        TRADES, "UPDATE agent_row SET reward_terms = json_set(reward_terms, '$.trades', 5.0) WHERE id = 4"
+    ),
+    "a message that never arrived": (
+        LINKS, "DELETE FROM message_row WHERE id = (SELECT max(id) FROM message_row WHERE type = 'offer' "
+        "AND direction = 'in' AND step = 2)",
+    ),
+    "a message that was never sent": (
+        LINKS, "DELETE FROM message_row WHERE id = (SELECT max(id) FROM message_row WHERE type = 'action' "
+        "AND direction = 'out' AND step = 2)",
+    ),
+    "a message that arrived twice": (
+        LINKS, "UPDATE message_row SET seq = seq - 1 WHERE id = (SELECT max(id) FROM message_row "
+        "WHERE type = 'action' AND direction = 'in' AND step = 3)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_forgery_with_a_perfect_chain_is_caught(record: Path, tmp_path: Path, what: str) -> None:
+    invariant, statement = FORGED[what]
+    path = forged(tampered(record, tmp_path / "t.heron", statement))
+    with RecordFile(path) as changed:
+        result = CHECKS[invariant](changed)
+        found = broken([result] if isinstance(result, Finding) else list(result))
+    assert invariant in found, found
+    assert not chain_of(path).failed
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE agent_row SET reward_terms = 'not json' WHERE id = 2",
+        "UPDATE meta SET value = '{}' WHERE key = 'scenario_json'",
+        "UPDATE device_row SET p_mw = 'much' WHERE id = 2",
+        "DELETE FROM input_file WHERE name = 'profiles.file'",
+        "DROP TABLE trade_row",
+    ],
+)
+def test_what_cannot_be_checked_has_failed_without_a_traceback(
+    record: Path, tmp_path: Path, statement: str
+) -> None:
+    path = Path(shutil.copy(record, tmp_path / "t.heron"))
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    assert broken(verify(path))
