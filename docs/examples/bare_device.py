@@ -256,7 +256,10 @@ reconnect_at = 0.0
 while True:
     if client.loop(timeout=0.02) != mqtt.MQTT_ERR_SUCCESS:
         time.sleep(0.02)
-        if now() > reconnect_at:
+        is_short = (
+            holder is not None and lease_ends - now() < 1.5
+        )  # connecting may take longer than the lease
+        if now() > reconnect_at and not is_short:
             reconnect_at = now() + 0.5
             try:
                 client.reconnect()
