@@ -16,7 +16,7 @@ class BrokerTable(Table):
     """Where the device's broker is and how to log in; a secret stands in the environment, never here."""
 
     url: Annotated[str, Field(min_length=1, max_length=500)] = Field(
-        description="mqtt://host:port or mqtts://host:port"
+        description="Address: mqtt://host:port or mqtts://host:port"
     )
     username: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
         None, description="Name to log in with; None = no login."
