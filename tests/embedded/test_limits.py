@@ -8,7 +8,11 @@ import logging
 import time
 
 import pytest
-from raw_mqtt import (
+from websockets.asyncio.client import connect as websocket_connect
+
+from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
+from heron_mqtt.messaging.embedded.server.session import MESSAGE_OVERHEAD_BYTES
+from support.raw_mqtt import (
     Ended,
     connect_packet,
     connected,
@@ -18,10 +22,6 @@ from raw_mqtt import (
     string,
     subscribe_packet,
 )
-from websockets.asyncio.client import connect as websocket_connect
-
-from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.server.session import MESSAGE_OVERHEAD_BYTES
 
 
 def limited(**limits: float) -> EmbeddedBroker:

@@ -7,7 +7,8 @@ import runpy
 import sys
 
 import pytest
-from doc_pages import PAGES, ROOT
+
+from support.doc_pages import PAGES, ROOT
 
 EXAMPLES = ROOT / "docs" / "examples"
 

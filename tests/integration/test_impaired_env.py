@@ -6,7 +6,6 @@ import tomllib
 from typing import Any
 
 import pytest
-from virtual import run_virtual, virtual_now
 
 from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.config import shipped_config
@@ -15,6 +14,7 @@ from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.envs import MultiAgentMicrogrids
+from support.virtual import run_virtual, virtual_now
 
 SURE = {"pattern": ["run/state", "agents/+/status"], "exempt": True}  # or no episode would begin
 SHORT = {"upstream_s": 0.2, "peer_s": 0.2, "device_s": 0.2, "action_s": 2.0, "ready_s": 5.0}

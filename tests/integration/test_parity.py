@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mosquitto_server import Mosquitto
-from small_grid import scenario as small
 
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.envs import MultiAgentMicrogrids
+from support.mosquitto_server import Mosquitto
+from support.small_grid import scenario as small
 
 TOLERANCE = 1e-9
 Actions = Callable[[MultiAgentMicrogrids, np.random.Generator], dict[str, Any]]

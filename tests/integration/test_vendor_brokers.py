@@ -11,15 +11,15 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
-import waiting
-from mosquitto_server import Mosquitto
-from small_grid import scenario
 
 from heron_mqtt.app.vendor_adapters import load_mappings, vendor_devices
 from heron_mqtt.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.scenario import LoadedScenario, scenario_from_dict
+from support import waiting
+from support.mosquitto_server import Mosquitto
+from support.small_grid import scenario
 
 METER = {
     "name": "meter",

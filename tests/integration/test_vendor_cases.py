@@ -8,7 +8,8 @@ import tomllib
 from typing import Any
 
 import pytest
-from vendor_case_runner import FOLDER, Outcome, case_of, fits, mapping_of, names, run_all
+
+from support.vendor_case_runner import FOLDER, Outcome, case_of, fits, mapping_of, names, run_all
 
 
 @pytest.fixture(scope="module")
