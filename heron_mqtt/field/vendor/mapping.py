@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,9 @@ class DeviceMapping:
                 if name in {"p_mw", "q_mvar", "soc", "vm_pu", "running", "ack_seq", "lease_s", "seq", *NAMES}:
                     problems.add(f"telemetry[{i}].inputs.{name}", "is the name of a quantity; choose another")
                     continue
+                if iskeyword(name) or name in {"true", "false", "pi"}:
+                    problems.add(f"telemetry[{i}].inputs.{name}", "is a word of formulas; choose another")
+                    continue
                 made = reader.inputs[name]
                 if name in found and found[name].kind != made.kind:
                     problems.add(
@@ -322,6 +326,7 @@ def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None)
 def _check_topics(table: MappingTable, mapping: DeviceMapping, problems: Problems) -> None:
     read: list[TopicPattern] = [p for r in mapping.telemetry if r.node_topic is None for p in r.patterns]
     read += [p for r in mapping.availability for p in r.patterns]
+    read += [p for r in mapping.answers for p in r.patterns]
     seen: set[str] = set()
     for i, availability in enumerate(table.availability):
         if availability.topic in seen:

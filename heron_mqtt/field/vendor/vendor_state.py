@@ -15,15 +15,16 @@ from typing import Any
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.inputs import Missing, Value
+from heron_mqtt.field.vendor.learned_levels import LearnedLevels
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
+from heron_mqtt.field.vendor.presence_state import PresenceState
 from heron_mqtt.field.vendor.quantities import Measured, Quantity
 from heron_mqtt.field.vendor.rounds import Round
 from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
 from heron_mqtt.field.vendor.telemetry import AvailabilityReader, Found, TelemetryReader
 from heron_mqtt.messages import Status, Telemetry
 
-_WORST_FIRST = ("offline", "fault", "online")
 TOGETHER_S = 0.2
 """How long values that are sent only when they change wait for others that change with them, s."""
 
@@ -42,13 +43,6 @@ class _Input:
     @property
     def is_known(self) -> bool:
         return self.value is not None
-
-
-@dataclass(slots=True)
-class _Presence:
-    status: Status
-    at: float
-    is_live: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +116,8 @@ class VendorState:
         self.births_wanted: list[str] = []
         """Topics of Sparkplug nodes whose birth should be asked for; whoever does it empties the list."""
         self._marks: dict[int, Value] = {}
-        self._presence: dict[str, _Presence] = {}
-        self._learned: dict[str, tuple[str, float]] = {}
-        self._noted: set[str] = set()
+        self._presence = PresenceState(mapping.availability)
+        self._levels = LearnedLevels(mapping.learned)
         self._heard_at = -math.inf
 
     # -- in ----------------------------------------------------------------------------------------
@@ -157,7 +150,7 @@ class VendorState:
             if reader.node_topic is not None:
                 fields |= self._take_node(reader, topic, payload, now_s, retained, problems)
                 continue
-            if reader.has_instances and not self._is_of_learned(found, now_s, retained, notes):
+            if reader.has_instances and not self._levels.takes(found, now_s, retained, notes):
                 continue
             try:
                 read = reader.nothing() if not payload else reader.read(reader.parse(payload))
@@ -168,8 +161,12 @@ class VendorState:
             problems += [f"{topic}: {p}" for p in read.problems]
             fields |= self._take_found(reader, topic, read, sample(payload), now_s, retained, problems)
         for each, found in availability:
-            if self._is_of_learned(found, now_s, retained, notes):
-                self._take_presence(each, topic, payload, now_s, retained, problems)
+            if not self._levels.takes(found, now_s, retained, notes):
+                continue
+            try:
+                self._presence.take(each, topic, payload, now_s, retained=retained)
+            except MessageError as exc:
+                problems.append(f"{topic}: {exc}")
         return Taken(fields, tuple(problems), tuple(notes))
 
     def _take_node(
@@ -197,7 +194,7 @@ class VendorState:
         if news.state is not None:
             reason = None if news.state == "online" else f"{topic}: it has died"
             status = Status.model_validate({"state": news.state, "reason": reason})
-            self._presence[node.topic] = _Presence(status, now_s, not retained)
+            self._presence.say(node.topic, status, now_s, retained=retained)
         if news.values is None:
             return {}
         shown = ", ".join(f"{name} = {value!r}" for name, value in news.values.items())[:60]
@@ -225,8 +222,7 @@ class VendorState:
 
     def reconnected(self) -> None:
         """Forget that what is known of presence was heard live: retained messages count again."""
-        for presence in self._presence.values():
-            presence.is_live = False
+        self._presence.reconnected()
 
     def _failed(self, reader: TelemetryReader, payload: bytes, why: str) -> None:
         for name in reader.inputs:
@@ -409,46 +405,13 @@ class VendorState:
 
     # -- presence ----------------------------------------------------------------------------------
 
-    def _take_presence(
-        self,
-        reader: AvailabilityReader,
-        topic: str,
-        payload: bytes,
-        now_s: float,
-        retained: bool,
-        problems: list[str],
-    ) -> None:
-        before = self._presence.get(reader.topic)
-        if retained and before is not None and before.is_live:
-            return  # what was heard live is newer than what the broker had kept
-        try:
-            state, word = reader.read(payload)
-        except MessageError as exc:
-            problems.append(f"{topic}: {exc}")
-            return
-        reason = None if state == "online" else f"{topic}: {word}"[:500]
-        self._presence[reader.topic] = _Presence(Status(state=state, reason=reason), now_s, not retained)
-
     def status(self, now_s: float | None = None) -> Status | None:
         """Return the worst that any availability topic last said, or its silence; None if none has spoken.
 
         Args:
             now_s: None = silence is not looked at.
         """
-        found = [p.status for topic, p in self._presence.items() if topic in self._nodes]
-        for reader in self._mapping.availability:
-            presence = self._presence.get(reader.topic)
-            if presence is None:
-                continue
-            silent = (
-                now_s is not None and reader.timeout_s is not None and now_s - presence.at > reader.timeout_s
-            )
-            if silent and presence.status.state != "offline":
-                why = f"{reader.topic}: nothing for {reader.timeout_s:g} s"
-                found.append(Status(state="offline", reason=why))
-            else:
-                found.append(presence.status)
-        return min(found, key=lambda s: _WORST_FIRST.index(s.state), default=None)
+        return self._presence.status(now_s)
 
     @property
     def is_heard(self) -> bool:
@@ -457,34 +420,10 @@ class VendorState:
 
     # -- learned -----------------------------------------------------------------------------------
 
-    def _is_of_learned(
-        self, found: Mapping[str, str], now_s: float, retained: bool, notes: list[str]
-    ) -> bool:
-        """Whether a topic is of the instance that was learned; the first that speaks is learned."""
-        for name, text in found.items():
-            known = self._learned.get(name)
-            after_s = self._mapping.learned.get(name, 30.0)
-            if known is None or known[1] == -math.inf or (known[0] != text and now_s - known[1] > after_s):
-                if retained and known is not None and known[0] != text:
-                    return False
-                if known is None or known[0] != text:
-                    was = "" if known is None else f" instead of {known[0]}"
-                    notes.append(f"{name} is {text}{was}")
-                self._learned[name] = (text, -math.inf if retained else now_s)
-            elif known[0] != text:
-                note = f"{name} is {known[0]}, but {text} is there too and not read: give the parameter"
-                if note not in self._noted:
-                    self._noted.add(note)
-                    notes.append(note)
-                return False
-            elif not retained:
-                self._learned[name] = (text, now_s)
-        return True
-
     @property
     def learned(self) -> dict[str, str]:
         """Parameters that were learned from topics."""
-        return {name: text for name, (text, _) in self._learned.items()}
+        return self._levels.values
 
     @property
     def inputs(self) -> dict[str, Value]:
