@@ -138,6 +138,11 @@ class DeviceMapping:
         return self.table.setpoint
 
     @property
+    def host_id(self) -> str | None:
+        """The Sparkplug host application that we are to its node; None = none."""
+        return None if self.table.sparkplug is None else self.table.sparkplug.host_id
+
+    @property
     def has_answers(self) -> bool:
         """Whether the device tells of each setpoint what it does about it."""
         return bool(self.answers) or "ack_seq" in self.quantities
