@@ -293,7 +293,7 @@ def load_mapping(
         path = _profile_path(profile, source, find)
         base = read_toml(path)
         source = f"{source} (profile {path})"
-    if "broker" in own:
+    if "broker" in own or "broker" in base:
         beside = source.split(" (profile")[0].removesuffix(".mapping")
         raise ConfigError(f"{source}: broker: belongs beside the mapping: [{beside.split(': ')[-1]}.broker]")
     parameters, declared = own.pop("parameters", {}), base.pop("parameters", {})
