@@ -20,9 +20,9 @@ from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
 from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.outgoing import (
-    Context,
+    MessageContext,
     Outgoing,
-    Rendered,
+    RenderedValue,
     SetpointWriter,
     filled_text,
     payload_bytes,
@@ -58,11 +58,13 @@ class Keepalive:
     table: KeepaliveTable
     while_driven: bool
 
-    def message(self, context: Context, values: Mapping[str, Rendered], *, first: bool) -> Outgoing | None:
+    def message(
+        self, context: MessageContext, values: Mapping[str, RenderedValue], *, first: bool
+    ) -> Outgoing | None:
         """Return the message to send now; None while something in its topic is not known yet."""
         table = self.table
         context.built_ins.begin_message()
-        every = {**{n: Rendered(t, t) for n, t in context.learned.items()}, **values}
+        every = {**{n: RenderedValue(t, t) for n, t in context.learned.items()}, **values}
         topic = filled_text(table.topic, every, context.built_ins)
         if PLACEHOLDER.search(topic) is not None:
             return None
@@ -171,16 +173,18 @@ class DeviceMapping:
 
     # -- what is sent ------------------------------------------------------------------------------
 
-    def encode(self, setpoint: Setpoint, context: Context | None = None) -> list[Outgoing]:
+    def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[Outgoing]:
         """Return the messages that carry a setpoint, in the order in which to send them.
 
         Raises:
             ConfigError: The device can only be read.
             MessageError: A value is not finite, or something that the messages need is not known yet.
         """
-        return self.write(setpoint, context or Context(BuiltIns()))[0]
+        return self.write(setpoint, context or MessageContext(BuiltIns()))[0]
 
-    def write(self, setpoint: Setpoint, context: Context) -> tuple[list[Outgoing], dict[str, Rendered]]:
+    def write(
+        self, setpoint: Setpoint, context: MessageContext
+    ) -> tuple[list[Outgoing], dict[str, RenderedValue]]:
         """Return the messages that carry a setpoint, and the values in them.
 
         Raises:
@@ -191,13 +195,13 @@ class DeviceMapping:
             raise ConfigError(f"{self.source}: {self.name} takes no setpoints: its mapping has no 'setpoint'")
         return self._writer.encode(setpoint, context)
 
-    def release(self, context: Context | None = None) -> list[Outgoing]:
+    def release(self, context: MessageContext | None = None) -> list[Outgoing]:
         """Return the messages that hand the device back to its own control.
 
         Raises:
             MessageError: Something that the messages need is not known yet.
         """
-        context = context or Context(BuiltIns())
+        context = context or MessageContext(BuiltIns())
         if self._writer is None:
             return []
         if self._writer.has_release:

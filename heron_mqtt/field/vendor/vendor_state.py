@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.vendor.inputs import Missing, Value
+from heron_mqtt.field.vendor.inputs import MissingValue, Value
 from heron_mqtt.field.vendor.learned_levels import LearnedLevels
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
 from heron_mqtt.field.vendor.presence_state import PresenceState
 from heron_mqtt.field.vendor.quantities import Measured, Quantity
-from heron_mqtt.field.vendor.rounds import Round
+from heron_mqtt.field.vendor.rounds import TopicRound
 from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
-from heron_mqtt.field.vendor.telemetry import AvailabilityReader, Found, TelemetryReader
+from heron_mqtt.field.vendor.telemetry import AvailabilityReader, ReadResult, TelemetryReader
 from heron_mqtt.messages import Status, Telemetry
 
 TOGETHER_S = 0.2
@@ -46,7 +46,7 @@ class _Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class StateUpdate:
     """What one payload changed.
 
     Attributes:
@@ -61,7 +61,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ReportLine:
     """One input or quantity, for people.
 
     Attributes:
@@ -106,7 +106,7 @@ class VendorState:
         ] = {}  # and since when; None = while it is heard
         self._why: dict[str, str] = {}
         self._rounds = {
-            name: Round([n for n in q.inputs if not self._is_on_change(n)], q.within_s)
+            name: TopicRound([n for n in q.inputs if not self._is_on_change(n)], q.within_s)
             for name, q in mapping.quantities.items()
             if q.waits_for_round
         }
@@ -122,7 +122,7 @@ class VendorState:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def take(self, topic: str, payload: bytes, now_s: float, *, retained: bool = False) -> Taken | None:
+    def take(self, topic: str, payload: bytes, now_s: float, *, retained: bool = False) -> StateUpdate | None:
         """Take one payload in; returns what it changed, None if the topic is not of this device.
 
         What cannot be read is left out and told, the rest counts.
@@ -140,7 +140,9 @@ class VendorState:
         if not readers and not availability:
             return None
         if len(payload) > MAX_PAYLOAD_BYTES:
-            return Taken(problems=(f"{topic}: payload of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}",))
+            return StateUpdate(
+                problems=(f"{topic}: payload of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}",)
+            )
         fields: dict[str, Measured] = {}
         problems: list[str] = []
         notes: list[str] = []
@@ -167,7 +169,7 @@ class VendorState:
                 self._presence.take(each, topic, payload, now_s, retained=retained)
             except MessageError as exc:
                 problems.append(f"{topic}: {exc}")
-        return Taken(fields, tuple(problems), tuple(notes))
+        return StateUpdate(fields, tuple(problems), tuple(notes))
 
     def _take_node(
         self,
@@ -200,7 +202,7 @@ class VendorState:
         shown = ", ".join(f"{name} = {value!r}" for name, value in news.values.items())[:60]
         return self._take_found(reader, topic, reader.read(news.values), shown, now_s, retained, problems)
 
-    def take_document(self, topic: str, document: Any, now_s: float) -> Taken | None:
+    def take_document(self, topic: str, document: Any, now_s: float) -> StateUpdate | None:
         """Take in what was read otherwise than by MQTT (a table of registers): ``document`` is not parsed.
 
         Args:
@@ -218,7 +220,7 @@ class VendorState:
             read = reader.read(document)
             problems += [f"{topic}: {p}" for p in read.problems]
             fields |= self._take_found(reader, topic, read, repr(document)[:60], now_s, False, problems)
-        return Taken(fields, tuple(problems))
+        return StateUpdate(fields, tuple(problems))
 
     def reconnected(self) -> None:
         """Forget that what is known of presence was heard live: retained messages count again."""
@@ -237,7 +239,7 @@ class VendorState:
         self,
         reader: TelemetryReader,
         topic: str,
-        found: Found,
+        found: ReadResult,
         shown: str,
         now_s: float,
         retained: bool,
@@ -253,7 +255,7 @@ class VendorState:
         cleared: set[str] = set()
         for name, value in found.values.items():
             known = self._inputs[name]
-            if isinstance(value, Missing):
+            if isinstance(value, MissingValue):
                 if not value.keeps:
                     known.value, known.at = None, -math.inf
                     cleared.add(name)
@@ -262,27 +264,27 @@ class VendorState:
                 new.add(name)
         return self._make(reader, topic, new, cleared, now_s, problems)
 
-    def _note_payload(self, reader: TelemetryReader, found: Found, shown: str) -> None:
+    def _note_payload(self, reader: TelemetryReader, found: ReadResult, shown: str) -> None:
         for name in reader.inputs:
             known = self._inputs[name]
             known.payloads += 1
             known.sample = shown
             value = found.values.get(name)
-            if isinstance(value, Missing):
+            if isinstance(value, MissingValue):
                 known.why = value.why
             elif value is None:
                 known.why = next((p for p in found.problems if p.startswith(f"{name}:")), "it cannot be read")
 
-    def _take_marks(self, reader: TelemetryReader, found: Found, now_s: float, retained: bool) -> None:
+    def _take_marks(self, reader: TelemetryReader, found: ReadResult, now_s: float, retained: bool) -> None:
         """Take in counters and times first: they say whether the rest is new."""
         for name in (reader.table.timestamp, reader.table.changed_by):
             value = None if name is None else found.values.get(name)
-            if name is not None and value is not None and not isinstance(value, Missing):
+            if name is not None and value is not None and not isinstance(value, MissingValue):
                 known = self._inputs[name]
                 known.value, known.why = value, ""
                 known.at = known.at if retained else now_s
 
-    def _why_old(self, reader: TelemetryReader, found: Found, retained: bool) -> str | None:
+    def _why_old(self, reader: TelemetryReader, found: ReadResult, retained: bool) -> str | None:
         """Return why the values of a payload are not of now; None if they are."""
         if retained:
             return "only a retained value has come: how old it is is not known"
@@ -305,13 +307,13 @@ class VendorState:
                 return f"{table.changed_by} has not changed" + (" yet" if before is None else f": {mark}")
         return None
 
-    def _keep_as_old(self, reader: TelemetryReader, found: Found, why: str) -> None:
+    def _keep_as_old(self, reader: TelemetryReader, found: ReadResult, why: str) -> None:
         marks = {reader.table.timestamp, reader.table.changed_by}
         for name, value in found.values.items():
             known = self._inputs[name]
             if name in marks:
                 continue
-            if not known.is_known and not isinstance(value, Missing):
+            if not known.is_known and not isinstance(value, MissingValue):
                 known.value = value
             if known.at == -math.inf or not why.startswith("only a retained"):
                 known.why = why
@@ -394,14 +396,14 @@ class VendorState:
         """When ``settle`` has something to do; None = not."""
         return min(self._due.values(), default=None)
 
-    def settle(self, now_s: float) -> Taken:
+    def settle(self, now_s: float) -> StateUpdate:
         """Make the values that have waited for others to change with them."""
         made: dict[str, Measured] = {}
         problems: list[str] = []
         for name in [n for n, at in self._due.items() if at <= now_s]:
             del self._due[name]
             self._publish(self._mapping.quantities[name], now_s, made, problems)
-        return Taken(made, tuple(problems))
+        return StateUpdate(made, tuple(problems))
 
     # -- presence ----------------------------------------------------------------------------------
 
@@ -466,7 +468,7 @@ class VendorState:
         """Return the quantities that the mapping reads and for which there is no value."""
         return tuple(sorted(self._mapping.reads - self._values.keys()))
 
-    def report(self, now_s: float) -> list[Line]:
+    def report(self, now_s: float) -> list[ReportLine]:
         """Return every quantity, and every named input, with what it is or why it is not known."""
         lines = []
         for name, quantity in self._mapping.quantities.items():
@@ -474,7 +476,7 @@ class VendorState:
             value = self._values[name][0] if name in self._values else None
             newest = max(known, key=lambda k: k.payloads)
             lines.append(
-                Line(
+                ReportLine(
                     name,
                     self._mapping.topics_of(name),
                     value,
@@ -487,7 +489,9 @@ class VendorState:
         for name, each in self._inputs.items():
             if name not in self._mapping.quantities:
                 lines.append(
-                    Line(name, each.topics, each.value, now_s - each.at, each.payloads, each.sample, each.why)
+                    ReportLine(
+                        name, each.topics, each.value, now_s - each.at, each.payloads, each.sample, each.why
+                    )
                 )
         return lines
 
