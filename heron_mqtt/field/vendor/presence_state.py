@@ -42,7 +42,10 @@ class PresenceState:
         before = self._said.get(reader.topic)
         if retained and before is not None and before.is_live:
             return
-        state, word = reader.read(payload)
+        read = reader.read(payload)
+        if read is None:
+            return
+        state, word = read
         reason = None if state == "online" else f"{topic}: {word}"[:500]
         self.say(reader.topic, Status(state=state, reason=reason), now_s, retained=retained)
 

@@ -131,8 +131,8 @@ class AvailabilityReader:
                 meanings[word] = state
         self._words = Words(meanings, "online", complain)
 
-    def read(self, payload: bytes) -> tuple[State, str]:
-        """Return the state, and the word that said so.
+    def read(self, payload: bytes) -> tuple[State, str] | None:
+        """Return the state, and the word that said so; None if the payload holds no word at the path.
 
         Raises:
             MessageError: The word is not known, and the mapping says to ignore those.
@@ -140,6 +140,8 @@ class AvailabilityReader:
         word = parse_text(payload, self._table.encoding)
         if self._path is not None and word[:1] in {"{", "["}:
             found = self._path.search(parse_json(word, tolerant=self._table.tolerant))
+            if found is None and self._words.find("null") is None:
+                return None
             word = (
                 "null" if found is None else word_text(found) if isinstance(found, Scalar) else shown(found)
             )
