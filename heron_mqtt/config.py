@@ -120,7 +120,10 @@ def _describe(source: str, error: dict[str, Any], data: Mapping[str, Any], known
     kind, loc = error["type"], error["loc"]
     key = _key(loc, data)
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(str(loc[-1]), known, n=1)
+        name = str(loc[-1])
+        if name in known:
+            return f"{source}: {key}: unknown key here; it is one of another table"
+        close = difflib.get_close_matches(name, known, n=1)
         return f"{source}: {key}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
     if kind == "missing":
         return f"{source}: {_join(key, loc[-1])}: missing; it must be given"

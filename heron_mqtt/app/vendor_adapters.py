@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from heron_mqtt.field.vendor.commands import WriteBudget, state_directory
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.mqtt.options import MqttOptions, read_options
+from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions, read_options
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
 from heron_mqtt.messaging.topics import escape
 
@@ -155,18 +157,22 @@ async def vendor_devices(
         yield 0
         return
     async with AsyncExitStack() as stack:
-        connections: dict[DeviceBrokerTable | None, RawMqtt] = {}
+        connections: dict[tuple[DeviceBrokerTable | None, str | None], RawMqtt] = {}
         tasks: list[asyncio.Task[None]] = []
         devices: list[VendorDevice] = []
         for (agent, name), mapping in mappings.items():
             table = loaded.scenario.microgrids[agent].devices[name]
-            if table.broker not in connections:
-                raw = _connection(mqtt, table.broker, loaded, f"{agent}/{name}")
-                connections[table.broker] = await _connected(stack, raw, table.broker, f"{agent}/{name}")
+            key = (table.broker, mapping.host_id)
+            if key not in connections:
+                host = None if mapping.host_id is None else SparkplugHost(mapping.host_id)
+                raw = _connection(mqtt, table.broker, host, loaded, f"{agent}/{name}")
+                connections[key] = await _connected(stack, raw, table.broker, f"{agent}/{name}")
+                if host is not None:
+                    await stack.enter_async_context(host.present(raw))
             devices.append(
                 VendorDevice(
                     mapping,
-                    connections[table.broker],
+                    connections[key],
                     agent,
                     name,
                     mqtt,
@@ -190,15 +196,63 @@ async def vendor_devices(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class SparkplugHost:
+    """A Sparkplug host application, as which a connection presents itself to nodes that wait for one.
+
+    Source: Eclipse Sparkplug 3.0, "Host Application STATE": retained, left as the will with the timestamp of
+    the birth.
+
+    Args:
+        host_id: Its name.
+        now_ms: The time of day, ms since 1970.
+    """
+
+    def __init__(self, host_id: str, now_ms: Callable[[], int] = lambda: int(time.time() * 1e3)) -> None:
+        self.topic = f"spBv1.0/STATE/{host_id}"
+        self._now_ms = now_ms()
+
+    def payload(self, *, online: bool) -> bytes:
+        """Return what is said of it."""
+        return json.dumps({"online": online, "timestamp": self._now_ms}).encode()
+
+    @property
+    def will(self) -> LastWill:
+        """What the broker says of it if we die."""
+        return LastWill(self.topic, self.payload(online=False))
+
+    @asynccontextmanager
+    async def present(self, raw: RawMqtt) -> AsyncIterator[None]:
+        """Be online while inside, also after reconnections."""
+        forget = raw.on_reconnect(partial(self._again, raw))
+        await self._say(raw, online=True)
+        try:
+            yield
+        finally:
+            forget()
+            self._say(raw, online=False)  # closing the connection sends it
+
+    def _again(self, raw: RawMqtt) -> None:
+        self._say(raw, online=True)
+
+    def _say(self, raw: RawMqtt, *, online: bool) -> asyncio.Future[None]:
+        return raw.publish_raw(self.topic, self.payload(online=online), qos=1, retain=True)
+
+
 def _connection(
-    mqtt: MqttBroker, table: DeviceBrokerTable | None, loaded: LoadedScenario, label: str
+    mqtt: MqttBroker,
+    table: DeviceBrokerTable | None,
+    host: SparkplugHost | None,
+    loaded: LoadedScenario,
+    label: str,
 ) -> RawMqtt:
+    will = None if host is None else host.will
     if table is None:
-        return RawMqtt(mqtt.options, mqtt.stats)
+        return RawMqtt(mqtt.options, mqtt.stats, will=will)
     try:
-        return RawMqtt(broker_options(table, loaded), mqtt.stats)
+        options = broker_options(table, loaded)
     except ConfigError as exc:
         raise ConfigError(*(f"{label}: broker.{problem}" for problem in exc.problems)) from None
+    return RawMqtt(options, mqtt.stats, will=will, keep_client_id=table.client_id is not None)
 
 
 async def _connected(

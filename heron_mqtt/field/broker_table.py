@@ -16,9 +16,11 @@ class DeviceBrokerTable(Table):
     """Where the device's broker is and how to log in; a secret stands in the environment, never here."""
 
     url: Annotated[str, Field(min_length=1, max_length=500)] = Field(
-        description="mqtt://host:port or mqtts://host:port"
+        description="Address: mqtt://host:port or mqtts://host:port"
     )
-    username: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    username: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
+        None, description="Name to log in with; None = no login."
+    )
     password_env: Variable | None = Field(
         None, description="Name of the environment variable that holds the password."
     )
@@ -28,7 +30,7 @@ class DeviceBrokerTable(Table):
     client_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         None, description="None = one is made."
     )
-    protocol: Literal["3.1.1", "5"] = "3.1.1"
+    protocol: Literal["3.1.1", "5"] = Field("3.1.1", description="Version of MQTT.")
 
     @field_validator("url")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -121,3 +122,28 @@ def test_a_broker_inside_the_mapping_is_told_where_it_belongs() -> None:
         ConfigError, match=r"belongs beside the mapping: \[microgrids.MG1.devices.ess.broker\]"
     ):
         load_mappings(loaded("x", mapping={**METER, "broker": "mqtt://192.0.2.7:1883"}))
+
+
+async def test_a_sparkplug_node_that_waits_for_its_host_is_told_that_it_is_there(
+    mosquitto: Mosquitto, env_id: str
+) -> None:
+    topic = f"spBv1.0/STATE/{env_id}"
+    heard: list[tuple[dict[str, Any], bool]] = []
+    node = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    node.on_message = lambda _c, _d, m: heard.append((json.loads(m.payload), bool(m.retain)))
+    node.connect("127.0.0.1", mosquitto.port)
+    node.loop_start()
+    try:
+        async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
+            mapping = {**METER, "sparkplug": {"host_id": env_id}}
+            async with vendor_devices(broker, loaded(env_id, mapping=mapping), ["MG1"]):
+                node.subscribe(topic, 1)
+                await waiting.until(lambda: heard, "the state")
+            await waiting.until(lambda: len(heard) == 2, "the end")
+    finally:
+        node.publish(topic, b"", retain=True)
+        node.disconnect()
+        node.loop_stop()
+    (online, was_kept), (offline, _) = heard
+    assert (online["online"], was_kept, offline["online"]) == (True, True, False)
+    assert online["timestamp"] == offline["timestamp"]

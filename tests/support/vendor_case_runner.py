@@ -2,7 +2,7 @@
 
 A case is a folder with ``mapping.toml``, what an engineer writes, and ``case.json``:
 
-- ``about``, ``kind``, ``every_s`` (0.1), ``cycles`` (8), ``stale_after_s`` (1.0)
+- ``about``, ``kind``, ``every_s`` (0.1), ``cycles`` (8), ``stale_after_s`` (3.0)
 - ``before``: what the device publishes before the adapter starts (``retain`` as given)
 - ``publish``: what it publishes each cycle; ``mod``/``phase``: every n-th cycle; ``from``/``until``: cycles
 - ``replies``: what it publishes when told something ``on`` a filter; ``"$a.b"`` is taken from a JSON
@@ -155,7 +155,7 @@ async def run_case(url: str, name: str, outcome: Outcome) -> None:
                 env_id=env_id,
                 kind=case.get("kind", "battery"),
                 power_range_mw=(-1.0, 1.0),
-                stale_after_s=case.get("stale_after_s", 1.0),
+                stale_after_s=case.get("stale_after_s", 3.0),
                 period_s=0.05,
                 budget=WriteBudget(case["budget"]) if "budget" in case else None,
             )

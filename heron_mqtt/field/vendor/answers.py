@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.vendor.inputs import InputReader, Missing, Value
+from heron_mqtt.field.vendor.inputs import InputReader, MissingValue, Value
 from heron_mqtt.field.vendor.numbers import shown
-from heron_mqtt.field.vendor.outgoing import Rendered, SetpointWriter
+from heron_mqtt.field.vendor.outgoing import RenderedValue, SetpointWriter
 from heron_mqtt.field.vendor.payloads import parse
 from heron_mqtt.field.vendor.tables import AnswerTable, InputTable
 from heron_mqtt.field.vendor.telemetry import patterns
@@ -18,7 +18,7 @@ from heron_mqtt.field.vendor.words import word_text
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SetpointAnswer:
     """What the device said of a setpoint.
 
     Attributes:
@@ -58,7 +58,7 @@ class AnswerReader:
             if name == "echo" and part.type == "number" and part.words is None:
                 self._readers["echo number"] = InputReader(name, part, table.format, at_part, "number")
 
-    def read(self, topic: str, payload: bytes, sent: Mapping[str, Rendered]) -> Answer | None:
+    def read(self, topic: str, payload: bytes, sent: Mapping[str, RenderedValue]) -> SetpointAnswer | None:
         """Return what a message says of the setpoint that was sent; None if it is not about that.
 
         Args:
@@ -82,9 +82,11 @@ class AnswerReader:
             if flag is None and error is None:
                 return None  # not an answer
             if flag is None or not self._is_success(flag):
-                return Answer(False, str(error)[:400] if error is not None else f"success is {shown(flag)}")
+                return SetpointAnswer(
+                    False, str(error)[:400] if error is not None else f"success is {shown(flag)}"
+                )
         elif error is not None:
-            return Answer(False, str(error)[:400])
+            return SetpointAnswer(False, str(error)[:400])
         if self.table.echo is not None:
             echoed = self._echo(document)
             if echoed is None:
@@ -93,15 +95,15 @@ class AnswerReader:
             if not _is_near(echoed, was, self.table.echo.tolerance):
                 if self._id_of is None:
                     return None  # it may be the echo of an earlier one
-                return Answer(False, f"it took {shown(echoed)} for {was.text}")
-        return Answer(True)
+                return SetpointAnswer(False, f"it took {shown(echoed)} for {was.text}")
+        return SetpointAnswer(True)
 
     def _is_success(self, flag: Value) -> bool:
         assert self.table.success is not None
         wanted = {word_text(word).casefold() for word in self.table.success.is_}
         return word_text(_scalar(flag)).casefold() in wanted
 
-    def _is_about(self, topic: str, sent: Mapping[str, Rendered]) -> bool:
+    def _is_about(self, topic: str, sent: Mapping[str, RenderedValue]) -> bool:
         for pattern in self.patterns:
             found = pattern.match(topic)
             if found is not None:
@@ -121,7 +123,7 @@ class AnswerReader:
         if reader is None:
             return None
         value = reader.read(document)
-        return None if isinstance(value, Missing) else value
+        return None if isinstance(value, MissingValue) else value
 
 
 def _id_of(table: AnswerTable, writer: SetpointWriter, complain: Complain) -> str | None:
@@ -138,11 +140,11 @@ def _id_of(table: AnswerTable, writer: SetpointWriter, complain: Complain) -> st
     return numbers[0]
 
 
-def _same(found: Value, was: Rendered) -> bool:
+def _same(found: Value, was: RenderedValue) -> bool:
     return word_text(_scalar(found)) in {word_text(was.json), was.text}
 
 
-def _is_near(found: Value, was: Rendered, tolerance: float) -> bool:
+def _is_near(found: Value, was: RenderedValue, tolerance: float) -> bool:
     if isinstance(was.json, bool | str) or isinstance(found, str):
         return word_text(_scalar(found)).casefold() == word_text(was.json).casefold()
     if isinstance(found, list):

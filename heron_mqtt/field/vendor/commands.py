@@ -14,7 +14,7 @@ from typing import Any
 
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.vendor.mapping import DeviceMapping
-from heron_mqtt.field.vendor.outgoing import Context, Outgoing, Rendered
+from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing, RenderedValue
 from heron_mqtt.messages import Setpoint
 
 log = logging.getLogger("heron_mqtt.vendor")
@@ -108,7 +108,7 @@ class Commander:
         budget: WriteBudget | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.values: Mapping[str, Rendered] = {}
+        self.values: Mapping[str, RenderedValue] = {}
         """Of the setpoint that holds; empty while none does."""
         self.deferred = 0
         self._mapping = mapping
@@ -121,7 +121,7 @@ class Commander:
         self._last_at = float("-inf")
         self._later: asyncio.Task[None] | None = None
 
-    async def tell(self, setpoint: Setpoint, context: Context, *, renewal: bool = False) -> bool:
+    async def tell(self, setpoint: Setpoint, context: MessageContext, *, renewal: bool = False) -> bool:
         """Send a setpoint, or as much of it as is new; returns whether anything was sent.
 
         Raises:
@@ -156,7 +156,7 @@ class Commander:
         self._told = meanings
         return True
 
-    async def stop(self, context: Context) -> None:
+    async def stop(self, context: MessageContext) -> None:
         """Send a setpoint of 0, whatever was sent before, and however often.
 
         Raises:
@@ -168,7 +168,7 @@ class Commander:
         self._told = frozenset()
         await self._send(messages)
 
-    async def release(self, context: Context) -> None:
+    async def release(self, context: MessageContext) -> None:
         """Hand the device back to its own control, whatever was sent before.
 
         Raises:
@@ -215,7 +215,7 @@ class Commander:
             for each in done:
                 each.result()
 
-    async def _tell_later(self, wait_s: float, setpoint: Setpoint, context: Context) -> None:
+    async def _tell_later(self, wait_s: float, setpoint: Setpoint, context: MessageContext) -> None:
         await asyncio.sleep(wait_s)
         self._later = None
         try:

@@ -67,6 +67,7 @@ class Formula:
         self.names: tuple[str, ...] = ()
         """The names that it uses, in the order in which they stand in it."""
         self._parsed: ast.expr | None = None
+        self._evaluator = SimpleEval(operators=_OPERATORS, functions=FUNCTIONS, names={}, allowed_attrs={})
         try:
             tree = ast.parse(text.strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
@@ -102,11 +103,9 @@ class Formula:
         Raises:
             MessageError: It has none for these values, as with a division by zero.
         """
-        evaluator = SimpleEval(
-            operators=_OPERATORS, functions=FUNCTIONS, names={**_CONSTANTS, **values}, allowed_attrs={}
-        )
+        self._evaluator.names = {**_CONSTANTS, **values}
         try:
-            result = evaluator.eval(self.text, previously_parsed=self._parsed)
+            result = self._evaluator.eval(self.text, previously_parsed=self._parsed)
         except ZeroDivisionError:
             raise MessageError(f"{self.text}: a division by zero") from None
         except (InvalidExpression, ArithmeticError, TypeError, ValueError, RecursionError) as exc:

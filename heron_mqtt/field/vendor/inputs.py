@@ -29,7 +29,7 @@ Value = float | bool | str | list[float]
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class MissingValue:
     """There is no value in a payload.
 
     Attributes:
@@ -75,7 +75,7 @@ class InputReader:
         if table.suffix is not None and self.kind not in {"number", "numbers"}:
             complain("suffix", f"only behind a number, this is a {self.kind}")
 
-    def read(self, document: Any) -> Value | Missing:
+    def read(self, document: Any) -> Value | MissingValue:
         """Return the value in a document.
 
         Raises:
@@ -92,7 +92,7 @@ class InputReader:
             null = self._table.null
             if isinstance(null, float):
                 return null
-            return Missing(
+            return MissingValue(
                 null == "keep", f"{where} finds nothing" if raw is None else f"{where} gave {shown(raw)}"
             )
         match self.kind:

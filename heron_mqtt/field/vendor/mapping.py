@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
 from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.outgoing import (
-    Context,
+    MessageContext,
     Outgoing,
-    Rendered,
+    RenderedValue,
     SetpointWriter,
     filled_text,
     payload_bytes,
@@ -57,11 +58,13 @@ class Keepalive:
     table: KeepaliveTable
     while_driven: bool
 
-    def message(self, context: Context, values: Mapping[str, Rendered], *, first: bool) -> Outgoing | None:
+    def message(
+        self, context: MessageContext, values: Mapping[str, RenderedValue], *, first: bool
+    ) -> Outgoing | None:
         """Return the message to send now; None while something in its topic is not known yet."""
         table = self.table
         context.built_ins.begin_message()
-        every = {**{n: Rendered(t, t) for n, t in context.learned.items()}, **values}
+        every = {**{n: RenderedValue(t, t) for n, t in context.learned.items()}, **values}
         topic = filled_text(table.topic, every, context.built_ins)
         if PLACEHOLDER.search(topic) is not None:
             return None
@@ -137,6 +140,11 @@ class DeviceMapping:
         return self.table.setpoint
 
     @property
+    def host_id(self) -> str | None:
+        """The Sparkplug host application that we are to its node; None = none."""
+        return None if self.table.sparkplug is None else self.table.sparkplug.host_id
+
+    @property
     def has_answers(self) -> bool:
         """Whether the device tells of each setpoint what it does about it."""
         return bool(self.answers) or "ack_seq" in self.quantities
@@ -165,16 +173,18 @@ class DeviceMapping:
 
     # -- what is sent ------------------------------------------------------------------------------
 
-    def encode(self, setpoint: Setpoint, context: Context | None = None) -> list[Outgoing]:
+    def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[Outgoing]:
         """Return the messages that carry a setpoint, in the order in which to send them.
 
         Raises:
             ConfigError: The device can only be read.
             MessageError: A value is not finite, or something that the messages need is not known yet.
         """
-        return self.write(setpoint, context or Context(BuiltIns()))[0]
+        return self.write(setpoint, context or MessageContext(BuiltIns()))[0]
 
-    def write(self, setpoint: Setpoint, context: Context) -> tuple[list[Outgoing], dict[str, Rendered]]:
+    def write(
+        self, setpoint: Setpoint, context: MessageContext
+    ) -> tuple[list[Outgoing], dict[str, RenderedValue]]:
         """Return the messages that carry a setpoint, and the values in them.
 
         Raises:
@@ -185,13 +195,13 @@ class DeviceMapping:
             raise ConfigError(f"{self.source}: {self.name} takes no setpoints: its mapping has no 'setpoint'")
         return self._writer.encode(setpoint, context)
 
-    def release(self, context: Context | None = None) -> list[Outgoing]:
+    def release(self, context: MessageContext | None = None) -> list[Outgoing]:
         """Return the messages that hand the device back to its own control.
 
         Raises:
             MessageError: Something that the messages need is not known yet.
         """
-        context = context or Context(BuiltIns())
+        context = context or MessageContext(BuiltIns())
         if self._writer is None:
             return []
         if self._writer.has_release:
@@ -206,6 +216,9 @@ class DeviceMapping:
             for name in reader.table.inputs:
                 if name in {"p_mw", "q_mvar", "soc", "vm_pu", "running", "ack_seq", "lease_s", "seq", *NAMES}:
                     problems.add(f"telemetry[{i}].inputs.{name}", "is the name of a quantity; choose another")
+                    continue
+                if iskeyword(name) or name in {"true", "false", "pi"}:
+                    problems.add(f"telemetry[{i}].inputs.{name}", "is a word of formulas; choose another")
                     continue
                 made = reader.inputs[name]
                 if name in found and found[name].kind != made.kind:
@@ -284,7 +297,7 @@ def load_mapping(
         path = _profile_path(profile, source, find)
         base = read_toml(path)
         source = f"{source} (profile {path})"
-    if "broker" in own:
+    if "broker" in own or "broker" in base:
         beside = source.split(" (profile")[0].removesuffix(".mapping")
         raise ConfigError(f"{source}: broker: belongs beside the mapping: [{beside.split(': ')[-1]}.broker]")
     parameters, declared = own.pop("parameters", {}), base.pop("parameters", {})
@@ -322,6 +335,7 @@ def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None)
 def _check_topics(table: MappingTable, mapping: DeviceMapping, problems: Problems) -> None:
     read: list[TopicPattern] = [p for r in mapping.telemetry if r.node_topic is None for p in r.patterns]
     read += [p for r in mapping.availability for p in r.patterns]
+    read += [p for r in mapping.answers for p in r.patterns]
     seen: set[str] = set()
     for i, availability in enumerate(table.availability):
         if availability.topic in seen:

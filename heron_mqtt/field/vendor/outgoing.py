@@ -47,14 +47,14 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedValue:
     """One value of a setpoint: as it stands in JSON, and as text."""
 
     json: Scalar
     text: str
 
 
-class Value:
+class SetpointValue:
     """How one quantity of a setpoint, or a formula, becomes the vendor's number or word."""
 
     def __init__(self, table: ValueTable, units_per_si: float, formula: Formula | None) -> None:
@@ -68,7 +68,7 @@ class Value:
         """Whether it differs in every message without meaning anything else."""
         return self.table.quantity in {"seq", "lease_s", "uid"}
 
-    def render(self, setpoint: Setpoint, known: Mapping[str, Any]) -> Rendered:
+    def render(self, setpoint: Setpoint, known: Mapping[str, Any]) -> RenderedValue:
         """Return the value.
 
         Args:
@@ -84,12 +84,12 @@ class Value:
         else:
             raw = self.formula.evaluate(known)
             if isinstance(raw, str | bool):
-                return Rendered(raw, as_text(raw))
+                return RenderedValue(raw, as_text(raw))
         number = self._number(raw)
         if table.words is None:
-            return Rendered(as_number(number, self._decimals), self._digits(number))
+            return RenderedValue(as_number(number, self._decimals), self._digits(number))
         word = [w.word for w in table.words if w.from_ is None or number >= w.from_][-1]
-        return Rendered(word, as_text(word))
+        return RenderedValue(word, as_text(word))
 
     def _number(self, raw: float) -> float:
         table = self.table
@@ -120,7 +120,7 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class MessageContext:
     """What messages may hold besides the setpoint.
 
     Attributes:
@@ -139,7 +139,7 @@ class SetpointWriter:
 
     def __init__(self, table: SetpointTable, inputs: tuple[str, ...], problems: Problems) -> None:
         self.table = table
-        self._values: dict[str, Value] = {}
+        self._values: dict[str, SetpointValue] = {}
         for name, value in table.values.items():
             complain = problems.at(f"setpoint.values.{name}")
             formula = None
@@ -152,7 +152,7 @@ class SetpointWriter:
                         complain(key, "not with a formula: its result is sent as it is")
             else:
                 scale = per_si(str(value.quantity), value, complain)
-            self._values[name] = Value(value, scale, formula)
+            self._values[name] = SetpointValue(value, scale, formula)
         self._release = table.release if isinstance(table.release, list) else []
         self._messages = [
             _Message(i, m, self, problems.at(f"setpoint.messages[{i}]")) for i, m in enumerate(table.messages)
@@ -194,11 +194,11 @@ class SetpointWriter:
         """Whether there are messages that hand the device back."""
         return bool(self._releases)
 
-    def value(self, name: str) -> Value | None:
+    def value(self, name: str) -> SetpointValue | None:
         """Return how a value is made; None if there is none of that name."""
         return self._values.get(name)
 
-    def render(self, setpoint: Setpoint, context: Context) -> dict[str, Rendered]:
+    def render(self, setpoint: Setpoint, context: MessageContext) -> dict[str, RenderedValue]:
         """Return every value of a setpoint.
 
         Raises:
@@ -206,7 +206,7 @@ class SetpointWriter:
         """
         known: dict[str, Any] = {name: float(getattr(setpoint, name) or 0.0) for name in QUANTITIES}
         known |= context.inputs
-        values: dict[str, Rendered] = {}
+        values: dict[str, RenderedValue] = {}
         for name, value in self._values.items():
             lacking = [] if value.formula is None else [n for n in value.formula.names if n not in known]
             if lacking:
@@ -214,7 +214,7 @@ class SetpointWriter:
             try:
                 if value.table.quantity == "uid":
                     uid = context.built_ins.new_uid()
-                    values[name] = Rendered(uid, uid)
+                    values[name] = RenderedValue(uid, uid)
                 else:
                     values[name] = value.render(setpoint, known)
             except MessageError as exc:
@@ -222,7 +222,9 @@ class SetpointWriter:
             known[name] = values[name].json
         return values
 
-    def encode(self, setpoint: Setpoint, context: Context) -> tuple[list[Outgoing], dict[str, Rendered]]:
+    def encode(
+        self, setpoint: Setpoint, context: MessageContext
+    ) -> tuple[list[Outgoing], dict[str, RenderedValue]]:
         """Return the messages that carry a setpoint, in the order in which to send them, and its values.
 
         Raises:
@@ -231,7 +233,7 @@ class SetpointWriter:
         values = self.render(setpoint, context)
         return self._written(self._messages, values, setpoint, context), values
 
-    def release(self, context: Context) -> list[Outgoing]:
+    def release(self, context: MessageContext) -> list[Outgoing]:
         """Return the messages that hand the device back."""
         zero = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
         values = self.render(zero, context) if any(m.names for m in self._releases) else {}
@@ -240,9 +242,9 @@ class SetpointWriter:
     def _written(
         self,
         messages: list[_Message],
-        values: Mapping[str, Rendered],
+        values: Mapping[str, RenderedValue],
         setpoint: Setpoint,
-        context: Context,
+        context: MessageContext,
     ) -> list[Outgoing]:
         fleeting = {name for name in values if self._values[name].is_fleeting}
         return [m.write(values, fleeting, setpoint, context) for m in messages if m.applies(values, setpoint)]
@@ -273,7 +275,7 @@ class _Message:
             if n in writer.names
         }
 
-    def applies(self, values: Mapping[str, Rendered], setpoint: Setpoint) -> bool:
+    def applies(self, values: Mapping[str, RenderedValue], setpoint: Setpoint) -> bool:
         """Whether it is to be sent."""
         if self._formula is not None:
             known = {n: float(getattr(setpoint, n) or 0.0) for n in QUANTITIES}
@@ -281,12 +283,16 @@ class _Message:
         return all(_among(values[name].json, words) for name, words in self._when.items())
 
     def write(
-        self, values: Mapping[str, Rendered], fleeting: set[str], setpoint: Setpoint, context: Context
+        self,
+        values: Mapping[str, RenderedValue],
+        fleeting: set[str],
+        setpoint: Setpoint,
+        context: MessageContext,
     ) -> Outgoing:
         """Return it, ready to publish."""
         table = self._table
         context.built_ins.begin_message()
-        every = {**{n: Rendered(t, t) for n, t in context.learned.items()}, **values}
+        every = {**{n: RenderedValue(t, t) for n, t in context.learned.items()}, **values}
         topic = filled_text(table.topic, every, context.built_ins)
         missing = PLACEHOLDER.search(topic)
         if missing is not None:
@@ -305,7 +311,7 @@ class _Message:
 
 
 def payload_bytes(
-    payload: Payload, values: Mapping[str, Rendered], built_ins: BuiltIns, packing: str | None = None
+    payload: Payload, values: Mapping[str, RenderedValue], built_ins: BuiltIns, packing: str | None = None
 ) -> bytes:
     """Return a payload with its values filled in: a text as it is, a table or array as JSON, or packed.
 
@@ -323,13 +329,13 @@ def payload_bytes(
         raise MessageError(f"{document!r} cannot be packed as {packing}: {exc}") from None
 
 
-def filled_text(text: str, values: Mapping[str, Rendered], built_ins: BuiltIns) -> str:
+def filled_text(text: str, values: Mapping[str, RenderedValue], built_ins: BuiltIns) -> str:
     """Return a text with its values and built-in names filled in; unknown ones stay."""
     text = BUILT_INS.sub(lambda m: as_text(built_ins.value(m[1], m[2])), text)
     return PLACEHOLDER.sub(lambda m: values[m[1]].text if m[1] in values else m[0], text)
 
 
-def _in_json(node: Any, values: Mapping[str, Rendered], built_ins: BuiltIns) -> Any:
+def _in_json(node: Any, values: Mapping[str, RenderedValue], built_ins: BuiltIns) -> Any:
     if isinstance(node, dict):
         return {key: _in_json(value, values, built_ins) for key, value in node.items()}
     if isinstance(node, list):

@@ -19,7 +19,7 @@ PATIENCE = 3
 REMEMBERED = 5  # gaps of one topic; the shortest is its period, longer ones have lost messages in them
 
 
-class Round:
+class TopicRound:
     """Collects the newest message of each member until a round is whole.
 
     Args:

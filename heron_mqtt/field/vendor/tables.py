@@ -398,6 +398,14 @@ class KeepaliveTable(Table):
     )
 
 
+class SparkplugTable(Table):
+    """What we are to Sparkplug nodes."""
+
+    host_id: Annotated[str, Field(pattern=r"^[^/+#]+$", max_length=200)] = Field(
+        description="Name of a host application that nodes wait for: its STATE is published."
+    )
+
+
 class MappingTable(Table):
     """A whole mapping."""
 
@@ -407,6 +415,7 @@ class MappingTable(Table):
     telemetry: list[TelemetryTable] = Field(min_length=1, max_length=MAX_ITEMS)
     quantities: dict[ReadQuantity, QuantityTable] = Field({}, description="Quantities by formula.")
     availability: list[AvailabilityTable] = Field([], max_length=MAX_ITEMS)
+    sparkplug: SparkplugTable | None = Field(None, description="None = we are no host application.")
     keepalive: list[KeepaliveTable] = Field([], max_length=MAX_ITEMS)
 
 

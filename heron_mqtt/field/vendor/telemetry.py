@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from heron_mqtt.errors import ConfigError, MessageError
-from heron_mqtt.field.vendor.inputs import InputReader, Missing, Value, compiled
+from heron_mqtt.field.vendor.inputs import InputReader, MissingValue, Value, compiled
 from heron_mqtt.field.vendor.numbers import shown
 from heron_mqtt.field.vendor.payloads import Expression, parse, parse_json, parse_text
 from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
@@ -22,7 +22,7 @@ _KINDS: dict[str, Kind] = {"running": "boolean"}
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ReadResult:
     """What one payload gave.
 
     Attributes:
@@ -30,7 +30,7 @@ class Found:
         problems: Why something could not be read, one line each.
     """
 
-    values: Mapping[str, Value | Missing]
+    values: Mapping[str, Value | MissingValue]
     problems: tuple[str, ...] = ()
 
 
@@ -75,9 +75,9 @@ class TelemetryReader:
         """
         return parse(payload, self.table)
 
-    def read(self, document: Any) -> Found:
+    def read(self, document: Any) -> ReadResult:
         """Return what a document gives; what cannot be read harms only itself."""
-        values: dict[str, Value | Missing] = {}
+        values: dict[str, Value | MissingValue] = {}
         problems: list[str] = []
         for name, reader in self.inputs.items():
             try:
@@ -85,14 +85,16 @@ class TelemetryReader:
             except MessageError as exc:
                 problems.append(str(exc))
                 continue
-            if isinstance(value, Missing) and reader.on_change:
-                value = Missing(keeps=True, why=value.why)
+            if isinstance(value, MissingValue) and reader.on_change:
+                value = MissingValue(keeps=True, why=value.why)
             values[name] = value
-        return Found(values, tuple(problems))
+        return ReadResult(values, tuple(problems))
 
-    def nothing(self) -> Found:
+    def nothing(self) -> ReadResult:
         """Return what an empty payload gives: nothing is known any more."""
-        return Found({name: Missing(keeps=False, why="the payload is empty") for name in self.inputs})
+        return ReadResult(
+            {name: MissingValue(keeps=False, why="the payload is empty") for name in self.inputs}
+        )
 
 
 def patterns(given: list[str], complain: Complain) -> tuple[TopicPattern, ...]:
@@ -129,8 +131,8 @@ class AvailabilityReader:
                 meanings[word] = state
         self._words = Words(meanings, "online", complain)
 
-    def read(self, payload: bytes) -> tuple[State, str]:
-        """Return the state, and the word that said so.
+    def read(self, payload: bytes) -> tuple[State, str] | None:
+        """Return the state, and the word that said so; None if the payload holds no word at the path.
 
         Raises:
             MessageError: The word is not known, and the mapping says to ignore those.
@@ -138,6 +140,8 @@ class AvailabilityReader:
         word = parse_text(payload, self._table.encoding)
         if self._path is not None and word[:1] in {"{", "["}:
             found = self._path.search(parse_json(word, tolerant=self._table.tolerant))
+            if found is None and self._words.find("null") is None:
+                return None
             word = (
                 "null" if found is None else word_text(found) if isinstance(found, Scalar) else shown(found)
             )

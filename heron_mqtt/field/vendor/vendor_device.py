@@ -17,13 +17,13 @@ from typing import Any, Protocol
 from heron_mqtt.errors import BrokerError, MessageError
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.gateway.authority import SENDS
-from heron_mqtt.field.vendor.answers import Answer
+from heron_mqtt.field.vendor.answers import SetpointAnswer
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
 from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive, Outgoing
-from heron_mqtt.field.vendor.outgoing import Context
+from heron_mqtt.field.vendor.outgoing import MessageContext
 from heron_mqtt.field.vendor.sparkplug_payload import encode
-from heron_mqtt.field.vendor.vendor_state import TakenIn, VendorState
+from heron_mqtt.field.vendor.vendor_state import StateUpdate, VendorState
 from heron_mqtt.messages import AuthorityState, Level, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
@@ -111,7 +111,7 @@ class VendorDevice(FieldDevice):
         self._awaits = False
         self._awaited_seq: int | None = None
         self._counts_from = 0.0  # power measured earlier does not confirm
-        self._answer: Answer | None = None
+        self._answer: SetpointAnswer | None = None
         self._news = asyncio.Event()
         self._heard = asyncio.Event()
         self._has_spoken = False
@@ -267,7 +267,7 @@ class VendorDevice(FieldDevice):
         self._settling = None
         self._take_in("", self._state.settle(time.monotonic()), False)
 
-    def _take_in(self, topic: str, taken: TakenIn, retained: bool) -> None:
+    def _take_in(self, topic: str, taken: StateUpdate, retained: bool) -> None:
         for problem in taken.problems:
             self._count_problem(topic, problem)
         for note in taken.notes:
@@ -431,8 +431,8 @@ class VendorDevice(FieldDevice):
 
     # -- keepalives --------------------------------------------------------------------------------
 
-    def _context(self) -> Context:
-        return Context(self._built_ins, self._state.inputs, self._state.learned)
+    def _context(self) -> MessageContext:
+        return MessageContext(self._built_ins, self._state.inputs, self._state.learned)
 
     def _send(self, message: Outgoing) -> asyncio.Future[None]:
         return self._raw.publish_raw(message.topic, message.payload, qos=message.qos, retain=message.retain)

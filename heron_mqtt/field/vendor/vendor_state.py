@@ -14,16 +14,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.vendor.inputs import Missing, Value
+from heron_mqtt.field.vendor.inputs import MissingValue, Value
+from heron_mqtt.field.vendor.learned_levels import LearnedLevels
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
+from heron_mqtt.field.vendor.presence_state import PresenceState
 from heron_mqtt.field.vendor.quantities import Measured, Quantity
-from heron_mqtt.field.vendor.rounds import Round
+from heron_mqtt.field.vendor.rounds import TopicRound
 from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
-from heron_mqtt.field.vendor.telemetry import AvailabilityReader, Found, TelemetryReader
+from heron_mqtt.field.vendor.telemetry import AvailabilityReader, ReadResult, TelemetryReader
 from heron_mqtt.messages import Status, Telemetry
 
-_WORST_FIRST = ("offline", "fault", "online")
 TOGETHER_S = 0.2
 """How long values that are sent only when they change wait for others that change with them, s."""
 
@@ -44,15 +45,8 @@ class _Input:
         return self.value is not None
 
 
-@dataclass(slots=True)
-class _Presence:
-    status: Status
-    at: float
-    is_live: bool
-
-
 @dataclass(frozen=True, slots=True)
-class TakenIn:
+class StateUpdate:
     """What one payload changed.
 
     Attributes:
@@ -67,7 +61,7 @@ class TakenIn:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ReportLine:
     """One input or quantity, for people.
 
     Attributes:
@@ -112,7 +106,7 @@ class VendorState:
         ] = {}  # and since when; None = while it is heard
         self._why: dict[str, str] = {}
         self._rounds = {
-            name: Round([n for n in q.inputs if not self._is_on_change(n)], q.within_s)
+            name: TopicRound([n for n in q.inputs if not self._is_on_change(n)], q.within_s)
             for name, q in mapping.quantities.items()
             if q.waits_for_round
         }
@@ -122,14 +116,13 @@ class VendorState:
         self.births_wanted: list[str] = []
         """Topics of Sparkplug nodes whose birth should be asked for; whoever does it empties the list."""
         self._marks: dict[int, Value] = {}
-        self._presence: dict[str, _Presence] = {}
-        self._learned: dict[str, tuple[str, float]] = {}
-        self._noted: set[str] = set()
+        self._presence = PresenceState(mapping.availability)
+        self._levels = LearnedLevels(mapping.learned)
         self._heard_at = -math.inf
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def take(self, topic: str, payload: bytes, now_s: float, *, retained: bool = False) -> TakenIn | None:
+    def take(self, topic: str, payload: bytes, now_s: float, *, retained: bool = False) -> StateUpdate | None:
         """Take one payload in; returns what it changed, None if the topic is not of this device.
 
         What cannot be read is left out and told, the rest counts.
@@ -147,7 +140,7 @@ class VendorState:
         if not readers and not availability:
             return None
         if len(payload) > MAX_PAYLOAD_BYTES:
-            return TakenIn(
+            return StateUpdate(
                 problems=(f"{topic}: payload of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}",)
             )
         fields: dict[str, Measured] = {}
@@ -159,7 +152,7 @@ class VendorState:
             if reader.node_topic is not None:
                 fields |= self._take_node(reader, topic, payload, now_s, retained, problems)
                 continue
-            if reader.has_instances and not self._is_of_learned(found, now_s, retained, notes):
+            if reader.has_instances and not self._levels.takes(found, now_s, retained, notes):
                 continue
             try:
                 read = reader.nothing() if not payload else reader.read(reader.parse(payload))
@@ -170,9 +163,13 @@ class VendorState:
             problems += [f"{topic}: {p}" for p in read.problems]
             fields |= self._take_found(reader, topic, read, sample(payload), now_s, retained, problems)
         for each, found in availability:
-            if self._is_of_learned(found, now_s, retained, notes):
-                self._take_presence(each, topic, payload, now_s, retained, problems)
-        return TakenIn(fields, tuple(problems), tuple(notes))
+            if not self._levels.takes(found, now_s, retained, notes):
+                continue
+            try:
+                self._presence.take(each, topic, payload, now_s, retained=retained)
+            except MessageError as exc:
+                problems.append(f"{topic}: {exc}")
+        return StateUpdate(fields, tuple(problems), tuple(notes))
 
     def _take_node(
         self,
@@ -199,13 +196,13 @@ class VendorState:
         if news.state is not None:
             reason = None if news.state == "online" else f"{topic}: it has died"
             status = Status.model_validate({"state": news.state, "reason": reason})
-            self._presence[node.topic] = _Presence(status, now_s, not retained)
+            self._presence.say(node.topic, status, now_s, retained=retained)
         if news.values is None:
             return {}
         shown = ", ".join(f"{name} = {value!r}" for name, value in news.values.items())[:60]
         return self._take_found(reader, topic, reader.read(news.values), shown, now_s, retained, problems)
 
-    def take_document(self, topic: str, document: Any, now_s: float) -> TakenIn | None:
+    def take_document(self, topic: str, document: Any, now_s: float) -> StateUpdate | None:
         """Take in what was read otherwise than by MQTT (a table of registers): ``document`` is not parsed.
 
         Args:
@@ -223,12 +220,11 @@ class VendorState:
             read = reader.read(document)
             problems += [f"{topic}: {p}" for p in read.problems]
             fields |= self._take_found(reader, topic, read, repr(document)[:60], now_s, False, problems)
-        return TakenIn(fields, tuple(problems))
+        return StateUpdate(fields, tuple(problems))
 
     def reconnected(self) -> None:
         """Forget that what is known of presence was heard live: retained messages count again."""
-        for presence in self._presence.values():
-            presence.is_live = False
+        self._presence.reconnected()
 
     def _failed(self, reader: TelemetryReader, payload: bytes, why: str) -> None:
         for name in reader.inputs:
@@ -243,7 +239,7 @@ class VendorState:
         self,
         reader: TelemetryReader,
         topic: str,
-        found: Found,
+        found: ReadResult,
         shown: str,
         now_s: float,
         retained: bool,
@@ -259,7 +255,7 @@ class VendorState:
         cleared: set[str] = set()
         for name, value in found.values.items():
             known = self._inputs[name]
-            if isinstance(value, Missing):
+            if isinstance(value, MissingValue):
                 if not value.keeps:
                     known.value, known.at = None, -math.inf
                     cleared.add(name)
@@ -268,27 +264,27 @@ class VendorState:
                 new.add(name)
         return self._make(reader, topic, new, cleared, now_s, problems)
 
-    def _note_payload(self, reader: TelemetryReader, found: Found, shown: str) -> None:
+    def _note_payload(self, reader: TelemetryReader, found: ReadResult, shown: str) -> None:
         for name in reader.inputs:
             known = self._inputs[name]
             known.payloads += 1
             known.sample = shown
             value = found.values.get(name)
-            if isinstance(value, Missing):
+            if isinstance(value, MissingValue):
                 known.why = value.why
             elif value is None:
                 known.why = next((p for p in found.problems if p.startswith(f"{name}:")), "it cannot be read")
 
-    def _take_marks(self, reader: TelemetryReader, found: Found, now_s: float, retained: bool) -> None:
+    def _take_marks(self, reader: TelemetryReader, found: ReadResult, now_s: float, retained: bool) -> None:
         """Take in counters and times first: they say whether the rest is new."""
         for name in (reader.table.timestamp, reader.table.changed_by):
             value = None if name is None else found.values.get(name)
-            if name is not None and value is not None and not isinstance(value, Missing):
+            if name is not None and value is not None and not isinstance(value, MissingValue):
                 known = self._inputs[name]
                 known.value, known.why = value, ""
                 known.at = known.at if retained else now_s
 
-    def _why_old(self, reader: TelemetryReader, found: Found, retained: bool) -> str | None:
+    def _why_old(self, reader: TelemetryReader, found: ReadResult, retained: bool) -> str | None:
         """Return why the values of a payload are not of now; None if they are."""
         if retained:
             return "only a retained value has come: how old it is is not known"
@@ -311,13 +307,13 @@ class VendorState:
                 return f"{table.changed_by} has not changed" + (" yet" if before is None else f": {mark}")
         return None
 
-    def _keep_as_old(self, reader: TelemetryReader, found: Found, why: str) -> None:
+    def _keep_as_old(self, reader: TelemetryReader, found: ReadResult, why: str) -> None:
         marks = {reader.table.timestamp, reader.table.changed_by}
         for name, value in found.values.items():
             known = self._inputs[name]
             if name in marks:
                 continue
-            if not known.is_known and not isinstance(value, Missing):
+            if not known.is_known and not isinstance(value, MissingValue):
                 known.value = value
             if known.at == -math.inf or not why.startswith("only a retained"):
                 known.why = why
@@ -400,36 +396,16 @@ class VendorState:
         """When ``settle`` has something to do; None = not."""
         return min(self._due.values(), default=None)
 
-    def settle(self, now_s: float) -> TakenIn:
+    def settle(self, now_s: float) -> StateUpdate:
         """Make the values that have waited for others to change with them."""
         made: dict[str, Measured] = {}
         problems: list[str] = []
         for name in [n for n, at in self._due.items() if at <= now_s]:
             del self._due[name]
             self._publish(self._mapping.quantities[name], now_s, made, problems)
-        return TakenIn(made, tuple(problems))
+        return StateUpdate(made, tuple(problems))
 
     # -- presence ----------------------------------------------------------------------------------
-
-    def _take_presence(
-        self,
-        reader: AvailabilityReader,
-        topic: str,
-        payload: bytes,
-        now_s: float,
-        retained: bool,
-        problems: list[str],
-    ) -> None:
-        before = self._presence.get(reader.topic)
-        if retained and before is not None and before.is_live:
-            return  # what was heard live is newer than what the broker had kept
-        try:
-            state, word = reader.read(payload)
-        except MessageError as exc:
-            problems.append(f"{topic}: {exc}")
-            return
-        reason = None if state == "online" else f"{topic}: {word}"[:500]
-        self._presence[reader.topic] = _Presence(Status(state=state, reason=reason), now_s, not retained)
 
     def status(self, now_s: float | None = None) -> Status | None:
         """Return the worst that any availability topic last said, or its silence; None if none has spoken.
@@ -437,20 +413,7 @@ class VendorState:
         Args:
             now_s: None = silence is not looked at.
         """
-        found = [p.status for topic, p in self._presence.items() if topic in self._nodes]
-        for reader in self._mapping.availability:
-            presence = self._presence.get(reader.topic)
-            if presence is None:
-                continue
-            silent = (
-                now_s is not None and reader.timeout_s is not None and now_s - presence.at > reader.timeout_s
-            )
-            if silent and presence.status.state != "offline":
-                why = f"{reader.topic}: nothing for {reader.timeout_s:g} s"
-                found.append(Status(state="offline", reason=why))
-            else:
-                found.append(presence.status)
-        return min(found, key=lambda s: _WORST_FIRST.index(s.state), default=None)
+        return self._presence.status(now_s)
 
     @property
     def is_heard(self) -> bool:
@@ -459,34 +422,10 @@ class VendorState:
 
     # -- learned -----------------------------------------------------------------------------------
 
-    def _is_of_learned(
-        self, found: Mapping[str, str], now_s: float, retained: bool, notes: list[str]
-    ) -> bool:
-        """Whether a topic is of the instance that was learned; the first that speaks is learned."""
-        for name, text in found.items():
-            known = self._learned.get(name)
-            after_s = self._mapping.learned.get(name, 30.0)
-            if known is None or known[1] == -math.inf or (known[0] != text and now_s - known[1] > after_s):
-                if retained and known is not None and known[0] != text:
-                    return False
-                if known is None or known[0] != text:
-                    was = "" if known is None else f" instead of {known[0]}"
-                    notes.append(f"{name} is {text}{was}")
-                self._learned[name] = (text, -math.inf if retained else now_s)
-            elif known[0] != text:
-                note = f"{name} is {known[0]}, but {text} is there too and not read: give the parameter"
-                if note not in self._noted:
-                    self._noted.add(note)
-                    notes.append(note)
-                return False
-            elif not retained:
-                self._learned[name] = (text, now_s)
-        return True
-
     @property
     def learned(self) -> dict[str, str]:
         """Parameters that were learned from topics."""
-        return {name: text for name, (text, _) in self._learned.items()}
+        return self._levels.values
 
     @property
     def inputs(self) -> dict[str, Value]:
@@ -529,7 +468,7 @@ class VendorState:
         """Return the quantities that the mapping reads and for which there is no value."""
         return tuple(sorted(self._mapping.reads - self._values.keys()))
 
-    def report(self, now_s: float) -> list[Line]:
+    def report(self, now_s: float) -> list[ReportLine]:
         """Return every quantity, and every named input, with what it is or why it is not known."""
         lines = []
         for name, quantity in self._mapping.quantities.items():
@@ -537,7 +476,7 @@ class VendorState:
             value = self._values[name][0] if name in self._values else None
             newest = max(known, key=lambda k: k.payloads)
             lines.append(
-                Line(
+                ReportLine(
                     name,
                     self._mapping.topics_of(name),
                     value,
@@ -550,7 +489,9 @@ class VendorState:
         for name, each in self._inputs.items():
             if name not in self._mapping.quantities:
                 lines.append(
-                    Line(name, each.topics, each.value, now_s - each.at, each.payloads, each.sample, each.why)
+                    ReportLine(
+                        name, each.topics, each.value, now_s - each.at, each.payloads, each.sample, each.why
+                    )
                 )
         return lines
 

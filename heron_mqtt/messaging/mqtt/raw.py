@@ -15,7 +15,7 @@ from typing import Self
 
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
 from heron_mqtt.messaging.core.stats import MessageStats
-from heron_mqtt.messaging.mqtt.options import MqttOptions
+from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.mqtt.session import PATIENCE_S, MqttSession
 from heron_mqtt.messaging.topics import is_filter, matches
 
@@ -32,17 +32,29 @@ class RawMqtt:
         options: Of the connection, as of a ``MqttBroker``; the client id gets a suffix of its own.
         stats: Where to count and report.
         rng: Jitters the delays of reconnecting.
+        will: What the broker publishes, retained, if the connection dies; None = nothing.
+        keep_client_id: Connect with the client id as it is, where a broker knows its clients by name.
     """
 
-    def __init__(self, options: MqttOptions, stats: MessageStats, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        options: MqttOptions,
+        stats: MessageStats,
+        rng: random.Random | None = None,
+        *,
+        will: LastWill | None = None,
+        keep_client_id: bool = False,
+    ) -> None:
+        if not keep_client_id:
+            options = replace(options, client_id=f"{options.client_id}-raw-{secrets.token_hex(2)}")
         self.stats = stats
         self._callbacks: dict[str, list[RawCallback]] = {}
         self._on_return: list[Callable[[], None]] = []
         self._session = MqttSession(
-            replace(options, client_id=f"{options.client_id}-raw-{secrets.token_hex(2)}"),
+            options,
             self,
             stats,
-            will=None,
+            will=will,
             wanted=lambda: tuple(self._callbacks),
             rng=rng or random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
             max_pending=MAX_PENDING,

@@ -11,7 +11,7 @@ import pytest
 from heron_mqtt.field.vendor.built_ins import BuiltIns, problem
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
 from heron_mqtt.field.vendor.mapping import load_mapping
-from heron_mqtt.field.vendor.outgoing import Context, Outgoing
+from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing
 from heron_mqtt.messages import Setpoint
 
 ON_OFF = [
@@ -39,7 +39,7 @@ class Rig:
         self.commander = Commander(
             mapping, self._publish, within_s=1.0, budget=budget, monotonic=lambda: self.now
         )
-        self.context = Context(BuiltIns(lambda: 1_700_000_000.0, lambda: "id"))
+        self.context = MessageContext(BuiltIns(lambda: 1_700_000_000.0, lambda: "id"))
 
     def _publish(self, message: Outgoing) -> asyncio.Future[None]:
         self.sent.append(message.payload.decode())

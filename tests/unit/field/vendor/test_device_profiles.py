@@ -17,7 +17,7 @@ from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.vendor import tables
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
-from heron_mqtt.field.vendor.outgoing import Context
+from heron_mqtt.field.vendor.outgoing import MessageContext
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
 
@@ -91,8 +91,8 @@ def test_a_recorded_payload_means_what_it_should(name: str, sample: dict[str, An
     assert (status.state if status else None) == sample.get("state")
 
 
-def context() -> Context:
-    return Context(BuiltIns(lambda: 1_700_000_000.0, lambda: "id-1"))
+def context() -> MessageContext:
+    return MessageContext(BuiltIns(lambda: 1_700_000_000.0, lambda: "id-1"))
 
 
 @pytest.mark.parametrize(("name", "sample"), of_all("sent"))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.errors import ConfigError, MessageError
-from heron_mqtt.field.vendor.inputs import InputReader, Missing
+from heron_mqtt.field.vendor.inputs import InputReader, MissingValue
 from heron_mqtt.field.vendor.tables import InputTable
 
 
@@ -77,7 +77,7 @@ def test_a_number_with_separators_is_read_as_it_was_written(value: int, places: 
 )
 def test_what_is_meant(keys: dict[str, Any], raw: Any, wanted: Any) -> None:
     found = reader(**keys).read(raw)
-    assert isinstance(found, Missing) if wanted is None else found == wanted
+    assert isinstance(found, MissingValue) if wanted is None else found == wanted
 
 
 @pytest.mark.parametrize(

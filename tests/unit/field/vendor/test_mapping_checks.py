@@ -278,3 +278,167 @@ def test_tables_of_a_profile_can_be_replaced_and_its_defaults_overridden(tmp_pat
     )
     assert changed.sets == {"p_mw"}
     assert fields(changed, "other/p", b'{"p": 7}') == {"p_mw": 7e-6}
+
+
+@pytest.mark.parametrize("name", ["import", "true", "p_mw", "now"])
+def test_a_name_that_a_formula_cannot_use_is_refused(name: str) -> None:
+    def spoil(table: dict[str, Any]) -> None:
+        table["telemetry"][0]["inputs"] = {name: {"path": "x"}}
+
+    assert f"telemetry[0].inputs.{name}: is " in problems(spoil)[0]
+
+
+def test_an_answer_on_the_topic_of_the_command_would_be_our_own_message() -> None:
+    def spoil(table: dict[str, Any]) -> None:
+        table["setpoint"]["answers"] = [{"topic": "box/{id}/set"}]
+
+    assert "setpoint.messages[0].topic: 'box/7/set' is read too" in problems(spoil)[0]
+
+
+def test_two_sources_of_one_quantity_are_refused_without_a_formula() -> None:
+    def spoil(table: dict[str, Any]) -> None:
+        second = {"topic": "box/{id}/p2", "fields": {"p_mw": {"path": "value", "unit": "W"}}}
+        table["telemetry"].append(second)
+
+    (problem,) = problems(spoil)
+    assert "telemetry[2].fields.p_mw: p_mw has a source already, telemetry[0].fields.p_mw" in problem
+    assert "[quantities.p_mw]" in problem
+
+
+def test_a_formula_and_a_field_of_one_quantity_are_two_sources_too() -> None:
+    def spoil(table: dict[str, Any]) -> None:
+        table["telemetry"][0]["inputs"] = {"a": {"path": "a"}}
+        table["quantities"] = {"p_mw": {"formula": "a", "unit": "W"}}
+
+    assert "quantities.p_mw: p_mw has a source already" in problems(spoil)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"formula": "a + c", "unit": "W"}, "formula: 'a + c': nothing is called c; there are a, b"),
+        ({"formula": "a", "unit": "V"}, "unit: unknown unit 'V' for p_mw"),
+        ({"formula": "a"}, "unit: missing; p_mw needs one of W"),
+        ({"formula": "1 + 1", "unit": "W"}, "it uses no input"),
+        ({"formula": "a", "unit": "W", "offline": True}, "offline: expected a number"),
+        ({"formula": "l * 2", "unit": "W"}, "l is a list of numbers"),
+        ({"formula": "a", "unit": "W", "within_s": 0}, "within_s"),
+        ({"formula": "a", "unit": "W", "update": "both"}, "'round' or 'each'"),
+        ({"unit": "W"}, "formula: missing"),
+    ],
+)
+def test_a_mistake_in_a_quantity_is_named_with_file_table_and_key(
+    change: dict[str, Any], problem: str
+) -> None:
+    table = {
+        "telemetry": [
+            {"topic": "x", "inputs": {"a": {"path": "a"}, "b": {"path": "b"}}},
+            {"topic": "y", "inputs": {"l": {"path": "l", "type": "numbers"}}},
+        ],
+        "quantities": {"p_mw": change},
+    }
+    with pytest.raises(ConfigError) as caught:
+        load(table)
+    found = [p for p in caught.value.problems if problem in p]
+    assert found, caught.value.problems
+    assert found[0].startswith("site.toml: MG1.devices.ess.mapping: quantities.p_mw")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"timestamp": "t"}, "timestamp: there is no input 't'; there are a"),
+        ({"timestamp": "a"}, "timestamp: input a must be a time"),
+        ({"changed_by": "zz"}, "changed_by: there is no input 'zz'"),
+        ({"encoding": "klingon"}, "no text encoding of that name"),
+        ({"format": "xml"}, "format"),
+        ({"topic": "a/#"}, "say + for each level that varies"),
+        ({"topic": []}, "topic"),
+        ({"inputs": {}, "fields": {}}, "nothing is read from it"),
+        ({"format": "binary"}, "struct: missing; format 'binary' needs it"),
+        ({"format": "key_value"}, "key: missing; format 'key_value' needs it"),
+    ],
+)
+def test_a_mistake_in_telemetry_is_named(change: dict[str, Any], problem: str) -> None:
+    telemetry = {
+        "topic": "x",
+        "inputs": {"a": {"path": "a"}},
+        "fields": {"p_mw": {"path": "p", "unit": "W"}},
+        **change,
+    }
+    with pytest.raises(ConfigError) as caught:
+        load({"telemetry": [telemetry]})
+    assert any(problem in p and "telemetry[0]" in p for p in caught.value.problems), caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "problem"),
+    [
+        (lambda s: s.update(confirm="answer"), "setpoint.confirm", "'answer' needs [[setpoint.answers]]"),
+        (lambda s: s.update(release="hold"), "setpoint.release", "zero"),
+        (lambda s: s.update(release=[]), "setpoint.release", "at least 1"),
+        (lambda s: s.update(send="often"), "setpoint.send", "'always', 'setpoint' or 'change'"),
+        (lambda s: s["values"]["p"].update(formula="1"), "setpoint.values.p", "either quantity or formula"),
+        (
+            lambda s: s["values"].update(f={"formula": "z"}),
+            "setpoint.values.f.formula",
+            "nothing is called z",
+        ),
+        (
+            lambda s: s["values"].update(f={"formula": "p", "unit": "W"}),
+            "setpoint.values.f.unit",
+            "not with a formula",
+        ),
+        (
+            lambda s: s["messages"][0].update(when="zz > 1"),
+            "setpoint.messages[0].when",
+            "nothing is called zz",
+        ),
+        (
+            lambda s: s["messages"][0].update(payload="{now:soon}"),
+            "setpoint.messages[0].payload",
+            "{now:soon}: expected unix_s",
+        ),
+        (
+            lambda s: s["messages"][0].update(struct="<f"),
+            "setpoint.messages[0]",
+            "the payload must be an array of 1",
+        ),
+        (
+            lambda s: s.update(answers=[{"topic": "box/7/ack", "id": {"path": "id"}}]),
+            "setpoint.answers[0].id.of",
+            "which value is repeated?",
+        ),
+        (
+            lambda s: s.update(answers=[{"topic": "box/7/ack", "echo": {"path": "v", "of": "zz"}}]),
+            "setpoint.answers[0].echo.of",
+            "'zz' is no value of the setpoint; there are p, on",
+        ),
+    ],
+)
+def test_a_mistake_in_a_setpoint_is_named(change: Change, key: str, problem: str) -> None:
+    found = problems(lambda t: change(t["setpoint"]))
+    assert any(f"mapping: {key}" in p and problem in p for p in found), found
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"learn": True, "relearn_after_s": 0}, "expected 1 to 86400 s"),
+        ({"learn": True, "forget": 1}, "unknown key"),
+        ({"default": 1}, "where it is given, or { learn = true }"),
+    ],
+)
+def test_a_mistake_in_a_learned_parameter_is_named(given: dict[str, Any], problem: str) -> None:
+    def spoil(table: dict[str, Any]) -> None:
+        table["parameters"]["id"] = given
+
+    assert any("parameters.id" in p and problem in p for p in problems(spoil))
+
+
+def test_what_is_learned_must_stand_in_a_topic_that_is_read() -> None:
+    def spoil(table: dict[str, Any]) -> None:
+        table["parameters"]["i"] = {"learn": True}
+        table["setpoint"]["messages"][0]["topic"] = "box/{i}/set"
+
+    assert any("parameters.i: learn = true, but no topic of telemetry" in p for p in problems(spoil))

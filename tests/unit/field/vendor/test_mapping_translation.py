@@ -401,6 +401,19 @@ def test_a_word_of_presence_is_told_with_its_topic_and_an_unknown_one_is_a_fault
 # -- the last value of each ----------------------------------------------------------------------------
 
 
+def test_a_payload_without_the_word_says_nothing_unless_that_is_a_word() -> None:
+    both = {"topic": "there", "path": "s", "online": ["1"], "offline": ["0"]}
+    for table, wanted in ((both, "online"), ({**both, "offline": ["0", "null"]}, "offline")):
+        state = VendorState(mapping(availability=[table]))
+        for payload in (b'{"s": 1}', b'{"other": 2}'):
+            taken = state.take("there", payload, 0.0)
+            assert taken is not None
+            assert taken.problems == ()
+        status = state.status()
+        assert status is not None
+        assert status.state == wanted
+
+
 def topics_of_a_box() -> DeviceMapping:
     return mapping(
         telemetry=[

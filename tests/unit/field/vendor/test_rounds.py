@@ -47,7 +47,7 @@ def test_numbers_of_two_rounds_never_stand_in_one_value(broken: list[list[Seen]]
 
 
 @given(
-    lost=st.sets(st.integers(0, 59), max_size=25),
+    lost=st.sets(st.integers(9, 59), max_size=25),
     first=st.integers(0, 2),
     apart_s=st.sampled_from([0.001, 0.05, 0.3]),
     period_s=st.sampled_from([1.0, 1.5]),
@@ -55,7 +55,7 @@ def test_numbers_of_two_rounds_never_stand_in_one_value(broken: list[list[Seen]]
 def test_neither_losses_nor_a_start_in_the_middle_mix_rounds_for_good(
     lost: set[int], first: int, apart_s: float, period_s: float
 ) -> None:
-    """Rounds of three, the first ones not heard whole; whatever is made is of one round in the end."""
+    """Rounds of three: the first not whole, later ones lossy; in the end each value is of one round."""
     device = state({"formula": "a * 1e6 + b * 1e3 + c"}, {}, {}, {})
     made = []
     for number in range(30):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import load_mapping
-from heron_mqtt.field.vendor.outgoing import Context
+from heron_mqtt.field.vendor.outgoing import MessageContext
 from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
 from heron_mqtt.field.vendor.sparkplug_payload import decode, encode, typed
 from heron_mqtt.messages import Setpoint
@@ -119,7 +119,7 @@ def test_a_node_is_followed_from_birth_to_death() -> None:
 
 def test_a_command_is_a_payload_of_metrics() -> None:
     mapping = load_mapping(TABLE, agent="MG1", device="ess", source="test")
-    [message] = mapping.encode(Setpoint(p_mw=-0.002, lease_s=1.0), Context(BuiltIns(lambda: 17.0)))
+    [message] = mapping.encode(Setpoint(p_mw=-0.002, lease_s=1.0), MessageContext(BuiltIns(lambda: 17.0)))
     found = decode(message.payload)
     assert {m.name: typed(m.value, m.datatype) for m in found.metrics} == {"SP": -2000, "On": True}
     assert found.timestamp_ms == 17_000

@@ -334,6 +334,88 @@ async def test_words_that_do_not_fit_are_counted_with_their_topic_and_change_not
     assert site.broker.stats.rejected >= 3
 
 
+# -- presence at the start, and the end ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("retained_first", [True, False])
+async def test_a_device_that_says_offline_while_it_is_announced_is_offline_and_told_nothing(
+    make: Any, monkeypatch: pytest.MonkeyPatch, retained_first: bool
+) -> None:
+    announce = InMemoryBroker.announce
+
+    async def slow(self: Any, *args: Any, **kwargs: Any) -> Any:
+        wire = wires[0]
+        if retained_first:
+            wire.says("box/lwt", "on", retained=True)
+        presence = await announce(self, *args, **kwargs)
+        wire.says("box/lwt", "off")  # live, and before the announcement is known to be done
+        wire.says("box/lwt", "on", retained=True)  # the copy that the broker had kept comes late
+        return presence
+
+    wires: list[Wire] = []
+    init = Wire.__init__
+
+    def noted(self: Wire) -> None:
+        init(self)
+        wires.append(self)
+
+    monkeypatch.setattr(Wire, "__init__", noted)
+    monkeypatch.setattr(InMemoryBroker, "announce", slow)
+    site = await make({**PLAIN, "availability": KEPT["availability"]})
+    await until(lambda: site.status[-1]["state"] == "offline", "offline")
+    assert site.status[-1]["reason"] == "box/lwt: off"
+    site.wire.says("box/state", {"p": 5})
+    assert "the device is offline" in (await site.answered(site.send(0.001)))["rejected"]
+    assert site.wire.sent == []
+
+
+RELEASED: dict[str, Any] = {
+    **PLAIN,
+    "setpoint": {**PLAIN["setpoint"], "release": [{"topic": "box/mode", "payload": "auto"}]},
+}
+
+
+async def test_a_device_that_is_held_by_a_stop_is_handed_back_when_the_stop_is_over(make: Any) -> None:
+    site = await make(RELEASED)
+    site.level("full")
+    site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [1000, 0], "zero")
+    site.stop(False)
+    await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
+    await site.end()
+    assert [topic for topic, _ in site.wire.sent].count("box/mode") == 1
+
+
+async def test_while_a_stop_is_in_force_the_end_does_not_hand_the_device_back(make: Any) -> None:
+    site = await make(RELEASED)
+    site.level("full")
+    site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [1000, 0], "zero")
+    await site.end()
+    assert ("box/mode", "auto") not in site.wire.sent
+
+
+async def test_a_device_that_cannot_be_handed_back_is_told_of(make: Any) -> None:
+    site = await make(RELEASED)
+    site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.connected = False
+    await site.end()
+    assert any("not handed back" in report.what for report in site.broker.stats.reports)
+
+
+async def test_the_same_problem_of_every_payload_is_counted_always_and_reported_once(make: Any) -> None:
+    site = await make(PLAIN)
+    for number in range(20):
+        site.wire.says("box/state", {"p": f"bad {number}"})
+    assert site.broker.stats.rejected == 20
+    assert len(site.broker.stats.reports) == 1
+
+
 # -- what a scenario may ask of it ---------------------------------------------------------------------
 
 

@@ -1,0 +1,62 @@
+"""Levels of topics that are learned: the instance of a device, which changes when it starts anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+RELEARN_AFTER_S = 30.0
+
+
+class LearnedLevels:
+    """Learns, from the topics that are heard, what stands for ``{name}`` and ``+``.
+
+    The first instance that speaks is learned; another one follows only when that has been silent for a while,
+    so that two that speak at a time are never mixed. Retained messages give way to the first live one.
+
+    Args:
+        relearn_after_s: By name, after how long a silence another instance may follow, s.
+    """
+
+    def __init__(self, relearn_after_s: Mapping[str, float]) -> None:
+        self._relearn_after_s = relearn_after_s
+        self._known: dict[str, tuple[str, float]] = {}  # and when it was heard live
+        self._noted: set[str] = set()
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What is known, by name."""
+        return {name: text for name, (text, _) in self._known.items()}
+
+    def takes(self, found: Mapping[str, str], now_s: float, retained: bool, notes: list[str]) -> bool:
+        """Return whether a message is of the instance that was learned; learn it if there is none.
+
+        Args:
+            found: What stands in its topic, by name.
+            now_s: When it came.
+            retained: The broker had kept it.
+            notes: Takes what people should know, each once.
+        """
+        return all(self._takes(name, text, now_s, retained, notes) for name, text in found.items())
+
+    def _takes(self, name: str, text: str, now_s: float, retained: bool, notes: list[str]) -> bool:
+        known, heard_at = self._known.get(name, ("", -math.inf))
+        if known == text:
+            if not retained:
+                self._known[name] = (text, now_s)
+            return True
+        silent_s = now_s - heard_at
+        if known and (retained or silent_s <= self._relearn_after_s.get(name, RELEARN_AFTER_S)):
+            if not retained:
+                self._note(
+                    f"{name} is {known}, but {text} is there too and not read: give the parameter", notes
+                )
+            return False
+        notes.append(f"{name} is {text}" + (f" instead of {known}" if known else ""))
+        self._known[name] = (text, -math.inf if retained else now_s)
+        return True
+
+    def _note(self, note: str, notes: list[str]) -> None:
+        if note not in self._noted:
+            self._noted.add(note)
+            notes.append(note)
