@@ -9,12 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from powergrid.devices.base import DeviceSpecBase, Fraction, PolicyThresholds, PositivePowerMw, PowerMw
+from powergrid.devices.base import (
+    S_PER_H,
+    DeviceSpecBase,
+    Fraction,
+    PolicyThresholds,
+    PositivePowerMw,
+    PowerMw,
+)
 from powergrid.devices.formulas import FormulaDevice, Ops, Value
 
 __all__ = ["EvCharger", "EvChargerSpec", "EvChargerState"]
-
-_S_PER_H = 3600.0
 
 
 class EvChargerSpec(DeviceSpecBase):
@@ -142,7 +147,7 @@ class EvCharger(FormulaDevice):
         self, state: EvChargerState, p_mw: Value, dt_s: float, available: Value | None, x: Ops
     ) -> tuple[EvChargerState, Value, Value]:
         """Charge the car, or see it leave; see ``FormulaDevice``."""
-        spec, dt_h = self.spec, dt_s / _S_PER_H
+        spec, dt_h = self.spec, dt_s / S_PER_H
         here = 1.0 if available is None else x.where(available < 0.0, 1.0, 0.0)
         charged = state.soc - p_mw * spec.efficiency_charge * dt_h / spec.max_e_mwh
         # ``p_mw`` keeps the target; this takes away the last rounding and nothing else.
@@ -175,9 +180,9 @@ class EvCharger(FormulaDevice):
         x: Ops,
     ) -> Value:
         """Charge when energy is cheap, wait when it is dear, else evenly; in time for the deadline always."""
-        spec, dt_h = self.spec, dt_s / _S_PER_H
+        spec, dt_h = self.spec, dt_s / S_PER_H
         wanted_mwh = x.maximum(spec.target_soc - state.soc, 0.0) * spec.max_e_mwh / spec.efficiency_charge
-        left_h = x.maximum(spec.stay_s - state.connected_s, dt_s) / _S_PER_H
+        left_h = x.maximum(spec.stay_s - state.connected_s, dt_s) / S_PER_H
         if_waiting_mwh = spec.max_p_mw * (left_h - dt_h)  # what could still be taken after this step
         evenly = -x.minimum(wanted_mwh / left_h, spec.max_p_mw)
         by_price = x.where(
@@ -194,6 +199,6 @@ class EvCharger(FormulaDevice):
         spec = self.spec
         cable_mw = spec.max_p_mw if available is None else x.minimum(-available, spec.max_p_mw)
         wanted_mwh = x.maximum(spec.target_soc - state.soc, 0.0) * spec.max_e_mwh / spec.efficiency_charge
-        strongest = x.minimum(cable_mw, wanted_mwh / (dt_s / _S_PER_H))
+        strongest = x.minimum(cable_mw, wanted_mwh / (dt_s / S_PER_H))
         strongest = x.where(cable_mw < spec.min_p_mw, 0.0, strongest)  # the minimum current or nothing
         return 0.0 - strongest, 0.0 - x.minimum(strongest, spec.min_p_mw)

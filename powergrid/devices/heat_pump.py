@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field
 
 from powergrid.devices.base import (
+    S_PER_H,
     DeviceSpecBase,
     Fraction,
     PolicyThresholds,
@@ -20,8 +21,6 @@ from powergrid.devices.base import (
 from powergrid.devices.formulas import FormulaDevice, Ops, Value
 
 __all__ = ["HeatPump", "HeatPumpSpec", "HeatPumpState"]
-
-_S_PER_H = 3600.0
 
 
 class HeatPumpSpec(DeviceSpecBase):
@@ -107,7 +106,7 @@ class HeatPump(FormulaDevice):
         self, state: HeatPumpState, dt_s: float, available: Value | None, x: Ops
     ) -> tuple[Value, Value]:
         """Return (what the store has room for, what the demand needs), MW; see ``FormulaDevice``."""
-        spec, dt_h = self.spec, dt_s / _S_PER_H
+        spec, dt_h = self.spec, dt_s / S_PER_H
         if available is None:
             return -spec.max_p_mw, 0.0
         heat_mw, stored_mwh = -available * spec.cop, state.soc * spec.max_e_mwh
@@ -121,7 +120,7 @@ class HeatPump(FormulaDevice):
         self, state: HeatPumpState, p_mw: Value, dt_s: float, available: Value | None, x: Ops
     ) -> tuple[HeatPumpState, Value, Value]:
         """Heat the store and serve the demand; see ``FormulaDevice``."""
-        spec, dt_h = self.spec, dt_s / _S_PER_H
+        spec, dt_h = self.spec, dt_s / S_PER_H
         heat_mw = 0.0 if available is None else -available * spec.cop
         loss_mwh = self._loss_mwh(state, dt_h, x)
         stored_mwh = state.soc * spec.max_e_mwh - loss_mwh - (p_mw * spec.cop + heat_mw) * dt_h
