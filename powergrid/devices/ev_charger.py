@@ -161,7 +161,7 @@ class EvCharger(FormulaDevice):
         )
         had = x.where(here > 0.0, charged, state.soc)
         missing_mwh = due * x.maximum(spec.target_soc - had, 0.0) * spec.max_e_mwh
-        loss_mwh = -p_mw * (1.0 - spec.efficiency_charge) * dt_h
+        loss_mwh = 0.0 - p_mw * (1.0 - spec.efficiency_charge) * dt_h
         moved = EvChargerState(
             p_mw,
             x.where(here > 0.0, charged, spec.arrival_soc),

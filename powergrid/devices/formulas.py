@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from math import sqrt
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from powergrid.devices.base import Device, Measurement, PolicyThresholds, clip, finite, hours, no_profile
 
@@ -53,6 +53,9 @@ class FormulaDevice(Device):
     Subclasses implement ``begin``, ``limits`` and ``after``, and may override the rest. In formulas use
     ``x.where`` instead of ``if``, and write conditions as products or nested ``where`` instead of ``and``.
     """
+
+    q_is_the_demands: ClassVar[bool] = False
+    """The reactive power of a setpoint is that of the full demand, and not one to be kept."""
 
     spec: Any
     state: Any
@@ -139,11 +142,12 @@ class FormulaDevice(Device):
     ) -> Measurement:
         """Hold what is possible for ``dt_s`` and move the state; see ``Device``."""
         wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        p = self._realise(wanted_p, dt_s, p_available_mw)  # which has checked the rest
-        q = self.reactive(wanted_q, p, p_available_mw, SCALAR)
-        state, cost, loss_mwh = self.after(self.state, p, float(dt_s), p_available_mw, SCALAR)
+        available = None if p_available_mw is None else float(p_available_mw)
+        p = self._realise(wanted_p, dt_s, available)  # which has checked the rest
+        q = self.reactive(wanted_q, p, available, SCALAR)
+        state, cost, loss_mwh = self.after(self.state, p, float(dt_s), available, SCALAR)
         self.state = state
-        clipped = p != wanted_p or (self._controls_q and q != wanted_q)
+        clipped = p != wanted_p or (q != wanted_q and not self.q_is_the_demands)
         return Measurement(p, q, state.soc if self._has_soc else None, None, cost, clipped, loss_mwh)
 
     def restore(
@@ -165,7 +169,8 @@ class FormulaDevice(Device):
         self, price: float, policy: PolicyThresholds, dt_s: float, p_available_mw: float | None
     ) -> float:
         """Return the setpoint, MW, of the device's own policy; see ``Device``."""
-        usual: float = self.usual(self.state, price, policy, dt_s, p_available_mw, SCALAR)
+        available = None if p_available_mw is None else float(p_available_mw)
+        usual: float = self.usual(self.state, price, policy, float(dt_s), available, SCALAR)
         return usual
 
     def _realise(self, p_mw: float, dt_s: float, p_available_mw: float | None) -> float:
@@ -176,6 +181,7 @@ class FormulaDevice(Device):
         hours(dt_s)
         if p_available_mw is not None:
             self._check_available(p_available_mw)
+            p_available_mw = float(p_available_mw)
         realised = self.realised(self.state, p_mw, float(dt_s), p_available_mw, SCALAR)
         self._asked = self.state, p_mw, dt_s, p_available_mw, realised
         return self._asked[-1]

@@ -74,6 +74,7 @@ class Load(FormulaDevice):
     spec_type = LoadSpec
     script = "load_meter"
     description = "A metered load, emulated; it sheds as far as its nameplate allows."
+    q_is_the_demands = True
 
     spec: LoadSpec
     state: LoadState
