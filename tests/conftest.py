@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
-from mosquitto_server import Mosquitto, executable
 
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+from support.mosquitto_server import Mosquitto, executable
 
 if TYPE_CHECKING:
     from powergrid.envs import MultiAgentMicrogrids
@@ -41,7 +41,7 @@ def _no_login_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build each scenario once a process: most tests of environments differ in other things than the grid."""
-    from small_grid import build_once
+    from support.small_grid import build_once
 
     monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
     monkeypatch.setattr("powergrid.envs.batched.build", build_once)
@@ -95,10 +95,12 @@ def _need_mosquitto() -> None:
 
 # What a machine may lack without CI failing: nothing on its package registry provides it.
 MAY_BE_MISSING = ("micropython",)
+UNEXPECTED_SKIPS = 9
+"""The exit code of a run in which something else was skipped: not that of a test that failed."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """With ``HERON_NO_SKIPS`` a test that skips fails the run: CI installs whatever a test needs."""
+    """With ``HERON_NO_SKIPS`` a skip ends the run with a code of its own: CI installs what tests need."""
     if not os.environ.get("HERON_NO_SKIPS"):
         return
     for test, why in _unexpected_skips(terminalreporter):
@@ -107,10 +109,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Turn unexpected skips into a failing exit code."""
+    """Turn unexpected skips into an exit code of their own, which is not taken for a test that failed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("HERON_NO_SKIPS") and reporter is not None and _unexpected_skips(reporter):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.exitstatus = UNEXPECTED_SKIPS
 
 
 def _unexpected_skips(reporter: pytest.TerminalReporter) -> list[tuple[str, str]]:
@@ -121,7 +123,7 @@ def _unexpected_skips(reporter: pytest.TerminalReporter) -> list[tuple[str, str]
 @pytest.fixture(scope="module", params=["centralized", "distributed"])
 def env(request: pytest.FixtureRequest) -> Iterator[MultiAgentMicrogrids]:
     """One environment of the small grid a mode, shared by the tests of a file; each test resets it."""
-    from env_modes import MODES, make
+    from support.env_modes import MODES, make
 
     made = make(**MODES[request.param], render_mode="ansi")
     yield made
@@ -131,6 +133,6 @@ def env(request: pytest.FixtureRequest) -> Iterator[MultiAgentMicrogrids]:
 @pytest.fixture(scope="module")
 def central() -> MultiAgentMicrogrids:
     """The centralized one, shared by the tests of a file."""
-    from env_modes import make
+    from support.env_modes import make
 
     return make()

@@ -6,10 +6,10 @@ import asyncio
 import logging
 
 import pytest
-from waiting import until
 
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.core.subscription import MAX_QUEUE
+from support.waiting import until
 
 
 async def test_a_failing_callback_is_reported_with_its_traceback_and_stops_nothing(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from waiting import until
 
 from heron_mqtt.errors import BrokerClosed
 from heron_mqtt.messaging.base import MessageBroker, Received
+from support.waiting import until
 
 STATUS = "agents/MG1/status"
 

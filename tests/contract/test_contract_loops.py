@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from waiting import until
 
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.core.background_loop import background_loop, run_sync
+from support.waiting import until
 
 
 def _until(condition: Callable[[], object], within_s: float = 10.0) -> None:

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from waiting import until
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
+from support.waiting import until
 
 STRANGE = ["a/b", "a+b", "#", "+", "50%", "%2F", "MG 1", "Süd/Netz", "$SYS", "a\tb", "x" * 200]
 

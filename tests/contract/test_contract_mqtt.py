@@ -8,11 +8,11 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
-from waiting import until
 
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
+from support.waiting import until
 
 Another = Callable[[], Awaitable[MqttBroker]]
 

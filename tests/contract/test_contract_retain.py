@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from waiting import until
 
 from heron_mqtt.errors import UnsupportedFeature
 from heron_mqtt.messaging.base import MessageBroker, Received
+from support.waiting import until
 
 PRICE = "operators/op/price"
 

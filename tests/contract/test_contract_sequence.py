@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from waiting import until
-
 from heron_mqtt.messaging.base import MessageBroker, Received
+from support.waiting import until
 
 
 async def _send(

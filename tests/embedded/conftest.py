@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from other_brokers import mosquitto, stock_amqtt
 
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+from support.other_brokers import Target, mosquitto, stock_amqtt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-
-
-@dataclass(frozen=True)
-class Target:
-    """A broker under test."""
-
-    name: str
-    port: int
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ import secrets
 from typing import TYPE_CHECKING
 
 import pytest
-from raw_mqtt import connected, opened, packet, publish_packet, string
 
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+from support.raw_mqtt import connected, opened, packet, publish_packet, string
 
 if TYPE_CHECKING:
-    from conftest import Target
+    from support.other_brokers import Target
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from raw_mqtt import (
+
+from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
+from support.raw_mqtt import (
     CONNACK,
     PINGRESP,
     PUBACK,
@@ -24,10 +26,8 @@ from raw_mqtt import (
     subscribe_packet,
 )
 
-from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
-
 if TYPE_CHECKING:
-    from conftest import Target
+    from support.other_brokers import Target
 
 
 @pytest.fixture

@@ -8,7 +8,10 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from raw_mqtt import (
+
+from heron_mqtt.messaging.embedded import BrokerOptions, EmbeddedBroker, Limits
+from heron_mqtt.messaging.embedded.server.server import BrokerServer
+from support.raw_mqtt import (
     Will,
     connect_packet,
     connected,
@@ -18,9 +21,6 @@ from raw_mqtt import (
     string,
     subscribe_packet,
 )
-
-from heron_mqtt.messaging.embedded import BrokerOptions, EmbeddedBroker, Limits
-from heron_mqtt.messaging.embedded.server.server import BrokerServer
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.server.connection import ClientConnection

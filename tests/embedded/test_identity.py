@@ -12,8 +12,6 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from certificates import Certificates, key_of
-from raw_mqtt import CONNACK, Ended, Will, connect_packet, connected, opened, publish_packet
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
@@ -24,6 +22,8 @@ from heron_mqtt.messaging.embedded.auth.authenticator import Admitted, Authentic
 from heron_mqtt.messaging.embedded.auth.credentials import hash_password
 from heron_mqtt.messaging.embedded.event_log import EventLog
 from heron_mqtt.messaging.embedded.protocol import packets
+from support.certificates import Certificates, key_of
+from support.raw_mqtt import CONNACK, Ended, Will, connect_packet, connected, opened, publish_packet
 
 if TYPE_CHECKING:
     from pathlib import Path

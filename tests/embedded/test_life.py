@@ -18,10 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from raw_mqtt import Ended, connected, opened, packet, publish_packet
 
 from heron_mqtt.errors import AddressInUse, BrokerClosed, ConfigError, DataError
 from heron_mqtt.messaging.embedded import BrokerOptions, EmbeddedBroker, Limits
+from support.raw_mqtt import Ended, connected, opened, packet, publish_packet
 
 both_ways = pytest.mark.parametrize("in_process", [True, False], ids=["in_process", "child"])
 ENTRY = [sys.executable, "-P", "-m", "heron_mqtt.messaging.embedded"]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from raw_mqtt import CONNACK, connect_packet, connected, opened, packet, publish_packet
 
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+from support.raw_mqtt import CONNACK, connect_packet, connected, opened, packet, publish_packet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

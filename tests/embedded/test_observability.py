@@ -8,10 +8,10 @@ import re
 from dataclasses import fields
 
 import pytest
-from raw_mqtt import Will, connected, opened, publish_packet
 
 from heron_mqtt.messaging.embedded import BrokerStats, EmbeddedBroker, Limits
 from heron_mqtt.messaging.embedded.stats import SYS_TOPICS
+from support.raw_mqtt import Will, connected, opened, publish_packet
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:

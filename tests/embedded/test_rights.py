@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from other_brokers import mosquitto
-from raw_mqtt import Ended, Will, connected, publish_packet
 
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
@@ -26,6 +24,8 @@ from heron_mqtt.messaging.embedded.auth.credentials import (
     remove_credentials,
 )
 from heron_mqtt.messaging.embedded.protocol.topic_filters import FilterTree, TopicTree, covers
+from support.other_brokers import mosquitto
+from support.raw_mqtt import Ended, Will, connected, publish_packet
 
 if TYPE_CHECKING:
     from pathlib import Path

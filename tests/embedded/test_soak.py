@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from raw_mqtt import Ended, Will, connect_packet, connected, opened, publish_packet
 
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
+from support.raw_mqtt import Ended, Will, connect_packet, connected, opened, publish_packet
 
 SOAK_S = float(os.environ.get("HERON_SOAK_S", "1800"))
 MIB = 1 << 20

@@ -14,14 +14,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import raw_mqtt
-from certificates import Certificates, key_of
-from other_brokers import LET_IN, stock_amqtt, stock_amqtt_process
-from raw_mqtt import Ended, Will, connected, opened, publish_packet, subscribe_packet
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
 from heron_mqtt.messaging.embedded.auth.credentials import hash_password
+from support import raw_mqtt
+from support.certificates import Certificates, key_of
+from support.other_brokers import LET_IN, stock_amqtt, stock_amqtt_process
+from support.raw_mqtt import Ended, Will, connected, opened, publish_packet, subscribe_packet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

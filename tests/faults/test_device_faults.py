@@ -7,14 +7,14 @@ import itertools
 from typing import Any
 
 import pytest
-from field_rig import OpenMemoryBroker
-from small_grid import scenario as small
 
 from heron_mqtt.messages import Fault, FaultKind
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
+from support.field_rig import OpenMemoryBroker
+from support.small_grid import scenario as small
 
 AT, FOR, STEPS = 3, 3, 10
 FIRST, LAST = AT, AT + FOR - 1

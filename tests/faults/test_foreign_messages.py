@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faulty_env import (
+
+from heron_mqtt.agents.proxy import Proxy
+from heron_mqtt.errors import NotReady
+from heron_mqtt.messaging.memory import InMemoryBroker
+from powergrid.envs import MultiAgentMicrogrids
+from support.faulty_env import (
     DEADLINES,
     MGS,
     TRADING,
@@ -19,13 +24,8 @@ from faulty_env import (
     to,
     with_fault,
 )
-from small_grid import scenario as small
-from virtual import run_virtual, virtual_now
-
-from heron_mqtt.agents.proxy import Proxy
-from heron_mqtt.errors import NotReady
-from heron_mqtt.messaging.memory import InMemoryBroker
-from powergrid.envs import MultiAgentMicrogrids
+from support.small_grid import scenario as small
+from support.virtual import run_virtual, virtual_now
 
 pytestmark = pytest.mark.usefixtures("built_once")
 

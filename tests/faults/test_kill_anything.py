@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import Process, Program, descendants, heron, until, write_toml
-from mosquitto_clients import Watcher
-from mosquitto_server import Mosquitto
-from setpoints import assert_inside_nameplate, read_scenario, setpoints
-from small_grid import scenario as small
+
+from support.heron_command import Process, Program, descendants, heron, until, write_toml
+from support.mosquitto_clients import Watcher
+from support.mosquitto_server import Mosquitto
+from support.setpoints import assert_inside_nameplate, read_scenario, setpoints
+from support.small_grid import scenario as small
 
 STEPS, REALTIME_S, LEASE_S = 24, 0.12, 0.5
 DEADLINES = {"upstream_s": 0.4, "peer_s": 0.3, "device_s": 0.2, "action_s": 2.0, "ready_s": 30.0}

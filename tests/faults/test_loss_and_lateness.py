@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faulty_env import (
+
+from support.faulty_env import (
     DEADLINES,
     MGS,
     NO_ACTION,
@@ -25,7 +26,7 @@ from faulty_env import (
     to,
     with_fault,
 )
-from virtual import run_virtual
+from support.virtual import run_virtual
 
 pytestmark = pytest.mark.usefixtures("built_once")
 

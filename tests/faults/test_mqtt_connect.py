@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mosquitto_server import Mosquitto
-from waiting import until
 
 from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerRefused, BrokerUnavailable
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
+from support.mosquitto_server import Mosquitto
+from support.waiting import until
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import sys
 import time
 
 import pytest
-from mosquitto_server import Mosquitto
-from waiting import until
 
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
+from support.mosquitto_server import Mosquitto
+from support.waiting import until
 
 HEAD = "import asyncio, sys\nfrom heron_mqtt.messaging.mqtt import MqttBroker\nurl, env_id = sys.argv[1:]\n"
 SYNCHRONOUS = (

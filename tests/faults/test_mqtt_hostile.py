@@ -10,12 +10,12 @@ import signal
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from mosquitto_server import Mosquitto
-from waiting import until
 
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.socket_stream import Stream
+from support.mosquitto_server import Mosquitto
+from support.waiting import until
 
 CONNACK = b"\x20\x02\x00\x00"
 

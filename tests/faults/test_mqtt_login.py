@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mosquitto_server import Mosquitto
-from waiting import until
 
 from heron_mqtt.errors import BrokerRefused, BrokerUnavailable
 from heron_mqtt.messaging.mqtt import MqttBroker
+from support.mosquitto_server import Mosquitto
+from support.waiting import until
 
 SECRET = "s3cr3t-p%40ss"
 

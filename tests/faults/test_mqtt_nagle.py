@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from mosquitto_server import Mosquitto, executable
 
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt import socket_stream as stream
+from support.mosquitto_server import Mosquitto, executable
 
 ROUNDS = 50  # the first dozen packets of a connection are never delayed
 DELAYED_S = 0.038  # Linux delays an acknowledgement by 40 ms and more

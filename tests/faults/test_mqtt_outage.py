@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mosquitto_server import Mosquitto
-from waiting import until
 
 from heron_mqtt.errors import BrokerOverflow, BrokerRefused, BrokerUnavailable
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
+from support.mosquitto_server import Mosquitto
+from support.waiting import until
 
 
 async def _restart(server: Mosquitto, *brokers: MqttBroker) -> None:

@@ -8,10 +8,10 @@ import sys
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from mosquitto_server import Mosquitto
-from waiting import until
 
 from heron_mqtt.messaging.mqtt import MqttBroker
+from support.mosquitto_server import Mosquitto
+from support.waiting import until
 
 STATUS = "agents/MG1/status"
 ONLINE = {"type": "status", "state": "online", "sender": "MG1", "boot": "b", "seq": 0}

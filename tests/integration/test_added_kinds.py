@@ -14,15 +14,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
-from in_process import emulated_trajectory
-from small_grid import scenario as small
-from trajectories import (
-    assert_same,
-    own_policies,
-    random_actions,
-    some_random_actions,
-    trajectory,
-)
 
 from heron_mqtt.config import Table
 from heron_mqtt.errors import ConfigError
@@ -41,6 +32,15 @@ from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from powergrid.networks import NETWORK_SOURCES, GridModel, NetworkSource, attach_microgrid, load_grid
 from powergrid.rewards import REWARD_TERMS, RewardTerm, StepAccount
 from powergrid.scenario import scenario_from_dict
+from support.in_process import emulated_trajectory
+from support.small_grid import scenario as small
+from support.trajectories import (
+    assert_same,
+    own_policies,
+    random_actions,
+    some_random_actions,
+    trajectory,
+)
 
 # -- a device --------------------------------------------------------------------------------------------
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import Ended, Program, heron, run_heron, until, write_toml
-from mosquitto_clients import Watcher, retained
-from mosquitto_server import Mosquitto
-from setpoints import setpoints
-from small_grid import scenario as small
+
+from support.heron_command import Ended, Program, heron, run_heron, until, write_toml
+from support.mosquitto_clients import Watcher, retained
+from support.mosquitto_server import Mosquitto
+from support.setpoints import setpoints
+from support.small_grid import scenario as small
 
 BAND_MW, LEASE_S = 0.001, 0.6
 TOPIC = "heron/small/devices/MG1/ess"

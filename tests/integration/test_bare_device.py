@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import wire_device as wire
-from heron_command import until
-from mosquitto_server import Mosquitto
-from wire_device import WireDevice
+
+from support import wire_device as wire
+from support.heron_command import until
+from support.mosquitto_server import Mosquitto
+from support.wire_device import WireDevice
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs/examples/bare_device.py"
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from heron_command import HERON, Program, heron, run_heron, write_toml
-from small_grid import scenario
+
+from support.heron_command import HERON, Program, heron, run_heron, write_toml
+from support.small_grid import scenario
 
 FAILED, USAGE = 1, 2
 

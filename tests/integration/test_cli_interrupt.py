@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from heron_command import Process, Program, heron, until
-from mosquitto_server import Mosquitto
-from small_runs import write_scenario
+
+from support.heron_command import Process, Program, heron, until
+from support.mosquitto_server import Mosquitto
+from support.small_runs import write_scenario
 
 INTERRUPTED, FAILED = 130, 1
 END_S = 2.0  # the promise

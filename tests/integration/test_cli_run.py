@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from heron_command import Ended, run_heron
-from mosquitto_server import Mosquitto
-from small_runs import STEPS, centralized, write_scenario
 
 from heron_mqtt import __version__
+from support.heron_command import Ended, run_heron
+from support.mosquitto_server import Mosquitto
+from support.small_runs import STEPS, centralized, write_scenario
 
 KEYS = {
     "scenario", "mode", "broker", "seed", "steps", "agents", "rewards", "energy_mwh", "cost", "trades",

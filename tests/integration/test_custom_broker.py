@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_grid import scenario as small
 
 from heron_mqtt.errors import UnsupportedFeature
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.background_loop import run_sync
 from powergrid.envs import MultiAgentMicrogrids
+from support.small_grid import scenario as small
 
 SHORT = {"upstream_s": 0.1, "peer_s": 0.1, "device_s": 0.1, "action_s": 0.4, "ready_s": 5.0}
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import HERON, Program
-from mosquitto_clients import Watcher, publish, retained
-from mosquitto_server import Mosquitto
+
+from support.heron_command import HERON, Program
+from support.mosquitto_clients import Watcher, publish, retained
+from support.mosquitto_server import Mosquitto
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("numpy", "pandas", "pandapower", "scipy", "gymnasium", "amqtt", "rich", "typer")

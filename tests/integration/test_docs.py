@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from doc_pages import PAGES, ROOT, Block, all_blocks, anchors, blocks, links
-from doc_shell import Terminals, write_site_csv
 
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
 from powergrid.simulation.build import build
+from support.doc_pages import PAGES, ROOT, Block, all_blocks, anchors, blocks, links
+from support.doc_shell import Terminals, write_site_csv
+
+pytestmark = pytest.mark.usefixtures("built_once")
 
 README = ROOT / "README.md"
 SNIPPETS = [b for b in all_blocks("python") if not {"no-run", "from"} & set(b.words)]

@@ -7,7 +7,10 @@ import runpy
 import sys
 
 import pytest
-from doc_pages import PAGES, ROOT
+
+from support.doc_pages import PAGES, ROOT
+
+pytestmark = pytest.mark.usefixtures("built_once")
 
 EXAMPLES = ROOT / "docs" / "examples"
 

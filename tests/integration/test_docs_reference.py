@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
-from doc_pages import ROOT, section
-
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.app.run_summary import Summary
 from heron_mqtt.messaging.base import Features, MessageBroker
@@ -22,6 +20,7 @@ from heron_mqtt.messaging.mqtt.session import FIRST_DELAY_S, MAX_DELAY_S
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.envs.config import EnvConfig
 from powergrid.rewards import TERMS
+from support.doc_pages import ROOT, section
 
 BROKERS, MODES, QUICKSTART, MODELS = (
     ROOT / "docs" / f"{name}.md" for name in ("brokers", "modes", "quickstart", "models")

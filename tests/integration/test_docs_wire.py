@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_pages import ROOT, blocks, section
 
 from heron_mqtt.cli.run_commands import run_command_line
 from heron_mqtt.errors import MessageError
@@ -20,6 +19,9 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import decode
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.mqtt import MqttBroker
+from support.doc_pages import ROOT, blocks, section
+
+pytestmark = pytest.mark.usefixtures("built_once")
 
 PAGE = ROOT / "docs" / "wire-contract.md"
 RECORDED = [

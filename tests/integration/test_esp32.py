@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import wire_device as wire
-from mosquitto_server import Mosquitto
-from wire_device import WireDevice
+
+from support import wire_device as wire
+from support.mosquitto_server import Mosquitto
+from support.wire_device import WireDevice
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / "docs/examples/esp32_battery/main.py"
-MODULES = ROOT / "tests/micropython_modules"
+MODULES = ROOT / "tests/support/micropython_modules"
 INTERPRETERS = ("python", "micropython")
 
 

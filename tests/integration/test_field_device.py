@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from waiting import until
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.messages import RunState, Setpoint, Telemetry
@@ -17,6 +16,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.stamping import MessageStamper
+from support.waiting import until
 
 AT = ("MG1", "ess")
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import Ended, run_heron
-from mosquitto_clients import Seen, Watcher
-from mosquitto_server import Mosquitto
-from setpoints import assert_inside_nameplate, read_scenario, setpoints
+
+from support.heron_command import Ended, run_heron
+from support.mosquitto_clients import Seen, Watcher
+from support.mosquitto_server import Mosquitto
+from support.setpoints import assert_inside_nameplate, read_scenario, setpoints
 
 SHIPPED = Path(__file__).resolve().parents[2] / "config" / "hil_battery.toml"
 STEPS, REALTIME_S, LEASE_S, DEVICE_S = 26, 0.32, 0.6, 0.3

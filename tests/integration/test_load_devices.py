@@ -8,11 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from heron_command import run_heron, write_toml
 from hypothesis import given
 from hypothesis import strategies as st
-from small_grid import build_once
-from small_grid import scenario as small
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import MessageBroker
@@ -23,6 +20,9 @@ from powergrid.batched.devices import make_device_array
 from powergrid.devices import LoadSpec, make_device
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
+from support.heron_command import run_heron, write_toml
+from support.small_grid import build_once
+from support.small_grid import scenario as small
 
 HEATING = {
     "kind": "load",

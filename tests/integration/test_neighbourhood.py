@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from heron_command import run_heron
-from in_process import emulated_trajectory
-from trajectories import assert_same, own_policies, some_random_actions, trajectory
 
 from powergrid.devices import DEVICES
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from powergrid.scenario import LoadedScenario, load_scenario
+from support.heron_command import run_heron
+from support.in_process import emulated_trajectory
+from support.trajectories import assert_same, own_policies, some_random_actions, trajectory
 
 
 def loaded(steps: int, start_row: int = 68) -> LoadedScenario:

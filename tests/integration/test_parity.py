@@ -10,9 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from mosquitto_server import Mosquitto
-from small_grid import scenario as small
-from trajectories import (
+
+from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.core.background_loop import run_sync
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.mqtt import MqttBroker
+from powergrid.envs import MultiAgentMicrogrids
+from support.mosquitto_server import Mosquitto
+from support.small_grid import scenario as small
+from support.trajectories import (
     Actions,
     assert_same,
     own_policies,
@@ -21,12 +27,6 @@ from trajectories import (
     told,
     trajectory,
 )
-
-from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.core.background_loop import run_sync
-from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.mqtt import MqttBroker
-from powergrid.envs import MultiAgentMicrogrids
 
 
 def assert_something_happened(steps: list[dict[str, Any]], trades: bool = True) -> None:

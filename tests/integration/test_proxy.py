@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 import paho.mqtt.client as paho
 import pytest
-from mosquitto_server import Mosquitto
 from paho.mqtt.enums import CallbackAPIVersion
-from small_grid import scenario as small
-from virtual import run_virtual
-from waiting import until
 
 from heron_mqtt.agents import Proxy, StepReport
 from heron_mqtt.errors import BrokerUnavailable, NotReady
@@ -28,6 +24,10 @@ from powergrid.agents import GridAgent
 from powergrid.agents.proxies import make_proxy
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
+from support.mosquitto_server import Mosquitto
+from support.small_grid import scenario as small
+from support.virtual import run_virtual
+from support.waiting import until
 
 MGS = ["MG1", "MG2", "MG3"]
 SHORT = {"upstream_s": 0.2, "peer_s": 0.2, "device_s": 0.2, "action_s": 1.0, "ready_s": 1.5}

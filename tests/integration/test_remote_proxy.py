@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import Program, heron, run_heron
-from mosquitto_clients import Watcher
-from mosquitto_server import Mosquitto
-from small_runs import STEPS, centralized, write_scenario
+
+from support.heron_command import Program, heron, run_heron
+from support.mosquitto_clients import Watcher
+from support.mosquitto_server import Mosquitto
+from support.small_runs import STEPS, centralized, write_scenario
 
 HASTY = {"upstream_s": 0.5, "peer_s": 0.2, "device_s": 0.5, "action_s": 1.0, "ready_s": 20.0}
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from virtual import run_virtual
 
 from heron_mqtt.agents import StepReport
 from heron_mqtt.messages import Action
@@ -16,6 +15,7 @@ from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.agents import GridAgent
 from powergrid.scenario import load_scenario
+from support.virtual import run_virtual
 
 FIRST = {"episode": 1, "step": 0}
 

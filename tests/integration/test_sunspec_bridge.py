@@ -13,54 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heron_command import run_heron
-from mosquitto_server import Mosquitto
 from pymodbus.constants import ExcCodes
-from sunspec_server import BATTERY, DER, PV, EmulatedInverter
-from waiting import until
 
 from heron_mqtt.field.sunspec.bridge import SunSpecDevice, make_device
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.field.sunspec.registers import Registers
-from heron_mqtt.messages import EmergencyStop, Setpoint
-from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.emulators import sunspec_bridge as bridge
+from support.heron_command import run_heron
+from support.mosquitto_server import Mosquitto
+from support.sunspec_gateway import Gateway
+from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
+from support.waiting import until
 
 ROOT = Path(__file__).parents[2]
-
-
-class Gateway:
-    """The other end of the wire: sends setpoints, keeps what the device says."""
-
-    def __init__(self, broker: Any, env_id: str = "default") -> None:
-        self.broker = broker
-        self.stamper = MessageStamper("MG1", env_id)
-        self.telemetry: list[dict[str, Any]] = []
-        self.status: list[dict[str, Any]] = []
-        broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.append)
-        broker.subscribe(topics.device("MG1", "ess", "status"), self.status.append)
-
-    def send(self, p_mw: float, lease_s: float, *, renewal: bool = False) -> int:
-        channel = topics.device("MG1", "ess", "setpoint")
-        message = self.stamper.stamp(channel, Setpoint(p_mw=p_mw, lease_s=lease_s, renewal=renewal))
-        self.broker.publish(channel, message)
-        return int(message["seq"])
-
-    async def ask(self, p_mw: float, lease_s: float) -> dict[str, Any]:
-        """Send a setpoint and return the telemetry that acknowledges it."""
-        seq = self.send(p_mw, lease_s)
-        await until(lambda: any(t.get("ack_seq") == seq for t in self.telemetry), "the acknowledgement")
-        return next(t for t in self.telemetry if t.get("ack_seq") == seq)
-
-    def stop(self, active: bool) -> None:
-        message = EmergencyStop(active=active, who="tests")
-        self.broker.publish(topics.ESTOP, self.stamper.stamp(topics.ESTOP, message))
-
-    def states(self) -> list[str]:
-        return [s["state"] for s in self.status]
 
 
 class Site:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from heron_command import Ended, heron, run_heron
-from mosquitto_clients import Seen, Watcher, publish, retained
-from mosquitto_server import Mosquitto
-from small_runs import STEPS, centralized, write_scenario
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messages import parse_any
+from support.heron_command import Ended, heron, run_heron
+from support.mosquitto_clients import Seen, Watcher, publish, retained
+from support.mosquitto_server import Mosquitto
+from support.small_runs import STEPS, centralized, write_scenario
 
 AGENTS, DEVICES = ("MG1", "MG2", "MG3"), ("gen", "ess", "pv")
 PREFIX = "heron/small/"

@@ -1,0 +1,211 @@
+"""FieldDevice: what a device promises on the wire, whatever hardware is behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.messages import EmergencyStop, Setpoint, Telemetry
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.stamping import MessageStamper
+from support.waiting import until
+
+
+class Hardware(FieldDevice):
+    """Does what it is told, and keeps what that was."""
+
+    kind = "battery"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.told: list[tuple[str, float, float]] = []
+        self.p_mw = 0.0
+        self.apply_error: Exception | None = None
+        self.measure_error: Exception | None = None
+        self.at_once = 0
+        self.most_at_once = 0
+
+    async def apply(self, setpoint: Setpoint) -> None:
+        await self._one_at_a_time()
+        if self.apply_error is not None:
+            raise self.apply_error
+        self.told.append(("apply", setpoint.p_mw, setpoint.lease_s))
+        self.p_mw = setpoint.p_mw
+
+    async def renew(self, setpoint: Setpoint) -> None:
+        await self._one_at_a_time()
+        self.told.append(("renew", setpoint.p_mw, setpoint.lease_s))
+
+    async def measure(self) -> Telemetry:
+        await self._one_at_a_time()
+        if self.measure_error is not None:
+            raise self.measure_error
+        return Telemetry(p_mw=self.p_mw)
+
+    async def _one_at_a_time(self) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0)
+        self.at_once -= 1
+
+
+class Site:
+    """A device, and a gateway that talks to it."""
+
+    def __init__(self, device: Hardware, broker: InMemoryBroker) -> None:
+        self.device, self.broker = device, broker
+        self.stamper = MessageStamper("MG1", "default", boot="g1")
+        self.telemetry: list[dict[str, Any]] = []
+        self.status: list[dict[str, Any]] = []
+        broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.append)
+        broker.subscribe(topics.device("MG1", "ess", "status"), self.status.append)
+
+    def send(self, p_mw: float, lease_s: float = 30.0, **fields: Any) -> int:
+        channel = topics.device("MG1", "ess", "setpoint")
+        message = self.stamper.stamp(channel, Setpoint(p_mw=p_mw, lease_s=lease_s, **fields))
+        self.broker.publish(channel, message)
+        return int(message["seq"])
+
+    async def ask(self, p_mw: float, lease_s: float = 30.0) -> dict[str, Any]:
+        seq = self.send(p_mw, lease_s)
+        await until(lambda: self.acked() == seq, "the answer")
+        return self.telemetry[-1]
+
+    def acked(self) -> int | None:
+        return self.telemetry[-1].get("ack_seq") if self.telemetry else None
+
+    def stop(self, active: bool) -> None:
+        message = EmergencyStop(active=active, who="tests")
+        self.broker.publish(topics.ESTOP, self.stamper.stamp(topics.ESTOP, message))
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Any]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(period_s: float = 0.0) -> Site:
+            broker = await stack.enter_async_context(InMemoryBroker())
+            site = Site(Hardware("MG1", "ess", broker, period_s=period_s), broker)
+            running = asyncio.create_task(site.device.run())
+
+            async def end() -> None:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+            stack.push_async_callback(end)
+            await until(lambda: site.status, "the birth")
+            return site
+
+        yield start
+
+
+async def test_a_renewal_reaches_the_hardware_with_the_setpoint_that_is_held_and_the_new_lease(
+    make: Any,
+) -> None:
+    site = await make()
+    await site.ask(0.01, 10.0)
+    site.send(0.07, 20.0, renewal=True)  # its power counts for nothing
+    await until(lambda: len(site.device.told) == 2, "the renewal")
+    assert site.device.told == [("apply", 0.01, 10.0), ("renew", 0.01, 20.0)]
+
+
+async def test_a_renewal_extends_the_lease(make: Any) -> None:
+    site = await make(period_s=0.02)
+    await site.ask(0.01, 0.2)
+    site.send(0.01, 60.0, renewal=True)
+    await asyncio.sleep(0.3)  # past the first lease
+    assert not site.device.is_safe
+    assert site.telemetry[-1]["p_mw"] == 0.01
+
+
+async def test_a_renewal_brings_nothing_back_after_the_lease(make: Any) -> None:
+    site = await make()
+    await site.ask(0.01, 0.05)
+    await until(lambda: site.device.is_safe, "the safe state")
+    site.send(0.01, 60.0, renewal=True)
+    await site.ask(0.0)
+    assert "renew" not in {what for what, *_ in site.device.told}
+
+
+async def test_a_renewal_does_not_acknowledge_a_setpoint_that_never_came(make: Any) -> None:
+    site = await make(period_s=0.02)
+    await site.ask(0.01)
+    lost = site.stamper.stamp(topics.device("MG1", "ess", "setpoint"), Setpoint(p_mw=0.02, lease_s=30.0))
+    site.send(0.02, renewal=True)
+    seen = len(site.telemetry)
+    await until(lambda: len(site.telemetry) > seen + 2, "telemetry")
+    assert site.acked() < lost["seq"]
+    assert site.telemetry[-1]["p_mw"] == 0.01
+
+
+async def test_a_setpoint_that_failed_is_never_acknowledged_and_the_device_is_faulty(make: Any) -> None:
+    site = await make(period_s=0.02)
+    await site.ask(0.01)
+    site.device.apply_error = OSError("bus error")
+    failed = site.send(0.02)
+    await until(lambda: site.status[-1]["state"] == "fault", "the fault")
+    assert "bus error" in site.status[-1]["reason"]
+    seen = len(site.telemetry)
+    await until(lambda: len(site.telemetry) > seen + 2, "telemetry")
+    assert site.acked() < failed
+    site.device.apply_error = None
+    assert (await site.ask(0.03))["p_mw"] == 0.03
+    await until(lambda: site.status[-1]["state"] == "online", "the recovery")
+
+
+async def test_a_rejected_setpoint_is_answered_with_why_and_renewed_no_more(make: Any) -> None:
+    site = await make()
+    await site.ask(0.01)
+    site.device.apply_error = SetpointRejected("too hot")
+    telemetry = await site.ask(0.02)
+    assert telemetry["rejected"] == "too hot"
+    assert telemetry["p_mw"] == 0.01
+    site.send(0.02, renewal=True)
+    site.device.apply_error = None
+    await site.ask(0.03)
+    assert [what for what, *_ in site.device.told] == ["apply", "apply"]
+
+
+async def test_a_measurement_that_fails_is_a_fault_until_it_works_again(make: Any) -> None:
+    site = await make(period_s=0.02)
+    site.device.measure_error = OSError("no answer")
+    await until(lambda: site.status[-1]["state"] == "fault", "the fault")
+    seen = len(site.telemetry)
+    site.device.measure_error = None
+    await until(lambda: site.status[-1]["state"] == "online", "the recovery")
+    assert len(site.telemetry) > seen
+    assert [s["state"] for s in site.status] == ["online", "fault", "online"]
+
+
+async def test_a_stopped_device_rejects_setpoints_and_is_not_renewed(make: Any) -> None:
+    site = await make()
+    await site.ask(0.01)
+    site.stop(True)
+    await until(lambda: site.device.is_safe, "the safe state")
+    assert (await site.ask(0.02))["rejected"] == "emergency stop"
+    site.send(0.02, renewal=True)
+    site.stop(False)
+    await until(lambda: not site.device.stopped, "the release")
+    assert (await site.ask(0.03))["p_mw"] == 0.03
+    assert [(what, p) for what, p, _ in site.device.told] == [
+        ("apply", 0.01),
+        ("apply", 0.0),
+        ("apply", 0.03),
+    ]
+
+
+async def test_hardware_is_never_asked_two_things_at_once(make: Any) -> None:
+    site = await make(period_s=0.001)
+    for i in range(50):
+        site.send(0.001 * i, 30.0, renewal=i % 3 == 1)
+        if i % 10 == 5:
+            site.stop(True)
+            site.stop(False)
+    await site.ask(0.0)
+    assert site.device.most_at_once == 1

@@ -1,0 +1,249 @@
+"""DeviceLink: what the gateway believes of a device, and what it refuses, names and survives."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
+from heron_mqtt.field.gateway.settings import GatewayTable
+from heron_mqtt.messaging.stamping import MessageStamper
+from support.field_rig import LEASE_S, NOON, STALE_S, OpenMemoryBroker, Rig, follow, nothing
+
+
+async def test_health_goes_by_what_the_device_says_and_how_long_it_is_silent() -> None:
+    rig = await Rig().open(birth=False)
+    assert rig.link.health == "offline"
+    rig.say("status", state="online")
+    assert rig.link.health == "online"
+    assert rig.link.age_s is None
+    rig.clock_s += STALE_S
+    assert rig.link.health == "online"
+    rig.clock_s += 0.1
+    assert rig.link.health == "stale"
+    rig.measure()
+    assert (rig.link.health, rig.link.age_s) == ("online", 0.0)
+    for word in ("fault", "offline", "online"):
+        rig.say("status", state=word)
+        assert rig.link.health == word
+    rig.clock_s += STALE_S + 1
+    assert rig.link.health == "stale"
+    assert rig.link.age_s == pytest.approx(STALE_S + 1)
+
+
+async def test_an_answer_is_telemetry_that_acknowledges_the_newest_setpoint() -> None:
+    rig = await Rig().open()
+    rig.answer = nothing
+    rig.step()
+    (setpoint,) = rig.sent
+    rig.measure()
+    assert rig.link.answer() is None
+    rig.measure(ack={**setpoint, "boot": "somebody else's"})
+    assert rig.link.answer() is None
+    rig.measure(ack=setpoint)
+    assert rig.link.answer() is not None
+
+
+async def test_an_acknowledgement_of_what_was_never_sent_is_none() -> None:
+    """A gateway that restarted counts from 0 again; a device without boots still names its old numbers."""
+    rig = await Rig().open()
+    rig.answer = nothing
+    rig.step()
+    rig.say("telemetry", p_mw=0.01, ack_seq=500)
+    assert rig.link.answer() is None
+    rig.say("telemetry", p_mw=0.01, ack_seq=rig.sent[0]["seq"])
+    assert rig.link.answer() is not None
+
+
+async def test_a_silent_device_is_waited_for_once_and_is_back_with_its_late_answer() -> None:
+    rig = await Rig().open()
+    rig.say("status", state="online")
+    rig.answer = nothing
+    assert rig.step() == 1
+    assert rig.fallback == "no telemetry before the deadline"
+    assert rig.step() == 0
+    assert rig.gateway.answered(), "it is not waited for again"
+    assert rig.fallback == "device silent"
+    rig.clock_s += 0.5
+    rig.measure(ack=rig.sent[-1])
+    assert rig.link.stats.late == 1
+    rig.answer = follow
+    assert rig.step() == 0
+    assert rig.fallback is None
+    assert (rig.link.stats.fallbacks, rig.link.stats.longest_fallback) == (2, 2)
+
+
+async def test_a_silent_device_is_back_with_its_birth() -> None:
+    rig = await Rig().open()
+    rig.answer = nothing
+    rig.say("status", state="online")
+    rig.step()
+    rig.say("status", state="online", boot="b2")
+    rig.answer = follow
+    rig.step()
+    assert rig.fallback is None
+
+
+@pytest.mark.parametrize("word", ["fault", "offline"])
+async def test_a_device_that_says_it_cannot_is_not_waited_for(word: str) -> None:
+    rig = await Rig().open()
+    rig.say("status", state="online")
+    rig.answer = lambda rig, setpoint: rig.say("status", state=word)
+    assert rig.step() == 0
+    assert rig.fallback == f"device {word}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"p_mw": 20.0}, "outside the nameplate -0.05 .. 0.05 MW by more than 10%: wrong unit or sign?"),
+        ({"p_mw": -0.06}, "outside the nameplate"),
+        ({"q_mvar": 0.06}, "q_mvar = 0.06 is beyond the apparent power of 0.05 MVA"),
+        ({"soc": 55.0}, "soc: Input should be less than or equal to 1"),
+        ({"p_mw": "?"}, "p_mw: Input should be a valid number"),
+        ({"sender": "MG2/ess"}, "sender 'MG2/ess' speaks on the channel of MG1/ess"),
+    ],
+)
+async def test_telemetry_that_cannot_be_is_refused_and_named(fields: dict[str, Any], told: str) -> None:
+    rig = await Rig().open()
+    rig.say("status", state="online")
+    rig.measure()
+    rig.answer = lambda rig, setpoint: rig.measure(ack=setpoint, **fields)
+    rig.clock_s += 1.0
+    rig.step()
+    assert rig.link.stats.refused == 1
+    (report,) = [r for r in rig.broker.stats.reports if r.kind == "rejected"]
+    assert report.where == "devices/MG1/ess/telemetry"
+    assert told in report.what
+    assert rig.link.age_s == 1.0, "what is refused is not news"
+    assert rig.fallback == "its telemetry was refused"
+
+
+async def test_a_status_in_another_name_is_refused() -> None:
+    rig = await Rig().open()
+    rig.say("status", state="offline", sender="MG9/ess")
+    assert rig.link.health == "online"
+    assert "speaks on the channel of MG1/ess" in rig.broker.stats.reports[-1].what
+
+
+async def test_a_birth_that_promises_less_than_the_scenario_is_named() -> None:
+    rig = await Rig().open()
+    rig.say("status", state="online", p_min_mw=-0.05, p_max_mw=0.05)
+    assert rig.reports == []
+    rig.say("status", state="online", p_min_mw=-0.05, p_max_mw=0.03)
+    assert "its birth says -0.05 .. 0.03 MW, the scenario -0.05 .. 0.05 MW" in rig.reports[0]
+
+
+@pytest.mark.parametrize("hours", [-7, 7])
+async def test_a_clock_hours_off_is_named_once_and_harmless(hours: int) -> None:
+    rig = await Rig().open()
+    rig.say("status", state="online")
+    wrong = (NOON + timedelta(seconds=rig.clock_s, hours=hours)).isoformat()
+    rig.answer = lambda rig, setpoint: rig.measure(ack=setpoint, sent_at=wrong)
+    for _ in range(3):
+        rig.step()
+        assert rig.fallback is None
+        assert rig.link.age_s == 0.0
+    (report,) = rig.reports
+    assert "its clock says 2026-01-01" in report
+
+
+async def test_two_devices_of_one_name_are_named_and_one_that_restarts_is_not() -> None:
+    rig = await Rig().open()
+    rig.measure()
+    rig.boot = "b2"
+    rig.measure()
+    rig.measure()
+    assert rig.reports == []
+    rig.boot = "b1"
+    rig.measure()
+    rig.boot = "b2"
+    rig.measure()
+    assert rig.reports == ["two devices speak under this name; give each its own"]
+
+
+async def test_a_flood_is_bounded_named_once_and_delays_no_other_device() -> None:
+    rig = await Rig().open()
+    other = DeviceLink("MG1", "pv", rig.broker, lease_s=LEASE_S, on_change=lambda: None)
+    await other.open()
+    begun = time.perf_counter()
+    for number in range(10_000):
+        rig.measure()
+        if number == 5_000:
+            rig.broker.publish("devices/MG1/pv/telemetry", {"type": "telemetry", "p_mw": 0.01})
+            assert other.telemetry is not None, "it has its turn in the middle of the flood"
+    took_s = time.perf_counter() - begun
+    assert rig.link.stats.telemetry == 100
+    assert rig.link.stats.flooded == 9_900
+    assert rig.reports == ["more than 100 telemetry a second; the rest is dropped"]
+    assert took_s < 5.0, "less than half a millisecond each"
+    rig.clock_s += 1.0
+    rig.measure()
+    assert rig.link.stats.telemetry == 101
+
+
+async def test_retained_telemetry_is_not_taken_for_fresh() -> None:
+    rig = Rig()
+    rig.say("telemetry", retain=True, p_mw=0.03, ack_seq=0)
+    await rig.open()
+    rig.answer = nothing
+    assert rig.link.telemetry is None
+    rig.step()
+    assert rig.link.answer() is None
+    assert rig.fallback is not None
+    assert "is retained: nobody knows its age" in rig.reports[0]
+
+
+async def test_a_device_that_nobody_hears_is_named_with_its_topic() -> None:
+    rig = await Rig().open()
+    rig.answer = nothing
+    rig.step()
+    rig.clock_s += STALE_S
+    rig.step()
+    assert rig.reports == []
+    rig.clock_s += 0.1
+    rig.step()
+    rig.step()
+    (report,) = rig.reports
+    assert "nothing to use has come on devices/MG1/ess/telemetry for 5 s" in report
+    assert rig.broker.stats.reports[-1].where == "MG1/ess"
+
+
+async def test_a_setpoint_topic_that_nobody_listens_to_is_named() -> None:
+    rig = await Rig().open()
+    rig.answer = nothing
+    for _ in range(8):
+        rig.step()
+        rig.clock_s += 1.0
+        rig.measure()
+    (report,) = rig.reports
+    assert "has acknowledged no setpoint for 5 s" in report
+    assert "devices/MG1/ess/setpoint" in report
+
+
+async def test_a_renewal_extends_the_lease_and_is_a_setpoint_of_the_same_power() -> None:
+    rig = await Rig().open()
+    link, stamper = rig.link, MessageStamper("MG1", "test")
+    link.send(SetpointRequest(0.02), stamper, dt_s=900.0, episode=1, step=0)
+    link.renew(stamper, episode=1, step=0)
+    first, second = rig.sent
+    assert "renewal" not in first or not first["renewal"]
+    assert (second["renewal"], second["p_mw"], second["lease_s"]) == (True, 0.02, LEASE_S)
+    assert second["seq"] == first["seq"] + 1
+    rig.measure(ack=second)
+    assert link.answer() is not None, "who took the renewal has taken the setpoint"
+    link.forget_setpoint()
+    link.renew(stamper, episode=1, step=0)
+    assert len(rig.sent) == 2
+
+
+async def test_a_link_that_is_closed_hears_nothing() -> None:
+    broker = OpenMemoryBroker()
+    link = DeviceLink("A", "d", broker, lease_s=1.0, on_change=lambda: None, settings=GatewayTable())
+    await link.open()
+    link.close()
+    broker.publish("devices/A/d/telemetry", {"type": "telemetry", "p_mw": 0.0})
+    assert link.telemetry is None

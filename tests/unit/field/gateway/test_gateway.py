@@ -1,0 +1,274 @@
+"""FieldGateway: what a step takes from a device, what stands in for it, stops, leases, the end of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.messages import Clearance
+from support.field_rig import Answer, Rig, follow, nothing
+from support.waiting import until
+
+
+def reject(rig: Rig, setpoint: dict[str, Any]) -> None:
+    rig.measure(ack=setpoint, rejected="too hot")
+
+
+def ignore(rig: Rig, setpoint: dict[str, Any]) -> None:
+    rig.clock_s += 0.1
+    rig.measure()
+
+
+def stuck(rig: Rig, setpoint: dict[str, Any]) -> None:
+    rig.measure(ack=setpoint)
+
+
+def garbage(rig: Rig, setpoint: dict[str, Any]) -> None:
+    rig.say("telemetry", p_mw="?", ack_seq=setpoint["seq"])
+
+
+def offset(rig: Rig, setpoint: dict[str, Any]) -> None:
+    rig.measure(ack=setpoint, p_mw=setpoint["p_mw"] + 0.01)
+
+
+# What a device does wrong; what the step takes from it; whether its model stands in; what infos say.
+CASES: dict[str, tuple[Answer, float, bool, str]] = {
+    "silence": (nothing, 0.02, True, "no telemetry before the deadline"),
+    "garbage": (garbage, 0.02, True, "its telemetry was refused"),
+    "reject_setpoints": (reject, 0.005, False, "rejected by the device: too hot"),
+    "ignore_setpoints": (ignore, 0.005, False, "not acknowledged by the device; what it measures is used"),
+    "stuck": (stuck, 0.005, False, "not followed by the device (0.02 -> 0.005 MW)"),
+    "offset": (offset, 0.03, False, "not followed by the device (0.02 -> 0.03 MW)"),
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+async def test_what_a_faulty_device_measures_is_the_truth_and_what_it_does_not_say_its_model_knows(
+    kind: str,
+) -> None:
+    wrong, p_mw, stands_in, why = CASES[kind]
+    rig = await Rig().open()
+    rig.step(0.005)
+    assert (rig.p_done_mw, rig.fallback, rig.bound) == (0.005, None, None)
+    rig.answer = wrong
+    rig.step(0.02)
+    assert rig.p_done_mw == pytest.approx(p_mw)
+    assert (rig.fallback if stands_in else rig.bound) == why
+    assert rig.link.stats.fallbacks == int(stands_in)
+    rig.answer = follow
+    rig.say("status", state="online")
+    rig.soc = 0.47
+    rig.step(0.01)
+    assert (rig.p_done_mw, rig.fallback, rig.bound) == (0.01, None, None)
+    assert rig.agent.report().soc["ess"] == 0.47, "taken in again where it is"
+
+
+async def test_a_device_that_never_acknowledges_is_followed_by_what_it_measures() -> None:
+    rig = await Rig().open()
+    rig.answer = nothing
+    missed = 0
+    for k in range(6):
+        missed += rig.step(0.02)
+        rig.clock_s += 1.0
+        rig.p_mw = 0.001 * k
+        rig.measure()
+    assert missed == 1, "it is waited for once"
+    rig.step(0.02)
+    assert rig.p_done_mw == pytest.approx(0.005)
+    assert rig.link.stats.fallbacks == 2, "a single message may be an old one, late"
+    assert rig.link.stats.unacknowledged == 5
+    rig.clock_s += 5.1
+    rig.step(0.02)
+    assert rig.fallback == "device stale"
+
+
+async def test_a_device_that_falls_silent_is_not_taken_at_its_last_word() -> None:
+    rig = await Rig().open()
+    rig.step(0.005)
+    rig.clock_s += 0.2
+    rig.measure()  # periodic telemetry, a moment before it falls silent
+    rig.answer = nothing
+    rig.clock_s += 0.2
+    rig.step(0.02)
+    assert (rig.p_done_mw, rig.fallback) == (0.02, "no telemetry before the deadline")
+
+
+async def test_one_message_that_was_long_on_its_way_does_not_pass_for_a_device_that_speaks() -> None:
+    rig = await Rig().open()
+    rig.step(0.005)
+    rig.answer = nothing
+    rig.clock_s += 0.2
+    rig.step(0.02)
+    rig.clock_s += 0.1
+    rig.measure()
+    rig.clock_s += 0.1
+    for _ in range(3):
+        rig.step(0.02)
+        assert rig.fallback == "device silent"
+
+
+async def test_a_device_gone_for_good_gets_no_setpoints() -> None:
+    rig = await Rig().open()
+    rig.step()
+    rig.say("status", state="offline")
+    before = len(rig.sent)
+    rig.step()
+    rig.gateway._renew()
+    assert len(rig.sent) == before
+    assert rig.fallback == "device offline"
+
+
+async def test_fallbacks_and_ages_are_in_the_report() -> None:
+    rig = await Rig().open()
+    rig.step()
+    rig.answer = nothing
+    for _ in range(3):
+        rig.clock_s += 1.0
+        rig.step()
+    report = rig.gateway.report()["ess"]
+    assert (report["fallbacks"], report["longest_fallback"]) == (3, 3)
+    assert report["age_s"]["p99"] == 3.0, "the age of what is known, also while its model stands in"
+    assert report["setpoints"] == 4
+    keys = {"authority", "telemetry", "age_s", "lost", "duplicated", "late", "fallbacks", "time_to_safe_s"}
+    assert report.keys() >= keys | {"tracking_error_mw", "residual_mw"}
+
+
+async def test_time_to_safe_is_the_longest_that_the_device_told() -> None:
+    rig = await Rig().open()
+    for seconds in (3.02, 3.4, 3.1):
+        rig.measure(safe=True, safe_after_s=seconds)
+    assert rig.gateway.report()["ess"]["time_to_safe_s"] == 3.4
+
+
+# -- emergency stop --------------------------------------------------------------------------------
+
+
+def press(rig: Rig, active: bool, **more: Any) -> None:
+    rig.broker.publish("estop", {"type": "estop", "active": active, "who": "ann", **more}, retain=True)
+
+
+async def test_a_stop_sends_nothing_but_zero_until_it_is_released() -> None:
+    rig = await Rig().open()
+    rig.step(0.02)
+    press(rig, True)
+    rig.gateway._renew()
+    assert len(rig.sent) == 1, "nothing is renewed"
+    for _ in range(3):
+        rig.step(0.04)
+        assert (rig.sent[-1]["p_mw"], rig.sent[-1]["q_mvar"]) == (0.0, 0.0)
+        assert rig.bound == "emergency stop"
+        assert rig.p_done_mw == 0.0
+    press(rig, False)
+    rig.step(0.04)
+    assert rig.sent[-1]["p_mw"] == 0.04
+
+
+async def test_a_stop_that_comes_while_setpoints_are_cleared_is_kept() -> None:
+    rig = await Rig().open()
+    rig.step(0.0)
+    allowed = rig.gateway.clamp_setpoints({"ess": SetpointRequest(0.04, 0.01)})
+    rig.gateway.clear(allowed, Clearance())
+    press(rig, True)
+    rig.gateway.send(allowed, dt_s=900.0, episode=1, step=1)
+    assert (rig.sent[-1]["p_mw"], rig.sent[-1]["q_mvar"]) == (0.0, 0.0)
+    assert allowed["ess"].p_mw == 0.0
+    assert rig.bound == "emergency stop"
+
+
+async def test_a_gateway_that_connects_later_hears_of_a_stop_in_force() -> None:
+    rig = Rig()
+    press(rig, True)
+    await rig.open()
+    rig.step(0.04)
+    assert [setpoint["p_mw"] for setpoint in rig.sent] == [0.0]
+
+
+async def test_a_stop_that_is_none_is_refused_and_named() -> None:
+    rig = await Rig().open()
+    rig.broker.publish("estop", {"type": "estop", "active": "yes"})
+    assert rig.gateway.estop is None
+    assert "active" in rig.broker.stats.reports[-1].what
+
+
+# -- leases ----------------------------------------------------------------------------------------
+
+
+async def test_a_step_longer_than_a_third_of_the_lease_is_renewed_and_not_applied_again() -> None:
+    rig = Rig()
+    rig.gateway._lease_s = 0.06
+    await rig.open()
+    rig.step(0.02)
+    await until(lambda: len(rig.sent) >= 4, "three renewals")
+    rig.gateway.close()
+    assert not rig.sent[0].get("renewal")
+    assert all(setpoint["renewal"] and setpoint["p_mw"] == 0.02 for setpoint in rig.sent[1:])
+    assert [setpoint["seq"] for setpoint in rig.sent] == list(range(len(rig.sent)))
+    assert rig.link.stats.setpoints == 1
+
+
+async def test_a_closed_gateway_renews_nothing() -> None:
+    rig = Rig()
+    rig.gateway._lease_s = 0.03
+    await rig.open()
+    rig.step(0.02)
+    assert rig.gateway._renewal is not None
+    rig.gateway.close()
+    assert rig.gateway._renewal.cancelled()
+
+
+@pytest.mark.parametrize("word", ["lost", "finished"])
+async def test_nothing_is_renewed_once_the_run_is_over(word: str) -> None:
+    """An environment that was killed must not leave devices holding its last word for ever."""
+    rig = await Rig().open()
+    rig.step(0.02)
+    rig.gateway._renew()
+    assert len(rig.sent) == 2
+    rig.broker.publish("run/state", {"type": "run_state", "state": word})
+    rig.gateway._renew()
+    assert len(rig.sent) == 2
+    rig.step(0.02)
+    rig.gateway._renew()
+    assert len(rig.sent) == 4, "a run that goes on is a run"
+
+
+async def test_a_step_in_which_all_is_simulated_sends_and_renews_nothing() -> None:
+    rig = await Rig().open()
+    assert not rig.gateway.skip_simulated(1, 0), "the device is driven"
+    rig.step(0.02)
+    assert rig.gateway._renewal is not None
+    rig.ask("simulated")
+    assert rig.gateway.skip_simulated(1, 2)
+    assert rig.gateway._renewal is None, "what it was told before is not renewed"
+    assert rig.gateway.reasons() == {}
+    press(rig, True, who="op")
+    assert not rig.gateway.skip_simulated(1, 3), "a stop holds for models, too"
+
+
+# -- clearance -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("clearance", "p_mw", "why"),
+    [
+        (Clearance(), 0.04, None),
+        (None, 0.0, "no clearance before the deadline (0.04 -> 0 MW)"),
+        (
+            Clearance.model_validate({"p_ess": 0.01, "q_ess": 0.0, "factor": 0.25, "limit": "vm_max_pu 1.1"}),
+            0.01,
+            "vm_max_pu 1.1 (0.04 -> 0.01 MW)",
+        ),
+        (Clearance.model_validate({"p_ess": 9.0, "q_ess": 9.0, "limit": "x"}), 0.04, None),
+        (Clearance.model_validate({"p_ess": -0.04, "q_ess": 0.0, "limit": "x"}), 0.0, "x (0.04 -> 0 MW)"),
+    ],
+)
+async def test_a_clearance_only_ever_takes_away(
+    clearance: Clearance | None, p_mw: float, why: str | None
+) -> None:
+    rig = await Rig().open()
+    rig.step(0.04)
+    allowed = rig.gateway.clamp_setpoints(rig.agent.wanted())
+    rig.gateway.clear(allowed, clearance)
+    assert allowed["ess"].p_mw == p_mw
+    assert rig.bound == why

@@ -1,0 +1,408 @@
+"""A SunSpec inverter is measured and controlled as its models say, and reverts by itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pymodbus.constants import ExcCodes
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.sunspec.block import Block, SunSpecError
+from heron_mqtt.field.sunspec.controls import _window
+from heron_mqtt.field.sunspec.inverter import Inverter, InverterFault, Settings
+from heron_mqtt.field.sunspec.registers import ModbusFault, Registers
+from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
+
+
+class Pair:
+    """An emulated inverter and how the bridge sees it."""
+
+    def __init__(self, box: EmulatedInverter, registers: Registers, inverter: Inverter) -> None:
+        self.box, self.registers, self.inverter = box, registers, inverter
+
+
+def changed(models: dict[int, dict[str, Any]], changes: dict[int, Any]) -> dict[int, dict[str, Any]]:
+    """Return models with points changed, or left out (None), or whole models left out (None)."""
+    result = copy.deepcopy(models)
+    for model, points in changes.items():
+        if points is None:
+            del result[model]
+            continue
+        for name, value in points.items():
+            if value is None:
+                result[model].pop(name, None)
+            else:
+                result.setdefault(model, {})[name] = value
+    return result
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Any]:
+    """Start an emulated inverter and connect to it as the bridge does."""
+    boxes: list[EmulatedInverter] = []
+    clients: list[Registers] = []
+
+    async def start(
+        models: dict[int, dict[str, Any]], changes: dict[int, Any] | None = None, **settings: Any
+    ) -> Pair:
+        boxes.append(await EmulatedInverter(changed(models, changes or {})).start())
+        clients.append(Registers("127.0.0.1", boxes[-1].port, 1, timeout_s=0.5))
+        inverter = await Inverter.connect(clients[-1], Settings(**settings))
+        assert boxes[-1].writes() == []  # looking changes nothing
+        return Pair(boxes[-1], clients[-1], inverter)
+
+    yield start
+    for client in clients:
+        client.close()
+    for box in boxes:
+        await box.stop()
+
+
+# -- what it is ------------------------------------------------------------------------------------
+
+
+async def test_the_nameplate_is_gathered_from_the_older_models(make: Any) -> None:
+    plate = (await make(BATTERY)).inverter.nameplate
+    assert (plate.kind, plate.identity) == ("battery", ("Heron Works", "ESS-10", "4711"))
+    assert plate.power_range_w == (-8_000.0, 9_000.0)
+    assert plate.energy_wh == 20_000.0
+
+
+async def test_the_nameplate_is_gathered_from_the_der_models(make: Any) -> None:
+    plate = (await make(DER)).inverter.nameplate
+    assert (plate.kind, plate.power_range_w, plate.energy_wh) == ("battery", (-7_000.0, 6_000.0), 10_000.0)
+
+
+async def test_an_inverter_without_storage_is_pv_and_its_setting_counts_not_its_rating(make: Any) -> None:
+    plate = (await make(PV, {121: {"WMax": 400}})).inverter.nameplate
+    assert (plate.kind, plate.power_range_w) == ("pv", (0.0, 40_000.0))
+
+
+async def test_without_a_setting_the_rating_counts(make: Any) -> None:
+    assert (await make(PV, {121: None})).inverter.nameplate.w_max == 50_000.0
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "settings", "complaint"),
+    [
+        (PV, {103: None}, {}, "no inverter: of models 701, 103, 102, 101 it has none, but 1, 120, 121, 123"),
+        (
+            PV,
+            {123: None},
+            {},
+            "no way to control it as pv: that takes model 704, or 123; it has 1, 103, 120, 121",
+        ),
+        (PV, {}, {"kind": "battery"}, "that takes model 704, or 124 for storage"),
+        (PV, {121: None, 120: None}, {}, "neither 702, 121 nor 120 says what 100 % of a limit is"),
+        (PV, {123: {"WMaxLimPct": None}}, {}, "model 123 lacks WMaxLimPct"),
+        (
+            PV,
+            {123: {"WMaxLimPct_RvrtTms": None}},
+            {},
+            "no reversion timer (model 123 WMaxLimPct_RvrtTms): if this bridge dies, it keeps its last "
+            "setpoint; to run it all the same, add --without-reversion",
+        ),
+        (BATTERY, {124: {"InOutWRte_RvrtTms": None}}, {}, "no reversion timer (model 124"),
+    ],
+)
+async def test_an_inverter_that_cannot_be_served_is_refused_with_what_to_do(
+    make: Any, models: Any, changes: Any, settings: Any, complaint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await make(models, changes, **settings)
+    assert complaint in str(caught.value)
+
+
+async def test_an_inverter_without_timer_can_be_accepted(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    pair = await make(PV, {123: {"WMaxLimPct_RvrtTms": None}}, timer_needed=False)
+    assert "keeps its last setpoint" in caplog.text
+    await pair.inverter.set(0.025, 0.0, 30.0)
+    assert pair.box[123, "WMaxLim_Ena"] == 1
+
+
+# -- what it measures ------------------------------------------------------------------------------
+
+
+async def test_measurements_of_the_older_models_have_our_units_and_signs(make: Any) -> None:
+    telemetry = await (await make(PV, nominal_v=230.0)).inverter.measure()
+    assert (telemetry.p_mw, telemetry.q_mvar, telemetry.soc) == (0.04, -0.002, None)
+    assert telemetry.vm_pu == pytest.approx(1.0)
+
+
+async def test_measurements_of_the_der_models_have_our_units_and_signs(make: Any) -> None:
+    telemetry = await (await make(DER, nominal_v=230.0)).inverter.measure()
+    assert (telemetry.p_mw, telemetry.q_mvar, telemetry.soc) == (-0.0015, 0.0003, 0.805)
+    assert telemetry.vm_pu == pytest.approx(1.01)
+
+
+@pytest.mark.parametrize("model", [101, 102])
+async def test_one_and_split_phase_inverters_are_measured_too(make: Any, model: int) -> None:
+    pair = await make(PV, {103: None, model: {"W": 5, "W_SF": 3, "St": 4}}, nominal_v=230.0)
+    telemetry = await pair.inverter.measure()
+    assert (telemetry.p_mw, telemetry.vm_pu) == (0.005, None)
+
+
+async def test_a_changing_scale_factor_is_followed(make: Any) -> None:
+    pair = await make(PV)
+    pair.box[103, "W"], pair.box[103, "W_SF"] = 1234, -1
+    assert (await pair.inverter.measure()).p_mw == pytest.approx(123.4e-6)
+
+
+@pytest.mark.parametrize(
+    ("models", "place", "value", "error", "complaint"),
+    [
+        (PV, (103, "St"), 7, InverterFault, "the inverter is in a fault, events 0x0"),
+        (DER, (701, "InvSt"), 6, InverterFault, "the inverter is in a fault"),
+        (PV, (103, "W"), 0x8000, SunSpecError, "model 103 W is not implemented"),
+        (PV, (103, "W_SF"), 99, SunSpecError, "scale factor W_SF is 99"),
+        (BATTERY, (124, "ChaState"), 12_000, SunSpecError, "ChaState is 120 %"),
+    ],
+)
+async def test_what_cannot_be_right_is_not_reported_as_a_measurement(
+    make: Any, models: Any, place: tuple[int, str], value: int, error: type[Exception], complaint: str
+) -> None:
+    pair = await make(models)
+    pair.box[place] = value
+    with pytest.raises(error, match=complaint):
+        await pair.inverter.measure()
+
+
+async def test_the_events_of_a_fault_are_told(make: Any) -> None:
+    pair = await make(PV)
+    pair.box[103, "St"], pair.box[103, "Evt1"] = 7, 0x82
+    with pytest.raises(InverterFault, match="events 0x82"):
+        await pair.inverter.measure()
+
+
+# -- control: model 123 ----------------------------------------------------------------------------
+
+
+async def test_a_limit_is_set_in_percent_with_the_lease_as_reversion_time(make: Any) -> None:
+    pair = await make(PV)
+    await pair.inverter.set(0.0325, 0.0, 29.2)
+    box = pair.box
+    assert [box[123, n] for n in ("WMaxLimPct", "WMaxLimPct_RvrtTms", "WMaxLim_Ena")] == [6500, 30, 1]
+
+
+@pytest.mark.parametrize(("p_mw", "counts"), [(0.08, 10_000), (-0.01, 0), (0.0333334, 6666)])
+async def test_a_limit_stays_within_its_range_and_is_never_rounded_up(
+    make: Any, p_mw: float, counts: int
+) -> None:
+    pair = await make(PV)
+    await pair.inverter.set(p_mw, 0.0, 10.0)
+    assert pair.box[123, "WMaxLimPct"] == counts
+
+
+async def test_the_inverter_drops_the_limit_when_we_fall_silent_and_not_while_we_renew(make: Any) -> None:
+    pair = await make(PV)
+    for _ in range(3):
+        await pair.inverter.set(0.01, 0.0, 10.0)
+        pair.box.now_s += 9.0
+        pair.box.run_timers()
+        assert pair.box[123, "WMaxLim_Ena"] == 1
+    pair.box.now_s += 1.0
+    pair.box.run_timers()
+    assert pair.box[123, "WMaxLim_Ena"] == 0
+
+
+async def test_pv_is_safe_at_zero_or_on_its_own(make: Any) -> None:
+    pair = await make(PV)
+    await pair.inverter.set(0.01, 0.0, 10.0)
+    await pair.inverter.go_safe()
+    pair.box.now_s += 1e6
+    pair.box.run_timers()
+    assert [pair.box[123, n] for n in ("WMaxLimPct", "WMaxLim_Ena")] == [0, 1]  # and it stays
+    released = await make(PV, safe_zero=False)
+    await released.inverter.set(0.01, 0.0, 10.0)
+    await released.inverter.go_safe()
+    assert released.box[123, "WMaxLim_Ena"] == 0
+
+
+# -- control: model 124 ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("p_mw", "out_rate", "in_rate"),
+    [
+        (0.004, 5000, -5000),
+        (-0.002, -2500, 2500),
+        (0.0, 0, 0),
+        (0.1, 10_000, -10_000),
+        (-0.1, -10_000, 10_000),
+    ],
+)
+async def test_storage_gets_a_window_that_leaves_only_the_power_wanted(
+    make: Any, p_mw: float, out_rate: int, in_rate: int
+) -> None:
+    pair = await make(BATTERY)
+    await pair.inverter.set(p_mw, 0.0, 15.0)
+    box = pair.box
+    names = ("OutWRte", "InWRte", "StorCtl_Mod", "InOutWRte_RvrtTms")
+    assert [box[124, n] for n in names] == [out_rate, in_rate, 3, 15]
+
+
+async def test_both_rates_are_written_in_one_request(make: Any) -> None:
+    pair = await make(BATTERY)
+    await pair.inverter.set(0.004, 0.0, 15.0)
+    assert [5000, 0x1_0000 - 5000] in [words for _, words in pair.box.writes()]
+
+
+@given(
+    p_w=st.floats(-20_000.0, 20_000.0),
+    discharge_w=st.floats(100.0, 20_000.0),
+    charge_w=st.floats(100.0, 20_000.0),
+    sf=st.integers(-3, 0),
+)
+def test_a_window_is_never_empty_nor_beyond_what_was_asked(
+    p_w: float, discharge_w: float, charge_w: float, sf: int
+) -> None:
+    words = [0] * 26
+    words[25] = sf & 0xFFFF
+    out_rate, in_rate = _window(Block(124, 0, words), p_w, discharge_w, charge_w)
+    highest_w = out_rate * 10.0**sf / 100.0 * discharge_w
+    lowest_w = -in_rate * 10.0**sf / 100.0 * charge_w
+    slack = 1e-9 * max(abs(p_w), 1.0)
+    assert lowest_w <= highest_w + slack
+    assert min(p_w, 0.0) - slack <= lowest_w
+    assert highest_w <= max(p_w, 0.0) + slack
+    assert abs(out_rate) * 10.0**sf <= 100.0 * (1 + 1e-12)
+    assert abs(in_rate) * 10.0**sf <= 100.0 * (1 + 1e-12)
+
+
+async def test_another_reference_for_discharging_can_be_given(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = await make(BATTERY, discharge_w=9_000.0)
+    assert "OutWRte" not in caplog.text
+    await pair.inverter.set(0.0045, 0.0, 15.0)
+    assert [pair.box[124, n] for n in ("OutWRte", "InWRte")] == [5000, -5625]
+
+
+async def test_an_unclear_reference_for_discharging_is_told(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await make(BATTERY)
+    assert "taken to be WChaMax, 8000 W, but the largest discharge is 9000 W" in caplog.text
+
+
+async def test_storage_reverts_by_itself_and_is_released_with_full_rates(make: Any) -> None:
+    pair = await make(BATTERY, safe_zero=False)
+    await pair.inverter.set(0.004, 0.0, 15.0)
+    pair.box.now_s += 15.0
+    pair.box.run_timers()
+    assert pair.box[124, "StorCtl_Mod"] == 0
+    await pair.inverter.set(0.004, 0.0, 15.0)
+    await pair.inverter.go_safe()
+    assert [pair.box[124, n] for n in ("StorCtl_Mod", "OutWRte", "InWRte")] == [0, 10_000, 10_000]
+
+
+async def test_storage_that_does_not_say_what_100_percent_is_is_not_set(make: Any) -> None:
+    pair = await make(BATTERY)
+    pair.box[124, "WChaMax"] = 0
+    with pytest.raises(SunSpecError, match=r"WChaMax is 0\.0: what is 100 %"):
+        await pair.inverter.set(0.004, 0.0, 15.0)
+    assert pair.box.writes() == []
+
+
+# -- control: model 704 ----------------------------------------------------------------------------
+
+
+async def test_der_storage_is_told_watts_and_vars_and_what_to_revert_to(make: Any) -> None:
+    pair = await make(DER)
+    await pair.inverter.set(-0.0035, 0.0012, 20.0)
+    box = pair.box
+    power = ("WSetMod", "WSet", "WSetRvrt", "WSetEnaRvrt", "WSetRvrtTms", "WSetEna")
+    assert [box[704, n] for n in power] == [1, -3500, 0, 1, 20, 1]
+    reactive = ("VarSetMod", "VarSet", "VarSetRvrt", "VarSetEnaRvrt", "VarSetRvrtTms", "VarSetEna")
+    assert [box[704, n] for n in reactive] == [4, 1200, 0, 1, 20, 1]
+    box.now_s += 20.0
+    box.run_timers()
+    assert [box[704, n] for n in ("WSet", "WSetEna", "VarSet")] == [0, 1, 0]  # holds zero
+
+
+async def test_der_storage_without_zero_as_safe_state_reverts_to_its_own_control(make: Any) -> None:
+    pair = await make(DER, safe_zero=False)
+    await pair.inverter.set(-0.0035, 0.0, 20.0)
+    pair.box.now_s += 20.0
+    pair.box.run_timers()
+    assert [pair.box[704, n] for n in ("WSetEna", "VarSetEna")] == [0, 0]
+
+
+async def test_der_pv_is_limited_in_percent(make: Any) -> None:
+    pair = await make(DER, {713: None}, kind="pv")
+    await pair.inverter.set(0.0047, 0.0, 20.0)
+    names = (
+        "WMaxLimPct",
+        "WMaxLimPctRvrt",
+        "WMaxLimPctEnaRvrt",
+        "WMaxLimPctRvrtTms",
+        "WMaxLimPctEna",
+        "WSetEna",
+    )
+    assert [pair.box[704, n] for n in names] == [47, 0, 1, 20, 1, 0]
+    await pair.inverter.release()
+    assert pair.box[704, "WMaxLimPctEna"] == 0
+
+
+async def test_points_that_the_inverter_does_not_have_are_not_written(make: Any) -> None:
+    without = dict.fromkeys(("VarSetEna", "VarSet", "WSetRvrt", "WSetEnaRvrt"))
+    pair = await make(DER, {704: without})
+    await pair.inverter.set(0.001, 0.001, 5.0)
+    assert pair.box[704, "WSet"] == 1000
+    for name in without:
+        assert pair.box[704, name] in {0xFFFF, -0x8000_0000}
+
+
+async def test_without_a_way_to_set_watts_storage_falls_back_to_the_older_model(make: Any) -> None:
+    pair = await make(BATTERY, {704: {"WMaxLimPctEna": 0}})
+    await pair.inverter.set(0.004, 0.0, 15.0)
+    assert pair.box[124, "OutWRte"] == 5000
+
+
+async def test_reactive_power_that_cannot_be_set_is_told(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    pair = await make(PV)
+    await pair.inverter.set(0.01, 0.001, 5.0)
+    assert "not told reactive power" in caplog.text
+
+
+# -- the connection --------------------------------------------------------------------------------
+
+
+async def test_after_a_reconnection_settings_are_read_again(make: Any) -> None:
+    pair = await make(PV)
+    await pair.box.stop()
+    with pytest.raises(ModbusFault):
+        await pair.inverter.measure()
+    pair.box[121, "WMax"] = 250
+    await pair.box.start()
+    await pair.inverter.set(0.0125, 0.0, 5.0)
+    assert pair.box[123, "WMaxLimPct"] == 5000
+
+
+async def test_another_inverter_at_the_same_address_is_not_controlled(make: Any) -> None:
+    pair = await make(PV)
+    await pair.box.stop()
+    other = EmulatedInverter(changed(PV, {1: {"SN": "0816"}}))
+    other.port = pair.box.port
+    await other.start()
+    try:
+        for _ in range(2):
+            with pytest.raises(
+                SunSpecError, match="another inverter answers: Heron Works PV-50 0816 instead of"
+            ):
+                await pair.inverter.set(0.01, 0.0, 5.0)
+        assert other.writes() == []
+    finally:
+        await other.stop()
+
+
+async def test_a_write_that_is_refused_is_told(make: Any) -> None:
+    pair = await make(PV)
+    pair.box.refuse = ExcCodes.ILLEGAL_VALUE
+    with pytest.raises(ModbusFault, match="Modbus exception 3"):
+        await pair.inverter.set(0.01, 0.0, 5.0)

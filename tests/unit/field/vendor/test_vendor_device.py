@@ -1,0 +1,370 @@
+"""VendorDevice: when a vendor's box is told something, when not, and what its words and its silence mean."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from heron_mqtt.app.vendor_adapters import load_mappings
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.mapping import load_mapping
+from heron_mqtt.field.vendor import VendorDevice
+from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.stamping import MessageStamper
+from powergrid.scenario import scenario_from_dict
+from support.waiting import until
+
+TELEMETRY = [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W"}}}]
+PLAIN: dict[str, Any] = {
+    "name": "plain box",
+    "setpoint": {
+        "values": {
+            "p": {"quantity": "p_mw", "unit": "W", "decimals": 0},
+            "t": {"quantity": "lease_s", "unit": "s"},
+        },
+        "messages": [{"topic": "box/set", "payload": {"p": "{p}", "t": "{t}"}}],
+    },
+    "telemetry": TELEMETRY,
+}
+READ_ONLY: dict[str, Any] = {"name": "meter", "telemetry": TELEMETRY}
+ANSWERING: dict[str, Any] = {
+    "name": "answering box",
+    "setpoint": {
+        "values": {"p": {"quantity": "p_mw", "unit": "W"}, "id": {"quantity": "seq"}},
+        "messages": [{"topic": "box/set", "payload": {"p": "{p}", "id": "{id}"}}],
+    },
+    "telemetry": [*TELEMETRY, {"topic": "box/answer", "fields": {"ack_seq": {"path": "id", "null": "keep"}}}],
+}
+KEPT: dict[str, Any] = {
+    **READ_ONLY,
+    "keepalive": [{"topic": "box/poll", "payload": "again", "first_payload": "first", "period_s": 0.1}],
+    "availability": [{"topic": "box/lwt", "online": ["on"], "offline": ["off"]}],
+}
+
+
+class Wire:
+    """The box's side of the wire: what it is told, and its words."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self.connected = True
+        self.callbacks: dict[str, list[Callable[[str, bytes, bool], None]]] = {}
+        self.returns: list[Callable[[], None]] = []
+        self.answer: Callable[[str, str], None] | None = None
+
+    def publish_raw(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> asyncio.Future[None]:
+        self.sent.append((topic, payload.decode()))
+        if self.answer is not None:
+            asyncio.get_running_loop().call_soon(self.answer, topic, payload.decode())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def subscribe_raw(self, topic: str, callback: Callable[[str, bytes, bool], None]) -> Callable[[], None]:
+        self.callbacks.setdefault(topic, []).append(callback)
+        return lambda: self.callbacks[topic].remove(callback)
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self.returns.append(callback)
+        return lambda: self.returns.remove(callback)
+
+    def says(self, topic: str, payload: Any, *, retained: bool = False) -> None:
+        text = payload if isinstance(payload, str) else json.dumps(payload)
+        for callback in self.callbacks[topic]:
+            callback(topic, text.encode(), retained)
+
+    def set_to(self) -> list[float]:
+        return [json.loads(payload)["p"] for topic, payload in self.sent if topic == "box/set"]
+
+
+class Site:
+    """A box, who speaks for it, and a gateway."""
+
+    def __init__(self, device: VendorDevice, wire: Wire, broker: InMemoryBroker) -> None:
+        self.device, self.wire, self.broker = device, wire, broker
+        self.running = asyncio.create_task(device.run())
+        self.stamper = MessageStamper("MG1", "default")
+        self.telemetry: list[dict[str, Any]] = []
+        self.status: list[dict[str, Any]] = []
+        broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.append)
+        broker.subscribe(topics.device("MG1", "ess", "status"), self.status.append)
+
+    def publish(self, channel: str, message: Any) -> int:
+        stamped = self.stamper.stamp(channel, message)
+        self.broker.publish(channel, stamped)
+        return int(stamped["seq"])
+
+    def send(self, p_mw: float, lease_s: float = 30.0, *, renewal: bool = False) -> int:
+        setpoint = Setpoint(p_mw=p_mw, lease_s=lease_s, renewal=renewal)
+        return self.publish(topics.device("MG1", "ess", "setpoint"), setpoint)
+
+    def level(self, level: Any) -> None:
+        self.publish(topics.device("MG1", "ess", "authority_state"), AuthorityState(level=level))
+
+    def stop(self, active: bool = True) -> None:
+        self.publish(topics.ESTOP, EmergencyStop(active=active, who="tests"))
+
+    async def end(self) -> None:
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+
+    async def answered(self, seq: int) -> dict[str, Any]:
+        await until(lambda: any(t.get("ack_seq") == seq for t in self.telemetry), "the answer")
+        return next(t for t in self.telemetry if t.get("ack_seq") == seq)
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Any]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(table: dict[str, Any], **kwargs: Any) -> Site:
+            broker = await stack.enter_async_context(InMemoryBroker())
+            mapping = load_mapping(table, agent="MG1", device="ess", source="test")
+            options = {"period_s": 0.02, "answer_within_s": 0.1, **kwargs}
+            wire = Wire()
+            device = VendorDevice(
+                mapping, wire, "MG1", "ess", broker, kind="battery", power_range_mw=(-0.01, 0.01), **options
+            )
+            site = Site(device, wire, broker)
+            stack.push_async_callback(site.end)
+            await until(lambda: site.status, "the birth")
+            return site
+
+        yield start
+
+
+# -- what is told to the box -------------------------------------------------------------------------
+
+
+async def test_a_setpoint_and_its_renewal_reach_the_box_each_with_its_lease(make: Any) -> None:
+    site = await make(PLAIN)
+    site.send(0.001, 10.0)
+    site.send(0.009, 20.0, renewal=True)
+    await until(lambda: len(site.wire.sent) == 2, "both")
+    assert [json.loads(payload) for _, payload in site.wire.sent] == [
+        {"p": 1000, "t": 10.0},
+        {"p": 1000, "t": 20.0},
+    ]
+
+
+async def test_when_the_lease_runs_out_the_box_is_told_to_rest(make: Any) -> None:
+    site = await make(PLAIN)
+    site.send(0.001, 0.1)
+    await until(lambda: site.wire.set_to() == [1000, 0], "rest")
+
+
+async def test_when_it_ends_the_box_is_told_to_rest(make: Any) -> None:
+    site = await make(PLAIN)
+    site.send(0.001, 30.0)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    await site.end()
+    assert site.wire.set_to() == [1000, 0]
+    assert site.wire.returns == []
+
+
+async def test_a_box_that_was_told_nothing_is_told_nothing_at_start_end_or_stop_in_shadow(make: Any) -> None:
+    site = await make(PLAIN)
+    site.level("shadow")
+    for _ in range(3):
+        site.wire.says("box/state", {"p": 500})
+    site.send(0.001, 30.0, renewal=True)
+    site.stop()
+    await until(lambda: site.device.stopped, "the stop")
+    await until(lambda: site.telemetry, "telemetry")
+    await site.end()
+    assert site.wire.sent == []
+
+
+@pytest.mark.parametrize("first", ["stop", "level"])
+async def test_an_emergency_stop_reaches_a_box_under_control_that_was_told_nothing_yet(
+    make: Any, first: str
+) -> None:
+    site = await make(PLAIN)
+    if first == "level":
+        site.level("full")
+    site.stop()
+    await until(lambda: site.device.stopped, "the stop")
+    if first == "stop":
+        site.level("full")
+    await until(lambda: site.wire.set_to() == [0], "zero")
+
+
+async def test_during_an_emergency_stop_the_box_rests_whatever_is_sent(make: Any) -> None:
+    site = await make(PLAIN)
+    site.wire.says("box/state", {"p": 0})
+    site.send(0.001)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [1000, 0], "zero")
+    assert (await site.answered(site.send(0.002)))["rejected"] == "emergency stop"
+    assert site.wire.set_to() == [1000, 0]
+
+
+async def test_what_can_only_be_read_rejects_setpoints_and_is_not_faulty(make: Any) -> None:
+    site = await make(READ_ONLY)
+    site.wire.says("box/state", {"p": 500})
+    telemetry = await site.answered(site.send(0.001, 0.05))
+    assert "only be read" in telemetry["rejected"]
+    assert telemetry["p_mw"] == 0.0005
+    await until(lambda: site.device.is_safe, "the end of the lease")
+    site.level("full")
+    site.stop()
+    await until(lambda: site.device.stopped, "the stop")
+    await site.end()
+    assert site.wire.sent == []
+    assert [s["state"] for s in site.status] == ["online", "offline"]
+
+
+async def test_nothing_waits_for_a_broker_that_is_away(make: Any) -> None:
+    site = await make(PLAIN)
+    site.wire.says("box/state", {"p": 0})
+    site.wire.connected = False
+    assert "no connection" in (await site.answered(site.send(0.001)))["rejected"]
+    assert site.wire.sent == []
+
+
+# -- keepalives ----------------------------------------------------------------------------------------
+
+
+async def test_the_first_keepalive_is_sent_again_after_each_reconnection(make: Any) -> None:
+    site = await make(KEPT)
+    await until(lambda: len(site.wire.sent) >= 2, "keepalives")
+    assert [payload for _, payload in site.wire.sent[:2]] == ["first", "again"]
+    site.wire.connected = False
+    before = len(site.wire.sent)
+    await asyncio.sleep(0.25)
+    assert len(site.wire.sent) == before  # they do not queue up
+    site.wire.connected = True
+    for callback in tuple(site.wire.returns):
+        callback()
+    await until(lambda: len(site.wire.sent) >= before + 2, "keepalives")
+    assert [payload for _, payload in site.wire.sent[before : before + 2]] == ["first", "again"]
+
+
+# -- what the box says ---------------------------------------------------------------------------------
+
+
+async def test_the_last_word_of_a_dead_box_does_not_stay_fresh(make: Any) -> None:
+    site = await make(PLAIN, stale_after_s=0.2)
+    site.wire.says("box/state", {"p": 500})
+    await until(lambda: site.status[-1]["state"] == "fault", "the fault")
+    assert "box/state" in site.status[-1]["reason"]
+    said = len(site.telemetry)
+    assert said > 2
+    await asyncio.sleep(0.1)  # five periods
+    assert len(site.telemetry) == said
+    assert [r.kind for r in site.broker.stats.reports] == ["device"]
+    site.wire.says("box/state", {"p": 600})
+    await until(lambda: site.status[-1]["state"] == "online", "the birth")
+    await until(lambda: site.telemetry[-1]["p_mw"] == 0.0006, "telemetry")
+
+
+async def test_a_mapping_that_matches_nothing_is_named(make: Any) -> None:
+    site = await make(PLAIN, stale_after_s=0.1)
+    await until(lambda: site.broker.stats.reports, "the report")
+    assert "box/state" in site.broker.stats.reports[0].what
+    assert "mapping" in site.broker.stats.reports[0].what
+    assert site.telemetry == []
+
+
+async def test_a_retained_value_is_not_telemetry(make: Any) -> None:
+    site = await make(PLAIN, stale_after_s=0.15)
+    site.wire.says("box/state", {"p": 500}, retained=True)
+    await until(lambda: site.broker.stats.reports, "the report")
+    assert site.telemetry == []
+
+
+async def test_a_box_that_speaks_when_something_changes_may_wait_for_its_first_setpoint(make: Any) -> None:
+    site = await make(PLAIN, stale_after_s=0.1, answer_within_s=10.0)
+    await until(lambda: site.broker.stats.reports, "the report")
+    assert [s["state"] for s in site.status] == ["online"]
+    site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": json.loads(text)["p"]})
+    assert (await site.answered(site.send(0.001)))["p_mw"] == 0.001
+
+
+async def test_a_box_that_repeats_numbers_acknowledges_by_them_alone(make: Any) -> None:
+    site = await make(ANSWERING, answer_within_s=10.0)
+    site.wire.says("box/state", {"p": 0})
+    seq = site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    for word in (("box/state", {"p": 400}), ("box/answer", {"id": seq + 7}), ("box/state", {"p": 900})):
+        site.wire.says(*word)
+        await asyncio.sleep(0.03)
+    assert all(t.get("ack_seq") is None for t in site.telemetry)
+    site.wire.says("box/answer", {"id": seq})
+    telemetry = await site.answered(seq)
+    assert telemetry["p_mw"] == 0.0009
+    assert "rejected" not in telemetry
+
+
+async def test_a_setpoint_that_the_box_does_not_acknowledge_counts_as_rejected_and_is_ended_all_the_same(
+    make: Any,
+) -> None:
+    site = await make(ANSWERING)
+    site.wire.says("box/state", {"p": 0})
+    assert "not acknowledged" in (await site.answered(site.send(0.001, 0.3)))["rejected"]
+    await until(lambda: site.wire.set_to() == [1000, 0], "rest: it may have arrived")
+
+
+async def test_a_box_that_is_offline_from_the_start_is_never_born_online(make: Any) -> None:
+    site = await make(KEPT)
+    site.wire.says("box/lwt", "off", retained=True)
+    await until(lambda: site.status[-1]["state"] == "offline", "offline")
+    site.wire.says("box/state", {"p": 1})
+    await until(lambda: site.telemetry, "telemetry")
+    assert site.status[-1]["state"] == "offline"
+    site.wire.says("box/lwt", "on")
+    await until(lambda: site.status[-1]["state"] == "online", "online")
+
+
+async def test_words_that_do_not_fit_are_counted_with_their_topic_and_change_nothing(make: Any) -> None:
+    site = await make(PLAIN)
+    site.wire.says("box/state", {"p": 500})
+    await until(lambda: site.telemetry, "telemetry")
+    for text in ("", "[", "{}", '{"p": "NaN"}', '{"p": 1e400}', '{"p": [1]}'):
+        site.wire.says("box/state", text)
+    assert {r.where for r in site.broker.stats.reports} <= {"box/state"}
+    assert site.broker.stats.rejected >= 3
+
+
+# -- what a scenario may ask of it ---------------------------------------------------------------------
+
+
+def loaded(**device: Any) -> Any:
+    battery = {
+        "kind": "battery",
+        "max_e_mwh": 0.03,
+        "max_p_charge_mw": 0.008,
+        "max_p_discharge_mw": 0.01,
+        **device,
+    }
+    microgrid = {"buses": [2], "devices": {"ess": battery}}
+    return scenario_from_dict({"name": "boxes", "microgrids": {"MG1": microgrid}})
+
+
+@pytest.mark.parametrize("authority", [None, "emulated", "limited", "full"])
+def test_what_can_only_be_read_is_refused_an_authority_that_sends(authority: str | None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_mappings(loaded(mapping=READ_ONLY, **({"authority": authority} if authority else {})))
+    (problem,) = caught.value.problems
+    assert "microgrids.MG1.devices.ess.authority" in problem
+    assert '"shadow"' in problem
+
+
+@pytest.mark.parametrize("authority", ["simulated", "shadow"])
+def test_what_can_only_be_read_may_be_watched(authority: str) -> None:
+    assert load_mappings(loaded(mapping=READ_ONLY, authority=authority))["MG1", "ess"].sets == frozenset()
+
+
+def test_reactive_power_needs_a_mapping_that_sets_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_mappings(loaded(mapping=PLAIN, authority="limited", control_q=True))
+    (problem,) = caught.value.problems
+    assert "control_q" in problem
