@@ -222,8 +222,8 @@ class Device(ABC):
                 profile, as batteries and generators, take only None.
 
         Returns:
-            ``(p_min_mw, p_max_mw)``. Every setpoint in it is realised exactly (for a generator: except
-            those strictly between 0 and ``min_p_mw``, see ``Generator``); one outside goes to the
+            ``(p_min_mw, p_max_mw)``. Every setpoint in it is realised exactly (for a generator or an EV
+            charger: except those strictly between 0 and its minimum, see there); one outside goes to the
             nearest edge.
 
         Raises:

@@ -39,11 +39,15 @@ class EvChargerSpec(DeviceSpecBase):
     efficiency_charge: Annotated[float, Field(ge=0.01, le=1.0)] = Field(
         default=0.9, description="Energy into the battery per energy taken at the terminal, (0, 1]"
     )
-    arrival_soc: Fraction = Field(default=0.3, description="State of charge with which a car arrives")
-    target_soc: Fraction = Field(default=0.8, description="State of charge wanted; charging ends there")
-    stay_s: float = Field(default=28_800.0, gt=0.0, le=1e9, description="From plugging in to the deadline, s")
+    arrival_soc: Fraction = Field(
+        default=0.3, description="State of charge with which a car arrives, fraction"
+    )
+    target_soc: Fraction = Field(
+        default=0.8, description="State of charge wanted, fraction; charging ends there"
+    )
+    stay_s: float = Field(default=28_800.0, gt=0.0, le=1e8, description="From plugging in to the deadline, s")
     unserved_usd_per_mwh: float = Field(
-        default=0.0, ge=0.0, le=1e9, description="Cost of energy that is missing at the deadline, $/MWh"
+        default=0.0, ge=0.0, le=1e8, description="Cost of energy that is missing at the deadline, $/MWh"
     )
 
     @model_validator(mode="after")

@@ -39,12 +39,14 @@ class HeatPumpSpec(DeviceSpecBase):
     )
     max_heat_mw: PositivePowerMw = Field(description="Heat demand where the profile is 1, MW of heat")
     max_e_mwh: float = Field(ge=1e-9, le=1e6, description="Heat in the store at soc = 1, MWh of heat, > 0")
-    initial_soc: Fraction = Field(default=0.5, description="State of charge of the store after reset")
+    initial_soc: Fraction = Field(
+        default=0.5, description="State of charge of the store after reset, fraction"
+    )
     standby_loss_mw: PowerMw = Field(
         default=0.0, description="Heat that the store loses all the time, MW of heat; ceases when empty"
     )
     unserved_usd_per_mwh: float = Field(
-        default=0.0, ge=0.0, le=1e9, description="Cost of heat demand that is not met, $/MWh of heat"
+        default=0.0, ge=0.0, le=1e8, description="Cost of heat demand that is not met, $/MWh of heat"
     )
 
     @property

@@ -55,8 +55,10 @@ def exactly(value: Any) -> tuple[object, ...]:
     return tuple(bits(field) for field in (value if isinstance(value, tuple) else astuple(value)))
 
 
-def in_generator_gap(device: Device, p_mw: float) -> bool:
-    return isinstance(device, Generator) and 0.0 < p_mw < device.spec.min_p_mw
+def in_gap(device: Device, p_mw: float) -> bool:
+    """Whether a setpoint lies between nothing and the minimum of a kind that has one."""
+    minimum = device.spec.min_p_mw if isinstance(device, Generator | EvCharger) else 0.0
+    return 0.0 < abs(p_mw) < minimum
 
 
 def test_importing_the_physics_loads_no_heavy_library() -> None:
@@ -230,7 +232,7 @@ def test_feasible_is_truthful(case: Any, data: st.DataObject) -> None:
 
     inside = data.draw(st.floats(low, high))
     realised = device.step(inside, 0.0, dt_s, available)
-    if not in_generator_gap(device, inside):
+    if not in_gap(device, inside):
         assert realised.p_mw == inside
         assert not realised.clipped
 
