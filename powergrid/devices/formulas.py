@@ -197,7 +197,7 @@ class FormulaDevice(Device):
             no_profile(kind, p_available_mw)
         if finite("p_available_mw", p_available_mw) * sign < 0.0:
             expected = ">= 0" if sign > 0.0 else "<= 0"
-            raise ValueError(
-                f"p_available_mw of a {kind} is {self.spec.profile_says} as an injection and must be "
-                f"{expected}, got {p_available_mw}"
-            )
+            what = f"p_available_mw of a {kind}"
+            if sign < 0.0:
+                what += f" is {self.spec.profile_says} as an injection and"
+            raise ValueError(f"{what} must be {expected}, got {p_available_mw}")
