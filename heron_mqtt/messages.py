@@ -224,7 +224,7 @@ class Status(_PerDevice):
     reason: str | None = Field(None, max_length=500, description="Why, for people.")
     run: Identifier | None = Field(None, description="boot of the run/state whose episode it is ready for.")
     stopped: bool | None = Field(None, description="Whether it knows of an emergency stop in force.")
-    kind: str | None = Field(None, description="Device kind: battery, generator, pv, load.")
+    kind: str | None = Field(None, description="Device kind, as scenarios name it: battery, pv, ...")
     p_min_mw: float | None = Field(None, description="Nameplate, MW, positive = injected.")
     p_max_mw: float | None = Field(None, description="Nameplate, MW, positive = injected.")
     max_e_mwh: float | None = Field(None, ge=0, description="Nameplate energy of storage, MWh.")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -99,6 +98,8 @@ class Registry(Generic[T]):
         """Load what installed packages add; once."""
         if self._searched:
             return
+        from importlib.metadata import entry_points  # takes a while, and few programs need it
+
         self._searched = True
         for entry in entry_points(group=self._group):
             self.add(entry.load())

@@ -1,4 +1,4 @@
-"""Make ``config/profiles/neighbourhood_week.csv``: the shipped week, and columns for cars and heat.
+"""Make ``config/profiles/neighbourhood_days.csv``: two days of the shipped week, and cars and heat.
 
 python scripts/neighbourhood_profiles.py
 
@@ -16,6 +16,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / "config" / "profiles"
 SATURDAY = 5
+N_ROWS = 2 * 96
+LEFT_OUT = {"pv_2_pu", "pv_3_pu", "wind_pu"}  # the neighbourhood has no use for them
 
 
 def at_home(time: datetime) -> float:
@@ -51,13 +53,15 @@ def _bell(time: datetime, centre: float) -> float:
 def main() -> None:
     """Write the file."""
     with (FOLDER / "simbench_week.csv").open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    with (FOLDER / "neighbourhood_week.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))[:N_ROWS]
+    kept = [name for name in rows[0] if name not in LEFT_OUT]
+    with (FOLDER / "neighbourhood_days.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*header, *COLUMNS])
+        writer.writerow([*kept, *COLUMNS])
         for row in rows:
-            time = datetime.fromisoformat(row[0])
-            writer.writerow([*row, *(f"{value(time):.4f}" for value in COLUMNS.values())])
+            time = datetime.fromisoformat(row["time"])
+            added = (f"{value(time):.3g}" for value in COLUMNS.values())
+            writer.writerow([*(row[name] for name in kept), *added])
 
 
 if __name__ == "__main__":

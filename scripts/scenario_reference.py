@@ -13,13 +13,12 @@ from pathlib import Path
 
 from schema_tables import Schema, between, plain, row, type_text, value_text
 
+from powergrid.devices import DEVICES
 from powergrid.scenario import Scenario
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "scenarios.md"
 BEGIN = "<!-- made by scripts/scenario_reference.py: begin -->"
 END = "<!-- made by scripts/scenario_reference.py: end -->"
-
-KINDS = ("battery", "generator", "pv", "load")
 
 # Longest ending first: the first that fits a key names its unit.
 UNITS = (
@@ -92,7 +91,7 @@ def _section(title: str, path: str | None, model: Schema, definitions: Schema) -
         )
         if "discriminator" in spec:  # the keys of a device's kind stand beside the table's own
             kinds = spec["discriminator"]["mapping"]
-            inner += [(f'kind = "{kind}"', path or "", definitions[_name(kinds[kind])]) for kind in KINDS]
+            inner += [(f'kind = "{kind}"', path or "", definitions[_name(kinds[kind])]) for kind in DEVICES]
             continue
         if one is not None:
             inner.append((f"[{below}]", below, definitions[one]))

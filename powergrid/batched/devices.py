@@ -1,9 +1,9 @@
 """The device models over many copies at once: the same physics, one array entry a copy.
 
 A ``FormulaDevice`` needs nothing here: its formulas take arrays too. A kind without formulas is run copy by
-copy. Four kinds are written out for speed: each class is its scalar namesake (``Battery``, ``Generator``,
-``Pv``, ``Load``) with arrays in place of numbers, formula by formula in the same order, so that results are
-the same to the last bit; tests hold them to it.
+copy. Battery and generator are written out a second time, for the speed of single environments:
+``BatteryArray`` and ``GeneratorArray`` are their namesakes with arrays in place of numbers, formula by
+formula in the same order, so that results are the same to the last bit; tests hold them to that.
 The scalar models are the reference: what is allowed, refused and meant is written there. Arguments are not
 checked here. Not imported by ``powergrid.devices``, which does without numpy.
 """
@@ -18,21 +18,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from powergrid.devices import DEVICES, Battery, Device, DeviceSpecBase, Generator, Load, Pv
+from powergrid.devices import DEVICES, Battery, Device, DeviceSpecBase, Generator
 from powergrid.devices.base import PolicyThresholds, hours
 from powergrid.devices.battery import BatterySpec
 from powergrid.devices.formulas import FormulaDevice, Ops
 from powergrid.devices.generator import CLOCK_TOLERANCE_S, GeneratorSpec
-from powergrid.devices.load import LoadSpec
-from powergrid.devices.pv import PvSpec
 
 __all__ = [
     "BatteryArray",
     "DeviceArray",
     "GeneratorArray",
-    "LoadArray",
     "Measurements",
-    "PvArray",
     "make_device_array",
 ]
 
@@ -162,7 +158,7 @@ class FormulaArray(DeviceArray):
     def __init__(self, device: type[FormulaDevice], spec: DeviceSpecBase, n: int) -> None:
         self.spec = spec
         self._formulas = device(spec)
-        self._begin = self._formulas.state
+        self._begin, self._shape = self._formulas.state, (n,)
         self.state: Any = self._begin._replace(
             **{name: np.full(n, value) for name, value in self._begin._asdict().items()}
         )
@@ -182,9 +178,9 @@ class FormulaArray(DeviceArray):
     ) -> Measurements:
         """See ``DeviceArray``."""
         p = self.project(p_mw, dt_s, p_available_mw)
-        q = self._formulas.reactive(q_mvar, p, NUMPY)
+        q = self._formulas.reactive(q_mvar, p, p_available_mw, NUMPY)
         state, cost, _ = self._formulas.after(self.state, p, float(dt_s), p_available_mw, NUMPY)
-        self.state = state._replace(**{k: self._whole(v) for k, v in state._asdict().items()})
+        self.state = state._make(self._whole(values) for values in state)
         return Measurements(p, q, self._formulas.soc(self.state), self._whole(cost))
 
     def usual_p_mw(
@@ -195,8 +191,10 @@ class FormulaArray(DeviceArray):
         return self._whole(usual)
 
     def _whole(self, values: Any) -> Array:
-        """Return one value a copy, in an array of its own."""
-        return np.array(np.broadcast_to(values, self.state[0].shape))
+        """Return one value a copy."""
+        if isinstance(values, np.ndarray) and values.shape == self._shape:
+            return values  # made anew by the formulas
+        return np.array(np.broadcast_to(values, self._shape))
 
 
 class BatteryArray(DeviceArray):
@@ -350,85 +348,6 @@ class GeneratorArray(DeviceArray):
         return np.zeros_like(price)  # its agent dispatches it
 
 
-class PvArray(DeviceArray):
-    """Copies of a ``Pv``, which have no state.
-
-    Args:
-        spec: Nameplate of all of them.
-        n: How many.
-    """
-
-    spec: PvSpec
-
-    def __init__(self, spec: PvSpec, n: int) -> None:
-        self.spec = spec
-        self._nothing = np.zeros(n)
-
-    def reset(self, where: Any = ...) -> None:
-        """See ``DeviceArray``."""
-
-    def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
-        """See ``DeviceArray``."""
-        high: Any = min(self.spec.max_p_mw, self.spec.rated_s_mva)
-        if p_available_mw is not None:
-            high = np.minimum(p_available_mw, high)
-        return _clip(p_mw, 0.0, high)
-
-    def step(
-        self, p_mw: Array, q_mvar: Array, dt_s: float, p_available_mw: Array | None = None
-    ) -> Measurements:
-        """See ``DeviceArray``."""
-        p = self.project(p_mw, dt_s, p_available_mw)
-        return Measurements(p, _clip_q(q_mvar, p, self.spec.rated_s_mva), None, self._nothing)
-
-    def usual_p_mw(
-        self, price: Array, policy: PolicyThresholds, dt_s: float, p_available_mw: Array | None
-    ) -> Array:
-        """See ``DeviceArray``."""
-        return np.full_like(price, self.spec.max_p_mw)
-
-
-class LoadArray(DeviceArray):
-    """Copies of a ``Load``; nothing of the next step depends on the last.
-
-    Args:
-        spec: Nameplate of all of them.
-        n: How many.
-    """
-
-    spec: LoadSpec
-
-    def __init__(self, spec: LoadSpec, n: int) -> None:
-        self.spec = spec
-        self._nothing = np.zeros(n)
-
-    def reset(self, where: Any = ...) -> None:
-        """See ``DeviceArray``."""
-
-    def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
-        """See ``DeviceArray``."""
-        if p_available_mw is None:
-            return _clip(p_mw, -self.spec.max_p_mw, 0.0)
-        demand = np.maximum(p_available_mw, -self.spec.max_p_mw)
-        return _clip(p_mw, demand, demand * (1.0 - self.spec.max_shed_fraction) + 0.0)
-
-    def step(
-        self, p_mw: Array, q_mvar: Array, dt_s: float, p_available_mw: Array | None = None
-    ) -> Measurements:
-        """See ``DeviceArray``."""
-        p = self.project(p_mw, dt_s, p_available_mw)
-        demand = p if p_available_mw is None else p_available_mw
-        drawn = np.divide(p, demand, out=np.ones_like(p), where=demand != 0.0)
-        q: Array = q_mvar * drawn + 0.0
-        return Measurements(p, q, None, self._nothing)
-
-    def usual_p_mw(
-        self, price: Array, policy: PolicyThresholds, dt_s: float, p_available_mw: Array | None
-    ) -> Array:
-        """See ``DeviceArray``."""
-        return np.full_like(price, -self.spec.max_p_mw)
-
-
 def _clip(value: Array, low: Any, high: Any) -> Array:
     clipped: Array = np.minimum(np.maximum(value, low), high)
     clipped += 0.0  # never -0.0
@@ -443,8 +362,6 @@ def _clip_q(q_mvar: Array, p_mw: Array, s_max_mva: float) -> Array:
 ARRAY_FORMS: Mapping[type[Device], Callable[[Any, int], DeviceArray]] = {
     Battery: BatteryArray,
     Generator: GeneratorArray,
-    Pv: PvArray,
-    Load: LoadArray,
 }
 """Kinds whose form over arrays is written out for speed; the others need none (docs/models.md)."""
 

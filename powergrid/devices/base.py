@@ -26,7 +26,7 @@ __all__ = [
     "hours",
 ]
 
-_S_PER_H = 3600.0
+S_PER_H = 3600.0
 
 # Larger than any plant there is (the largest is 22.5 GW): a number above was meant in W or kW.
 _MAX_MW = 1e5
@@ -222,8 +222,8 @@ class Device(ABC):
                 profile, as batteries and generators, take only None.
 
         Returns:
-            ``(p_min_mw, p_max_mw)``. Every setpoint in it is realised exactly (for a generator: except
-            those strictly between 0 and ``min_p_mw``, see ``Generator``); one outside goes to the
+            ``(p_min_mw, p_max_mw)``. Every setpoint in it is realised exactly (for a generator or an EV
+            charger: except those strictly between 0 and its minimum, see there); one outside goes to the
             nearest edge.
 
         Raises:
@@ -342,7 +342,7 @@ def hours(dt_s: float) -> float:
     Raises:
         ValueError: It is not a finite number > 0.
     """
-    dt_h = float(dt_s) / _S_PER_H
+    dt_h = float(dt_s) / S_PER_H
     if not 0.0 < dt_h < inf:
         raise ValueError(f"dt_s must be a finite number of seconds > 0, got {dt_s}")
     return dt_h

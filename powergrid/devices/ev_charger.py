@@ -9,12 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from powergrid.devices.base import DeviceSpecBase, Fraction, PolicyThresholds, PositivePowerMw, PowerMw
+from powergrid.devices.base import (
+    S_PER_H,
+    DeviceSpecBase,
+    Fraction,
+    PolicyThresholds,
+    PositivePowerMw,
+    PowerMw,
+)
 from powergrid.devices.formulas import FormulaDevice, Ops, Value
 
 __all__ = ["EvCharger", "EvChargerSpec", "EvChargerState"]
-
-_S_PER_H = 3600.0
 
 
 class EvChargerSpec(DeviceSpecBase):
@@ -34,11 +39,15 @@ class EvChargerSpec(DeviceSpecBase):
     efficiency_charge: Annotated[float, Field(ge=0.01, le=1.0)] = Field(
         default=0.9, description="Energy into the battery per energy taken at the terminal, (0, 1]"
     )
-    arrival_soc: Fraction = Field(default=0.3, description="State of charge with which a car arrives")
-    target_soc: Fraction = Field(default=0.8, description="State of charge wanted; charging ends there")
-    stay_s: float = Field(default=28_800.0, gt=0.0, le=1e9, description="From plugging in to the deadline, s")
+    arrival_soc: Fraction = Field(
+        default=0.3, description="State of charge with which a car arrives, fraction"
+    )
+    target_soc: Fraction = Field(
+        default=0.8, description="State of charge wanted, fraction; charging ends there"
+    )
+    stay_s: float = Field(default=28_800.0, gt=0.0, le=1e8, description="From plugging in to the deadline, s")
     unserved_usd_per_mwh: float = Field(
-        default=0.0, ge=0.0, le=1e9, description="Cost of energy that is missing at the deadline, $/MWh"
+        default=0.0, ge=0.0, le=1e8, description="Cost of energy that is missing at the deadline, $/MWh"
     )
 
     @model_validator(mode="after")
@@ -142,7 +151,7 @@ class EvCharger(FormulaDevice):
         self, state: EvChargerState, p_mw: Value, dt_s: float, available: Value | None, x: Ops
     ) -> tuple[EvChargerState, Value, Value]:
         """Charge the car, or see it leave; see ``FormulaDevice``."""
-        spec, dt_h = self.spec, dt_s / _S_PER_H
+        spec, dt_h = self.spec, dt_s / S_PER_H
         here = 1.0 if available is None else x.where(available < 0.0, 1.0, 0.0)
         charged = state.soc - p_mw * spec.efficiency_charge * dt_h / spec.max_e_mwh
         # ``p_mw`` keeps the target; this takes away the last rounding and nothing else.
@@ -156,7 +165,7 @@ class EvCharger(FormulaDevice):
         )
         had = x.where(here > 0.0, charged, state.soc)
         missing_mwh = due * x.maximum(spec.target_soc - had, 0.0) * spec.max_e_mwh
-        loss_mwh = -p_mw * (1.0 - spec.efficiency_charge) * dt_h
+        loss_mwh = 0.0 - p_mw * (1.0 - spec.efficiency_charge) * dt_h
         moved = EvChargerState(
             p_mw,
             x.where(here > 0.0, charged, spec.arrival_soc),
@@ -175,9 +184,9 @@ class EvCharger(FormulaDevice):
         x: Ops,
     ) -> Value:
         """Charge when energy is cheap, wait when it is dear, else evenly; in time for the deadline always."""
-        spec, dt_h = self.spec, dt_s / _S_PER_H
+        spec, dt_h = self.spec, dt_s / S_PER_H
         wanted_mwh = x.maximum(spec.target_soc - state.soc, 0.0) * spec.max_e_mwh / spec.efficiency_charge
-        left_h = x.maximum(spec.stay_s - state.connected_s, dt_s) / _S_PER_H
+        left_h = x.maximum(spec.stay_s - state.connected_s, dt_s) / S_PER_H
         if_waiting_mwh = spec.max_p_mw * (left_h - dt_h)  # what could still be taken after this step
         evenly = -x.minimum(wanted_mwh / left_h, spec.max_p_mw)
         by_price = x.where(
@@ -194,6 +203,6 @@ class EvCharger(FormulaDevice):
         spec = self.spec
         cable_mw = spec.max_p_mw if available is None else x.minimum(-available, spec.max_p_mw)
         wanted_mwh = x.maximum(spec.target_soc - state.soc, 0.0) * spec.max_e_mwh / spec.efficiency_charge
-        strongest = x.minimum(cable_mw, wanted_mwh / (dt_s / _S_PER_H))
+        strongest = x.minimum(cable_mw, wanted_mwh / (dt_s / S_PER_H))
         strongest = x.where(cable_mw < spec.min_p_mw, 0.0, strongest)  # the minimum current or nothing
         return 0.0 - strongest, 0.0 - x.minimum(strongest, spec.min_p_mw)

@@ -9,12 +9,17 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from powergrid.devices.base import DeviceSpecBase, Fraction, PolicyThresholds, PositivePowerMw, PowerMw
+from powergrid.devices.base import (
+    S_PER_H,
+    DeviceSpecBase,
+    Fraction,
+    PolicyThresholds,
+    PositivePowerMw,
+    PowerMw,
+)
 from powergrid.devices.formulas import FormulaDevice, Ops, Value
 
 __all__ = ["FlexibleLoad", "FlexibleLoadSpec", "FlexibleLoadState"]
-
-_S_PER_H = 3600.0
 
 
 class FlexibleLoadSpec(DeviceSpecBase):
@@ -99,7 +104,7 @@ class FlexibleLoad(FormulaDevice):
         self, state: FlexibleLoadState, dt_s: float, available: Value | None, x: Ops
     ) -> tuple[Value, Value]:
         """Return (demand and rebound, demand less shedding), MW, both <= 0; see ``FormulaDevice``."""
-        spec, dt_h = self.spec, dt_s / _S_PER_H
+        spec, dt_h = self.spec, dt_s / S_PER_H
         if available is None:
             return -spec.max_p_mw, 0.0
         demand_mw = x.minimum(0.0 - available, spec.max_p_mw)
@@ -114,7 +119,7 @@ class FlexibleLoad(FormulaDevice):
         self, state: FlexibleLoadState, p_mw: Value, dt_s: float, available: Value | None, x: Ops
     ) -> tuple[FlexibleLoadState, Value, Value]:
         """Owe what was shed, and catch up what was drawn above the demand; see ``FormulaDevice``."""
-        spec, dt_h = self.spec, dt_s / _S_PER_H
+        spec, dt_h = self.spec, dt_s / S_PER_H
         drawn_mw = 0.0 - p_mw
         demand_mw = drawn_mw if available is None else x.minimum(0.0 - available, spec.max_p_mw)
         shed_mw = x.maximum(demand_mw - drawn_mw, 0.0)

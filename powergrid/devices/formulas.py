@@ -10,9 +10,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from math import sqrt
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from powergrid.devices.base import Device, Measurement, PolicyThresholds, clip, finite, hours
+from powergrid.devices.base import Device, Measurement, PolicyThresholds, clip, finite, hours, no_profile
 
 __all__ = ["SCALAR", "FormulaDevice", "Ops"]
 
@@ -54,12 +54,19 @@ class FormulaDevice(Device):
     ``x.where`` instead of ``if``, and write conditions as products or nested ``where`` instead of ``and``.
     """
 
+    q_is_the_demands: ClassVar[bool] = False
+    """The reactive power of a setpoint is that of the full demand, and not one to be kept."""
+
     spec: Any
     state: Any
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec
+        self._rated_s_mva = spec.rated_s_mva
+        self._controls_q, self._has_soc = spec.controls_q, spec.has_soc
         self.reset()
+        # The last question, and the answer: a plan asks before the step, and with the same setpoint.
+        self._asked: tuple[State, float, float, float | None, float] = None, 0.0, 0.0, None, 0.0
 
     # -- the kind's formulas -----------------------------------------------------------------------
 
@@ -88,11 +95,11 @@ class FormulaDevice(Device):
         """Return the power, MW, that becomes of a setpoint."""
         return x.clip(p_mw, *self.limits(state, dt_s, available, x))
 
-    def reactive(self, q_mvar: Value, p_mw: Value, x: Ops) -> Value:
+    def reactive(self, q_mvar: Value, p_mw: Value, available: Value | None, x: Ops) -> Value:
         """Return the reactive power, Mvar, beside ``p_mw``: what the apparent-power limit leaves, or none."""
-        if not self.spec.controls_q:
+        if not self._controls_q:
             return 0.0 * p_mw + 0.0
-        s_mva = self.spec.rated_s_mva
+        s_mva = self._rated_s_mva
         limit = x.sqrt((s_mva - p_mw) * (s_mva + p_mw))
         return x.clip(q_mvar, -limit, limit)
 
@@ -110,7 +117,7 @@ class FormulaDevice(Device):
 
     def soc(self, state: State) -> Value | None:
         """Return the state of charge, None for kinds without."""
-        return state.soc if self.spec.has_soc else None
+        return state.soc if self._has_soc else None
 
     # -- the same on numbers -----------------------------------------------------------------------
 
@@ -121,27 +128,27 @@ class FormulaDevice(Device):
     def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
         """Return the range of power, MW; see ``Device``."""
         hours(dt_s)
-        low, high = self.limits(self.state, float(dt_s), self._available(p_available_mw), SCALAR)
+        if p_available_mw is not None:
+            self._check_available(p_available_mw)
+        low, high = self.limits(self.state, float(dt_s), p_available_mw, SCALAR)
         return low + 0.0, high + 0.0
 
     def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
         """Return the active power, MW, that ``step`` would realise; moves nothing."""
-        hours(dt_s)
-        wanted, available = finite("p_mw", p_mw), self._available(p_available_mw)
-        return float(self.realised(self.state, wanted, float(dt_s), available, SCALAR))
+        return self._realise(finite("p_mw", p_mw), dt_s, p_available_mw)
 
     def step(
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Hold what is possible for ``dt_s`` and move the state; see ``Device``."""
-        hours(dt_s)
         wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        available = self._available(p_available_mw)
-        p = self.realised(self.state, wanted_p, float(dt_s), available, SCALAR)
-        q = self.reactive(wanted_q, p, SCALAR)
-        self.state, cost, loss_mwh = self.after(self.state, p, float(dt_s), available, SCALAR)
-        clipped = p != wanted_p or q != wanted_q
-        return Measurement(p, q, self.soc(self.state), None, cost, clipped, loss_mwh)
+        available = None if p_available_mw is None else float(p_available_mw)
+        p = self._realise(wanted_p, dt_s, available)  # which has checked the rest
+        q = self.reactive(wanted_q, p, available, SCALAR)
+        state, cost, loss_mwh = self.after(self.state, p, float(dt_s), available, SCALAR)
+        self.state = state
+        clipped = p != wanted_p or (q != wanted_q and not self.q_is_the_demands)
+        return Measurement(p, q, state.soc if self._has_soc else None, None, cost, clipped, loss_mwh)
 
     def restore(
         self,
@@ -162,25 +169,35 @@ class FormulaDevice(Device):
         self, price: float, policy: PolicyThresholds, dt_s: float, p_available_mw: float | None
     ) -> float:
         """Return the setpoint, MW, of the device's own policy; see ``Device``."""
-        available = self._available(p_available_mw)
-        return float(self.usual(self.state, price, policy, float(dt_s), available, SCALAR))
+        available = None if p_available_mw is None else float(p_available_mw)
+        usual: float = self.usual(self.state, price, policy, float(dt_s), available, SCALAR)
+        return usual
 
-    def _available(self, p_available_mw: float | None) -> float | None:
-        """Return what the profile says, checked against the sign of the nameplate's profile.
+    def _realise(self, p_mw: float, dt_s: float, p_available_mw: float | None) -> float:
+        """Return what becomes of a setpoint; worked out once, since a plan asks before the step."""
+        state, p, of_dt_s, available, realised = self._asked
+        if state is self.state and p == p_mw and of_dt_s == dt_s and available == p_available_mw:
+            return realised
+        hours(dt_s)
+        if p_available_mw is not None:
+            self._check_available(p_available_mw)
+            p_available_mw = float(p_available_mw)
+        realised = self.realised(self.state, p_mw, float(dt_s), p_available_mw, SCALAR)
+        self._asked = self.state, p_mw, dt_s, p_available_mw, realised
+        return self._asked[-1]
+
+    def _check_available(self, p_available_mw: float) -> None:
+        """Check what the profile says against the sign of the nameplate's profile.
 
         Raises:
             ValueError: It is not finite, of the wrong sign, or the kind follows no profile.
         """
-        if p_available_mw is None:
-            return None
         kind, sign = self.spec.kind, self.spec.profile_mw
         if self.spec.profile_says is None:
-            raise ValueError(f"p_available_mw must be None for a {kind}, which follows no profile")
-        value = finite("p_available_mw", p_available_mw)
-        if value * sign < 0.0:
+            no_profile(kind, p_available_mw)
+        if finite("p_available_mw", p_available_mw) * sign < 0.0:
             expected = ">= 0" if sign > 0.0 else "<= 0"
-            raise ValueError(
-                f"p_available_mw of a {kind} is {self.spec.profile_says} as an injection and must be "
-                f"{expected}, got {p_available_mw}"
-            )
-        return value
+            what = f"p_available_mw of a {kind}"
+            if sign < 0.0:
+                what += f" is {self.spec.profile_says} as an injection and"
+            raise ValueError(f"{what} must be {expected}, got {p_available_mw}")

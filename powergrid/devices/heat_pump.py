@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field
 
 from powergrid.devices.base import (
+    S_PER_H,
     DeviceSpecBase,
     Fraction,
     PolicyThresholds,
@@ -20,8 +21,6 @@ from powergrid.devices.base import (
 from powergrid.devices.formulas import FormulaDevice, Ops, Value
 
 __all__ = ["HeatPump", "HeatPumpSpec", "HeatPumpState"]
-
-_S_PER_H = 3600.0
 
 
 class HeatPumpSpec(DeviceSpecBase):
@@ -40,12 +39,14 @@ class HeatPumpSpec(DeviceSpecBase):
     )
     max_heat_mw: PositivePowerMw = Field(description="Heat demand where the profile is 1, MW of heat")
     max_e_mwh: float = Field(ge=1e-9, le=1e6, description="Heat in the store at soc = 1, MWh of heat, > 0")
-    initial_soc: Fraction = Field(default=0.5, description="State of charge of the store after reset")
+    initial_soc: Fraction = Field(
+        default=0.5, description="State of charge of the store after reset, fraction"
+    )
     standby_loss_mw: PowerMw = Field(
         default=0.0, description="Heat that the store loses all the time, MW of heat; ceases when empty"
     )
     unserved_usd_per_mwh: float = Field(
-        default=0.0, ge=0.0, le=1e9, description="Cost of heat demand that is not met, $/MWh of heat"
+        default=0.0, ge=0.0, le=1e8, description="Cost of heat demand that is not met, $/MWh of heat"
     )
 
     @property
@@ -107,7 +108,7 @@ class HeatPump(FormulaDevice):
         self, state: HeatPumpState, dt_s: float, available: Value | None, x: Ops
     ) -> tuple[Value, Value]:
         """Return (what the store has room for, what the demand needs), MW; see ``FormulaDevice``."""
-        spec, dt_h = self.spec, dt_s / _S_PER_H
+        spec, dt_h = self.spec, dt_s / S_PER_H
         if available is None:
             return -spec.max_p_mw, 0.0
         heat_mw, stored_mwh = -available * spec.cop, state.soc * spec.max_e_mwh
@@ -121,7 +122,7 @@ class HeatPump(FormulaDevice):
         self, state: HeatPumpState, p_mw: Value, dt_s: float, available: Value | None, x: Ops
     ) -> tuple[HeatPumpState, Value, Value]:
         """Heat the store and serve the demand; see ``FormulaDevice``."""
-        spec, dt_h = self.spec, dt_s / _S_PER_H
+        spec, dt_h = self.spec, dt_s / S_PER_H
         heat_mw = 0.0 if available is None else -available * spec.cop
         loss_mwh = self._loss_mwh(state, dt_h, x)
         stored_mwh = state.soc * spec.max_e_mwh - loss_mwh - (p_mw * spec.cop + heat_mw) * dt_h

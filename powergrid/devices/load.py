@@ -6,21 +6,12 @@ Source: docs/models.md, load.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from powergrid.devices.base import (
-    Device,
-    DeviceSpecBase,
-    DeviceState,
-    Fraction,
-    Measurement,
-    PolicyThresholds,
-    PositivePowerMw,
-    finite,
-    hours,
-)
+from powergrid.devices.base import DeviceSpecBase, Fraction, PolicyThresholds, PositivePowerMw
+from powergrid.devices.formulas import FormulaDevice, Ops, Value
 
 __all__ = ["Load", "LoadSpec"]
 
@@ -65,7 +56,13 @@ class LoadSpec(DeviceSpecBase):
         return planned_mw * max(factor, 1.0 - self.max_shed_fraction)
 
 
-class Load(Device):
+class LoadState(NamedTuple):
+    """``p_mw``: power of the last step, MW, <= 0; a number, or an array over copies."""
+
+    p_mw: Any
+
+
+class Load(FormulaDevice):
     """A load; consuming is a negative injection.
 
     The demand of a step is handed in as ``p_available_mw`` (<= 0); the setpoint may go from it up to
@@ -77,59 +74,44 @@ class Load(Device):
     spec_type = LoadSpec
     script = "load_meter"
     description = "A metered load, emulated; it sheds as far as its nameplate allows."
+    q_is_the_demands = True
 
     spec: LoadSpec
-    state: DeviceState
+    state: LoadState
 
-    def __init__(self, spec: LoadSpec) -> None:
-        self.spec = spec
-        self.reset()
+    def begin(self) -> LoadState:
+        """Return zero power."""
+        return LoadState(0.0)
 
-    def reset(self) -> None:
-        """Go back to zero power."""
-        self.state = DeviceState(p_mw=0.0)
+    def limits(self, state: LoadState, dt_s: float, available: Value | None, x: Ops) -> tuple[Value, Value]:
+        """Return (full demand, demand left after the largest shedding), MW; see ``FormulaDevice``."""
+        spec = self.spec
+        if available is None:
+            return -spec.max_p_mw, 0.0
+        demand = x.maximum(available, -spec.max_p_mw)
+        return demand, demand * (1.0 - spec.max_shed_fraction) + 0.0
 
-    def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
-        """Return (full demand, demand left after the largest shedding), MW, both <= 0; see ``Device``."""
-        hours(dt_s)
-        if p_available_mw is None:
-            return -self.spec.max_p_mw, 0.0
-        demand = max(_demand(p_available_mw), -self.spec.max_p_mw)
-        return demand, demand * (1.0 - self.spec.max_shed_fraction) + 0.0
-
-    def step(
-        self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
-    ) -> Measurement:
-        """Draw the demand less what is shed; see ``Device`` and the class for ``q_mvar``."""
-        wanted_p, full_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        p = self.project(wanted_p, dt_s, p_available_mw)
-        demand = p if p_available_mw is None else _demand(p_available_mw)
+    def reactive(self, q_mvar: Value, p_mw: Value, available: Value | None, x: Ops) -> Value:
+        """Return the reactive power of what is drawn: shedding keeps the power factor."""
+        demand = p_mw if available is None else available
+        nothing = demand == 0.0
         # A demand of 0 MW sheds nothing, and p / demand is exactly 1 where nothing is shed.
-        q = full_q if demand == 0.0 else full_q * (p / demand) + 0.0
-        self.state = DeviceState(p_mw=p)
-        return Measurement(p_mw=p, q_mvar=q, soc=None, running=None, cost=0.0, clipped=p != wanted_p)
+        return q_mvar * x.where(nothing, 1.0, p_mw / x.where(nothing, 1.0, demand)) + 0.0
 
-    def restore(
+    def after(
+        self, state: LoadState, p_mw: Value, dt_s: float, available: Value | None, x: Ops
+    ) -> tuple[LoadState, Value, Value]:
+        """Remember the power; see ``FormulaDevice``."""
+        return LoadState(p_mw), 0.0, 0.0
+
+    def usual(
         self,
-        p_mw: float,
-        soc: float | None = None,
-        running: bool | None = None,
-        time_in_state_s: float | None = None,
-    ) -> None:
-        """Take the power from telemetry; see ``Device``."""
-        self.state = DeviceState(p_mw=finite("p_mw", p_mw))
-
-    def usual_p_mw(
-        self, price: float, policy: PolicyThresholds, dt_s: float, p_available_mw: float | None
-    ) -> float:
+        state: LoadState,
+        price: Value,
+        policy: PolicyThresholds,
+        dt_s: float,
+        available: Value | None,
+        x: Ops,
+    ) -> Value:
         """Shed nothing, whatever the price."""
         return -self.spec.max_p_mw
-
-
-def _demand(p_available_mw: float) -> float:
-    demand = finite("p_available_mw", p_available_mw)
-    if demand > 0.0:
-        raise ValueError(
-            f"p_available_mw of a load is its demand as an injection and must be <= 0, got {p_available_mw}"
-        )
-    return demand

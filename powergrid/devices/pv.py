@@ -5,23 +5,18 @@ Source: docs/models.md, PV.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from powergrid.devices.base import (
-    Device,
     DeviceSpecBase,
-    DeviceState,
-    Measurement,
     PandapowerTable,
     PolicyThresholds,
     PositivePowerMw,
-    clip,
-    clip_q,
     finite,
-    hours,
 )
+from powergrid.devices.formulas import FormulaDevice, Ops, Value
 
 __all__ = ["Pv", "PvSpec"]
 
@@ -63,7 +58,13 @@ class PvSpec(DeviceSpecBase):
         return self.max_p_mw
 
 
-class Pv(Device):
+class PvState(NamedTuple):
+    """``p_mw``: power of the last step, MW, >= 0; a number, or an array over copies."""
+
+    p_mw: Any
+
+
+class Pv(FormulaDevice):
     """A PV plant; the setpoint is an upper limit (curtailment) and active power has priority.
 
     Reactive power gets what active power leaves of the inverter; it is there at night too.
@@ -74,17 +75,15 @@ class Pv(Device):
     description = "A curtailable PV inverter, emulated."
 
     spec: PvSpec
-    state: DeviceState
+    state: PvState
 
     def __init__(self, spec: PvSpec) -> None:
-        self.spec = spec
-        self._rated_s_mva = spec.rated_s_mva
+        super().__init__(spec)
         self._max_p_mw = min(spec.max_p_mw, spec.rated_s_mva)
-        self.reset()
 
-    def reset(self) -> None:
-        """Go back to zero power."""
-        self.state = DeviceState(p_mw=0.0)
+    def begin(self) -> PvState:
+        """Return zero power."""
+        return PvState(0.0)
 
     def available_mw(
         self, irradiance_w_per_m2: float, cell_temperature_c: float = _STC_CELL_TEMPERATURE_C
@@ -105,39 +104,24 @@ class Pv(Device):
         factor = max(0.0, 1.0 + self.spec.temperature_coefficient_per_k * warmer_k)
         return self.spec.max_p_mw * (irradiance / _STC_IRRADIANCE_W_PER_M2) * factor
 
-    def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
-        """Return (0, what sun, modules and inverter allow), MW; see ``Device``."""
-        hours(dt_s)
-        if p_available_mw is None:
-            return 0.0, self._max_p_mw
-        available = finite("p_available_mw", p_available_mw)
-        if available < 0.0:
-            raise ValueError(f"p_available_mw of a pv must be >= 0, got {p_available_mw}")
-        return 0.0, clip(available, 0.0, self._max_p_mw)
+    def limits(self, state: PvState, dt_s: float, available: Value | None, x: Ops) -> tuple[Value, Value]:
+        """Return (0, what sun, modules and inverter allow), MW; see ``FormulaDevice``."""
+        return 0.0, self._max_p_mw if available is None else x.clip(available, 0.0, self._max_p_mw)
 
-    def step(
-        self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
-    ) -> Measurement:
-        """Inject what the sun offers, at most ``p_mw``; see ``Device``."""
-        wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        p = clip(wanted_p, *self.feasible(dt_s, p_available_mw))
-        q = clip_q(wanted_q, p, self._rated_s_mva)
-        self.state = DeviceState(p)
-        clipped = p != wanted_p or q != wanted_q
-        return Measurement(p, q, None, None, 0.0, clipped)
+    def after(
+        self, state: PvState, p_mw: Value, dt_s: float, available: Value | None, x: Ops
+    ) -> tuple[PvState, Value, Value]:
+        """Remember the power; see ``FormulaDevice``."""
+        return PvState(p_mw), 0.0, 0.0
 
-    def restore(
+    def usual(
         self,
-        p_mw: float,
-        soc: float | None = None,
-        running: bool | None = None,
-        time_in_state_s: float | None = None,
-    ) -> None:
-        """Take the power from telemetry; see ``Device``."""
-        self.state = DeviceState(p_mw=finite("p_mw", p_mw))
-
-    def usual_p_mw(
-        self, price: float, policy: PolicyThresholds, dt_s: float, p_available_mw: float | None
-    ) -> float:
+        state: PvState,
+        price: Value,
+        policy: PolicyThresholds,
+        dt_s: float,
+        available: Value | None,
+        x: Ops,
+    ) -> Value:
         """Give all it can, whatever the price."""
         return self.spec.max_p_mw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from powergrid.devices import DEVICES
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from powergrid.scenario import LoadedScenario, load_scenario
+from support.heron_command import run_heron
 from support.in_process import emulated_trajectory
 from support.trajectories import assert_same, own_policies, some_random_actions, trajectory
 
@@ -99,3 +101,14 @@ def test_in_a_batch_each_copy_is_a_single_environment() -> None:
                 for quantity in ("p_mw", "soc"):
                     here = {name: values[copy] for name, values in infos[agent][quantity].items()}
                     assert here == alone[agent][quantity], (step, copy, agent, quantity)
+
+
+def test_with_devices_in_processes_of_their_own_it_earns_the_same() -> None:
+    arguments = ("run", "neighbourhood", "--steps", "8", "--json")
+    distributed, centralized = run_heron(*arguments), run_heron(*arguments, "--centralized")
+    for ended in (distributed, centralized):
+        assert ended.code == 0, ended.err
+    mine, theirs = json.loads(distributed.out), json.loads(centralized.out)
+    assert mine["rewards"] == pytest.approx(theirs["rewards"], abs=1e-9)
+    assert mine["fallbacks"] == theirs["fallbacks"]
+    assert len(mine["devices"]) == 10
