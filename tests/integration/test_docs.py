@@ -18,6 +18,8 @@ from powergrid.simulation.build import build
 from support.doc_pages import PAGES, ROOT, Block, all_blocks, anchors, blocks, links
 from support.doc_shell import Terminals, write_site_csv
 
+pytestmark = pytest.mark.usefixtures("built_once")
+
 README = ROOT / "README.md"
 SNIPPETS = [b for b in all_blocks("python") if not {"no-run", "from"} & set(b.words)]
 TAKEN = [b for b in all_blocks("python") if "from" in b.words]

@@ -10,6 +10,8 @@ import pytest
 
 from support.doc_pages import PAGES, ROOT
 
+pytestmark = pytest.mark.usefixtures("built_once")
+
 EXAMPLES = ROOT / "docs" / "examples"
 
 

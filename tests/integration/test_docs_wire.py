@@ -21,6 +21,8 @@ from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.mqtt import MqttBroker
 from support.doc_pages import ROOT, blocks, section
 
+pytestmark = pytest.mark.usefixtures("built_once")
+
 PAGE = ROOT / "docs" / "wire-contract.md"
 RECORDED = [
     (topic, json.loads(payload))

@@ -6,9 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from heron_mqtt.messaging.base import Delivery
 from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.envs import MultiAgentMicrogrids
+
+pytestmark = pytest.mark.usefixtures("built_once")
 
 AGENTS = ("MG1", "MG2", "MG3")
 OFFERS = 6
