@@ -6,10 +6,12 @@ import asyncio
 import csv
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +27,9 @@ from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.record.export import export
 from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.report.page import report
 from heron_mqtt.record.schema import VIEWS
-from support.heron_command import Ended, heron, run_heron
+from support.heron_command import Ended, heron, run_heron, until
 from support.small_runs import STEPS, write_scenario
 
 
@@ -323,3 +326,20 @@ async def test_the_head_is_published_where_asked(tmp_path: Path) -> None:
         async with MqttBroker(server.url, env_id="small") as broker:
             said = await broker.consume("run/record")
     assert said["head"] == done.result["record"]["head"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(20))
+def test_a_run_killed_at_any_moment_leaves_a_file_for_verify_and_report(tmp_path: Path, moment: int) -> None:
+    scenario, record = write_scenario(tmp_path, {"realtime_s": 0.05, "steps": 1000}), tmp_path / "x.heron"
+    rng = random.Random(moment)
+    with heron("run", str(scenario), "--record", str(record)) as run:
+        run.wait_for("record: ")
+        time.sleep(rng.uniform(0.0, 4.0))
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    until(lambda: not record.with_name("x.heron-wal").exists(), "the record is closed")
+    findings = verify(record)
+    assert not [finding for finding in findings if finding.failed]
+    with RecordFile(record) as file:
+        assert "<html" in report([(file, findings)])
