@@ -111,7 +111,7 @@ def open_record(
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
             prune(directory, KEPT - 1)
-        recorder = RunRecorder(path, facts, keeps_messages=keeps_messages, report=note)
+        recorder = RunRecorder(path, facts, keeps_messages=keeps_messages, report=note, own_process=True)
     except (OSError, sqlite3.Error) as exc:
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         if not is_auto and isinstance(exc, FileExistsError):

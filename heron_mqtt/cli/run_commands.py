@@ -110,7 +110,7 @@ def _options(
     logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(name)s: %(message)s")
 
 
-@app.command()
+@app.command(epilog="Example: heron-mqtt run hil_battery --record day.heron")
 def run(
     scenario: Scenario = DEFAULT_SCENARIO,
     steps: Annotated[int | None, typer.Option(help="Steps to run instead of the scenario's.")] = None,

@@ -26,7 +26,9 @@ from heron_mqtt.record.facts import RunFacts, StepFacts
 from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
 from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, STEP, TRADE
+from heron_mqtt.record.sink import RecordSink
 from heron_mqtt.record.writer import RecordLimits, RecordWriter
+from heron_mqtt.record.writer_process import WriterProcess
 
 FORMAT = "heron-record"
 
@@ -40,6 +42,7 @@ class RunRecorder(Recorder):
         keeps_messages: Record every message; else only steps, agents, devices, trades and events.
         limits: Of the disk.
         report: Told, once a trouble, what is wrong with the file; may be called from another thread.
+        own_process: Write in a process of its own, for where devices are answered; else in a thread.
         elapsed: Clock of the record, s; only differences count.
         now: Time of day, UTC, for the beginning.
 
@@ -55,6 +58,7 @@ class RunRecorder(Recorder):
         keeps_messages: bool = True,
         limits: RecordLimits | None = None,
         report: Callable[[str], None] | None = None,
+        own_process: bool = False,
         elapsed: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -67,14 +71,11 @@ class RunRecorder(Recorder):
         self._is_remote = facts.role != "environment"
         files = {name: _packed(file) for name, file in facts.inputs.items()}
         meta = _meta(facts, now(), keeps_messages)
-        self._writer = RecordWriter(self.path, meta, files, limits=limits, report=report)
-        self.messages = MessageLog(
-            self._writer.add,
-            self._writer.later,
-            self.elapsed_s,
-            source=facts.role,
-            keeps_messages=keeps_messages,
+        make = WriterProcess if own_process else RecordWriter
+        self._writer: RecordSink = make(
+            self.path, meta, files, source=facts.role, limits=limits, report=report
         )
+        self.messages = MessageLog(self._writer, self.elapsed_s, keeps_messages=keeps_messages)
         self.devices = DeviceLog(self.messages, self.report if self._is_remote else None)
         self._fallbacks: dict[str, str] = {}
 

@@ -1,7 +1,8 @@
 """RecordWriter: rows in from any thread without waiting, out to SQLite in batches.
 
-Why a thread: a commit may wait for the disk, and the loop that answers devices must not. The thread does
-little else than hand rows to SQLite, which lets go of the interpreter meanwhile.
+Why a thread: a commit may wait for the disk, and whoever hands rows in must not. Where that is a loop that
+answers devices the thread belongs into another process (``writer_process``): it would take the interpreter
+from the loop for milliseconds.
 
 A batch is committed every ``FLUSH_S``, so that a process that is killed loses no more than a quarter of a
 second. The file is in WAL mode: what was committed survives the death of the process; a power cut may take
@@ -19,11 +20,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from heron_mqtt.record import chain, schema
+from heron_mqtt.record.message_rows import Made, MessageRows, Row
 from heron_mqtt.record.schema import MESSAGE, TABLES, RowTable
+from heron_mqtt.record.sink import Losses
 
 log = logging.getLogger("heron_mqtt.record")
 
@@ -32,8 +36,7 @@ RETRY_S = 1.0  # after the disk refused a batch
 MAX_WAITING = 100_000  # rows: some 60 MB, or half an hour of the shipped day at full speed
 BATCH = 1_000
 
-Row = tuple[Any, ...]
-Maker = Callable[[], tuple[RowTable, Row] | None]
+Maker = Callable[[], Made | None]
 """Makes a row, in the writer's thread."""
 
 
@@ -46,21 +49,6 @@ class RecordLimits:
     """
 
     max_bytes: int = 512 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class Losses:
-    """Rows that are not in the file, by reason."""
-
-    queue_full: int = 0
-    disk: int = 0
-    size: int = 0
-    malformed: int = 0
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.queue_full + self.disk + self.size + self.malformed
 
 
 @dataclass(slots=True)
@@ -84,13 +72,53 @@ class _Head:
         return stored
 
 
+_TABLES = {table.name: table for table in TABLES}
+
+
+def create_record(path: Path, meta: Mapping[str, str], files: Mapping[str, tuple[str, bytes]]) -> None:
+    """Make a record without rows, all of it or nothing.
+
+    Raises:
+        OSError: The file exists already, or its directory cannot be written to.
+        sqlite3.Error: The file cannot be made.
+    """
+    path.open("xb").close()
+    digests = {name: digest for name, (digest, _) in files.items()}
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("BEGIN")
+        schema.create(connection)
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
+        connection.executemany(
+            "INSERT INTO input_file VALUES (?, ?, ?)",
+            [(name, digest, content) for name, (digest, content) in sorted(files.items())],
+        )
+        connection.executemany(
+            "INSERT INTO chain VALUES (?, ?, 0, ?)",
+            [
+                (table.name, json.dumps(table.names), chain.seed(meta, digests, table.name).hex())
+                for table in TABLES
+            ],
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        path.unlink(missing_ok=True)
+        raise
+    connection.close()
+
+
 class RecordWriter:
     """Appends rows to a new record.
 
     Args:
-        path: A file that does not exist yet.
-        meta: What is known of the run at its beginning, as text by key.
+        path: A file that does not exist yet, unless ``meta`` is None.
+        meta: What is known of the run at its beginning, as text by key; None = the file was made by
+            ``create_record``, and has no rows yet.
         files: Input files by name: SHA-256 (hex) and the content as it is stored.
+        source: Whose side of the messages this is: ``environment`` or an agent.
         limits: Of the disk.
         report: Told, once a trouble, what is wrong; called in the writer's thread. None = the log.
         max_waiting: Rows that may wait.
@@ -103,56 +131,35 @@ class RecordWriter:
     def __init__(
         self,
         path: Path,
-        meta: Mapping[str, str],
-        files: Mapping[str, tuple[str, bytes]],
+        meta: Mapping[str, str] | None,
+        files: Mapping[str, tuple[str, bytes]] | None = None,
         *,
+        source: str = "environment",
         limits: RecordLimits | None = None,
         report: Callable[[str], None] | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self.path = path
         self.losses = Losses()
+        self._messages = MessageRows(source)
         self._limits = limits or RecordLimits()
         self._report = report or (lambda text: log.warning("%s", text))
         self._reported: set[str] = set()
         self._max_waiting = max_waiting
-        self._queue: deque[tuple[RowTable, Row] | Maker] = deque()
-        self._batch: list[tuple[RowTable, Row]] = []
+        self._queue: deque[Made | Maker] = deque()
+        self._batch: list[Made] = []
         self._stop = threading.Event()
-        self._full_bytes = False
         self._closed = False
-        path.open("xb").close()
-        digests = {name: digest for name, (digest, _) in files.items()}
-        self._heads = {table.name: _Head(table, 0, chain.seed(meta, digests, table.name)) for table in TABLES}
-        try:
-            self._connection = self._create(meta, files)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+        if meta is not None:
+            create_record(path, meta, files or {})
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._heads = {
+            name: _Head(_TABLES[name], rows, bytes.fromhex(head))
+            for name, rows, head in self._connection.execute("SELECT table_name, rows, head FROM chain")
+        }
         self._thread = threading.Thread(target=self._work, name="record writer", daemon=True)
         self._thread.start()
-
-    def _create(self, meta: Mapping[str, str], files: Mapping[str, tuple[str, bytes]]) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("BEGIN")
-            schema.create(connection)
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
-            connection.executemany(
-                "INSERT INTO input_file VALUES (?, ?, ?)",
-                [(name, digest, content) for name, (digest, content) in sorted(files.items())],
-            )
-            connection.executemany(
-                "INSERT INTO chain VALUES (?, ?, 0, ?)",
-                [(h.table.name, json.dumps(h.table.names), h.value.hex()) for h in self._heads.values()],
-            )
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
     # -- any thread --------------------------------------------------------------------------------
 
@@ -169,6 +176,30 @@ class RecordWriter:
             self.losses.queue_full += 1
             return
         self._queue.append(maker)
+
+    def sent(
+        self, at_s: float, channel: str, message: Mapping[str, Any], payload: bytes | None, retain: bool
+    ) -> None:
+        """Take a message that was published; see ``RecordSink``."""
+        self.later(partial(self._messages.sent, at_s, channel, message, payload, retain))
+
+    def received(
+        self,
+        at_s: float,
+        channel: str,
+        message: Mapping[str, Any],
+        payload: bytes | None,
+        retained: bool,
+        kind: str,
+    ) -> None:
+        """Take a message that has arrived; see ``RecordSink``."""
+        self.later(partial(self._messages.received, at_s, channel, message, payload, retained, kind))
+
+    def crossed(
+        self, at_s: float, stream: str, channel: str, message: Mapping[str, Any], what: str, delay_s: float
+    ) -> None:
+        """Take what an impaired network does to a message; see ``RecordSink``."""
+        self.later(partial(self._messages.crossed, at_s, stream, channel, message, what, delay_s))
 
     @property
     def rows(self) -> dict[str, int]:
@@ -224,7 +255,7 @@ class RecordWriter:
             self._batch.clear()
         return True
 
-    def _take(self, waiting: tuple[RowTable, Row] | Maker) -> None:
+    def _take(self, waiting: Made | Maker) -> None:
         """Put a row into the batch; make it first, if that was left to us."""
         if isinstance(waiting, tuple):
             self._batch.append(waiting)

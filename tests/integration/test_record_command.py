@@ -6,10 +6,12 @@ import asyncio
 import csv
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +22,14 @@ from mcap.exceptions import EndOfFile, McapError
 from mcap.stream_reader import StreamReader
 
 from heron_mqtt.app.verify import verify
+from heron_mqtt.cli.run_commands import run_command_line
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.record.export import export
 from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.report.page import report
 from heron_mqtt.record.schema import VIEWS
-from support.heron_command import Ended, heron, run_heron
+from support.heron_command import Ended, heron, run_heron, until
 from support.small_runs import STEPS, write_scenario
 
 
@@ -192,6 +196,16 @@ def test_records_can_be_switched_off(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]
 
 
+def here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, list[str]]:
+    """Run the command line in this process; return exit code, output and lines of error."""
+    monkeypatch.setattr(sys, "argv", ["heron-mqtt", *arguments])
+    code = run_command_line()
+    told = capsys.readouterr()
+    return code, told.out, told.err.splitlines()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -203,22 +217,80 @@ def test_records_can_be_switched_off(tmp_path: Path) -> None:
     ],
 )
 def test_what_was_asked_for_and_cannot_be_done_is_said_before_anything_runs(
-    tmp_path: Path, arguments: tuple[str, ...], said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "taken.heron").write_text("")
-    done = small_run(tmp_path, *arguments, record="off")
-    assert done.code == 2
-    (line,) = done.errors
+    scenario = str(write_scenario(tmp_path))
+    code, _, (line,) = here(monkeypatch, capsys, "run", scenario, "--centralized", *arguments)
+    assert code == 2
     assert said in line
 
 
-@pytest.mark.parametrize("command", ["verify", "export", "report"])
-def test_a_file_that_is_no_record_is_refused_in_one_line(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", ["verify", "export", "report", "what-if", "replay"])
+def test_a_file_that_is_no_record_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     (tmp_path / "x.heron").write_text("nothing of the kind")
-    done = run_heron(command, str(tmp_path / "x.heron"))
-    assert done.code == 2
-    assert len(done.errors) == 1
-    assert "not a record of a run" in done.errors[0]
+    more = ("--broker", "mqtt://127.0.0.1:1") if command == "replay" else ()
+    code, _, (line,) = here(monkeypatch, capsys, command, str(tmp_path / "x.heron"), *more)
+    assert code == 2
+    assert "not a record of a run" in line
+
+
+@pytest.mark.parametrize("command", ["verify", "report", "export", "replay", "what-if", "merge", "run"])
+def test_every_command_has_an_example_in_its_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    code, out, _ = here(monkeypatch, capsys, command, "--help")
+    assert code == 0
+    assert f"Example: heron-mqtt {command}" in " ".join(out.split())
+
+
+def test_what_if_prints_that_nothing_differs_and_what_does(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = here(monkeypatch, capsys, "what-if", str(run.record))
+    assert code == 0
+    assert "exact: nothing differs" in out
+    code, out, _ = here(
+        monkeypatch,
+        capsys,
+        "what-if",
+        str(run.record),
+        "--price",
+        "x1.5",
+        "--set",
+        "market.import_adder_per_mwh=40",
+    )
+    assert code == 0
+    assert "first difference: step 0" in out
+
+
+def test_a_report_is_written_beside_the_record(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    code, out, _ = here(monkeypatch, capsys, "report", str(run.record), str(run.record), "--to", str(page))
+    assert code == 0
+    assert out.strip() == str(page)
+    assert "A against B" in page.read_text(encoding="utf-8")
+
+
+async def test_a_run_is_replayed_to_a_real_broker(run: Run) -> None:
+    async with EmbeddedBroker() as server, MqttBroker(server.url, env_id="small") as watching:
+        heard: list[str] = []
+        await watching.subscribe("#", lambda message: heard.append(message.channel))
+        arguments = ("replay", str(run.record), "--broker", server.url, "--speed", "50")
+        with heron(*arguments) as program:
+            done = await asyncio.to_thread(program.wait)
+    assert done.code == 0, done.err
+    assert f"{len(heard)} messages in" in done.out
+    assert heard.count("agents/MG1/action") == STEPS
 
 
 # -- how a run may end ---------------------------------------------------------------------------------
@@ -254,3 +326,20 @@ async def test_the_head_is_published_where_asked(tmp_path: Path) -> None:
         async with MqttBroker(server.url, env_id="small") as broker:
             said = await broker.consume("run/record")
     assert said["head"] == done.result["record"]["head"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(20))
+def test_a_run_killed_at_any_moment_leaves_a_file_for_verify_and_report(tmp_path: Path, moment: int) -> None:
+    scenario, record = write_scenario(tmp_path, {"realtime_s": 0.05, "steps": 1000}), tmp_path / "x.heron"
+    rng = random.Random(moment)
+    with heron("run", str(scenario), "--record", str(record)) as run:
+        run.wait_for("record: ")
+        time.sleep(rng.uniform(0.0, 4.0))
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    until(lambda: not record.with_name("x.heron-wal").exists(), "the record is closed")
+    findings = verify(record)
+    assert not [finding for finding in findings if finding.failed]
+    with RecordFile(record) as file:
+        assert "<html" in report([(file, findings)])

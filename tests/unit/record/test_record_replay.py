@@ -230,8 +230,8 @@ def test_a_message_of_both_sides_has_one_payload(sides: tuple[Path, Path], tmp_p
     with RecordFile(tmp_path / "whole.heron") as record:
         copies = record.query(
             "SELECT i.channel FROM messages AS i JOIN messages AS o "
-            "ON (o.sender, o.boot, o.channel, o.seq) = "
-            "(i.sender, i.boot, i.channel, i.seq) WHERE i.direction = 'in' AND o.direction = 'out' "
+            "ON (o.sender, o.boot, o.channel, o.seq) = (i.sender, i.boot, i.channel, i.seq) "
+            "WHERE i.direction = 'in' AND o.direction = 'out' "
             "AND i.payload IS NOT NULL AND o.payload IS NOT NULL"
         )
     assert not copies

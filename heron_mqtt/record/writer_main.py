@@ -1,0 +1,77 @@
+"""The process of a ``WriterProcess``: batches in on standard input, a record out.
+
+python -m heron_mqtt.record.writer_main FILE SOURCE MAX_BYTES
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messaging.codec import decode
+from heron_mqtt.record.schema import TABLES
+from heron_mqtt.record.writer import RecordLimits, RecordWriter
+
+CLOSE_S = 60.0  # for a slow disk to take what waits; nobody is kept waiting by it
+
+
+def main() -> int:
+    """Write what comes until the pipe ends; then say what is in the file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    path, source, max_bytes = sys.argv[1:]
+
+    def report(text: str) -> None:
+        _say({"report": text})
+
+    writer = RecordWriter(
+        Path(path), None, source=source, limits=RecordLimits(max_bytes=int(max_bytes)), report=report
+    )
+    for batch in _batches(sys.stdin.buffer):
+        for entry in batch:
+            _take(writer, entry)
+    writer.close(CLOSE_S)
+    _say({"rows": writer.rows, "head": writer.head, "losses": asdict(writer.losses)})
+    return 0
+
+
+def _batches(pipe: IO[bytes]) -> Any:
+    """Return the batches until the pipe ends; one that is cut off, because its writer died, is left out."""
+    while len(size := pipe.read(4)) == 4:
+        data = pipe.read(n := int.from_bytes(size, "little"))
+        if len(data) < n:
+            return
+        yield json.loads(data)
+
+
+def _take(writer: RecordWriter, entry: list[Any]) -> None:
+    kind, *rest = entry
+    if kind == "a":
+        writer.add(TABLES[rest[0]], tuple(rest[1]))
+    elif kind == "c":
+        writer.crossed(*rest)
+    else:
+        at_s, channel, message, payload, *more = rest
+        data = None if payload is None else payload.encode()
+        if data is not None:
+            try:
+                message = decode(data) if data else {}
+            except MessageError:
+                message = {}
+        (writer.sent if kind == "s" else writer.received)(at_s, channel, message, data, *more)
+
+
+def _say(what: dict[str, Any]) -> None:
+    try:
+        sys.stdout.write(json.dumps(what) + "\n")
+        sys.stdout.flush()
+    except OSError:  # nobody is there any more: the record is what counts
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())
