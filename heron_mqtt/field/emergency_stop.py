@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from heron_mqtt.errors import MessageError
-from heron_mqtt.messages import EmergencyStop, parse
+from heron_mqtt.messages import EmergencyStop
 from heron_mqtt.messaging.base import Received
 
 REMEMBERED_RELEASES = 1_000
@@ -29,6 +28,8 @@ class StopRegister:
     def __init__(self, env_id: str) -> None:
         self.stop: EmergencyStop | None = None
         """The stop in force, if there is one."""
+        self.released_by: str | None = None
+        """Who released the last stop."""
         self.is_told = False
         """Whether the broker has told anything of ``estop`` since the last connection."""
         self.identity: tuple[str | None, int | None] = (None, None)
@@ -45,8 +46,7 @@ class StopRegister:
         """Take one message of the channel ``estop``; return what it changed."""
         boot, seq = message.get("boot"), message.get("seq")
         named = (boot, seq) if isinstance(boot, str) and type(seq) is int else None
-        release = self._as_release(message)
-        if release is None:
+        if not self._is_release(message):
             self.is_told = True
             was_active, self.stop = self.is_active, _as_stop(message)
             self.identity = named or (None, None)
@@ -61,6 +61,8 @@ class StopRegister:
         self.is_told = True
         self.identity = named or (None, None)
         was_active, self.stop = self.is_active, None
+        who = message.get("who")
+        self.released_by = who[:200] if isinstance(who, str) and who else None
         return "released" if was_active else "unchanged"
 
     def take_word(self, who: str) -> Heard:
@@ -84,16 +86,14 @@ class StopRegister:
         while len(self._releases) > REMEMBERED_RELEASES:
             del self._releases[next(iter(self._releases))]
 
-    def _as_release(self, message: Received) -> EmergencyStop | None:
-        """Return the message as a release; None where it is anything else."""
-        if message.malformed is not None or message.get("active") is not False:
-            return None
-        if message.get("type", "estop") != "estop" or message.get("env_id", self._env_id) != self._env_id:
-            return None
-        try:
-            return parse(EmergencyStop, {**message, "sent_at": None})
-        except MessageError:
-            return None
+    def _is_release(self, message: Received) -> bool:
+        """Whether a message is a valid release, by these fields alone: what else it says is for people."""
+        return (
+            message.malformed is None
+            and message.get("active") is False
+            and message.get("type", "estop") == "estop"
+            and message.get("env_id", self._env_id) == self._env_id
+        )
 
 
 def _as_stop(message: Received) -> EmergencyStop:

@@ -87,6 +87,8 @@ class NameOwnership:
         self._kept: Owner | None = None  # a holder that may be dead
         self._rival: Owner | None = None  # one that lives
         self._news = asyncio.Event()
+        self._forget_reconnect: Callable[[], None] = lambda: None
+        self._saying_again: asyncio.Task[None] | None = None
 
     async def acquire(self) -> None:
         """Take the name. Without effect on a broker that no other process can reach.
@@ -102,6 +104,7 @@ class NameOwnership:
                 raise NameTaken(self._refusal(self._rival))
             self.is_held = True
             await self._say("holds", **self._retain)
+            self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
         except BaseException:
             self.is_held = False
             self._unsubscribe()
@@ -239,7 +242,21 @@ class NameOwnership:
             fields["since"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return self._outbox.stamp(self._channel, fields)
 
+    def _on_reconnect(self) -> None:
+        """Say again that the name is held: the broker may have been restarted and know nothing of it."""
+        if self.is_held and (self._saying_again is None or self._saying_again.done()):
+            loop = asyncio.get_running_loop()
+            self._saying_again = loop.create_task(self._say_again(), name=f"owner of {self._channel}")
+
+    async def _say_again(self) -> None:
+        await asyncio.sleep(self._answer_s)  # who has taken the name meanwhile is heard first
+        if self.is_held:
+            self._publish("holds", **self._retain)
+
     def _unsubscribe(self) -> None:
+        self._forget_reconnect()
+        if self._saying_again is not None:
+            self._saying_again.cancel()
         if self._subscription is not None:
             self._subscription()
             self._subscription = None

@@ -39,9 +39,6 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
         _check(options)
         use_options(vars(options))
         loaded = load_scenario(options.scenario)
-        options.broker = options.broker or loaded.scenario.broker.url
-        if not options.broker:
-            raise ConfigError("--broker: expected mqtt://host:port; the scenario names no broker either")
         table = _table(kind_of(device), loaded, options.agent, options.name)
         faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
         env_id = options.env_id or loaded.scenario.topic_env_id
@@ -64,7 +61,7 @@ def _parser(device: type[Device], script: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"heron-mqtt device {script}", description=what)
     parser.add_argument("--agent", required=True, help="agent that owns the device, for example MG1")
     parser.add_argument("--name", required=True, help="the device's name, for example ess")
-    parser.add_argument("--broker", metavar="URL", help="mqtt://host:port (default: the scenario's)")
+    parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://host:port")
     parser.add_argument("--scenario", default="three_microgrids", help="where its nameplate stands")
     parser.add_argument("--env-id", help="environment on the wire (default: the scenario's)")
     parser.add_argument("--period", type=float, default=1.0, metavar="S", help="time between telemetry, s")

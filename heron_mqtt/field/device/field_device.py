@@ -26,6 +26,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from heron_mqtt.cancellation import unless_cancelled
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.presence import PresentDevice
@@ -37,6 +38,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.device")
 
+TELEMETRY_LIFE_S = 2.0
 GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
 
 
@@ -109,6 +111,8 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._safe_after_s: float | None = None
         self._first = asyncio.Event()
         self._busy = asyncio.Lock()
+        self._applying: asyncio.Future[None] | None = None
+        self._broken_off: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -296,7 +300,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._schedule_telemetry()
         try:
             measured = self.measure()
-            telemetry = await measured if inspect.isawaitable(measured) else measured
+            telemetry = await unless_cancelled(measured) if inspect.isawaitable(measured) else measured
         except Exception as exc:
             await self._failed("measure", exc)
             return
@@ -318,7 +322,9 @@ class FieldDevice(PresentDevice, abc.ABC):
             episode, step = self._at
             shown = self._stamper.stamp(self._channel, shown, episode=episode, step=step)
             self._lease.published(self._stamper.boot, shown["seq"])
-        self._broker.publish(self._channel, shown)
+        # What is measured now says nothing of later: it waits for no connection.
+        not_after = asyncio.get_running_loop().time() + TELEMETRY_LIFE_S
+        self._broker.publish(self._channel, shown, not_after=not_after)
         if answers:
             self._safe_after_s = None  # told to one that listens
         await self._recovered()
@@ -369,9 +375,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             self.is_safe = False
             self._held = setpoint
             try:
-                done = self.apply(setpoint)
-                if inspect.isawaitable(done):
-                    await done
+                await self._apply(setpoint)
             except SetpointRejected as exc:
                 rejected = str(exc)[:500]
                 self._held = None
@@ -381,6 +385,34 @@ class FieldDevice(PresentDevice, abc.ABC):
         if answered is not None:
             self._answered = answered
         await self._publish_telemetry(answers=True, rejected=rejected)
+
+    async def _apply(self, setpoint: Setpoint) -> None:
+        """Let the hardware do it; a stop, or the end of the lease, does not wait until it has.
+
+        Raises:
+            SetpointRejected: By the device, or because it was broken off.
+        """
+        done = self.apply(setpoint)
+        if not inspect.isawaitable(done):
+            return
+        self._applying = asyncio.ensure_future(done)
+        try:
+            await unless_cancelled(self._applying)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._broken_off is None or (task is not None and task.cancelling()):
+                raise
+            raise SetpointRejected(self._broken_off) from None
+        finally:
+            if not self._applying.done():
+                self._applying.cancel()
+            self._applying = self._broken_off = None
+
+    def _break_off(self, why: str) -> None:
+        """End a setpoint that is still being done: something comes first."""
+        if self._applying is not None and not self._applying.done():
+            self._broken_off = why
+            self._applying.cancel()
 
     async def _extend(self, renewal: Setpoint) -> None:
         """Extend the lease of its owner, unless it has run out already: a renewal brings nothing back."""
@@ -395,7 +427,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         try:
             done = self.renew(self._held.model_copy(update=again))
             if inspect.isawaitable(done):
-                await done
+                await unless_cancelled(done)
         except Exception as exc:
             await self._failed("renew", exc)
 
@@ -443,11 +475,13 @@ class FieldDevice(PresentDevice, abc.ABC):
             await self._on_stopped()
         elif heard == "released":
             log.warning("%s: emergency stop released by %s", self.label, message.get("who") or "unknown")
+            await self._speak_again()
         self._confirm_stop()
 
     async def _on_stopped(self) -> None:
         stop = self._stop.stop
         self._lease.end()
+        self._break_off("emergency stop")
         who = stop.who if stop is not None else None
         async with self._busy:
             await self._make_safe(f"emergency stop by {who or 'unknown'}")
@@ -461,7 +495,10 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._broker.publish(channel, self._stamper.stamp(channel, told))
 
     def _on_reconnect(self) -> None:
+        """Say again what a broker that was restarted may have lost."""
         self._stop.on_reconnect()
+        self._has_told_holder = False
+        self._tell_holder()
         self._spawn(self._speak_again())
 
     async def _speak_again(self) -> None:
@@ -470,6 +507,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             await self._publish_telemetry()
 
     async def _lease_over(self) -> None:
+        self._break_off("its lease is over")
         async with self._busy:
             if self._lease.holder is None or self._lease.is_running:
                 return  # a setpoint came first

@@ -18,7 +18,7 @@ from heron_mqtt.messages import Setpoint
 REMEMBERED_TELEMETRY = 20_000  # 100 a second for 200 s
 REMEMBERED_SENDERS = 64
 SPOKEN_PER_LEASE = 4  # telemetry while a lease is held; three must be, and one may be lost
-LONGEST_SILENCE_S = 10.0  # without a lease: a gateway that has heard nothing has nothing to echo
+LONGEST_SILENCE_S = 2.0  # without a lease: a gateway that has heard nothing has nothing to echo
 
 
 @dataclass(frozen=True, slots=True)

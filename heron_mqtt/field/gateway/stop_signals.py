@@ -80,7 +80,7 @@ class StopSignals:
             "%s: emergency stop %s by %s: %s",
             self._agent_id,
             "pressed" if heard == "stopped" else "released",
-            (stop.who if stop else None) or "unknown",
+            (stop.who if stop else self._register.released_by) or "unknown",
             (stop.why if stop else "") or "no reason given",
         )
         self._on_change()

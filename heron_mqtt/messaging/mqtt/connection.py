@@ -60,7 +60,7 @@ class Events(Protocol):
         """A message (id 0 at QoS 0) was dropped: its time passed before any of it was written."""
 
     def on_writable(self) -> None:
-        """The broker reads again: ``ready`` is true."""
+        """Everything that was sent has been written: ``ready`` is true."""
 
 
 class Connection:
@@ -75,7 +75,6 @@ class Connection:
         self._client: Client | None = None
         self._answer: asyncio.Future[None] = self._loop.create_future()
         self._flush_due = False
-        self._starved = False  # somebody may have been told to wait until the broker reads
         self._reading = False
         self._writer_watched = False
         self._misc: asyncio.TimerHandle | None = None
@@ -149,9 +148,12 @@ class Connection:
         Nothing is written before the event loop comes round, so the answer cannot come before this
         returns.
         """
-        mid = self._running().send(topic, payload, qos, retain, not_after)
-        self._starved = not self.ready
-        return mid
+        return self._running().send(topic, payload, qos, retain, not_after)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether the broker has told of messages that it would not take: see ``refusal``."""
+        return self._maximum_packet_size is not None or not self._retain_available
 
     def refusal(self, topic: str, payload: bytes, *, retain: bool) -> str | None:
         """Return why the broker would not take a message, as far as it has told (MQTT 5), or None."""
@@ -331,12 +333,10 @@ class Connection:
         self._watch_writer(not taken)
         if self._stream.error is not None:
             self._on_readable()  # what came before it is still to be read
-        elif taken and self._starved:
-            self._starved = False
+        elif taken:
             self._events.on_writable()
 
     def _watch_writer(self, watch: bool) -> None:
-        self._starved = self._starved or watch
         if watch == self._writer_watched or self._stream is None:
             return
         self._writer_watched = watch

@@ -151,9 +151,11 @@ class Client(paho.Client):
 
     def _mid_generate(self) -> int:
         """Return an id that nothing on its way has (MQTT 3.1.1, section 2.3.1)."""
+        packet_id = int(self._last_mid)
         for _ in range(MAX_ID):
-            packet_id = int(super()._mid_generate())
+            packet_id = packet_id % MAX_ID + 1
             if packet_id not in self._used_ids:
+                self._last_mid = packet_id
                 self._used_ids.add(packet_id)
                 return packet_id
         raise OverflowError("all 65,535 packet ids are in use")

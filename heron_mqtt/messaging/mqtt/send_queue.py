@@ -42,6 +42,10 @@ class Transmitter(Protocol):
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, not_after: float | None) -> int:
         """Send a message and return its id; the answer comes later, never within the call."""
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether there are messages that the broker would not take."""
+
     def refusal(self, topic: str, payload: bytes, *, retain: bool) -> str | None:
         """Return why the broker would not take a message, or None."""
 
@@ -85,6 +89,7 @@ class SendQueue:
         self._in_flight: dict[int, _QueuedMessage] = {}
         self._connection: Transmitter | None = None
         self._window = WINDOW
+        self._has_limits = False
         self._acknowledged = 0
         self._ignored = False  # the oldest was not acknowledged in time: that is why the connection ends
         self._overflowed = 0
@@ -148,6 +153,7 @@ class SendQueue:
     def open(self, connection: Transmitter) -> None:
         """There is a connection: send what waits."""
         self._connection = connection
+        self._has_limits = connection.has_limits
         self._window = min(WINDOW, connection.receive_maximum)
         self._acknowledged = 0
         self.pump()
@@ -223,10 +229,11 @@ class SendQueue:
         if message.not_after is not None and asyncio.get_running_loop().time() > message.not_after:
             self._expire(message.topic, "others were before it", message.done)
             return
-        why = connection.refusal(message.topic, message.payload, retain=message.retain)
-        if why is not None:
-            self._fail(message, BrokerRefused(f"{self._address}: {message.topic!r} was not sent: {why}"))
-            return
+        if self._has_limits:
+            why = connection.refusal(message.topic, message.payload, retain=message.retain)
+            if why is not None:
+                self._fail(message, BrokerRefused(f"{self._address}: {message.topic!r} was not sent: {why}"))
+                return
         mid = connection.publish(
             message.topic, message.payload, message.qos, message.retain, message.not_after
         )
