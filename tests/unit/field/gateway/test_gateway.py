@@ -82,7 +82,7 @@ async def test_a_device_that_never_acknowledges_is_followed_by_what_it_measures(
     assert rig.link.stats.unacknowledged == 5
     rig.clock_s += 5.1
     rig.step(0.02)
-    assert rig.fallback == "device stale"
+    assert rig.fallback == "device silent for 5.1 s, longer than its lease"
 
 
 async def test_a_device_that_falls_silent_is_not_taken_at_its_last_word() -> None:
