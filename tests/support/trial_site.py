@@ -6,7 +6,6 @@ monotonic clock of this one process; nothing of the watched programs is imported
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import sys
