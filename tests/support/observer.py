@@ -152,7 +152,11 @@ class PlainDevice(PlainClient):
         """When its power changed, and to what."""
         self.done: list[dict[str, Any]] = []
         """Setpoints that it followed."""
+        self.heard: list[Observed] = []
+        """Everything live that came on its setpoint topic."""
         self.stopped = False
+        self.newest = ""
+        """Its newest telemetry, as it was sent."""
         self.is_speaking = True
         self.lease_ends: float | None = None
         self._lease_s = 0.0
@@ -187,7 +191,8 @@ class PlainDevice(PlainClient):
             self._said[self.seq] = time.monotonic()
             message = {"type": "telemetry", "p_mw": self.p_mw, "soc": self.soc, "boot": self.boot}
             message |= {"seq": self.seq, "sender": self.name, **self._ack, **fields}
-            self.client.publish(f"{self.base}/telemetry", json.dumps(message), qos=1)
+            self.newest = json.dumps(message)
+            self.client.publish(f"{self.base}/telemetry", self.newest, qos=1)
 
     def on_message(self, message: Observed) -> None:
         with self._lock:
@@ -198,6 +203,7 @@ class PlainDevice(PlainClient):
                     self._set(0.0)
                 self.say(stopped=self.stopped)
             elif not message.retained:
+                self.heard.append(message)
                 with contextlib.suppress(KeyError, TypeError, OverflowError):  # no setpoint at all
                     self._take(message.json)
 

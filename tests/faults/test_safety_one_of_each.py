@@ -1,0 +1,68 @@
+"""Of one name there is one: attacked from outside, with plain paho on real brokers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from support.heron_command import heron
+from support.observer import Observer, PlainDevice
+from support.safety_runs import (
+    on_both_brokers,
+    on_mosquitto,
+    proxy,
+    run,
+    until_driven,
+    write,
+)
+
+
+@on_both_brokers
+def test_a_second_run_ends_before_it_sends(tmp_path: Path, url: str) -> None:
+    scenario = write(tmp_path)
+    with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url) as first:
+        until_driven(observer, device)
+        boots = {m.json["boot"] for m in observer.setpoints()}
+        second = run(scenario, url).wait()
+        assert second.code == 1
+        (line,) = second.errors
+        assert "environment 'small' is held by" in line
+        assert "--take-over" in line
+        assert {m.json["boot"] for m in observer.setpoints()} == boots
+        assert first.process.poll() is None
+        taken = time.monotonic()
+        with run(scenario, url, "--take-over") as third:
+            done = first.wait()
+            assert done.code == 1
+            assert "was taken over by" in done.errors[-1]
+            observer.wait(
+                "the other one drives", lambda: {m.json["boot"] for m in observer.driving()} - boots
+            )
+            (new,) = {m.json["boot"] for m in observer.driving()} - boots
+            order = [m.json["boot"] for m in observer.driving(after=taken)]
+            assert order == sorted(order, key=lambda boot: boot == new), "never in turn"
+            assert third.process.poll() is None
+
+
+@on_mosquitto
+def test_a_second_proxy_and_a_second_device_end_before_they_act(tmp_path: Path, url: str) -> None:
+    scenario = write(
+        tmp_path,
+        {"authority": "full", "external": True, "gateway": {"gate_steps": 2}},
+        **{"microgrids.MG1.remote": True},
+    )
+    arguments = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", url]
+    arguments += ["--scenario", str(scenario), "--period", "0.2"]
+    with Observer(url) as observer, heron(*arguments) as device, proxy(scenario, url), run(scenario, url):
+        observer.wait("the device is driven", lambda: len(observer.driving()) > 3)
+        before = {m.json["boot"] for m in observer.on("devices/MG1/ess/telemetry")}
+        second = heron(*arguments).wait()
+        assert second.code == 1
+        assert "device MG1/ess in environment 'small' is held by" in second.err
+        assert {m.json["boot"] for m in observer.on("devices/MG1/ess/telemetry")} == before
+        boots = {m.json["boot"] for m in observer.setpoints()}
+        other = proxy(scenario, url).wait()
+        assert other.code == 1
+        assert "agent MG1 in environment 'small' is held by" in other.errors[0]
+        assert {m.json["boot"] for m in observer.setpoints()} == boots
+        assert device.process.poll() is None

@@ -1,0 +1,104 @@
+"""A stop is a stop: attacked from outside, with plain paho on real brokers."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.heron_command import heron
+from support.mosquitto_server import Mosquitto
+from support.observer import Observer, PlainDevice
+from support.safety_runs import (
+    run,
+    until_driven,
+    write,
+)
+
+
+def test_a_stop_outlives_a_broker_that_forgets(
+    tmp_path: Path, own_mosquitto: Callable[..., Mosquitto]
+) -> None:
+    server = own_mosquitto()
+    scenario = write(tmp_path)
+    with (
+        Observer(server.url) as observer,
+        PlainDevice(server.url, "small") as device,
+        run(scenario, server.url) as program,
+    ):
+        until_driven(observer, device)
+        observer.publish("heron/small/estop", {"type": "estop", "active": True, "who": "jane"}, retain=True)
+        observer.wait("the stop is heard", lambda: device.p_mw == 0.0)
+        server.kill()
+        time.sleep(0.2)
+        server.start()
+        back = time.monotonic()
+        observer.wait("it is said again", lambda: [m for m in observer.on("small/estop") if m.at > back])
+        time.sleep(0.5)
+        assert observer.driving(after=back) == []
+        program.signal(signal.SIGINT)
+        program.wait()
+        with run(scenario, server.url):
+            observer.wait(
+                "a new run steps", lambda: len([m for m in observer.on("run/state") if m.at > back]) > 20
+            )
+            assert observer.driving(after=back) == []
+
+
+BASE = "heron/three_microgrids"
+
+
+@pytest.fixture(scope="module")
+def battery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observer]:
+    """A battery of ours on a broker of its own, and who watches it; one for all forms of a stop."""
+    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
+    arguments = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", server.url]
+    with Observer(server.url) as observer, heron(*arguments) as program:
+        program.wait_for("online")
+        yield observer
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"stop",
+        b"\xef\xbb\xbf" + b'{"active": false}',
+        b'{"active": 1}',
+        b'{"active": "true"}',
+        b'{"active": 0}',
+        b'{"active": true, "why": "' + b"x" * 2000 + b'"}',
+        b'{"active": true, "sent_at": "gestern"}',
+        b'{"active": true, "seq": 1.0, "boot": "a", "sender": "s"}',
+        b'{"active": true, "env_id": ""}',
+        b'{"type": "estop"}',
+        b"[false]",
+    ],
+)
+def test_whatever_comes_on_estop_stops(battery: Observer, payload: bytes) -> None:
+    release = {"type": "estop", "active": False, "boot": "t", "seq": int(time.monotonic() * 1e6)}
+    battery.publish(f"{BASE}/estop", release)
+    told = {"type": "setpoint", "p_mw": 0.02, "lease_s": 60}
+
+    def last() -> dict[str, Any]:
+        return battery.on("ess/telemetry")[-1].json
+
+    def runs() -> bool:
+        battery.publish(f"{BASE}/devices/MG1/ess/setpoint", told)
+        time.sleep(0.1)
+        return last()["p_mw"] == 0.02
+
+    battery.wait("it runs", runs)
+    pressed = time.monotonic()
+    battery.publish(f"{BASE}/estop", payload)
+    battery.wait("it stops", lambda: last()["p_mw"] == 0.0 and last().get("stopped"), 5.0)
+    battery.wait(
+        "it confirms",
+        lambda: [m for m in battery.on("estop/confirm/MG1/ess") if m.at > pressed and m.json["active"]],
+        5.0,
+    )

@@ -1,0 +1,446 @@
+"""A whole site to break: a broker, a run, a remote proxy, devices, and an observer of plain paho.
+
+What is asked here is asked of the messages on the broker and of the power of the devices, by the
+monotonic clock of this one process; nothing of the watched programs is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from support.heron_command import Program, heron, write_toml
+from support.mosquitto_server import Mosquitto
+from support.observer import Observed, Observer, PlainDevice
+from support.small_grid import scenario as small
+
+ENV = "small"
+LEASE_S, STEP_S = 1.0, 0.15
+IN_FLIGHT_S = 0.25
+"""What left its sender before a stop was heard is still on its way for as long as this, on a busy machine."""
+LIMITS_MW = {"MG1/ess": (-0.008, 0.01), "MG1/gen": (0.0, 0.02), "MG2/ess": (-0.008, 0.01)}
+RAMP_MW = 0.009
+"""A generator's ramp in one step of 900 s."""
+DRIVEN = ("MG1/ess", "MG2/ess")
+SHADOW = "MG3/ess"
+HANGS_S = 20.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one kind of fault did, over its trials."""
+
+    tried: int = 0
+    held_s: float = 0.0
+    outside: int = 0
+    after_stop: int = 0
+    to_shadow: int = 0
+    second_owner: int = 0
+    for_the_dead: int = 0
+    undetected: int = 0
+    hung: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time in which something holds; ``end`` is infinite while it goes on."""
+
+    begin: float
+    end: float
+
+
+def write_site(folder: Path, **changes: Any) -> Path:
+    """Write the scenario: two batteries and a generator are driven, one battery is in shadow."""
+    everything = [(a, d) for a in ("MG1", "MG2", "MG3") for d in ("gen", "pv", "ess")]
+    data = small(
+        {
+            "lease_s": LEASE_S,
+            "realtime_s": STEP_S,
+            "steps": 20_000,
+            "profiles.repeat": True,
+            "deadlines": {
+                "upstream_s": 0.4,
+                "peer_s": 0.3,
+                "device_s": 0.2,
+                "action_s": 2.0,
+                "ready_s": 15.0,
+            },
+            **{f"microgrids.{a}.devices.{d}.authority": "simulated" for a, d in everything},
+            **{
+                f"microgrids.{a}.policy": {"charge_below": -1000.0, "discharge_above": -999.0}
+                for a in ("MG1", "MG2", "MG3")
+            },
+            **{f"microgrids.{a}.devices.ess.max_e_mwh": 5000.0 for a in ("MG1", "MG2", "MG3")},
+            "microgrids.MG1.remote": True,
+            **changes,
+        }
+    )
+    for name, authority in (*((n, "full") for n in LIMITS_MW), (SHADOW, "shadow")):
+        agent, _, device = name.partition("/")
+        table = data["microgrids"][agent]["devices"][device]
+        table.update({"authority": authority, "external": True, "gateway": {"gate_steps": 2}})
+    return write_toml(folder / "small.toml", data)
+
+
+class OwnBroker:
+    """A broker of ours to kill: mosquitto, or ``heron-mqtt broker``."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.url = ""
+        self._mosquitto = Mosquitto(folder) if kind == "mosquitto" else None
+        self._program: Program | None = None
+
+    @property
+    def is_up(self) -> bool:
+        if self._mosquitto is not None:
+            return self._mosquitto.process is not None
+        return self._program is not None
+
+    def start(self) -> None:
+        """Start it, on the port that it had before."""
+        if self._mosquitto is not None:
+            self.url = self._mosquitto.start().url
+            return
+        port = self.url.rpartition(":")[2] or "0"
+        self._program = heron("broker", "--port", port)
+        self.url = self._program.wait_for("listening").split()[-1]
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self._mosquitto is not None:
+            self._mosquitto.kill()
+        elif self._program is not None:
+            self._program.process.kill()
+            self._program.process.wait()
+            self._program = None
+
+
+class Site:
+    """All of it; what is missing is started by ``mend``."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.scenario = write_site(folder)
+        self.broker = OwnBroker(kind, folder)
+        self.broker.start()
+        self.observer = Observer(self.broker.url)
+        self.run: Program | None = None
+        self.proxy: Program | None = None
+        self.battery: Program | None = None
+        self.ess = self._plain("MG1/ess")
+        generator = {"kind": "generator", "p_min_mw": 0.0, "p_max_mw": 0.02}
+        self.gen = PlainDevice(self.broker.url, ENV, "MG1/gen", birth=generator)
+        self.shadow = self._plain(SHADOW, judges_age=False)
+        self.shadow.is_speaking = False
+        self.tally = Tally()
+        self.begun = time.monotonic()
+        self.powers: list[PlainDevice] = [self.ess]
+        """Plain batteries of MG1 in this trial, the dead ones too."""
+        self.dead: list[Span] = []
+        """When there was no living environment."""
+        self.stopped: list[Span] = []
+        self.injected: set[bytes] = set()
+        self._broker_died = False
+        self._run_lost_its_broker = False
+        self._run_begun = 0.0
+        self._shadow_from = 0
+        self._stalls = _Stalls()
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for program in (self.run, self.proxy, self.battery):
+            if program is not None:
+                program.process.kill()
+                program.process.wait()
+        for client in (self.ess, self.gen, self.shadow, self.observer):
+            client.close()
+        self.broker.kill()
+        self._stalls.end()
+
+    def _plain(self, name: str, **arguments: Any) -> PlainDevice:
+        birth = {"p_min_mw": -0.008, "p_max_mw": 0.01, "max_e_mwh": 5000.0}
+        return PlainDevice(self.broker.url, ENV, name, birth=birth, **arguments)
+
+    @property
+    def longest_stall_s(self) -> float:
+        """The longest that this process itself was not run by the machine."""
+        return self._stalls.longest_s
+
+    def begin(self, tally: Tally) -> None:
+        """Begin a trial: everything runs, and both batteries are driven."""
+        self.mend()
+        self.tally = tally
+        tally.tried += 1
+        self.begun = time.monotonic()
+        self.dead.clear()
+        self.stopped.clear()
+        self.powers = [self.ess]
+        self._broker_died = False
+
+    def kill_broker(self) -> None:
+        """End the broker as a power cut would."""
+        self._broker_died = self._run_lost_its_broker = True
+        self.broker.kill()
+
+    def mend(self) -> None:
+        """Start what is not there, and wait until both batteries are driven."""
+        if not self.broker.is_up:
+            self.broker.start()
+        if self.battery is None or self.battery.process.poll() is not None:
+            self.battery = heron(*self.battery_arguments)
+        if self.proxy is None or self.proxy.process.poll() is not None:
+            self.proxy = heron(*self.proxy_arguments)
+        if self.run is None or self.run.process.poll() is not None:
+            self.start_run()
+        for attempt in range(2):
+            since = time.monotonic()
+            if self.wait(lambda since=since: self._is_driven(since), 60.0):
+                return
+            self.note(f"not driven again within 60 s (attempt {attempt + 1}): {self._state()}")
+            self.tally.hung += 1
+            for program in (self.run, self.proxy):
+                assert program is not None
+                program.process.kill()
+                program.process.wait()
+            self.proxy = heron(*self.proxy_arguments)
+            self.start_run()
+        raise RuntimeError("the site does not come back")
+
+    def _is_driven(self, since: float) -> bool:
+        shown = self.observer.on("MG2/ess/telemetry")
+        is_driven = bool(shown) and shown[-1].at > since and shown[-1].json.get("p_mw") != 0.0
+        return is_driven and self.ess.p_mw != 0.0 and len(self.observer.driving("MG1/ess", after=since)) > 2
+
+    def _state(self) -> str:
+        parts = []
+        for name in ("run", "proxy", "battery"):
+            program = getattr(self, name)
+            parts.append(f"{name} {program.process.poll()} said {program.err[-3:]}")
+        return "; ".join(parts)
+
+    def start_run(self, *more: str) -> None:
+        """Start a run; the device in shadow speaks from the moment it is listened to."""
+        self.shadow.is_speaking = False
+        begun = time.monotonic()
+        if self.dead and self.dead[-1].end > begun:
+            self.dead[-1] = Span(self.dead[-1].begin, begun)
+        self.run = heron("run", str(self.scenario), "--broker", self.broker.url, "--json", *more)
+        self.wait(lambda: [m for m in self.observer.on("agents/MG3/status") if m.at > begun + 0.5], 40.0)
+        self._shadow_from = self.shadow.seq
+        self._run_begun = time.monotonic()
+        self._run_lost_its_broker = False
+        self.shadow.is_speaking = True
+
+    def end_run(self, *, compare: bool = True) -> dict[str, Any]:
+        """End the run as Ctrl-C does, and compare what it counted with what was said."""
+        assert self.run is not None
+        self.shadow.is_speaking = False
+        time.sleep(0.4)
+        said = self.shadow.seq - self._shadow_from
+        self.run.signal(signal.SIGINT)
+        try:
+            done = self.run.wait(10.0)
+        except AssertionError:
+            self.tally.hung += 1
+            self.note("the run did not end within 10 s of SIGINT")
+            return {}
+        self.dead.append(Span(time.monotonic(), float("inf")))
+        try:
+            result = done.result
+        except ValueError:
+            self.note(f"no result: {done.out[-200:]!r} {done.err[-300:]!r}")
+            return {}
+        if compare:
+            self._compare(result, said)
+        return result
+
+    def _compare(self, result: dict[str, Any], said: int) -> None:
+        counted = result["devices"][SHADOW]
+        known = sum(counted[key] for key in ("telemetry", "refused", "flooded", "lost"))
+        if known != said:
+            self.tally.undetected += max(0, said - known)
+            picked = {key: counted[key] for key in ("telemetry", "refused", "flooded", "lost", "duplicated")}
+            self.note(f"{SHADOW} said {said}, counted {known}: {picked}")
+        if self._run_lost_its_broker:
+            return
+        boots = {m.json["boot"] for m in self._setpoints("MG2/ess", self._run_begun)}
+        seen = [m.json for m in self._setpoints("MG2/ess", self._run_begun) if not m.json.get("renewal")]
+        told = result["devices"]["MG2/ess"]["setpoints"]
+        if len(boots) == 1 and len(seen) != told:
+            self.note(f"MG2/ess: {len(seen)} setpoints seen, {told} counted")
+        fell = [
+            m
+            for m in self.observer.on("agents/MG2/action")
+            if m.at > self._run_begun and "fallback_ess" in m.json
+        ]
+        if not 0 <= result["devices"]["MG2/ess"]["fallbacks"] - len(fell) <= 1:
+            self.note(
+                f"MG2/ess: {len(fell)} fallbacks seen, {result['devices']['MG2/ess']['fallbacks']} counted"
+            )
+
+    @property
+    def battery_arguments(self) -> list[str]:
+        arguments = ["device", "battery", "--agent", "MG2", "--name", "ess", "--broker", self.broker.url]
+        return [*arguments, "--scenario", str(self.scenario), "--period", "0.1"]
+
+    @property
+    def proxy_arguments(self) -> list[str]:
+        arguments = ["proxy", str(self.scenario), "--agent", "MG1", "--broker", self.broker.url]
+        return [*arguments, "--devices", "simulated"]
+
+    @property
+    def run_arguments(self) -> list[str]:
+        return ["run", str(self.scenario), "--broker", self.broker.url, "--json"]
+
+    def new_battery(self) -> None:
+        """Put a new plain battery in the place of one that died."""
+        self.ess = self._plain("MG1/ess")
+        self.powers.append(self.ess)
+
+    def inject(self, topic: str, payload: Any, *, retain: bool = False) -> None:
+        """Publish something that is nobody's rightful message."""
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        self.injected.add(data)
+        self.observer.publish(topic, data, retain=retain)
+
+    def wait(self, condition: Callable[[], object], within_s: float) -> bool:
+        """Wait for something; return whether it came."""
+        end = time.monotonic() + within_s
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def goes_on(self) -> None:
+        """Count the run as hung unless it takes another step."""
+        assert self.run is not None
+        since, code = time.monotonic(), self.run.process.poll()
+        if code is not None:
+            self.tally.hung += 1
+            self.note(f"the run ended with {code}: {self.run.err[-3:]}")
+        elif not self.wait(lambda: [m for m in self.observer.on("run/state") if m.at > since], HANGS_S):
+            self.tally.hung += 1
+            self.note(f"no step within {HANGS_S:g} s")
+
+    def note(self, text: str) -> None:
+        """Keep what is worth a look."""
+        self.tally.notes.append(text)
+        sys.stderr.write(f"    {text}\n")
+
+    # -- what is asked of every trial --------------------------------------------------------------------
+
+    def judge(self) -> None:
+        """Look at everything that was seen in this trial."""
+        now = time.monotonic()
+        for name, (low, high) in LIMITS_MW.items():
+            told = self._setpoints(name, self.begun)
+            wrong = [m for m in told if not low - 1e-9 <= m.json.get("p_mw", 1e9) <= high + 1e-9]
+            wrong += [m for m in told if not 0.0 < m.json.get("lease_s", -1.0) <= LEASE_S]
+            self._count("outside", wrong)
+            stops = [
+                m for m in told if m.json["p_mw"] != 0.0 and self._within(m.at, self.stopped, IN_FLIGHT_S)
+            ]
+            self._count("after_stop", stops)
+            self._count("second_owner", _interleaved(told))
+            self._count("for_the_dead", [m for m in told if self._within(m.at, self.dead, LEASE_S)])
+        self._count("to_shadow", self._setpoints(SHADOW, self.begun))
+        seen = self._setpoints("MG1/ess", self.begun - 5.0)
+        for device in self.powers:  # after a reconnect a device may hear what the observer does not
+            heard = [m for m in list(device.heard) if m.payload not in self.injected]
+            rightful = [m.at for m in [*seen, *heard] if self._is_rightful(m.at)]
+            self._hold(f"MG1/ess ({device.boot})", device.power, rightful, now)
+        shown = [m for m in self.observer.on("MG2/ess/telemetry") if m.at >= self.begun]
+        rightful = [m.at for m in self._setpoints("MG2/ess", self.begun - 5.0) if self._is_rightful(m.at)]
+        for boot in {m.json["boot"] for m in shown} if not self._broker_died else ():
+            life = [m for m in shown if m.json["boot"] == boot]  # what a dead process does nobody knows
+            self._hold(f"MG2/ess ({boot})", _changes(life), rightful, life[-1].at)
+        told_s = [m.json["safe_after_s"] for m in shown if "safe_after_s" in m.json]
+        self.tally.held_s = max([self.tally.held_s, *told_s])
+
+    def _count(self, what: str, messages: list[Observed]) -> None:
+        if messages:
+            setattr(self.tally, what, getattr(self.tally, what) + len(messages))
+            for m in messages[:3]:
+                self.note(f"{what}: at +{m.at - self.begun:.3f} s {m.topic} {m.payload.decode()[:330]}")
+
+    def _setpoints(self, name: str, since: float) -> list[Observed]:
+        return [m for m in self.observer.setpoints(name, after=since) if m.payload not in self.injected]
+
+    def _within(self, at: float, spans: list[Span], grace_s: float) -> bool:
+        return any(span.begin + grace_s < at < span.end for span in spans)
+
+    def _is_rightful(self, at: float) -> bool:
+        return not self._within(at, [*self.dead, *self.stopped], 0.0)
+
+    def _hold(self, name: str, power: list[tuple[float, float]], rightful: list[float], now: float) -> None:
+        """Take the longest time for which a device had power after the last rightful message to it."""
+        ends = [at for at, _ in power[1:]] + [now]
+        for (begin, p_mw), end in zip(power, ends, strict=True):
+            if p_mw == 0.0 or end < self.begun:
+                continue
+            # a device may hear a setpoint a moment before the observer does
+            heard = sorted(begin if begin < at < begin + 0.1 else at for at in rightful)
+            marks = [at for at in heard if max(begin, self.begun) < at < end] + [end]
+            for mark in marks:
+                before = [at for at in heard if at < mark]
+                held_s = mark - (before[-1] if before else max(begin, self.begun - 5.0))
+                if held_s > self.tally.held_s:
+                    self.tally.held_s = held_s
+                    if held_s > LEASE_S + 0.2:
+                        self.note(
+                            f"{name} held {p_mw} MW for {held_s:.3f} s, until +{mark - self.begun:.3f} s"
+                        )
+
+
+def _changes(shown: list[Observed]) -> list[tuple[float, float]]:
+    """Return when the power of a device changed, as its telemetry shows it."""
+    found: list[tuple[float, float]] = []
+    for message in shown:
+        p_mw = message.json.get("p_mw", 0.0)
+        if not found or found[-1][1] != p_mw:
+            found.append((message.at, p_mw))
+    return found
+
+
+def _interleaved(told: list[Observed]) -> list[Observed]:
+    """Return the setpoints that came between those of an earlier owner."""
+    owners = [(m.json.get("sender"), m.json.get("boot")) for m in told]
+    last = {owner: i for i, owner in enumerate(owners)}
+    first = {owner: i for i, owner in reversed(list(enumerate(owners)))}
+    return [
+        m
+        for i, m in enumerate(told)
+        if any(first[o] < first[owners[i]] and last[o] > i for o in last if o != owners[i])
+    ]
+
+
+class _Stalls:
+    """How long this process was not run: a machine that is busy makes every figure larger by as much."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        before = time.monotonic()
+        while not self._ended.wait(0.01):
+            now = time.monotonic()
+            self.longest_s, before = max(self.longest_s, now - before - 0.01), now
+
+    def end(self) -> None:
+        self._ended.set()
