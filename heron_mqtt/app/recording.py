@@ -15,7 +15,7 @@ from heron_mqtt.record.csv_rows import CsvRecorder
 from heron_mqtt.record.facts import RunFacts
 from heron_mqtt.record.recorder import RunRecorder
 from heron_mqtt.record.run_files import KEPT, VARIABLE, default_directory, new_file, prune
-from heron_mqtt.record.writer import Limits
+from heron_mqtt.record.writer import RecordLimits
 
 if TYPE_CHECKING:
     from heron_mqtt.app.run_plan import RunPlan
@@ -124,7 +124,7 @@ def open_record(
         )
         return None
     kept = f"; the newest {KEPT} are kept" if is_auto else ""
-    note(f"record: {path} (at most {2 * Limits().max_bytes >> 20} MB{kept})")
+    note(f"record: {path} (at most {2 * RecordLimits().max_bytes >> 20} MB{kept})")
     return recorder
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, MESSAGE, STEP, TRADE, RowTable
-from heron_mqtt.record.writer import Limits, RecordWriter
+from heron_mqtt.record.writer import RecordLimits, RecordWriter
 
 Key = tuple[str, str, str, int]  # sender, boot, channel, seq
 
@@ -90,7 +90,7 @@ def _merge(records: Sequence[RecordFile], to: Path) -> dict[str, Offset]:
         for row in first.query("SELECT name, sha256, content FROM input_file")
     }
     try:
-        writer = RecordWriter(to, meta, files, limits=Limits(max_bytes=1 << 40), max_waiting=1 << 40)
+        writer = RecordWriter(to, meta, files, limits=RecordLimits(max_bytes=1 << 40), max_waiting=1 << 40)
     except FileExistsError:
         raise ConfigError(f"merge: {to}: exists already; a record is never overwritten") from None
     except OSError as exc:

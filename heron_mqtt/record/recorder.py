@@ -27,7 +27,7 @@ from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
 from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, STEP, TRADE
 from heron_mqtt.record.sink import RecordSink
-from heron_mqtt.record.writer import Limits, RecordWriter
+from heron_mqtt.record.writer import RecordLimits, RecordWriter
 from heron_mqtt.record.writer_process import WriterProcess
 
 FORMAT = "heron-record"
@@ -56,7 +56,7 @@ class RunRecorder(Recorder):
         facts: RunFacts,
         *,
         keeps_messages: bool = True,
-        limits: Limits | None = None,
+        limits: RecordLimits | None = None,
         report: Callable[[str], None] | None = None,
         own_process: bool = False,
         elapsed: Callable[[], float] = time.monotonic,

@@ -41,7 +41,7 @@ Maker = Callable[[], Made | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RecordLimits:
     """What a record may take of the disk.
 
     Attributes:
@@ -135,14 +135,14 @@ class RecordWriter:
         files: Mapping[str, tuple[str, bytes]] | None = None,
         *,
         source: str = "environment",
-        limits: Limits | None = None,
+        limits: RecordLimits | None = None,
         report: Callable[[str], None] | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self.path = path
         self.losses = Losses()
         self._messages = MessageRows(source)
-        self._limits = limits or Limits()
+        self._limits = limits or RecordLimits()
         self._report = report or (lambda text: log.warning("%s", text))
         self._reported: set[str] = set()
         self._max_waiting = max_waiting

@@ -15,7 +15,7 @@ from typing import IO, Any
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messaging.codec import decode
 from heron_mqtt.record.schema import TABLES
-from heron_mqtt.record.writer import Limits, RecordWriter
+from heron_mqtt.record.writer import RecordLimits, RecordWriter
 
 CLOSE_S = 60.0  # for a slow disk to take what waits; nobody is kept waiting by it
 
@@ -29,7 +29,7 @@ def main() -> int:
         _say({"report": text})
 
     writer = RecordWriter(
-        Path(path), None, source=source, limits=Limits(max_bytes=int(max_bytes)), report=report
+        Path(path), None, source=source, limits=RecordLimits(max_bytes=int(max_bytes)), report=report
     )
     for batch in _batches(sys.stdin.buffer):
         for entry in batch:

@@ -25,7 +25,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from heron_mqtt.record.schema import TABLES, RowTable
 from heron_mqtt.record.sink import Losses, Row
-from heron_mqtt.record.writer import FLUSH_S, MAX_WAITING, Limits, create_record
+from heron_mqtt.record.writer import FLUSH_S, MAX_WAITING, RecordLimits, create_record
 
 log = logging.getLogger("heron_mqtt.record")
 
@@ -59,7 +59,7 @@ class WriterProcess:
         files: Mapping[str, tuple[str, bytes]],
         *,
         source: str,
-        limits: Limits | None = None,
+        limits: RecordLimits | None = None,
         report: Callable[[str], None] | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
@@ -82,7 +82,7 @@ class WriterProcess:
                 "heron_mqtt.record.writer_main",
                 str(path.resolve()),
                 source,
-                str((limits or Limits()).max_bytes),
+                str((limits or RecordLimits()).max_bytes),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

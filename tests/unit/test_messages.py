@@ -61,6 +61,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "estop": {"active": True, "who": "operator", "why": "smoke"},
     "fault": {"kind": "offset", "steps": 3, "value": 0.1},
     "run_state": {"state": "running", "scenario": "three_microgrids", "clock": "2026-01-02T03:15:00Z"},
+    "record": {"head": "0123456789abcdef" * 4, "rows": 6073, "lost": 0},
 }
 
 

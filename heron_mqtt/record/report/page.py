@@ -11,7 +11,7 @@ from pathlib import Path
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.report import tables
 from heron_mqtt.record.report.figures import Figure, Mark, RunFigures, Series, as_json, thinned, together
-from heron_mqtt.record.report.tables import Table
+from heron_mqtt.record.report.tables import ReportTable
 from heron_mqtt.record.verify.finding import Finding
 
 ROWS = 240  # of the table of a figure
@@ -99,14 +99,14 @@ def _key(marks: Sequence[Mark]) -> str:
     return f'<p class="key note">{spans}</p>' if spans else ""
 
 
-def _of_figure(figure: Figure) -> Table:
+def _of_figure(figure: Figure) -> ReportTable:
     every = -(-len(figure.x) // ROWS)
     rows = [
         [_clock(x), *(_cell(series, i * every) for series in figure.series)]
         for i, x in enumerate(figure.x[::every])
     ]
     note = f"Every {every}th step." if every > 1 else ""
-    return Table("", ["time", *(series.label for series in figure.series)], rows, note)
+    return ReportTable("", ["time", *(series.label for series in figure.series)], rows, note)
 
 
 def _cell(series: Series, i: int) -> str:
@@ -133,7 +133,7 @@ def _tables(record: RecordFile, findings: Sequence[Finding], name: str) -> str:
     return f"<section>{heading}{''.join(parts)}</section>"
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     head = "".join(f"<th>{escape(heading)}</th>" for heading in table.headings)
     marks = table.marks or [""] * len(table.rows)
     rows = "".join(

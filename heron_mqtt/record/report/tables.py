@@ -15,7 +15,7 @@ SHOWN = "kind NOT IN ('summary')"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """A table: headings and rows of text; ``note`` stands below it."""
 
     title: str
@@ -69,16 +69,16 @@ def agent_sums(record: RecordFile) -> dict[str, dict[str, float | None]]:
     return {row["agent"]: {name: row[f"c{i}"] for i, (name, _, _) in enumerate(AGENT_SUMS)} for row in found}
 
 
-def agents(record: RecordFile) -> Table:
+def agents(record: RecordFile) -> ReportTable:
     """Return a row an agent."""
     headings = ["agent", *(f"{name} {unit}".strip() for name, unit, _ in AGENT_SUMS)]
     rows = [
         [agent, *(number(value) for value in sums.values())] for agent, sums in agent_sums(record).items()
     ]
-    return Table("Agents", headings, rows)
+    return ReportTable("Agents", headings, rows)
 
 
-def devices(record: RecordFile) -> Table:
+def devices(record: RecordFile) -> ReportTable:
     """Return a row a device: what the loop did with it."""
     headings = [
         "device", "authority", "setpoints", "answered", "age ms p50 / p99", "round trip ms p50 / p99", "lost",
@@ -111,7 +111,7 @@ def devices(record: RecordFile) -> Table:
                 number(row["p"] * record.step_s / 3600.0 if row["p"] is not None else None),
             ]
         )
-    return Table("Devices in the loop", headings, rows)
+    return ReportTable("Devices in the loop", headings, rows)
 
 
 def _quantiles(record: RecordFile, column: str, agent: str, device: str) -> str:
@@ -129,7 +129,7 @@ def _quantiles(record: RecordFile, column: str, agent: str, device: str) -> str:
     return " / ".join(f"{values[min(len(values) - 1, int(q * len(values)))]:.1f}" for q in (0.5, 0.99))
 
 
-def messages(record: RecordFile) -> Table:
+def messages(record: RecordFile) -> ReportTable:
     """Return a row a type of message."""
     headings = [
         "message",
@@ -162,10 +162,10 @@ def messages(record: RecordFile) -> Table:
         )
     ]
     note = "" if rows else "Messages were not recorded."
-    return Table("Messages", headings, rows, note)
+    return ReportTable("Messages", headings, rows, note)
 
 
-def events(record: RecordFile) -> Table:
+def events(record: RecordFile) -> ReportTable:
     """Return a row an event."""
     (count,) = record.query(f"SELECT count(*) AS n FROM events WHERE {SHOWN}")  # noqa: S608
     found = record.query(f"SELECT * FROM events WHERE {SHOWN} ORDER BY id LIMIT ?", MAX_EVENTS)  # noqa: S608
@@ -175,19 +175,21 @@ def events(record: RecordFile) -> Table:
     ]
     note = f"The first {MAX_EVENTS} of {count['n']} are shown." if count["n"] > MAX_EVENTS else ""
     marks = [(row["kind"] or "").split()[0] for row in found]
-    return Table("Events", ["at s", "step", "kind", "where", "what"], rows, note, marks)
+    return ReportTable("Events", ["at s", "step", "kind", "where", "what"], rows, note, marks)
 
 
-def verdict(findings: Sequence[Finding]) -> Table:
+def verdict(findings: Sequence[Finding]) -> ReportTable:
     """Return what ``verify`` found."""
     rows = [
         [one.name, one.verdict, str(one.checked), str(one.failed), one.first or one.note] for one in findings
     ]
     marks = ["failed" if one.failed else "ok" if one.checked else "" for one in findings]
-    return Table("Proof", ["invariant", "", "checked", "failed", "first counterexample"], rows, "", marks)
+    return ReportTable(
+        "Proof", ["invariant", "", "checked", "failed", "first counterexample"], rows, "", marks
+    )
 
 
-def difference(first: RecordFile, second: RecordFile) -> Table:
+def difference(first: RecordFile, second: RecordFile) -> ReportTable:
     """Return what differs between two runs, agent by agent."""
     one, other = agent_sums(first), agent_sums(second)
     rows = []
@@ -196,10 +198,10 @@ def difference(first: RecordFile, second: RecordFile) -> Table:
             a, b = one.get(agent, {}).get(name), other.get(agent, {}).get(name)
             change = None if a is None or b is None else b - a
             rows.append([agent, f"{name} {unit}".strip(), number(a), number(b), number(change)])
-    return Table("Difference, agent by agent", ["agent", "", "A", "B", "B - A"], rows)
+    return ReportTable("Difference, agent by agent", ["agent", "", "A", "B", "B - A"], rows)
 
 
-def step_difference(first: RecordFile, second: RecordFile) -> Table:
+def step_difference(first: RecordFile, second: RecordFile) -> ReportTable:
     """Return, for each quantity of a step, how far two runs are apart, and where first."""
     headings = ["quantity", "steps compared", "apart by more than 1e-9", "largest", "first at"]
     rows = []
@@ -214,7 +216,7 @@ def step_difference(first: RecordFile, second: RecordFile) -> Table:
         apart = [(abs(x - y), at) for at, x, y in both if abs(x - y) > 1e-9]
         where = "" if not apart else f"step {apart[0][1][1]} {'/'.join(map(str, apart[0][1][2:]))}"
         rows.append([title, str(len(both)), str(len(apart)), number(max(apart)[0]) if apart else "0", where])
-    return Table("Difference, step by step", headings, rows)
+    return ReportTable("Difference, step by step", headings, rows)
 
 
 def _column(

@@ -21,7 +21,7 @@ import pytest
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.schema import EVENT
 from heron_mqtt.record.verify.chains import check_chains
-from heron_mqtt.record.writer import Limits, RecordWriter
+from heron_mqtt.record.writer import RecordLimits, RecordWriter
 from heron_mqtt.record.writer_process import WriterProcess
 
 META = {"agents": "[]", "step_s": "1.0", "role": "environment"}
@@ -93,7 +93,7 @@ def test_what_is_no_json_costs_its_row_alone(tmp_path: Path) -> None:
 
 def test_what_the_other_process_reports_is_heard(tmp_path: Path) -> None:
     told: list[str] = []
-    writer = process(tmp_path / "run.heron", limits=Limits(max_bytes=1), report=told.append)
+    writer = process(tmp_path / "run.heron", limits=RecordLimits(max_bytes=1), report=told.append)
     writer.add(EVENT, event(1))
     wait_until(lambda: len(told) == 2)
     writer.close(20.0)

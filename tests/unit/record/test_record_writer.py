@@ -22,7 +22,7 @@ from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.recorder import FORMAT
 from heron_mqtt.record.schema import EVENT, MESSAGE
 from heron_mqtt.record.verify.chains import check_chains
-from heron_mqtt.record.writer import Limits, RecordWriter
+from heron_mqtt.record.writer import RecordLimits, RecordWriter
 
 META = {"format": FORMAT, "agents": "[]", "step_s": "1.0", "role": "environment"}
 
@@ -178,7 +178,7 @@ def test_a_disk_that_stays_full_loses_counted_rows_alone(
 
 def test_beyond_its_size_a_record_goes_on_without_messages_and_says_so(tmp_path: Path) -> None:
     told: list[str] = []
-    size = Limits(max_bytes=1)  # the empty file is larger; twice of it as well
+    size = RecordLimits(max_bytes=1)  # the empty file is larger; twice of it as well
     writer = RecordWriter(tmp_path / "run.heron", META, {}, limits=size, report=told.append)
     writer.add(MESSAGE, message(1))
     writer.add(EVENT, event(1))
