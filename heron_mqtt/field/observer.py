@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from heron_mqtt.field.gateway import FieldGateway
 
 
-class DeviceSnapshot(NamedTuple):
+class ObservedDevice(NamedTuple):
     """One device as the gateway sees it at the end of a step; times are wall-clock s.
 
     Attributes:
@@ -76,7 +76,7 @@ class GatewayObserver(Protocol):
         episode: int,
         step: int,
         allowed: Mapping[str, SetpointRequest],
-        devices: Mapping[str, DeviceSnapshot],
+        devices: Mapping[str, ObservedDevice],
     ) -> None:
         """Take the end of a step.
 
@@ -107,7 +107,7 @@ class _Nobody:
         episode: int,
         step: int,
         allowed: Mapping[str, SetpointRequest],
-        devices: Mapping[str, DeviceSnapshot],
+        devices: Mapping[str, ObservedDevice],
     ) -> None:
         pass
 
@@ -118,7 +118,7 @@ class _Nobody:
 NOBODY: GatewayObserver = _Nobody()
 
 
-def observed(gateway: FieldGateway) -> dict[str, DeviceSnapshot]:
+def observed(gateway: FieldGateway) -> dict[str, ObservedDevice]:
     """Return the state of each device of a gateway that is not merely simulated."""
     residuals = gateway.residuals()
     return {
@@ -127,8 +127,8 @@ def observed(gateway: FieldGateway) -> dict[str, DeviceSnapshot]:
     }
 
 
-def _state(link: DeviceLink, authority: str, residual_mw: float | None) -> DeviceSnapshot:
-    return DeviceSnapshot(
+def _state(link: DeviceLink, authority: str, residual_mw: float | None) -> ObservedDevice:
+    return ObservedDevice(
         authority=authority,
         health=link.health,
         telemetry=link.telemetry,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from heron_mqtt.field.gateway.device_link import SetpointRequest
-from heron_mqtt.field.observer import AgentReport, DeviceSnapshot
+from heron_mqtt.field.observer import AgentReport, ObservedDevice
 from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
 
@@ -55,7 +55,7 @@ class DeviceLog:
         episode: int,
         step: int,
         allowed: Mapping[str, SetpointRequest],
-        devices: Mapping[str, DeviceSnapshot],
+        devices: Mapping[str, ObservedDevice],
     ) -> None:
         """Take the end of a step; see ``GatewayObserver``."""
         now = self._now.pop(agent, {})
@@ -100,7 +100,7 @@ class DeviceLog:
         )
 
 
-def _state(state: DeviceSnapshot) -> Columns:
+def _state(state: ObservedDevice) -> Columns:
     columns: Columns = {
         "authority": state.authority,
         "health": state.health,

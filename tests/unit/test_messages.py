@@ -78,6 +78,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "fault": {"kind": "offset", "steps": 3, "value": 0.1},
     "record": {"head": "0" * 64, "rows": 12},
     "run_state": {"state": "running", "scenario": "three_microgrids", "clock": "2026-01-02T03:15:00Z"},
+    "record": {"head": "0123456789abcdef" * 4, "rows": 6073, "lost": 0},
 }
 
 
