@@ -76,7 +76,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "estop": {"active": True, "who": "operator", "why": "smoke"},
     "estop_confirm": {"active": True, "safe": False, "stop_boot": "abc", "stop_seq": 4},
     "fault": {"kind": "offset", "steps": 3, "value": 0.1},
-    "record": {"head": "0" * 64, "rows": 12},
     "run_state": {"state": "running", "scenario": "three_microgrids", "clock": "2026-01-02T03:15:00Z"},
     "record": {"head": "0123456789abcdef" * 4, "rows": 6073, "lost": 0},
 }
