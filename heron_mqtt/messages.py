@@ -324,6 +324,9 @@ class Owner(Message):
     take_over: bool = Field(False, description="The one that asks will displace the holder.")
     who: str | None = Field(None, max_length=200, description="user@host and process, for people.")
     since: AwareDatetime | None = Field(None, strict=False, description="Held since, UTC.")
+    term: int | None = Field(
+        None, ge=0, le=MAX_INTEGER, description="How many have held the name so far; of two the later one."
+    )
 
 
 class LeaseState(Message):

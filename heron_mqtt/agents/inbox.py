@@ -208,7 +208,7 @@ class Inbox:
         observation = self._take_served(Observation, message)
         if observation is None:
             return
-        self._environment.heard(observation.boot)
+        self._environment.heard(observation.boot, (message.channel, observation.seq))
         episode, step = observation.episode, observation.step
         if episode is not None and step is not None and (episode, step) <= self._now:
             self.dropped += 1

@@ -11,13 +11,13 @@ from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.wakeup import Wakeup
-from heron_mqtt.errors import BrokerClosed, NameTaken
+from heron_mqtt.errors import BrokerClosed, BrokerError, NameTaken
 from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.clearance import make_plan
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.observer import NOBODY, GatewayObserver, observed
-from heron_mqtt.messages import RunState, Status
+from heron_mqtt.messages import Json, RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
 from heron_mqtt.messaging.ownership import NameOwnership
@@ -86,7 +86,7 @@ class Proxy:
             {name: (limit.p_min_mw, limit.p_max_mw) for name, limit in limits.items()},
             broker,
             self._stamper,
-            notify=self._wakeup.notify,
+            notify=self._on_gateway,
             lease_s=lease_s,
             take_over=take_over,
         )
@@ -100,6 +100,9 @@ class Proxy:
             take_over=take_over,
         )
         self._presence: Announcement | None = None
+        self._status: Status | None = None  # what was said last, with the episode it was said for
+        self._episode = 0
+        self._telling: asyncio.Task[None] | None = None
         self._is_displaced = False
 
     @property
@@ -227,7 +230,23 @@ class Proxy:
             status = Status(state="fault", run=run, reason=reason, stopped=stopped)
         else:
             status = Status(state="online", run=run, stopped=stopped)
+        self._status, self._episode = status, episode
         await self._presence.update(self._stamper.presence(status, episode=episode))
+
+    def _on_gateway(self) -> None:
+        """Something has changed at the gateway: have conditions looked at, and say of a stop what holds."""
+        self._wakeup.notify()
+        stopped = True if self.gateway.estop is not None else None
+        if self._presence is None or self._status is None or self._status.stopped == stopped:
+            return
+        self._status = self._status.model_copy(update={"stopped": stopped})
+        told = self._stamper.presence(self._status, episode=self._episode)
+        loop = asyncio.get_running_loop()
+        self._telling = loop.create_task(self._tell(self._presence, told), name=f"status of {self.agent_id}")
+
+    async def _tell(self, presence: Announcement, told: Json) -> None:
+        with contextlib.suppress(BrokerError):  # where the broker is away, the next episode says it
+            await presence.update(told)
 
     async def _negotiate(self, episode: int, step: int) -> int:
         """Run the horizontal protocol; return the number of rounds that missed their deadline.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from heron_mqtt.messages import EmergencyStop
+from heron_mqtt.messages import MAX_INTEGER, EmergencyStop
 from heron_mqtt.messaging.base import Received
 
 REMEMBERED_RELEASES = 1_000
@@ -44,8 +44,7 @@ class StopRegister:
 
     def take(self, message: Received) -> Heard:
         """Take one message of the channel ``estop``; return what it changed."""
-        boot, seq = message.get("boot"), message.get("seq")
-        named = (boot, seq) if isinstance(boot, str) and type(seq) is int else None
+        named = _identity(message)
         if not self._is_release(message):
             self.is_told = True
             was_active, self.stop = self.is_active, _as_stop(message)
@@ -94,6 +93,18 @@ class StopRegister:
             and message.get("type", "estop") == "estop"
             and message.get("env_id", self._env_id) == self._env_id
         )
+
+
+def _identity(message: Received) -> tuple[str, int] | None:
+    """Return boot and seq of a message in the spelling of the contract; None where it has no such."""
+    boot, seq = message.get("boot"), message.get("seq")
+    if type(boot) in {int, float}:
+        boot = str(boot)
+    if type(seq) is float and seq.is_integer():
+        seq = int(seq)
+    if not isinstance(boot, str) or not 0 < len(boot) <= 200 or type(seq) is not int:
+        return None
+    return (boot, seq) if 0 <= seq <= MAX_INTEGER else None
 
 
 def _as_stop(message: Received) -> EmergencyStop:

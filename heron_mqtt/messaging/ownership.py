@@ -28,6 +28,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 log = logging.getLogger("heron_mqtt.ownership")
 
 RELEASE_S = 1.0  # how long giving a name back may take
+INSIST_EVERY_S = 0.5
 QUESTIONS = 3  # one may be lost on a poor network
 
 
@@ -50,7 +51,7 @@ class NameOwnership:
     Args:
         broker: Carries the messages; callbacks run in the loop that called ``acquire``.
         channel: The name's ``owner`` channel.
-        outbox: Stamps what is published; its boot says who we are.
+        stamper: Stamps what is published; its boot says who we are.
         what: What the name stands for, for messages: ``agent MG1``.
         on_displaced: Called once when another one has taken the name over.
         take_over: Displace a living holder.
@@ -62,7 +63,7 @@ class NameOwnership:
         self,
         broker: MessageBroker,
         channel: str,
-        outbox: MessageStamper,
+        stamper: MessageStamper,
         *,
         what: str,
         on_displaced: Callable[[NameTaken], None],
@@ -74,7 +75,7 @@ class NameOwnership:
         """Whether the name is ours now."""
         self._broker = broker
         self._channel = channel
-        self._outbox = outbox
+        self._stamper = stamper
         self._what = what
         self._on_displaced = on_displaced
         self._take_over = take_over
@@ -86,6 +87,9 @@ class NameOwnership:
         self._has_read_question = False
         self._kept: Owner | None = None  # a holder that may be dead
         self._rival: Owner | None = None  # one that lives
+        self._term = 0  # how many have held the name before, and we
+        self._highest_term = 0  # that was heard of
+        self._insisted_at = -INSIST_EVERY_S
         self._news = asyncio.Event()
         self._forget_reconnect: Callable[[], None] = lambda: None
         self._saying_again: asyncio.Task[None] | None = None
@@ -102,6 +106,7 @@ class NameOwnership:
             await self._ask()
             if self._rival is not None and not self._take_over:
                 raise NameTaken(self._refusal(self._rival))
+            self._term = 1 + self._highest_term
             self.is_held = True
             await self._say("holds", **self._retain)
             self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
@@ -178,21 +183,23 @@ class NameOwnership:
 
     def _on_message(self, message: Received) -> None:
         owner = self._broker.parsed(message, Owner)
-        if owner is None:
+        if owner is None or owner.env_id not in {None, self._stamper.env_id}:
             return
-        if owner.boot == self._outbox.boot:
+        if owner.boot == self._stamper.boot:
             self._has_read_question |= owner.state == "asks"
         elif owner.state == "asks":
             if not message.retained:
                 self._on_question(owner)
         elif owner.state == "free":
+            self._highest_term = max(self._highest_term, owner.term or 0)
             if self._kept is not None and self._kept.boot == owner.boot:
                 self._kept = None
             if self._rival is not None and self._rival.boot == owner.boot:
                 self._rival = None
         elif self.is_held:
-            self._lose(owner)
+            self._on_rival(owner)
         else:
+            self._highest_term = max(self._highest_term, owner.term or 0)
             self._kept = owner
             if not message.retained:
                 self._rival = owner
@@ -207,6 +214,14 @@ class NameOwnership:
                 self._publish("holds", **self._retain)
         elif self._is_asking and not self._has_read_question:
             self._rival = owner  # it asked first
+
+    def _on_rival(self, owner: Owner) -> None:
+        """Another one says that it holds the name too: the one that took it later goes on."""
+        if (owner.term or 0, owner.boot or "") > (self._term, self._stamper.boot):
+            self._lose(owner)
+        elif (now := asyncio.get_running_loop().time()) - self._insisted_at > INSIST_EVERY_S:
+            self._insisted_at = now
+            self._publish("holds", **self._retain)  # it was paused when we asked: now it hears
 
     def _lose(self, owner: Owner) -> None:
         self.is_held = False
@@ -238,9 +253,11 @@ class NameOwnership:
         fields: dict[str, object] = {"type": "owner", "state": state, "who": self._who}
         if take_over:
             fields["take_over"] = True
+        if state != "asks":
+            fields["term"] = self._term
         if state == "holds":
             fields["since"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return self._outbox.stamp(self._channel, fields)
+        return self._stamper.stamp(self._channel, fields)
 
     def _on_reconnect(self) -> None:
         """Say again that the name is held: the broker may have been restarted and know nothing of it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.gateway.authority import RULES, Authority, AuthorityChange, Evidence
+from heron_mqtt.field.gateway.authority import MAX_HISTORY, RULES, Authority, AuthorityChange, Evidence
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level, Take
@@ -18,6 +19,8 @@ from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
 from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.authority")
+
+PUT_RIGHT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class AuthorityDesk:
         on_change: Called with a device and its new level.
         now: Clock for the record, UTC.
         monotonic: Clock for how long a person holds a device, s.
+        is_stopped: Whether an emergency stop is in force: then nobody takes a device in hand.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class AuthorityDesk:
         on_change: Callable[[str, Level], None],
         now: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.step = 0
         """The step under way, for the record."""
@@ -80,6 +85,10 @@ class AuthorityDesk:
         self._subscriptions: list[Subscription] = []
         self._manual: dict[str, Manual] = {}
         self._told_gate: dict[str, str] = {}
+        self._heard_requests: dict[tuple[str, str, int], None] = {}
+        self._has_begun = False
+        self._put_right_at: dict[str, float] = {}
+        self._is_stopped = is_stopped
         self._held = {
             name: Authority(
                 settings.authority,
@@ -161,6 +170,7 @@ class AuthorityDesk:
 
     def begin(self) -> None:
         """Say which level each device has; what an earlier run has left has arrived by now."""
+        self._has_begun = True
         for name in self._held:
             self._tell(name)
 
@@ -215,6 +225,8 @@ class AuthorityDesk:
         refusal = ""
         if asked.for_s > 0.0 and not self.sends(name):
             refusal = f"no setpoints are sent to the device at level {self.level(name)}"
+        elif asked.for_s > 0.0 and self._is_stopped():
+            refusal = "an emergency stop is in force"
         if not refusal:
             if asked.for_s > 0.0:
                 ends_at = self._monotonic() + asked.for_s
@@ -262,27 +274,50 @@ class AuthorityDesk:
 
     def _on_request(self, message: Received) -> None:
         asked = self._broker.parsed(message, AuthorityRequest)
-        if asked is not None and self._is_for_now(message):
+        if asked is not None and self._is_for_now(message, asked):
             self.request(topics.levels(message.channel)[2], asked)
 
     def _on_take(self, message: Received) -> None:
         asked = self._broker.parsed(message, Take)
-        if asked is not None and self._is_for_now(message):
+        if asked is not None and self._is_for_now(message, asked):
             self.take(topics.levels(message.channel)[2], asked)
 
-    def _is_for_now(self, message: Received) -> bool:
+    def _is_for_now(self, message: Received, asked: AuthorityRequest | Take) -> bool:
+        """Whether a request is of this environment, and asked now and for the first time."""
+        why = ""
         if message.retained:
-            self._broker.reject(message, MessageError("a request is for now: it must not be retained"))
-        return not message.retained
+            why = "a request is for now: it must not be retained"
+        elif asked.env_id not in {None, self._stamper.env_id}:
+            why = f"a request of environment {asked.env_id!r}, not of {self._stamper.env_id!r}"
+        elif asked.boot is not None and asked.seq is not None:
+            number = (message.channel, asked.boot, asked.seq)
+            if number in self._heard_requests:
+                why = "this request was heard before"
+            self._heard_requests[number] = None
+            while len(self._heard_requests) > MAX_HISTORY:
+                del self._heard_requests[next(iter(self._heard_requests))]
+        if why:
+            self._broker.reject(message, MessageError(why))
+        return not why
 
     def _on_state(self, message: Received) -> None:
-        """Take what an earlier run has left; what is said while we run is our own."""
-        if not message.retained or message.get("boot") == self._stamper.boot:
+        """Take what an earlier run has left; what another one says while we run is put right."""
+        if message.get("boot") == self._stamper.boot:
             return
-        kept = self._broker.parsed(message, AuthorityState)
         name = topics.levels(message.channel)[2]
         authority = self._held[name]
-        if kept is None or authority.history:
+        if self._has_begun:
+            now = self._monotonic()
+            if now - self._put_right_at.get(name, -math.inf) > PUT_RIGHT_EVERY_S:
+                self._put_right_at[name] = now
+                self._tell(name, reason="what another one said of it was not so")
+            return
+        if not message.retained:
+            return
+        kept = self._broker.parsed(message, AuthorityState)
+        if kept is None:  # it may have been a demotion
+            kept = AuthorityState(level="shadow", reason="what an earlier run left cannot be read")
+        if authority.history:
             return
         before = authority.level
         if authority.resume(kept):

@@ -59,6 +59,7 @@ class DeviceLink:
         settings: When telemetry is stale, implausible or too much.
         nameplate_mw: Smallest and largest power; telemetry beyond it (and a tolerance) is refused.
         s_max_mva: Apparent power; reactive power beyond it (and a tolerance) is refused.
+        kind: What the scenario says it is; a birth that says another kind is sent nothing. None = not known.
         take_over: Displace whoever holds the device's lease, with the first setpoint.
         monotonic: The clock by which ages are measured, s; never the device's.
         now: The time of day, UTC, to which the device's clock is compared.
@@ -76,6 +77,7 @@ class DeviceLink:
         settings: GatewayTable | None = None,
         nameplate_mw: tuple[float, float] | None = None,
         s_max_mva: float | None = None,
+        kind: str | None = None,
         take_over: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
@@ -122,9 +124,10 @@ class DeviceLink:
         """Whether the device knows of an emergency stop."""
         self.reborn = 0
         """How often it was born again."""
+        self._kind = kind
+        self._wrong_kind: str | None = None
         self._reseed_due = False
-        low_mw, high_mw = nameplate_mw or (0.0, 0.0)
-        self._hint = MappingHint(max(abs(low_mw), abs(high_mw)))
+        self._hint = MappingHint(max(map(abs, nameplate_mw or (0.0,))))
         self._displaces = take_over
         self._env_id = env_id
         self._has_live_status = False
@@ -241,8 +244,10 @@ class DeviceLink:
         A device that has not spoken within a lease cannot be given one: what would be echoed is older, and
         a device that echoes nothing must not be told anything on what it said before.
         """
-        if self.health == "offline":
-            return "device offline"
+        if self.health in {"offline", "fault"} and not self._plausible.is_contested:
+            return f"device {self.health}"
+        if self._wrong_kind is not None:
+            return self._wrong_kind
         if self._plausible.is_contested:
             return "two devices speak under this name"
         if self.awaits_rebirth_telemetry:
@@ -483,6 +488,8 @@ class DeviceLink:
         self._has_live_status |= not message.retained
         before, self.status = self.status, status
         if status.state == "online":
+            self._note_kind(status.kind)
+        if status.state == "online":
             self._note_boot(status.boot)
             if before is not None and before.state == "offline":
                 self._is_born_again()
@@ -492,6 +499,12 @@ class DeviceLink:
         self.expects_answer |= status.state == "online"
         self._heard_at = self._monotonic()
         self._on_change()
+
+    def _note_kind(self, kind: str | None) -> None:
+        self._wrong_kind = None
+        if kind is not None and self._kind is not None and kind != self._kind:
+            self._wrong_kind = f"its birth says that it is a {kind}, the scenario says a {self._kind}"
+            self._plausible.once("kind", f"{self._wrong_kind}: nothing is sent to it")
 
     def _note_boot(self, boot: str | None) -> None:
         """Notice that the device has started again: what it did and what it was told is past."""

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.messages import Owner, RunState
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
@@ -54,11 +55,14 @@ class EnvironmentWatch:
         self._monotonic = monotonic
         self._owner: str | None = None  # boot that holds run/owner
         self._heard_at: float | None = None
+        self._newest: dict[str, int] = {}  # seq of the newest message of the environment, by channel
+        self._pause = PauseDetector()
         self._end: str | None = None  # why it is not alive, where that was said
         self._subscriptions: list[Subscription] = []
 
     async def open(self) -> None:
         """Listen."""
+        self._pause.start()
         self._subscriptions = [
             self._broker.subscribe(topics.RUN_OWNER, self._on_owner),
             self._broker.subscribe(topics.RUN_STATE, self._on_run_state),
@@ -68,6 +72,7 @@ class EnvironmentWatch:
 
     def close(self) -> None:
         """Stop listening. Idempotent."""
+        self._pause.stop()
         for unsubscribe in self._subscriptions:
             unsubscribe()
         self._subscriptions.clear()
@@ -87,12 +92,7 @@ class EnvironmentWatch:
         return self._end or f"the environment has been silent for longer than {self._lease_s:g} s"
 
     def may_begin(self, boot: str | None) -> bool:
-        """Whether an episode of this environment is to be followed.
-
-        On a broker that no other process can reach the newest one is: who made it has left the others.
-        """
-        if not self._broker.features.external:
-            return True
+        """Whether an episode of this environment is to be followed."""
         if boot == self.served or self.served is None:
             return self._owner is None or boot is None or boot == self._owner
         if self._owner is not None:
@@ -107,14 +107,34 @@ class EnvironmentWatch:
 
     def serve(self, boot: str | None) -> None:
         """Follow an environment from now on: an episode of it begins."""
+        if boot != self.served:
+            self._newest.clear()
         self.served = boot
         self._end = None
         self._heard_at = self._monotonic()
 
-    def heard(self, boot: str | None) -> None:
-        """Take note of a message of the step loop; one of another environment is no sign of life."""
-        if boot == self.served or self.served is None:
-            self._heard_at = self._monotonic()
+    def heard(self, boot: str | None, number: tuple[str, int | None] | None = None) -> bool:
+        """Take note of a message of the step loop; return whether it is a sign of life.
+
+        No sign of life is a message of another environment, one that does not follow in number what was
+        heard before (a replay, or presence, which has no number), and one that is read just after this
+        process was paused: it may have waited for us as long as we were.
+
+        Args:
+            boot: Of the environment.
+            number: Channel and ``seq`` of the message; None = it is known to be new.
+        """
+        if boot != self.served and self.served is not None:
+            return False
+        if number is not None and self.served is not None:
+            channel, seq = number
+            if seq is None or seq <= self._newest.get(channel, -1):
+                return False
+            self._newest[channel] = seq
+        if self._pause.is_recent():
+            return False
+        self._heard_at = self._monotonic()
+        return True
 
     # -- messages in -----------------------------------------------------------------------------------
 
@@ -145,10 +165,10 @@ class EnvironmentWatch:
             return
         if self.served is None or not is_ours:
             return
-        if not message.retained:
-            if self._end is not None and self._owner in {None, self.served}:
-                self._end = None  # its will was sent although it lives: it says so itself
-            self.heard(state.boot)
+        if message.retained or not self.heard(state.boot, (topics.RUN_STATE, state.seq)):
+            return
+        if self._end is not None and self._owner in {None, self.served}:
+            self._end = None  # its will was sent although it lives: it says so itself
 
     def _ends(self, why: str, level: int = logging.WARNING) -> None:
         if self._end is None:

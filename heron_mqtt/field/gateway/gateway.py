@@ -76,6 +76,7 @@ class FieldGateway:
             on_change=self._authority_changed,
             now=now,
             monotonic=monotonic,
+            is_stopped=lambda: self.estop is not None,
         )
         self.environment = EnvironmentWatch(
             agent_id,
@@ -153,7 +154,9 @@ class FieldGateway:
             link.close()
 
     def abandon(self) -> None:
-        """Renew nothing more, and send nothing at all: another gateway has taken the devices over."""
+        """Give the leases back and send nothing more: another gateway has taken the devices over."""
+        for link in self.links.values():
+            link.release(self._stamper)
         self._leases.end()
 
     @property

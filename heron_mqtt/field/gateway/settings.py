@@ -76,6 +76,8 @@ class DeviceSettings(Table):
     """A device as the gateway sees it: its authority at the start, and how it is treated."""
 
     authority: Level = "emulated"
+    kind: str | None = None
+    """What it is, as scenarios name it; None = not known."""
     is_real: bool = False
     """Whether a real device is at the other end, not an emulator."""
     gateway: GatewayTable = GatewayTable()

@@ -30,6 +30,7 @@ from heron_mqtt.messaging.base import Callback, Received
 
 log = logging.getLogger("heron_mqtt.vendor")
 
+SEND_WITHIN_S = 2.0
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
 SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
 
@@ -44,8 +45,13 @@ class VendorMqtt(Protocol):
     def connected(self) -> bool:
         """Whether there is a connection now."""
 
-    def publish_raw(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> asyncio.Future[None]:
-        """Publish bytes to a topic; what is returned is done when the broker has them, and may be ignored."""
+    def publish_raw(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, not_after: float | None = None
+    ) -> asyncio.Future[None]:
+        """Publish bytes to a topic, by ``not_after`` (the loop's clock, s) or never.
+
+        What is returned is done when the broker has them, and may be ignored.
+        """
 
     def subscribe_raw(self, topic: str, callback: RawCallback) -> Callable[[], None]:
         """Call back, in the broker's loop, for every message on a filter; returns the unsubscribe."""
@@ -400,6 +406,9 @@ class VendorDevice(FieldDevice):
 
     # -- handing it back ---------------------------------------------------------------------------
 
+    async def _rest_at_the_end(self) -> None:
+        await self._hand_back()
+
     async def _hand_back(self) -> None:
         """Hand the device back at the end: no lease is renewed any more."""
         if not (self._is_driven or self._is_held_by_stop):
@@ -435,7 +444,11 @@ class VendorDevice(FieldDevice):
         return MessageContext(self._built_ins, self._state.inputs, self._state.learned)
 
     def _send(self, message: Outgoing) -> asyncio.Future[None]:
-        return self._raw.publish_raw(message.topic, message.payload, qos=message.qos, retain=message.retain)
+        """Send one message now or not at all: what waits for a connection is of another moment."""
+        not_after = asyncio.get_running_loop().time() + max(self._within_s, SEND_WITHIN_S)
+        return self._raw.publish_raw(
+            message.topic, message.payload, qos=message.qos, retain=message.retain, not_after=not_after
+        )
 
     def _reconnected(self) -> None:
         self._state.reconnected()

@@ -248,6 +248,10 @@ async def test_nothing_is_renewed_once_the_run_is_over(word: str) -> None:
     assert sent == [], "nothing but a release"
     assert rig.fallback == f"the environment is {word}"
     told = {"type": "run_state", "state": "running", "boot": "env1", "episode": 1, "step": 2}
+    rig.broker.publish("run/state", told)  # without a number it may be a replay
+    rig.step(0.02)
+    assert rig.fallback == f"the environment is {word}"
+    told |= {"seq": 7, "sender": "operator"}
     rig.broker.publish("run/state", told)
     before = len(rig.sent)
     rig.gateway.environment.heard("env1")

@@ -59,7 +59,9 @@ class Wire:
         self.returns: list[Callable[[], None]] = []
         self.answer: Callable[[str, str], None] | None = None
 
-    def publish_raw(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> asyncio.Future[None]:
+    def publish_raw(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, not_after: float | None = None
+    ) -> asyncio.Future[None]:
         self.sent.append((topic, payload.decode()))
         if self.answer is not None:
             asyncio.get_running_loop().call_soon(self.answer, topic, payload.decode())
