@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -117,7 +118,8 @@ async def _serve(
     stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
     status = topics.device(options.agent, options.name, "status")
     will = (status, stamper.will(Status(state="offline")))
-    async with MqttBroker(options.broker, env_id=env_id, will=will, patience_s=patience_s) as broker:
+    mqtt = MqttBroker(options.broker, env_id=env_id, will=will, patience_s=patience_s)
+    async with leaving_others_alone(mqtt) as broker:
         device = Emulator(
             table.spec,
             table.emulator,
@@ -134,7 +136,7 @@ async def _serve(
 
         def tell() -> None:
             if not options.supervised:  # beside a run, the run tells
-                address, prefix = broker.options.address, broker.topic_map.prefix
+                address, prefix = mqtt.options.address, mqtt.topic_map.prefix
                 sys.stdout.write(f"{device.kind} {device.label} online at {address}, topics {prefix}#\n")
                 sys.stdout.flush()
 

@@ -66,3 +66,5 @@ def test_a_second_proxy_and_a_second_device_end_before_they_act(tmp_path: Path, 
         assert "agent MG1 in environment 'small' is held by" in other.errors[0]
         assert {m.json["boot"] for m in observer.setpoints()} == boots
         assert device.process.poll() is None
+        said = [m.json["state"] for m in observer.on("devices/MG1/ess/status")]
+        assert "offline" not in said, "the will of the one that was refused must not stand for the other"
