@@ -87,6 +87,8 @@ class NameOwnership:
         self._kept: Owner | None = None  # a holder that may be dead
         self._rival: Owner | None = None  # one that lives
         self._news = asyncio.Event()
+        self._forget_reconnect: Callable[[], None] = lambda: None
+        self._is_forgotten = False  # by the broker, as far as is known since the last connection
 
     async def acquire(self) -> None:
         """Take the name. Without effect on a broker that no other process can reach.
@@ -101,9 +103,11 @@ class NameOwnership:
             if self._rival is not None and not self._take_over:
                 raise NameTaken(self._refusal(self._rival))
             self.is_held = True
+            self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
             await self._say("holds", **self._retain)
         except BaseException:
             self.is_held = False
+            self._forget_reconnect()
             self._unsubscribe()
             raise
 
@@ -126,6 +130,7 @@ class NameOwnership:
         A broker that is away does not keep anybody from ending: the next holder asks, and nobody answers.
         """
         held, self.is_held = self.is_held, False
+        self._forget_reconnect()
         self._unsubscribe()
         if not held:
             return
@@ -138,7 +143,17 @@ class NameOwnership:
     def abandon(self) -> None:
         """Hold the name no more, without a word. Idempotent."""
         self.is_held = False
+        self._forget_reconnect()
         self._unsubscribe()
+
+    def _on_reconnect(self) -> None:
+        """Look what the broker knows: one that was restarted may have forgotten who holds the name.
+
+        What it kept comes before our own question does. Another one that took over meanwhile answers.
+        """
+        if self.is_held:
+            self._is_forgotten = True
+            self._publish("asks")
 
     async def _ask(self) -> None:
         """Subscribe, and ask until it is clear whether there is a holder that lives."""
@@ -179,6 +194,10 @@ class NameOwnership:
             return
         if owner.boot == self._outbox.boot:
             self._has_read_question |= owner.state == "asks"
+            if owner.state == "holds":
+                self._is_forgotten = False
+            elif owner.state == "asks" and self.is_held and self._is_forgotten:
+                self._publish("holds", **self._retain)
         elif owner.state == "asks":
             if not message.retained:
                 self._on_question(owner)
