@@ -394,9 +394,10 @@ def reborn_generator(site: Site, rng: random.Random) -> None:
     )
     time.sleep(0.05)
     told = [m for m in site.observer.setpoints("MG1/gen") if m.json.get("heard_boot") == boot]
-    if not (first := told()[:1]) or first[0] > RAMP_MW + 1e-9:
+    asked = [m.json["p_mw"] for m in told[:3]]
+    if not asked or asked[0] > RAMP_MW + 1e-9:
         site.tally.outside += 1
-        site.note(f"reborn at 0: told {told()[:3]}, ramp {RAMP_MW}")
+        site.note(f"reborn at 0: told {asked} MW, ramp {RAMP_MW}")
 
 
 # -- bad messages, losses --------------------------------------------------------------------------------
