@@ -92,7 +92,7 @@ class NameOwnership:
         self._insisted_at = -INSIST_EVERY_S
         self._news = asyncio.Event()
         self._forget_reconnect: Callable[[], None] = lambda: None
-        self._saying_again: asyncio.Task[None] | None = None
+        self._is_forgotten = False  # by the broker, as far as is known since the last connection
 
     async def acquire(self) -> None:
         """Take the name. Without effect on a broker that no other process can reach.
@@ -108,10 +108,11 @@ class NameOwnership:
                 raise NameTaken(self._refusal(self._rival))
             self._term = 1 + self._highest_term
             self.is_held = True
-            await self._say("holds", **self._retain)
             self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
+            await self._say("holds", **self._retain)
         except BaseException:
             self.is_held = False
+            self._forget_reconnect()
             self._unsubscribe()
             raise
 
@@ -134,6 +135,7 @@ class NameOwnership:
         A broker that is away does not keep anybody from ending: the next holder asks, and nobody answers.
         """
         held, self.is_held = self.is_held, False
+        self._forget_reconnect()
         self._unsubscribe()
         if not held:
             return
@@ -146,7 +148,17 @@ class NameOwnership:
     def abandon(self) -> None:
         """Hold the name no more, without a word. Idempotent."""
         self.is_held = False
+        self._forget_reconnect()
         self._unsubscribe()
+
+    def _on_reconnect(self) -> None:
+        """Look what the broker knows: one that was restarted may have forgotten who holds the name.
+
+        What it kept comes before our own question does. Another one that took over meanwhile answers.
+        """
+        if self.is_held:
+            self._is_forgotten = True
+            self._publish("asks")
 
     async def _ask(self) -> None:
         """Subscribe, and ask until it is clear whether there is a holder that lives."""
@@ -187,6 +199,10 @@ class NameOwnership:
             return
         if owner.boot == self._stamper.boot:
             self._has_read_question |= owner.state == "asks"
+            if owner.state == "holds":
+                self._is_forgotten = False
+            elif owner.state == "asks" and self.is_held and self._is_forgotten:
+                self._publish("holds", **self._retain)
         elif owner.state == "asks":
             if not message.retained:
                 self._on_question(owner)
@@ -259,21 +275,8 @@ class NameOwnership:
             fields["since"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return self._stamper.stamp(self._channel, fields)
 
-    def _on_reconnect(self) -> None:
-        """Say again that the name is held: the broker may have been restarted and know nothing of it."""
-        if self.is_held and (self._saying_again is None or self._saying_again.done()):
-            loop = asyncio.get_running_loop()
-            self._saying_again = loop.create_task(self._say_again(), name=f"owner of {self._channel}")
-
-    async def _say_again(self) -> None:
-        await asyncio.sleep(self._answer_s)  # who has taken the name meanwhile is heard first
-        if self.is_held:
-            self._publish("holds", **self._retain)
-
     def _unsubscribe(self) -> None:
         self._forget_reconnect()
-        if self._saying_again is not None:
-            self._saying_again.cancel()
         if self._subscription is not None:
             self._subscription()
             self._subscription = None

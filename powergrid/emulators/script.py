@@ -12,6 +12,7 @@ from typing import Any
 
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.schemes import open_broker, without_login
@@ -122,7 +123,8 @@ async def _serve(
     stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
     status = topics.device(options.agent, options.name, "status")
     will = (status, stamper.will(Status(state="offline")))
-    async with open_broker(options.broker, env_id=env_id, at_address=True, will=will, **settings) as broker:
+    mqtt = open_broker(options.broker, env_id=env_id, at_address=True, will=will, **settings)
+    async with leaving_others_alone(mqtt) as broker:
         device = Emulator(
             table.spec,
             table.emulator,

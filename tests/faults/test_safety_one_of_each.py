@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from support.heron_command import heron
+from support.mosquitto_server import Mosquitto
 from support.observer import Observer, PlainDevice
 from support.safety_runs import (
     on_both_brokers,
@@ -30,6 +32,10 @@ def test_a_second_run_ends_before_it_sends(tmp_path: Path, url: str) -> None:
         assert "--take-over" in line
         assert {m.json["boot"] for m in observer.setpoints()} == boots
         assert first.process.poll() is None
+        said = {m.json["state"] for m in observer.on("run/state")}
+        assert said <= {"reset", "running"}, (
+            "the will of the one that was refused must not stand for the first"
+        )
         taken = time.monotonic()
         with run(scenario, url, "--take-over") as third:
             done = first.wait()
@@ -65,4 +71,33 @@ def test_a_second_proxy_and_a_second_device_end_before_they_act(tmp_path: Path, 
         assert other.code == 1
         assert "agent MG1 in environment 'small' is held by" in other.errors[0]
         assert {m.json["boot"] for m in observer.setpoints()} == boots
+        assert "offline" not in [m.json["state"] for m in observer.on("agents/MG1/status")]
+        assert device.process.poll() is None
+        said = [m.json["state"] for m in observer.on("devices/MG1/ess/status")]
+        assert "offline" not in said, "the will of the one that was refused must not stand for the other"
+
+
+def test_a_name_is_held_on_a_broker_that_has_forgotten_it(
+    own_mosquitto: Callable[..., Mosquitto],
+) -> None:
+    server = own_mosquitto()
+    arguments = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", server.url]
+    with Observer(server.url) as observer, heron(*arguments) as device:
+        device.wait_for("online")
+        server.kill()
+        server.start()
+        back = time.monotonic()
+        observer.wait(
+            "the holder says so again",
+            lambda: [
+                m for m in observer.on("ess/owner", live=False) if m.at > back and m.json["state"] == "holds"
+            ],
+        )
+        with Observer(server.url, ["heron/+/devices/MG1/ess/owner"]) as late:
+            late.wait("it is retained", lambda: [m for m in late.seen if m.retained])
+        boots = {m.json["boot"] for m in observer.on("ess/telemetry")}
+        second = heron(*arguments).wait()
+        assert second.code == 1
+        assert "is held by" in second.err
+        assert {m.json["boot"] for m in observer.on("ess/telemetry")} == boots
         assert device.process.poll() is None

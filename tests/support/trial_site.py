@@ -26,8 +26,8 @@ LEASE_S, STEP_S = 1.0, 0.15
 IN_FLIGHT_S = 0.25
 """What left its sender before a stop was heard is still on its way for as long as this, on a busy machine."""
 LIMITS_MW = {"MG1/ess": (-0.008, 0.01), "MG1/gen": (0.0, 0.02), "MG2/ess": (-0.008, 0.01)}
-RAMP_MW = 0.009
-"""A generator's ramp in one step of 900 s."""
+RAMP_MW = 0.013
+"""What a generator can reach in one step of 900 s from rest: its least power, and its ramp of 0.009 MW."""
 DRIVEN = ("MG1/ess", "MG2/ess")
 SHADOW = "MG3/ess"
 HANGS_S = 20.0
@@ -364,6 +364,7 @@ class Site:
             rightful = [m.at for m in [*seen, *heard] if self._is_rightful(m.at)]
             self._hold(f"MG1/ess ({device.boot})", device.power, rightful, now)
         shown = [m for m in self.observer.on("MG2/ess/telemetry") if m.at >= self.begun]
+        shown = [m for m in shown if m.payload not in self.injected]
         rightful = [m.at for m in self._setpoints("MG2/ess", self.begun - 5.0) if self._is_rightful(m.at)]
         for boot in {m.json["boot"] for m in shown} if not self._broker_died else ():
             life = [m for m in shown if m.json["boot"] == boot]  # what a dead process does nobody knows

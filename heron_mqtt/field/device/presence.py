@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 from heron_mqtt.errors import HeronError, NameTaken
@@ -14,6 +16,23 @@ from heron_mqtt.messaging.ownership import NameOwnership
 from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.device")
+
+
+@asynccontextmanager
+async def leaving_others_alone(broker: MessageBroker) -> AsyncIterator[MessageBroker]:
+    """Connect a broker whose will is a device's, and leave with a goodbye where the name is another's.
+
+    A connection that ends without a goodbye leaves its will, and the will of a device that was refused, or
+    displaced, would say of the other one that it is offline. A device that is cancelled has said so itself.
+    """
+    ended: BaseException | None = None
+    async with broker:
+        try:
+            yield broker
+        except (NameTaken, asyncio.CancelledError) as exc:
+            ended = exc
+    if ended is not None:
+        raise ended
 
 
 class PresentDevice:

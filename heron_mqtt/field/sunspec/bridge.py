@@ -19,6 +19,7 @@ from typing import Any
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError, HeronError, NotReady
 from heron_mqtt.field.device import FieldDevice
+from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.field.sunspec.inverter import W_PER_MW, Inverter, Settings
 from heron_mqtt.field.sunspec.registers import ModbusFault, Registers
 from heron_mqtt.messages import Setpoint, Status, Telemetry
@@ -220,7 +221,8 @@ async def _serve(options: argparse.Namespace, env_id: str) -> None:
         stamper = MessageStamper(f"{options.agent}/{options.name}", env_id)
         status = topics.device(options.agent, options.name, "status")
         will = (status, stamper.will(Status(state="offline")))
-        async with open_broker(options.broker, env_id=env_id, at_address=True, will=will) as broker:
+        mqtt = open_broker(options.broker, env_id=env_id, at_address=True, will=will)
+        async with leaving_others_alone(mqtt) as broker:
             device = make_device(
                 inverter,
                 options.agent,
