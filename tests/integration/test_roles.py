@@ -89,6 +89,9 @@ def test_a_run_its_remote_agent_and_every_command_are_denied_nothing(site: Site,
     ):
         watcher.wait_seen(f"heron/{ENV}/agents/MG1/action", lambda m: m["step"] >= 2, within_s=60.0)
         control = ("--env-id", ENV)
+        taken = site.call("so", "take", "MG2/ess", "--p-kw", "1", "--for", "2s", *control)
+        assert (taken.code, taken.err) == (0, "")
+        assert site.call("so", "status", *control).code in {0, 1}
         granted = site.call("so", "authority", "MG2/ess", "shadow", *control)
         assert (granted.code, granted.err) == (0, "")
         remote = site.call("so", "authority", "MG1/pv", "shadow", *control)
@@ -125,7 +128,7 @@ def test_what_a_role_must_not_do_is_seen_here(site: Site) -> None:
     """Or else the tests above could not fail."""
     stop = site.call("MG1/ess", "estop", "on", "--env-id", ENV)
     assert stop.code in {0, 1}
-    until(lambda: len(site.denied()) == 1, "a denied message")
+    until(lambda: len(site.denied()) >= 1, "a denied message")
 
 
 def test_every_command_that_takes_a_broker_is_among_them() -> None:
@@ -136,4 +139,5 @@ def test_every_command_that_takes_a_broker_is_among_them() -> None:
         if "broker" in inspect.signature(callback).parameters:
             taking.add(command.name or callback.__name__)
     # bench measures brokers with messages of its own, on channels outside the wire contract
-    assert taking - {"bench"} == {"run", "proxy", "authority", "estop"}
+    # replay publishes a record on an environment of its own
+    assert taking - {"bench", "replay"} == {"run", "proxy", "authority", "estop", "take", "status"}

@@ -9,17 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from powergrid.emulators.battery import BatteryEmulator
-from powergrid.emulators.genset import GensetEmulator
-from powergrid.emulators.load_meter import LoadMeterEmulator
-from powergrid.emulators.pv_inverter import PvInverterEmulator
-
 from heron_mqtt.app.recording import run_facts
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.record import chain
 from heron_mqtt.record.recorder import RunRecorder
 from heron_mqtt.record.schema import TABLES
+from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState, parse_fault
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import Scenario, scenario_from_dict
@@ -80,14 +76,6 @@ def record_run(
     return recorder.close({"steps": steps})
 
 
-EMULATORS = {
-    "battery": BatteryEmulator,
-    "generator": GensetEmulator,
-    "pv": PvInverterEmulator,
-    "load": LoadMeterEmulator,
-}
-
-
 async def start_emulators(
     grid: Scenario, broker: MessageBroker, faults: Mapping[str, str]
 ) -> list[asyncio.Task[None]]:
@@ -97,7 +85,7 @@ async def start_emulators(
         for name, table in microgrid.devices.items():
             plan = faults.get(f"{agent}/{name}")
             online = asyncio.Event()
-            device = EMULATORS[table.spec.kind](
+            device = Emulator(
                 table.spec,
                 table.emulator,
                 FaultState(planned=dict([parse_fault(plan)]) if plan else {}),

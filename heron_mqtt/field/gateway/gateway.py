@@ -240,7 +240,8 @@ class FieldGateway:
             return {name: want.zero() for name, want in wanted.items()}
         told, in_hand = self.authority.override(wanted)
         bands = {name: band for name in self._settings if (band := self._band(name)) is not None}
-        allowed, reasons = clamp_setpoints(self._twins, told, bands)
+        real = [name for name, settings in self._settings.items() if settings.is_real]
+        allowed, reasons = clamp_setpoints(self._twins, told, bands, explained=real)
         for name, who in in_hand.items():
             reasons[name] = f"{who}, {reasons[name]}" if name in reasons else who
         self._outcome.begin_step(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Protocol
 
 from heron_mqtt.field.gateway.device_link import SetpointRequest
@@ -35,9 +35,19 @@ class DeviceTwins(Protocol):
 
 
 def clamp_setpoints(
-    twins: DeviceTwins, wanted: Mapping[str, SetpointRequest], bands: Mapping[str, Band] | None = None
+    twins: DeviceTwins,
+    wanted: Mapping[str, SetpointRequest],
+    bands: Mapping[str, Band] | None = None,
+    explained: Container[str] = (),
 ) -> tuple[dict[str, SetpointRequest], dict[str, str]]:
-    """Return setpoints inside every bound of their devices, and by device which bounds changed it."""
+    """Return setpoints inside every bound of their devices, and by device which bounds changed it.
+
+    Args:
+        twins: The devices' models.
+        wanted: By device.
+        bands: By device, where authority is limited.
+        explained: Devices of which also those bounds are told that the agent has kept by itself.
+    """
     allowed, reasons = {}, {}
     for name, want in wanted.items():
         band = bands.get(name) if bands else None
@@ -48,7 +58,7 @@ def clamp_setpoints(
         done = clamp(want.p_mw, want.q_mvar, limits, band, p_available_mw=available)
         allowed[name] = SetpointRequest(done.p_mw, done.q_mvar, available)
         hit = done.bound_by
-        if want.asked_p_mw is not None and want.asked_p_mw != want.p_mw:
+        if name in explained and want.asked_p_mw is not None and want.asked_p_mw != want.p_mw:
             # the agent has bounded it itself, by the same limits: say by which
             hit = tuple(dict.fromkeys((*clamp(want.asked_p_mw, 0.0, limits).bound_by, *hit)))
         if hit:
