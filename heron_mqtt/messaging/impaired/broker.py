@@ -184,6 +184,8 @@ class ImpairedBroker(LoopBoundBroker):
             publish, partial(self._failed, channel), self._tasks, self._on_vanished(channel)
         )
         self._network.send("out", channel, message, outgoing, not_after=not_after)
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, message, None, bool(options.get("retain")))
         return outgoing.delivery()
 
     def _on_vanished(self, channel: str) -> Callable[[BrokerError], None]:

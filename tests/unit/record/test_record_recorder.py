@@ -197,7 +197,7 @@ def test_nonsense_on_the_wire_is_recorded_and_hurts_nothing(
 def test_the_record_holds_no_address_and_no_login(run: RecordFile) -> None:
     everything = "\n".join(map(str, run.connection.iterdump())) + json.dumps(run.meta)
     assert "mqtt://" not in everything
-    assert "password" not in everything.lower()
+    assert "password" not in everything.lower().replace("password_file", "")  # a key of the scenario
 
 
 def test_a_record_without_messages_still_has_the_rest(tmp_path: Path) -> None:

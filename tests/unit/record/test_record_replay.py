@@ -100,7 +100,7 @@ def test_stops_authority_and_claims_are_held_back_unless_asked_for(
         "WHERE type = 'offer' AND direction = 'out')",
     )  # fmt: skip
     done, heard = replayed(path)
-    assert done.held_back[channel] == 1
+    assert done.held_back[channel] >= 1  # the run has some of its own on run/owner
     assert channel not in {one for _, one, _ in heard}
     done, heard = replayed(path, commands_real_devices=True)
     assert channel in {one for _, one, _ in heard}

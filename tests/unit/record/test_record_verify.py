@@ -205,12 +205,12 @@ FORGED = {
     ),
     "a second owner": (
         OWNER, "UPDATE message_row SET boot = 'ffffffff' WHERE id = (SELECT max(id) FROM message_row "
-        "WHERE type = 'setpoint' AND direction = 'out')",
+        "WHERE type = 'setpoint' AND direction = 'out' AND NOT coalesce(payload ->> '$.release', 0))",
     ),
     "a lease outlived": (
         OUTLIVED, "UPDATE message_row SET payload = json_set(payload, '$.safe', json('false')), "
         "at_s = at_s + 1000 WHERE id = (SELECT max(id) FROM message_row "
-        "WHERE type = 'telemetry' AND payload IS NOT NULL)",
+        "WHERE type = 'telemetry' AND NOT coalesce(payload ->> '$.safe', 1))",
     ),
     "slow to be safe": (
         SAFE, "UPDATE message_row SET payload = json_set(payload, '$.safe_after_s', 100.0) WHERE id = "
