@@ -143,6 +143,35 @@ async def test_time_to_safe_is_the_longest_that_the_device_told() -> None:
     assert rig.gateway.report()["ess"]["time_to_safe_s"] == 3.4
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was said of models that stand in, and of devices that are back."""
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    return [line for line in said if "stands in" in line or "back in step" in line]
+
+
+async def test_a_row_of_fallbacks_is_one_warning_and_its_end_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = await Rig().open()
+    rig.step()
+    for first in (1, 5):
+        caplog.clear()
+        rig.answer = nothing
+        for _ in range(3):
+            rig.step()
+        began = f"MG1/ess: its model stands in from step {first}: no telemetry before the deadline"
+        assert warnings_of(caplog) == [began]
+        rig.clock_s += 0.1
+        rig.measure(ack=rig.sent[-1])  # late: it is there again
+        rig.answer = follow
+        rig.step()
+        back = f"MG1/ess: back in step {first + 3}, after 3 steps"
+        assert warnings_of(caplog) == [began, back]
+        rig.step()
+        assert warnings_of(caplog) == [began, back]
+        rig.step_number = 4
+
+
 # -- emergency stop --------------------------------------------------------------------------------
 
 
@@ -227,6 +256,38 @@ async def test_a_closed_gateway_renews_nothing() -> None:
     assert [(s["p_mw"], s.get("release", False)) for s in rig.sent] == [(0.02, False), (0.0, True)]
     rig.gateway._renew()
     assert len(rig.sent) == 2
+
+
+@pytest.mark.parametrize(
+    "request_fields",
+    [
+        {"type": "authority_request", "level": "shadow", "who": "ann"},
+        {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"},
+    ],
+    ids=["authority", "take"],
+)
+async def test_a_closed_gateway_takes_no_requests_and_grants_nothing(request_fields: dict[str, Any]) -> None:
+    rig = await Rig("full").open()
+    said: list[str] = []
+    rig.broker.subscribe("devices/MG1/ess/authority_state", lambda m: said.append(m["level"]))
+    rig.gateway.close()
+    said.clear()
+    leaf = "take" if request_fields["type"] == "take" else "authority"
+    rig.broker.publish(f"devices/MG1/ess/{leaf}", request_fields)
+    assert said == [], "no answer"
+    assert rig.gateway.authority.history("ess") == ()
+    assert rig.gateway.authority.level("ess") == "full"
+    assert rig.gateway.authority.in_hand("ess") is None
+
+
+async def test_a_closed_gateway_hears_of_no_stop_and_of_no_device() -> None:
+    rig = await Rig("full").open()
+    rig.gateway.close()
+    heard = rig.link.stats.telemetry
+    press(rig, True)
+    rig.measure()
+    assert rig.gateway.estop is None
+    assert rig.link.stats.telemetry == heard
 
 
 @pytest.mark.parametrize("word", ["lost", "finished"])
