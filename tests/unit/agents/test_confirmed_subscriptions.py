@@ -10,13 +10,12 @@ import pytest
 from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.agents.wakeup import Wakeup
-from heron_mqtt.field.gateway.authority_desk import AuthorityDesk
 from heron_mqtt.field.gateway.device_link import DeviceLink
 from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.stop_signals import StopSignals
+from heron_mqtt.messaging.core.subscription import Callback, Subscription
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.stamping import MessageStamper
-from heron_mqtt.messaging.core.subscription import Callback, Subscription
 from support.field_rig import Rig
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from heron_mqtt.agents.deadlines import Deadlines
-from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.agents.operator import SystemOperator
+from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.stamping import MessageStamper
@@ -32,11 +32,7 @@ class Site:
 
     def __init__(self, *, with_device: bool = False, asks_clearance: bool = False) -> None:
         self.broker = OpenMemoryBroker() if with_device else InMemoryBroker()
-        devices = (
-            {"ess": DeviceSettings(authority="emulated", gateway=GatewayTable())}
-            if with_device
-            else {}
-        )
+        devices = {"ess": DeviceSettings(authority="emulated", gateway=GatewayTable())} if with_device else {}
         self.proxy = Proxy(
             "proxy",
             GridAgent("MG1", {"ess": Battery(ESS)}, step_s=DT_S),

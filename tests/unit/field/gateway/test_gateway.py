@@ -143,6 +143,51 @@ async def test_time_to_safe_is_the_longest_that_the_device_told() -> None:
     assert rig.gateway.report()["ess"]["time_to_safe_s"] == 3.4
 
 
+async def test_a_rejection_with_an_overlong_reason_is_a_rejection_with_its_beginning() -> None:
+    rig = await Rig().open()
+    rig.step(0.005)
+    rig.answer = lambda rig, setpoint: rig.measure(ack=setpoint, rejected="too hot " * 200)
+    rig.step(0.02)
+    assert rig.link.stats.rejected == 1
+    assert rig.bound == f"rejected by the device: {('too hot ' * 200)[:500]}"
+
+
+async def test_a_fault_with_an_overlong_reason_is_a_fault_with_its_beginning() -> None:
+    rig = await Rig().open()
+    rig.say("status", state="fault", reason="fuse " * 200)
+    assert rig.link.health == "fault"
+    assert rig.link.status is not None
+    assert rig.link.status.reason == ("fuse " * 200)[:500]
+
+
+@pytest.mark.parametrize(("level", "granted"), [("shadow", True), ("full", False)])
+async def test_an_overlong_reason_of_an_answer_to_a_request_is_cut_and_the_answer_given(
+    level: str, granted: bool
+) -> None:
+    rig = await Rig("full").open()
+    rig.gateway.authority._held["ess"].level = "limited" if granted else "shadow"
+    said: list[dict[str, Any]] = []
+    rig.broker.subscribe("devices/MG1/ess/authority_state", said.append)
+    asked = {"type": "authority_request", "level": level, "who": "a" * 200, "why": "b" * 500, "seq": 7}
+    rig.broker.publish("devices/MG1/ess/authority", asked)
+    answer = said[-1]
+    assert (answer["granted"], answer["request_seq"]) == (granted, 7)
+    if granted:
+        assert answer["reason"] == f"asked by {'a' * 200}: {'b' * 500}"[:500]
+    else:
+        assert answer["reason"].startswith("gate ")
+
+
+async def test_an_overlong_stop_is_a_stop_with_the_beginning_of_its_reason() -> None:
+    rig = await Rig().open()
+    press(rig, True, who="w" * 300, why="y" * 900)
+    assert rig.gateway.estop is not None
+    assert (rig.gateway.estop.who, rig.gateway.estop.why) == ("w" * 200, "y" * 500)
+    press(rig, False, who="r" * 300)
+    assert rig.gateway.estop is None
+    assert rig.gateway._stop._register.released_by == "r" * 200
+
+
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what was said of models that stand in, and of devices that are back."""
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]

@@ -228,7 +228,9 @@ def lowest_vm_pu(simulation: GridSimulation, p: Powers) -> float:
 
 
 def test_a_partly_sheddable_load_is_cut_to_what_the_grid_allows(with_loads: GridSimulation) -> None:
-    between = 0.5 * (lowest_vm_pu(with_loads, drawing(-0.03)) + lowest_vm_pu(with_loads, drawing(-0.03 * FIRM)))
+    between = 0.5 * (
+        lowest_vm_pu(with_loads, drawing(-0.03)) + lowest_vm_pu(with_loads, drawing(-0.03 * FIRM))
+    )
     limits = EnvelopeTable(vm_min_pu=between, vm_max_pu=1.5, loading_max_percent=1e6)
     clearances = GridCheck(with_loads, limits).clear(ROW, drawing(-0.03), NO_Q)
     left, _ = cleared(drawing(-0.03), NO_Q, clearances)
@@ -252,6 +254,17 @@ def test_what_a_load_cannot_shed_is_blamed_on_nobody_and_the_rest_of_the_plan_gi
         assert clearance.limit is not None
         assert clearance.values("p_")["load"] == pytest.approx(-0.03 * FIRM), "the firm part is still drawn"
         assert clearance.values("p_")["ess"] == pytest.approx(0.0, abs=1e-5), "the battery charges no more"
+
+
+def test_the_name_of_a_limit_at_a_bus_with_an_overlong_name_is_cut() -> None:
+    simulation = GridSimulation(build_once(scenario_from_dict(small())))
+    simulation.bus_names = [f"{'far ' * 200}{name}" for name in simulation.bus_names]
+    p = {agent: {"gen": 0.0, "ess": 0.0, "pv": 0.06} for agent in AGENTS}
+    q = {agent: {"gen": 0.0, "ess": 0.0, "pv": 0.0} for agent in AGENTS}
+    limit = GridCheck(simulation, VOLTAGE).clear(ROW, p, q)["MG3"].limit
+    assert limit is not None
+    assert limit.startswith("vm_max_pu 1.015 at far far ")
+    assert len(limit) == 500
 
 
 # -- in the environment ----------------------------------------------------------------------------
