@@ -21,6 +21,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 MAX_INTEGER = 1 << 63
 """Larger integers are refused: no field needs them, and a float cannot hold all of them."""
 Identifier = Annotated[str, Field(min_length=1, max_length=200)]
+MAX_REASON = 500  # characters of a text for people
 
 
 def shortened(value: object, limit: int = 60) -> str:
@@ -206,7 +207,7 @@ class Telemetry(Message):
         None, ge=0, description="How long after its last setpoint it went safe by itself, wall-clock s."
     )
     stopped: bool | None = Field(None, description="Whether it knows of an emergency stop in force.")
-    rejected: str | None = Field(None, max_length=500, description="Why the device would not do it.")
+    rejected: str | None = Field(None, max_length=MAX_REASON, description="Why the device would not do it.")
     ack_seq: int | None = Field(None, ge=0, description="seq of the setpoint this answers.")
     ack_boot: Identifier | None = Field(None, description="boot of the sender of that setpoint.")
 
@@ -221,7 +222,7 @@ class Status(_PerDevice):
     type: Literal["status"] = "status"
     number_prefixes: ClassVar[tuple[str, ...]] = ("soc_",)
     state: Literal["online", "fault", "offline"]
-    reason: str | None = Field(None, max_length=500, description="Why, for people.")
+    reason: str | None = Field(None, max_length=MAX_REASON, description="Why, for people.")
     run: Identifier | None = Field(None, description="boot of the run/state whose episode it is ready for.")
     stopped: bool | None = Field(None, description="Whether it knows of an emergency stop in force.")
     kind: str | None = Field(None, description="Device kind, as scenarios name it: battery, pv, ...")
@@ -442,7 +443,8 @@ def normalized(model: type[Message], payload: Mapping[str, Any]) -> Json:
     """Return a payload with spellings that leave no doubt turned into the ones of the contract.
 
     ``5.0`` for an integer, ``1`` or ``0`` for a boolean, a number for an identifier, ``null`` for a field
-    that is left out, a fraction that rounding has put just outside [0, 1], an unreadable ``sent_at``.
+    that is left out, a fraction that rounding has put just outside [0, 1], an unreadable ``sent_at``. A
+    reason that is too long is cut: what it is the reason of counts.
     """
     plain: Json = {}
     for name, value in payload.items():
@@ -466,12 +468,16 @@ def _normalized_value(name: str, annotation: Any, value: Any) -> Any:
         return int(value)
     if name in _IDENTIFIERS and kind in {int, float} and _is_finite_number(value):
         return str(int(value)) if value == int(value) else str(value)
+    if name in _REASONS and kind is str:
+        return value[:MAX_REASON]
     if name == "soc" and kind in {int, float} and _is_finite_number(value):
         return min(max(value, 0.0), 1.0) if -ROUNDING <= value <= 1.0 + ROUNDING else value
     return value
 
 
 _IDENTIFIERS = {"sender", "env_id", "boot", "ack_boot", "heard_boot", "request_boot", "stop_boot", "run"}
+
+_REASONS = {"reason", "rejected"}  # texts for people in what devices say; alone that they are there matters
 
 
 def parse_any(payload: Mapping[str, Any]) -> Message:

@@ -295,13 +295,19 @@ class Proxy:
         return missed
 
     async def _clear(self, allowed: dict[str, SetpointRequest], episode: int, step: int) -> int:
-        """Have the plan checked upstream together with all others; without an answer it becomes 0."""
+        """Have the plan checked upstream together with all others; without an answer it becomes 0.
+
+        With a stop in force nothing is waited for: nothing but 0 is sent, whatever is cleared.
+        """
         mine, inbox = self.agent.agent_id, self._inbox
         channel = topics.agent(mine, "plan")
         plan = make_plan(allowed)
         self._broker.publish(channel, self._stamper.stamp(channel, plan, episode=episode, step=step))
         in_time = await self._wakeup.until(
-            lambda: inbox.clearance_for(episode, step) is not None, self.deadlines.clearance_s
+            lambda: inbox.clearance_for(episode, step) is not None or self.gateway.estop is not None,
+            self.deadlines.clearance_s,
         )
+        if self.gateway.estop is not None:
+            return 0
         self.gateway.clear(allowed, inbox.clearance_for(episode, step))
         return int(not in_time)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heron_mqtt.errors import PowerFlowDiverged
-from heron_mqtt.messages import Clearance
+from heron_mqtt.messages import MAX_REASON, Clearance
 from powergrid.powerflow import Loadings
 from powergrid.scenario import EnvelopeTable
 from powergrid.simulation.grid_simulation import GridSimulation
@@ -148,4 +148,4 @@ def _clearance(
 ) -> Clearance:
     powers = {f"p_{name}": p for name, p in p_mw.items()}
     powers.update((f"q_{name}", q * factor) for name, q in q_mvar.items())
-    return Clearance.model_validate({**powers, "factor": factor, "limit": limit})
+    return Clearance.model_validate({**powers, "factor": factor, "limit": limit[:MAX_REASON]})

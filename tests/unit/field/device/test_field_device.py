@@ -209,3 +209,19 @@ async def test_hardware_is_never_asked_two_things_at_once(make: Any) -> None:
             site.stop(False)
     await site.ask(0.0)
     assert site.device.most_at_once == 1
+
+
+async def test_an_overlong_reason_of_a_rejection_is_cut_and_the_rejection_told(make: Any) -> None:
+    site = await make()
+    site.device.apply_error = SetpointRejected("too hot " * 200)
+    assert (await site.ask(0.02))["rejected"] == ("too hot " * 200)[:500]
+
+
+async def test_an_overlong_reason_of_a_fault_is_cut_and_the_fault_told(make: Any) -> None:
+    site = await make()
+    site.device.apply_error = OSError("wire " * 200)
+    site.send(0.02)
+    await until(lambda: site.status[-1]["state"] == "fault", "the fault")
+    reason = site.status[-1]["reason"]
+    assert reason.startswith("apply failed: OSError: wire wire ")
+    assert len(reason) == 500

@@ -143,6 +143,80 @@ async def test_time_to_safe_is_the_longest_that_the_device_told() -> None:
     assert rig.gateway.report()["ess"]["time_to_safe_s"] == 3.4
 
 
+async def test_a_rejection_with_an_overlong_reason_is_a_rejection_with_its_beginning() -> None:
+    rig = await Rig().open()
+    rig.step(0.005)
+    rig.answer = lambda rig, setpoint: rig.measure(ack=setpoint, rejected="too hot " * 200)
+    rig.step(0.02)
+    assert rig.link.stats.rejected == 1
+    assert rig.bound == f"rejected by the device: {('too hot ' * 200)[:500]}"
+
+
+async def test_a_fault_with_an_overlong_reason_is_a_fault_with_its_beginning() -> None:
+    rig = await Rig().open()
+    rig.say("status", state="fault", reason="fuse " * 200)
+    assert rig.link.health == "fault"
+    assert rig.link.status is not None
+    assert rig.link.status.reason == ("fuse " * 200)[:500]
+
+
+@pytest.mark.parametrize(("level", "granted"), [("shadow", True), ("full", False)])
+async def test_an_overlong_reason_of_an_answer_to_a_request_is_cut_and_the_answer_given(
+    level: str, granted: bool
+) -> None:
+    rig = await Rig("full").open()
+    rig.gateway.authority._held["ess"].level = "limited" if granted else "shadow"
+    said: list[dict[str, Any]] = []
+    rig.broker.subscribe("devices/MG1/ess/authority_state", said.append)
+    asked = {"type": "authority_request", "level": level, "who": "a" * 200, "why": "b" * 500, "seq": 7}
+    rig.broker.publish("devices/MG1/ess/authority", asked)
+    answer = said[-1]
+    assert (answer["granted"], answer["request_seq"]) == (granted, 7)
+    if granted:
+        assert answer["reason"] == f"asked by {'a' * 200}: {'b' * 500}"[:500]
+    else:
+        assert answer["reason"].startswith("gate ")
+
+
+async def test_an_overlong_stop_is_a_stop_with_the_beginning_of_its_reason() -> None:
+    rig = await Rig().open()
+    press(rig, True, who="w" * 300, why="y" * 900)
+    assert rig.gateway.estop is not None
+    assert (rig.gateway.estop.who, rig.gateway.estop.why) == ("w" * 200, "y" * 500)
+    press(rig, False, who="r" * 300)
+    assert rig.gateway.estop is None
+    assert rig.gateway._stop._register.released_by == "r" * 200
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was said of models that stand in, and of devices that are back."""
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    return [line for line in said if "stands in" in line or "back in step" in line]
+
+
+async def test_a_row_of_fallbacks_is_one_warning_and_its_end_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = await Rig().open()
+    rig.step()
+    for first in (1, 5):
+        caplog.clear()
+        rig.answer = nothing
+        for _ in range(3):
+            rig.step()
+        began = f"MG1/ess: its model stands in from step {first}: no telemetry before the deadline"
+        assert warnings_of(caplog) == [began]
+        rig.clock_s += 0.1
+        rig.measure(ack=rig.sent[-1])  # late: it is there again
+        rig.answer = follow
+        rig.step()
+        back = f"MG1/ess: back in step {first + 3}, after 3 steps"
+        assert warnings_of(caplog) == [began, back]
+        rig.step()
+        assert warnings_of(caplog) == [began, back]
+        rig.step_number = 4
+
+
 # -- emergency stop --------------------------------------------------------------------------------
 
 
@@ -227,6 +301,38 @@ async def test_a_closed_gateway_renews_nothing() -> None:
     assert [(s["p_mw"], s.get("release", False)) for s in rig.sent] == [(0.02, False), (0.0, True)]
     rig.gateway._renew()
     assert len(rig.sent) == 2
+
+
+@pytest.mark.parametrize(
+    "request_fields",
+    [
+        {"type": "authority_request", "level": "shadow", "who": "ann"},
+        {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"},
+    ],
+    ids=["authority", "take"],
+)
+async def test_a_closed_gateway_takes_no_requests_and_grants_nothing(request_fields: dict[str, Any]) -> None:
+    rig = await Rig("full").open()
+    said: list[str] = []
+    rig.broker.subscribe("devices/MG1/ess/authority_state", lambda m: said.append(m["level"]))
+    rig.gateway.close()
+    said.clear()
+    leaf = "take" if request_fields["type"] == "take" else "authority"
+    rig.broker.publish(f"devices/MG1/ess/{leaf}", request_fields)
+    assert said == [], "no answer"
+    assert rig.gateway.authority.history("ess") == ()
+    assert rig.gateway.authority.level("ess") == "full"
+    assert rig.gateway.authority.in_hand("ess") is None
+
+
+async def test_a_closed_gateway_hears_of_no_stop_and_of_no_device() -> None:
+    rig = await Rig("full").open()
+    rig.gateway.close()
+    heard = rig.link.stats.telemetry
+    press(rig, True)
+    rig.measure()
+    assert rig.gateway.estop is None
+    assert rig.link.stats.telemetry == heard
 
 
 @pytest.mark.parametrize("word", ["lost", "finished"])

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from powergrid.devices import Load, LoadSpec
+from powergrid.devices import FlexibleLoadSpec, Load, LoadSpec
 from support.device_strategies import devices_with_steps, load_specs
 
 
@@ -78,3 +79,24 @@ def test_without_a_demand_the_load_draws_what_it_is_told() -> None:
 def test_a_positive_demand_is_refused_with_the_sign_convention() -> None:
     with pytest.raises(ValueError, match=r"its demand as an injection and must be <= 0, got 0\.4"):
         Load(LoadSpec(max_p_mw=1.0)).step(0.0, 0.0, 900.0, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("factor", "left_mw"), [(1.0, -0.8), (0.9, -0.72), (0.75, -0.6), (0.5, -0.6), (0.0, -0.6)]
+)
+def test_a_part_of_a_plan_is_never_less_than_what_cannot_be_shed(factor: float, left_mw: float) -> None:
+    for spec in (
+        LoadSpec(max_p_mw=1.0, max_shed_fraction=0.25),
+        FlexibleLoadSpec(max_p_mw=1.0, max_shed_fraction=0.25, max_rebound_mw=0.5, max_backlog_mwh=1.0),
+    ):
+        assert spec.part_mw(-0.8, factor) == pytest.approx(left_mw)
+
+
+@given(load_specs, st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_the_part_that_is_cleared_is_what_the_load_draws_when_it_is_told_so(
+    spec: LoadSpec, demand: float, factor: float
+) -> None:
+    planned_mw = -demand * spec.max_p_mw
+    part_mw = spec.part_mw(planned_mw, factor)
+    for told_mw in (part_mw, planned_mw * factor):
+        assert Load(spec).step(told_mw, 0.0, 900.0, planned_mw).p_mw == pytest.approx(part_mw, abs=1e-12)

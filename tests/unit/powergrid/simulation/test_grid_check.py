@@ -204,6 +204,69 @@ def test_what_is_left_of_a_generator_is_something_it_can_do(simulation: GridSimu
     assert seen
 
 
+# -- loads that shed only a part -------------------------------------------------------------------
+
+FIRM = 0.6  # the part of its demand that the load of these tests cannot shed
+
+
+@pytest.fixture(scope="module")
+def with_loads() -> GridSimulation:
+    load = {"kind": "load", "max_p_mw": 0.2, "max_shed_fraction": 1.0 - FIRM, "profile": "residential_p_pu"}
+    changes = {f"microgrids.{agent}.devices.load": load for agent in AGENTS}
+    return GridSimulation(build_once(scenario_from_dict(small(changes))))
+
+
+def drawing(p_mw: float, ess_mw: float = 0.0) -> Powers:
+    return {agent: {"gen": 0.0, "ess": ess_mw, "pv": 0.0, "load": p_mw} for agent in AGENTS}
+
+
+NO_Q: Powers = {agent: {"gen": 0.0, "ess": 0.0, "pv": 0.0, "load": 0.0} for agent in AGENTS}
+
+
+def lowest_vm_pu(simulation: GridSimulation, p: Powers) -> float:
+    return float(np.nanmin(simulation.solve(ROW, simulation.vector(p), simulation.vector({})).vm_pu))
+
+
+def test_a_partly_sheddable_load_is_cut_to_what_the_grid_allows(with_loads: GridSimulation) -> None:
+    between = 0.5 * (
+        lowest_vm_pu(with_loads, drawing(-0.03)) + lowest_vm_pu(with_loads, drawing(-0.03 * FIRM))
+    )
+    limits = EnvelopeTable(vm_min_pu=between, vm_max_pu=1.5, loading_max_percent=1e6)
+    clearances = GridCheck(with_loads, limits).clear(ROW, drawing(-0.03), NO_Q)
+    left, _ = cleared(drawing(-0.03), NO_Q, clearances)
+    for clearance in clearances.values():
+        assert FIRM <= clearance.factor <= 1.0
+        if clearance.limit is not None:
+            assert clearance.values("p_")["load"] == pytest.approx(-0.03 * clearance.factor)
+            assert clearance.limit.startswith("vm_min_pu ")
+    assert any(FIRM < clearance.factor < 1.0 for clearance in clearances.values())
+    assert lowest_vm_pu(with_loads, left) == pytest.approx(between, abs=1e-4)
+    assert lowest_vm_pu(with_loads, left) >= between - 1e-6
+
+
+def test_what_a_load_cannot_shed_is_blamed_on_nobody_and_the_rest_of_the_plan_gives_way(
+    with_loads: GridSimulation,
+) -> None:
+    firm_vm_pu = lowest_vm_pu(with_loads, drawing(-0.03 * FIRM))
+    limits = EnvelopeTable(vm_min_pu=firm_vm_pu + 0.01, vm_max_pu=1.5, loading_max_percent=1e6)
+    clearances = GridCheck(with_loads, limits).clear(ROW, drawing(-0.03, ess_mw=-0.005), NO_Q)
+    for clearance in clearances.values():
+        assert clearance.limit is not None
+        assert clearance.values("p_")["load"] == pytest.approx(-0.03 * FIRM), "the firm part is still drawn"
+        assert clearance.values("p_")["ess"] == pytest.approx(0.0, abs=1e-5), "the battery charges no more"
+
+
+def test_the_name_of_a_limit_at_a_bus_with_an_overlong_name_is_cut() -> None:
+    simulation = GridSimulation(build_once(scenario_from_dict(small())))
+    simulation.bus_names = [f"{'far ' * 200}{name}" for name in simulation.bus_names]
+    p = {agent: {"gen": 0.0, "ess": 0.0, "pv": 0.06} for agent in AGENTS}
+    q = {agent: {"gen": 0.0, "ess": 0.0, "pv": 0.0} for agent in AGENTS}
+    limit = GridCheck(simulation, VOLTAGE).clear(ROW, p, q)["MG3"].limit
+    assert limit is not None
+    assert limit.startswith("vm_max_pu 1.015 at far far ")
+    assert len(limit) == 500
+
+
 # -- in the environment ----------------------------------------------------------------------------
 
 TIGHT = {
