@@ -121,6 +121,15 @@ async def test_a_device_gone_for_good_gets_no_setpoints() -> None:
     assert rig.fallback == "device offline"
 
 
+async def test_what_lacks_of_a_device_is_named_with_the_topic_on_which_it_is_expected() -> None:
+    rig = await Rig().open(birth=False)
+    assert rig.gateway.absent("none", 1) == ["ess (no birth for this episode on devices/MG1/ess/status)"]
+    rig.say("status", state="online", run="none", episode=1)
+    assert rig.gateway.absent("none", 1) == ["ess (nothing on devices/MG1/ess/telemetry)"]
+    rig.measure()
+    assert rig.gateway.absent("none", 1) == []
+
+
 async def test_fallbacks_and_ages_are_in_the_report() -> None:
     rig = await Rig().open()
     rig.step()

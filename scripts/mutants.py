@@ -1,0 +1,307 @@
+"""Change the code in small ways, one at a time, and see whether the unit tests notice.
+
+    python scripts/mutants.py --seed 0 --mutants 200
+    python scripts/mutants.py --mutants 20 --modules heron_mqtt/agents powergrid/simulation/grid_check.py
+
+Every change is made in a temporary copy, never in the working tree. For each module only the tests are
+run that are named for it below. A survivor either shows a test that is missing, or changes nothing that
+can be seen (a log line, a bound that is never met): read it before you write a test. Exit code 1: a
+smaller part was caught than ``--at-least`` wants; 2: the tests fail without any change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("heron_mqtt", "powergrid", "tests", "config", "pyproject.toml")
+LIMIT_S = 120.0  # of one run of tests; a change that makes them hang is noticed
+TEST_LIMIT_S = 20
+
+# Module or folder: what its unit tests are. The longest prefix counts.
+TESTS = {
+    "heron_mqtt/agents": ["tests/unit/agents", "tests/unit/powergrid/envs/test_distributed.py"],
+    "heron_mqtt/field": ["tests/unit/field"],
+    "heron_mqtt/field/device": ["tests/unit/field/device"],
+    "heron_mqtt/field/gateway": ["tests/unit/field/gateway", "tests/unit/agents"],
+    "heron_mqtt/field/emergency_stop.py": ["tests/unit/field/gateway", "tests/unit/field/device"],
+    "heron_mqtt/field/sunspec": ["tests/unit/field/sunspec"],
+    "heron_mqtt/field/vendor": ["tests/unit/field/vendor"],
+    "heron_mqtt/protocols": ["tests/unit/protocols"],
+    "heron_mqtt/messaging/core": ["tests/unit/messaging/core", "tests/unit/field/gateway"],
+    "heron_mqtt/messaging/mqtt": ["tests/unit/messaging/mqtt"],
+    "heron_mqtt/messaging/embedded": ["tests/unit/messaging/embedded"],
+    "powergrid/simulation/grid_check.py": ["tests/unit/powergrid/simulation/test_grid_check.py"],
+    "powergrid/devices": ["tests/unit/powergrid/devices"],
+}
+DEFAULT_MODULES = (
+    "heron_mqtt/field",
+    "heron_mqtt/agents",
+    "heron_mqtt/protocols",
+    "heron_mqtt/messaging/core",
+    "powergrid/simulation/grid_check.py",
+    "powergrid/devices",
+)
+
+COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+}
+NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
+LOGGERS = ("log", "logging")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change.
+
+    Attributes:
+        module: The file, relative to the project.
+        line: Where it begins.
+        before, after: The changed piece of code, as Python would write it.
+        source: Of the whole module, changed.
+    """
+
+    module: str
+    line: int
+    before: str
+    after: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line}: {_shown(self.before)}  ->  {_shown(self.after)}"
+
+
+def replacements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what one node may be changed into."""
+    match node:
+        case ast.Compare(ops=[*ops]):
+            for k, op in enumerate(ops):
+                if type(op) in COMPARISONS:
+                    changed = copy.deepcopy(node)
+                    changed.ops[k] = COMPARISONS[type(op)]()
+                    yield changed
+        case ast.BinOp(op=op, left=left) if type(op) in OPERATORS and not _is_text(left):
+            changed_op = copy.deepcopy(node)
+            changed_op.op = OPERATORS[type(op)]()
+            yield changed_op
+        case ast.BoolOp(op=op, values=values):
+            yield ast.BoolOp(ast.And() if isinstance(op, ast.Or) else ast.Or(), copy.deepcopy(values))
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield copy.deepcopy(operand)
+        case ast.Constant(value=value) if type(value) in {int, float}:
+            yield ast.Constant(value + 1)
+            yield ast.Constant(value - 1)
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Call(func=ast.Name(id=name)) if name in NAMES:
+            call = copy.deepcopy(node)
+            call.func = ast.Name(NAMES[name], ast.Load())
+            yield call
+        case ast.If() | ast.While() | ast.IfExp() if not isinstance(node.test, ast.Constant):
+            negated = copy.deepcopy(node)
+            negated.test = ast.UnaryOp(ast.Not(), negated.test)
+            yield negated
+        case ast.Expr(value=ast.Await() | ast.Call()) if not _is_log(node.value):
+            yield ast.Pass()
+        case ast.AugAssign():
+            yield ast.Pass()
+        case ast.Return(value=ast.expr() as value) if not _is_nothing(value):
+            yield ast.Return(ast.Constant(None))
+
+
+def mutants_of(module: str, source: str) -> list[Mutant]:
+    """Return every change that can be made to a module; those of annotations and docstrings are none."""
+    tree = ast.parse(source)
+    found = []
+    for node in _code(tree):
+        for replacement in replacements(node):
+            spelled = ast.unparse(ast.fix_missing_locations(replacement))
+            if isinstance(node, ast.expr) and not isinstance(node, ast.Constant):
+                spelled = f"({spelled})"
+            changed = _with(source, node, spelled, replacement)
+            before = ast.get_source_segment(source, _shown_part(node)) or ""
+            after = ast.unparse(ast.fix_missing_locations(_shown_part(replacement)))
+            if changed is not None and changed != source:
+                line = getattr(node, "lineno", 0)
+                found.append(Mutant(module, line, before, after, changed))
+    return found
+
+
+def _code(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes that are executed and can be changed."""
+    for field, value in ast.iter_fields(node):
+        if field in {"annotation", "returns", "decorator_list", "type_params"}:
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if not isinstance(child, ast.AST) or isinstance(
+                child, ast.Import | ast.ImportFrom | ast.JoinedStr
+            ):
+                continue
+            if isinstance(child, ast.Call) and _is_log(child):
+                continue
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            yield child
+            yield from _code(child)
+
+
+def _with(source: str, node: ast.AST, spelled: str, replacement: ast.AST) -> str | None:
+    """Return the source with one node spelled otherwise; None where that is no Python."""
+    if isinstance(node, ast.If | ast.While):  # only the condition: the body keeps its lines
+        node, spelled = node.test, f"({ast.unparse(ast.fix_missing_locations(_shown_part(replacement)))})"
+    segment = ast.get_source_segment(source, node)
+    if segment is None:
+        return None
+    lines = source.splitlines(keepends=True)
+    begin = sum(len(line.encode()) for line in lines[: node.lineno - 1]) + node.col_offset  # type: ignore[attr-defined]
+    raw = source.encode()
+    changed = (raw[:begin] + spelled.encode() + raw[begin + len(segment.encode()) :]).decode()
+    try:
+        ast.parse(changed)
+    except SyntaxError:
+        return None
+    return changed
+
+
+def _shown_part(node: ast.AST) -> ast.AST:
+    return node.test if isinstance(node, ast.If | ast.While) else node
+
+
+def _is_log(node: ast.AST) -> bool:
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name))):
+            return name in LOGGERS
+    return False
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _is_nothing(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _shown(code: str, most: int = 90) -> str:
+    line = " ".join(code.split())
+    return line if len(line) <= most else f"{line[:most]}..."
+
+
+def tests_of(module: str) -> list[str]:
+    """Return the tests that are run for a module; none where the table above names none."""
+    prefixes = [p for p in TESTS if module == p or module.startswith(f"{p}/")]
+    return TESTS[max(prefixes, key=len)] if prefixes else []
+
+
+def modules_under(names: list[str]) -> list[str]:
+    """Return the modules that were named, folders opened."""
+    found = set()
+    for name in names:
+        path = ROOT / name
+        if not path.exists():
+            raise SystemExit(f"mutants: {name}: there is no such module or folder in {ROOT}")
+        files = [path] if path.is_file() else path.rglob("*.py")
+        found |= {str(file.relative_to(ROOT)) for file in files}
+    for module in sorted(found):
+        if not tests_of(module):
+            raise SystemExit(f"mutants: {module}: no tests are named for it; add it to TESTS in this script")
+    return sorted(found)
+
+
+def notices(folder: Path, tests: list[str]) -> bool:
+    """Run tests in the copy; return whether one of them failed, or none came to its end."""
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "--tb", "no", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(  # noqa: S603 - our own tests
+            [*command, "--timeout", str(TEST_LIMIT_S), *tests],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return True
+    return done.returncode != 0
+
+
+def sample(modules: list[str], count: int, seed: int) -> list[Mutant]:
+    """Return changes chosen at random from all that can be made, in the order of the files."""
+    every = [m for module in modules for m in mutants_of(module, (ROOT / module).read_text("utf-8"))]
+    chosen = random.Random(seed).sample(every, min(count, len(every)))  # noqa: S311 - a choice that repeats
+    return sorted(chosen, key=lambda m: (m.module, m.line, m.after))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Sample, run, and tell."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seed", type=int, default=0, help="of the choice (default 0)")
+    parser.add_argument("--mutants", type=int, default=200, help="how many (default 200)")
+    parser.add_argument("--modules", nargs="+", default=list(DEFAULT_MODULES), help="files and folders")
+    parser.add_argument(
+        "--at-least", type=float, default=0.0, metavar="PERCENT", help="caught, for exit code 0"
+    )
+    parser.add_argument("--list", action="store_true", help="show the changes and run nothing")
+    args = parser.parse_args()
+    chosen = sample(modules_under(args.modules), args.mutants, args.seed)
+    if args.list:
+        _say("\n".join(map(str, chosen)))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name)
+        for part in COPIED:
+            copied = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+            copied(ROOT / part, folder / part)
+        for tests in sorted({tuple(tests_of(m.module)) for m in chosen}):
+            if notices(folder, list(tests)):
+                _say(f"mutants: {' '.join(tests)} fail without any change")
+                return 2
+        counts: Counter[bool] = Counter()
+        for mutant in chosen:
+            path = folder / mutant.module
+            path.write_text(mutant.source, "utf-8")
+            caught = notices(folder, tests_of(mutant.module))
+            path.write_text((ROOT / mutant.module).read_text("utf-8"), "utf-8")
+            counts[caught] += 1
+            _say(f"{'caught  ' if caught else 'SURVIVED'} {mutant}")
+    percent = 100.0 * counts[True] / max(1, counts.total())
+    _say(f"{counts[True]} of {counts.total()} caught ({percent:.1f} %), seed {args.seed}")
+    return 0 if percent >= args.at_least else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
