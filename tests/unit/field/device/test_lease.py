@@ -1,0 +1,148 @@
+"""DeviceLease: who may set a device, until when, and how old a setpoint can be; with a clock of the test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heron_mqtt.field.device.lease import SPOKEN_PER_LEASE, DeviceLease, Holder
+from heron_mqtt.messages import Setpoint
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 50.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def told(lease_s: float = 2.0, **fields: Any) -> Setpoint:
+    return Setpoint(p_mw=0.01, lease_s=lease_s, **{"sender": "MG1", "boot": "g1", **fields})
+
+
+def echo(seq: int, boot: str = "d1") -> dict[str, Any]:
+    return {"heard_boot": boot, "heard_seq": seq}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_a_lease_counts_from_the_telemetry_that_is_echoed(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    lease.published("d1", 7)
+    clock.now_s += 1.5
+    assert lease.refusal(told(**echo(7))) is None
+    lease.hold(told(**echo(7)))
+    assert lease.left_s == pytest.approx(0.5)
+    clock.now_s += 0.5
+    assert not lease.is_running
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        (echo(7), "older than its lease"),
+        (echo(8), "does not remember"),
+        (echo(7, "d0"), "another boot"),
+        ({"heard_boot": "d1"}, "another boot"),
+        ({"heard_seq": 7}, "another boot"),
+    ],
+)
+def test_what_is_stale_replayed_or_of_an_earlier_life_is_refused(
+    clock: Clock, fields: dict[str, Any], why: str
+) -> None:
+    lease = DeviceLease(clock)
+    lease.published("d1", 7)
+    clock.now_s += 2.0
+    refused = lease.refusal(told(**fields))
+    assert refused is not None
+    assert why in refused
+
+
+def test_a_new_boot_of_the_device_forgets_what_the_old_one_said(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    lease.published("d1", 7)
+    lease.published("d2", 0)
+    assert lease.refusal(told(**echo(7))) is not None
+    assert lease.refusal(told(**echo(0, "d2"))) is None
+
+
+def test_by_hand_it_counts_from_its_arrival_unless_proof_is_required(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    lease.hold(told())
+    assert lease.left_s == pytest.approx(2.0)
+    refused = DeviceLease(clock, require_proof=True).refusal(told())
+    assert refused is not None
+    assert "no proof" in refused
+
+
+def test_another_sender_is_refused_while_it_holds_and_not_after(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    lease.hold(told())
+    for other in ({"sender": "MG2"}, {"boot": "g2"}, {"sender": None, "boot": None}):
+        refused = lease.refusal(told(**other))
+        assert refused is not None
+        assert "held by MG1 (boot g1) for another 2 s" in refused
+    assert lease.refusal(told(boot="g2", take_over=True)) is None
+    clock.now_s += 2.0
+    assert lease.refusal(told(boot="g2")) is None
+
+
+def test_a_renewal_never_shortens_and_a_new_setpoint_may(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    lease.hold(told(10.0))
+    lease.hold(told(1.0, renewal=True))
+    assert lease.left_s == pytest.approx(10.0)
+    lease.hold(told(1.0))
+    assert lease.left_s == pytest.approx(1.0)
+
+
+def test_what_was_heard_before_is_known_by_sender_and_number(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    assert not lease.is_repeated(told(seq=3))
+    assert lease.is_repeated(told(seq=3))
+    assert lease.is_repeated(told(seq=2))
+    assert not lease.is_repeated(told(seq=2, boot="g2"))
+    assert not lease.is_repeated(told())
+    assert not lease.is_repeated(told())
+    lease.forget()
+    assert not lease.is_repeated(told(seq=1))
+
+
+def test_a_device_speaks_often_enough_for_its_lease(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    lease.hold(told(2.0))
+    assert lease.telemetry_every_s == pytest.approx(2.0 / SPOKEN_PER_LEASE)
+    assert lease.holder == Holder("MG1", "g1")
+    lease.end()
+    assert lease.holder is None
+
+
+@given(
+    ages=st.lists(st.floats(0.0, 5.0), min_size=1, max_size=20),
+    lease_s=st.floats(0.01, 4.0),
+    waits=st.lists(st.floats(0.0, 5.0), min_size=20, max_size=20),
+)
+def test_no_setpoint_holds_longer_than_its_lease_after_the_telemetry_that_it_echoes(
+    ages: list[float], lease_s: float, waits: list[float]
+) -> None:
+    clock = Clock()
+    lease = DeviceLease(clock)
+    for seq, (age_s, wait_s) in enumerate(zip(ages, waits, strict=False)):
+        lease.published("d1", seq)
+        said_at = clock.now_s
+        clock.now_s += age_s
+        setpoint = told(lease_s, **echo(seq))
+        if lease.refusal(setpoint) is None:
+            lease.hold(setpoint)
+            assert lease.left_s is not None
+            assert clock.now_s + lease.left_s <= said_at + lease_s + 1e-9
+        else:
+            assert age_s >= lease_s - 1e-9
+        clock.now_s += wait_s
