@@ -101,7 +101,7 @@ class _Agent:
                 self._check_bounds(name, row, where, bounds)
                 if clearances is not None and self._scenario.envelope.grid_check:
                     _check_clearance(name, row, cleared, where, bounds)
-                self._move(name, row, where, twins)
+                self._move(name, row, where, twins, arrived=told.get("fallback") is None)
 
     # -- bounds ------------------------------------------------------------------------------------
 
@@ -140,10 +140,23 @@ class _Agent:
 
     # -- twins -------------------------------------------------------------------------------------
 
-    def _move(self, name: str, row: dict[str, Any], where: str, twins: Finding) -> None:
-        """Let the model take the step, and compare."""
+    def _move(self, name: str, row: dict[str, Any], where: str, twins: Finding, *, arrived: bool) -> None:
+        """Let the model take the step, and compare.
+
+        Where the agent's action has not ``arrived``, the grid stands elsewhere than the agent's models: the
+        device is in it as in its safe state. The models go on all the same.
+        """
+        if not arrived:
+            due = self._tables[name].spec.safe_p_mw(row["p_available_mw"])
+            twins.check(
+                near(row["p_mw"], due, EXACT),
+                f"{where}: {row['p_mw']} MW in the grid without an action, the safe state is {due} MW",
+            )
         if row["cleared_p_mw"] is None:  # no setpoint was made: merely simulated
-            self._restore(name, row)
+            if arrived:
+                self._restore(name, row)
+            else:
+                self._unknown.add(name)
             return
         level = row["authority"]
         if self._levels.get(name, level) != level:
@@ -159,15 +172,18 @@ class _Agent:
                     near(residual, due, EXACT),
                     f"{where}: residual {residual} MW recorded, the twin gives {due}",
                 )
-            twins.check(
-                near(row["p_mw"], telemetry.p_mw, EXACT),
-                f"{where}: {row['p_mw']} MW in the grid, the device measured {telemetry.p_mw}",
-            )
+            if arrived:
+                twins.check(
+                    near(row["p_mw"], telemetry.p_mw, EXACT),
+                    f"{where}: {row['p_mw']} MW in the grid, the device measured {telemetry.p_mw}",
+                )
             self._unknown.discard(name)
         else:
             self._agent.simulate(name, row["fallback"], setpoint=setpoint)
             if level == "shadow" and residual is not None and telemetry is not None:
                 self._agent.shadowed(name, telemetry)
+        if not arrived:
+            return
         said = self._agent.report()
         if name in self._unknown:
             self._restore(name, row)

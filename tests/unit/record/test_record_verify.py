@@ -95,6 +95,32 @@ def test_a_run_of_models_alone_holds(folder: Path, centralized: bool) -> None:
     assert broken(verify(path)) == {}
 
 
+LATE = {"rules": [{"pattern": ["agents/+/action"], "loss": 0.3}]}
+
+
+@pytest.fixture(scope="module")
+def late(folder: Path) -> Path:
+    """Actions that do not reach the operator in time: the grid has the devices in their safe state then."""
+    path = folder / "late.heron"
+    deadlines = {**QUICK["deadlines"], "action_s": 0.5}
+    broker = ImpairedBroker(OpenMemoryBroker(), ImpairmentTable.model_validate(LATE), seed=2)
+    record_run(path, steps=8, emulated=True, broker=broker, changes={**SHADOW, "deadlines": deadlines})
+    return path
+
+
+def test_an_action_that_came_too_late_is_no_forgery(late: Path) -> None:
+    with RecordFile(late) as run:
+        assert run.query("SELECT id FROM agent_row WHERE fallback IS NOT NULL")
+        bounds, twins = check_devices(run)
+    assert broken([bounds, twins]) == {}
+
+
+def test_that_an_action_came_too_late_cannot_be_forged(late: Path, tmp_path: Path) -> None:
+    statement = "UPDATE agent_row SET fallback = 'late' WHERE fallback IS NULL"
+    with RecordFile(forged(tampered(late, tmp_path / "t.heron", statement))) as changed:
+        assert TWINS in broken(list(check_devices(changed)))
+
+
 def test_the_head_of_the_run_is_recognised_and_another_is_not(record: Path) -> None:
     (chains, *_) = verify(record)
     head = chains.note.split()[1].rstrip(":")
