@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from powergrid.envs import MultiAgentMicrogrids
 
 # Started in the background of a script, SIGINT is ignored, and every child inherits that: tests that
-# press Ctrl-C would wait for ever.
+# press Ctrl-C would wait for ever. Started with nohup, the same holds of SIGHUP, a terminal that is gone.
 _in_main_thread = threading.current_thread() is threading.main_thread()
 if _in_main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if _in_main_thread and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Runs of the tests leave no records behind; a test of records says where they go.
 os.environ["HERON_MQTT_RECORD"] = "off"
