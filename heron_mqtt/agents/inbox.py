@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from heron_mqtt.agents.wakeup import Wakeup
@@ -17,7 +17,8 @@ from heron_mqtt.messages import (
     RunState,
 )
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.messaging.base import MessageBroker, Received
+from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.price import PriceFollower
 from heron_mqtt.protocols.setpoint import CommandFollower
@@ -69,28 +70,25 @@ class Inbox:
         self._environment = environment
         self._session: HorizontalSession | None = None
         self._early: dict[str, list[Message]] = {peer: [] for peer in peers}
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions = SubscriptionGroup(broker)
 
     async def open(self) -> None:
         """Subscribe; returns when every subscription is in force."""
         mine = self._agent_id
-        wanted: list[tuple[str, Callable[[Received], None]]] = [
-            (topics.operator_price(self._upstream_id), self._on_price),
-            (topics.agent(mine, "command"), self._on_command),
-            (topics.agent(mine, "observation"), self._on_observation),
-            *((channel, self._on_peer) for channel in self._peer_channels()),
-            (topics.agent(mine, "clearance"), self._on_clearance),
-            (topics.RUN_STATE, self._on_run_state),
-        ]
-        self._subscriptions = [self._broker.subscribe(channel, callback) for channel, callback in wanted]
-        for subscription in self._subscriptions:
-            await subscription
+        await self._subscriptions.open(
+            [
+                (topics.operator_price(self._upstream_id), self._on_price),
+                (topics.agent(mine, "command"), self._on_command),
+                (topics.agent(mine, "observation"), self._on_observation),
+                *((channel, self._on_peer) for channel in self._peer_channels()),
+                (topics.agent(mine, "clearance"), self._on_clearance),
+                (topics.RUN_STATE, self._on_run_state),
+            ]
+        )
 
     def close(self) -> None:
         """Unsubscribe. Idempotent."""
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
-        self._subscriptions.clear()
+        self._subscriptions.close()
 
     def begin_episode(self, episode: int, run: str | None = None) -> None:
         """Forget what belongs to other episodes; ``run`` is the boot of the operator that begins this one."""

@@ -24,10 +24,11 @@ from heron_mqtt.messages import (
     StopConfirm,
 )
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Subscription
+from heron_mqtt.messaging.base import Announcement, MessageBroker, Received
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.ownership import NameOwnership
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 log = logging.getLogger("heron_mqtt.operator")
 
@@ -71,7 +72,7 @@ class SystemOperator:
         self._scenario = scenario
         self._stamper = stamper or MessageStamper(operator_id, env_id)
         self._retain = {"retain": True} if broker.features.retain else {}
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions = SubscriptionGroup(broker)
         self._presence: Announcement | None = None
         self._now = (0, -1)
         self._statuses: dict[str, Status] = {}
@@ -110,20 +111,17 @@ class SystemOperator:
         broker = self._broker
         self._forget_reconnect = broker.on_reconnect(self._on_reconnect)
         self._wakeup = Wakeup()  # without what ended the run before
+        wanted: list[tuple[str, Callable[[Received], None]]] = []
         leaves = [("status", self._on_status), ("action", self._on_action), ("plan", self._on_plan)]
         for leaf, callback in leaves:
             if broker.features.wildcards:
-                channels = [topics.any_agent(leaf)]
+                wanted.append((topics.any_agent(leaf), callback))
             else:
-                channels = [topics.agent(agent, leaf) for agent in self.subordinates]
-            self._subscriptions += [broker.subscribe(channel, callback) for channel in channels]
-        self._subscriptions.append(broker.subscribe(topics.ESTOP, self._on_estop))
-        self._subscriptions += [
-            broker.subscribe(topics.stop_confirm(agent), self._on_stop_confirm) for agent in self.subordinates
-        ]
+                wanted += [(topics.agent(agent, leaf), callback) for agent in self.subordinates]
+        wanted.append((topics.ESTOP, self._on_estop))
+        wanted += [(topics.stop_confirm(agent), self._on_stop_confirm) for agent in self.subordinates]
         try:
-            for subscription in self._subscriptions:
-                await subscription
+            await self._subscriptions.open(wanted)
             await self._ownership.acquire()
         except BaseException:
             self._unsubscribe()
@@ -143,9 +141,7 @@ class SystemOperator:
         self._forget_reconnect()
         if self._saying_again is not None:
             self._saying_again.cancel()
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
-        self._subscriptions.clear()
+        self._subscriptions.close()
 
     async def _say_finished(self) -> None:
         """End the presence; one that was displaced leaves what the other environment says."""

@@ -17,6 +17,7 @@ from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
+from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 from heron_mqtt.record.reader import RecordFile
 
 COMMANDS = frozenset({"authority", "take", "owner", "lease", "fault"})
@@ -143,15 +144,9 @@ async def _who_is_there(broker: MessageBroker, boots: set[str], look_s: float) -
         if state.state in {"reset", "running"} and state.boot not in boots:
             runs.append(state)
 
-    subscriptions = [
-        broker.subscribe(topics.any_device("status"), on_status),
-        broker.subscribe(topics.RUN_STATE, on_run),
-    ]
-    for subscription in subscriptions:
-        await subscription
-    await asyncio.sleep(look_s)
-    for unsubscribe in subscriptions:
-        unsubscribe()
+    wanted = [(topics.any_device("status"), on_status), (topics.RUN_STATE, on_run)]
+    with await SubscriptionGroup(broker).open(wanted):
+        await asyncio.sleep(look_s)
     if runs:
         raise ConfigError(
             f"a run of {runs[0].scenario or 'another scenario'} is under way in this environment: replay "

@@ -33,8 +33,9 @@ from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.messages import Json, LeaseState, RunState, Setpoint, StopConfirm, Telemetry
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import Callback, MessageBroker, Received, Subscription
+from heron_mqtt.messaging.base import Callback, MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 log = logging.getLogger("heron_mqtt.device")
 
@@ -184,14 +185,11 @@ class FieldDevice(PresentDevice, abc.ABC):
         Raises:
             NameTaken: Another device holds the name, or has taken it over.
         """
-        subscriptions: list[Subscription] = []
+        subscriptions = SubscriptionGroup(self._broker)
         forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
         try:
             await self._take_name()
-            for channel, callback in [*self._own_channels(), *self.channels()]:
-                subscriptions.append(self._broker.subscribe(channel, callback))
-            for subscription in subscriptions:
-                await subscription
+            await subscriptions.open([*self._own_channels(), *self.channels()])
             await self._appear()
             self._tell_holder()
             async with self._busy:
@@ -204,8 +202,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             pass  # the duration is over
         finally:
             forget_reconnect()
-            for unsubscribe in subscriptions:
-                unsubscribe()
+            subscriptions.close()
             self._lease.end()
             for task in self._tasks:
                 task.cancel()

@@ -15,8 +15,9 @@ from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level, Take
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 log = logging.getLogger("heron_mqtt.authority")
 
@@ -82,7 +83,7 @@ class AuthorityDesk:
         self._now = now
         self._monotonic = monotonic
         self._retain = {"retain": True} if broker.features.retain else {}
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions = SubscriptionGroup(broker)
         self._manual: dict[str, Manual] = {}
         self._told_gate: dict[str, str] = {}
         self._heard_requests: dict[tuple[str, str, int], None] = {}
@@ -157,16 +158,16 @@ class AuthorityDesk:
 
     async def open(self) -> None:
         """Take requests, and hear what an earlier run has left; ``begin`` then says what is in force."""
-        for name in self._held:
-            for leaf, callback in (
-                ("authority", self._on_request),
-                ("take", self._on_take),
-                ("authority_state", self._on_state),
-            ):
-                channel = topics.device(self._agent_id, name, leaf)
-                self._subscriptions.append(self._broker.subscribe(channel, callback))
-        for subscription in self._subscriptions:
-            await subscription
+        callbacks: dict[str, Callable[[Received], None]] = {
+            "authority": self._on_request,
+            "take": self._on_take,
+            "authority_state": self._on_state,
+        }
+        await self._subscriptions.open(
+            (topics.device(self._agent_id, name, leaf), callback)
+            for name in self._held
+            for leaf, callback in callbacks.items()
+        )
 
     def begin(self) -> None:
         """Say which level each device has; what an earlier run has left has arrived by now."""
@@ -176,9 +177,7 @@ class AuthorityDesk:
 
     def close(self) -> None:
         """Take no more requests. Idempotent."""
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
-        self._subscriptions.clear()
+        self._subscriptions.close()
 
     # -- changes -------------------------------------------------------------------------------------
 

@@ -16,8 +16,9 @@ from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper, utc_now
+from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 Health = Literal["online", "stale", "fault", "offline"]
 
@@ -95,7 +96,7 @@ class DeviceLink:
         self._monotonic = monotonic
         self._setpoint = topics.device(agent_id, device, "setpoint")
         self._telemetry = topics.device(agent_id, device, "telemetry")
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions = SubscriptionGroup(broker)
         self._sent: tuple[str, int] | None = None  # boot and seq of the newest setpoint
         self._sent_at = 0.0
         self.round_trip_s: float | None = None
@@ -143,11 +144,12 @@ class DeviceLink:
 
     async def open(self) -> None:
         """Listen to the device."""
-        for leaf, callback in (("telemetry", self._on_telemetry), ("status", self._on_status)):
-            channel = topics.device(self.agent_id, self.device, leaf)
-            self._subscriptions.append(self._broker.subscribe(channel, callback))
-        for subscription in self._subscriptions:
-            await subscription
+        await self._subscriptions.open(
+            [
+                (topics.device(self.agent_id, self.device, "telemetry"), self._on_telemetry),
+                (self.status_channel, self._on_status),
+            ]
+        )
 
     def on_reconnect(self) -> None:
         """What the broker tells of the device now is news again: its will may have been sent meanwhile."""
@@ -155,9 +157,7 @@ class DeviceLink:
 
     def close(self) -> None:
         """Stop listening."""
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
-        self._subscriptions.clear()
+        self._subscriptions.close()
 
     # -- what is known -----------------------------------------------------------------------------
 

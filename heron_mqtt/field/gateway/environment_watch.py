@@ -16,7 +16,8 @@ from collections.abc import Callable
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.messages import Owner, RunState
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.messaging.base import MessageBroker, Received
+from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 log = logging.getLogger("heron_mqtt.gateway")
 
@@ -58,24 +59,19 @@ class EnvironmentWatch:
         self._newest: dict[str, int] = {}  # seq of the newest message of the environment, by channel
         self._pause = PauseDetector()
         self._end: str | None = None  # why it is not alive, where that was said
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions = SubscriptionGroup(broker)
 
     async def open(self) -> None:
         """Listen."""
         self._pause.start()
-        self._subscriptions = [
-            self._broker.subscribe(topics.RUN_OWNER, self._on_owner),
-            self._broker.subscribe(topics.RUN_STATE, self._on_run_state),
-        ]
-        for subscription in self._subscriptions:
-            await subscription
+        await self._subscriptions.open(
+            [(topics.RUN_OWNER, self._on_owner), (topics.RUN_STATE, self._on_run_state)]
+        )
 
     def close(self) -> None:
         """Stop listening. Idempotent."""
         self._pause.stop()
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
-        self._subscriptions.clear()
+        self._subscriptions.close()
 
     # -- what is known -------------------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.messages import EmergencyStop, StopConfirm
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
+from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 log = logging.getLogger("heron_mqtt.gateway")
 
@@ -38,7 +39,7 @@ class StopSignals:
         self._stamper = stamper
         self._on_change = on_change
         self._register = StopRegister(env_id)
-        self._subscription: Subscription | None = None
+        self._subscriptions = SubscriptionGroup(broker)
 
     @property
     def estop(self) -> EmergencyStop | None:
@@ -47,14 +48,11 @@ class StopSignals:
 
     async def open(self) -> None:
         """Listen."""
-        self._subscription = self._broker.subscribe(topics.ESTOP, self._on_estop)
-        await self._subscription
+        await self._subscriptions.open([(topics.ESTOP, self._on_estop)])
 
     def close(self) -> None:
         """Stop listening. Idempotent."""
-        if self._subscription is not None:
-            self._subscription()
-            self._subscription = None
+        self._subscriptions.close()
 
     def hear_from(self, device: str) -> None:
         """Take it from a device that a stop is in force, where the broker has forgotten it."""

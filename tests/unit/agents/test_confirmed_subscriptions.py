@@ -16,6 +16,7 @@ from heron_mqtt.field.gateway.stop_signals import StopSignals
 from heron_mqtt.messaging.core.subscription import Callback, Subscription
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 from support.field_rig import Rig
 
 
@@ -62,14 +63,14 @@ def environment_watch(broker: InMemoryBroker) -> Awaitable[None]:
 
 def authority_desk(broker: InMemoryBroker) -> Awaitable[None]:
     rig = Rig()
-    rig.gateway.authority._broker = broker
+    rig.gateway.authority._subscriptions = SubscriptionGroup(broker)
     return rig.gateway.authority.open()
 
 
 def gateway(broker: InMemoryBroker) -> Awaitable[None]:
     rig = Rig()
-    for part in (rig.gateway, rig.gateway.authority, rig.gateway.environment, rig.gateway._stop, rig.link):
-        part._broker = broker  # type: ignore[attr-defined]
+    for part in (rig.gateway.authority, rig.gateway.environment, rig.gateway._stop, rig.link):
+        part._subscriptions = SubscriptionGroup(broker)  # type: ignore[attr-defined]
     return rig.gateway.open()
 
 
