@@ -53,12 +53,14 @@ class ImpairmentKind(ABC):
         table: Model of ``[impairment.rules.<name>]``; None = its keys are fields of ``RuleTable``.
         draws: How many random numbers it takes a message.
         words: Where these stand in the numbers that the shipped kinds share; None = in a stream of its own.
+        key: Field of ``RuleTable`` that asks for it; its settings are the rule then. None = its table does.
     """
 
     name: ClassVar[str]
     table: ClassVar[type[BaseModel] | None] = None
     draws: ClassVar[int] = 1
     words: ClassVar[slice | None] = None
+    key: ClassVar[str | None] = None
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -66,7 +68,9 @@ class ImpairmentKind(ABC):
     @classmethod
     def settings_of(cls, rule: Any) -> Any:
         """Return its settings in a ``RuleTable``; None = the rule does not ask for it."""
-        return rule.more.get(cls.name)
+        if cls.key is None:
+            return rule.more.get(cls.name)
+        return rule if getattr(rule, cls.key) else None
 
     @abstractmethod
     def affect(self, message: Impairment, draws: Sequence[float]) -> None:
@@ -115,11 +119,7 @@ class Loss(ImpairmentKind):
 
     name = "loss"
     words = slice(2, 3)
-
-    @classmethod
-    def settings_of(cls, rule: Any) -> Any:
-        """Return the rule where it has a ``loss``."""
-        return rule if rule.loss else None
+    key = "loss"
 
     def affect(self, message: Impairment, draws: Sequence[float]) -> None:
         """Lose the message or not."""
@@ -132,11 +132,7 @@ class Duplicate(ImpairmentKind):
 
     name = "duplicate"
     words = slice(3, 4)
-
-    @classmethod
-    def settings_of(cls, rule: Any) -> Any:
-        """Return the rule where it has a ``duplicate``."""
-        return rule if rule.duplicate else None
+    key = "duplicate"
 
     def affect(self, message: Impairment, draws: Sequence[float]) -> None:
         """Let a copy follow or not."""
@@ -149,11 +145,7 @@ class Reorder(ImpairmentKind):
 
     name = "reorder"
     words = slice(4, 5)
-
-    @classmethod
-    def settings_of(cls, rule: Any) -> Any:
-        """Return the rule where it has a ``reorder``."""
-        return rule if rule.reorder else None
+    key = "reorder"
 
     def affect(self, message: Impairment, draws: Sequence[float]) -> None:
         """Hold the message back or not."""
@@ -166,11 +158,7 @@ class Jitter(ImpairmentKind):
 
     name = "jitter"
     words = slice(5, 6)
-
-    @classmethod
-    def settings_of(cls, rule: Any) -> Any:
-        """Return the rule where it has a ``jitter_s``."""
-        return rule if rule.jitter_s else None
+    key = "jitter_s"
 
     def affect(self, message: Impairment, draws: Sequence[float]) -> None:
         """Delay the message."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "ConsumerSpecBase",
     "Device",
     "DeviceSpecBase",
     "DeviceState",
@@ -133,6 +134,29 @@ class DeviceSpecBase(BaseModel):
             efficiency_factor: On its efficiencies, in (0, 1].
         """
         return self
+
+
+class ConsumerSpecBase(DeviceSpecBase):
+    """Nameplate of a device that only draws, at unity power factor, up to ``max_p_mw``."""
+
+    controls_q: ClassVar[bool] = False
+
+    max_p_mw: PositivePowerMw = Field(description="Largest consumption, MW, magnitude (p_mw >= -this)")
+
+    @property
+    def power_range_mw(self) -> tuple[float, float]:
+        """Smallest and largest power of the nameplate, MW, positive = injected."""
+        return -self.max_p_mw, 0.0
+
+    @property
+    def rated_s_mva(self) -> float:
+        """Apparent-power limit, MVA: it draws no reactive power."""
+        return self.max_p_mw
+
+    @property
+    def profile_mw(self) -> float:
+        """What the per-unit profile multiplies, MW, as an injection."""
+        return -self.max_p_mw
 
 
 class PolicyThresholds(Protocol):

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from powergrid.devices.base import (
     S_PER_H,
-    DeviceSpecBase,
+    ConsumerSpecBase,
     Fraction,
     PolicyThresholds,
     PositivePowerMw,
@@ -22,13 +22,12 @@ from powergrid.devices.formulas import FormulaDevice, Ops, Value
 __all__ = ["EvCharger", "EvChargerSpec", "EvChargerState"]
 
 
-class EvChargerSpec(DeviceSpecBase):
+class EvChargerSpec(ConsumerSpecBase):
     """Nameplate of a charging point, and what the cars want that come to it."""
 
     has_soc: ClassVar[bool] = True
     has_cost: ClassVar[bool] = True
     profile_says: ClassVar[str | None] = "what a connected car may draw, 0 = no car"
-    controls_q: ClassVar[bool] = False
 
     kind: Literal["ev_charger"] = Field(default="ev_charger", description="Kind of device")
     max_p_mw: PositivePowerMw = Field(description="Largest charging power, MW, magnitude (p_mw >= -this)")
@@ -59,21 +58,6 @@ class EvChargerSpec(DeviceSpecBase):
                 f"arrival_soc must not exceed target_soc, got {self.arrival_soc} and {self.target_soc}"
             )
         return self
-
-    @property
-    def power_range_mw(self) -> tuple[float, float]:
-        """Smallest and largest power of the nameplate, MW, positive = injected."""
-        return -self.max_p_mw, 0.0
-
-    @property
-    def rated_s_mva(self) -> float:
-        """Apparent-power limit, MVA: it charges at unity power factor."""
-        return self.max_p_mw
-
-    @property
-    def profile_mw(self) -> float:
-        """What the per-unit profile multiplies, MW, as an injection."""
-        return -self.max_p_mw
 
     @property
     def soc_at_reset(self) -> float:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from powergrid.devices.base import (
     S_PER_H,
-    DeviceSpecBase,
+    ConsumerSpecBase,
     Fraction,
     PolicyThresholds,
     PositivePowerMw,
@@ -22,12 +22,11 @@ from powergrid.devices.formulas import FormulaDevice, Ops, Value
 __all__ = ["FlexibleLoad", "FlexibleLoadSpec", "FlexibleLoadState"]
 
 
-class FlexibleLoadSpec(DeviceSpecBase):
+class FlexibleLoadSpec(ConsumerSpecBase):
     """Nameplate of a load that may be shed for a while and catches up afterwards."""
 
     has_soc: ClassVar[bool] = True
     profile_says: ClassVar[str | None] = "its demand"
-    controls_q: ClassVar[bool] = False
     rests_when_safe: ClassVar[bool] = False  # whoever consumes goes on without us
 
     kind: Literal["flexible_load"] = Field(default="flexible_load", description="Kind of device")
@@ -44,21 +43,6 @@ class FlexibleLoadSpec(DeviceSpecBase):
     rebound_factor: float = Field(
         default=1.0, ge=0.0, le=10.0, description="Energy owed per energy shed; above 1: it costs extra"
     )
-
-    @property
-    def power_range_mw(self) -> tuple[float, float]:
-        """Smallest and largest power of the nameplate, MW, positive = injected."""
-        return -self.max_p_mw, 0.0
-
-    @property
-    def rated_s_mva(self) -> float:
-        """Apparent-power limit, MVA: it draws at unity power factor."""
-        return self.max_p_mw
-
-    @property
-    def profile_mw(self) -> float:
-        """What the per-unit profile multiplies, MW, as an injection."""
-        return -self.max_p_mw
 
     @property
     def soc_at_reset(self) -> float:

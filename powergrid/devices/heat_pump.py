@@ -11,7 +11,7 @@ from pydantic import Field
 
 from powergrid.devices.base import (
     S_PER_H,
-    DeviceSpecBase,
+    ConsumerSpecBase,
     Fraction,
     PolicyThresholds,
     PositivePowerMw,
@@ -23,13 +23,12 @@ from powergrid.devices.formulas import FormulaDevice, Ops, Value
 __all__ = ["HeatPump", "HeatPumpSpec", "HeatPumpState"]
 
 
-class HeatPumpSpec(DeviceSpecBase):
+class HeatPumpSpec(ConsumerSpecBase):
     """Nameplate of a heat pump with its store. Powers are electric unless a name says heat."""
 
     has_soc: ClassVar[bool] = True
     has_cost: ClassVar[bool] = True
     profile_says: ClassVar[str | None] = "its heat demand, per unit of max_heat_mw"
-    controls_q: ClassVar[bool] = False
     rests_when_safe: ClassVar[bool] = False  # its own controller goes on heating
 
     kind: Literal["heat_pump"] = Field(default="heat_pump", description="Kind of device")
@@ -48,16 +47,6 @@ class HeatPumpSpec(DeviceSpecBase):
     unserved_usd_per_mwh: float = Field(
         default=0.0, ge=0.0, le=1e8, description="Cost of heat demand that is not met, $/MWh of heat"
     )
-
-    @property
-    def power_range_mw(self) -> tuple[float, float]:
-        """Smallest and largest power of the nameplate, MW, positive = injected."""
-        return -self.max_p_mw, 0.0
-
-    @property
-    def rated_s_mva(self) -> float:
-        """Apparent-power limit, MVA: it draws at unity power factor."""
-        return self.max_p_mw
 
     @property
     def profile_mw(self) -> float:

@@ -10,39 +10,27 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from powergrid.devices.base import DeviceSpecBase, Fraction, PolicyThresholds, PositivePowerMw
+from powergrid.devices.base import ConsumerSpecBase, Fraction, PolicyThresholds
 from powergrid.devices.formulas import FormulaDevice, Ops, Value
 
 __all__ = ["Load", "LoadSpec"]
 
 
-class LoadSpec(DeviceSpecBase):
+class LoadSpec(ConsumerSpecBase):
     """Nameplate of a load."""
 
     profile_says: ClassVar[str | None] = "its demand"
-    controls_q: ClassVar[bool] = False
     rests_when_safe: ClassVar[bool] = False  # whoever consumes goes on without us
 
     kind: Literal["load"] = Field(default="load", description="Kind of device")
-    max_p_mw: PositivePowerMw = Field(description="Largest consumption, MW, magnitude (p_mw >= -this)")
     max_shed_fraction: Fraction = Field(
         default=0.0, description="Part of the demand that may be shed, [0, 1]; 0 = not sheddable"
     )
 
     @property
-    def power_range_mw(self) -> tuple[float, float]:
-        """Smallest and largest power of the nameplate, MW, positive = injected."""
-        return -self.max_p_mw, 0.0
-
-    @property
     def rated_s_mva(self) -> float:
         """No limit of its own: reactive power follows the demand."""
         return math.inf
-
-    @property
-    def profile_mw(self) -> float:
-        """What the per-unit profile multiplies, MW, as an injection."""
-        return -self.max_p_mw
 
     @property
     def action_range_mw(self) -> tuple[float, float, float] | None:
