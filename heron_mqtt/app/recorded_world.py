@@ -12,6 +12,7 @@ from typing import Any
 
 from heron_mqtt.config import validate
 from heron_mqtt.errors import ConfigError, DataError
+from heron_mqtt.messages import Telemetry
 from heron_mqtt.protocols.p2p import SettledTrade
 from heron_mqtt.record.reader import RecordFile
 from powergrid.scenario import LoadedScenario, NetworkTable, ProfilesTable, Scenario
@@ -148,4 +149,24 @@ def _grouped(record: RecordFile, sql: str) -> dict[tuple[int, int], list[dict[st
     return found
 
 
-__all__ = ["RecordedStep", "recorded_blueprint", "recorded_loaded", "recorded_scenario", "steps"]
+def recorded_telemetry(row: Mapping[str, Any]) -> Telemetry | None:
+    """Return what the device measured in a row of ``device_row``; None = nothing was heard."""
+    if row["telemetry_p_mw"] is None:
+        return None
+    running = row["telemetry_running"]
+    return Telemetry(
+        p_mw=row["telemetry_p_mw"],
+        q_mvar=row["telemetry_q_mvar"] or 0.0,
+        soc=row["telemetry_soc"],
+        running=None if running is None else bool(running),
+    )
+
+
+__all__ = [
+    "RecordedStep",
+    "recorded_blueprint",
+    "recorded_loaded",
+    "recorded_scenario",
+    "recorded_telemetry",
+    "steps",
+]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from heron_mqtt.agents.base import StepReport
-from heron_mqtt.app.recorded_world import RecordedStep
+from heron_mqtt.app.recorded_world import RecordedStep, recorded_telemetry
 from heron_mqtt.field.gateway.clearance import NO_CLEARANCE, apply_clearance, make_plan
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.envelope import Band
@@ -195,7 +195,7 @@ class ReplayExchange(DirectExchange):
             self._apart.add((name, device))
             self.apart_since[f"{name}/{device}"] = step
         same = (name, device) not in self._apart
-        residual, telemetry = row["residual_mw"], _telemetry(row)
+        residual, telemetry = row["residual_mw"], recorded_telemetry(row)
         fallback = row["fallback"]
         at = (row["episode"], row["step"])
         device_s = self._scenario.deadlines.device_s
@@ -243,15 +243,3 @@ def _recorded_setpoint(row: dict[str, Any], setpoint: SetpointRequest) -> Setpoi
     if row["cleared_p_mw"] is None:
         return setpoint
     return SetpointRequest(row["cleared_p_mw"], row["cleared_q_mvar"] or 0.0, setpoint.p_available_mw)
-
-
-def _telemetry(row: dict[str, Any]) -> Telemetry | None:
-    if row["telemetry_p_mw"] is None:
-        return None
-    running = row["telemetry_running"]
-    return Telemetry(
-        p_mw=row["telemetry_p_mw"],
-        q_mvar=row["telemetry_q_mvar"] or 0.0,
-        soc=row["telemetry_soc"],
-        running=None if running is None else bool(running),
-    )

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from heron_mqtt.agents.base import LocalState
-from heron_mqtt.app.recorded_world import RecordedStep, recorded_scenario, steps
+from heron_mqtt.app.recorded_world import RecordedStep, recorded_scenario, recorded_telemetry, steps
 from heron_mqtt.field.gateway.clearance import expected_p_mw
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.messages import Telemetry
@@ -163,7 +163,7 @@ class _Agent:
             self._unknown.add(name)  # it was put where the device was
         self._levels[name] = level
         setpoint = SetpointRequest(row["cleared_p_mw"], row["cleared_q_mvar"] or 0.0, row["p_available_mw"])
-        residual, telemetry = row["residual_mw"], _telemetry(row)
+        residual, telemetry = row["residual_mw"], recorded_telemetry(row)
         is_followed = residual is not None and level != "shadow" and row["fallback"] is None
         if is_followed and telemetry is not None:
             due = self._agent.measured(name, telemetry, setpoint=setpoint)
@@ -229,15 +229,3 @@ def _check_clearance(
         most = cleared.get(f"p_{name}", 0.0)
         inside = min(0.0, most) - ROUNDING_MW <= sent <= max(0.0, most) + ROUNDING_MW
         bounds.check(inside, f"{where}: {sent:.6g} MW sent, {most:.6g} MW was cleared")
-
-
-def _telemetry(row: dict[str, Any]) -> Telemetry | None:
-    if row["telemetry_p_mw"] is None:
-        return None
-    running = row["telemetry_running"]
-    return Telemetry(
-        p_mw=row["telemetry_p_mw"],
-        q_mvar=row["telemetry_q_mvar"] or 0.0,
-        soc=row["telemetry_soc"],
-        running=None if running is None else bool(running),
-    )

@@ -165,17 +165,17 @@ class RecordWriter:
 
     def add(self, table: RowTable, row: Row) -> None:
         """Take a row: the columns of the table, without id and hash. Never waits, never raises."""
-        if len(self._queue) >= self._max_waiting:
-            self.losses.queue_full += 1
-            return
-        self._queue.append((table, row))
+        self._put((table, row))
 
     def later(self, maker: Maker) -> None:
         """Take what makes a row when it is written, in the order of all rows. Never waits, never raises."""
+        self._put(maker)
+
+    def _put(self, entry: Made | Maker) -> None:
         if len(self._queue) >= self._max_waiting:
             self.losses.queue_full += 1
             return
-        self._queue.append(maker)
+        self._queue.append(entry)
 
     def sent(
         self, at_s: float, channel: str, message: Mapping[str, Any], payload: bytes | None, retain: bool
