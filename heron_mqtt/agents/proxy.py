@@ -214,19 +214,16 @@ class Proxy:
         await self._wakeup.until(is_settled, self.deadlines.ready_s * READY_SHARE)
         if self._presence is None or inbox.new_episode is not None:
             return
-        missing = self.gateway.missing(run, episode)
-        for unproven in self.gateway.absent(run, episode):
-            if unproven not in missing:
-                self._broker.stats.report(
-                    "device",
-                    f"{self.agent.agent_id}/{unproven.partition(' ')[0]}",
-                    f"begins in shadow: {unproven.partition(' ')[2]}",
-                )
+        mine, missing = self.agent.agent_id, []
+        for name, why in self.gateway.lacks(run, episode).items():
+            if self.gateway.can_begin_in_shadow(name):
+                self._broker.stats.report("device", f"{mine}/{name}", f"begins in shadow: ({why})")
+            else:
+                missing.append(f"{mine}/{name} ({why})")
         self.gateway.begin_episode()
         stopped = True if self.gateway.estop is not None else None
         if missing:
-            mine = self.agent.agent_id
-            reason = f"devices not ready: {', '.join(f'{mine}/{each}' for each in missing)}"[:500]
+            reason = f"devices not ready: {', '.join(missing)}"[:500]
             status = Status(state="fault", run=run, reason=reason, stopped=stopped)
         else:
             status = Status(state="online", run=run, stopped=stopped)

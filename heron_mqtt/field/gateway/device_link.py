@@ -146,7 +146,7 @@ class DeviceLink:
         """Listen to the device."""
         await self._subscriptions.open(
             [
-                (topics.device(self.agent_id, self.device, "telemetry"), self._on_telemetry),
+                (self.telemetry_channel, self._on_telemetry),
                 (self.status_channel, self._on_status),
             ]
         )
@@ -489,7 +489,6 @@ class DeviceLink:
         before, self.status = self.status, status
         if status.state == "online":
             self._note_kind(status.kind)
-        if status.state == "online":
             self._note_boot(status.boot)
             if before is not None and before.state == "offline":
                 self._is_born_again()

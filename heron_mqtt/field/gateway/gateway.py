@@ -165,31 +165,33 @@ class FieldGateway:
         return self._stop.estop
 
     def absent(self, run: str | None, episode: int) -> list[str]:
-        """Return the devices that setpoints are to be sent to and that are not ready, each with what lacks.
+        """Return the devices that setpoints are to be sent to and that are not ready, as text for people."""
+        return [f"{name} ({why})" for name, why in self.lacks(run, episode).items()]
+
+    def lacks(self, run: str | None, episode: int) -> dict[str, str]:
+        """Return what lacks, by device, of those that setpoints are to be sent to and that are not ready.
 
         An emulator must be in the episode. A real device must have been heard as often as the gate of its
         level wants; one that was heard, but not well enough, starts the run in shadow after the wait.
         """
-        found = []
+        found = {}
         for name, link in sorted(self.links.items()):
             if not RULES[self.authority.ceiling(name)].sends:
                 continue
             if self._settings[name].is_real:
                 if not self._is_proven(name):
-                    found.append(f"{name} ({link.waits_for(self._settings[name].gateway.gate_steps)})")
+                    found[name] = link.waits_for(self._settings[name].gateway.gate_steps)
             elif self._is_real_after_all(name):
-                found.append(f"{name} ({REAL_AFTER_ALL})")
+                found[name] = REAL_AFTER_ALL
             elif not link.is_ready(run, episode):
-                found.append(f"{name} (no birth for this episode on {link.status_channel})")
+                found[name] = f"no birth for this episode on {link.status_channel}"
             elif link.telemetry is None:
-                found.append(f"{name} (nothing on {link.telemetry_channel})")
+                found[name] = f"nothing on {link.telemetry_channel}"
         return found
 
-    def missing(self, run: str | None, episode: int) -> list[str]:
-        """Return those of ``absent`` without which no run begins: emulators, and what was never heard."""
-        names = [name for name, settings in self._settings.items() if settings.is_real]
-        heard = {name for name in names if self.links[name].was_heard}
-        return [each for each in self.absent(run, episode) if each.partition(" ")[0] not in heard]
+    def can_begin_in_shadow(self, name: str) -> bool:
+        """Whether a run begins without a device that is not ready: a real one that was heard."""
+        return self._settings[name].is_real and self.links[name].was_heard
 
     def _is_real_after_all(self, name: str) -> bool:
         """Whether a device that follows no episodes, a real one, answers where an emulator is expected."""
@@ -308,11 +310,7 @@ class FieldGateway:
             if band is not None:
                 low, high = max(low, band.p_min_mw), min(high, band.p_max_mw)
             # Only towards 0: what the check of all together has reduced must not grow again.
-            p_mw = (
-                min(setpoint.p_mw, max(high, 0.0))
-                if setpoint.p_mw > 0.0
-                else max(setpoint.p_mw, min(low, 0.0))
-            )
+            p_mw = max(min(setpoint.p_mw, max(high, 0.0)), min(low, 0.0))
             if p_mw != setpoint.p_mw:
                 allowed[name] = replace(setpoint, p_mw=p_mw)
 
