@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 RELEARN_AFTER_S = 30.0
+
+
+class LevelNote(NamedTuple):
+    """What people should know of a learned level.
+
+    Attributes:
+        text: One line.
+        is_change: Another instance is there or has taken over; else one was learned, as expected.
+    """
+
+    text: str
+    is_change: bool
 
 
 class LearnedLevels:
@@ -28,7 +41,7 @@ class LearnedLevels:
         """What is known, by name."""
         return {name: text for name, (text, _) in self._known.items()}
 
-    def takes(self, found: Mapping[str, str], now_s: float, retained: bool, notes: list[str]) -> bool:
+    def takes(self, found: Mapping[str, str], now_s: float, retained: bool, notes: list[LevelNote]) -> bool:
         """Return whether a message is of the instance that was learned; learn it if there is none.
 
         Args:
@@ -39,7 +52,7 @@ class LearnedLevels:
         """
         return all(self._takes(name, text, now_s, retained, notes) for name, text in found.items())
 
-    def _takes(self, name: str, text: str, now_s: float, retained: bool, notes: list[str]) -> bool:
+    def _takes(self, name: str, text: str, now_s: float, retained: bool, notes: list[LevelNote]) -> bool:
         known, heard_at = self._known.get(name, ("", -math.inf))
         if known == text:
             if not retained:
@@ -48,15 +61,14 @@ class LearnedLevels:
         silent_s = now_s - heard_at
         if known and (retained or silent_s <= self._relearn_after_s.get(name, RELEARN_AFTER_S)):
             if not retained:
-                self._note(
-                    f"{name} is {known}, but {text} is there too and not read: give the parameter", notes
-                )
+                text = f"{name} is {known}, but {text} is there too and not read: give the parameter"
+                self._note(LevelNote(text, True), notes)
             return False
-        notes.append(f"{name} is {text}" + (f" instead of {known}" if known else ""))
+        notes.append(LevelNote(f"{name} is {text}" + (f" instead of {known}" if known else ""), bool(known)))
         self._known[name] = (text, -math.inf if retained else now_s)
         return True
 
-    def _note(self, note: str, notes: list[str]) -> None:
-        if note not in self._noted:
-            self._noted.add(note)
+    def _note(self, note: LevelNote, notes: list[LevelNote]) -> None:
+        if note.text not in self._noted:
+            self._noted.add(note.text)
             notes.append(note)

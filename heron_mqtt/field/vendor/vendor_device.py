@@ -277,14 +277,9 @@ class VendorDevice(FieldDevice):
         for problem in taken.problems:
             self._count_problem(topic, problem)
         for note in taken.notes:
-            log.log(
-                logging.WARNING if "instead" in note or "but" in note else logging.INFO,
-                "%s: %s",
-                self.label,
-                note,
-            )
-            if "instead" in note or "but" in note:
-                self._broker.stats.report("device", self.label, note)
+            log.log(logging.WARNING if note.is_change else logging.INFO, "%s: %s", self.label, note.text)
+            if note.is_change:
+                self._broker.stats.report("device", self.label, note.text)
         measured = not retained and "p_mw" in taken.fields
         if measured:
             self._heard.set()

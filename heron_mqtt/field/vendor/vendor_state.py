@@ -15,7 +15,7 @@ from typing import Any
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.inputs import MissingValue, Value
-from heron_mqtt.field.vendor.learned_levels import LearnedLevels
+from heron_mqtt.field.vendor.learned_levels import LearnedLevels, LevelNote
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
 from heron_mqtt.field.vendor.presence_state import PresenceState
@@ -52,12 +52,12 @@ class StateUpdate:
     Attributes:
         fields: Field of ``Telemetry`` -> its new value, for those that were measured anew just now.
         problems: What could not be read, one line each, with the topic.
-        notes: What people should know of, each once.
+        notes: What people should know of learned levels, each once.
     """
 
     fields: Mapping[str, Measured] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[LevelNote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +101,12 @@ class VendorState:
             for name in reader.inputs:
                 known = self._inputs.setdefault(name, _Input())
                 known.topics = tuple(dict.fromkeys((*known.topics, *reader.table.topics)))
-        self._values: dict[
-            str, tuple[Measured, float | None]
-        ] = {}  # and since when; None = while it is heard
+        self._on_change = {n for r in mapping.telemetry for n, each in r.inputs.items() if each.on_change}
+        # And since when; None = while it is heard.
+        self._values: dict[str, tuple[Measured, float | None]] = {}
         self._why: dict[str, str] = {}
         self._rounds = {
-            name: TopicRound([n for n in q.inputs if not self._is_on_change(n)], q.within_s)
+            name: TopicRound([n for n in q.inputs if n not in self._on_change], q.within_s)
             for name, q in mapping.quantities.items()
             if q.waits_for_round
         }
@@ -145,7 +145,7 @@ class VendorState:
             )
         fields: dict[str, Measured] = {}
         problems: list[str] = []
-        notes: list[str] = []
+        notes: list[LevelNote] = []
         if not retained:
             self._heard_at = now_s
         for reader, found in readers:
@@ -376,7 +376,7 @@ class VendorState:
             return False
         if set(quantity.inputs) <= reader.inputs.keys():
             return True  # all of one payload
-        waited_for = [name for name in quantity.inputs if not self._is_on_change(name)]
+        waited_for = [name for name in quantity.inputs if name not in self._on_change]
         if not waited_for:
             self._due.setdefault(quantity.name, now_s + TOGETHER_S)
             return False
@@ -384,11 +384,8 @@ class VendorState:
             return all(now_s - self._inputs[name].at <= quantity.within_s for name in waited_for)
         return is_whole
 
-    def _is_on_change(self, name: str) -> bool:
-        return any(r.inputs[name].on_change for r in self._mapping.telemetry if name in r.inputs)
-
     def _since(self, quantity: Quantity) -> float | None:
-        ages = [self._inputs[name].at for name in quantity.inputs if not self._is_on_change(name)]
+        ages = [self._inputs[name].at for name in quantity.inputs if name not in self._on_change]
         return min(ages) if ages else None
 
     @property

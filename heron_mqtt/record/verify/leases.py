@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.messaging import topics
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.verify.finding import Finding, at
 
-SENDS = frozenset({"emulated", "limited", "full"})
 MARGIN_S = 1.0  # for a message on its way and a busy machine
 
 
