@@ -112,7 +112,6 @@ class NameOwnership:
             await self._say("holds", **self._retain)
         except BaseException:
             self.is_held = False
-            self._forget_reconnect()
             self._unsubscribe()
             raise
 
@@ -135,7 +134,6 @@ class NameOwnership:
         A broker that is away does not keep anybody from ending: the next holder asks, and nobody answers.
         """
         held, self.is_held = self.is_held, False
-        self._forget_reconnect()
         self._unsubscribe()
         if not held:
             return
@@ -148,7 +146,6 @@ class NameOwnership:
     def abandon(self) -> None:
         """Hold the name no more, without a word. Idempotent."""
         self.is_held = False
-        self._forget_reconnect()
         self._unsubscribe()
 
     def _on_reconnect(self) -> None:
@@ -276,6 +273,7 @@ class NameOwnership:
         return self._stamper.stamp(self._channel, fields)
 
     def _unsubscribe(self) -> None:
+        """Listen no more, to the name or to reconnections. Idempotent."""
         self._forget_reconnect()
         if self._subscription is not None:
             self._subscription()
