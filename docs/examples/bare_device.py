@@ -101,7 +101,9 @@ def on_subscribe(client, userdata, mid, reasons, properties):
 def on_message(client, userdata, message):
     """Take an emergency stop, or a setpoint that is for now (not retained)."""
     try:
-        told = json.loads(message.payload.decode(), parse_constant=finite, parse_float=finite)
+        told = json.loads(
+            message.payload.decode(), parse_constant=finite, parse_float=finite, object_pairs_hook=unique
+        )
     except (ValueError, RecursionError):
         told = None  # not UTF-8, or not JSON
     if message.topic == estop:
@@ -200,6 +202,13 @@ def take_setpoint(told):
 
 
 # -- fields, liberally: 5.0 for 5, 1 for true, a number for a text, null for one that is left out ---------
+
+
+def unique(pairs):
+    """Refuse an object in which a key comes twice: another reader may have taken the other one."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key comes twice")
+    return dict(pairs)
 
 
 def finite(written):

@@ -1,7 +1,9 @@
-"""JSON on the wire: objects only, UTF-8, no NaN, no infinity, bounded. The same for every broker."""
+"""JSON on the wire: objects only, UTF-8, no NaN, no infinity, no key twice, bounded; for every broker."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -48,7 +50,7 @@ def decode(data: bytes, limit: int = MAX_PAYLOAD_BYTES) -> Json:
     """Return the object that a payload holds.
 
     Raises:
-        MessageError: Too large, not UTF-8 JSON, NaN or infinity in it, or not an object.
+        MessageError: Too large, not UTF-8 JSON, NaN or infinity in it, a key twice, or not an object.
     """
     if len(data) > limit:
         raise MessageError(f"payload of {len(data)} bytes is over the limit of {limit}")
@@ -58,20 +60,45 @@ def decode(data: bytes, limit: int = MAX_PAYLOAD_BYTES) -> Json:
         raise MessageError(f"payload is not JSON: {exc}; it begins {bytes(data[:40])!r}") from None
     if not isinstance(value, dict):
         raise MessageError(f"payload must be a JSON object, got {type(value).__name__}")
-    if not _finite(value.values()):  # 1e999 parses, and is infinite
-        raise MessageError(f"payload holds a number too large for a float; it begins {bytes(data[:40])!r}")
+    try:
+        quotes = _quotes(value)
+    except OverflowError:  # 1e999 parses, and is infinite
+        why = f"payload holds a number too large for a float; it begins {bytes(data[:40])!r}"
+        raise MessageError(why) from None
+    if quotes != data.count(b'"'):  # a key that came twice, or only a quote inside a text
+        json.loads(data, object_pairs_hook=_unique, parse_int=len, parse_float=len)  # numbers are known
     return value
 
 
-def _finite(values: Iterable[Any]) -> bool:
+def _quotes(table: Mapping[str, Any]) -> int:
+    """Return how many quotes the keys and texts of an object have around them in JSON.
+
+    Raises:
+        OverflowError: A number in it is not finite.
+    """
+    return 2 * len(table) + _quotes_of(table.values())
+
+
+def _quotes_of(values: Iterable[Any]) -> int:
+    quotes = 0
     for value in values:
         kind = type(value)
-        if kind is float:
+        if kind is str:
+            quotes += 2
+        elif kind is float:
             if value - value != 0.0:
-                return False
+                raise OverflowError
         elif kind is dict:
-            if not _finite(value.values()):
-                return False
-        elif kind is list and not _finite(value):
-            return False
-    return True
+            quotes += _quotes(value)
+        elif kind is list:
+            quotes += _quotes_of(value)
+    return quotes
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Take the pairs of an object; two readers may take two different ones of a key that comes twice."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        (key, times), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise MessageError(f"payload has the key {key[:40]!r} {times} times")
+    return table

@@ -78,6 +78,7 @@ def battery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observer]:
         b'{"active": true, "env_id": ""}',
         b'{"type": "estop"}',
         b"[false]",
+        b'{"active": true, "active": false}',
     ],
 )
 def test_whatever_comes_on_estop_stops(battery: Observer, payload: bytes) -> None:

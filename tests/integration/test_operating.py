@@ -312,9 +312,27 @@ def nonsense(site: Site) -> None:
     site.say("devices/MG1/ess/lease", b"[1]", retain=True)
 
 
+def stranger(site: Site) -> None:
+    site.say("agents/MG1/owner", {"type": "owner", "state": "holds", "boot": "g1", "who": "ann"}, retain=True)
+    lease = {"type": "lease", "state": "held", "holder": "EVE", "holder_boot": "e1", "lease_s": 5.0}
+    site.say("devices/MG1/ess/lease", lease, retain=True)
+
+
+def orphan(site: Site) -> None:
+    lease = {"type": "lease", "state": "held", "holder": "MG1", "holder_boot": "g0", "lease_s": 5.0}
+    site.say("devices/MG1/ess/lease", lease, retain=True)
+
+
+def by_hand(site: Site) -> None:
+    site.say("devices/MG1/ess/lease", {"type": "lease", "state": "held", "lease_s": 5.0}, retain=True)
+
+
 @pytest.mark.parametrize(
     ("trouble", "problem"),
     [
+        (stranger, "device MG1/ess is led by EVE (boot e1), which is not its agent's gateway (boot g1)"),
+        (orphan, "device MG1/ess is led by MG1 (boot g0), and no gateway holds its agent's name"),
+        (by_hand, "device MG1/ess is led by setpoints by hand: they name no sender"),
         (silent, "device MG1/pv says that it is online, and has said nothing for 0.6 s"),
         (offline, "device MG1/pv is offline"),
         (fault, "device MG1/pv is in a fault: hot"),

@@ -186,6 +186,9 @@ def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[str]:
             yield f"agent {name} is in a fault: {agent.status.reason or 'no reason given'}"
     for label, device in sorted(view.devices.items()):
         yield from (f"device {label} {what}" for what in _device_problems(device, view, listen_s))
+        gateway = view.agents.get(label.partition("/")[0])
+        if (stranger := _stranger(device, gateway)) is not None:
+            yield f"device {label} is led by {stranger}"
     for channel, why in sorted(view.unreadable.items()):
         yield f"{channel} cannot be read: {why}"
 
@@ -201,6 +204,22 @@ def _run_problems(view: EnvironmentSeen) -> Iterator[str]:
     for name, agent in sorted(view.agents.items()):
         if agent.status is not None and agent.status.state == "offline":
             yield f"agent {name} is offline"
+
+
+def _stranger(device: DeviceSeen, gateway: AgentSeen | None) -> str | None:
+    """Return who holds a device's lease, as text for people, if it is not its agent's gateway."""
+    lease = device.lease
+    if lease is None or lease.state != "held" or not device.is_present:
+        return None
+    owner = None if gateway is None else gateway.owner
+    if owner is not None and owner.state == "holds" and owner.boot == lease.holder_boot:
+        return None
+    if lease.holder is None:
+        return "setpoints by hand: they name no sender"
+    boot = "" if lease.holder_boot is None else f" (boot {lease.holder_boot})"
+    if owner is None or owner.state != "holds":
+        return f"{lease.holder}{boot}, and no gateway holds its agent's name"
+    return f"{lease.holder}{boot}, which is not its agent's gateway (boot {owner.boot})"
 
 
 def _device_problems(device: DeviceSeen, view: EnvironmentSeen, listen_s: float) -> Iterator[str]:

@@ -44,6 +44,20 @@ def test_a_number_keeps_every_bit(value: float) -> None:
     assert back == value
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"p_mw": 0.01, "p_mw": 0.05}',
+        b'{"active": true, "why": "a \\"quote\\"", "active": false}',
+        b'{"p_mw": 1, "p\\u005fmw": 2}',
+        b'{"x": [{"deep": {"a": 1, "b": 2, "a": 3}}]}',
+    ],
+)
+def test_a_key_that_comes_twice_is_refused_as_readers_differ_in_which_they_take(payload: bytes) -> None:
+    with pytest.raises(MessageError, match=r"has the key '\w+' 2 times"):
+        decode(payload)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("nan"), np.array([1.0, np.inf])])
 def test_what_is_not_finite_is_not_sent(value: Any) -> None:
     for message in ({"x": value}, {"x": [value]}, {"x": {"NaN": value}}):
