@@ -35,12 +35,14 @@ class RecordedStep:
         agents: By agent, the row of ``agent_row``.
         devices: By agent and device, the row of ``device_row``.
         trades: That were settled.
+        taken_up: By agent and device, where a model was put before this step ended, since the step before.
     """
 
     step: dict[str, Any]
     agents: dict[str, dict[str, Any]]
     devices: dict[tuple[str, str], dict[str, Any]]
     trades: tuple[SettledTrade, ...]
+    taken_up: dict[tuple[str, str], Telemetry]
 
     @property
     def at(self) -> tuple[int, int]:
@@ -129,6 +131,7 @@ def steps(record: RecordFile) -> Iterator[RecordedStep]:
     agents = _grouped(record, "SELECT * FROM agent_row ORDER BY id")
     devices = _grouped(record, "SELECT * FROM device_row ORDER BY id")
     trades = _grouped(record, "SELECT * FROM trade_row WHERE void_reason IS NULL ORDER BY id")
+    taken_up = _grouped(record, "SELECT * FROM event_row WHERE kind = 'taken up' ORDER BY id")
     for row in record.query("SELECT * FROM step_row ORDER BY id"):
         at = row["episode"], row["step"]
         yield RecordedStep(
@@ -139,7 +142,20 @@ def steps(record: RecordFile) -> Iterator[RecordedStep]:
                 SettledTrade(t["seller"], t["buyer"], t["mwh"], t["price_per_mwh"])
                 for t in trades.get(at, [])
             ),
+            {_device_of(one): _telemetry_of(record, one) for one in taken_up.get(at, [])},
         )
+
+
+def _device_of(event: Mapping[str, Any]) -> tuple[str, str]:
+    agent, _, device = str(event["subject"]).partition("/")
+    return agent, device
+
+
+def _telemetry_of(record: RecordFile, event: Mapping[str, Any]) -> Telemetry:
+    try:
+        return Telemetry.model_validate_json(event["data"] or "")
+    except ValueError as exc:
+        raise DataError(f"{record.path}: event {event['id']}: its data cannot be read: {exc}") from None
 
 
 def _grouped(record: RecordFile, sql: str) -> dict[tuple[int, int], list[dict[str, Any]]]:

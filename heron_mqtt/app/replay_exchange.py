@@ -72,6 +72,7 @@ class ReplayExchange(DirectExchange):
         """Carry every agent through the step."""
         one = self._recorded.get(given.step)
         at = one.at if one is not None else (given.episode, given.step)
+        self._take_up(one)
         for name, agent in self.agents.items():
             self._inform(name, agent, given, at)
         self._negotiate_again(at)
@@ -84,6 +85,12 @@ class ReplayExchange(DirectExchange):
             reports[name] = agent.report()
             reports[name].bounds = bounds.get(name, {})
         return reports
+
+    def _take_up(self, one: RecordedStep | None) -> None:
+        """Put the models where devices said that they were, of those that have not left the record."""
+        for (name, device), telemetry in (one.taken_up if one is not None else {}).items():
+            if (name, device) not in self._apart and device in self.agents[name].devices:
+                self.agents[name].reseed(device, telemetry)
 
     # -- what the agents know ------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ def check_devices(record: RecordFile) -> tuple[Finding, Finding]:
     scenario = recorded_scenario(record)
     bounds = Finding("setpoints inside nameplate, SOC, ramp, band and clearance")
     twins = Finding("twins against telemetry")
-    clearances = _clearances(record)
+    clearances, said = _clearances(record), _said_by_devices(record)
     agents: dict[str, _Agent] = {}
     episode = None
     for one in steps(record):
@@ -37,7 +37,7 @@ def check_devices(record: RecordFile) -> tuple[Finding, Finding]:
             episode = one.at[0]
             agents = {name: _Agent(scenario, name) for name in scenario.microgrids}
         for agent in agents.values():
-            agent.step(one, clearances, bounds, twins)
+            agent.step(one, clearances, said, bounds, twins)
     return bounds, twins
 
 
@@ -54,6 +54,23 @@ def _clearances(record: RecordFile) -> dict[tuple[int, int, str], dict[str, Any]
     return found
 
 
+_Said = tuple[str, str, float | None, float | None]
+"""Agent, device, p_mw and soc of a telemetry message."""
+
+
+def _said_by_devices(record: RecordFile) -> set[_Said] | None:
+    """Return what devices have said of themselves; None where messages were not recorded."""
+    if record.meta.get("keeps_messages") != "1":
+        return None
+    found: set[_Said] = set()
+    for row in record.each(
+        "SELECT channel, payload FROM message_row WHERE type = 'telemetry' AND payload IS NOT NULL"
+    ):
+        told, levels = json.loads(row["payload"]), topics.levels(row["channel"])
+        found.add((levels[1], levels[2], told.get("p_mw"), told.get("soc")))
+    return found
+
+
 class _Agent:
     """One agent's models on their way through the record."""
 
@@ -65,17 +82,21 @@ class _Agent:
         self._levels: dict[str, str | None] = {}
         self._unknown: set[str] = set(self._tables)
         """Devices whose model may stand elsewhere than in the run, until they were followed once."""
+        self._moved: set[str] = set()
+        """Devices whose model was put elsewhere in this step."""
         self._first = True
 
     def step(
         self,
         one: RecordedStep,
         clearances: dict[tuple[int, int, str], dict[str, Any]] | None,
+        said: set[_Said] | None,
         bounds: Finding,
         twins: Finding,
     ) -> None:
         """Take one step."""
         rows = {name: one.devices.get((self._name, name)) for name in self._tables}
+        self._moved.clear()
         told = one.agents.get(self._name, {})
         self._agent.observe(
             LocalState(
@@ -95,6 +116,9 @@ class _Agent:
             self._unknown = {name for name, table in self._tables.items() if table.external or table.mapping}
             self._first = False
         cleared = None if clearances is None else clearances.get((*one.at, self._name))
+        for (agent, name), telemetry in one.taken_up.items():
+            if agent == self._name and name in self._tables:
+                self._take_up(name, telemetry, said, at(*one.at, f"{agent}/{name}"), twins)
         for name, row in rows.items():
             if row is not None:
                 where = at(*one.at, f"{self._name}/{name}")
@@ -102,6 +126,20 @@ class _Agent:
                 if clearances is not None and self._scenario.envelope.grid_check:
                     _check_clearance(name, row, cleared, where, bounds)
                 self._move(name, row, where, twins, arrived=told.get("fallback") is None)
+
+    def _take_up(
+        self, name: str, telemetry: Telemetry, said: set[_Said] | None, where: str, twins: Finding
+    ) -> None:
+        """Put a model where the run has put it; when in the step is not known, so its ramp is not either."""
+        if said is not None:
+            twins.check(
+                (self._name, name, telemetry.p_mw, telemetry.soc) in said,
+                f"{where}: its model was put at {telemetry.p_mw} MW, state of charge {telemetry.soc}, "
+                "which the device has not said",
+            )
+        self._agent.reseed(name, telemetry)
+        self._moved.add(name)
+        self._unknown.discard(name)
 
     # -- bounds ------------------------------------------------------------------------------------
 
@@ -119,7 +157,9 @@ class _Agent:
             held * held + q * q <= (limits.s_max_mva + ROUNDING_MW) ** 2 + ROUNDING_MW,
             f"{where}: {held:.6g} MW and {q:.6g} Mvar are more than {limits.s_max_mva:g} MVA",
         )
-        if name not in self._unknown and p != 0.0:  # 0 is safe, whatever the ramp: a stop, no clearance
+        if (
+            name not in self._unknown | self._moved and p != 0.0
+        ):  # 0 is safe, whatever the ramp: a stop, no clearance
             low, high = limits.feasible_min_mw - ROUNDING_MW, limits.feasible_max_mw + ROUNDING_MW
             band = self._tables[name].gateway.band
             reduced = band is not None and row["authority"] == "limited"
@@ -159,8 +199,8 @@ class _Agent:
                 self._unknown.add(name)
             return
         level = row["authority"]
-        if self._levels.get(name, level) != level:
-            self._unknown.add(name)  # it was put where the device was
+        if self._levels.get(name, level) != level and name not in self._moved:
+            self._unknown.add(name)  # its model was put where the device was
         self._levels[name] = level
         setpoint = SetpointRequest(row["cleared_p_mw"], row["cleared_q_mvar"] or 0.0, row["p_available_mw"])
         residual, telemetry = row["residual_mw"], recorded_telemetry(row)

@@ -27,6 +27,7 @@ class ObservedDevice(NamedTuple):
         age_s: Of the telemetry, by our clock.
         round_trip_s: From the newest setpoint to its answer; None = no answer (yet).
         residual_mw: Measured minus modelled power of this step, MW; None = nothing to compare.
+        taken_up: What the device said of itself when its model was put there, if it was since the last step.
     """
 
     authority: str
@@ -36,6 +37,7 @@ class ObservedDevice(NamedTuple):
     age_s: float | None = None
     round_trip_s: float | None = None
     residual_mw: float | None = None
+    taken_up: Telemetry | None = None
 
 
 class AgentReport(Protocol):
@@ -119,15 +121,17 @@ NOBODY: GatewayObserver = _Nobody()
 
 
 def observed(gateway: FieldGateway) -> dict[str, ObservedDevice]:
-    """Return the state of each device of a gateway that is not merely simulated."""
-    residuals = gateway.residuals()
+    """Return the state of each device of a gateway that is not merely simulated, once a step."""
+    residuals, taken_up = gateway.residuals(), gateway.taken_up()
     return {
-        name: _state(gateway.links[name], level, residuals.get(name))
+        name: _state(gateway.links[name], level, residuals.get(name), taken_up.get(name))
         for name, level in gateway.levels().items()
     }
 
 
-def _state(link: DeviceLink, authority: str, residual_mw: float | None) -> ObservedDevice:
+def _state(
+    link: DeviceLink, authority: str, residual_mw: float | None, taken_up: Telemetry | None
+) -> ObservedDevice:
     return ObservedDevice(
         authority=authority,
         health=link.health,
@@ -136,4 +140,5 @@ def _state(link: DeviceLink, authority: str, residual_mw: float | None) -> Obser
         age_s=link.age_s,
         round_trip_s=link.round_trip_s,
         residual_mw=residual_mw,
+        taken_up=taken_up,
     )

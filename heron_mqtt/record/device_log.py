@@ -10,6 +10,9 @@ from heron_mqtt.field.observer import AgentReport, ObservedDevice
 from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
 
+TAKEN_UP = "taken_up"
+"""Beside the columns: where a device's model was put since the last step."""
+MODEL_STATE = {"p_mw", "soc", "running"}
 MAX_PENDING = 1_000  # agents' steps that wait for the environment's end of the step
 
 Columns = dict[str, Any]
@@ -65,6 +68,8 @@ class DeviceLog:
         for name, state in devices.items():
             columns = now.setdefault(name, {})
             columns.update(_state(state))
+            if state.taken_up is not None:
+                columns[TAKEN_UP] = state.taken_up.model_dump(include=MODEL_STATE, exclude_none=True)
             columns["lease_owner"] = self._messages.holders.get((agent, name))
             self._add_sent(columns, (agent, name), episode, step)
         self._done[agent, episode, step] = now

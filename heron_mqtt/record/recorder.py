@@ -21,7 +21,7 @@ from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
 from heron_mqtt.messaging.stamping import new_boot, utc_now
 from heron_mqtt.record.base import Observable, Recorder
-from heron_mqtt.record.device_log import Columns, DeviceLog
+from heron_mqtt.record.device_log import TAKEN_UP, Columns, DeviceLog
 from heron_mqtt.record.facts import RunFacts, StepFacts
 from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
@@ -157,7 +157,7 @@ class RunRecorder(Recorder):
         """Take one thing that happened.
 
         Args:
-            kind: stop, authority, fault, fallback, back, report, note, summary or another short name.
+            kind: stop, authority, fault, fallback, back, taken up, report, note, summary, or another one.
             subject: Channel, AGENT/DEVICE or file.
             what: A short sentence.
             data: More, as plain JSON.
@@ -233,6 +233,9 @@ class RunRecorder(Recorder):
 
     def _device(self, at: tuple[int, int], agent: str, name: str, columns: Columns) -> None:
         get = columns.get
+        if (state := get(TAKEN_UP)) is not None:
+            what = "its model begins from what the device says of itself"
+            self.event("taken up", f"{agent}/{name}", what, state, at=at)
         self._writer.add(DEVICE, (*at, agent, name, *[_plain(get(column)) for column in _DEVICE_COLUMNS]))
 
     def _note_fallbacks(self, at: tuple[int, int], agent: str, info: Mapping[str, Any]) -> None:

@@ -98,6 +98,7 @@ class FieldGateway:
         )
         self._sent: dict[str, SetpointRequest] = {}
         self._unsent: dict[str, str] = {}  # by device, why nothing was sent in this step
+        self._taken_up: dict[str, Telemetry] = {}  # by device, where its model was put since the last step
         self._stop = StopSignals(agent_id, broker, stamper, stamper.env_id, self._stop_changed)
         self._leases = GatewayLeases(
             self.links, lease_s=lease_s, left_s=lambda: self.environment.left_s, monotonic=monotonic
@@ -213,7 +214,17 @@ class FieldGateway:
             follows = link.status is not None and link.status.run is not None
             is_followed = self.authority.sends(name) and (self._settings[name].is_real or not follows)
             if is_followed and link.telemetry is not None and link.is_fresh:
-                self._twins.reseed(name, link.telemetry)
+                self._take_up(name, link.telemetry)
+
+    def _take_up(self, name: str, telemetry: Telemetry) -> None:
+        """Put a model where its device is."""
+        self._twins.reseed(name, telemetry)
+        self._taken_up[name] = telemetry
+
+    def taken_up(self) -> dict[str, Telemetry]:
+        """Return where models were put beside the steps, by device, and forget it: for the record."""
+        found, self._taken_up = self._taken_up, {}
+        return found
 
     # -- one step ----------------------------------------------------------------------------------
 
@@ -402,7 +413,7 @@ class FieldGateway:
             self._stop.hear_from(link.name)
         if link.takes_up_again():
             assert link.telemetry is not None
-            self._twins.reseed(name, link.telemetry)  # it begins from what it says of itself: no jump
+            self._take_up(name, link.telemetry)  # it begins from what it says of itself: no jump
         self._notify()
 
     def _evidence(self, name: str) -> Evidence:
@@ -419,7 +430,7 @@ class FieldGateway:
         elif self._is_beyond_band(name):
             link.forget_setpoint()
         if link.telemetry is not None and link.is_fresh:
-            self._twins.reseed(name, link.telemetry)  # begin where the device is: no jump
+            self._take_up(name, link.telemetry)  # begin where the device is: no jump
         self._notify()
 
     def _is_beyond_band(self, name: str) -> bool:

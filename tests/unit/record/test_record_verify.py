@@ -11,6 +11,7 @@ import pytest
 from heron_mqtt.app.verify import Check, verify
 from heron_mqtt.app.verify_devices import check_devices
 from heron_mqtt.app.verify_grid import check_balance
+from heron_mqtt.app.what_if import what_if
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.record.reader import RecordFile
@@ -86,6 +87,29 @@ def test_a_run_with_faults_and_losses_holds(folder: Path) -> None:
     )
     assert told["lost"] == 0
     assert broken(verify(folder / "faults.heron")) == {}
+
+
+@pytest.fixture(scope="module")
+def reborn(folder: Path) -> Path:
+    """A battery is born again; its model had gone on without it and is put back where the battery is."""
+    path = folder / "reborn.heron"
+    record_run(path, steps=8, emulated=True, faults={"MG1/ess": "reboot@2:2"}, changes=QUICK)
+    return path
+
+
+def test_a_device_that_was_born_again_holds(reborn: Path) -> None:
+    with RecordFile(reborn) as run:
+        (event,) = run.query("SELECT subject, data FROM event_row WHERE kind = 'taken up'")
+        assert event["subject"] == "MG1/ess"
+    assert broken(verify(reborn)) == {}
+    replayed = what_if(reborn)
+    assert replayed.is_exact, replayed.first
+
+
+def test_where_a_model_was_put_cannot_be_forged(reborn: Path, tmp_path: Path) -> None:
+    statement = "UPDATE event_row SET data = json_set(data, '$.soc', 0.4) WHERE kind = 'taken up'"
+    with RecordFile(forged(tampered(reborn, tmp_path / "t.heron", statement))) as changed:
+        assert "which the device has not said" in broken(list(check_devices(changed)))[TWINS]
 
 
 @pytest.mark.parametrize("centralized", [True, False])
