@@ -52,6 +52,10 @@ def find_scenario(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
+    if path.is_dir():
+        files = ", ".join(sorted(p.name for p in path.glob("*.toml"))[:5])
+        hint = f"name a file in it: {files}" if files else "it holds no .toml file"
+        raise ConfigError(f"{name}: is a folder, a scenario is a file; {hint}")
     relative = Path(*path.parts[1:]) if path.parts[:1] == ("config",) else path
     shipped = shipped_config()
     for candidate in (shipped / relative, shipped / f"{relative}.toml"):
@@ -74,7 +78,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     if len(data) > MAX_SCENARIO_BYTES:
         raise ConfigError(f"{path}: {len(data)} bytes; a scenario has at most {MAX_SCENARIO_BYTES}")
     try:
-        return tomllib.loads(data.decode())
+        return tomllib.loads(data.decode("utf-8-sig"))  # editors put a byte order mark in front
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: not UTF-8 at byte {exc.start}") from None
     except tomllib.TOMLDecodeError as exc:

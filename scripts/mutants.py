@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("heron_mqtt", "powergrid", "tests", "config", "pyproject.toml")
+COPIED = ("heron_mqtt", "powergrid", "devices", "tests", "config", "docs", "pyproject.toml")
 LIMIT_S = 120.0  # of one run of tests; a change that makes them hang is noticed
 TEST_LIMIT_S = 20
 

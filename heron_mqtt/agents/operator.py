@@ -10,7 +10,7 @@ from datetime import datetime
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
 from heron_mqtt.errors import BrokerError, NameTaken, NotReady
-from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
 from heron_mqtt.messages import (
     Action,
     Clearance,
@@ -327,7 +327,8 @@ class SystemOperator:
 
     def _on_estop(self, message: Received) -> None:
         if self._stop.take(message) == "released":
-            log.warning("emergency stop released by %s", message.get("who") or "unknown")
+            who = message.get("who") or "unknown"
+            log.warning("emergency stop released by %s", who, extra=ALWAYS)
 
     def _on_stop_confirm(self, message: Received) -> None:
         told = self._broker.parsed(message, StopConfirm)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from heron_mqtt.app.run_time import MAX_DAYS, chosen_time
 from heron_mqtt.app.vendor_adapters import load_mappings
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
@@ -33,9 +34,15 @@ class RunOptions:
         publish_record: Publish the record's hash on ``run/record`` at the end.
         csv: A CSV file for the results, a row an agent and step.
         network: A file that says how the network misbehaves; None = the scenario's, or not at all.
+        days: Length of the run, simulated days; in place of ``steps``.
+        start: Simulated time of the first step, ISO 8601; None = the scenario's ``profiles.start_row``.
+        until: Simulated time at which the run ends, ISO 8601; in place of ``steps``.
     """
 
     steps: int | None = None
+    days: float | None = None
+    start: str | None = None
+    until: str | None = None
     seed: int | None = None
     broker: str | None = None
     centralized: bool = False
@@ -72,6 +79,12 @@ class RunOptions:
         found = []
         if self.steps is not None and self.steps < 1:
             found.append(f"--steps {self.steps}: expected a number of at least 1")
+        if self.days is not None and not 0.0 < self.days <= MAX_DAYS:
+            found.append(f"--days {self.days:g}: expected a number of days, more than 0, at most {MAX_DAYS}")
+        lengths = {"--steps": self.steps, "--days": self.days, "--until": self.until}
+        given = [name for name, value in lengths.items() if value is not None]
+        if len(given) > 1:
+            found.append(f"{' and '.join(given)}: each says how long the run is; give one of them")
         if self.seed is not None and self.seed < 0:
             found.append(f"--seed {self.seed}: expected a number of at least 0")
         if self.realtime_s is not None and not 0.0 < self.realtime_s < math.inf:
@@ -170,6 +183,11 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
         load_mappings(loaded)
     except ConfigError as exc:
         problems += exc.problems
+    steps = options.steps or loaded.scenario.steps
+    try:
+        loaded, steps = chosen_time(loaded, options.start, options.until, options.days, steps)
+    except ConfigError as exc:
+        problems += exc.problems
     impairment = None
     try:
         impairment = _impairment(loaded, options)
@@ -179,7 +197,6 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
         raise ConfigError(*problems)
     devices = options.devices or ("emulated" if options.is_reachable else "simulated")
     seed = loaded.scenario.seed if options.seed is None else options.seed
-    steps = options.steps or loaded.scenario.steps
     realtime_s = options.realtime_s or loaded.scenario.realtime_s
     return RunPlan(loaded, options, devices, steps, seed, realtime_s, impairment)
 

@@ -108,6 +108,30 @@ class Summary:
             "last_step": max(self.steps - 1, 0),
         }
 
+    @property
+    def shortfalls(self) -> dict[str, int]:
+        """What did not go as it should have, by name, where there was any: a run may end in spite of it."""
+        found = {
+            "fallbacks": self.fallbacks,
+            "missed deadlines": self.deadline_misses,
+            "lost messages": self.messages.get("lost", 0),
+        }
+        return {name: count for name, count in found.items() if count}
+
+    def over_budget(self, *, strict: bool, max_fallbacks: int | None) -> list[str]:
+        """Return one line for each budget of the user that the run has exceeded.
+
+        Args:
+            strict: Nothing may have fallen short.
+            max_fallbacks: So many fallbacks are within budget; None = any number.
+        """
+        found = []
+        if strict and self.shortfalls:
+            found.append(f"--strict: {told(self.shortfalls)}")
+        if max_fallbacks is not None and self.fallbacks > max_fallbacks:
+            found.append(f"--max-fallbacks {max_fallbacks}: {self.fallbacks} fallbacks")
+        return found
+
     def percentile_ms(self, share: float) -> float | None:
         """Return the step time that a share of the steps did not exceed, ms; None before the first step."""
         if not self.step_ms:
@@ -148,6 +172,11 @@ class Summary:
             "error": self.error,
             "interrupted": self.interrupted,
         }
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """Return counts by name as text for people."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _known(value: float) -> float | None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from heron_mqtt.app.run_summary import Summary
+from heron_mqtt.app.run_summary import Summary, told
 
 FILE_WIDTH = 120  # columns where nobody says how wide it is: a file, a pipe, a log
 EVERY = 8  # steps between lines where there is no terminal to redraw
@@ -235,9 +235,22 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.record is not None:
         file, head = summary.record["file"], summary.record["head"]
         facts.append(("record", f"{file}  head {head[:16]}; see it: heron-mqtt report {shlex.quote(file)}"))
+    if summary.shortfalls:
+        facts.append(("NOT WELL", f"{told(summary.shortfalls)}{_worst(summary)}"))
     if summary.diverged is not None:
         facts.append(("FAILED", f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}"))
     return facts
+
+
+def _worst(summary: Summary) -> str:
+    """Say which devices were stood in for most."""
+    counts = {name: device["fallbacks"] for name, device in summary.devices.items() if device["fallbacks"]}
+    if not counts or not summary.steps:
+        return ""
+    most = sorted(counts, key=lambda name: (-counts[name], name))[:3]
+    named = ", ".join(f"{name} in {counts[name]} of {summary.steps} steps" for name in most)
+    more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
+    return f": a model stood in for {named}{more}"
 
 
 def _voltage(summary: Summary) -> str:

@@ -11,8 +11,10 @@ import os
 import sys
 from typing import NoReturn
 
+from heron_mqtt.cli.streams import guard_streams
 from heron_mqtt.end_signals import OF_THIS_PROGRAM
 
+EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # what a shell says of a program that Ctrl-C has ended: 128 + SIGINT
 
 
@@ -22,14 +24,21 @@ def main() -> NoReturn:
     Exit codes: 0 done, 1 the run failed, 2 the scenario or the arguments are wrong, 130 interrupted.
     SIGTERM (a service manager) and SIGHUP (the terminal is gone) do what Ctrl-C does.
     """
+    out, err = guard_streams()
     with OF_THIS_PROGRAM:
         try:
-            from heron_mqtt.cli.run_commands import run_command_line
+            from heron_mqtt.cli.command_line import run_command_line
 
-            code = run_command_line()
+            code = run_command_line(sys.argv[1:])
         except KeyboardInterrupt:
             code = EXIT_INTERRUPTED
-        _end(code)
+        except BaseException:  # a bug: what was printed stands before its traceback
+            out.flush()
+            raise
+        out.flush()
+        if out.lost is not None:
+            err.write(f"heron-mqtt: standard output cannot be written: {out.lost}\n")
+        _end(code or (EXIT_FAILED if out.lost is not None else 0))
 
 
 def _end(code: int) -> NoReturn:

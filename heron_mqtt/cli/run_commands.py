@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
-import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,25 +12,24 @@ import typer
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.broker_options import add_broker_options
+from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain, report
 from heron_mqtt.cli.control_commands import add_control_commands
+from heron_mqtt.cli.logs import set_up_logging, tell_what_was_held_back
 from heron_mqtt.cli.record_commands import add_record_commands
 from heron_mqtt.cli.replay_commands import add_replay_commands
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
-from heron_mqtt.messaging.settings import SETTINGS, option_of
 
 if TYPE_CHECKING:
     from heron_mqtt.app.run_plan import RunPlan
     from heron_mqtt.app.run_summary import Summary
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 DEFAULT_SCENARIO = "three_microgrids"
 
 app = typer.Typer(
     name="heron-mqtt",
     help="An MQTT hardware-in-the-loop gateway for multi-agent microgrid control.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # a bug keeps its plain traceback
 )
 
@@ -57,39 +54,6 @@ AcceptLimits = Annotated[
 ]
 
 
-def run_command_line() -> int:
-    """Run what the command line says; returns the exit code.
-
-    A user's mistake ends in one line a problem and exit code 1 or 2.
-    """
-    try:
-        app()
-    except HeronError as exc:
-        return _report(exc)
-    except SystemExit as exc:  # how typer, argparse and the commands themselves end
-        return exc.code if isinstance(exc.code, int) else EXIT_OK if exc.code is None else EXIT_FAILED
-    return EXIT_OK
-
-
-def _report(exc: HeronError) -> int:
-    problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
-    for problem in problems:
-        sys.stderr.write(f"heron-mqtt: {_as_option(problem)}\n")
-    sys.stderr.flush()
-    return EXIT_USAGE if isinstance(exc, ConfigError) else EXIT_FAILED
-
-
-def _as_option(problem: str) -> str:
-    """Name the option that a problem with the broker comes from, not the class that found it."""
-    names = "|".join(SETTINGS)
-    problem = re.sub(
-        rf"\b({names})=('?)([\w.]*)\2", lambda m: f"{option_of(m[1])} {m[3]}".rstrip(), problem
-    ).replace("password=", "--password-file")
-    if problem.startswith("MqttBroker: "):
-        return problem.replace("MqttBroker: ", "--broker: ", 1)
-    return f"--{problem}" if problem.startswith("broker ") else problem
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         import heron_mqtt
@@ -106,14 +70,20 @@ def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, to standard error.")] = False,
 ) -> None:
     """Take the options that stand before a command."""
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(name)s: %(message)s")
+    set_up_logging(verbose=verbose)
 
 
 @app.command(epilog="Example: heron-mqtt run hil_battery --record day.heron")
 def run(
     scenario: Scenario = DEFAULT_SCENARIO,
     steps: Annotated[int | None, typer.Option(help="Steps to run instead of the scenario's.")] = None,
+    days: Annotated[float | None, typer.Option(help="Days to run, in place of --steps.")] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help='First step, for example "2016-07-05 06:00".')
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Where the run ends, in place of --steps.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")] = None,
     broker: Annotated[
         str | None,
@@ -150,6 +120,12 @@ def run(
     csv: Annotated[
         str | None, typer.Option(metavar="FILE", help="Results as CSV: a row an agent and step.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 after any fallback, missed deadline or lost message.")
+    ] = False,
+    max_fallbacks: Annotated[
+        int | None, typer.Option(metavar="N", help="Exit 1 after more than N fallbacks.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
     ] = False,
@@ -163,6 +139,9 @@ def run(
 
     options = RunOptions(
         steps=steps,
+        days=days,
+        start=start,
+        until=until,
         seed=seed,
         broker=broker,
         centralized=centralized,
@@ -176,8 +155,16 @@ def run(
         take_over=take_over,
         accept_broker_limits=accept_broker_limits,
     )
+    if max_fallbacks is not None and max_fallbacks < 0:
+        raise ConfigError(f"--max-fallbacks {max_fallbacks}: expected a number of at least 0")
     plan = plan_run(scenario, options)
-    raise SystemExit(_run(plan, new_summary(plan), as_json=as_json))
+    summary = new_summary(plan)
+    code = _run(plan, summary, as_json=as_json)
+    tell_what_was_held_back()
+    for budget in summary.over_budget(strict=strict, max_fallbacks=max_fallbacks):
+        complain(budget)
+        code = code or EXIT_FAILED
+    raise SystemExit(code)
 
 
 def _run(plan: RunPlan, summary: Summary, *, as_json: bool) -> int:
@@ -205,9 +192,9 @@ def _run(plan: RunPlan, summary: Summary, *, as_json: bool) -> int:
     elif summary.steps or failure is None:
         print_summary(console, summary)
     if failure is not None:
-        return _report(failure)
+        return report(failure)
     if summary.diverged is not None:
-        return _report(
+        return report(
             PowerFlowDiverged(f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}")
         )
     return code

@@ -13,6 +13,8 @@ from typing import Literal
 from heron_mqtt.messages import MAX_INTEGER, EmergencyStop
 from heron_mqtt.messaging.base import Received
 
+ALWAYS = {"always": True}
+"""``extra`` of a log record: it is shown even if one like it was shown just before."""
 REMEMBERED_RELEASES = 1_000
 
 Heard = Literal["stopped", "released", "unchanged"]

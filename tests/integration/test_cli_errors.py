@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -71,6 +72,29 @@ def test_an_unknown_option_or_command_names_a_close_one() -> None:
     assert "run" in done.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run", "--stepps", "3"], "run: no such option: --stepps, did you mean --steps?"),
+        (["rnu"], "no such command 'rnu', did you mean 'run'?"),
+        (["run", "--steps", "x"], "run: invalid value for '--steps': "),
+        (["credentials", "remove"], "credentials remove: missing argument 'NAME'"),
+        (["run", "--days", "2", "--steps", "3"], "--steps and --days: each says how long the run is"),
+        (["run", "--days", "nan"], "--days nan: expected a number of days"),
+        (["run", "--max-fallbacks", "-1"], "--max-fallbacks -1: expected a number of at least 0"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_like_every_other_mistake(arguments: list[str], line: str) -> None:
+    (told,) = _lines(*arguments, code=USAGE)
+    assert told.startswith(line)
+    assert "--" in told
+
+
+def test_more_of_the_log_can_be_asked_for_behind_the_command_too() -> None:
+    done = run_heron("check", "three_microgrids", "-v")
+    assert done.code == 0, done.err
+
+
 def test_an_unknown_kind_of_device_names_the_known_ones() -> None:
     (line,) = _lines("device", "batery", code=USAGE)
     assert line.startswith("device batery: no such kind; expected battery, ")
@@ -114,6 +138,14 @@ def test_a_file_that_is_no_scenario_is_refused(tmp_path: Path) -> None:
     assert "line 1" in line
     (line,) = _lines("check", "binary.toml", code=USAGE, cwd=tmp_path)
     assert line.startswith("binary.toml: not UTF-8 at byte 0")
+
+
+def test_a_byte_order_mark_is_no_mistake_and_a_folder_is_no_scenario(tmp_path: Path) -> None:
+    file = write_toml(tmp_path / "small.toml", scenario())
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert run_heron("check", str(file)).code == 0
+    (line,) = _lines("check", str(tmp_path), code=USAGE)
+    assert line.endswith("is a folder, a scenario is a file; name a file in it: small.toml")
 
 
 def test_a_remote_agent_needs_a_broker_it_can_reach(tmp_path: Path) -> None:
@@ -233,3 +265,27 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path: Path) -
         done = program.wait()
     assert len(done.out.splitlines()) == 1
     assert done.err == ""
+
+
+@pytest.mark.parametrize("closing", [">&-", ">/dev/full"])
+def test_a_result_that_cannot_be_written_is_not_lost_and_said(tmp_path: Path, closing: str) -> None:
+    file = write_toml(tmp_path / "small.toml", scenario())
+    arguments = ["run", str(file), "--broker", "memory", "--json", "--record", str(tmp_path / "day.heron")]
+    with Program(["sh", "-c", f'"$0" "$@" {closing}', HERON, *arguments]) as program:
+        done = program.wait()
+    assert done.code == FAILED
+    assert "Traceback" not in done.err
+    *_, result, told = done.err.splitlines()
+    assert json.loads(result)["steps"] > 0
+    assert told.startswith("heron-mqtt: standard output cannot be written: ")
+    assert run_heron("verify", str(tmp_path / "day.heron")).code == 0
+
+
+def test_a_run_that_fell_short_says_so_and_fails_where_that_was_asked() -> None:
+    poor = ["run", "hil_battery", "--steps", "33", "--realtime", "0.05", "--no-record"]
+    done = run_heron(*poor, "--strict", "--max-fallbacks", "0")
+    assert done.code == FAILED
+    assert done.errors[0].startswith("heron-mqtt: --strict: ")
+    assert done.errors[1].startswith("heron-mqtt: --max-fallbacks 0: ")
+    (last,) = [line for line in done.out.splitlines() if "NOT WELL" in line]
+    assert "a model stood in for MG1/ess in " in last

@@ -30,7 +30,7 @@ from heron_mqtt.cancellation import unless_cancelled
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.presence import PresentDevice
-from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
 from heron_mqtt.messages import Json, LeaseState, RunState, Setpoint, StopConfirm, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, MessageBroker, Received
@@ -471,7 +471,8 @@ class FieldDevice(PresentDevice, abc.ABC):
         if heard == "stopped":
             await self._on_stopped()
         elif heard == "released":
-            log.warning("%s: emergency stop released by %s", self.label, message.get("who") or "unknown")
+            who = message.get("who") or "unknown"
+            log.warning("%s: emergency stop released by %s", self.label, who, extra=ALWAYS)
             await self._speak_again()
         self._confirm_stop()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
 from heron_mqtt.messages import EmergencyStop, StopConfirm
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
@@ -80,6 +80,7 @@ class StopSignals:
             "pressed" if heard == "stopped" else "released",
             (stop.who if stop else self._register.released_by) or "unknown",
             (stop.why if stop else "") or "no reason given",
+            extra=ALWAYS,
         )
         self._on_change()
         self._confirm()

@@ -43,11 +43,17 @@ class MessageStats:
     reports: deque[Report] = field(default_factory=lambda: deque(maxlen=200))
     listeners: list[Callable[[Report], None]] = field(default_factory=list)
 
-    def report(self, kind: str, where: str, what: str, *, exc: BaseException | None = None) -> None:
-        """Log and keep one problem; with ``exc`` its traceback is logged too."""
+    def report(
+        self, kind: str, where: str, what: str, *, exc: BaseException | None = None, is_raised: bool = False
+    ) -> None:
+        """Log and keep one problem; with ``exc`` its traceback is logged too.
+
+        What ``is_raised`` as well is told by whoever catches it: it is not logged as a warning.
+        """
         entry = Report(kind, where, what)
         self.reports.append(entry)
-        log.warning("%s on %s: %s", kind, where, what, exc_info=exc)
+        level = logging.INFO if is_raised else logging.WARNING
+        log.log(level, "%s on %s: %s", kind, where, what, exc_info=exc)
         for listener in self.listeners:
             listener(entry)
 

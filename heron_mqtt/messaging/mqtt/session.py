@@ -202,7 +202,7 @@ class MqttSession:
         try:
             connection = await self._first_connection()
         except BrokerError as exc:
-            self._stats.report("connection", self.options.address, str(exc))
+            self._stats.report("connection", self.options.address, str(exc), is_raised=True)
             self._started = None
             self._fail_all(exc)
             started.set_exception(exc)

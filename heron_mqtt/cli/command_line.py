@@ -1,0 +1,58 @@
+"""The command line from its words to its exit code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, cast
+
+import typer
+
+from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_OK, EXIT_USAGE, complain, report
+from heron_mqtt.cli.run_commands import app
+from heron_mqtt.errors import HeronError
+
+PROGRAM = "heron-mqtt"
+VERBOSE = ("-v", "--verbose")
+
+# typer names only one of click's exceptions in public; every mistake in the arguments is a kind of it.
+_UsageError = cast("type[Exception]", typer.BadParameter.__base__)
+
+
+def run_command_line(words: Sequence[str]) -> int:
+    """Run what the command line says; returns the exit code.
+
+    A user's mistake ends in one line a problem and exit code 1 or 2.
+    """
+    try:
+        code = app(_options_first(words), prog_name=PROGRAM, standalone_mode=False)
+    except HeronError as exc:
+        return report(exc)
+    except _UsageError as exc:
+        return _wrong_arguments(exc)
+    except typer.Abort:
+        return EXIT_FAILED
+    except SystemExit as exc:  # how argparse and the commands themselves end
+        return exc.code if isinstance(exc.code, int) else EXIT_OK if exc.code is None else EXIT_FAILED
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _options_first(words: Sequence[str]) -> list[str]:
+    """Return the words with ``-v`` in front, wherever it was: before a command or behind it."""
+    end = words.index("--") if "--" in words else len(words)
+    verbose = [word for word in words[:end] if word in VERBOSE]
+    return [*verbose[:1], *(word for word in words[:end] if word not in VERBOSE), *words[end:]]
+
+
+def _wrong_arguments(exc: Any) -> int:
+    """Say in one line what is wrong with the arguments, and where to look."""
+    if type(exc).__name__ == "NoArgsIsHelpError":  # no mistake: a command group without anything behind it
+        typer.echo(exc.format_message())
+        return EXIT_OK
+    where = exc.ctx.command_path if exc.ctx is not None else PROGRAM
+    command = where.removeprefix(PROGRAM).strip()
+    text = " ".join(str(exc.format_message()).split()).rstrip(".")
+    text = re.sub(r"\.? ?\(?(Did you mean|Possible options:) ([^?)]*)[?)]", r", did you mean \2?", text)
+    text = f"{text[:1].lower()}{text[1:]}"
+    complain(f"{command}: {text}; see {where} --help" if command else f"{text}; see {where} --help")
+    return EXIT_USAGE

@@ -1,0 +1,36 @@
+"""What goes wrong by a user's mistake or outside of us: one line a problem, and the exit code."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.messaging.settings import SETTINGS, option_of
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def report(exc: HeronError) -> int:
+    """Print each problem as one line; returns the exit code."""
+    problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
+    for problem in problems:
+        complain(_as_option(problem))
+    return EXIT_USAGE if isinstance(exc, ConfigError) else EXIT_FAILED
+
+
+def complain(problem: str) -> None:
+    """Print one problem to standard error."""
+    sys.stderr.write(f"heron-mqtt: {problem}\n")
+    sys.stderr.flush()
+
+
+def _as_option(problem: str) -> str:
+    """Name the option that a problem with the broker comes from, not the class that found it."""
+    names = "|".join(SETTINGS)
+    problem = re.sub(
+        rf"\b({names})=('?)([\w.]*)\2", lambda m: f"{option_of(m[1])} {m[3]}".rstrip(), problem
+    ).replace("password=", "--password-file")
+    if problem.startswith("MqttBroker: "):
+        return problem.replace("MqttBroker: ", "--broker: ", 1)
+    return f"--{problem}" if problem.startswith("broker ") else problem
