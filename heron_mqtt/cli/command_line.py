@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -19,13 +20,15 @@ VERBOSE = ("-v", "--verbose")
 _UsageError = cast("type[Exception]", typer.BadParameter.__base__)
 
 
-def run_command_line(words: Sequence[str]) -> int:
-    """Run what the command line says; returns the exit code.
+def run_command_line(words: Sequence[str] | None = None) -> int:
+    """Run what the command line says (None = that of this process); returns the exit code.
 
     A user's mistake ends in one line a problem and exit code 1 or 2.
     """
     try:
-        code = app(_options_first(words), prog_name=PROGRAM, standalone_mode=False)
+        code = app(
+            _options_first(sys.argv[1:] if words is None else words), prog_name=PROGRAM, standalone_mode=False
+        )
     except HeronError as exc:
         return report(exc)
     except _UsageError as exc:

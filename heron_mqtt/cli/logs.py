@@ -74,15 +74,15 @@ REPEATS = RepeatFilter()
 
 
 def set_up_logging(*, verbose: bool) -> None:
-    """Log to standard error; with ``verbose`` more, and everything."""
+    """Log to standard error, unless whoever runs us has set a log up; with ``verbose`` more, and everything."""
+    handler = logging.StreamHandler(sys.stderr)
+    if not verbose:
+        handler.addFilter(REPEATS)
     logging.basicConfig(
-        stream=sys.stderr,
+        handlers=[handler],
         level=logging.INFO if verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
-    if not verbose:
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(REPEATS)
 
 
 def tell_what_was_held_back() -> None:

@@ -29,7 +29,7 @@ def main() -> NoReturn:
         try:
             from heron_mqtt.cli.command_line import run_command_line
 
-            code = run_command_line(sys.argv[1:])
+            code = run_command_line()
         except KeyboardInterrupt:
             code = EXIT_INTERRUPTED
         except BaseException:  # a bug: what was printed stands before its traceback

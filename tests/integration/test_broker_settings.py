@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.cli.run_commands import _as_option, app
+from heron_mqtt.cli.complaints import _as_option
+from heron_mqtt.cli.run_commands import app
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.settings import SETTINGS, option_of, use_options, variable_of

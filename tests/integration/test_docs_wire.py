@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.cli.run_commands import run_command_line
+from heron_mqtt.cli.command_line import run_command_line
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messages import WIRE_TYPES, Message, parse_any
 from heron_mqtt.messaging import topics

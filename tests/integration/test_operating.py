@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.cli.run_commands import run_command_line
+from heron_mqtt.cli.command_line import run_command_line
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from support.mosquitto_server import Mosquitto

@@ -22,7 +22,7 @@ from mcap.exceptions import EndOfFile, McapError
 from mcap.stream_reader import StreamReader
 
 from heron_mqtt.app.verify import verify
-from heron_mqtt.cli.run_commands import run_command_line
+from heron_mqtt.cli.command_line import run_command_line
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.record.export import export

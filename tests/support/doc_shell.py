@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from heron_mqtt.cli.run_commands import run_command_line
+from heron_mqtt.cli.command_line import run_command_line
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.mqtt import MqttBroker
 from support.doc_pages import ROOT, Block
