@@ -74,7 +74,7 @@ REPEATS = RepeatFilter()
 
 
 def set_up_logging(*, verbose: bool) -> None:
-    """Log to standard error, unless whoever runs us has set a log up; with ``verbose`` more, and everything."""
+    """Log to standard error, unless the caller has a log already; ``verbose``: more, nothing held back."""
     handler = logging.StreamHandler(sys.stderr)
     if not verbose:
         handler.addFilter(REPEATS)
