@@ -17,6 +17,7 @@ from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.logs import set_up_logging, tell_what_was_held_back
 from heron_mqtt.cli.record_commands import add_record_commands
 from heron_mqtt.cli.replay_commands import add_replay_commands
+from heron_mqtt.cli.setup_commands import add_setup_commands
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 
@@ -303,4 +304,5 @@ add_broker_commands(app)
 add_control_commands(app)
 add_record_commands(app)
 add_replay_commands(app)
+add_setup_commands(app)
 add_broker_options(app)  # last: for all of them

@@ -1,0 +1,154 @@
+"""The files of a new project, written into a folder in which they overwrite nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+from heron_mqtt.app.schemas import schema_of
+from heron_mqtt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from heron_mqtt.app.project.layout import Microgrid
+
+CUSTOMERS = ("residential", "industrial", "commercial")
+TEMPLATES = {
+    "device.py": "device.py.txt",
+    "agent.py": "agent.py.txt",
+    "test_microgrids.py": "test_microgrids.py.txt",
+    "README.md": "README.md.txt",
+}
+MAX_MICROGRIDS = 1_000
+
+
+def make_project(folder: Path, network: str, count: int | None, seed: int) -> list[Path]:
+    """Write a project and return its files.
+
+    Args:
+        folder: Made where it does not exist.
+        network: As in a scenario.
+        count: Of microgrids; None = those that a shipped network has, else 3.
+        seed: Of the sizes of the devices.
+
+    Raises:
+        ConfigError: A file is there already, or the network or the number cannot be used.
+    """
+    from heron_mqtt.app.project.layout import laid_out
+    from powergrid.networks import load_grid
+
+    if count is not None and not 1 <= count <= MAX_MICROGRIDS:
+        raise ConfigError(f"--microgrids {count}: expected 1 to {MAX_MICROGRIDS}")
+    if seed < 0:
+        raise ConfigError(f"--seed {seed}: expected a number of at least 0")
+    try:
+        net = load_grid(network).net
+    except ConfigError as exc:
+        raise ConfigError(*(f"--{problem}" for problem in exc.problems)) from None
+    microgrids = laid_out(net, count or 3, seed)
+    name = re.sub(r"[^a-z0-9_]+", "_", folder.resolve().name.lower()).strip("_") or "my_microgrids"
+    first = microgrids[0]
+    values = {
+        "name": name,
+        "agent": first.name,
+        "ess_mw": f"{first.ess_mw:g}",
+        "ess_mwh": f"{2 * first.ess_mw:g}",
+        "band_mw": f"{first.ess_mw / 5:g}",
+        "microgrids": str(len(microgrids)),
+        "network": network,
+    }
+    files = {
+        "scenario.toml": scenario_text(name, network, microgrids),
+        "schema/scenario.json": json.dumps(schema_of("scenario"), indent=1) + "\n",
+        **{path: _filled(template, values) for path, template in TEMPLATES.items()},
+    }
+    return _write(folder, files)
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    text = (resources.files("heron_mqtt.app.project") / template).read_text("utf-8")
+    return Template(text).substitute(values)
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    paths = {folder / name: text for name, text in files.items()}
+    there = [str(path) for path in paths if path.exists()]
+    if there:
+        raise ConfigError(f"init {folder}: {', '.join(there)}: is there already; name a folder without it")
+    try:
+        for path, text in paths.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+    except OSError as exc:
+        raise ConfigError(f"init {folder}: cannot be written: {exc.strerror or exc}") from None
+    return list(paths)
+
+
+def scenario_text(name: str, network: str, microgrids: list[Microgrid]) -> str:
+    """Return a scenario with a comment for what people change first."""
+    parts = [
+        f"""#:schema schema/scenario.json
+# {len(microgrids)} microgrids on the network {network}. Power is positive when it is injected into the grid.
+# Every key: the page scenarios of the documentation. Look at what this is: heron-mqtt check scenario.toml
+name = "{name}"
+steps = 96          # one day ...
+step_s = 900.0      # ... of 15 minutes a step
+seed = 0
+lease_s = 30.0      # a device that hears nothing for so long (wall clock) goes to its safe state
+
+[network]
+source = "{network}"    # heron-mqtt list networks; or the file of a pandapower network, mine.json
+
+[profiles]          # data that is shipped; name your own files here
+file = "profiles/simbench_week.csv"
+price_file = "profiles/price_week.csv"
+price_column = "price_per_mwh"
+start_row = 0       # or begin elsewhere: heron-mqtt run --start "2016-07-05 06:00"
+
+[market]
+import_adder_per_mwh = 20.0     # network charge on what is drawn from the grid, $/MWh
+"""
+    ]
+    for number, m in enumerate(microgrids):
+        customer, sun = CUSTOMERS[number % 3], f"pv_{number % 3 + 1}_pu"
+        parts.append(f"""
+[microgrids.{m.name}]
+buses = {list(m.buses)}
+loads = {{ p = "{customer}_p_pu", q = "{customer}_q_pu" }}     # {m.load_mw:.4g} MW nominal
+policy = {{ charge_below = 41.0, discharge_above = 63.0 }}  # $/MWh
+
+[microgrids.{m.name}.devices.ess]
+kind = "battery"
+bus = {m.device_bus}
+max_e_mwh = {2 * m.ess_mw:g}
+max_p_charge_mw = {m.ess_mw:g}
+max_p_discharge_mw = {m.ess_mw:g}
+efficiency_charge = 0.95
+efficiency_discharge = 0.95
+min_soc = 0.1
+max_soc = 0.9
+
+[microgrids.{m.name}.devices.gen]
+kind = "generator"
+bus = {m.device_bus}
+max_p_mw = {m.gen_mw:g}
+min_p_mw = {m.gen_mw / 5:g}
+ramp_mw_per_s = {m.gen_mw / 200:g}
+cost_a_usd_per_h = 0.1
+cost_b_usd_per_mwh = 45.0
+cost_c_usd_per_mw2h = {15 / m.gen_mw:g}
+start_cost_usd = 0.3
+
+[microgrids.{m.name}.devices.pv]
+kind = "pv"
+bus = {m.device_bus}
+max_p_mw = {m.pv_mw:g}
+s_max_mva = {1.1 * m.pv_mw:g}
+profile = "{sun}"
+control_q = true
+""")
+    return "".join(parts)

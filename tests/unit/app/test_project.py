@@ -1,0 +1,80 @@
+"""A new project is valid by construction, and overwrites nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandapower as pp
+import pytest
+
+from heron_mqtt.app.project.layout import MAX_RISE_PU, SMALLEST_MW, VM_MAX_PU, laid_out
+from heron_mqtt.app.project.write import make_project
+from heron_mqtt.app.scenario_check import describe
+from heron_mqtt.errors import ConfigError
+from powergrid.networks import load_network
+from powergrid.scenario import load_scenario
+
+
+def test_the_scenario_is_valid_and_its_own_tests_pass(tmp_path: Path) -> None:
+    files = make_project(tmp_path / "My Site", "create_cigre_network_lv", None, 0)
+    assert {path.name for path in files} >= {"scenario.toml", "device.py", "agent.py", "README.md"}
+    lines = list(describe(load_scenario(tmp_path / "My Site" / "scenario.toml")))
+    assert any(line.startswith("scenario    my_site: 96 steps") for line in lines)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path / "My Site",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "3 passed" in done.stdout
+
+
+def test_thirty_microgrids_on_a_library_network_share_its_load_and_overload_nothing(tmp_path: Path) -> None:
+    make_project(tmp_path, "mv_oberrhein", 30, 7)
+    scenario = load_scenario(tmp_path / "scenario.toml").scenario
+    assert len(scenario.microgrids) == 30
+    net = load_network("mv_oberrhein")
+    found = laid_out(net, 30, 7)
+    assert found == laid_out(net, 30, 7)
+    assert found != laid_out(net, 30, 8)
+    buses = [bus for m in found for bus in m.buses]
+    assert len(buses) == len(set(buses))
+    assert sum(m.load_mw for m in found) == pytest.approx(net.load.p_mw.sum())
+    net.load["scaling"] = 0.2
+    pp.runpp(net, numba=False)
+    highest = (net.res_bus.vm_pu + MAX_RISE_PU).clip(lower=VM_MAX_PU)
+    assert min(m.pv_mw for m in found) > SMALLEST_MW
+    for m in found:
+        pp.create_sgen(net, m.device_bus, m.pv_mw + m.ess_mw + m.gen_mw)
+    pp.runpp(net, numba=False)
+    assert (net.res_bus.vm_pu <= highest + 1e-6).all()
+    assert net.res_line.loading_percent.max() <= 100.0
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text("mine")
+    with pytest.raises(ConfigError, match=r"agent\.py: is there already"):
+        make_project(tmp_path, "create_cigre_network_lv", None, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.py"]
+
+
+@pytest.mark.parametrize(
+    ("network", "count", "seed", "told"),
+    [
+        ("nope", None, 0, "--network 'nope': no such network"),
+        ("case5", 9, 0, "--microgrids 9: the network has 2 buses with loads"),
+        ("case5", 0, 0, "--microgrids 0: expected 1 to 1000"),
+        ("case5", 1, -1, "--seed -1: expected a number of at least 0"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(
+    tmp_path: Path, network: str, count: int, seed: int, told: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        make_project(tmp_path / "x", network, count, seed)
+    assert told in str(refused.value)
+    assert not (tmp_path / "x").exists()

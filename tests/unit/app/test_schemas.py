@@ -1,0 +1,77 @@
+"""The schemas that editors are given say what a run accepts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from heron_mqtt.app.schemas import SCHEMAS, schema_of
+from heron_mqtt.config import shipped_config
+from heron_mqtt.errors import ConfigError
+
+FILES = {"scenario": "*.toml", "mapping": "device_profiles/*.toml", "impairment": "networks/*.toml"}
+SHIPPED = [(what, path) for what, pattern in FILES.items() for path in sorted(shipped_config().glob(pattern))]
+
+
+def errors(what: str, data: Any) -> list[str]:
+    schema = schema_of(what)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(data)]
+
+
+@pytest.mark.parametrize("what", SCHEMAS)
+def test_the_shipped_schema_is_the_one_of_the_models(what: str) -> None:
+    shipped = json.loads((shipped_config() / "schema" / f"{what}.json").read_text("utf-8"))
+    assert shipped == schema_of(what), f"heron-mqtt schema {what} > config/schema/{what}.json"
+
+
+def test_every_shipped_file_validates_and_names_its_schema() -> None:
+    assert len(SHIPPED) > 25
+    for what, path in SHIPPED:
+        text = path.read_text("utf-8")
+        assert errors(what, tomllib.loads(text)) == [], path
+        named = text.splitlines()[0].removeprefix("#:schema ")
+        assert (path.parent / named).resolve() == (shipped_config() / "schema" / f"{what}.json").resolve()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"stepps": 3},
+        {"protocol": {"horizontal": "auction"}},
+        {"microgrids": {"MG1": {"devices": {"ess": {"kind": "battery"}}}}},
+        {"microgrids": {"MG1": {"devices": {"x": {"kind": "reactor"}}}}},
+        {"microgrids": {"MG1": {"devices": {"pv": {"kind": "pv", "max_p_mw": 0.1, "profil": "pv_1_pu"}}}}},
+    ],
+)
+def test_what_a_run_refuses_an_editor_marks(change: dict[str, Any]) -> None:
+    data = tomllib.loads((shipped_config() / "three_microgrids.toml").read_text("utf-8"))
+    assert errors("scenario", {**data, **change})
+
+
+def test_there_is_no_schema_of_other_things() -> None:
+    with pytest.raises(ConfigError, match="schema records: expected scenario, mapping, impairment"):
+        schema_of("records")
+
+
+@pytest.mark.slow
+def test_a_language_server_for_toml_checks_by_them(tmp_path: Path) -> None:
+    taplo = Path(sys.executable).with_name("taplo")
+    good = subprocess.run([taplo, "lint", *(path for _, path in SHIPPED)], capture_output=True, check=False)
+    assert good.returncode == 0, good.stderr
+    folder = tmp_path / "config"
+    (folder / "schema").mkdir(parents=True)
+    schema = (shipped_config() / "schema" / "scenario.json").read_text("utf-8")
+    (folder / "schema" / "scenario.json").write_text(schema)
+    text = (shipped_config() / "three_microgrids.toml").read_text("utf-8")
+    (folder / "bad.toml").write_text(text.replace("max_soc = 0.9", 'max_soc = "much"', 1))
+    bad = subprocess.run([taplo, "lint", folder / "bad.toml"], capture_output=True, check=False)
+    assert bad.returncode != 0
