@@ -14,7 +14,7 @@ from heron_mqtt.app.schemas import schema_of
 from heron_mqtt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from heron_mqtt.app.project.layout import Microgrid
+    from powergrid.networks.layout import Microgrid
 
 CUSTOMERS = ("residential", "industrial", "commercial")
 TEMPLATES = {
@@ -38,8 +38,8 @@ def make_project(folder: Path, network: str, count: int | None, seed: int) -> li
     Raises:
         ConfigError: A file is there already, or the network or the number cannot be used.
     """
-    from heron_mqtt.app.project.layout import laid_out
     from powergrid.networks import load_grid
+    from powergrid.networks.layout import laid_out
 
     if count is not None and not 1 <= count <= MAX_MICROGRIDS:
         raise ConfigError(f"--microgrids {count}: expected 1 to {MAX_MICROGRIDS}")

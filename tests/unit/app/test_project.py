@@ -9,11 +9,11 @@ from pathlib import Path
 import pandapower as pp
 import pytest
 
-from heron_mqtt.app.project.layout import MAX_RISE_PU, SMALLEST_MW, VM_MAX_PU, laid_out
 from heron_mqtt.app.project.write import make_project
 from heron_mqtt.app.scenario_check import describe
 from heron_mqtt.errors import ConfigError
 from powergrid.networks import load_network
+from powergrid.networks.layout import MAX_RISE_PU, SMALLEST_MW, VM_MAX_PU, laid_out
 from powergrid.scenario import load_scenario
 
 
