@@ -154,11 +154,21 @@ class EmulatorTable(Table):
     lag_s: float = Field(0.0, ge=0.0, description="Time constant of its first-order lag, simulated s.")
     ramp_mw_per_s: float | None = Field(None, gt=0.0, description="Its own ramp, MW per simulated s.")
     efficiency_factor: float = Field(1.0, gt=0.0, le=1.0, description="On both efficiencies of a battery.")
+    offset_mw: float = Field(0.0, description="Constant error of the measurement, MW.")
     noise_mw: float = Field(0.0, ge=0.0, description="Standard deviation of the measurement, MW.")
     quantum_mw: float = Field(0.0, ge=0.0, description="Resolution of the measurement, MW; 0 = exact.")
     answer_delay_s: float = Field(0.0, ge=0.0, description="From setpoint to telemetry, wall-clock s.")
     jitter_s: float = Field(0.0, ge=0.0, description="Random part on top of it, uniform, wall-clock s.")
     seed: int = Field(0, ge=0, description="Of its randomness, with the device's name.")
+
+
+class TwinTable(Table):
+    """How a device differs from its model, as ``heron-mqtt calibrate`` finds it; the twin is compared so."""
+
+    response_delay_s: float = Field(0.0, ge=0.0, description="Dead time before it moves, s.")
+    lag_s: float = Field(0.0, ge=0.0, description="Time constant of its first-order lag, s.")
+    ramp_mw_per_s: float | None = Field(None, gt=0.0, description="Its own ramp, MW/s; None = unlimited.")
+    offset_mw: float = Field(0.0, description="Constant error of its measurement, MW.")
 
 
 class DeviceTable(Table):
@@ -179,6 +189,7 @@ class DeviceTable(Table):
     external: bool = Field(False, description="A real device speaks for itself: run starts no emulator.")
     gateway: GatewayTable = Field(GatewayTable(), description="How the gateway treats it.")
     emulator: EmulatorTable = Field(EmulatorTable(), description="How its emulator differs from the model.")
+    twin: TwinTable = Field(TwinTable(), description="How the device differs from its model, as measured.")
     spec: DeviceSpec
 
     @classmethod

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from heron_mqtt.app.other_network import OtherNetwork
 from heron_mqtt.app.recorded_world import RecordedStep, recorded_loaded, recorded_scenario, steps
 from heron_mqtt.app.replay_exchange import ReplayExchange
 from heron_mqtt.errors import DataError
+from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.record.deliveries import Deliveries
 from heron_mqtt.record.reader import RecordFile
 from powergrid.envs import MultiAgentMicrogrids
@@ -26,6 +28,7 @@ class ReplayEnv(MultiAgentMicrogrids):
         run: The record of a run (of an environment).
         episode: Which one of it; None = the first.
         without_impairment: Every message arrives in time, and devices answer that a network kept silent.
+        network: Another network than the recorded one.
         price: Makes of a recorded price, $/MWh, the one that holds; None = the recorded one.
         changes: Values of the scenario by dotted key (``market.import_adder_per_mwh``).
 
@@ -40,6 +43,7 @@ class ReplayEnv(MultiAgentMicrogrids):
         *,
         episode: int | None = None,
         without_impairment: bool = False,
+        network: ImpairmentTable | None = None,
         price: Callable[[float], float] | None = None,
         changes: Mapping[str, Any] | None = None,
     ) -> None:
@@ -79,6 +83,7 @@ class ReplayEnv(MultiAgentMicrogrids):
             self.deliveries,
             self._clear if self.scenario.envelope.grid_check else None,
             heals=without_impairment,
+            network=None if network is None else OtherNetwork(network, self._seed, self.scenario.deadlines),
         )
         """The agents; ``exchange.apart_since`` says which devices have left the record, and when."""
         self._direct = self.exchange

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from heron_mqtt.agents.base import StepReport
+from heron_mqtt.app.other_network import OtherNetwork
 from heron_mqtt.app.recorded_world import RecordedStep, recorded_telemetry
 from heron_mqtt.field.gateway.clearance import NO_CLEARANCE, apply_clearance, make_plan
 from heron_mqtt.field.gateway.device_link import SetpointRequest
@@ -36,6 +37,7 @@ class ReplayExchange(DirectExchange):
         recorded: Its steps, by number.
         deliveries: What arrived in time.
         heals: As if the network had been perfect: everything is in time.
+        network: Another network than the recorded one: it says what is in time.
         check: Clears plans, where the run had it.
     """
 
@@ -47,6 +49,7 @@ class ReplayExchange(DirectExchange):
         check: Check | None,
         *,
         heals: bool = False,
+        network: OtherNetwork | None = None,
     ) -> None:
         agents = {name: GridAgent.from_scenario(scenario, name) for name in scenario.microgrids}
         super().__init__(agents, check)
@@ -54,6 +57,9 @@ class ReplayExchange(DirectExchange):
         self._recorded = recorded
         self._deliveries = deliveries
         self._heals = heals
+        self._network = network
+        self._is_recorded = not heals and network is None
+        """Whether messages fare as they did in the record."""
         self._apart: set[tuple[str, str]] = set()
         """Devices that have left the record: they were told something else, or are somewhere else."""
         self._silenced: set[tuple[str, str]] = set()
@@ -80,8 +86,12 @@ class ReplayExchange(DirectExchange):
         reports = {}
         for name, agent in self.agents.items():
             said = one.agents.get(name) if one is not None else None
-            if said is not None and said["fallback"] is not None and not self._heals:
+            if self._is_recorded and said is not None and said["fallback"] is not None:
                 continue  # its action did not come in time
+            if self._network is not None and not self._network.told(
+                at, name, topics.agent(name, "action"), "action"
+            ):
+                continue
             reports[name] = agent.report()
             reports[name].bounds = bounds.get(name, {})
         return reports
@@ -117,7 +127,14 @@ class ReplayExchange(DirectExchange):
         )
 
     def _heard(self, at: tuple[int, int], agent: str, channel: str, kind: str) -> bool:
+        if self._network is not None:
+            return self._network.told(at, agent, channel, kind)
         return self._heals or self._deliveries.told(at, agent, channel, kind)
+
+    def _peer_heard(self, at: tuple[int, int], sender: str, receiver: str, kind: str, number: int) -> bool:
+        if self._network is not None:
+            return self._network.peer(at, sender, receiver, kind, number)
+        return self._heals or self._deliveries.peer(at, sender, receiver, kind, number)
 
     def _negotiate_again(self, at: tuple[int, int]) -> None:
         sessions: dict[str, HorizontalSession] = {}
@@ -131,7 +148,7 @@ class ReplayExchange(DirectExchange):
                 for peer, message in session.outgoing().items():
                     number = message.round if isinstance(message, Consensus) else 0
                     kind = str(getattr(message, "type", ""))
-                    if self._heals or self._deliveries.peer(at, name, peer, kind, number):
+                    if self._peer_heard(at, name, peer, kind, number):
                         sessions[peer].receive(name, message)
             going = {name: session for name, session in going.items() if session.advance()}
 
@@ -155,7 +172,7 @@ class ReplayExchange(DirectExchange):
                 silent = any(
                     NO_CLEARANCE in (rows.get((name, d), {}).get("bound") or "") for d in devices[name]
                 )
-                clearance = None if silent and not self._heals else clearances[name]
+                clearance = None if silent and self._is_recorded else clearances[name]
                 bounds[name] = apply_clearance(allowed[name], clearance)
         for name, agent in self.agents.items():
             if name not in allowed:
@@ -210,10 +227,15 @@ class ReplayExchange(DirectExchange):
             self._silenced.discard((name, device))
         elif self._deliveries.kept_silent(at, name, device, device_s):
             self._silenced.add((name, device))  # until it is followed again: it is not waited for any more
-        if self._heals and (name, device) in self._silenced:
+        if not self._is_recorded and (name, device) in self._silenced:
             self._apart.add((name, device))
             self.apart_since.setdefault(f"{name}/{device}", step)
             fallback, same, residual = None, False, 0.0
+        was_sent = row["sent_p_mw"] is not None
+        if self._network is not None and was_sent and self._network.kept_silent(at, name, device, device_s):
+            self._apart.add((name, device))
+            self.apart_since.setdefault(f"{name}/{device}", step)
+            fallback = "no telemetry before the deadline"
         if fallback is not None or residual is None or row["authority"] == "shadow":
             agent.simulate(device, fallback, setpoint=setpoint)
             if row["authority"] == "shadow" and telemetry is not None and residual is not None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 from heron_mqtt.app.replay_env import ReplayEnv
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.impairment import load_impairment
 
 EXACT = 1e-9
 
@@ -61,6 +62,7 @@ def what_if(
     *,
     policy: str | None = None,
     without_impairment: bool = False,
+    network: str | None = None,
     price: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Comparison:
@@ -70,6 +72,7 @@ def what_if(
         run: The record.
         policy: ``module:Class`` of another policy; None = the agents' own, with the recorded commands.
         without_impairment: As if the network had been perfect.
+        network: A file of an impaired network, or the name of a shipped one, instead of the recorded one.
         price: ``x1.2`` (a factor), ``+5`` or ``-5`` (added, $/MWh) or ``80`` (instead, $/MWh).
         changes: Values of the scenario by dotted key.
 
@@ -78,7 +81,12 @@ def what_if(
         DataError: It is no record that can be replayed.
     """
     change = None if price is None else price_change(price)
-    env = ReplayEnv(run, without_impairment=without_impairment, price=change, changes=changes)
+    if without_impairment and network is not None:
+        raise ConfigError("--network and --without-impairment: one or the other")
+    other_network = None if network is None else load_impairment(network)
+    env = ReplayEnv(
+        run, without_impairment=without_impairment, network=other_network, price=change, changes=changes
+    )
     other = None if policy is None else load_policy(policy, env)
     found = Comparison()
     observations, _ = env.reset()

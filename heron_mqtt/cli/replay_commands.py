@@ -77,6 +77,10 @@ def what_if(
     without_impairment: Annotated[
         bool, typer.Option("--without-impairment", help="As if the network had been perfect.")
     ] = False,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Another network: a file, or a shipped one's name."),
+    ] = None,
     price: Annotated[
         str | None, typer.Option(help="x1.2: a factor; +5 or -5: added; 80: instead. $/MWh")
     ] = None,
@@ -89,10 +93,15 @@ def what_if(
     from heron_mqtt.app.what_if import what_if as run_again
 
     found = run_again(
-        run, policy=policy, without_impairment=without_impairment, price=price, changes=_values(changes or [])
+        run,
+        policy=policy,
+        without_impairment=without_impairment,
+        network=network,
+        price=price,
+        changes=_values(changes or []),
     )
     _print_comparison(run, found)
-    nothing = policy is None and not without_impairment and price is None and not changes
+    nothing = not (policy or without_impairment or network or price or changes)
     raise SystemExit(0 if found.is_exact or not nothing else 1)
 
 

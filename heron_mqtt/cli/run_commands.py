@@ -12,6 +12,7 @@ import typer
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.broker_options import add_broker_options
+from heron_mqtt.cli.calibrate_commands import add_calibrate_commands
 from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain, report
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.logs import set_up_logging, tell_what_was_held_back
@@ -304,5 +305,6 @@ add_broker_commands(app)
 add_control_commands(app)
 add_record_commands(app)
 add_replay_commands(app)
+add_calibrate_commands(app)
 add_setup_commands(app)
 add_broker_options(app)  # last: for all of them

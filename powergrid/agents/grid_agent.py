@@ -15,7 +15,10 @@ from heron_mqtt.protocols.registry import PROTOCOLS
 from powergrid.agents.economic_dispatch import economic_setpoint
 from powergrid.devices import Device, Measurement, make_device
 from powergrid.devices.base import clip, hours
-from powergrid.scenario import MarketTable, PolicyTable, ProtocolTable, Scenario
+from powergrid.devices.response import mean_and_end
+from powergrid.scenario import MarketTable, PolicyTable, ProtocolTable, Scenario, TwinTable
+
+NO_DIFFERENCE = TwinTable()
 
 
 @dataclass(slots=True)
@@ -23,11 +26,29 @@ class _Unit:
     """A device in this step: its model, what is wanted of it and what it did."""
 
     device: Device
+    twin: TwinTable = NO_DIFFERENCE
+    twin_p_mw: float = 0.0
+    """Power of the twin at the end of the last step, MW."""
     wanted_p_mw: float = 0.0
     wanted_q_mvar: float = 0.0
     p_available_mw: float | None = None
     done: Measurement | None = None
     _planned_mw: float | None = None
+
+    def expected_mw(self, p_mw: float, dt_s: float) -> float:
+        """Return what the device's meter should show of a step that its model takes with ``p_mw``, MW."""
+        twin = self.twin
+        if twin is NO_DIFFERENCE:
+            return p_mw
+        mean, self.twin_p_mw = mean_and_end(
+            self.twin_p_mw,
+            p_mw,
+            dt_s,
+            response_delay_s=twin.response_delay_s,
+            lag_s=twin.lag_s,
+            ramp_mw_per_s=twin.ramp_mw_per_s,
+        )
+        return mean + twin.offset_mw
 
     def want(self, p_mw: float, planned_mw: float | None = None) -> None:
         """Plan a setpoint, MW, and what the device will do of it, if that is known."""
@@ -56,6 +77,7 @@ class GridAgent:
         market: What energy costs besides the price.
         policy: Thresholds.
         protocol: How to talk to the peers.
+        twins: How devices differ from their models, by name.
     """
 
     def __init__(
@@ -68,6 +90,7 @@ class GridAgent:
         market: MarketTable | None = None,
         policy: PolicyTable | None = None,
         protocol: ProtocolTable | None = None,
+        twins: Mapping[str, TwinTable] | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.devices = dict(devices)
@@ -77,6 +100,7 @@ class GridAgent:
         self._policy = policy or PolicyTable()
         self._protocol = protocol or ProtocolTable()
         self._talk = PROTOCOLS[self._protocol.horizontal]()
+        self._differences = {name: twin for name, twin in (twins or {}).items() if twin != NO_DIFFERENCE}
         self.reset(0, None)
 
     @classmethod
@@ -95,6 +119,7 @@ class GridAgent:
             market=scenario.market,
             policy=microgrid.policy,
             protocol=scenario.protocol,
+            twins={name: table.twin for name, table in microgrid.devices.items()},
         )
 
     # -- one step, in the order of heron_mqtt.agents.base.Agent ------------------------------------
@@ -103,7 +128,10 @@ class GridAgent:
         """Go back to the devices' initial states; the policy is deterministic and needs no seed."""
         for device in self.devices.values():
             device.reset()
-        self._units = {name: _Unit(device) for name, device in self.devices.items()}
+        self._units = {
+            name: _Unit(device, self._differences.get(name, NO_DIFFERENCE))
+            for name, device in self.devices.items()
+        }
         self._dispatched = {name: unit for name, unit in self._units.items() if unit.device.is_dispatched}
         self._profiled = {
             name: unit for name, unit in self._units.items() if unit.device.spec.profile_says is not None
@@ -234,7 +262,7 @@ class GridAgent:
             running=telemetry.running if telemetry.running is not None else model.running,
             cost=cost,
         )
-        return telemetry.p_mw - model.p_mw
+        return telemetry.p_mw - unit.expected_mw(model.p_mw, self._dt_s)
 
     def shadowed(self, device: str, telemetry: Telemetry) -> float:
         """Compare a device that others drive with a model that is driven alike; return the residual, MW.
@@ -257,7 +285,9 @@ class GridAgent:
 
     def reseed(self, device: str, telemetry: Telemetry) -> None:
         """Put the model where the device is; no time passes."""
-        self._units[device].device.restore(telemetry.p_mw, telemetry.soc, telemetry.running)
+        unit = self._units[device]
+        unit.device.restore(telemetry.p_mw, telemetry.soc, telemetry.running)
+        unit.twin_p_mw = telemetry.p_mw - unit.twin.offset_mw
 
     def report(self) -> StepReport:
         """Return what happened; a device that was not driven in this step is not in it."""

@@ -1,19 +1,15 @@
-"""What makes hardware differ from its model: dead time, lag, ramp, losses, noise, quantisation, jitter.
+"""What makes hardware differ from its model: dead time, lag, ramp, losses, offset, noise, quantum, jitter.
 
-Formulas, with P the power before, T the target, d the dead time, tau the lag, dt the step; the output is
-the mean over the step, so that energy is right:
-
-- dead time and first-order lag: mean = (d P + (dt - d) T + (P - T) tau (1 - exp(-(dt - d) / tau))) / dt
-- ramp: the target is first moved to at most ramp * (dt - d) away from P
-- measurement: normal noise, then rounding to the quantum
+How power follows its target within a step: ``powergrid.devices.response``. Measurement: the offset is added,
+then normal noise, then the sum is rounded to the quantum.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import dataclass
 
+from powergrid.devices.response import mean_and_end
 from powergrid.scenario import EmulatorTable
 
 
@@ -34,23 +30,22 @@ class Imperfections:
     def respond(self, target_mw: float, dt_s: float) -> float:
         """Return the mean power over a step that begins with the target, MW, and remember the last."""
         table = self.table
-        dead_s = min(table.response_delay_s, dt_s)
-        moving_s = dt_s - dead_s
-        before = self.p_mw
-        reach = math.inf if table.ramp_mw_per_s is None else table.ramp_mw_per_s * moving_s
-        target = min(max(target_mw, before - reach), before + reach)
-        if table.lag_s == 0.0:
-            self.p_mw = target if moving_s > 0.0 else before
-            return (dead_s * before + moving_s * target) / dt_s if dead_s > 0.0 else target
-        left = math.exp(-moving_s / table.lag_s)
-        self.p_mw = target + (before - target) * left
-        lagging = (before - target) * table.lag_s * (1.0 - left)
-        return (dead_s * before + moving_s * target + lagging) / dt_s
+        mean, self.p_mw = mean_and_end(
+            self.p_mw,
+            target_mw,
+            dt_s,
+            response_delay_s=table.response_delay_s,
+            lag_s=table.lag_s,
+            ramp_mw_per_s=table.ramp_mw_per_s,
+        )
+        return mean
 
     def measure(self, p_mw: float) -> float:
         """Return what the meter shows of a power, MW."""
         table = self.table
-        shown = p_mw + (self.rng.gauss(0.0, table.noise_mw) if table.noise_mw > 0.0 else 0.0)
+        shown = (
+            p_mw + table.offset_mw + (self.rng.gauss(0.0, table.noise_mw) if table.noise_mw > 0.0 else 0.0)
+        )
         return round(shown / table.quantum_mw) * table.quantum_mw if table.quantum_mw > 0.0 else shown
 
     def answer_delay_s(self) -> float:

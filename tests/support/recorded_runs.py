@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def record_run(
     centralized: bool = False,
     emulated: bool = False,
     faults: Mapping[str, str] | None = None,
-    actions: Mapping[str, Any] | None = None,
+    actions: Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None = None,
+    truth: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Record a run of the small grid; return what ``close`` returned.
 
@@ -46,9 +47,11 @@ def record_run(
         centralized: Direct calls.
         emulated: Devices are emulators in this process, on the same broker.
         faults: By AGENT/DEVICE a fault as on an emulator's command line.
-        actions: By agent, in every step.
+        actions: By agent, in every step; or of each step.
+        truth: Changes to the scenario that the emulators are made by, where their nameplates are wrong.
     """
     loaded = scenario_from_dict(scenario(changes))
+    real = loaded.scenario if truth is None else scenario_from_dict(scenario(truth)).scenario
     broker = broker or (OpenMemoryBroker() if emulated else InMemoryBroker())
     mode = "centralized" if centralized else "distributed"
     recorder = RunRecorder(path, run_facts(loaded, mode=mode, seed=3))
@@ -62,11 +65,13 @@ def record_run(
     }
 
     async def run() -> None:
-        devices = await start_emulators(loaded.scenario, broker, faults or {}) if emulated else []
+        devices = await start_emulators(real, broker, faults or {}) if emulated else []
         env = MultiAgentMicrogrids(config)
         await env.reset_async(seed=3)
+        step = 0
         while env.agents:
-            await env.step_async(dict(actions or {}))
+            await env.step_async(dict(actions(step) if callable(actions) else actions or {}))
+            step += 1
         await env.close_async()
         for device in devices:
             device.cancel()

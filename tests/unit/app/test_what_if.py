@@ -119,6 +119,23 @@ def test_without_impairment_devices_answer_that_the_network_kept_silent(silent: 
     assert silenced == {"MG1/ess"}  # that one was silent by itself
 
 
+def test_another_network_decides_what_is_lost_and_late(emulated: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text('[impairment]\n[[impairment.rules]]\npattern = "devices/+/+/telemetry"\nloss = 1.0\n')
+    found = what_if(emulated, network=str(site))
+    assert set(found.apart.values()) == {0}
+    assert not found.is_exact
+    harmless = tmp_path / "harmless.toml"
+    harmless.write_text('[impairment]\n[[impairment.rules]]\npattern = "#"\ndelay_s = 0.001\n')
+    assert what_if(emulated, network=str(harmless)).is_exact
+    late = tmp_path / "late.toml"
+    late.write_text('[impairment]\n[[impairment.rules]]\npattern = "agents/MG2/action"\ndelay_s = 30.0\n')
+    assert what_if(emulated, network=str(late)).differences
+    assert what_if(emulated, network="lte_poor").steps == 6
+    with pytest.raises(ConfigError, match="--network and --without-impairment: one or the other"):
+        what_if(emulated, network="lan", without_impairment=True)
+
+
 def test_another_policy_decides_and_is_given_the_observation(
     emulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
