@@ -13,7 +13,7 @@ from heron_mqtt.app.broker_probe import require_broker_features
 from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.app.vendor_adapters import vendor_devices
-from heron_mqtt.errors import BrokerUnavailable, ConfigError
+from heron_mqtt.errors import BrokerUnavailable, ConfigError, NameTaken
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
 from heron_mqtt.messaging.embedded import EmbeddedBroker
@@ -75,7 +75,7 @@ async def mqtt_infrastructure(
     impairment: ImpairmentTable | None = None,
     seed: int = 0,
     *,
-    name: SoleName,
+    names: Sequence[SoleName],
     take_over: bool = False,
     accept_broker_limits: bool = False,
 ) -> AsyncIterator[Infrastructure]:
@@ -89,13 +89,14 @@ async def mqtt_infrastructure(
         note: Takes a line for the user.
         impairment: How the network between us and the broker misbehaves; None = not at all.
         seed: Of what the network does.
-        name: What there must be one of: nothing is started while another process holds it.
-        take_over: Displace another process that holds the name.
+        names: What there must be one of each: nothing is started while another process holds one. The
+            broker is tried out below the first.
+        take_over: Displace another process that holds one.
         accept_broker_limits: Go on with a broker that does not do what safety depends on.
 
     Raises:
         BrokerError: The broker is not there, refuses, or does not do what safety depends on.
-        NameTaken: Another process holds the name.
+        NameTaken: Another process holds one of the names.
     """
     scenario = loaded.scenario
     emulated = [(agent, name) for agent in agents for name in emulated_devices(scenario, agent, devices)]
@@ -116,7 +117,7 @@ async def mqtt_infrastructure(
         broker = await stack.enter_async_context(impaired(mqtt, impairment, seed))
         url = mqtt.options.address
         note(f"broker: {url}  topics: {mqtt.topic_map.prefix}#")
-        stamper = MessageStamper(f"start-{name.parent.replace('/', '-')}", scenario.topic_env_id)
+        starter = MessageStamper(f"start-{names[0].parent.replace('/', '-')}", scenario.topic_env_id)
         if not is_ours:
             await require_broker_features(
                 mqtt,
@@ -126,19 +127,12 @@ async def mqtt_infrastructure(
                     env_id=scenario.topic_env_id,
                     defaults=loaded.broker_settings(),
                 ),
-                name.parent,
-                stamper.boot,
+                names[0].parent,
+                starter.boot,
                 accept_limits=accept_broker_limits,
                 note=note,
             )
-            await NameOwnership(
-                mqtt,
-                f"{name.parent}/owner",
-                stamper,
-                what=f"{name.what} in environment {scenario.topic_env_id!r}".removeprefix(" in "),
-                on_displaced=lambda _: None,
-                take_over=take_over,
-            ).ensure_free()
+            await _ensure_free(mqtt, names, starter, take_over=take_over)
         if impairment is not None:
             note(f"network: {impairment.name or 'impaired'}")
         throughout.append(lambda: until_away(mqtt, scenario.deadlines.ready_s))
@@ -153,6 +147,37 @@ async def mqtt_infrastructure(
             note(f"vendor devices: {boxes} by their own topics")
         starting = (processes.until_lost,) if emulated else ()
         yield Infrastructure(broker, url, starting, tuple(throughout))
+
+
+async def _ensure_free(
+    broker: MqttBroker, names: Sequence[SoleName], starter: MessageStamper, *, take_over: bool
+) -> None:
+    """Make sure that no other process holds one of the names; with ``take_over``, displace it.
+
+    Raises:
+        NameTaken: Says of each that is held by whom.
+    """
+    results = await asyncio.gather(
+        *(
+            NameOwnership(
+                broker,
+                f"{name.parent}/owner",
+                starter,
+                what=f"{name.what} in environment {starter.env_id!r}".removeprefix(" in "),
+                on_displaced=lambda _: None,
+                take_over=take_over,
+            ).ensure_free()
+            for name in names
+        ),
+        return_exceptions=True,
+    )
+    for error in results:
+        if isinstance(error, BaseException) and not isinstance(error, NameTaken):
+            raise error
+    taken = [error for error in results if isinstance(error, NameTaken)]
+    if taken:
+        others = f" (and {len(taken) - 1} more of {len(names)} are held)" if len(taken) > 1 else ""
+        raise NameTaken(f"{taken[0]}{others}")
 
 
 def impaired(broker: MessageBroker, impairment: ImpairmentTable | None, seed: int) -> MessageBroker:

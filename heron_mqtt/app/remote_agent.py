@@ -1,15 +1,17 @@
-"""One agent with its proxy and devices in a process of its own, for an environment that runs elsewhere."""
+"""Agents with their proxies and devices in a process of their own, for an environment that runs elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
+from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure
 from heron_mqtt.app.recording import open_record, run_facts
-from heron_mqtt.app.run_plan import Devices
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.app.run_plan import Devices, remote_agents
+from heron_mqtt.errors import ConfigError, NameTaken
 from heron_mqtt.messaging import topics
 from powergrid.agents.proxies import make_proxy
 
@@ -17,9 +19,43 @@ if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
 
 
-async def serve_proxy(
+def chosen_agents(loaded: LoadedScenario, agents: Sequence[str], *, everyone: bool) -> tuple[str, ...]:
+    """Return the agents that one process shall serve, in the order of the scenario.
+
+    Args:
+        loaded: The scenario that the environment runs too.
+        agents: By name; each marked ``remote`` in it.
+        everyone: All that are marked ``remote``; then no agent is named.
+
+    Raises:
+        ConfigError: There is no such agent, it is not remote, or nobody is left to serve.
+    """
+    if everyone and agents:
+        raise ConfigError("--all: serves every remote agent; leave it or --agent out")
+    remote, source = remote_agents(loaded), loaded.source
+    if everyone:
+        if not remote:
+            raise ConfigError(f"--all: no agent of {source} is remote; set microgrids.<agent>.remote = true")
+        return remote
+    if not agents:
+        raise ConfigError("--agent: expected an agent, once or more, or --all for every remote agent")
+    known = loaded.scenario.microgrids
+    problems = [
+        f"--agent {agent}: not in {source}; it has {', '.join(known)}"
+        if agent not in known
+        else f"{source}: microgrids.{agent}.remote = false: the environment runs this agent itself; "
+        "set remote = true to run it here"
+        for agent in dict.fromkeys(agents)
+        if agent not in remote
+    ]
+    if problems:
+        raise ConfigError(*problems)
+    return tuple(agent for agent in remote if agent in agents)
+
+
+async def serve_proxies(
     loaded: LoadedScenario,
-    agent: str,
+    agents: Sequence[str],
     url: str,
     devices: Devices,
     note: Callable[[str], None],
@@ -28,63 +64,100 @@ async def serve_proxy(
     accept_broker_limits: bool = False,
     record: str | None = None,
 ) -> None:
-    """Serve one run after another until cancelled.
+    """Serve one run after another, each agent by itself, until cancelled.
+
+    An agent that is displaced by another process stops and says so; the others go on.
 
     Args:
         loaded: The scenario that the environment runs too.
-        agent: Marked ``remote`` in it.
+        agents: See ``chosen_agents``. They share one connection to the broker, whose login needs the
+            rights of each.
         url: The MQTT broker that both reach.
         devices: For devices whose authority the scenario leaves open; emulated ones are started here.
         note: Takes a line for the user.
-        take_over: Displace another proxy of this agent.
+        take_over: Displace other proxies of these agents.
         accept_broker_limits: Go on with a broker that does not do what safety depends on.
         record: The file that this side is recorded in; ``auto`` = a new one in the default directory.
 
     Raises:
-        ConfigError: The scenario has no such agent, or it is not remote.
-        NameTaken: Another proxy of this agent lives, or has taken over.
+        NameTaken: Another proxy of one of them lives: nothing was begun. Or: every one was taken over.
         BrokerError: The broker is not there, or refuses.
     """
     scenario = loaded.scenario
-    if agent not in scenario.microgrids:
-        raise ConfigError(f"--agent {agent}: not in {loaded.source}; it has {', '.join(scenario.microgrids)}")
-    if not scenario.microgrids[agent].remote:
-        raise ConfigError(
-            f"{loaded.source}: microgrids.{agent}.remote = false: the environment runs this agent itself; "
-            "set remote = true to run it here"
-        )
     async with mqtt_infrastructure(
         url,
         loaded,
-        [agent],
+        agents,
         devices,
         note,
-        name=SoleName(topics.agent(agent, "owner").removesuffix("/owner"), f"agent {agent}"),
+        names=[
+            SoleName(topics.agent(agent, "owner").removesuffix("/owner"), f"agent {agent}")
+            for agent in agents
+        ],
         take_over=take_over,
         accept_broker_limits=accept_broker_limits,
     ) as infrastructure:
         assert infrastructure.broker is not None
-        proxy = make_proxy(
-            scenario,
-            agent,
-            infrastructure.broker,
-            env_id=scenario.topic_env_id,
-            devices=devices,
-            take_over=take_over,
-        )
+        proxies = {
+            agent: make_proxy(
+                scenario,
+                agent,
+                infrastructure.broker,
+                env_id=scenario.topic_env_id,
+                devices=devices,
+                take_over=take_over,
+            )
+            for agent in agents
+        }
         recorder = None
         if record is not None:
-            facts = run_facts(loaded, role=agent, broker="mqtt", devices=devices)
+            facts = run_facts(loaded, role=", ".join(agents), broker="mqtt", devices=devices)
             recorder = open_record(record, facts, note, keeps_messages=True)
         if recorder is not None:
-            recorder.attach(infrastructure.broker, [proxy])
+            recorder.attach(infrastructure.broker, proxies.values())
         try:
-            await proxy.start()
-            note(f"agent {agent} online")
+            await _together([proxy.start() for proxy in proxies.values()])
+            for agent in agents:
+                note(f"agent {agent} online")
             with frozen_gc():
-                await proxy.run()
+                await _run_each(proxies, note)
         finally:
-            await proxy.close()
+            await _together([proxy.close() for proxy in proxies.values()])
             if recorder is not None:
                 told = recorder.close()
                 note(f"record: {told['file']}  head {told['head']}")
+
+
+async def _run_each(proxies: dict[str, Proxy], note: Callable[[str], None]) -> None:
+    """Run every proxy until cancelled, or until no one is left.
+
+    Raises:
+        NameTaken: The last one was taken over.
+    """
+    going = {
+        asyncio.create_task(proxy.run(), name=f"proxy of {agent}"): proxy for agent, proxy in proxies.items()
+    }
+    try:
+        while going:
+            done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                proxy = going.pop(task)
+                try:
+                    task.result()
+                except NameTaken as exc:
+                    if not going:
+                        raise
+                    note(f"{exc}; the others go on")
+                    await proxy.close()
+    finally:
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)  # until they have cleaned up
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, object]]) -> None:
+    """Do everything at once and to its end; then raise the first error that there was."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

@@ -106,7 +106,7 @@ async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[In
             progress.note,
             plan.impairment,
             plan.seed,
-            name=THE_ENVIRONMENT,
+            names=[THE_ENVIRONMENT],
             take_over=plan.options.take_over,
             accept_broker_limits=plan.options.accept_broker_limits,
         ) as infrastructure:
@@ -160,18 +160,20 @@ async def _begin(
     env: MultiAgentMicrogrids, infrastructure: Infrastructure, plan: RunPlan, progress: Progress
 ) -> None:
     """Begin the episode; returns when every agent and device is ready."""
-    how = [
-        f"heron-mqtt proxy --agent {agent} --broker {infrastructure.url} {plan.loaded.source}"
-        for agent in plan.remote_agents
-    ]
-    for line in how:
-        progress.note(f"waiting for a remote agent: {line}")
+    remote = plan.remote_agents
+    who = f"--agent {remote[0]}" if len(remote) == 1 else "--all"
+    how = f"heron-mqtt proxy {who} --broker {infrastructure.url} {plan.loaded.source}"
+    if len(remote) == 1:
+        progress.note(f"waiting for a remote agent: {how}")
+    elif remote:
+        progress.note(f"waiting for {len(remote)} remote agents: {how}")
     try:
         await unless(env.reset_async(seed=plan.seed), *infrastructure.while_starting)
     except NotReady as exc:
-        if not how:
+        if not remote:
             raise
-        raise NotReady(f"{exc}; a remote agent is started by: {'; '.join(how)}") from None
+        started = "a remote agent is" if len(remote) == 1 else "remote agents are"
+        raise NotReady(f"{exc}; {started} started by: {how}") from None
 
 
 async def _steps(

@@ -258,8 +258,12 @@ def device(
 def proxy(
     scenario: Scenario,
     agent: Annotated[
-        str, typer.Option(metavar="AGENT", help="The agent, marked remote = true in the scenario.")
-    ],
+        list[str] | None,
+        typer.Option(metavar="AGENT", help="An agent marked remote = true in the scenario; may be repeated."),
+    ] = None,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Every agent that is marked remote = true.")
+    ] = False,
     broker: Annotated[
         str | None, typer.Option(metavar="URL", help="mqtt://host:port; default: the scenario's.")
     ] = None,
@@ -272,22 +276,23 @@ def proxy(
     ] = None,
     no_record: Annotated[bool, typer.Option("--no-record", help="Do not record this side.")] = False,
 ) -> None:
-    """Run one agent with its proxy and devices here, for an environment that runs elsewhere.
+    """Run agents with their proxies and devices here, for an environment that runs elsewhere.
 
-    Example: heron-mqtt proxy mine.toml --agent MG2 --broker mqtt://127.0.0.1:1883
+    Example: heron-mqtt proxy mine.toml --agent MG2 --agent MG3 --broker mqtt://127.0.0.1:1883
     """
-    from heron_mqtt.app.remote_agent import serve_proxy
+    from heron_mqtt.app.remote_agent import chosen_agents, serve_proxies
     from powergrid.scenario import load_scenario
 
     loaded = load_scenario(scenario)
+    agents = chosen_agents(loaded, agent or [], everyone=everyone)
     url = broker or loaded.scenario.broker.url
     if url is None:
         raise ConfigError("--broker: expected mqtt://host:port; the scenario names no broker either")
     try:
         run_until_told(
-            serve_proxy(
+            serve_proxies(
                 loaded,
-                agent,
+                agents,
                 url,
                 devices or "emulated",
                 typer.echo,

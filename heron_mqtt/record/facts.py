@@ -24,7 +24,7 @@ class RunFacts:
         agents: Names of the microgrids.
         options: Other options of the run, as plain JSON.
         inputs: Files that the scenario names, by the key that names them (``profiles.file``).
-        role: ``environment``, or the agent whose remote proxy this is.
+        role: ``environment``, or the agents whose remote proxies these are.
     """
 
     scenario: str

@@ -206,11 +206,11 @@ def _shifted(table: RowTable, record: RecordFile, shift: float) -> list[tuple[fl
 
 
 def _copy_devices(writer: RecordWriter, records: Sequence[RecordFile], offsets: dict[str, Offset]) -> None:
-    """Fill what the environment does not know of a remote agent's devices from that agent's record."""
+    """Fill what the environment does not know of remote agents' devices from the records of these."""
     known: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
     for record in records[1:]:
         shift = offsets[record.meta["role"]].seconds
-        for row in record.each("SELECT * FROM device_row WHERE agent = ? ORDER BY id", record.meta["role"]):
+        for row in record.each("SELECT * FROM device_row ORDER BY id"):  # of the agents that it served
             said = dict(row)
             if said["sent_at_s"] is not None:
                 said["sent_at_s"] -= shift

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.record.reader import RecordFile
 from support.heron_command import Program, heron, run_heron
 from support.mosquitto_clients import Watcher
 from support.mosquitto_server import Mosquitto
@@ -128,11 +130,73 @@ def test_a_run_goes_on_without_a_proxy_that_was_killed(tmp_path: Path, mosquitto
     assert result["trades"]["void"] == 0  # nobody trades with who is not there
 
 
+EVERYONE = {f"microgrids.{agent}.remote": True for agent in ("MG1", "MG2", "MG3")}
+
+
+def test_a_scenario_is_split_over_processes_by_the_same_file_and_the_url(
+    tmp_path: Path, mosquitto: Mosquitto, env_id: str, rewards: dict[str, float]
+) -> None:
+    """Two agents in one process, the third in another; the environment runs none itself."""
+    file = _scenario(tmp_path, {"env_id": env_id, **EVERYONE})
+    record = tmp_path / "two.heron"
+    broker = ["--broker", mosquitto.url]
+    with (
+        heron(
+            "proxy", str(file), "--agent=MG2", "--agent=MG1", *broker, "--record", str(record)
+        ) as two_agents,
+        heron("proxy", str(file), "--agent", "MG3", *broker, "--devices", "simulated"),
+    ):
+        assert "6 emulated" in two_agents.wait_for("devices:")
+        two_agents.wait_for("agent MG2 online")
+        with _run(file, mosquitto.url, "--record", str(tmp_path / "run.heron")) as program:
+            assert "proxy --all" in program.wait_for("waiting for 3 remote agents: ")
+            done = program.wait()
+        two_agents.signal(signal.SIGTERM)
+        assert two_agents.wait().code == 130
+    assert done.code == 0, done.err
+    assert done.result["rewards"] == pytest.approx(rewards, abs=1e-9)
+    assert done.result["fallbacks"] == done.result["deadline_misses"] == 0
+    merged = run_heron(
+        "merge", str(tmp_path / "run.heron"), str(record), "--output", str(tmp_path / "all.heron")
+    )
+    assert merged.code == 0, merged.err
+    with RecordFile(tmp_path / "all.heron") as both:
+        acknowledged = "SELECT DISTINCT agent FROM device_row WHERE wanted_mw IS NOT NULL ORDER BY agent"
+        assert [row["agent"] for row in both.query(acknowledged)] == ["MG1", "MG2"]
+
+
+def test_an_agent_that_is_taken_over_leaves_the_others_of_its_process_at_work(
+    tmp_path: Path, mosquitto: Mosquitto, env_id: str, rewards: dict[str, float]
+) -> None:
+    file = _scenario(tmp_path, {"env_id": env_id, **EVERYONE})
+    simulated = ["--devices", "simulated", "--broker", mosquitto.url]
+    with heron("proxy", str(file), "--all", *simulated) as everyone:
+        everyone.wait_for("agent MG3 online")
+        refused = run_heron("proxy", str(file), "--agent=MG1", "--agent=MG2", *simulated)
+        assert refused.code == 1
+        assert "agent MG1 in environment" in refused.errors[0]
+        assert "(and 1 more of 2 are held)" in refused.errors[0]
+        with heron("proxy", str(file), "--agent", "MG2", "--take-over", *simulated) as other:
+            other.wait_for("agent MG2 online")
+            assert "agent MG2" in everyone.wait_for("taken over")
+            with _run(file, mosquitto.url) as program:
+                done = program.wait()
+            assert done.code == 0, done.err
+            assert done.result["rewards"] == pytest.approx(rewards, abs=1e-9)
+            with heron("proxy", str(file), "--agent=MG1", "--agent=MG3", "--take-over", *simulated) as last:
+                last.wait_for("agent MG3 online")
+                ended = everyone.wait()
+    assert ended.code == 1, "nobody is left to serve"
+    assert "taken over" in ended.errors[-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "why", "code"),
     [
         (["--agent", "MG9"], "--agent MG9: not in ", 2),
         (["--agent", "MG2"], "microgrids.MG2.remote = false: the environment runs this agent itself", 2),
+        ([], "--agent: expected an agent, once or more, or --all for every remote agent", 2),
+        (["--agent", "MG1", "--all"], "--all: serves every remote agent; leave it or --agent out", 2),
         (["--agent", "MG1", "--broker", "memory"], "memory", 2),
         (["--agent", "MG1", "--broker", "mqtt://127.0.0.1:1"], "nobody answers at mqtt://127.0.0.1:1", 1),
     ],
