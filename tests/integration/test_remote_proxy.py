@@ -156,12 +156,10 @@ def test_a_scenario_is_split_over_processes_by_the_same_file_and_the_url(
     assert done.code == 0, done.err
     assert done.result["rewards"] == pytest.approx(rewards, abs=1e-9)
     assert done.result["fallbacks"] == done.result["deadline_misses"] == 0
-    merged = run_heron(
-        "merge", str(tmp_path / "run.heron"), str(record), "--to", str(tmp_path / "all.heron")
-    )
+    merged = run_heron("merge", str(tmp_path / "run.heron"), str(record), "--to", str(tmp_path / "all.heron"))
     assert merged.code == 0, merged.err
     with RecordFile(tmp_path / "all.heron") as both:
-        acknowledged = "SELECT DISTINCT agent FROM device_row WHERE wanted_mw IS NOT NULL ORDER BY agent"
+        acknowledged = "SELECT DISTINCT agent FROM device_row WHERE wanted_p_mw IS NOT NULL ORDER BY agent"
         assert [row["agent"] for row in both.query(acknowledged)] == ["MG1", "MG2"]
 
 
