@@ -2,13 +2,15 @@
 
 An emergency stop must reach a device that connects later (retained), and the end of an environment must
 reach its gateways (will). A broker may grant both and keep neither: a cluster may keep retained messages
-on one node only. So both are tried with messages, over two connections, before anything is sent.
+on one node only. So both are tried with messages, over connections of their own, before anything is sent.
+A run does this at its start, ``heron-mqtt doctor`` as a part of its examination.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from heron_mqtt.errors import BrokerError, UnsupportedFeature
@@ -16,48 +18,76 @@ from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
 
 ANSWER_S = 2.0  # a broker keeps what it is given at once; a cluster may take a moment
+ACKNOWLEDGED_S = 5.0
+SUBSCRIBED_S = 10.0  # a cluster that has just lost its leader
+
+Connect = Callable[..., MqttBroker]
+"""Makes a connection, with one and the same login; takes ``will``."""
 
 
 class _Gone(Exception):
     """Ends a connection as if its process had died."""
 
 
-async def probe_broker(
-    broker: MqttBroker, another: Callable[..., MqttBroker], parent: str, boot: str
-) -> list[str]:
-    """Return what the broker does not do although safety depends on it, one line each.
+@dataclass(frozen=True, slots=True)
+class FeatureProbe:
+    """One thing that was tried, and what came of it.
+
+    Attributes:
+        feature: What was tried.
+        problem: What the broker does not do, and what follows from it; None = it does it.
+    """
+
+    feature: str
+    problem: str | None
+
+
+async def probe_features(broker: MqttBroker, another: Connect, parent: str, boot: str) -> list[FeatureProbe]:
+    """Try retained messages, by name and by wildcard over other connections, and the last will.
+
+    Nothing is left behind at the broker.
 
     Args:
         broker: Connected.
-        another: Makes another connection, with the same login; takes ``will``.
+        another: Makes another connection, with the same login.
         parent: Channel below which we may publish: ``run`` or ``agents/<agent>``.
         boot: Marks our own probes.
+
+    Raises:
+        BrokerError: It refuses a connection or a subscription.
     """
     channel, will_channel = f"{parent}/probe", f"{parent}/probe_will"
-    problems = []
-    await broker.publish(channel, {"type": "probe", "boot": boot}, retain=True)
+    found = []
+    taken = False
     try:
-        for what, wanted in (("by its name", channel), ("by a wildcard", _wildcard(parent))):
-            async with another() as second:
-                if not await _arrives(second, wanted, channel, boot, retained=True):
-                    problems.append(
-                        f"a retained message is not found {what} over another connection: an emergency stop "
-                        "would not reach a device that connects later"
-                    )
-        if not await _will_arrives(broker, another, will_channel, boot):
-            problems.append(
-                "a last will is not published when its connection dies: devices and agents would not be "
-                "told that the environment is gone"
-            )
+        taken = await _retained(another, channel, {"type": "probe", "boot": boot})
+        for how, wanted in (("by name", channel), ("by wildcard", _wildcard(parent))):
+            problem = None
+            if not taken:
+                problem = (
+                    "a retained message is not taken: the broker ends the connection or does not acknowledge "
+                    "it, so an emergency stop would not reach a device that connects later"
+                )
+            else:
+                async with another() as second:
+                    if not await arrives(second, wanted, channel, boot, retained=True):
+                        what = "by its name" if how == "by name" else "by a wildcard"
+                        problem = (
+                            f"a retained message is not found {what} over another connection: an emergency "
+                            "stop would not reach a device that connects later"
+                        )
+            found.append(FeatureProbe(f"retained {how}", problem))
+        found.append(FeatureProbe("last will", await _will_problem(broker, another, will_channel, boot)))
     finally:
-        await broker.publish(channel, {}, retain=True)
-        await broker.publish(will_channel, {}, retain=True)
-    return problems
+        if taken:
+            await _retained(another, channel, {})
+            await _retained(another, will_channel, {})
+    return found
 
 
 async def require_broker_features(
     broker: MqttBroker,
-    another: Callable[..., MqttBroker],
+    another: Connect,
     parent: str,
     boot: str,
     *,
@@ -70,7 +100,8 @@ async def require_broker_features(
         UnsupportedFeature: Names what it does not do, unless ``accept_limits``.
         BrokerError: It refuses a connection or a subscription.
     """
-    problems = await probe_broker(broker, another, parent, boot)
+    probes = await probe_features(broker, another, parent, boot)
+    problems = list(dict.fromkeys(probe.problem for probe in probes if probe.problem is not None))
     if not problems:
         return
     where = broker.options.address
@@ -82,13 +113,12 @@ async def require_broker_features(
         note(f"WARNING {where}: {problem} (accepted)")
 
 
-def _wildcard(parent: str) -> str:
-    """Return a filter with a wildcard that brings our probe, and that its publisher may subscribe to."""
-    return f"{parent}/+" if "/" not in parent else f"{parent.split('/', maxsplit=1)[0]}/+/probe"
+async def arrives(broker: MqttBroker, wanted: str, channel: str, boot: str, *, retained: bool) -> bool:
+    """Return whether our probe on ``channel`` comes to a subscription to ``wanted``.
 
-
-async def _arrives(broker: MqttBroker, wanted: str, channel: str, boot: str, *, retained: bool) -> bool:
-    """Whether our probe comes to a subscription."""
+    Raises:
+        BrokerRefused: The subscription is not granted.
+    """
     arrived = asyncio.Event()
 
     def on_message(message: Received) -> None:
@@ -97,8 +127,9 @@ async def _arrives(broker: MqttBroker, wanted: str, channel: str, boot: str, *, 
 
     subscription = broker.subscribe(wanted, on_message)
     try:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(SUBSCRIBED_S):
             await subscription
+        async with asyncio.timeout(ANSWER_S):
             await arrived.wait()
     except TimeoutError:
         return False
@@ -107,12 +138,40 @@ async def _arrives(broker: MqttBroker, wanted: str, channel: str, boot: str, *, 
     return True
 
 
-async def _will_arrives(
-    broker: MqttBroker, another: Callable[..., MqttBroker], channel: str, boot: str
-) -> bool:
+def _wildcard(parent: str) -> str:
+    """Return a filter with a wildcard that brings our probe, and that its publisher may subscribe to."""
+    return f"{parent}/+" if "/" not in parent else f"{parent.split('/', maxsplit=1)[0]}/+/probe"
+
+
+async def _retained(another: Connect, channel: str, message: Mapping[str, Any]) -> bool:
+    """Publish a retained message; return whether it was acknowledged.
+
+    Over a connection of its own: where the broker ends the connection because of it, it would be sent
+    again and again, and nothing else would be.
+    """
+    async with another() as own:
+        try:
+            async with asyncio.timeout(ACKNOWLEDGED_S):
+                await own.publish(channel, message, retain=True)
+        except (TimeoutError, BrokerError):
+            return False
+    return True
+
+
+async def _will_problem(broker: MqttBroker, another: Connect, channel: str, boot: str) -> str | None:
+    try:
+        if await _will_arrives(broker, another, channel, boot):
+            return None
+        why = "is not published when its connection dies"
+    except BrokerError as exc:
+        why = f"is not taken ({exc})"
+    return f"a last will {why}: devices and agents would not be told that the environment is gone"
+
+
+async def _will_arrives(broker: MqttBroker, another: Connect, channel: str, boot: str) -> bool:
     will: dict[str, Any] = {"type": "probe", "boot": boot}
     waiting = asyncio.create_task(
-        _arrives(broker, channel, channel, boot, retained=False), name="probe of the last will"
+        arrives(broker, channel, channel, boot, retained=False), name="probe of the last will"
     )
     await asyncio.sleep(0)  # it subscribes first
     try:
@@ -120,7 +179,8 @@ async def _will_arrives(
             raise _Gone
     except _Gone:
         pass
-    except BrokerError:
+    except BaseException:
         waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
         raise
     return await waiting

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -301,7 +302,7 @@ def rights(role: str, name: str, env_id: str | None = None) -> dict[str, str]:
             writes, reads = [{}], []
         for right, fillings in (("write", writes), ("read", reads)):
             for filling in fillings:
-                topic_filter = prefix + _filled(rule.pattern, filling)
+                topic_filter = prefix + fill(rule.pattern, filling)
                 before = granted.get(topic_filter, right)
                 granted[topic_filter] = right if before == right else "readwrite"
     return granted
@@ -323,7 +324,8 @@ def _fillings(roles: frozenset[str], role: str, name: str) -> list[dict[str, str
     return fillings
 
 
-def _filled(pattern: str, filling: dict[str, str]) -> str:
+def fill(pattern: str, filling: Mapping[str, str]) -> str:
+    """Return the pattern of a rule with its levels filled in; ``+`` where nothing is named."""
     return re.sub(r"\{(\w+)\}", lambda m: escape(filling[m[1]]) if m[1] in filling else "+", pattern)
 
 

@@ -147,7 +147,7 @@ def read_options(
         problems.append("key without cert: pass the client certificate too")
     if problems:
         raise ConfigError(*(f"MqttBroker: {problem}" for problem in problems))
-    if password and not is_tls and not all(_is_loopback(host) for host, _ in parts.hosts):
+    if password and not is_tls and not all(is_loopback(host) for host, _ in parts.hosts):
         log.warning(
             "the password for %s travels unencrypted: use mqtts:// on networks you do not trust", shown(url)
         )
@@ -198,7 +198,8 @@ def _from_file(path: str | None, problems: list[str]) -> str | None:
     return password or None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,0 +1,146 @@
+"""Who gets in: encryption, certificates, clients without a login, and wrong passwords."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import ssl
+import time
+from dataclasses import replace
+from typing import Any
+
+from heron_mqtt.app.doctor.findings import Finding
+from heron_mqtt.errors import BrokerError
+from heron_mqtt.messaging.core.stats import MessageStats
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.options import MqttOptions, is_loopback, read_options
+from heron_mqtt.messaging.mqtt.raw import RawMqtt
+from heron_mqtt.messaging.mqtt.socket_stream import connect_socket
+from heron_mqtt.messaging.settings import variable_of
+
+ATTEMPT_S = 5.0
+SOON_DAYS = 30.0
+DAY_S = 86_400.0
+
+
+async def examine_tls(options: MqttOptions) -> Finding:
+    """Look at the encryption of the connection, and at how long the certificate lasts."""
+    if options.tls is None:
+        if is_loopback(options.host):
+            return Finding("TLS", "note", "not used; the broker is on this machine")
+        return Finding(
+            "TLS",
+            "no-go",
+            f"{options.address} is not encrypted: whoever is on the way reads logins and changes setpoints",
+            "let the broker listen with TLS and connect with mqtts:// (config/mosquitto/tls.conf)",
+        )
+    try:
+        async with asyncio.timeout(options.connect_timeout_s):
+            sock = await connect_socket(options.host, options.port, options.tls, options.server_name)
+    except (OSError, TimeoutError) as exc:
+        return Finding("TLS", "no-go", f"no handshake with {options.address}: {exc or 'it does not answer'}")
+    with sock:
+        assert isinstance(sock, ssl.SSLSocket)
+        version, certificate = sock.version() or "?", sock.getpeercert() or {}
+    ends: Any = certificate.get("notAfter")
+    left = (ssl.cert_time_to_seconds(ends) - time.time()) / DAY_S if isinstance(ends, str) else None
+    what = f"{version}, certificate trusted and made for {options.server_name or options.host}"
+    figures: dict[str, Any] = {"version": version, "days_left": None if left is None else round(left, 1)}
+    if left is None:
+        return Finding("TLS", "go", what, figures=figures)
+    what += f", valid for {left:.0f} more days"
+    if left < SOON_DAYS:
+        return Finding("TLS", "note", what, "renew the broker's certificate", figures)
+    return Finding("TLS", "go", what, figures=figures)
+
+
+async def examine_strangers(broker: MqttBroker, channel: str, *, has_logins: bool) -> list[Finding]:
+    """See whether somebody without a login, or with a wrong password, gets in.
+
+    Args:
+        broker: Connected, of one who may read ``channel``.
+        channel: Where the stranger tries to publish.
+        has_logins: Whether the site has a login for each user.
+    """
+    options = broker.options
+    findings = [await _anonymous(broker, channel, has_logins=has_logins)]
+    if options.username and options.password:
+        wrong = replace(options, password=secrets.token_urlsafe(12), client_id=_client_id())
+        if await _gets_in(wrong) is None:
+            findings.append(
+                Finding("wrong password", "go", f"user {options.username!r} is refused with another password")
+            )
+        else:
+            findings.append(
+                Finding(
+                    "wrong password",
+                    "no-go",
+                    f"user {options.username!r} gets in with any password",
+                    "give the broker a password file and refuse everybody else (mosquitto: password_file, "
+                    "allow_anonymous false)",
+                )
+            )
+    return findings
+
+
+async def _anonymous(broker: MqttBroker, channel: str, *, has_logins: bool) -> Finding:
+    options = broker.options
+    ca = options.environment.get(variable_of("ca"))
+    stranger = read_options(
+        f"{options.scheme}://{_host(options)}:{options.port}{options.path}",
+        client_id=_client_id(),
+        ca=ca,
+        server_name=options.server_name,
+        protocol=options.protocol,
+        use_environment=False,
+    )
+    heard: list[object] = []
+    token = secrets.token_hex(8)
+    subscription = broker.subscribe(channel, lambda m: heard.append(m) if m.get("boot") == token else None)
+    payload = f'{{"type": "probe", "boot": "{token}"}}'.encode()
+    try:
+        await subscription
+        got_in = await _gets_in(stranger, (broker.topic_map.topic(channel), payload))
+        if got_in is None:
+            return Finding("no login", "go", "a client without a login is refused")
+        for _ in range(20):
+            if heard:
+                break
+            await asyncio.sleep(0.05)
+    finally:
+        subscription()
+    change = "let nobody in without a login (mosquitto: allow_anonymous false; config/mosquitto)"
+    if not heard:
+        return Finding("no login", "note", "a client without a login gets in and may publish nothing", change)
+    what = "a client without a login gets in and may drive devices"
+    if is_loopback(options.host) and not has_logins:
+        return Finding("no login", "note", f"{what}; only programs on this machine reach the broker", change)
+    return Finding("no login", "no-go", what, change)
+
+
+async def _gets_in(options: MqttOptions, message: tuple[str, bytes] | None = None) -> bool | None:
+    """Return None if the broker does not let a client in; publish a message where it does."""
+    client = RawMqtt(options, MessageStats())
+    try:
+        async with asyncio.timeout(ATTEMPT_S):
+            await client.connect()
+    except (BrokerError, TimeoutError):
+        return None
+    try:
+        if message is not None:
+            with contextlib.suppress(BrokerError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await client.publish_raw(*message, qos=0)
+                    await asyncio.sleep(0.05)  # it leaves before we do
+    finally:
+        await client.close()
+    return True
+
+
+def _host(options: MqttOptions) -> str:
+    return f"[{options.host}]" if ":" in options.host else options.host
+
+
+def _client_id() -> str:
+    return f"heron-doctor-{secrets.token_hex(4)}"
