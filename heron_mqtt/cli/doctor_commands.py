@@ -17,8 +17,25 @@ COLOURS = {"go": "green", "no-go": "red", "note": "yellow", "not tried": "bright
 
 
 def add_doctor_commands(app: typer.Typer) -> None:
-    """Add this command to the command line."""
-    app.command()(doctor)
+    """Add the commands to ``heron-mqtt``."""
+    app.command(epilog="Example: heron-mqtt acl three_microgrids --format mosquitto > acl.txt")(acl)
+    app.command(epilog="Example: heron-mqtt doctor --broker mqtt://127.0.0.1:1883 three_microgrids")(doctor)
+
+
+def acl(
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="Names agents and devices.")],
+    kind: Annotated[
+        str, typer.Option("--format", metavar="BROKER", help="mosquitto, emqx or nats.")
+    ] = "mosquitto",
+    for_doctor: Annotated[
+        bool, typer.Option("--doctor", help="Also where heron-mqtt doctor tries the rights.")
+    ] = False,
+) -> None:
+    """Print who may publish and read what, for the broker of a site: users are named as in the scenario."""
+    from heron_mqtt.app.acl_files import acl_file
+    from powergrid.scenario import load_scenario
+
+    typer.echo(acl_file(load_scenario(scenario).scenario, kind, doctor=for_doctor), nl=False)
 
 
 def doctor(

@@ -71,7 +71,8 @@ async def examine(
     defaults = None if loaded is None else loaded.broker_settings()
 
     def connect(login: Login, env: str = env_id, **options: Any) -> MqttBroker:
-        return MqttBroker(url, env_id=env, defaults=defaults, **login.settings, **options)
+        settings: dict[str, Any] = {**login.settings, **options}
+        return MqttBroker(url, env_id=env, defaults=defaults, **settings)
 
     users = logins or [OWN_LOGIN]
     operator = next((login for login in users if login.role == "operator"), None)

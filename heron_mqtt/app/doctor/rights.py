@@ -80,7 +80,7 @@ def channels_around(login: Login, others: Iterable[Login]) -> list[str]:
         {"agent": own_agent, "device": "doctor-device-2", "peer": own_agent},
         {"agent": foreign, "device": "doctor-device-2", "peer": "doctor-peer"},
     ]
-    found = {}
+    found: dict[str, None] = {}
     for rule in topics.RULES:
         for filling in fillings:
             channel = topics.fill(rule.pattern, {"operator": "system_operator", **filling})
@@ -168,6 +168,11 @@ async def _written(connect: Connect, login: Login, operator: Login, must: _Seen,
             for channel in must.may_write:
                 await _publish(client, channel, f"w{token}")
             await heard.wait_for(must.may_write)
+        missing = [channel for channel in must.may_write if channel not in heard.channels]
+        for channel in missing:  # one that is denied may have ended the connection of those behind it
+            await _publish_all(connect, login, [channel], f"w{token}")
+        if missing:
+            await asyncio.sleep(SETTLE_S)
         if not await _publish_all(connect, login, must.may_not_write, f"w{token}"):
             for channel in must.may_not_write:  # it ends the connection of one who may not
                 await _publish_all(connect, login, [channel], f"w{token}")

@@ -1,0 +1,114 @@
+"""Access rights of a scenario's users as a file for a site's broker; the one source is ``topics.RULES``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.embedded.auth.credentials import acl_section
+from powergrid.scenario import Scenario
+
+PROBES = "-doctor"
+"""Behind the environment's name: where ``heron-mqtt doctor`` tries rights, with no device on its topics."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteUser:
+    """One user of the broker: its name there, and its role in the wire contract."""
+
+    name: str
+    role: str
+
+
+def users_of(scenario: Scenario) -> list[SiteUser]:
+    """Return who takes part: an operator, an observer, every agent and every device."""
+    found = [SiteUser("operator", "operator"), SiteUser("observer", "observer")]
+    for agent, microgrid in scenario.microgrids.items():
+        found.append(SiteUser(agent, "agent"))
+        found += [SiteUser(f"{agent}/{device}", "device") for device in microgrid.devices]
+    return found
+
+
+def acl_file(scenario: Scenario, kind: str, *, doctor: bool = False) -> str:
+    """Return the rights of every user as a file for a broker.
+
+    Args:
+        scenario: Names environment, agents and devices.
+        kind: ``mosquitto``, ``emqx`` or ``nats``.
+        doctor: Also in the environment in which ``heron-mqtt doctor`` tries them.
+
+    Raises:
+        ConfigError: There is no such kind.
+    """
+    write = FORMATS.get(kind)
+    if write is None:
+        raise ConfigError(f"--format {kind}: expected {', '.join(FORMATS)}")
+    env_id = scenario.topic_env_id
+    environments = [env_id, f"{env_id}{PROBES}"] if doctor else [env_id]
+    return "\n".join(write(users_of(scenario), environments)) + "\n"
+
+
+def _rights(user: SiteUser, environments: list[str]) -> list[tuple[str, str]]:
+    """Return topic filter and right (read, write, readwrite) of a user."""
+    return [pair for env_id in environments for pair in topics.rights(user.role, user.name, env_id).items()]
+
+
+def _mosquitto(users: list[SiteUser], environments: list[str]) -> Iterator[str]:
+    yield "# acl_file of mosquitto; nobody else may do anything (allow_anonymous false)"
+    for user in users:
+        sections = [acl_section(user.name, user.role, env_id) for env_id in environments]
+        yield from sections[0]
+        for more in sections[1:]:
+            yield from (line for line in more if line.startswith("topic "))
+
+
+def _emqx(users: list[SiteUser], environments: list[str]) -> Iterator[str]:
+    yield "%% acl.conf of EMQX: {allow, Who, What, Topics}; what is not allowed is denied by the last line"
+    for user in users:
+        rights = _rights(user, environments)
+        for action, wanted in (("publish", "write"), ("subscribe", "read")):
+            filters = [json.dumps(topic) for topic, right in rights if right in {wanted, "readwrite"}]
+            if filters:
+                yield f"{{allow, {{user, {json.dumps(user.name)}}}, {action}, [{', '.join(filters)}]}}."
+    yield "{deny, all}."
+
+
+def _nats(users: list[SiteUser], environments: list[str]) -> Iterator[str]:
+    yield "# authorization of a NATS server; MQTT topics become subjects. Put a password into each $variable."
+    yield "authorization {"
+    yield "  users = ["
+    for user in users:
+        rights = _rights(user, environments)
+        allowed = {
+            action: [json.dumps(_subject(topic)) for topic, right in rights if right in {wanted, "readwrite"}]
+            for action, wanted in (("publish", "write"), ("subscribe", "read"))
+        }
+        variable = "".join(c if c.isalnum() else "_" for c in user.name).upper()
+        yield f"    {{ user: {json.dumps(user.name)}, password: ${variable}_PASSWORD, permissions: {{"
+        for action, subjects in allowed.items():
+            yield f"        {action}: {{ allow: [{', '.join([*subjects, *_INNER[action]])}] }}"
+        yield "    } }"
+    yield "  ]"
+    yield "}"
+
+
+_INNER = {
+    "publish": ('"$MQTT.>"', '"$JS.>"', '"_INBOX.>"'),
+    "subscribe": ('"$MQTT.>"', '"_INBOX.>"'),
+}
+"""Subjects of NATS' own, by which its MQTT server keeps sessions and retained messages."""
+
+
+def _subject(topic: str) -> str:
+    """Return the NATS subject of an MQTT topic filter (docs.nats.io, MQTT, topics and subjects)."""
+    return topic.replace(".", "//").replace("/", ".").replace("+", "*").replace("#", ">")
+
+
+FORMATS: dict[str, Callable[[list[SiteUser], list[str]], Iterator[str]]] = {
+    "mosquitto": _mosquitto,
+    "emqx": _emqx,
+    "nats": _nats,
+}

@@ -1,0 +1,189 @@
+"""The doctor finds what is wrong with a broker, and nothing where nothing is; the templates pass it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+
+from heron_mqtt.app.acl_files import acl_file, users_of
+from heron_mqtt.config import shipped_config
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
+from powergrid.scenario import load_scenario, scenario_from_dict
+from support.heron_command import heron, run_heron, write_toml
+from support.mosquitto_server import Mosquitto
+from support.small_grid import scenario
+
+SITE = scenario_from_dict(scenario()).scenario
+USERS = [user for user in users_of(SITE) if user.name in {"operator", "observer", "MG1", "MG1/ess"}]
+OPEN = "allow_anonymous true"
+Server = Callable[..., Mosquitto]
+
+
+def template(name: str, folder: Path, *, without: str = "") -> list[str]:
+    """Return the lines of a shipped file of mosquitto's, with the paths of this test."""
+    lines = (shipped_config() / "mosquitto" / name).read_text("utf-8").splitlines()
+    used = [re.sub(r"/(etc|var/lib)/mosquitto/?", f"{folder}/", line) for line in lines]
+    skipped = ("listener", "set_tcp_nodelay", "max_queued", "max_inflight", without or "#")
+    return [line for line in used if line and not line.startswith(("#", *skipped))]
+
+
+@pytest.fixture
+def logins(tmp_path: Path) -> Path:
+    """Passwords, rights and a logins file for four users of the site."""
+    (tmp_path / "users.txt").touch(mode=0o600)
+    tables = []
+    for user in USERS:
+        subprocess.run(
+            ["mosquitto_passwd", "-b", str(tmp_path / "users.txt"), user.name, f"pw {user.name}"], check=True
+        )
+        file = tmp_path / f"{user.name.replace('/', '-')}.pass"
+        file.write_text(f"pw {user.name}\n")
+        tables.append(f'["{user.name}"]\nrole = "{user.role}"\npassword_file = "{file.name}"\n')
+    (tmp_path / "acl.txt").write_text(acl_file(SITE, "mosquitto", doctor=True))
+    (tmp_path / "logins.toml").write_text("\n".join(tables))
+    return tmp_path / "logins.toml"
+
+
+def examined(url: str, *more: str, cwd: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Run the doctor; return its exit code and its findings by name."""
+    file = write_toml(cwd / "small.toml", scenario())
+    done = run_heron("doctor", str(file), "--broker", url, "--json", *more, cwd=cwd)
+    assert "Traceback" not in done.err
+    return done.code, {finding["check"]: finding for finding in json.loads(done.out)["findings"]}
+
+
+def verdicts(found: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: finding["verdict"] for name, finding in found.items() if finding["verdict"] == "no-go"}
+
+
+def test_the_template_for_a_site_passes_for_every_user(
+    own_mosquitto: Server, tmp_path: Path, logins: Path
+) -> None:
+    server = own_mosquitto(*template("site.conf", tmp_path, without="persistence"))
+    code, found = examined(server.url, "--logins", str(logins), "--stall", cwd=tmp_path)
+    assert verdicts(found) == {}
+    assert code == 0
+    for user in USERS:
+        label = user.name if user.name == user.role else f"{user.name} ({user.role})"
+        assert found[f"rights of {label}"]["verdict"] == "go"
+    assert found["no login"]["verdict"] == "go"
+    assert found["wrong password"]["verdict"] == "go"
+    assert found["stalled reader"]["figures"]["lost"] == 0
+    assert found["left behind"]["verdict"] == "go"
+
+
+def test_rights_too_many_and_too_few_are_named(own_mosquitto: Server, tmp_path: Path, logins: Path) -> None:
+    acl = tmp_path / "acl.txt"
+    rights = acl.read_text()
+    device = f"heron/{SITE.topic_env_id}-doctor/devices/MG1/ess/telemetry"
+    assert device in rights
+    too_many = "user MG1\ntopic write heron/+/estop\nuser MG1/ess\n"
+    acl.write_text(rights.replace(f"topic write {device}\n", "").replace("user MG1/ess\n", too_many))
+    server = own_mosquitto(*template("site.conf", tmp_path, without="persistence"))
+    code, found = examined(server.url, "--logins", str(logins), cwd=tmp_path)
+    assert code == 1
+    told = found["rights of MG1/ess (device)"]
+    assert told["verdict"] == "no-go"
+    assert told["figures"]["lacks"] == ["publish on devices/MG1/ess/telemetry"]
+    assert "heron-mqtt acl SCENARIO" in told["change"]
+    told = found["rights of MG1 (agent)"]
+    assert told["figures"] == {"lacks": [], "must_not": ["publish on estop"]}
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrong"),
+    [
+        ([OPEN, "retain_available false"], "retained by name"),
+        ([OPEN, "message_size_limit 20000"], "message size"),
+    ],
+)
+def test_what_a_broker_does_not_do_is_found(
+    own_mosquitto: Server, tmp_path: Path, lines: list[str], wrong: str
+) -> None:
+    code, found = examined(own_mosquitto(*lines).url, cwd=tmp_path)
+    assert code == 1
+    assert wrong in verdicts(found)
+    assert found[wrong]["change"]
+
+
+def test_the_embedded_broker_passes_with_its_own_credentials(tmp_path: Path, logins: Path) -> None:
+    users, acl = tmp_path / "heron-users.txt", tmp_path / "heron-acl.txt"
+    for user in USERS:
+        password = f"pw {user.name}".encode()
+        add_credentials(user.name, user.role, password, users_file=users, acl_file=acl)
+    acl.write_text(acl_file(SITE, "mosquitto", doctor=True))
+    with heron("broker", "--port", "0", "--users", str(users), "--acl", str(acl)) as program:
+        url = program.wait_for("listening").split()[1]
+        code, found = examined(url, "--logins", str(logins), cwd=tmp_path)
+    assert verdicts(found) == {}
+    assert code == 0
+
+
+def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    done = run_heron("doctor", "--broker", "mqtt://127.0.0.1:1")
+    assert done.code == 1
+    assert "nobody answers at mqtt://127.0.0.1:1" in done.out
+    assert run_heron("doctor").errors == [
+        "heron-mqtt: --broker: expected mqtt://host:port; no scenario names one either"
+    ]
+
+
+def test_rights_are_written_for_other_brokers() -> None:
+    grid = load_scenario("three_microgrids").scenario
+    emqx = acl_file(grid, "emqx")
+    assert emqx.rstrip().endswith("{deny, all}.")
+    assert '{allow, {user, "MG1/ess"}, publish, [' in emqx
+    nats = acl_file(grid, "nats")
+    assert '"heron.three_microgrids.devices.MG1.ess.telemetry"' in nats
+    assert "password: $MG1_ESS_PASSWORD" in nats
+    with pytest.raises(ConfigError, match="--format rabbit: expected mosquitto, emqx, nats"):
+        acl_file(grid, "rabbit")
+
+
+def test_a_killed_edge_forwards_everything_that_it_was_given(own_mosquitto: Server, tmp_path: Path) -> None:
+    """3,000 messages are given to an edge whose uplink is down; it is killed, and both come back."""
+    (tmp_path / "centre").mkdir()
+    centre = Mosquitto(tmp_path / "centre", OPEN)
+    centre.start()
+    centre.stop()
+    bridge = [
+        line.replace("broker.example:1883", f"127.0.0.1:{centre.port}")
+        for line in template("bridge.conf", tmp_path)
+        if "remote_username" not in line and "remote_password" not in line
+    ]
+    kept = [line for line in template("site.conf", tmp_path) if line.startswith(("persistence", "autosave"))]
+    edge = own_mosquitto(OPEN, *kept, *bridge)
+    sender = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    sender.connect("127.0.0.1", edge.port)
+    sender.loop_start()
+    sent = [
+        sender.publish("heron/site/devices/MG1/ess/telemetry", str(n).encode(), qos=1) for n in range(3000)
+    ]
+    for one in sent:
+        one.wait_for_publish(20.0)
+    time.sleep(1.5)  # autosave_interval
+    edge.kill()
+    sender.loop_stop()
+    got: list[int] = []
+    centre.start()
+    reader = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    reader.on_message = lambda _client, _data, message: got.append(int(message.payload))
+    reader.connect("127.0.0.1", centre.port)
+    reader.subscribe("heron/#", qos=1)
+    reader.loop_start()
+    edge.start()
+    end = time.monotonic() + 40.0
+    while len(set(got)) < 3000 and time.monotonic() < end:
+        time.sleep(0.05)
+    reader.loop_stop()
+    centre.stop()
+    assert sorted(set(got)) == list(range(3000))
