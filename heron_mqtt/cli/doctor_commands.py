@@ -11,7 +11,7 @@ import typer
 from heron_mqtt.end_signals import run_until_told
 
 if TYPE_CHECKING:
-    from heron_mqtt.app.doctor import Finding
+    from heron_mqtt.app.doctor import BrokerFinding
 
 COLOURS = {"go": "green", "no-go": "red", "note": "yellow", "not tried": "bright_black"}
 
@@ -103,7 +103,7 @@ def doctor(
     raise SystemExit(0 if found.is_go else 1)
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: BrokerFinding) -> None:
     verdict = typer.style(f"{finding.verdict.upper():9}", fg=COLOURS[finding.verdict], bold=True)
     typer.echo(f"{verdict} {finding.check}: {finding.what}")
     if finding.change and finding.verdict != "go":

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from heron_mqtt.app.doctor.findings import Finding
+from heron_mqtt.app.doctor.findings import BrokerFinding
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -24,12 +24,12 @@ SOON_DAYS = 30.0
 DAY_S = 86_400.0
 
 
-async def examine_tls(options: MqttOptions) -> Finding:
+async def examine_tls(options: MqttOptions) -> BrokerFinding:
     """Look at the encryption of the connection, and at how long the certificate lasts."""
     if options.tls is None:
         if is_loopback(options.host):
-            return Finding("TLS", "note", "not used; the broker is on this machine")
-        return Finding(
+            return BrokerFinding("TLS", "note", "not used; the broker is on this machine")
+        return BrokerFinding(
             "TLS",
             "no-go",
             f"{options.address} is not encrypted: whoever is on the way reads logins and changes setpoints",
@@ -39,7 +39,9 @@ async def examine_tls(options: MqttOptions) -> Finding:
         async with asyncio.timeout(options.connect_timeout_s):
             sock = await connect_socket(options.host, options.port, options.tls, options.server_name)
     except (OSError, TimeoutError) as exc:
-        return Finding("TLS", "no-go", f"no handshake with {options.address}: {exc or 'it does not answer'}")
+        return BrokerFinding(
+            "TLS", "no-go", f"no handshake with {options.address}: {exc or 'it does not answer'}"
+        )
     with sock:
         assert isinstance(sock, ssl.SSLSocket)
         version, certificate = sock.version() or "?", sock.getpeercert() or {}
@@ -48,14 +50,14 @@ async def examine_tls(options: MqttOptions) -> Finding:
     what = f"{version}, certificate trusted and made for {options.server_name or options.host}"
     figures: dict[str, Any] = {"version": version, "days_left": None if left is None else round(left, 1)}
     if left is None:
-        return Finding("TLS", "go", what, figures=figures)
+        return BrokerFinding("TLS", "go", what, figures=figures)
     what += f", valid for {left:.0f} more days"
     if left < SOON_DAYS:
-        return Finding("TLS", "note", what, "renew the broker's certificate", figures)
-    return Finding("TLS", "go", what, figures=figures)
+        return BrokerFinding("TLS", "note", what, "renew the broker's certificate", figures)
+    return BrokerFinding("TLS", "go", what, figures=figures)
 
 
-async def examine_strangers(broker: MqttBroker, channel: str, *, has_logins: bool) -> list[Finding]:
+async def examine_strangers(broker: MqttBroker, channel: str, *, has_logins: bool) -> list[BrokerFinding]:
     """See whether somebody without a login, or with a wrong password, gets in.
 
     Args:
@@ -69,11 +71,13 @@ async def examine_strangers(broker: MqttBroker, channel: str, *, has_logins: boo
         wrong = replace(options, password=secrets.token_urlsafe(12), client_id=_client_id())
         if await _gets_in(wrong) is None:
             findings.append(
-                Finding("wrong password", "go", f"user {options.username!r} is refused with another password")
+                BrokerFinding(
+                    "wrong password", "go", f"user {options.username!r} is refused with another password"
+                )
             )
         else:
             findings.append(
-                Finding(
+                BrokerFinding(
                     "wrong password",
                     "no-go",
                     f"user {options.username!r} gets in with any password",
@@ -84,7 +88,7 @@ async def examine_strangers(broker: MqttBroker, channel: str, *, has_logins: boo
     return findings
 
 
-async def _anonymous(broker: MqttBroker, channel: str, *, has_logins: bool) -> Finding:
+async def _anonymous(broker: MqttBroker, channel: str, *, has_logins: bool) -> BrokerFinding:
     options = broker.options
     ca = options.environment.get(variable_of("ca"))
     stranger = read_options(
@@ -103,7 +107,7 @@ async def _anonymous(broker: MqttBroker, channel: str, *, has_logins: bool) -> F
         await subscription
         got_in = await _gets_in(stranger, (broker.topic_map.topic(channel), payload))
         if got_in is None:
-            return Finding("no login", "go", "a client without a login is refused")
+            return BrokerFinding("no login", "go", "a client without a login is refused")
         for _ in range(20):
             if heard:
                 break
@@ -112,11 +116,15 @@ async def _anonymous(broker: MqttBroker, channel: str, *, has_logins: bool) -> F
         subscription()
     change = "let nobody in without a login (mosquitto: allow_anonymous false; config/mosquitto)"
     if not heard:
-        return Finding("no login", "note", "a client without a login gets in and may publish nothing", change)
+        return BrokerFinding(
+            "no login", "note", "a client without a login gets in and may publish nothing", change
+        )
     what = "a client without a login gets in and may drive devices"
     if is_loopback(options.host) and not has_logins:
-        return Finding("no login", "note", f"{what}; only programs on this machine reach the broker", change)
-    return Finding("no login", "no-go", what, change)
+        return BrokerFinding(
+            "no login", "note", f"{what}; only programs on this machine reach the broker", change
+        )
+    return BrokerFinding("no login", "no-go", what, change)
 
 
 async def _gets_in(options: MqttOptions, message: tuple[str, bytes] | None = None) -> bool | None:

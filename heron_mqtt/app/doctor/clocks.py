@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from heron_mqtt.app.doctor.findings import Finding
+from heron_mqtt.app.doctor.findings import BrokerFinding
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
 
@@ -16,7 +16,7 @@ LISTEN_S = 2.0
 TOLERATED_S = 1.0
 
 
-async def examine_clocks(broker: MqttBroker) -> Finding:
+async def examine_clocks(broker: MqttBroker) -> BrokerFinding:
     """Listen to the environment and compare the times in live messages with this machine's clock.
 
     The difference is the sender's clock error and the time on the way together: a sender is ahead by at
@@ -48,7 +48,7 @@ async def examine_clocks(broker: MqttBroker) -> Finding:
         subscription()
     unknown = "MQTT tells no time of the broker"
     if not least_s:
-        return Finding(
+        return BrokerFinding(
             "clocks",
             "not tried",
             f"{unknown}, and nobody spoke in environment {broker.topic_map.env_id!r} for {LISTEN_S:g} s",
@@ -57,12 +57,12 @@ async def examine_clocks(broker: MqttBroker) -> Finding:
     wrong = {name: value for name, value in least_s.items() if not -TOLERATED_S < value < TOLERATED_S}
     if not wrong:
         what = f"{unknown}; the clocks of {len(least_s)} senders agree with this one to {TOLERATED_S:g} s"
-        return Finding("clocks", "go", what, figures=figures)
+        return BrokerFinding("clocks", "go", what, figures=figures)
     name, value = max(wrong.items(), key=lambda item: abs(item[1]))
     how = (
         f"ahead of this one by at least {-value:.1f} s" if value < 0 else f"behind, or late, by {value:.1f} s"
     )
-    return Finding(
+    return BrokerFinding(
         "clocks",
         "note",
         f"{unknown}; the clock of {name} is {how}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from heron_mqtt.app.broker_probe import probe_features
 from heron_mqtt.app.doctor.access import examine_strangers, examine_tls
 from heron_mqtt.app.doctor.clocks import examine_clocks
-from heron_mqtt.app.doctor.findings import Examination, Finding
+from heron_mqtt.app.doctor.findings import BrokerFinding, Examination
 from heron_mqtt.app.doctor.logins import Login
 from heron_mqtt.app.doctor.rights import examine_rights
 from heron_mqtt.app.doctor.stall import examine_stall
@@ -48,7 +48,7 @@ async def examine(
     loaded: LoadedScenario | None = None,
     env_id: str | None = None,
     stall: bool = False,
-    tell: Callable[[Finding], None] = lambda _: None,
+    tell: Callable[[BrokerFinding], None] = lambda _: None,
 ) -> Examination:
     """Examine a broker.
 
@@ -82,7 +82,7 @@ async def examine(
         )
     examination = Examination(connect(operator).options.address, env_id)
 
-    def add(finding: Finding) -> None:
+    def add(finding: BrokerFinding) -> None:
         examination.findings.append(finding)
         tell(finding)
 
@@ -95,11 +95,15 @@ async def examine(
         if stall:
             checks.append(("stalled reader", partial(examine_stall, broker)))
         else:
-            add(Finding("stalled reader", "not tried", "asked for by --stall"))
+            add(BrokerFinding("stalled reader", "not tried", "asked for by --stall"))
         if in_use is not None:
             checks.append(("clocks", partial(_listen, as_operator, in_use)))
         else:
-            add(Finding("clocks", "not tried", "MQTT tells no time of the broker; name a SCENARIO to listen"))
+            add(
+                BrokerFinding(
+                    "clocks", "not tried", "MQTT tells no time of the broker; name a SCENARIO to listen"
+                )
+            )
         checks.append(("left behind", partial(_left_behind, as_operator)))
         for name, check in checks:
             for finding in await _bounded(name, check):
@@ -107,7 +111,7 @@ async def examine(
     return examination
 
 
-Check = Callable[[], Coroutine[Any, Any, list[Finding] | Finding]]
+Check = Callable[[], Coroutine[Any, Any, list[BrokerFinding] | BrokerFinding]]
 
 
 def _checks(
@@ -158,18 +162,20 @@ def _check_names(logins: list[Login], loaded: LoadedScenario | None) -> None:
         )
 
 
-async def _bounded(name: str, check: Check) -> list[Finding]:
+async def _bounded(name: str, check: Check) -> list[BrokerFinding]:
     try:
         async with asyncio.timeout(TAKEN_S):
             found = await check()
     except TimeoutError:
-        return [Finding(name, "no-go", f"not done within {TAKEN_S:g} s: the broker does not answer")]
+        return [BrokerFinding(name, "no-go", f"not done within {TAKEN_S:g} s: the broker does not answer")]
     except BrokerError as exc:
-        return [Finding(name, "no-go", str(exc))]
+        return [BrokerFinding(name, "no-go", str(exc))]
     return found if isinstance(found, list) else [found]
 
 
-async def _log_in(connect: Callable[..., MqttBroker], login: Login, add: Callable[[Finding], None]) -> bool:
+async def _log_in(
+    connect: Callable[..., MqttBroker], login: Login, add: Callable[[BrokerFinding], None]
+) -> bool:
     """Connect once as a user; return whether that works."""
     loop = asyncio.get_running_loop()
     begun_s = loop.time()
@@ -179,7 +185,7 @@ async def _log_in(connect: Callable[..., MqttBroker], login: Login, add: Callabl
             name = broker.options.username
             who = f"as {name!r}" if name else "without a login"
             add(
-                Finding(
+                BrokerFinding(
                     f"login of {login.label}",
                     "go",
                     f"connected {who} in {took_ms:.0f} ms, MQTT {broker.options.protocol}",
@@ -187,12 +193,12 @@ async def _log_in(connect: Callable[..., MqttBroker], login: Login, add: Callabl
                 )
             )
     except BrokerError as exc:
-        add(Finding(f"login of {login.label}", "no-go", str(exc)))
+        add(BrokerFinding(f"login of {login.label}", "no-go", str(exc)))
         return False
     return True
 
 
-async def _features(another: Callable[..., MqttBroker], parent: str, who: str) -> list[Finding]:
+async def _features(another: Callable[..., MqttBroker], parent: str, who: str) -> list[BrokerFinding]:
     async with another() as broker:
         probes = await probe_features(broker, another, parent, new_boot())
     suffix = f", {who}" if who else ""
@@ -200,9 +206,9 @@ async def _features(another: Callable[..., MqttBroker], parent: str, who: str) -
     for probe in probes:
         check = f"{probe.feature}{suffix}"
         if probe.problem is None:
-            findings.append(Finding(check, "go", "found over other connections"))
+            findings.append(BrokerFinding(check, "go", "found over other connections"))
         else:
-            findings.append(Finding(check, "no-go", probe.problem, LIMIT_CHANGE))
+            findings.append(BrokerFinding(check, "no-go", probe.problem, LIMIT_CHANGE))
     return findings
 
 
@@ -213,11 +219,11 @@ async def _rights(
     env_id: str,
     *,
     has_logins: bool,
-) -> list[Finding]:
+) -> list[BrokerFinding]:
     findings = await examine_rights(connect, alive, operator, env_id)
     if not has_logins:
         findings.append(
-            Finding(
+            BrokerFinding(
                 "rights of agents and devices",
                 "not tried",
                 "only one login was given",
@@ -227,12 +233,12 @@ async def _rights(
     return findings
 
 
-async def _listen(as_operator: Callable[..., MqttBroker], in_use: str) -> Finding:
+async def _listen(as_operator: Callable[..., MqttBroker], in_use: str) -> BrokerFinding:
     async with as_operator(in_use) as broker:
         return await examine_clocks(broker)
 
 
-async def _left_behind(another: Callable[..., MqttBroker]) -> Finding:
+async def _left_behind(another: Callable[..., MqttBroker]) -> BrokerFinding:
     """See that nothing of ours is retained at the broker; take away what is."""
     left: dict[str, None] = {}
 
@@ -248,5 +254,7 @@ async def _left_behind(another: Callable[..., MqttBroker]) -> Finding:
         for channel in left:
             await broker.publish(channel, {}, retain=True)
     if left:
-        return Finding("left behind", "note", f"{', '.join(left)} was retained still, and is taken away now")
-    return Finding("left behind", "go", "nothing of this examination is kept by the broker")
+        return BrokerFinding(
+            "left behind", "note", f"{', '.join(left)} was retained still, and is taken away now"
+        )
+    return BrokerFinding("left behind", "go", "nothing of this examination is kept by the broker")

@@ -10,7 +10,7 @@ Verdict = Literal["go", "no-go", "note", "not tried"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BrokerFinding:
     """The outcome of one check.
 
     Attributes:
@@ -34,7 +34,7 @@ class Examination:
 
     broker: str
     env_id: str
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[BrokerFinding] = field(default_factory=list)
 
     @property
     def is_go(self) -> bool:

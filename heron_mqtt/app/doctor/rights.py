@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from heron_mqtt.app.doctor.findings import Finding
+from heron_mqtt.app.doctor.findings import BrokerFinding
 from heron_mqtt.app.doctor.logins import Login
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.messaging import topics
@@ -103,7 +103,7 @@ def expected(login: Login, env_id: str, channels: Iterable[str]) -> _Seen:
 
 async def examine_rights(
     connect: Connect, logins: list[Login], operator: Login, env_id: str
-) -> list[Finding]:
+) -> list[BrokerFinding]:
     """Try the rights of every user, several users at a time.
 
     Args:
@@ -114,19 +114,19 @@ async def examine_rights(
     """
     limit = asyncio.Semaphore(AT_ONCE)
 
-    async def one(login: Login) -> Finding:
+    async def one(login: Login) -> BrokerFinding:
         async with limit:
             try:
                 return await _examine(connect, login, operator, env_id, logins)
             except BrokerError as exc:
-                return Finding(f"rights of {login.label}", "no-go", str(exc))
+                return BrokerFinding(f"rights of {login.label}", "no-go", str(exc))
 
     return list(await asyncio.gather(*(one(login) for login in logins)))
 
 
 async def _examine(
     connect: Connect, login: Login, operator: Login, env_id: str, logins: list[Login]
-) -> Finding:
+) -> BrokerFinding:
     must = expected(login, env_id, channels_around(login, logins))
     token = secrets.token_hex(6)
     written = await _written(connect, login, operator, must, token)
@@ -142,7 +142,7 @@ async def _examine(
             f"publishes on {len(must.may_write)} and reads {len(must.may_read)} channels as it must, "
             f"and none of the {len(must.may_not_write)} and {len(must.may_not_read)} others"
         )
-        return Finding(check, "go", what, figures=figures)
+        return BrokerFinding(check, "go", what, figures=figures)
     parts = [f"may not {_some(lacks)}, and must"] * bool(lacks)
     parts += [f"may {_some(excess)}, and must not"] * bool(excess)
     change = CHANGE
@@ -150,7 +150,7 @@ async def _examine(
         change += (
             f"; if they hold for one environment only, give this user the same in {env_id!r} (acl --doctor)"
         )
-    return Finding(check, "no-go", "; ".join(parts), change, figures)
+    return BrokerFinding(check, "no-go", "; ".join(parts), change, figures)
 
 
 def _some(items: list[str]) -> str:

@@ -9,7 +9,7 @@ import secrets
 import signal
 import sys
 
-from heron_mqtt.app.doctor.findings import Finding
+from heron_mqtt.app.doctor.findings import BrokerFinding
 from heron_mqtt.app.doctor.traffic import CHANNEL
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -24,7 +24,7 @@ CHANGE = (
 )
 
 
-async def examine_stall(broker: MqttBroker) -> Finding:
+async def examine_stall(broker: MqttBroker) -> BrokerFinding:
     """Stop a reader, publish, let it go on, and count what arrives.
 
     Args:
@@ -42,7 +42,7 @@ async def examine_stall(broker: MqttBroker) -> Finding:
     try:
         return await _examine(broker, reader, token)
     except (TimeoutError, BrokerError, ConnectionError) as exc:
-        return Finding(
+        return BrokerFinding(
             "stalled reader", "no-go", f"could not be tried to its end: {exc or 'it took too long'}"
         )
     finally:
@@ -51,11 +51,11 @@ async def examine_stall(broker: MqttBroker) -> Finding:
         await reader.wait()
 
 
-async def _examine(broker: MqttBroker, reader: asyncio.subprocess.Process, token: str) -> Finding:
+async def _examine(broker: MqttBroker, reader: asyncio.subprocess.Process, token: str) -> BrokerFinding:
     assert reader.stdout is not None
     async with asyncio.timeout(START_S):
         if await reader.stdout.readline() != b"ready\n":
-            return Finding("stalled reader", "no-go", "the reader could not subscribe")
+            return BrokerFinding("stalled reader", "no-go", "the reader could not subscribe")
     reader.send_signal(signal.SIGSTOP)
     sent = [
         broker.publish(CHANNEL, {"type": "probe", "boot": token, "n": n, "filling": FILLING})
@@ -68,10 +68,10 @@ async def _examine(broker: MqttBroker, reader: asyncio.subprocess.Process, token
     figures = {"sent": MESSAGES, "received": got, "lost": MESSAGES - got, "reader_reconnects": reconnects}
     what = f"of {MESSAGES} messages that the broker acknowledged while a reader stood still, {got} arrived"
     if got == MESSAGES:
-        return Finding("stalled reader", "go", what, figures=figures)
+        return BrokerFinding("stalled reader", "go", what, figures=figures)
     if reconnects:
         what += "; the broker has ended the reader's connection"
-    return Finding("stalled reader", "no-go", what, CHANGE, figures)
+    return BrokerFinding("stalled reader", "no-go", what, CHANGE, figures)
 
 
 async def _collected(reader: asyncio.subprocess.Process) -> tuple[int, int]:

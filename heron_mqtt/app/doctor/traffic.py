@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from heron_mqtt.app.doctor.findings import Finding
+from heron_mqtt.app.doctor.findings import BrokerFinding
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, encode
@@ -26,31 +26,31 @@ NEEDED_BYTES = 1 << 16
 """An observation of 1,000 quantities, or a summary of a run's record, has some 50 kB."""
 
 
-async def examine_qos(connect: Connect) -> list[Finding]:
+async def examine_qos(connect: Connect) -> list[BrokerFinding]:
     """Publish once at QoS 1 and once at QoS 2; each is acknowledged and arrives exactly once."""
     findings = []
     for qos in (1, 2):
         got, acknowledged = await _send(connect, [{"n": 0}], qos=qos)
         check = f"QoS {qos}"
         if acknowledged and got == [0]:
-            findings.append(Finding(check, "go", "acknowledged, and arrived once"))
+            findings.append(BrokerFinding(check, "go", "acknowledged, and arrived once"))
             continue
         what = f"{'acknowledged' if acknowledged else 'not acknowledged'}, and arrived {len(got)} times"
         if qos == 2:
-            findings.append(Finding(check, "note", f"{what}; nothing of this project needs it"))
+            findings.append(BrokerFinding(check, "note", f"{what}; nothing of this project needs it"))
         else:
-            findings.append(Finding(check, "no-go", what, "use a broker that serves QoS 1"))
+            findings.append(BrokerFinding(check, "no-go", what, "use a broker that serves QoS 1"))
     return findings
 
 
-async def examine_order(connect: Connect) -> Finding:
+async def examine_order(connect: Connect) -> BrokerFinding:
     """Publish many messages in a row; they arrive complete and in order."""
     got, acknowledged = await _send(connect, [{"n": n} for n in range(IN_A_ROW)], qos=1)
     first = list(dict.fromkeys(got))
     lost, repeated = IN_A_ROW - len(first), len(got) - len(first)
     figures = {"sent": IN_A_ROW, "lost": lost, "repeated": repeated}
     if lost or not acknowledged:
-        return Finding(
+        return BrokerFinding(
             "order",
             "no-go",
             f"of {IN_A_ROW} messages in a row {lost} did not arrive"
@@ -60,15 +60,15 @@ async def examine_order(connect: Connect) -> Finding:
             figures,
         )
     if first != sorted(first):
-        return Finding(
+        return BrokerFinding(
             "order", "no-go", "messages overtake each other", "use a broker that keeps order", figures
         )
-    return Finding(
+    return BrokerFinding(
         "order", "go", f"{IN_A_ROW} messages in a row arrived in order, {repeated} repeated", figures=figures
     )
 
 
-async def examine_round_trip(connect: Connect, device_deadline_s: float | None) -> Finding:
+async def examine_round_trip(connect: Connect, device_deadline_s: float | None) -> BrokerFinding:
     """Measure the time from publishing to arrival at another connection, one message after another.
 
     Args:
@@ -97,7 +97,7 @@ async def examine_round_trip(connect: Connect, device_deadline_s: float | None) 
                     await arrived.wait()
                 took_ms.append(1e3 * (time.perf_counter() - begun))
         except TimeoutError:
-            return Finding("round trip", "no-go", f"no message arrived within {ANSWER_S:g} s")
+            return BrokerFinding("round trip", "no-go", f"no message arrived within {ANSWER_S:g} s")
         finally:
             subscription()
     took_ms.sort()
@@ -106,7 +106,7 @@ async def examine_round_trip(connect: Connect, device_deadline_s: float | None) 
     what = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms over {len(took_ms)} messages"
     # a setpoint and the telemetry that answers it
     if device_deadline_s is not None and 2.0 * p99 > 1e3 * device_deadline_s:
-        return Finding(
+        return BrokerFinding(
             "round trip",
             "no-go",
             f"{what}; a setpoint and its answer need twice that, and deadlines.device_s is "
@@ -115,17 +115,17 @@ async def examine_round_trip(connect: Connect, device_deadline_s: float | None) 
             figures,
         )
     if p50 > 30.0 and p50 < 60.0:
-        return Finding(
+        return BrokerFinding(
             "round trip",
             "note",
             f"{what}: about the 40 ms of a delayed TCP acknowledgement",
             "let the broker send small packets at once (mosquitto: set_tcp_nodelay true)",
             figures,
         )
-    return Finding("round trip", "go", what, figures=figures)
+    return BrokerFinding("round trip", "go", what, figures=figures)
 
 
-async def examine_size(connect: Connect) -> Finding:
+async def examine_size(connect: Connect) -> BrokerFinding:
     """Find the largest message that comes through, up to the limit of this project."""
     largest = 0
     for size in SIZES:
@@ -135,15 +135,17 @@ async def examine_size(connect: Connect) -> Finding:
         largest = size
     figures = {"largest_bytes": largest, "needed_bytes": NEEDED_BYTES}
     if largest == SIZES[-1]:
-        return Finding("message size", "go", f"{_kib(largest)} come through", figures=figures)
+        return BrokerFinding("message size", "go", f"{_kib(largest)} come through", figures=figures)
     failed = next(size for size in SIZES if size > largest)
     what = f"{_kib(failed)} do not come through" + (f", {_kib(largest)} do" if largest else "")
     change = (
         "raise the broker's limit on packets and messages (mosquitto: max_packet_size, message_size_limit)"
     )
     if largest < NEEDED_BYTES:
-        return Finding("message size", "no-go", f"{what}; {_kib(NEEDED_BYTES)} are needed", change, figures)
-    return Finding("message size", "note", f"{what}; large scenarios may need more", change, figures)
+        return BrokerFinding(
+            "message size", "no-go", f"{what}; {_kib(NEEDED_BYTES)} are needed", change, figures
+        )
+    return BrokerFinding("message size", "note", f"{what}; large scenarios may need more", change, figures)
 
 
 async def _comes_through(connect: Connect, filling: str) -> bool:
