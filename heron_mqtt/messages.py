@@ -91,7 +91,8 @@ class _PerDevice(Message):
         found: dict[str, dict[str, Any]] = {}
         for key, value in (self.__pydantic_extra__ or {}).items():
             word, _, name = key.partition("_")
-            found.setdefault(f"{word}_", {})[name] = float(value) if type(value) is int else value
+            is_number = type(value) is int and abs(value) <= MAX_INTEGER  # one that is not ours may be huge
+            found.setdefault(f"{word}_", {})[name] = float(value) if is_number else value
         return found
 
 

@@ -48,6 +48,9 @@ class Progress(Protocol):
     def step(self, summary: Summary, price: float, infos: dict[str, dict[str, Any]]) -> None:
         """Show the step that was just done."""
 
+    def opened(self, url: str) -> None:
+        """Take the address of the broker, once it is there and others can reach it; no login in it."""
+
 
 async def run(plan: RunPlan, progress: Progress, summary: Summary) -> None:
     """Run a plan to its end; ``summary`` always holds what ran so far, also when this is cancelled.
@@ -110,6 +113,8 @@ async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[In
             take_over=plan.options.take_over,
             accept_broker_limits=plan.options.accept_broker_limits,
         ) as infrastructure:
+            if infrastructure.url is not None:
+                progress.opened(infrastructure.url)
             yield infrastructure
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,10 +32,12 @@ class ConsoleProgress:
     Args:
         console: Where to.
         steps: Steps of the run.
+        page: Begins the live page of a broker; None = there is none.
     """
 
-    def __init__(self, console: Console, steps: int) -> None:
+    def __init__(self, console: Console, steps: int, page: Callable[[str], None] | None = None) -> None:
         self._console = console
+        self._page = page
         self._steps = steps
         self._live = (
             Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
@@ -55,6 +57,11 @@ class ConsoleProgress:
     def note(self, text: str) -> None:
         """Say something once."""
         self._console.print(text, soft_wrap=True)
+
+    def opened(self, url: str) -> None:
+        """Begin the live page, where one was asked for."""
+        if self._page is not None:
+            self._page(url)
 
     def step(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> None:
         """Show the step that was just done."""
@@ -94,6 +101,14 @@ class ConsoleProgress:
 
 class QuietProgress:
     """Leaves standard output alone, for ``--json``: what has to be said goes to standard error."""
+
+    def __init__(self, page: Callable[[str], None] | None = None) -> None:
+        self._page = page
+
+    def opened(self, url: str) -> None:
+        """Begin the live page, where one was asked for."""
+        if self._page is not None:
+            self._page(url)
 
     def note(self, text: str) -> None:
         """Say something once."""

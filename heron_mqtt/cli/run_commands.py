@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -16,10 +17,12 @@ from heron_mqtt.cli.calibrate_commands import add_calibrate_commands
 from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain, report
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.doctor_commands import add_doctor_commands
+from heron_mqtt.cli.live_page import live_page
 from heron_mqtt.cli.logs import set_up_logging, tell_what_was_held_back
 from heron_mqtt.cli.record_commands import add_record_commands
 from heron_mqtt.cli.replay_commands import add_replay_commands
 from heron_mqtt.cli.setup_commands import add_setup_commands
+from heron_mqtt.cli.watch_commands import add_watch_commands
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 
@@ -123,6 +126,9 @@ def run(
     csv: Annotated[
         str | None, typer.Option(metavar="FILE", help="Results as CSV: a row an agent and step.")
     ] = None,
+    dashboard: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Serve a live page there; 0 = a free port.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 after any fallback, missed deadline or lost message.")
     ] = False,
@@ -162,7 +168,10 @@ def run(
         raise ConfigError(f"--max-fallbacks {max_fallbacks}: expected a number of at least 0")
     plan = plan_run(scenario, options)
     summary = new_summary(plan)
-    code = _run(plan, summary, as_json=as_json)
+    if dashboard is not None and not plan.options.is_reachable:
+        raise ConfigError("--dashboard: the page reads a broker, and this run has none that can be reached")
+    with live_page(dashboard) as page:
+        code = _run(plan, summary, as_json=as_json, page=page)
     tell_what_was_held_back()
     for budget in summary.over_budget(strict=strict, max_fallbacks=max_fallbacks):
         complain(budget)
@@ -170,7 +179,7 @@ def run(
     raise SystemExit(code)
 
 
-def _run(plan: RunPlan, summary: Summary, *, as_json: bool) -> int:
+def _run(plan: RunPlan, summary: Summary, *, as_json: bool, page: Callable[[str], None] | None = None) -> int:
     from heron_mqtt.app.runner import run as run_plan
     from heron_mqtt.cli.console import ConsoleProgress, QuietProgress, make_console, print_summary
 
@@ -178,9 +187,9 @@ def _run(plan: RunPlan, summary: Summary, *, as_json: bool) -> int:
     console = make_console()
     try:
         if as_json:
-            run_until_told(run_plan(plan, QuietProgress(), summary))
+            run_until_told(run_plan(plan, QuietProgress(page), summary))
         else:
-            with ConsoleProgress(console, plan.steps) as progress:
+            with ConsoleProgress(console, plan.steps, page) as progress:
                 run_until_told(run_plan(plan, progress, summary))
     except KeyboardInterrupt:
         summary.interrupted, code = True, EXIT_INTERRUPTED
@@ -314,4 +323,5 @@ add_record_commands(app)
 add_replay_commands(app)
 add_calibrate_commands(app)
 add_setup_commands(app)
+add_watch_commands(app)
 add_broker_options(app)  # last: for all of them

@@ -92,6 +92,8 @@ def test_a_run_its_remote_agent_and_every_command_are_denied_nothing(site: Site,
         taken = site.call("so", "take", "MG2/ess", "--p-kw", "1", "--for", "2s", *control)
         assert (taken.code, taken.err) == (0, "")
         assert site.call("so", "status", *control).code in {0, 1}
+        seen = site.call("so", "top", "--once", *control)
+        assert (seen.code, seen.err) == (0, "")
         granted = site.call("so", "authority", "MG2/ess", "shadow", *control)
         assert (granted.code, granted.err) == (0, "")
         remote = site.call("so", "authority", "MG1/pv", "shadow", *control)
@@ -140,4 +142,7 @@ def test_every_command_that_takes_a_broker_is_among_them() -> None:
             taking.add(command.name or callback.__name__)
     # bench measures brokers with messages of its own, on channels outside the wire contract
     # replay publishes a record on an environment of its own
-    assert taking - {"bench", "replay"} == {"run", "proxy", "authority", "estop", "take", "status"}
+    # doctor tries rights on an environment of its own, as every role (test_doctor.py)
+    # dashboard and tail read as top does, over the same LiveView
+    elsewhere = {"bench", "replay", "doctor", "dashboard", "tail"}
+    assert taking - elsewhere == {"run", "proxy", "authority", "estop", "take", "status", "top"}

@@ -280,3 +280,8 @@ def test_numbers_keep_every_bit(quantity: float, price: float) -> None:
 
 def test_every_model_is_a_message() -> None:
     assert all(issubclass(model, Message) for model in WIRE_TYPES.values())
+
+
+def test_a_huge_number_in_a_field_of_somebody_else_harms_no_action() -> None:
+    action = Action.model_validate({"p_ess": 1, "state": 10**400})
+    assert action.by_prefix()["p_"] == {"ess": 1.0}

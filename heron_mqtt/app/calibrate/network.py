@@ -241,7 +241,7 @@ def _whole(
 ) -> ChannelFit:
     loss, burst = _losses(lost)
     sent, gone = sum(map(len, lost)), sum(map(sum, lost))
-    delay = _Delay() if len(delays) == 0 else _delay(delays)
+    delay = DelayFit() if len(delays) == 0 else fit_delay(delays)
     heard = max(sent - gone, 1) if sent else max(len(delays), 1)
     return ChannelFit(
         pattern,
@@ -274,7 +274,9 @@ def _losses(lost: Sequence[Sequence[bool]]) -> tuple[float, tuple[float, float] 
 
 
 @dataclass(frozen=True, slots=True)
-class _Delay:
+class DelayFit:
+    """Least delay and what comes on top of it, by the names of rules; ``distance``: of the distributions."""
+
     least_s: float = 0.0
     jitter: str = "none"
     scale_s: float = 0.0
@@ -307,7 +309,7 @@ def _distance_of(cdf: _Cdf, shaped: bool, x: Array, steps: tuple[Array, Array]) 
     return distance
 
 
-def _delay(delays: Array) -> _Delay:
+def fit_delay(delays: Array) -> DelayFit:
     """Fit least delay and jitter by the smallest distance between the distribution functions."""
     x = np.sort(np.maximum(delays, 0.0))
     if len(x) > MAX_FITTED:
@@ -316,15 +318,16 @@ def _delay(delays: Array) -> _Delay:
     steps = (np.arange(1, n + 1) / n, np.arange(n) / n)
     spread = float(x[-1] - x[0])
     if spread < 1e-6:
-        return _Delay(float(x[0]))
+        return DelayFit(float(x[0]))
     middle = float(np.median(x))
-    best, best_score = _Delay(middle, distance=1.0), math.inf
+    best, best_score = DelayFit(middle, distance=1.0), math.inf
     for name, (cdf, shaped) in _DISTRIBUTIONS.items():
         distance = _distance_of(cdf, shaped, x, steps)
-        for share in (0.999, 0.5):
+        shapes = (0.5, 1.0, 3.0) if shaped else (1.0,)
+        for share, shape0 in itertools.product((0.999, 0.9, 0.5), shapes):
             least = share * float(x[0])
-            guess = [least / middle, math.log(max(middle - least, 1e-6)), *([0.0] if shaped else [])]
-            start = np.array(guess, dtype=np.float64)
+            guess = [least / middle, math.log(max(middle - least, 1e-6)), math.log(shape0)]
+            start = np.array(guess if shaped else guess[:2], dtype=np.float64)
             fit = optimize.minimize(
                 distance, start, method="Nelder-Mead", options={"maxiter": 600, "xatol": 1e-5, "fatol": 1e-5}
             )
@@ -332,6 +335,6 @@ def _delay(delays: Array) -> _Delay:
             if score < best_score:
                 shape = math.exp(float(fit.x[2])) if shaped else None
                 scale = math.exp(float(fit.x[1]))
-                best = _Delay(float(fit.x[0]) * middle, name, scale, shape, float(fit.fun))
+                best = DelayFit(float(fit.x[0]) * middle, name, scale, shape, float(fit.fun))
                 best_score = score
     return best

@@ -109,6 +109,11 @@ class Observer:
         """Disconnect."""
         await self._link.close()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._link.connected
+
     async def _subscribe(self) -> None:
         try:
             await self._link.subscribe(self._filters)

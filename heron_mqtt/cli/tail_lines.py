@@ -1,0 +1,78 @@
+"""Messages as lines for people: ``heron-mqtt tail``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from heron_mqtt.app.operator_client.observer import Heard
+from heron_mqtt.app.operator_client.text import printable
+from heron_mqtt.messages import MAX_INTEGER
+
+HIDDEN = {"type", "env_id", "sender", "boot", "seq", "sent_at", "episode", "step"}
+STREAMS = 20_000
+STYLES = {"setpoint": "yellow", "telemetry": "cyan", "estop": "bold red", "fault": "red", "action": "green"}
+TEXT = 160  # characters of what a message says
+
+
+class TailLines:
+    """Makes a line of each message.
+
+    Args:
+        many: Whether messages of several environments may come.
+    """
+
+    def __init__(self, *, many: bool) -> None:
+        self._many = many
+        self._last: dict[tuple[str, str, str], int] = {}
+
+    def line(self, heard: Heard) -> tuple[str, str | None]:
+        """Return the line of a message and its style."""
+        where = f"{heard.env_id}: {heard.channel}" if self._many else heard.channel
+        now = datetime.now(UTC)
+        head = f"{now:%H:%M:%S}.{now.microsecond // 1000:03d} {printable(where, 100)}"
+        if heard.fields is None:
+            what = f"UNREADABLE: {heard.malformed}" if heard.malformed else "taken away from the broker"
+            return f"{head}  {printable(what, TEXT)}", "red" if heard.malformed else "dim"
+        fields = heard.fields
+        kind = str(fields.get("type", ""))
+        parts = [_value(name, value) for name, value in fields.items() if name not in HIDDEN]
+        at = "" if fields.get("step") is None else f"[{fields.get('step')}] "
+        kept = " (kept by the broker)" if heard.retained else ""
+        text = printable(f"{at}{' '.join(part for part in parts if part)}", TEXT)
+        return f"{head}  {text}{kept}{self._gap(heard)}", STYLES.get(kind)
+
+    def _gap(self, heard: Heard) -> str:
+        """Say how many messages are missing before this one, or that it came again."""
+        fields = heard.fields or {}
+        boot, seq = fields.get("boot"), fields.get("seq")
+        if heard.retained or not isinstance(boot, str) or type(seq) is not int:
+            return ""
+        stream = (f"{heard.env_id}/{heard.channel}", str(fields.get("sender", "")), boot)
+        last = self._last.get(stream)
+        if last is None and len(self._last) >= STREAMS:
+            return ""
+        if last is not None and seq <= last:
+            return f"  REPEATED (seq {seq})"
+        self._last[stream] = seq
+        return f"  GAP of {seq - last - 1}" if last is not None and seq > last + 1 else ""
+
+
+def _value(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return name if value else f"{name}=no"
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return f"{name}=?"
+    if isinstance(value, int | float):
+        if name.endswith("_mw") or name.startswith("p_"):
+            return f"{name.removesuffix('_mw')}={value * 1e3:.4g}kW"
+        if name.endswith("_mvar") or name.startswith("q_"):
+            return f"{name.removesuffix('_mvar')}={value * 1e3:.4g}kvar" if value else ""
+        if name == "soc" or name.startswith("soc_"):
+            return f"{name}={value * 100:.1f}%"
+        if name.endswith("_s"):
+            return f"{name.removesuffix('_s')}={value:.4g}s"
+        return f"{name}={value:.6g}"
+    return f"{name}={value}"

@@ -1,0 +1,152 @@
+"""``heron-mqtt dashboard``, ``top``, ``tail``: what goes on at a broker, in a browser or a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from heron_mqtt.end_signals import run_until_told
+from heron_mqtt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from heron_mqtt.app.operator_client.observer import Heard
+
+Broker = Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")]
+EnvId = Annotated[str | None, typer.Option(metavar="NAME", help="Only this environment; without it all.")]
+DEFAULT_PORT = 8700
+
+
+def add_watch_commands(app: typer.Typer) -> None:
+    """Add the commands to ``heron-mqtt``."""
+    app.command(epilog="Example: heron-mqtt dashboard --broker mqtt://127.0.0.1:1883")(dashboard)
+    app.command(epilog="Example: heron-mqtt top --broker mqtt://127.0.0.1:1883")(top)
+    app.command(epilog="Example: heron-mqtt tail --broker mqtt://127.0.0.1:1883 --channel 'devices/MG1/#'")(
+        tail
+    )
+
+
+def dashboard(
+    broker: Broker,
+    env_id: EnvId = None,
+    port: Annotated[int, typer.Option(help="Of the page; 0 = a free one.")] = DEFAULT_PORT,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; another than this machine lets everybody read.")
+    ] = "127.0.0.1",
+    ends_with_input: Annotated[bool, typer.Option("--ends-with-input", hidden=True)] = False,
+) -> None:
+    """Serve a live page of what goes on at a broker; it reads and never publishes. Ctrl-C ends it."""
+    from heron_mqtt.dashboard.server import serve_dashboard
+
+    if not 0 <= port <= 65_535:
+        raise ConfigError(f"--port {port}: expected 0 to 65535")
+    try:
+        serving = serve_dashboard(broker, env_id, host, port, lambda url: typer.echo(f"dashboard: {url}"))
+        run_until_told(_until_input_ends(serving) if ends_with_input else serving)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+async def _until_input_ends(serving: Coroutine[Any, Any, None]) -> None:
+    """Serve until standard input ends, as it does with the run that has started us."""
+    task = asyncio.create_task(serving, name="dashboard")
+    lines = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    reading = asyncio.create_task(lines.read(), name="the run's end")
+    await asyncio.wait([task, reading], return_when=asyncio.FIRST_COMPLETED)
+    reading.cancel()
+    if task.done():
+        task.result()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def top(
+    broker: Broker,
+    env_id: EnvId = None,
+    once: Annotated[bool, typer.Option("--once", help="Print it once, after two seconds, and end.")] = False,
+) -> None:
+    """Show microgrids, devices and what is wrong, live in a terminal; Ctrl-C ends it."""
+    try:
+        run_until_told(_top(broker, env_id, once=once))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+async def _top(broker: str, env_id: str | None, *, once: bool) -> None:
+    from rich.live import Live
+
+    from heron_mqtt.app.live_view import LiveView
+    from heron_mqtt.cli.status_table import status_console
+    from heron_mqtt.cli.top_table import top_screen
+
+    console = status_console()
+    async with LiveView(broker, env_id) as view:
+        await view.settle()
+        if once or not console.is_terminal:
+            await asyncio.sleep(2.0)
+            console.print(top_screen(view.snapshot(), console.width, None))
+            return
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(top_screen(view.snapshot(), console.width, console.height), refresh=True)
+                await asyncio.sleep(0.5)
+
+
+def tail(
+    broker: Broker,
+    env_id: EnvId = None,
+    channel: Annotated[
+        str, typer.Option(metavar="FILTER", help="Channels, with + and #; for example devices/+/ess/#.")
+    ] = "#",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Print messages as they come, one a line: age, sender, what they say in engineering units, gaps."""
+    from heron_mqtt.messaging import topics
+
+    try:
+        topics.check_filter(channel)
+    except ValueError as exc:
+        raise ConfigError(f"--channel {channel}: {exc}") from None
+    try:
+        run_until_told(_tail(broker, env_id, channel, as_json=as_json))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+async def _tail(broker: str, env_id: str | None, channel: str, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from heron_mqtt.app.live_view import LiveView
+    from heron_mqtt.cli.tail_lines import TailLines
+    from heron_mqtt.messaging import topics
+
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    lines = TailLines(many=env_id is None)
+
+    def on_message(heard: Heard) -> None:
+        if not topics.matches(channel, heard.channel):
+            return
+        if as_json:
+            typer.echo(json.dumps(_plain(heard), ensure_ascii=False))
+        else:
+            text, style = lines.line(heard)
+            console.print(text, style=style)
+
+    async with LiveView(broker, env_id, on_message):
+        await asyncio.Event().wait()
+
+
+def _plain(heard: Heard) -> dict[str, Any]:
+    return {
+        "env_id": heard.env_id,
+        "channel": heard.channel,
+        "retained": heard.retained,
+        "malformed": heard.malformed,
+        "message": heard.fields,
+    }

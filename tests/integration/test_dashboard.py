@@ -1,0 +1,189 @@
+"""The page in a real browser: it lives, says what is wrong, and reads only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from support.heron_command import Program, heron, run_heron
+from support.mosquitto_server import Mosquitto
+from support.paho_site import Site
+
+WITHIN_S = 15.0
+
+
+@pytest.fixture(scope="module")
+def site(shared_mosquitto: Mosquitto) -> Iterator[Site]:
+    """An environment of plain paho: a run, a gateway, a device that speaks."""
+    with Site(shared_mosquitto.url, "lab") as site:
+        site.run_state()
+        site.gateway("MG1")
+        site.bare_device("MG1/ess")
+        site.bare_device("MG1/pv")
+        action = {"type": "action", "p_ess": 0.01, "soc_ess": 0.55, "missed": 0}
+        site.say("agents/MG1/action", action)
+        yield site
+
+
+@pytest.fixture(scope="module")
+def shared_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    if shutil.which("mosquitto") is None and not shutil.which("mosquitto", path="/usr/sbin"):
+        pytest.skip("mosquitto is not installed")
+    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def page(site: Site, shared_mosquitto: Mosquitto) -> Iterator[str]:
+    with heron("dashboard", "--broker", shared_mosquitto.url, "--port", "0") as program:
+        yield _address(program)
+
+
+def _address(program: Program) -> str:
+    return program.wait_for("dashboard: ").split()[-1].rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,800"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield made
+    made.quit()
+
+
+def eventually(look: Callable[[], Any]) -> Any:
+    end = time.monotonic() + WITHIN_S
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it did not come")
+
+
+def text(browser: webdriver.Chrome, place: str = "body") -> str:
+    return browser.find_element(By.CSS_SELECTOR, place).text
+
+
+def test_it_lives_and_says_what_is_wrong(browser: webdriver.Chrome, page: str, site: Site) -> None:
+    browser.get(f"{page}/#overview")
+    eventually(lambda: text(browser, "#link") == "live")
+    site.say("agents/MG1/action", {"type": "action", "p_ess": 0.01, "soc_ess": 0.61, "missed": 0})
+    eventually(lambda: "61 %" in text(browser))
+    browser.get(f"{page}/#devices")
+    row = eventually(lambda: browser.find_elements(By.CSS_SELECTOR, "tr[data-device='MG1/ess']"))[0]
+    assert "online" in row.text
+    site.say("estop", {"type": "estop", "active": True, "who": "ann", "why": "<b>smoke</b>"}, retain=True)
+    eventually(lambda: "EMERGENCY STOP in lab, by ann: <b>smoke</b>" in text(browser, "#stop"))
+    site.say("estop", {"type": "estop", "active": False, "who": "ann"}, retain=True)
+    eventually(lambda: text(browser, "#stop") == "")
+    browser.get(f"{page}/#events")
+    eventually(lambda: "EMERGENCY STOP by ann" in text(browser))
+    browser.get(f"{page}/#messages")
+    eventually(lambda: "devices/+/+/telemetry" in text(browser))
+
+
+def test_a_device_that_falls_silent_turns_red(browser: webdriver.Chrome, page: str, site: Site) -> None:
+    site.say("devices/MG1/old/status", {"type": "status", "state": "online"}, retain=True)
+    site.say("devices/MG1/old/telemetry", {"type": "telemetry", "p_mw": 0.0})
+    browser.get(f"{page}/#devices")
+
+    def health() -> str:
+        cells = browser.find_elements(By.CSS_SELECTOR, "tr[data-device='MG1/old'] td.bad")
+        return cells[0].text if cells else ""
+
+    assert "silent" in eventually(health)
+
+
+def test_no_error_and_no_request_to_anybody_else(browser: webdriver.Chrome, page: str) -> None:
+    browser.get(f"{page}/#devices")
+    eventually(lambda: text(browser, "#link") == "live")
+    browser.find_element(By.CSS_SELECTOR, "tbody th button").click()
+    eventually(lambda: browser.find_elements(By.CSS_SELECTOR, ".uplot"))
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    asked = set()
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            asked.add(message["params"]["request"]["url"])
+    assert all(url.startswith((page, "data:", "chrome:")) for url in asked), asked
+
+
+def test_it_says_when_it_is_cut_off_and_comes_back(
+    browser: webdriver.Chrome, site: Site, shared_mosquitto: Mosquitto
+) -> None:
+    with heron("dashboard", "--broker", shared_mosquitto.url, "--port", "0") as program:
+        url = _address(program)
+        browser.get(url)
+        eventually(lambda: text(browser, "#link") == "live")
+    eventually(lambda: "CUT OFF" in text(browser, "#link"))
+    port = url.rpartition(":")[2]
+    with heron("dashboard", "--broker", shared_mosquitto.url, "--port", port):
+        eventually(lambda: text(browser, "#link") == "live")
+
+
+def test_it_only_reads_and_only_for_its_own_page(page: str) -> None:
+    host = page.removeprefix("http://")
+
+    def status(path: str, **headers: str) -> int:
+        connection = http.client.HTTPConnection(host)
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().status
+
+    assert status("/") == 200
+    assert status("/", Host="evil.example") == 403
+    assert status("/../../../etc/passwd") == 404
+    assert status("/main.py") == 404
+    for origin in ("http://evil.example", None):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://{host}/live", origin=origin)
+        assert refused.value.response.status_code == 403
+    with connect(f"ws://{host}/live", origin=page) as socket:
+        assert json.loads(socket.recv())["environments"]
+        socket.send('{"estop": true}')
+        with pytest.raises(ConnectionClosed):
+            any(socket.recv() is None for _ in range(100))
+        assert socket.close_code == 1008
+
+
+def test_top_and_tail_show_the_same_in_a_terminal(page: str, shared_mosquitto: Mosquitto) -> None:
+    done = run_heron("top", "--broker", shared_mosquitto.url, "--once")
+    assert done.code == 0
+    assert "lab: running" in done.out
+    assert "MG1/ess  online" in done.out
+    assert max(map(len, done.out.splitlines())) <= 80
+    with heron("tail", "--broker", shared_mosquitto.url, "--channel", "devices/+/ess/telemetry") as program:
+        assert "kW" in program.wait_for("devices/MG1/ess/telemetry")
+    assert run_heron("tail", "--broker", shared_mosquitto.url, "--channel", "a/#/b").code == 2
+
+
+def test_a_run_serves_its_page_and_takes_it_along_when_it_ends() -> None:
+    arguments = ["run", "--steps", "40", "--realtime", "0.1", "--devices", "simulated", "--no-record"]
+    with heron(*arguments, "--dashboard", "0") as program:
+        url = program.wait_for("dashboard: ").split()[-1].rstrip("/")
+        connection = http.client.HTTPConnection(url.removeprefix("http://"))
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        assert program.wait().code == 0
+    with pytest.raises(OSError, match="refused"):
+        http.client.HTTPConnection(url.removeprefix("http://")).connect()
+    done = run_heron("run", "--centralized", "--dashboard", "0")
+    assert done.code == 2
+    assert "--dashboard: the page reads a broker" in done.errors[0]

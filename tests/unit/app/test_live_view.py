@@ -1,0 +1,169 @@
+"""What a page and a terminal are told of a broker: counted, bounded, and nothing dressed up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heron_mqtt.app.live_view import EVENTS, MESSAGES, SILENT_S, LiveView
+from heron_mqtt.app.operator_client.observer import Heard
+from heron_mqtt.cli.tail_lines import TailLines
+from heron_mqtt.cli.top_table import sparkline, top_screen
+from support.mosquitto_server import Mosquitto
+from support.paho_site import Site
+
+NOW = 100.0
+
+
+def told(channel: str, at_s: float = NOW, *, retained: bool = False, **fields: Any) -> Heard:
+    return Heard("lab", channel, fields, None, retained, at_s)
+
+
+def seen(*messages: Heard, now_s: float = NOW) -> dict[str, Any]:
+    """Return the snapshot of one environment after messages."""
+
+    async def look() -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        loop.time = lambda: now_s  # type: ignore[method-assign]
+        view = LiveView("mqtt://127.0.0.1:1")
+        for message in messages:
+            view._take(message)
+        return view.snapshot()
+
+    snapshot = asyncio.run(look())
+    json.dumps(snapshot, allow_nan=False)
+    return next(iter(snapshot["environments"]), {})
+
+
+RUN = told("run/state", retained=True, type="run_state", state="running", step=3, episode=0, boot="r")
+BIRTH = told("devices/MG1/ess/status", retained=True, state="online", kind="battery")
+SPOKE = told("devices/MG1/ess/telemetry", p_mw=0.01, soc=0.5, boot="d", seq=1, sender="MG1/ess")
+
+
+def test_a_device_shows_what_it_was_told_what_it_did_and_how_long_that_holds() -> None:
+    setpoint = told("devices/MG1/ess/setpoint", type="setpoint", p_mw=0.02, lease_s=5.0, sender="MG1")
+    found = seen(RUN, BIRTH, SPOKE, setpoint, now_s=NOW + 1.5)
+    device = found["devices"]["MG1/ess"]
+    assert (device["setpoint_mw"], device["p_mw"], device["lease_left_s"]) == (0.02, 0.01, 3.5)
+    assert seen(RUN, BIRTH, SPOKE, setpoint, now_s=NOW + 6)["devices"]["MG1/ess"]["setpoint_mw"] is None
+
+
+def test_a_silent_device_is_said_to_be_silent_within_two_seconds() -> None:
+    assert seen(RUN, BIRTH, SPOKE, now_s=NOW + 1.9)["devices"]["MG1/ess"]["health"] == "online"
+    found = seen(RUN, BIRTH, SPOKE, now_s=NOW + SILENT_S + 0.1)
+    assert found["devices"]["MG1/ess"]["health"] == "silent"
+    assert any("has said nothing for 2 s" in problem for problem in found["problems"])
+
+
+def test_gaps_and_repeats_are_counted_by_channel() -> None:
+    more = [told("devices/MG1/ess/telemetry", p_mw=0.0, boot="d", seq=n, sender="MG1/ess") for n in (4, 4, 5)]
+    kind = seen(RUN, BIRTH, SPOKE, *more)["channels"]["devices/+/+/telemetry"]
+    assert (kind["messages"], kind["lost"], kind["repeated"]) == (4, 2, 1)
+
+
+def test_a_fallback_and_its_reason_are_shown_while_they_last() -> None:
+    away = told("agents/MG1/action", p_ess=0.0, fallback_ess="device silent")
+    back = told("agents/MG1/action", p_ess=0.0)
+    assert seen(RUN, BIRTH, SPOKE, away, away)["devices"]["MG1/ess"]["fallbacks"] == 2
+    assert seen(RUN, BIRTH, SPOKE, away)["devices"]["MG1/ess"]["why"] == "device silent"
+    assert seen(RUN, BIRTH, SPOKE, away, back)["devices"]["MG1/ess"]["why"] is None
+
+
+def test_events_say_what_changed_and_not_what_was_repeated() -> None:
+    stop = told("estop", retained=True, type="estop", active=True, who="ann", why="smoke")
+    events = seen(RUN, BIRTH, SPOKE, BIRTH, stop, stop)["events"]
+    assert [event["kind"] for event in events] == ["stop", "device", "run"]
+    assert events[0]["what"] == "EMERGENCY STOP by ann: smoke"
+
+
+NUMBERS = st.integers() | st.just(10**400) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.none() | st.booleans() | NUMBERS | st.text(max_size=5)
+CHANNELS = st.sampled_from(
+    [
+        *("run/state", "estop", "agents/MG1/action", "agents/MG1/observation", "agents/MG1/status", "junk"),
+        *("devices/MG1/ess/setpoint", "devices/MG1/ess/telemetry", "devices/MG1/ess/lease", "a//b", "%2F"),
+        *("operators/o/price", "devices/MG1/ess/authority_state", "estop/confirm/MG1/ess", "p2p/MG1/MG2"),
+    ]
+)
+FIELDS = st.dictionaries(
+    st.sampled_from(
+        ["type", "state", "p_mw", "lease_s", "seq", "boot", "value", "p_ess", "soc_ess", "active", "step"]
+    ),
+    VALUES,
+    max_size=6,
+)
+
+
+@given(st.lists(st.tuples(CHANNELS, FIELDS, st.booleans()), max_size=10))
+def test_no_message_breaks_page_terminal_or_tail(messages: list[tuple[str, dict[str, Any], bool]]) -> None:
+    lines = TailLines(many=True)
+
+    async def look() -> None:
+        view = LiveView("mqtt://127.0.0.1:1")
+        view._take(RUN)
+        for channel, fields, retained in messages:
+            heard = Heard("lab", channel, fields, None, retained, 0.0)
+            view._take(heard)
+            lines.line(heard)
+        snapshot = view.snapshot()
+        json.dumps(snapshot, allow_nan=False)
+        top_screen(snapshot, 80, 24)
+
+    asyncio.run(look())
+
+
+def test_what_is_kept_is_bounded() -> None:
+    async def look() -> LiveView:
+        view = LiveView("mqtt://127.0.0.1:1")
+        for n in range(3 * MESSAGES):
+            view._take(told(f"devices/MG1/d{n}/status", retained=True, state="online"))
+        return view
+
+    view = asyncio.run(look())
+    assert len(view.messages) == MESSAGES
+    assert len(view._live["lab"].events) == EVENTS
+    assert view.newer(3 * MESSAGES - 2) == list(view.messages)[-2:]
+
+
+def test_a_tail_line_has_engineering_units_and_gaps() -> None:
+    lines = TailLines(many=False)
+    channel, telemetry = "devices/MG1/ess/telemetry", {"type": "telemetry", "boot": "d"}
+    first, style = lines.line(told(channel, **telemetry, p_mw=0.0123, soc=0.5, seq=1))
+    assert first.endswith("devices/MG1/ess/telemetry  p=12.3kW soc=50.0%")
+    assert style == "cyan"
+    second, _ = lines.line(told(channel, **telemetry, p_mw=0.0, seq=4))
+    assert second.endswith("GAP of 2")
+    unreadable, style = lines.line(Heard("lab", "estop", None, "payload is not JSON", False, 0.0))
+    assert "UNREADABLE: payload is not JSON" in unreadable
+    assert style == "red"
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest() -> None:
+    assert sparkline(deque([1.0, 2.0, 3.0])) == "▁▅█"
+    assert sparkline(deque()) == ""
+
+
+def test_it_sees_a_real_broker(mosquitto: Mosquitto, env_id: str) -> None:
+    async def look(site: Site) -> dict[str, Any]:
+        async with LiveView(mosquitto.url, env_id) as view:
+            await view.settle()
+            site.say("devices/MG1/ess/telemetry", {"type": "telemetry", "p_mw": 0.01, "soc": 0.5})
+            for _ in range(100):
+                snapshot = view.snapshot()
+                devices = snapshot["environments"][0]["devices"] if snapshot["environments"] else {}
+                if devices.get("MG1/ess", {}).get("p_mw") is not None:
+                    return snapshot
+                await asyncio.sleep(0.02)
+        raise AssertionError(snapshot)
+
+    with Site(mosquitto.url, env_id) as site:
+        site.run_state()
+        site.bare_device("MG1/ess")
+        snapshot = asyncio.run(look(site))
+    assert snapshot["connected"]
+    assert snapshot["environments"][0]["env_id"] == env_id
