@@ -19,6 +19,7 @@ from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.doctor_commands import add_doctor_commands
 from heron_mqtt.cli.live_page import live_page
 from heron_mqtt.cli.logs import set_up_logging, tell_what_was_held_back
+from heron_mqtt.cli.probe_commands import add_probe_commands
 from heron_mqtt.cli.record_commands import add_record_commands
 from heron_mqtt.cli.replay_commands import add_replay_commands
 from heron_mqtt.cli.setup_commands import add_setup_commands
@@ -323,5 +324,6 @@ add_record_commands(app)
 add_replay_commands(app)
 add_calibrate_commands(app)
 add_setup_commands(app)
+add_probe_commands(app)
 add_watch_commands(app)
 add_broker_options(app)  # last: for all of them

@@ -143,6 +143,7 @@ def test_every_command_that_takes_a_broker_is_among_them() -> None:
     # bench measures brokers with messages of its own, on channels outside the wire contract
     # replay publishes a record on an environment of its own
     # doctor tries rights on an environment of its own, as every role (test_doctor.py)
+    # probe reads topics of boxes, none of the wire contract
     # dashboard and tail read as top does, over the same LiveView
-    elsewhere = {"bench", "replay", "doctor", "dashboard", "tail"}
+    elsewhere = {"bench", "replay", "doctor", "dashboard", "tail", "probe"}
     assert taking - elsewhere == {"run", "proxy", "authority", "estop", "take", "status", "top"}

@@ -1,0 +1,88 @@
+"""A mapping to start from, with comments: a shipped profile where one fits, else what was guessed."""
+
+from __future__ import annotations
+
+import json
+
+from heron_mqtt.app.probe.listen import BoxesHeard
+from heron_mqtt.app.probe.recognise import ProfileMatch
+
+WANTED = {"p_mw": "W", "vm_pu": "V", "soc": "%", "q_mvar": "var"}
+SIGN = "sign = 1    # -1 where the box says + for what it draws; ours is + for what is injected"
+KEYS = {
+    "p_mw": f'unit = "{{unit}}"\n{SIGN}',
+    "vm_pu": 'unit = "V"\nnominal_v = 230.0    # the voltage that is 1 pu',
+    "soc": 'unit = "percent"',
+    "q_mvar": f'unit = "{{unit}}"\n{SIGN}',
+}
+
+
+def draft(heard: BoxesHeard, matches: list[ProfileMatch]) -> str:
+    """Return the text of a mapping file, or of the lines that use a profile."""
+    if matches:
+        return _with_profile(matches[0])
+    return _from_guesses(heard)
+
+
+def _with_profile(match: ProfileMatch) -> str:
+    lines = [
+        f"# {match.name}: the shipped profile {match.profile} fits {len(match.topics)} topics, for example",
+        f"#   {match.topics[0]}",
+        "# Read the beginning of that file: it says what the box must be set to, and what it cannot do.",
+        f"profile = {json.dumps(match.profile)}",
+        "",
+        "[parameters]",
+    ]
+    lines += [f"{name} = {json.dumps(value)}" for name, value in match.parameters.items()]
+    lines += [f"# {name} = ...        # the topics do not tell it; see the profile" for name in match.missing]
+    return "\n".join(lines) + "\n"
+
+
+def _from_guesses(heard: BoxesHeard) -> str:
+    lines = [
+        "# A mapping to start from, guessed from words and units. Check each line: sign and unit are what",
+        "# goes wrong most often. heron-mqtt probe --mapping FILE shows raw payloads beside values.",
+        'name = "my box"',
+        "",
+    ]
+    taken: set[str] = set()
+    for one, path, value, meant in heard.meanings():
+        if meant.quantity not in WANTED or meant.quantity in taken:
+            continue
+        taken.add(meant.quantity)
+        lines += [
+            f"# {json.dumps(one.sample[:120].decode(errors='replace'))}",
+            "[[telemetry]]",
+            f"topic = {json.dumps(one.topic)}",
+        ]
+        if not path:
+            lines.append('format = "text"')
+        lines += ["", f"[telemetry.fields.{meant.quantity}]"]
+        if path:
+            lines.append(f"path = {json.dumps(path)}    # {json.dumps(value)[:60]}")
+        lines += [KEYS[meant.quantity].format(unit=meant.unit), ""]
+    if "p_mw" not in taken:
+        lines += [
+            "# No topic was found that looks like a power. Uncomment and fill in:",
+            "# [[telemetry]]",
+            '# topic = "..."',
+            "# [telemetry.fields.p_mw]",
+            '# path = "..."',
+            '# unit = "W"',
+            "",
+        ]
+    lines += [
+        "# To drive it: what a setpoint becomes, and how it is handed back; see docs/device-mappings.md.",
+        "# [setpoint]",
+        '# confirm = "power"',
+        "# [setpoint.values.p]",
+        '# quantity = "p_mw"',
+        '# unit = "W"',
+        "# [[setpoint.messages]]",
+        '# topic = "..."',
+        '# payload = "{p}"',
+        "# [[setpoint.release]]",
+        '# topic = "..."',
+        '# payload = "..."',
+    ]
+    return "\n".join(lines) + "\n"

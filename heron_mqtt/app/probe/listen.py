@@ -1,0 +1,151 @@
+"""What speaks at a broker: every topic with its rate, what it holds, and what that may mean."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from heron_mqtt.app.probe.meaning import Guess, guess
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.core.stats import MessageStats
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.raw import RawMqtt
+
+MAX_TOPICS = 5_000
+SAMPLE = 4_096  # bytes of a payload that are kept
+VALUES = 100  # of one payload that are looked at
+LISTEN_S = 10.0
+
+
+@dataclass(slots=True)
+class TopicHeard:
+    """One topic.
+
+    Attributes:
+        topic: As on the broker.
+        messages: How many came live.
+        retained: Whether the broker has kept one.
+        first_s: When the first live one came, s.
+        last_s: When the last live one came, s.
+        sample: The newest payload, cut off.
+        samples: Up to three different payloads, the oldest first.
+    """
+
+    topic: str
+    messages: int = 0
+    retained: bool = False
+    first_s: float = 0.0
+    last_s: float = 0.0
+    sample: bytes = b""
+    samples: list[bytes] = field(default_factory=list)
+
+    @property
+    def every_s(self) -> float | None:
+        """Time between two messages, s; None = fewer than two came."""
+        return (self.last_s - self.first_s) / (self.messages - 1) if self.messages > 1 else None
+
+    def values(self) -> Iterator[tuple[str, Any]]:
+        """Return what the payload holds: path (JMESPath; empty = the whole payload) and value."""
+        try:
+            text = self.sample.decode()
+        except UnicodeDecodeError:
+            return
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            yield "", text.strip()
+            return
+        yield from list(_leaves(document, "", 0))[:VALUES]
+
+
+def _leaves(node: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
+    if depth > 6:
+        return
+    if isinstance(node, dict):
+        for key, value in node.items():
+            plain = key if key.isidentifier() else json.dumps(key)
+            yield from _leaves(value, f"{path}.{plain}" if path else plain, depth + 1)
+    elif isinstance(node, list):
+        for n, value in enumerate(node[:8]):
+            yield from _leaves(value, f"{path}[{n}]", depth + 1)
+    else:
+        yield path, node
+
+
+@dataclass(slots=True)
+class BoxesHeard:
+    """What was heard in a while.
+
+    Attributes:
+        topics: By name.
+        listened_s: For how long, s.
+        more: Topics beyond the number that is kept.
+    """
+
+    topics: dict[str, TopicHeard] = field(default_factory=dict)
+    listened_s: float = 0.0
+    more: int = 0
+
+    def take(self, topic: str, payload: bytes, retained: bool, now_s: float) -> None:
+        """Take one message; what is ours and the broker's own is left out."""
+        if topic.startswith((f"{topics.ROOT}/", "$")):
+            return
+        one = self.topics.get(topic)
+        if one is None:
+            if len(self.topics) >= MAX_TOPICS:
+                self.more += 1
+                return
+            one = self.topics[topic] = TopicHeard(topic)
+        if retained:
+            one.retained = True
+        else:
+            one.first_s = one.first_s if one.messages else now_s
+            one.last_s = now_s
+            one.messages += 1
+        one.sample = payload[:SAMPLE]
+        if one.sample not in one.samples and len(one.samples) < 3:
+            one.samples.append(one.sample)
+
+    def meanings(self) -> list[tuple[TopicHeard, str, Any, Guess]]:
+        """Return what the values may mean: topic, path, value, guess; the surest first."""
+        found = [
+            (one, path, value, meant)
+            for one in self.topics.values()
+            for path, value in one.values()
+            if (meant := guess(one.topic, path, value)) is not None
+        ]
+        return sorted(found, key=lambda each: (-each[3].sure, each[0].topic, each[1]))
+
+
+async def listen(url: str, topic_filter: str, listen_s: float) -> BoxesHeard:
+    """Listen for a while.
+
+    Args:
+        url: Of the broker.
+        topic_filter: What to listen to.
+        listen_s: For how long, s.
+
+    Raises:
+        ConfigError: URL or filter are wrong.
+        BrokerError: The broker is not there or refuses.
+    """
+    try:
+        topics.check_filter(topic_filter)
+    except ValueError as exc:
+        raise ConfigError(f"--topic {topic_filter}: {exc}") from None
+    client = RawMqtt(MqttBroker(url).options, MessageStats())
+    heard = BoxesHeard(listened_s=listen_s)
+    loop = asyncio.get_running_loop()
+    await client.connect()
+    try:
+        client.subscribe_raw(
+            topic_filter, lambda topic, payload, retained: heard.take(topic, payload, retained, loop.time())
+        )
+        await asyncio.sleep(listen_s)
+    finally:
+        await client.close()
+    return heard

@@ -1,0 +1,74 @@
+"""What a mapping makes of what a box says: raw payloads beside values, and why one is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from heron_mqtt.config import read_toml
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState
+from heron_mqtt.messaging.core.stats import MessageStats
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.raw import RawMqtt
+
+
+def mapping_of(file: Path, label: str) -> DeviceMapping:
+    """Read a mapping file: a whole mapping, or ``profile`` with ``parameters``.
+
+    Args:
+        file: TOML.
+        label: AGENT/DEVICE, for placeholders in topics.
+
+    Raises:
+        ConfigError: One line for each mistake.
+    """
+    agent, slash, device = label.partition("/")
+    if not slash or not agent or not device:
+        raise ConfigError(f"--device {label}: expected AGENT/DEVICE, for example MG1/ess")
+    return load_mapping(read_toml(file), agent=agent, device=device, source=str(file))
+
+
+async def watch_mapping(
+    url: str,
+    mapping: DeviceMapping,
+    show: Callable[[list[ReportLine]], None],
+    *,
+    every_s: float,
+    until_s: float | None,
+) -> list[ReportLine]:
+    """Listen with a mapping, and show what it makes of each payload.
+
+    Args:
+        url: Of the broker.
+        mapping: Of the box.
+        show: Called with every input and quantity now and then.
+        every_s: How often, s.
+        until_s: For how long, s; None = until cancelled.
+
+    Returns:
+        The last lines.
+    """
+    state = VendorState(mapping)
+    loop = asyncio.get_running_loop()
+    client = RawMqtt(MqttBroker(url).options, MessageStats())
+    await client.connect()
+    begun_s = loop.time()
+    lines: list[ReportLine] = []
+    try:
+
+        def take(topic: str, payload: bytes, retained: bool) -> None:
+            state.take(topic, payload, loop.time(), retained=retained)
+
+        for topic_filter in mapping.topic_filters():
+            client.subscribe_raw(topic_filter, take)
+        while until_s is None or loop.time() - begun_s < until_s:
+            await asyncio.sleep(every_s if until_s is None else min(every_s, until_s))
+            state.settle(loop.time())
+            lines = state.report(loop.time())
+            show(lines)
+    finally:
+        await client.close()
+    return lines

@@ -1,0 +1,217 @@
+"""``heron-mqtt probe``: what speaks at a broker, and what a mapping makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from heron_mqtt.end_signals import run_until_told
+from heron_mqtt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from heron_mqtt.app.probe.listen import BoxesHeard
+    from heron_mqtt.app.probe.recognise import Announced, ProfileMatch
+    from heron_mqtt.field.vendor.vendor_state import ReportLine
+
+SHOWN = 40  # topics in the table; --json has all
+
+
+def add_probe_commands(app: typer.Typer) -> None:
+    """Add the command to ``heron-mqtt``."""
+    example = "Example: heron-mqtt probe --broker mqtt://127.0.0.1:1883 --topic 'tele/#' --write box.toml"
+    app.command(epilog=example)(probe)
+
+
+def probe(
+    broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
+    topic: Annotated[str, typer.Option(metavar="FILTER", help="What to listen to.")] = "#",
+    listen: Annotated[float, typer.Option(metavar="SECONDS", help="For how long.")] = 10.0,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a mapping to start from, with comments.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Show what this mapping makes of each payload.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="AGENT/DEVICE", help="For placeholders in the mapping's topics.")
+    ] = "MG1/ess",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Listen to boxes: list what they say and may mean, recognise known ones, try a mapping.
+
+    Publishes nothing. With --mapping: raw payloads beside values, and why one is missing.
+    """
+    if not 0.0 < listen <= 3600.0:
+        raise ConfigError(f"--listen {listen:g}: expected seconds, more than 0, at most 3600")
+    if mapping is not None and write is not None:
+        raise ConfigError("--mapping and --write: one or the other")
+    try:
+        if mapping is not None:
+            _show_mapping(broker, mapping, device, listen, as_json=as_json)
+        else:
+            _show_topics(broker, topic, listen, write, as_json=as_json)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _show_topics(broker: str, topic: str, listen_s: float, write: Path | None, *, as_json: bool) -> None:
+    from heron_mqtt.app.probe.draft import draft
+    from heron_mqtt.app.probe.listen import listen
+    from heron_mqtt.app.probe.recognise import announced, profiles_that_fit
+
+    if write is not None and write.exists():
+        raise ConfigError(f"--write {write}: is there already; name another file")
+    heard = run_until_told(listen(broker, topic, listen_s))
+    matches, said = profiles_that_fit(heard), announced(heard)
+    if as_json:
+        typer.echo(json.dumps(_plain(heard, matches, said)))
+    else:
+        _print(heard, matches, said)
+    if write is not None:
+        try:
+            write.write_text(draft(heard, matches), "utf-8")
+        except OSError as exc:
+            raise ConfigError(f"--write {write}: cannot be written: {exc.strerror}") from None
+        typer.echo(f"{write}; try it: heron-mqtt probe --broker {broker} --mapping {write}", err=as_json)
+    raise SystemExit(0 if heard.topics else 1)
+
+
+def _print(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]) -> None:
+    from rich.table import Table
+
+    from heron_mqtt.app.operator_client.text import printable
+    from heron_mqtt.cli.status_table import status_console
+
+    console = status_console()
+    if not heard.topics:
+        console.print(f"nothing was heard in {heard.listened_s:g} s: is the filter right, may you read it?")
+        return
+    meant = {(one.topic, path): guess for one, path, _, guess in heard.meanings()}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("topic", "every s", "kept", "may be", "last payload"):
+        table.add_column(heading, justify="right" if heading == "every s" else "left", overflow="fold")
+    for name in sorted(heard.topics)[:SHOWN]:
+        one = heard.topics[name]
+        guesses = [f"{g.quantity} in {g.unit or '?'}" for (t, _), g in meant.items() if t == name]
+        table.add_row(
+            printable(name, 60),
+            "-" if one.every_s is None else f"{one.every_s:.3g}",
+            "yes" if one.retained else "",
+            ", ".join(dict.fromkeys(guesses)) or "",
+            printable(one.sample[:60].decode(errors="replace"), 60),
+        )
+    console.print(table)
+    more = len(heard.topics) - SHOWN + heard.more
+    if more > 0:
+        console.print(f"and {more} more topics: narrow it with --topic, or see all with --json")
+    for box in said:
+        offers = ", ".join(dict.fromkeys(f"{what} {unit}".strip() for what, _, unit in box.says))
+        console.print(f"{box.how} announces {printable(box.name)}: {printable(offers, 300)}", soft_wrap=True)
+    for match in matches:
+        told = ", ".join(f"{name} = {value}" for name, value in match.parameters.items()) or "none needed"
+        console.print(
+            f"{match.name}: profile {match.profile} fits {len(match.topics)} topics; parameters: {told}"
+            + (f"; not told by the topics: {', '.join(match.missing)}" if match.missing else ""),
+            soft_wrap=True,
+        )
+    if not matches:
+        console.print("no shipped profile fits; --write FILE writes a mapping to start from")
+
+
+def _plain(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]) -> dict[str, Any]:
+    return {
+        "listened_s": heard.listened_s,
+        "topics": {
+            name: {
+                "messages": one.messages,
+                "every_s": one.every_s,
+                "retained": one.retained,
+                "sample": one.sample.decode(errors="replace"),
+            }
+            for name, one in sorted(heard.topics.items())
+        },
+        "meanings": [
+            {"topic": one.topic, "path": path, "value": value, "quantity": g.quantity, "unit": g.unit}
+            for one, path, value, g in heard.meanings()
+        ],
+        "profiles": [
+            {
+                "profile": m.profile,
+                "parameters": dict(m.parameters),
+                "missing": list(m.missing),
+                "topics": list(m.topics),
+                "share": round(m.share, 3),
+            }
+            for m in matches
+        ],
+        "announced": [
+            {"how": box.how, "name": box.name, "says": [list(each) for each in box.says]} for box in said
+        ],
+    }
+
+
+def _show_mapping(broker: str, file: Path, device: str, listen_s: float, *, as_json: bool) -> None:
+    from rich.live import Live
+
+    from heron_mqtt.app.probe.mapped import mapping_of, watch_mapping
+    from heron_mqtt.cli.status_table import status_console
+
+    mapping = mapping_of(file, device)
+    console = status_console()
+    if console.is_terminal and not as_json:
+        with Live(console=console, auto_refresh=False) as live:
+            run_until_told(
+                watch_mapping(
+                    broker,
+                    mapping,
+                    lambda lines: live.update(_mapped(lines), refresh=True),
+                    every_s=0.5,
+                    until_s=None,
+                )
+            )
+        return
+    lines = run_until_told(watch_mapping(broker, mapping, lambda _: None, every_s=listen_s, until_s=listen_s))
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    one.name: {
+                        "value": one.value,
+                        "payloads": one.payloads,
+                        "sample": one.sample,
+                        "why": one.why,
+                        "topics": list(one.topics),
+                    }
+                    for one in lines
+                }
+            )
+        )
+    else:
+        console.print(_mapped(lines))
+    raise SystemExit(0 if all(one.value is not None for one in lines) else 1)
+
+
+def _mapped(lines: list[ReportLine]) -> Any:
+    from rich.table import Table
+
+    from heron_mqtt.app.operator_client.text import printable
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("", "value", "age s", "payloads", "last payload", "why not"):
+        is_number = heading in {"age s", "payloads"}
+        table.add_column(heading, overflow="fold", justify="right" if is_number else "left")
+    for one in lines:
+        age = "-" if one.value is None or one.age_s > 1e6 else f"{one.age_s:.1f}"
+        value = f"{one.value:.6g}" if isinstance(one.value, float) else str(one.value)
+        table.add_row(
+            one.name,
+            "-" if one.value is None else printable(value, 40),
+            age,
+            str(one.payloads),
+            printable(one.sample, 60),
+            printable(one.why, 300),
+        )
+    return table

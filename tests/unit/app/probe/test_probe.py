@@ -1,0 +1,159 @@
+"""From what boxes say to a mapping: recorded payloads of every shipped profile, and announcements."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heron_mqtt.app.probe.draft import draft
+from heron_mqtt.app.probe.listen import MAX_TOPICS, BoxesHeard
+from heron_mqtt.app.probe.mapped import mapping_of
+from heron_mqtt.app.probe.meaning import guess
+from heron_mqtt.app.probe.recognise import announced, profiles_that_fit
+from heron_mqtt.config import shipped_config
+from heron_mqtt.errors import ConfigError
+from support.doc_pages import ROOT
+
+RECORDED = ROOT / "tests" / "unit" / "field" / "vendor" / "device_profiles"
+BOXES = Path(__file__).parents[5] / "shared" / "cases" / "boxes"
+
+
+def heard(*messages: tuple[str, bytes]) -> BoxesHeard:
+    found = BoxesHeard(listened_s=1.0)
+    for n, (topic, payload) in enumerate(messages):
+        found.take(topic, payload, False, float(n))
+    return found
+
+
+def played(name: str) -> tuple[BoxesHeard, dict[str, Any]]:
+    recorded = json.loads((RECORDED / f"{name}.json").read_text("utf-8"))
+    payloads = [
+        (one["topic"], _bytes(one)) for one in recorded["received"] if one.get("topic") and "payload" in one
+    ]
+    return heard(*payloads), recorded["parameters"]
+
+
+def _bytes(one: dict[str, Any]) -> bytes:
+    payload = one["payload"]
+    return payload.encode() if isinstance(payload, str) else json.dumps(payload).encode()
+
+
+GENERIC = {"home_assistant"}  # all parameters and plain numbers: nothing to know it by
+SHIPPED = sorted(path.stem for path in RECORDED.glob("*.json") if path.stem not in GENERIC)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_profile_is_recognised_by_its_recorded_payloads(name: str, tmp_path: Path) -> None:
+    found, parameters = played(name)
+    match = next((m for m in profiles_that_fit(found) if m.profile == f"device_profiles/{name}.toml"), None)
+    assert match is not None
+    for key, value in match.parameters.items():
+        assert value == str(parameters.get(key, value)), key
+    text = draft(found, [match])
+    table = tomllib.loads(text)
+    assert table["profile"] == match.profile
+    file = tmp_path / "box.toml"
+    missing = "".join(
+        f"{key} = {json.dumps(parameters[key])}\n" for key in match.missing if key in parameters
+    )
+    file.write_text(text + missing)
+    assert mapping_of(file, "MG1/ess").reads
+
+
+def test_no_profile_fits_what_none_was_written_for() -> None:
+    assert profiles_that_fit(heard(("garden/pump/state", b"on"), ("weather/wind", b"3.2"))) == []
+
+
+@pytest.mark.parametrize(
+    ("topic", "path", "value", "quantity", "unit"),
+    [
+        ("box/status", "power_w", 12.0, "p_mw", "W"),
+        ("box/status", "ENERGY.Power", 12, "p_mw", "W"),
+        ("box/power", "", "12.5", "p_mw", "W"),
+        ("box/power", "", "1.25 kW", "p_mw", "kW"),
+        ("battery/soc", "", "57", "soc", "%"),
+        ("inverter/0/voltage", "", "230.1", "vm_pu", "V"),
+        ("meter/l1", "voltage", 229.0, "vm_pu", "V"),
+        ("plug/relay/0", "", "on", "running", ""),
+    ],
+)
+def test_words_and_units_tell_what_a_value_may_be(
+    topic: str, path: str, value: Any, quantity: str, unit: str
+) -> None:
+    found = guess(topic, path, value)
+    assert found is not None
+    assert (found.quantity, found.unit) == (quantity, unit)
+
+
+@pytest.mark.parametrize("value", [None, "x" * 500, "power"])
+def test_what_holds_no_value_means_nothing(value: Any) -> None:
+    assert guess("box/power", "", value) is None
+
+
+def test_a_draft_is_a_mapping_that_reads_what_was_heard(tmp_path: Path) -> None:
+    found = heard(
+        ("plant/inverter/status", b'{"power": 1234.5, "voltage": 231.0, "serial": "x"}'),
+        ("plant/battery/soc", b"57"),
+    )
+    text = draft(found, profiles_that_fit(found))
+    file = tmp_path / "box.toml"
+    file.write_text(text)
+    mapping = mapping_of(file, "MG1/ess")
+    assert mapping.reads == {"p_mw", "vm_pu", "soc"}
+    assert "[setpoint]" in text
+
+
+def test_boxes_that_announce_themselves_are_named() -> None:
+    config = {
+        "name": "Battery Power",
+        "state_topic": "~/power",
+        "~": "inverter/1",
+        "unit_of_measurement": "W",
+        "device": {"name": "Hybrid 5k"},
+    }
+    found = announced(
+        heard(
+            ("homeassistant/sensor/hybrid/power/config", json.dumps(config).encode()),
+            ("tele/plug1/SENSOR", b'{"ENERGY": {"Power": 3}}'),
+            ("shellies/em3/emeter/0/power", b"12.3"),
+            ("zigbee2mqtt/bridge/devices", b'[{"friendly_name": "plug2"}]'),
+        )
+    )
+    assert [(box.how, box.name) for box in found] == [
+        ("Home Assistant", "Hybrid 5k"),
+        ("Shelly", "em3"),
+        ("Tasmota", "plug1"),
+        ("Zigbee2MQTT", "plug2"),
+    ]
+    assert found[0].says == (("Battery Power", "inverter/1/power", "W"),)
+
+
+def test_garbage_and_floods_are_bounded_and_harm_nothing() -> None:
+    found = BoxesHeard()
+    for n in range(MAX_TOPICS + 10):
+        found.take(f"junk/{n}", b"\xff\x00" if n % 2 else b"[" * 5_000, False, 0.0)
+    assert len(found.topics) == MAX_TOPICS
+    assert found.more == 10
+    found.meanings()
+    announced(found)
+    draft(found, profiles_that_fit(found))
+    ours = BoxesHeard()
+    ours.take("heron/lab/devices/MG1/ess/telemetry", b"{}", False, 0.0)
+    ours.take("$SYS/broker/uptime", b"1", False, 0.0)
+    assert ours.topics == {}
+
+
+def test_a_device_without_an_agent_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text('profile = "device_profiles/opendtu.toml"\n')
+    with pytest.raises(ConfigError, match="--device ess: expected AGENT/DEVICE"):
+        mapping_of(file, "ess")
+
+
+def test_every_profile_has_recorded_payloads() -> None:
+    shipped = {path.stem for path in (shipped_config() / "device_profiles").glob("*.toml")}
+    assert {path.stem for path in RECORDED.glob("*.json")} == shipped
