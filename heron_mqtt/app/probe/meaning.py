@@ -27,7 +27,7 @@ class Guess:
 
 _QUANTITIES: tuple[tuple[str, frozenset[str], str], ...] = (
     ("soc", frozenset({"soc", "battery_level", "batterylevel"}), "%"),
-    ("p_mw", frozenset({"power", "watt", "watts", "apower", "leistung", "pac"}), "W"),
+    ("p_mw", frozenset({"power", "watt", "watts", "apower", "leistung", "pac", "p"}), "W"),
     ("q_mvar", frozenset({"reactive"}), "var"),
     ("vm_pu", frozenset({"voltage", "volt", "spannung", "uac"}), "V"),
     ("current", frozenset({"current", "ampere", "strom", "iac"}), "A"),
@@ -67,7 +67,9 @@ def guess(topic: str, path: str, value: Any) -> Guess | None:
     for words, least in ((near, 2), (far, 1)):
         joined = "_".join(words)
         for quantity, known, usual in _QUANTITIES:
-            if not (known & set(words) or any(word in joined for word in known if "_" in word)):
+            if not any(_is(word, known) for word in words) and not any(
+                word in joined for word in known if "_" in word
+            ):
                 continue
             if quantity not in {"running", "available"} and not is_number:
                 continue
@@ -76,6 +78,11 @@ def guess(topic: str, path: str, value: Any) -> Guess | None:
     if suffix is not None and is_number:
         return Guess(*suffix, 2)
     return None
+
+
+def _is(word: str, known: frozenset[str]) -> bool:
+    """Whether a word is known, or ends with a known one (``acpower``)."""
+    return word in known or any(len(one) >= 5 and word.endswith(one) for one in known)
 
 
 def _unit_of(value: Any) -> str | None:
