@@ -91,3 +91,13 @@ def test_a_number_that_is_none_is_no_identity() -> None:
     for fields in ({"seq": -1, "boot": "b"}, {"seq": 1, "boot": ""}, {"seq": 1, "boot": "b" * 300}):
         heard(register, active=True, **fields)
         assert register.identity == (None, None)
+
+
+def test_a_release_tells_that_the_broker_knows() -> None:
+    register = StopRegister("env")
+    heard(register, active=True)
+    register.on_reconnect()
+    assert not register.is_told
+    heard(register, active=False, seq=0, boot="b")
+    assert register.is_told
+    assert register.identity == ("b", 0), "0 is the first number"

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import Accept, Confirm, Consensus, Message, Offer
+from heron_mqtt.protocols.base import run_sessions
 from heron_mqtt.protocols.p2p import ROUNDS, Bid, P2PSession, Trade, settle
 
 quantities = st.floats(-10.0, 10.0, allow_subnormal=False) | st.just(0.0)
@@ -428,3 +429,11 @@ def test_nothing_depends_on_the_order_in_which_peers_are_named() -> None:
         talk(sessions)
         seen.append(reports(sessions))
     assert all(s == seen[0] for s in seen)
+
+
+def test_sessions_that_hear_everything_trade_what_they_can() -> None:
+    sessions = make([Bid(2.0, 40.0), Bid(-2.0, 60.0)])
+    run_sessions(sessions)
+    sold, bought = (sum(trade.mwh for trade in session.trades.values()) for session in sessions.values())
+    assert sold == pytest.approx(2.0)
+    assert bought == pytest.approx(-2.0)

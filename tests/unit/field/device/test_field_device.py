@@ -225,3 +225,42 @@ async def test_an_overlong_reason_of_a_fault_is_cut_and_the_fault_told(make: Any
     reason = site.status[-1]["reason"]
     assert reason.startswith("apply failed: OSError: wire wire ")
     assert len(reason) == 500
+
+
+class SlowToRest(Hardware):
+    """Needs a moment to go to its safe state."""
+
+    rested = False
+
+    async def go_safe(self, reason: str) -> None:
+        await asyncio.sleep(0.01)
+        self.rested = True
+
+
+async def test_the_safe_state_is_reached_before_the_program_ends() -> None:
+    async with InMemoryBroker() as broker:
+        site = Site(SlowToRest("MG1", "ess", broker), broker)
+        running = asyncio.create_task(site.device.run())
+        await until(lambda: site.status, "the birth")
+        await site.ask(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert isinstance(site.device, SlowToRest)
+        assert site.device.rested
+
+
+async def test_before_anything_was_said_nothing_counts_as_ignored_or_refused(make: Any) -> None:
+    site = await make()
+    assert (site.device.ignored, site.device.refused) == (0, 0)
+
+
+async def test_after_a_reconnection_it_says_again_whose_lease_it_follows(make: Any) -> None:
+    site = await make()
+    told: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.device("MG1", "ess", "lease"), told.append)
+    await site.ask(0.01)
+    await until(lambda: told and told[-1]["state"] == "held", "the lease")
+    before = len(told)
+    site.device._on_reconnect()
+    await until(lambda: len(told) > before, "the lease again")
+    assert told[-1]["holder"] == "MG1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.errors import ConfigError, MessageError
-from heron_mqtt.field.vendor.inputs import InputReader, MissingValue
-from heron_mqtt.field.vendor.tables import InputTable
+from heron_mqtt.field.vendor.inputs import InputReader, MissingValue, _repeats_within_repeat, _zone
+from heron_mqtt.field.vendor.payloads import _split
+from heron_mqtt.field.vendor.tables import InputTable, ValueTable
 
 
 def reader(format_: Any = "text", **keys: Any) -> InputReader:
@@ -169,3 +171,50 @@ def test_a_mistake_in_the_table_is_named(keys: dict[str, Any], problem: str) -> 
 )
 def test_patterns_that_cannot_hang_are_taken(pattern: str) -> None:
     assert reader(pattern=pattern, type="text")
+
+
+@pytest.mark.parametrize(
+    ("points", "is_refused"), [([[0, 0], [1, 1], [2, 4]], False), ([[0, 0], [2, 1], [1, 4]], True)]
+)
+def test_a_table_must_rise_at_every_point(points: list[list[float]], is_refused: bool) -> None:
+    if is_refused:
+        with pytest.raises(ValueError, match="must rise from point to point"):
+            reader(table=points)
+    else:
+        assert reader(table=points).read("1.5") == 2.5
+
+
+@pytest.mark.parametrize("starts", [({"from": 0.0}, {"from": 1.0}), ({}, {})])
+def test_of_words_the_first_alone_has_no_beginning(starts: tuple[dict[str, Any], ...]) -> None:
+    words = [{"word": "ab"[n], **start} for n, start in enumerate(starts)]
+    with pytest.raises(ValueError, match="every word but the first needs 'from', and the first has none"):
+        ValueTable.model_validate({"quantity": "p_mw", "unit": "W", "words": words})
+
+
+def test_columns_may_be_quoted_and_need_not_be() -> None:
+    assert _split('a,"b, c",d', ",") == ["a", "b, c", "d"]
+    assert _split("a , b;c", ",") == ["a", "b;c"]
+
+
+def test_a_time_zone_is_the_one_that_is_named() -> None:
+    told: list[str] = []
+
+    def complain(key: str, text: str) -> None:
+        told.append(key)
+
+    assert _zone("UTC", complain) is UTC
+    assert _zone("local", complain) is None
+    assert str(_zone("Europe/Berlin", complain)) == "Europe/Berlin"
+    assert told == []
+    _zone("Europe/Nowhere", complain)
+    assert told == ["timezone"]
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)+", r"(\\d{1,9})*", r"(x*){2,}"])
+def test_a_repetition_within_a_repetition_is_refused(pattern: str) -> None:
+    assert _repeats_within_repeat(pattern.replace("\\\\", "\\"))
+
+
+@pytest.mark.parametrize("pattern", [r"(\\d+)", r"p=(\\d{3})x", r"(ab{2}c)?d"])
+def test_a_plain_repetition_is_not(pattern: str) -> None:
+    assert not _repeats_within_repeat(pattern.replace("\\\\", "\\"))

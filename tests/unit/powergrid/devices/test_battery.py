@@ -9,6 +9,7 @@ from hypothesis import given
 from pydantic import ValidationError
 
 from powergrid.devices import Battery, BatterySpec
+from powergrid.scenario import PolicyTable
 from support.device_strategies import battery_specs, devices_with_steps
 
 HOUR_S = 3600.0
@@ -247,3 +248,18 @@ def test_a_discharge_only_battery_never_charges() -> None:
     device = battery(max_p_charge_mw=0.0)
     assert device.feasible(900.0)[0] == 0.0
     assert device.step(-1.0, 0.0, 900.0).p_mw == 0.0
+
+
+def test_what_is_derated_by_nothing_is_the_same_and_by_something_is_worse_both_ways() -> None:
+    spec = battery(efficiency_charge=0.9, efficiency_discharge=0.8).spec
+    assert spec.derated(1.0) is spec
+    worse = spec.derated(0.5)
+    assert (worse.efficiency_charge, worse.efficiency_discharge) == (0.45, 0.4)
+
+
+def test_its_own_policy_charges_and_discharges_with_a_share_of_its_rated_power() -> None:
+    device = battery(max_p_charge_mw=0.5, max_p_discharge_mw=0.8)
+    policy = PolicyTable(charge_below=30.0, discharge_above=45.0, battery_share=0.25)
+    assert device.usual_p_mw(30.0, policy, 900.0, None) == -0.125
+    assert device.usual_p_mw(45.0, policy, 900.0, None) == 0.2
+    assert device.usual_p_mw(40.0, policy, 900.0, None) == 0.0
