@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
-from heron_mqtt.field.sunspec.registers import Registers
 from heron_mqtt.messaging.mqtt import MqttBroker
 from support.heron_command import HERON, Program, descendants, until
 from support.mosquitto_clients import Watcher
@@ -199,7 +199,7 @@ async def test_a_cancel_that_comes_with_the_inverters_answer_is_not_lost() -> No
 
 
 async def _cancelled_with_the_answer(box: EmulatedInverter) -> str:
-    registers = Registers("127.0.0.1", box.port, 1, timeout_s=2.0)
+    registers = Registers(ModbusConnection("127.0.0.1", box.port, timeout_s=2.0), 1)
     inverter = await Inverter.connect(registers, Settings())
     loop = asyncio.get_running_loop()
 
@@ -213,7 +213,7 @@ async def _cancelled_with_the_answer(box: EmulatedInverter) -> str:
         return pdu
 
     task = asyncio.create_task(measure_for_ever())
-    registers._client.ctx.trace_pdu = on_pdu
+    registers._connection._client.ctx.trace_pdu = on_pdu
     done, _ = await asyncio.wait([task], timeout=1.0)
     outcome = "cancelled" if done and task.cancelled() else "went on"
     registers.close()

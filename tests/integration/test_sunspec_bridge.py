@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from pymodbus.constants import ExcCodes
 
+from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.sunspec.bridge import SunSpecDevice, make_device
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
-from heron_mqtt.field.sunspec.registers import Registers
+from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.emulators import sunspec_bridge as bridge
@@ -45,7 +46,7 @@ async def make() -> AsyncIterator[Any]:
         async def start(models: dict[int, dict[str, Any]], period_s: float = 0.05, **settings: Any) -> Site:
             box = await EmulatedInverter(models).start()
             stack.push_async_callback(box.stop)
-            registers = Registers("127.0.0.1", box.port, 1, timeout_s=0.3)
+            registers = Registers(ModbusConnection("127.0.0.1", box.port, timeout_s=0.3), 1)
             stack.callback(registers.close)
             inverter = await Inverter.connect(registers, Settings(**settings))
             broker = await stack.enter_async_context(InMemoryBroker())
@@ -217,6 +218,70 @@ async def test_the_program_serves_an_inverter_on_mosquitto_and_hands_it_back_whe
         await box.stop()
 
 
+async def test_an_inverter_that_is_only_read_says_of_a_stop_that_it_is_not_safe(make: Any) -> None:
+    site = await make(PV, read_only=True)
+    confirmed: list[dict[str, Any]] = []
+    site.gateway.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    told = await site.gateway.ask(0.01, 30.0)
+    assert (told["p_mw"], told.get("rejected")) == (0.04, None)  # what it measures is the answer
+    site.gateway.stop(True)
+    await until(lambda: confirmed, "the confirmation")
+    assert (confirmed[-1]["active"], confirmed[-1]["safe"]) == (True, False)
+    assert site.box.writes() == []
+
+
+async def test_the_program_serves_several_units_behind_one_connection(
+    mosquitto: Mosquitto, env_id: str
+) -> None:
+    box = EmulatedInverter(BATTERY)
+    box.beside.append(EmulatedInverter(PV, unit=2))
+    await box.start()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "devices/sunspec_bridge.py"),
+        *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
+        *("--modbus", f"127.0.0.1:{box.port}", "--also", "roof@2", "--period", "0.1"),
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
+            gateway, roof = Gateway(broker, env_id), []
+            broker.subscribe(topics.device("MG1", "roof", "telemetry"), roof.append)
+            await until(lambda: gateway.states() and roof, "both devices", within_s=20.0)
+            assert roof[-1]["p_mw"] == 0.04
+            await gateway.ask(-0.002, 30.0)
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 10.0) == 0
+        assert box[124, "StorCtl_Mod"] == 0
+        assert box.beside[0].writes() == []
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+        await box.stop()
+
+
+async def test_the_program_shows_every_model_with_its_curves() -> None:
+    curves = {"NPt": 2, "NCrv": 1, "Ena": 1, "V_SF": 0, "DeptRef_SF": 0}
+    points = {"Crv[1].ActPt": 2, "Crv[1].Pt[1].V": 95, "Crv[1].Pt[2].Var": -44}
+    box = await EmulatedInverter({**DER, 705: {**curves, **points}}).start()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "devices/sunspec_bridge.py"),
+        *("--modbus", f"127.0.0.1:{box.port}", "--show"),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    out, _ = await process.communicate()
+    await box.stop()
+    lines = [line.strip() for line in out.decode().splitlines()]
+    assert process.returncode == 0
+    assert {"Mn = Heron Works", "InvSt = 3 RUNNING", "W = -1500", "SoC = 80.5"} <= set(lines)
+    assert {"Ena = 1 ENABLED", "Crv[1].Pt[1].V = 95", "Crv[1].Pt[2].Var = -44"} <= set(lines)
+    assert box.writes() == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
@@ -255,6 +320,10 @@ def test_the_command_line_knows_the_bridge_and_emulators_do_not_load_it() -> Non
         (["--modbus", "host", "--unit", "300"], "argument --unit"),
         (["--modbus", "host", "--nominal-v", "-1"], "expected a number above 0"),
         (["--modbus", "host", "--kind", "load"], "argument --kind"),
+        (["--modbus", "host", "--also", "pv"], "expected NAME@UNIT or NAME@UNIT:KIND"),
+        (["--modbus", "host", "--also", "ess@2"], "every device needs a name of its own, got ess, ess"),
+        (["--modbus", "host", "--connect-delay", "-1"], "expected seconds, at least 0"),
+        (["--modbus", "host", "--framing", "ascii"], "argument --framing"),
     ],
 )
 def test_wrong_arguments_are_refused(

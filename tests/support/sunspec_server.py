@@ -1,23 +1,24 @@
 """A SunSpec inverter behind a Modbus TCP server on a free loopback port, with reversion timers of its own.
 
-Its registers are built from the SunSpec Alliance's definitions (sunspec_models.json), not from those of
-the bridge. Its clock is a number that a test moves.
+Its registers are built from the SunSpec Alliance's definitions, which pysunspec2 carries, by a few lines of
+its own and not by those of the bridge. Its clock is a number that a test moves.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
+import struct
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
 from typing import Any
 
 from pymodbus.constants import ExcCodes
+from pymodbus.framer import FramerType
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-MODELS: dict[str, list[list[Any]]] = json.loads((Path(__file__).parent / "sunspec_models.json").read_text())[
-    "models"
-]
 NOT_IMPLEMENTED = {
     "int16": 0x8000,
     "sunssf": 0x8000,
@@ -25,6 +26,7 @@ NOT_IMPLEMENTED = {
     "string": 0,
     "acc32": 0,
     "pad": 0x8000,
+    "float32": 0x7FC0_0000,
 }
 
 PV: dict[int, dict[str, Any]] = {
@@ -55,21 +57,71 @@ DER: dict[int, dict[str, Any]] = {
 }
 
 
+FLOAT: dict[int, dict[str, Any]] = {
+    1: {"Mn": "Heron Works", "Md": "PV-F", "SN": "113"},
+    113: {"W": 4321.5, "VAr": -20.25, "PhVphA": 231.0, "PhVphB": 230.0, "PhVphC": 229.0, "St": 4, "Evt1": 0},
+    120: {"DERTyp": 4, "WRtg": 5000, "WRtg_SF": 0},
+    123: {"WMaxLimPct": 100, "WMaxLimPct_SF": 0, "WMaxLimPct_RvrtTms": 0, "WMaxLim_Ena": 0},
+}
+
+
+def defined_points(model: int, counts: dict[str, int]) -> Iterator[tuple[str, str, int]]:
+    """Yield name, type and size of the points of a model, in order; of groups as "Crv[1].Pt[2].V".
+
+    Args:
+        model: Its id.
+        counts: How often groups stand there whose number is a point's: NPt, NCrv, NPrt.
+    """
+
+    def walk(group: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, int]]:
+        for point in group["points"]:
+            yield prefix + point["name"], point["type"], point["size"]
+        for inner in group.get("groups", ()):
+            count = inner.get("count", 1)
+            for i in range(counts.get(count, 0) if isinstance(count, str) else count):
+                yield from walk(inner, f"{prefix}{inner['name']}[{i + 1}].")
+
+    yield from walk(_definition(model), "")
+
+
+@cache
+def _definition(model: int) -> dict[str, Any]:
+    file = resources.files("sunspec2") / "models" / "json" / f"model_{model}.json"
+    group: dict[str, Any] = json.loads(file.read_text())["group"]
+    return group
+
+
 class EmulatedInverter:
     """One inverter; give it the points that it implements.
 
     Args:
-        models: Model id -> point -> number as it stands in the registers (or a text).
+        models: Model id -> point -> number as it stands in the registers (a float for a float, or a text).
         base: Address of the marker.
         lengths: Models that say to be shorter than they are defined, as of older revisions.
+        has_end: The list of models ends as it should.
+        framing: "tcp", or "rtu" for RTU frames over TCP.
+        unit: Its unit id; 0 = it answers to any.
     """
 
     def __init__(
-        self, models: dict[int, dict[str, Any]], *, base: int = 40_000, lengths: dict[int, int] | None = None
+        self,
+        models: dict[int, dict[str, Any]],
+        *,
+        base: int = 40_000,
+        lengths: dict[int, int] | None = None,
+        has_end: bool = True,
+        framing: str = "tcp",
+        unit: int = 1,
     ) -> None:
         self.now_s = 0.0
         self.base = base
         self.silent = False
+        self.swallows = 0  # so many requests get no answer
+        self.busy = 0  # so many requests are answered by exception 6
+        self.accepted = 0
+        self.beside: list[EmulatedInverter] = []  # further units behind the same address
+        self._framing, self._unit = framing, unit
+        self._kinds: dict[tuple[int, str], str] = {}
         self.refuse: ExcCodes | None = None
         self.requests: list[tuple[int, int, list[int]]] = []  # function, address, words written
         self._armed: dict[str, float] = {}
@@ -77,25 +129,37 @@ class EmulatedInverter:
         self.image = [0x5375, 0x6E53]
         for model, points in models.items():
             start = len(self.image)
-            for name, kind, size, _ in MODELS[str(model)]:
+            counts = {name: value for name, value in points.items() if isinstance(value, int)}
+            for name, kind, size in defined_points(model, counts):
                 self._places[model, name] = (len(self.image), size)
+                self._kinds[model, name] = kind
                 value = points.get(name, NOT_IMPLEMENTED.get(kind, 0xFFFF_FFFF_FFFF_FFFF))
                 self.image += _words(value, size)
             self.image[start] = model
             self.image[start + 1] = (lengths or {}).get(model, len(self.image) - start - 2)
             self.image = self.image[: start + 2 + self.image[start + 1]]
-        self.image += [0xFFFF, 0]
+        if has_end:
+            self.image += [0xFFFF, 0]
         self._server: ModbusTcpServer | None = None
         self.port = 0
 
     async def start(self) -> EmulatedInverter:
         """Listen on a free port, or on the one it had before."""
-        data = SimData(self.base, values=list(self.image), datatype=DataType.REGISTERS)
-        device = SimDevice(1, simdata=[data], action=self._action)
-        self._server = ModbusTcpServer(device, address=("127.0.0.1", self.port))
+        devices = [each._device() for each in (self, *self.beside)]
+        framer = FramerType.RTU if self._framing == "rtu" else FramerType.SOCKET
+        self._server = ModbusTcpServer(
+            devices, framer=framer, address=("127.0.0.1", self.port), trace_connect=self._on_connect
+        )
         await self._server.serve_forever(background=True)
         self.port = self._server.transport.sockets[0].getsockname()[1]
         return self
+
+    def _device(self) -> SimDevice:
+        data = SimData(self.base, values=list(self.image), datatype=DataType.REGISTERS)
+        return SimDevice(self._unit, simdata=[data], action=self._action)
+
+    def _on_connect(self, connected: bool) -> None:
+        self.accepted += connected
 
     async def stop(self) -> None:
         """Stop listening and drop the connections."""
@@ -109,7 +173,7 @@ class EmulatedInverter:
         bits = 0
         for word in self.image[start : start + size]:
             bits = bits << 16 | word
-        kind = next(k for n, k, *_ in MODELS[str(place[0])] if n == place[1])
+        kind = self._kinds[place]
         signed = kind in {"int16", "int32", "sunssf"} and bits >= 1 << (16 * size - 1)
         return bits - (1 << 16 * size) if signed else bits
 
@@ -133,8 +197,12 @@ class EmulatedInverter:
         values: list[int] | list[bool] | None,
     ) -> ExcCodes | None:
         self.requests.append((function, address, [int(v) for v in values or []]))
-        if self.silent:
+        if self.silent or self.swallows > 0:
+            self.swallows -= 1
             await asyncio.Event().wait()
+        if self.busy > 0:
+            self.busy -= 1
+            return ExcCodes.DEVICE_BUSY
         if self.refuse is not None:
             return self.refuse
         self.run_timers()
@@ -183,7 +251,9 @@ _FUNCTIONS = {
 }
 
 
-def _words(value: int | str, size: int) -> list[int]:
+def _words(value: float | str, size: int) -> list[int]:
+    if isinstance(value, float):
+        value = int.from_bytes(struct.pack(">f", value), "big")
     if isinstance(value, str):
         data = value.encode().ljust(2 * size, b"\0")
         return [int.from_bytes(data[2 * i : 2 * i + 2], "big") for i in range(size)]

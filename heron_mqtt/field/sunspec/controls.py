@@ -9,13 +9,14 @@ import abc
 import math
 from typing import ClassVar
 
+from heron_mqtt.field.modbus.registers import Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.discovery import Place, read_model
-from heron_mqtt.field.sunspec.registers import Registers
 
 ON, OFF = 1, 0
-WATTS = 1  # 704 WSetMod
+PERCENT_OF_W_MAX, WATTS = 0, 1  # 704 WSetMod
 VARS = 4  # 704 VarSetMod
+PERCENT_OF_VAR_MAX = 1
 CHARGE_AND_DISCHARGE = 0b11  # 124 StorCtl_Mod
 NEVER = 0.0  # a reversion time of 0 s: the setpoint stays
 MAX_SECONDS = 0xFFFE
@@ -77,13 +78,13 @@ class Control(abc.ABC):
         for name, raw in values.items():
             if not block.has(name):
                 continue
-            offset, words = block.point(name).offset, block.words(name, raw)
-            if requests and requests[-1][0] + len(requests[-1][1]) == offset:
+            address, words = block.at(name), block.words(name, raw)
+            if requests and requests[-1][0] + len(requests[-1][1]) == address:
                 requests[-1][1].extend(words)
             else:
-                requests.append((offset, words))
-        for offset, words in requests:
-            await self._registers.write(block.address + offset, words)
+                requests.append((address, words))
+        for address, words in requests:
+            await self._registers.write(address, words)
 
 
 def seconds(revert_s: float) -> int:
@@ -94,6 +95,11 @@ def seconds(revert_s: float) -> int:
 def percent(p_w: float, of_w: float) -> float:
     """Return ``p_w`` in percent, within [0, 100]."""
     return min(max(100.0 * p_w / of_w, 0.0), 100.0)
+
+
+def signed_percent(value: float, of: float) -> float:
+    """Return ``value`` in percent, within [-100, 100]."""
+    return min(max(100.0 * value / of, -100.0), 100.0)
 
 
 class PowerLimit(Control):
@@ -175,28 +181,48 @@ def _window(block: Block, p_w: float, discharge_w: float, charge_w: float) -> tu
 
 
 class _Der(Control):
-    """What both ways of model 704 share.
+    """What all ways of model 704 share.
 
     Args:
         registers: Of the inverter.
         place: Where model 704 stands.
+        w_max: What 100 % of active power is, W; None = it does not say.
+        var_max: What 100 % of reactive power is, var; None = it does not say.
         zero_after: What a setpoint reverts to: zero power; otherwise the inverter's own control.
     """
 
     model = 704
     takes_q = True
 
-    def __init__(self, registers: Registers, place: Place, *, zero_after: bool) -> None:
+    def __init__(
+        self,
+        registers: Registers,
+        place: Place,
+        w_max: float | None,
+        var_max: float | None = None,
+        *,
+        zero_after: bool,
+    ) -> None:
         super().__init__(registers, place)
+        self._w_max = w_max
+        self._var_max = var_max
         self._after = ON if zero_after else OFF
 
     def _vars(self, block: Block, q_var: float, revert_s: float) -> dict[str, int]:
-        if not block.has("VarSetEna", "VarSetMod", "VarSet", "VarSet_SF"):
+        """Return what sets reactive power, in var where the inverter knows that, else in percent."""
+        if not block.has("VarSetEna", "VarSetMod"):
+            return {}
+        if block.has("VarSet", "VarSet_SF"):
+            name, mode, counts = "VarSet", VARS, block.counts("VarSet", q_var)
+        elif block.has("VarSetPct", "VarSetPct_SF") and self._var_max:
+            share = signed_percent(q_var, self._var_max)
+            name, mode, counts = "VarSetPct", PERCENT_OF_VAR_MAX, block.counts("VarSetPct", share)
+        else:
             return {}
         return {
-            "VarSetMod": VARS,
-            "VarSet": block.counts("VarSet", q_var),
-            "VarSetRvrt": 0,
+            "VarSetMod": mode,
+            name: counts,
+            f"{name}Rvrt": 0,
             "VarSetEnaRvrt": self._after,
             "VarSetRvrtTms": seconds(revert_s),
             "VarSetEna": ON,
@@ -212,19 +238,35 @@ class DerPower(_Der):
     async def set(self, p_w: float, q_var: float, revert_s: float) -> None:
         """Hold ``p_w`` and ``q_var``."""
         block = await self._read()
+        name, mode, counts = self._power(block, p_w)
         values = {
-            "WSetMod": WATTS,
-            "WSet": block.counts("WSet", p_w),
-            "WSetRvrt": 0,
+            "WSetMod": mode,
+            name: counts,
+            f"{name}Rvrt": 0,
             "WSetEnaRvrt": self._after,
             self.timer: seconds(revert_s),
             "WSetEna": ON,
         }
         await self._write(block, values | self._vars(block, q_var, revert_s))
 
+    def _power(self, block: Block, p_w: float) -> tuple[str, int, int]:
+        """Return the point that sets active power, its mode, and its number."""
+        return "WSet", WATTS, block.counts("WSet", p_w)
+
     async def release(self) -> None:
         """Leave active and reactive power to the inverter."""
         await self._write(await self._read(), {"WSetEna": OFF, "VarSetEna": OFF})
+
+
+class DerShare(DerPower):
+    """Model 704, WSetPct: active power in percent of WMax, for storage whose inverter knows no WSet."""
+
+    needed = ("WSetEna", "WSetMod", "WSetPct", "WSetPct_SF")
+
+    def _power(self, block: Block, p_w: float) -> tuple[str, int, int]:
+        if not self._w_max:
+            raise SunSpecError(f"{self._registers.address}: it does not say what 100 % of WSetPct is (WMax)")
+        return "WSetPct", PERCENT_OF_W_MAX, block.counts("WSetPct", signed_percent(p_w, self._w_max))
 
 
 class DerLimit(_Der):
@@ -233,13 +275,11 @@ class DerLimit(_Der):
     timer = "WMaxLimPctRvrtTms"
     needed = ("WMaxLimPctEna", "WMaxLimPct", "WMaxLimPct_SF")
 
-    def __init__(self, registers: Registers, place: Place, w_max: float, *, zero_after: bool) -> None:
-        super().__init__(registers, place, zero_after=zero_after)
-        self._w_max = w_max
-
     async def set(self, p_w: float, q_var: float, revert_s: float) -> None:
         """Limit the power to ``p_w``, hold ``q_var``."""
         block = await self._read()
+        if not self._w_max:
+            raise SunSpecError(f"{self._registers.address}: it does not say what 100 % of a limit is (WMax)")
         values = {
             "WMaxLimPct": block.counts("WMaxLimPct", percent(p_w, self._w_max)),
             "WMaxLimPctRvrt": 0,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
+from heron_mqtt.field.modbus.registers import BUSY, ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
-from heron_mqtt.field.sunspec.layouts import LAYOUTS
-from heron_mqtt.field.sunspec.registers import ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ModbusFault, Registers
 
 BASES = (40_000, 0, 50_000)  # where the marker may stand; SunSpec Device Information Model
 MARKER = [0x5375, 0x6E53]  # "SunS"
 END_MODEL = 0xFFFF
 MAX_MODELS = 100
 LAST_REGISTER = 65_535
+BUSY_TRIES = 8
+BUSY_PAUSE_S = 0.25  # doubled up to 2 s: a device that starts up is busy for some seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,9 @@ class Place:
 async def find_models(registers: Registers) -> dict[int, Place]:
     """Return model id -> place; of several of one kind the first.
 
+    The list ends with model 0xFFFF. Where a device has left that out, it ends where there are no more
+    registers, or nothing in them. A device that is busy is asked again, for some seconds.
+
     Raises:
         SunSpecError: No marker at any of the base addresses, or the list of models does not end.
         ModbusFault: No answer.
@@ -35,27 +40,39 @@ async def find_models(registers: Registers) -> dict[int, Place]:
     address = base + len(MARKER)
     for _ in range(MAX_MODELS):
         if address + 1 > LAST_REGISTER:
-            break
-        model, length = await registers.read(address, 2)
+            return _ended(registers, found)
+        try:
+            model, length = await _patiently(registers, address, 2)
+        except ModbusFault as exc:
+            if exc.code == ILLEGAL_ADDRESS:
+                return _ended(registers, found)
+            raise
         if model == END_MODEL:
             return found
+        if model == 0:
+            return _ended(registers, found)
         found.setdefault(model, Place(address, length + 2))
         address += length + 2
     raise SunSpecError(
-        f"{registers.address}: the list of SunSpec models does not end after {MAX_MODELS} models or at "
-        f"register {LAST_REGISTER}; found {_listed(found)}"
+        f"{registers.address}: the list of SunSpec models does not end after {MAX_MODELS} models; "
+        f"found {_listed(found)}"
     )
 
 
-async def read_model(registers: Registers, model: int, place: Place) -> Block:
+async def read_model(registers: Registers, model: int, place: Place, *, most: int | None = None) -> Block:
     """Return a model as it is now.
+
+    Args:
+        registers: Of the device.
+        model: Its id.
+        place: Where it stands.
+        most: Read no more registers than these, of the beginning; None = all.
 
     Raises:
         SunSpecError: There is another model at that place.
         ModbusFault: No answer, or an exception.
     """
-    last = max(point.offset + point.size for point in LAYOUTS[model].values())
-    words = await registers.read(place.address, min(place.size, last))
+    words = await registers.read(place.address, place.size if most is None else min(place.size, most))
     if words[0] != model:
         raise SunSpecError(
             f"{registers.address}: model {words[0]} stands at {place.address}, where {model} was found"
@@ -66,7 +83,7 @@ async def read_model(registers: Registers, model: int, place: Place) -> Block:
 async def _find_marker(registers: Registers) -> int:
     for base in BASES:
         try:
-            words = await registers.read(base, len(MARKER))
+            words = await _patiently(registers, base, len(MARKER))
         except ModbusFault as exc:
             if exc.code in {ILLEGAL_FUNCTION, ILLEGAL_ADDRESS}:
                 continue  # there is nothing at this address
@@ -77,6 +94,27 @@ async def _find_marker(registers: Registers) -> int:
         f"{registers.address}: no SunSpec marker at {', '.join(map(str, BASES))}: is the unit id right, and "
         f"is SunSpec switched on there?"
     )
+
+
+async def _patiently(registers: Registers, address: int, count: int) -> list[int]:
+    """Read registers of a device that may be busy at first."""
+    pause_s = BUSY_PAUSE_S
+    for _ in range(BUSY_TRIES - 1):
+        try:
+            return await registers.read(address, count)
+        except ModbusFault as exc:
+            if exc.code != BUSY:
+                raise
+        await asyncio.sleep(pause_s)
+        pause_s = min(2.0 * pause_s, 2.0)
+    return await registers.read(address, count)
+
+
+def _ended(registers: Registers, found: dict[int, Place]) -> dict[int, Place]:
+    """Return what was found before the registers ended; a marker with nothing behind it is no device."""
+    if not found:
+        raise SunSpecError(f"{registers.address}: there is no model behind the SunSpec marker")
+    return found
 
 
 def _listed(models: dict[int, Place]) -> str:

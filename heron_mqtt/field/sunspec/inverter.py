@@ -6,23 +6,33 @@ import logging
 from dataclasses import dataclass
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.modbus.registers import ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
-from heron_mqtt.field.sunspec.controls import Control, DerLimit, DerPower, PowerLimit, StorageRates
+from heron_mqtt.field.sunspec.controls import (
+    Control,
+    DerLimit,
+    DerPower,
+    DerShare,
+    PowerLimit,
+    StorageRates,
+)
+from heron_mqtt.field.sunspec.der_control import DerControl, active_functions, entry_problem
 from heron_mqtt.field.sunspec.discovery import Place, find_models, read_model
-from heron_mqtt.field.sunspec.layouts import LAYOUTS
+from heron_mqtt.field.sunspec.measurement import MEASURING, MOST_READ, read_ac, read_soc
 from heron_mqtt.field.sunspec.nameplate import STATIC_MODELS, Kind, Nameplate, read_nameplate
-from heron_mqtt.field.sunspec.registers import Registers
 from heron_mqtt.messages import Telemetry
 
 log = logging.getLogger("heron_mqtt.sunspec")
 
-MEASURING = (701, 103, 102, 101)
-FAULT_701, FAULT_103 = 6, 7  # InvSt and St
 W_PER_MW = 1e6
 
 
 class InverterFault(SunSpecError):
     """The inverter itself says that it is in a fault."""
+
+
+class NotControllable(SunSpecError):
+    """The inverter takes no setpoints: it is only read, is under local control, or does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,8 @@ class Settings:
         discharge_w: What 100 % of OutWRte in model 124 is, W; None = WChaMax.
         safe_zero: The safe state is zero power; otherwise the inverter's own control.
         timer_needed: Refuse an inverter that cannot revert by itself.
+        read_only: Write nothing, whatever it can do.
+        dark_is_zero: One that does not answer, or answers with nothing but "not available", has 0 W.
     """
 
     kind: Kind | None = None
@@ -42,6 +54,8 @@ class Settings:
     discharge_w: float | None = None
     safe_zero: bool = True
     timer_needed: bool = True
+    read_only: bool = False
+    dark_is_zero: bool = False
 
 
 class Inverter:
@@ -53,14 +67,16 @@ class Inverter:
     """
 
     nameplate: Nameplate
-    _control: Control
 
     def __init__(self, registers: Registers, settings: Settings) -> None:
         self._registers = registers
         self._settings = settings
         self._models: dict[int, Place] = {}
+        self._control: Control | None = None
+        self._operation: DerControl | None = None
         self._connection = 0
         self._identity = ("", "", "")
+        self._told: set[str] = set()
 
     @classmethod
     async def connect(cls, registers: Registers, settings: Settings) -> Inverter:
@@ -74,18 +90,24 @@ class Inverter:
         try:
             await inverter._look_around()
             inverter._identity = inverter.nameplate.identity
-            has_timer = await inverter._control.has_timer()
+            control = inverter._control
+            if control is None or await control.has_timer():
+                return inverter
         except SunSpecError as exc:
             raise ConfigError(str(exc)) from None
-        if not has_timer:
-            text = (
-                f"{registers.address}: the inverter has no reversion timer (model {inverter._control.model} "
-                f"{inverter._control.timer}): if this bridge dies, it keeps its last setpoint"
-            )
-            if settings.timer_needed:
-                raise ConfigError(f"{text}; to run it all the same, add --without-reversion")
-            log.warning("%s", text)
+        text = (
+            f"{registers.address}: the inverter has no reversion timer (model {control.model} "
+            f"{control.timer}): if this bridge dies, it keeps its last setpoint"
+        )
+        if settings.timer_needed:
+            raise ConfigError(f"{text}; to run it all the same, add --without-reversion")
+        log.warning("%s", text)
         return inverter
+
+    @property
+    def is_controlled(self) -> bool:
+        """Whether it can be told anything; otherwise it is only read."""
+        return self._control is not None
 
     async def measure(self) -> Telemetry:
         """Return what the inverter measures now.
@@ -94,23 +116,37 @@ class Inverter:
             InverterFault: It is in a fault.
             SunSpecError, ModbusFault: It cannot be read.
         """
-        await self._after_reconnection()
-        model = self._measuring()
-        block = await self._read(model)
-        if model == 701:
-            faulty, events = block.raw("InvSt") == FAULT_701, block.raw("Alrm")
-        else:
-            faulty, events = block.raw("St") == FAULT_103, block.raw("Evt1")
-        if faulty:
-            raise InverterFault(
-                f"{self._registers.address}: the inverter is in a fault, events {events or 0:#x}"
+        try:
+            await self._after_reconnection()
+            block = await read_model(
+                self._registers, self._measuring(), self._models[self._measuring()], most=MOST_READ
             )
-        p_w = block.value("W")
+        except ModbusFault as exc:
+            if self._settings.dark_is_zero and exc.code is None:
+                self._tell_once(f"{exc}; taken as 0 W until it answers")
+                return Telemetry(p_mw=0.0, q_mvar=0.0)
+            raise
+        found = read_ac(block)
+        if found.is_faulty:
+            raise InverterFault(
+                f"{self._registers.address}: the inverter is in a fault, events {found.events:#x}"
+            )
+        p_w = found.p_w
+        if found.is_blank and self._settings.dark_is_zero:
+            p_w = 0.0
         if p_w is None:
-            raise SunSpecError(f"{self._registers.address}: model {model} W is not implemented")
-        q_var = block.value("Var" if model == 701 else "VAr") or 0.0
+            hint = "; if that means 0 W (PV at night), add --dark-is-zero" if found.is_blank else ""
+            raise SunSpecError(
+                f"{self._registers.address}: model {block.model} W is not available, and its state does not "
+                f"say that it rests{hint}"
+            )
+        self._told.clear()
+        nominal_v = self._settings.nominal_v
         return Telemetry(
-            p_mw=p_w / W_PER_MW, q_mvar=q_var / W_PER_MW, soc=await self._soc(), vm_pu=self._vm_pu(block)
+            p_mw=p_w / W_PER_MW,
+            q_mvar=found.q_var / W_PER_MW,
+            soc=await self._soc(),
+            vm_pu=None if nominal_v is None or found.volts is None else found.volts / nominal_v,
         )
 
     async def set(self, p_mw: float, q_mvar: float, revert_s: float) -> None:
@@ -120,13 +156,33 @@ class Inverter:
             p_mw: MW.
             q_mvar: Mvar; only model 704 is told.
             revert_s: After this time the inverter goes back by itself.
+
+        Raises:
+            NotControllable: It takes no setpoints now.
+            SunSpecError, ModbusFault: It could not be told.
         """
-        await self._after_reconnection()
-        if q_mvar != 0.0 and not self._control.takes_q:
+        try:
+            await self._after_reconnection()
+        except ModbusFault as exc:
+            if self._settings.dark_is_zero and exc.code is None:
+                raise NotControllable(f"{exc}; taken as 0 W until it answers") from None
+            raise
+        control = self._needed_control()
+        if self._operation is not None and await self._operation.is_local():
+            raise NotControllable(
+                f"{self._registers.address}: it is under local control (model 715 LocRemCtl): it takes no "
+                f"setpoints until that is switched to remote at the inverter"
+            )
+        if q_mvar != 0.0 and not control.takes_q:
             log.warning(
                 "%s: it is not told reactive power, model 704 would be needed", self._registers.address
             )
-        await self._control.set(p_mw * W_PER_MW, q_mvar * W_PER_MW, revert_s)
+        await control.set(p_mw * W_PER_MW, q_mvar * W_PER_MW, revert_s)
+
+    async def heartbeat(self) -> None:
+        """Tell it that its controller lives, where it wants to know (model 715)."""
+        if self._operation is not None:
+            await self._operation.beat()
 
     async def go_safe(self) -> None:
         """Go to the safe state of the settings."""
@@ -135,28 +191,48 @@ class Inverter:
     async def hold_zero(self) -> None:
         """Hold zero power until told otherwise."""
         await self._after_reconnection()
-        await self._control.hold_zero()
+        await self._needed_control().hold_zero()
 
     async def release(self) -> None:
         """Leave the inverter to its own control."""
         await self._after_reconnection()
-        await self._control.release()
+        await self._needed_control().release()
+
+    def _needed_control(self) -> Control:
+        if self._control is None:
+            raise NotControllable(f"{self._registers.address}: it is only read, it takes no setpoints")
+        return self._control
 
     # -- finding out -------------------------------------------------------------------------------
 
     async def _look_around(self) -> None:
         """Read everything that does not change while connected."""
         found = await find_models(self._registers)
-        self._models = {model: place for model, place in found.items() if model in LAYOUTS}
+        self._models = found
         if not any(model in found for model in MEASURING):
             raise SunSpecError(
                 f"{self._registers.address}: no inverter: of models {', '.join(map(str, MEASURING))} it has "
-                f"none, but {', '.join(map(str, found))} (111 to 113 are not read)"
+                f"none, but {', '.join(map(str, found))}"
             )
         blocks = {model: await self._read(model) for model in STATIC_MODELS if model in self._models}
         self.nameplate = read_nameplate(blocks, self._settings.kind)
-        self._control = await self._choose()
+        self._control = None if self._settings.read_only else await self._choose()
+        self._operation = None
+        if self._control is not None:
+            await self._look_at_operation()
         self._connection = self._registers.connections
+
+    async def _look_at_operation(self) -> None:
+        """Find what may stand between a setpoint and the power: who controls it, and its own functions."""
+        if 715 in self._models:
+            self._operation = DerControl(self._registers, self._models[715])
+        if 703 in self._models:
+            problem = entry_problem(await self._read(703))
+            if problem is not None:
+                self._tell_once(f"{self._registers.address}: {problem}")
+        functions = await active_functions(self._registers, self._models)
+        if functions:
+            log.info("%s: active beside setpoints: %s", self._registers.address, ", ".join(functions))
 
     async def _after_reconnection(self) -> None:
         """Look around again on a new connection: settings may have changed, or the device itself."""
@@ -175,23 +251,31 @@ class Inverter:
     async def _choose(self) -> Control:
         registers, models, settings = self._registers, self._models, self._settings
         newer = await self._read(704) if 704 in models else None
-        w_max = self.nameplate.w_max
-        if self.nameplate.kind == "battery":
-            if newer is not None and newer.has(*DerPower.needed):
-                return DerPower(registers, models[704], zero_after=settings.safe_zero)
+        plate = self.nameplate
+        if plate.kind == "battery":
+            for way in (DerPower, DerShare):
+                if newer is not None and newer.has(*way.needed):
+                    return way(
+                        registers, models[704], plate.w_max, plate.var_max, zero_after=settings.safe_zero
+                    )
             if 124 in models:
                 return StorageRates(registers, models[124], await self._discharge_w())
-        elif w_max is None:
-            raise SunSpecError(f"{registers.address}: neither 702, 121 nor 120 says what 100 % of a limit is")
+        elif plate.w_max is None:
+            raise SunSpecError(
+                f"{registers.address}: neither 702, 121 nor 120 says what 100 % of a limit is; to read it "
+                f"only, add --read-only"
+            )
         else:
             if newer is not None and newer.has(*DerLimit.needed):
-                return DerLimit(registers, models[704], w_max, zero_after=settings.safe_zero)
+                return DerLimit(
+                    registers, models[704], plate.w_max, plate.var_max, zero_after=settings.safe_zero
+                )
             if 123 in models:
-                return PowerLimit(registers, models[123], w_max)
+                return PowerLimit(registers, models[123], plate.w_max)
         raise SunSpecError(
-            f"{registers.address}: no way to control it as {self.nameplate.kind}: that takes model 704, or "
-            f"{'124 for storage' if self.nameplate.kind == 'battery' else '123'}; it has "
-            f"{', '.join(map(str, models))}"
+            f"{registers.address}: no way to control it as {plate.kind}: that takes model 704, or "
+            f"{'124 for storage' if plate.kind == 'battery' else '123'}; it has "
+            f"{', '.join(map(str, models))}; to read it only, add --read-only"
         )
 
     async def _discharge_w(self) -> float | None:
@@ -213,23 +297,21 @@ class Inverter:
 
     async def _soc(self) -> float | None:
         for model, name in ((713, "SoC"), (124, "ChaState")):
-            if model in self._models:
-                percent = (await self._read(model)).value(name)
-                if percent is not None:
-                    if not 0.0 <= percent <= 100.0:
-                        raise SunSpecError(f"{self._registers.address}: {name} is {percent:g} %")
-                    return percent / 100.0
+            if model not in self._models:
+                continue
+            try:
+                soc = read_soc(await self._read(model), name)
+            except SunSpecError as exc:  # it harms nothing but itself
+                self._tell_once(f"{self._registers.address}: {exc}; it is left out")
+                continue
+            if soc is not None:
+                return soc
         return None
 
-    def _vm_pu(self, block: Block) -> float | None:
-        """Return the mean phase-to-neutral voltage, pu."""
-        if self._settings.nominal_v is None:
-            return None
-        names = ("LNV", "VL1") if block.model == 701 else ("PhVphA", "PhVphB", "PhVphC")
-        volts = [v for v in map(block.value, names) if v]
-        if block.model == 701:
-            volts = volts[:1]
-        return sum(volts) / len(volts) / self._settings.nominal_v if volts else None
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("%s", text)
 
     async def _read(self, model: int) -> Block:
         return await read_model(self._registers, model, self._models[model])

@@ -23,6 +23,7 @@ class Nameplate:
         w_max: What 100 % of a power limit is, W; None = it does not say.
         charge_w, discharge_w: Largest powers of its storage, W, magnitudes; None = it does not say.
         energy_wh: Energy of its storage, Wh; None = it does not say.
+        var_max: What 100 % of reactive power is, var; None = it does not say.
     """
 
     kind: Kind
@@ -33,6 +34,7 @@ class Nameplate:
     charge_w: float | None
     discharge_w: float | None
     energy_wh: float | None
+    var_max: float | None = None
 
     @property
     def power_range_w(self) -> tuple[float | None, float | None]:
@@ -63,9 +65,12 @@ def read_nameplate(blocks: dict[int, Block], kind: Kind | None) -> Nameplate:
         type=common.text("Md") if common else "",
         serial=common.text("SN") if common else "",
         w_max=_first(blocks, (702, "WMax"), (702, "WMaxRtg"), (121, "WMax"), (120, "WRtg")),
-        charge_w=_first(blocks, (702, "WChaRteMaxRtg"), (124, "WChaMax"), (120, "MaxChaRte")),
-        discharge_w=_first(blocks, (702, "WDisChaRteMaxRtg"), (120, "MaxDisChaRte")),
+        charge_w=_first(
+            blocks, (702, "WChaRteMax"), (702, "WChaRteMaxRtg"), (124, "WChaMax"), (120, "MaxChaRte")
+        ),
+        discharge_w=_first(blocks, (702, "WDisChaRteMax"), (702, "WDisChaRteMaxRtg"), (120, "MaxDisChaRte")),
         energy_wh=_first(blocks, (713, "WHRtg"), (120, "WHRtg")),
+        var_max=_first(blocks, (702, "VarMaxInj"), (702, "VarMaxInjRtg")),
     )
 
 

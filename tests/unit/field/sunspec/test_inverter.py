@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 from pymodbus.constants import ExcCodes
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.controls import _window
-from heron_mqtt.field.sunspec.inverter import Inverter, InverterFault, Settings
-from heron_mqtt.field.sunspec.registers import ModbusFault, Registers
-from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
+from heron_mqtt.field.sunspec.inverter import Inverter, InverterFault, NotControllable, Settings
+from support.sunspec_server import BATTERY, DER, FLOAT, PV, EmulatedInverter
+from support.waiting import until
 
 
 class Pair:
@@ -51,7 +53,7 @@ async def make() -> AsyncIterator[Any]:
         models: dict[int, dict[str, Any]], changes: dict[int, Any] | None = None, **settings: Any
     ) -> Pair:
         boxes.append(await EmulatedInverter(changed(models, changes or {})).start())
-        clients.append(Registers("127.0.0.1", boxes[-1].port, 1, timeout_s=0.5))
+        clients.append(Registers(ModbusConnection("127.0.0.1", boxes[-1].port, timeout_s=0.5), 1))
         inverter = await Inverter.connect(clients[-1], Settings(**settings))
         assert boxes[-1].writes() == []  # looking changes nothing
         return Pair(boxes[-1], clients[-1], inverter)
@@ -90,7 +92,7 @@ async def test_without_a_setting_the_rating_counts(make: Any) -> None:
 @pytest.mark.parametrize(
     ("models", "changes", "settings", "complaint"),
     [
-        (PV, {103: None}, {}, "no inverter: of models 701, 103, 102, 101 it has none, but 1, 120, 121, 123"),
+        (PV, {103: None}, {}, "701, 103, 102, 101, 113, 112, 111 it has none, but 1, 120, 121, 123"),
         (
             PV,
             {123: None},
@@ -158,9 +160,8 @@ async def test_a_changing_scale_factor_is_followed(make: Any) -> None:
     [
         (PV, (103, "St"), 7, InverterFault, "the inverter is in a fault, events 0x0"),
         (DER, (701, "InvSt"), 6, InverterFault, "the inverter is in a fault"),
-        (PV, (103, "W"), 0x8000, SunSpecError, "model 103 W is not implemented"),
+        (PV, (103, "W"), 0x8000, SunSpecError, "model 103 W is not available"),
         (PV, (103, "W_SF"), 99, SunSpecError, "scale factor W_SF is 99"),
-        (BATTERY, (124, "ChaState"), 12_000, SunSpecError, "ChaState is 120 %"),
     ],
 )
 async def test_what_cannot_be_right_is_not_reported_as_a_measurement(
@@ -406,3 +407,235 @@ async def test_a_write_that_is_refused_is_told(make: Any) -> None:
     pair.box.refuse = ExcCodes.ILLEGAL_VALUE
     with pytest.raises(ModbusFault, match="Modbus exception 3"):
         await pair.inverter.set(0.01, 0.0, 5.0)
+
+
+# -- what it measures, and when it does not --------------------------------------------------------
+
+
+async def test_the_float_models_are_measured(make: Any) -> None:
+    pair = await make(FLOAT, nominal_v=230.0)
+    told = await pair.inverter.measure()
+    assert (told.p_mw, told.q_mvar, told.vm_pu) == (4321.5e-6, -20.25e-6, 1.0)
+    await pair.inverter.set(0.0025, 0.0, 5.0)
+    assert [pair.box[123, n] for n in ("WMaxLimPct", "WMaxLim_Ena")] == [50, 1]
+
+
+async def test_a_float_that_is_none_is_not_available(make: Any) -> None:
+    pair = await make(FLOAT)
+    pair.box[113, "W"] = 0x7FC0_0000
+    with pytest.raises(SunSpecError, match="model 113 W is not available"):
+        await pair.inverter.measure()
+
+
+@pytest.mark.parametrize("power", [-0x8000, -1, 0])
+@pytest.mark.parametrize("state", [1, 2, 8])
+async def test_an_inverter_that_rests_at_night_has_no_power_whatever_fills_the_registers(
+    make: Any, power: int, state: int
+) -> None:
+    pair = await make(PV)
+    pair.box[103, "St"], pair.box[103, "W"] = state, power
+    if power:
+        for name in ("W_SF", "VAr", "VAr_SF"):
+            pair.box[103, name] = power
+    assert (await pair.inverter.measure()).p_mw == 0.0
+
+
+async def test_a_watt_that_is_consumed_while_running_is_measured(make: Any) -> None:
+    pair = await make(PV)
+    pair.box[103, "W"], pair.box[103, "W_SF"] = -1, 0
+    assert (await pair.inverter.measure()).p_mw == -1e-6
+
+
+@pytest.mark.parametrize("filler", [0xFFFF, 0x8000])
+async def test_registers_without_anything_are_zero_only_where_the_user_says_so(
+    make: Any, filler: int
+) -> None:
+    for dark_is_zero in (False, True):
+        pair = await make(PV, dark_is_zero=dark_is_zero)
+        for name in ("W", "W_SF", "VAr", "VAr_SF", "PhVphA", "PhVphB", "PhVphC", "V_SF"):
+            pair.box[103, name] = filler
+        pair.box[103, "St"] = 0xFFFF
+        if dark_is_zero:
+            assert (await pair.inverter.measure()).p_mw == 0.0
+        else:
+            with pytest.raises(SunSpecError, match="add --dark-is-zero"):
+                await pair.inverter.measure()
+
+
+async def test_an_inverter_that_is_gone_at_night_is_zero_where_the_user_says_so(make: Any) -> None:
+    pair = await make(PV, dark_is_zero=True)
+    await pair.box.stop()
+    assert (await pair.inverter.measure()).p_mw == 0.0
+    with pytest.raises(NotControllable, match="taken as 0 W until it answers"):
+        await pair.inverter.set(0.01, 0.0, 5.0)
+    await pair.box.start()
+    assert (await pair.inverter.measure()).p_mw == 0.04
+
+
+@pytest.mark.parametrize(("counts", "soc"), [(10_040, 1.0), (10_500, 1.0), (0, 0.0)])
+async def test_a_state_of_charge_a_little_above_full_is_full(make: Any, counts: int, soc: float) -> None:
+    pair = await make(BATTERY)
+    pair.box[124, "ChaState"] = counts
+    assert (await pair.inverter.measure()).soc == soc
+
+
+async def test_an_impossible_state_of_charge_is_left_out_and_harms_nothing_else(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = await make(BATTERY)
+    pair.box[124, "ChaState"] = 12_000
+    told = await pair.inverter.measure()
+    assert (told.p_mw, told.soc) == (0.0, None)
+    assert "ChaState is 120 %; it is left out" in caplog.text
+
+
+# -- an inverter that is only read, or does not follow ---------------------------------------------
+
+
+async def test_an_inverter_without_controls_can_be_read(make: Any) -> None:
+    pair = await make(PV, {123: None}, read_only=True)
+    assert not pair.inverter.is_controlled
+    assert (await pair.inverter.measure()).p_mw == 0.04
+    with pytest.raises(NotControllable, match="it is only read"):
+        await pair.inverter.set(0.01, 0.0, 5.0)
+
+
+async def test_an_inverter_that_could_be_told_something_is_not_where_it_is_only_read(make: Any) -> None:
+    pair = await make(BATTERY, read_only=True)
+    with pytest.raises(NotControllable):
+        await pair.inverter.hold_zero()
+    assert pair.box.writes() == []
+
+
+async def test_a_der_under_local_control_takes_no_setpoint(make: Any) -> None:
+    pair = await make(DER, {715: {"LocRemCtl": 1, "ControllerHb": 0}})
+    with pytest.raises(NotControllable, match="under local control"):
+        await pair.inverter.set(0.001, 0.0, 5.0)
+    assert pair.box.writes() == []
+    pair.box[715, "LocRemCtl"] = 0
+    await pair.inverter.set(0.001, 0.0, 5.0)
+    assert pair.box[704, "WSet"] == 1000
+
+
+async def test_a_der_hears_a_heartbeat_that_counts_up(make: Any) -> None:
+    pair = await make(DER, {715: {"LocRemCtl": 0, "ControllerHb": 0}})
+    await pair.inverter.heartbeat()
+    await pair.inverter.heartbeat()
+    assert pair.box[715, "ControllerHb"] == 1  # once a second
+    await asyncio.sleep(1.01)
+    await pair.inverter.heartbeat()
+    assert pair.box[715, "ControllerHb"] == 2
+
+
+async def test_a_der_that_may_not_enter_service_is_told(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    await make(DER, {703: {"ES": 0}})
+    assert "may not enter service (model 703" in caplog.text
+
+
+async def test_curves_that_are_active_are_told(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    curves = {"NPt": 2, "NCrv": 1}
+    changes = {705: {"Ena": 1, **curves}, 706: {"Ena": 0, **curves}, 711: {"Ena": 1, "NCtl": 1}}
+    await make(DER, changes)
+    assert "active beside setpoints: 705 VoltVar, 711 FreqDroop" in caplog.text
+
+
+async def test_a_der_that_knows_percent_only_is_told_percent(make: Any) -> None:
+    without = {"WSet": None, "VarSet": None, "WSet_SF": None}
+    percent = {"WSetPct": 0, "WSetPctRvrt": 0, "WSetPct_SF": -1}
+    percent |= {"VarSetPct": 0, "VarSetPctRvrt": 0, "VarSetPct_SF": 0}
+    pair = await make(DER, {704: {**without, **percent}, 702: {"VarMaxInj": 500, "Var_SF": 1}})
+    await pair.inverter.set(-0.0035, 0.001, 20.0)
+    names = ("WSetMod", "WSetPct", "WSetEna", "VarSetMod", "VarSetPct", "VarSetEna")
+    assert [pair.box[704, n] for n in names] == [0, -350, 1, 1, 20, 1]
+
+
+async def test_the_setting_counts_before_the_rating_of_a_der(make: Any) -> None:
+    pair = await make(DER, {702: {"WChaRteMax": 500, "WDisChaRteMax": 400}})
+    assert pair.inverter.nameplate.power_range_w == (-5_000.0, 4_000.0)
+
+
+# -- dongles and gateways --------------------------------------------------------------------------
+
+
+async def test_a_busy_device_is_asked_again_while_it_is_looked_at(make: Any) -> None:
+    box = await EmulatedInverter(PV).start()
+    box.busy = 3
+    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5)
+    try:
+        inverter = await Inverter.connect(Registers(connection, 1), Settings())
+        assert inverter.nameplate.identity[2] == "0815"
+        assert box.busy == 0
+    finally:
+        connection.close()
+        await box.stop()
+
+
+async def test_with_a_connect_delay_the_connection_is_held_through_unanswered_requests() -> None:
+    box = await EmulatedInverter(PV).start()
+    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.2, connect_delay_s=0.05)
+    try:
+        inverter = await Inverter.connect(Registers(connection, 1), Settings())
+        box.swallows = 2
+        for _ in range(2):
+            with pytest.raises(ModbusFault, match="no answer"):
+                await inverter.measure()
+        assert (await inverter.measure()).p_mw == 0.04
+        assert connection.connections == 1
+        box.swallows = 3
+        for _ in range(3):
+            with pytest.raises(ModbusFault):
+                await inverter.measure()
+        assert not connection.connected  # it is dead after all
+        assert (await inverter.measure()).p_mw == 0.04
+        assert connection.connections == 2
+    finally:
+        connection.close()
+        await box.stop()
+
+
+async def test_nothing_is_asked_before_the_connect_delay_is_over() -> None:
+    box = await EmulatedInverter(PV).start()
+    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5, connect_delay_s=0.3)
+    try:
+        asking = asyncio.create_task(Registers(connection, 1).read(40_000, 2))
+        await until(lambda: connection.connected, "the connection")
+        assert box.requests == []
+        started = asyncio.get_running_loop().time()
+        await asking
+        assert asyncio.get_running_loop().time() - started > 0.2
+    finally:
+        connection.close()
+        await box.stop()
+
+
+async def test_rtu_frames_over_tcp_and_units_behind_one_connection() -> None:
+    box = EmulatedInverter(BATTERY, framing="rtu", unit=3)
+    box.beside.append(EmulatedInverter(PV, unit=7))
+    await box.start()
+    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5, framing="rtu")
+    try:
+        both = [await Inverter.connect(Registers(connection, unit), Settings()) for unit in (3, 7)]
+        assert [each.nameplate.kind for each in both] == ["battery", "pv"]
+        told = await asyncio.gather(*(each.measure() for each in both))
+        assert [t.p_mw for t in told] == [0.0, 0.04]
+        await asyncio.gather(both[0].set(0.004, 0.0, 5.0), both[1].set(0.025, 0.0, 5.0))
+        assert (box[124, "OutWRte"], box.beside[0][123, "WMaxLimPct"]) == (5000, 5000)
+        assert connection.connections == 1
+    finally:
+        connection.close()
+        await box.stop()
+
+
+@pytest.mark.parametrize("has_zeros", [False, True])
+async def test_a_list_of_models_without_an_end_ends_where_the_registers_do(has_zeros: bool) -> None:
+    box = EmulatedInverter(PV, has_end=False)
+    box.image += [0] * (10 if has_zeros else 0)
+    await box.start()
+    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5)
+    try:
+        inverter = await Inverter.connect(Registers(connection, 1), Settings())
+        assert (await inverter.measure()).p_mw == 0.04
+    finally:
+        connection.close()
+        await box.stop()

@@ -9,38 +9,54 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import sunspec2.device
 from hypothesis import given
 from hypothesis import strategies as st
 from pymodbus.constants import ExcCodes
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import NOT_IMPLEMENTED, Block, SunSpecError
 from heron_mqtt.field.sunspec.discovery import Place, find_models, read_model
-from heron_mqtt.field.sunspec.layouts import LAYOUTS
-from heron_mqtt.field.sunspec.registers import ModbusFault, Registers
-from support.sunspec_server import BATTERY, DER, MODELS, PV, EmulatedInverter
+from heron_mqtt.field.sunspec.layouts import layout
+from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter, defined_points
 
 
-def official(model: int) -> dict[str, tuple[int, str, int, str | None]]:
-    points, offset = {}, 0
-    for name, kind, size, sf in MODELS[str(model)]:
-        points[name] = (offset, kind, size, sf)
-        offset += size
-    return points
+@pytest.mark.parametrize("model", [1, 103, 113, 120, 121, 123, 124, *range(701, 716), 160])
+def test_every_point_stands_where_pysunspec2_puts_it(model: int) -> None:
+    counts = {"NPt": 3, "NCrv": 2, "NCtl": 2, "NPrt": 2, "N": 2, "NCrvSet": 2}
+    words = [model, 0]
+    for name, kind, size in list(defined_points(model, counts))[2:]:
+        value = counts.get(name.rsplit(".", 1)[-1], 0) if kind in {"uint16", "count"} else 0
+        words += [0] * (size - 1) + [value]
+    words[1] = len(words) - 2
+    theirs = sunspec2.device.Model(model, data=b"".join(w.to_bytes(2, "big") for w in words))
+    ours = Block(model, 0, words)
+
+    def compare(block: Block, group: Any) -> int:
+        compared = 0
+        for name, point in group.points.items():
+            assert (block.at(name), block.point(name).size) == (point.offset, point.len), name
+            assert block.point(name).type == point.pdef["type"]
+            compared += 1
+        flat = [g for found in group.groups.values() for g in (found if isinstance(found, list) else [found])]
+        parts = block.parts()
+        assert len(parts) == len(flat)
+        return compared + sum(compare(part, each) for part, each in zip(parts, flat, strict=True))
+
+    assert compare(ours, theirs) == len(list(defined_points(model, counts)))
 
 
-@pytest.mark.parametrize("model", sorted(LAYOUTS))
-def test_every_point_stands_where_the_definition_puts_it(model: int) -> None:
-    defined = official(model)
-    for name, point in LAYOUTS[model].items():
-        assert (point.offset, point.type, point.size, point.sf) == defined[name], name
-        assert point.sf is None or point.sf in LAYOUTS[model], name
+def points_of(model: int) -> dict[str, Any]:
+    group = layout(model)
+    assert group is not None
+    return group.points
 
 
 def block_124(**points: int) -> Block:
     words = [0xFFFF] * 26
     for name, value in points.items():
-        words[LAYOUTS[124][name].offset] = value & 0xFFFF
+        words[points_of(124)[name].offset] = value & 0xFFFF
     return Block(124, 0, words)
 
 
@@ -83,8 +99,8 @@ def test_a_value_is_written_in_whole_steps_towards_zero(value: float, sf: int) -
 
 @given(model=st.sampled_from([123, 124, 704]), data=st.data())
 def test_what_is_written_is_what_is_read_and_never_not_implemented(model: int, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from([n for n, p in LAYOUTS[model].items() if p.type != "sunssf"]))
-    point = LAYOUTS[model][name]
+    name = data.draw(st.sampled_from([n for n, p in points_of(model).items() if p.type != "sunssf"]))
+    point = points_of(model)[name]
     raw = data.draw(st.integers(-(2**33), 2**33))
     words = [0] * 80
     block = Block(model, 0, words)
@@ -112,7 +128,7 @@ async def make() -> AsyncIterator[Any]:
 
     async def start(models: dict[int, dict[str, Any]], **options: Any) -> tuple[EmulatedInverter, Registers]:
         inverters.append(await EmulatedInverter(models, **options).start())
-        clients.append(Registers("127.0.0.1", inverters[-1].port, 1, timeout_s=0.5))
+        clients.append(Registers(ModbusConnection("127.0.0.1", inverters[-1].port, timeout_s=0.5), 1))
         return inverters[-1], clients[-1]
 
     yield start
@@ -218,4 +234,4 @@ def test_without_pymodbus_one_line_says_what_to_install(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"pip install 'heron-mqtt\[modbus\]'"):
-        Registers("127.0.0.1", 502, 1)
+        ModbusConnection("127.0.0.1", 502)

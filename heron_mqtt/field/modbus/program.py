@@ -1,0 +1,248 @@
+"""What programs that stand for Modbus devices share: options, connection, several units, the end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
+from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.field.device import FieldDevice
+from heron_mqtt.field.device.presence import leaving_others_alone
+from heron_mqtt.field.modbus.registers import ModbusConnection
+from heron_mqtt.messages import Status
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.schemes import open_broker
+from heron_mqtt.messaging.settings import add_options, use_options
+from heron_mqtt.messaging.stamping import MessageStamper
+
+log = logging.getLogger("heron_mqtt.modbus")
+
+MODBUS_PORT = 502
+GOODBYE_S = 2.0  # how long handing control back may take when the bridge ends
+
+
+@dataclass(frozen=True, slots=True)
+class BridgedUnit:
+    """One device behind the address.
+
+    Attributes:
+        name: On the wire.
+        unit: Modbus unit id.
+        kind: What it is, where the user says it; None = not said.
+    """
+
+    name: str
+    unit: int
+    kind: str | None = None
+
+
+def bridge_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that every Modbus bridge has."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--agent", help="agent that owns the device, for example MG1")
+    parser.add_argument("--name", help="the device's name, for example ess")
+    add_options(parser)
+    parser.add_argument("--broker", metavar="URL", help="mqtt://host:port")
+    parser.add_argument(
+        "--modbus", required=True, metavar="HOST[:PORT]", type=modbus_address, help="where it is"
+    )
+    parser.add_argument("--unit", type=int, default=1, choices=range(256), metavar="N", help="Modbus unit id")
+    parser.add_argument(
+        "--framing",
+        choices=["tcp", "rtu"],
+        default="tcp",
+        help="rtu: for a gateway that passes RTU frames on over TCP",
+    )
+    parser.add_argument(
+        "--connect-delay",
+        type=_seconds,
+        default=0.0,
+        metavar="S",
+        help="wait so long after connecting, and hold the connection through unanswered requests",
+    )
+    parser.add_argument("--timeout", type=positive, default=3.0, metavar="S", help="of a Modbus answer, s")
+    parser.add_argument("--scenario", default="three_microgrids", help="whose environment it belongs to")
+    parser.add_argument("--env-id", help="environment on the wire (default: the scenario's)")
+    parser.add_argument("--period", type=_seconds, default=1.0, metavar="S", help="time between telemetry, s")
+    parser.add_argument("--once", action="store_true", help="end after the first answered setpoint")
+    parser.add_argument("--duration", type=positive, metavar="S", help="end after this time, s")
+    parser.add_argument("--supervised", action="store_true", help="end when standard input ends")
+    return parser
+
+
+def require_wire(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End the program if it is not said what the device is called, or where the broker is."""
+    missing = [f"--{n}" for n in ("agent", "name", "broker") if getattr(options, n) is None]
+    if missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+
+
+def run_bridge(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    env_id_of: Callable[[str], str],
+    serve: Callable[[argparse.Namespace, str], Coroutine[Any, Any, None]],
+) -> int:
+    """Run a bridge until it is told to end; returns the exit code.
+
+    0 done or ended by SIGTERM, 1 broker or device are not there, 2 arguments, scenario or device do not
+    fit, 130 ended by Ctrl-C or SIGHUP.
+
+    Args:
+        parser: For the name of the program.
+        options: What it was told.
+        env_id_of: Returns the id on the wire of the environment that a scenario describes.
+        serve: Given the options and the environment.
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what it complains of we tell ourselves
+    use_options(vars(options))
+    try:
+        env_id = options.env_id or env_id_of(options.scenario)
+        run_until_told(serve(options, env_id))
+    except AskedToEnd as asked:
+        return exit_code(asked)
+    except HeronError as exc:
+        for problem in exc.problems if isinstance(exc, ConfigError) else (str(exc),):
+            sys.stderr.write(f"{parser.prog}: {problem}\n")
+        return 2 if isinstance(exc, ConfigError) else 1
+    return 0
+
+
+def connection_of(options: argparse.Namespace) -> ModbusConnection:
+    """Return the connection that options describe.
+
+    Raises:
+        ConfigError: pymodbus is not installed.
+    """
+    host, port = options.modbus
+    return ModbusConnection(
+        host, port, timeout_s=options.timeout, framing=options.framing, connect_delay_s=options.connect_delay
+    )
+
+
+async def serve_unit(
+    name: str,
+    options: argparse.Namespace,
+    env_id: str,
+    make: Callable[[MessageBroker, MessageStamper], FieldDevice],
+    hand_back: Callable[[FieldDevice], Awaitable[None]] | None = None,
+) -> None:
+    """Serve one device on a broker connection of its own, whose will is its ``offline``.
+
+    Args:
+        name: Of the device.
+        options: What the program was told.
+        env_id: The environment.
+        make: Makes the device.
+        hand_back: Called at the end, while the connection is still there.
+    """
+    stamper = MessageStamper(f"{options.agent}/{name}", env_id)
+    status = topics.device(options.agent, name, "status")
+    will = (status, stamper.will(Status(state="offline")))
+    mqtt = open_broker(options.broker, env_id=env_id, at_address=True, will=will)
+    async with leaving_others_alone(mqtt) as broker:
+        device = make(broker, stamper)
+        try:
+            await device.run(duration_s=options.duration, once=options.once)
+        finally:
+            if hand_back is not None:
+                try:
+                    async with asyncio.timeout(GOODBYE_S):
+                        await hand_back(device)
+                except (HeronError, TimeoutError) as exc:
+                    why = str(exc) or "no answer"
+                    log.warning("%s: it was not told that this is the end: %s", device.label, why)
+
+
+async def serve_all(serving: Sequence[Coroutine[Any, Any, None]], *, supervised: bool) -> None:
+    """Serve devices until all have ended, or one of them cannot go on.
+
+    Raises:
+        HeronError: Of the first that could not go on; the others have cleaned up.
+    """
+    together = asyncio.create_task(_together(serving), name="devices behind Modbus")
+    try:
+        await (until_input_ends(together) if supervised else together)
+    finally:
+        together.cancel()
+
+
+async def _together(serving: Sequence[Coroutine[Any, Any, None]]) -> None:
+    tasks = [asyncio.create_task(each, name=f"unit {i}") for i, each in enumerate(serving)]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def modbus_address(text: str) -> tuple[str, int]:
+    """Return host and port.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host, port = text, str(MODBUS_PORT)
+    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected HOST or HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def further_unit(text: str) -> BridgedUnit:
+    """Return one more device behind the address, from NAME@UNIT or NAME@UNIT:KIND.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    name, _, rest = text.partition("@")
+    unit, _, kind = rest.partition(":")
+    if not name or not unit.isdigit() or int(unit) > 255 or kind not in {"", "battery", "pv"}:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected NAME@UNIT or NAME@UNIT:KIND, UNIT 0 to 255, KIND battery or pv"
+        )
+    return BridgedUnit(name, int(unit), kind or None)
+
+
+def positive(text: str) -> float:
+    """Return a number above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, at least 0")
+    return value

@@ -1,0 +1,268 @@
+"""Registers of the units behind one Modbus address. The only file that imports pymodbus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from heron_mqtt.cancellation import unless_cancelled
+from heron_mqtt.errors import ConfigError, HeronError
+
+if TYPE_CHECKING:
+    from pymodbus.client import AsyncModbusTcpClient
+    from pymodbus.pdu import ModbusPDU
+
+MAX_READ = 125  # registers in one request; Modbus application protocol, function 3
+MAX_READ_BITS = 2000
+ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, BUSY = 1, 2, 6
+UNANSWERED_UNTIL_CLOSED = 3
+
+Framing = Literal["tcp", "rtu"]
+RegisterTable = Literal["holding", "input", "coil", "discrete"]
+
+
+class ModbusFault(HeronError):
+    """The device did not answer, or answered with an exception.
+
+    Args:
+        text: What happened, for people.
+        code: Modbus exception code, if it answered with one.
+    """
+
+    def __init__(self, text: str, code: int | None = None) -> None:
+        self.code = code
+        super().__init__(text)
+
+
+class ModbusConnection:
+    """One connection to an address, shared by all units behind it; made when needed and made again.
+
+    Requests wait for each other. After a request without an answer the connection is closed, so that a late
+    answer can never be taken for another request's. With a ``connect_delay_s`` the connection is held
+    through a few such requests, where the numbers of requests in the framing tell a late answer apart: a
+    device that swallows requests after connecting would swallow the next ones too.
+
+    Args:
+        host: Name or address.
+        port: TCP port.
+        timeout_s: Bound of connecting, and of each answer.
+        framing: "tcp" (MBAP header), or "rtu" for gateways that pass RTU frames on (CRC, no header).
+        connect_delay_s: How long to wait between connecting and the first request, s.
+
+    Raises:
+        ConfigError: pymodbus is not installed.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        timeout_s: float = 3.0,
+        framing: Framing = "tcp",
+        connect_delay_s: float = 0.0,
+    ) -> None:
+        self._client = _client(host, port, timeout_s, framing)
+        self._timeout_s = timeout_s
+        self._connect_delay_s = connect_delay_s
+        self._lock = asyncio.Lock()
+        self._unanswered = 0
+        self._has_request_numbers = False
+        self._may_ask_at = 0.0
+        self.address = f"{host}:{port}"
+        self.connections = 0
+        """How many connections there have been; a new one may lead to a device that restarted."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return bool(self._client.connected)
+
+    async def connect(self) -> None:
+        """Connect now; reading and writing do it when needed.
+
+        Raises:
+            ModbusFault: Nobody answers within the timeout.
+        """
+        async with self._lock:
+            await self._connect()
+
+    async def ask(self, what: str, request: Callable[[AsyncModbusTcpClient], Awaitable[Any]]) -> ModbusPDU:
+        """Return the answer to a request.
+
+        Args:
+            what: What is asked, for errors.
+            request: Sends it.
+
+        Raises:
+            ModbusFault: No answer, or an exception.
+        """
+        from pymodbus.exceptions import ModbusException
+
+        async with self._lock:
+            await self._connect()
+            try:
+                async with asyncio.timeout(2.0 * self._timeout_s):  # pymodbus bounds itself; to be sure
+                    answer: ModbusPDU = await unless_cancelled(request(self._client))
+            except (ModbusException, OSError, TimeoutError) as exc:
+                self._lose()
+                raise ModbusFault(f"{what}: no answer ({exc})") from None
+            except asyncio.CancelledError:
+                self._lose()  # the answer to this request may still come
+                raise
+            self._unanswered = 0
+            self._has_request_numbers = bool(answer.transaction_id)
+        if answer.isError():
+            code = int(getattr(answer, "exception_code", 0))
+            raise ModbusFault(f"{what}: Modbus exception {code}", code)
+        return answer
+
+    def close(self) -> None:
+        """Disconnect. Idempotent; a later call connects again."""
+        self._client.close()
+
+    def _lose(self) -> None:
+        """Close the connection after a request without an answer, unless it is to be held and can be."""
+        self._unanswered += 1
+        is_held = self._connect_delay_s > 0.0 and self._has_request_numbers
+        if not is_held or self._unanswered >= UNANSWERED_UNTIL_CLOSED:
+            self._client.close()
+
+    async def _connect(self) -> None:
+        if not self._client.connected:
+            self._unanswered, self._has_request_numbers = 0, False
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    connected = await unless_cancelled(self._client.connect())
+            except (OSError, TimeoutError):
+                connected = False
+            if not connected:
+                self._client.close()
+                raise ModbusFault(f"{self.address}: nobody answers; is Modbus TCP switched on there?")
+            self.connections += 1
+            self._may_ask_at = asyncio.get_running_loop().time() + self._connect_delay_s
+        wait_s = self._may_ask_at - asyncio.get_running_loop().time()  # also after a cancel while it waited
+        if wait_s > 0.0:
+            await asyncio.sleep(wait_s)
+
+
+class Registers:
+    """Registers of one unit.
+
+    Args:
+        connection: To the address; shared with other units.
+        unit: Unit id, 0 to 255.
+    """
+
+    def __init__(self, connection: ModbusConnection, unit: int) -> None:
+        self._connection = connection
+        self._unit = unit
+        self.address = f"{connection.address} unit {unit}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections there have been; a new one may lead to a device that restarted."""
+        return self._connection.connections
+
+    async def connect(self) -> None:
+        """Connect now; reading and writing do it when needed.
+
+        Raises:
+            ModbusFault: Nobody answers within the timeout.
+        """
+        try:
+            await self._connection.connect()
+        except ModbusFault as exc:
+            raise self._of_unit(exc) from None
+
+    def close(self) -> None:
+        """Close the connection, which may be shared. Idempotent; a later call connects again."""
+        self._connection.close()
+
+    async def read(self, address: int, count: int, table: RegisterTable = "holding") -> list[int]:
+        """Return registers (bits as 0 and 1), in as many requests as it takes.
+
+        Raises:
+            ModbusFault: No answer, an exception, or too few registers.
+        """
+        found: list[int] = []
+        most = MAX_READ_BITS if table in {"coil", "discrete"} else MAX_READ
+        noun = "registers" if table == "holding" else f"{table} registers"
+        while len(found) < count:
+            at, n = address + len(found), min(count - len(found), most)
+            what = f"{self.address}: reading {n} {noun} at {at}"
+            answer = await self._ask(what, partial(self._read, table, at, n))
+            if table in {"coil", "discrete"}:
+                words = [int(bit) for bit in answer.bits[:n]]  # padded to whole bytes
+            else:
+                words = list(answer.registers)
+            if len(words) != n:
+                raise ModbusFault(f"{what} gave {len(words)}")
+            found += words
+        return found
+
+    async def write(self, address: int, words: Sequence[int], *, single: bool = False) -> None:
+        """Write neighbouring holding registers in one request.
+
+        Args:
+            address: Of the first.
+            words: 16 bits each.
+            single: Write one register by function 6 rather than 16: some devices know only that.
+
+        Raises:
+            ModbusFault: No answer, or an exception.
+        """
+        values, unit = list(words), self._unit
+        what = f"{self.address}: writing {len(values)} registers at {address}"
+        if single and len(values) == 1:
+            await self._ask(what, lambda client: client.write_register(address, values[0], device_id=unit))
+        else:
+            await self._ask(what, lambda client: client.write_registers(address, values, device_id=unit))
+
+    async def write_coil(self, address: int, value: bool) -> None:
+        """Write one coil.
+
+        Raises:
+            ModbusFault: No answer, or an exception.
+        """
+        what = f"{self.address}: writing coil {address}"
+        await self._ask(what, lambda client: client.write_coil(address, value, device_id=self._unit))
+
+    def _read(self, table: RegisterTable, at: int, n: int, client: AsyncModbusTcpClient) -> Awaitable[Any]:
+        match table:
+            case "holding":
+                return client.read_holding_registers(at, count=n, device_id=self._unit)
+            case "input":
+                return client.read_input_registers(at, count=n, device_id=self._unit)
+            case "coil":
+                return client.read_coils(at, count=n, device_id=self._unit)
+            case "discrete":
+                return client.read_discrete_inputs(at, count=n, device_id=self._unit)
+
+    async def _ask(self, what: str, request: Callable[[AsyncModbusTcpClient], Awaitable[Any]]) -> ModbusPDU:
+        try:
+            return await self._connection.ask(what, request)
+        except ModbusFault as exc:
+            raise self._of_unit(exc) from None
+
+    def _of_unit(self, fault: ModbusFault) -> ModbusFault:
+        """Return a fault of the connection as one of this unit."""
+        text = str(fault)
+        if text.startswith(self.address):
+            return fault
+        return ModbusFault(text.replace(self._connection.address, self.address, 1), fault.code)
+
+
+def _client(host: str, port: int, timeout_s: float, framing: Framing) -> AsyncModbusTcpClient:
+    try:
+        from pymodbus.client import AsyncModbusTcpClient
+        from pymodbus.framer import FramerType
+    except ImportError:
+        raise ConfigError("this needs pymodbus: pip install 'heron-mqtt[modbus]'") from None
+    framer = FramerType.RTU if framing == "rtu" else FramerType.SOCKET
+    # it neither reconnects nor repeats by itself: a repeated write could come after a newer one
+    return AsyncModbusTcpClient(
+        host, port=port, framer=framer, timeout=timeout_s, retries=0, reconnect_delay=0
+    )

@@ -1,0 +1,99 @@
+"""A SunSpec inverter as a field device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.field.sunspec.inverter import W_PER_MW, Inverter, NotControllable
+from heron_mqtt.messages import Setpoint, Telemetry
+
+
+class SunSpecDevice(FieldDevice):
+    """An inverter behind Modbus TCP.
+
+    Nothing is written to it before the first setpoint, an emergency stop or the end of a lease. What
+    could not be written, because it did not answer, is written when it answers again. One that is only
+    read takes every setpoint without doing anything: what it measures is the answer, and it says of an
+    emergency stop that it is not safe.
+
+    Args:
+        inverter: Connected.
+    """
+
+    def __init__(self, inverter: Inverter, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._inverter = inverter
+        self._owes_safe_state = False
+        self._has_written = False
+
+    async def apply(self, setpoint: Setpoint) -> None:
+        """Tell the inverter, with the lease as its reversion time."""
+        if not self._inverter.is_controlled:
+            return
+        self._owes_safe_state = False
+        try:
+            self._has_written = True
+            await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
+        except NotControllable as exc:
+            raise SetpointRejected(str(exc)) from None
+
+    async def renew(self, setpoint: Setpoint) -> None:
+        """Tell the inverter again, so that its own timer begins anew."""
+        if self._inverter.is_controlled:
+            await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
+
+    async def measure(self) -> Telemetry:
+        """Ask the inverter."""
+        if self._owes_safe_state:
+            await self._be_safe()
+        telemetry = await self._inverter.measure()
+        if self._has_written:
+            await self._inverter.heartbeat()
+        return telemetry
+
+    async def go_safe(self, reason: str) -> None:
+        """Go to the safe state; at an emergency stop that is zero power in any case."""
+        if not self._inverter.is_controlled:
+            self.is_safe = not self.stopped
+            return
+        self._owes_safe_state = True
+        self._has_written = True
+        await self._be_safe()
+
+    def nameplate(self) -> dict[str, Any]:
+        """Return what the inverter says about itself."""
+        plate = self._inverter.nameplate
+        low_w, high_w = plate.power_range_w
+        return {
+            "p_min_mw": None if low_w is None else low_w / W_PER_MW,
+            "p_max_mw": None if high_w is None else high_w / W_PER_MW,
+            "max_e_mwh": None if plate.energy_wh is None else plate.energy_wh / W_PER_MW,
+        }
+
+    async def hand_back(self) -> None:
+        """Leave the inverter to its own control, unless it was never told anything, or is stopped."""
+        if self._has_written and not self.stopped:
+            await self._inverter.release()
+
+    async def _be_safe(self) -> None:
+        await (self._inverter.hold_zero() if self.stopped else self._inverter.go_safe())
+        self._owes_safe_state = False
+
+
+class SunSpecBattery(SunSpecDevice):
+    """Storage."""
+
+    kind = "battery"
+
+
+class SunSpecPv(SunSpecDevice):
+    """Generation that can be limited."""
+
+    kind = "pv"
+
+
+def make_device(inverter: Inverter, *args: Any, **kwargs: Any) -> SunSpecDevice:
+    """Return the device that fits an inverter's kind; arguments as for ``FieldDevice``."""
+    device = SunSpecBattery if inverter.nameplate.kind == "battery" else SunSpecPv
+    return device(inverter, *args, **kwargs)
