@@ -218,6 +218,22 @@ async def test_the_program_serves_an_inverter_on_mosquitto_and_hands_it_back_whe
         await box.stop()
 
 
+async def test_an_inverter_that_is_dark_when_its_lease_ends_is_no_fault_and_is_told_when_it_answers(
+    make: Any,
+) -> None:
+    site = await make(PV, dark_is_zero=True)
+    await site.gateway.ask(0.01, 0.4)
+    await site.box.stop()
+    await until(lambda: site.device.is_safe, "the end of the lease")
+    seen = len(site.gateway.telemetry)
+    await until(lambda: len(site.gateway.telemetry) > seen + 1, "telemetry in the dark")
+    assert site.gateway.telemetry[-1]["p_mw"] == 0.0
+    assert site.gateway.states() == ["online"]
+    assert site.box[123, "WMaxLimPct"] == 2000
+    await site.box.start()
+    await until(lambda: site.box[123, "WMaxLimPct"] == 0, "the safe state that was owed")
+
+
 async def test_an_inverter_that_is_only_read_says_of_a_stop_that_it_is_not_safe(make: Any) -> None:
     site = await make(PV, read_only=True)
     confirmed: list[dict[str, Any]] = []

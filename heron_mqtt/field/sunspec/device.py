@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.inverter import W_PER_MW, Inverter, NotControllable
 from heron_mqtt.messages import Setpoint, Telemetry
+
+log = logging.getLogger("heron_mqtt.sunspec")
 
 
 class SunSpecDevice(FieldDevice):
@@ -40,16 +44,24 @@ class SunSpecDevice(FieldDevice):
 
     async def renew(self, setpoint: Setpoint) -> None:
         """Tell the inverter again, so that its own timer begins anew."""
-        if self._inverter.is_controlled:
+        if not self._inverter.is_controlled:
+            return
+        try:
             await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
+        except NotControllable as exc:
+            log.warning("%s: a renewal was not sent: %s", self.label, exc)
 
     async def measure(self) -> Telemetry:
         """Ask the inverter."""
         if self._owes_safe_state:
             await self._be_safe()
         telemetry = await self._inverter.measure()
-        if self._has_written:
-            await self._inverter.heartbeat()
+        if self._has_written and not self._owes_safe_state:
+            try:
+                await self._inverter.heartbeat()
+            except ModbusFault as exc:
+                if not self._inverter.is_dark(exc):
+                    raise
         return telemetry
 
     async def go_safe(self, reason: str) -> None:
@@ -77,7 +89,12 @@ class SunSpecDevice(FieldDevice):
             await self._inverter.release()
 
     async def _be_safe(self) -> None:
-        await (self._inverter.hold_zero() if self.stopped else self._inverter.go_safe())
+        try:
+            await (self._inverter.hold_zero() if self.stopped else self._inverter.go_safe())
+        except ModbusFault as exc:
+            if self._inverter.is_dark(exc):
+                return  # it has no power, and is told when it answers again
+            raise
         self._owes_safe_state = False
 
 

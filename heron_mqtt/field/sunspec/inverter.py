@@ -122,7 +122,7 @@ class Inverter:
                 self._registers, self._measuring(), self._models[self._measuring()], most=MOST_READ
             )
         except ModbusFault as exc:
-            if self._settings.dark_is_zero and exc.code is None:
+            if self.is_dark(exc):
                 self._tell_once(f"{exc}; taken as 0 W until it answers")
                 return Telemetry(p_mw=0.0, q_mvar=0.0)
             raise
@@ -164,7 +164,7 @@ class Inverter:
         try:
             await self._after_reconnection()
         except ModbusFault as exc:
-            if self._settings.dark_is_zero and exc.code is None:
+            if self.is_dark(exc):
                 raise NotControllable(f"{exc}; taken as 0 W until it answers") from None
             raise
         control = self._needed_control()
@@ -178,6 +178,10 @@ class Inverter:
                 "%s: it is not told reactive power, model 704 would be needed", self._registers.address
             )
         await control.set(p_mw * W_PER_MW, q_mvar * W_PER_MW, revert_s)
+
+    def is_dark(self, fault: ModbusFault) -> bool:
+        """Whether a fault is only that it does not answer, and the user says that this means 0 W."""
+        return self._settings.dark_is_zero and fault.code is None
 
     async def heartbeat(self) -> None:
         """Tell it that its controller lives, where it wants to know (model 715)."""
