@@ -69,6 +69,7 @@ class Dashboard:
         self._browsers = 0
         self._snapshot: dict[str, Any] = {}
         self._files = {path: _read(name) for path, name in FILES.items()}
+        self._metrics = _metrics(lambda: self._snapshot)
 
     async def run(self, on_ready: Callable[[str], None]) -> None:
         """Serve until cancelled.
@@ -111,6 +112,12 @@ class Dashboard:
             if self._browsers >= MAX_BROWSERS:
                 return _answer(HTTPStatus.SERVICE_UNAVAILABLE, b"too many browsers\n", "text/plain")
             return None
+        if path == "/metrics":
+            if self._metrics is None:
+                why = b"metrics need prometheus-client: pip install 'heron-mqtt[metrics]'\n"
+                return _answer(HTTPStatus.NOT_IMPLEMENTED, why, "text/plain")
+            text, kind = self._metrics()
+            return _answer(HTTPStatus.OK, text, kind)
         if path not in self._files:
             return _answer(HTTPStatus.NOT_FOUND, b"no such page\n", "text/plain")
         kind = mimetypes.guess_type(FILES[path])[0] or "application/octet-stream"
@@ -149,6 +156,16 @@ async def _until_it_speaks(connection: ServerConnection) -> None:
         await connection.close(1008, "this page only reads")
     except ConnectionClosed:
         pass
+
+
+def _metrics(snapshot: Callable[[], dict[str, Any]]) -> Callable[[], tuple[bytes, str]] | None:
+    """Return what makes the metrics and their type; None where the extra is not installed."""
+    try:
+        from heron_mqtt.dashboard.metrics import CONTENT_TYPE, BrokerMetrics
+    except ImportError:
+        return None
+    metrics = BrokerMetrics(snapshot)
+    return lambda: (metrics.text(), CONTENT_TYPE)
 
 
 def _answer(status: HTTPStatus, body: bytes, kind: str) -> Response:

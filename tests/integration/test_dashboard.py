@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from heron_mqtt.config import shipped_config
 from support.heron_command import Program, heron, run_heron
 from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
@@ -161,6 +164,27 @@ def test_it_only_reads_and_only_for_its_own_page(page: str) -> None:
         with pytest.raises(ConnectionClosed):
             any(socket.recv() is None for _ in range(100))
         assert socket.close_code == 1008
+
+
+def test_metrics_are_those_of_the_page_by_agent(page: str) -> None:
+    connection = http.client.HTTPConnection(page.removeprefix("http://"))
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+    assert families["heron_broker_connected"].samples[0].value == 1
+    assert families["heron_stop_active"].samples[0].labels == {"env_id": "lab"}
+    online = [s for s in families["heron_devices"].samples if s.labels["health"] == "online"]
+    assert online[0].labels["agent"] == "MG1"
+    assert families["heron_messages"].type == "counter"
+    rules = (shipped_config() / "prometheus" / "alerts.yml").read_text("utf-8")
+    named = set(re.findall(r"heron_[a-z_]+", rules))
+    samples = {sample.name for family in families.values() for sample in family.samples}
+        "heron_step_age_seconds",
+        "heron_fallbacks_total",
+    }
+    # the age of a step and a fallback are not there before there was one
+    assert named <= samples | {"heron_step_age_seconds", "heron_fallbacks_total"}
 
 
 def test_top_and_tail_show_the_same_in_a_terminal(page: str, shared_mosquitto: Mosquitto) -> None:
