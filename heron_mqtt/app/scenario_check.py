@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from heron_mqtt.app.surprises import surprises
 from heron_mqtt.app.vendor_adapters import load_mappings, mapping_notes
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.topics import TopicMap
@@ -66,3 +67,5 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
             yield f"device      {agent}/{name}: {device.spec.kind} at {bus!r}{profile}, {how}{authority}"
             if (agent, name) in mappings:
                 yield from (f"            {note}" for note in mapping_notes(mappings[agent, name]))
+    for text in surprises(loaded, blueprint):
+        yield f"SURPRISE    {text}"
