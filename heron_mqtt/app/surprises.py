@@ -95,8 +95,8 @@ def _times(loaded: LoadedScenario) -> Iterator[str]:
         return
     if scenario.lease_s < LEASE_STEPS * step_s:
         yield (
-            f"lease_s = {scenario.lease_s:g}: shorter than {LEASE_STEPS} steps of {step_s:g} s: one lost message "
-            "sends a device to its safe state"
+            f"lease_s = {scenario.lease_s:g}: shorter than {LEASE_STEPS} steps of {step_s:g} s: one lost "
+            "message sends a device to its safe state"
         )
     slowest_s = deadlines.upstream_s + deadlines.peer_s + deadlines.device_s
     if slowest_s > step_s:
