@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -81,8 +82,25 @@ def eventually(look: Callable[[], Any]) -> Any:
     raise AssertionError("it did not come")
 
 
+def cell(browser: webdriver.Chrome, place: str) -> str:
+    """Return the text of a place that is drawn anew again and again; nothing where it is not there."""
+    try:
+        return browser.find_element(By.CSS_SELECTOR, place).text
+    except (NoSuchElementException, StaleElementReferenceException):
+        return ""
+
+
+def clicked(browser: webdriver.Chrome, place: str) -> bool:
+    """Click; rows are drawn anew again and again."""
+    try:
+        browser.find_element(By.CSS_SELECTOR, place).click()
+    except (NoSuchElementException, StaleElementReferenceException):
+        return False
+    return True
+
+
 def text(browser: webdriver.Chrome, place: str = "body") -> str:
-    return browser.find_element(By.CSS_SELECTOR, place).text
+    return cell(browser, place)
 
 
 def test_it_lives_and_says_what_is_wrong(browser: webdriver.Chrome, page: str, site: Site) -> None:
@@ -91,8 +109,7 @@ def test_it_lives_and_says_what_is_wrong(browser: webdriver.Chrome, page: str, s
     site.say("agents/MG1/action", {"type": "action", "p_ess": 0.01, "soc_ess": 0.61, "missed": 0})
     eventually(lambda: "61 %" in text(browser))
     browser.get(f"{page}/#devices")
-    row = eventually(lambda: browser.find_elements(By.CSS_SELECTOR, "tr[data-device='MG1/ess']"))[0]
-    assert "online" in row.text
+    eventually(lambda: "online" in cell(browser, "tr[data-device='MG1/ess']"))
     site.say("estop", {"type": "estop", "active": True, "who": "ann", "why": "<b>smoke</b>"}, retain=True)
     eventually(lambda: "EMERGENCY STOP in lab, by ann: <b>smoke</b>" in text(browser, "#stop"))
     site.say("estop", {"type": "estop", "active": False, "who": "ann"}, retain=True)
@@ -108,17 +125,13 @@ def test_a_device_that_falls_silent_turns_red(browser: webdriver.Chrome, page: s
     site.say("devices/MG1/old/telemetry", {"type": "telemetry", "p_mw": 0.0})
     browser.get(f"{page}/#devices")
 
-    def health() -> str:
-        cells = browser.find_elements(By.CSS_SELECTOR, "tr[data-device='MG1/old'] td.bad")
-        return cells[0].text if cells else ""
-
-    assert "silent" in eventually(health)
+    eventually(lambda: "silent" in cell(browser, "tr[data-device='MG1/old'] td.bad"))
 
 
 def test_no_error_and_no_request_to_anybody_else(browser: webdriver.Chrome, page: str) -> None:
     browser.get(f"{page}/#devices")
     eventually(lambda: text(browser, "#link") == "live")
-    browser.find_element(By.CSS_SELECTOR, "tbody th button").click()
+    eventually(lambda: clicked(browser, "tbody th button"))
     eventually(lambda: browser.find_elements(By.CSS_SELECTOR, ".uplot"))
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     asked = set()

@@ -18,6 +18,11 @@ const COLUMNS = [
 ];
 const NUMBERS = new Set(["left", "told", "measured", "charge", "age", "setpoints", "fallbacks"]);
 
+// A row that is replaced between pressing and letting go would lose the click.
+let pressed = false;
+addEventListener("pointerup", () => setTimeout(() => { pressed = false; }, 0));
+addEventListener("pointercancel", () => { pressed = false; });
+
 function text(name, value) {
   if (value === null || value === undefined || value === "") return "–";
   if (name === "told" || name === "measured") return power(value);
@@ -67,8 +72,10 @@ export function open(main, store) {
     drawPlot();
   }
 
+  for (const place of [rows, headings]) place.addEventListener("pointerdown", () => { pressed = true; });
+
   function update({ snapshot }) {
-    if (!snapshot) return;
+    if (!snapshot || pressed) return;
     const wanted = filter.value.toLowerCase();
     const many = snapshot.environments.length > 1;
     let all = snapshot.environments.flatMap((environment) => Object.entries(environment.devices).map(([label, device]) => ({
