@@ -47,6 +47,12 @@ class NetworkTable(Table):
         "cigre_mv_lv", description="A shipped network, a pandapower.networks name or a JSON file."
     )
     solver: Literal["newton", "fixed_point", "pandapower"] = "newton"
+    tolerance_mva: float = Field(
+        1e-10,
+        gt=0.0,
+        le=1.0,
+        description="Largest power mismatch of a bus, MVA; never less than what rounding makes of it.",
+    )
     vm_pu: float | None = Field(
         None, gt=0.5, lt=1.5, description="Slack voltage, pu; None = the network's own."
     )

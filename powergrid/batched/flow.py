@@ -33,16 +33,18 @@ class BatchFlow:
 
     def __init__(self, simulation: GridSimulation) -> None:
         self._simulation = simulation
-        net = simulation.blueprint.net
+        net, table = simulation.blueprint.net, simulation.scenario.network
         try:
             if len(net.gen):
-                self._flow = CompiledPowerFlow(net)
+                self._flow = CompiledPowerFlow(net, tolerance_mva=table.tolerance_mva)
             else:
-                self._flow = CompiledPowerFlow(net, solver="fixed_point", tolerance_mva=TOLERANCE_MVA)
+                self._flow = CompiledPowerFlow(
+                    net, solver="fixed_point", tolerance_mva=min(TOLERANCE_MVA, table.tolerance_mva)
+                )
         except PowerFlowError as exc:
             raise ConfigError(f"{simulation.blueprint.loaded.source}: network: {exc}") from exc
-        if simulation.scenario.network.vm_pu is not None:
-            self._flow.set_slack(simulation.scenario.network.vm_pu)
+        if table.vm_pu is not None:
+            self._flow.set_slack(table.vm_pu)
         self._base = self._flow.set_points.copy()
         self._loads = self._flow.injection_columns["load"]
 

@@ -219,5 +219,6 @@ def _at_rest(simulation: GridSimulation) -> Loadings:
     except PowerFlowDiverged as exc:
         raise ConfigError(
             f"{source}: network: no power-flow solution with the loads of row {row} and every device at rest "
-            f"({exc.reason}); check the network and the scale of its loads"
+            f"({exc.reason}); check the network and the scale of its loads, or ask "
+            "for less with network.tolerance_mva"
         ) from None

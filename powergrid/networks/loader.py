@@ -6,6 +6,8 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+import pandapower.toolbox
+
 from heron_mqtt.errors import ConfigError
 from powergrid.networks.builders import BUILDERS
 from powergrid.networks.sites import GridModel
@@ -25,7 +27,8 @@ def load_grid(source: str | Path) -> GridModel:
         :func:`attach_microgrid` makes them.
 
     Raises:
-        ConfigError: Unknown name, unreadable file, or a network without an external grid in service.
+        ConfigError: Unknown name, unreadable file, or a network without an external grid in service. A
+            generator with ``slack = True`` becomes one.
     """
     found = find_source(source)
     if found is None:
@@ -34,9 +37,17 @@ def load_grid(source: str | Path) -> GridModel:
         hint = f"did you mean {' or '.join(close)}?" if close else known
         raise ConfigError(f"network '{source}': no such network, and not a .json file; {hint}")
     grid = found.load(source)
+    _slack_generators_to_ext_grids(grid.net)
     if not grid.net.ext_grid.in_service.any():
         raise ConfigError(f"network '{source}': has no external grid in service; add an ext_grid to it")
     return grid
+
+
+def _slack_generators_to_ext_grids(net: Any) -> None:
+    """Put an ext_grid in the place of each generator that is a slack: same voltage, same power."""
+    slack = net.gen["in_service"].to_numpy(bool) & net.gen["slack"].fillna(False).to_numpy(bool)
+    if slack.any():
+        pandapower.toolbox.replace_gen_by_ext_grid(net, net.gen.index[slack].tolist())
 
 
 def load_network(source: str | Path) -> Any:

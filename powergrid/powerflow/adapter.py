@@ -21,11 +21,12 @@ from powergrid.powerflow.admittance import AdmittanceMatrix
 from powergrid.powerflow.arrays import ComplexArray, GridArrays, IntArray
 from powergrid.powerflow.injections import FlatInjections
 from powergrid.powerflow.results import Array
-from powergrid.powerflow.unsupported import refuse_unsupported_options
+from powergrid.powerflow.unsupported import refuse_unsupported_options, refuse_zero_impedance
 
-__all__ = ["TapAdmittances", "iterations_of", "read_grid"]
+__all__ = ["TapAdmittances", "iterations_of", "read_grid", "run_scaled"]
 
 _REFERENCE = 3  # BUS_TYPE of a bus whose voltage is fixed (pypower REF)
+_PANDAPOWER_TOLERANCE_MVA = 1e-8
 _NO_SUPPLY = 4  # BUS_TYPE of a bus out of the model (pypower NONE)
 _POWERS = {
     "load": ["p_mw", "q_mvar"],
@@ -48,6 +49,7 @@ def read_grid(net: Any, injections: FlatInjections, tolerance_mva: float) -> Gri
         PowerFlowError: pandapower cannot build a model of this network.
         UnsupportedElement: An option or a connection the compiled power flow cannot represent.
     """
+    refuse_zero_impedance(net)
     solved = _solve_base_case(net, tolerance_mva)
     refuse_unsupported_options(net._options)
     ppc, lookups = net._ppc, net._pd2ppc_lookups
@@ -119,9 +121,23 @@ def _solve_base_case(net: Any, tolerance_mva: float) -> bool:
     return _runpp(net, tolerance_mva)
 
 
+def run_scaled(net: Any, tolerance_mva: float, **options: Any) -> None:
+    """Run ``runpp`` to ``tolerance_mva``, or to pandapower's own 1e-8 MVA where rounding allows no less.
+
+    Raises:
+        pandapower.LoadflowNotConverged: Neither is reached.
+    """
+    try:
+        pp.runpp(net, tolerance_mva=tolerance_mva, **options)
+    except pp.LoadflowNotConverged:
+        if tolerance_mva >= _PANDAPOWER_TOLERANCE_MVA:
+            raise
+        pp.runpp(net, tolerance_mva=_PANDAPOWER_TOLERANCE_MVA, **options)
+
+
 def _runpp(net: Any, tolerance_mva: float) -> bool:
     try:
-        pp.runpp(net, numba=False, lightsim2grid=False, tolerance_mva=tolerance_mva)
+        run_scaled(net, tolerance_mva, numba=False, lightsim2grid=False)
     except pp.LoadflowNotConverged:
         return False
     except (UserWarning, ValueError, FloatingPointError) as error:

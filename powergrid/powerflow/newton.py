@@ -18,18 +18,39 @@ _REASONS = {
 }
 
 
+_ROUNDINGS = 4.0
+"""How many times the bound of one rounding is let pass; the library's networks stagnate at 0.4 to 1.1."""
+
+
+def rounding_mismatch(matrix: sp.csc_matrix) -> float:
+    """Return the power mismatch, pu, below which a node's mismatch is made of rounding alone.
+
+    The power of node i is V_i times the conjugate of the sum over j of Y_ij V_j, whose terms cancel. At
+    voltages about 1 pu its rounding error is of the order eps * sum_j |Y_ij|. Large where branches have
+    little impedance or much power: 1e-8 MVA for a national grid, 1e-12 for a low-voltage feeder.
+
+    Args:
+        matrix: (n_node, n_node) admittances, pu.
+
+    Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM 2002, section 3.1.
+    """
+    sums = np.asarray(abs(matrix).sum(axis=1))
+    return _ROUNDINGS * float(np.finfo(float).eps) * float(sums.max(initial=0.0))
+
+
 class NewtonSolver:
     """Solve for node voltages; a pure function of its arguments.
 
     Args:
         grid: The compiled network.
-        tolerance_mva: Largest active or reactive power mismatch of a node, MVA.
+        tolerance_mva: Largest active or reactive power mismatch of a node, MVA; where rounding alone makes
+            more than that, what rounding makes (``rounding_mismatch``) counts instead.
         max_iterations: Newton steps before giving up.
     """
 
     def __init__(self, grid: GridArrays, tolerance_mva: float, max_iterations: int) -> None:
         self._grid = grid
-        self._tolerance = tolerance_mva / grid.base_mva
+        self._asked_tolerance = self._tolerance = tolerance_mva / grid.base_mva
         self._max_iterations = max_iterations
         self._klu = NRSing_KLU()
         # Named to the solver: one reference node. Any further ones are named in no list at all, which
@@ -43,6 +64,7 @@ class NewtonSolver:
     def set_matrix(self, matrix: sp.csc_matrix) -> None:
         """Use this (n_node, n_node) admittance matrix from now on."""
         self._matrix = matrix
+        self._tolerance = max(self._asked_tolerance, rounding_mismatch(matrix))
 
     def set_controlled_nodes(self, pv: IntArray) -> None:
         """Hold the voltage magnitude at these nodes; all others but the reference nodes are free."""

@@ -8,10 +8,11 @@ from typing import Any
 import pandapower as pp
 
 from heron_mqtt.errors import PowerFlowDiverged, PowerFlowError
-from powergrid.powerflow.adapter import iterations_of
+from powergrid.powerflow.adapter import iterations_of, run_scaled
 from powergrid.powerflow.injections import TABLES, FlatInjections, index_of
 from powergrid.powerflow.results import Loadings, PowerFlowResult
 from powergrid.powerflow.setpoints import check_limits, checked_slack, checked_taps
+from powergrid.powerflow.unsupported import refuse_zero_impedance
 
 __all__ = ["PandapowerFlow"]
 
@@ -28,13 +29,15 @@ class PandapowerFlow:
 
     Raises:
         ValueError: A tolerance or a number of iterations that is not positive.
+        PowerFlowError: A line without impedance.
     """
 
     def __init__(self, net: Any, *, tolerance_mva: float = 1e-8, max_iterations: int | None = None) -> None:
         check_limits(tolerance_mva, max_iterations)
+        refuse_zero_impedance(net)
         self._net = copy.deepcopy(net)
         self._trafo = self._net.trafo.copy()
-        self._options = {
+        self._options: dict[str, Any] = {
             "tolerance_mva": tolerance_mva,
             "max_iteration": "auto" if max_iterations is None else max_iterations,
             "numba": False,
@@ -65,10 +68,10 @@ class PandapowerFlow:
             raise PowerFlowDiverged(not_finite)
         self._write_injections()
         try:
-            pp.runpp(net, **self._options)
+            run_scaled(net, **self._options)
         except pp.LoadflowNotConverged as error:
             raise PowerFlowDiverged(str(error)) from error
-        except UserWarning as error:
+        except (UserWarning, ValueError, FloatingPointError) as error:
             raise PowerFlowError(f"pandapower cannot solve this network: {error}") from error
         return PowerFlowResult(
             vm_pu=_column(net.res_bus, "vm_pu"),

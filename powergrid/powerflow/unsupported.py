@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from heron_mqtt.errors import UnsupportedElement
+from heron_mqtt.errors import PowerFlowError, UnsupportedElement
 
-__all__ = ["refuse_unsupported", "refuse_unsupported_options"]
+__all__ = ["refuse_unsupported", "refuse_unsupported_options", "refuse_zero_impedance"]
 
 _INJECTIONS = {"load", "sgen", "storage", "gen", "ext_grid", "ward", "shunt"}
 _BRANCHES = {"bus", "line", "trafo", "impedance", "switch"}
@@ -20,6 +20,7 @@ _KNOWN_UNSUPPORTED = {
     *("bus_dc", "line_dc", "load_dc", "source_dc"),
 }
 _RESULT_PREFIX = "_empty_res_"
+_NAMED = 5  # elements in a message; the others are dots
 _HINT = 'solve it with solver = "pandapower", or remove or replace what is named'
 
 
@@ -52,6 +53,23 @@ def _special_cases(net: Any) -> list[str]:
     if slack.any():
         found.append(f"gen with slack=True ({slack.sum()})")
     return found
+
+
+def refuse_zero_impedance(net: Any) -> None:
+    """Raise if a line in service has no impedance: no power flow is defined by it.
+
+    Raises:
+        PowerFlowError: Names the lines.
+    """
+    line = net.line[net.line["in_service"].to_numpy(bool)]
+    per_km = np.abs(line["r_ohm_per_km"].to_numpy(float)) + np.abs(line["x_ohm_per_km"].to_numpy(float))
+    without = line.index[per_km * line["length_km"].to_numpy(float) == 0.0].tolist()
+    if without:
+        more = ", ..." if len(without) > _NAMED else ""
+        raise PowerFlowError(
+            f"line {', '.join(map(str, without[:_NAMED]))}{more} has no impedance (r, x or length_km is 0); "
+            "join its buses by a closed switch instead"
+        )
 
 
 def refuse_unsupported_options(options: dict[str, Any]) -> None:

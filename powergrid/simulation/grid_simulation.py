@@ -17,10 +17,6 @@ from powergrid.simulation.time_series import Array, Positions, TimeSeries
 
 __all__ = ["DeviceColumn", "GridSimulation", "MicrogridIndex"]
 
-# A tenth of a milliwatt: voltages and loadings (per unit) must not depend on the solver beyond 1e-9, and at
-# the usual 1e-8 MVA they do on a low-voltage grid. It costs half a Newton iteration.
-TOLERANCE_MVA = 1e-10
-
 
 @dataclass(frozen=True, slots=True)
 class MicrogridIndex:
@@ -149,8 +145,10 @@ class GridSimulation:
 
 def _compile(blueprint: Blueprint) -> PowerFlow:
     try:
-        solver = blueprint.loaded.scenario.network.solver
-        return make_power_flow(blueprint.net, solver, tolerance_mva=TOLERANCE_MVA)
+        table = blueprint.loaded.scenario.network
+        # By default a tenth of a milliwatt: voltages and loadings (per unit) must not depend on the solver
+        # beyond 1e-9, and at the usual 1e-8 MVA they do on a low-voltage grid. It costs half an iteration.
+        return make_power_flow(blueprint.net, table.solver, tolerance_mva=table.tolerance_mva)
     except PowerFlowError as exc:
         raise ConfigError(
             f'{blueprint.loaded.source}: network: {exc}; solver = "pandapower" takes every network that '
