@@ -129,7 +129,7 @@ def reference() -> MultiAgentMicrogrids:
     """Return the environment on ``pandapower.runpp`` with its default options."""
     env = centralized(scenario=_with_solver("pandapower"))
     flow: Any = env.simulation.flow
-    flow._options = {"numba": importlib.util.find_spec("numba") is not None}  # else it warns in every step
+    flow._options = {"tolerance_mva": 1e-8, "numba": importlib.util.find_spec("numba") is not None}
     return env
 
 

@@ -15,6 +15,7 @@ from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.record.deliveries import Deliveries
 from heron_mqtt.record.reader import RecordFile
 from powergrid.envs import MultiAgentMicrogrids
+from powergrid.envs.copies import EnvState
 
 
 class ReplayEnv(MultiAgentMicrogrids):
@@ -87,6 +88,14 @@ class ReplayEnv(MultiAgentMicrogrids):
         )
         """The agents; ``exchange.apart_since`` says which devices have left the record, and when."""
         self._direct = self.exchange
+
+    def get_state(self) -> EnvState:
+        """Refuse: where a device has left the record is not part of the state.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a recorded day cannot be copied, pickled or set back: make another ReplayEnv of it")
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None

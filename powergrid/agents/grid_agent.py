@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.field.gateway.device_link import SetpointRequest
@@ -302,6 +303,30 @@ class GridAgent:
                 cost[name] = done.cost
         trades = self._session.trades if self._session is not None else {}
         return StepReport(p_mw, q_mvar, soc, cost, trades, self._fallbacks)
+
+    # -- its state ---------------------------------------------------------------------------------
+
+    def get_state(self) -> Any:
+        """Return all that the next step depends on; a value that ``set_state`` takes, and that pickles."""
+        units = {
+            name: (unit.device.state, unit.twin_p_mw, unit.p_available_mw)
+            for name, unit in self._units.items()
+        }
+        twins = {name: device.state for name, device in self._twins.items()}
+        return units, twins, self._dt_s, self._load_mw, self._price
+
+    def set_state(self, state: Any) -> None:
+        """Go back to between the two steps in which the state was taken."""
+        units, twins, self._dt_s, self._load_mw, self._price = state
+        for name, (of_device, twin_p_mw, p_available_mw) in units.items():
+            unit = self._units[name]
+            unit.device.state, unit.twin_p_mw, unit.p_available_mw = of_device, twin_p_mw, p_available_mw
+            unit.done = None
+            unit.want(0.0)
+        self._twins = {name: copy.copy(self._units[name].device) for name in twins}
+        for name, of_twin in twins.items():
+            self._twins[name].state = of_twin
+        self._commanded, self._session, self._fallbacks = {}, None, {}
 
     # -- policy ------------------------------------------------------------------------------------
 

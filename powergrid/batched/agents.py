@@ -49,6 +49,15 @@ class AgentArray:
         for device in self.devices.values():
             device.reset(where)
 
+    def get_state(self) -> dict[str, Any]:
+        """Return the states of the devices, by name; copies."""
+        return {name: device.get_state() for name, device in self.devices.items()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Put them back."""
+        for name, of_device in state.items():
+            self.devices[name].set_state(of_device)
+
     def decide(
         self,
         price: Array,

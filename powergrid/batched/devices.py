@@ -54,6 +54,14 @@ class DeviceArray(ABC):
         """Put copies (all, or those of a mask) back into the spec's initial state."""
 
     @abstractmethod
+    def get_state(self) -> Any:
+        """Return the copies' states; a value that later steps leave alone."""
+
+    @abstractmethod
+    def set_state(self, state: Any) -> None:
+        """Put them back."""
+
+    @abstractmethod
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """Return the (n,) active powers, MW, that ``step`` would realise; moves nothing."""
 
@@ -106,6 +114,15 @@ class CopiesArray(DeviceArray):
         """See ``DeviceArray``."""
         for i in np.arange(len(self._copies))[where]:
             self._copies[i].reset()
+
+    def get_state(self) -> Any:
+        """See ``DeviceArray``."""
+        return [device.state for device in self._copies]
+
+    def set_state(self, state: Any) -> None:
+        """See ``DeviceArray``."""
+        for device, of_device in zip(self._copies, state, strict=True):
+            device.state = of_device
 
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """See ``DeviceArray``."""
@@ -168,6 +185,14 @@ class FormulaArray(DeviceArray):
         for values, begin in zip(self.state, self._begin, strict=True):
             values[where] = begin
 
+    def get_state(self) -> Any:
+        """See ``DeviceArray``."""
+        return self.state._make(values.copy() for values in self.state)
+
+    def set_state(self, state: Any) -> None:
+        """See ``DeviceArray``."""
+        self.state = state._make(values.copy() for values in state)
+
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """See ``DeviceArray``."""
         p: Array = self._formulas.realised(self.state, p_mw, float(dt_s), p_available_mw, NUMPY)
@@ -219,6 +244,14 @@ class BatteryArray(DeviceArray):
     def reset(self, where: Any = ...) -> None:
         """See ``DeviceArray``."""
         self.p_mw[where], self.soc[where] = 0.0, self.spec.initial_soc
+
+    def get_state(self) -> Any:
+        """See ``DeviceArray``."""
+        return self.p_mw.copy(), self.soc.copy()
+
+    def set_state(self, state: Any) -> None:
+        """See ``DeviceArray``."""
+        self.p_mw, self.soc = (values.copy() for values in state)
 
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """See ``DeviceArray``."""
@@ -292,6 +325,14 @@ class GeneratorArray(DeviceArray):
             p = spec.min_p_mw if spec.initial_running else 0.0
         self.p_mw[where], self.running[where] = p, spec.initial_running
         self.time_in_state_s[where] = max(spec.min_up_s, spec.min_down_s)
+
+    def get_state(self) -> Any:
+        """See ``DeviceArray``."""
+        return self.p_mw.copy(), self.running.copy(), self.time_in_state_s.copy()
+
+    def set_state(self, state: Any) -> None:
+        """See ``DeviceArray``."""
+        self.p_mw, self.running, self.time_in_state_s = (values.copy() for values in state)
 
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """See ``DeviceArray``."""

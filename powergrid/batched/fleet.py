@@ -59,6 +59,15 @@ class Fleet:
         for agent in self._agents.values():
             agent.reset(where)
 
+    def get_state(self) -> dict[str, dict[str, Any]]:
+        """Return the states of all devices, by agent and name; copies."""
+        return {name: agent.get_state() for name, agent in self._agents.items()}
+
+    def set_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put them back."""
+        for name, of_agent in state.items():
+            self._agents[name].set_state(of_agent)
+
     def step(
         self,
         price: Array,

@@ -14,9 +14,10 @@ from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.batched.fleet import Fleet
 from powergrid.batched.flow import BatchFlow
 from powergrid.envs.config import load_batch_config
+from powergrid.envs.copies import BatchState, CopiedByState, check_state
 from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.spaces import ActionMap
-from powergrid.simulation.build import build
+from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.grid_simulation import GridSimulation
 
 Array = NDArray[np.float64]
@@ -26,7 +27,7 @@ Infos = dict[str, dict[str, Any]]
 StepResult = tuple[Observations, dict[str, Array], dict[str, Flags], dict[str, Flags], Infos]
 
 
-class BatchedMicrogrids:
+class BatchedMicrogrids(CopiedByState):
     """``num_envs`` copies of a scenario: as many ``MultiAgentMicrogrids`` in centralized mode, but faster.
 
     In the manner of ``gymnasium.vector``: every array has the copies in its first axis, here (n,). Each copy
@@ -55,15 +56,19 @@ class BatchedMicrogrids:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config, self.loaded = load_batch_config(config)
-        self.scenario = scenario = self.loaded.scenario
+        scenario = self.loaded.scenario
         if scenario.envelope.grid_check:
             raise ConfigError(
                 f"{self.loaded.source}: envelope.grid_check: BatchedMicrogrids does not check setpoints by "
                 "power flow; set it to false, or step single environments"
             )
+        self._make(build(self.loaded))
+
+    def _assemble(self, blueprint: Blueprint) -> None:
+        self.scenario = scenario = self.loaded.scenario
         self.num_envs = n = self.config.num_envs
         self.max_episode_steps = self.config.max_episode_steps or scenario.steps
-        self.simulation = GridSimulation(build(self.loaded))
+        self.simulation = GridSimulation(blueprint)
         check_length(self.simulation, self.max_episode_steps, type(self).__name__)
         self.agents = list(self.simulation.agents)
         self._flow = BatchFlow(self.simulation)
@@ -180,7 +185,45 @@ class BatchedMicrogrids:
         )
 
     def close(self) -> None:
-        """Nothing is held open; here because vector environments have it."""
+        """End the episodes: ``step`` asks for ``reset`` then, as in a single environment. Idempotent."""
+        self._is_reset = False
+
+    # -- its state -----------------------------------------------------------------------------------
+
+    def get_state(self) -> BatchState:
+        """Return all that the coming steps depend on; ``set_state`` goes back there, as often as wanted.
+
+        The state pickles, and fits every batch of the same scenario and size.
+        """
+        return BatchState(
+            scenario=self.scenario.name,
+            num_envs=self.num_envs,
+            position={
+                "start_rows": self._start_rows.copy(),
+                "steps": self._steps.copy(),
+                "fixed_rows": None if self._fixed_rows is None else self._fixed_rows.copy(),
+                "generator": self._rng.bit_generator.state,
+                "is_reset": self._is_reset,
+            },
+            grid=self._state.get_state(),
+            fleet=self._fleet.get_state(),
+        )
+
+    def set_state(self, state: BatchState) -> None:
+        """Go back to where ``get_state`` was called, here or in another batch of the same kind.
+
+        Raises:
+            ValueError: The state is of another scenario or number of copies; nothing has happened.
+        """
+        check_state(state, BatchState, self.scenario.name, self._state)
+        position = state.position
+        self._start_rows[:], self._steps[:] = position["start_rows"], position["steps"]
+        fixed = position["fixed_rows"]
+        self._fixed_rows = None if fixed is None else fixed.copy()
+        self._rng.bit_generator.state = position["generator"]
+        self._is_reset = position["is_reset"]
+        self._state.set_state(state.grid)
+        self._fleet.set_state(state.fleet)
 
     # -- one step ------------------------------------------------------------------------------------
 

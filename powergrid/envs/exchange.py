@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import functools
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.agents.operator import SystemOperator
@@ -52,6 +55,23 @@ class DirectExchange:
         for name, agent in self.agents.items():
             self._prices[name].restart(episode)
             agent.reset(episode, seed)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return, by agent, its state and that of its protocol objects."""
+        return {
+            name: (
+                agent.get_state(),
+                copy.deepcopy(self._prices[name]),
+                copy.deepcopy(self._commands[name]),
+            )
+            for name, agent in self.agents.items()
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Put it back."""
+        for name, (of_agent, prices, commands) in state.items():
+            self.agents[name].set_state(of_agent)
+            self._prices[name], self._commands[name] = copy.deepcopy(prices), copy.deepcopy(commands)
 
     def step(self, given: StepInput) -> Mapping[str, StepReport]:
         """Carry every agent through the step, round by round, and return what each reports."""
@@ -122,6 +142,7 @@ class BrokerExchange:
         self._check = check
         self._plan_s = plan_s
         self._tasks: list[asyncio.Task[None]] = []
+        self._leave: weakref.finalize[Any, Any] | None = None
         self.phases_s: dict[str, float] = {}
         """How long the phases of the last step took, wall-clock s: inform, plans, check, actions."""
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -148,8 +169,12 @@ class BrokerExchange:
             asyncio.create_task(proxy.run(), name=f"proxy {proxy.agent_id}") for proxy in self.proxies
         ]
         for task in self._tasks:
-            task.add_done_callback(self._ended)
+            task.add_done_callback(functools.partial(_hand_on, self.operator))
         self.loop = here
+        # Nothing below refers to the environment, so that one that is dropped unclosed is collected, and
+        # then leaves; at the end of the process the background loop cancels what is left.
+        self._leave = weakref.finalize(self, _abandon, here, tuple(self._tasks), self.proxies, self.operator)
+        self._leave.atexit = False
 
     async def reset(self, episode: int, seed: int | None, clock: datetime) -> None:
         """Begin an episode; returns when every agent and device is ready.
@@ -191,6 +216,8 @@ class BrokerExchange:
 
     async def close(self) -> None:
         """End proxies and operator. Idempotent."""
+        if self._leave is not None:
+            self._leave.detach()
         tasks, self._tasks = self._tasks, []
         loop, self.loop = self.loop, None
         if loop is asyncio.get_running_loop():
@@ -210,10 +237,31 @@ class BrokerExchange:
         await self.start()
         await self.operator.rest(duration_s)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Hand on what ended a proxy, which does not end by itself, to where its action is awaited."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.operator.fail(error)
+
+def _hand_on(operator: SystemOperator, task: asyncio.Task[None]) -> None:
+    """Hand on what ended a proxy, which does not end by itself, to where its action is awaited."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        operator.fail(error)
+
+
+def _abandon(
+    loop: asyncio.AbstractEventLoop,
+    tasks: Iterable[asyncio.Task[None]],
+    proxies: Iterable[Proxy],
+    operator: SystemOperator,
+) -> None:
+    """Close what an environment has left behind that was collected without ``close``."""
+
+    async def close() -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for proxy in proxies:
+            await proxy.close()
+        await operator.close()
+
+    if loop.is_running():
+        asyncio.run_coroutine_threadsafe(close(), loop)
 
 
 def make_broker_exchange(

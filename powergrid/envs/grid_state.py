@@ -100,6 +100,14 @@ class GridState:
         """Return the microgrids' quantities of (n_copies,) grids, a row each, for ``views``."""
         return self._values[:, : self._n_local].T.copy()
 
+    def get_state(self) -> tuple[Array, Array]:
+        """Return everything there is to know; copies."""
+        return self._values.copy(), self._outside.copy()
+
+    def set_state(self, state: tuple[Array, Array]) -> None:
+        """Put it back, into the arrays that others have views of."""
+        self._values[...], self._outside[...] = state
+
     # -- what happens ------------------------------------------------------------------------------
 
     def reset(self, where: Any = ...) -> None:

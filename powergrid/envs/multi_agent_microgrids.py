@@ -22,11 +22,12 @@ from heron_mqtt.protocols.p2p import settle
 from heron_mqtt.record.facts import StepFacts
 from powergrid.agents import GridAgent
 from powergrid.envs.config import load_config
+from powergrid.envs.copies import CopiedByState, EnvState, check_state
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
 from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.spaces import ActionMap
 from powergrid.envs.step_records import StepRecords
-from powergrid.simulation.build import build
+from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.grid_check import GridCheck
 from powergrid.simulation.grid_simulation import GridSimulation
 
@@ -35,7 +36,7 @@ Infos = dict[str, dict[str, Any]]
 StepResult = tuple[Observations, dict[str, float], dict[str, bool], dict[str, bool], Infos]
 
 
-class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.float32]]):
+class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], NDArray[np.float32]]):
     """Microgrids on one distribution grid, one agent each.
 
     ``centralized`` runs agents by direct calls; distributed, the same agents speak over a broker. With
@@ -56,9 +57,12 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.config, self.loaded = load_config(config)
+        self._make(build(self.loaded))
+
+    def _assemble(self, blueprint: Blueprint) -> None:
         self.scenario = self.loaded.scenario
         self.render_mode = self.config.render_mode
-        self.simulation = GridSimulation(build(self.loaded))
+        self.simulation = GridSimulation(blueprint)
         self.max_episode_steps = self.config.max_episode_steps or self.scenario.steps
         check_length(self.simulation, self.max_episode_steps, type(self).__name__)
         self.possible_agents = list(self.simulation.agents)
@@ -159,7 +163,11 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
         return self._end_step(given, self._direct.step(given))
 
     def close(self) -> None:
-        """Leave the broker; one of the environment's own is closed. Idempotent."""
+        """Leave the broker; one of the environment's own is closed. Idempotent.
+
+        In every mode the episode is over then: ``step`` asks for ``reset``, which begins anew.
+        """
+        self.agents = []
         if self._exchange is not None:
             self._refuse_own_loop()
             run_sync(self.close_async())
@@ -176,6 +184,52 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
             for proxy in proxies
             for name, report in proxy.gateway.report().items()
         }
+
+    # -- its state -----------------------------------------------------------------------------------
+
+    def get_state(self) -> EnvState:
+        """Return all that the coming steps depend on; ``set_state`` goes back there, as often as wanted.
+
+        Centralized mode only. The state pickles, and fits every environment of the same scenario.
+
+        Raises:
+            TypeError: The agents are reached over a broker: their state, and that of devices, is elsewhere.
+        """
+        if not isinstance(self._direct, DirectExchange):
+            raise TypeError(
+                "an environment over a broker cannot be copied, pickled or set back: its agents and devices "
+                'are elsewhere; use {"centralized": True}'
+            )
+        return EnvState(
+            scenario=self.scenario.name,
+            position={"episode": self._episode, "step": self._step, "start_row": self._start_row},
+            agents=tuple(self.agents),
+            rewards=dict(self._rewards),
+            grid=self._state.get_state(),
+            bills=(self._records.cost.copy(), self._records.traded_usd.copy()),
+            exchange=self._direct.get_state(),
+        )
+
+    def set_state(self, state: EnvState) -> None:
+        """Go back to where ``get_state`` was called, here or in another environment of the same scenario.
+
+        Raises:
+            TypeError: As ``get_state``.
+            ValueError: The state is of another scenario; nothing has happened.
+        """
+        if not isinstance(self._direct, DirectExchange):
+            self.get_state()
+        assert self._direct is not None
+        check_state(state, EnvState, self.scenario.name, self._state)
+        position = state.position
+        self._episode, self._step = position["episode"], position["step"]
+        self._start_row = position["start_row"]
+        self.agents = list(state.agents)
+        self._rewards = dict(state.rewards)
+        self._state.set_state(state.grid)
+        self._records.cost[:] = state.bills[0]
+        self._records.traded_usd = state.bills[1].copy()
+        self._direct.set_state(state.exchange)
 
     # -- the same, asynchronous ----------------------------------------------------------------------
 
@@ -226,6 +280,7 @@ class MultiAgentMicrogrids(ParallelEnv[str, NDArray[np.float32], NDArray[np.floa
 
     async def close_async(self) -> None:
         """Leave the broker; see ``close``."""
+        self.agents = []
         if self._exchange is not None:
             await self._exchange.close()
         if self._own_broker is not None:

@@ -85,6 +85,15 @@ class TimeSeries:
         """Put ``change(price)`` in the place of every price, $/MWh."""
         self._price = np.array([change(price) for price in self._price.tolist()], dtype=float)
 
+    @property
+    def prices(self) -> Array:
+        """Every price, (n_rows,) $/MWh; a copy."""
+        return self._price.copy()
+
+    @prices.setter
+    def prices(self, prices: Array) -> None:
+        self._price = np.array(prices, dtype=float)
+
     def has(self, row: int) -> bool:
         """Whether the series say anything of a row."""
         return self.repeats or row < self.n_rows
