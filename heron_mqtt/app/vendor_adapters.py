@@ -181,7 +181,7 @@ async def vendor_devices(
                     power_range_mw=table.spec.power_range_mw,
                     stale_after_s=table.gateway.stale_after_s,
                     take_over=take_over,
-                    budget=_budget(mapping, loaded.scenario.topic_env_id, agent, name),
+                    budget=write_budget(mapping, loaded.scenario.topic_env_id, agent, name),
                 )
             )
         for device in devices:
@@ -266,7 +266,8 @@ async def _connected(
         raise type(exc)(f"{label}: its own broker: {exc}") from exc
 
 
-def _budget(mapping: DeviceMapping, env_id: str, agent: str, name: str) -> WriteBudget | None:
+def write_budget(mapping: DeviceMapping, env_id: str, agent: str, name: str) -> WriteBudget | None:
+    """Return what counts the writes to a device over restarts; None = its mapping has no limit."""
     table = mapping.setpoint
     if table is None or table.max_writes_per_day is None:
         return None

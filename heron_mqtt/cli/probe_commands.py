@@ -38,16 +38,56 @@ def probe(
     device: Annotated[
         str, typer.Option(metavar="AGENT/DEVICE", help="For placeholders in the mapping's topics.")
     ] = "MG1/ess",
+    send: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POWER",
+            help="With --mapping: try one setpoint, such as 0.5kW or -500W; positive = injected. Asks first.",
+        ),
+    ] = None,
+    for_: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="How long that setpoint holds: 10s, 1m.")
+    ] = "10s",
+    max_: Annotated[
+        str, typer.Option("--max", metavar="POWER", help="More is neither sent nor let happen.")
+    ] = "1kW",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False,
+    env_id: Annotated[
+        str, typer.Option(metavar="NAME", help="In which environment the device is driven; for --send.")
+    ] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Listen to boxes: list what they say and may mean, recognise known ones, try a mapping.
 
-    Publishes nothing. With --mapping: raw payloads beside values, and why one is missing.
+    Publishes nothing, except with --send. With --mapping: raw payloads beside values, and why one is missing.
+    With --send: one bounded test setpoint, and what it proves: sign, factor, delay, acknowledgement, release.
+    Exit code 0 only if all five are good.
     """
     if not 0.0 < listen <= 3600.0:
         raise ConfigError(f"--listen {listen:g}: expected seconds, more than 0, at most 3600")
     if mapping is not None and write is not None:
         raise ConfigError("--mapping and --write: one or the other")
+    if send is not None:
+        from heron_mqtt.cli.probe_trial import try_setpoint
+
+        if mapping is None:
+            raise ConfigError("--send: needs --mapping FILE: what a setpoint is for this box")
+        try:
+            try_setpoint(
+                broker,
+                mapping,
+                device,
+                env_id,
+                send=send,
+                for_=for_,
+                max_=max_,
+                listen_s=listen,
+                is_confirmed=yes,
+                as_json=as_json,
+            )
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        return
     try:
         if mapping is not None:
             _show_mapping(broker, mapping, device, listen, as_json=as_json)

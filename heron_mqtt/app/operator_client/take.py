@@ -9,6 +9,8 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messages import MAX_LEASE_S, AuthorityState, Take
 
 KW_PER_MW = 1e3
+PER_MW = {"W": 1e6, "kW": KW_PER_MW, "MW": 1.0}
+_POWER = re.compile(r"([+-]?(\d+(?:\.\d*)?|\.\d+))\s*(W|kW|MW)")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)min|(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _LARGEST = 1e6  # kW or MW: a number that is plainly a mistake
@@ -51,6 +53,21 @@ def parse_power(option: str, text: str) -> float:
             "names the unit"
         )
     return float(text)
+
+
+def parse_power_with_unit(option: str, text: str) -> float:
+    """Return a power such as 500W, 0.5kW or -1.2MW, MW.
+
+    Raises:
+        ConfigError: Names the option and what was expected.
+    """
+    found = _POWER.fullmatch(text)
+    if found is None or abs(float(found[1])) > _LARGEST:
+        raise ConfigError(
+            f"{option} {text}: expected a power with its unit, such as 500W, 0.5kW or -1.2kW; positive = "
+            "injected into the grid"
+        )
+    return float(found[1]) / PER_MW[found[3]]
 
 
 def parse_duration(option: str, text: str) -> float:

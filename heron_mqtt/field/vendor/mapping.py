@@ -171,7 +171,28 @@ class DeviceMapping:
         found += [r.patterns for r in self.answers]
         return tuple(dict.fromkeys(p.filter for patterns in found for p in patterns))
 
+    def command_filters(self) -> tuple[str, ...]:
+        """Return the topics on which the device is told something, as filters; keepalives left out."""
+        sent = [topic for key, topic in _sent_topics(self.table) if not key.startswith("keepalive")]
+        return tuple(dict.fromkeys(TopicPattern(topic).filter for topic in sent))
+
+    @property
+    def rated_mw(self) -> float | None:
+        """What the mapping says the device is rated for, MW; None = it does not say."""
+        tables: list[Any] = [t.fields[n] for t in self.table.telemetry for n in t.fields if n == "p_mw"]
+        tables += [q for name, q in self.table.quantities.items() if name == "p_mw"]
+        if self.setpoint is not None:
+            tables += [v for v in self.setpoint.values.values() if v.quantity == "p_mw"]
+        return min((t.rated_mw for t in tables if t.rated_mw is not None), default=None)
+
     # -- what is sent ------------------------------------------------------------------------------
+
+    def beyond(self, setpoint: Setpoint) -> list[str]:
+        """Return which limits of the mapping a power is beyond: it would send something else than meant."""
+        found = [] if self._writer is None else self._writer.beyond(setpoint)
+        if self.rated_mw is not None and abs(setpoint.p_mw) > self.rated_mw:
+            found.append(f"rated_mw = {self.rated_mw:g}: {setpoint.p_mw:g} MW is more than the device has")
+        return found
 
     def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[Outgoing]:
         """Return the messages that carry a setpoint, in the order in which to send them.

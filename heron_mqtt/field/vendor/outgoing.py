@@ -91,7 +91,22 @@ class SetpointValue:
         word = [w.word for w in table.words if w.from_ is None or number >= w.from_][-1]
         return RenderedValue(word, as_text(word))
 
-    def _number(self, raw: float) -> float:
+    def beyond(self, raw: float) -> str | None:
+        """Return which of ``min`` and ``max`` turns ``raw`` into something else than was meant, and how.
+
+        A number of the other sign that ``min`` or ``max`` makes 0 is none of that: so does a mapping say that
+        charging and discharging are two numbers.
+        """
+        table, value = self.table, self._scaled(raw)
+        if table.max is not None and value > max(table.max, 0.0):
+            return f"{value:g} is above max = {table.max:g}"
+        if table.min is not None and value < min(table.min, 0.0):
+            return f"{value:g} is below min = {table.min:g}"
+        if table.min is not None and 0.0 < value < table.min:
+            return f"{value:g} would be raised to min = {table.min:g}"
+        return None
+
+    def _scaled(self, raw: float) -> float:
         table = self.table
         value = table.sign * raw * self._per_si
         if table.absolute:
@@ -102,6 +117,10 @@ class SetpointValue:
             raise MessageError(f"setpoint: {what} = {raw!r} is not a finite number; it is not sent")
         if table.table is not None:
             value = interpolated(value, table.table)
+        return value
+
+    def _number(self, raw: float) -> float:
+        table, value = self.table, self._scaled(raw)
         if self._decimals is not None:
             value = rounded(value, self._decimals, toward_zero=table.rounding == "toward_zero")
         if table.min is not None:
@@ -197,6 +216,15 @@ class SetpointWriter:
     def value(self, name: str) -> SetpointValue | None:
         """Return how a value is made; None if there is none of that name."""
         return self._values.get(name)
+
+    def beyond(self, setpoint: Setpoint) -> list[str]:
+        """Return the limits of the mapping that a power is beyond, one line each."""
+        found = []
+        for name, value in self._values.items():
+            if value.formula is None and value.table.quantity == "p_mw":
+                why = value.beyond(setpoint.p_mw)
+                found += [] if why is None else [f"setpoint.values.{name}: {why}"]
+        return found
 
     def render(self, setpoint: Setpoint, context: MessageContext) -> dict[str, RenderedValue]:
         """Return every value of a setpoint.

@@ -126,6 +126,7 @@ class VendorDevice(FieldDevice):
         self._is_born = False
         self._is_driven = False
         self._is_held_by_stop = False
+        self._owes_release = False
         self._level: Level | None = None
         self._keeping: list[asyncio.Task[None]] = []
         self._settling: asyncio.TimerHandle | None = None
@@ -221,6 +222,16 @@ class VendorDevice(FieldDevice):
         """What is known of the device."""
         return self._state
 
+    @property
+    def is_driven(self) -> bool:
+        """Whether the device may hold a setpoint of ours: it was sent one, and was not handed back since."""
+        return self._is_driven or self._is_held_by_stop
+
+    @property
+    def confirm(self) -> str:
+        """What confirms a setpoint: answer, power or sent."""
+        return self._confirm
+
     async def run(
         self,
         *,
@@ -285,6 +296,9 @@ class VendorDevice(FieldDevice):
             self._heard.set()
             self._has_spoken = True
             self._silence = None
+            if self._owes_release:  # only now it is sure to hear it: it may have come back after us
+                self._owes_release = False
+                self._spawn(self._end_lease("it is heard again"))
         self._tell_trouble()  # before the answer, so that it counts
         if not self._awaits:
             return
@@ -406,7 +420,7 @@ class VendorDevice(FieldDevice):
 
     async def _hand_back(self) -> None:
         """Hand the device back at the end: no lease is renewed any more."""
-        if not (self._is_driven or self._is_held_by_stop):
+        if not self.is_driven:
             return
         if self.stopped:
             log.warning(
@@ -448,6 +462,7 @@ class VendorDevice(FieldDevice):
     def _reconnected(self) -> None:
         self._state.reconnected()
         self._keep_talking()
+        self._owes_release = self.is_safe and self._is_driven  # its lease ran out, and nothing could be sent
 
     def _keep_talking(self) -> None:
         """Begin anew with the first message of each keepalive, as after every connection."""

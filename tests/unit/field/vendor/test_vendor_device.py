@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.app.vendor_adapters import load_mappings
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, MessageExpired
 from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
@@ -55,6 +55,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
         self.connected = True
+        self.delivers = True
         self.callbacks: dict[str, list[Callable[[str, bytes, bool], None]]] = {}
         self.returns: list[Callable[[], None]] = []
         self.answer: Callable[[str, str], None] | None = None
@@ -62,6 +63,10 @@ class Wire:
     def publish_raw(
         self, topic: str, payload: bytes, *, qos: int, retain: bool, not_after: float | None = None
     ) -> asyncio.Future[None]:
+        if not self.delivers:
+            lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            lost.set_exception(MessageExpired("not connected"))
+            return lost
         self.sent.append((topic, payload.decode()))
         if self.answer is not None:
             asyncio.get_running_loop().call_soon(self.answer, topic, payload.decode())
@@ -408,6 +413,25 @@ async def test_a_device_that_cannot_be_handed_back_is_told_of(make: Any) -> None
     site.wire.connected = False
     await site.end()
     assert any("not handed back" in report.what for report in site.broker.stats.reports)
+
+
+async def test_a_lease_that_runs_out_without_a_connection_is_ended_when_the_device_is_heard_again(
+    make: Any,
+) -> None:
+    site = await make(RELEASED)
+    site.send(0.001, 0.3)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.connected = site.wire.delivers = False
+    await until(lambda: site.device.is_safe, "the end of the lease")
+    await asyncio.sleep(0.05)
+    site.wire.connected = site.wire.delivers = True
+    for back in list(site.wire.returns):
+        back()
+    await asyncio.sleep(0.05)
+    assert ("box/mode", "auto") not in site.wire.sent  # it may not be there again yet
+    site.wire.says("box/state", {"p": 1000})
+    await until(lambda: ("box/mode", "auto") in site.wire.sent, "the release")
+    assert not site.device.is_driven
 
 
 async def test_the_same_problem_of_every_payload_is_counted_always_and_reported_once(make: Any) -> None:
