@@ -16,6 +16,7 @@ from hypothesis import settings
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from support.mosquitto_server import Mosquitto, executable
+from support.nats_server import NatsServer
 
 if TYPE_CHECKING:
     from powergrid.envs import MultiAgentMicrogrids
@@ -91,6 +92,30 @@ def embedded_url() -> Iterator[str]:
     run_sync(server.start())
     yield server.url
     run_sync(server.close())
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A NATS server that all tests share; do not disturb it."""
+    server = NatsServer(tmp_path_factory.mktemp("nats")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_nats_server(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
+    """Make a NATS server of the test's own, to kill, to restart, or with a configuration."""
+    made: list[NatsServer] = []
+
+    def make(config: str = "", scheme: str = "nats") -> NatsServer:
+        folder = tmp_path / f"nats{len(made)}"
+        folder.mkdir()
+        made.append(NatsServer(folder, config, scheme))
+        return made[-1].start()
+
+    yield make
+    for server in made:
+        server.stop()
 
 
 def _need_mosquitto() -> None:

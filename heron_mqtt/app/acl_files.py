@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded.auth.credentials import acl_section
+from heron_mqtt.messaging.nats_subjects import subjects_of
 from powergrid.scenario import Scenario
 
 PROBES = "-doctor"
@@ -83,7 +84,12 @@ def _nats(users: list[SiteUser], environments: list[str]) -> Iterator[str]:
     for user in users:
         rights = _rights(user, environments)
         allowed = {
-            action: [json.dumps(_subject(topic)) for topic, right in rights if right in {wanted, "readwrite"}]
+            action: [
+                json.dumps(subject)
+                for topic, right in rights
+                if right in {wanted, "readwrite"}
+                for subject in subjects_of(topic)
+            ]
             for action, wanted in (("publish", "write"), ("subscribe", "read"))
         }
         variable = "".join(c if c.isalnum() else "_" for c in user.name).upper()
@@ -100,11 +106,6 @@ _INNER = {
     "subscribe": ('"$MQTT.>"', '"_INBOX.>"'),
 }
 """Subjects of NATS' own, by which its MQTT server keeps sessions and retained messages."""
-
-
-def _subject(topic: str) -> str:
-    """Return the NATS subject of an MQTT topic filter (docs.nats.io, MQTT, topics and subjects)."""
-    return topic.replace(".", "//").replace("/", ".").replace("+", "*").replace("#", ">")
 
 
 FORMATS: dict[str, Callable[[list[SiteUser], list[str]], Iterator[str]]] = {

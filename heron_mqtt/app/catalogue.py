@@ -84,12 +84,14 @@ def _grids() -> Rows:
 
 
 def _brokers() -> Rows:
-    from heron_mqtt.messaging.schemes import scheme_names, scheme_of
+    from heron_mqtt.messaging.schemes import BrokerScheme, scheme_names, scheme_of
 
-    return [
-        (name, "other processes can take part" if scheme_of(name).is_external else "inside this process")
-        for name in scheme_names()
-    ]
+    def who(scheme: BrokerScheme) -> str:
+        if scheme.is_external:
+            return "other processes can take part"
+        return "agents of one process, no hardware" if scheme.lacks else "inside this process"
+
+    return [(name, who(scheme_of(name))) for name in scheme_names()]
 
 
 def _profiles() -> Rows:

@@ -20,6 +20,7 @@ from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.ownership import NameOwnership
 from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
@@ -185,7 +186,7 @@ def impaired(broker: MessageBroker, impairment: ImpairmentTable | None, seed: in
     return broker if impairment is None else ImpairedBroker(broker, impairment, seed=seed)
 
 
-async def until_away(broker: MqttBroker, longest_s: float) -> None:
+async def until_away(broker: SessionBroker, longest_s: float) -> None:
     """Return never, unless the connection stays away for too long.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -74,6 +75,10 @@ class RunOptions:
         except ConfigError:
             return None
 
+    @property
+    def _because(self) -> str:
+        return f" ({self.scheme.lacks})" if self.scheme is not None and self.scheme.lacks else ""
+
     def problems(self) -> list[str]:
         """Return one line for each option that is wrong by itself, or beside another one."""
         found = []
@@ -94,7 +99,7 @@ class RunOptions:
         except ConfigError as exc:
             found += [
                 f"--{problem}" if problem.startswith("broker ") else f"--broker: {problem}"
-                for problem in (problem.removeprefix("MqttBroker: ") for problem in exc.problems)
+                for problem in (re.sub(r"^\w+Broker: ", "", problem) for problem in exc.problems)
             ]
         if self.centralized and self.url != "embedded":
             found.append("--centralized: uses no broker; leave it or --broker out")
@@ -107,7 +112,7 @@ class RunOptions:
             why = (
                 "--centralized uses no broker"
                 if self.centralized
-                else f"nothing can connect to --broker {self.url}"
+                else f"nothing can connect to --broker {self.url}{self._because}"
             )
             found.append(f"--devices emulated: {why}; leave it out, or use --broker embedded")
         return found
@@ -176,8 +181,8 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
     remote = remote_agents(loaded)
     if remote and not options.is_reachable:
         problems.append(
-            f"{loaded.source}: microgrids.{remote[0]}.remote = true: its agent must be able to connect; "
-            "use --broker embedded or mqtt://host:port"
+            f"{loaded.source}: microgrids.{remote[0]}.remote = true: its agent must be able to connect"
+            f"{options._because}; use --broker embedded or mqtt://host:port"
         )
     try:
         load_mappings(loaded)

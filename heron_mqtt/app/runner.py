@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from heron_mqtt.app.gc_freeze import frozen_gc
@@ -18,6 +19,7 @@ from heron_mqtt.app.infrastructure import (
     impaired,
     mqtt_infrastructure,
     unless,
+    until_away,
 )
 from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
@@ -27,6 +29,7 @@ from heron_mqtt.messages import Fault, RecordHead
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
+from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
 
@@ -95,10 +98,17 @@ async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[In
         yield Infrastructure()
     elif not plan.options.is_reachable:
         named = "in memory" if broker == "memory" else without_login(broker)
-        progress.note(f"broker: {named}; nothing can connect from outside, devices are simulated in process")
-        opened = open_broker(broker, env_id=plan.loaded.scenario.topic_env_id)
+        scheme = plan.options.scheme
+        why = scheme.lacks if scheme is not None and scheme.lacks else "nothing can connect from outside"
+        progress.note(f"broker: {named}; {why}; devices are simulated in process")
+        options: dict[str, Any] = {}
+        if scheme is not None and scheme.lacks:  # it is at an address: there is something to log in to
+            options["defaults"] = plan.loaded.broker_settings()
+        opened = open_broker(broker, env_id=plan.loaded.scenario.topic_env_id, **options)
         async with impaired(opened, plan.impairment, plan.seed) as inside:
-            yield Infrastructure(inside)
+            longest_s = plan.loaded.scenario.deadlines.ready_s
+            watches = (partial(until_away, opened, longest_s),) if isinstance(opened, SessionBroker) else ()
+            yield Infrastructure(inside, throughout=watches)
     else:
         local = [agent for agent in plan.loaded.scenario.microgrids if agent not in plan.remote_agents]
         async with mqtt_infrastructure(

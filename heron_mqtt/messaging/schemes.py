@@ -6,6 +6,7 @@ URL            broker
 ``mqtt://``    ``MqttBroker``; ``mqtts://`` with TLS, ``ws://``, ``wss://`` over WebSocket
 ``memory``     ``InMemoryBroker``; nothing can connect from outside
 ``embedded``   ``HostedBroker``: an embedded broker of its own, and a connection to it
+``nats://``    ``NatsBroker``; ``nats+tls://`` with TLS; agents only, no hardware
 =============  ==================================================================
 
 A scheme of your own::
@@ -24,7 +25,7 @@ from typing import Any
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.urls import DEFAULT_PORTS, lacks_scheme, without_login
+from heron_mqtt.messaging.urls import DEFAULT_PORTS, NATS_PORTS, lacks_scheme, without_login
 
 __all__ = ["BrokerScheme", "open_broker", "register_scheme", "scheme_names", "scheme_of", "without_login"]
 
@@ -41,19 +42,22 @@ class BrokerScheme:
         make: Makes the broker, not connected.
         is_external: Whether other processes can take part, as MQTT clients.
         is_address: Whether the URL says where a broker is that others use, too.
+        lacks: What safety depends on and is not there, as a sentence; empty = nothing. No hardware, and no
+            agent elsewhere, takes part over such a broker.
     """
 
     name: str
     make: Factory
     is_external: bool = False
     is_address: bool = False
+    lacks: str = ""
 
 
 _SCHEMES: dict[str, BrokerScheme] = {}
 
 
 def register_scheme(
-    name: str, make: Factory, *, is_external: bool = False, is_address: bool = False
+    name: str, make: Factory, *, is_external: bool = False, is_address: bool = False, lacks: str = ""
 ) -> BrokerScheme:
     """Let ``open_broker`` make brokers for ``name`` and ``name://...``; one that was there is replaced.
 
@@ -62,13 +66,14 @@ def register_scheme(
         make: Called with the URL, ``env_id`` and the options; returns a broker that is not connected.
         is_external: Whether other processes can take part, as MQTT clients.
         is_address: Whether the URL says where a broker is that others use, too.
+        lacks: What safety depends on and is not there, as a sentence; see ``BrokerScheme``.
 
     Raises:
         ValueError: The name is not one of a URL.
     """
     if not re.fullmatch(r"[a-z][a-z0-9+.-]*", name):
         raise ValueError(f"scheme {name!r}: expected a lower-case name such as 'mqtt'")
-    _SCHEMES[name] = BrokerScheme(name, make, is_external, is_address)
+    _SCHEMES[name] = BrokerScheme(name, make, is_external, is_address, lacks)
     return _SCHEMES[name]
 
 
@@ -104,7 +109,8 @@ def open_broker(
         url: ``mqtt://[user:password@]host[:port]``, ``mqtts://``, ``ws://``, ``wss://``, ``memory``,
             ``embedded``, or one of a registered scheme.
         env_id: The environment; second level of the topics.
-        at_address: Refuse what names no broker that others use, too (``memory``, ``embedded``).
+        at_address: Refuse what names no broker that others use, too (``memory``, ``embedded``), and what
+            lacks something that safety depends on.
         options: What the broker of that kind takes beside, by name (``MqttBroker``: ``ca``, ``will``, ...).
 
     Raises:
@@ -113,6 +119,8 @@ def open_broker(
     scheme = scheme_of(url)
     if at_address and not scheme.is_address:
         raise ConfigError(f"broker {without_login(url)}: nobody else is there; expected mqtt://host:port")
+    if at_address and scheme.lacks:
+        raise ConfigError(f"broker {without_login(url)}: {scheme.lacks}; use mqtt://host:port")
     return scheme.make(url, env_id=env_id, **options)
 
 
@@ -120,6 +128,12 @@ def _make_mqtt(url: str, **options: Any) -> MessageBroker:
     from heron_mqtt.messaging.mqtt import MqttBroker  # paho takes its time
 
     return MqttBroker(url, **options)
+
+
+def _make_nats(url: str, **options: Any) -> MessageBroker:
+    from heron_mqtt.messaging.nats import NatsBroker
+
+    return NatsBroker(url, **options)
 
 
 def _make_memory(url: str, *, env_id: str, **options: Any) -> MessageBroker:
@@ -147,3 +161,11 @@ for _name in DEFAULT_PORTS:
     register_scheme(_name, _make_mqtt, is_external=True, is_address=True)
 register_scheme("memory", _make_memory)
 register_scheme("embedded", _make_embedded, is_external=True)
+for _name in NATS_PORTS:
+    register_scheme(
+        _name,
+        _make_nats,
+        is_address=True,
+        lacks="core NATS keeps no message for who connects later and no last will, so an emergency stop or "
+        "the end of a run could go unheard",
+    )

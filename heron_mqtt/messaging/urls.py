@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from heron_mqtt.errors import ConfigError
 
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
-SECURE = {"mqtts", "wss"}
+NATS_PORTS = {"nats": 4222, "nats+tls": 4222}
+SECURE = {"mqtts", "wss", "nats+tls"}
 WEB = {"ws", "wss"}
 EXPECTED = "expected mqtt://[user:password@]host[:port][,host[:port]...], mqtts://..., ws://... or wss://..."
 
 
 @dataclass(frozen=True, slots=True)
+class UrlKind:
+    """The URLs of one kind of broker.
+
+    Attributes:
+        broker: The class that connects to them, for messages.
+        protocol: What is spoken there, for messages.
+        ports: Schemes, and the port of each where the URL names none.
+        expected: What such a URL looks like, for messages.
+    """
+
+    broker: str
+    protocol: str
+    ports: Mapping[str, int]
+    expected: str
+
+
+MQTT_URLS = UrlKind("MqttBroker", "MQTT", DEFAULT_PORTS, EXPECTED)
+NATS_URLS = UrlKind(
+    "NatsBroker",
+    "NATS",
+    NATS_PORTS,
+    "expected nats://[user:password@]host[:port][,host[:port]...] or nats+tls://...",
+)
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerUrl:
-    """Where an MQTT broker is, or several that stand in for each other."""
+    """Where a broker is, or several that stand in for each other."""
 
     scheme: str
     hosts: tuple[tuple[str, int], ...]
@@ -42,8 +70,8 @@ def lacks_scheme(url: str) -> bool:
     return host is not None and (":" in url or "." in url)
 
 
-def parse_url(url: str) -> BrokerUrl:
-    """Take an MQTT broker's URL apart.
+def parse_url(url: str, kind: UrlKind = MQTT_URLS) -> BrokerUrl:
+    """Take a broker's URL apart.
 
     Raises:
         ConfigError: Says what is wrong with it; never shows a password.
@@ -51,39 +79,39 @@ def parse_url(url: str) -> BrokerUrl:
     shown = without_login(url)
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
-    if not separator or scheme not in DEFAULT_PORTS or not rest.strip("/"):
-        hint = f"; did you mean mqtt://{shown}?" if lacks_scheme(url) else ""
-        raise ConfigError(f"{shown!r} is no MQTT address: {EXPECTED}{hint}")
+    if not separator or scheme not in kind.ports or not rest.strip("/"):
+        hint = f"; did you mean {next(iter(kind.ports))}://{shown}?" if lacks_scheme(url) else ""
+        raise ConfigError(f"{shown!r} is no {kind.protocol} address: {kind.expected}{hint}")
     end = next((i for i, sign in enumerate(rest) if sign in "/?#" and "@" not in rest[i:]), len(rest))
     place, tail = rest[:end], rest[end:]
     login, _, names = place.rpartition("@")
     if scheme not in WEB and tail not in {"", "/"}:
-        raise ConfigError(f"{shown!r} has something after host and port: {EXPECTED}")
+        raise ConfigError(f"{shown!r} has something after host and port: {kind.expected}")
     if "#" in tail:
-        raise ConfigError(f"{shown!r} has a fragment: {EXPECTED}")
+        raise ConfigError(f"{shown!r} has a fragment: {kind.expected}")
     username, _, password = login.partition(":")
     return BrokerUrl(
         scheme,
-        tuple(_host(scheme, name, shown) for name in names.split(",")),
+        tuple(_host(scheme, name, shown, kind) for name in names.split(",")),
         tail,
         unquote(username) or None,
         unquote(password) or None,
     )
 
 
-def _host(scheme: str, name: str, shown: str) -> tuple[str, int]:
+def _host(scheme: str, name: str, shown: str, kind: UrlKind) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{name}")
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ConfigError(
-            f"{shown!r} has no valid port or host: {EXPECTED} (write / : @ in a password as %2F %3A %40)"
+            f"{shown!r} has no valid port or host: {kind.expected} (write / : @ in a password as %2F %3A %40)"
         ) from None
     if port == 0:
         raise ConfigError(f"{shown!r}: port 0 cannot be connected to")
     if not _is_host(host) or parts.path or parts.username is not None:
-        raise ConfigError(f"{shown!r} names no valid host: {EXPECTED}")
-    return host or "", port or DEFAULT_PORTS[scheme]
+        raise ConfigError(f"{shown!r} names no valid host: {kind.expected}")
+    return host or "", port or kind.ports[scheme]
 
 
 def _is_host(name: str | None) -> bool:

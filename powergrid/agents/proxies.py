@@ -40,16 +40,20 @@ def make_proxy(
         env_id: The environment.
         devices: For devices whose authority the scenario leaves open.
         take_over: Displace another proxy of this agent.
+
+    Raises:
+        UnsupportedFeature: Devices are not simulated, and the broker keeps no retained messages.
     """
+    settings = {name: table.settings(devices) for name, table in scenario.microgrids[agent].devices.items()}
+    if not broker.features.retain:  # no hardware there: those that ask for it are refused, by the gateway
+        settings = {name: said for name, said in settings.items() if said.authority != "simulated"}
     return Proxy(
         f"{agent}_proxy",
         GridAgent.from_scenario(scenario, agent),
         broker,
         scenario.operator_id,
         peers=[other for other in scenario.microgrids if other != agent],
-        devices={name: table.settings(devices) for name, table in scenario.microgrids[agent].devices.items()}
-        if broker.features.external
-        else {},
+        devices=settings if broker.features.external else {},
         asks_clearance=scenario.envelope.grid_check,
         env_id=env_id,
         deadlines=scenario.deadlines,

@@ -15,8 +15,11 @@ from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
+from heron_mqtt.messaging.nats import NatsBroker
 
 MQTT_KINDS = ["mosquitto", "mosquitto-mqtt5", "embedded"]
+EXTERNAL_KINDS = [*MQTT_KINDS, "nats"]
 IMPAIRED_KINDS = ["impaired-memory", "impaired-embedded"]  # by a perfect network
 
 
@@ -46,20 +49,32 @@ class Kind:
         return self.name in MQTT_KINDS
 
 
-@pytest.fixture(params=["memory", *MQTT_KINDS, "two-methods", *IMPAIRED_KINDS])
+@pytest.fixture(params=["memory", *EXTERNAL_KINDS, "two-methods", *IMPAIRED_KINDS])
 def kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
     return _kind(request.param, request, env_id)
 
 
 @pytest.fixture(params=MQTT_KINDS)
 def mqtt_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
+    """Only those that MQTT clients can connect to."""
+    return _kind(request.param, request, env_id)
+
+
+@pytest.fixture(params=EXTERNAL_KINDS)
+def external_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
     """Only those that other processes can connect to."""
     return _kind(request.param, request, env_id)
 
 
-@pytest.fixture(params=["memory", *MQTT_KINDS, *IMPAIRED_KINDS])
+@pytest.fixture(params=["memory", *EXTERNAL_KINDS, *IMPAIRED_KINDS])
 def full_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
-    """Those that are used from any thread, and carry wildcards and retained messages."""
+    """Those that are used from any thread, and carry wildcards."""
+    return _kind(request.param, request, env_id)
+
+
+@pytest.fixture(params=["memory", *MQTT_KINDS, *IMPAIRED_KINDS])
+def retaining_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
+    """Those that keep retained messages as well."""
     return _kind(request.param, request, env_id)
 
 
@@ -76,6 +91,19 @@ async def full_broker(full_kind: Kind) -> AsyncIterator[MessageBroker]:
 
 
 @pytest.fixture
+async def retaining_broker(retaining_kind: Kind) -> AsyncIterator[MessageBroker]:
+    async with retaining_kind.make() as made:
+        yield made
+
+
+@pytest.fixture
+async def external_broker(external_kind: Kind) -> AsyncIterator[SessionBroker]:
+    async with external_kind.make() as made:
+        assert isinstance(made, SessionBroker)
+        yield made
+
+
+@pytest.fixture
 async def mqtt_broker(mqtt_kind: Kind) -> AsyncIterator[MqttBroker]:
     async with mqtt_kind.make() as made:
         assert isinstance(made, MqttBroker)
@@ -83,13 +111,13 @@ async def mqtt_broker(mqtt_kind: Kind) -> AsyncIterator[MqttBroker]:
 
 
 @pytest.fixture
-async def another(mqtt_kind: Kind) -> AsyncIterator[Callable[[], Awaitable[MqttBroker]]]:
-    """Make further connections to the environment of ``mqtt_broker``."""
+async def another(external_kind: Kind) -> AsyncIterator[Callable[[], Awaitable[SessionBroker]]]:
+    """Make further connections to the environment of ``external_broker``."""
     made: list[MessageBroker] = []
 
-    async def make() -> MqttBroker:
-        further = mqtt_kind.make()
-        assert isinstance(further, MqttBroker)
+    async def make() -> SessionBroker:
+        further = external_kind.make()
+        assert isinstance(further, SessionBroker)
         made.append(further)
         await further.connect()
         return further
@@ -110,6 +138,9 @@ def _kind(name: str, request: pytest.FixtureRequest, env_id: str) -> Kind:
     if name == "embedded":
         url = request.getfixturevalue("embedded_url")
         return Kind(name, lambda: MqttBroker(url, env_id=env_id))
+    if name == "nats":
+        server = request.getfixturevalue("nats_server")
+        return Kind(name, lambda: NatsBroker(server.url, env_id=env_id))
     url = request.getfixturevalue("mosquitto").url
     protocol = "5" if name == "mosquitto-mqtt5" else "3.1.1"
     return Kind(name, lambda: MqttBroker(url, env_id=env_id, protocol=protocol))

@@ -110,8 +110,8 @@ async def test_an_announcement_may_end_without_a_last_word(broker: MessageBroker
     assert got == ["online"]
 
 
-async def test_an_announcement_is_there_for_late_subscribers(full_broker: MessageBroker) -> None:
+async def test_an_announcement_is_there_for_late_subscribers(retaining_broker: MessageBroker) -> None:
     got: list[str] = []
-    await full_broker.announce(STATUS, {"state": "online", "sender": "MG1", "boot": "b", "seq": 0}, {})
-    await full_broker.subscribe("agents/+/status", lambda m: got.append(m["state"]))
+    await retaining_broker.announce(STATUS, {"state": "online", "sender": "MG1", "boot": "b", "seq": 0}, {})
+    await retaining_broker.subscribe("agents/+/status", lambda m: got.append(m["state"]))
     await until(lambda: got == ["online"])

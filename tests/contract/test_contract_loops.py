@@ -39,6 +39,14 @@ def unstarted(full_kind):  # type: ignore[no-untyped-def]
     run_sync(broker.close())
 
 
+@pytest.fixture
+def unstarted_retaining(retaining_kind):  # type: ignore[no-untyped-def]
+    """The same, of those that keep retained messages."""
+    broker = retaining_kind.make()
+    yield broker
+    run_sync(broker.close())
+
+
 def test_synchronous_code_subscribes_and_publishes_without_connecting(unstarted: MessageBroker) -> None:
     got: list[Received] = []
     unstarted.subscribe("control", callback=got.append)
@@ -47,10 +55,10 @@ def test_synchronous_code_subscribes_and_publishes_without_connecting(unstarted:
     assert got == [{"setpoint": 1.0}]
 
 
-def test_synchronous_code_may_publish_first(unstarted: MessageBroker) -> None:
+def test_synchronous_code_may_publish_first(unstarted_retaining: MessageBroker) -> None:
     got: list[Received] = []
-    unstarted.publish("control", {"setpoint": 1.0}, retain=True)
-    unstarted.subscribe("control", callback=got.append)
+    unstarted_retaining.publish("control", {"setpoint": 1.0}, retain=True)
+    unstarted_retaining.subscribe("control", callback=got.append)
     _until(lambda: got)
     assert got == [{"setpoint": 1.0}]
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from heron_mqtt.errors import UnsupportedFeature
 from heron_mqtt.field.gateway.authority import RULES, Evidence
 from heron_mqtt.field.gateway.authority_desk import AuthorityDesk
 from heron_mqtt.field.gateway.clearance import apply_clearance
@@ -65,6 +66,12 @@ class FieldGateway:
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
+        if devices and broker.features.external and not broker.features.retain:
+            named = ", ".join(f"{agent_id}/{name}" for name in devices)
+            raise UnsupportedFeature(
+                f"{named}: cannot be driven over a broker without retained messages: an emergency stop would "
+                "not reach a device that connects later; simulate it, or connect to an MQTT broker"
+            )
         self.agent_id = agent_id
         self.links: dict[str, DeviceLink] = {}
         self.authority = AuthorityDesk(

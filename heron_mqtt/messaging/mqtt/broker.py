@@ -14,31 +14,27 @@ the next use tries again.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from heron_mqtt.errors import BrokerUnavailable, ConfigError
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import Announcement, Delivery, Features
-from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, encode
-from heron_mqtt.messaging.core.dispatcher import Dispatcher
-from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Callback, Subscription
-from heron_mqtt.messaging.loop_bound import LoopBoundBroker
+from heron_mqtt.messaging.codec import encode
 from heron_mqtt.messaging.mqtt.announcements import Presences
 from heron_mqtt.messaging.mqtt.options import (
     DEFAULT_KEEPALIVE_S,
     LastWill,
     read_options,
 )
-from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
-from heron_mqtt.messaging.tap import MessageTap
-from heron_mqtt.messaging.topics import ALWAYS_DELIVERED, TopicMap, check_channel
+from heron_mqtt.messaging.mqtt.session import MqttSession
+from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
+from heron_mqtt.messaging.topics import TopicMap
 
 
-class MqttBroker(LoopBoundBroker):
+class MqttBroker(SessionBroker):
     """Publishes and subscribes at an MQTT broker.
 
     Args:
@@ -97,7 +93,7 @@ class MqttBroker(LoopBoundBroker):
     ) -> None:
         if max_pending < 1:
             raise ConfigError(f"MqttBroker: max_pending {max_pending!r}: expected at least 1")
-        self.options = read_options(
+        options = read_options(
             url,
             client_id=f"heron-{secrets.token_hex(6)}" if client_id is None else client_id,
             username=username,
@@ -114,10 +110,8 @@ class MqttBroker(LoopBoundBroker):
             connect_timeout_s=connect_timeout_s,
             defaults=defaults,
         )
-        self.topic_map = topics or TopicMap(env_id)
-        self._topics: dict[str, str] = {}  # channels published on, checked
         rng = rng or random.Random()  # noqa: S311 - spreads reconnections, nothing secret
-        super().__init__(f"the MqttBroker of {self.options.address}", Dispatcher(on_removed=self._on_removed))
+        super().__init__(f"the MqttBroker of {options.address}", options, topics or TopicMap(env_id))
         self._session = MqttSession(
             self.options,
             self,
@@ -128,76 +122,22 @@ class MqttBroker(LoopBoundBroker):
             max_pending=max_pending,
             patience_s=patience_s,
         )
-        self._on_reconnect: list[Callable[[], None]] = []
         will_channel = will[0] if will else None
         self._presences = Presences(
             self, self.options, self._owner_loop, self._session, will_channel, rng, self.tell_presence
         )
 
-    def __repr__(self) -> str:
-        state = "closed" if self._owner_loop.closed else "connected" if self.connected else "not connected"
-        return f"<MqttBroker {self.options.address} as {self.options.client_id}, {state}>"
-
-    def observe(self, tap: MessageTap | None) -> None:
-        """Tell ``tap`` of every message from now on; see ``MessageBroker.observe``."""
-        self._dispatcher.tap = tap
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection to the MQTT broker now."""
-        return self._session.connected
-
-    # -- connection --------------------------------------------------------------------------------
-
-    async def wait_connected(self, timeout_s: float | None = None) -> None:
-        """Wait until there is a connection (again).
-
-        Raises:
-            BrokerUnavailable: There is none within ``timeout_s``.
-        """
-        self._owner_loop.acquire()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._owner_loop.run(self._session.wait_connected())
-        except TimeoutError:
-            raise BrokerUnavailable(
-                f"no connection to {self.options.address} within {timeout_s:g} s: is the MQTT broker running?"
-            ) from None
-
-    def _begin(self) -> object:
-        return self._session.start()
-
-    async def _open(self) -> None:
-        await self._session.started()
-
-    async def _abort_open(self) -> None:
-        await self._session.abort()
-
-    async def _abandon(self, *_: object) -> None:
-        for session in self._sessions():
-            session.retired = True
-            session.drop()
-        self._dispatcher.clear()
-
-    async def _shut(self, *exc: object) -> None:
-        """Wait up to a second for outstanding messages, withdraw announcements, disconnect.
-
-        When left by an exception: without goodbye, so that the wills are sent.
-        """
-        sessions = self._sessions()
-        for session in sessions:
-            session.retired = True
-        if exc[0] is None:
-            loop = asyncio.get_running_loop()
-            end = loop.time() + CLOSE_S
-            await self._presences.leave()
-            await self._session.close(max(0.0, end - loop.time()))
-        for session in sessions:
-            await session.abort()
-        self._dispatcher.clear()
-
     def _sessions(self) -> list[MqttSession]:
         return [self._session, *self._presences.own_sessions()]
+
+    async def _say_goodbye(self) -> None:
+        await self._presences.leave()
+
+    def on_connected(self, again: bool) -> None:
+        """Say again that we are here: meanwhile the broker may have published the will."""
+        if again:
+            self._presences.repeat()
+        super().on_connected(again)
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -225,27 +165,10 @@ class MqttBroker(LoopBoundBroker):
             ``MessageExpired``, ``BrokerRefused``, ``BrokerUnavailable`` (never connected) or
             ``BrokerClosed``.
         """
-        topic = self._topics.get(channel) or self._topic(channel)
         if qos not in {0, 1, 2}:
             raise ValueError(f"qos must be 0, 1 or 2, got {qos!r}")
         payload = encode(message) if message or not retain else b""
-        if self._dispatcher.tap is not None:
-            self._dispatcher.tap.published(channel, message, payload, retain)
-        if self.connected and self._owner_loop.is_current():
-            return Delivery(self._session.publish(topic, payload, qos, retain, not_after))
-        return self._owner_loop.begin(
-            self._owner_loop.acquire(), self._session.publish, topic, payload, qos, retain, not_after
-        )
-
-    def subscribe(self, channel: str, callback: Callback) -> Subscription:
-        """Call ``callback`` for every message under a channel or filter; see ``MessageBroker.subscribe``.
-
-        Awaiting the subscription raises ``BrokerRefused`` if the MQTT broker does not grant it.
-        """
-        home_loop = self._owner_loop.acquire()
-        subscription = self._dispatcher.add(channel, callback)
-        subscription.set_ready(self._hold(home_loop, channel))
-        return subscription
+        return self._publish(channel, message, payload, qos, retain, not_after)
 
     async def announce(
         self, channel: str, online: Mapping[str, Any], offline: Mapping[str, Any]
@@ -263,75 +186,3 @@ class MqttBroker(LoopBoundBroker):
         """Tell the tap of a presence, which goes over a connection of its own."""
         if self._dispatcher.tap is not None:
             self._dispatcher.tap.published(channel, message, payload, True)
-
-    # -- called by the session, in the home loop -----------------------------------------------------
-
-    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """Hand an arriving message over; whatever goes wrong with it stops nothing else."""
-        channel = self.topic_map.channel(topic)
-        if channel is None:
-            self.stats.reject(topic, f"not a topic of environment {self.topic_map.env_id!r}")
-            return
-        try:
-            # MQTT deletes a retained message by an empty payload: our empty object
-            self._dispatcher.arrive(channel, payload or b"{}", retained=retained, topic=topic)
-        except Exception as exc:
-            self.stats.report("callback", topic, f"handling it failed: {exc}", exc=exc)
-
-    def on_bad_topic(self, topic: str) -> None:
-        """Count a message whose topic is not UTF-8."""
-        self.stats.reject(topic, "the topic is not UTF-8")
-
-    def on_oversized(self, topic: str, size: int) -> None:
-        """Count a message that was skipped because of its size; where everything counts, say it came."""
-        why = f"a message of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}"
-        self.stats.reject(topic, why)
-        channel = self.topic_map.channel(topic)
-        if channel in ALWAYS_DELIVERED:
-            self._dispatcher.arrive_malformed(channel, why)
-
-    def on_connected(self, again: bool) -> None:
-        """Say again that we are here: meanwhile the broker may have published the will."""
-        if again:
-            self._presences.repeat()
-            for callback in tuple(self._on_reconnect):
-                callback()
-
-    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call ``callback`` in the owner's loop after each reconnection; see the base class."""
-        self._on_reconnect.append(callback)
-
-        def forget() -> None:
-            if callback in self._on_reconnect:
-                self._on_reconnect.remove(callback)
-
-        return forget
-
-    # -- topics ------------------------------------------------------------------------------------
-
-    def _topic(self, channel: str) -> str:
-        topic = self.topic_map.topic(check_channel(channel))
-        if len(self._topics) >= MAX_CHANNELS:
-            self._topics.clear()
-        self._topics[channel] = topic
-        return topic
-
-    def _wanted_filters(self) -> set[str]:
-        return {f for channel in self._dispatcher.wanted() for f in self.topic_map.filters(channel)}
-
-    def _hold(self, home_loop: asyncio.AbstractEventLoop, channel: str) -> Delivery:
-        return self._owner_loop.begin(home_loop, self._session.subscribe, self.topic_map.filters(channel))
-
-    def _on_removed(self, channel: str) -> None:
-        if self._owner_loop.loop is not None and not self._owner_loop.closed:
-            self._owner_loop.call(self._release, channel)
-
-    def _release(self, channel: str) -> None:
-        if self._dispatcher.wants(channel):
-            return
-        filters = self.topic_map.filters(channel)
-        if self.topic_map.overridden:  # another filter may need the same topic
-            wanted = self._wanted_filters()
-            filters = tuple(f for f in filters if f not in wanted)
-        for topic_filter in filters:
-            self._session.unsubscribe(topic_filter)

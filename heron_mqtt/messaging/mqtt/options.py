@@ -15,7 +15,7 @@ from pathlib import Path
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.settings import variable_of
-from heron_mqtt.messaging.urls import SECURE, WEB, parse_url
+from heron_mqtt.messaging.urls import MQTT_URLS, SECURE, WEB, UrlKind, parse_url
 from heron_mqtt.messaging.urls import without_login as shown
 
 log = logging.getLogger("heron_mqtt.messaging")
@@ -93,6 +93,7 @@ def read_options(
     connect_timeout_s: float = 5.0,
     defaults: Mapping[str, str] | None = None,
     use_environment: bool = True,
+    kind: UrlKind = MQTT_URLS,
 ) -> MqttOptions:
     """Check everything that a connection needs.
 
@@ -104,9 +105,9 @@ def read_options(
         ConfigError: Says which value is wrong and what was expected; never shows a password.
     """
     try:
-        parts = parse_url(url)
+        parts = parse_url(url, kind)
     except ConfigError as exc:
-        raise ConfigError(*(f"MqttBroker: {problem}" for problem in exc.problems)) from None
+        raise ConfigError(*(f"{kind.broker}: {problem}" for problem in exc.problems)) from None
     environ = os.environ if use_environment else {}
     is_tls = parts.scheme in SECURE
     problems: list[str] = []
@@ -123,7 +124,8 @@ def read_options(
     files = {name: setting(name, given) for name, given in (("ca", ca), ("cert", cert), ("key", key))}
     if not is_tls and (ca or cert or key):
         problems.append(
-            f"ca, cert and key are for TLS, but {shown(url)!r} is plain TCP: use mqtts:// (or wss://)"
+            f"ca, cert and key are for TLS, but {shown(url)!r} is plain TCP: "
+            f"use {' or '.join(f'{s}://' for s in kind.ports if s in SECURE)}"
         )
     if not is_tls:
         files = dict.fromkeys(files)  # those of the environment may be meant for another URL
@@ -146,10 +148,10 @@ def read_options(
     if files["key"] and not files["cert"]:
         problems.append("key without cert: pass the client certificate too")
     if problems:
-        raise ConfigError(*(f"MqttBroker: {problem}" for problem in problems))
+        raise ConfigError(*(f"{kind.broker}: {problem}" for problem in problems))
     if password and not is_tls and not all(is_loopback(host) for host, _ in parts.hosts):
         log.warning(
-            "the password for %s travels unencrypted: use mqtts:// on networks you do not trust", shown(url)
+            "the password for %s travels unencrypted: use TLS on networks you do not trust", shown(url)
         )
     settings = {**files, "server_name": server_name, "alpn": alpn, "protocol": protocol}
     settings["keepalive_s"] = str(int(keepalive))
@@ -161,7 +163,7 @@ def read_options(
         client_id=client_id,
         username=username,
         password=password,
-        tls=_tls_context(files["ca"], files["cert"], files["key"], alpn) if is_tls else None,
+        tls=_tls_context(files["ca"], files["cert"], files["key"], alpn, kind.broker) if is_tls else None,
         protocol=protocol,
         keepalive_s=int(keepalive),
         connect_timeout_s=connect_timeout_s,
@@ -206,26 +208,28 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _tls_context(ca: str | None, cert: str | None, key: str | None, alpn: str | None) -> ssl.SSLContext:
+def _tls_context(
+    ca: str | None, cert: str | None, key: str | None, alpn: str | None, who: str
+) -> ssl.SSLContext:
     for name, path in (("ca", ca), ("cert", cert), ("key", key)):
         if path and not Path(path).is_file():
-            raise ConfigError(f"MqttBroker: {name} {str(path)!r}: no such file")
+            raise ConfigError(f"{who}: {name} {str(path)!r}: no such file")
     try:
         context = ssl.create_default_context(cafile=ca)
     except (ssl.SSLError, OSError) as exc:
-        raise ConfigError(f"MqttBroker: ca {str(ca)!r} holds no PEM certificate: {exc}") from exc
+        raise ConfigError(f"{who}: ca {str(ca)!r} holds no PEM certificate: {exc}") from exc
     if cert:
         try:
             # an encrypted key would otherwise ask at the terminal
             context.load_cert_chain(cert, key, password=lambda: "")
         except (ssl.SSLError, OSError) as exc:
             raise ConfigError(
-                f"MqttBroker: cert {str(cert)!r} and key {str(key or cert)!r} are not a matching, "
+                f"{who}: cert {str(cert)!r} and key {str(key or cert)!r} are not a matching, "
                 f"unencrypted PEM pair: {exc}"
             ) from exc
     if alpn:
         try:
             context.set_alpn_protocols([name.strip() for name in alpn.split(",")])
         except (ssl.SSLError, ValueError, UnicodeError) as exc:
-            raise ConfigError(f"MqttBroker: alpn {alpn!r}: expected names such as mqtt ({exc})") from exc
+            raise ConfigError(f"{who}: alpn {alpn!r}: expected names such as mqtt ({exc})") from exc
     return context

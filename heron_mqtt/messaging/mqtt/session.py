@@ -1,4 +1,6 @@
-"""A lasting link to an MQTT broker: connections come and go, what was published or subscribed does not.
+"""A lasting link to a broker: connections come and go, what was published or subscribed does not.
+
+The kind of connection is handed in: over MQTT, or what behaves like it (NATS).
 
 Everything here runs in one event loop. Sessions are clean: the list of subscriptions is ours, replayed on
 each connection, and what was not acknowledged is sent again (at least once).
@@ -15,10 +17,10 @@ from typing import Any, Protocol
 
 from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerUnavailable
 from heron_mqtt.messaging.core.stats import MessageStats
-from heron_mqtt.messaging.mqtt.connection import Connection
+from heron_mqtt.messaging.mqtt.connection import Connection, Events
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
-from heron_mqtt.messaging.mqtt.send_queue import SendQueue, set_exception
-from heron_mqtt.messaging.mqtt.subscriber import Subscriber
+from heron_mqtt.messaging.mqtt.send_queue import SendQueue, Transmitter, set_exception
+from heron_mqtt.messaging.mqtt.subscriber import Subscriber, SubscribingConnection
 from heron_mqtt.messaging.mqtt.subscriptions import BrokerSubscriptions, SubscriptionChange
 
 log = logging.getLogger("heron_mqtt.messaging")
@@ -45,6 +47,31 @@ class SessionOwner(Protocol):
         """A connection is made (``again``: not the first one)."""
 
 
+class AnyConnection(Transmitter, SubscribingConnection, Protocol):
+    """One connection: opened once, then used until ``lost`` is done."""
+
+    lost: asyncio.Future[str]
+    """Done when the connection has ended; says why."""
+
+    async def open(self) -> None:
+        """Connect; raises ``BrokerUnavailable`` or ``BrokerRefused``."""
+
+    def unsubscribe(self, filters: list[str]) -> None:
+        """Unsubscribe."""
+
+    def give_up(self, why: str) -> None:
+        """End the connection because the broker does not do its part."""
+
+    def disconnect(self) -> None:
+        """Say goodbye and close, after what was sent before."""
+
+    def abort(self) -> None:
+        """Close without goodbye."""
+
+
+MakeConnection = Callable[[MqttOptions, Events, LastWill | None], AnyConnection]
+
+
 class MqttSession:
     """Publishes, subscribes, and reconnects until it is closed. Use it in one event loop only.
 
@@ -53,6 +80,7 @@ class MqttSession:
         rng: Jitters the delays between attempts to reconnect.
         max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
         patience_s: How long the first connection is tried for, if nobody answers; refusals count at once.
+        make_connection: Makes a connection to one of the hosts, not open yet; over MQTT if left out.
     """
 
     def __init__(
@@ -66,8 +94,10 @@ class MqttSession:
         rng: random.Random,
         max_pending: int,
         patience_s: float = 0.0,
+        make_connection: MakeConnection | None = None,
     ) -> None:
         self._patience_s = patience_s
+        self._make_connection = make_connection or Connection
         self._places = options.places()
         self._place = 0  # of them, the one to try next
         self.options = options
@@ -84,7 +114,7 @@ class MqttSession:
         self._subscriber = Subscriber(options, stats, self._on_answer)
         self.on_subscribed = self._subscriber.answered
         self._waiting: dict[str, list[tuple[str, asyncio.Future[None]]]] = {}  # filter held -> what for
-        self._connection: Connection | None = None
+        self._connection: AnyConnection | None = None
         self._connected = asyncio.Event()
         self._started: asyncio.Future[None] | None = None
         self._failure: BrokerError = BrokerClosed(f"there is no connection to {options.address}")
@@ -110,7 +140,7 @@ class MqttSession:
                 return refused
             self._started = loop.create_future()
             self._started.add_done_callback(_retrieve)
-            self._task = loop.create_task(self._run(self._started), name=f"mqtt {self.options.address}")
+            self._task = loop.create_task(self._run(self._started), name=f"session {self.options.address}")
             self._task.add_done_callback(self._ended)
         return self._started
 
@@ -225,7 +255,7 @@ class MqttSession:
             log.info("connected again to %s as %s", self.options.address, self.options.client_id)
             self._take_up(connection, again=True)
 
-    async def _first_connection(self) -> Connection:
+    async def _first_connection(self) -> AnyConnection:
         end_s = asyncio.get_running_loop().time() + self._patience_s
         attempt, said = 0, ""
         while True:
@@ -247,9 +277,9 @@ class MqttSession:
         delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(attempt, 20))
         await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))  # not all clients at the same moment
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> AnyConnection:
         place = self._places[self._place % len(self._places)]
-        connection = Connection(place, self, self._will)
+        connection = self._make_connection(place, self, self._will)
         try:
             await connection.open()
         except BrokerUnavailable:
@@ -257,7 +287,7 @@ class MqttSession:
             raise
         return connection
 
-    async def _reconnect(self, attempt: int) -> tuple[Connection, int]:
+    async def _reconnect(self, attempt: int) -> tuple[AnyConnection, int]:
         said = ""
         while True:
             await self._pause(attempt)
@@ -269,7 +299,7 @@ class MqttSession:
                     said = str(exc)
                     self._stats.report("connection", self.options.address, f"still reconnecting: {said}")
 
-    def _take_up(self, connection: Connection, *, again: bool) -> None:
+    def _take_up(self, connection: AnyConnection, *, again: bool) -> None:
         self._connection = connection
         self._subscriber.open(connection)
         self._subscriber.ask(self._subscriptions.restart().subscribe)

@@ -1,0 +1,208 @@
+"""SessionBroker: what brokers share that keep a lasting link to a server, whatever is spoken on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from heron_mqtt.errors import BrokerUnavailable
+from heron_mqtt.messaging.base import Delivery
+from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
+from heron_mqtt.messaging.core.dispatcher import Dispatcher
+from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Callback, Subscription
+from heron_mqtt.messaging.loop_bound import LoopBoundBroker
+from heron_mqtt.messaging.mqtt.options import MqttOptions
+from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
+from heron_mqtt.messaging.tap import MessageTap
+from heron_mqtt.messaging.topics import ALWAYS_DELIVERED, TopicMap, check_channel
+
+
+class SessionBroker(LoopBoundBroker):
+    """Publishes and subscribes over a session; a subclass makes ``_session`` and says what ``publish`` takes.
+
+    Args:
+        name: The broker, for messages.
+        options: Where it is and how to log in.
+        topics: Where channels live.
+    """
+
+    _session: MqttSession
+
+    def __init__(self, name: str, options: MqttOptions, topics: TopicMap) -> None:
+        self.options = options
+        self.topic_map = topics
+        self._topics: dict[str, str] = {}  # channels published on, checked
+        self._on_reconnect: list[Callable[[], None]] = []
+        super().__init__(name, Dispatcher(on_removed=self._on_removed))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._owner_loop.closed else "connected" if self.connected else "not connected"
+        return f"<{type(self).__name__} {self.options.address} as {self.options.client_id}, {state}>"
+
+    def observe(self, tap: MessageTap | None) -> None:
+        """Tell ``tap`` of every message from now on; see ``MessageBroker.observe``."""
+        self._dispatcher.tap = tap
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the broker now."""
+        return self._session.connected
+
+    # -- connection --------------------------------------------------------------------------------
+
+    async def wait_connected(self, timeout_s: float | None = None) -> None:
+        """Wait until there is a connection (again).
+
+        Raises:
+            BrokerUnavailable: There is none within ``timeout_s``.
+        """
+        self._owner_loop.acquire()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._owner_loop.run(self._session.wait_connected())
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"no connection to {self.options.address} within {timeout_s:g} s: is the broker running?"
+            ) from None
+
+    def _begin(self) -> object:
+        return self._session.start()
+
+    async def _open(self) -> None:
+        await self._session.started()
+
+    async def _abort_open(self) -> None:
+        await self._session.abort()
+
+    async def _abandon(self, *_: object) -> None:
+        for session in self._sessions():
+            session.retired = True
+            session.drop()
+        self._dispatcher.clear()
+
+    async def _shut(self, *exc: object) -> None:
+        """Wait up to a second for outstanding messages, say goodbye, disconnect.
+
+        When left by an exception: without goodbye, so that wills are sent.
+        """
+        sessions = self._sessions()
+        for session in sessions:
+            session.retired = True
+        if exc[0] is None:
+            loop = asyncio.get_running_loop()
+            end = loop.time() + CLOSE_S
+            await self._say_goodbye()
+            await self._session.close(max(0.0, end - loop.time()))
+        for session in sessions:
+            await session.abort()
+        self._dispatcher.clear()
+
+    def _sessions(self) -> list[MqttSession]:
+        """Return every session to be ended with this broker."""
+        return [self._session]
+
+    async def _say_goodbye(self) -> None:
+        """Publish what is to be said before the session ends."""
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def _publish(
+        self,
+        channel: str,
+        message: Mapping[str, Any],
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        not_after: float | None,
+    ) -> Delivery:
+        """Tell the tap, and hand the message to the session in the home loop."""
+        topic = self._topics.get(channel) or self._topic(channel)
+        if self._dispatcher.tap is not None:
+            self._dispatcher.tap.published(channel, message, payload, retain)
+        if self.connected and self._owner_loop.is_current():
+            return Delivery(self._session.publish(topic, payload, qos, retain, not_after))
+        return self._owner_loop.begin(
+            self._owner_loop.acquire(), self._session.publish, topic, payload, qos, retain, not_after
+        )
+
+    def subscribe(self, channel: str, callback: Callback) -> Subscription:
+        """Call ``callback`` for every message under a channel or filter; see ``MessageBroker.subscribe``.
+
+        Awaiting the subscription raises ``BrokerRefused`` if it is not granted.
+        """
+        home_loop = self._owner_loop.acquire()
+        subscription = self._dispatcher.add(channel, callback)
+        subscription.set_ready(self._hold(home_loop, channel))
+        return subscription
+
+    # -- called by the session, in the home loop -----------------------------------------------------
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        """Hand an arriving message over; whatever goes wrong with it stops nothing else."""
+        channel = self.topic_map.channel(topic)
+        if channel is None:
+            self.stats.reject(topic, f"not a topic of environment {self.topic_map.env_id!r}")
+            return
+        try:
+            # MQTT deletes a retained message by an empty payload: our empty object
+            self._dispatcher.arrive(channel, payload or b"{}", retained=retained, topic=topic)
+        except Exception as exc:
+            self.stats.report("callback", topic, f"handling it failed: {exc}", exc=exc)
+
+    def on_bad_topic(self, topic: str) -> None:
+        """Count a message whose topic is not UTF-8."""
+        self.stats.reject(topic, "the topic is not UTF-8")
+
+    def on_oversized(self, topic: str, size: int) -> None:
+        """Count a message that was skipped because of its size; where everything counts, say it came."""
+        why = f"a message of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}"
+        self.stats.reject(topic, why)
+        channel = self.topic_map.channel(topic)
+        if channel in ALWAYS_DELIVERED:
+            self._dispatcher.arrive_malformed(channel, why)
+
+    def on_connected(self, again: bool) -> None:
+        """Tell those who asked that a lost connection is back."""
+        if again:
+            for callback in tuple(self._on_reconnect):
+                callback()
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` in the owner's loop after each reconnection; see the base class."""
+        self._on_reconnect.append(callback)
+
+        def forget() -> None:
+            if callback in self._on_reconnect:
+                self._on_reconnect.remove(callback)
+
+        return forget
+
+    # -- topics ------------------------------------------------------------------------------------
+
+    def _topic(self, channel: str) -> str:
+        topic = self.topic_map.topic(check_channel(channel))
+        if len(self._topics) >= MAX_CHANNELS:
+            self._topics.clear()
+        self._topics[channel] = topic
+        return topic
+
+    def _wanted_filters(self) -> set[str]:
+        return {f for channel in self._dispatcher.wanted() for f in self.topic_map.filters(channel)}
+
+    def _hold(self, home_loop: asyncio.AbstractEventLoop, channel: str) -> Delivery:
+        return self._owner_loop.begin(home_loop, self._session.subscribe, self.topic_map.filters(channel))
+
+    def _on_removed(self, channel: str) -> None:
+        if self._owner_loop.loop is not None and not self._owner_loop.closed:
+            self._owner_loop.call(self._release, channel)
+
+    def _release(self, channel: str) -> None:
+        if self._dispatcher.wants(channel):
+            return
+        filters = self.topic_map.filters(channel)
+        if self.topic_map.overridden:  # another filter may need the same topic
+            wanted = self._wanted_filters()
+            filters = tuple(f for f in filters if f not in wanted)
+        for topic_filter in filters:
+            self._session.unsubscribe(topic_filter)
