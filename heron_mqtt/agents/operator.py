@@ -16,7 +16,9 @@ from heron_mqtt.messages import (
     Clearance,
     Command,
     EmergencyStop,
+    GridResults,
     Message,
+    NetworkModel,
     Observation,
     RunState,
     SetpointPlan,
@@ -67,6 +69,8 @@ class SystemOperator:
         self.subordinates = tuple(subordinates)
         self.dropped = 0
         """Messages ignored: of another environment, episode or step, or from a stranger."""
+        self.network: NetworkModel | None = None
+        """Published with the first episode, and again where the broker may have forgotten it."""
         self._broker = broker
         self._env_id = env_id
         self._scenario = scenario
@@ -173,6 +177,7 @@ class SystemOperator:
         self._reports = {}
         state = RunState(state="reset", scenario=self._scenario, seed=seed, clock=clock)
         reset = self._stamper.presence(state, episode=episode)
+        is_first = self._presence is None
         if self._presence is None:
             # With its boot: the will of one that is gone must not end the one that followed it.
             lost = {
@@ -186,6 +191,8 @@ class SystemOperator:
                     await self._presence.update(reset)
             except TimeoutError:
                 raise NotReady(f"the broker did not take {topics.RUN_STATE} within {timeout_s:g} s") from None
+        if is_first:
+            self._publish_network()
         if not await self._wakeup.until(lambda: not self._not_ready(episode), timeout_s):
             raise NotReady(f"not ready after {timeout_s:g} s: {', '.join(self._not_ready(episode))}")
 
@@ -242,6 +249,16 @@ class SystemOperator:
 
     inform = publish_observation
     """The former name, which stays."""
+
+    def publish_results(self, results: GridResults) -> None:
+        """Publish what the power flow gave for the step under way."""
+        self._publish(topics.RUN_GRID, results, **self._retain)
+
+    def _publish_network(self) -> None:
+        if self.network is not None and self._displaced is None:
+            channel = topics.RUN_NETWORK
+            message = self._stamper.stamp(channel, self.network, episode=self._now[0])
+            self._broker.publish(channel, message, **self._retain)
 
     def clear(self, agent: str, clearance: Clearance) -> None:
         """Publish what may be sent of an agent's plan."""
@@ -342,6 +359,7 @@ class SystemOperator:
 
     def _on_reconnect(self) -> None:
         """Look whether the broker still knows of a stop that we know of."""
+        self._publish_network()
         self._stop.on_reconnect()
         if self._stop.is_active and (self._saying_again is None or self._saying_again.done()):
             loop = asyncio.get_running_loop()

@@ -263,6 +263,7 @@ def _make_environment(
             "max_episode_steps": plan.steps,
             "devices": plan.devices,
             "take_over": plan.options.take_over,
+            "publish_grid": plan.options.is_reachable,
             "recorder": None if recording is None else recording.recorder,
         }
     )

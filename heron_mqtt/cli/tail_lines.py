@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from heron_mqtt.app.live_view.counts import observed
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.messages import MAX_INTEGER
+from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
 
 HIDDEN = {"type", "env_id", "sender", "boot", "seq", "sent_at", "episode", "step"}
-STREAMS = 20_000
 STYLES = {"setpoint": "yellow", "telemetry": "cyan", "estop": "bold red", "fault": "red", "action": "green"}
 TEXT = 160  # characters of what a message says
 
@@ -24,7 +25,7 @@ class TailLines:
 
     def __init__(self, *, many: bool) -> None:
         self._many = many
-        self._last: dict[tuple[str, str, str], int] = {}
+        self._tracker = SequenceTracker()
 
     def line(self, heard: Heard) -> tuple[str, str | None]:
         """Return the line of a message and its style."""
@@ -44,18 +45,19 @@ class TailLines:
 
     def _gap(self, heard: Heard) -> str:
         """Say how many messages are missing before this one, or that it came again."""
-        fields = heard.fields or {}
-        boot, seq = fields.get("boot"), fields.get("seq")
-        if heard.retained or not isinstance(boot, str) or type(seq) is not int:
-            return ""
-        stream = (f"{heard.env_id}/{heard.channel}", str(fields.get("sender", "")), boot)
-        last = self._last.get(stream)
-        if last is None and len(self._last) >= STREAMS:
-            return ""
-        if last is not None and seq <= last:
-            return f"  REPEATED (seq {seq})"
-        self._last[stream] = seq
-        return f"  GAP of {seq - last - 1}" if last is not None and seq > last + 1 else ""
+        fields = {} if heard.retained or heard.fields is None else heard.fields
+        arrival, missing = observed(self._tracker, f"{heard.env_id}/{heard.channel}", fields)
+        match arrival:
+            case Arrival.AFTER_GAP:
+                return f"  GAP of {missing}"
+            case Arrival.AFTER_JUMP:
+                return f"  JUMP (to seq {fields['seq']})"
+            case Arrival.LATE:
+                return f"  LATE (seq {fields['seq']})"
+            case Arrival.DUPLICATE:
+                return f"  REPEATED (seq {fields['seq']})"
+            case _:
+                return ""
 
 
 def _value(name: str, value: Any) -> str:

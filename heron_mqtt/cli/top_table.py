@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,31 +15,47 @@ from heron_mqtt.app.operator_client.text import printable
 Json = dict[str, Any]
 BLOCKS = "▁▂▃▄▅▆▇█"
 KEPT = 40
-_HISTORY: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
 
 STYLES = {"online": "green", "silent": "bold red", "fault": "bold red", "offline": "red", "model": "dim"}
 
 
-def top_screen(snapshot: Json, width: int, height: int | None) -> RenderableType:
-    """Return what ``LiveView.snapshot`` says as a screen.
+class TopScreen:
+    """Makes screens of snapshots; remembers the prices between them."""
 
-    Args:
-        snapshot: Of the view.
-        width: Of the terminal, columns.
-        height: Of the terminal, rows; devices that do not fit are counted. None = no limit.
-    """
-    link = "live" if snapshot["connected"] else "THE BROKER IS AWAY"
-    parts: list[RenderableType] = [
-        Text(f"{snapshot['broker']}  {link}", "bold" if snapshot["connected"] else "bold red")
-    ]
-    if not snapshot["environments"]:
-        parts.append(Text("no environment is alive", "bold red"))
-    for environment in snapshot["environments"]:
-        parts += _environment(environment, width, height)
-    return Group(*parts)
+    def __init__(self) -> None:
+        self._prices: dict[str, deque[float]] = {}
+
+    def draw(self, snapshot: Json, width: int, height: int | None) -> RenderableType:
+        """Return what ``LiveView.snapshot`` says as a screen.
+
+        Args:
+            snapshot: Of the view.
+            width: Of the terminal, columns.
+            height: Of the terminal, rows; devices that do not fit are counted. None = no limit.
+        """
+        self._note_prices(snapshot["environments"])
+        link = "live" if snapshot["connected"] else "THE BROKER IS AWAY"
+        parts: list[RenderableType] = [
+            Text(f"{snapshot['broker']}  {link}", "bold" if snapshot["connected"] else "bold red")
+        ]
+        if not snapshot["environments"]:
+            parts.append(Text("no environment is alive", "bold red"))
+        for environment in snapshot["environments"]:
+            prices = self._prices.get(environment["env_id"], ())
+            parts += _environment(environment, prices, width, height)
+        return Group(*parts)
+
+    def _note_prices(self, environments: list[Json]) -> None:
+        """Remember the prices of the environments that are there, and forget those of the others."""
+        kept = {one["env_id"]: self._prices.get(one["env_id"], deque(maxlen=KEPT)) for one in environments}
+        for one in environments:
+            prices = kept[one["env_id"]]
+            if one["price"] is not None and (not prices or prices[-1] != one["price"]):
+                prices.append(one["price"])
+        self._prices = kept
 
 
-def sparkline(values: deque[float]) -> str:
+def sparkline(values: Sequence[float]) -> str:
     """Return numbers as blocks, the newest at the right."""
     if not values:
         return ""
@@ -47,17 +64,16 @@ def sparkline(values: deque[float]) -> str:
     return "".join(BLOCKS[min(len(BLOCKS) - 1, int((v - low) / span * len(BLOCKS)))] for v in values)
 
 
-def _environment(environment: Json, width: int, height: int | None) -> list[RenderableType]:
+def _environment(
+    environment: Json, prices: Sequence[float], width: int, height: int | None
+) -> list[RenderableType]:
     env_id, run = environment["env_id"], environment["run"]
     parts: list[RenderableType] = []
     where = "no run" if run is None else f"{run['state']}, step {run['step']}"
     price = environment["price"]
     line = f"{printable(env_id)}: {where}"
     if price is not None:
-        history = _HISTORY[env_id]
-        if not history or history[-1] != price:
-            history.append(price)
-        line += f", {price:.2f} $/MWh {sparkline(history)}"
+        line += f", {price:.2f} $/MWh {sparkline(prices)}"
     parts.append(Text(line[:width], "bold"))
     if environment["stop"] is not None:
         stop = environment["stop"]

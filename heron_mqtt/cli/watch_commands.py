@@ -83,18 +83,18 @@ async def _top(broker: str, env_id: str | None, *, once: bool) -> None:
 
     from heron_mqtt.app.live_view import LiveView
     from heron_mqtt.cli.status_table import status_console
-    from heron_mqtt.cli.top_table import top_screen
+    from heron_mqtt.cli.top_table import TopScreen
 
-    console = status_console()
+    console, screen = status_console(), TopScreen()
     async with LiveView(broker, env_id) as view:
         await view.settle()
         if once or not console.is_terminal:
             await asyncio.sleep(2.0)
-            console.print(top_screen(view.snapshot(), console.width, None))
+            console.print(screen.draw(view.snapshot(), console.width, None))
             return
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(top_screen(view.snapshot(), console.width, console.height), refresh=True)
+                live.update(screen.draw(view.snapshot(), console.width, console.height), refresh=True)
                 await asyncio.sleep(0.5)
 
 

@@ -1,4 +1,4 @@
-"""The page's server: a handful of files, and a WebSocket on which snapshots go out; nothing comes in.
+"""The page's server: a handful of files, and sockets on which data go out; nothing comes in.
 
 The browser is not trusted: a request must name a host that we are (a page of somebody else's that resolves to
 us is refused), a socket must come from our own page, and what a browser sends ends its connection.
@@ -7,69 +7,54 @@ us is refused), a socket must come from our own page, and what a browser sends e
 from __future__ import annotations
 
 import asyncio
-import json
-import mimetypes
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
-from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from heron_mqtt.app.live_view import LiveView
+from heron_mqtt.dashboard.live_source import LiveSource
+from heron_mqtt.dashboard.pages import StaticFiles, answer
 from heron_mqtt.errors import ConfigError
 
-EVERY_S = 0.4
-"""Between two snapshots: what changed in between is in the next one."""
-MAX_BROWSERS = 16
+MAX_SOCKETS = 32
 MAX_BYTES = 1_024  # of what a browser may send; it has nothing to say
-TAIL = 200  # messages in one snapshot at most
 LOCAL = {"localhost", "127.0.0.1", "[::1]", "::1"}
 
-FILES = {
-    "/": "index.html",
-    "/style.css": "style.css",
-    "/main.js": "main.js",
-    "/format.js": "format.js",
-    "/views/overview.js": "views/overview.js",
-    "/views/devices.js": "views/devices.js",
-    "/views/messages.js": "views/messages.js",
-    "/views/events.js": "views/events.js",
-    "/uPlot.js": "../../record/report/assets/uPlot.iife.min.js",
-    "/uPlot.css": "../../record/report/assets/uPlot.min.css",
-}
-"""Every path that there is, and its file; no other one is looked at."""
+Serve = Callable[[ServerConnection, str], Coroutine[Any, Any, None]]
+"""Serves a socket until it ends, given the query of its address."""
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+
+class Source(Protocol):
+    """What the page shows."""
+
+    @property
+    def sockets(self) -> Mapping[str, Serve]:
+        """By path, what serves a socket."""
+
+    def respond(self, path: str, query: str) -> Response | None:
+        """Answer what is no file and no socket; None = no such path."""
 
 
 class Dashboard:
-    """Serves the page of one broker.
+    """Serves a page.
 
     Args:
-        view: What it shows; entered.
+        source: What it shows.
         host: Address to listen on.
         port: 0 = a free one.
     """
 
-    def __init__(self, view: LiveView, host: str, port: int) -> None:
-        self._view = view
+    def __init__(self, source: Source, host: str, port: int) -> None:
+        self._source = source
         self._host = host
         self._port = port
-        self._browsers = 0
-        self._snapshot: dict[str, Any] = {}
-        self._files = {path: _read(name) for path, name in FILES.items()}
-        self._metrics = _metrics(lambda: self._snapshot)
+        self._open = 0
+        self._files = StaticFiles()
 
     async def run(self, on_ready: Callable[[str], None]) -> None:
         """Serve until cancelled.
@@ -87,6 +72,7 @@ class Dashboard:
                 max_queue=4,
                 server_header=None,
                 open_timeout=10,
+                compression=None,  # it costs more than it saves on one machine
             )
         except OSError as exc:
             raise ConfigError(f"--port {self._port}: cannot be listened on: {exc.strerror or exc}") from None
@@ -94,96 +80,38 @@ class Dashboard:
             port = next(iter(server.sockets)).getsockname()[1]
             shown = f"[{self._host}]" if ":" in self._host else self._host
             on_ready(f"http://{shown}:{port}/")
-            while True:
-                self._snapshot = self._view.snapshot()
-                await asyncio.sleep(EVERY_S)
-
-    # -- the files ---------------------------------------------------------------------------------
+            await asyncio.Event().wait()
 
     def _respond(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer what is no WebSocket; None lets the WebSocket begin."""
         if not self._is_ours(request.headers.get("Host", "")):
-            return _answer(HTTPStatus.FORBIDDEN, b"this host is not served here\n", "text/plain")
-        path = urlsplit(request.path).path
-        if path == "/live":
+            return answer(HTTPStatus.FORBIDDEN, "this host is not served here\n")
+        parts = urlsplit(request.path)
+        if parts.path in self._source.sockets:
             origin = request.headers.get("Origin")
             if origin is None or urlsplit(origin).netloc != request.headers.get("Host"):
-                return _answer(HTTPStatus.FORBIDDEN, b"only its own page may read this\n", "text/plain")
-            if self._browsers >= MAX_BROWSERS:
-                return _answer(HTTPStatus.SERVICE_UNAVAILABLE, b"too many browsers\n", "text/plain")
+                return answer(HTTPStatus.FORBIDDEN, "only its own page may read this\n")
+            if self._open >= MAX_SOCKETS:
+                return answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many browsers\n")
             return None
-        if path == "/metrics":
-            if self._metrics is None:
-                why = b"metrics need prometheus-client: pip install 'heron-mqtt[metrics]'\n"
-                return _answer(HTTPStatus.NOT_IMPLEMENTED, why, "text/plain")
-            text, kind = self._metrics()
-            return _answer(HTTPStatus.OK, text, kind)
-        if path not in self._files:
-            return _answer(HTTPStatus.NOT_FOUND, b"no such page\n", "text/plain")
-        kind = mimetypes.guess_type(FILES[path])[0] or "application/octet-stream"
-        return _answer(HTTPStatus.OK, self._files[path], f"{kind}; charset=utf-8")
+        found = self._files.answer(parts.path) or self._source.respond(parts.path, parts.query)
+        return found or answer(HTTPStatus.NOT_FOUND, "no such page\n")
 
     def _is_ours(self, host: str) -> bool:
         """Whether a request names us: any name where we listen for others, else this machine alone."""
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         return name in LOCAL or name.strip("[]") == self._host or self._host not in LOCAL
 
-    # -- the socket --------------------------------------------------------------------------------
-
     async def _browser(self, connection: ServerConnection) -> None:
-        self._browsers += 1
-        listening = asyncio.create_task(_until_it_speaks(connection), name="a browser's own words")
+        assert connection.request is not None
+        parts = urlsplit(connection.request.path)
+        self._open += 1
         try:
-            shown = 0
-            while not listening.done():
-                tail = self._view.newer(shown)[-TAIL:]
-                shown = tail[-1]["n"] if tail else shown
-                text = json.dumps({**self._snapshot, "messages": tail}, allow_nan=False)
-                await connection.send(text)  # waits for a browser that does not read; others do not
-                await asyncio.wait([listening], timeout=EVERY_S)
+            await self._source.sockets[parts.path](connection, parts.query)
         except ConnectionClosed:
             pass
         finally:
-            self._browsers -= 1
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-
-
-async def _until_it_speaks(connection: ServerConnection) -> None:
-    """Return when a browser has left, or has sent something, which it has no business to do."""
-    try:
-        await connection.recv()
-        await connection.close(1008, "this page only reads")
-    except ConnectionClosed:
-        pass
-
-
-def _metrics(snapshot: Callable[[], dict[str, Any]]) -> Callable[[], tuple[bytes, str]] | None:
-    """Return what makes the metrics and their type; None where the extra is not installed."""
-    try:
-        from heron_mqtt.dashboard.metrics import CONTENT_TYPE, BrokerMetrics
-    except ImportError:
-        return None
-    metrics = BrokerMetrics(snapshot)
-    return lambda: (metrics.text(), CONTENT_TYPE)
-
-
-def _answer(status: HTTPStatus, body: bytes, kind: str) -> Response:
-    headers = Headers({**HEADERS, "Content-Type": kind, "Content-Length": str(len(body))})
-    headers["Connection"] = "close"
-    return Response(status.value, status.phrase, headers, body)
-
-
-def _read(name: str) -> bytes:
-    root = resources.files("heron_mqtt")
-    parts = ["dashboard", "static", *name.split("/")]
-    while ".." in parts:
-        at = parts.index("..")
-        del parts[at - 1 : at + 1]
-    return root.joinpath(*parts).read_bytes()
-
-
-Serve = Callable[[LiveView], Coroutine[Any, Any, None]]
+            self._open -= 1
 
 
 async def serve_dashboard(
@@ -197,4 +125,4 @@ async def serve_dashboard(
     """
     async with LiveView(url, env_id) as view:
         await view.settle()
-        await Dashboard(view, host, port).run(on_ready)
+        await Dashboard(LiveSource(view), host, port).run(on_ready)

@@ -19,6 +19,8 @@ MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1, section 1.5.3: a UTF-8 string has a two-
 
 RUN_STATE = "run/state"
 RUN_RECORD = "run/record"
+RUN_NETWORK = "run/network"
+RUN_GRID = "run/grid"
 ESTOP = "estop"
 ALWAYS_DELIVERED = frozenset({ESTOP})
 """Channels on which everything reaches the subscribers: what cannot be decoded (as ``malformed``), and
@@ -59,6 +61,8 @@ RULES: Final[tuple[ChannelRule, ...]] = (
     _rule("run/state", "operator", "agents devices", kept="vital"),
     _rule("run/owner", "operator", "agents devices", kept="vital"),
     _rule("run/record", "operator", kept="retained"),
+    _rule("run/network", "operator", kept="retained"),
+    _rule("run/grid", "operator", kept="retained"),
     _rule("run/probe", "operator"),
     _rule("run/probe_will", "operator"),
     _rule("estop", "operator", "agents devices", kept="vital"),

@@ -40,6 +40,9 @@ class EnvConfig(_EpisodeConfig):
         "simulated", description="For devices whose authority the scenario leaves open."
     )
     take_over: bool = Field(False, description="Displace an environment of this env_id that runs elsewhere.")
+    publish_grid: bool = Field(
+        False, description="Publish the network and each step's power flow (run/network, run/grid)."
+    )
     recorder: InstanceOf[Recorder] | None = Field(None, description="Records every step; not closed here.")
     render_mode: Literal["ansi"] | None = None
 

@@ -27,8 +27,10 @@ from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, m
 from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.spaces import ActionMap
 from powergrid.envs.step_records import StepRecords
+from powergrid.powerflow import Loadings
 from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.grid_check import GridCheck
+from powergrid.simulation.grid_messages import network_message, results_message
 from powergrid.simulation.grid_simulation import GridSimulation
 
 Observations = dict[str, NDArray[np.float32]]
@@ -103,6 +105,8 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
                 check=check,
                 take_over=self.config.take_over,
             )
+            if self.config.publish_grid:
+                self._exchange.operator.network = network_message(self.simulation)
             if self._recorder is not None:
                 self._recorder.attach(broker, self._exchange.proxies)
 
@@ -362,6 +366,10 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
             )
         )
 
+    def _publish_results(self, result: Loadings | str) -> None:
+        if self._exchange is not None and self._exchange.operator.network is not None:
+            self._exchange.operator.publish_results(results_message(result))
+
     def _end_step(self, given: StepInput, reports: Mapping[str, StepReport]) -> StepResult:
         begun_s = time.perf_counter()
         state, records = self._state, self._records
@@ -369,10 +377,12 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
         records.record(reports, settlement)
         diverged: str | None = None
         try:
-            state.apply(self.simulation.solve(self._row, state.p_mw, state.q_mvar))
+            result = self.simulation.solve(self._row, state.p_mw, state.q_mvar)
+            state.apply(result)
         except PowerFlowDiverged as exc:
             diverged = exc.reason
             state.forget_results()
+        self._publish_results(result if diverged is None else diverged)
         terms = state.reward_terms(records.cost, records.traded_usd)
         if diverged is not None:
             terms[:] = np.nan

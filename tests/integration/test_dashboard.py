@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from selenium import webdriver
 from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -24,6 +25,11 @@ from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
 
 WITHIN_S = 15.0
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--window-size=1200,800",
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +65,15 @@ def _address(program: Program) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("chromium and chromedriver are not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,800"):
+    for argument in FLAGS:
         options.add_argument(argument)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield made
@@ -118,6 +125,44 @@ def test_it_lives_and_says_what_is_wrong(browser: webdriver.Chrome, page: str, s
     eventually(lambda: "EMERGENCY STOP by ann" in text(browser))
     browser.get(f"{page}/#messages")
     eventually(lambda: "devices/+/+/telemetry" in text(browser))
+
+
+def test_the_network_is_drawn_and_told_to_who_cannot_see_it(
+    browser: webdriver.Chrome, page: str, site: Site
+) -> None:
+    network = {
+        "type": "network",
+        "bus": ["North", "<i>South"],
+        "bus_kv": [20.0, 0.4],
+        "bus_agent": ["", "MG1"],
+        "bus_x": [0.0, 1.0],
+        "bus_y": [0.0, 0.0],
+        "line": ["Cable 1"],
+        "line_from": [0],
+        "line_to": [1],
+        "supply": [0],
+        "device": ["MG1/ess"],
+        "device_kind": ["battery"],
+        "device_bus": [1],
+    }
+    site.say("run/network", network, retain=True)
+    results = {"type": "grid_results", "vm_pu": [1.0, 0.93], "line_loading_percent": [120.0], "step": 4}
+    site.say("run/grid", results, retain=True)
+    browser.get(f"{page}/#overview")
+    eventually(
+        lambda: "lowest <i>South 0.930 pu, highest North 1.000 pu, most loaded Cable 1 120 %" in text(browser)
+    )
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".oneline .bus.low2")) == 1
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".oneline .branch.l3")) == 1
+    pane = browser.find_element(By.CSS_SELECTOR, ".drawing")
+    pane.send_keys(Keys.ARROW_RIGHT)
+    eventually(lambda: "North: 1.0000 pu, 20.00 kV nominal, external grid" in text(browser, "p.chosen"))
+    pane.send_keys(Keys.ARROW_RIGHT)
+    eventually(lambda: "Cable 1: 120.0 %, overloaded" in text(browser, "p.chosen"))
+    pane.send_keys(Keys.ARROW_RIGHT)
+    eventually(lambda: "<i>South of MG1: 0.9300 pu, low" in text(browser, "p.chosen"))
+    site.say("run/grid", {**results, "vm_pu": [1.0, 0.99]}, retain=True)
+    eventually(lambda: "0.9900 pu" in text(browser, "p.chosen"))
 
 
 def test_a_device_that_falls_silent_turns_red(browser: webdriver.Chrome, page: str, site: Site) -> None:

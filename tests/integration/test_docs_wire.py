@@ -164,6 +164,7 @@ def test_a_run_says_what_the_page_says_and_nothing_else(
         assert unknown_fields(message) == set(), channel
     assert {message["type"] for _, message in heard} == {
         *("run_state", "price", "observation", "action", "status", "offer", "accept", "confirm"),
+        *("network", "grid_results"),
         *("plan", "clearance", "setpoint", "telemetry", "authority_state", "owner", "lease"),
     }
 

@@ -77,6 +77,20 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "estop_confirm": {"active": True, "safe": False, "stop_boot": "abc", "stop_seq": 4},
     "fault": {"kind": "offset", "steps": 3, "value": 0.1},
     "run_state": {"state": "running", "scenario": "three_microgrids", "clock": "2026-01-02T03:15:00Z"},
+    "network": {
+        "bus": ["a", "b"],
+        "bus_kv": [20.0, 0.4],
+        "bus_agent": ["", "MG1"],
+        "bus_x": [0.0, 1.0],
+        "bus_y": [0.0, 0.5],
+        "line": ["l"],
+        "line_from": [0],
+        "line_to": [1],
+        "device": ["MG1/ess"],
+        "device_kind": ["battery"],
+        "device_bus": [1],
+    },
+    "grid_results": {"vm_pu": [1.0, None], "line_loading_percent": [12.5]},
     "record": {"head": "0123456789abcdef" * 4, "rows": 6073, "lost": 0},
 }
 
@@ -115,7 +129,23 @@ def test_a_message_cannot_be_changed(name: str) -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_message_is_flat(name: str) -> None:
     message = parse_any({"type": name, **META, **EXAMPLES[name]})
-    assert not any(isinstance(v, dict | list) for v in message.model_dump(mode="json").values())
+    fields = message.model_dump(mode="json").values()
+    assert not any(isinstance(value, dict) for value in fields)
+    lists = [value for value in fields if isinstance(value, list)]
+    assert not lists or name in {"network", "grid_results"}
+    assert not any(isinstance(entry, dict | list) for value in lists for entry in value)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"bus_kv": [20.0]}, "bus_kv: expected 2 entries"),
+        ({"line_to": [2]}, "line_to: expected positions in bus"),
+    ],
+)
+def test_the_lists_of_a_network_belong_together(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(MessageError, match=why):
+        parse_any({"type": "network", **EXAMPLES["network"], **change})
 
 
 def _is_required(name: str, field: str) -> bool:

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.app.live_view import EVENTS, MESSAGES, SILENT_S, LiveView
+from heron_mqtt.app.live_view.counts import KINDS
+from heron_mqtt.app.live_view.view import ENVIRONMENTS
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.cli.tail_lines import TailLines
-from heron_mqtt.cli.top_table import sparkline, top_screen
+from heron_mqtt.cli.top_table import TopScreen, sparkline
 from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
 
@@ -81,6 +83,28 @@ def test_events_say_what_changed_and_not_what_was_repeated() -> None:
     assert events[0]["what"] == "EMERGENCY STOP by ann: smoke"
 
 
+def test_a_network_and_its_results_are_kept_and_nothing_that_does_not_fit() -> None:
+    buses = {"bus": ["a"], "bus_kv": [20.0], "bus_agent": [""], "bus_x": [0.0], "bus_y": [0.0]}
+    network = told("run/network", retained=True, type="network", **buses, line=[], line_from=[], line_to=[])
+    wrong = told(
+        "run/network", retained=True, type="network", **buses, line=["l"], line_from=[0], line_to=[7]
+    )
+    results = told("run/grid", type="grid_results", vm_pu=[1.01], step=3, episode=1)
+
+    async def look() -> LiveView:
+        view = LiveView("mqtt://127.0.0.1:1")
+        for message in (RUN, network, network, wrong, results):
+            view._take(message)
+        environment = view.snapshot()["environments"][0]
+        assert environment["network"] == 1
+        assert (environment["grid"]["vm_pu"], environment["grid"]["step"]) == ([1.01], 3)
+        return view
+
+    view = asyncio.run(look())
+    assert (view.network("lab") or {})["bus"] == ["a"]
+    assert view.network("other") is None
+
+
 NUMBERS = st.integers() | st.just(10**400) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.none() | st.booleans() | NUMBERS | st.text(max_size=5)
 CHANNELS = st.sampled_from(
@@ -112,7 +136,7 @@ def test_no_message_breaks_page_terminal_or_tail(messages: list[tuple[str, dict[
             lines.line(heard)
         snapshot = view.snapshot()
         json.dumps(snapshot, allow_nan=False)
-        top_screen(snapshot, 80, 24)
+        TopScreen().draw(snapshot, 80, 24)
 
     asyncio.run(look())
 
@@ -127,7 +151,7 @@ def test_what_is_kept_is_bounded() -> None:
     view = asyncio.run(look())
     assert len(view.messages) == MESSAGES
     assert len(view._live["lab"].events) == EVENTS
-    assert view.newer(3 * MESSAGES - 2) == list(view.messages)[-2:]
+    assert [one["n"] for one in view.messages.newer(3 * MESSAGES - 2)] == [3 * MESSAGES - 1, 3 * MESSAGES]
 
 
 def test_a_tail_line_has_engineering_units_and_gaps() -> None:
@@ -167,3 +191,36 @@ def test_it_sees_a_real_broker(mosquitto: Mosquitto, env_id: str) -> None:
         snapshot = asyncio.run(look(site))
     assert snapshot["connected"]
     assert snapshot["environments"][0]["env_id"] == env_id
+
+
+def test_a_message_that_comes_late_is_no_longer_lost() -> None:
+    more = [told("devices/MG1/ess/telemetry", p_mw=0.0, boot="d", seq=n, sender="MG1/ess") for n in (4, 2)]
+    kind = seen(RUN, BIRTH, SPOKE, *more)["channels"]["devices/+/+/telemetry"]
+    assert (kind["lost"], kind["repeated"]) == (1, 0)
+
+
+def test_a_flood_of_senders_and_environments_is_bounded() -> None:
+    async def look() -> LiveView:
+        view = LiveView("mqtt://127.0.0.1:1")
+        for n in range(3 * ENVIRONMENTS):
+            view._take(
+                Heard(f"e{n}", "run/state", {"type": "run_state", "state": "running"}, None, False, 0.0)
+            )
+        for n in range(1_000):
+            view._take(
+                Heard("e0", f"made/up/{n}", {"boot": "b", "seq": 1, "sender": str(n)}, None, False, 0.0)
+            )
+        return view
+
+    view = asyncio.run(look())
+    assert view.unseen == 2 * ENVIRONMENTS
+    assert len(view._live["e0"].channels.kinds) == KINDS + 1
+
+
+def test_rates_are_of_the_last_whole_seconds() -> None:
+    spoken = [
+        told("devices/MG1/ess/telemetry", at_s=NOW + n / 10, p_mw=0.0, boot="d", seq=n, sender="MG1/ess")
+        for n in range(100)
+    ]
+    kind = seen(RUN, BIRTH, *spoken, now_s=NOW + 10.0)["channels"]["devices/+/+/telemetry"]
+    assert kind["rate"] == 10.0

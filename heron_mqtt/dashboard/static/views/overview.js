@@ -1,5 +1,6 @@
 // One line a microgrid, the run and what is wrong.
 
+import { diagram } from "./diagram.js";
 import { bar, cell, el, number, power, seconds } from "../format.js";
 
 const HEADINGS = ["microgrid", "load", "devices", "state of charge", "voltage pu", "loading", "traded kWh", "step"];
@@ -33,22 +34,53 @@ function microgrid(name, one) {
     cell(fallbacks.length ? `model stands in for ${fallbacks.join(", ")}` : one.missed ? `${one.missed} late` : "ok", fallbacks.length || one.missed ? "warn" : "good"));
 }
 
-export function open(main) {
-  const place = el("div", {});
-  main.append(place);
+function table(environment) {
+  return el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": `Microgrids of ${environment.env_id}` },
+    el("table", {},
+      el("thead", {}, el("tr", {}, ...HEADINGS.map((text) => el("th", { scope: "col", class: NUMBERS.has(text) ? "number" : "" }, text)))),
+      el("tbody", {}, ...Object.entries(environment.microgrids).map(([name, one]) => microgrid(name, one)))));
+}
+
+function section(env_id) {
+  const run = el("p", { class: "soft" }), problems = el("div", {}), grids = el("div", {}), drawing = el("div", {});
+  const root = el("section", { "aria-label": env_id }, el("h2", {}, env_id), run, problems, grids, drawing);
+  let drawn = null, model = null;
   return {
-    update({ snapshot }) {
-      const parts = snapshot.environments.map((environment) => el("section", {},
-        el("h2", {}, environment.env_id),
-        el("p", { class: "soft" }, runLine(environment)),
-        environment.problems.length
-          ? el("ul", { class: "problems bad" }, ...environment.problems.map((text) => el("li", {}, text)))
-          : el("p", { class: "good" }, "all is well"),
-        el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": `Microgrids of ${environment.env_id}` },
-          el("table", {},
-            el("thead", {}, el("tr", {}, ...HEADINGS.map((text) => el("th", { scope: "col", class: NUMBERS.has(text) ? "number" : "" }, text)))),
-            el("tbody", {}, ...Object.entries(environment.microgrids).map(([name, one]) => microgrid(name, one)))))));
-      place.replaceChildren(...(parts.length ? parts : [el("p", { class: "bad" }, "No environment is alive at this broker.")]));
+    root,
+    update(environment, network) {
+      run.textContent = runLine(environment);
+      problems.replaceChildren(environment.problems.length
+        ? el("ul", { class: "problems bad" }, ...environment.problems.map((text) => el("li", {}, text)))
+        : el("p", { class: "good" }, "✓ all is well"));
+      if (!grids.contains(document.activeElement)) grids.replaceChildren(table(environment));
+      if (network !== model) {
+        model = network;
+        drawn = model ? diagram(model) : null;
+        drawing.replaceChildren(...(drawn ? [el("h3", {}, "Network"), drawn.root] : []));
+      }
+      if (drawn) drawn.update(environment);
+    },
+  };
+}
+
+export function open(main) {
+  const nobody = el("p", { class: "bad" }, "No environment is alive at this broker.");
+  const sections = new Map();
+  return {
+    update({ snapshot, networks }) {
+      const there = new Set(snapshot.environments.map((one) => one.env_id));
+      for (const [env_id, one] of sections) if (!there.has(env_id)) { one.root.remove(); sections.delete(env_id); }
+      for (const environment of snapshot.environments) {
+        let one = sections.get(environment.env_id);
+        if (!one) {
+          one = section(environment.env_id);
+          sections.set(environment.env_id, one);
+          main.append(one.root);
+        }
+        one.update(environment, (networks.get(environment.env_id) || {}).model || null);
+      }
+      if (there.size) nobody.remove();
+      else if (!nobody.isConnected) main.append(nobody);
     },
   };
 }

@@ -1,0 +1,107 @@
+"""How much is said on each kind of channel, and what was lost of it; bounded whatever comes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
+
+Json = dict[str, Any]
+
+KINDS = 500
+RATE_S = 5  # over which rates are counted
+OTHER = "(other channels)"
+
+
+@dataclass(slots=True)
+class KindCount:
+    """Messages of one kind of channel; ``by_second`` has second and number, of the newest seconds."""
+
+    messages: int = 0
+    lost: int = 0
+    repeated: int = 0
+    by_second: deque[list[int]] = field(default_factory=lambda: deque(maxlen=RATE_S + 1))
+
+    def note(self, at_s: float) -> None:
+        """Count one message."""
+        self.messages += 1
+        second = int(at_s)
+        if self.by_second and self.by_second[-1][0] == second:
+            self.by_second[-1][1] += 1
+        else:
+            self.by_second.append([second, 1])
+
+    def rate(self, now_s: float) -> float:
+        """Return messages a second, over the last whole seconds."""
+        now = int(now_s)
+        return sum(number for second, number in self.by_second if now - RATE_S <= second < now) / RATE_S
+
+
+class ChannelTraffic:
+    """Counts by kind of channel, of one environment.
+
+    Args:
+        tracker: Finds gaps and repetitions; shared by all environments, so that what it remembers is bounded.
+        env_id: The environment.
+    """
+
+    def __init__(self, tracker: SequenceTracker, env_id: str) -> None:
+        self.kinds: dict[str, KindCount] = {}
+        self._tracker = tracker
+        self._env_id = env_id
+
+    def note(self, levels: list[str], channel: str, fields: Mapping[str, Any], at_s: float) -> KindCount:
+        """Count one message; ``fields`` without a number (or none at all) counts for no gap."""
+        pattern = _pattern(levels)
+        if pattern not in self.kinds and len(self.kinds) >= KINDS:
+            pattern = OTHER
+        kind = self.kinds.setdefault(pattern, KindCount())
+        kind.note(at_s)
+        arrival, missing = observed(self._tracker, f"{self._env_id}/{channel}", fields)
+        kind.lost += missing
+        kind.repeated += arrival is Arrival.DUPLICATE
+        return kind
+
+    def as_json(self, now_s: float) -> Json:
+        """Return messages, lost, repeated and rate by kind of channel."""
+        return {
+            name: {
+                "messages": kind.messages,
+                "lost": kind.lost,
+                "repeated": kind.repeated,
+                "rate": round(kind.rate(now_s), 2),
+            }
+            for name, kind in sorted(self.kinds.items())
+        }
+
+
+def observed(tracker: SequenceTracker, channel: str, fields: Mapping[str, Any]) -> tuple[Arrival | None, int]:
+    """Have a tracker look at one message.
+
+    Returns:
+        What its number says, None where it has none; and how many more messages are missing than before
+        (-1: one that was missing has come).
+    """
+    boot, seq = fields.get("boot"), fields.get("seq")
+    if not isinstance(boot, str) or type(seq) is not int:
+        return None, 0
+    before = tracker.lost
+    arrival = tracker.observe(str(fields.get("sender", "")), boot, channel, seq)
+    return arrival, tracker.lost - before
+
+
+def _pattern(levels: list[str]) -> str:
+    match levels:
+        case ["devices", _, _, leaf]:
+            return f"devices/+/+/{leaf}"[:100]
+        case ["agents", _, leaf]:
+            return f"agents/+/{leaf}"[:100]
+        case ["p2p", _, _]:
+            return "p2p/+/+"
+        case ["estop", "confirm", *_]:
+            return "estop/confirm/#"
+        case _:
+            return "/".join(levels)[:100]

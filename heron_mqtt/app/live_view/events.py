@@ -1,0 +1,87 @@
+"""What changed that a person should know of: stops, authority, leases, births, faults."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+
+from heron_mqtt.app.operator_client.environments import EnvironmentSeen
+from heron_mqtt.app.operator_client.observer import Heard
+
+Json = dict[str, Any]
+
+EVENTS = 500
+Facts = tuple[str, str, str]  # kind, subject and a sentence
+
+
+class LiveEvents:
+    """The newest events of one environment."""
+
+    def __init__(self) -> None:
+        self._events: deque[Json] = deque(maxlen=EVENTS)
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def note(self, heard: Heard, facts: Facts) -> None:
+        """Keep what a message has changed."""
+        kind, subject, what = facts
+        self._number += 1
+        self._events.append(
+            {
+                "n": self._number,
+                "at_s": heard.at_s,
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "kind": kind,
+                "subject": subject[:200],
+                "what": what[:500],
+                "kept": heard.retained,
+            }
+        )
+
+    def as_json(self, now_s: float) -> list[Json]:
+        """Return them, the newest first."""
+        return [{**event, "ago_s": round(now_s - event["at_s"], 1)} for event in reversed(self._events)]
+
+
+def may_be_event(levels: list[str]) -> bool:
+    """Whether a message on this channel can change one of the facts."""
+    match levels:
+        case ["estop"] | ["run", "state"] | ["agents", _, "status"]:
+            return True
+        case ["devices", _, _, leaf]:
+            return leaf in {"status", "authority_state", "lease"}
+        case _:
+            return False
+
+
+def facts(view: EnvironmentSeen, levels: list[str]) -> Facts | None:
+    """Return what would be an event if a message on this channel changes it."""
+    match levels:
+        case ["estop"]:
+            stop = view.stop.stop
+            if stop is None:
+                return "stop", "all devices", "no emergency stop is in force"
+            return "stop", "all devices", f"EMERGENCY STOP by {stop.who or 'unknown'}: {stop.why or '-'}"
+        case ["run", "state"] if view.run is not None:
+            return "run", view.env_id, f"the run is {view.run.state}"
+        case ["agents", agent, "status"] if agent in view.agents:
+            status = view.agents[agent].status
+            return ("agent", agent, _says(status.state, status.reason)) if status is not None else None
+        case ["devices", agent, name, leaf] if (device := view.devices.get(f"{agent}/{name}")) is not None:
+            label = f"{agent}/{name}"
+            if leaf == "status" and device.status is not None:
+                return "device", label, _says(device.status.state, device.status.reason)
+            if leaf == "authority_state" and device.authority is not None:
+                manual = device.authority.manual_by
+                hand = f", in hand of {manual}" if manual else ""
+                return "authority", label, _says(f"{device.authority.level}{hand}", device.authority.reason)
+            if leaf == "lease" and device.lease is not None:
+                return "lease", label, f"{device.lease.state} {device.lease.holder or ''}".strip()
+    return None
+
+
+def _says(what: str, reason: str | None) -> str:
+    return f"{what}: {reason}" if reason else what

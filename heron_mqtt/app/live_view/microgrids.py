@@ -1,0 +1,145 @@
+"""What was told and done in one environment: microgrids by their steps, devices by their setpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from heron_mqtt.app.operator_client.environments import MAX_NAMES
+from heron_mqtt.app.operator_client.observer import Heard
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messages import Action, Observation, parse_known_fields
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class MicrogridSeen:
+    """What an agent's last step was like; powers MW, positive = injected into the grid."""
+
+    observation: Observation | None = None
+    action: Action | None = None
+    action_at_s: float = 0.0
+    standing_in: set[str] = field(default_factory=set)
+    """Devices for which a model stood in."""
+
+    def as_json(self, now_s: float) -> Json:
+        """Return it with its age."""
+        told, done = self.observation, self.action
+        found: Json = {"age_s": round(now_s - self.action_at_s, 2) if self.action_at_s else None}
+        if told is not None:
+            found |= {
+                "load_mw": told.p_load_mw,
+                "vm_min_pu": told.vm_min_pu,
+                "vm_max_pu": told.vm_max_pu,
+                "loading_max_percent": told.loading_max_percent,
+            }
+        if done is not None:
+            fields = done.by_prefix()
+            found |= {
+                "p_mw": dict(fields.get("p_", {})),
+                "soc": dict(fields.get("soc_", {})),
+                "traded_mwh": sum(fields.get("trade_", {}).values()),
+                "fallbacks": dict(fields.get("fallback_", {})),
+                "missed": done.missed,
+            }
+        return found
+
+
+@dataclass(slots=True)
+class DeviceLive:
+    """What a device was told, and how long that holds."""
+
+    setpoint_mw: float | None = None
+    heard_at_s: float = 0.0
+    """When its lease was last begun or renewed."""
+    lease_s: float | None = None
+    sender: str | None = None
+    setpoints: int = 0
+    fallbacks: int = 0
+    why: str | None = None
+
+    def note_setpoint(self, fields: Mapping[str, Any], at_s: float) -> None:
+        """Take a setpoint, renewal or release."""
+        p_mw, lease_s = fields.get("p_mw"), fields.get("lease_s")
+        self.heard_at_s = at_s
+        if isinstance(lease_s, int | float) and math.isfinite(lease_s):
+            self.lease_s = float(lease_s)
+        self.sender = str(fields.get("sender") or "by hand")[:100]
+        if fields.get("release"):
+            self.setpoint_mw, self.lease_s = None, None
+        elif not fields.get("renewal") and isinstance(p_mw, int | float) and math.isfinite(p_mw):
+            self.setpoint_mw = float(p_mw)
+            self.setpoints += 1
+
+    def as_json(self, now_s: float) -> Json:
+        """Return it; a setpoint whose lease is over is none."""
+        left_s = None if self.lease_s is None else self.heard_at_s + self.lease_s - now_s
+        holds = left_s is not None and left_s > 0.0
+        return {
+            "setpoint_mw": self.setpoint_mw if holds else None,
+            "lease_left_s": round(left_s, 1) if holds and left_s is not None else None,
+            "setpoints": self.setpoints,
+            "fallbacks": self.fallbacks,
+            "why": self.why,
+        }
+
+
+class MicrogridsLive:
+    """Microgrids and devices of one environment."""
+
+    def __init__(self) -> None:
+        self.price: float | None = None
+        self.microgrids: dict[str, MicrogridSeen] = {}
+        self.devices: dict[str, DeviceLive] = {}
+        self.step_at_s = 0.0
+
+    def note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> None:
+        """Take one message; what cannot be read is named by the operator's view of it."""
+        with contextlib.suppress(MessageError, OverflowError):
+            self._note(levels, fields, heard)
+
+    def _note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> None:
+        match levels:
+            case ["operators", _, "price"]:
+                value = fields.get("value")
+                if isinstance(value, int | float) and math.isfinite(value):
+                    self.price = float(value)
+            case ["agents", agent, "observation"]:
+                if (seen := self._microgrid(agent)) is not None:
+                    seen.observation = parse_known_fields(Observation, fields)[0]
+            case ["agents", agent, "action"]:
+                if (seen := self._microgrid(agent)) is not None:
+                    seen.action, seen.action_at_s = parse_known_fields(Action, fields)[0], heard.at_s
+                    self._note_fallbacks(agent, seen, seen.action)
+            case ["devices", agent, name, "setpoint"] if not heard.retained:
+                if (device := self._device(f"{agent}/{name}")) is not None:
+                    device.note_setpoint(fields, heard.at_s)
+            case ["run", "state"] if not heard.retained:
+                self.step_at_s = heard.at_s
+            case _:
+                pass
+
+    def _microgrid(self, agent: str) -> MicrogridSeen | None:
+        if agent not in self.microgrids and len(self.microgrids) >= MAX_NAMES:
+            return None
+        return self.microgrids.setdefault(agent, MicrogridSeen())
+
+    def _device(self, label: str) -> DeviceLive | None:
+        if label not in self.devices and len(self.devices) >= MAX_NAMES:
+            return None
+        return self.devices.setdefault(label, DeviceLive())
+
+    def _note_fallbacks(self, agent: str, seen: MicrogridSeen, action: Action) -> None:
+        why = action.by_prefix().get("fallback_", {})
+        for name in seen.standing_in.difference(why):
+            if (back := self.devices.get(f"{agent}/{name}")) is not None:
+                back.why = None
+        for name, reason in why.items():
+            if (device := self._device(f"{agent}/{name}")) is not None:
+                device.fallbacks += 1
+                device.why = str(reason)[:200]
+        seen.standing_in = set(why)

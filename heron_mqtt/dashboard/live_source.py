@@ -1,0 +1,88 @@
+"""The page's data from a broker: snapshots and a tail of messages, made only while somebody looks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs
+
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Response
+
+from heron_mqtt.app.live_view import LiveView
+from heron_mqtt.dashboard.pages import JSON, answer
+from heron_mqtt.dashboard.sockets import until_closed_or
+
+EVERY_S = 0.4
+"""Between two snapshots: what changed in between is in the next one."""
+TAIL = 200  # messages in one part of the tail at most
+
+
+class LiveSource:
+    """What goes on at a broker, for every browser the same.
+
+    Args:
+        view: Entered.
+    """
+
+    def __init__(self, view: LiveView) -> None:
+        self._view = view
+        self._made_at_s = -EVERY_S
+        self._snapshot: dict[str, Any] = {}
+        self._text = ""
+        self._metrics = _metrics(self.snapshot)
+        self.sockets = {"/live": self._live, "/tail": self._tail}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the newest snapshot, at most ``EVERY_S`` old."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._made_at_s >= EVERY_S * 0.9:
+            self._made_at_s, self._text = now_s, ""
+            self._snapshot = self._view.snapshot()
+        return self._snapshot
+
+    def respond(self, path: str, query: str) -> Response | None:
+        """Answer what is no file and no socket; None = no such path."""
+        if path == "/network":
+            network = self._view.network(parse_qs(query).get("env_id", [""])[0])
+            return None if network is None else answer(HTTPStatus.OK, json.dumps(network), JSON)
+        if path != "/metrics":
+            return None
+        if self._metrics is None:
+            why = "metrics need prometheus-client: pip install 'heron-mqtt[metrics]'\n"
+            return answer(HTTPStatus.NOT_IMPLEMENTED, why)
+        text, kind = self._metrics()
+        return answer(HTTPStatus.OK, text, kind)
+
+    async def _live(self, connection: ServerConnection, _query: str) -> None:
+        while True:
+            snapshot = self.snapshot()
+            self._text = self._text or json.dumps(snapshot, allow_nan=False)
+            await connection.send(self._text)  # waits for a browser that does not read; others do not
+            if await until_closed_or(connection, EVERY_S):
+                return
+
+    async def _tail(self, connection: ServerConnection, query: str) -> None:
+        """Send the newest messages whose environment and channel contain ``?filter=``."""
+        wanted = parse_qs(query).get("filter", [""])[0][:200]
+        shown = 0
+        while True:
+            found = self._view.messages.newer(shown, wanted, TAIL)
+            shown = self._view.messages.newest
+            if found:
+                await connection.send(json.dumps(found))
+            if await until_closed_or(connection, EVERY_S):
+                return
+
+
+def _metrics(snapshot: Callable[[], dict[str, Any]]) -> Callable[[], tuple[bytes, str]] | None:
+    """Return what makes the metrics and their type; None where the extra is not installed."""
+    try:
+        from heron_mqtt.dashboard.metrics import CONTENT_TYPE, BrokerMetrics
+    except ImportError:
+        return None
+    metrics = BrokerMetrics(snapshot)
+    return lambda: (metrics.text(), CONTENT_TYPE)

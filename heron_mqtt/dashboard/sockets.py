@@ -1,0 +1,22 @@
+"""Sockets on which a browser only listens."""
+
+from __future__ import annotations
+
+import asyncio
+
+from websockets.asyncio.server import ServerConnection
+
+
+async def until_closed_or(connection: ServerConnection, duration_s: float) -> bool:
+    """Wait a while; return whether the connection has ended: a browser that speaks is cut off.
+
+    Raises:
+        ConnectionClosed: It has gone.
+    """
+    try:
+        async with asyncio.timeout(duration_s):
+            await connection.recv()
+    except TimeoutError:
+        return False
+    await connection.close(1008, "this page only reads")
+    return True

@@ -1,0 +1,42 @@
+"""The grid of a run as others see it: its network once, and the results of each step."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from heron_mqtt.messages import GridResults, NetworkModel
+from powergrid.networks.diagram import network_model
+from powergrid.powerflow import Loadings
+from powergrid.simulation.grid_simulation import GridSimulation
+from powergrid.simulation.time_series import Array
+
+VM_DIGITS, LOADING_DIGITS = 5, 2  # of what people look at: a hundredth of a volt at 1 kV
+
+
+def network_message(simulation: GridSimulation) -> NetworkModel | None:
+    """Return the network as a drawing; None if it is too large for one."""
+    blueprint = simulation.blueprint
+    net = blueprint.net
+    agents = {bus: name for name, sites in blueprint.sites.items() for bus in sites.buses}
+    devices = []
+    for device in simulation.devices:
+        table, index = blueprint.devices[device.agent, device.name]
+        devices.append((f"{device.agent}/{device.name}", device.kind, int(net[table].bus.at[index])))
+    return network_model(net, agents, devices)
+
+
+def results_message(result: Loadings | str) -> GridResults:
+    """Return the results of a step, or why there are none."""
+    if isinstance(result, str):
+        return GridResults(diverged=result[:500])
+    return GridResults(
+        vm_pu=_numbers(result.vm_pu, VM_DIGITS),
+        line_loading_percent=_numbers(result.line_loading_percent, LOADING_DIGITS),
+        trafo_loading_percent=_numbers(result.trafo_loading_percent, LOADING_DIGITS),
+    )
+
+
+def _numbers(values: Array, digits: int) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in np.round(values, digits).tolist()]
