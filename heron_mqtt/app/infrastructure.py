@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from heron_mqtt.app.broker_probe import require_broker_features
 from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
-from heron_mqtt.app.vendor_adapters import vendor_devices
+from heron_mqtt.app.vendor_adapters import VendorAdapters, vendor_devices
 from heron_mqtt.errors import BrokerUnavailable, ConfigError, NameTaken
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
@@ -58,12 +58,14 @@ class Infrastructure:
         url: Where others reach the same broker; None = nowhere.
         while_starting: Each raises once the run cannot begin any more.
         throughout: Each raises once the run cannot go on.
+        adapters: Of the vendors' devices; None = there are none.
     """
 
     broker: MessageBroker | None = None
     url: str | None = None
     while_starting: tuple[Watch, ...] = ()
     throughout: tuple[Watch, ...] = ()
+    adapters: VendorAdapters | None = None
 
 
 @asynccontextmanager
@@ -143,11 +145,11 @@ async def mqtt_infrastructure(
                 _programs(loaded, emulated, url, take_over=take_over), mqtt.options.login_environment()
             )
             note(f"devices: {len(emulated)} emulated, in processes of their own")
-        boxes = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents, take_over=take_over))
-        if boxes:
-            note(f"vendor devices: {boxes} by their own topics")
+        adapters = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents, take_over=take_over))
+        if adapters:
+            note(f"vendor devices: {len(adapters)} by their own topics")
         starting = (processes.until_lost,) if emulated else ()
-        yield Infrastructure(broker, url, starting, tuple(throughout))
+        yield Infrastructure(broker, url, starting, tuple(throughout), adapters)
 
 
 async def _ensure_free(

@@ -45,10 +45,10 @@ class Recording:
         parts: list[Recorder] = [one for one in (self.file, self.csv) if one is not None]
         return RecorderGroup(parts) if parts else None
 
-    def event(self, kind: str, subject: str, what: str) -> None:
+    def event(self, kind: str, subject: str, what: str, data: Mapping[str, Any] | None = None) -> None:
         """Record one thing that happened."""
         if self.file is not None:
-            self.file.event(kind, subject, what)
+            self.file.event(kind, subject, what, data)
 
     def close(self, summary: Mapping[str, Any]) -> dict[str, Any] | None:
         """End the files; return what is to be said of the record, None where there is none. Idempotent."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.app.gc_freeze import frozen_gc
-from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure
+from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure, unless
+from heron_mqtt.app.mapping_watch import MappingWatch
 from heron_mqtt.app.recording import open_record, run_facts
-from heron_mqtt.app.run_plan import Devices, remote_agents
+from heron_mqtt.app.run_plan import Devices, remote_agents, watch_problems
 from heron_mqtt.errors import ConfigError, NameTaken
 from heron_mqtt.messaging import topics
 from powergrid.agents.proxies import make_proxy
@@ -63,6 +64,7 @@ async def serve_proxies(
     take_over: bool = False,
     accept_broker_limits: bool = False,
     record: str | None = None,
+    watch: bool = False,
 ) -> None:
     """Serve one run after another, each agent by itself, until cancelled.
 
@@ -78,12 +80,16 @@ async def serve_proxies(
         take_over: Displace other proxies of these agents.
         accept_broker_limits: Go on with a broker that does not do what safety depends on.
         record: The file that this side is recorded in; ``auto`` = a new one in the default directory.
+        watch: Read mappings anew that are changed meanwhile.
 
     Raises:
+        ConfigError: There is no mapping to watch.
         NameTaken: Another proxy of one of them lives: nothing was begun. Or: every one was taken over.
         BrokerError: The broker is not there, or refuses.
     """
     scenario = loaded.scenario
+    if watch and (problems := watch_problems(loaded, agents)):
+        raise ConfigError(*problems)
     async with mqtt_infrastructure(
         url,
         loaded,
@@ -115,12 +121,16 @@ async def serve_proxies(
             recorder = open_record(record, facts, note, keeps_messages=True)
         if recorder is not None:
             recorder.attach(infrastructure.broker, proxies.values())
+        watches = []
+        if watch and infrastructure.adapters is not None:
+            event = None if recorder is None else recorder.event
+            watches = [MappingWatch(loaded.source, infrastructure.adapters, note, event).run]
         try:
             await _together([proxy.start() for proxy in proxies.values()])
             for agent in agents:
                 note(f"agent {agent} online")
             with frozen_gc():
-                await _run_each(proxies, note)
+                await unless(_run_each(proxies, note), *watches)
         finally:
             await _together([proxy.close() for proxy in proxies.values()])
             if recorder is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from heron_mqtt.app.run_time import MAX_DAYS, chosen_time
-from heron_mqtt.app.vendor_adapters import load_mappings
+from heron_mqtt.app.vendor_adapters import load_mappings, mapped_devices
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of
@@ -38,6 +39,7 @@ class RunOptions:
         days: Length of the run, simulated days; in place of ``steps``.
         start: Simulated time of the first step, ISO 8601; None = the scenario's ``profiles.start_row``.
         until: Simulated time at which the run ends, ISO 8601; in place of ``steps``.
+        watch: Read mappings anew that are changed while it goes on.
     """
 
     steps: int | None = None
@@ -56,6 +58,7 @@ class RunOptions:
     record_messages: bool | None = None
     publish_record: bool = False
     csv: str | None = None
+    watch: bool = False
 
     @property
     def url(self) -> str:
@@ -184,6 +187,10 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
             f"{loaded.source}: microgrids.{remote[0]}.remote = true: its agent must be able to connect"
             f"{options._because}; use --broker embedded or mqtt://host:port"
         )
+    if options.watch:
+        problems += watch_problems(
+            loaded, [agent for agent in loaded.scenario.microgrids if agent not in remote], options
+        )
     try:
         load_mappings(loaded)
     except ConfigError as exc:
@@ -204,6 +211,17 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
     seed = loaded.scenario.seed if options.seed is None else options.seed
     realtime_s = options.realtime_s or loaded.scenario.realtime_s
     return RunPlan(loaded, options, devices, steps, seed, realtime_s, impairment)
+
+
+def watch_problems(
+    loaded: LoadedScenario, agents: Sequence[str], options: RunOptions | None = None
+) -> list[str]:
+    """Return why there is nothing to watch for the devices of some agents; empty if there is."""
+    if options is not None and not options.is_reachable:
+        return ["--watch: devices with a mapping need a broker that they can reach; leave it out"]
+    if not any(agent in agents for agent, _ in mapped_devices(loaded)):
+        return [f"--watch: no device that {loaded.source} has here has a mapping; leave it out"]
+    return []
 
 
 def _impairment(loaded: LoadedScenario, options: RunOptions) -> ImpairmentTable | None:

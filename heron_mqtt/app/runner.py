@@ -21,6 +21,7 @@ from heron_mqtt.app.infrastructure import (
     unless,
     until_away,
 )
+from heron_mqtt.app.mapping_watch import MappingWatch
 from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
 from heron_mqtt.app.run_summary import MESSAGE_COUNTS, AgentTotals, Summary
@@ -66,9 +67,11 @@ async def run(plan: RunPlan, progress: Progress, summary: Summary) -> None:
     recording = Recording(plan, progress.note)
     try:
         async with _infrastructure(plan, progress) as infrastructure:
+            mappings = _mapping_watch(plan, infrastructure, progress, recording)
             await unless(
-                _run_in(infrastructure, importing, recording, plan, progress, summary),
+                _run_in(infrastructure, importing, recording, plan, progress, summary, mappings),
                 *infrastructure.throughout,
+                *([] if mappings is None else [mappings.run]),
             )
     except HeronError as exc:
         recording.event("error", summary.scenario, str(exc))
@@ -76,6 +79,14 @@ async def run(plan: RunPlan, progress: Progress, summary: Summary) -> None:
     finally:
         importing.cancel()
         summary.record = recording.close(summary.as_dict())
+
+
+def _mapping_watch(
+    plan: RunPlan, infrastructure: Infrastructure, progress: Progress, recording: Recording
+) -> MappingWatch | None:
+    if not plan.options.watch or infrastructure.adapters is None:
+        return None
+    return MappingWatch(plan.loaded.source, infrastructure.adapters, progress.note, recording.event)
 
 
 def new_summary(plan: RunPlan) -> Summary:
@@ -135,13 +146,16 @@ async def _run_in(
     plan: RunPlan,
     progress: Progress,
     summary: Summary,
+    mappings: MappingWatch | None = None,
 ) -> None:
     await importing
     env = await in_daemon_thread(lambda: _make_environment(plan, infrastructure, recording))
     try:
         with frozen_gc():
             await _begin(env, infrastructure, plan, progress)
-            await _steps(env, FaultPlan(plan.loaded.scenario, infrastructure.broker), plan, progress, summary)
+            faults = FaultPlan(plan.loaded.scenario, infrastructure.broker)
+            in_step = None if mappings is None else mappings.between_steps
+            await _steps(env, faults, plan, progress, summary, in_step)
         if plan.is_disturbed:
             summary.undisturbed = await in_daemon_thread(lambda: _undisturbed(plan))
     finally:
@@ -192,8 +206,23 @@ async def _begin(
 
 
 async def _steps(
-    env: MultiAgentMicrogrids, faults: FaultPlan, plan: RunPlan, progress: Progress, summary: Summary
+    env: MultiAgentMicrogrids,
+    faults: FaultPlan,
+    plan: RunPlan,
+    progress: Progress,
+    summary: Summary,
+    in_step: asyncio.Lock | None = None,
 ) -> None:
+    """Take every step.
+
+    Args:
+        env: Has begun.
+        faults: To be told before the step that they belong to.
+        plan: Of the run.
+        progress: Shows it.
+        summary: Counts.
+        in_step: Held during each step: what must not happen within one waits for it.
+    """
     realtime_s = plan.realtime_s
     begin = time.monotonic()
     while env.agents:
@@ -205,9 +234,10 @@ async def _steps(
                 summary.overruns += 1
                 if wait_s < -realtime_s:  # never two steps at once to catch up
                     begin = time.monotonic() - summary.steps * realtime_s
-        await faults.begin(summary.steps)
-        started = time.perf_counter()
-        _, rewards, _, _, infos = await env.step_async({})
+        async with in_step or contextlib.nullcontext():
+            await faults.begin(summary.steps)
+            started = time.perf_counter()
+            _, rewards, _, _, infos = await env.step_async({})
         summary.add_step(rewards, infos, (time.perf_counter() - started) * 1e3)
         summary.note_stop(env.estop)
         progress.step(summary, next(iter(infos.values()))["price"], infos)

@@ -8,8 +8,9 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import BrokerError, ConfigError
@@ -26,6 +27,7 @@ from heron_mqtt.messaging.topics import escape
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
 
+ONLINE_S = 5.0  # how long an adapter with another mapping is waited for
 UNSENT = {None, "simulated", "shadow"}  # left open, a real device is in shadow
 """Authorities with which no setpoint leaves the gateway."""
 
@@ -38,39 +40,69 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
     """
     found: dict[tuple[str, str], DeviceMapping] = {}
     problems: list[str] = []
-    for agent, microgrid in loaded.scenario.microgrids.items():
-        for name, table in microgrid.devices.items():
-            if table.mapping is None:
-                continue
-            where = f"{loaded.source}: microgrids.{agent}.devices.{name}"
-            if table.broker is not None:
-                try:
-                    broker_options(table.broker, loaded, environ=None)
-                except ConfigError as exc:
-                    problems += [f"{where}.broker: {problem}" for problem in exc.problems]
-            try:
-                mapping = found[agent, name] = load_mapping(
-                    table.mapping, agent=agent, device=name, source=f"{where}.mapping", find=loaded.path
-                )
-            except ConfigError as exc:
-                problems += exc.problems
-                continue
-            if (
-                mapping.sets and not mapping.has_release and table.authority not in {None, *UNSENT}
-            ):  # left open: shadow
-                problems.append(
-                    f"{where}.mapping.setpoint.release: missing; {mapping.name} is sent setpoints: say by "
-                    "[[setpoint.release]] what hands it back to its own control at the end, or "
-                    'release = "zero" if a setpoint of 0 does'
-                )
-            if mapping.sets and table.control_q and "q_mvar" not in mapping.sets:
-                problems.append(
-                    f"{where}.control_q = true: {mapping.name} takes no reactive power, its mapping sets no "
-                    "q_mvar; expected false"
-                )
+    for key in mapped_devices(loaded):
+        try:
+            found[key] = device_mapping(loaded, *key)
+        except ConfigError as exc:
+            problems += exc.problems
     if problems:
         raise ConfigError(*problems)
     return found
+
+
+def mapped_devices(loaded: LoadedScenario) -> tuple[tuple[str, str], ...]:
+    """Return (agent, device) of each device that has a mapping."""
+    return tuple(
+        (agent, name)
+        for agent, microgrid in loaded.scenario.microgrids.items()
+        for name, table in microgrid.devices.items()
+        if table.mapping is not None
+    )
+
+
+def mapping_file(loaded: LoadedScenario, agent: str, name: str) -> Path | None:
+    """Return the file of the profile that a device's mapping names; None = it names none."""
+    given = loaded.scenario.microgrids[agent].devices[name].mapping
+    profile = given.get("profile") if isinstance(given, dict) else given
+    return loaded.path(profile) if isinstance(profile, str) and profile else None
+
+
+def device_mapping(loaded: LoadedScenario, agent: str, name: str) -> DeviceMapping:
+    """Return the mapping of one device that has one.
+
+    Raises:
+        ConfigError: One line for each mistake: file, key and what was expected.
+    """
+    table = loaded.scenario.microgrids[agent].devices[name]
+    assert table.mapping is not None
+    where = f"{loaded.source}: microgrids.{agent}.devices.{name}"
+    problems: list[str] = []
+    if table.broker is not None:
+        try:
+            broker_options(table.broker, loaded, environ=None)
+        except ConfigError as exc:
+            problems += [f"{where}.broker: {problem}" for problem in exc.problems]
+    try:
+        mapping = load_mapping(
+            table.mapping, agent=agent, device=name, source=f"{where}.mapping", find=loaded.path
+        )
+    except ConfigError as exc:
+        raise ConfigError(*problems, *exc.problems) from None
+    if mapping.sets and not mapping.has_release and table.authority not in {None, *UNSENT}:
+        # left open: shadow
+        problems.append(
+            f"{where}.mapping.setpoint.release: missing; {mapping.name} is sent setpoints: say by "
+            "[[setpoint.release]] what hands it back to its own control at the end, or "
+            'release = "zero" if a setpoint of 0 does'
+        )
+    if mapping.sets and table.control_q and "q_mvar" not in mapping.sets:
+        problems.append(
+            f"{where}.control_q = true: {mapping.name} takes no reactive power, its mapping sets no "
+            "q_mvar; expected false"
+        )
+    if problems:
+        raise ConfigError(*problems)
+    return mapping
 
 
 def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
@@ -145,55 +177,131 @@ def broker_options(
 @asynccontextmanager
 async def vendor_devices(
     mqtt: MqttBroker, loaded: LoadedScenario, agents: Sequence[str], *, take_over: bool = False
-) -> AsyncIterator[int]:
-    """Speak for the mapped devices of some agents while inside; gives their number.
+) -> AsyncIterator[VendorAdapters]:
+    """Speak for the mapped devices of some agents while inside.
 
     Raises:
         ConfigError: The login of a device's own broker is not complete.
         BrokerError: A broker is not there, or refuses.
     """
     mappings = {key: mapping for key, mapping in load_mappings(loaded).items() if key[0] in agents}
-    if not mappings:
-        yield 0
-        return
     async with AsyncExitStack() as stack:
-        connections: dict[tuple[DeviceBrokerTable | None, str | None], RawMqtt] = {}
-        tasks: list[asyncio.Task[None]] = []
-        devices: list[VendorDevice] = []
-        for (agent, name), mapping in mappings.items():
-            table = loaded.scenario.microgrids[agent].devices[name]
-            key = (table.broker, mapping.host_id)
-            if key not in connections:
-                host = None if mapping.host_id is None else SparkplugHost(mapping.host_id)
-                raw = _connection(mqtt, table.broker, host, loaded, f"{agent}/{name}")
-                connections[key] = await _connected(stack, raw, table.broker, f"{agent}/{name}")
-                if host is not None:
-                    await stack.enter_async_context(host.present(raw))
-            devices.append(
-                VendorDevice(
-                    mapping,
-                    connections[key],
-                    agent,
-                    name,
-                    mqtt,
-                    env_id=loaded.scenario.topic_env_id,
-                    kind=table.spec.kind,
-                    power_range_mw=table.spec.power_range_mw,
-                    stale_after_s=table.gateway.stale_after_s,
-                    take_over=take_over,
-                    budget=write_budget(mapping, loaded.scenario.topic_env_id, agent, name),
-                )
-            )
-        for device in devices:
-            task = asyncio.create_task(device.run(), name=f"vendor {device.label}")
-            task.add_done_callback(partial(_ended, mqtt.stats, device.label))
-            tasks.append(task)
+        adapters = VendorAdapters(mqtt, loaded, stack, take_over=take_over)
         try:
-            yield len(mappings)
+            for key, mapping in mappings.items():
+                await adapters.prepare(key, mapping)
+            adapters.begin()
+            yield adapters
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await adapters.end()
+
+
+class VendorAdapters:
+    """The adapters of the mapped devices, each a task of its own; a mapping may be replaced.
+
+    Args:
+        mqtt: Our side of them.
+        loaded: The scenario.
+        stack: Closes their connections.
+        take_over: Displace other devices of these names.
+    """
+
+    def __init__(
+        self, mqtt: MqttBroker, loaded: LoadedScenario, stack: AsyncExitStack, *, take_over: bool = False
+    ) -> None:
+        self._mqtt, self._loaded, self._stack, self._take_over = mqtt, loaded, stack, take_over
+        self._connections: dict[tuple[DeviceBrokerTable | None, str | None], RawMqtt] = {}
+        self._devices: dict[tuple[str, str], VendorDevice] = {}
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self.mappings: dict[tuple[str, str], DeviceMapping] = {}
+        """Those that are in force, by (agent, device)."""
+
+    def __len__(self) -> int:
+        return len(self.mappings)
+
+    async def prepare(self, key: tuple[str, str], mapping: DeviceMapping) -> None:
+        """Connect to what a device needs, and make its adapter; it does not run yet.
+
+        Raises:
+            ConfigError: The login of its own broker is not complete.
+            BrokerError: Its broker is not there, or refuses.
+        """
+        agent, name = key
+        table = self._loaded.scenario.microgrids[agent].devices[name]
+        raw = await self._connection_for(mapping, table.broker, f"{agent}/{name}")
+        env_id = self._loaded.scenario.topic_env_id
+        self._devices[key] = VendorDevice(
+            mapping,
+            raw,
+            agent,
+            name,
+            self._mqtt,
+            env_id=env_id,
+            kind=table.spec.kind,
+            power_range_mw=table.spec.power_range_mw,
+            stale_after_s=table.gateway.stale_after_s,
+            take_over=self._take_over,
+            budget=write_budget(mapping, env_id, agent, name),
+        )
+        self.mappings[key] = mapping
+
+    async def _connection_for(
+        self, mapping: DeviceMapping, table: DeviceBrokerTable | None, label: str
+    ) -> RawMqtt:
+        key = (table, mapping.host_id)
+        if key not in self._connections:
+            host = None if mapping.host_id is None else SparkplugHost(mapping.host_id)
+            raw = _connection(self._mqtt, table, host, self._loaded, label)
+            self._connections[key] = await _connected(self._stack, raw, table, label)
+            if host is not None:
+                await self._stack.enter_async_context(host.present(raw))
+        return self._connections[key]
+
+    def begin(self) -> None:
+        """Let every adapter run."""
+        for key in self._devices:
+            self._run(key)
+
+    def _run(self, key: tuple[str, str], on_online: Callable[[], None] | None = None) -> asyncio.Task[None]:
+        device = self._devices[key]
+        task = asyncio.create_task(device.run(on_online=on_online), name=f"vendor {device.label}")
+        task.add_done_callback(partial(_ended, self._mqtt.stats, device.label))
+        self._tasks[key] = task
+        return task
+
+    def is_stopped(self, key: tuple[str, str]) -> bool:
+        """Whether an emergency stop is in force for a device."""
+        return self._devices[key].stopped
+
+    async def replace(self, key: tuple[str, str], mapping: DeviceMapping) -> None:
+        """Put another mapping in force.
+
+        The adapter with the old one ends, as at the end of a run: it hands the device back. Another one
+        begins, with a boot of its own: to the gateway the device is born again.
+
+        Raises:
+            ConfigError, BrokerError: As of ``prepare``; the old mapping stays in force.
+        """
+        old, device = self._tasks[key], self._devices[key]
+        await self.prepare(key, mapping)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ONLINE_S):
+                await device.idle()
+        old.cancel()
+        await asyncio.gather(old, return_exceptions=True)
+        online = asyncio.Event()
+        task = self._run(key, online.set)
+        waiting = asyncio.create_task(online.wait(), name="vendor replaced")
+        try:
+            await asyncio.wait({task, waiting}, timeout=ONLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+
+    async def end(self) -> None:
+        """End every adapter."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
 
 class SparkplugHost:

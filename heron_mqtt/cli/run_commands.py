@@ -52,6 +52,11 @@ TakeOver = Annotated[
     typer.Option("--take-over", help="Displace another process that holds this environment or agent."),
 ]
 
+Watch = Annotated[
+    bool,
+    typer.Option("--watch", help="Read mappings of vendors' devices anew when their files change."),
+]
+
 AcceptLimits = Annotated[
     bool,
     typer.Option(
@@ -111,6 +116,7 @@ def run(
         typer.Option(metavar="FILE", help="Impair the network: a file of config/networks or its name."),
     ] = None,
     take_over: TakeOver = False,
+    watch: Watch = False,
     accept_broker_limits: AcceptLimits = False,
     record: Annotated[
         str | None,
@@ -163,6 +169,7 @@ def run(
         publish_record=publish_record,
         csv=csv,
         take_over=take_over,
+        watch=watch,
         accept_broker_limits=accept_broker_limits,
     )
     if max_fallbacks is not None and max_fallbacks < 0:
@@ -280,6 +287,7 @@ def proxy(
     ] = None,
     devices: Devices = None,
     take_over: TakeOver = False,
+    watch: Watch = False,
     accept_broker_limits: AcceptLimits = False,
     record: Annotated[
         str | None,
@@ -310,6 +318,7 @@ def proxy(
                 take_over=take_over,
                 accept_broker_limits=accept_broker_limits,
                 record=_where(record, no_record),
+                watch=watch,
             )
         )
     except KeyboardInterrupt:

@@ -60,8 +60,8 @@ async def test_a_device_is_read_on_its_own_broker_and_told_of_on_the_broker_of_t
     try:
         async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
             await broker.subscribe(topics.device("MG1", "ess", "telemetry"), telemetry.append)
-            async with vendor_devices(broker, loaded(env_id, broker=table), ["MG1"]) as count:
-                assert count == 1
+            async with vendor_devices(broker, loaded(env_id, broker=table), ["MG1"]) as adapters:
+                assert len(adapters) == 1
                 while not telemetry:
                     meter.publish("meter/p", "1500")
                     await asyncio.sleep(0.05)

@@ -121,6 +121,11 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Whether an emergency stop is in force."""
         return self._stop.is_active
 
+    async def idle(self) -> None:
+        """Return once no setpoint is being done."""
+        async with self._busy:
+            pass
+
     # -- what a device implements ------------------------------------------------------------------
 
     @abc.abstractmethod

@@ -1,0 +1,198 @@
+"""Mappings that are edited while a run goes on: validated, and put in force between steps.
+
+A changed file is read once two looks at it give the same bytes, so a file that is being written, or that an
+editor replaces by another one, is not taken for a whole one. A wrong mapping changes nothing: the old one
+stays in force, and the reason is told once for each change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from heron_mqtt.app.toml_lines import with_line
+from heron_mqtt.app.vendor_adapters import VendorAdapters, device_mapping, mapped_devices, mapping_file
+from heron_mqtt.errors import BrokerError, ConfigError
+
+if TYPE_CHECKING:
+    from powergrid.scenario import LoadedScenario
+
+log = logging.getLogger("heron_mqtt.mapping")
+
+LOOK_EVERY_S = 0.5
+Digests = dict[Path, str | None]
+"""File -> hash of what is in it; None = it cannot be read."""
+
+
+class TakeEvent(Protocol):
+    """Records one thing that happened; see ``RunRecorder.event``."""
+
+    def __call__(self, kind: str, subject: str, what: str, data: Mapping[str, Any] | None = None) -> None:
+        """Record it."""
+
+
+class MappingWatch:
+    """Looks at the mapping files of a scenario, and replaces what has changed.
+
+    Args:
+        source: The scenario's file.
+        adapters: Of the devices; those of other processes are not ours to replace.
+        note: Takes a line for the user.
+        event: Records what was replaced, and what was refused; None = there is no record.
+        every_s: How often to look, s.
+
+    Raises:
+        ConfigError: The scenario cannot be read.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        adapters: VendorAdapters,
+        note: Callable[[str], None],
+        event: TakeEvent | None = None,
+        *,
+        every_s: float = LOOK_EVERY_S,
+    ) -> None:
+        self.between_steps = asyncio.Lock()
+        """Whoever takes a step holds it; a mapping is replaced while nobody does."""
+        self._source = source
+        self._adapters = adapters
+        self._note = note
+        self._event = event
+        self._every_s = every_s
+        self._begun = self._load()
+        self._known = self._begun  # the newest that could be read: it names the files
+        self._elsewhere = ""  # what else has changed, as it was told last
+        self._refused: set[tuple[str, str]] = set()
+
+    def _load(self) -> LoadedScenario:
+        from powergrid.scenario import load_scenario
+
+        return load_scenario(self._source)
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that are looked at: the scenario's, and each profile that a mapping names."""
+        named = (mapping_file(self._known, *key) for key in self._adapters.mappings if self._has(key))
+        return tuple(dict.fromkeys([Path(self._source), *(path for path in named if path is not None)]))
+
+    def _has(self, key: tuple[str, str]) -> bool:
+        return key in mapped_devices(self._known)
+
+    async def run(self) -> None:
+        """Look, and replace; until cancelled."""
+        in_force = newest = self._digests()
+        is_waiting = False
+        while True:
+            await asyncio.sleep(self._every_s)
+            before, newest = newest, self._digests()
+            if newest == in_force or newest != before:
+                continue  # nothing new, or still being written
+            if any(self._adapters.is_stopped(key) for key in self._adapters.mappings):
+                if not is_waiting:  # an adapter that holds its device at 0 goes on until the stop is over
+                    self._note("a changed mapping waits for the end of the emergency stop")
+                is_waiting = True
+                continue
+            is_waiting = False
+            in_force = newest = await self._take(newest)
+
+    def _digests(self) -> Digests:
+        return {path: _digest(path) for path in self.files()}
+
+    async def _take(self, digests: Digests) -> Digests:
+        """Put in force what is right of a change; returns what the files held before they were read."""
+        try:
+            loaded = self._load()
+        except ConfigError as exc:
+            self._refused |= self._adapters.mappings.keys()
+            self._refuse("every device", exc)
+            return digests
+        self._known = loaded  # it may name other files; a change that comes while they are read is seen
+        digests = {path: digests.get(path) or _digest(path) for path in self.files()}
+        changed = {}
+        for key in self._adapters.mappings:
+            if key not in mapped_devices(loaded):
+                continue  # told of below
+            try:
+                mapping = device_mapping(loaded, *key)
+            except ConfigError as exc:
+                self._refused.add(key)
+                self._refuse("/".join(key), exc)
+                continue
+            old = self._adapters.mappings[key]
+            if (mapping.table, mapping.learned) != (old.table, old.learned):
+                changed[key] = mapping
+            elif key in self._refused:
+                self._refused.discard(key)
+                self._note(f"{'/'.join(key)}: its mapping is again the one that is in force")
+        self._tell_elsewhere(loaded)
+        for key, mapping in changed.items():
+            self._refused.discard(key)
+            await self._replace(key, mapping, loaded, digests)
+        return digests
+
+    async def _replace(
+        self, key: tuple[str, str], mapping: Any, loaded: LoadedScenario, digests: Digests
+    ) -> None:
+        label, path = "/".join(key), mapping_file(loaded, *key) or Path(self._source)
+        try:
+            async with self.between_steps:
+                await self._adapters.replace(key, mapping)
+        except (ConfigError, BrokerError) as exc:
+            self._refuse(label, exc)
+            return
+        what = f"its mapping was read anew from {path}: handed back, and taken in hand as born again"
+        self._note(f"{label}: {what}")
+        if self._event is not None:
+            self._event("mapping", label, what, {"file": str(path), "sha256": digests.get(path)})
+
+    def _refuse(self, label: str, exc: Exception) -> None:
+        found = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
+        problems = [with_line(problem) for problem in found]
+        for problem in problems:
+            log.warning("%s: a changed mapping is not taken, the old one stays in force: %s", label, problem)
+        if self._event is not None:
+            what = "a changed mapping is not taken, the old one stays in force"
+            self._event("mapping", label, what, {"problems": problems})
+
+    def _tell_elsewhere(self, loaded: LoadedScenario) -> None:
+        where = _difference(_without_mappings(self._begun), _without_mappings(loaded))
+        if where and where != self._elsewhere:
+            log.warning(
+                "%s: %s has changed, too: only mappings are read anew while a run goes on; it counts from "
+                "the next start on",
+                self._source,
+                where,
+            )
+        self._elsewhere = where
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _without_mappings(loaded: LoadedScenario) -> dict[str, Any]:
+    plain = loaded.scenario.model_dump(mode="json")
+    for microgrid in plain["microgrids"].values():
+        for device in microgrid["devices"].values():
+            device["mapping"] = device.get("mapping") is not None
+    return plain
+
+
+def _difference(old: Any, new: Any, at: str = "") -> str:
+    """Return the key of the first difference; empty where there is none."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            if key not in old or key not in new:
+                return f"{at}.{key}".lstrip(".")
+            if found := _difference(old[key], new[key], f"{at}.{key}"):
+                return found
+        return ""
+    return "" if old == new else at.lstrip(".")
