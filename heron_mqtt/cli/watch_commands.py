@@ -31,7 +31,12 @@ def add_watch_commands(app: typer.Typer) -> None:
 
 
 def dashboard(
-    broker: Broker,
+    broker: Annotated[
+        str | None, typer.Option(metavar="URL", help="mqtt://host:port: what goes on there, live.")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A record: what happened, with a time slider.")
+    ] = None,
     env_id: EnvId = None,
     port: Annotated[int, typer.Option(help="Of the page; 0 = a free one.")] = DEFAULT_PORT,
     host: Annotated[
@@ -39,16 +44,31 @@ def dashboard(
     ] = "127.0.0.1",
     ends_with_input: Annotated[bool, typer.Option("--ends-with-input", hidden=True)] = False,
 ) -> None:
-    """Serve a live page of what goes on at a broker; it reads and never publishes. Ctrl-C ends it."""
-    from heron_mqtt.dashboard.server import serve_dashboard
+    """Serve a page of what goes on at a broker, or of what happened in a recorded run. Ctrl-C ends it.
 
+    It reads and never publishes.
+    """
+    from heron_mqtt.dashboard.server import serve_dashboard, serve_record
+
+    if (broker is None) == (run is None):
+        raise ConfigError("dashboard: expected --broker URL for what goes on, or --run FILE for a record")
+    if run is not None and env_id is not None:
+        raise ConfigError("--env-id: a record has one environment; leave it out")
     if not 0 <= port <= 65_535:
         raise ConfigError(f"--port {port}: expected 0 to 65535")
     try:
-        serving = serve_dashboard(broker, env_id, host, port, lambda url: typer.echo(f"dashboard: {url}"))
+        serving = (
+            serve_record(run, host, port, _say_where)
+            if run is not None
+            else serve_dashboard(broker or "", env_id, host, port, _say_where)
+        )
         run_until_told(_until_input_ends(serving) if ends_with_input else serving)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _say_where(url: str) -> None:
+    typer.echo(f"dashboard: {url}")
 
 
 async def _until_input_ends(serving: Coroutine[Any, Any, None]) -> None:

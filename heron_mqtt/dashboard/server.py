@@ -17,8 +17,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from heron_mqtt.app.live_view import LiveView
+from heron_mqtt.app.record_view import RecordView
 from heron_mqtt.dashboard.live_source import LiveSource
 from heron_mqtt.dashboard.pages import StaticFiles, answer
+from heron_mqtt.dashboard.record_source import RecordSource
 from heron_mqtt.errors import ConfigError
 
 MAX_SOCKETS = 32
@@ -126,3 +128,17 @@ async def serve_dashboard(
     async with LiveView(url, env_id) as view:
         await view.settle()
         await Dashboard(LiveSource(view), host, port).run(on_ready)
+
+
+async def serve_record(path: str, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve the page of a record until cancelled.
+
+    Raises:
+        DataError: The file is not there, or no record.
+        ConfigError: The address cannot be listened on.
+    """
+    view = RecordView(path)
+    try:
+        await Dashboard(RecordSource(view), host, port).run(on_ready)
+    finally:
+        view.close()

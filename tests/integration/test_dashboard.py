@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from heron_mqtt.config import shipped_config
 from support.heron_command import Program, heron, run_heron
 from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
+from support.recorded_runs import STEPS, record_run
 
 WITHIN_S = 15.0
 FLAGS = (
@@ -198,6 +200,56 @@ def test_it_says_when_it_is_cut_off_and_comes_back(
     port = url.rpartition(":")[2]
     with heron("dashboard", "--broker", shared_mosquitto.url, "--port", port):
         eventually(lambda: text(browser, "#link") == "live")
+
+
+def test_a_record_has_the_same_page_with_a_slider(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    record_run(tmp_path / "day.heron", emulated=True)
+    browser.get("about:blank")
+    browser.get_log("browser")
+    with heron("dashboard", "--run", str(tmp_path / "day.heron"), "--port", "0") as program:
+        url = _address(program)
+        browser.get(f"{url}/#overview")
+        eventually(
+            lambda: f"step {STEPS - 1} of episode 1, {STEPS} of {STEPS}" in text(browser, "output.where")
+        )
+        assert text(browser, "#link") == "record"
+        eventually(lambda: browser.find_elements(By.CSS_SELECTOR, ".oneline .bus"))
+        browser.find_element(By.ID, "time-slider").send_keys(Keys.HOME)
+        eventually(lambda: f"step 0 of episode 1, 1 of {STEPS}" in text(browser, "output.where"))
+        eventually(lambda: "Step 0, by power flow" in text(browser))
+        browser.find_element(By.CSS_SELECTOR, "[aria-label='one step on']").click()
+        eventually(lambda: "Step 1, by power flow" in text(browser))
+        browser.find_element(By.CSS_SELECTOR, "[aria-label='play']").click()
+        eventually(lambda: f"Step {STEPS - 1}, by power flow" in text(browser))
+        browser.get(f"{url}/#devices")
+        eventually(lambda: clicked(browser, "tbody th button"))
+        eventually(lambda: browser.find_elements(By.CSS_SELECTOR, ".uplot"))
+        browser.get(f"{url}/#messages")
+        eventually(lambda: "operators/system_operator/price" in text(browser, "ol.tail"))
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+        connection = http.client.HTTPConnection(url.removeprefix("http://"))
+        connection.request("GET", "/at?n=99")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read().decode()) == (
+            409,
+            f"{tmp_path}/day.heron: no step 99; there are 0 to 5",
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--run", "nothing.heron"], "nothing.heron: no such file"),
+        ([], "expected --broker URL for what goes on, or --run FILE for a record"),
+        (["--run", "a.heron", "--broker", "mqtt://127.0.0.1:1"], "expected --broker URL"),
+        (["--run", "a.heron", "--env-id", "lab"], "--env-id: a record has one environment"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line(arguments: list[str], why: str) -> None:
+    done = run_heron("dashboard", *arguments)
+    assert done.code in {1, 2}
+    assert len(done.errors) == 1
+    assert why in done.errors[0]
 
 
 def test_it_only_reads_and_only_for_its_own_page(page: str) -> None:

@@ -55,7 +55,7 @@ class ChannelTraffic:
 
     def note(self, levels: list[str], channel: str, fields: Mapping[str, Any], at_s: float) -> KindCount:
         """Count one message; ``fields`` without a number (or none at all) counts for no gap."""
-        pattern = _pattern(levels)
+        pattern = channel_kind(levels)
         if pattern not in self.kinds and len(self.kinds) >= KINDS:
             pattern = OTHER
         kind = self.kinds.setdefault(pattern, KindCount())
@@ -93,7 +93,8 @@ def observed(tracker: SequenceTracker, channel: str, fields: Mapping[str, Any]) 
     return arrival, tracker.lost - before
 
 
-def _pattern(levels: list[str]) -> str:
+def channel_kind(levels: list[str]) -> str:
+    """Return the kind of a channel: its pattern, where many have the same one."""
     match levels:
         case ["devices", _, _, leaf]:
             return f"devices/+/+/{leaf}"[:100]

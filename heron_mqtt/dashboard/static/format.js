@@ -27,6 +27,8 @@ export function seconds(value) {
   return value < 7200 ? `${Math.round(value / 60)} min` : `${Math.round(value / 3600)} h`;
 }
 
+export const clock = (text) => (text ? text.slice(0, 16).replace("T", " ") : "");
+
 export function cell(text, kind = "") {
   return el("td", { class: kind }, text);
 }

@@ -1,6 +1,7 @@
 // Which view is shown, and what stands above every view. The page only reads: it never sends a word.
 
 import { changed, connect, isCutOff, onChange, store } from "./store.js";
+import * as time from "./time.js";
 import * as overview from "./views/overview.js";
 import * as devices from "./views/devices.js";
 import * as messages from "./views/messages.js";
@@ -17,10 +18,12 @@ function say(place, text) {
 function draw() {
   const { snapshot } = store;
   const link = document.getElementById("link");
-  const text = isCutOff() ? "CUT OFF: this page hears nothing" : snapshot && !snapshot.connected ? "the broker is away" : "live";
+  const text = isCutOff() ? "CUT OFF: this page hears nothing" : store.record ? "record" : snapshot && !snapshot.connected ? "the broker is away" : "live";
+  const isWell = text === "live" || text === "record";
   say(link, text);
-  link.classList.toggle("cut", text !== "live");
-  document.body.classList.toggle("stale", text !== "live");
+  link.classList.toggle("cut", !isWell);
+  document.body.classList.toggle("stale", !isWell);
+  time.update(store);
   if (!snapshot) return;
   say(document.getElementById("broker"), snapshot.broker);
   const stops = snapshot.environments.filter((one) => one.stop);

@@ -9,6 +9,7 @@ export const store = {
   networks: new Map(), // by environment: { n, model } of its network
   heardAt: 0,
   connected: false,
+  record: null, // what a record says of itself; null: this is live
 };
 
 const listeners = new Set();
@@ -27,12 +28,21 @@ export function socket(path) {
   return new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`);
 }
 
-export function take(snapshot) {
+function hear(said) {
   store.heardAt = Date.now();
+  if (said.record) {
+    store.record = said.record;
+    changed();
+  } else {
+    take(said);
+  }
+}
+
+export function take(snapshot) {
   store.snapshot = snapshot;
   const now = Date.now() / 1000;
   for (const environment of snapshot.environments) {
-    for (const [label, device] of Object.entries(environment.devices)) remember(`${environment.env_id}/${label}`, device, now);
+    if (!store.record) for (const [label, device] of Object.entries(environment.devices)) remember(`${environment.env_id}/${label}`, device, now);
     loadNetwork(environment);
   }
   changed();
@@ -64,7 +74,7 @@ async function loadNetwork(environment) {
 export function connect() {
   const live = socket("/live");
   live.addEventListener("open", () => { store.connected = true; });
-  live.addEventListener("message", (event) => take(JSON.parse(event.data)));
+  live.addEventListener("message", (event) => hear(JSON.parse(event.data)));
   live.addEventListener("close", () => {
     store.connected = false;
     changed();

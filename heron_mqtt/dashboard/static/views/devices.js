@@ -32,7 +32,7 @@ function text(name, value) {
 }
 
 export function open(main, store) {
-  let sort = "device", down = false, page = 0, chosen = null, plot = null;
+  let sort = "device", down = false, page = 0, chosen = null, plot = null, recorded = null;
   const filter = el("input", { type: "search", oninput: () => { page = 0; update(store); } });
   const only = el("select", { onchange: () => { page = 0; update(store); } },
     ...["all", "not well", "online", "silent", "fault", "offline"].map((name) => el("option", {}, name)));
@@ -52,24 +52,52 @@ export function open(main, store) {
       el("table", {}, el("thead", {}, headings), rows)));
 
   function drawPlot() {
-    const points = chosen === null ? null : store.history.get(chosen);
+    const points = chosen === null ? null : store.record ? recorded : store.history.get(chosen);
     if (!points) return;
     const data = [points.t, points.told, points.done];
     if (plot) { plot.setData(data); return; }
     const style = getComputedStyle(document.documentElement);
     const axis = { stroke: style.getPropertyValue("--text"), grid: { stroke: style.getPropertyValue("--line") } };
     plot = new uPlot({
-      title: chosen, width: Math.min(900, main.clientWidth - 20), height: 220,
-      axes: [axis, { ...axis, label: "kW" }],
-      series: [{}, { label: "told", stroke: "#d55e00", dash: [6, 4], spanGaps: false }, { label: "measured", stroke: style.getPropertyValue("--fill"), width: 2 }],
+      title: chosen, width: Math.min(900, main.clientWidth - 20), height: 220, scales: { x: { time: !store.record } },
+      axes: [store.record ? { ...axis, label: "step" } : axis, { ...axis, label: "kW" }],
+      series: [store.record ? { label: "step" } : {}, { label: "told", stroke: "#d55e00", dash: [6, 4], spanGaps: false }, { label: "measured", stroke: style.getPropertyValue("--fill"), width: 2 }],
+      hooks: { draw: [markStep] },
     }, data, figure);
+  }
+
+  // Where the slider of a record is.
+  function markStep(drawn) {
+    if (!store.record || !store.snapshot) return;
+    const x = drawn.valToPos(store.snapshot.at, "x", true);
+    drawn.ctx.save();
+    drawn.ctx.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+    drawn.ctx.beginPath();
+    drawn.ctx.moveTo(x, drawn.bbox.top);
+    drawn.ctx.lineTo(x, drawn.bbox.top + drawn.bbox.height);
+    drawn.ctx.stroke();
+    drawn.ctx.restore();
+  }
+
+  // Of a record the whole day at once.
+  async function read(key) {
+    const label = key.slice(key.indexOf("/") + 1);
+    const answer = await fetch(`series?device=${encodeURIComponent(label)}`).catch(() => null);
+    if (!answer || !answer.ok) return;
+    const series = await answer.json();
+    const kw = (values) => values.map((mw) => (mw === null ? null : mw * 1000));
+    if (chosen !== key) return;
+    recorded = { t: series.t, told: kw(series.told), done: kw(series.done) };
+    drawPlot();
   }
 
   function choose(key) {
     chosen = chosen === key ? null : key;
     plot = null;
+    recorded = null;
     figure.replaceChildren();
-    drawPlot();
+    if (store.record && chosen !== null) read(chosen);
+    else drawPlot();
   }
 
   for (const place of [rows, headings]) place.addEventListener("pointerdown", () => { pressed = true; });

@@ -3,7 +3,7 @@
 import { cell, el, seconds } from "../format.js";
 
 export function open(main, store) {
-  const kinds = el("select", { onchange: () => update(store) }, ...["all", "stop", "run", "agent", "device", "authority", "lease"].map((name) => el("option", {}, name)));
+  const kinds = el("select", { onchange: () => update(store) }, ...["all", "stop", "run", "agent", "device", "authority", "lease", "fault", "fallback", "back", "owner", "late", "error"].map((name) => el("option", {}, name)));
   const rows = el("tbody", {});
   main.append(
     el("div", { class: "tools" }, el("label", {}, "kind", kinds)),

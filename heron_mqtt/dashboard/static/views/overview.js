@@ -1,7 +1,7 @@
 // One line a microgrid, the run and what is wrong.
 
 import { diagram } from "./diagram.js";
-import { bar, cell, el, number, power, seconds } from "../format.js";
+import { bar, cell, clock, el, number, power, seconds } from "../format.js";
 
 const HEADINGS = ["microgrid", "load", "devices", "state of charge", "voltage pu", "loading", "traded kWh", "step"];
 const NUMBERS = new Set(["load", "devices", "loading", "traded kWh"]);
@@ -10,9 +10,10 @@ function runLine(environment) {
   const run = environment.run;
   if (!run) return "no run";
   const where = run.step === null ? "" : `, step ${run.step} of episode ${run.episode}`;
-  const clock = run.clock ? `, simulated time ${run.clock.slice(0, 16).replace("T", " ")}` : "";
+  const at = run.clock ? `, simulated time ${clock(run.clock)}` : "";
   const price = environment.price === null ? "" : `, price ${number(environment.price)} $/MWh`;
-  return `${run.state}${where}${clock}${price}, heard ${seconds(environment.step_age_s)} ago`;
+  const heard = environment.step_age_s === null ? "" : `, heard ${seconds(environment.step_age_s)} ago`;
+  return `${run.state}${where}${at}${price}${heard}`;
 }
 
 function microgrid(name, one) {
