@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
@@ -132,6 +132,65 @@ class EnvelopeTable(Table):
         if self.vm_min_pu >= self.vm_max_pu:
             raise ValueError(f"vm_min_pu must be below vm_max_pu, got {self.vm_min_pu} and {self.vm_max_pu}")
         return self
+
+
+Range = Annotated[
+    tuple[float, float], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
+]
+
+
+class RandomisationTable(Table):
+    """What a seed changes from episode to episode; the same in every mode. Formulas: docs/models.md."""
+
+    start: Literal["fixed", "random"] = Field(
+        "fixed", description="Begin at `profiles.start_row`, or at its time of a day that the seed draws."
+    )
+    days: Literal["all", "weekdays", "weekends"] = Field("all", description="Of which days one is drawn.")
+    months: list[Annotated[int, Field(ge=1, le=12)]] = Field(
+        [], description="Of which months (1 to 12); empty = of all."
+    )
+    load_scale: Range = Field(
+        (1.0, 1.0), description="Factor on a microgrid's loads, for the whole episode, [least, most]."
+    )
+    load_noise: float = Field(0.0, ge=0.0, le=1.0, description="Standard deviation of loads, part of them.")
+    pv_scale: Range = Field(
+        (1.0, 1.0), description="Factor on what the sun offers, for the whole episode, [least, most]."
+    )
+    pv_noise: float = Field(0.0, ge=0.0, le=1.0, description="Standard deviation of PV, part of it.")
+    price_noise_per_mwh: float = Field(0.0, ge=0.0, description="Standard deviation of the price.")
+    noise_correlation_s: float = Field(
+        3600.0, ge=0.0, description="Time constant with which noise is correlated; 0 = not at all."
+    )
+    initial_soc: Range | None = Field(
+        None, description="State of charge of batteries at the beginning, [least, most]; None = nameplate."
+    )
+    efficiency_factor: Range = Field((1.0, 1.0), description="Factor on efficiencies, [least, most].")
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> RandomisationTable:
+        bounds = {
+            "load_scale": (0.0, 100.0),
+            "pv_scale": (0.0, 100.0),
+            "initial_soc": (0.0, 1.0),
+            "efficiency_factor": (0.01, 1.0),
+        }
+        for name, (least, most) in bounds.items():
+            given = getattr(self, name)
+            if given is not None and not least <= given[0] <= given[1] <= most:
+                raise ValueError(
+                    f"{name} = {list(given)}: expected [least, most] within {least:g} and {most:g}"
+                )
+        return self
+
+    @property
+    def varies_devices(self) -> bool:
+        """Whether devices begin otherwise than their nameplate says."""
+        return self.initial_soc is not None or self.varies_nameplates
+
+    @property
+    def varies_nameplates(self) -> bool:
+        """Whether nameplates differ from episode to episode."""
+        return self.efficiency_factor != (1.0, 1.0)
 
 
 class PolicyTable(Table):
@@ -349,6 +408,7 @@ class Scenario(Table):
     protocol: ProtocolTable = ProtocolTable()
     reward: RewardTable = RewardTable()
     envelope: EnvelopeTable = EnvelopeTable()
+    randomisation: RandomisationTable = RandomisationTable()
     deadlines: Deadlines = Deadlines()
     broker: BrokerTable = BrokerTable()
     impairment: str | ImpairmentTable | None = Field(

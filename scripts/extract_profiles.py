@@ -3,6 +3,9 @@
     python -m venv simbench-venv && simbench-venv/bin/pip install simbench==1.6.3
     simbench-venv/bin/python scripts/extract_profiles.py
 
+With ``--year FOLDER`` it makes ``simbench_year.csv`` and ``price_year.csv`` there: the same columns and the
+same formula over all of 2016. They are not shipped.
+
 Only the standard library is used, and the same input gives the same bytes. ``simbench_week.csv`` is
 an extract of SimBench (ODbL); ``price_week.csv`` is synthetic: the formula is ``price_usd_per_mwh``
 below, its input the extract as written. docs/profiles.md describes both.
@@ -24,6 +27,8 @@ GRID_FOLDER = "1-complete_data-mixed-all-0-sw"
 SIMBENCH_TIME = "%d.%m.%Y %H:%M"
 CEST = timezone(timedelta(hours=2))  # SimBench's clock is German local time; the whole week is in summer time
 START = datetime(2016, 7, 4, tzinfo=CEST)  # a Monday
+# SimBench's rows are equidistant and its clock has summer time: a year of them is in standard time.
+YEAR_START = datetime(2016, 1, 1, tzinfo=timezone(timedelta(hours=1)))
 STEP = timedelta(minutes=15)
 N_STEPS = 7 * 96
 STEPS_PER_HOUR = 4
@@ -60,11 +65,12 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
-def read_week(folder: Path) -> dict[str, list[float]]:
-    """Return the week's columns as they will be written (rounded), each of ``N_STEPS`` values.
+def read_series(folder: Path, *, year: bool = False) -> dict[str, list[float]]:
+    """Return the columns as they will be written (rounded): ``N_STEPS`` values each, or the whole year's.
 
     Args:
         folder: SimBench's data folder, with ``LoadProfile.csv`` and ``RESProfile.csv``.
+        year: All of 2016.
 
     Raises:
         SystemExit: A file, a column or the week is not there.
@@ -72,11 +78,11 @@ def read_week(folder: Path) -> dict[str, list[float]]:
     week: dict[str, list[float]] = {}
     for file in sorted({source.file for source in SOURCES.values()}):
         wanted = {name: source for name, source in SOURCES.items() if source.file == file}
-        week |= _read_file(folder / file, wanted)
+        week |= _read_file(folder / file, wanted, year=year)
     return {name: week[name] for name in SOURCES}
 
 
-def _read_file(path: Path, wanted: Mapping[str, Source]) -> dict[str, list[float]]:
+def _read_file(path: Path, wanted: Mapping[str, Source], *, year: bool) -> dict[str, list[float]]:
     try:
         stream = path.open(encoding="utf-8", newline="")
     except OSError as exc:
@@ -86,21 +92,23 @@ def _read_file(path: Path, wanted: Mapping[str, Source]) -> dict[str, list[float
         missing = {source.column for source in wanted.values()} - set(rows.fieldnames or ())
         if missing:
             raise SystemExit(f"{path}: no column {', '.join(sorted(missing))}; is this SimBench 1.6?")
-        year: dict[str, list[float]] = {name: [] for name in wanted}
+        found: dict[str, list[float]] = {name: [] for name in wanted}
         first = None
         for row, record in enumerate(rows):
             if datetime.strptime(record["time"], SIMBENCH_TIME).replace(tzinfo=CEST) == START:
                 first = row
             for name, source in wanted.items():
-                year[name].append(float(record[source.column]))
+                found[name].append(float(record[source.column]))
     if first is None:
         raise SystemExit(f"{path}: no row for {START:%d.%m.%Y %H:%M}")
     week = {}
-    for name, values in year.items():
+    for name, values in found.items():
         peak = max(values) if wanted[name].rescale else 1.0
         # + 0.0 turns the -0.0 of a rounded -0.00001 (a wind turbine's own use) into 0.0.
-        week[name] = [round(v / peak, DECIMALS) + 0.0 for v in values[first : first + N_STEPS]]
-        if len(week[name]) != N_STEPS:
+        week[name] = [
+            round(v / peak, DECIMALS) + 0.0 for v in (values if year else values[first : first + N_STEPS])
+        ]
+        if not year and len(week[name]) != N_STEPS:
             raise SystemExit(f"{path}: the year ends within the week that starts at {START:%d.%m.%Y}")
     return week
 
@@ -165,13 +173,15 @@ def prices(week: Mapping[str, Sequence[float]]) -> list[float]:
     return [price for price in hourly for _ in range(STEPS_PER_HOUR)]
 
 
-def write_csv(path: Path, columns: Mapping[str, Sequence[float]], decimals: int) -> None:
+def write_csv(
+    path: Path, columns: Mapping[str, Sequence[float]], decimals: int, start: datetime = START
+) -> None:
     """Write ``columns`` below a ``time`` column, with Unix line ends."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(["time", *columns])
         for step, values in enumerate(zip(*columns.values(), strict=True)):
-            time = (START + step * STEP).isoformat(timespec="minutes")
+            time = (start + step * STEP).isoformat(timespec="minutes")
             rows.writerow([time, *(f"{value:.{decimals}f}" for value in values)])
 
 
@@ -183,15 +193,22 @@ def _installed_simbench() -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write ``simbench_week.csv`` and ``price_week.csv``."""
+    """Write ``simbench_week.csv`` and ``price_week.csv``, or the year's."""
     parser = argparse.ArgumentParser(description="Make config/profiles/*.csv again from SimBench.")
     parser.add_argument(
         "--simbench", type=Path, help=f"the folder {GRID_FOLDER} (default: the installed one)"
     )
     default = Path(__file__).resolve().parents[1] / "config" / "profiles"
     parser.add_argument("--output", type=Path, default=default, help="folder to write to")
+    parser.add_argument("--year", type=Path, metavar="FOLDER", help="write a year of them there instead")
     options = parser.parse_args(arguments)
-    week = read_week(options.simbench or _installed_simbench())
+    simbench = options.simbench or _installed_simbench()
+    if options.year is not None:
+        series = read_series(simbench, year=True)
+        write_csv(options.year / "simbench_year.csv", series, DECIMALS, YEAR_START)
+        write_csv(options.year / "price_year.csv", {"price_per_mwh": prices(series)}, 2, YEAR_START)
+        return
+    week = read_series(simbench)
     write_csv(options.output / "simbench_week.csv", week, DECIMALS)
     price = prices(week)
     write_csv(options.output / "price_week.csv", {"price_per_mwh": price}, 2)

@@ -32,6 +32,8 @@ def type_text(spec: Schema) -> str:
     if "anyOf" in spec:
         return " or ".join(type_text(part) for part in spec["anyOf"] if part.get("type") != "null")
     if spec["type"] == "array":
+        if "prefixItems" in spec:
+            return f"[{', '.join(type_text(item) for item in spec['prefixItems'])}]"
         return f"list of {type_text(spec['items'])}"
     if spec.get("format") == "date-time":
         return "time, RFC 3339"

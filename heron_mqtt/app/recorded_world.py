@@ -126,6 +126,14 @@ def _renamed(scenario: Scenario, inputs: set[str]) -> Scenario:
     return scenario.model_copy(update={"profiles": profiles, "network": network})
 
 
+def episode_seed(record: RecordFile, episode: int) -> int:
+    """Return the seed of what is random in an episode; the run's, where none is recorded."""
+    for row in record.query("SELECT * FROM event_row WHERE kind = 'seed' ORDER BY id"):
+        if row["episode"] == episode:
+            return int(json.loads(row["data"] or "{}").get("seed", 0))
+    return int(record.meta["seed"])
+
+
 def steps(record: RecordFile) -> Iterator[RecordedStep]:
     """Return the steps of a record in order, those of one episode after those of the one before."""
     agents = _grouped(record, "SELECT * FROM agent_row ORDER BY id")
@@ -180,6 +188,7 @@ def recorded_telemetry(row: Mapping[str, Any]) -> Telemetry | None:
 
 __all__ = [
     "RecordedStep",
+    "episode_seed",
     "recorded_blueprint",
     "recorded_loaded",
     "recorded_scenario",

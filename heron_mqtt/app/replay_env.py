@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from heron_mqtt.app.other_network import OtherNetwork
-from heron_mqtt.app.recorded_world import RecordedStep, recorded_loaded, recorded_scenario, steps
+from heron_mqtt.app.recorded_world import (
+    RecordedStep,
+    episode_seed,
+    recorded_loaded,
+    recorded_scenario,
+    steps,
+)
 from heron_mqtt.app.replay_exchange import ReplayExchange
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.impairment import ImpairmentTable
@@ -63,7 +69,7 @@ class ReplayEnv(MultiAgentMicrogrids):
             scenario = recorded_scenario(record, changes)
             self.deliveries = Deliveries(record, scenario.deadlines.peer_s)
             """Which messages arrived in time."""
-            self._seed = int(record.meta["seed"])
+            self._seed = episode_seed(record, number)
             observation = scenario.observation or (
                 "full" if record.meta["mode"] == "centralized" else "local"
             )

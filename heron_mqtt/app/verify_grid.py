@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from heron_mqtt.app.recorded_world import RecordedStep, recorded_blueprint, steps
+from heron_mqtt.app.recorded_world import RecordedStep, episode_seed, recorded_blueprint, steps
 from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.verify.finding import Finding, at, near
 from powergrid.envs.grid_state import GridState
 from powergrid.rewards import TERMS, traded
 from powergrid.simulation.grid_simulation import GridSimulation
+from powergrid.simulation.randomiser import NO_NOISE, Randomiser, StepNoise
 
 EXACT = 1e-9  # sums of the same numbers
 SOLVED = 1e-6  # pu and percent: what another machine's solver may differ by
@@ -27,8 +28,14 @@ def check_balance(record: RecordFile) -> tuple[Finding, Finding, Finding]:
     rewards = Finding("rewards follow from what happened")
     world = GridSimulation(recorded_blueprint(record))
     state = GridState(world, full=False)
-    for one in steps(record):
-        _check_step(world, state, one, balance, grid, rewards)
+    every = list(steps(record))
+    episode, noise = None, NO_NOISE
+    randomiser = Randomiser(world, max((one.at[1] + 1 for one in every), default=1))
+    for one in every:
+        if one.at[0] != episode:
+            episode = one.at[0]
+            noise = randomiser.noise(episode_seed(record, episode))
+        _check_step(world, state, one, randomiser.step(noise, one.at[1]), balance, grid, rewards)
     return balance, grid, rewards
 
 
@@ -36,6 +43,7 @@ def _check_step(
     world: GridSimulation,
     state: GridState,
     one: RecordedStep,
+    chance: StepNoise,
     balance: Finding,
     grid: Finding,
     rewards: Finding,
@@ -52,9 +60,9 @@ def _check_step(
     columns = [one.devices[d.agent, d.name] for d in world.devices]
     numbers = [_number(device["p_mw"]) for device in columns]
     state.p_mw[:], state.q_mvar[:] = numbers, [_number(device["q_mvar"]) for device in columns]
-    batteries = [device for d, device in zip(world.devices, columns, strict=True) if d.kind == "battery"]
-    state.soc[:] = [_number(device["soc"]) for device in batteries]
-    state.look_ahead(world.series.outlook(row), world.series.clock_s(row))
+    storage = [device for d, device in zip(world.devices, columns, strict=True) if d.has_soc]
+    state.soc[:] = [_number(device["soc"]) for device in storage]
+    state.look_ahead(chance.outlook(world.series.outlook(row)), world.series.clock_s(row))
     state.traded_mwh[:], earned = traded(world.agents, one.trades)
     state.account()
     price = float(state.price[0])
@@ -76,7 +84,7 @@ def _check_step(
     if one.step["diverged"] is not None:
         return
     try:
-        state.apply(world.solve(row, state.p_mw, state.q_mvar))
+        state.apply(world.solve(row, state.p_mw, state.q_mvar, chance.load_factor))
     except PowerFlowDiverged as exc:
         grid.check(False, f"{where}: a solution was recorded, there is none ({exc.reason})")
         return

@@ -56,6 +56,7 @@ class StepFacts:
             own policy.
         rewards: By agent, $.
         infos: By agent, as ``step`` of the environment returns them.
+        seed: Of the episode, where it changes more than its agents; None = it does not.
     """
 
     episode: int
@@ -68,3 +69,4 @@ class StepFacts:
     commands: Mapping[str, Mapping[str, float]]
     rewards: Mapping[str, float]
     infos: Mapping[str, Mapping[str, Any]]
+    seed: int | None = None

@@ -78,6 +78,7 @@ class RunRecorder(Recorder):
         self.messages = MessageLog(self._writer, self.elapsed_s, keeps_messages=keeps_messages)
         self.devices = DeviceLog(self.messages, self.report if self._is_remote else None)
         self._fallbacks: dict[str, str] = {}
+        self._seeded: int | None = None  # episode whose seed is recorded
 
     # -- whom it listens to ------------------------------------------------------------------------
 
@@ -101,6 +102,10 @@ class RunRecorder(Recorder):
         """Take a step of the environment, when it is done."""
         missed, diverged, took_s = 0, None, math.fsum(facts.phases_s.values())
         at = facts.episode, facts.step
+        if facts.seed is not None and facts.episode != self._seeded:
+            self._seeded = facts.episode
+            what = f"what is random in episode {facts.episode} follows from seed {facts.seed}"
+            self.event("seed", self._facts.scenario, what, {"seed": facts.seed}, at=at)
         for info in facts.infos.values():
             missed += info["missed"] + (info["fallback"] is not None)
             diverged = info.get("diverged", diverged)
@@ -157,7 +162,7 @@ class RunRecorder(Recorder):
         """Take one thing that happened.
 
         Args:
-            kind: stop, authority, fault, fallback, back, taken up, report, note, summary, or another one.
+            kind: stop, authority, fault, fallback, back, taken up, seed, report, note, summary, ...
             subject: Channel, AGENT/DEVICE or file.
             what: A short sentence.
             data: More, as plain JSON.

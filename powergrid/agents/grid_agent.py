@@ -16,8 +16,16 @@ from heron_mqtt.protocols.registry import PROTOCOLS
 from powergrid.agents.economic_dispatch import economic_setpoint
 from powergrid.devices import Device, Measurement, make_device
 from powergrid.devices.base import clip, hours
+from powergrid.devices.draws import draw_device, drawn_device
 from powergrid.devices.response import mean_and_end
-from powergrid.scenario import MarketTable, PolicyTable, ProtocolTable, Scenario, TwinTable
+from powergrid.scenario import (
+    MarketTable,
+    PolicyTable,
+    ProtocolTable,
+    RandomisationTable,
+    Scenario,
+    TwinTable,
+)
 
 NO_DIFFERENCE = TwinTable()
 
@@ -79,6 +87,7 @@ class GridAgent:
         policy: Thresholds.
         protocol: How to talk to the peers.
         twins: How devices differ from their models, by name.
+        randomisation: What an episode's seed makes of devices; None = nothing.
     """
 
     def __init__(
@@ -92,6 +101,7 @@ class GridAgent:
         policy: PolicyTable | None = None,
         protocol: ProtocolTable | None = None,
         twins: Mapping[str, TwinTable] | None = None,
+        randomisation: RandomisationTable | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.devices = dict(devices)
@@ -101,6 +111,8 @@ class GridAgent:
         self._policy = policy or PolicyTable()
         self._protocol = protocol or ProtocolTable()
         self._talk = PROTOCOLS[self._protocol.horizontal]()
+        self._nameplates = {name: device.spec for name, device in self.devices.items()}
+        self._randomisation = randomisation if randomisation and randomisation.varies_devices else None
         self._differences = {name: twin for name, twin in (twins or {}).items() if twin != NO_DIFFERENCE}
         self.reset(0, None)
 
@@ -121,14 +133,20 @@ class GridAgent:
             policy=microgrid.policy,
             protocol=scenario.protocol,
             twins={name: table.twin for name, table in microgrid.devices.items()},
+            randomisation=scenario.randomisation,
         )
 
     # -- one step, in the order of heron_mqtt.agents.base.Agent ------------------------------------
 
     def reset(self, episode: int, seed: int | None) -> None:
-        """Go back to the devices' initial states; the policy is deterministic and needs no seed."""
-        for device in self.devices.values():
-            device.reset()
+        """Go back to the devices' initial states, or to those that the episode's seed draws."""
+        if self._randomisation is None or seed is None:
+            for device in self.devices.values():
+                device.reset()
+        else:
+            for name, nameplate in self._nameplates.items():
+                draw = draw_device(self._randomisation, seed, self.agent_id, name)
+                self.devices[name] = drawn_device(nameplate, draw)
         self._units = {
             name: _Unit(device, self._differences.get(name, NO_DIFFERENCE))
             for name, device in self.devices.items()
@@ -309,7 +327,7 @@ class GridAgent:
     def get_state(self) -> Any:
         """Return all that the next step depends on; a value that ``set_state`` takes, and that pickles."""
         units = {
-            name: (unit.device.state, unit.twin_p_mw, unit.p_available_mw)
+            name: (unit.device.spec, unit.device.state, unit.twin_p_mw, unit.p_available_mw)
             for name, unit in self._units.items()
         }
         twins = {name: device.state for name, device in self._twins.items()}
@@ -318,8 +336,10 @@ class GridAgent:
     def set_state(self, state: Any) -> None:
         """Go back to between the two steps in which the state was taken."""
         units, twins, self._dt_s, self._load_mw, self._price = state
-        for name, (of_device, twin_p_mw, p_available_mw) in units.items():
+        for name, (spec, of_device, twin_p_mw, p_available_mw) in units.items():
             unit = self._units[name]
+            if unit.device.spec != spec:
+                unit.device = self.devices[name] = make_device(spec)
             unit.device.state, unit.twin_p_mw, unit.p_available_mw = of_device, twin_p_mw, p_available_mw
             unit.done = None
             unit.want(0.0)

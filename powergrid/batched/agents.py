@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from heron_mqtt.protocols.base import LEAST_TRADE_MWH, StepPosition
 from powergrid.batched.devices import DeviceArray, Measurements, make_device_array
 from powergrid.devices import DEVICES
 from powergrid.devices.base import hours
+from powergrid.devices.draws import draw_device
 from powergrid.scenario import Scenario
 
 __all__ = ["AgentArray"]
@@ -31,11 +32,13 @@ class AgentArray:
     def __init__(self, scenario: Scenario, agent: str, n: int) -> None:
         microgrid = scenario.microgrids[agent]
         self.devices: dict[str, DeviceArray] = {
-            name: make_device_array(table.spec, n) for name, table in microgrid.devices.items()
+            name: make_device_array(table.spec, n, varies=scenario.randomisation.varies_nameplates)
+            for name, table in microgrid.devices.items()
         }
         self._dispatched = {
             name for name, table in microgrid.devices.items() if DEVICES[table.spec.kind].is_dispatched
         }
+        self._agent, self._randomisation = agent, scenario.randomisation
         self._policy, self._dt_s = microgrid.policy, scenario.step_s
         self._protocol = scenario.protocol
         self._adder = scenario.market.import_adder_per_mwh
@@ -44,10 +47,13 @@ class AgentArray:
         self._wanted_q: dict[str, Array] = {}
         self._planned: dict[str, Array] = {}
 
-    def reset(self, where: Any = ...) -> None:
-        """Put the devices of copies (all, or those of a mask) into their initial states."""
-        for device in self.devices.values():
-            device.reset(where)
+    def reset(self, copies: NDArray[np.intp], seeds: Sequence[int]) -> None:
+        """Put the devices of copies into their initial states, or those that the episodes' seeds draw."""
+        for name, device in self.devices.items():
+            device.reset(copies)
+            if self._randomisation.varies_devices:
+                draws = [draw_device(self._randomisation, seed, self._agent, name) for seed in seeds]
+                device.redraw(copies, draws)
 
     def get_state(self) -> dict[str, Any]:
         """Return the states of the devices, by name; copies."""

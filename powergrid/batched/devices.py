@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from powergrid.devices import DEVICES, Battery, Device, DeviceSpecBase, Generator
+from powergrid.devices import DEVICES, Battery, Device, DeviceSpecBase, Generator, make_device
 from powergrid.devices.base import PolicyThresholds, hours
 from powergrid.devices.battery import BatterySpec
+from powergrid.devices.draws import DeviceDraw, drawn_device, drawn_soc
 from powergrid.devices.formulas import FormulaDevice, Ops
 from powergrid.devices.generator import CLOCK_TOLERANCE_S, GeneratorSpec
 
@@ -51,7 +52,13 @@ class DeviceArray(ABC):
 
     @abstractmethod
     def reset(self, where: Any = ...) -> None:
-        """Put copies (all, or those of a mask) back into the spec's initial state."""
+        """Put copies (all, or those of a mask or of indices) back into the spec's initial state."""
+
+    def redraw(self, copies: NDArray[np.intp], draws: Sequence[DeviceDraw]) -> None:  # noqa: B027
+        """Take what episodes that begin have drawn, a draw a copy; after ``reset``.
+
+        Kinds without a preferred band of their state of charge begin as their nameplate says.
+        """
 
     @abstractmethod
     def get_state(self) -> Any:
@@ -86,9 +93,17 @@ class DeviceArray(ABC):
         raise NotImplementedError(f"{type(self).__name__} is not dispatched")
 
 
-def make_device_array(spec: DeviceSpecBase, n: int) -> DeviceArray:
-    """Return ``n`` copies of the device that the spec names, in their initial states."""
+def make_device_array(spec: DeviceSpecBase, n: int, *, varies: bool = False) -> DeviceArray:
+    """Return ``n`` copies of the device that the spec names, in their initial states.
+
+    Args:
+        spec: Nameplate of all of them.
+        n: How many.
+        varies: Each copy's efficiencies are drawn.
+    """
     device = DEVICES[spec.kind]
+    if varies and spec.derated(0.5) is not spec:
+        return CopiesArray(device, spec, n)
     written = ARRAY_FORMS.get(device)
     if written is not None:
         return written(spec, n)
@@ -115,14 +130,21 @@ class CopiesArray(DeviceArray):
         for i in np.arange(len(self._copies))[where]:
             self._copies[i].reset()
 
+    def redraw(self, copies: NDArray[np.intp], draws: Sequence[DeviceDraw]) -> None:
+        """See ``DeviceArray``."""
+        for copy, draw in zip(copies, draws, strict=True):
+            self._copies[copy] = drawn_device(self.spec, draw)
+
     def get_state(self) -> Any:
         """See ``DeviceArray``."""
-        return [device.state for device in self._copies]
+        return [(device.spec, device.state) for device in self._copies]
 
     def set_state(self, state: Any) -> None:
         """See ``DeviceArray``."""
-        for device, of_device in zip(self._copies, state, strict=True):
-            device.state = of_device
+        for i, (spec, of_device) in enumerate(state):
+            if self._copies[i].spec != spec:
+                self._copies[i] = make_device(spec)
+            self._copies[i].state = of_device
 
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """See ``DeviceArray``."""
@@ -244,6 +266,10 @@ class BatteryArray(DeviceArray):
     def reset(self, where: Any = ...) -> None:
         """See ``DeviceArray``."""
         self.p_mw[where], self.soc[where] = 0.0, self.spec.initial_soc
+
+    def redraw(self, copies: NDArray[np.intp], draws: Sequence[DeviceDraw]) -> None:
+        """See ``DeviceArray``."""
+        self.soc[copies] = [drawn_soc(self.spec, draw) for draw in draws]
 
     def get_state(self) -> Any:
         """See ``DeviceArray``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,10 +54,10 @@ class Fleet:
             for agent in simulation.agents
         }
 
-    def reset(self, where: Any = ...) -> None:
-        """Put the devices of copies (all, or those of a mask) into their initial states."""
+    def reset(self, copies: NDArray[np.intp], seeds: Sequence[int]) -> None:
+        """Put the devices of copies into their initial states, or those that the episodes' seeds draw."""
         for agent in self._agents.values():
-            agent.reset(where)
+            agent.reset(copies, seeds)
 
     def get_state(self) -> dict[str, dict[str, Any]]:
         """Return the states of all devices, by agent and name; copies."""

@@ -49,7 +49,7 @@ class BatchFlow:
         self._loads = self._flow.injection_columns["load"]
 
     def solve(
-        self, rows: NDArray[np.int64], p_mw: Array, q_mvar: Array
+        self, rows: NDArray[np.int64], p_mw: Array, q_mvar: Array, load_factor: Array | None = None
     ) -> tuple[Loadings, NDArray[np.bool_]]:
         """Solve (n,) copies, each in a row of the time series of its own.
 
@@ -57,20 +57,22 @@ class BatchFlow:
             rows: (n,) decide the loads.
             p_mw: (n, n_devices) MW, positive = injected.
             q_mvar: (n, n_devices) Mvar, positive = injected.
+            load_factor: (n, n_agents) on each microgrid's loads; None = 1.
 
         Returns:
             (n, ...) voltages and loadings, NaN where a copy diverged; and (n,) whether it did not.
         """
         simulation = self._simulation
         points = np.tile(self._base, (len(rows), 1, 1))
-        points[:, :, self._loads] = simulation.series.loads(rows)
+        points[:, :, self._loads] = simulation.loads(rows, load_factor)
         points[:, 0, simulation.columns] = p_mw * simulation.p_sign
         points[:, 1, simulation.columns] = q_mvar * simulation.q_sign
         result = self._flow.solve_batch(points[:, 0], points[:, 1])
         found = Loadings(result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
         for copy in np.flatnonzero(~result.converged):
             try:
-                alone = simulation.solve(int(rows[copy]), p_mw[copy], q_mvar[copy])
+                factor = None if load_factor is None else load_factor[copy]
+                alone = simulation.solve(int(rows[copy]), p_mw[copy], q_mvar[copy], factor)
             except PowerFlowDiverged:
                 continue
             for together, values in zip(found, alone, strict=True):

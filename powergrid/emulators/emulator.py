@@ -13,9 +13,10 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 from heron_mqtt.messaging.stamping import new_boot
 from powergrid.devices import DeviceSpecBase, Measurement, make_device
+from powergrid.devices.draws import draw_device, drawn_device
 from powergrid.emulators.faults import SILENT, FaultState
 from powergrid.emulators.imperfections import Imperfections
-from powergrid.scenario import EmulatorTable
+from powergrid.scenario import EmulatorTable, RandomisationTable
 
 log = logging.getLogger("heron_mqtt.emulator")
 
@@ -33,20 +34,29 @@ class Emulator(FieldDevice):
         spec: Its nameplate.
         table: What differs from the model.
         faults: Those planned on the command line.
+        randomisation: What an episode's seed makes of it; None = nothing.
     """
 
     follows_episodes = True
     kind: str  # type: ignore[misc] # that of its nameplate
 
     def __init__(
-        self, spec: DeviceSpecBase, table: EmulatorTable, faults: FaultState, *args: Any, **kwargs: Any
+        self,
+        spec: DeviceSpecBase,
+        table: EmulatorTable,
+        faults: FaultState,
+        *args: Any,
+        randomisation: RandomisationTable | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.kind = spec.kind
         self._nameplate = spec
         self._table = table
         self._faults = faults
-        self._model = make_device(spec.derated(table.efficiency_factor))
+        self._model_spec = spec.derated(table.efficiency_factor)
+        self._model = make_device(self._model_spec)
+        self._randomisation = randomisation if randomisation and randomisation.varies_devices else None
         self._imperfect = self._new_imperfections(episode=0)
         self._telemetry = self._at_rest()
 
@@ -89,8 +99,12 @@ class Emulator(FieldDevice):
         self._telemetry = self._telemetry.model_copy(update={"p_mw": 0.0, "q_mvar": 0.0})
 
     def begin_episode(self, run_state: RunState) -> None:
-        """Go back to the model's initial state, unless it is this device that began anew."""
-        self._model.reset()
+        """Go back to the model's initial state, or to the one that the episode's seed draws."""
+        if self._randomisation is not None and run_state.seed is not None:
+            draw = draw_device(self._randomisation, run_state.seed, self.agent_id, self.name)
+            self._model = drawn_device(self._model_spec, draw)
+        else:
+            self._model.reset()
         self._faults.restart()
         self._imperfect = self._new_imperfections(run_state.episode or 0)
         self._telemetry = self._at_rest()

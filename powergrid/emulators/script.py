@@ -22,7 +22,7 @@ from powergrid.devices import Device
 from powergrid.devices.registry import kind_of
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState, parse_fault
-from powergrid.scenario import DeviceTable, LoadedScenario, load_scenario
+from powergrid.scenario import DeviceTable, LoadedScenario, RandomisationTable, load_scenario
 
 
 def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
@@ -46,7 +46,7 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
         # beside a run: the broker may just be starting, and others wait for us as long
         patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
         settings = {"defaults": loaded.broker_settings(), "patience_s": patience_s}
-        run_until_told(_serve(table, faults, options, env_id, settings))
+        run_until_told(_serve(table, loaded.scenario.randomisation, faults, options, env_id, settings))
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:
@@ -115,6 +115,7 @@ def _table(wanted: str, loaded: LoadedScenario, agent: str, name: str) -> Device
 
 async def _serve(
     table: DeviceTable,
+    randomisation: RandomisationTable,
     faults: FaultState,
     options: argparse.Namespace,
     env_id: str,
@@ -137,6 +138,7 @@ async def _serve(
             require_proof=options.require_proof,
             take_over=options.take_over,
             stamper=stamper,
+            randomisation=randomisation,
         )
 
         def tell() -> None:

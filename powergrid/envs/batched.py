@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +16,11 @@ from powergrid.batched.flow import BatchFlow
 from powergrid.envs.config import load_batch_config
 from powergrid.envs.copies import BatchState, CopiedByState, check_state
 from powergrid.envs.grid_state import GridState, check_length
+from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
 from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.grid_simulation import GridSimulation
+from powergrid.simulation.randomiser import EpisodeSeeds, Randomiser, drawn_socs
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -80,8 +82,14 @@ class BatchedMicrogrids(CopiedByState):
             agent: Box(-1.0, 1.0, (n, len(m.names)), np.float32) for agent, m in self._actions.items()
         }
         self._rng = np.random.default_rng(scenario.seed)
+        self._seeds = [EpisodeSeeds(scenario.seed + copy) for copy in range(n)]
+        self._randomiser = Randomiser(self.simulation, self.max_episode_steps)
+        self._noise = self._randomiser.noises(seeds.state[0] for seeds in self._seeds)
+        self._draws_rows = self.config.start_rows == "random" or (
+            self.config.start_rows is None and scenario.randomisation.start == "fixed"
+        )
         self._fixed_rows: NDArray[np.int64] | None = None
-        self._start_rows = np.zeros(n, dtype=np.int64)
+        self._start_rows, self._copies = np.zeros(n, dtype=np.int64), np.arange(n)
         self._steps = np.zeros(n, dtype=np.int64)
         self._is_reset = False
 
@@ -110,12 +118,13 @@ class BatchedMicrogrids(CopiedByState):
     # -- episodes and steps --------------------------------------------------------------------------
 
     def reset(
-        self, seed: int | None = None, options: Mapping[str, Any] | None = None
+        self, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Observations, Infos]:
         """Begin an episode in every copy.
 
         Args:
-            seed: Of the generator that draws start rows; None = it goes on.
+            seed: Copy i has the episodes of a single environment with seed ``seed + i``, or with seed i of
+                (n,) given; None = each goes on.
             options: ``start_rows``, (n,) rows of the time series with which the copies begin, from now on;
                 without it they are what the configuration says.
 
@@ -123,11 +132,15 @@ class BatchedMicrogrids(CopiedByState):
             Observations by agent, (n, n_observations) float32, and infos with ``start_row``, (n,).
 
         Raises:
-            ValueError: Start rows of wrong shape or beyond the time series.
+            ValueError: A seed below 0, another option, or start rows of wrong shape or beyond the series.
             PowerFlowDiverged: The grid without devices has no solution.
         """
+        check_options(options or {}, "start_rows")
         if seed is not None:
-            self._rng = np.random.default_rng(seed)
+            seeds = self._checked_seeds(seed)
+            self._rng = np.random.default_rng(seeds[0])
+            for of_copy, one in zip(self._seeds, seeds, strict=True):
+                of_copy.restart(one)
         given = (options or {}).get("start_rows")
         self._fixed_rows = None if given is None else self._checked_rows(given)
         self._restart(np.ones(self.num_envs, dtype=bool))
@@ -159,7 +172,8 @@ class BatchedMicrogrids(CopiedByState):
         state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
         state.traded_mwh[:] = done.traded_mwh
         state.account()
-        result, converged = self._flow.solve(self._rows(), state.p_mw, state.q_mvar)
+        factor = self._noise.load_at((self._copies, self._steps))
+        result, converged = self._flow.solve(self._rows(), state.p_mw, state.q_mvar, factor)
         state.apply(result)
         diverged = ~converged
         state.forget_results(diverged)
@@ -203,6 +217,8 @@ class BatchedMicrogrids(CopiedByState):
                 "steps": self._steps.copy(),
                 "fixed_rows": None if self._fixed_rows is None else self._fixed_rows.copy(),
                 "generator": self._rng.bit_generator.state,
+                "seeds": [seeds.state for seeds in self._seeds],
+                "noise": [None if part is None else part.copy() for part in self._noise],
                 "is_reset": self._is_reset,
             },
             grid=self._state.get_state(),
@@ -221,6 +237,11 @@ class BatchedMicrogrids(CopiedByState):
         fixed = position["fixed_rows"]
         self._fixed_rows = None if fixed is None else fixed.copy()
         self._rng.bit_generator.state = position["generator"]
+        for seeds, of_copy in zip(self._seeds, position["seeds"], strict=True):
+            seeds.state = of_copy
+        for mine, given in zip(self._noise, position["noise"], strict=True):
+            if mine is not None:
+                mine[...] = given
         self._is_reset = position["is_reset"]
         self._state.set_state(state.grid)
         self._fleet.set_state(state.fleet)
@@ -243,23 +264,38 @@ class BatchedMicrogrids(CopiedByState):
 
     def _restart(self, which: Flags) -> None:
         """Begin an episode in some copies."""
-        state = self._state
+        state, copies = self._state, np.flatnonzero(which)
+        seeds = [self._seeds[copy].draw() for copy in copies]
         self._start_rows[which] = (
-            self._draw_rows(int(which.sum())) if self._fixed_rows is None else (self._fixed_rows[which])
+            self._draw_rows(seeds) if self._fixed_rows is None else (self._fixed_rows[which])
         )
+        for all_copies, drawn in zip(self._noise, self._randomiser.noises(seeds), strict=True):
+            if all_copies is not None:
+                all_copies[which] = drawn
         self._steps[which] = 0
-        self._fleet.reset(which)
-        state.reset(which)
-        result, converged = self._flow.solve(self._rows()[which], state.p_mw[which], state.q_mvar[which])
+        self._fleet.reset(copies, seeds)
+        socs = [drawn_socs(self.simulation, seed) for seed in seeds]
+        state.reset(which, None if socs[0] is None else np.array(socs))
+        factor = self._noise.load_at((copies, 0))
+        result, converged = self._flow.solve(
+            self._rows()[which], state.p_mw[which], state.q_mvar[which], factor
+        )
         if not converged.all():
             raise PowerFlowDiverged("the grid without its devices has no power-flow solution")
         state.apply(result, which)
 
-    def _draw_rows(self, n: int) -> NDArray[np.int64]:
-        first = self.scenario.profiles.start_row
-        if self.config.start_rows == "scenario":
-            return np.full(n, first)
-        return self._rng.integers(0, self.simulation.series.last_start(self.max_episode_steps) + 1, n)
+    def _draw_rows(self, seeds: Sequence[int]) -> NDArray[np.int64]:
+        if not self._draws_rows:
+            return np.array([self._randomiser.start_row(seed) for seed in seeds], dtype=np.int64)
+        last = self.simulation.series.last_start(self.max_episode_steps)
+        return self._rng.integers(0, last + 1, len(seeds))
+
+    def _checked_seeds(self, seed: int | Sequence[int]) -> list[int]:
+        if isinstance(seed, int | np.integer):
+            return [checked_seed(seed) + copy for copy in range(self.num_envs)]
+        if isinstance(seed, str) or not isinstance(seed, Sequence | np.ndarray) or len(seed) != self.num_envs:
+            raise ValueError(f"seed: expected a whole number of at least 0, or {self.num_envs}, got {seed!r}")
+        return [checked_seed(one) for one in seed]
 
     def _checked_rows(self, given: ArrayLike) -> NDArray[np.int64]:
         rows = np.asarray(given)
@@ -276,7 +312,9 @@ class BatchedMicrogrids(CopiedByState):
         series, rows = self.simulation.series, self._rows()
         # Past the end of series that do not repeat the last values stay, as in a single environment.
         known = rows if series.repeats else np.minimum(rows, series.n_rows - 1)
-        self._state.look_ahead(series.outlook(known), series.clock_s(rows))
+        at = self._copies, np.where(known < rows, self._steps - 1, self._steps)
+        outlook = self._randomiser.outlook(series.outlook(known), self._noise, at)
+        self._state.look_ahead(outlook, series.clock_s(rows))
         return self._state.observations(self.agents)
 
     def _infos(self, terms: Array) -> Infos:

@@ -54,8 +54,10 @@ class BatchConfig(_EpisodeConfig):
     observation: Literal["full", "local"] | None = Field(
         None, description="None = the scenario's, else full."
     )
-    start_rows: Literal["random", "scenario"] = Field(
-        "random", description="Where in the time series a copy's episode begins: drawn anew, or start_row."
+    start_rows: Literal["random", "scenario"] | None = Field(
+        None,
+        description="Where a copy's episode begins: at any row, drawn anew, or where the scenario says; None "
+        "= at any row, unless the scenario's [randomisation] draws the day.",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.envs.agent_view import AgentView
@@ -110,11 +110,16 @@ class GridState:
 
     # -- what happens ------------------------------------------------------------------------------
 
-    def reset(self, where: Any = ...) -> None:
-        """Put devices at rest and forget trades, in all copies or ``where``: an episode begins."""
+    def reset(self, where: Any = ..., soc: ArrayLike | None = None) -> None:
+        """Put devices at rest and forget trades, in all copies or ``where``: an episode begins.
+
+        Args:
+            where: Which copies.
+            soc: (..., n_storage) with which storage begins; None = as the nameplates say.
+        """
         for quantity in (self.p_mw, self.q_mvar, self.traded_mwh, self.net_mwh):
             quantity[where] = 0.0
-        self.soc[where] = self._initial_soc
+        self.soc[where] = self._initial_soc if soc is None else soc
 
     def look_ahead(self, outlook: Outlook | None, clock_s: Any) -> None:
         """Take what holds in the coming step.

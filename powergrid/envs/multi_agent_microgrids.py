@@ -25,13 +25,18 @@ from powergrid.envs.config import load_config
 from powergrid.envs.copies import CopiedByState, EnvState, check_state
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
 from powergrid.envs.grid_state import GridState, check_length
+from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
 from powergrid.envs.step_records import StepRecords
 from powergrid.powerflow import Loadings
+from powergrid.scenario import RandomisationTable
 from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.grid_check import GridCheck
 from powergrid.simulation.grid_messages import network_message, results_message
 from powergrid.simulation.grid_simulation import GridSimulation
+from powergrid.simulation.randomiser import EpisodeSeeds, Noise, Randomiser, drawn_socs
+
+NOT_RANDOM = RandomisationTable()
 
 Observations = dict[str, NDArray[np.float32]]
 Infos = dict[str, dict[str, Any]]
@@ -78,6 +83,10 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
         self._episode = 0
         self._start_row = self.scenario.profiles.start_row
         self._step = 0
+        self._seeds = EpisodeSeeds(self.scenario.seed)
+        self._episode_seed = self.scenario.seed
+        self._randomiser = Randomiser(self.simulation, self.max_episode_steps)
+        self._noise = Noise()
         self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
         self._state = GridState(self.simulation, full=kind == "full")
         self._records = StepRecords(self.simulation, self._state)
@@ -134,12 +143,14 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
         """Begin an episode.
 
         Args:
-            seed: None = the scenario's.
-            options: ``start_row``, the row of the time series with which the episode begins; without it the
-                scenario's.
+            seed: Of this episode, and of those that follow without one; None = the next episode of the last
+                seed given, at first of the scenario's.
+            options: ``start_row``, the row of the time series with which the episode begins; without it as
+                the scenario says (``profiles.start_row``, ``[randomisation]``).
 
         Raises:
-            ValueError: A start row beyond the time series; nothing has happened.
+            ValueError: A seed below 0, another option, or a start row beyond the time series; nothing has
+                happened.
             NotReady: An agent or a device did not appear in time.
             BrokerError: The broker is not there.
         """
@@ -206,7 +217,13 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
             )
         return EnvState(
             scenario=self.scenario.name,
-            position={"episode": self._episode, "step": self._step, "start_row": self._start_row},
+            position={
+                "episode": self._episode,
+                "step": self._step,
+                "start_row": self._start_row,
+                "seed": self._episode_seed,
+                "seeds": self._seeds.state,
+            },
             agents=tuple(self.agents),
             rewards=dict(self._rewards),
             grid=self._state.get_state(),
@@ -228,6 +245,8 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
         position = state.position
         self._episode, self._step = position["episode"], position["step"]
         self._start_row = position["start_row"]
+        self._episode_seed, self._seeds.state = position["seed"], position["seeds"]
+        self._noise = self._randomiser.noise(self._episode_seed)
         self.agents = list(state.agents)
         self._rewards = dict(state.rewards)
         self._state.set_state(state.grid)
@@ -299,25 +318,37 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
 
     def _begin_episode(self, seed: int | None, options: Mapping[str, Any]) -> int:
         row, last = options.get("start_row"), self.simulation.series.last_start(self.max_episode_steps)
+        check_options(options, "start_row")
         if row is not None and not (isinstance(row, int | np.integer) and 0 <= row <= last):
             raise ValueError(f"start_row: expected a row from 0 to {last}, got {row!r}")
-        self._start_row = self.scenario.profiles.start_row if row is None else int(row)
+        if seed is not None:
+            self._seeds.restart(checked_seed(seed))
+        self._episode_seed = self._seeds.draw()
+        self._start_row = self._randomiser.start_row(self._episode_seed) if row is None else int(row)
+        self._noise = self._randomiser.noise(self._episode_seed)
         self._episode += 1
         self._step = 0
         self.agents = []  # until everyone is ready
-        return self.scenario.seed if seed is None else int(seed)
+        return self._episode_seed
 
     def _first_observations(self) -> tuple[Observations, Infos]:
         state = self._state
-        state.reset()
+        state.reset(soc=drawn_socs(self.simulation, self._episode_seed))
         self._rewards = {}
-        state.apply(self.simulation.solve(self._row, state.p_mw, state.q_mvar))
+        state.apply(self._solve())
         self.agents = list(self.possible_agents)
         return self._observe(), {agent: {} for agent in self.agents}
 
+    def _solve(self) -> Loadings:
+        factor = self._noise.load_at(self._step)
+        return self.simulation.solve(self._row, self._state.p_mw, self._state.q_mvar, factor)
+
     def _observe(self) -> Observations:
         series, row = self.simulation.series, self._row
-        self._state.look_ahead(series.outlook(row) if series.has(row) else None, series.clock_s(row))
+        outlook = None
+        if series.has(row):
+            outlook = self._randomiser.outlook(series.outlook(row), self._noise, self._step)
+        self._state.look_ahead(outlook, series.clock_s(row))
         return self._state.observations(self.agents)
 
     def _begin_step(self, actions: Mapping[str, ArrayLike]) -> StepInput:
@@ -343,7 +374,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
     def _clear(self, step: int, plans: Mapping[str, SetpointPlan]) -> Mapping[str, Clearance]:
         p_mw = {agent: plan.values("p_") for agent, plan in plans.items()}
         q_mvar = {agent: plan.values("q_") for agent, plan in plans.items()}
-        return self._grid_check.clear(self._row, p_mw, q_mvar)
+        return self._grid_check.clear(self._row, p_mw, q_mvar, self._noise.load_at(self._step))
 
     def _record(self, given: StepInput, infos: Infos, solve_s: float) -> None:
         """Tell the recorder of the step that was just done."""
@@ -363,6 +394,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
                 commands={agent: command.model_extra or {} for agent, command in given.commands.items()},
                 rewards=self._rewards,
                 infos=infos,
+                seed=self._episode_seed if self.scenario.randomisation != NOT_RANDOM else None,
             )
         )
 
@@ -377,7 +409,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
         records.record(reports, settlement)
         diverged: str | None = None
         try:
-            result = self.simulation.solve(self._row, state.p_mw, state.q_mvar)
+            result = self._solve()
             state.apply(result)
         except PowerFlowDiverged as exc:
             diverged = exc.reason

@@ -42,16 +42,21 @@ class GridCheck:
     def __init__(self, simulation: GridSimulation, limits: EnvelopeTable) -> None:
         self._simulation = simulation
         self._limits = limits
+        self._load_factor: Array | None = None
         self._specs = {(device.agent, device.name): device.spec for device in simulation.devices}
 
-    def clear(self, row: int, p_mw: Powers, q_mvar: Powers) -> dict[str, Clearance]:
+    def clear(
+        self, row: int, p_mw: Powers, q_mvar: Powers, load_factor: Array | None = None
+    ) -> dict[str, Clearance]:
         """Return the clearance of each agent's plan.
 
         Args:
             row: Of the time series; decides the loads.
             p_mw: Planned power by agent and device, MW, positive = injected, finite.
             q_mvar: Likewise, Mvar.
+            load_factor: As in ``GridSimulation.solve``.
         """
+        self._load_factor = load_factor
         agents = sorted(p_mw)
         factors = dict.fromkeys(agents, 1.0)
         reference = self._excess(row, p_mw, q_mvar, dict.fromkeys(agents, 0.0))
@@ -94,7 +99,8 @@ class GridCheck:
         p = {agent: self._left(agent, own, factors[agent]) for agent, own in p_mw.items()}
         q = {agent: {d: v * factors[agent] for d, v in own.items()} for agent, own in q_mvar.items()}
         try:
-            return self._simulation.solve(row, self._simulation.vector(p), self._simulation.vector(q))
+            vector = self._simulation.vector
+            return self._simulation.solve(row, vector(p), vector(q), self._load_factor)
         except PowerFlowDiverged:
             return None
 

@@ -13,7 +13,7 @@ from powergrid.devices import DeviceSpecBase
 from powergrid.networks import MicrogridSites, to_pandapower_p, to_pandapower_q
 from powergrid.powerflow import Injections, Loadings, PowerFlow, make_power_flow
 from powergrid.simulation.build import Blueprint
-from powergrid.simulation.time_series import Array, Positions, TimeSeries
+from powergrid.simulation.time_series import Array, Positions, Rows, TimeSeries
 
 __all__ = ["DeviceColumn", "GridSimulation", "MicrogridIndex"]
 
@@ -83,6 +83,9 @@ class GridSimulation:
             blueprint, load.p_mw, load.q_mvar, [index.loads for index in self.microgrids.values()]
         )
         self._loads = self.flow.injection_columns["load"]
+        self._load_owner = np.full(len(load.p_mw), len(self.agents), dtype=np.intp)
+        for a, index in enumerate(self.microgrids.values()):
+            self._load_owner[index.loads] = a
         self.devices = tuple(
             DeviceColumn(agent, name, table.spec)
             for agent, microgrid in self.scenario.microgrids.items()
@@ -109,22 +112,36 @@ class GridSimulation:
         """Return (n_devices,) values given by microgrid and device; 0 for what is not named."""
         return np.array([values.get(d.agent, {}).get(d.name, 0.0) for d in self.devices])
 
-    def solve(self, row: int, p_mw: Array, q_mvar: Array) -> Loadings:
+    def solve(self, row: int, p_mw: Array, q_mvar: Array, load_factor: Array | None = None) -> Loadings:
         """Solve the grid for one row of the time series.
 
         Args:
             row: Decides the loads.
             p_mw: (n_devices,) MW, positive = injected.
             q_mvar: (n_devices,) Mvar, positive = injected.
+            load_factor: (n_agents,) on each microgrid's loads; None = 1.
 
         Raises:
             PowerFlowDiverged: There is no solution.
         """
         points = self.flow.set_points
-        points[:, self._loads] = self.series.loads(row)
+        points[:, self._loads] = self.loads(row, load_factor)
         points[0, self.columns] = p_mw * self.p_sign
         points[1, self.columns] = q_mvar * self.q_sign
         return self.flow.solve_loadings()
+
+    def loads(self, row: Rows, load_factor: Array | None = None) -> Array:
+        """Return (..., 2, n_load) MW and Mvar of every load, positive = consumed.
+
+        Args:
+            row: Of the time series, or (...) rows.
+            load_factor: (..., n_agents) on each microgrid's loads; None = 1. Other loads have no factor.
+        """
+        loads = self.series.loads(row)
+        if load_factor is not None:
+            of_load = np.concatenate((load_factor, np.ones((*load_factor.shape[:-1], 1))), axis=-1)
+            loads *= of_load.take(self._load_owner, axis=-1)[..., np.newaxis, :]
+        return loads
 
     # -- compilation -------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ class TimeSeries:
         self.repeats = scenario.profiles.repeat
         self._step_s = scenario.step_s
         start = prices.start
+        self._local_start = start
         self._start = (start if start.tzinfo else start.replace(tzinfo=UTC)).astimezone(UTC)
         self._start_s = (start.hour * 60 + start.minute) * 60.0 + start.second
         columns: Mapping[str, Array] = profiles.columns if profiles else {}
@@ -123,6 +124,10 @@ class TimeSeries:
     def clock(self, row: int) -> datetime:
         """Return the simulated time at which a row begins, UTC."""
         return self._start + timedelta(seconds=row * self._step_s)
+
+    def local_clock(self, row: int) -> datetime:
+        """Return the time at which a row begins by the clock of the file."""
+        return self._local_start + timedelta(seconds=row * self._step_s)
 
     def clock_s(self, row: Rows) -> Any:
         """Return the seconds since local midnight at which a row begins, (...) float."""

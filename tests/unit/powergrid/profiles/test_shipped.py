@@ -139,12 +139,23 @@ def test_the_script_refuses_a_year_without_the_whole_week(
     script: ModuleType, tmp_path: Path, n_steps: int
 ) -> None:
     with pytest.raises(SystemExit, match=r"no row for 04\.07\.2016|ends within the week"):
-        script.read_week(fake_simbench(script, tmp_path, n_steps))
+        script.read_series(fake_simbench(script, tmp_path, n_steps))
 
 
 def test_the_script_refuses_a_folder_that_is_not_simbench(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="cannot be read"):
-        script.read_week(tmp_path)
+        script.read_series(tmp_path)
     (tmp_path / "LoadProfile.csv").write_text("time;x\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="no column"):
-        script.read_week(tmp_path)
+        script.read_series(tmp_path)
+
+
+def test_the_script_makes_a_year_of_the_same_columns(script: ModuleType, tmp_path: Path) -> None:
+    simbench = fake_simbench(script, tmp_path, n_steps=script.N_STEPS + 8)
+    script.main(["--simbench", str(simbench), "--year", str(tmp_path)])
+    made = load_profiles(tmp_path / "simbench_year.csv", COLUMNS, step_s=900.0, n_steps=680)
+    assert made.n_steps == script.N_STEPS + 8
+    price = {"price_per_mwh": {"per_mwh"}}
+    assert (
+        load_profiles(tmp_path / "price_year.csv", price, step_s=900.0, n_steps=680).n_steps == made.n_steps
+    )

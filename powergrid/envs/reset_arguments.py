@@ -1,0 +1,41 @@
+"""What callers hand to ``reset``, checked."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+__all__ = ["check_options", "checked_seed"]
+
+
+def checked_seed(seed: Any) -> int:
+    """Return a seed as an int.
+
+    Raises:
+        ValueError: It is not a whole number of at least 0.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed: expected a whole number of at least 0, got {seed!r}")
+    return int(seed)
+
+
+def check_options(options: Mapping[str, Any], known: str) -> None:
+    """Refuse an option that is nearly the one there is, and log another.
+
+    Wrappers hand on options that are meant for others, so that a foreign one is no mistake by itself.
+
+    Raises:
+        ValueError: It looks like a misspelt one.
+    """
+    for name in options:
+        if name == known:
+            continue
+        if difflib.get_close_matches(str(name), [known]):
+            raise ValueError(f"options: unknown {name!r}; expected {known}")
+        log.warning("options: %r has no effect; there is %s", name, known)
