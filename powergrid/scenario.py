@@ -108,6 +108,14 @@ class RewardTable(Table):
     loading_max_percent: float = Field(100.0, gt=0.0)
     soc_min: float = Field(0.2, ge=0.0, le=1.0, description="Lower end of the preferred band.")
     soc_max: float = Field(0.8, ge=0.0, le=1.0, description="Upper end of the preferred band.")
+    on_divergence: Literal["penalty", "nan"] = Field(
+        "penalty",
+        description="Where the power flow has no solution: the penalty as reward and the last results "
+        "observed, or NaN for both.",
+    )
+    divergence_penalty: Weight = Field(
+        100.0, description="What a microgrid loses in that step instead of every other term, $."
+    )
     terms: dict[str, float] = Field({}, description="Weights of reward terms that are not shipped, by name.")
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from powergrid.envs.copies import BatchState, CopiedByState, check_state
 from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
+from powergrid.powerflow import Loadings
 from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.randomiser import EpisodeSeeds, Randomiser, drawn_socs
@@ -156,8 +157,8 @@ class BatchedMicrogrids(CopiedByState):
 
         Returns:
             Observations (n, n_observations) float32, rewards (n,), terminations (n,) bool (the power flow of
-            the copy diverged: its results are NaN), truncations (n,) bool (time limit), and infos, each by
-            agent.
+            the copy diverged: its results in infos are NaN), truncations (n,) bool (time limit), and infos,
+            each by agent.
 
         Raises:
             ValueError: An unknown agent, or actions of wrong shape or with NaN; nothing has happened.
@@ -174,12 +175,24 @@ class BatchedMicrogrids(CopiedByState):
         state.account()
         factor = self._noise.load_at((self._copies, self._steps))
         result, converged = self._flow.solve(self._rows(), state.p_mw, state.q_mvar, factor)
-        state.apply(result)
         diverged = ~converged
+        if converged.all():
+            state.apply(result)
+        else:
+            state.apply(Loadings(*(part[converged] for part in result)), converged)
+        kept = state.results(diverged)
         state.forget_results(diverged)
         terms = state.reward_terms(done.cost, done.traded_usd)
         terms[diverged] = np.nan
         infos = self._infos(terms)
+        rewards = terms.sum(axis=1).T.copy()
+        table = self.scenario.reward
+        if diverged.any():
+            for info in infos.values():
+                info["diverged"] = diverged.copy()
+            if table.on_divergence == "penalty":
+                rewards[:, diverged] = -table.divergence_penalty
+                state.put_results(kept, diverged)
         self._steps += 1
         truncated = (self._steps >= self.max_episode_steps) & ~diverged
         observations = self._observe()
@@ -189,7 +202,6 @@ class BatchedMicrogrids(CopiedByState):
                 infos[agent]["final_obs"] = last
             self._restart(ended)
             observations = self._observe()
-        rewards = terms.sum(axis=1).T.copy()
         return (
             observations,
             dict(zip(self.agents, rewards, strict=True)),

@@ -149,9 +149,21 @@ class GridState:
         if self._full:
             self._grid[where] = np.fmax(limited.take(self._in_grid, axis=-1), 0.0)  # without supply: 0
 
+    def results(self, where: Any = ...) -> tuple[Array, ...]:
+        """Return the results of the last power flow that was applied, copies; see ``put_results``."""
+        return tuple(result[where].copy() for result in self._flow_results())
+
+    def put_results(self, results: tuple[Array, ...], where: Any = ...) -> None:
+        """Put results back."""
+        for result, values in zip(self._flow_results(), results, strict=True):
+            result[where] = values
+
+    def _flow_results(self) -> tuple[Array, ...]:
+        return self.vm_min_pu, self.vm_max_pu, self.loading_max_percent, self._outside, self._grid
+
     def forget_results(self, where: Any = ...) -> None:
         """Make every result NaN, in all copies or ``where``: the power flow diverged."""
-        for result in (self.vm_min_pu, self.vm_max_pu, self.loading_max_percent, self._outside, self._grid):
+        for result in self._flow_results():
             result[where] = np.nan
 
     def reward_terms(self, cost: Array, traded_usd: Array) -> Array:

@@ -413,6 +413,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
             state.apply(result)
         except PowerFlowDiverged as exc:
             diverged = exc.reason
+            last = state.results()
             state.forget_results()
         self._publish_results(result if diverged is None else diverged)
         terms = state.reward_terms(records.cost, records.traded_usd)
@@ -423,7 +424,12 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
             for info in infos.values():
                 info["diverged"] = diverged
         self._step += 1
-        self._rewards = dict(zip(self.agents, np.add.reduce(terms).tolist(), strict=True))
+        rewards = np.add.reduce(terms)
+        table = self.scenario.reward
+        if diverged is not None and table.on_divergence == "penalty":
+            rewards[:] = -table.divergence_penalty
+            state.put_results(last)
+        self._rewards = dict(zip(self.agents, rewards.tolist(), strict=True))
         agents, observations = self.agents, self._observe()
         self._record(given, infos, time.perf_counter() - begun_s)
         is_over = self._step >= self.max_episode_steps

@@ -128,8 +128,9 @@ def test_a_network_with_voltage_controlling_generators_is_stepped_too() -> None:
 # -- episodes ------------------------------------------------------------------------------------------
 
 
-def test_a_copy_that_diverges_ends_alone_with_nan_and_begins_again() -> None:
-    batch = make(MIGHTY)
+@pytest.mark.parametrize("rule", ["penalty", "nan"])
+def test_a_copy_that_diverges_ends_alone_and_begins_again(rule: str) -> None:
+    batch = make({**MIGHTY, "reward": {"on_divergence": rule, "divergence_penalty": 7.0}})
     begun, _ = batch.reset(options={"start_rows": ROWS})
     calm = batch.step({"MG3": np.tile([-1.0, 0.0, 0.0, 0.0], (4, 1))})
     assert not calm[2]["MG1"].any()
@@ -139,13 +140,20 @@ def test_a_copy_that_diverges_ends_alone_with_nan_and_begins_again() -> None:
     for agent in MGS:
         assert terminations[agent].tolist() == [False, False, True, False]
         assert not truncations[agent].any()
-        assert np.isnan(rewards[agent]).tolist() == [False, False, True, False]
+        assert infos[agent]["diverged"].tolist() == [False, False, True, False]
+        expected = -7.0 if rule == "penalty" else math.nan
+        assert rewards[agent][2] == pytest.approx(expected, nan_ok=True)
+        assert np.isfinite(rewards[agent][[0, 1, 3]]).all()
         assert np.isnan(infos[agent]["vm_pu"]["min"]).tolist() == [False, False, True, False]
         assert all(math.isnan(term[2]) for term in infos[agent]["reward_terms"].values())
         last = infos[agent]["final_obs"][2]
         seen = dict(zip(batch.observation_names(agent), last.tolist(), strict=True))
         unknown = {name for name, value in seen.items() if math.isnan(value)}
-        assert unknown == {name for name in seen if "vm_" in name or "loading" in name}
+        results = {name for name in seen if "vm_" in name or "loading" in name}
+        assert unknown == (results if rule == "nan" else set())
+        before = dict(zip(batch.observation_names(agent), calm[0][agent][2].tolist(), strict=True))
+        if rule == "penalty":
+            assert {name: seen[name] for name in results} == {name: before[name] for name in results}
         assert np.isfinite(observations[agent]).all()
         assert observations[agent][2].tolist() == begun[agent][2].tolist(), "its next episode"
     assert infos["MG3"]["p_mw"]["gen"][2] == pytest.approx(20.0), "what was done is known all the same"

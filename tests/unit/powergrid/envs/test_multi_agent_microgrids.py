@@ -147,10 +147,15 @@ def test_an_action_is_followed_and_others_keep_their_policy(env: MultiAgentMicro
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_diverged_power_flow_terminates_with_nan_and_the_reason_and_nothing_invented(mode: str) -> None:
+@pytest.mark.parametrize("rule", ["penalty", "nan"])
+def test_a_diverged_power_flow_terminates_with_the_reason_and_nothing_invented(mode: str, rule: str) -> None:
     """A generator of 20 MW behind a transformer of 160 kVA: its own action ends the episode."""
     env = make(
-        {"microgrids.MG3.devices.gen.max_p_mw": 20.0, "microgrids.MG3.devices.gen.ramp_mw_per_s": ...},
+        {
+            "microgrids.MG3.devices.gen.max_p_mw": 20.0,
+            "microgrids.MG3.devices.gen.ramp_mw_per_s": ...,
+            "reward": {"on_divergence": rule, "divergence_penalty": 7.0},
+        },
         **MODES[mode],
     )
     env.reset(seed=1)
@@ -166,13 +171,18 @@ def test_a_diverged_power_flow_terminates_with_nan_and_the_reason_and_nothing_in
     for agent in MGS:
         info = infos[agent]
         assert "no convergence" in info["diverged"] or "diverged" in info["diverged"]
-        assert math.isnan(rewards[agent])
+        expected = -7.0 if rule == "penalty" else math.nan
+        assert rewards[agent] == pytest.approx(expected, nan_ok=True)
         assert all(math.isnan(term) for term in info["reward_terms"].values())
-        results = (info["vm_pu"]["min"], info["vm_pu"]["max"], info["loading_max_percent"])
-        assert all(math.isnan(value) for value in results)
+        found = (info["vm_pu"]["min"], info["vm_pu"]["max"], info["loading_max_percent"])
+        assert all(math.isnan(value) for value in found)
         seen = dict(zip(env.observation_names(agent), observations[agent].tolist(), strict=True))
         unknown = {name for name, value in seen.items() if math.isnan(value)}
-        assert unknown == {name for name in seen if "vm_" in name or "loading" in name}
+        results = {name for name in seen if "vm_" in name or "loading" in name}
+        assert unknown == (results if rule == "nan" else set())
+        before = dict(zip(env.observation_names(agent), calm[0][agent].tolist(), strict=True))
+        if rule == "penalty":
+            assert {name: seen[name] for name in results} == {name: before[name] for name in results}
     assert infos["MG3"]["p_mw"]["gen"] == pytest.approx(20.0), "what was done is known all the same"
     observations, _ = env.reset(seed=1)
     assert all(np.isfinite(observation).all() for observation in observations.values())
@@ -192,7 +202,7 @@ def test_loads_that_grow_beyond_the_grid_end_the_episode_in_the_step_in_which_th
     assert 1 < n < 12
     assert set(terminations.values()) == {True}
     assert set(truncations.values()) == {False}
-    assert all(math.isnan(reward) for reward in rewards.values())
+    assert set(rewards.values()) == {-100.0}
     assert {info["diverged"] for info in infos.values()} == {infos["MG1"]["diverged"]}
     assert infos["MG1"]["diverged"].startswith("no convergence after 20 iterations")
 
