@@ -10,14 +10,21 @@ first is tested against. Both have the interface :class:`PowerFlow`::
     result.vm_pu                       # in the order of net.bus
 """
 
+from typing import TYPE_CHECKING, Any
+
 from powergrid.powerflow.compiled import CompiledPowerFlow
 from powergrid.powerflow.injections import Generators, Injections
 from powergrid.powerflow.interface import PowerFlow, make_power_flow
-from powergrid.powerflow.pandapower_flow import PandapowerFlow
+from powergrid.powerflow.network import CompiledNetwork
 from powergrid.powerflow.results import BatchPowerFlowResult, Loadings, PowerFlowResult
+
+if TYPE_CHECKING:
+    from powergrid.powerflow.adapter import compile_network
+    from powergrid.powerflow.pandapower_flow import PandapowerFlow
 
 __all__ = [
     "BatchPowerFlowResult",
+    "CompiledNetwork",
     "CompiledPowerFlow",
     "Generators",
     "Injections",
@@ -25,5 +32,19 @@ __all__ = [
     "PandapowerFlow",
     "PowerFlow",
     "PowerFlowResult",
+    "compile_network",
     "make_power_flow",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs pandapower when it is asked for: pandapower takes a second."""
+    if name == "PandapowerFlow":
+        from powergrid.powerflow.pandapower_flow import PandapowerFlow
+
+        return PandapowerFlow
+    if name == "compile_network":
+        from powergrid.powerflow.adapter import compile_network
+
+        return compile_network
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,8 @@ pandapower version that arranges these arrays differently is noticed when a netw
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,18 @@ from pandapower.pypower.makeYbus import branch_vectors
 from heron_mqtt.errors import PowerFlowError, UnsupportedElement
 from powergrid.powerflow.admittance import AdmittanceMatrix
 from powergrid.powerflow.arrays import ComplexArray, GridArrays, IntArray
-from powergrid.powerflow.injections import FlatInjections
+from powergrid.powerflow.injections import FlatInjections, index_of, read_injections
+from powergrid.powerflow.network import CompiledNetwork
 from powergrid.powerflow.results import Array
-from powergrid.powerflow.unsupported import refuse_unsupported_options, refuse_zero_impedance
+from powergrid.powerflow.setpoints import TapPositions
+from powergrid.powerflow.taps import TapTable, tap_positions_to_read
+from powergrid.powerflow.unsupported import (
+    refuse_unsupported,
+    refuse_unsupported_options,
+    refuse_zero_impedance,
+)
 
-__all__ = ["TapAdmittances", "iterations_of", "read_grid", "run_scaled"]
+__all__ = ["compile_network", "iterations_of", "read_tap_positions", "run_scaled"]
 
 _REFERENCE = 3  # BUS_TYPE of a bus whose voltage is fixed (pypower REF)
 _PANDAPOWER_TOLERANCE_MVA = 1e-8
@@ -37,7 +46,32 @@ _POWERS = {
 }
 
 
-def read_grid(net: Any, injections: FlatInjections, tolerance_mva: float) -> GridArrays:
+def compile_network(net: Any, tolerance_mva: float) -> CompiledNetwork:
+    """Return a network as plain arrays.
+
+    Args:
+        net: A pandapower network; copied, never written to.
+        tolerance_mva: Largest power mismatch of a node in the base case, MVA.
+
+    Raises:
+        UnsupportedElement: The network holds what cannot be represented exactly; names it.
+        PowerFlowError: pandapower cannot build a model of this network.
+    """
+    refuse_unsupported(net)
+    net = copy.deepcopy(net)
+    injections = read_injections(net)
+    grid = _read_grid(net, FlatInjections(injections), tolerance_mva)
+    return CompiledNetwork(
+        grid=grid,
+        injections=injections,
+        line_index=index_of(net.line),
+        trafo_index=index_of(net.trafo),
+        ext_grid_index=index_of(net.ext_grid),
+        read_taps=partial(_read_taps, net),
+    )
+
+
+def _read_grid(net: Any, injections: FlatInjections, tolerance_mva: float) -> GridArrays:
     """Let pandapower solve ``net`` once and take what it built.
 
     Args:
@@ -245,11 +279,24 @@ def _check_admittance(grid: GridArrays, expected: Any) -> None:
         )
 
 
-class TapAdmittances:
+def read_tap_positions(trafo: Any) -> TapPositions:
+    """Return the tap changers of a transformer table."""
+    present, lowest, highest = (trafo[name].to_numpy(float) for name in ("tap_pos", "tap_min", "tap_max"))
+    return TapPositions(index_of(trafo), present.copy(), lowest.copy(), highest.copy())
+
+
+def _read_taps(net: Any) -> TapTable:
+    """Return the admittances at every tap position (1-3 ms each) of a network that was solved."""
+    trafo = read_tap_positions(net.trafo)
+    admittances = _TapAdmittances(net)
+    return TapTable(trafo, np.stack([admittances.at(tap_pos) for tap_pos in tap_positions_to_read(trafo)]))
+
+
+class _TapAdmittances:
     """Branch admittances of the transformers at given tap positions, by pandapower's own formula.
 
     Args:
-        net: The copy of the network that :func:`read_grid` solved.
+        net: The copy of the network that :func:`_read_grid` solved.
     """
 
     def __init__(self, net: Any) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import cmath
-import copy
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from heron_mqtt.errors import PowerFlowDiverged, UnsupportedElement
-from powergrid.powerflow.adapter import read_grid
 from powergrid.powerflow.admittance import AdmittanceMatrix
 from powergrid.powerflow.arrays import ComplexArray
 from powergrid.powerflow.batch import Blocks
 from powergrid.powerflow.fixed_point import FixedPointSolver
-from powergrid.powerflow.injections import FlatInjections, index_of
+from powergrid.powerflow.injections import FlatInjections
+from powergrid.powerflow.network import CompiledNetwork
 from powergrid.powerflow.newton import NewtonSolver
 from powergrid.powerflow.node_power import NodePower
 from powergrid.powerflow.readout import Readout
@@ -23,7 +22,6 @@ from powergrid.powerflow.results import BatchPowerFlowResult, Loadings, PowerFlo
 from powergrid.powerflow.setpoints import check_limits, checked_slack
 from powergrid.powerflow.start import StartVoltages
 from powergrid.powerflow.taps import TapTable
-from powergrid.powerflow.unsupported import refuse_unsupported
 
 __all__ = ["CompiledPowerFlow"]
 
@@ -32,13 +30,13 @@ class CompiledPowerFlow:
     """A pandapower network compiled into arrays; see :class:`powergrid.powerflow.PowerFlow`.
 
     Compiling takes what pandapower builds in one ``runpp`` (admittances, which bus is which row); from
-    then on a solve needs no pandapower. Every solve starts from the same voltages: the no-load profile,
+    then on a solve needs no pandapower, and what was compiled once may be handed in again. Every solve starts from the same voltages: the no-load profile,
     or the solution of the network as given where generators hold voltages. Its result therefore depends
     on the present set-points alone, bit for bit, and not on earlier solves or failures.
 
     Args:
-        net: A pandapower network; copied, never written to. A change of topology (switches, lines and
-            transformers in or out of service) needs a new object.
+        net: A pandapower network, or what it was compiled into; copied, never written to. A change of
+            topology (switches, lines and transformers in or out of service) needs a new object.
         solver: "newton" (any network) or "fixed_point" (no generators; fast in batches).
         tolerance_mva: Largest power mismatch of a node, MVA, > 0.
         max_iterations: None for 20 Newton or 100 fixed-point iterations.
@@ -64,21 +62,20 @@ class CompiledPowerFlow:
         if solver not in {"newton", "fixed_point"}:
             raise ValueError(f'solver: expected "newton" or "fixed_point", got {solver!r}')
         check_limits(tolerance_mva, max_iterations)
-        refuse_unsupported(net)
-        if solver == "fixed_point" and len(net.gen):
+        self._network = network = _compiled(net, tolerance_mva)
+        if solver == "fixed_point" and network.n_gen:
             raise UnsupportedElement(
-                f'solver "fixed_point" does not support gen ({len(net.gen)}): it cannot hold voltages; '
+                f'solver "fixed_point" does not support gen ({network.n_gen}): it cannot hold voltages; '
                 'use solver = "newton"'
             )
-        self._net = net = copy.deepcopy(net)
-        self._injections = given = FlatInjections(net)
+        self._injections = given = FlatInjections(network.injections)
         self.load, self.sgen, self.storage, self.gen = given.load, given.sgen, given.storage, given.gen
-        self.bus_index, self.line_index = index_of(net.bus), index_of(net.line)
-        self.trafo_index, self.ext_grid_index = index_of(net.trafo), index_of(net.ext_grid)
+        self._grid = grid = network.grid
+        self.bus_index, self.line_index = grid.bus_index, network.line_index
+        self.trafo_index, self.ext_grid_index = network.trafo_index, network.ext_grid_index
         self.n_injections = given.n_settable
         self.set_points, self.injection_columns = given.set_points, given.set_point_columns
 
-        self._grid = grid = read_grid(net, given, tolerance_mva)
         self._admittance = AdmittanceMatrix(grid)
         self._node_power = NodePower(grid, given)
         self._solver: NewtonSolver | FixedPointSolver
@@ -109,8 +106,8 @@ class CompiledPowerFlow:
         The first call computes the admittances of every position (1-3 ms each).
         """
         if self._taps is None:
-            self._taps = TapTable(self._net, self._grid)
-        self._set_branches(self._taps.branch_admittance(tap_pos))
+            self._taps = self._network.read_taps()
+        self._set_branches(self._taps.branch_admittance(self._grid, tap_pos))
 
     def solve(self) -> PowerFlowResult:
         """See :meth:`powergrid.powerflow.PowerFlow.solve`."""
@@ -165,3 +162,11 @@ class CompiledPowerFlow:
         if isinstance(self._solver, NewtonSolver):
             self._solver.set_controlled_nodes(controlled)
         self._generators_seen = seen
+
+
+def _compiled(net: Any, tolerance_mva: float) -> CompiledNetwork:
+    if isinstance(net, CompiledNetwork):
+        return net
+    from powergrid.powerflow.adapter import compile_network  # pandapower takes a second to import
+
+    return compile_network(net, tolerance_mva)

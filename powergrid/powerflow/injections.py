@@ -1,4 +1,4 @@
-"""The set-points a caller writes before a solve, as views into flat vectors.
+"""The injections of a network as plain arrays, and the set-points that a caller writes before a solve.
 
 Column order of the flat vectors: load, sgen, storage (those a caller may set), then gen and ward.
 One vector for all tables keeps the work of a step to a handful of numpy calls.
@@ -6,6 +6,7 @@ One vector for all tables keeps the work of a step to a handful of numpy calls.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from powergrid.powerflow.results import Array
 
-__all__ = ["TABLES", "FlatInjections", "Generators", "Injections"]
+__all__ = ["TABLES", "FlatInjections", "Generators", "InjectionArrays", "Injections", "read_injections"]
 
 TABLES = ("load", "sgen", "storage")
 _FLAT_TABLES = (*TABLES, "gen", "ward")
@@ -63,11 +64,57 @@ class Generators:
     in_service: NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class InjectionArrays:
+    """All injections of a network as they stand in its tables.
+
+    Attributes:
+        index: Table name -> (n,) pandapower index values, in the order of the columns.
+        power: (2, m) MW and Mvar in each table's own sign.
+        scaling: (m,).
+        in_service: (m,) bool.
+        gen_vm_pu: (n_gen,) voltage magnitudes that generators hold, pu.
+    """
+
+    index: dict[str, NDArray[np.int64]]
+    power: Array
+    scaling: Array
+    in_service: NDArray[np.bool_]
+    gen_vm_pu: Array
+
+
+def read_injections(net: Any) -> InjectionArrays:
+    """Return the injections of a pandapower network."""
+    columns = columns_of({name: len(net[name]) for name in _FLAT_TABLES})
+    m = columns[_FLAT_TABLES[-1]].stop
+    power, scaling, in_service = np.zeros((2, m)), np.ones(m), np.zeros(m, dtype=bool)
+    for name, part in columns.items():
+        table = net[name]
+        p_column, q_column = ("ps_mw", "qs_mvar") if name == "ward" else ("p_mw", "q_mvar")
+        power[0, part] = table[p_column].to_numpy(float)
+        if name != "gen":
+            power[1, part] = table[q_column].to_numpy(float)
+        if name != "ward":
+            scaling[part] = table["scaling"].to_numpy(float)
+        in_service[part] = table["in_service"].to_numpy(bool)
+    index = {name: index_of(net[name]) for name in _FLAT_TABLES}
+    return InjectionArrays(index, power, scaling, in_service, net.gen["vm_pu"].to_numpy(float, copy=True))
+
+
+def columns_of(lengths: Mapping[str, int]) -> dict[str, slice]:
+    """Return which of the flat columns are whose, by table."""
+    columns, end = {}, 0
+    for name in _FLAT_TABLES:
+        begin, end = end, end + lengths[name]
+        columns[name] = slice(begin, end)
+    return columns
+
+
 class FlatInjections:
     """All injections of a network in flat vectors, and the views that callers write into.
 
     Args:
-        net: A pandapower network; only read.
+        given: The injections as they stand in the network; copied.
 
     Attributes:
         power: (2, m) MW and Mvar in each table's own sign.
@@ -79,36 +126,23 @@ class FlatInjections:
         set_point_columns: Table name -> slice of them.
     """
 
-    def __init__(self, net: Any) -> None:
-        self._index = {name: index_of(net[name]) for name in _FLAT_TABLES}
-        self.columns: dict[str, slice] = {}
-        end = 0
-        for name in _FLAT_TABLES:
-            begin, end = end, end + len(net[name])
-            self.columns[name] = slice(begin, end)
+    def __init__(self, given: InjectionArrays) -> None:
+        self._index = given.index
+        self.columns = columns_of({name: len(index) for name, index in given.index.items()})
         self.n_settable: int = self.columns[TABLES[-1]].stop
-        self.power = np.zeros((2, end))
+        self.power, self.scaling = given.power.copy(), given.scaling.copy()
+        self.in_service = given.in_service.copy()
         self.set_points: Array = self.power[:, : self.n_settable]
         self.set_point_columns = {name: self.columns[name] for name in TABLES}
-        self.scaling = np.ones(end)
-        self.in_service = np.zeros(end, dtype=bool)
-        self.sign = np.empty(end)
+        self.sign = np.empty(len(self.scaling))
         for name, part in self.columns.items():
-            table = net[name]
-            p_column, q_column = ("ps_mw", "qs_mvar") if name == "ward" else ("p_mw", "q_mvar")
-            self.power[0, part] = table[p_column].to_numpy(float)
-            if name != "gen":
-                self.power[1, part] = table[q_column].to_numpy(float)
-            if name != "ward":
-                self.scaling[part] = table["scaling"].to_numpy(float)
-            self.in_service[part] = table["in_service"].to_numpy(bool)
             self.sign[part] = _PRODUCES[name]
         self.load, self.sgen, self.storage = (self._view(name) for name in TABLES)
         part = self.columns["gen"]
         self.gen = Generators(
             index=self._index["gen"],
             p_mw=self.power[0, part],
-            vm_pu=net.gen["vm_pu"].to_numpy(float, copy=True),
+            vm_pu=given.gen_vm_pu.copy(),
             scaling=self.scaling[part],
             in_service=self.in_service[part],
         )

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from powergrid.powerflow.compiled import CompiledPowerFlow
 from powergrid.powerflow.injections import Generators, Injections
-from powergrid.powerflow.pandapower_flow import PandapowerFlow
 from powergrid.powerflow.results import Loadings, PowerFlowResult
 
 _SOLVERS = ("newton", "fixed_point", "pandapower")
@@ -90,7 +89,8 @@ def make_power_flow(
     """Build the power flow of a network.
 
     Args:
-        net: A pandapower network; copied, never written to.
+        net: A pandapower network; copied, never written to. For any but the last solver also what
+            ``CompiledPowerFlow`` takes.
         solver: "newton" for any network the compiled power flow supports, "fixed_point" for those without
             generators, "pandapower" for every network pandapower can solve (one hundred times slower).
         tolerance_mva: Largest power mismatch of a node, MVA.
@@ -104,5 +104,7 @@ def make_power_flow(
     if solver not in _SOLVERS:
         raise ValueError(f"solver: expected one of {', '.join(_SOLVERS)}, got {solver!r}")
     if solver == "pandapower":
+        from powergrid.powerflow.pandapower_flow import PandapowerFlow  # it takes a second to import
+
         return PandapowerFlow(net, tolerance_mva=tolerance_mva, max_iterations=max_iterations)
     return CompiledPowerFlow(net, solver=solver, tolerance_mva=tolerance_mva, max_iterations=max_iterations)

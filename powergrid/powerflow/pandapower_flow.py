@@ -8,8 +8,8 @@ from typing import Any
 import pandapower as pp
 
 from heron_mqtt.errors import PowerFlowDiverged, PowerFlowError
-from powergrid.powerflow.adapter import iterations_of, run_scaled
-from powergrid.powerflow.injections import TABLES, FlatInjections, index_of
+from powergrid.powerflow.adapter import iterations_of, read_tap_positions, run_scaled
+from powergrid.powerflow.injections import TABLES, FlatInjections, index_of, read_injections
 from powergrid.powerflow.results import Loadings, PowerFlowResult
 from powergrid.powerflow.setpoints import check_limits, checked_slack, checked_taps
 from powergrid.powerflow.unsupported import refuse_zero_impedance
@@ -36,14 +36,14 @@ class PandapowerFlow:
         check_limits(tolerance_mva, max_iterations)
         refuse_zero_impedance(net)
         self._net = copy.deepcopy(net)
-        self._trafo = self._net.trafo.copy()
+        self._taps = read_tap_positions(self._net.trafo)
         self._options: dict[str, Any] = {
             "tolerance_mva": tolerance_mva,
             "max_iteration": "auto" if max_iterations is None else max_iterations,
             "numba": False,
             "lightsim2grid": False,
         }
-        self._injections = given = FlatInjections(self._net)
+        self._injections = given = FlatInjections(read_injections(self._net))
         self.set_points, self.injection_columns = given.set_points, given.set_point_columns
         self.load, self.sgen = self._injections.load, self._injections.sgen
         self.storage, self.gen = self._injections.storage, self._injections.gen
@@ -59,7 +59,7 @@ class PandapowerFlow:
 
     def set_taps(self, tap_pos: Any) -> None:
         """See :meth:`powergrid.powerflow.PowerFlow.set_taps`."""
-        self._net.trafo["tap_pos"] = checked_taps(self._trafo, tap_pos)
+        self._net.trafo["tap_pos"] = checked_taps(self._taps, tap_pos)
 
     def solve(self) -> PowerFlowResult:
         """See :meth:`powergrid.powerflow.PowerFlow.solve`."""

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from powergrid.powerflow.results import Array
 
-__all__ = ["check_limits", "checked_slack", "checked_taps"]
+__all__ = ["TapPositions", "check_limits", "checked_slack", "checked_taps"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TapPositions:
+    """The tap changers of a network, as given; NaN where a transformer has none.
+
+    Attributes:
+        index: (n_trafo,) pandapower index values.
+        present: (n_trafo,) positions.
+        lowest, highest: (n_trafo,) their limits.
+    """
+
+    index: NDArray[np.int64]
+    present: Array
+    lowest: Array
+    highest: Array
 
 
 def check_limits(tolerance_mva: float, max_iterations: int | None) -> None:
@@ -37,21 +53,21 @@ def checked_slack(vm_pu: ArrayLike, va_degree: ArrayLike, n_ext_grid: int) -> tu
     return checked[0], checked[1]
 
 
-def checked_taps(trafo: Any, tap_pos: ArrayLike) -> Array:
+def checked_taps(trafo: TapPositions, tap_pos: ArrayLike) -> Array:
     """Return (n_trafo,) tap positions.
 
     Args:
-        trafo: The transformer table of the network as it was given.
-        tap_pos: (n_trafo,) positions; NaN stands for the table's own position.
+        trafo: The transformers of the network as it was given.
+        tap_pos: (n_trafo,) positions; NaN stands for the given position.
 
     Raises:
         ValueError: Wrong shape, a position outside tap_min..tap_max or between two positions, or a
             position for a transformer without tap changer.
     """
     given = np.asarray(tap_pos, dtype=float)
-    if given.shape != (len(trafo),):
-        raise ValueError(f"tap_pos: expected shape ({len(trafo)},), got {given.shape}")
-    present, lowest, highest = (trafo[name].to_numpy(float) for name in ("tap_pos", "tap_min", "tap_max"))
+    if given.shape != trafo.present.shape:
+        raise ValueError(f"tap_pos: expected shape ({len(trafo.present)},), got {given.shape}")
+    present, lowest, highest = trafo.present, trafo.lowest, trafo.highest
     positions = np.where(np.isnan(given), present, given)
     changed = ~((positions == present) | np.isnan(given))
     allowed = (positions >= lowest) & (positions <= highest) & (positions == np.round(positions))
