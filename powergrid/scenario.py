@@ -438,6 +438,16 @@ class Scenario(Table):
         """The environment's id on the wire."""
         return self.env_id or self.name
 
+    @property
+    def mapped_devices(self) -> tuple[tuple[str, str], ...]:
+        """(agent, device) of each device that speaks as its vendor has it."""
+        return tuple(
+            (agent, name)
+            for agent, microgrid in self.microgrids.items()
+            for name, table in microgrid.devices.items()
+            if table.mapping is not None
+        )
+
 
 class LoadedScenario(Table):
     """A scenario with the place it came from, to which its file names are relative."""

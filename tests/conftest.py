@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,6 +32,10 @@ if _in_main_thread and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 # Runs of the tests leave no records behind; a test of records says where they go.
 os.environ["HERON_MQTT_RECORD"] = "off"
+# A grid is compiled once for all the processes of the tests, and for no run after them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _grids = tempfile.TemporaryDirectory(prefix="heron-test-grids-")
+    os.environ["HERON_MQTT_GRID_CACHE"] = _grids.name
 
 # A busy machine is slow, not wrong: examples have no deadline of their own.
 settings.register_profile("heron", deadline=None)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from heron_mqtt.app.broker_probe import require_broker_features
 from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
-from heron_mqtt.app.vendor_adapters import VendorAdapters, vendor_devices
 from heron_mqtt.errors import BrokerUnavailable, ConfigError, NameTaken
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
@@ -27,6 +26,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.agents.proxies import emulated_devices
 
 if TYPE_CHECKING:
+    from heron_mqtt.app.vendor_adapters import VendorAdapters
     from powergrid.scenario import LoadedScenario
 
 T = TypeVar("T")
@@ -145,9 +145,13 @@ async def mqtt_infrastructure(
                 _programs(loaded, emulated, url, take_over=take_over), mqtt.options.login_environment()
             )
             note(f"devices: {len(emulated)} emulated, in processes of their own")
-        adapters = await stack.enter_async_context(vendor_devices(mqtt, loaded, agents, take_over=take_over))
-        if adapters:
-            note(f"vendor devices: {len(adapters)} by their own topics")
+        adapters = None
+        if scenario.mapped_devices:
+            from heron_mqtt.app.vendor_adapters import vendor_devices  # see run_plan
+
+            speaking = vendor_devices(mqtt, loaded, agents, take_over=take_over)
+            if adapters := await stack.enter_async_context(speaking):
+                note(f"vendor devices: {len(adapters)} by their own topics")
         starting = (processes.until_lost,) if emulated else ()
         yield Infrastructure(broker, url, starting, tuple(throughout), adapters)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from heron_mqtt.app.toml_lines import with_line
-from heron_mqtt.app.vendor_adapters import VendorAdapters, device_mapping, mapped_devices, mapping_file
+from heron_mqtt.app.vendor_adapters import VendorAdapters, device_mapping, mapping_file
 from heron_mqtt.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class MappingWatch:
         return tuple(dict.fromkeys([Path(self._source), *(path for path in named if path is not None)]))
 
     def _has(self, key: tuple[str, str]) -> bool:
-        return key in mapped_devices(self._known)
+        return key in self._known.scenario.mapped_devices
 
     async def run(self) -> None:
         """Look, and replace; until cancelled."""
@@ -115,7 +115,7 @@ class MappingWatch:
         digests = {path: digests.get(path) or _digest(path) for path in self.files()}
         changed = {}
         for key in self._adapters.mappings:
-            if key not in mapped_devices(loaded):
+            if key not in loaded.scenario.mapped_devices:
                 continue  # told of below
             try:
                 mapping = device_mapping(loaded, *key)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure, unless
-from heron_mqtt.app.mapping_watch import MappingWatch
 from heron_mqtt.app.recording import open_record, run_facts
 from heron_mqtt.app.run_plan import Devices, remote_agents, watch_problems
 from heron_mqtt.errors import ConfigError, NameTaken
@@ -123,6 +122,8 @@ async def serve_proxies(
             recorder.attach(infrastructure.broker, proxies.values())
         watches = []
         if watch and infrastructure.adapters is not None:
+            from heron_mqtt.app.mapping_watch import MappingWatch  # with the mappings: see run_plan
+
             event = None if recorder is None else recorder.event
             watches = [MappingWatch(loaded.source, infrastructure.adapters, note, event).run]
         try:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from heron_mqtt.app.run_time import MAX_DAYS, chosen_time
-from heron_mqtt.app.vendor_adapters import load_mappings, mapped_devices
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of
@@ -162,6 +161,18 @@ def remote_agents(loaded: LoadedScenario) -> tuple[str, ...]:
     return tuple(agent for agent, table in loaded.scenario.microgrids.items() if table.remote)
 
 
+def _mapping_problems(loaded: LoadedScenario) -> tuple[str, ...]:
+    if not loaded.scenario.mapped_devices:
+        return ()
+    from heron_mqtt.app.vendor_adapters import load_mappings  # 0.15 s, for those who have a vendor's device
+
+    try:
+        load_mappings(loaded)
+    except ConfigError as exc:
+        return tuple(exc.problems)
+    return ()
+
+
 def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunPlan:
     """Decide what the options leave open, and refuse what does not go together.
 
@@ -191,10 +202,7 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
         problems += watch_problems(
             loaded, [agent for agent in loaded.scenario.microgrids if agent not in remote], options
         )
-    try:
-        load_mappings(loaded)
-    except ConfigError as exc:
-        problems += exc.problems
+    problems += _mapping_problems(loaded)
     steps = options.steps or loaded.scenario.steps
     try:
         loaded, steps = chosen_time(loaded, options.start, options.until, options.days, steps)
@@ -219,7 +227,7 @@ def watch_problems(
     """Return why there is nothing to watch for the devices of some agents; empty if there is."""
     if options is not None and not options.is_reachable:
         return ["--watch: devices with a mapping need a broker that they can reach; leave it out"]
-    if not any(agent in agents for agent, _ in mapped_devices(loaded)):
+    if not any(agent in agents for agent, _ in loaded.scenario.mapped_devices):
         return [f"--watch: no device that {loaded.source} has here has a mapping; leave it out"]
     return []
 

@@ -21,7 +21,6 @@ from heron_mqtt.app.infrastructure import (
     unless,
     until_away,
 )
-from heron_mqtt.app.mapping_watch import MappingWatch
 from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
 from heron_mqtt.app.run_summary import MESSAGE_COUNTS, AgentTotals, Summary
@@ -35,6 +34,7 @@ from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
 
 if TYPE_CHECKING:
+    from heron_mqtt.app.mapping_watch import MappingWatch
     from powergrid.envs import MultiAgentMicrogrids
     from powergrid.scenario import Scenario
 
@@ -86,6 +86,8 @@ def _mapping_watch(
 ) -> MappingWatch | None:
     if not plan.options.watch or infrastructure.adapters is None:
         return None
+    from heron_mqtt.app.mapping_watch import MappingWatch  # with the mappings: see run_plan
+
     return MappingWatch(plan.loaded.source, infrastructure.adapters, progress.note, recording.event)
 
 

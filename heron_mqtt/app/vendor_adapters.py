@@ -40,7 +40,7 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
     """
     found: dict[tuple[str, str], DeviceMapping] = {}
     problems: list[str] = []
-    for key in mapped_devices(loaded):
+    for key in loaded.scenario.mapped_devices:
         try:
             found[key] = device_mapping(loaded, *key)
         except ConfigError as exc:
@@ -48,16 +48,6 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
     if problems:
         raise ConfigError(*problems)
     return found
-
-
-def mapped_devices(loaded: LoadedScenario) -> tuple[tuple[str, str], ...]:
-    """Return (agent, device) of each device that has a mapping."""
-    return tuple(
-        (agent, name)
-        for agent, microgrid in loaded.scenario.microgrids.items()
-        for name, table in microgrid.devices.items()
-        if table.mapping is not None
-    )
 
 
 def mapping_file(loaded: LoadedScenario, agent: str, name: str) -> Path | None:

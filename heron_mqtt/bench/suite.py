@@ -14,6 +14,7 @@ from heron_mqtt.bench.environment import ENV_ID, make_env, one_way, whole_step
 from heron_mqtt.bench.processes import TUNED, Hop, find_mosquitto, module, mosquitto, next_line, relay
 from heron_mqtt.bench.rounds import Contestant, Sample, interleave
 from heron_mqtt.bench.rows import BenchReport, BenchRow, ratio
+from heron_mqtt.bench.startup import MAIN_JOB, NUMPY_ALONE, ONE_STEP, Ran, run_process
 from heron_mqtt.bench.telemetry import take_telemetry
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -70,6 +71,7 @@ async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
         "broker": url,
     }
     report = BenchReport(machine(), settings)
+    await _startup(report, effort, say)
     external = url is not None or find_mosquitto() is not None
     name = url or "mosquitto"
     if not external:
@@ -89,6 +91,30 @@ async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
             await _telemetry(report, effort, say, name, hop)
     await _memory(report, effort, say)
     return report
+
+
+async def _startup(report: BenchReport, effort: Effort, say: Say) -> None:
+    say("start-up")
+    commands = {"numpy": NUMPY_ALONE, "one step": ONE_STEP, "a day": MAIN_JOB}
+    await run_process(ONE_STEP)  # what is compiled once is compiled now
+    found: dict[str, list[Ran]] = {name: [] for name in commands}
+    for _ in range(effort.rounds):
+        for name, arguments in commands.items():
+            found[name].append(await run_process(arguments))
+    floor = found["numpy"]
+    for name, what, must, aim in (
+        ("one step", 'run --steps 1 --devices simulated / python -c "import numpy"', 8.0, 5.0),
+        ("a day", "run, a day with nine emulated devices / the same", 15.0, 10.0),
+    ):
+        ran = found[name]
+        raw = {
+            "s": statistics.median(r.wall_s for r in ran),
+            "numpy s": statistics.median(r.wall_s for r in floor),
+        }
+        report.rows += [
+            ratio(what, "x", [r.wall_s for r in ran], [r.wall_s for r in floor], must=must, aim=aim, raw=raw),
+            ratio(SAME_CPU, "x", [r.cpu_s for r in ran], [r.cpu_s for r in floor]),
+        ]
 
 
 def _external(url: str | None) -> contextlib.AbstractAsyncContextManager[Hop]:

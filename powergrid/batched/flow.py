@@ -33,13 +33,14 @@ class BatchFlow:
 
     def __init__(self, simulation: GridSimulation) -> None:
         self._simulation = simulation
-        net, table = simulation.blueprint.net, simulation.scenario.network
+        table = simulation.scenario.network
         try:
-            if len(net.gen):
-                self._flow = CompiledPowerFlow(net, tolerance_mva=table.tolerance_mva)
+            network = simulation.blueprint.grid.compiled()
+            if network.n_gen:
+                self._flow = CompiledPowerFlow(network, tolerance_mva=table.tolerance_mva)
             else:
                 self._flow = CompiledPowerFlow(
-                    net, solver="fixed_point", tolerance_mva=min(TOLERANCE_MVA, table.tolerance_mva)
+                    network, solver="fixed_point", tolerance_mva=min(TOLERANCE_MVA, table.tolerance_mva)
                 )
         except PowerFlowError as exc:
             raise ConfigError(f"{simulation.blueprint.loaded.source}: network: {exc}") from exc

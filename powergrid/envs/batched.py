@@ -20,6 +20,7 @@ from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
 from powergrid.powerflow import Loadings
 from powergrid.simulation.build import Blueprint, build
+from powergrid.simulation.grid_cache import GridCache
 from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.randomiser import EpisodeSeeds, Randomiser, drawn_socs
 
@@ -65,7 +66,7 @@ class BatchedMicrogrids(CopiedByState):
                 f"{self.loaded.source}: envelope.grid_check: BatchedMicrogrids does not check setpoints by "
                 "power flow; set it to false, or step single environments"
             )
-        self._make(build(self.loaded))
+        self._make(build(self.loaded, GridCache.of_this_user()))
 
     def _assemble(self, blueprint: Blueprint) -> None:
         self.scenario = scenario = self.loaded.scenario

@@ -11,6 +11,7 @@ from powergrid.envs.grid_state import GridState
 from powergrid.powerflow.results import Array
 from powergrid.scenario import LoadedScenario
 from powergrid.simulation.build import Blueprint, build
+from powergrid.simulation.grid_cache import GridCache
 from powergrid.simulation.grid_simulation import GridSimulation
 
 __all__ = ["BatchState", "CopiedByState", "EnvState", "check_state"]
@@ -148,6 +149,6 @@ def _without_recorder(config: Any) -> Any:
 def _from(kind: type[Any], recipe: _Recipe, blueprint: Blueprint | None = None) -> Any:
     made = object.__new__(kind)
     made.config, made.loaded = recipe.config, recipe.loaded
-    made._make(build(recipe.loaded) if blueprint is None else blueprint)
+    made._make(blueprint or build(recipe.loaded, GridCache.of_this_user()))
     made.simulation.series.prices = recipe.prices
     return made

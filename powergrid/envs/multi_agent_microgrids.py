@@ -31,6 +31,7 @@ from powergrid.envs.step_records import StepRecords
 from powergrid.powerflow import Loadings
 from powergrid.scenario import RandomisationTable
 from powergrid.simulation.build import Blueprint, build
+from powergrid.simulation.grid_cache import GridCache
 from powergrid.simulation.grid_check import GridCheck
 from powergrid.simulation.grid_messages import network_message, results_message
 from powergrid.simulation.grid_simulation import GridSimulation
@@ -64,7 +65,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.config, self.loaded = load_config(config)
-        self._make(build(self.loaded))
+        self._make(build(self.loaded, GridCache.of_this_user()))
 
     def _assemble(self, blueprint: Blueprint) -> None:
         self.scenario = self.loaded.scenario

@@ -9,7 +9,6 @@ docs/profiles.md describes the shipped networks. In short::
     grid.net[table].loc[index, "p_mw"] = to_pandapower_p("battery", 0.05)  # discharge 50 kW
 """
 
-from powergrid.networks.builders import GRID_ZONE
 from powergrid.networks.devices import (
     DeviceSite,
     attach_devices,
@@ -18,7 +17,7 @@ from powergrid.networks.devices import (
 )
 from powergrid.networks.loader import find_source, load_grid, load_network, network_names
 from powergrid.networks.membership import attach_microgrid
-from powergrid.networks.sites import GridModel, MicrogridSites, Pcc, resolve_bus
+from powergrid.networks.sites import GRID_ZONE, GridModel, MicrogridSites, Pcc, resolve_bus
 from powergrid.networks.sources import NETWORK_SOURCES, NetworkSource
 
 __all__ = [

@@ -11,10 +11,7 @@ import pandapower.networks
 import pandapower.toolbox
 
 from powergrid.networks.membership import attach_microgrid
-from powergrid.networks.sites import GridModel
-
-GRID_ZONE = "grid"
-"""``net.bus.zone`` of the buses that belong to no microgrid."""
+from powergrid.networks.sites import GRID_ZONE, GridModel
 
 _CIGRE_CUSTOMERS = {"R": "residential", "I": "industrial", "C": "commercial", "CI": "commercial"}
 

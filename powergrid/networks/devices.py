@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import pandapower
 from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError
@@ -68,6 +67,8 @@ def attach_devices(net: Any, devices: Iterable[DeviceSite]) -> dict[str, tuple[P
 
 
 def _create(net: Any, site: DeviceSite, bus: int) -> int:
+    import pandapower  # a second, and nothing else here needs it
+
     common = {"bus": bus, "p_mw": 0.0, "q_mvar": 0.0, "name": site.name, "type": site.kind}
     match table_of(site.kind):
         case "storage":

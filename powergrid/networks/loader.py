@@ -9,9 +9,8 @@ from typing import Any
 import pandapower.toolbox
 
 from heron_mqtt.errors import ConfigError
-from powergrid.networks.builders import BUILDERS
 from powergrid.networks.sites import GridModel
-from powergrid.networks.sources import NETWORK_SOURCES, NetworkSource
+from powergrid.networks.sources import NETWORK_SOURCES, SHIPPED_NETWORKS, NetworkSource
 
 
 def load_grid(source: str | Path) -> GridModel:
@@ -33,7 +32,7 @@ def load_grid(source: str | Path) -> GridModel:
     found = find_source(source)
     if found is None:
         close = difflib.get_close_matches(str(source), network_names(), n=3)
-        known = f"there are {', '.join(BUILDERS)} and the networks of pandapower.networks"
+        known = f"there are {', '.join(SHIPPED_NETWORKS)} and the networks of pandapower.networks"
         hint = f"did you mean {' or '.join(close)}?" if close else known
         raise ConfigError(f"network '{source}': no such network, and not a .json file; {hint}")
     grid = found.load(source)

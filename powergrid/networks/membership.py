@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-import pandapower
-import pandapower.topology
-
 from heron_mqtt.errors import ConfigError
 from powergrid.devices import DEVICES
 from powergrid.networks.sites import MicrogridSites, Pcc, describe_buses, resolve_bus
@@ -106,6 +103,8 @@ def _chosen_buses(net: Any, where: str, buses: Iterable[int | str] | None, zone:
 
 
 def _problems(net: Any, where: str, inside: set[int]) -> Iterator[str]:
+    import pandapower.topology  # a second, and nothing else here needs it
+
     slack = inside & set(net.ext_grid.bus[net.ext_grid.in_service])
     if slack:
         yield f"{where}: {describe_buses(net, slack)}: the external grid is there; leave it out"

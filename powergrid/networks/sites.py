@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from heron_mqtt.errors import ConfigError
 
+GRID_ZONE = "grid"
+"""``net.bus.zone`` of the buses of a shipped network that belong to no microgrid."""
+
 
 @dataclass(frozen=True)
 class Pcc:

@@ -1,21 +1,23 @@
 """Where networks come from: files, the networks shipped with the project, pandapower's library.
 
-A new source is one class and one registration, ``NETWORK_SOURCES.add(MySource)``.
+A new source is one class and one registration, ``NETWORK_SOURCES.add(MySource)``. The sources here import
+pandapower, which takes a second, when a network is built and not when one is named.
 """
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
 from heron_mqtt.registry import Registry
-from powergrid.networks.builders import BUILDERS
-from powergrid.networks.json_file import read_network
-from powergrid.networks.library import build_from_library, library_names
 from powergrid.networks.sites import GridModel
 
-__all__ = ["NETWORK_SOURCES", "NetworkSource"]
+__all__ = ["NETWORK_SOURCES", "SHIPPED_NETWORKS", "NetworkSource"]
+
+SHIPPED_NETWORKS = ("cigre_mv_lv", "three_case33bw_on_cigre_mv")
+"""Names of the networks that ``powergrid.networks.builders`` builds."""
 
 
 class NetworkSource(ABC):
@@ -38,6 +40,13 @@ class NetworkSource(ABC):
     def is_file(self, source: str) -> bool:
         """Whether it is a file, whose name is relative to the scenario."""
         return False
+
+    def identity(self, source: str | Path) -> str | None:
+        """Return a text that is another one whenever the network may be another one.
+
+        None, as here, says that nobody can tell: then the network is built anew every time.
+        """
+        return None
 
     @abstractmethod
     def load(self, source: str | Path) -> GridModel:
@@ -68,8 +77,17 @@ class JsonFile(NetworkSource):
         """Whether it ends in ``.json``."""
         return source.endswith(".json")
 
+    def identity(self, source: str | Path) -> str | None:
+        """Return a hash of the file's content; None if it cannot be read."""
+        try:
+            return f"json {hashlib.sha256(Path(source).read_bytes()).hexdigest()}"
+        except (OSError, ValueError):
+            return None
+
     def load(self, source: str | Path) -> GridModel:
         """Return the network of the file, without microgrids."""
+        from powergrid.networks.json_file import read_network
+
         return GridModel(read_network(Path(source)), {})
 
 
@@ -81,10 +99,16 @@ class ShippedNetworks(NetworkSource):
 
     def names(self) -> tuple[str, ...]:
         """Return their names."""
-        return tuple(BUILDERS)
+        return SHIPPED_NETWORKS
+
+    def identity(self, source: str | Path) -> str | None:
+        """Return the name: how the network is built is part of this package's version."""
+        return f"shipped {source}"
 
     def load(self, source: str | Path) -> GridModel:
         """Return the network and its microgrids."""
+        from powergrid.networks.builders import BUILDERS
+
         return BUILDERS[str(source)]()
 
 
@@ -96,8 +120,16 @@ class PandapowerLibrary(NetworkSource):
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the functions."""
+        from powergrid.networks.library import library_names
+
         return tuple(library_names())
+
+    def identity(self, source: str | Path) -> str | None:
+        """Return the name: how the network is built is part of pandapower's version."""
+        return f"pandapower {source}"
 
     def load(self, source: str | Path) -> GridModel:
         """Return the network, without microgrids."""
+        from powergrid.networks.library import build_from_library
+
         return GridModel(build_from_library(str(source)), {})

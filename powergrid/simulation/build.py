@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from heron_mqtt.errors import ConfigError, DataError
-from powergrid.networks import (
-    DeviceSite,
-    GridModel,
-    MicrogridSites,
-    attach_devices,
-    attach_microgrid,
-    find_source,
-    load_grid,
-)
+from heron_mqtt.errors import DataError
+from powergrid.networks import MicrogridSites
 from powergrid.profiles import Profiles, Unit, load_profiles
 from powergrid.rewards import Rewards
 from powergrid.scenario import LoadedScenario, LoadProfile, Scenario
-
-T = TypeVar("T")
+from powergrid.simulation.attempts import Attempts
+from powergrid.simulation.placed_grid import KnownGrids, PlacedGrid, Placement, placed_grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,120 +29,64 @@ class Blueprint:
     """A scenario with everything it names found and checked.
 
     Attributes:
-        net: pandapowerNet with the devices attached.
-        sites: By microgrid.
-        devices: (microgrid, device) -> (pandapower table, index).
+        grid: The network with its microgrids and devices.
         loads: One entry a load, in the order of ``net.load``.
         profiles: Columns of loads and PV, per unit.
         prices: Column of the price, $/MWh.
     """
 
     loaded: LoadedScenario
-    net: Any
-    sites: Mapping[str, MicrogridSites]
-    devices: Mapping[tuple[str, str], tuple[str, int]]
+    grid: PlacedGrid
     loads: tuple[LoadSeries, ...]
     profiles: Profiles | None
     prices: Profiles
 
+    @property
+    def net(self) -> Any:
+        """The pandapowerNet with the devices attached; built now if the grid was known from before."""
+        return self.grid.net
 
-def build(loaded: LoadedScenario) -> Blueprint:
+    @property
+    def sites(self) -> Mapping[str, MicrogridSites]:
+        """What of the network belongs to which microgrid."""
+        return self.grid.placement.sites
+
+    @property
+    def devices(self) -> Mapping[tuple[str, str], tuple[str, int]]:
+        """(microgrid, device) -> (pandapower table, index)."""
+        return self.grid.placement.devices
+
+
+def build(loaded: LoadedScenario, cache: KnownGrids | None = None) -> Blueprint:
     """Find and check everything that a scenario names.
+
+    Args:
+        loaded: The scenario.
+        cache: What may know its grid from before; None = the grid is built.
 
     Raises:
         ConfigError: One line for each problem: scenario, key and what was expected; for data files with
             row and column.
     """
     scenario = loaded.scenario
-    attempt = _Attempts(loaded.source)
+    attempt = Attempts(loaded.source)
     prices = attempt("profiles.price_file", lambda: _prices(loaded))
-    grid = attempt("network.source", lambda: load_grid(_network_source(loaded)))
-    if grid is None:
-        attempt.raise_problems()
-        raise AssertionError("unreachable: a grid that was not built is a problem")
-    sites: dict[str, MicrogridSites] = {}
-    for name, table in scenario.microgrids.items():
-        key = f"microgrids.{name}" if table.buses is None else f"microgrids.{name}.buses"
-        found = attempt(key, partial(_sites, grid, name, table.buses))
-        if found is not None:
-            sites[name] = found
+    grid = placed_grid(loaded, attempt, cache)
     attempt("reward.terms", lambda: Rewards(scenario))
-    attempt("microgrids", lambda: GridModel(grid.net, sites))
-    devices = _place_devices(scenario, grid, sites, attempt)
-    loads = _load_series(scenario, grid, sites)
+    loads = _load_series(scenario, grid.placement)
     columns = _columns(scenario, loads)
     profiles = attempt("profiles.file", lambda: _profiles(loaded, columns)) if columns else None
     attempt.raise_problems()
     assert prices is not None
-    return Blueprint(loaded, grid.net, sites, devices, loads, profiles, prices)
+    return Blueprint(loaded, grid, loads, profiles, prices)
 
 
-class _Attempts:
-    """Collects what is wrong, so that a user sees all of it at once."""
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._problems: list[str] = []
-
-    def __call__(self, key: str, action: Callable[[], T]) -> T | None:
-        try:
-            return action()
-        except ConfigError as exc:
-            self._problems += [f"{self._source}: {key}: {problem}" for problem in exc.problems]
-            return None
-
-    def raise_problems(self) -> None:
-        if self._problems:
-            raise ConfigError(*dict.fromkeys(self._problems))
-
-
-def _network_source(loaded: LoadedScenario) -> str | Path:
-    source = loaded.scenario.network.source
-    found = find_source(source)
-    return loaded.path(source) if found is not None and found.is_file(source) else source
-
-
-def _sites(grid: GridModel, name: str, buses: list[str | int] | None) -> MicrogridSites:
-    if buses is not None:
-        return attach_microgrid(grid.net, name, buses=buses)
-    if name in grid.microgrids:
-        return grid.microgrids[name]
-    if (grid.net.bus.zone == name).any():
-        return attach_microgrid(grid.net, name, zone=name)
-    known = ", ".join(grid.microgrids) or "none"
-    raise ConfigError(
-        f"the network has no microgrid of that name (it has: {known}); name its buses: buses = [...]"
-    )
-
-
-def _place_devices(
-    scenario: Scenario, grid: GridModel, sites: Mapping[str, MicrogridSites], attempt: _Attempts
-) -> dict[tuple[str, str], tuple[str, int]]:
-    placed: dict[tuple[str, str], tuple[str, int]] = {}
-    for name, found in sites.items():
-        for device, table in scenario.microgrids[name].devices.items():
-            kind = table.spec.kind
-            bus = found.device_buses.get(kind, found.busbar) if table.bus is None else table.bus
-            site = DeviceSite(f"{name}/{device}", kind, bus)
-            done = attempt(
-                f"microgrids.{name}.devices.{device}.bus", partial(attach_devices, grid.net, [site])
-            )
-            if done is not None:
-                placed[name, device] = done[site.name]
-    return placed
-
-
-def _load_series(
-    scenario: Scenario, grid: GridModel, sites: Mapping[str, MicrogridSites]
-) -> tuple[LoadSeries, ...]:
-    owner = {load: name for name, found in sites.items() for load in found.loads}
-    table = grid.net.load
-    customers = table["customer"] if "customer" in table else [None] * len(table)
+def _load_series(scenario: Scenario, placement: Placement) -> tuple[LoadSeries, ...]:
+    owner = {load: name for name, found in placement.sites.items() for load in found.loads}
     series = []
-    for index, customer in zip(table.index, customers, strict=True):
-        name = owner.get(int(index))
+    for index, follows in zip(placement.load_index, placement.load_customers, strict=True):
+        name = owner.get(index)
         profile: LoadProfile = scenario.network.loads if name is None else scenario.microgrids[name].loads
-        follows = customer if isinstance(customer, str) and customer else None
         series.append(
             LoadSeries(
                 p_column=profile.p or (f"{follows}_p_pu" if follows else None),

@@ -76,7 +76,7 @@ class GridSimulation:
         self.flow = _compile(blueprint)
         if self.scenario.network.vm_pu is not None:
             self.flow.set_slack(self.scenario.network.vm_pu)
-        self.bus_names = [str(name) for name in blueprint.net.bus.name]
+        self.bus_names = list(blueprint.grid.placement.bus_names)
         self.microgrids = {name: self._index(blueprint.sites[name]) for name in self.agents}
         load = self.flow.load
         self.series = TimeSeries(
@@ -162,10 +162,11 @@ class GridSimulation:
 
 def _compile(blueprint: Blueprint) -> PowerFlow:
     try:
-        table = blueprint.loaded.scenario.network
+        table, grid = blueprint.loaded.scenario.network, blueprint.grid
+        network = grid.net if table.solver == "pandapower" else grid.compiled()
         # By default a tenth of a milliwatt: voltages and loadings (per unit) must not depend on the solver
         # beyond 1e-9, and at the usual 1e-8 MVA they do on a low-voltage grid. It costs half an iteration.
-        return make_power_flow(blueprint.net, table.solver, tolerance_mva=table.tolerance_mva)
+        return make_power_flow(network, table.solver, tolerance_mva=table.tolerance_mva)
     except PowerFlowError as exc:
         raise ConfigError(
             f'{blueprint.loaded.source}: network: {exc}; solver = "pandapower" takes every network that '

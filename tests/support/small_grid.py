@@ -12,6 +12,7 @@ from typing import Any
 
 from powergrid.scenario import LoadedScenario
 from powergrid.simulation.build import Blueprint, build
+from powergrid.simulation.placed_grid import KnownGrids
 
 BUSES = {"MG1": [2, 3, 4, 5], "MG2": [6, 7, 8, 9], "MG3": [10, 11, 12, 13, 14]}
 
@@ -86,7 +87,7 @@ def scenario(
 _blueprints: dict[str, Blueprint] = {}
 
 
-def build_once(loaded: LoadedScenario) -> Blueprint:
+def build_once(loaded: LoadedScenario, _cache: KnownGrids | None = None) -> Blueprint:
     """Do what ``build`` does, once a scenario: it takes nine tenths of making a world."""
     key = f"{loaded.directory} {loaded.scenario.model_dump_json()}"
     if key not in _blueprints:

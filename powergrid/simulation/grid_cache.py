@@ -1,0 +1,198 @@
+"""Grids that were compiled before: shipped with the package, or kept in the user's cache directory.
+
+Building a network with pandapower and compiling it takes longer than a day's run. What comes out depends on
+the network, on where microgrids and devices are in it, and on the code that does it; a grid is known from
+before only if all of these are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import stat
+import tempfile
+import zipfile
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from powergrid.networks import find_source
+from powergrid.networks.devices import table_of
+from powergrid.scenario import LoadedScenario
+from powergrid.simulation import grid_file
+from powergrid.simulation.placed_grid import Placement, network_source
+
+if TYPE_CHECKING:
+    from powergrid.powerflow import CompiledNetwork
+
+__all__ = ["OFF", "SHIPPED_GRIDS", "VARIABLE", "GridCache", "grid_key"]
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "HERON_MQTT_GRID_CACHE"
+"""Environment variable: a directory to keep grids in, or ``OFF``."""
+OFF = "off"
+SHIPPED_GRIDS = Path(__file__).parent / "compiled_grids"
+MAX_FILES = 100  # of some ten kB; those not used for longest go first
+MAX_BYTES = 64 * 2**20
+
+_PACKAGE = Path(__file__).parent.parent
+_COMPILING_CODE = (  # what decides the content of a file
+    *("networks/builders.py", "networks/devices.py", "networks/json_file.py", "networks/library.py"),
+    *("networks/membership.py", "networks/sites.py", "powerflow/adapter.py", "powerflow/arrays.py"),
+    *(
+        "powerflow/injections.py",
+        "powerflow/taps.py",
+        "powerflow/unsupported.py",
+        "simulation/grid_file.py",
+        "simulation/placed_grid.py",
+    ),
+)
+# What numpy, zipfile and we raise for a file that is not what was written.
+_DAMAGED = (
+    *(ValueError, KeyError, TypeError, OSError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+class GridCache:
+    """Finds and keeps compiled grids.
+
+    Args:
+        directory: Where grids are kept; None = nowhere, only the shipped ones are found.
+        shipped: Where grids are that came with the package; never written to.
+    """
+
+    def __init__(self, directory: Path | None, shipped: Path = SHIPPED_GRIDS) -> None:
+        self._directory, self._shipped = directory, shipped
+
+    @classmethod
+    def of_this_user(cls) -> Self | None:
+        """Return the cache of the user who runs this; None if it is switched off.
+
+        It is ``$HERON_MQTT_GRID_CACHE``, or else ``heron-mqtt/grids`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+        """
+        said = os.environ.get(VARIABLE)
+        if said == OFF:
+            return None
+        if said:
+            return cls(Path(said))
+        try:
+            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        except RuntimeError:  # a user without a home
+            return cls(None)
+        return cls(Path(home) / "heron-mqtt" / "grids")
+
+    def find(self, loaded: LoadedScenario) -> tuple[Placement, CompiledNetwork] | None:
+        """Return the grid of a scenario; None if it is not known."""
+        key = grid_key(loaded)
+        if key is None:
+            return None
+        if self._directory is not None:
+            file = _file(self._directory, key)
+            if _is_safe(file) and (known := _read(file)) is not None:
+                with contextlib.suppress(OSError):  # read-only: then it is not the one to go
+                    os.utime(file)
+                return known
+        return _read(_file(self._shipped, key))
+
+    def keep(self, loaded: LoadedScenario, placement: Placement, network: CompiledNetwork) -> None:
+        """Keep the grid of a scenario; where that is impossible, the log says so and no harm is done."""
+        key = grid_key(loaded)
+        if key is None or self._directory is None:
+            return
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_grid(_file(self._directory, key), placement, network)
+            _remove_oldest(self._directory)
+        except Exception as exc:  # pandapower, for taps that it cannot compute; the disk
+            logger.info("%s: the compiled grid cannot be kept: %s", self._directory, exc)
+
+
+def grid_key(loaded: LoadedScenario) -> str | None:
+    """Return a name for what decides a compiled grid; None if nobody can tell, as for a plugin's network."""
+    source = network_source(loaded)
+    found = find_source(source)
+    identity = None if found is None else found.identity(source)
+    if identity is None:
+        return None
+    microgrids = {
+        name: {
+            "buses": table.buses,
+            "devices": {
+                device: [entry.spec.kind, table_of(entry.spec.kind), entry.bus]
+                for device, entry in table.devices.items()
+            },
+        }
+        for name, table in loaded.scenario.microgrids.items()
+    }
+    tolerance_mva = loaded.scenario.network.tolerance_mva
+    told = json.dumps([identity, tolerance_mva, version("pandapower"), _code(), microgrids])
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def write_grid(file: Path, placement: Placement, network: CompiledNetwork) -> None:
+    """Write a grid into a file, whole or not at all."""
+    content = grid_file.grid_bytes(placement, network)
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".grid-", delete=False) as stream:
+        try:
+            stream.write(content)
+            stream.close()
+            Path(stream.name).replace(file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(stream.name).unlink()
+            raise
+
+
+@functools.cache
+def _code() -> str:
+    digest = hashlib.sha256()
+    for name in _COMPILING_CODE:
+        digest.update((_PACKAGE / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _file(directory: Path, key: str) -> Path:
+    return directory / f"{key}.npz"
+
+
+def _read(file: Path) -> tuple[Placement, CompiledNetwork] | None:
+    """Return the grid in a file; None if there is none, or a damaged one."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES} bytes")
+        return grid_file.grid_from_bytes(content)
+    except FileNotFoundError:
+        return None
+    except _DAMAGED as exc:
+        logger.info("%s: not used, it will be made anew: %s", file, exc)
+        return None
+
+
+def _is_safe(file: Path) -> bool:
+    """Whether nobody but root and this user can write a file: a wrong grid would clear wrong setpoints."""
+    if not hasattr(os, "getuid"):
+        return True
+    for place in (file.parent, file):
+        try:
+            status = place.stat()
+        except OSError:
+            return False
+        if status.st_uid not in {0, os.getuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            logger.warning("%s: not used: others may write to it; take that right from them", place)
+            return False
+    return True
+
+
+def _remove_oldest(directory: Path) -> None:
+    files = sorted(directory.glob("*.npz"), key=lambda file: file.stat().st_mtime)
+    for file in files[: max(len(files) - MAX_FILES, 0)]:
+        file.unlink(missing_ok=True)

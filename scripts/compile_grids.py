@@ -1,0 +1,39 @@
+"""Compile the grids of the shipped scenarios into ``powergrid/simulation/compiled_grids``.
+
+To be run when a test says that one of them is missing: after a change of the code that compiles networks, or
+of where a shipped scenario has its microgrids and devices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from heron_mqtt.config import shipped_config
+from powergrid.scenario import load_scenario
+from powergrid.simulation.build import build
+from powergrid.simulation.grid_cache import SHIPPED_GRIDS, grid_key, write_grid
+
+
+def main() -> None:
+    """Write one file a grid, and remove what is no longer one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", nargs="?", type=Path, default=SHIPPED_GRIDS)
+    directory = parser.parse_args().directory
+    directory.mkdir(exist_ok=True)
+    written = set()
+    for file in sorted(shipped_config().glob("*.toml")):
+        loaded = load_scenario(file)
+        grid = build(loaded).grid
+        target = directory / f"{grid_key(loaded)}.npz"
+        write_grid(target, grid.placement, grid.compiled())
+        written.add(target)
+        sys.stdout.write(f"{file.name}: {target.name}, {target.stat().st_size / 1000:.0f} kB\n")
+    for file in set(directory.glob("*.npz")) - written:
+        file.unlink()
+        sys.stdout.write(f"removed {file.name}\n")
+
+
+if __name__ == "__main__":
+    main()
