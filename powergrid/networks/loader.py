@@ -6,8 +6,6 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-import pandapower.toolbox
-
 from heron_mqtt.errors import ConfigError
 from powergrid.networks.sites import GridModel
 from powergrid.networks.sources import NETWORK_SOURCES, SHIPPED_NETWORKS, NetworkSource
@@ -46,6 +44,8 @@ def _slack_generators_to_ext_grids(net: Any) -> None:
     """Put an ext_grid in the place of each generator that is a slack: same voltage, same power."""
     slack = net.gen["in_service"].to_numpy(bool) & net.gen["slack"].fillna(False).to_numpy(bool)
     if slack.any():
+        import pandapower.toolbox  # a second, and nothing else here needs it
+
         pandapower.toolbox.replace_gen_by_ext_grid(net, net.gen.index[slack].tolist())
 
 

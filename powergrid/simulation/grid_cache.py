@@ -44,7 +44,13 @@ MAX_BYTES = 64 * 2**20
 _PACKAGE = Path(__file__).parent.parent
 _COMPILING_CODE = (  # what decides the content of a file
     *("networks/builders.py", "networks/devices.py", "networks/json_file.py", "networks/library.py"),
-    *("networks/membership.py", "networks/sites.py", "powerflow/adapter.py", "powerflow/arrays.py"),
+    *(
+        "networks/loader.py",
+        "networks/membership.py",
+        "networks/sites.py",
+        "powerflow/adapter.py",
+        "powerflow/arrays.py",
+    ),
     *(
         "powerflow/injections.py",
         "powerflow/taps.py",
