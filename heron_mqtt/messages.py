@@ -52,6 +52,11 @@ class Message(BaseModel):
     seq: int | None = Field(None, ge=0, le=MAX_INTEGER, description="Rises by one per sender and channel.")
     boot: Identifier | None = Field(None, description="Chosen anew each time the sender starts.")
     sent_at: AwareDatetime | None = Field(None, strict=False, description="UTC, RFC 3339.")
+    held_s: float | None = Field(
+        None,
+        ge=0,
+        description="How long its sender kept it because nobody could take it, s; left out: it is of now.",
+    )
 
 
 class PriceSignal(Message):

@@ -384,6 +384,16 @@ class BrokerTable(Table):
     alpn: str | None = Field(None, description="Application protocol to name in the TLS handshake.")
     protocol: Literal["3.1.1", "5"] | None = Field(None, description="MQTT version; None = 3.1.1.")
     keepalive_s: int | None = Field(None, ge=1, le=65_535, description="None = 15 s.")
+    client_id: str | None = Field(None, min_length=1, description="Of the run or proxy; None = one is made.")
+    outbox: str | None = Field(
+        None,
+        min_length=1,
+        description="File that keeps what the broker could not take; None = there is none.",
+    )
+    outbox_max_mb: float | None = Field(None, gt=0.0, description="Megabytes it may hold; None = 100.")
+    outbox_max_age_s: float | None = Field(
+        None, gt=0.0, description="After which it sends a message no more; None = 604800 s, a week."
+    )
 
     @field_validator("url")
     @classmethod

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from heron_mqtt.errors import NotReady
+from heron_mqtt.messaging.settings import inherited
 
 log = logging.getLogger("heron_mqtt.run")
 
@@ -54,8 +55,8 @@ class DeviceProcesses:
     async def open(self) -> None:
         """Start the program; it imports what devices need while we go on."""
         self._lost = asyncio.get_running_loop().create_future()
-        inherited = os.environ.get("PYTHONPATH")
-        path = os.pathsep.join([PACKAGE_ROOT, *([inherited] if inherited else [])])
+        before = os.environ.get("PYTHONPATH")
+        path = os.pathsep.join([PACKAGE_ROOT, *([before] if before else [])])
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a directory called powergrid where the user happens to be is none of ours
@@ -64,7 +65,7 @@ class DeviceProcesses:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**inherited(os.environ), "PYTHONPATH": path},
         )
         self._watcher = asyncio.create_task(self._watch(self._process), name="emulated devices")
 

@@ -13,6 +13,7 @@ from heron_mqtt.app.run_time import MAX_DAYS, chosen_time
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of
+from heron_mqtt.messaging.settings import LASTING
 
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
@@ -100,7 +101,11 @@ class RunOptions:
             open_broker(self.url)  # nothing is connected: only the URL is looked at
         except ConfigError as exc:
             found += [
-                f"--{problem}" if problem.startswith("broker ") else f"--broker: {problem}"
+                f"--{problem}"
+                if problem.startswith("broker ")
+                else problem  # it names a setting itself
+                if problem.partition(" ")[0] in LASTING
+                else f"--broker: {problem}"
                 for problem in (re.sub(r"^\w+Broker: ", "", problem) for problem in exc.problems)
             ]
         if self.centralized and self.url != "embedded":

@@ -6,7 +6,7 @@ import re
 import sys
 
 from heron_mqtt.errors import ConfigError, HeronError
-from heron_mqtt.messaging.settings import SETTINGS, option_of
+from heron_mqtt.messaging.settings import EVERYWHERE, LASTING, option_of
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -27,10 +27,17 @@ def complain(problem: str) -> None:
 
 def _as_option(problem: str) -> str:
     """Name the option that a problem with the broker comes from, not the class that found it."""
-    names = "|".join(SETTINGS)
+    names = "|".join(EVERYWHERE)
     problem = re.sub(
         rf"\b({names})=('?)([\w.]*)\2", lambda m: f"{option_of(m[1])} {m[3]}".rstrip(), problem
     ).replace("password=", "--password-file")
+    named = re.match(rf"(?:MqttBroker: )?({'|'.join(LASTING)}) ", problem)
+    if named is not None:  # a setting with its value
+        return (
+            problem[: named.start(1)].removeprefix("MqttBroker: ")
+            + option_of(named[1])
+            + problem[named.end(1) :]
+        )
     if problem.startswith("MqttBroker: "):
         return problem.replace("MqttBroker: ", "--broker: ", 1)
     return f"--{problem}" if problem.startswith("broker ") else problem

@@ -124,6 +124,13 @@ class MessageBroker(abc.ABC):
         """Return how many messages of one channel came twice or never."""
         return adapter_of(self).dispatcher.trouble(channel)
 
+    def keeps(self, channel: str) -> bool:
+        """Whether what is published on a channel while nobody can take it is kept on disk, and comes later.
+
+        What tells of the past need then not be given a time limit.
+        """
+        return False
+
     def observe(self, tap: MessageTap | None) -> None:
         """Tell ``tap`` of every message from now on; None = nobody any more.
 

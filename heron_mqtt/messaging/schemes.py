@@ -18,6 +18,7 @@ A scheme of your own::
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from typing import Any
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.settings import variable_of
 from heron_mqtt.messaging.urls import DEFAULT_PORTS, NATS_PORTS, lacks_scheme, without_login
 
 __all__ = ["BrokerScheme", "open_broker", "register_scheme", "scheme_names", "scheme_of", "without_login"]
@@ -127,12 +129,13 @@ def open_broker(
 def _make_mqtt(url: str, **options: Any) -> MessageBroker:
     from heron_mqtt.messaging.mqtt import MqttBroker  # paho takes its time
 
-    return MqttBroker(url, **options)
+    return MqttBroker(url, **{"lasting": True, **options})
 
 
 def _make_nats(url: str, **options: Any) -> MessageBroker:
     from heron_mqtt.messaging.nats import NatsBroker
 
+    _no_outbox(url)
     return NatsBroker(url, **options)
 
 
@@ -140,6 +143,7 @@ def _make_memory(url: str, *, env_id: str, **options: Any) -> MessageBroker:
     from heron_mqtt.messaging.memory import InMemoryBroker
 
     _nothing_behind(url, "memory")
+    _no_outbox(url)
     if options:
         raise ConfigError(f"broker memory: takes no {', '.join(options)}")
     return InMemoryBroker()
@@ -149,12 +153,20 @@ def _make_embedded(url: str, **options: Any) -> MessageBroker:
     from heron_mqtt.messaging.hosted import HostedBroker
 
     _nothing_behind(url, "embedded")
-    return HostedBroker(**options)
+    return HostedBroker(**{"lasting": True, **options})
 
 
 def _nothing_behind(url: str, name: str) -> None:
     if url not in {name, f"{name}://"}:
         raise ConfigError(f"broker {without_login(url)}: {name} takes no address; expected just {name}")
+
+
+def _no_outbox(url: str) -> None:
+    outbox = os.environ.get(variable_of("outbox"))
+    if outbox:
+        raise ConfigError(
+            f"outbox {outbox}: broker {without_login(url)} has none; use mqtt://, or leave it out"
+        )
 
 
 for _name in DEFAULT_PORTS:

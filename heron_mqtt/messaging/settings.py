@@ -25,7 +25,16 @@ SETTINGS: Final[Mapping[str, str]] = {
     "protocol": "MQTT version: 3.1.1 or 5.",
     "keepalive_s": "Seconds of silence after which either side gives the other up.",
 }
-FILES: Final = frozenset({"password_file", "ca", "cert", "key"})
+LASTING: Final[Mapping[str, str]] = {
+    "client_id": "MQTT client id, unique at the broker; made at random if left out.",
+    "outbox": "File that keeps what was published while the broker was away.",
+    "outbox_max_mb": "Megabytes that it may hold; then the oldest goes.",
+    "outbox_max_age_s": "Seconds after which what it holds is not sent any more.",
+}
+"""Settings of the one connection of a process that lasts: no other one may have the same. Commands that only
+look, or ask for something once, do not take them, and emulated devices do not inherit them."""
+EVERYWHERE: Final[Mapping[str, str]] = {**SETTINGS, **LASTING}
+FILES: Final = frozenset({"password_file", "ca", "cert", "key", "outbox"})
 
 
 def variable_of(setting: str) -> str:
@@ -38,11 +47,22 @@ def option_of(setting: str) -> str:
     return f"--{setting.replace('_', '-')}"
 
 
+def without_lasting(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return settings by name, those of a lasting connection left out."""
+    return {name: value for name, value in settings.items() if name not in LASTING}
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment as a child process gets it: the settings of our lasting connection are ours."""
+    ours = {variable_of(name) for name in LASTING}
+    return {name: value for name, value in environment.items() if name not in ours}
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a program the option of each setting."""
+    """Give a program, whose connection lasts, the option of each setting."""
     group = parser.add_argument_group("connection to the broker")
-    for name, meaning in SETTINGS.items():
-        metavar = "FILE" if name in FILES else "S" if name == "keepalive_s" else "TEXT"
+    for name, meaning in EVERYWHERE.items():
+        metavar = "FILE" if name in FILES else "S" if name.endswith("_s") else "TEXT"
         group.add_argument(option_of(name), metavar=metavar, help=meaning)
 
 
@@ -54,7 +74,7 @@ def use_options(options: Mapping[str, object], environment: MutableMapping[str, 
         environment: Where to; this process's if left out.
     """
     environment = os.environ if environment is None else environment
-    for name in SETTINGS:
+    for name in EVERYWHERE:
         value = options.get(name)
         if value is not None:
             environment[variable_of(name)] = str(Path(str(value)).absolute()) if name in FILES else str(value)

@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 ROOT = "heron"
@@ -27,6 +27,14 @@ ALWAYS_DELIVERED = frozenset({ESTOP})
 what looks like a duplicate. A stop that a participant cannot read is still a stop."""
 RUN_OWNER = "run/owner"
 
+WhileAway = Literal["stored", "queued", "dropped"]
+"""What becomes of a message that is published while the broker is away.
+
+``stored``: it tells what has happened, or stops: it comes later, also after a restart, where there is an
+outbox. ``queued``: it waits in memory, as long as this process lives. ``dropped``: it is for now, and would
+do harm later: it is not sent at all.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelRule:
@@ -41,6 +49,8 @@ class ChannelRule:
             all of them. Operators and observers read everything.
         retained: Whether it is published to be kept for late subscribers.
         vital: Whether safety depends on it: a broker gives up every other retained message first.
+        away: What becomes of it while the broker is away. Of a stop and its release, which share a channel,
+            ``while_away`` knows more.
     """
 
     pattern: str
@@ -48,12 +58,15 @@ class ChannelRule:
     readers: frozenset[str] = frozenset()
     retained: bool = False
     vital: bool = False
+    away: WhileAway = "queued"
 
 
-def _rule(pattern: str, writers: str, readers: str = "", *, kept: str = "") -> ChannelRule:
+def _rule(
+    pattern: str, writers: str, readers: str = "", *, kept: str = "", away: WhileAway = "queued"
+) -> ChannelRule:
     """Return a row of the table below; ``kept`` is ``retained`` or ``vital`` (retained, and vital)."""
     return ChannelRule(
-        pattern, frozenset(writers.split()), frozenset(readers.split()), bool(kept), kept == "vital"
+        pattern, frozenset(writers.split()), frozenset(readers.split()), bool(kept), kept == "vital", away
     )
 
 
@@ -65,32 +78,33 @@ RULES: Final[tuple[ChannelRule, ...]] = (
     _rule("run/grid", "operator", kept="retained"),
     _rule("run/probe", "operator"),
     _rule("run/probe_will", "operator"),
-    _rule("estop", "operator", "agents devices", kept="vital"),
+    _rule("estop", "operator", "agents devices", kept="vital", away="stored"),
     _rule("estop/confirm/{agent}", "agent", "agents devices"),
     _rule("estop/confirm/{agent}/{device}", "device", "agents devices"),
     _rule("operators/{operator}/price", "operator", "agents", kept="retained"),
     _rule("agents/{agent}/observation", "operator", "agent"),
     _rule("agents/{agent}/command", "operator", "agent"),
     _rule("agents/{agent}/clearance", "operator", "agent"),
-    _rule("agents/{agent}/action", "agent"),
+    _rule("agents/{agent}/action", "agent", away="stored"),
     _rule("agents/{agent}/plan", "agent"),
     _rule("agents/{agent}/status", "agent", kept="vital"),
     _rule("agents/{agent}/owner", "agent", "agents devices", kept="vital"),
     _rule("agents/{agent}/probe", "agent", "agents"),
     _rule("agents/{agent}/probe_will", "agent", "agents"),
-    _rule("p2p/{agent}/{peer}", "agent", "peer"),
-    _rule("devices/{agent}/{device}/setpoint", "agent", "device"),
-    _rule("devices/{agent}/{device}/telemetry", "device", "agent"),
+    _rule("p2p/{agent}/{peer}", "agent", "peer", away="stored"),
+    _rule("devices/{agent}/{device}/setpoint", "agent", "device", away="dropped"),
+    _rule("devices/{agent}/{device}/telemetry", "device", "agent", away="stored"),
     _rule("devices/{agent}/{device}/status", "device", "agent", kept="vital"),
     _rule("devices/{agent}/{device}/owner", "device", "agents devices", kept="vital"),
     _rule("devices/{agent}/{device}/lease", "device", "agents devices", kept="vital"),
-    _rule("devices/{agent}/{device}/authority", "operator", "agent"),
-    _rule("devices/{agent}/{device}/authority_state", "agent", "agent", kept="vital"),
-    _rule("devices/{agent}/{device}/take", "operator", "agent"),
+    _rule("devices/{agent}/{device}/authority", "operator", "agent", away="dropped"),
+    _rule("devices/{agent}/{device}/authority_state", "agent", "agent", kept="vital", away="stored"),
+    _rule("devices/{agent}/{device}/take", "operator", "agent", away="dropped"),
     _rule("devices/{agent}/{device}/fault", "operator", "device"),
     _rule("bench/hop", "operator"),
 )
-"""Every channel of the wire contract. Access rights, ACL files and what a broker keeps derive from it."""
+"""Every channel of the wire contract. Access rights, ACL files, what a broker keeps and what an outbox stores
+derive from it."""
 
 ROLES: Final = ("agent", "device", "operator", "observer")
 
@@ -333,9 +347,12 @@ def fill(pattern: str, filling: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda m: escape(filling[m[1]]) if m[1] in filling else "+", pattern)
 
 
-_VITAL = re.compile(
-    "|".join(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(rule.pattern)) for rule in RULES if rule.vital)
-)
+def _regex(pattern: str) -> str:
+    return re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(pattern))
+
+
+_VITAL = re.compile("|".join(_regex(rule.pattern) for rule in RULES if rule.vital))
+_AWAY = [(re.compile(_regex(rule.pattern)), rule.away) for rule in RULES]
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -343,3 +360,40 @@ def is_vital(topic: str) -> bool:
     """Whether a topic carries what safety depends on: births, stops, owners, authority."""
     levels = topic.split("/", 2)
     return len(levels) == 3 and levels[0] == ROOT and _VITAL.fullmatch(levels[2]) is not None
+
+
+# -- what waits while the broker is away ----------------------------------------------------------------
+
+
+def while_away(channel: str, message: Mapping[str, Any]) -> WhileAway:
+    """Return what becomes of a message that is published while the broker is away.
+
+    A stop is stored. What releases one is not: whoever wants it released says so when somebody listens. What
+    says ``active: false`` and is no valid release counts as a stop where it is heard, but was not meant as
+    one: it is not stored either.
+    """
+    if channel == ESTOP and is_release(message):
+        return "dropped"
+    return away_of(channel)
+
+
+def is_release(message: Mapping[str, Any]) -> bool:
+    """Whether a message on ``estop`` asks for the end of a stop."""
+    return message.get("active") is False
+
+
+@functools.lru_cache(maxsize=10_000)  # the same few channels, at every publish
+def away_of(channel: str) -> WhileAway:
+    """Return what the rule of a channel says; channels of no rule are queued."""
+    return next((away for pattern, away in _AWAY if pattern.fullmatch(channel)), "queued")
+
+
+def is_storable(topic_filter: str) -> bool:
+    """Whether everything under a channel or filter may come later than it was published.
+
+    A stop may, but shares its channel with what releases it.
+    """
+    return "#" not in topic_filter and any(
+        rule.away == "stored" and rule.pattern != ESTOP and matches(fill(rule.pattern, {}), topic_filter)
+        for rule in RULES
+    )

@@ -16,7 +16,7 @@ from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.schemes import open_broker, without_login
-from heron_mqtt.messaging.settings import add_options, use_options
+from heron_mqtt.messaging.settings import add_options, use_options, without_lasting
 from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.devices import Device
 from powergrid.devices.registry import kind_of
@@ -45,7 +45,7 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
         env_id = options.env_id or loaded.scenario.topic_env_id
         # beside a run: the broker may just be starting, and others wait for us as long
         patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
-        settings = {"defaults": loaded.broker_settings(), "patience_s": patience_s}
+        settings = {"defaults": without_lasting(loaded.broker_settings()), "patience_s": patience_s}
         run_until_told(_serve(table, loaded.scenario.randomisation, faults, options, env_id, settings))
     except AskedToEnd as asked:
         return exit_code(asked)

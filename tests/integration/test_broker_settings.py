@@ -13,7 +13,7 @@ from heron_mqtt.cli.complaints import _as_option
 from heron_mqtt.cli.run_commands import app
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.settings import SETTINGS, option_of, use_options, variable_of
+from heron_mqtt.messaging.settings import EVERYWHERE, LASTING, SETTINGS, option_of, use_options, variable_of
 from powergrid.scenario import BrokerTable, scenario_from_dict
 from support.certificates import Certificates, key_of
 from support.heron_command import Ended, heron, run_heron
@@ -23,8 +23,8 @@ from support.small_runs import write_scenario
 
 def test_a_setting_has_one_name_everywhere() -> None:
     arguments = set(inspect.signature(MqttBroker).parameters)
-    assert set(SETTINGS) <= arguments
-    assert set(SETTINGS) == set(BrokerTable.model_fields) - {"url"}
+    assert set(EVERYWHERE) <= arguments
+    assert set(EVERYWHERE) == set(BrokerTable.model_fields) - {"url"}
 
 
 def test_every_command_that_takes_a_broker_takes_every_setting() -> None:
@@ -34,6 +34,7 @@ def test_every_command_that_takes_a_broker_takes_every_setting() -> None:
         parameters = inspect.signature(callback).parameters
         if "broker" in parameters:
             assert set(SETTINGS) <= set(parameters), callback.__name__
+            assert bool(set(LASTING) & set(parameters)) == (callback.__name__ in {"run", "proxy"})
             seen.add(callback.__name__)
     assert {"run", "proxy", "authority", "estop"} <= seen
 
@@ -119,3 +120,39 @@ def test_an_address_without_scheme_gets_a_hint() -> None:
         assert done.code == 2
         assert "did you mean mqtt://127.0.0.1:1883?" in done.errors[0]
         assert "--broker" in done.errors[0]
+
+
+def test_an_outbox_said_in_each_way_is_used_and_what_is_wrong_with_it_is_one_line(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    """By the run, and by nothing that it starts: its emulated devices would find the file in use."""
+    url = own_mosquitto().url
+    plain = write_scenario(tmp_path)
+    folder = tmp_path / "with"
+    folder.mkdir()
+    complete = write_scenario(folder, {"broker": {"url": url, "outbox": "out.box", "outbox_max_mb": 5}})
+    said = {name: tmp_path / name for name in ("options", "environment")}
+    ways = {
+        "options": _run(plain, "--broker", url, "--outbox", str(said["options"])),
+        "environment": _run(
+            plain, "--broker", url, environment={variable_of("outbox"): str(said["environment"])}
+        ),
+        "scenario": _run(complete),
+    }
+    for way, done in ways.items():
+        assert done.code == 0, (way, done.err)
+        assert done.result["devices"], "its devices were there"
+    for path in (*said.values(), folder / "out.box"):
+        assert path.stat().st_mode & 0o777 == 0o600, path
+    for options, told in {
+        ("--outbox", str(tmp_path / "no" / "x")): f"--outbox {tmp_path}/no/x: there is no folder",
+        ("--outbox-max-mb", "none"): "--outbox-max-mb 'none': expected megabytes, more than 0",
+        ("--outbox-max-age-s", "0"): "--outbox-max-age-s '0': expected seconds, more than 0",
+    }.items():
+        done = _run(plain, "--broker", url, *options)
+        assert done.code == 2
+        (line,) = done.errors
+        assert told in line
+    done = _run(plain, "--broker", "memory", "--outbox", "x")
+    assert done.code == 2
+    assert "broker memory has none" in done.errors[0]

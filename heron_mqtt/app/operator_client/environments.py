@@ -215,7 +215,8 @@ def _take_presence(member: AgentSeen, leaf: str, heard: Heard) -> None:
 
 def _take_device(device: DeviceSeen, leaf: str, heard: Heard) -> None:
     if leaf == "telemetry":
-        if not heard.retained:
+        # what was kept in an outbox says nothing of now
+        if not heard.retained and (heard.fields or {}).get("held_s") is None:
             device.telemetry = _read(Telemetry, heard)
             device.telemetry_at_s = heard.at_s
     elif leaf == "authority_state":

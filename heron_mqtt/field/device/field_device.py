@@ -324,9 +324,11 @@ class FieldDevice(PresentDevice, abc.ABC):
             episode, step = self._at
             shown = self._stamper.stamp(self._channel, shown, episode=episode, step=step)
             self._lease.published(self._stamper.boot, shown["seq"])
-        # What is measured now says nothing of later: it waits for no connection.
-        not_after = asyncio.get_running_loop().time() + TELEMETRY_LIFE_S
-        self._broker.publish(self._channel, shown, not_after=not_after)
+        if self._broker.keeps(self._channel):
+            self._broker.publish(self._channel, shown)  # it comes late, and says so
+        else:  # what is measured now says nothing of later: it waits for no connection
+            not_after = asyncio.get_running_loop().time() + TELEMETRY_LIFE_S
+            self._broker.publish(self._channel, shown, not_after=not_after)
         if answers:
             self._safe_after_s = None  # told to one that listens
         await self._recovered()

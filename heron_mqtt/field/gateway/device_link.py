@@ -415,6 +415,9 @@ class DeviceLink:
     # -- messages in -------------------------------------------------------------------------------
 
     def _on_telemetry(self, message: Received) -> None:
+        if message.get("held_s") is not None:
+            self.stats.held += 1  # it tells what was, for records: nothing is decided by it
+            return
         if self._plausible.is_flood():
             self.stats.flooded += 1
             return

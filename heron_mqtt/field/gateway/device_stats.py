@@ -17,6 +17,8 @@ class DeviceStats:
     telemetry: int = 0
     refused: int = 0
     flooded: int = 0
+    held: int = 0
+    """Telemetry of the past, kept by the device's outbox while it had no connection; not used."""
     late: int = 0
     rejected: int = 0
     """Setpoints that the device said it will not do."""
@@ -71,6 +73,7 @@ class DeviceStats:
             "deviations": self.deviations,
             "refused": self.refused,
             "flooded": self.flooded,
+            "held": self.held,
             "setpoints": self.setpoints,
             "fallbacks": self.fallbacks,
             "longest_fallback": self.longest_fallback,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
-from heron_mqtt.errors import BrokerClosed
+from heron_mqtt.errors import BrokerClosed, HeronError
 from heron_mqtt.messaging.core.background_loop import background_loop, running_loop
 from heron_mqtt.messaging.core.delivery import Delivery
 
@@ -111,8 +111,14 @@ class OwnerLoop:
         function: Callable[..., asyncio.Future[Any]],
         args: tuple[object, ...],
     ) -> None:
-        if not self.closed:
-            self._start()
+        try:
+            if not self.closed:
+                self._start()
+        except HeronError as exc:  # it cannot even begin
+            if not outcome.done():
+                outcome.set_exception(exc)
+                outcome.exception()
+            return
         function(*args).add_done_callback(lambda done: _copy(done, outcome))
 
     def _check(self) -> None:

@@ -15,7 +15,7 @@ class Report:
     """One thing that went wrong without stopping anything."""
 
     kind: str
-    """``rejected``, ``overflow``, ``callback``, ``delivery``, ``expired`` or ``connection``."""
+    """``rejected``, ``overflow``, ``callback``, ``delivery``, ``expired``, ``connection`` or ``outbox``."""
     where: str
     """Channel or topic, or the broker's address."""
     what: str
@@ -27,7 +27,9 @@ class MessageStats:
 
     ``lost`` is the number of sequence numbers that never came although later ones did; a message that
     arrives late is taken off it again. ``expired`` counts messages with a time limit that were dropped
-    because it had passed or there was no connection; they are not in ``undelivered``.
+    because it had passed or there was no connection; they are not in ``undelivered``. ``stored`` counts
+    messages written to an outbox, ``outbox_dropped`` those that it gave up, ``outbox_errors`` failures of its
+    disk.
     """
 
     published: int = 0
@@ -40,6 +42,9 @@ class MessageStats:
     expired: int = 0
     callback_errors: int = 0
     reconnects: int = 0
+    stored: int = 0
+    outbox_dropped: int = 0
+    outbox_errors: int = 0
     reports: deque[Report] = field(default_factory=lambda: deque(maxlen=200))
     listeners: list[Callable[[Report], None]] = field(default_factory=list)
 

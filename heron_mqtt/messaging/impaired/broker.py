@@ -207,6 +207,10 @@ class ImpairedBroker(LoopBoundBroker):
                 f"{type(self.inner).__name__}.publish takes no {name!r}: this broker cannot carry it"
             )
 
+    def keeps(self, channel: str) -> bool:
+        """Whether the inner broker keeps what is published on a channel."""
+        return self.inner.keeps(channel)
+
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` when the inner broker has reconnected."""
         return self.inner.on_reconnect(callback)

@@ -40,6 +40,9 @@ class ImpairedStats(MessageStats):
     expired = _with_inner("expired", "expired")
     callback_errors = _with_inner("callback_errors", "callback_errors")
     reconnects = _with_inner("reconnects", "reconnects")
+    stored = _with_inner("stored", "stored")
+    outbox_dropped = _with_inner("outbox_dropped", "outbox_dropped")
+    outbox_errors = _with_inner("outbox_errors", "outbox_errors")
 
     def __init__(self, inner: MessageStats) -> None:
         self.inner = inner

@@ -24,6 +24,7 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import Announcement, Delivery, Features
 from heron_mqtt.messaging.codec import encode
 from heron_mqtt.messaging.mqtt.announcements import Presences
+from heron_mqtt.messaging.mqtt.lasting import DEFAULT_MAX_AGE_S, DEFAULT_MAX_MB, read_lasting
 from heron_mqtt.messaging.mqtt.options import (
     DEFAULT_KEEPALIVE_S,
     LastWill,
@@ -31,6 +32,7 @@ from heron_mqtt.messaging.mqtt.options import (
 )
 from heron_mqtt.messaging.mqtt.session import MqttSession
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
+from heron_mqtt.messaging.outbox import Outbox, OutboxStore
 from heron_mqtt.messaging.topics import TopicMap
 
 
@@ -60,6 +62,12 @@ class MqttBroker(SessionBroker):
         will: Channel and message that the broker publishes (retained) if this connection dies.
         rng: Jitters the delays of reconnecting.
         defaults: Settings where neither arguments nor URL nor environment say anything, by name.
+        outbox: File that keeps what was published while the broker was away, for later and over a restart:
+            telemetry, actions, trades, authority states and stops. None = there is none.
+        outbox_max_mb: What it may hold, 10^6 bytes; then the oldest goes, stops last.
+        outbox_max_age_s: What is older is not sent any more; stops are.
+        lasting: Whether this is the one connection of the process to which ``client_id`` and ``outbox`` of
+            the environment and of ``defaults`` belong, as for ``open_broker``.
 
     Raises:
         ConfigError: A URL, file or value is wrong.
@@ -90,12 +98,26 @@ class MqttBroker(SessionBroker):
         will: tuple[str, Mapping[str, Any]] | None = None,
         rng: random.Random | None = None,
         defaults: Mapping[str, str] | None = None,
+        outbox: str | Path | None = None,
+        outbox_max_mb: float = DEFAULT_MAX_MB,
+        outbox_max_age_s: float = DEFAULT_MAX_AGE_S,
+        lasting: bool = False,
     ) -> None:
         if max_pending < 1:
             raise ConfigError(f"MqttBroker: max_pending {max_pending!r}: expected at least 1")
+        kept = read_lasting(
+            {
+                "client_id": client_id,
+                "outbox": outbox,
+                "outbox_max_mb": None if outbox_max_mb == DEFAULT_MAX_MB else outbox_max_mb,
+                "outbox_max_age_s": None if outbox_max_age_s == DEFAULT_MAX_AGE_S else outbox_max_age_s,
+            },
+            defaults,
+            use_environment=lasting,
+        )
         options = read_options(
             url,
-            client_id=f"heron-{secrets.token_hex(6)}" if client_id is None else client_id,
+            client_id=f"heron-{secrets.token_hex(6)}" if kept.client_id is None else kept.client_id,
             username=username,
             password=password,
             password_file=password_file,
@@ -112,6 +134,13 @@ class MqttBroker(SessionBroker):
         )
         rng = rng or random.Random()  # noqa: S311 - spreads reconnections, nothing secret
         super().__init__(f"the MqttBroker of {options.address}", options, topics or TopicMap(env_id))
+        if kept.outbox is not None:
+            self.outbox = Outbox(
+                OutboxStore(kept.outbox, self.topic_map.env_id),
+                self.stats,
+                max_bytes=kept.outbox_max_bytes,
+                max_age_s=kept.outbox_max_age_s,
+            )
         self._session = MqttSession(
             self.options,
             self,
@@ -121,6 +150,7 @@ class MqttBroker(SessionBroker):
             rng=rng,
             max_pending=max_pending,
             patience_s=patience_s,
+            outbox=self.outbox,
         )
         will_channel = will[0] if will else None
         self._presences = Presences(

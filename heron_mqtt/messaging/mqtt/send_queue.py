@@ -6,6 +6,8 @@ not acknowledged goes first.
 
 Messages with a time limit (``not_after``) never wait for a connection, and wait for nothing longer than
 that: they fail with ``MessageExpired``, and are not sent again on another connection.
+
+With an outbox, what may come late waits there instead, behind what waits here; a stop goes before everything.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from typing import Protocol
 
 from heron_mqtt.errors import BrokerError, BrokerOverflow, BrokerRefused, MessageExpired
 from heron_mqtt.messaging.core.stats import MessageStats
+from heron_mqtt.messaging.outbox.kept_message import KeptMessage
+from heron_mqtt.messaging.outbox.outbox import Outbox
 
 WINDOW = 100
 """Messages of QoS 1 and 2 on their way at once. On loopback 20 and 1,000 are as fast; a far broker gains."""
 
+LIVE_SHARE = 5  # one in so many places of the window is kept free of what comes from the outbox
 MAX_SENDINGS = 5  # a message that ends the connection this often is taken for the reason
 MAX_IGNORED = 3  # so often a message may stay without acknowledgement
 MAX_PENDING_BYTES = 64 << 20  # of payloads that wait
@@ -63,6 +68,8 @@ class _QueuedMessage:
     done: asyncio.Future[None]
     ended_connections: int = 0
     sent_at_s: float = 0.0
+    stop: bool = False
+    kept: KeptMessage | None = None  # in the outbox
 
 
 class SendQueue:
@@ -74,11 +81,20 @@ class SendQueue:
         max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
         acknowledge_s: A broker that does not acknowledge a message for so long, and yet is there, is
             connected to anew.
+        outbox: Where to keep what may come late; None = nowhere.
     """
 
     def __init__(
-        self, address: str, stats: MessageStats, max_pending: int, acknowledge_s: float = ACKNOWLEDGE_S
+        self,
+        address: str,
+        stats: MessageStats,
+        max_pending: int,
+        acknowledge_s: float = ACKNOWLEDGE_S,
+        outbox: Outbox | None = None,
     ) -> None:
+        self._outbox = outbox
+        if outbox is not None:
+            outbox.on_ready = self.pump
         self._acknowledge_s = acknowledge_s
         self._deadline: asyncio.TimerHandle | None = None
         self._address = address
@@ -88,6 +104,7 @@ class SendQueue:
         self._pending_bytes = 0
         self._in_flight: dict[int, _QueuedMessage] = {}
         self._connection: Transmitter | None = None
+        self._was_open = False
         self._window = WINDOW
         self._has_limits = False
         self._acknowledged = 0
@@ -99,7 +116,15 @@ class SendQueue:
         self._expired_reported_s = float("-inf")
 
     def publish(
-        self, topic: str, payload: bytes, qos: int, retain: bool, not_after: float | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        not_after: float | None = None,
+        *,
+        stop: bool = False,
+        waits_for_first: bool = False,
     ) -> asyncio.Future[None]:
         """Send or queue a message; the future is done when the broker has taken it.
 
@@ -110,18 +135,34 @@ class SendQueue:
             retain: Keep it for late subscribers.
             not_after: By the loop's clock; then, or without a connection, it fails with
                 ``MessageExpired`` instead of waiting.
+            stop: It goes before everything else.
+            waits_for_first: With ``not_after``, it waits until then for the very first connection.
         """
         loop = self._loop = asyncio.get_running_loop()
-        message = _QueuedMessage(topic, payload, qos, retain, not_after, loop.create_future())
-        if not_after is not None and self._connection is None:
+        message = _QueuedMessage(topic, payload, qos, retain, not_after, loop.create_future(), stop=stop)
+        waits = waits_for_first and not self._was_open
+        if not_after is not None and self._connection is None and not waits:
             self._expire(topic, "there is no connection", message.done)
         elif not_after is not None and loop.time() > not_after:
             self._expire(topic, "its time had passed when it was published", message.done)
-        elif self._connection is not None and not self._pending and self._may_send(self._connection):
+        elif self._connection is not None and (
+            self._may_send_stop(self._connection)
+            if stop
+            else not self._pending and self._may_send(self._connection)
+        ):
             self._send_now(self._connection, message)
         else:
             self._queue(message)
         return message.done
+
+    def keep(self, topic: str, payload: bytes, qos: int, retain: bool, *, stop: bool) -> asyncio.Future[None]:
+        """Send a message by way of the outbox; the future is done as that of ``Outbox.add``."""
+        assert self._outbox is not None, "there is no outbox"
+        self._loop = asyncio.get_running_loop()
+        done = self._outbox.add(topic, payload, qos, retain, stop=stop).done
+        assert done is not None
+        self.pump()
+        return done
 
     def refuse(self, topic: str, exc: BrokerError) -> asyncio.Future[None]:
         """Count and report a message that cannot even wait; return its failed future."""
@@ -135,11 +176,13 @@ class SendQueue:
         if message is None:
             return
         self._acknowledged += 1
+        if message.kept is not None and self._outbox is not None:
+            self._outbox.settle(message.kept)
         if refusal is not None:
             self._fail(message, BrokerRefused(f"{self._address} refuses {message.topic!r}: {refusal}"))
         elif not message.done.done():
             message.done.set_result(None)
-        if self._pending:
+        if self._pending or self._outbox is not None:
             self.pump()
 
     def expired(self, mid: int, topic: str) -> None:
@@ -153,6 +196,7 @@ class SendQueue:
     def open(self, connection: Transmitter) -> None:
         """There is a connection: send what waits."""
         self._connection = connection
+        self._was_open = True
         self._has_limits = connection.has_limits
         self._window = min(WINDOW, connection.receive_maximum)
         self._acknowledged = 0
@@ -183,6 +227,9 @@ class SendQueue:
                 self._fail(
                     message, BrokerRefused(f"{self._address} {why}: check its size limit and access rights")
                 )
+        if self._outbox is not None:
+            self._outbox.give_back(m.kept for m in unsure if m.kept is not None)
+            unsure = [m for m in unsure if m.kept is None]
         self._pending.extendleft(reversed(unsure))
         self._pending_bytes += sum(len(m.payload) for m in unsure)
         timed = [m for m in self._pending if m.not_after is not None]
@@ -198,8 +245,11 @@ class SendQueue:
         return [m.done for m in (*self._in_flight.values(), *self._pending)]
 
     def fail_all(self, exc: BrokerError) -> None:
-        """Give up everything that is not done."""
-        unsent = [*self._in_flight.values(), *self._pending]
+        """Give up everything that is not done; what is in the outbox is kept there."""
+        if self._outbox is not None:
+            self._outbox.give_back(m.kept for m in self._in_flight.values() if m.kept is not None)
+            self._outbox.fail_waiting(exc)
+        unsent = [m for m in (*self._in_flight.values(), *self._pending) if m.kept is None]
         self._in_flight.clear()
         self._pending.clear()
         self._pending_bytes = 0
@@ -212,10 +262,38 @@ class SendQueue:
 
     def pump(self) -> None:
         """Send what waits, as far as window and connection allow."""
-        while self._connection is not None and self._pending and self._may_send(self._connection):
-            self._send_now(self._connection, self._next())
+        while (connection := self._connection) is not None:
+            message = self._next_to_send(connection)
+            if message is None:
+                return
+            self._send_now(connection, message)
 
     # -- one message -------------------------------------------------------------------------------
+
+    def _next_to_send(self, connection: Transmitter) -> _QueuedMessage | None:
+        """Return what goes next, if anything may go: stops, what waits here, what is kept."""
+        pending, outbox = self._pending, self._outbox
+        if outbox is not None and outbox.has_stop and self._may_send_stop(connection):
+            kept = outbox.take_stop()
+            return None if kept is None else self._of_outbox(kept)
+        if pending and (self._may_send_stop(connection) if pending[0].stop else self._may_send(connection)):
+            return self._next()
+        if pending or outbox is None or not self._may_send(connection):
+            return None
+        if len(self._in_flight) >= self._window - self._window // LIVE_SHARE:
+            return None
+        kept = outbox.take()
+        return None if kept is None else self._of_outbox(kept)
+
+    def _of_outbox(self, kept: KeptMessage) -> _QueuedMessage:
+        loop = asyncio.get_running_loop()
+        done = kept.done or loop.create_future()
+        payload = kept.payload_at(loop.time())
+        return _QueuedMessage(kept.topic, payload, kept.qos, kept.retain, None, done, kept=kept)
+
+    def _may_send_stop(self, connection: Transmitter) -> bool:
+        """Whether a stop may be sent now: the window is no reason to wait."""
+        return len(self._in_flight) < connection.receive_maximum and connection.ready
 
     def _next(self) -> _QueuedMessage:
         message = self._pending.popleft()
@@ -251,12 +329,17 @@ class SendQueue:
             len(self._pending) >= self._max_pending or self._pending_bytes + size > MAX_PENDING_BYTES
         ):
             self._overflow(self._next())
-        self._pending.append(message)
+        if message.stop:
+            self._pending.appendleft(message)
+        else:
+            self._pending.append(message)
         self._pending_bytes += size
         if message.not_after is not None and (self._alarm is None or message.not_after < self._alarm.when()):
             self._set_alarm(message.not_after)
 
     def _fail(self, message: _QueuedMessage, exc: BrokerError) -> None:
+        if message.kept is not None and self._outbox is not None:
+            self._outbox.settle(message.kept)
         self._stats.undelivered += 1
         self._stats.report("delivery", message.topic, str(exc))
         set_exception(message.done, exc)

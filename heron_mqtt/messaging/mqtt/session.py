@@ -22,12 +22,15 @@ from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.mqtt.send_queue import SendQueue, Transmitter, set_exception
 from heron_mqtt.messaging.mqtt.subscriber import Subscriber, SubscribingConnection
 from heron_mqtt.messaging.mqtt.subscriptions import BrokerSubscriptions, SubscriptionChange
+from heron_mqtt.messaging.outbox.outbox import Outbox
+from heron_mqtt.messaging.topics import WhileAway
 
 log = logging.getLogger("heron_mqtt.messaging")
 
 FIRST_DELAY_S, MAX_DELAY_S = 0.1, 15.0  # between attempts to reconnect; doubled each time, then jittered
 STABLE_S = 5.0  # a connection that lasted this long starts the delays afresh
 CLOSE_S = 1.0  # how long close() waits for outstanding messages
+FOR_NOW_S = 5.0  # how long it may take to send what is for now, where its publisher names no time
 PATIENCE_S = 30.0  # for the first connection beside one that was made already: its broker may restart
 
 
@@ -81,6 +84,7 @@ class MqttSession:
         max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
         patience_s: How long the first connection is tried for, if nobody answers; refusals count at once.
         make_connection: Makes a connection to one of the hosts, not open yet; over MQTT if left out.
+        outbox: Where to keep what may come late; None = nowhere.
     """
 
     def __init__(
@@ -95,7 +99,9 @@ class MqttSession:
         max_pending: int,
         patience_s: float = 0.0,
         make_connection: MakeConnection | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
+        self._has_outbox = outbox is not None
         self._patience_s = patience_s
         self._make_connection = make_connection or Connection
         self._places = options.places()
@@ -107,7 +113,7 @@ class MqttSession:
         self._stats = stats
         self._will = will
         self._rng = rng
-        self._send_queue = SendQueue(options.address, stats, max_pending)
+        self._send_queue = SendQueue(options.address, stats, max_pending, outbox=outbox)
         self.on_acknowledged = self._send_queue.acknowledged
         self.on_expired, self.on_writable = self._send_queue.expired, self._send_queue.pump
         self._subscriptions = BrokerSubscriptions(wanted)
@@ -165,14 +171,38 @@ class MqttSession:
     # -- publish -----------------------------------------------------------------------------------
 
     def publish(
-        self, topic: str, payload: bytes, qos: int, retain: bool, not_after: float | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        not_after: float | None = None,
+        away: WhileAway = "queued",
+        stop: bool = False,
     ) -> asyncio.Future[None]:
-        """Send or queue a message; the future is done when the broker has taken it. See ``SendQueue``."""
+        """Send or queue a message; the future is done when the broker has taken it. See ``SendQueue``.
+
+        Args:
+            topic: Of the message, like the following.
+            payload: As bytes.
+            qos: 0, 1 or 2.
+            retain: Keep it for late subscribers.
+            not_after: See ``SendQueue.publish``.
+            away: What becomes of it while there is no connection.
+            stop: It goes before everything else.
+        """
         self._stats.published += 1
         if self._started is None:
             return self._send_queue.refuse(topic, self._failure)
         self._subscriber.flush()  # subscribe, then publish: the message must come back
-        return self._send_queue.publish(topic, payload, qos, retain, not_after)
+        if self._has_outbox and away == "stored" and qos and not_after is None:
+            return self._send_queue.keep(topic, payload, qos, retain, stop=stop)
+        is_for_now = away == "dropped" and not_after is None
+        if is_for_now:
+            not_after = asyncio.get_running_loop().time() + FOR_NOW_S
+        return self._send_queue.publish(
+            topic, payload, qos, retain, not_after, stop=stop, waits_for_first=is_for_now
+        )
 
     # -- subscribe ---------------------------------------------------------------------------------
 

@@ -14,8 +14,16 @@ from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Callback, Subsc
 from heron_mqtt.messaging.loop_bound import LoopBoundBroker
 from heron_mqtt.messaging.mqtt.options import MqttOptions
 from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
+from heron_mqtt.messaging.outbox import Outbox
 from heron_mqtt.messaging.tap import MessageTap
-from heron_mqtt.messaging.topics import ALWAYS_DELIVERED, TopicMap, check_channel
+from heron_mqtt.messaging.topics import (
+    ALWAYS_DELIVERED,
+    ESTOP,
+    TopicMap,
+    away_of,
+    check_channel,
+    while_away,
+)
 
 
 class SessionBroker(LoopBoundBroker):
@@ -34,6 +42,8 @@ class SessionBroker(LoopBoundBroker):
         self.topic_map = topics
         self._topics: dict[str, str] = {}  # channels published on, checked
         self._on_reconnect: list[Callable[[], None]] = []
+        self.outbox: Outbox | None = None
+        """What waits to be sent, also over a restart; None = there is none."""
         super().__init__(name, Dispatcher(on_removed=self._on_removed))
 
     def __repr__(self) -> str:
@@ -67,18 +77,26 @@ class SessionBroker(LoopBoundBroker):
             ) from None
 
     def _begin(self) -> object:
+        if self.outbox is not None:
+            self.outbox.open()
         return self._session.start()
 
     async def _open(self) -> None:
+        if self.outbox is not None:
+            self.outbox.open()
         await self._session.started()
 
     async def _abort_open(self) -> None:
         await self._session.abort()
+        if self.outbox is not None:
+            await self.outbox.close()
 
     async def _abandon(self, *_: object) -> None:
         for session in self._sessions():
             session.retired = True
             session.drop()
+        if self.outbox is not None:
+            self.outbox.close_now()
         self._dispatcher.clear()
 
     async def _shut(self, *exc: object) -> None:
@@ -96,6 +114,8 @@ class SessionBroker(LoopBoundBroker):
             await self._session.close(max(0.0, end - loop.time()))
         for session in sessions:
             await session.abort()
+        if self.outbox is not None:
+            await self.outbox.close()
         self._dispatcher.clear()
 
     def _sessions(self) -> list[MqttSession]:
@@ -120,11 +140,25 @@ class SessionBroker(LoopBoundBroker):
         topic = self._topics.get(channel) or self._topic(channel)
         if self._dispatcher.tap is not None:
             self._dispatcher.tap.published(channel, message, payload, retain)
+        away = while_away(channel, message)
+        stop = channel == ESTOP and away == "stored"
         if self.connected and self._owner_loop.is_current():
-            return Delivery(self._session.publish(topic, payload, qos, retain, not_after))
+            return Delivery(self._session.publish(topic, payload, qos, retain, not_after, away, stop))
         return self._owner_loop.begin(
-            self._owner_loop.acquire(), self._session.publish, topic, payload, qos, retain, not_after
+            self._owner_loop.acquire(),
+            self._session.publish,
+            topic,
+            payload,
+            qos,
+            retain,
+            not_after,
+            away,
+            stop,
         )
+
+    def keeps(self, channel: str) -> bool:
+        """Whether there is an outbox, and it takes what is published on a channel."""
+        return self.outbox is not None and away_of(channel) == "stored"
 
     def subscribe(self, channel: str, callback: Callback) -> Subscription:
         """Call ``callback`` for every message under a channel or filter; see ``MessageBroker.subscribe``.

@@ -57,6 +57,17 @@ def test_no_message_breaks_the_view(messages: list[tuple[str, dict[str, Any] | N
         print_status(status_console(), whole)
 
 
+def test_what_an_outbox_held_is_no_telemetry_of_now() -> None:
+    found = Environments()
+    told = {"type": "telemetry", "p_mw": 0.001, "stopped": True}
+    found.take(heard("devices/MG1/ess/telemetry", {**told, "held_s": 3.5}))
+    (view,) = found.values()
+    assert all(device.telemetry is None for device in view.devices.values())
+    found.take(heard("devices/MG1/ess/telemetry", told))
+    (device,) = view.devices.values()
+    assert device.telemetry is not None
+
+
 def test_what_is_kept_is_no_telemetry_of_now_and_confirms_nothing() -> None:
     view = EnvironmentSeen("lab")
     view.take(heard("devices/MG1/ess/telemetry", {"p_mw": 1.0}, retained=True))

@@ -139,3 +139,54 @@ def test_two_channels_may_change_places() -> None:
     mapped = TopicMap("e", {"a": "heron/e/b", "b": "heron/e/a"})
     assert mapped.channel(mapped.topic("a")) == "a"
     assert mapped.channel(mapped.topic("b")) == "b"
+
+
+def test_what_moves_a_device_or_gives_rights_never_waits_and_what_tells_of_the_past_does() -> None:
+    away = {topics.fill(rule.pattern, {}).replace("+", "x"): rule.away for rule in topics.RULES}
+    stored = {channel for channel in away if topics.while_away(channel, {"active": True}) == "stored"}
+    dropped = {channel for channel in away if topics.while_away(channel, {"active": False}) == "dropped"}
+    assert stored == {
+        *("estop", "agents/x/action", "p2p/x/x"),
+        *("devices/x/x/telemetry", "devices/x/x/authority_state"),
+    }
+    assert dropped == {
+        *("estop", "devices/x/x/setpoint", "devices/x/x/authority", "devices/x/x/take"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"type": "estop", "active": True}, "stored"),
+        ({"type": "estop", "active": False}, "dropped"),
+        ({"active": False, "env_id": "another"}, "dropped"),
+        ({"active": 0}, "stored"),
+        ({"active": "false"}, "stored"),
+        ({}, "stored"),
+    ],
+)
+def test_a_stop_is_stored_and_its_release_is_not(message: dict[str, object], expected: str) -> None:
+    assert topics.while_away("estop", message) == expected
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "expected"),
+    [
+        ("devices/MG1/ess/telemetry", True),
+        ("devices/+/+/telemetry", True),
+        ("devices/MG1/+/telemetry", True),
+        ("agents/+/action", True),
+        ("p2p/+/MG1", True),
+        ("devices/MG1/ess/authority_state", True),
+        ("estop", False),
+        ("devices/MG1/ess/setpoint", False),
+        ("devices/MG1/ess/+", False),
+        ("agents/MG1/+", False),
+        ("devices/#", False),
+        ("p2p/#", False),
+        ("#", False),
+        ("control", False),
+    ],
+)
+def test_a_filter_may_be_kept_only_if_all_under_it_may_come_late(topic_filter: str, expected: bool) -> None:
+    assert topics.is_storable(topic_filter) is expected

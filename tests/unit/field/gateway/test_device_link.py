@@ -303,3 +303,28 @@ async def test_a_device_that_does_not_number_its_telemetry_gets_setpoints_only_w
     rig.step()
     assert len(rig.sent) == 1
     assert rig.fallback == "device silent for 3.1 s, longer than its lease"
+
+
+async def test_telemetry_that_was_held_decides_nothing() -> None:
+    """What an outbox brings late may come after a birth, from this boot of the device or an earlier one."""
+    rig = await Rig().open()
+    heard = rig._seq
+    before = (rig.link.telemetry, rig.link.age_s, rig.link.reborn)
+    rig.clock_s += LEASE_S + 0.1
+    for boot in ("b1", "b0", "older"):
+        for n in range(100):
+            told = {"type": "telemetry", "sender": "MG1/ess", "boot": boot, "seq": 50 + n, "p_mw": 0.03}
+            rig.broker.publish("devices/MG1/ess/telemetry", {**told, "stopped": True, "held_s": 60.0 - n / 2})
+    assert rig.link.stats.held == 300
+    assert (rig.link.telemetry, rig.link.reborn) == (before[0], before[2])
+    assert rig.link.health != "fault", "they are not two devices"
+    assert rig.link.stats.flooded == 0
+    assert not rig.link.says_stopped
+    rig.step()
+    assert rig.sent == [], "nothing is sent on what was"
+    assert rig.fallback is not None
+    assert "longer than its lease" in rig.fallback
+    rig.measure()
+    rig.step()
+    assert (rig.sent[-1]["heard_boot"], rig.sent[-1]["heard_seq"]) == ("b1", rig._seq - 1)
+    assert heard < rig._seq

@@ -161,3 +161,16 @@ def test_metadata_of_a_wrong_type_is_no_reason_to_drop(seq: object) -> None:
     for _ in range(2):
         _arrive(dispatcher, "c", sender="x", boot="b", seq=seq)
     assert len(got) == 2
+
+
+async def test_what_was_held_reaches_every_subscriber_once_and_ends_no_stream() -> None:
+    """An outbox brings what an earlier start said, behind or before what is said now."""
+    dispatcher = Dispatcher()
+    got: list[tuple[str, int, bool]] = []
+    dispatcher.add("c", lambda m: got.append((m["boot"], m["seq"], "held_s" in m)))
+    now = [("now", 0, {}), ("now", 1, {})]
+    earlier = [("earlier", n, {"held_s": 9.0 - n}) for n in (5, 6, 7)]
+    for boot, seq, more in [*now, *earlier, *earlier, ("now", 2, {})]:
+        _arrive(dispatcher, "c", sender="MG1", boot=boot, seq=seq, **more)
+    assert got == [(b, s, bool(m)) for b, s, m in [*now, *earlier]] + [("now", 2, False)]
+    assert (dispatcher.stats.duplicated, dispatcher.stats.lost) == (3, 0)

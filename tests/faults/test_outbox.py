@@ -1,0 +1,389 @@
+"""What was published while the broker was away comes later, in order, and nothing that was for now does.
+
+The broker is a real mosquitto that is killed; who listens is plain paho.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heron_mqtt.errors import BrokerClosed, ConfigError, MessageExpired
+from heron_mqtt.messaging.mqtt import MqttBroker
+from support.heron_command import Program, heron
+from support.mosquitto_server import Mosquitto
+from support.observer import Observer
+from support.safety_runs import LEASE_S, proxy, run, write
+from support.waiting import until
+
+TELEMETRY, STOP = "devices/MG1/ess/telemetry", {"type": "estop", "active": True, "who": "test"}
+RELEASE = {"type": "estop", "active": False, "who": "test"}
+
+
+def number(n: int, boot: str = "b") -> dict[str, Any]:
+    return {"type": "telemetry", "p_mw": 0.001, "sender": "MG1/ess", "boot": boot, "seq": n}
+
+
+def seqs(observer: Observer, boot: str | None = None) -> list[int]:
+    seen = [m.json for m in observer.on("MG1/ess/telemetry")]
+    return [m["seq"] for m in seen if boot in {None, m["boot"]}]
+
+
+def execute(path: Path, statement: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        return database.execute(statement).fetchall()
+
+
+def rows(path: Path) -> list[tuple[Any, ...]]:
+    """Read a closed outbox as ``docs/brokers.md`` describes it."""
+    return execute(path, "SELECT id, stop, topic, payload FROM message ORDER BY id")
+
+
+async def lost(server: Mosquitto, broker: MqttBroker) -> None:
+    server.kill()
+    await until(lambda: not broker.connected, "noticing the loss")
+
+
+async def test_a_stop_comes_first_then_the_rest_in_order_and_nothing_that_was_for_now(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server = own_mosquitto()
+    async with MqttBroker(server.url, env_id="site", outbox=tmp_path / "outbox") as broker:
+        await lost(server, broker)
+        for n in range(300):
+            broker.publish(TELEMETRY, number(n))
+        broker.publish("agents/MG1/action", {"type": "action", "p_ess": 0.001})
+        broker.publish("p2p/MG1/MG2", {"type": "offer", "quantity_mwh": 0.001})
+        broker.publish("devices/MG1/ess/authority_state", {"type": "authority_state"}, retain=True)
+        broker.publish("estop", STOP, retain=True)
+        for channel in ("setpoint", "authority", "take"):
+            with pytest.raises(MessageExpired):
+                await broker.publish(f"devices/MG1/ess/{channel}", {"type": channel, "p_mw": 0.001})
+        with pytest.raises(MessageExpired):
+            await broker.publish("estop", RELEASE, retain=True)
+        await until(lambda: broker.stats.stored == 304, "everything is on disk")
+        await asyncio.to_thread(server.start)
+        with Observer(server.url) as observer:
+            await broker.wait_connected(20)
+            await until(lambda: broker.outbox is not None and broker.outbox.messages == 0, "it is empty")
+            await until(lambda: len(seqs(observer)) == 300)
+            topics = [m.topic.removeprefix("heron/site/") for m in observer.seen]
+            assert topics[0] == "estop"
+            assert topics[1:] == [
+                *[TELEMETRY] * 300, "agents/MG1/action", "p2p/MG1/MG2", "devices/MG1/ess/authority_state",
+            ]  # fmt: skip
+            assert seqs(observer) == list(range(300))
+    assert rows(tmp_path / "outbox") == []
+
+
+async def test_what_is_published_live_follows_what_waited_on_its_channel(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server = own_mosquitto()
+    async with MqttBroker(server.url, env_id="site", outbox=tmp_path / "outbox") as broker:
+        await lost(server, broker)
+        for n in range(2_500):  # more than wait in memory
+            broker.publish(TELEMETRY, number(n))
+            if n % 100 == 0:
+                await asyncio.sleep(0)
+        await until(lambda: broker.stats.stored == 2_500)
+        await asyncio.sleep(1.0)  # so that they have been held
+        await asyncio.to_thread(server.start)
+        with Observer(server.url) as observer:
+            await broker.wait_connected(20)
+            for n in range(2_500, 2_600):
+                broker.publish(TELEMETRY, number(n))
+                await asyncio.sleep(0.01)
+            await until(lambda: len(seqs(observer)) >= 2_600)
+            assert seqs(observer) == list(range(2_600))
+            held = [m.json.get("held_s") for m in observer.on("MG1/ess/telemetry")]
+            assert all(h is not None and h >= 1.0 for h in held[:2_500])
+
+
+async def test_what_leaves_at_once_is_never_written_and_says_nothing_of_being_held(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server = own_mosquitto()
+    with Observer(server.url) as observer:
+        async with MqttBroker(server.url, env_id="site", outbox=tmp_path / "outbox") as broker:
+            for n in range(500):
+                await broker.publish(TELEMETRY, number(n))
+            assert broker.stats.stored == 0
+        await until(lambda: len(seqs(observer)) == 500)
+        assert not any("held_s" in m.json for m in observer.seen)
+
+
+async def test_it_waits_over_a_restart_of_ours(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server = own_mosquitto()
+    path = tmp_path / "outbox"
+    async with MqttBroker(server.url, env_id="site", outbox=path) as broker:
+        await lost(server, broker)
+        waiting = [broker.publish(TELEMETRY, number(n, "first")) for n in range(50)]
+        broker.publish("estop", STOP, retain=True)
+        broker.publish("agents/MG1/plan", {"type": "plan"})  # waits in memory, and ends with us
+    with pytest.raises(BrokerClosed):
+        await waiting[-1]
+    assert [topic for _, stop, topic, _ in rows(path) if stop] == ["heron/site/estop"]
+    assert len(rows(path)) == 51
+    server.start()
+    with Observer(server.url) as observer:
+        async with MqttBroker(server.url, env_id="site", outbox=path) as broker:
+            for n in range(10):
+                broker.publish(TELEMETRY, number(n, "second"))
+            await until(lambda: len(seqs(observer)) == 60)
+        assert observer.seen[0].topic == "heron/site/estop"
+        assert seqs(observer) == [*range(50), *range(10)]
+        assert not observer.on("plan")
+    assert rows(path) == []
+
+
+def test_kill_9_of_publisher_and_broker_loses_the_last_moment_at_most(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server = own_mosquitto()
+    path = tmp_path / "outbox"
+    script = Path(__file__).parents[1] / "support" / "outbox_publisher.py"
+    arguments = [sys.executable, str(script), server.url, str(path), "100000"]
+    with Program(arguments) as program, Observer(server.url) as before:
+        before.wait("it publishes", lambda: len(before.seen) > 50)
+        server.kill()
+        program.wait_for("away")
+        time.sleep(1.0)
+        os.kill(program.pid, signal.SIGKILL)
+        program.wait()
+        published = max(int(line) for line in program.out if line.strip().isdigit())
+        live = seqs(before)
+    server.start()
+    with Observer(server.url) as after, Program([*arguments[:-1], "0"]):
+        after.wait("what waited comes", lambda: seqs(after) and time.monotonic() > after.seen[-1].at + 1.0)
+        later = seqs(after)
+        assert {m.topic.rsplit("/", 1)[-1] for m in after.seen} == {"telemetry"}, "nothing that was for now"
+    assert later == sorted(set(later)), "in order, and once"
+    missing = set(range(published + 1)) - set(live) - set(later)
+    # 5 ms apart: what was not yet written, and none before it
+    assert missing == set(range(published + 1 - len(missing), published + 1))
+    assert len(missing) <= 100
+    assert later[0] <= max(live) + 1
+
+
+async def test_a_receiver_counts_what_came_twice_once(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    """Killed between the acknowledgement and forgetting it, a sender sends again: boot and seq tell."""
+    server = own_mosquitto()
+    path = tmp_path / "outbox"
+    async with MqttBroker(server.url, env_id="site", outbox=path) as broker:
+        await lost(server, broker)
+        for n in range(20):
+            broker.publish(TELEMETRY, number(n))
+    saved = path.read_bytes()
+    server.start()
+    got: list[int] = []
+    async with MqttBroker(server.url, env_id="site") as receiver:
+        await receiver.subscribe(TELEMETRY, lambda m: got.append(m["seq"]))
+        for _ in range(2):
+            path.write_bytes(saved)
+            async with MqttBroker(server.url, env_id="site", outbox=path) as broker:
+                await until(lambda broker=broker: broker.outbox.messages == 0)  # type: ignore[misc]
+        await until(lambda: receiver.stats.duplicated == 20)
+        assert got == list(range(20))
+        assert receiver.stats.lost == 0
+
+
+def test_a_gateway_killed_with_its_outbox_replays_nothing_that_drives(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    """Broker, environment and gateway are killed, broker and gateway come back, and an attacker replays.
+
+    Said again is all that was ever said to the device; it gives no power.
+    """
+    server = own_mosquitto()
+    scenario = write(tmp_path, **{"microgrids.MG1.remote": True})
+    outboxes = {name: tmp_path / f"{name}.outbox" for name in ("gateway", "device")}
+    battery = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", server.url]
+    battery += ["--scenario", str(scenario), "--period", "0.1", "--outbox", str(outboxes["device"])]
+    gateway = ["--outbox", str(outboxes["gateway"])]
+    with Observer(server.url) as before, heron(*battery):
+        with proxy(scenario, server.url, *gateway) as killed, run(scenario, server.url) as environment:
+            before.wait("the device is driven", lambda: len(before.driving()) > 8)
+            server.kill()
+            time.sleep(1.5)  # a step ends, whatever comes of it; leases run out
+            for program in (killed, environment):
+                for process in (*program.descendants(), program.process):
+                    process.kill()
+        waited = [topic.rsplit("/", 1)[-1] for _, _, topic, _ in rows(outboxes["gateway"])]
+        assert set(waited) <= {"action", "authority_state", "MG2", "MG3"}, waited
+        server.start()
+        came_back = time.monotonic()
+        with Observer(server.url) as after, proxy(scenario, server.url, *gateway):
+            after.wait("the gateway is there", lambda: after.on("agents/MG1/status", live=False))
+            after.wait(
+                "what the device measured meanwhile",
+                lambda: any("held_s" in m.json for m in after.on("MG1/ess/telemetry")),
+            )
+            time.sleep(LEASE_S)
+            recorded = [m for m in before.seen if "/devices/MG1/ess/" in m.topic
+                        and m.topic.rsplit("/", 1)[-1] in {"setpoint", "authority", "take"}]  # fmt: skip
+            assert len(recorded) > 8
+            for message in recorded:
+                after.publish(message.topic, message.payload)
+                told = message.json
+                after.publish(message.topic, {**told, "seq": told["seq"] + 1000})
+                after.publish(message.topic, {**told, "boot": "another"})
+            for message in after.on("MG1/ess/telemetry"):
+                after.publish(message.topic, message.payload)  # to the gateway: it has heard it before
+            time.sleep(2 * LEASE_S)
+            forged = {m.payload for m in after.on("MG1/ess/setpoint")} - {m.payload for m in recorded}
+            sent = [p for p in forged if b'"another"' not in p and json.loads(p)["seq"] < 1000]
+            assert sent == [], "nobody asked the gateway for anything"
+            moved = [
+                m.json for m in after.on("MG1/ess/telemetry") if m.json["p_mw"] and "held_s" not in m.json
+            ]
+            assert moved == []
+            assert came_back < after.seen[-1].at
+
+
+# -- bounds --------------------------------------------------------------------------------------------
+
+
+async def test_the_oldest_goes_when_it_is_full_and_a_stop_does_not(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server = own_mosquitto()
+    path = tmp_path / "outbox"
+    async with MqttBroker(server.url, env_id="site", outbox=path, outbox_max_mb=0.1) as broker:
+        await lost(server, broker)
+        broker.publish("estop", STOP, retain=True)
+        for n in range(2_000):
+            broker.publish(TELEMETRY, number(n))
+            if n % 50 == 0:
+                await asyncio.sleep(0.01)
+        assert broker.outbox is not None
+        assert broker.outbox.size <= 100_000
+        assert broker.stats.outbox_dropped == 2_001 - broker.outbox.messages > 1_000
+        told = [r for r in broker.stats.reports if r.kind == "outbox"]
+        assert len(told) == 1
+        assert "more than 0.1 MB wait: the oldest is dropped" in told[0].what
+    kept = rows(path)
+    assert sum(len(topic) + len(payload) + 100 for _, _, topic, payload in kept) <= 100_000
+    assert kept[0][1] == 1, "the stop is there"
+    numbers = [json.loads(payload)["seq"] for _, stop, _, payload in kept if not stop]
+    assert numbers == list(range(2_000 - len(numbers), 2_000)), "the newest are there"
+
+
+async def test_what_is_too_old_is_not_sent_any_more_and_a_stop_is(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server = own_mosquitto()
+    path = tmp_path / "outbox"
+    async with MqttBroker(server.url, env_id="site", outbox=path) as broker:
+        await lost(server, broker)
+        broker.publish("estop", STOP, retain=True)
+        for n in range(10):
+            broker.publish(TELEMETRY, number(n))
+    execute(path, "UPDATE message SET published_at = published_at - 100 WHERE id <= 6")
+    server.start()
+    with Observer(server.url) as observer:
+        async with MqttBroker(server.url, env_id="site", outbox=path, outbox_max_age_s=60) as broker:
+            await until(lambda: broker.outbox is not None and broker.outbox.messages == 0)
+            assert broker.stats.outbox_dropped == 5
+        await until(lambda: len(seqs(observer)) == 5)
+        assert seqs(observer) == [5, 6, 7, 8, 9]
+        assert observer.seen[0].topic == "heron/site/estop"
+        assert observer.seen[0].json["held_s"] >= 100.0
+
+
+# -- the disk ------------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_is_said_once_and_counted_and_everything_goes_on(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path, small_disk: Path
+) -> None:
+    server = own_mosquitto()
+    path = small_disk / "outbox"
+    async with MqttBroker(server.url, env_id="site", outbox=path) as broker:
+        await lost(server, broker)
+        _fill(small_disk)
+        for n in range(3_000):
+            broker.publish(TELEMETRY, number(n))
+        await until(lambda: broker.stats.outbox_errors > 0, "the disk refuses")
+        assert broker.stats.stored == 0
+        told = [r.what for r in broker.stats.reports if r.kind == "outbox"]
+        assert len(told) == 1, told
+        assert "full" in told[0]
+        await asyncio.to_thread(server.start)
+        with Observer(server.url) as observer:
+            await broker.wait_connected(20)
+            await until(lambda: len(seqs(observer)) == 3_000, "from memory")
+            assert seqs(observer) == list(range(3_000))
+        await lost(server, broker)
+        (small_disk / "filling").unlink()
+        for n in range(10):
+            broker.publish(TELEMETRY, number(n, "later"))
+        await until(lambda: broker.stats.stored >= 10, "it is written when there is room", 20.0)
+        assert [r.what for r in broker.stats.reports if r.kind == "outbox"][1:] == ["the disk works again"]
+    assert len(rows(path)) == 10
+
+
+def _fill(folder: Path) -> None:
+    with (folder / "filling").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+
+
+# -- whose file it is ----------------------------------------------------------------------------------
+
+
+async def test_a_file_that_is_not_ours_to_use_is_refused_in_one_line(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server = own_mosquitto()
+    path = tmp_path / "outbox"
+
+    async def refusal(file: Path, env_id: str = "site") -> str:
+        with pytest.raises(ConfigError) as caught:
+            await MqttBroker(server.url, env_id=env_id, outbox=file).connect()
+        (problem,) = caught.value.problems
+        assert str(file) in problem
+        return problem
+
+    async with MqttBroker(server.url, env_id="site", outbox=path):
+        assert "in use by another process or connection" in await refusal(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.glob("outbox*")} == {0o600}
+    assert "holds messages of environment 'site', not of 'other'" in await refusal(path, "other")
+    execute(path, "PRAGMA user_version = 2")
+    assert "of version 2, this program knows 1" in await refusal(path)
+    (tmp_path / "text").write_text("these are not the messages you are looking for\n" * 100)
+    assert "not an outbox, or damaged" in await refusal(tmp_path / "text")
+    execute(tmp_path / "other", "CREATE TABLE t (x)")
+    assert "an SQLite file, but no outbox" in await refusal(tmp_path / "other")
+    assert "there is no folder" in await refusal(tmp_path / "nowhere" / "outbox")
+    assert "not a file" in await refusal(tmp_path)
+
+
+async def test_no_login_is_in_it(own_mosquitto: Callable[..., Mosquitto], tmp_path: Path) -> None:
+    server = own_mosquitto()
+    path = tmp_path / "outbox"
+    url = server.url.replace("mqtt://", "mqtt://ann:s3cr3t@")
+    async with MqttBroker(url, env_id="site", outbox=path) as broker:
+        await lost(server, broker)
+        for n in range(50):
+            broker.publish(TELEMETRY, number(n))
+        await until(lambda: broker.stats.stored == 50)
+    assert len(rows(path)) == 50
+    assert b"s3cr3t" not in b"".join(p.read_bytes() for p in tmp_path.glob("outbox*"))
