@@ -6,12 +6,14 @@ import asyncio
 import json
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
 
 if TYPE_CHECKING:
     from heron_mqtt.app.operator_client.observer import Heard
@@ -42,11 +44,20 @@ def dashboard(
     host: Annotated[
         str, typer.Option(help="Address to listen on; another than this machine lets everybody read.")
     ] = "127.0.0.1",
+    control: Annotated[
+        bool, typer.Option("--control", help="Let people log in and control; without it the page only reads.")
+    ] = False,
+    users: Annotated[
+        Path, typer.Option(metavar="FILE", help="Who may log in (heron-mqtt credentials add).")
+    ] = Path(DEFAULT_USERS_FILE),
+    acl: Annotated[Path, typer.Option(metavar="FILE", help="Their rights: only operators control.")] = Path(
+        DEFAULT_ACL_FILE
+    ),
     ends_with_input: Annotated[bool, typer.Option("--ends-with-input", hidden=True)] = False,
 ) -> None:
     """Serve a page of what goes on at a broker, or of what happened in a recorded run. Ctrl-C ends it.
 
-    It reads and never publishes.
+    It reads and never publishes, unless --control lets people log in.
     """
     from heron_mqtt.dashboard.server import serve_dashboard, serve_record
 
@@ -54,13 +65,17 @@ def dashboard(
         raise ConfigError("dashboard: expected --broker URL for what goes on, or --run FILE for a record")
     if run is not None and env_id is not None:
         raise ConfigError("--env-id: a record has one environment; leave it out")
+    if run is not None and control:
+        raise ConfigError("--control: what happened cannot be changed; leave it out with --run")
     if not 0 <= port <= 65_535:
         raise ConfigError(f"--port {port}: expected 0 to 65535")
     try:
         serving = (
             serve_record(run, host, port, _say_where)
             if run is not None
-            else serve_dashboard(broker or "", env_id, host, port, _say_where)
+            else serve_dashboard(
+                broker or "", env_id, host, port, _say_where, (users, acl) if control else None
+            )
         )
         run_until_told(_until_input_ends(serving) if ends_with_input else serving)
     except KeyboardInterrupt:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
 from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from heron_mqtt.app.live_view import LiveView
 from heron_mqtt.dashboard.pages import JSON, answer
-from heron_mqtt.dashboard.sockets import until_closed_or
+from heron_mqtt.dashboard.sockets import Serve, until_closed_or
 
 EVERY_S = 0.4
 """Between two snapshots: what changed in between is in the next one."""
@@ -33,18 +34,24 @@ class LiveSource:
         self._made_at_s = -EVERY_S
         self._snapshot: dict[str, Any] = {}
         self._text = ""
+        self.has_control = False
+        """Whether people may log in, so that the page offers it."""
         self._metrics = _metrics(self.snapshot)
-        self.sockets = {"/live": self._live, "/tail": self._tail}
+        self.sockets: Mapping[str, Serve] = {"/live": self._live, "/tail": self._tail}
 
     def snapshot(self) -> dict[str, Any]:
         """Return the newest snapshot, at most ``EVERY_S`` old."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._made_at_s >= EVERY_S * 0.9:
             self._made_at_s, self._text = now_s, ""
-            self._snapshot = self._view.snapshot()
+            self._snapshot = {**self._view.snapshot(), "control": self.has_control}
         return self._snapshot
 
-    def respond(self, path: str, query: str) -> Response | None:
+    def refuse(self, _path: str, _headers: Headers) -> Response | None:
+        """Refuse no socket: whoever reaches the page may read."""
+        return None
+
+    def respond(self, path: str, query: str, _headers: Headers) -> Response | None:
         """Answer what is no file and no socket; None = no such path."""
         if path == "/network":
             network = self._view.network(parse_qs(query).get("env_id", [""])[0])

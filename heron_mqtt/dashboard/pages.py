@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+from collections.abc import Mapping
 from http import HTTPStatus
 from importlib import resources
 
@@ -33,18 +34,25 @@ JSON = "application/json"
 
 
 class StaticFiles:
-    """The files, read once."""
+    """Some files, read once.
 
-    def __init__(self) -> None:
+    Args:
+        names: By path, its file in the package.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
         root = resources.files("heron_mqtt")
-        self._files = {path: root.joinpath(*name.split("/")).read_bytes() for path, name in FILES.items()}
+        self._files = {
+            path: (root.joinpath(*name.split("/")).read_bytes(), mimetypes.guess_type(name)[0])
+            for path, name in names.items()
+        }
 
     def answer(self, path: str) -> Response | None:
         """Return a file; None where there is none of this path."""
         if path not in self._files:
             return None
-        kind = mimetypes.guess_type(FILES[path])[0] or "application/octet-stream"
-        return answer(HTTPStatus.OK, self._files[path], f"{kind}; charset=utf-8")
+        content, kind = self._files[path]
+        return answer(HTTPStatus.OK, content, f"{kind or 'application/octet-stream'}; charset=utf-8")
 
 
 def answer(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
 from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from heron_mqtt.app.record_view import RecordView
 from heron_mqtt.dashboard.pages import JSON, answer
-from heron_mqtt.dashboard.sockets import until_closed_or
+from heron_mqtt.dashboard.sockets import Serve, until_closed_or
 from heron_mqtt.errors import DataError
 
 EVERY_S = 1.0
@@ -32,9 +33,13 @@ class RecordSource:
     def __init__(self, view: RecordView) -> None:
         self._view = view
         self._snapshots: dict[tuple[int, int], str] = {}
-        self.sockets = {"/live": self._live}
+        self.sockets: Mapping[str, Serve] = {"/live": self._live}
 
-    def respond(self, path: str, query: str) -> Response | None:
+    def refuse(self, _path: str, _headers: Headers) -> Response | None:
+        """Refuse no socket: whoever reaches the page may read."""
+        return None
+
+    def respond(self, path: str, query: str, _headers: Headers) -> Response | None:
         """Answer what is no file and no socket; None = no such path."""
         asked = {name: values[0] for name, values in parse_qs(query).items()}
         work: dict[str, Callable[[], Any]] = {

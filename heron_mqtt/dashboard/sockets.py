@@ -1,10 +1,15 @@
-"""Sockets on which a browser only listens."""
+"""Sockets, and those on which a browser only listens."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from websockets.asyncio.server import ServerConnection
+
+Serve = Callable[[ServerConnection, str], Coroutine[Any, Any, None]]
+"""Serves a socket until it ends, given the query of its address."""
 
 
 async def until_closed_or(connection: ServerConnection, duration_s: float) -> bool:

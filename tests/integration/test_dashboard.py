@@ -6,32 +6,23 @@ import http.client
 import json
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from heron_mqtt.config import shipped_config
-from support.heron_command import Program, heron, run_heron
+from support.browser import address_of, cell, clicked, eventually, open_browser, severe, text
+from support.heron_command import heron, run_heron
 from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
 from support.recorded_runs import STEPS, record_run
-
-WITHIN_S = 15.0
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--window-size=1200,800",
-)
 
 
 @pytest.fixture(scope="module")
@@ -59,57 +50,13 @@ def shared_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosqu
 @pytest.fixture(scope="module")
 def page(site: Site, shared_mosquitto: Mosquitto) -> Iterator[str]:
     with heron("dashboard", "--broker", shared_mosquitto.url, "--port", "0") as program:
-        yield _address(program)
-
-
-def _address(program: Program) -> str:
-    return program.wait_for("dashboard: ").split()[-1].rstrip("/")
+        yield address_of(program)
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in FLAGS:
-        options.add_argument(argument)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield made
-    made.quit()
-
-
-def eventually(look: Callable[[], Any]) -> Any:
-    end = time.monotonic() + WITHIN_S
-    while time.monotonic() < end:
-        if found := look():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not come")
-
-
-def cell(browser: webdriver.Chrome, place: str) -> str:
-    """Return the text of a place that is drawn anew again and again; nothing where it is not there."""
-    try:
-        return browser.find_element(By.CSS_SELECTOR, place).text
-    except (NoSuchElementException, StaleElementReferenceException):
-        return ""
-
-
-def clicked(browser: webdriver.Chrome, place: str) -> bool:
-    """Click; rows are drawn anew again and again."""
-    try:
-        browser.find_element(By.CSS_SELECTOR, place).click()
-    except (NoSuchElementException, StaleElementReferenceException):
-        return False
-    return True
-
-
-def text(browser: webdriver.Chrome, place: str = "body") -> str:
-    return cell(browser, place)
+    with open_browser(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
 
 
 def test_it_lives_and_says_what_is_wrong(browser: webdriver.Chrome, page: str, site: Site) -> None:
@@ -180,7 +127,7 @@ def test_no_error_and_no_request_to_anybody_else(browser: webdriver.Chrome, page
     eventually(lambda: text(browser, "#link") == "live")
     eventually(lambda: clicked(browser, "tbody th button"))
     eventually(lambda: browser.find_elements(By.CSS_SELECTOR, ".uplot"))
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert severe(browser) == []
     asked = set()
     for entry in browser.get_log("performance"):
         message = json.loads(entry["message"])["message"]
@@ -193,7 +140,7 @@ def test_it_says_when_it_is_cut_off_and_comes_back(
     browser: webdriver.Chrome, site: Site, shared_mosquitto: Mosquitto
 ) -> None:
     with heron("dashboard", "--broker", shared_mosquitto.url, "--port", "0") as program:
-        url = _address(program)
+        url = address_of(program)
         browser.get(url)
         eventually(lambda: text(browser, "#link") == "live")
     eventually(lambda: "CUT OFF" in text(browser, "#link"))
@@ -207,7 +154,7 @@ def test_a_record_has_the_same_page_with_a_slider(browser: webdriver.Chrome, tmp
     browser.get("about:blank")
     browser.get_log("browser")
     with heron("dashboard", "--run", str(tmp_path / "day.heron"), "--port", "0") as program:
-        url = _address(program)
+        url = address_of(program)
         browser.get(f"{url}/#overview")
         eventually(
             lambda: f"step {STEPS - 1} of episode 1, {STEPS} of {STEPS}" in text(browser, "output.where")
@@ -226,7 +173,7 @@ def test_a_record_has_the_same_page_with_a_slider(browser: webdriver.Chrome, tmp
         eventually(lambda: browser.find_elements(By.CSS_SELECTOR, ".uplot"))
         browser.get(f"{url}/#messages")
         eventually(lambda: "operators/system_operator/price" in text(browser, "ol.tail"))
-        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+        assert severe(browser) == []
         connection = http.client.HTTPConnection(url.removeprefix("http://"))
         connection.request("GET", "/at?n=99")
         answer = connection.getresponse()

@@ -38,8 +38,17 @@ class LiveEvents:
                 "subject": subject[:200],
                 "what": what[:500],
                 "kept": heard.retained,
+                "acknowledged": None,
             }
         )
+
+    def acknowledge(self, number: int, who: str) -> bool:
+        """Note that a person has seen an event; return whether it is still there."""
+        for event in self._events:
+            if event["n"] == number:
+                event["acknowledged"] = {"who": who, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+                return True
+        return False
 
     def as_json(self, now_s: float) -> list[Json]:
         """Return them, the newest first."""

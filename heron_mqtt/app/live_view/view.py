@@ -133,6 +133,17 @@ class LiveView:
             ],
         }
 
+    def level(self, env_id: str, device: str) -> str | None:
+        """Return the authority over AGENT/DEVICE; None where none is known."""
+        view = self.environments.get(env_id)
+        seen = None if view is None else view.devices.get(device)
+        return None if seen is None or seen.authority is None else seen.authority.level
+
+    def acknowledge(self, env_id: str, event: int, who: str) -> bool:
+        """Note that a person has seen an event, for everybody who looks; return whether it is still there."""
+        live = self._live.get(env_id)
+        return live is not None and live.events.acknowledge(event, who)
+
     def network(self, env_id: str) -> Json | None:
         """Return the network of an environment, as in ``NetworkModel``; None where none is known."""
         live = self._live.get(env_id)

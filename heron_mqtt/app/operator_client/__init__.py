@@ -6,6 +6,7 @@ from what the broker has kept, and asked for where more than one is alive.
 
 from heron_mqtt.app.operator_client.authority import ask_authority
 from heron_mqtt.app.operator_client.environments import find_environment
+from heron_mqtt.app.operator_client.fault import inject_fault
 from heron_mqtt.app.operator_client.requests import Person
 from heron_mqtt.app.operator_client.status import look
 from heron_mqtt.app.operator_client.stop import StopReport, set_stop
@@ -16,6 +17,7 @@ __all__ = [
     "StopReport",
     "ask_authority",
     "find_environment",
+    "inject_fault",
     "look",
     "set_stop",
     "take_device",

@@ -47,7 +47,7 @@ class Heard:
 
 
 class Observer:
-    """A connection that reads channels, and publishes a message or two.
+    """A connection that reads channels, and has no way to publish.
 
     Args:
         url: Of the broker, or its options.
@@ -133,10 +133,6 @@ class Observer:
         except TimeoutError:
             pass
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> asyncio.Future[None]:
-        """Publish at QoS 1; what is returned is done when the broker has acknowledged it."""
-        return self._link.publish(topic, payload, 1, retain, None)
-
     # -- called by the link ------------------------------------------------------------------------
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
@@ -165,3 +161,11 @@ class Observer:
 
     def on_connected(self, again: bool) -> None:
         """Go on."""
+
+
+class PublishingObserver(Observer):
+    """An observer that also publishes a message or two."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> asyncio.Future[None]:
+        """Publish at QoS 1; what is returned is done when the broker has acknowledged it."""
+        return self._link.publish(topic, payload, 1, retain, None)

@@ -18,7 +18,7 @@ from heron_mqtt.app.operator_client.environments import (
     checked_env_id,
     the_only_one,
 )
-from heron_mqtt.app.operator_client.observer import PRESENCE, QUIET_S, Heard, Observer
+from heron_mqtt.app.operator_client.observer import PRESENCE, QUIET_S, Heard, Observer, PublishingObserver
 from heron_mqtt.app.operator_client.requests import Person
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.errors import BrokerError
@@ -85,7 +85,7 @@ async def set_stop(
             has_come_back = True
 
     # A stop for a named environment is sent whatever this user may read; for another one, never blindly.
-    async with Observer(url, env_id, CHANNELS, on_message, needs_all=env_id is None) as observer:
+    async with PublishingObserver(url, env_id, CHANNELS, on_message, needs_all=env_id is None) as observer:
         if env_id is None:  # a stop for a named one is not delayed by looking around
             await observer.settle()
             env_id = the_only_one(found.alive, observer.options.address)
@@ -109,7 +109,7 @@ async def set_stop(
     return report
 
 
-async def _publish(observer: Observer, env_id: str, stop: Json) -> str | None:
+async def _publish(observer: PublishingObserver, env_id: str, stop: Json) -> str | None:
     """Publish it, retained; return why the broker has not acknowledged it."""
     try:
         async with asyncio.timeout(ACKNOWLEDGED_S):

@@ -199,6 +199,7 @@ class RecordView:
                 "subject": _subject(row["subject"]),
                 "what": _sentence(row),
                 "kept": False,
+                "acknowledged": None,
             }
             for row in rows
         ]

@@ -1,4 +1,4 @@
-// Which view is shown, and what stands above every view. The page only reads: it never sends a word.
+// Which view is shown, and what stands above every view. Without control it never sends a word.
 
 import { changed, connect, isCutOff, onChange, store } from "./store.js";
 import * as time from "./time.js";
@@ -9,7 +9,16 @@ import * as events from "./views/events.js";
 
 const VIEWS = { overview, devices, messages, events };
 
-let shown = null;
+let shown = null, control = null;
+
+// Only a page that was started with --control has this file at all.
+async function addControl() {
+  control = await import("./views/control.js");
+  VIEWS.control = control;
+  document.getElementById("control-link").hidden = false;
+  await control.resume();
+  if (location.hash === "#control") show();
+}
 
 function say(place, text) {
   if (place.textContent !== text) place.textContent = text;
@@ -24,6 +33,11 @@ function draw() {
   link.classList.toggle("cut", !isWell);
   document.body.classList.toggle("stale", !isWell);
   time.update(store);
+  if (snapshot && snapshot.control && !control) {
+    control = {};
+    addControl();
+  }
+  if (control && control.header) control.header(document.getElementById("person"), store);
   if (!snapshot) return;
   say(document.getElementById("broker"), snapshot.broker);
   const stops = snapshot.environments.filter((one) => one.stop);

@@ -212,6 +212,23 @@ class Authority:
         return ""
 
 
+def gates(present: Level, wanted: Level) -> list[str]:
+    """Return what a person's request for a level has to pass, from another level; empty: it is granted."""
+    found = []
+    if not RULES[wanted].over_real:
+        found.append("kind: no real device at the other end")
+    if RULES[wanted].rank <= RULES[present].rank:
+        return found
+    found += ["health: the device is online by its own birth, and not silent", "telemetry: it is fresh"]
+    if RULES[wanted].is_banded:
+        found.append("band: gateway.band in the scenario")
+    if wanted == "full" and present != "limited":
+        found.append(f"ladder: full is reached from limited, not from {present}")
+    if RULES[wanted].is_earned:
+        found.append("residual: enough steps in a row with new telemetry that agrees with the model")
+    return found
+
+
 def _first_level(ceiling: Level) -> Level:
     """Return the level at which a ceiling is begun: one that has to be earned begins at shadow."""
     return "shadow" if RULES[ceiling].is_earned else ceiling

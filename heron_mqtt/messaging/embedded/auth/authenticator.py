@@ -7,7 +7,6 @@ wrong password cannot disturb the device whose name was used.
 from __future__ import annotations
 
 import asyncio
-import functools
 import hmac
 import secrets
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.embedded.auth.acl import Acl
 from heron_mqtt.messaging.embedded.auth.turns import TooManyWait, Turns
-from heron_mqtt.messaging.embedded.auth.users import hash_password, hasher, load_users
+from heron_mqtt.messaging.embedded.auth.users import load_users, password_matches
 from heron_mqtt.messaging.embedded.options import is_loopback
 from heron_mqtt.messaging.embedded.protocol import packets
 
@@ -129,7 +128,7 @@ class Authenticator:
         # names that do not exist share one turn: inventing them delays no user
         async with self._turns.turn(user if stored is not None else ""):
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._hashing, _password_matches, stored, password)
+            return await loop.run_in_executor(self._hashing, password_matches, stored, password)
 
     def grant(self, user: str | None, client_id: str) -> Grant | None:
         """Return what a client may do, or None if it may do everything."""
@@ -222,22 +221,6 @@ class Authenticator:
         stored = self._users.get(user, "")
         parts = b"\0".join((user.encode(), stored.encode(), connect.password or b""))
         return hmac.digest(self._digest_key, parts, "sha256")
-
-
-def _password_matches(stored: str | None, password: bytes) -> bool:
-    from argon2.exceptions import InvalidHashError, VerificationError
-
-    try:
-        # An unknown user costs the same time as a known one, so that names cannot be found by timing.
-        hasher().verify(stored or _decoy_hash(), password)
-    except (VerificationError, InvalidHashError):
-        return False
-    return stored is not None
-
-
-@functools.cache
-def _decoy_hash() -> str:
-    return hash_password(secrets.token_bytes(16))
 
 
 def _host_of(peer: str) -> str:

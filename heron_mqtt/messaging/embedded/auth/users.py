@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,3 +56,20 @@ def hasher() -> PasswordHasher:
 def hash_password(password: bytes) -> str:
     """Return a salted argon2id hash in its usual text form."""
     return hasher().hash(password)
+
+
+def password_matches(stored: str | None, password: bytes) -> bool:
+    """Return whether a password is that of a stored hash; None (no such user) takes as long."""
+    from argon2.exceptions import InvalidHashError, VerificationError
+
+    try:
+        # An unknown user costs the same time as a known one, so that names cannot be found by timing.
+        hasher().verify(stored or _decoy_hash(), password)
+    except (VerificationError, InvalidHashError):
+        return False
+    return stored is not None
+
+
+@functools.cache
+def _decoy_hash() -> str:
+    return hash_password(secrets.token_bytes(16))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.field.gateway.authority import LADDER, SENDS, Authority, Evidence
+from heron_mqtt.field.gateway.authority import LADDER, SENDS, Authority, Evidence, gates
 from heron_mqtt.field.gateway.settings import BandTable, GatewayTable
 from heron_mqtt.messages import Level
 from support.field_rig import BAND, Rig
@@ -241,3 +241,21 @@ def test_the_levels_that_send() -> None:
 def test_over_a_real_device_no_authority_begins_at_the_level_of_emulators() -> None:
     authority = Authority("emulated", gate_steps=1, has_band=True, is_real=True)
     assert (authority.level, authority.ceiling) == ("shadow", "shadow")
+
+
+@pytest.mark.parametrize(("before", "level"), itertools.product(LADDER, LADDER))
+def test_the_gates_that_are_shown_beforehand_are_those_that_refuse(before: Level, level: Level) -> None:
+    shown = {gate.partition(":")[0] for gate in gates(before, level)}
+    refusing = set()
+    for evidence in (
+        *(Evidence("offline", True, 9), Evidence("online", False, 9), Evidence("online", True, 0), GOOD),
+        Evidence("online", True, 9, is_born=False),
+    ):
+        for has_band, is_real in itertools.product((True, False), repeat=2):
+            authority = Authority(before, gate_steps=4, has_band=has_band, is_real=is_real)
+            authority.level = before
+            change = authority.request(level, evidence, who="ann", why="test", at=NOW, step=3)
+            if not change.granted:
+                refusing.add(change.reason.removeprefix("gate ").partition(":")[0])
+    assert refusing <= shown
+    assert shown - refusing <= {"residual"}, "residual is asked for last, after the ladder"
