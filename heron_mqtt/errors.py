@@ -14,6 +14,7 @@
     |-- MessageError             a payload is not JSON, not the right model, or too large
     |-- NotReady                 a remote agent or a device did not appear within its time
     |-- NameTaken                another process holds this environment, agent or device
+    |-- ModelFailed              a device's model could not take a step: a functional mock-up unit says why
     `-- PowerFlowError
         |-- PowerFlowDiverged    no solution was found; says why; results of that step are NaN
         `-- UnsupportedElement   the compiled power flow cannot represent an element exactly
@@ -37,6 +38,7 @@ __all__ = [
     "HeronError",
     "MessageError",
     "MessageExpired",
+    "ModelFailed",
     "NameTaken",
     "NotReady",
     "PowerFlowDiverged",
@@ -111,6 +113,10 @@ class NotReady(HeronError, TimeoutError):
 
 class NameTaken(HeronError):
     """Another process holds this environment, agent or device; only one of a name may act."""
+
+
+class ModelFailed(HeronError):
+    """A device's model could not take a step, or gave what cannot be; its result is not used."""
 
 
 class PowerFlowError(HeronError):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_v
 
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.gateway.authority import RULES
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable, authority_problem
@@ -486,9 +487,40 @@ def load_scenario(name: str | Path = "three_microgrids") -> LoadedScenario:
     """
     path = find_scenario(name)
     scenario = validate(Scenario, read_toml(path), str(path))
-    return LoadedScenario(scenario=scenario, source=str(path), directory=path.parent)
+    return _located(LoadedScenario(scenario=scenario, source=str(path), directory=path.parent))
 
 
 def scenario_from_dict(data: Mapping[str, Any], source: str = "scenario") -> LoadedScenario:
-    """Validate a scenario given as a dict; file names in it are relative to the working directory."""
-    return LoadedScenario(scenario=validate(Scenario, data, source), source=source, directory=Path())
+    """Validate a scenario given as a dict; file names in it are relative to the working directory.
+
+    Raises:
+        ConfigError: As ``load_scenario``.
+    """
+    scenario = validate(Scenario, data, source)
+    return _located(LoadedScenario(scenario=scenario, source=source, directory=Path()))
+
+
+def _located(loaded: LoadedScenario) -> LoadedScenario:
+    """Return a scenario whose devices know where their files are.
+
+    Raises:
+        ConfigError: One line for each mistake in such a file.
+    """
+    problems: list[str] = []
+    microgrids = {}
+    for agent, microgrid in loaded.scenario.microgrids.items():
+        devices = {}
+        for name, table in microgrid.devices.items():
+            try:
+                spec = table.spec.located(loaded.path)
+            except ConfigError as exc:
+                where = f"{loaded.source}: microgrids.{agent}.devices.{name}"
+                problems += [f"{where}.{problem}" for problem in exc.problems]
+                continue
+            devices[name] = table if spec is table.spec else table.model_copy(update={"spec": spec})
+        microgrids[agent] = microgrid.model_copy(update={"devices": devices})
+    if problems:
+        raise ConfigError(*problems)
+    return loaded.model_copy(
+        update={"scenario": loaded.scenario.model_copy(update={"microgrids": microgrids})}
+    )

@@ -11,6 +11,7 @@ from powergrid.devices.base import Device, DeviceSpecBase, DeviceState, Measurem
 from powergrid.devices.battery import Battery, BatterySpec, BatteryState
 from powergrid.devices.ev_charger import EvCharger, EvChargerSpec
 from powergrid.devices.flexible_load import FlexibleLoad, FlexibleLoadSpec
+from powergrid.devices.fmu import Fmu, FmuSpec
 from powergrid.devices.generator import Generator, GeneratorSpec, GeneratorState
 from powergrid.devices.heat_pump import HeatPump, HeatPumpSpec
 from powergrid.devices.load import Load, LoadSpec
@@ -30,6 +31,8 @@ __all__ = [
     "EvChargerSpec",
     "FlexibleLoad",
     "FlexibleLoadSpec",
+    "Fmu",
+    "FmuSpec",
     "Generator",
     "GeneratorSpec",
     "GeneratorState",
@@ -50,3 +53,4 @@ DEVICES.add(Load)
 DEVICES.add(EvCharger)
 DEVICES.add(HeatPump)
 DEVICES.add(FlexibleLoad)
+DEVICES.add(Fmu)

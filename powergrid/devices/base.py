@@ -8,8 +8,10 @@ give bit-identical outputs in the simulation, in the twin beside a real device a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -126,6 +128,17 @@ class DeviceSpecBase(BaseModel):
             factor: The part, in [0, 1].
         """
         return planned_mw * factor
+
+    def located(self, find: Callable[[str], Path]) -> Self:
+        """Return it with the files that it names where they are; itself where it names none.
+
+        Args:
+            find: Returns the place of a file that is named relative to the scenario.
+
+        Raises:
+            ConfigError: One line for each mistake in such a file, with the key that names it.
+        """
+        return self
 
     def derated(self, efficiency_factor: float) -> Self:
         """Return the nameplate of a device that converts energy worse; itself where there is nothing to.

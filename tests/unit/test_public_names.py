@@ -65,6 +65,7 @@ TREE = {
     "UnsupportedFeature": ["BrokerError", "NotImplementedError"],
     "MessageError": ["HeronError", "ValueError"],
     "NotReady": ["HeronError", "TimeoutError"],
+    "ModelFailed": ["HeronError"],
     "NameTaken": ["HeronError"],
     "PowerFlowError": ["HeronError"],
     "PowerFlowDiverged": ["PowerFlowError"],

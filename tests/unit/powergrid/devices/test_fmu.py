@@ -1,0 +1,308 @@
+"""A functional mock-up unit as a device: what it does, how its state is put back, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from heron_mqtt.errors import ConfigError, ModelFailed
+from powergrid.devices import Fmu, FmuSpec, make_device
+from support.fmus import battery, changed, spec
+
+POWERS = [0.004, -0.005, 0.001, 0.0, 0.02, -0.02]
+LIMITED = {"canGetAndSetFMUstate": "canRunAsynchronuously"}  # a unit that cannot take a step back
+
+
+def run(device: Fmu, powers: list[float] = POWERS, dt_s: float = 900.0) -> list[Any]:
+    return [device.step(p, 0.0, dt_s) for p in powers]
+
+
+@pytest.fixture(params=[2, 3])
+def file(request: pytest.FixtureRequest) -> Path:
+    return battery(request.param)
+
+
+# -- what it does ----------------------------------------------------------------------------------------
+
+
+def test_units_of_both_standards_do_the_same(file: Path) -> None:
+    assert run(Fmu(spec(file))) == run(Fmu(spec(battery(2))))
+
+
+def test_the_setpoint_is_clipped_to_the_nameplate_and_the_power_is_the_units(file: Path) -> None:
+    device = Fmu(spec(file))
+    assert device.feasible(900.0) == (-0.005, 0.005)
+    assert device.project(1.0, 900.0) == 0.005
+    done = device.step(1.0, 0.0, 900.0)
+    assert done.clipped
+    assert 0.0045 < done.p_mw < 0.005  # its lag
+    assert done.running is True
+    assert done.soc is not None
+    assert done.soc < 0.4  # + is injected: the battery is discharged
+
+
+def test_power_and_state_of_charge_agree_in_energy() -> None:
+    """Discharging takes 1/0.95 of the energy; the mean over small steps is the unit's own."""
+    device = Fmu(spec(communication_step_s=1.0))
+    done = device.step(0.004, 0.0, 1800.0)
+    assert (0.4 - done.soc) * 0.015 == pytest.approx(done.p_mw * 0.5 / 0.95, rel=1e-9)
+
+
+def test_it_begins_with_the_state_of_charge_that_it_is_given(file: Path) -> None:
+    assert Fmu(spec(file)).state.soc == 0.4
+    assert spec(file).soc_at_reset == 0.4
+    own = spec(file, initial_soc=None)
+    assert own.soc_at_reset == Fmu(own).state.soc == 0.5
+
+
+def test_what_it_offers_follows_from_its_variables() -> None:
+    plain = spec(soc=None, running=None, initial_soc=None)
+    assert (plain.has_soc, plain.profile_says, plain.observed) == (False, None, ("p_", "q_"))
+    assert Fmu(plain).step(0.001, 0.0, 60.0).soc is None
+    with_profile = spec(
+        p_setpoint={"variable": "p_set"},
+        available={"variable": "p_set", "sign": -1},
+    )
+    assert with_profile.profile_says is not None
+    assert with_profile.profile_mw == 0.005
+    offered = Fmu(with_profile).step(0.0, 0.0, 900.0, 0.003)
+    assert offered.p_mw == pytest.approx(0.003, rel=0.1)
+    with pytest.raises(ValueError, match="p_available_mw of this unit must be >= 0"):
+        Fmu(with_profile).feasible(900.0, -0.001)
+    with pytest.raises(ValueError, match="p_available_mw must be None for a unit without profile"):
+        Fmu(plain).feasible(900.0, 0.001)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_no_number_is_refused_and_moves_nothing(bad: float) -> None:
+    device = Fmu(spec())
+    before = device.state
+    for arguments in ((bad, 0.0, 900.0), (0.0, bad, 900.0), (0.0, 0.0, bad)):
+        with pytest.raises(ValueError, match="finite"):
+            device.step(*arguments)
+    assert device.state is before
+
+
+# -- its state -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("can_go_back", [True, False])
+@settings(max_examples=25)
+@given(data=st.data())
+def test_a_state_put_back_is_an_exact_undo_however_far(can_go_back: bool, data: st.DataObject) -> None:
+    file = battery() if can_go_back else limited()
+    device = Fmu(spec(file))
+    states, done = [device.state], []
+    for p in data.draw(st.lists(st.sampled_from(POWERS), min_size=1, max_size=6)):
+        done.append((p, device.step(p, 0.0, 300.0)))
+        states.append(device.state)
+    at = data.draw(st.integers(0, len(done) - 1))
+    device.state = states[at]
+    device.step(-0.003, 0.0, 300.0)  # another way
+    device.state = states[at]
+    assert [device.step(p, 0.0, 300.0) for p, _ in done[at:]] == [measured for _, measured in done[at:]]
+
+
+def limited() -> Path:
+    """Return a unit without FMI's own undo."""
+    path = battery().with_name("limited.fmu")
+    return path if path.exists() else changed(path, LIMITED)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{}, LIMITED, {"modelIdentifier": 'canBeInstantiatedOnlyOncePerProcess="true" modelIdentifier'}],
+    ids=["undo", "no-undo", "once"],
+)
+def test_a_twin_goes_its_own_way(words: dict[str, str], tmp_path: Path) -> None:
+    file = changed(tmp_path / "unit.fmu", words)
+    device, alone = Fmu(spec(file)), Fmu(spec())
+    run(device, POWERS[:3])
+    run(alone, POWERS[:3])
+    twin = copy.copy(device)
+    for p in POWERS:
+        twin.step(-p, 0.0, 300.0)
+        assert device.step(p, 0.0, 300.0) == alone.step(p, 0.0, 300.0)
+
+
+def test_it_is_pickled_with_its_state_and_copied_deeply(file: Path) -> None:
+    device = Fmu(spec(file))
+    run(device)
+    for other in (pickle.loads(pickle.dumps(device)), copy.deepcopy(device)):
+        assert other.state[:3] == device.state[:3]
+        saved = device.state
+        assert run(other) == run(device)
+        device.state = saved
+
+
+def test_reset_forgets_everything_and_ends_what_ran() -> None:
+    device = Fmu(spec())
+    first = run(device)
+    for _ in range(10):
+        device.reset()
+        assert run(device) == first
+    assert len(device._units._instances) <= 2
+
+
+def test_restoring_what_was_measured_changes_nothing(file: Path) -> None:
+    device, other = Fmu(spec(file)), Fmu(spec(file))
+    for p in POWERS:
+        done = device.step(p, 0.0, 900.0)
+        device.restore(done.p_mw, done.soc, done.running)
+        assert done == other.step(p, 0.0, 900.0)
+
+
+def test_another_state_of_charge_is_handed_to_the_unit_where_it_can_take_it() -> None:
+    device = Fmu(spec())
+    device.step(0.004, 0.0, 900.0)
+    device.restore(0.001, 0.9)
+    assert (device.state.p_mw, device.state.soc) == (0.001, 0.9)
+    assert device.step(0.0, 0.0, 60.0).soc == pytest.approx(0.9, abs=1e-3)
+    with pytest.raises(ValueError, match=r"soc must be within \[0, 1\]"):
+        device.restore(0.0, 1.5)
+    fixed = Fmu(spec(soc={"variable": "soc"}, initial_soc=None))
+    fixed.restore(0.0, 0.9)
+    assert fixed.step(0.0, 0.0, 60.0).soc == pytest.approx(0.5)  # it goes on as it knows itself
+
+
+# -- failures --------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_fails_is_a_failure_with_what_the_unit_said(file: Path) -> None:
+    device = Fmu(spec(file, start={"fail_at_s": 1800.0}))
+    run(device, [0.001, 0.001])
+    before = device.state
+    for _ in range(2):  # it fails again: nothing of the failed step is kept
+        with pytest.raises(ModelFailed, match=r"failed in the step from 1800 s, of 900 s: .*too hot"):
+            device.step(0.001, 0.0, 900.0)
+        assert device.state is before
+    device.reset()
+    assert device.step(0.001, 0.0, 900.0).soc is not None
+
+
+def test_what_is_no_number_is_a_failure() -> None:
+    device = Fmu(spec(start={"capacity_kwh": 0.0}))
+    with pytest.raises(ModelFailed, match="soc is nan at"):
+        device.step(0.0, 0.0, 60.0)
+
+
+def test_a_state_of_charge_that_cannot_be_is_a_failure(tmp_path: Path) -> None:
+    unstated = changed(tmp_path / "unit.fmu", {'<Real unit="%"/>': "<Real/>"})
+    with pytest.raises(ModelFailed, match="a state of charge of 50: expected 0 to 1; is its unit right"):
+        Fmu(spec(unstated, soc={"variable": "soc", "unit": "fraction"}, initial_soc=None))
+
+
+def test_a_unit_of_equal_steps_is_asked_for_no_others(tmp_path: Path) -> None:
+    even = changed(tmp_path / "even.fmu", {'canHandleVariableCommunicationStepSize="true"': ""})
+    device = Fmu(spec(even))
+    device.step(0.001, 0.0, 900.0)
+    with pytest.raises(ModelFailed, match="a step of 100 s is no multiple of communication_step_s = 60"):
+        device.step(0.001, 0.0, 100.0)
+
+
+# -- what is refused before anything runs ----------------------------------------------------------------
+
+
+def refused(file: Path, **more: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        spec(file, **more).located(Path)
+    (problem,) = caught.value.problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("words", "names", "why"),
+    [
+        ({'fmiVersion="2.0"': 'fmiVersion="1.0"'}, {}, "is of FMI 1.0; expected 2 or 3"),
+        (
+            {"CoSimulation": "ModelExchange", ' canHandleVariableCommunicationStepSize="true"': ""},
+            {},
+            "is for model exchange only; expected one for co-simulation",
+        ),
+        (
+            {},
+            {"linux64": "win64", "x86_64-linux": "x86_64-windows", ".so": ".dll"},
+            "has no binary for linux64; it has win64",
+        ),
+        ({}, {"binaries": "sources"}, "it has none"),
+        ({"<ModelVariables>": "<ModelVariables><Wrong/>"}, {}, "its description cannot be read"),
+        ({'fmiVersion="2.0"': ""}, {}, "names no fmiVersion"),
+    ],
+    ids=["fmi-1", "model-exchange", "platform", "no-binary", "xml", "no-version"],
+)
+def test_a_unit_that_cannot_be_run_here_is_named(
+    words: dict[str, str], names: dict[str, str], why: str, tmp_path: Path
+) -> None:
+    problem = refused(changed(tmp_path / "unit.fmu", words, names=names))
+    assert problem.startswith(f"file = '{tmp_path / 'unit.fmu'}': ")
+    assert why in problem
+
+
+def test_what_is_no_unit_is_named(tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path / "none.fmu")
+    (tmp_path / "text.fmu").write_text("hello")
+    assert "is no functional mock-up unit" in refused(tmp_path / "text.fmu")
+    with zipfile.ZipFile(tmp_path / "empty.fmu", "w") as archive:
+        archive.writestr("readme.txt", "")
+    assert "is no functional mock-up unit" in refused(tmp_path / "empty.fmu")
+
+
+def test_a_library_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    broken = changed(tmp_path / "broken.fmu", library=b"not a library")
+    with pytest.raises(ConfigError, match="its library cannot be used"):
+        Fmu(spec(broken))
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"p": {"variable": "power"}}, "p.variable: the unit has no variable 'power'; it has p_set, p, soc"),
+        ({"p": {"variable": "P"}}, "it has p (battery2.fmu)"),
+        ({"p_setpoint": {"variable": "p"}}, "p_setpoint.variable: 'p' is an output of the unit; expect"),
+        ({"p": {"variable": "p_set"}}, "p.variable: 'p_set' is an input of the unit; expected an output"),
+        ({"p": {"variable": "p", "unit": "W"}}, "p.unit: is 'W' here; the unit's description says 'kW'"),
+        ({"q": {"variable": "soc"}}, "q.unit: missing; the unit's description says '%': expected one of var"),
+        ({"p": {"variable": "running", "unit": "kW"}}, "is of type Boolean; expected a real number"),
+        ({"soc": {"variable": "soc", "start": "lag_s"}, "start": {}}, "soc.start: is in 's', and soc in '%'"),
+        ({"start": {"lag": 1.0}}, "start.lag: the unit has no variable 'lag'"),
+        ({"start": {"soc": 1.0}}, "start.soc: is output, which the unit works out"),
+        ({"start": {"lag_s": "long"}}, "start.lag_s: 'long': the unit wants a value of type Real"),
+    ],
+)
+def test_a_table_that_does_not_fit_the_unit_is_named(more: dict[str, Any], why: str) -> None:
+    assert why in refused(battery(), **more)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"min_p_mw": 0.005}, "min_p_mw must be below max_p_mw"),
+        ({"soc": {"variable": "soc"}}, "initial_soc needs soc.start"),
+        ({"start": {"soc_start": 10.0}}, "start.soc_start: is set by initial_soc"),
+        ({"colour": "red"}, "Extra inputs"),
+    ],
+)
+def test_a_nameplate_that_contradicts_itself_is_refused(more: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        spec(**more)
+
+
+def test_without_fmpy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = changed(tmp_path / "unit.fmu")
+    monkeypatch.setitem(sys.modules, "fmpy", None)
+    assert "pip install 'heron-mqtt[fmu]'" in refused(file)
+
+
+def test_a_nameplate_comes_back_unchanged_from_its_own_dump() -> None:
+    given = spec()
+    assert FmuSpec.model_validate(given.model_dump()) == given
+    assert isinstance(make_device(given), Fmu)
