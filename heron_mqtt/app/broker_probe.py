@@ -9,7 +9,8 @@ A run does this at its start, ``heron-mqtt doctor`` as a part of its examination
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,8 +114,24 @@ async def require_broker_features(
         note(f"WARNING {where}: {problem} (accepted)")
 
 
-async def arrives(broker: MqttBroker, wanted: str, channel: str, boot: str, *, retained: bool) -> bool:
+async def arrives(
+    broker: MqttBroker,
+    wanted: str,
+    channel: str,
+    boot: str,
+    *,
+    retained: bool,
+    cause: Callable[[], Awaitable[None]] | None = None,
+) -> bool:
     """Return whether our probe on ``channel`` comes to a subscription to ``wanted``.
+
+    Args:
+        broker: Subscribes.
+        wanted: Channel or filter.
+        channel: Of the probe.
+        boot: Marks our own probes.
+        retained: Whether it must come as a retained message.
+        cause: Has it published, once the subscription is in force; in a cluster that takes a moment.
 
     Raises:
         BrokerRefused: The subscription is not granted.
@@ -129,6 +146,8 @@ async def arrives(broker: MqttBroker, wanted: str, channel: str, boot: str, *, r
     try:
         async with asyncio.timeout(SUBSCRIBED_S):
             await subscription
+        if cause is not None:
+            await cause()
         async with asyncio.timeout(ANSWER_S):
             await arrived.wait()
     except TimeoutError:
@@ -170,17 +189,10 @@ async def _will_problem(broker: MqttBroker, another: Connect, channel: str, boot
 
 async def _will_arrives(broker: MqttBroker, another: Connect, channel: str, boot: str) -> bool:
     will: dict[str, Any] = {"type": "probe", "boot": boot}
-    waiting = asyncio.create_task(
-        arrives(broker, channel, channel, boot, retained=False), name="probe of the last will"
-    )
-    await asyncio.sleep(0)  # it subscribes first
-    try:
-        async with another(will=(channel, will)):
-            raise _Gone
-    except _Gone:
-        pass
-    except BaseException:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        raise
-    return await waiting
+
+    async def die() -> None:
+        with contextlib.suppress(_Gone):
+            async with another(will=(channel, will)):
+                raise _Gone
+
+    return await arrives(broker, channel, channel, boot, retained=False, cause=die)

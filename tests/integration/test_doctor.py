@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,26 +13,18 @@ import paho.mqtt.client as paho
 import pytest
 
 from heron_mqtt.app.acl_files import acl_file, users_of
-from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 from powergrid.scenario import load_scenario, scenario_from_dict
 from support.heron_command import heron, run_heron, write_toml
 from support.mosquitto_server import Mosquitto
+from support.mosquitto_templates import template
 from support.small_grid import scenario
 
 SITE = scenario_from_dict(scenario()).scenario
 USERS = [user for user in users_of(SITE) if user.name in {"operator", "observer", "MG1", "MG1/ess"}]
 OPEN = "allow_anonymous true"
 Server = Callable[..., Mosquitto]
-
-
-def template(name: str, folder: Path, *, without: str = "") -> list[str]:
-    """Return the lines of a shipped file of mosquitto's, with the paths of this test."""
-    lines = (shipped_config() / "mosquitto" / name).read_text("utf-8").splitlines()
-    used = [re.sub(r"/(etc|var/lib)/mosquitto/?", f"{folder}/", line) for line in lines]
-    skipped = ("listener", "set_tcp_nodelay", "max_queued", "max_inflight", without or "#")
-    return [line for line in used if line and not line.startswith(("#", *skipped))]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import asyncio
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.broker import MqttBroker
-from heron_mqtt.messaging.mqtt.subscriber import RETRY_DELAYS_S, Subscriber
+from heron_mqtt.messaging.mqtt.subscriber import FILTERS_A_PACKET, RETRY_DELAYS_S, Subscriber
 from support.virtual import run_virtual
 
 ANSWER_S = 10.0
@@ -97,6 +97,21 @@ def test_the_time_for_an_answer_begins_anew_with_the_new_connection() -> None:
         await asyncio.sleep(0.6 * ANSWER_S)
         assert len(wire.given_up) == 1
         assert "does not answer the subscription to 'a'" in wire.given_up[0]
+
+    run_virtual(main())
+
+
+def test_a_broker_that_answers_packet_after_packet_is_given_time_for_each() -> None:
+    async def main() -> None:
+        site = Site()
+        wire = site.connect()
+        filters = [f"f{i}" for i in range(3 * FILTERS_A_PACKET)]
+        site.ask(*filters)
+        for packet_id in (1, 2, 3):
+            await asyncio.sleep(0.8 * ANSWER_S)
+            site.subscriber.answered(packet_id, [None] * FILTERS_A_PACKET)
+        assert wire.given_up == []
+        assert [f for f, refusal in site.answers if refusal is None] == filters
 
     run_virtual(main())
 
