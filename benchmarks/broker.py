@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 PAYLOAD = bytes(281)  # an observation of the three-microgrid scenario
 WINDOW = 50
@@ -181,7 +181,7 @@ def cpu_time_s(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def process(command: Callable[[int], list[str]]) -> contextlib.closing[object]:  # type: ignore[misc]
+def process(command: Callable[[int], list[str]]) -> Iterator[tuple[int, int]]:
     """Run a broker on a free port; yield its port and process id."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

@@ -64,11 +64,14 @@ def by_buses(rounds: int) -> list[dict[str, Any]]:
             solver._klu.reset()
             solver._klu.solve(solver._matrix, start, power, *rest)
 
+        def runpp(net: Any = net) -> None:
+            pp.runpp(net, numba=False)
+
         found: dict[str, list[float]] = {"raw KLU us": [], "solve us": [], "runpp us": []}
         for _ in range(rounds):
             found["raw KLU us"].append(timed(klu, SOLVES))
             found["solve us"].append(timed(flow.solve, SOLVES))
-            found["runpp us"].append(timed(lambda net=net: pp.runpp(net, numba=False), RUNPP))
+            found["runpp us"].append(timed(runpp, RUNPP))
         rows.append({"network": name, "buses": len(net.bus), **medians(found)})
     return rows
 
@@ -104,10 +107,13 @@ def by_devices(rounds: int) -> list[dict[str, Any]]:
                 await env.step_async({})
             return (clock() - began_s) / STEPS * 1e6
 
+        def centralized(env: MultiAgentMicrogrids = direct) -> None:
+            env.step({})
+
         found: dict[str, list[float]] = {"centralized us": [], "in memory us": []}
         for number in range(-1, rounds):  # the first warms up
             direct.reset(seed=0)
-            took_us = timed(lambda env=direct: env.step({}), STEPS)
+            took_us = timed(centralized, STEPS)
             took_memory_us = loop.run_until_complete(distributed())
             if number >= 0:
                 found["centralized us"].append(took_us)

@@ -33,6 +33,9 @@ class Silent:
     def note(self, text: str) -> None:
         pass
 
+    def opened(self, url: str) -> None:
+        pass
+
     def step(self, summary: Any, price: float, infos: dict[str, dict[str, Any]]) -> None:
         self.cpu_s.append(time.process_time())
 

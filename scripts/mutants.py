@@ -115,11 +115,11 @@ def replacements(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.BoolOp(ast.And() if isinstance(op, ast.Or) else ast.Or(), copy.deepcopy(values))
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             yield copy.deepcopy(operand)
-        case ast.Constant(value=value) if type(value) in {int, float}:
-            yield ast.Constant(value + 1)
-            yield ast.Constant(value - 1)
         case ast.Constant(value=bool(value)):
             yield ast.Constant(not value)
+        case ast.Constant(value=int(value) | float(value)):
+            yield ast.Constant(value + 1)
+            yield ast.Constant(value - 1)
         case ast.Call(func=ast.Name(id=name)) if name in NAMES:
             call = copy.deepcopy(node)
             call.func = ast.Name(NAMES[name], ast.Load())
@@ -180,7 +180,8 @@ def _with(source: str, node: ast.AST, spelled: str, replacement: ast.AST) -> str
     if segment is None:
         return None
     lines = source.splitlines(keepends=True)
-    begin = sum(len(line.encode()) for line in lines[: node.lineno - 1]) + node.col_offset  # type: ignore[attr-defined]
+    assert isinstance(node, ast.expr | ast.stmt)  # it has a place in the source
+    begin = sum(len(line.encode()) for line in lines[: node.lineno - 1]) + node.col_offset
     raw = source.encode()
     changed = (raw[:begin] + spelled.encode() + raw[begin + len(segment.encode()) :]).decode()
     try:

@@ -16,6 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 from heron_mqtt.field.observer import AgentReport
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
@@ -115,7 +117,7 @@ class RunRecorder(Recorder):
                 *at,
                 facts.row,
                 facts.clock,
-                known(facts.price),
+                facts.price,
                 self.elapsed_s() - took_s,
                 took_s,
                 _json(facts.phases_s),
@@ -212,14 +214,14 @@ class RunRecorder(Recorder):
                 facts.episode,
                 facts.step,
                 agent,
-                known(facts.rewards[agent]),
+                facts.rewards[agent],
                 _json(info["reward_terms"]),
-                known(info["p_load_mw"]),
-                None if told is None else known(told.get("q_load_mvar")),
-                known(info["net_mwh"]),
-                known(vm["min"]),
-                known(vm["max"]),
-                known(info["loading_max_percent"]),
+                info["p_load_mw"],
+                None if told is None else told.get("q_load_mvar"),
+                info["net_mwh"],
+                vm["min"],
+                vm["max"],
+                info["loading_max_percent"],
                 info["missed"],
                 len(info["void_trades"]),
                 info["fallback"],
@@ -229,19 +231,18 @@ class RunRecorder(Recorder):
         )
         for trade in info["trades"]:
             if trade.seller == agent:  # it stands on both sides
-                both = (trade.seller, trade.buyer, known(trade.mwh), known(trade.price), None, None)
+                both = (trade.seller, trade.buyer, trade.mwh, trade.price, None, None)
                 self._writer.add(TRADE, (facts.episode, facts.step, *both))
         for void in info["void_trades"]:
             seller, buyer = (agent, void.peer) if void.mwh > 0.0 else (void.peer, agent)
-            row = (seller, buyer, known(abs(void.mwh)), None, agent, void.reason)
+            row = (seller, buyer, abs(void.mwh), None, agent, void.reason)
             self._writer.add(TRADE, (facts.episode, facts.step, *row))
 
     def _device(self, at: tuple[int, int], agent: str, name: str, columns: Columns) -> None:
-        get = columns.get
-        if (state := get(TAKEN_UP)) is not None:
+        if (state := columns.get(TAKEN_UP)) is not None:
             what = "its model begins from what the device says of itself"
             self.event("taken up", f"{agent}/{name}", what, state, at=at)
-        self._writer.add(DEVICE, (*at, agent, name, *[_plain(get(column)) for column in _DEVICE_COLUMNS]))
+        self._writer.add(DEVICE, (*at, agent, name, *map(columns.get, _DEVICE_COLUMNS)))
 
     def _note_fallbacks(self, at: tuple[int, int], agent: str, info: Mapping[str, Any]) -> None:
         """Say when a model begins to stand in for a device, and when the device is back."""
@@ -272,29 +273,9 @@ _FIRST = ("episode", "step", "agent", "device")
 assert DEVICE.names[:4] == _FIRST, "the columns that _device() gives first"
 
 
-def known(value: float | None) -> float | None:
-    """Return a number; None for not-a-number, which SQLite does not know."""
-    return None if value is None or math.isnan(value) else value
-
-
-def _plain(value: Any) -> Any:
-    return None if type(value) is float and math.isnan(value) else value
-
-
 def _json(value: Mapping[str, Any]) -> str:
-    """Return JSON; what is not a number becomes null."""
-    try:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Return JSON; what is not a finite number becomes null."""
+    return to_json(value, inf_nan_mode="null").decode()
 
 
 def _packed(file: Path) -> tuple[str, bytes]:

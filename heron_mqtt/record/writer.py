@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -64,11 +65,11 @@ class _Head:
         self.reals = [i for i, column in enumerate(self.table.columns) if column.kind == "REAL"]
 
     def as_stored(self, row: Row) -> list[Any]:
-        """Return a row as SQLite gives it back: in a REAL column 1 is 1.0, and -0.0 is 0.0."""
+        """Return a row as SQLite gives it back: in a REAL column 1 is 1.0, -0.0 is 0.0, and NaN is NULL."""
         stored = list(row)
         for i in self.reals:
-            if stored[i] is not None:
-                stored[i] += 0.0
+            if (value := stored[i]) is not None:
+                stored[i] = None if math.isnan(value) else value + 0.0
         return stored
 
 
