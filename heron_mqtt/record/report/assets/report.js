@@ -60,6 +60,7 @@
     const grid = { stroke: colour("--line"), width: 1 };
     const axis = { stroke: ink, grid, ticks: grid, font: "12px system-ui, sans-serif" };
     const number = (value) => (value === null || value === undefined ? "" : String(Number(value.toPrecision(5))));
+    const short = (value) => (value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(1).replace(".0e", "e") : number(value));
     const clock = (x) => new Date(x * 1e3).toISOString();
     const times = (u, splits, space, found, step) =>
       splits.map((x, i) => {
@@ -72,7 +73,7 @@
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1e3), "Etc/UTC"),
       cursor: { sync: { key: sync.key }, points: { size: 6 } },
       legend: { markers: { fill: (u, i) => u.series[i].stroke(u, i) } },
-      axes: [{ ...axis, values: times, size: 44 }, { ...axis, values: (u, splits) => splits.map(number), size: 62 }],
+      axes: [{ ...axis, values: times, size: 44 }, { ...axis, values: (u, splits) => splits.map(short), size: 62 }],
       scales: {
         y: {
           range: (u, low, high) => {
@@ -118,4 +119,11 @@
     waiting = setTimeout(() => plots.forEach(([holder, plot]) => plot.setSize({ width: Math.max(280, holder.clientWidth), height: 240 })), 100);
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  // A plot is a picture of fixed size: paper needs one of its own.
+  for (const [when, printing] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(when, () => {
+      document.documentElement.classList.toggle("printing", printing);
+      draw();
+    });
+  }
 })();
