@@ -386,6 +386,12 @@ class BrokerTable(Table):
     protocol: Literal["3.1.1", "5"] | None = Field(None, description="MQTT version; None = 3.1.1.")
     keepalive_s: int | None = Field(None, ge=1, le=65_535, description="None = 15 s.")
     client_id: str | None = Field(None, min_length=1, description="Of the run or proxy; None = one is made.")
+    clean_start: bool | None = Field(
+        None, description="false: the broker keeps what others publish while we are away; None = true."
+    )
+    session_expiry_s: int | None = Field(
+        None, ge=1, le=(1 << 32) - 1, description="How long it keeps that (MQTT 5); None = 3600 s."
+    )
     outbox: str | None = Field(
         None,
         min_length=1,

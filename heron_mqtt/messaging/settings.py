@@ -27,6 +27,8 @@ SETTINGS: Final[Mapping[str, str]] = {
 }
 LASTING: Final[Mapping[str, str]] = {
     "client_id": "MQTT client id, unique at the broker; made at random if left out.",
+    "clean_start": "false: the broker keeps what others publish while this is away; needs a client id.",
+    "session_expiry_s": "Seconds for which it shall keep it (MQTT 5; else the broker decides).",
     "outbox": "File that keeps what was published while the broker was away.",
     "outbox_max_mb": "Megabytes that it may hold; then the oldest goes.",
     "outbox_max_age_s": "Seconds after which what it holds is not sent any more.",

@@ -101,6 +101,7 @@ RULES: Final[tuple[ChannelRule, ...]] = (
     _rule("devices/{agent}/{device}/authority_state", "agent", "agent", kept="vital", away="stored"),
     _rule("devices/{agent}/{device}/take", "operator", "agent", away="dropped"),
     _rule("devices/{agent}/{device}/fault", "operator", "device"),
+    _rule("session/{client}/probe", "operator agents devices", "agents devices"),
     _rule("bench/hop", "operator"),
 )
 """Every channel of the wire contract. Access rights, ACL files, what a broker keeps and what an outbox stores
@@ -157,6 +158,11 @@ def p2p_to(receiver: str) -> str:
 def device(agent_id: str, device_name: str, leaf: str) -> str:
     """Channel of a device: ``leaf`` is setpoint, telemetry, status, owner, lease, take, authority, ..."""
     return f"devices/{escape(agent_id)}/{escape(device_name)}/{leaf}"
+
+
+def session_probe(client_id: str) -> str:
+    """Channel of the mark by which a client tells what waited at the broker from what is of now."""
+    return f"session/{escape(client_id)}/probe"
 
 
 def stop_confirm(agent_id: str, device_name: str | None = None) -> str:

@@ -25,6 +25,7 @@ from support.raw_mqtt import Ended, RawClient, connected
 USERS = {"so": "operator", "eye": "observer", "MG1": "agent", "MG1/ess": "device"}
 ENV = "plant"
 LEVELS = {"agent": ["MG1", "MG2"], "peer": ["MG1", "MG2"], "device": ["ess", "pv"], "operator": ["so"]}
+LEVELS["client"] = ["c1"]
 
 
 def channels(rule: ChannelRule) -> list[dict[str, str]]:

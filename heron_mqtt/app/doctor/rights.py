@@ -28,6 +28,7 @@ SETTLE_S = 0.4
 REFUSALS_S = 2.5
 """A refused subscription is asked for again twice, see ``mqtt.subscriber``."""
 AT_ONCE = 4
+ANYWHERE = {"operator": "system_operator", "client": "doctor"}
 SHOWN = 3
 CHANGE = "generate the broker's rights anew: heron-mqtt acl SCENARIO --format mosquitto (or emqx, nats)"
 
@@ -83,7 +84,7 @@ def channels_around(login: Login, others: Iterable[Login]) -> list[str]:
     found: dict[str, None] = {}
     for rule in topics.RULES:
         for filling in fillings:
-            channel = topics.fill(rule.pattern, {"operator": "system_operator", **filling})
+            channel = topics.fill(rule.pattern, {**ANYWHERE, **filling})
             found[channel] = None
     return list(found)
 

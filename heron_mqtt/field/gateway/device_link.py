@@ -415,7 +415,7 @@ class DeviceLink:
     # -- messages in -------------------------------------------------------------------------------
 
     def _on_telemetry(self, message: Received) -> None:
-        if message.get("held_s") is not None:
+        if message.late or message.get("held_s") is not None:
             self.stats.held += 1  # it tells what was, for records: nothing is decided by it
             return
         if self._plausible.is_flood():

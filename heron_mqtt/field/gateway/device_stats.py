@@ -18,7 +18,7 @@ class DeviceStats:
     refused: int = 0
     flooded: int = 0
     held: int = 0
-    """Telemetry of the past, kept by the device's outbox while it had no connection; not used."""
+    """Telemetry of the past, kept by the device's outbox or in our session at the broker; not used."""
     late: int = 0
     rejected: int = 0
     """Setpoints that the device said it will not do."""

@@ -114,6 +114,12 @@ class Dispatcher:
             box = self._mailboxes.get(channel)
             return channel in self._subscriptions or (box is not None and box.asked)
 
+    def is_read(self, channel: str) -> bool:
+        """Whether somebody subscribes to a channel, by whatever filter, or consumes it."""
+        with self._lock:
+            box = self._mailboxes.get(channel)
+            return bool(self.subscriptions(channel)) or (box is not None and box.asked)
+
     def subscriptions(self, channel: str) -> tuple[Subscription, ...]:
         """Return the subscriptions that match a channel."""
         with self._lock:
@@ -128,10 +134,13 @@ class Dispatcher:
 
     # -- arrival -----------------------------------------------------------------------------------
 
-    def arrive(self, channel: str, payload: bytes, *, retained: bool = False, topic: str = "") -> None:
+    def arrive(
+        self, channel: str, payload: bytes, *, retained: bool = False, topic: str = "", late: bool = False
+    ) -> None:
         """Take one payload from the transport: decode, remove duplicates, count, hand over.
 
-        A payload that does not parse is counted and reported with its topic; nothing else happens.
+        A payload that does not parse is counted and reported with its topic; nothing else happens. ``late``:
+        see ``Received``.
         """
         try:
             message = decode(payload, self._max_payload)
@@ -140,7 +149,7 @@ class Dispatcher:
             if channel in topics.ALWAYS_DELIVERED:
                 self.arrive_malformed(channel, str(exc), retained=retained)
             return
-        self.arrive_decoded(channel, message, retained=retained, payload=payload)
+        self.arrive_decoded(channel, message, retained=retained, payload=payload, late=late)
 
     def arrive_malformed(self, channel: str, why: str, *, retained: bool = False) -> None:
         """Hand on that something came which could not be decoded."""
@@ -149,7 +158,13 @@ class Dispatcher:
             subscription.deliver(Received({}, channel, retained, malformed=why), here)
 
     def arrive_decoded(
-        self, channel: str, message: Json, *, retained: bool = False, payload: bytes | None = None
+        self,
+        channel: str,
+        message: Json,
+        *,
+        retained: bool = False,
+        payload: bytes | None = None,
+        late: bool = False,
     ) -> None:
         """Take one message that is already decoded; see ``arrive``."""
         self.stats.received += 1
@@ -171,9 +186,10 @@ class Dispatcher:
         models: dict[type[Message], Message] = {}
         here = running_loop()
         for subscription in self.subscriptions(channel):
-            subscription.deliver(Received(message, channel, retained, models), here, repeated=known)
+            received = Received(message, channel, retained, models, late=late)
+            subscription.deliver(received, here, repeated=known)
         if asked:
-            self._to_mailbox(channel, Received(message, channel, retained))
+            self._to_mailbox(channel, Received(message, channel, retained, late=late))
 
     def replay(self, subscription: Subscription, message: Received) -> None:
         """Deliver a retained message to one subscription alone, for which it came."""

@@ -29,7 +29,7 @@ class MessageStats:
     arrives late is taken off it again. ``expired`` counts messages with a time limit that were dropped
     because it had passed or there was no connection; they are not in ``undelivered``. ``stored`` counts
     messages written to an outbox, ``outbox_dropped`` those that it gave up, ``outbox_errors`` failures of its
-    disk.
+    disk. ``sessions_lost`` counts kept sessions that the broker no longer had.
     """
 
     published: int = 0
@@ -45,6 +45,7 @@ class MessageStats:
     stored: int = 0
     outbox_dropped: int = 0
     outbox_errors: int = 0
+    sessions_lost: int = 0
     reports: deque[Report] = field(default_factory=lambda: deque(maxlen=200))
     listeners: list[Callable[[Report], None]] = field(default_factory=list)
 

@@ -48,9 +48,10 @@ class Received(Json):
         models: Shared by those who get the same message: what it has been validated as.
         malformed: Why the payload could not be decoded; the message is empty then. Only on channels of
             ``topics.ALWAYS_DELIVERED``; None = it was decoded.
+        late: It may have waited at the broker while we were away: it tells what was, not what is.
     """
 
-    __slots__ = ("_models", "_payload", "channel", "malformed", "retained")
+    __slots__ = ("_models", "_payload", "channel", "late", "malformed", "retained")
 
     def __init__(
         self,
@@ -59,8 +60,10 @@ class Received(Json):
         retained: bool = False,
         models: dict[type[Message], Message] | None = None,
         malformed: str | None = None,
+        late: bool = False,
     ) -> None:
         super().__init__(payload)
+        self.late = late
         self.channel = channel
         self.malformed = malformed
         self.retained = retained

@@ -43,6 +43,7 @@ class ImpairedStats(MessageStats):
     stored = _with_inner("stored", "stored")
     outbox_dropped = _with_inner("outbox_dropped", "outbox_dropped")
     outbox_errors = _with_inner("outbox_errors", "outbox_errors")
+    sessions_lost = _with_inner("sessions_lost", "sessions_lost")
 
     def __init__(self, inner: MessageStats) -> None:
         self.inner = inner

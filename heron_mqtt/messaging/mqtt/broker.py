@@ -24,7 +24,13 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import Announcement, Delivery, Features
 from heron_mqtt.messaging.codec import encode
 from heron_mqtt.messaging.mqtt.announcements import Presences
-from heron_mqtt.messaging.mqtt.lasting import DEFAULT_MAX_AGE_S, DEFAULT_MAX_MB, read_lasting
+from heron_mqtt.messaging.mqtt.kept_session import KeptSession
+from heron_mqtt.messaging.mqtt.lasting import (
+    DEFAULT_MAX_AGE_S,
+    DEFAULT_MAX_MB,
+    DEFAULT_SESSION_EXPIRY_S,
+    read_lasting,
+)
 from heron_mqtt.messaging.mqtt.options import (
     DEFAULT_KEEPALIVE_S,
     LastWill,
@@ -33,7 +39,7 @@ from heron_mqtt.messaging.mqtt.options import (
 from heron_mqtt.messaging.mqtt.session import MqttSession
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.outbox import Outbox, OutboxStore
-from heron_mqtt.messaging.topics import TopicMap
+from heron_mqtt.messaging.topics import TopicMap, session_probe
 
 
 class MqttBroker(SessionBroker):
@@ -62,6 +68,9 @@ class MqttBroker(SessionBroker):
         will: Channel and message that the broker publishes (retained) if this connection dies.
         rng: Jitters the delays of reconnecting.
         defaults: Settings where neither arguments nor URL nor environment say anything, by name.
+        clean_start: False: the MQTT broker keeps a session while we are away, and what others publish
+            meanwhile comes later, where it may (see ``docs/brokers.md``). Needs ``client_id``.
+        session_expiry_s: How long it shall keep it; with MQTT 3.1.1 the broker decides.
         outbox: File that keeps what was published while the broker was away, for later and over a restart:
             telemetry, actions, trades, authority states and stops. None = there is none.
         outbox_max_mb: What it may hold, 10^6 bytes; then the oldest goes, stops last.
@@ -98,6 +107,8 @@ class MqttBroker(SessionBroker):
         will: tuple[str, Mapping[str, Any]] | None = None,
         rng: random.Random | None = None,
         defaults: Mapping[str, str] | None = None,
+        clean_start: bool = True,
+        session_expiry_s: int = DEFAULT_SESSION_EXPIRY_S,
         outbox: str | Path | None = None,
         outbox_max_mb: float = DEFAULT_MAX_MB,
         outbox_max_age_s: float = DEFAULT_MAX_AGE_S,
@@ -108,6 +119,10 @@ class MqttBroker(SessionBroker):
         kept = read_lasting(
             {
                 "client_id": client_id,
+                "clean_start": None if clean_start else False,
+                "session_expiry_s": (
+                    None if session_expiry_s == DEFAULT_SESSION_EXPIRY_S else session_expiry_s
+                ),
                 "outbox": outbox,
                 "outbox_max_mb": None if outbox_max_mb == DEFAULT_MAX_MB else outbox_max_mb,
                 "outbox_max_age_s": None if outbox_max_age_s == DEFAULT_MAX_AGE_S else outbox_max_age_s,
@@ -152,13 +167,25 @@ class MqttBroker(SessionBroker):
             patience_s=patience_s,
             outbox=self.outbox,
         )
+        if kept.session_expiry_s is not None:
+            mark = self.topic_map.topic(session_probe(options.client_id))
+            self._kept = KeptSession(
+                options,
+                kept.session_expiry_s,
+                mark,
+                self,
+                self.stats,
+                wanted=self._kept_filters,
+                rng=rng,
+                patience_s=patience_s,
+            )
         will_channel = will[0] if will else None
         self._presences = Presences(
             self, self.options, self._owner_loop, self._session, will_channel, rng, self.tell_presence
         )
 
     def _sessions(self) -> list[MqttSession]:
-        return [self._session, *self._presences.own_sessions()]
+        return [*super()._sessions(), *self._presences.own_sessions()]
 
     async def _say_goodbye(self) -> None:
         await self._presences.leave()

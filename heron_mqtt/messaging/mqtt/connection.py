@@ -41,8 +41,8 @@ RECEIVE_MAXIMUM = 65_535  # MQTT 5, section 3.2.2.3.3: in force where the broker
 class Events(Protocol):
     """What a connection tells its owner, always in the event loop."""
 
-    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """A message arrived."""
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> bool | None:
+        """A message arrived; False = do not acknowledge it before ``acknowledge_withheld``."""
 
     def on_bad_topic(self, topic: str) -> None:
         """A message arrived whose topic is not UTF-8."""
@@ -81,6 +81,8 @@ class Connection:
         self.receive_maximum = RECEIVE_MAXIMUM
         self._maximum_packet_size: int | None = None  # that the broker takes; MQTT 5
         self._retain_available = True
+        self.session_present = False
+        """Whether the broker has kept the session of an earlier connection."""
         self.lost: asyncio.Future[str] = self._loop.create_future()
         """Done when the connection has ended; says why."""
 
@@ -184,6 +186,10 @@ class Connection:
         """Unsubscribe."""
         self._running().unsubscribe(list(filters))
 
+    def acknowledge_withheld(self) -> None:
+        """Acknowledge the messages that were not to be acknowledged yet."""
+        self._running().acknowledge_withheld()
+
     def give_up(self, why: str) -> None:
         """End the connection because the broker does not do its part; ``lost`` says so."""
         self._end(why)
@@ -214,6 +220,8 @@ class Connection:
             CallbackAPIVersion.VERSION2,
             client_id=options.client_id,
             protocol=paho.MQTTv5 if five else paho.MQTTv311,
+            # MQTT 5 has clean_start instead, which is said below
+            clean_session=None if five else options.session_expiry_s is None,
             reconnect_on_failure=False,  # reconnecting is the link's; also: no silent downgrade to MQTT 3.1
         )
         client.stream, client.five, client.clock = stream, five, self._loop.time
@@ -238,15 +246,16 @@ class Connection:
             options.host,
             options.port,
             keepalive=options.keepalive_s,
-            clean_start=True if five else paho.MQTT_CLEAN_START_FIRST_ONLY,  # 3.1.1: paho wants it left alone
-            properties=_connect_properties() if five else None,
+            # 3.1.1: paho wants it left alone
+            clean_start=options.session_expiry_s is None if five else paho.MQTT_CLEAN_START_FIRST_ONLY,
+            properties=_connect_properties(options.session_expiry_s) if five else None,
         )
 
     def _on_connect(
         self,
         _client: object,
         _data: object,
-        _flags: object,
+        flags: paho.ConnectFlags,
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
@@ -255,6 +264,7 @@ class Connection:
         if reason.is_failure:
             self._answer.set_exception(refused(self._options, reason.value, str(reason)))
         else:
+            self.session_present = flags.session_present
             self.receive_maximum = getattr(properties, "ReceiveMaximum", RECEIVE_MAXIMUM)
             self._maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
             self._retain_available = bool(getattr(properties, "RetainAvailable", 1))
@@ -269,13 +279,13 @@ class Connection:
         why = self._stream.why() if self._stream is not None else ""
         self._end(why or str(reason))
 
-    def _on_message(self, message: Publish) -> None:
+    def _on_message(self, message: Publish) -> bool | None:
         try:
             topic = message.topic.decode()
         except UnicodeDecodeError as exc:
             self._events.on_bad_topic(repr(exc.object))
-            return
-        self._events.on_message(topic, message.payload, message.retain)
+            return None
+        return self._events.on_message(topic, message.payload, message.retain)
 
     def _on_oversized(self, topic: bytes, size: int) -> None:
         self._events.on_oversized(topic.decode(errors="backslashreplace"), size)
@@ -377,7 +387,9 @@ class Connection:
             self._stream.close()
 
 
-def _connect_properties() -> Properties:
+def _connect_properties(session_expiry_s: int | None) -> Properties:
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.MaximumPacketSize = MAX_PACKET_BYTES  # the broker keeps larger ones back
+    if session_expiry_s is not None:
+        properties.SessionExpiryInterval = session_expiry_s
     return properties

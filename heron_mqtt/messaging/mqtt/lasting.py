@@ -1,4 +1,4 @@
-"""What belongs to one connection alone and outlives it: its client id and its outbox."""
+"""What belongs to one connection alone and outlives it: its client id, its session and its outbox."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.settings import variable_of
 
 DEFAULT_MAX_MB, DEFAULT_MAX_AGE_S = 100.0, 7 * 86_400.0
+DEFAULT_SESSION_EXPIRY_S, MAX_SESSION_EXPIRY_S = 3_600, (1 << 32) - 1  # MQTT 5, section 3.1.2.11.2
+YES, NO = {"true", "yes", "1"}, {"false", "no", "0"}
 MAX_MB, MAX_AGE_S = 1_000_000.0, 10 * 365 * 86_400.0
 
 
@@ -20,12 +22,14 @@ class LastingOptions:
 
     Attributes:
         client_id: None = one is made.
+        session_expiry_s: How long the broker shall keep a session for us; None = not at all.
         outbox: Its file; None = there is none.
         outbox_max_mb: 10^6 bytes.
         outbox_max_age_s: Of one message.
     """
 
     client_id: str | None = None
+    session_expiry_s: int | None = None
     outbox: Path | None = None
     outbox_max_mb: float = DEFAULT_MAX_MB
     outbox_max_age_s: float = DEFAULT_MAX_AGE_S
@@ -70,8 +74,10 @@ def read_lasting(
         return found
 
     client_id, outbox = said("client_id"), said("outbox")
+    session_expiry_s = _session(said("clean_start"), said("session_expiry_s"), client_id, problems)
     found = LastingOptions(
         None if client_id is None else str(client_id),
+        session_expiry_s,
         None if outbox is None else Path(str(outbox)).absolute(),
         number("outbox_max_mb", DEFAULT_MAX_MB, MAX_MB, "megabytes"),
         number("outbox_max_age_s", DEFAULT_MAX_AGE_S, MAX_AGE_S, "seconds"),
@@ -81,3 +87,24 @@ def read_lasting(
     if problems:
         raise ConfigError(*(f"MqttBroker: {problem}" for problem in problems))
     return found
+
+
+def _session(clean_start: object, expiry_s: object, client_id: object, problems: list[str]) -> int | None:
+    """Return how long a session is to be kept; None = not at all."""
+    word = "true" if clean_start is None else str(clean_start).lower()
+    if word not in YES | NO:
+        problems.append(f"clean_start {clean_start!r}: expected true or false")
+    if word not in NO:
+        if expiry_s is not None:
+            problems.append(f"session_expiry_s {expiry_s!r}: no session is kept; give clean_start false, too")
+        return None
+    if client_id is None:
+        problems.append("clean_start false: the broker knows a session by its client; give client_id, too")
+    try:
+        found = float(str(DEFAULT_SESSION_EXPIRY_S if expiry_s is None else expiry_s))
+    except ValueError:
+        found = 0.0
+    if not 1 <= found <= MAX_SESSION_EXPIRY_S or found != int(found):
+        problems.append(f"session_expiry_s {expiry_s!r}: expected whole seconds, 1 to {MAX_SESSION_EXPIRY_S}")
+        return DEFAULT_SESSION_EXPIRY_S
+    return int(found)

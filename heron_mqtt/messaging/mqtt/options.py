@@ -55,6 +55,8 @@ class MqttOptions:
     path: str = ""
     """Of a WebSocket."""
     server_name: str | None = None
+    session_expiry_s: int | None = None
+    """How long the broker shall keep the session of a lost connection; None = not at all (clean)."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The settings, as environment variables for a child process; without user and password."""
 

@@ -47,7 +47,8 @@ class Client(paho.Client):
     """Monotonic, s; the one that time limits are given by."""
     five: bool
     """Whether this is MQTT 5."""
-    received: Callable[[Publish], None]
+    received: Callable[[Publish], bool | None]
+    """Called with a message; False = it is not to be acknowledged before ``acknowledge_withheld``."""
     acknowledged: Callable[[int, str | None], None]
     """Called with the packet id, and why it was refused."""
     expired: Callable[[int, str], None]
@@ -62,6 +63,7 @@ class Client(paho.Client):
         super().__init__(*args, **options)
         self._used_ids: set[int] = set()  # of what the broker has not answered
         self._aliases: dict[int, bytes] = {}
+        self._withheld: list[int] = []
         self.on_message = self._on_qos_2
 
     # -- messages ----------------------------------------------------------------------------------
@@ -102,8 +104,10 @@ class Client(paho.Client):
             message = read_publish(first, body, five=self.five)
             if self.five:
                 message = self._with_topic(message, read_alias(first, body))
-            self.received(message)
-            if message.packet_id:
+            taken = self.received(message)
+            if message.packet_id and (taken is False or self._withheld):  # in the order of arrival
+                self._withheld.append(message.packet_id)
+            elif message.packet_id:
                 self.stream.send(write_puback(message.packet_id))
                 self.want_flush()
         elif kind == PUBACK:
@@ -122,6 +126,13 @@ class Client(paho.Client):
             if kind in ANSWERS_WITH_ID:
                 self._used_ids.discard(int.from_bytes(body[:2], "big"))
             self._leave_to_paho(first, body)
+
+    def acknowledge_withheld(self) -> None:
+        """Acknowledge what was not to be acknowledged yet, and what has come since."""
+        withheld, self._withheld = self._withheld, []
+        for packet_id in withheld:
+            self.stream.send(write_puback(packet_id))
+        self.want_flush()
 
     def take_oversized(self, skipped: Oversized) -> None:
         """Acknowledge a message that was skipped, so that the broker goes on, and tell of it."""

@@ -90,6 +90,7 @@ class SendQueue:
         stats: MessageStats,
         max_pending: int,
         acknowledge_s: float = ACKNOWLEDGE_S,
+        *,
         outbox: Outbox | None = None,
     ) -> None:
         self._outbox = outbox

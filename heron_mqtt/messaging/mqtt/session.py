@@ -37,8 +37,8 @@ PATIENCE_S = 30.0  # for the first connection beside one that was made already: 
 class SessionOwner(Protocol):
     """What a link tells the broker object it serves."""
 
-    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """A message arrived."""
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> bool | None:
+        """A message arrived; see ``Events.on_message``."""
 
     def on_bad_topic(self, topic: str) -> None:
         """A message arrived whose topic is not UTF-8."""

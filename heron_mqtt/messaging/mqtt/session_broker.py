@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from heron_mqtt.errors import BrokerUnavailable
@@ -12,6 +12,7 @@ from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
 from heron_mqtt.messaging.core.dispatcher import Dispatcher
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Callback, Subscription
 from heron_mqtt.messaging.loop_bound import LoopBoundBroker
+from heron_mqtt.messaging.mqtt.kept_session import KeptSession
 from heron_mqtt.messaging.mqtt.options import MqttOptions
 from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
 from heron_mqtt.messaging.outbox import Outbox
@@ -22,6 +23,7 @@ from heron_mqtt.messaging.topics import (
     TopicMap,
     away_of,
     check_channel,
+    is_storable,
     while_away,
 )
 
@@ -44,6 +46,8 @@ class SessionBroker(LoopBoundBroker):
         self._on_reconnect: list[Callable[[], None]] = []
         self.outbox: Outbox | None = None
         """What waits to be sent, also over a restart; None = there is none."""
+        self._kept: KeptSession | None = None
+        """Brings what may come late, also what came while we were away; None = there is none."""
         super().__init__(name, Dispatcher(on_removed=self._on_removed))
 
     def __repr__(self) -> str:
@@ -70,7 +74,8 @@ class SessionBroker(LoopBoundBroker):
         self._owner_loop.acquire()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._owner_loop.run(self._session.wait_connected())
+                for session in self._links():
+                    await self._owner_loop.run(session.wait_connected())
         except TimeoutError:
             raise BrokerUnavailable(
                 f"no connection to {self.options.address} within {timeout_s:g} s: is the broker running?"
@@ -79,15 +84,17 @@ class SessionBroker(LoopBoundBroker):
     def _begin(self) -> object:
         if self.outbox is not None:
             self.outbox.open()
-        return self._session.start()
+        return [session.start() for session in self._links()]
 
     async def _open(self) -> None:
         if self.outbox is not None:
             self.outbox.open()
-        await self._session.started()
+        for session in self._links():
+            await session.started()
 
     async def _abort_open(self) -> None:
-        await self._session.abort()
+        for session in self._links():
+            await session.abort()
         if self.outbox is not None:
             await self.outbox.close()
 
@@ -107,20 +114,27 @@ class SessionBroker(LoopBoundBroker):
         sessions = self._sessions()
         for session in sessions:
             session.retired = True
+        if self._kept is not None:
+            self._kept.end()
         if exc[0] is None:
             loop = asyncio.get_running_loop()
             end = loop.time() + CLOSE_S
             await self._say_goodbye()
-            await self._session.close(max(0.0, end - loop.time()))
+            for session in self._links():
+                await session.close(max(0.0, end - loop.time()))
         for session in sessions:
             await session.abort()
         if self.outbox is not None:
             await self.outbox.close()
         self._dispatcher.clear()
 
+    def _links(self) -> list[MqttSession]:
+        """Return the sessions that connect with this broker."""
+        return [self._session] if self._kept is None else [self._session, self._kept.session]
+
     def _sessions(self) -> list[MqttSession]:
         """Return every session to be ended with this broker."""
-        return [self._session]
+        return self._links()
 
     async def _say_goodbye(self) -> None:
         """Publish what is to be said before the session ends."""
@@ -174,13 +188,26 @@ class SessionBroker(LoopBoundBroker):
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Hand an arriving message over; whatever goes wrong with it stops nothing else."""
+        if self._kept is None or retained or not self._kept.brings(topic):
+            self._arrive(topic, payload, retained)
+
+    def on_kept_message(self, topic: str, payload: bytes, retained: bool, late: bool) -> None:
+        """Do the same with a message of the kept session; ``late``: it may have waited at the broker."""
+        self._arrive(topic, payload, retained, late)
+
+    def is_read(self, topic: str) -> bool:
+        """Whether anybody here subscribes to a topic."""
+        channel = self.topic_map.channel(topic)
+        return channel is not None and self._dispatcher.is_read(channel)
+
+    def _arrive(self, topic: str, payload: bytes, retained: bool, late: bool = False) -> None:
         channel = self.topic_map.channel(topic)
         if channel is None:
             self.stats.reject(topic, f"not a topic of environment {self.topic_map.env_id!r}")
             return
         try:
             # MQTT deletes a retained message by an empty payload: our empty object
-            self._dispatcher.arrive(channel, payload or b"{}", retained=retained, topic=topic)
+            self._dispatcher.arrive(channel, payload or b"{}", retained=retained, topic=topic, late=late)
         except Exception as exc:
             self.stats.report("callback", topic, f"handling it failed: {exc}", exc=exc)
 
@@ -221,11 +248,24 @@ class SessionBroker(LoopBoundBroker):
         self._topics[channel] = topic
         return topic
 
+    def _is_kept(self, channel: str) -> bool:
+        """Whether a channel or filter is the kept session's."""
+        return self._kept is not None and is_storable(channel)
+
     def _wanted_filters(self) -> set[str]:
-        return {f for channel in self._dispatcher.wanted() for f in self.topic_map.filters(channel)}
+        return self._filters_of(c for c in self._dispatcher.wanted() if not self._is_kept(c))
+
+    def _kept_filters(self) -> set[str]:
+        return self._filters_of(c for c in self._dispatcher.wanted() if self._is_kept(c))
+
+    def _filters_of(self, channels: Iterable[str]) -> set[str]:
+        return {f for channel in channels for f in self.topic_map.filters(channel)}
 
     def _hold(self, home_loop: asyncio.AbstractEventLoop, channel: str) -> Delivery:
-        return self._owner_loop.begin(home_loop, self._session.subscribe, self.topic_map.filters(channel))
+        subscribe = self._session.subscribe
+        if self._kept is not None and self._is_kept(channel):
+            subscribe = self._kept.subscribe
+        return self._owner_loop.begin(home_loop, subscribe, self.topic_map.filters(channel))
 
     def _on_removed(self, channel: str) -> None:
         if self._owner_loop.loop is not None and not self._owner_loop.closed:
@@ -235,8 +275,10 @@ class SessionBroker(LoopBoundBroker):
         if self._dispatcher.wants(channel):
             return
         filters = self.topic_map.filters(channel)
+        is_kept = self._kept is not None and self._is_kept(channel)
         if self.topic_map.overridden:  # another filter may need the same topic
-            wanted = self._wanted_filters()
+            wanted = self._kept_filters() if is_kept else self._wanted_filters()
             filters = tuple(f for f in filters if f not in wanted)
+        session = self._kept.session if self._kept is not None and is_kept else self._session
         for topic_filter in filters:
-            self._session.unsubscribe(topic_filter)
+            session.unsubscribe(topic_filter)

@@ -10,6 +10,7 @@ import pytest
 
 from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.settings import GatewayTable
+from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.stamping import MessageStamper
 from support.field_rig import LEASE_S, NOON, STALE_S, OpenMemoryBroker, Rig, follow, nothing
 
@@ -328,3 +329,17 @@ async def test_telemetry_that_was_held_decides_nothing() -> None:
     rig.step()
     assert (rig.sent[-1]["heard_boot"], rig.sent[-1]["heard_seq"]) == ("b1", rig._seq - 1)
     assert heard < rig._seq
+
+
+async def test_telemetry_that_waited_at_the_broker_decides_nothing() -> None:
+    """A session that the broker kept brings it unchanged: only that it is late tells it from news."""
+    rig = await Rig().open()
+    rig.clock_s += LEASE_S + 0.1
+    told = {"type": "telemetry", "sender": "MG1/ess", "boot": "b1", "seq": 900, "p_mw": 0.03}
+    rig.link._on_telemetry(Received(told, "devices/MG1/ess/telemetry", late=True))
+    assert rig.link.stats.held == 1
+    rig.step()
+    assert rig.sent == []
+    rig.link._on_telemetry(Received({**told, "seq": 901}, "devices/MG1/ess/telemetry"))
+    rig.step()
+    assert rig.sent[-1]["heard_seq"] == 901

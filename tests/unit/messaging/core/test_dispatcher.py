@@ -163,6 +163,19 @@ def test_metadata_of_a_wrong_type_is_no_reason_to_drop(seq: object) -> None:
     assert len(got) == 2
 
 
+async def test_what_waited_at_the_broker_says_so_to_callbacks_and_consumers() -> None:
+    dispatcher = Dispatcher()
+    got: list[Received] = []
+    dispatcher.add("c", got.append)
+    dispatcher.listen("c")
+    dispatcher.arrive("c", b'{"i": 1}', late=True)
+    dispatcher.arrive("c", b'{"i": 2}')
+    assert [(m["i"], m.late) for m in got] == [(1, True), (2, False)]
+    assert [(m["i"], m.late) for m in [await dispatcher.take("c"), await dispatcher.take("c")]] == [
+        (1, True), (2, False),
+    ]  # fmt: skip
+
+
 async def test_what_was_held_reaches_every_subscriber_once_and_ends_no_stream() -> None:
     """An outbox brings what an earlier start said, behind or before what is said now."""
     dispatcher = Dispatcher()
