@@ -432,3 +432,61 @@ async def test_a_port_that_hangs_up_at_once_is_explained() -> None:
     with pytest.raises(BrokerUnavailable, match=r"may expect TLS .*use mqtts://.*take no more connections"):
         await MqttBroker(f"mqtt://127.0.0.1:{port}").connect()
     server.close()
+
+
+# -- what MQTT 5 says beside it ----------------------------------------------------------------------------
+
+
+def _reason(text: str) -> bytes:
+    said = text.encode()
+    properties = b"\x1f" + len(said).to_bytes(2, "big") + said
+    return bytes([len(properties)]) + properties
+
+
+async def test_a_broker_s_own_words_stand_behind_its_refusals() -> None:
+    words = "over the quota of\r\n5 messages\x1b[31m"
+
+    def answer(first: int, body: bytes) -> bytes | None:
+        if first == 0x82:
+            return packet(0x90, body[:2] + _reason("not below secret") + b"\x87")
+        if first & 0xF6 == 0x32:
+            at = 2 + int.from_bytes(body[:2], "big")
+            return packet(0x40, body[at : at + 2] + b"\x97" + _reason(words))
+        if first & 0xF6 == 0x34:
+            at = 2 + int.from_bytes(body[:2], "big")
+            return packet(0x50, body[at : at + 2] + b"\x97" + _reason("once too often"))
+        return obliging(first, body)
+
+    async with strange(answer, CONNACK_5) as server, broker_of(server, protocol="5") as broker:
+        with pytest.raises(BrokerRefused, match=r"Quota exceeded: over the quota of  5 messages \[31m$"):
+            await broker.publish("c", {"i": 1})
+        with pytest.raises(BrokerRefused, match="Quota exceeded: once too often"):
+            await broker.publish("c", {"i": 1}, qos=2)
+        with pytest.raises(
+            BrokerRefused, match=r"\(Not authorized: not below secret\): check the access rights"
+        ):
+            await broker.subscribe("secret", lambda _: None)
+        server.writers[-1].write(packet(0xE0, b"\x8b" + _reason("maintenance until noon")))
+        await until(lambda: broker.stats.reconnects == 1)
+        assert any("Server shutting down: maintenance until noon" in r.what for r in broker.stats.reports)
+
+
+async def test_a_broker_s_own_words_stand_behind_a_refused_connection() -> None:
+    connack = packet(0x20, b"\0\x87" + _reason("ask the yard office"))
+    async with strange(obliging, connack) as server:
+        with pytest.raises(
+            BrokerRefused, match=r"does not authorize .*\(the broker says: ask the yard office\)$"
+        ):
+            await MqttBroker(server.url, protocol="5").connect()
+
+
+async def test_metadata_that_does_not_fit_is_left_to_the_payload() -> None:
+    connack = packet(0x20, b"\0\0" + bytes([5]) + b"\x27\0\0\0\x8c")  # at most 140 bytes
+    message = {"sender": "MG1/ess", "boot": "b", "seq": 1, "text": "x" * 50}
+    async with strange(obliging, connack) as server, broker_of(server, protocol="5") as broker:
+        await broker.publish("c", {**message, "sender": "MG1"})
+        await broker.publish("c", {**message, "text": "x"})
+        bodies = [body for first, body in server.got if first == 0x32]
+    assert len(bodies) == 2
+    assert b"\x26\0\6sender" not in bodies[0]
+    assert b"\x26\0\6sender\0\7MG1/ess" in bodies[1]

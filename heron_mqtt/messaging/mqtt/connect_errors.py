@@ -46,14 +46,21 @@ def tls_failed(address: str, exc: ssl.SSLError) -> BrokerError:
     )
 
 
-def refused(options: MqttOptions, code: int, reason: str) -> BrokerError:
+def refused(options: MqttOptions, code: int, reason: str, told: str = "") -> BrokerError:
     """The broker answered CONNECT with a failure.
 
     Args:
         options: What was asked with.
         code: A reason code of MQTT 5, section 3.2.2.2; those of MQTT 3.1.1 are translated to them.
         reason: Its name.
+        told: The same, with the broker's own words behind it, if it said any.
     """
+    error = _refused(options, code, reason)
+    said = told.removeprefix(reason).lstrip(": ")
+    return type(error)(f"{error} (the broker says: {said})") if said else error
+
+
+def _refused(options: MqttOptions, code: int, reason: str) -> BrokerError:
     address = options.address
     user = f"user {options.username!r}" if options.username else "a client without user name"
     login = f"check username= and password= (or {USERNAME_VARIABLE} and {PASSWORD_VARIABLE})"

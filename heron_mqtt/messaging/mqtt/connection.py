@@ -22,6 +22,7 @@ from heron_mqtt.messaging.mqtt.connect_errors import ended_early, nobody_answers
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.mqtt.packets import Publish
 from heron_mqtt.messaging.mqtt.paho_client import Client
+from heron_mqtt.messaging.mqtt.properties import with_reason
 from heron_mqtt.messaging.mqtt.socket_stream import (
     MAX_PACKET_BYTES,
     HandshakeFailed,
@@ -262,11 +263,13 @@ class Connection:
         if self._answer.done():
             return
         if reason.is_failure:
-            self._answer.set_exception(refused(self._options, reason.value, str(reason)))
+            told = with_reason(str(reason), properties)
+            self._answer.set_exception(refused(self._options, reason.value, str(reason), told))
         else:
             self.session_present = flags.session_present
             self.receive_maximum = getattr(properties, "ReceiveMaximum", RECEIVE_MAXIMUM)
             self._maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
+            self._running().maximum_packet_size = self._maximum_packet_size
             self._retain_available = bool(getattr(properties, "RetainAvailable", 1))
             self._answer.set_result(None)
             if self._misc is not None:  # an MQTT 5 broker may have demanded a shorter keepalive
@@ -274,10 +277,10 @@ class Connection:
             self._loop.call_soon(self._tick)
 
     def _on_disconnect(
-        self, _client: object, _data: object, _flags: object, reason: ReasonCode, _properties: object
+        self, _client: object, _data: object, _flags: object, reason: ReasonCode, properties: object
     ) -> None:
         why = self._stream.why() if self._stream is not None else ""
-        self._end(why or str(reason))
+        self._end(why or with_reason(str(reason), properties))
 
     def _on_message(self, message: Publish) -> bool | None:
         try:
@@ -296,9 +299,10 @@ class Connection:
         self._events.on_acknowledged(mid, str(reason) if reason.is_failure else None)
 
     def _on_subscribe(
-        self, _client: object, _data: object, mid: int, reasons: list[ReasonCode], _properties: object
+        self, _client: object, _data: object, mid: int, reasons: list[ReasonCode], properties: object
     ) -> None:
-        self._events.on_subscribed(mid, [str(reason) if reason.is_failure else None for reason in reasons])
+        refusals = [with_reason(str(r), properties) if r.is_failure else None for r in reasons]
+        self._events.on_subscribed(mid, refusals)
 
     # -- the event loop ----------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """PUBLISH and PUBACK on the wire, MQTT 3.1.1 and 5: the two packets that every message costs.
 
 Pure functions. Sections are those of the MQTT 3.1.1 standard; where version 5 differs it adds properties,
-a length and that many bytes: only the message expiry is sent, and only the topic alias is read.
+a length and that many bytes; ``properties`` has what stands in them.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def write_publish(
     *,
     five: bool,
     expires_s: int | None = None,
+    properties: bytes = b"",
 ) -> bytes:
     """Return a PUBLISH of QoS 0 or 1 (section 3.3).
 
@@ -72,6 +73,7 @@ def write_publish(
         packet_id: Left out at QoS 0.
         five: MQTT 5.
         expires_s: After so many seconds the broker shall not deliver it any more (MQTT 5, section 3.3.2.3.3).
+        properties: Further ones, as they go out (MQTT 5).
 
     Raises:
         OverflowError: The topic is longer than 65,535 bytes.
@@ -81,7 +83,9 @@ def write_publish(
     if qos:
         head += packet_id.to_bytes(2, "big")
     if five:
-        head += b"\0" if expires_s is None else b"\5\2" + expires_s.to_bytes(4, "big")
+        if expires_s is not None:
+            properties = b"\2" + expires_s.to_bytes(4, "big") + properties
+        head += write_length(len(properties)) + properties
     return bytes((PUBLISH | qos << 1 | retain,)) + write_length(len(head) + len(payload)) + head + payload
 
 

@@ -16,6 +16,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from heron_mqtt.messaging.mqtt.packets import (
@@ -29,6 +30,7 @@ from heron_mqtt.messaging.mqtt.packets import (
     write_puback,
     write_publish,
 )
+from heron_mqtt.messaging.mqtt.properties import metadata_of, reason_string, user_properties
 from heron_mqtt.messaging.mqtt.socket_stream import Oversized, Stream
 
 MAX_ID = 65_535
@@ -56,6 +58,8 @@ class Client(paho.Client):
     refused_too_large: Callable[[bytes, int], None]
     """Called with topic and size of a message beyond our limit, which was skipped."""
     want_flush: Callable[[], None]
+    maximum_packet_size: int | None = None
+    """That an MQTT 5 broker takes; None = any."""
     _limit: tuple[str, float] | None = None
     """Topic and time limit of the QoS 2 message that paho is being handed."""
 
@@ -72,14 +76,26 @@ class Client(paho.Client):
         """Publish; return the id that ``acknowledged`` (or, past its time, ``expired``) will name."""
         if qos == 2:
             self._limit = None if not_after is None else (topic, not_after)
-            return self.publish(topic, payload, qos, retain).mid
+            properties = _paho_properties(payload, self._expires_s(not_after)) if self.five else None
+            return self.publish(topic, payload, qos, retain, properties).mid
         packet_id = self._mid_generate() if qos else 0
-        expires_s = None
-        if not_after is not None and self.five:  # whole seconds: the device looks more closely
-            expires_s = min(max(1, math.ceil(not_after - self.clock())), MAX_EXPIRY_S)
-        packet = write_publish(topic, payload, qos, retain, packet_id, five=self.five, expires_s=expires_s)
+        expires_s = self._expires_s(not_after) if self.five else None
+        said = user_properties(payload) if self.five else b""
+        packet = write_publish(
+            topic, payload, qos, retain, packet_id, five=self.five, expires_s=expires_s, properties=said
+        )
+        if said and self.maximum_packet_size is not None and len(packet) > self.maximum_packet_size:
+            packet = write_publish(  # the payload has them, too
+                topic, payload, qos, retain, packet_id, five=self.five, expires_s=expires_s
+            )
         self._write(packet, packet_id, None if not_after is None else (topic, not_after))
         return packet_id
+
+    def _expires_s(self, not_after: float | None) -> int | None:
+        """Return what is left until a time limit, in whole seconds: the device looks more closely."""
+        if not_after is None:
+            return None
+        return min(max(1, math.ceil(not_after - self.clock())), MAX_EXPIRY_S)
 
     def _write(self, packet: bytes, packet_id: int, limit: tuple[str, float] | None) -> None:
         if limit is None:
@@ -114,14 +130,12 @@ class Client(paho.Client):
             packet_id, reason = read_puback(body, five=self.five)
             self._used_ids.discard(packet_id)
             refused = reason >= FAILURE
-            self.acknowledged(
-                packet_id, str(ReasonCode(PacketTypes.PUBACK, identifier=reason)) if refused else None
-            )
+            self.acknowledged(packet_id, _refusal(PacketTypes.PUBACK, reason, body) if refused else None)
         elif kind == PUBREC and self.five and len(body) > 2 and body[2] >= FAILURE:  # QoS 2 ends here
             packet_id = int.from_bytes(body[:2], "big")
             self._out_messages.pop(packet_id, None)
             self._used_ids.discard(packet_id)
-            self.acknowledged(packet_id, str(ReasonCode(PacketTypes.PUBREC, identifier=body[2])))
+            self.acknowledged(packet_id, _refusal(PacketTypes.PUBREC, body[2], body))
         else:
             if kind in ANSWERS_WITH_ID:
                 self._used_ids.discard(int.from_bytes(body[:2], "big"))
@@ -220,3 +234,19 @@ class Client(paho.Client):
         limit, self._limit = self._limit, None
         self._write(bytes(packet), mid, limit)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+def _paho_properties(payload: bytes, expires_s: int | None) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    pairs = metadata_of(payload)
+    if pairs:
+        properties.UserProperty = pairs
+    if expires_s is not None:
+        properties.MessageExpiryInterval = expires_s
+    return properties
+
+
+def _refusal(kind: int, reason: int, body: bytes) -> str:
+    """Return why a message was refused: the name of the code, and the broker's own words."""
+    name, said = str(ReasonCode(kind, identifier=reason)), reason_string(body, 3)
+    return f"{name}: {said}" if said else name

@@ -185,7 +185,7 @@ class Subscriber:
         )
 
     def _ask_again(self, topic_filter: str, why: str, took_s: float) -> bool:
-        if why == "Not authorized":  # MQTT 5 says so; 3.1.1 has one code for everything
+        if why.startswith("Not authorized"):  # MQTT 5 says so; 3.1.1 has one code for everything
             return False
         loop = asyncio.get_running_loop()
         count, since_s = self._refused.get(topic_filter, (0, loop.time() - took_s))
