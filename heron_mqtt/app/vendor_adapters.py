@@ -90,6 +90,14 @@ def device_mapping(loaded: LoadedScenario, agent: str, name: str) -> DeviceMappi
             f"{where}.control_q = true: {mapping.name} takes no reactive power, its mapping sets no "
             "q_mvar; expected false"
         )
+    life = mapping.table.liveness
+    if life is not None and life.by == "poll":
+        every_s = min(keepalive.period_s for keepalive in mapping.table.keepalive)
+        if every_s >= table.gateway.stale_after_s:
+            problems.append(
+                f"{where}.gateway.stale_after_s = {table.gateway.stale_after_s:g}: it is asked every "
+                f"{every_s:g} s only; expected more than that"
+            )
     if problems:
         raise ConfigError(*problems)
     return mapping
@@ -105,6 +113,13 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
             f"is offline until a first message (retained, or repeated) comes on {where}, or its power on "
             f"{', '.join(mapping.topics_of('p_mw'))}"
         )
+    if (life := mapping.table.liveness) is not None:
+        by = {
+            "heartbeat": f"a heartbeat on {', '.join(life.topics)}",
+            "poll": "its answers to what it is asked",
+            "availability": "its availability, and our connection to its broker",
+        }
+        yield f"reports only what changes; that it is there is proven by {by[life.by]}"
     table = mapping.setpoint
     if table is None:
         yield "can only be read: under any authority what it measures counts, and nothing is sent"

@@ -39,6 +39,7 @@ MIN_FOR_S = 2.0
 LEASE_S = 10.0
 GRACE_S = 1.0  # how much longer the lease is than the test: the release comes first
 TICK_S = 0.05
+HELD_EVERY_S = 0.25  # how often a power counts that is reported only when it changes
 RETURN_S = 60.0  # how long a lost connection is waited for, to hand the box back
 RELEASE_S = 3.0  # how long the release may take
 WATCH_RELEASE_S = 10.0  # how long is looked at what the box does after it
@@ -266,12 +267,23 @@ class SetpointTrial:
             self._answers.setdefault(telemetry.ack_seq, (now_s, telemetry.rejected))
 
     async def _tick(self) -> None:
+        await self._sampled()
+        self._raise_if_ended()
+
+    async def _sampled(self) -> None:
+        """Wait a moment, and take what has become known; of what is reported on change, what holds."""
         await asyncio.sleep(TICK_S)
         now_s = asyncio.get_running_loop().time()
         settled = self._state.settle(now_s)
         if "p_mw" in settled.fields:
             self._samples.append((now_s, float(settled.fields["p_mw"])))
-        self._raise_if_ended()
+        if self._mapping.table.liveness is None:
+            return
+        if self._raw.connected:
+            self._state.connected(now_s)
+        held = self._state.telemetry(now_s, SILENCE_S)
+        if held is not None and (not self._samples or now_s - self._samples[-1][0] >= HELD_EVERY_S):
+            self._samples.append((now_s, held.p_mw))
 
     def _refuse_rivals(self) -> None:
         why = self._watch.refusal()
@@ -481,10 +493,7 @@ class SetpointTrial:
         loop = asyncio.get_running_loop()
         end_s = released_s + min(self._order.for_s, WATCH_RELEASE_S)
         while loop.time() < end_s:
-            await asyncio.sleep(TICK_S)
-            settled = self._state.settle(loop.time())
-            if "p_mw" in settled.fields:
-                self._samples.append((loop.time(), float(settled.fields["p_mw"])))
+            await self._sampled()
 
 
 def shown_message(topic: str, payload: bytes) -> str:

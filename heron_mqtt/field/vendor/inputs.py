@@ -50,13 +50,23 @@ class InputReader:
         format_: Of the payload.
         complain: Takes note of mistakes.
         kind: What it must be, where the quantity decides; None = as the table says.
+        on_change: Whether the whole payload comes only when something in it changes.
     """
 
     def __init__(
-        self, name: str, table: InputTable, format_: Format, complain: Complain, kind: Kind | None = None
+        self,
+        name: str,
+        table: InputTable,
+        format_: Format,
+        complain: Complain,
+        kind: Kind | None = None,
+        *,
+        on_change: bool = False,
     ) -> None:
         self.name = name
-        self.on_change = table.on_change or format_ == "sparkplug"  # which sends what has changed
+        self.on_change = (
+            table.on_change or on_change or format_ == "sparkplug"
+        )  # which sends what has changed
         self._table = table
         self._path = None
         _check_place(table, format_, complain)

@@ -38,7 +38,7 @@ from heron_mqtt.field.vendor.tables import (
     QuantityTable,
     SetpointTable,
 )
-from heron_mqtt.field.vendor.telemetry import AvailabilityReader, TelemetryReader
+from heron_mqtt.field.vendor.telemetry import AvailabilityReader, TelemetryReader, patterns
 from heron_mqtt.field.vendor.topic_patterns import TopicPattern
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging import topics
@@ -96,6 +96,8 @@ class DeviceMapping:
         self.availability = [
             AvailabilityReader(a, problems.at(f"availability[{i}]")) for i, a in enumerate(table.availability)
         ]
+        of_life = [] if table.liveness is None else table.liveness.topics
+        self._life_patterns = patterns(of_life, problems.at("liveness"))
         self.inputs = self._gather_inputs(problems)
         self.quantities = self._make_quantities(table, problems)
         if "p_mw" not in self.quantities:
@@ -120,6 +122,7 @@ class DeviceMapping:
             for k in table.keepalive
         )
         _check_topics(table, self, problems)
+        _check_liveness(table, self, problems)
         problems.raise_if_any()
 
     # -- what it can do ----------------------------------------------------------------------------
@@ -143,6 +146,23 @@ class DeviceMapping:
     def host_id(self) -> str | None:
         """The Sparkplug host application that we are to its node; None = none."""
         return None if self.table.sparkplug is None else self.table.sparkplug.host_id
+
+    @property
+    def lives_by_availability(self) -> bool:
+        """Whether its availability topics alone prove that it is there."""
+        return self.table.liveness is not None and self.table.liveness.by == "availability"
+
+    def is_heartbeat(self, topic: str) -> bool:
+        """Whether a message on a topic is the heartbeat that proves life."""
+        return any(p.match(topic) is not None for p in self._life_patterns)
+
+    def proves_life(self, topic: str) -> bool:
+        """Whether a live message on a topic of the device proves that its power is of now."""
+        if self.table.liveness is None or self.is_heartbeat(topic):
+            return True
+        wanted = set(self.quantities["p_mw"].inputs)
+        readers = [r for r in self.telemetry if wanted & r.inputs.keys()]
+        return any(p.match(topic) is not None for r in readers for p in r.patterns)
 
     @property
     def has_answers(self) -> bool:
@@ -169,6 +189,7 @@ class DeviceMapping:
         """Return what to subscribe to."""
         found = [r.patterns for r in self.telemetry] + [r.patterns for r in self.availability]
         found += [r.patterns for r in self.answers]
+        found.append(self._life_patterns)
         return tuple(dict.fromkeys(p.filter for patterns in found for p in patterns))
 
     def command_filters(self) -> tuple[str, ...]:
@@ -372,6 +393,36 @@ def _check_topics(table: MappingTable, mapping: DeviceMapping, problems: Problem
             problems.add(
                 f"{key}.topic", f"{topic!r} is read too: the device's own messages and ours would mix"
             )
+
+
+def _check_liveness(table: MappingTable, mapping: DeviceMapping, problems: Problems) -> None:
+    """Complain where nothing would prove that a device is there which reports only what changes."""
+    life = table.liveness
+    if life is None:
+        for i, each in enumerate(table.telemetry):
+            if each.reports == "on_change":
+                problems.add(
+                    f"telemetry[{i}].reports",
+                    "'on_change' needs [liveness]: what proves that it is there while nothing changes",
+                )
+        return
+    if life.by == "poll" and not table.keepalive:
+        problems.add("liveness.by", "'poll' needs a [[keepalive]] that asks")
+    if life.by == "availability":
+        if not table.availability:
+            problems.add("liveness.by", "'availability' needs [[availability]]")
+        for i, told in enumerate(table.availability):
+            if not told.online or not told.offline:
+                text = "must list the words of both online and offline: they prove life"
+                problems.add(f"availability[{i}]", text)
+    power = mapping.quantities.get("p_mw")
+    on_change = {n for r in mapping.telemetry for n, each in r.inputs.items() if each.on_change}
+    if power is None or not set(power.inputs) <= on_change:
+        problems.add("liveness", "p_mw is reported always, which proves it; give its telemetry reports")
+    elif mapping.setpoint is not None and mapping.setpoint.confirm == "power":
+        problems.add(
+            "setpoint.confirm", "'power': a power that stays as it is is not reported, so it cannot confirm"
+        )
 
 
 def _sent_topics(table: MappingTable) -> Iterator[tuple[str, str]]:

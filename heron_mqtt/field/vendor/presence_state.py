@@ -30,6 +30,7 @@ class PresenceState:
     def __init__(self, readers: Sequence[AvailabilityReader]) -> None:
         self._timeouts_s = {reader.topic: reader.timeout_s for reader in readers}
         self._said: dict[str, _Said] = {}
+        self._confirmed: set[str] = set()  # sources that have spoken since the connection was made
 
     def take(
         self, reader: AvailabilityReader, topic: str, payload: bytes, now_s: float, *, retained: bool
@@ -52,11 +53,18 @@ class PresenceState:
     def say(self, source: str, status: Status, now_s: float, *, retained: bool = False) -> None:
         """Take in what a source says otherwise: the birth or death of a Sparkplug node."""
         self._said[source] = _Said(status, now_s, not retained)
+        self._confirmed.add(source)
 
     def reconnected(self) -> None:
         """Forget what was heard live: retained messages count again."""
+        self._confirmed.clear()
         for said in self._said.values():
             said.is_live = False
+
+    def is_surely_online(self, now_s: float) -> bool:
+        """Whether every topic says so that ever spoke, and has said it since the connection was made."""
+        status = self.status(now_s)
+        return status is not None and status.state == "online" and self._confirmed >= self._said.keys()
 
     def status(self, now_s: float | None = None) -> Status | None:
         """Return the worst; None if nothing was said.

@@ -189,6 +189,9 @@ class TelemetryTable(PayloadKeys):
     changed_by: Key | None = Field(
         None, description="Input that changes with every new measurement: a counter or a time."
     )
+    reports: Literal["always", "on_change"] = Field(
+        "always", description="on_change: sent only when something changes; [liveness] says what proves life."
+    )
 
     @model_validator(mode="after")
     def _reads_something(self) -> Self:
@@ -398,6 +401,30 @@ class KeepaliveTable(Table):
     )
 
 
+class LivenessTable(Table):
+    """What proves that a device is there which reports only when something changes."""
+
+    by: Literal["heartbeat", "poll", "availability"] = Field(
+        description="A topic that it repeats, its answers to a keepalive, or its availability topics."
+    )
+    topic: Topics | None = Field(None, description="Of the heartbeat, or of the answers; none: its power's.")
+
+    @model_validator(mode="after")
+    def _topic_fits(self) -> Self:
+        if self.by == "heartbeat" and self.topic is None:
+            raise ValueError("topic: missing; say on which topic the heartbeat comes")
+        if self.by == "availability" and self.topic is not None:
+            raise ValueError("topic: not with by = 'availability'; its topics are in [[availability]]")
+        return self
+
+    @property
+    def topics(self) -> list[str]:
+        """Its topics, none or several."""
+        if self.topic is None:
+            return []
+        return [self.topic] if isinstance(self.topic, str) else list(self.topic)
+
+
 class SparkplugTable(Table):
     """What we are to Sparkplug nodes."""
 
@@ -415,6 +442,9 @@ class MappingTable(Table):
     telemetry: list[TelemetryTable] = Field(min_length=1, max_length=MAX_ITEMS)
     quantities: dict[ReadQuantity, QuantityTable] = Field({}, description="Quantities by formula.")
     availability: list[AvailabilityTable] = Field([], max_length=MAX_ITEMS)
+    liveness: LivenessTable | None = Field(
+        None, description="None = any message of the device proves that it is there."
+    )
     sparkplug: SparkplugTable | None = Field(None, description="None = we are no host application.")
     keepalive: list[KeepaliveTable] = Field([], max_length=MAX_ITEMS)
 

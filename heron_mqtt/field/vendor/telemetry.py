@@ -55,7 +55,14 @@ class TelemetryReader:
             def at_place(key: str, text: str, where: str = f"{section}.{name}") -> None:
                 complain(f"{where}.{key}", text)
 
-            self.inputs[name] = InputReader(name, given, table.format, at_place, kinds.get(name))
+            self.inputs[name] = InputReader(
+                name,
+                given,
+                table.format,
+                at_place,
+                kinds.get(name),
+                on_change=table.reports == "on_change",
+            )
 
     @property
     def is_answer(self) -> bool:

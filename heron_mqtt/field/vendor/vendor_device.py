@@ -205,6 +205,7 @@ class VendorDevice(FieldDevice):
 
     def measure(self) -> Telemetry | None:
         """Return what the device said last; None until it has said its power, and once that is too old."""
+        self._prove_life()
         self._tell_trouble()
         now_s = time.monotonic()
         telemetry = self._state.telemetry(now_s, self._stale_after_s)
@@ -212,6 +213,14 @@ class VendorDevice(FieldDevice):
         if telemetry is None or not 0.0 < age_s < math.inf:
             return telemetry
         return telemetry.model_copy(update={"age_s": round(age_s, 3)})
+
+    def _prove_life(self) -> None:
+        """Take in what proves that the device is there while it has nothing new to say."""
+        now_s = time.monotonic()
+        if self._raw.connected:
+            self._state.connected(now_s)
+        if self._state.age_s("p_mw", now_s) <= self._stale_after_s:
+            self._has_spoken, self._silence = True, None
 
     def nameplate(self) -> dict[str, Any]:
         """Return the scenario's nameplate: a device seldom tells its own."""
@@ -262,6 +271,9 @@ class VendorDevice(FieldDevice):
         taken = self._state.take(topic, payload, time.monotonic(), retained=retained)
         if taken is not None:
             self._take_in(topic, taken, retained)
+            if not retained:
+                self._prove_life()
+                self._tell_trouble()
         if self._awaits and not retained:
             self._take_answer(topic, payload)
         now = self._state.status()
@@ -389,7 +401,11 @@ class VendorDevice(FieldDevice):
     async def _watch_silence(self) -> None:
         """Tell when the device has not said its power for too long."""
         where = ", ".join(self._mapping.topics_of("p_mw"))
-        what = f"no power from the device for {self._stale_after_s:g} s on {where}"
+        for_s = f"for {self._stale_after_s:g} s"
+        what = f"no power from the device {for_s} on {where}"
+        if (life := self._mapping.table.liveness) is not None:
+            how = ", ".join(life.topics) or where if life.by != "availability" else "its availability"
+            what = f"nothing has proven {for_s} that the device is there ({life.by}: {how})"
         is_reported = False
         while True:
             self._heard.clear()
@@ -398,10 +414,12 @@ class VendorDevice(FieldDevice):
                     await self._heard.wait()
                 is_reported = False
             except TimeoutError:
+                self._prove_life()
                 now = time.monotonic()
                 if self._offline() or self._state.age_s("p_mw", now) <= self._stale_after_s:
                     continue  # it is known by other means
                 why = self._state.why("p_mw", now)
+                self._state.doubt(f"not reported since nothing was heard for {self._stale_after_s:g} s")
                 full = f"{what}: {why}" if why else what
                 if not is_reported:
                     is_reported = True

@@ -137,7 +137,8 @@ class VendorState:
         availability = [
             (a, found) for a in self._mapping.availability if (found := _match(a, topic)) is not None
         ]
-        if not readers and not availability:
+        is_heartbeat = self._mapping.is_heartbeat(topic)
+        if not readers and not availability and not is_heartbeat:
             return None
         if len(payload) > MAX_PAYLOAD_BYTES:
             return StateUpdate(
@@ -146,7 +147,7 @@ class VendorState:
         fields: dict[str, Measured] = {}
         problems: list[str] = []
         notes: list[LevelNote] = []
-        if not retained:
+        if not retained and self._mapping.proves_life(topic):
             self._heard_at = now_s
         for reader, found in readers:
             if reader.node_topic is not None:
@@ -162,6 +163,7 @@ class VendorState:
                 continue
             problems += [f"{topic}: {p}" for p in read.problems]
             fields |= self._take_found(reader, topic, read, sample(payload), now_s, retained, problems)
+        was = self._presence.status()
         for each, found in availability:
             if not self._levels.takes(found, now_s, retained, notes):
                 continue
@@ -169,6 +171,8 @@ class VendorState:
                 self._presence.take(each, topic, payload, now_s, retained=retained)
             except MessageError as exc:
                 problems.append(f"{topic}: {exc}")
+        if (now := self._presence.status()) is not None and now.state == "offline" and now != was:
+            self.doubt("not reported since the device went offline")
         return StateUpdate(fields, tuple(problems), tuple(notes))
 
     def _take_node(
@@ -222,9 +226,33 @@ class VendorState:
             fields |= self._take_found(reader, topic, read, repr(document)[:60], now_s, False, problems)
         return StateUpdate(fields, tuple(problems))
 
+    def connected(self, now_s: float) -> None:
+        """Take in that there is a connection to the broker, which would tell of the device's end.
+
+        Where availability proves life, what the device reported last is of now while that says online.
+        """
+        if self._mapping.lives_by_availability and self._presence.is_surely_online(now_s):
+            self._heard_at = now_s
+
     def reconnected(self) -> None:
         """Forget that what is known of presence was heard live: retained messages count again."""
         self._presence.reconnected()
+        self.doubt("not reported since the connection was lost")
+
+    def doubt(self, why: str) -> None:
+        """Forget what is reported only on change: another report may have been missed.
+
+        Where ``[liveness]`` says what proves life; it does not prove that nothing was missed.
+        """
+        if self._mapping.table.liveness is None:
+            return
+        for name in self._on_change:
+            known = self._inputs[name]
+            known.value, known.at, known.why = None, -math.inf, why
+        for quantity in self._mapping.quantities.values():
+            if self._on_change & set(quantity.inputs):
+                self._values.pop(quantity.name, None)
+                self._due.pop(quantity.name, None)
 
     def _failed(self, reader: TelemetryReader, payload: bytes, why: str) -> None:
         for name in reader.inputs:

@@ -217,7 +217,7 @@ def test_the_examples_in_the_documentation_are_mappings() -> None:
         for device in microgrid["devices"].values()
     ]
     mappings = [d["mapping"] for d in devices if "mapping" in d] + [e for e in examples if "telemetry" in e]
-    assert len(mappings) + sum("broker" in d for d in devices) == len(examples) == 11
+    assert len(mappings) + sum("broker" in d for d in devices) == len(examples) == 12
     heater = next(m for m in mappings if m.get("parameters") == {"name": "heater"})
     for mapping in mappings:
         load_mapping(mapping, agent="MG1", device="ess", source="docs")

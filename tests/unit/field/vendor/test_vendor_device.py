@@ -442,6 +442,146 @@ async def test_the_same_problem_of_every_payload_is_counted_always_and_reported_
     assert len(site.broker.stats.reports) == 1
 
 
+# -- a box that reports only what changes -------------------------------------------------------------
+
+
+def quiet(by: str, **more: Any) -> dict[str, Any]:
+    """Return the mapping of a box that reports only what changes."""
+    return {
+        "name": "quiet box",
+        "setpoint": {**PLAIN["setpoint"], "release": "zero"},
+        "telemetry": [{**TELEMETRY[0], "reports": "on_change"}],
+        "liveness": {"by": by, **({"topic": "box/alive"} if by == "heartbeat" else {})},
+        **more,
+    }
+
+
+LWT = [{"topic": "box/lwt", "online": ["on"], "offline": ["off"]}]
+
+
+async def said(site: Any, count: int, what: str) -> None:
+    """Wait until telemetry was published so many times more."""
+    before = len(site.telemetry)
+    await until(lambda: len(site.telemetry) >= before + count, what)
+
+
+async def test_while_its_heart_beats_its_last_power_is_of_now(make: Any) -> None:
+    site = await make(quiet("heartbeat"), stale_after_s=0.3)
+    site.wire.says("box/state", {"p": 1000})
+    for _ in range(8):  # longer than its power would count by itself
+        await asyncio.sleep(0.1)
+        site.wire.says("box/alive", "tick")
+    await said(site, 2, "telemetry")
+    assert site.telemetry[-1]["p_mw"] == 0.001
+    assert site.status[-1]["state"] == "online"
+    await until(lambda: site.status[-1]["state"] == "fault", "its heart has stopped")
+    reason = "nothing has proven for 0.3 s that the device is there (heartbeat: box/alive)"
+    assert site.status[-1]["reason"] == reason
+    told = len(site.telemetry)
+    site.wire.says("box/alive", "tick")  # a report may have been missed in between
+    await asyncio.sleep(0.2)
+    assert len(site.telemetry) == told
+    assert "not reported since nothing was heard" in site.device.state.why("p_mw", 0.0)
+    site.wire.says("box/state", {"p": 1200})
+    await until(lambda: site.telemetry[-1]["p_mw"] == 0.0012, "that it is back")
+    assert site.status[-1]["state"] == "online"
+
+
+async def test_other_topics_are_no_heartbeat(make: Any) -> None:
+    site = await make(quiet("heartbeat", availability=LWT), stale_after_s=0.3)
+    site.wire.says("box/state", {"p": 1000})
+    await said(site, 1, "telemetry")
+    for _ in range(10):
+        await asyncio.sleep(0.1)
+        site.wire.says("box/lwt", "on")
+    await until(lambda: site.status[-1]["state"] == "fault", "the fault")
+
+
+async def test_while_it_is_online_and_we_are_connected_its_last_power_is_of_now(make: Any) -> None:
+    site = await make(quiet("availability", availability=LWT), stale_after_s=0.2)
+    site.wire.says("box/lwt", "on", retained=True)
+    site.wire.says("box/state", {"p": 1000})
+    await asyncio.sleep(0.7)
+    await said(site, 2, "telemetry")
+    site.wire.says("box/lwt", "off")
+    await until(lambda: site.status[-1]["state"] == "offline", "its will")
+    site.wire.says("box/lwt", "on")  # it is back, and has not said what it does now
+    told = len(site.telemetry)
+    await asyncio.sleep(0.3)
+    assert len(site.telemetry) == told
+    site.wire.says("box/state", {"p": 0})
+    await said(site, 1, "telemetry")
+    assert site.telemetry[-1]["p_mw"] == 0.0
+
+
+async def test_a_lost_connection_proves_nothing_and_what_was_missed_is_not_believed(make: Any) -> None:
+    site = await make(quiet("availability", availability=LWT), stale_after_s=0.2)
+    site.wire.says("box/lwt", "on", retained=True)
+    site.wire.says("box/state", {"p": 1000})
+    await said(site, 2, "telemetry")
+    site.wire.connected = False
+    await until(lambda: site.status[-1]["state"] == "fault", "the fault")
+    site.wire.connected = True
+    for back in list(site.wire.returns):
+        back()
+    told = len(site.telemetry)
+    await asyncio.sleep(0.3)
+    assert len(site.telemetry) == told
+    site.wire.says("box/lwt", "on", retained=True)
+    site.wire.says("box/state", {"p": 700}, retained=True)  # as the broker has kept it
+    await said(site, 1, "telemetry")
+    assert site.telemetry[-1]["p_mw"] == 0.0007
+
+
+async def test_its_answers_to_a_poll_prove_it(make: Any) -> None:
+    poll = [{"topic": "box/poll", "payload": "?", "period_s": 0.1}]
+    site = await make(quiet("poll", keepalive=poll), stale_after_s=0.4)
+
+    def answer(topic: str, payload: str) -> None:
+        if topic == "box/poll":
+            site.wire.says("box/state", {"p": 1000})
+
+    site.wire.answer = answer
+    await asyncio.sleep(1.0)
+    await said(site, 2, "telemetry")
+    site.wire.answer = None
+    await until(lambda: site.status[-1]["state"] == "fault", "the fault")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"liveness": None}, "telemetry[0].reports: 'on_change' needs [liveness]"),
+        ({"liveness": {"by": "heartbeat"}}, "topic: missing; say on which topic the heartbeat comes"),
+        ({"liveness": {"by": "poll"}}, "liveness.by: 'poll' needs a [[keepalive]] that asks"),
+        ({"liveness": {"by": "availability"}}, "liveness.by: 'availability' needs [[availability]]"),
+        (
+            {"liveness": {"by": "availability"}, "availability": [{"topic": "box/lwt", "online": ["on"]}]},
+            "availability[0]: must list the words of both online and offline",
+        ),
+        ({"telemetry": TELEMETRY}, "liveness: p_mw is reported always, which proves it"),
+        (
+            {"setpoint": {**PLAIN["setpoint"], "confirm": "power"}},
+            "setpoint.confirm: 'power': a power that stays as it is is not reported",
+        ),
+    ],
+)
+def test_what_would_prove_nothing_is_refused(changes: dict[str, Any], why: str) -> None:
+    table = {key: value for key, value in {**quiet("heartbeat"), **changes}.items() if value is not None}
+    with pytest.raises(ConfigError) as caught:
+        load_mapping(table, agent="MG1", device="ess", source="test")
+    assert any(why in problem for problem in caught.value.problems), caught.value.problems
+
+
+def test_a_poll_must_come_before_the_power_is_too_old() -> None:
+    poll = [{"topic": "box/poll", "payload": "?", "period_s": 10.0}]
+    with pytest.raises(ConfigError) as caught:
+        load_mappings(loaded(mapping=quiet("poll", keepalive=poll)))
+    assert "gateway.stale_after_s = 5: it is asked every 10 s only" in caught.value.problems[0]
+    slow = {"gateway": {"stale_after_s": 25.0}}
+    assert load_mappings(loaded(mapping=quiet("poll", keepalive=poll), **slow))
+
+
 # -- what a scenario may ask of it ---------------------------------------------------------------------
 
 
