@@ -120,7 +120,7 @@ async def test_while_a_password_is_checked_others_are_served(
         return True
 
     async with with_users(users) as broker, connected(broker.port, user="MG1", password="one") as client:
-        monkeypatch.setattr(identity, "_password_matches", slow)
+        monkeypatch.setattr(identity, "password_matches", slow)
         login = asyncio.create_task(try_login(broker.port, user="MG2", password="two"))
         await asyncio.to_thread(checking.wait, 5)
         await client.publish("x", b"served meanwhile", qos=1)
@@ -141,7 +141,7 @@ async def test_a_password_that_was_right_is_not_computed_again(
 ) -> None:
     async with with_users(users) as broker:
         assert await try_login(broker.port, user="MG1", password="one") == 0
-        monkeypatch.setattr(identity, "_password_matches", lambda *_: pytest.fail("computed again"))
+        monkeypatch.setattr(identity, "password_matches", lambda *_: pytest.fail("computed again"))
         assert await try_login(broker.port, user="MG1", password="one") == 0
 
 

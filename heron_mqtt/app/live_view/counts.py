@@ -56,9 +56,9 @@ class ChannelTraffic:
     def note(self, levels: list[str], channel: str, fields: Mapping[str, Any], at_s: float) -> KindCount:
         """Count one message; ``fields`` without a number (or none at all) counts for no gap."""
         pattern = channel_kind(levels)
-        if pattern not in self.kinds and len(self.kinds) >= KINDS:
-            pattern = OTHER
-        kind = self.kinds.setdefault(pattern, KindCount())
+        kind = self.kinds.get(pattern)
+        if kind is None:
+            kind = self.kinds.setdefault(OTHER if len(self.kinds) >= KINDS else pattern, KindCount())
         kind.note(at_s)
         arrival, missing = observed(self._tracker, f"{self._env_id}/{channel}", fields)
         kind.lost += missing

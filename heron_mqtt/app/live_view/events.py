@@ -88,7 +88,8 @@ def facts(view: EnvironmentSeen, levels: list[str]) -> Facts | None:
                 hand = f", in hand of {manual}" if manual else ""
                 return "authority", label, _says(f"{device.authority.level}{hand}", device.authority.reason)
             if leaf == "lease" and device.lease is not None:
-                return "lease", label, f"{device.lease.state} {device.lease.holder or ''}".strip()
+                by = f" by {device.lease.holder}" if device.lease.holder else ""
+                return "lease", label, f"{device.lease.state}{by}"
     return None
 
 

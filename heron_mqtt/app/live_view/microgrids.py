@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,10 @@ from heron_mqtt.errors import MessageError
 from heron_mqtt.messages import Action, Observation, parse_known_fields
 
 Json = dict[str, Any]
+
+SILENT_S = 1.6
+"""A device that says it is online and has said nothing for so long is silent: red within 2 s on a page."""
+GAPS, SEVERAL = 5, 1.5  # how many of its gaps are remembered, and how many times the longest one is silence
 
 
 @dataclass(slots=True)
@@ -61,6 +66,20 @@ class DeviceLive:
     setpoints: int = 0
     fallbacks: int = 0
     why: str | None = None
+    spoke_at_s: float | None = None
+    gaps_s: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS))
+    """Between its newest telemetry messages."""
+
+    def note_telemetry(self, at_s: float) -> None:
+        """Note that it speaks."""
+        if self.spoke_at_s is not None:
+            self.gaps_s.append(at_s - self.spoke_at_s)
+        self.spoke_at_s = at_s
+
+    @property
+    def silent_after_s(self) -> float:
+        """After how long without telemetry it is silent: one that speaks seldom may."""
+        return max(SILENT_S, SEVERAL * max(self.gaps_s, default=0.0))
 
     def note_setpoint(self, fields: Mapping[str, Any], at_s: float) -> None:
         """Take a setpoint, renewal or release."""
@@ -104,6 +123,9 @@ class MicrogridsLive:
 
     def _note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> None:
         match levels:
+            case ["devices", agent, name, "telemetry"] if not heard.retained:
+                if (device := self._device(f"{agent}/{name}")) is not None:
+                    device.note_telemetry(heard.at_s)
             case ["operators", _, "price"]:
                 value = fields.get("value")
                 if isinstance(value, int | float) and math.isfinite(value):
@@ -129,9 +151,10 @@ class MicrogridsLive:
         return self.microgrids.setdefault(agent, MicrogridSeen())
 
     def _device(self, label: str) -> DeviceLive | None:
-        if label not in self.devices and len(self.devices) >= MAX_NAMES:
-            return None
-        return self.devices.setdefault(label, DeviceLive())
+        found = self.devices.get(label)
+        if found is None and len(self.devices) < MAX_NAMES:
+            found = self.devices[label] = DeviceLive()
+        return found
 
     def _note_fallbacks(self, agent: str, seen: MicrogridSeen, action: Action) -> None:
         why = action.by_prefix().get("fallback_", {})

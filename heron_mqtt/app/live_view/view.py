@@ -13,7 +13,7 @@ from typing import Any, Self
 from heron_mqtt.app.live_view.counts import ChannelTraffic
 from heron_mqtt.app.live_view.events import LiveEvents, facts, may_be_event
 from heron_mqtt.app.live_view.grid import GridLive
-from heron_mqtt.app.live_view.microgrids import DeviceLive, MicrogridsLive
+from heron_mqtt.app.live_view.microgrids import SILENT_S, DeviceLive, MicrogridsLive
 from heron_mqtt.app.live_view.tail import MessageTail
 from heron_mqtt.app.operator_client.environments import Environments, EnvironmentSeen, checked_env_id
 from heron_mqtt.app.operator_client.observer import Heard, Observer
@@ -23,8 +23,6 @@ from heron_mqtt.messaging.core.sequence import SequenceTracker
 
 Json = dict[str, Any]
 
-SILENT_S = 2.0
-"""A device that says it is online and has said nothing for so long is silent."""
 ENVIRONMENTS = 100
 """More of them at one broker are not followed: ``unseen`` counts their messages; --env-id names one."""
 
@@ -107,7 +105,8 @@ class LiveView:
         self.messages.note(heard)
         if fields is not None:
             live.microgrids.note(levels, fields, heard)
-            live.grid.note(levels, fields)
+            if levels[0] == "run":
+                live.grid.note(levels, fields)
         if is_event:
             after = self._facts(heard.env_id, levels)
             if after is not None and after != before:
@@ -154,9 +153,10 @@ class LiveView:
         microgrids = live.microgrids
         found = environment(view, now_s, SILENT_S)
         for label, device in found["devices"].items():
-            if device["health"] == "online" and (device["age_s"] or 0.0) > SILENT_S:
+            told = microgrids.devices.get(label, _NEVER_TOLD)
+            if device["health"] == "online" and (device["age_s"] or 0.0) > told.silent_after_s:
                 device["health"] = "silent"
-            device.update(microgrids.devices.get(label, _NEVER_TOLD).as_json(now_s))
+            device.update(told.as_json(now_s))
         found["problems"] = [*found["problems"], *_silent(found["devices"])]
         found["price"] = microgrids.price
         found["step_age_s"] = round(now_s - microgrids.step_at_s, 2) if microgrids.step_at_s else None

@@ -131,15 +131,17 @@ class EnvironmentSeen:
                 pass
 
     def _agent(self, agent: str) -> AgentSeen | None:
-        if agent not in self.agents and len(self.agents) >= MAX_NAMES:
-            return None
-        return self.agents.setdefault(agent, AgentSeen())
+        found = self.agents.get(agent)
+        if found is None and len(self.agents) < MAX_NAMES:
+            found = self.agents[agent] = AgentSeen()
+        return found
 
     def _device(self, agent: str, name: str) -> DeviceSeen | None:
         label = f"{agent}/{name}"
-        if label not in self.devices and len(self.devices) >= MAX_NAMES:
-            return None
-        return self.devices.setdefault(label, DeviceSeen())
+        found = self.devices.get(label)
+        if found is None and len(self.devices) < MAX_NAMES:
+            found = self.devices[label] = DeviceSeen()
+        return found
 
 
 class Environments(dict[str, EnvironmentSeen]):

@@ -9,7 +9,7 @@ import * as events from "./views/events.js";
 
 const VIEWS = { overview, devices, messages, events };
 
-let shown = null, control = null;
+let shown = null, shownOfRecord = false, control = null;
 
 // Only a page that was started with --control has this file at all.
 async function addControl() {
@@ -33,6 +33,7 @@ function draw() {
   link.classList.toggle("cut", !isWell);
   document.body.classList.toggle("stale", !isWell);
   time.update(store);
+  if (shown && shownOfRecord !== Boolean(store.record)) show(); // a record's views have other columns
   if (snapshot && snapshot.control && !control) {
     control = {};
     addControl();
@@ -57,6 +58,7 @@ function show() {
   const main = document.getElementById("view");
   if (shown && shown.close) shown.close();
   main.replaceChildren();
+  shownOfRecord = Boolean(store.record);
   shown = VIEWS[name].open(main, store);
   draw();
 }

@@ -56,10 +56,20 @@ def test_a_device_shows_what_it_was_told_what_it_did_and_how_long_that_holds() -
 
 
 def test_a_silent_device_is_said_to_be_silent_within_two_seconds() -> None:
-    assert seen(RUN, BIRTH, SPOKE, now_s=NOW + 1.9)["devices"]["MG1/ess"]["health"] == "online"
+    assert seen(RUN, BIRTH, SPOKE, now_s=NOW + SILENT_S - 0.1)["devices"]["MG1/ess"]["health"] == "online"
     found = seen(RUN, BIRTH, SPOKE, now_s=NOW + SILENT_S + 0.1)
     assert found["devices"]["MG1/ess"]["health"] == "silent"
     assert any("has said nothing for 2 s" in problem for problem in found["problems"])
+
+
+def test_a_device_that_speaks_every_ten_seconds_is_not_silent_between() -> None:
+    slow = [
+        told("devices/MG1/ess/telemetry", at_s=NOW + 10.0 * n, p_mw=0.0, boot="d", seq=n, sender="MG1/ess")
+        for n in range(4)
+    ]
+    last_s = NOW + 30.0
+    assert seen(RUN, BIRTH, *slow, now_s=last_s + 12.0)["devices"]["MG1/ess"]["health"] == "online"
+    assert seen(RUN, BIRTH, *slow, now_s=last_s + 16.0)["devices"]["MG1/ess"]["health"] == "silent"
 
 
 def test_gaps_and_repeats_are_counted_by_channel() -> None:

@@ -130,7 +130,7 @@ export function open(main, store) {
       ...COLUMNS.map(([name, of]) => {
         const shown = text(name, of(one));
         if (name === "device") return el("th", { scope: "row" }, el("button", { type: "button", "data-key": one.key, "aria-pressed": String(chosen === one.key), onclick: () => choose(one.key) }, shown));
-        if (name === "health") return cell(`${SIGN[shown] || ""} ${shown}${one.device.why ? `: ${one.device.why}` : ""}`, `${HEALTH[shown] || ""} reason`);
+        if (name === "health") return cell(`${one.device.why && HEALTH[shown] === "good" ? "▲" : SIGN[shown] || ""} ${shown}${one.device.why ? `: ${one.device.why}` : ""}`, `${one.device.why && HEALTH[shown] === "good" ? "warn" : HEALTH[shown] || ""} reason`);
         return cell(shown, NUMBERS.has(name) ? "number" : "");
       }))));
     if (key) for (const button of rows.querySelectorAll("button")) if (button.dataset.key === key) button.focus();

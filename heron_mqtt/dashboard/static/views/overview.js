@@ -53,7 +53,7 @@ function section(env_id) {
       problems.replaceChildren(environment.problems.length
         ? el("ul", { class: "problems bad" }, ...environment.problems.map((text) => el("li", {}, text)))
         : el("p", { class: "good" }, "✓ all is well"));
-      if (!grids.contains(document.activeElement)) grids.replaceChildren(table(environment));
+      if (!grids.contains(document.activeElement)) grids.replaceChildren(...(Object.keys(environment.microgrids).length ? [table(environment)] : []));
       if (network !== model) {
         model = network;
         drawn = model ? diagram(model) : null;
