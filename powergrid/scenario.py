@@ -411,6 +411,28 @@ class BrokerTable(Table):
         return url
 
 
+class HomeAssistantTable(Table):
+    """Discovery messages for Home Assistant."""
+
+    prefix: str = Field(
+        "homeassistant",
+        pattern="^[^+#/\\x00]+(/[^+#/\\x00]+)*$",
+        description="Its discovery prefix: topic of MQTT, without wildcards.",
+    )
+    stop_switch: bool = Field(
+        False,
+        description="Offer the emergency stop as a switch: whoever may use that Home Assistant may stop.",
+    )
+
+
+class IntegrationsTable(Table):
+    """What other programs are told of a run."""
+
+    home_assistant: HomeAssistantTable | None = Field(
+        None, description="Present: the run announces its devices and microgrids to Home Assistant."
+    )
+
+
 class Scenario(Table):
     """A whole scenario."""
 
@@ -440,6 +462,7 @@ class Scenario(Table):
         None, description="How the network misbehaves: a file of config/networks, or its table."
     )
     faults: list[FaultTable] = Field([], max_length=10_000)
+    integrations: IntegrationsTable = IntegrationsTable()
     microgrids: dict[Name, MicrogridTable] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -138,7 +138,22 @@ async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[In
         ) as infrastructure:
             if infrastructure.url is not None:
                 progress.opened(infrastructure.url)
+                await _announce(plan, infrastructure.url if broker == "embedded" else broker, progress.note)
             yield infrastructure
+
+
+async def _announce(plan: RunPlan, url: str, note: Callable[[str], None]) -> None:
+    """Tell other programs of the run, where the scenario asks for it; the run does not depend on them."""
+    if plan.loaded.scenario.integrations.home_assistant is None:
+        return
+    from heron_mqtt.app.home_assistant import announce
+
+    try:
+        count = await announce(plan.loaded, url)
+    except (BrokerError, NotReady) as exc:
+        note(f"Home Assistant: NOT announced: {exc}")
+    else:
+        note(f"Home Assistant: {count} entities announced")
 
 
 async def _run_in(

@@ -17,6 +17,7 @@ from heron_mqtt.cli.calibrate_commands import add_calibrate_commands
 from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain, report
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.doctor_commands import add_doctor_commands
+from heron_mqtt.cli.integration_commands import add_integration_commands
 from heron_mqtt.cli.live_page import live_page
 from heron_mqtt.cli.logs import set_up_logging, tell_what_was_held_back
 from heron_mqtt.cli.probe_commands import add_probe_commands
@@ -335,4 +336,5 @@ add_calibrate_commands(app)
 add_setup_commands(app)
 add_probe_commands(app)
 add_watch_commands(app)
+add_integration_commands(app)
 add_broker_options(app)  # last: for all of them
