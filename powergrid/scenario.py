@@ -17,6 +17,7 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.gateway.authority import RULES
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable, authority_problem
+from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.messages import MAX_LEASE_S, FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.settings import FILES
@@ -255,10 +256,13 @@ class DeviceTable(Table):
     control_q: bool = Field(False, description="Reactive power is part of the action.")
     authority: Level | None = Field(None, description="None = the run's default: simulated or emulated.")
     mapping: str | dict[str, Any] | None = Field(
-        None, description="A vendor's device by its own topics: a profile's name or a table."
+        None, description="A vendor's device by its own topics or registers: a profile's name or a table."
     )
     broker: DeviceBrokerTable | None = Field(
         None, description="Its own broker, for a device with a mapping; None = the run's."
+    )
+    modbus: DeviceModbusTable | None = Field(
+        None, description="Where it is, for a device with a mapping of registers."
     )
     external: bool = Field(False, description="A real device speaks for itself: run starts no emulator.")
     gateway: GatewayTable = Field(GatewayTable(), description="How the gateway treats it.")
@@ -283,9 +287,16 @@ class DeviceTable(Table):
         }
 
     @model_validator(mode="after")
-    def _a_broker_belongs_to_a_mapping(self) -> DeviceTable:
+    def _a_broker_or_modbus_belongs_to_a_mapping(self) -> DeviceTable:
         if self.broker is not None and self.mapping is None:
             raise ValueError("'broker' is for a device with a mapping; others are on the broker of the run")
+        if self.modbus is not None and self.mapping is None:
+            raise ValueError(
+                "'modbus' is for a device with a mapping of registers; a SunSpec inverter is external = true "
+                "and has a bridge (heron-mqtt device sunspec_bridge)"
+            )
+        if self.modbus is not None and self.broker is not None:
+            raise ValueError("'broker' and 'modbus': a device is on MQTT or on Modbus")
         return self
 
     @model_validator(mode="after")

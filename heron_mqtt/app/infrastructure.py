@@ -151,7 +151,7 @@ async def mqtt_infrastructure(
 
             speaking = vendor_devices(mqtt, loaded, agents, take_over=take_over)
             if adapters := await stack.enter_async_context(speaking):
-                note(f"vendor devices: {len(adapters)} by their own topics")
+                note(f"vendor devices: {len(adapters)} by their own topics or registers")
         starting = (processes.until_lost,) if emulated else ()
         yield Infrastructure(broker, url, starting, tuple(throughout), adapters)
 

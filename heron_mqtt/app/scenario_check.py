@@ -56,7 +56,8 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
             element, index = blueprint.devices[agent, name]
             bus = net.bus.name[net[element].bus[index]]
             if (agent, name) in mappings:
-                how = f"a {mappings[agent, name].name} by its own topics"
+                means = "topics" if device.modbus is None else f"registers at {device.modbus.address}"
+                how = f"a {mappings[agent, name].name} by its own {means}"
             elif device.external:
                 how = "a real device"
             else:

@@ -1,28 +1,22 @@
-"""The devices of a scenario that speak their vendor's MQTT: one ``VendorDevice`` each, beside the gateway."""
+"""The devices of a scenario that speak otherwise than we do: a ``VendorDevice`` each, beside the gateway."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heron_mqtt.errors import BrokerError, ConfigError
-from heron_mqtt.field.broker_table import DeviceBrokerTable
+from heron_mqtt.app.vendor_links import VendorLinks, address_problems, broker_options, place_problems
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor import VendorDevice
-from heron_mqtt.field.vendor.commands import WriteBudget, state_directory
+from heron_mqtt.field.vendor.commands import budget_of
+from heron_mqtt.field.vendor.link import VendorLink
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions, read_options
-from heron_mqtt.messaging.mqtt.raw import RawMqtt
-from heron_mqtt.messaging.topics import escape
 
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
@@ -45,6 +39,7 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
             found[key] = device_mapping(loaded, *key)
         except ConfigError as exc:
             problems += exc.problems
+    problems += address_problems(loaded)
     if problems:
         raise ConfigError(*problems)
     return found
@@ -78,6 +73,7 @@ def device_mapping(loaded: LoadedScenario, agent: str, name: str) -> DeviceMappi
         )
     except ConfigError as exc:
         raise ConfigError(*problems, *exc.problems) from None
+    problems += place_problems(where, mapping, table)
     if mapping.sets and not mapping.has_release and table.authority not in {None, *UNSENT}:
         # left open: shadow
         problems.append(
@@ -105,14 +101,18 @@ def device_mapping(loaded: LoadedScenario, agent: str, name: str) -> DeviceMappi
 
 def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
     """Return what should be known of a device before it is run, line by line."""
+    if mapping.registers is not None:
+        groups = mapping.registers.groups(mapping.polled)
+        turns = [f"{len(mapping.registers.blocks(g.names))} every {g.period_s:g} s" for g in groups]
+        yield f"reads {len(mapping.polled)} values from registers; requests: {', '.join(turns)}"
     if mapping.learned:
         yield f"learns {', '.join(sorted(mapping.learned))} from the topics that are heard"
     if mapping.availability:
         where = ", ".join(a.topic for a in mapping.availability)
-        yield (
-            f"is offline until a first message (retained, or repeated) comes on {where}, or its power on "
-            f"{', '.join(mapping.topics_of('p_mw'))}"
+        first = (
+            "a first message (retained, or repeated) comes on" if mapping.registers is None else "it reads"
         )
+        yield f"is offline until {first} {where}, or its power on {', '.join(mapping.topics_of('p_mw'))}"
     if (life := mapping.table.liveness) is not None:
         by = {
             "heartbeat": f"a heartbeat on {', '.join(life.topics)}",
@@ -130,7 +130,11 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
         case "power":
             yield f"any power measured {table.settle_s:g} s after a setpoint counts as its answer"
         case _:
-            yield "nothing confirms that a setpoint has arrived: it counts as sent"
+            yield (
+                "nothing confirms that a setpoint has arrived: it counts as sent"
+                if mapping.registers is None
+                else "a setpoint counts once the device has taken each write"
+            )
     if table.send != "always" or table.min_interval_s or table.max_writes_per_day:
         limit = f", at most {table.max_writes_per_day} in 24 hours" if table.max_writes_per_day else ""
         pause = f", every {table.min_interval_s:g} s at most" if table.min_interval_s else ""
@@ -141,42 +145,9 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
         case "zero":
             yield "is handed back by a setpoint of 0"
         case _:
-            yield f"is handed back by {len(table.release)} message(s) on {table.release[0].topic}"
-
-
-def broker_options(
-    table: DeviceBrokerTable, loaded: LoadedScenario, environ: Mapping[str, str] | None = os.environ
-) -> MqttOptions:
-    """Return what is needed to connect to a device's own broker.
-
-    Args:
-        table: As the scenario has it.
-        loaded: Finds the files that it names.
-        environ: Where the password is; None = it is not looked for, as when a scenario is checked only.
-
-    Raises:
-        ConfigError: Something is wrong; never shows a password.
-    """
-    if table.password_env is not None and table.username is None:
-        raise ConfigError("username: missing; password_env needs one")
-    password = None
-    if table.password_env is not None and environ is not None:
-        password = environ.get(table.password_env)
-        if not password:
-            raise ConfigError(f"password_env: the environment variable {table.password_env} is not set")
-    return read_options(
-        table.url,
-        client_id=table.client_id or f"heron-{secrets.token_hex(4)}",
-        username=table.username,
-        password=password,
-        ca=None if table.ca is None else loaded.path(table.ca),
-        cert=None if table.cert is None else loaded.path(table.cert),
-        key=None if table.key is None else loaded.path(table.key),
-        protocol=table.protocol,
-        keepalive_s=15,
-        connect_timeout_s=5.0,
-        use_environment=False,
-    )
+            message = table.release[0]
+            on = message.topic or f"registers {', '.join(message.registers or ())}"
+            yield f"is handed back by {len(table.release)} message(s) on {on}"
 
 
 @asynccontextmanager
@@ -214,8 +185,9 @@ class VendorAdapters:
     def __init__(
         self, mqtt: MqttBroker, loaded: LoadedScenario, stack: AsyncExitStack, *, take_over: bool = False
     ) -> None:
-        self._mqtt, self._loaded, self._stack, self._take_over = mqtt, loaded, stack, take_over
-        self._connections: dict[tuple[DeviceBrokerTable | None, str | None], RawMqtt] = {}
+        self._mqtt, self._loaded, self._take_over = mqtt, loaded, take_over
+        self._links = VendorLinks(mqtt, loaded, stack)
+        self._link_of: dict[tuple[str, str], VendorLink] = {}
         self._devices: dict[tuple[str, str], VendorDevice] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self.mappings: dict[tuple[str, str], DeviceMapping] = {}
@@ -228,16 +200,16 @@ class VendorAdapters:
         """Connect to what a device needs, and make its adapter; it does not run yet.
 
         Raises:
-            ConfigError: The login of its own broker is not complete.
+            ConfigError: The login of its own broker is not complete, or pymodbus is not installed.
             BrokerError: Its broker is not there, or refuses.
         """
         agent, name = key
         table = self._loaded.scenario.microgrids[agent].devices[name]
-        raw = await self._connection_for(mapping, table.broker, f"{agent}/{name}")
+        link = await self._links.open(agent, name, mapping)
         env_id = self._loaded.scenario.topic_env_id
         self._devices[key] = VendorDevice(
             mapping,
-            raw,
+            link,
             agent,
             name,
             self._mqtt,
@@ -246,21 +218,10 @@ class VendorAdapters:
             power_range_mw=table.spec.power_range_mw,
             stale_after_s=table.gateway.stale_after_s,
             take_over=self._take_over,
-            budget=write_budget(mapping, env_id, agent, name),
+            budget=budget_of(mapping, env_id, agent, name),
         )
         self.mappings[key] = mapping
-
-    async def _connection_for(
-        self, mapping: DeviceMapping, table: DeviceBrokerTable | None, label: str
-    ) -> RawMqtt:
-        key = (table, mapping.host_id)
-        if key not in self._connections:
-            host = None if mapping.host_id is None else SparkplugHost(mapping.host_id)
-            raw = _connection(self._mqtt, table, host, self._loaded, label)
-            self._connections[key] = await _connected(self._stack, raw, table, label)
-            if host is not None:
-                await self._stack.enter_async_context(host.present(raw))
-        return self._connections[key]
+        self._link_of[key] = link
 
     def begin(self) -> None:
         """Let every adapter run."""
@@ -287,13 +248,14 @@ class VendorAdapters:
         Raises:
             ConfigError, BrokerError: As of ``prepare``; the old mapping stays in force.
         """
-        old, device = self._tasks[key], self._devices[key]
+        old, device, former = self._tasks[key], self._devices[key], self._link_of[key]
         await self.prepare(key, mapping)
         with suppress(TimeoutError):
             async with asyncio.timeout(ONLINE_S):
                 await device.idle()
         old.cancel()
         await asyncio.gather(old, return_exceptions=True)
+        await self._links.retire(former)
         online = asyncio.Event()
         task = self._run(key, online.set)
         waiting = asyncio.create_task(online.wait(), name="vendor replaced")
@@ -307,85 +269,6 @@ class VendorAdapters:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-
-
-class SparkplugHost:
-    """A Sparkplug host application, as which a connection presents itself to nodes that wait for one.
-
-    Source: Eclipse Sparkplug 3.0, "Host Application STATE": retained, left as the will with the timestamp of
-    the birth.
-
-    Args:
-        host_id: Its name.
-        now_ms: The time of day, ms since 1970.
-    """
-
-    def __init__(self, host_id: str, now_ms: Callable[[], int] = lambda: int(time.time() * 1e3)) -> None:
-        self.topic = f"spBv1.0/STATE/{host_id}"
-        self._now_ms = now_ms()
-
-    def payload(self, *, online: bool) -> bytes:
-        """Return what is said of it."""
-        return json.dumps({"online": online, "timestamp": self._now_ms}).encode()
-
-    @property
-    def will(self) -> LastWill:
-        """What the broker says of it if we die."""
-        return LastWill(self.topic, self.payload(online=False))
-
-    @asynccontextmanager
-    async def present(self, raw: RawMqtt) -> AsyncIterator[None]:
-        """Be online while inside, also after reconnections."""
-        forget = raw.on_reconnect(partial(self._again, raw))
-        await self._say(raw, online=True)
-        try:
-            yield
-        finally:
-            forget()
-            self._say(raw, online=False)  # closing the connection sends it
-
-    def _again(self, raw: RawMqtt) -> None:
-        self._say(raw, online=True)
-
-    def _say(self, raw: RawMqtt, *, online: bool) -> asyncio.Future[None]:
-        return raw.publish_raw(self.topic, self.payload(online=online), qos=1, retain=True)
-
-
-def _connection(
-    mqtt: MqttBroker,
-    table: DeviceBrokerTable | None,
-    host: SparkplugHost | None,
-    loaded: LoadedScenario,
-    label: str,
-) -> RawMqtt:
-    will = None if host is None else host.will
-    if table is None:
-        return RawMqtt(mqtt.options, mqtt.stats, will=will)
-    try:
-        options = broker_options(table, loaded)
-    except ConfigError as exc:
-        raise ConfigError(*(f"{label}: broker.{problem}" for problem in exc.problems)) from None
-    return RawMqtt(options, mqtt.stats, will=will, keep_client_id=table.client_id is not None)
-
-
-async def _connected(
-    stack: AsyncExitStack, raw: RawMqtt, table: DeviceBrokerTable | None, label: str
-) -> RawMqtt:
-    try:
-        return await stack.enter_async_context(raw)
-    except BrokerError as exc:
-        if table is None:
-            raise
-        raise type(exc)(f"{label}: its own broker: {exc}") from exc
-
-
-def write_budget(mapping: DeviceMapping, env_id: str, agent: str, name: str) -> WriteBudget | None:
-    """Return what counts the writes to a device over restarts; None = its mapping has no limit."""
-    table = mapping.setpoint
-    if table is None or table.max_writes_per_day is None:
-        return None
-    file = f"{escape(env_id)}-{escape(agent)}-{escape(name)}.json"
-    return WriteBudget(table.max_writes_per_day, state_directory() / "writes" / file)
 
 
 def _ended(stats: MessageStats, label: str, task: asyncio.Task[None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from heron_mqtt.errors import ConfigError
 if TYPE_CHECKING:
     from heron_mqtt.app.probe.listen import BoxesHeard
     from heron_mqtt.app.probe.recognise import Announced, ProfileMatch
+    from heron_mqtt.field.modbus.address_table import DeviceModbusTable
     from heron_mqtt.field.vendor.vendor_state import ReportLine
 
 SHOWN = 40  # topics in the table; --json has all
@@ -26,7 +28,7 @@ def add_probe_commands(app: typer.Typer) -> None:
 
 
 def probe(
-    broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
+    broker: Annotated[str | None, typer.Option(metavar="URL", help="mqtt://host:port")] = None,
     topic: Annotated[str, typer.Option(metavar="FILTER", help="What to listen to.")] = "#",
     listen: Annotated[float, typer.Option(metavar="SECONDS", help="For how long.")] = 10.0,
     write: Annotated[
@@ -55,11 +57,18 @@ def probe(
     env_id: Annotated[
         str, typer.Option(metavar="NAME", help="In which environment the device is driven; for --send.")
     ] = "default",
+    modbus: Annotated[
+        str | None,
+        typer.Option(metavar="HOST[:PORT]", help="Instead of --broker: read a box on Modbus by --mapping."),
+    ] = None,
+    unit: Annotated[int, typer.Option(metavar="N", help="Modbus unit id.")] = 1,
+    framing: Annotated[str, typer.Option(metavar="tcp|rtu", help="rtu: RTU frames over TCP.")] = "tcp",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Listen to boxes: list what they say and may mean, recognise known ones, try a mapping.
 
-    Publishes nothing, except with --send. With --mapping: raw payloads beside values, and why one is missing.
+    Publishes and writes nothing, except with --send. With --mapping: raw payloads or registers beside values,
+    and why one is missing.
     With --send: one bounded test setpoint, and what it proves: sign, factor, delay, acknowledgement, release.
     Exit code 0 only if all five are good.
     """
@@ -67,11 +76,17 @@ def probe(
         raise ConfigError(f"--listen {listen:g}: expected seconds, more than 0, at most 3600")
     if mapping is not None and write is not None:
         raise ConfigError("--mapping and --write: one or the other")
+    if (broker is None) == (modbus is None):
+        raise ConfigError("--broker URL or --modbus HOST[:PORT]: one of them must be given")
+    if modbus is not None and mapping is None:
+        raise ConfigError("--modbus needs --mapping FILE (a SunSpec inverter: device sunspec_bridge --show)")
     if send is not None:
         from heron_mqtt.cli.probe_trial import try_setpoint
 
         if mapping is None:
             raise ConfigError("--send: needs --mapping FILE: what a setpoint is for this box")
+        if broker is None:
+            raise ConfigError("--send: needs --broker; a device on Modbus is tried under authority limited")
         try:
             try_setpoint(
                 broker,
@@ -89,12 +104,21 @@ def probe(
             raise SystemExit(130) from None
         return
     try:
-        if mapping is not None:
-            _show_mapping(broker, mapping, device, listen, as_json=as_json)
-        else:
+        if modbus is not None and mapping is not None:
+            _show_mapping(_modbus(modbus, unit, framing), mapping, device, listen, as_json)
+        elif broker is not None and mapping is not None:
+            _show_mapping(broker, mapping, device, listen, as_json)
+        elif broker is not None:
             _show_topics(broker, topic, listen, write, as_json=as_json)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _modbus(address: str, unit: int, framing: str) -> DeviceModbusTable:
+    from heron_mqtt.config import validate
+    from heron_mqtt.field.modbus.address_table import DeviceModbusTable
+
+    return validate(DeviceModbusTable, {"address": address, "unit": unit, "framing": framing}, "--modbus")
 
 
 def _show_topics(broker: str, topic: str, listen_s: float, write: Path | None, *, as_json: bool) -> None:
@@ -193,27 +217,32 @@ def _plain(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]
     }
 
 
-def _show_mapping(broker: str, file: Path, device: str, listen_s: float, *, as_json: bool) -> None:
+def _show_mapping(
+    where: str | DeviceModbusTable, file: Path, device: str, listen_s: float, as_json: bool
+) -> None:
     from rich.live import Live
 
-    from heron_mqtt.app.probe.mapped import mapping_of, watch_mapping
+    from heron_mqtt.app.probe.mapped import mapping_of, watch_mapping, watch_registers
     from heron_mqtt.cli.status_table import status_console
 
     mapping = mapping_of(file, device)
+    if (mapping.registers is None) != isinstance(where, str):
+        wanted = "MQTT: give --broker" if mapping.registers is None else "Modbus: give --modbus"
+        raise ConfigError(f"--mapping {file}: {mapping.name} is on {wanted}")
     console = status_console()
+
+    def watch(
+        show: Callable[[list[ReportLine]], None], every_s: float, until_s: float | None
+    ) -> Coroutine[Any, Any, list[ReportLine]]:
+        if isinstance(where, str):
+            return watch_mapping(where, mapping, show, every_s=every_s, until_s=until_s)
+        return watch_registers(where, mapping, show, every_s=every_s, until_s=until_s)
+
     if console.is_terminal and not as_json:
         with Live(console=console, auto_refresh=False) as live:
-            run_until_told(
-                watch_mapping(
-                    broker,
-                    mapping,
-                    lambda lines: live.update(_mapped(lines), refresh=True),
-                    every_s=0.5,
-                    until_s=None,
-                )
-            )
+            run_until_told(watch(lambda lines: live.update(_mapped(lines), refresh=True), 0.5, None))
         return
-    lines = run_until_told(watch_mapping(broker, mapping, lambda _: None, every_s=listen_s, until_s=listen_s))
+    lines = run_until_told(watch(lambda _: None, listen_s, listen_s))
     if as_json:
         typer.echo(
             json.dumps(

@@ -250,11 +250,11 @@ def device(
         str,
         typer.Argument(
             metavar="KIND",
-            help="A kind of device (battery, genset, ...) or sunspec_bridge; KIND --help has its options.",
+            help="battery, genset, ..., modbus_bridge, sunspec_bridge; KIND --help has its options.",
         ),
     ],
 ) -> None:
-    """Run one emulated field device, or the bridge to a SunSpec one: the same as python devices/KIND.py.
+    """Run one emulated field device, or the bridge to one on Modbus: the same as python devices/KIND.py.
 
     Example: heron-mqtt device battery --agent MG1 --name ess --broker mqtt://127.0.0.1:1883
     """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from powergrid.devices import DEVICES
 
-BRIDGES = ("sunspec_bridge",)
+BRIDGES = ("modbus_bridge", "sunspec_bridge")
 """Programs that stand for a real device; each a module of this package."""
 
 

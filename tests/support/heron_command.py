@@ -194,10 +194,18 @@ def write_toml(path: Path, data: Mapping[str, Any]) -> Path:
 def _tables(lines: list[str], table: Mapping[str, Any], at: tuple[str, ...]) -> None:
     if at:
         lines.append(f"[{'.'.join(json.dumps(key) for key in at)}]")
-    lines += [f"{json.dumps(k)} = {json.dumps(v)}" for k, v in table.items() if not isinstance(v, Mapping)]
+    lines += [f"{json.dumps(k)} = {_inline(v)}" for k, v in table.items() if not isinstance(v, Mapping)]
     for key, value in table.items():
         if isinstance(value, Mapping):
             _tables(lines, value, (*at, key))
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {_inline(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_inline, value))}]"
+    return json.dumps(value)
 
 
 def _stat(pid: int) -> list[str] | None:

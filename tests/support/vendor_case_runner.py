@@ -33,6 +33,7 @@ import paho.mqtt.client as mqtt
 
 from heron_mqtt.field.vendor import VendorDevice, load_mapping
 from heron_mqtt.field.vendor.commands import WriteBudget
+from heron_mqtt.field.vendor.link import MqttLink
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
@@ -148,7 +149,7 @@ async def run_case(url: str, name: str, outcome: Outcome) -> None:
             broker.stats.listeners.append(lambda r: outcome.reports.append(f"{r.where}: {r.what}"))
             adapter = VendorDevice(
                 mapping,
-                raw,
+                MqttLink(raw),
                 "MG1",
                 name,
                 broker,

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from heron_mqtt.app.vendor_links import connection_to
 from heron_mqtt.config import read_toml
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.modbus.address_table import DeviceModbusTable
+from heron_mqtt.field.modbus.registers import Registers
+from heron_mqtt.field.vendor.link import RegisterPoll
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.modbus_link import ModbusLink
 from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -29,6 +35,41 @@ def mapping_of(file: Path, label: str) -> DeviceMapping:
     if not slash or not agent or not device:
         raise ConfigError(f"--device {label}: expected AGENT/DEVICE, for example MG1/ess")
     return load_mapping(read_toml(file), agent=agent, device=device, source=str(file))
+
+
+async def watch_registers(
+    table: DeviceModbusTable,
+    mapping: DeviceMapping,
+    show: Callable[[list[ReportLine]], None],
+    *,
+    every_s: float,
+    until_s: float | None,
+) -> list[ReportLine]:
+    """Read all registers of a mapping again and again, and show what it makes of them.
+
+    Args:
+        table: Where the box is.
+        mapping: Of the box.
+        show: Called with every register and quantity now and then.
+        every_s: How often, s.
+        until_s: For how long, s; None = until cancelled.
+
+    Returns:
+        The last lines.
+
+    Raises:
+        ConfigError: pymodbus is not installed.
+    """
+    state = VendorState(mapping)
+    loop = asyncio.get_running_loop()
+
+    def take(poll: RegisterPoll) -> None:
+        state.take_document(poll.source, poll.values, loop.time(), shown=poll.shown, unread=poll.unread)
+
+    with contextlib.closing(connection_to(table)) as connection:
+        async with ModbusLink(Registers(connection, table.unit), mapping, everything=True) as link:
+            link.listen((), lambda *_: None, take)
+            return await _shown(state, show, every_s=every_s, until_s=until_s)
 
 
 async def watch_mapping(
@@ -55,8 +96,6 @@ async def watch_mapping(
     loop = asyncio.get_running_loop()
     client = RawMqtt(MqttBroker(url).options, MessageStats())
     await client.connect()
-    begun_s = loop.time()
-    lines: list[ReportLine] = []
     try:
 
         def take(topic: str, payload: bytes, retained: bool) -> None:
@@ -64,11 +103,25 @@ async def watch_mapping(
 
         for topic_filter in mapping.topic_filters():
             client.subscribe_raw(topic_filter, take)
-        while until_s is None or loop.time() - begun_s < until_s:
-            await asyncio.sleep(every_s if until_s is None else min(every_s, until_s))
-            state.settle(loop.time())
-            lines = state.report(loop.time())
-            show(lines)
+        return await _shown(state, show, every_s=every_s, until_s=until_s)
     finally:
         await client.close()
+
+
+async def _shown(
+    state: VendorState,
+    show: Callable[[list[ReportLine]], None],
+    *,
+    every_s: float,
+    until_s: float | None,
+) -> list[ReportLine]:
+    """Show what is known now and then; returns the last lines."""
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
+    lines: list[ReportLine] = []
+    while until_s is None or loop.time() - begun_s < until_s:
+        await asyncio.sleep(every_s if until_s is None else min(every_s, until_s))
+        state.settle(loop.time())
+        lines = state.report(loop.time())
+        show(lines)
     return lines

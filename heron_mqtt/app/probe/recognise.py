@@ -61,6 +61,8 @@ def profiles_that_fit(heard: BoxesHeard) -> list[ProfileMatch]:
     found = []
     for path in sorted((shipped_config() / "device_profiles").glob("*.toml")):
         table = tomllib.loads(path.read_text("utf-8"))
+        if "registers" in table:
+            continue  # on Modbus: it says nothing here
         name = f"device_profiles/{path.name}"
         found += _matches(name, table, heard.topics) or _by_payload(name, table, heard)
     return sorted(found, key=lambda match: (-match.share, -len(match.topics), match.profile))

@@ -17,14 +17,14 @@ from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.app.probe.rivals import OwnMessages, RivalWatch
 from heron_mqtt.app.probe.step_response import PowerBefore, Sample, power_before, step_response
 from heron_mqtt.app.probe.verdicts import SetpointAck, Verdict, judge, kw
-from heron_mqtt.app.vendor_adapters import write_budget
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.built_ins import BuiltIns
-from heron_mqtt.field.vendor.commands import NotSent
+from heron_mqtt.field.vendor.commands import NotSent, budget_of
+from heron_mqtt.field.vendor.link import MqttLink
 from heron_mqtt.field.vendor.mapping import DeviceMapping
-from heron_mqtt.field.vendor.outgoing import MessageContext
+from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
 from heron_mqtt.messaging import topics
@@ -149,6 +149,8 @@ class SetpointTrial:
                 f"{mapping.source}: setpoint.release: missing; say how the box is handed back before it is "
                 "driven"
             )
+        if mapping.registers is not None:
+            raise ConfigError(f"{mapping.source}: --send: {mapping.name} is on Modbus; --send is for MQTT")
         beyond = mapping.beyond(Setpoint(p_mw=order.send_mw, lease_s=LEASE_S))
         if beyond:
             raise ConfigError(*(f"{mapping.source}: --send {kw(order.send_mw)}: {why}" for why in beyond))
@@ -168,7 +170,7 @@ class SetpointTrial:
         self._answers: dict[int, tuple[float, str | None]] = {}  # seq -> when, why rejected
         self._device = VendorDevice(
             mapping,
-            self._raw,
+            MqttLink(self._raw),
             agent,
             name,
             self._broker,
@@ -177,7 +179,7 @@ class SetpointTrial:
             power_range_mw=(-order.max_mw, order.max_mw),
             period_s=0.5,
             stale_after_s=max(SILENCE_S, order.listen_s),
-            budget=write_budget(mapping, env_id, agent, name),
+            budget=budget_of(mapping, env_id, agent, name),
         )
         self._serving: asyncio.Task[None] | None = None
 
@@ -342,8 +344,8 @@ class SetpointTrial:
             raise NotSent(f"{self._label}: {exc}: nothing was sent") from None
         return TrialPlan(
             before,
-            tuple((m.topic, m.payload) for m in messages),
-            tuple((m.topic, m.payload) for m in release),
+            tuple((m.topic, m.payload) for m in messages if isinstance(m, Outgoing)),
+            tuple((m.topic, m.payload) for m in release if isinstance(m, Outgoing)),
         )
 
     async def _asked(self, confirm: Callable[[TrialPlan], Awaitable[bool]], plan: TrialPlan) -> bool:

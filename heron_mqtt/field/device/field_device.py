@@ -101,6 +101,8 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._channel = topics.device(agent_id, name, "telemetry")
         self._answered: tuple[str | None, int] | None = None  # boot and seq of the newest done or rejected
         self._held: Setpoint | None = None  # what a renewal extends
+        self._untold: tuple[tuple[str | None, int] | None, str] | None = None  # a rejection, and of what
+        self._rests = True  # the hardware took the last safe state that it was told of
         self._at: tuple[int | None, int | None] = (None, None)
         self._lease = DeviceLease(monotonic, require_proof=require_proof)
         self._told_holder: Holder | None = None
@@ -306,15 +308,19 @@ class FieldDevice(PresentDevice, abc.ABC):
         except Exception as exc:
             await self._failed("measure", exc)
             return
+        answered = answered or self._answered
         if telemetry is None:
+            self._untold = None if rejected is None else (answered, rejected)
             return
+        if rejected is None and self._untold is not None and self._untold[0] == answered:
+            rejected = self._untold[1]  # nothing could be measured when it was rejected
+        self._untold = None
         news: dict[str, Any] = {
             "safe": self.is_safe,
             "safe_after_s": self._safe_after_s,
             "rejected": rejected,
             "stopped": True if self.stopped else None,
         }
-        answered = answered or self._answered
         if answered is not None:
             news["ack_boot"], news["ack_seq"] = answered
         shown = self.shown(telemetry.model_copy(update=news))
@@ -496,7 +502,8 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Say what is known of the stop."""
         channel = topics.stop_confirm(self.agent_id, self.name)
         boot, seq = self._stop.identity
-        told = StopConfirm(active=self.stopped, safe=self.is_safe, stop_boot=boot, stop_seq=seq)
+        is_safe = self.is_safe and self._rests
+        told = StopConfirm(active=self.stopped, safe=is_safe, stop_boot=boot, stop_seq=seq)
         self._broker.publish(channel, self._stamper.stamp(channel, told))
 
     def _on_reconnect(self) -> None:
@@ -527,10 +534,12 @@ class FieldDevice(PresentDevice, abc.ABC):
         log.log(level, "%s: %s, going to the safe state", self.label, reason)
         self.is_safe = True
         self._held = None
+        self._rests = False
         try:
             done = self.go_safe(reason)
             if inspect.isawaitable(done):
                 await done
+            self._rests = True
         except Exception as exc:
             await self._failed("go_safe", exc)
         await self._publish_telemetry()

@@ -14,6 +14,7 @@ from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.field.device.presence import leaving_others_alone
+from heron_mqtt.field.modbus.address_table import host_and_port
 from heron_mqtt.field.modbus.registers import ModbusConnection
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
@@ -24,7 +25,6 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.modbus")
 
-MODBUS_PORT = 502
 GOODBYE_S = 2.0  # how long handing control back may take when the bridge ends
 
 
@@ -200,12 +200,10 @@ def modbus_address(text: str) -> tuple[str, int]:
     Raises:
         argparse.ArgumentTypeError: It is none.
     """
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        host, port = text, str(MODBUS_PORT)
-    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected HOST or HOST:PORT")
-    return host.strip("[]"), int(port)
+    try:
+        return host_and_port(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
 
 
 def further_unit(text: str) -> BridgedUnit:

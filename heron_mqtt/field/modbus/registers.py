@@ -17,10 +17,31 @@ if TYPE_CHECKING:
 MAX_READ = 125  # registers in one request; Modbus application protocol, function 3
 MAX_READ_BITS = 2000
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, BUSY = 1, 2, 6
+EXCEPTIONS = {
+    1: "illegal function",
+    2: "illegal data address",
+    3: "illegal data value",
+    4: "device failure",
+    5: "acknowledge",
+    6: "device busy",
+    8: "memory parity error",
+    10: "gateway path unavailable",
+    11: "gateway target does not respond",
+}
+"""Modbus Application Protocol V1.1b3, section 7."""
 UNANSWERED_UNTIL_CLOSED = 3
 
 Framing = Literal["tcp", "rtu"]
-RegisterTable = Literal["holding", "input", "coil", "discrete"]
+RegisterArea = Literal["holding", "input", "coil", "discrete"]
+"""The four tables of the Modbus data model."""
+
+
+_NOUNS: dict[RegisterArea, str] = {
+    "holding": "registers",
+    "input": "input registers",
+    "coil": "coils",
+    "discrete": "discrete inputs",
+}
 
 
 class ModbusFault(HeronError):
@@ -116,7 +137,8 @@ class ModbusConnection:
             self._has_request_numbers = bool(answer.transaction_id)
         if answer.isError():
             code = int(getattr(answer, "exception_code", 0))
-            raise ModbusFault(f"{what}: Modbus exception {code}", code)
+            named = f" ({EXCEPTIONS[code]})" if code in EXCEPTIONS else ""
+            raise ModbusFault(f"{what}: Modbus exception {code}{named}", code)
         return answer
 
     def close(self) -> None:
@@ -181,20 +203,20 @@ class Registers:
         """Close the connection, which may be shared. Idempotent; a later call connects again."""
         self._connection.close()
 
-    async def read(self, address: int, count: int, table: RegisterTable = "holding") -> list[int]:
+    async def read(self, address: int, count: int, area: RegisterArea = "holding") -> list[int]:
         """Return registers (bits as 0 and 1), in as many requests as it takes.
 
         Raises:
             ModbusFault: No answer, an exception, or too few registers.
         """
         found: list[int] = []
-        most = MAX_READ_BITS if table in {"coil", "discrete"} else MAX_READ
-        noun = "registers" if table == "holding" else f"{table} registers"
+        most = MAX_READ_BITS if area in {"coil", "discrete"} else MAX_READ
+        noun = _NOUNS[area]
         while len(found) < count:
             at, n = address + len(found), min(count - len(found), most)
             what = f"{self.address}: reading {n} {noun} at {at}"
-            answer = await self._ask(what, partial(self._read, table, at, n))
-            if table in {"coil", "discrete"}:
+            answer = await self._ask(what, partial(self._read, area, at, n))
+            if area in {"coil", "discrete"}:
                 words = [int(bit) for bit in answer.bits[:n]]  # padded to whole bytes
             else:
                 words = list(answer.registers)
@@ -230,8 +252,8 @@ class Registers:
         what = f"{self.address}: writing coil {address}"
         await self._ask(what, lambda client: client.write_coil(address, value, device_id=self._unit))
 
-    def _read(self, table: RegisterTable, at: int, n: int, client: AsyncModbusTcpClient) -> Awaitable[Any]:
-        match table:
+    def _read(self, area: RegisterArea, at: int, n: int, client: AsyncModbusTcpClient) -> Awaitable[Any]:
+        match area:
             case "holding":
                 return client.read_holding_registers(at, count=n, device_id=self._unit)
             case "input":
@@ -255,12 +277,23 @@ class Registers:
         return ModbusFault(text.replace(self._connection.address, self.address, 1), fault.code)
 
 
-def _client(host: str, port: int, timeout_s: float, framing: Framing) -> AsyncModbusTcpClient:
+def require() -> None:
+    """Make sure that pymodbus is there.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
     try:
-        from pymodbus.client import AsyncModbusTcpClient
-        from pymodbus.framer import FramerType
+        import pymodbus.client  # noqa: F401
     except ImportError:
         raise ConfigError("this needs pymodbus: pip install 'heron-mqtt[modbus]'") from None
+
+
+def _client(host: str, port: int, timeout_s: float, framing: Framing) -> AsyncModbusTcpClient:
+    require()
+    from pymodbus.client import AsyncModbusTcpClient
+    from pymodbus.framer import FramerType
+
     framer = FramerType.RTU if framing == "rtu" else FramerType.SOCKET
     # it neither reconnects nor repeats by itself: a repeated write could come after a newer one
     return AsyncModbusTcpClient(

@@ -14,14 +14,15 @@ from typing import Any
 
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.vendor.mapping import DeviceMapping
-from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing, RenderedValue
+from heron_mqtt.field.vendor.outgoing import Command, MessageContext, RegisterCommand, RenderedValue
 from heron_mqtt.messages import Setpoint
+from heron_mqtt.messaging.topics import escape
 
 log = logging.getLogger("heron_mqtt.vendor")
 
 HOUR_S = 3_600.0
 HOURS = 24
-Publish = Callable[[Outgoing], "asyncio.Future[None]"]
+Publish = Callable[[Command], "asyncio.Future[None]"]
 
 
 class NotSent(HeronError):
@@ -86,12 +87,21 @@ class WriteBudget:
                 )
 
 
+def budget_of(mapping: DeviceMapping, env_id: str, agent: str, name: str) -> WriteBudget | None:
+    """Return what counts the writes to a device, over restarts; None = its mapping limits none."""
+    table = mapping.setpoint
+    if table is None or table.max_writes_per_day is None:
+        return None
+    file = f"{escape(env_id)}-{escape(agent)}-{escape(name)}.json"
+    return WriteBudget(table.max_writes_per_day, state_directory() / "writes" / file)
+
+
 class Commander:
     """Sends the messages of setpoints, as often as the mapping wants.
 
     Args:
         mapping: What is sent, and how often.
-        publish: Hands one message to the broker; what it returns is done when the broker has it.
+        publish: Sends one message; what it returns is done when the broker, or the device, has it.
         within_s: How long the broker may take.
         budget: Counts writes; None = no limit.
         monotonic: For intervals, s.
@@ -128,6 +138,7 @@ class Commander:
             NotSent: It is not sent (now), says why.
             MessageError: Something that the messages need is not known.
             BrokerError: The broker refused it.
+            NotTaken: The device refused it, or does not answer.
         """
         table = self._mapping.setpoint
         assert table is not None
@@ -162,6 +173,7 @@ class Commander:
         Raises:
             MessageError: Something that the messages need is not known.
             BrokerError: The broker refused it.
+            NotTaken: The device refused it, or does not answer.
         """
         self._drop_later()
         messages, self.values = self._mapping.write(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0), context)
@@ -174,6 +186,7 @@ class Commander:
         Raises:
             MessageError: Something that the messages need is not known.
             BrokerError: The broker refused it.
+            NotTaken: The device refused it, or does not answer.
         """
         self._drop_later()
         self.forget()
@@ -181,8 +194,12 @@ class Commander:
 
     def forget(self) -> None:
         """Know of no setpoint that the device holds: the next one is sent in full."""
-        self._told = frozenset()
+        self.note_absence()
         self.values = {}
+
+    def note_absence(self) -> None:
+        """Send everything of the next setpoint: the device may have forgotten what it was told."""
+        self._told = frozenset()
 
     def close(self) -> None:
         """Send nothing later."""
@@ -201,7 +218,7 @@ class Commander:
                 f"({kept} are kept for the release); the next at {self._budget.free_again()}"
             )
 
-    async def _send(self, messages: list[Outgoing]) -> None:
+    async def _send(self, messages: list[Command]) -> None:
         self._last_at = self._monotonic()
         if self._budget is not None and messages:
             self._budget.add(len(messages))
@@ -209,7 +226,10 @@ class Commander:
         for message in messages:
             if message.pause_s:
                 await asyncio.sleep(message.pause_s)
-            sending.append(self._publish(message))
+            if isinstance(message, RegisterCommand):
+                await self._publish(message)  # one that is refused ends it: the next builds on it
+            else:
+                sending.append(self._publish(message))
         if sending:
             done, _ = await asyncio.wait(sending, timeout=self._within_s)
             for each in done:

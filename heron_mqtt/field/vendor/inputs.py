@@ -13,11 +13,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from heron_mqtt.errors import MessageError
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.formula import signed
 from heron_mqtt.field.vendor.numbers import NumberText, clamped, finite, interpolated, shown
 from heron_mqtt.field.vendor.parameters import as_text
 from heron_mqtt.field.vendor.payloads import Expression
-from heron_mqtt.field.vendor.tables import Format, InputTable, Kind, Scalar
+from heron_mqtt.field.vendor.tables import Format, InputTable, Kind
 from heron_mqtt.field.vendor.units import Complain
 from heron_mqtt.field.vendor.words import Words, word_text
 
@@ -120,7 +121,8 @@ class InputReader:
     def _find(self, document: Any) -> tuple[Any, str]:
         table = self._table
         if self._path is not None:
-            raw, where = self._path.search(document), f"{self.name}: {self._path.text}"
+            raw, text = self._path.search(document), self._path.text
+            where = self.name if text == self.name else f"{self.name}: {text}"
         elif table.column is not None:
             header, columns = document
             where = f"{self.name}: column {table.column}"

@@ -20,16 +20,21 @@ from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
 from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.outgoing import (
+    Command,
     MessageContext,
     Outgoing,
+    RegisterCommand,
     RenderedValue,
     SetpointWriter,
+    filled_registers,
     filled_text,
     payload_bytes,
 )
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, check_use, fill, gather, placeholders
 from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.quantities import Quantity
+from heron_mqtt.field.vendor.register_map import RegisterMap
+from heron_mqtt.field.vendor.register_tables import ModbusTable
 from heron_mqtt.field.vendor.tables import (
     FieldTable,
     KeepaliveTable,
@@ -40,6 +45,7 @@ from heron_mqtt.field.vendor.tables import (
 )
 from heron_mqtt.field.vendor.telemetry import AvailabilityReader, TelemetryReader, patterns
 from heron_mqtt.field.vendor.topic_patterns import TopicPattern
+from heron_mqtt.field.vendor.units import Complain
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging import topics
 
@@ -51,20 +57,31 @@ class Keepalive:
     """A message that makes a device go on talking.
 
     Attributes:
-        table: Topic, payloads and period.
+        table: Topic and payloads, or registers, and the period.
         while_driven: It is sent only while a setpoint holds.
+        registers: Of a device on Modbus.
     """
 
     table: KeepaliveTable
     while_driven: bool
+    registers: RegisterMap | None = None
 
     def message(
         self, context: MessageContext, values: Mapping[str, RenderedValue], *, first: bool
-    ) -> Outgoing | None:
-        """Return the message to send now; None while something in its topic is not known yet."""
+    ) -> Command | None:
+        """Return the message to send now; None while something in its topic is not known yet.
+
+        Raises:
+            MessageError: A value does not fit its register.
+        """
         table = self.table
         context.built_ins.begin_message()
         every = {**{n: RenderedValue(t, t) for n, t in context.learned.items()}, **values}
+        if table.topic is None:
+            assert self.registers is not None
+            assert table.registers is not None
+            filled = filled_registers(table.registers, every, context.built_ins)
+            return RegisterCommand(self.registers.writes(filled, None))
         topic = filled_text(table.topic, every, context.built_ins)
         if PLACEHOLDER.search(topic) is not None:
             return None
@@ -90,9 +107,12 @@ class DeviceMapping:
         self.source = source
         self.table = table
         self.learned = dict(learned or {})
-        self.telemetry = [
-            TelemetryReader(t, problems.at(f"telemetry[{i}]")) for i, t in enumerate(table.telemetry)
-        ]
+        self.registers = (
+            RegisterMap(table.registers, table.modbus or ModbusTable(), problems) if table.registers else None
+        )
+        """Of a device on Modbus; None = it is on MQTT."""
+        read = table.telemetry if self.registers is None else self.registers.telemetry()
+        self.telemetry = [TelemetryReader(t, self._complain_of(i, problems)) for i, t in enumerate(read)]
         self.availability = [
             AvailabilityReader(a, problems.at(f"availability[{i}]")) for i, a in enumerate(table.availability)
         ]
@@ -101,11 +121,12 @@ class DeviceMapping:
         self.inputs = self._gather_inputs(problems)
         self.quantities = self._make_quantities(table, problems)
         if "p_mw" not in self.quantities:
-            problems.add("telemetry", "no topic gives p_mw; without it there is no telemetry")
+            place, what = ("telemetry", "topic") if self.registers is None else ("quantities", "formula")
+            problems.add(place, f"no {what} gives p_mw; without it there is no telemetry")
         self._writer: SetpointWriter | None = None
         self.answers: list[AnswerReader] = []
         if table.setpoint is not None:
-            self._writer = SetpointWriter(table.setpoint, tuple(self.inputs), problems)
+            self._writer = SetpointWriter(table.setpoint, tuple(self.inputs), problems, self.registers)
             self.answers = [
                 AnswerReader(a, self._writer, problems.at(f"setpoint.answers[{i}]"))
                 for i, a in enumerate(table.setpoint.answers)
@@ -117,12 +138,14 @@ class DeviceMapping:
             Keepalive(
                 k,
                 k.while_ == "driven"
-                or bool(placeholders([k.topic, k.payload, k.first_payload or ""]) & values),
+                or bool(placeholders([k.topic, k.payload, k.first_payload, k.registers]) & values),
+                self.registers,
             )
             for k in table.keepalive
         )
         _check_topics(table, self, problems)
         _check_liveness(table, self, problems)
+        _check_registers(table, self, problems)
         problems.raise_if_any()
 
     # -- what it can do ----------------------------------------------------------------------------
@@ -179,6 +202,18 @@ class DeviceMapping:
         """Quantity -> the inputs that it is made of."""
         return {name: q.inputs for name, q in self.quantities.items()}
 
+    @property
+    def polled(self) -> frozenset[str]:
+        """The registers that are read: those that something is made of; not those that are only written."""
+        if self.registers is None:
+            return frozenset()
+        used = {name for q in self.quantities.values() for name in q.inputs}
+        used |= set() if self._writer is None else self._writer.formula_names
+        used |= {a.register for a in self.availability if a.register is not None}
+        modbus = self.table.modbus or ModbusTable()
+        used |= {name for name in (modbus.timestamp, modbus.changed_by) if name is not None}
+        return frozenset(used & self.registers.registers.keys())
+
     def topics_of(self, quantity: str) -> tuple[str, ...]:
         """Return the topics that give one field of ``Telemetry``."""
         wanted = set(self.quantities[quantity].inputs) if quantity in self.quantities else set()
@@ -215,7 +250,7 @@ class DeviceMapping:
             found.append(f"rated_mw = {self.rated_mw:g}: {setpoint.p_mw:g} MW is more than the device has")
         return found
 
-    def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[Outgoing]:
+    def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[Command]:
         """Return the messages that carry a setpoint, in the order in which to send them.
 
         Raises:
@@ -226,7 +261,7 @@ class DeviceMapping:
 
     def write(
         self, setpoint: Setpoint, context: MessageContext
-    ) -> tuple[list[Outgoing], dict[str, RenderedValue]]:
+    ) -> tuple[list[Command], dict[str, RenderedValue]]:
         """Return the messages that carry a setpoint, and the values in them.
 
         Raises:
@@ -237,7 +272,7 @@ class DeviceMapping:
             raise ConfigError(f"{self.source}: {self.name} takes no setpoints: its mapping has no 'setpoint'")
         return self._writer.encode(setpoint, context)
 
-    def release(self, context: MessageContext | None = None) -> list[Outgoing]:
+    def release(self, context: MessageContext | None = None) -> list[Command]:
         """Return the messages that hand the device back to its own control.
 
         Raises:
@@ -252,36 +287,44 @@ class DeviceMapping:
 
     # -- compiling ---------------------------------------------------------------------------------
 
+    def _complain_of(self, index: int, problems: Problems) -> Complain:
+        """Return what notes problems of what is read, where the user wrote it."""
+        if self.registers is None:
+            return problems.at(f"telemetry[{index}]")
+        return lambda key, text: problems.add(f"registers.{key.removeprefix('inputs.')}", text)
+
     def _gather_inputs(self, problems: Problems) -> dict[str, InputReader]:
         found: dict[str, InputReader] = {}
         for i, reader in enumerate(self.telemetry):
+            place = self._complain_of(i, problems)
             for name in reader.table.inputs:
                 if name in {"p_mw", "q_mvar", "soc", "vm_pu", "running", "ack_seq", "lease_s", "seq", *NAMES}:
-                    problems.add(f"telemetry[{i}].inputs.{name}", "is the name of a quantity; choose another")
+                    place(f"inputs.{name}", "is the name of a quantity; choose another")
                     continue
                 if iskeyword(name) or name in {"true", "false", "pi"}:
-                    problems.add(f"telemetry[{i}].inputs.{name}", "is a word of formulas; choose another")
+                    place(f"inputs.{name}", "is a word of formulas; choose another")
                     continue
                 made = reader.inputs[name]
                 if name in found and found[name].kind != made.kind:
-                    problems.add(
-                        f"telemetry[{i}].inputs.{name}",
+                    place(
+                        f"inputs.{name}",
                         f"is a {made.kind} here and a {found[name].kind} elsewhere; expected the same",
                     )
                 found.setdefault(name, made)
         for i, reader in enumerate(self.telemetry):
+            where = f"telemetry[{i}]" if self.registers is None else "modbus"
             for key in ("timestamp", "changed_by"):
                 name = getattr(reader.table, key)
                 if name is None:
                     continue
                 if name not in found:
                     problems.add(
-                        f"telemetry[{i}].{key}",
+                        f"{where}.{key}",
                         f"there is no input {name!r}; there are {', '.join(found) or 'none'}",
                     )
                 elif key == "timestamp" and found[name].kind != "time":
                     problems.add(
-                        f"telemetry[{i}].timestamp",
+                        f"{where}.timestamp",
                         f'input {name} must be a time: give it time = "unix_s" or so',
                     )
         return found
@@ -342,6 +385,13 @@ def load_mapping(
     if "broker" in own or "broker" in base:
         beside = source.split(" (profile")[0].removesuffix(".mapping")
         raise ConfigError(f"{source}: broker: belongs beside the mapping: [{beside.split(': ')[-1]}.broker]")
+    modbus = own.get("modbus", base.get("modbus"))
+    if isinstance(modbus, Mapping) and (place := modbus.keys() & {"unit", "framing", "connect_delay_s"}):
+        beside = source.split(" (profile")[0].removesuffix(".mapping")
+        raise ConfigError(
+            f"{source}: modbus.{min(place)}: where the device is belongs beside the mapping: "
+            f"[{beside.split(': ')[-1]}.modbus]"
+        )
     parameters, declared = own.pop("parameters", {}), base.pop("parameters", {})
     if not isinstance(parameters, Mapping) or not isinstance(declared, Mapping):
         raise ConfigError(f"{source}: parameters: expected a table, name = value")
@@ -379,7 +429,7 @@ def _check_topics(table: MappingTable, mapping: DeviceMapping, problems: Problem
     read += [p for r in mapping.availability for p in r.patterns]
     read += [p for r in mapping.answers for p in r.patterns]
     seen: set[str] = set()
-    for i, availability in enumerate(table.availability):
+    for i, availability in enumerate(mapping.availability):
         if availability.topic in seen:
             problems.add(f"availability[{i}].topic", f"{availability.topic!r} is there already")
         seen.add(availability.topic)
@@ -425,12 +475,46 @@ def _check_liveness(table: MappingTable, mapping: DeviceMapping, problems: Probl
         )
 
 
+def _check_registers(table: MappingTable, mapping: DeviceMapping, problems: Problems) -> None:
+    """Complain about topics on Modbus, and registers on MQTT."""
+    registers = mapping.registers
+    for i, availability in enumerate(table.availability):
+        name, key = availability.register_, f"availability[{i}]"
+        if (name is None) != (registers is None):
+            problems.add(
+                key, f"the device is on {'Modbus: give register' if registers else 'MQTT: give topic'}"
+            )
+        elif registers is not None and name not in registers.registers:
+            problems.add(f"{key}.register", f"[registers] has no {name!r}")
+    for i, keepalive in enumerate(table.keepalive):
+        if (keepalive.registers is None) != (registers is None):
+            wanted = "Modbus: give registers" if registers else "MQTT: give topic"
+            problems.add(f"keepalive[{i}]", f"the device is on {wanted}")
+        elif registers is not None and keepalive.registers is not None:
+            registers.check_written(f"keepalive[{i}]", keepalive.registers, problems)
+    if registers is None:
+        return
+    if table.setpoint is not None and table.setpoint.answers:
+        problems.add(
+            "setpoint.answers", "a device on Modbus has none: it answers each write (read_back in a message)"
+        )
+    if table.sparkplug is not None:
+        problems.add("sparkplug", "the device is on Modbus; leave it out")
+    if table.liveness is not None:
+        problems.add("liveness", "the device is on Modbus: each reading proves it; leave it out")
+    if mapping.learned:
+        problems.add("parameters", "nothing can be learned on Modbus: there are no topics")
+
+
 def _sent_topics(table: MappingTable) -> Iterator[tuple[str, str]]:
     if table.setpoint is not None:
         for i, message in enumerate(table.setpoint.messages):
-            yield f"setpoint.messages[{i}]", message.topic
+            if message.topic is not None:
+                yield f"setpoint.messages[{i}]", message.topic
         if isinstance(table.setpoint.release, list):
             for i, message in enumerate(table.setpoint.release):
-                yield f"setpoint.release[{i}]", message.topic
+                if message.topic is not None:
+                    yield f"setpoint.release[{i}]", message.topic
     for i, keepalive in enumerate(table.keepalive):
-        yield f"keepalive[{i}]", keepalive.topic
+        if keepalive.topic is not None:
+            yield f"keepalive[{i}]", keepalive.topic

@@ -12,12 +12,14 @@ from pydantic_core import to_json
 
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.built_ins import BUILT_INS, BuiltIns
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.formula import Formula
 from heron_mqtt.field.vendor.numbers import as_digits, as_number, interpolated, rounded
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, as_text, placeholders
 from heron_mqtt.field.vendor.problems import Problems
+from heron_mqtt.field.vendor.register_map import RegisterMap, RegisterWrite
 from heron_mqtt.field.vendor.sparkplug_payload import encode, require
-from heron_mqtt.field.vendor.tables import MessageTable, Payload, Scalar, SetpointTable, ValueTable
+from heron_mqtt.field.vendor.tables import MessageTable, Payload, SetpointTable, ValueTable
 from heron_mqtt.field.vendor.units import Complain, per_si
 from heron_mqtt.messages import Setpoint
 
@@ -44,6 +46,26 @@ class Outgoing:
     retain: bool = False
     pause_s: float = 0.0
     meaning: tuple[Any, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterCommand:
+    """Registers of a device to write, ready to be sent.
+
+    Attributes:
+        writes: The requests, in their order; one that is refused ends it.
+        read_back: Read the registers afterwards, and take other words for a refusal.
+        pause_s: As with ``Outgoing``.
+        meaning: As with ``Outgoing``.
+    """
+
+    writes: tuple[RegisterWrite, ...]
+    read_back: bool = False
+    pause_s: float = 0.0
+    meaning: tuple[Any, ...] = field(default=(), compare=False)
+
+
+Command = Outgoing | RegisterCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +178,15 @@ class MessageContext:
 class SetpointWriter:
     """Turns setpoints into messages; compiled from ``[setpoint]``."""
 
-    def __init__(self, table: SetpointTable, inputs: tuple[str, ...], problems: Problems) -> None:
+    def __init__(
+        self,
+        table: SetpointTable,
+        inputs: tuple[str, ...],
+        problems: Problems,
+        registers: RegisterMap | None = None,
+    ) -> None:
         self.table = table
+        self.registers = registers
         self._values: dict[str, SetpointValue] = {}
         for name, value in table.values.items():
             complain = problems.at(f"setpoint.values.{name}")
@@ -174,16 +203,15 @@ class SetpointWriter:
             self._values[name] = SetpointValue(value, scale, formula)
         self._release = table.release if isinstance(table.release, list) else []
         self._messages = [
-            _Message(i, m, self, problems.at(f"setpoint.messages[{i}]")) for i, m in enumerate(table.messages)
+            _Message(i, m, self, problems, f"setpoint.messages[{i}]") for i, m in enumerate(table.messages)
         ]
         self._releases = [
-            _Message(i, m, self, problems.at(f"setpoint.release[{i}]")) for i, m in enumerate(self._release)
+            _Message(i, m, self, problems, f"setpoint.release[{i}]") for i, m in enumerate(self._release)
         ]
         self._check_use(problems)
 
     def _check_use(self, problems: Problems) -> None:
-        used = {name for m in self.table.messages for name in placeholders([m.topic, m.payload])}
-        used |= {name for m in self._messages for name in m.names}
+        used = {name for m in self._messages for name in m.names}
         used |= {a.id.of for a in self.table.answers if a.id is not None and a.id.of is not None}
         used |= {name for a in self.table.answers for name in placeholders(a.topic)}
         waiting = [name for name in used if name in self._values]
@@ -207,6 +235,12 @@ class SetpointWriter:
     def names(self) -> tuple[str, ...]:
         """The names of the values."""
         return tuple(self._values)
+
+    @property
+    def formula_names(self) -> frozenset[str]:
+        """All that formulas of values use: inputs, quantities, other values."""
+        formulas = [v.formula for v in self._values.values() if v.formula is not None]
+        return frozenset(name for formula in formulas for name in formula.names)
 
     @property
     def has_release(self) -> bool:
@@ -252,7 +286,7 @@ class SetpointWriter:
 
     def encode(
         self, setpoint: Setpoint, context: MessageContext
-    ) -> tuple[list[Outgoing], dict[str, RenderedValue]]:
+    ) -> tuple[list[Command], dict[str, RenderedValue]]:
         """Return the messages that carry a setpoint, in the order in which to send them, and its values.
 
         Raises:
@@ -261,7 +295,7 @@ class SetpointWriter:
         values = self.render(setpoint, context)
         return self._written(self._messages, values, setpoint, context), values
 
-    def release(self, context: MessageContext) -> list[Outgoing]:
+    def release(self, context: MessageContext) -> list[Command]:
         """Return the messages that hand the device back."""
         zero = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
         values = self.render(zero, context) if any(m.names for m in self._releases) else {}
@@ -273,7 +307,7 @@ class SetpointWriter:
         values: Mapping[str, RenderedValue],
         setpoint: Setpoint,
         context: MessageContext,
-    ) -> list[Outgoing]:
+    ) -> list[Command]:
         fleeting = {name for name in values if self._values[name].is_fleeting}
         return [m.write(values, fleeting, setpoint, context) for m in messages if m.applies(values, setpoint)]
 
@@ -281,9 +315,18 @@ class SetpointWriter:
 class _Message:
     """One message of a setpoint or release."""
 
-    def __init__(self, index: int, table: MessageTable, writer: SetpointWriter, complain: Complain) -> None:
+    def __init__(
+        self, index: int, table: MessageTable, writer: SetpointWriter, problems: Problems, key: str
+    ) -> None:
+        complain = problems.at(key)
         self._index = index
         self._table = table
+        self._registers = writer.registers
+        if (table.registers is None) != (self._registers is None):
+            wanted = "registers" if table.registers is None else "topic and payload"
+            problems.add(key, f"the device is on {'Modbus' if self._registers else 'MQTT'}: give {wanted}")
+        elif table.registers is not None and self._registers is not None:
+            self._registers.check_written(key, table.registers, problems)
         if table.metrics is not None:
             try:
                 require()
@@ -296,7 +339,7 @@ class _Message:
         elif table.when is not None:
             self._when = table.when
             _check_when(table.when, writer, complain)
-        in_it = placeholders([table.topic, table.payload])
+        in_it = placeholders([table.topic, table.payload, table.registers])
         self.names = {
             n
             for n in (*in_it, *self._when, *(self._formula.names if self._formula else ()))
@@ -316,11 +359,19 @@ class _Message:
         fleeting: set[str],
         setpoint: Setpoint,
         context: MessageContext,
-    ) -> Outgoing:
-        """Return it, ready to publish."""
+    ) -> Command:
+        """Return it, ready to send."""
         table = self._table
         context.built_ins.begin_message()
         every = {**{n: RenderedValue(t, t) for n, t in context.learned.items()}, **values}
+        lasting = {n: v for n, v in every.items() if n not in fleeting}
+        meaning = (self._index, *(lasting[n].json for n in sorted(self.names & lasting.keys())))
+        if table.registers is not None and self._registers is not None:
+            filled = filled_registers(table.registers, every, context.built_ins)
+            writes = self._registers.writes(filled, table.function)
+            return RegisterCommand(writes, table.read_back, table.pause_s, meaning)
+        assert table.topic is not None  # the table says so
+        assert table.payload is not None
         topic = filled_text(table.topic, every, context.built_ins)
         missing = PLACEHOLDER.search(topic)
         if missing is not None:
@@ -333,8 +384,6 @@ class _Message:
             payload = encode(known, table.metrics, now_ms)
         else:
             payload = payload_bytes(table.payload, every, context.built_ins, table.struct)
-        lasting = {n: v for n, v in every.items() if n not in fleeting}
-        meaning = (self._index, *(lasting[n].json for n in sorted(self.names & lasting.keys())))
         return Outgoing(topic, payload, table.qos, table.retain, table.pause_s, meaning)
 
 
@@ -355,6 +404,13 @@ def payload_bytes(
         return struct.pack(packing, *(v.encode() if isinstance(v, str) else v for v in document))
     except (struct.error, OverflowError) as exc:
         raise MessageError(f"{document!r} cannot be packed as {packing}: {exc}") from None
+
+
+def filled_registers(
+    registers: Mapping[str, Scalar], values: Mapping[str, RenderedValue], built_ins: BuiltIns
+) -> dict[str, Scalar]:
+    """Return what to write with its values filled in."""
+    return {name: _in_json(value, values, built_ins) for name, value in registers.items()}
 
 
 def filled_text(text: str, values: Mapping[str, RenderedValue], built_ins: BuiltIns) -> str:

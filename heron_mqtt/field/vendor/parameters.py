@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from heron_mqtt.field.vendor.built_ins import BUILT_INS, NAMES, problem
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.problems import Problems
-from heron_mqtt.field.vendor.tables import Scalar
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -155,11 +155,12 @@ def _is_message(key: str) -> bool:
 
 def _extra(key: str, values: set[str], learned: set[str]) -> set[str]:
     """Return the names beside the parameters that may stand at a key."""
-    if key.startswith(("setpoint.messages", "setpoint.release")) and (".payload" in key or ".topic" in key):
+    in_message = ".payload" in key or ".topic" in key or ".registers" in key
+    if key.startswith(("setpoint.messages", "setpoint.release")) and in_message:
         return values | learned | NAMES
     if key.startswith("setpoint.answers") and key.endswith(".topic"):
         return values | learned
-    if key.startswith("keepalive") and ("payload" in key or ".topic" in key):
+    if key.startswith("keepalive") and ("payload" in key or in_message):
         return values | learned | NAMES
     if key.startswith(("telemetry", "availability")) and ".topic" in key:
         return learned

@@ -10,18 +10,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from heron_mqtt.config import Table
+from heron_mqtt.field.vendor.cleaning_keys import MAX_ITEMS, CleaningKeys, Path, Scalar
+from heron_mqtt.field.vendor.register_tables import ModbusTable, RegisterTable, WriteFunction
 from heron_mqtt.field.vendor.sparkplug_payload import DATATYPES
 from heron_mqtt.field.vendor.units import UnitKeys
 
-Scalar = str | bool | int | float
 Payload = str | dict[str, Any] | list[Any]
 Topic = Annotated[str, Field(min_length=1, max_length=1000)]
 Topics = Topic | Annotated[list[Topic], Field(min_length=1, max_length=50)]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
-Path = Annotated[str, Field(min_length=1, max_length=500)]
 Formula = Annotated[str, Field(min_length=1, max_length=500)]
 Qos = Literal[0, 1, 2]
-MAX_ITEMS = 50  # of anything in one mapping: a device has a handful
+MAX_REGISTERS = 200
 
 SetQuantity = Literal["p_mw", "q_mvar", "lease_s", "seq", "uid"]
 ReadQuantity = Literal["p_mw", "q_mvar", "soc", "vm_pu", "running", "ack_seq"]
@@ -29,7 +29,7 @@ Format = Literal["json", "text", "csv", "key_value", "binary", "sparkplug"]
 Kind = Literal["number", "numbers", "text", "boolean", "time"]
 
 
-class InputTable(Table):
+class InputTable(CleaningKeys):
     """One raw input: where it stands in a payload, and how it becomes a number, a text or true/false."""
 
     path: Path | None = Field(None, description="JMESPath expression; for format json.")
@@ -44,12 +44,7 @@ class InputTable(Table):
     at: int = Field(0, ge=0, le=65_535, description="First byte of the packed value, from 0.")
     swap_words: bool = Field(False, description="The 16-bit words of the value come in reverse order.")
     bytes: Literal["raw", "hex", "base64"] = Field("raw", description="How the bytes are written.")
-    pattern: Path | None = Field(None, description="Regular expression; its group is what counts.")
     type: Kind = Field("number", description="What it is.")
-    time: Path | None = Field(
-        None, description="unix_s, unix_ms, iso8601 or a format of strptime; makes it a time."
-    )
-    timezone: str = Field("UTC", description="Of a time that names none: UTC, local or Europe/Berlin.")
     decimal: Literal[".", ","] = Field(".", description="Decimal sign of numbers in text.")
     thousands: Literal[".", ",", " ", "'", "_"] | None = Field(
         None, description="Separator of thousands in text."
@@ -57,58 +52,21 @@ class InputTable(Table):
     suffix: bool | str | list[str] | dict[str, float] | None = Field(
         None, description="What may stand behind the number; a table gives each unit its factor."
     )
-    absent: list[Scalar] = Field([], max_length=MAX_ITEMS, description="Values that mean: not available.")
-    words: dict[str, Scalar] | None = Field(None, description="What each word means.")
-    other: Scalar | None = Field(None, description="What a word means that is not listed; None = refused.")
     wrap: Literal[8, 16, 32, 64] | None = Field(
         None, description="Bits of a signed number that was sent as an unsigned one."
-    )
-    sign: Literal[1, -1] = Field(1, description="-1 where the device counts consumption as positive.")
-    scale: float = Field(1.0, description="Multiplies what was read; not 0.")
-    offset: float = 0.0
-    table: Annotated[list[tuple[float, float]], Field(min_length=2, max_length=100)] | None = Field(
-        None, description="Points [read, meant]; between them a straight line, beyond them the last one."
-    )
-    clamp: tuple[float, float] | None = Field(
-        None, description="Lowest and highest value; a little beyond is taken as the limit."
-    )
-    clamp_tolerance: float | None = Field(
-        None, ge=0.0, description="How much beyond the limits; None = 5 % of the range."
-    )
-    null: Literal["clear", "keep"] | float = Field(
-        "clear", description="What a missing value means: no longer known, as it was, or a number."
     )
     on_change: bool = Field(
         False, description="Sent only when it changes: its last value counts while the device is heard."
     )
 
-    @field_validator("table", "clamp", mode="before")
-    @classmethod
-    def _arrays_are_tuples(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            return (
-                [tuple(v) if isinstance(v, list) else v for v in value] if _is_nested(value) else tuple(value)
-            )
-        return value
-
     @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        if self.scale == 0.0:
-            raise ValueError("scale must not be 0")
-        if self.clamp is not None and self.clamp[0] >= self.clamp[1]:
-            raise ValueError(f"clamp: the first must be below the second, got {list(self.clamp)}")
-        if self.clamp_tolerance is not None and self.clamp is None:
-            raise ValueError("clamp_tolerance needs clamp")
+    def _places_are_consistent(self) -> Self:
         if self.thousands == self.decimal:
             raise ValueError(f"thousands and decimal must differ, both are {self.decimal!r}")
-        if self.other is not None and self.words is None:
-            raise ValueError("other needs words")
         if self.struct is not None:
             _check_struct(self.struct)
         elif self.at or self.swap_words:
             raise ValueError("at and swap_words need struct")
-        if self.table is not None and any(b[0] <= a[0] for a, b in itertools.pairwise(self.table)):
-            raise ValueError("table: what is read must rise from point to point")
         return self
 
 
@@ -266,11 +224,25 @@ class ValueTable(UnitKeys):
         return self
 
 
-class MessageTable(Table):
-    """One message to the device."""
+RegisterValues = Annotated[dict[Key, Scalar], Field(min_length=1, max_length=MAX_ITEMS)]
 
-    topic: Topic
-    payload: Payload = Field(description="A text, or a table or array to be sent as JSON; {value} inside.")
+
+class MessageTable(Table):
+    """One message to the device, or registers of it to write."""
+
+    topic: Topic | None = None
+    payload: Payload | None = Field(
+        None, description="A text, or a table or array to be sent as JSON; {value} inside."
+    )
+    registers: RegisterValues | None = Field(
+        None, description="Registers to write, in this order: name of the register -> value or {value}."
+    )
+    function: WriteFunction | None = Field(
+        None, description="With registers: Modbus function 16, or single: 6; None = as [modbus] says."
+    )
+    read_back: bool = Field(
+        False, description="With registers: read them after writing; other words are a rejection."
+    )
     qos: Qos = 1
     retain: bool = Field(False, description="A retained setpoint outlives its lease: avoid.")
     when: Formula | dict[str, Annotated[list[Scalar], Field(min_length=1)]] | None = Field(
@@ -284,6 +256,20 @@ class MessageTable(Table):
     metrics: dict[str, str] | None = Field(
         None, description="Send a Sparkplug payload: metric -> datatype; the payload is a table of values."
     )
+
+    @model_validator(mode="after")
+    def _is_a_message_or_registers(self) -> Self:
+        if self.registers is None:
+            missing = [key for key in ("topic", "payload") if getattr(self, key) is None]
+            if missing:
+                raise ValueError(f"{missing[0]}: missing; it must be given (or registers, on Modbus)")
+            given, which = [k for k in ("function", "read_back") if getattr(self, k)], "registers"
+        else:
+            keys = ("topic", "payload", "retain", "struct", "metrics")
+            given, which = [k for k in keys if getattr(self, k)], "a topic"
+        if given:
+            raise ValueError(f"{given[0]}: belongs to a message with {which}")
+        return self
 
     @model_validator(mode="after")
     def _struct_packs_an_array(self) -> Self:
@@ -366,9 +352,12 @@ class SetpointTable(Table):
 
 
 class AvailabilityTable(Table):
-    """A topic that says whether the device is there."""
+    """A topic, or a register, that says whether the device is there."""
 
-    topic: Topic
+    topic: Topic | None = None
+    register_: Key | None = Field(
+        None, alias="register", description="On Modbus: the register with the word."
+    )
     path: Path | None = Field(None, description="JMESPath to the word, where the payload is JSON.")
     pattern: Path | None = Field(None, description="Regular expression; its group is the word.")
     encoding: str = Field("utf-8", description="Of the text.")
@@ -383,14 +372,23 @@ class AvailabilityTable(Table):
         None, gt=0.0, le=86_400.0, description="Offline if the topic says nothing for so long, s."
     )
 
+    @model_validator(mode="after")
+    def _is_of_a_topic_or_a_register(self) -> Self:
+        if (self.topic is None) == (self.register_ is None):
+            raise ValueError("topic: missing; it must be given (or register, on Modbus), one of them")
+        if self.register_ is not None and self.path is not None:
+            raise ValueError("path: a register holds the word itself; leave it out")
+        return self
+
     _encoding = field_validator("encoding")(PayloadKeys._is_known.__func__)  # type: ignore[attr-defined]
 
 
 class KeepaliveTable(Table):
-    """A message to repeat for as long as the device is watched."""
+    """A message to repeat, or registers to write again, for as long as the device is watched."""
 
-    topic: Topic
+    topic: Topic | None = None
     payload: Payload = ""
+    registers: RegisterValues | None = Field(None, description="On Modbus: as in a message.")
     first_payload: Payload | None = Field(
         None, description="Of the first one after connecting; None = the same."
     )
@@ -399,6 +397,14 @@ class KeepaliveTable(Table):
     while_: Literal["always", "driven"] | None = Field(
         None, alias="while", description="driven: only while a setpoint holds; so if it holds a {value}."
     )
+
+    @model_validator(mode="after")
+    def _is_a_message_or_registers(self) -> Self:
+        if (self.topic is None) == (self.registers is None):
+            raise ValueError("topic: missing; it must be given (or registers, on Modbus), one of them")
+        if self.registers is not None and (self.payload or self.first_payload):
+            raise ValueError("payload: registers are written as they are; leave it out")
+        return self
 
 
 class LivenessTable(Table):
@@ -439,7 +445,11 @@ class MappingTable(Table):
     name: Annotated[str, Field(min_length=1, max_length=200)] = "device"
     parameters: dict[Key, Any] = Field({}, description="What the placeholders stand for.")
     setpoint: SetpointTable | None = Field(None, description="None = the device can only be read.")
-    telemetry: list[TelemetryTable] = Field(min_length=1, max_length=MAX_ITEMS)
+    telemetry: list[TelemetryTable] = Field([], max_length=MAX_ITEMS, description="Of a device on MQTT.")
+    registers: dict[Key, RegisterTable] = Field(
+        {}, max_length=MAX_REGISTERS, description="Of a device on Modbus."
+    )
+    modbus: ModbusTable | None = Field(None, description="What holds of all registers.")
     quantities: dict[ReadQuantity, QuantityTable] = Field({}, description="Quantities by formula.")
     availability: list[AvailabilityTable] = Field([], max_length=MAX_ITEMS)
     liveness: LivenessTable | None = Field(
@@ -448,9 +458,15 @@ class MappingTable(Table):
     sparkplug: SparkplugTable | None = Field(None, description="None = we are no host application.")
     keepalive: list[KeepaliveTable] = Field([], max_length=MAX_ITEMS)
 
-
-def _is_nested(value: list[Any]) -> bool:
-    return any(isinstance(v, list) for v in value)
+    @model_validator(mode="after")
+    def _is_on_mqtt_or_on_modbus(self) -> Self:
+        if not self.telemetry and not self.registers:
+            raise ValueError("telemetry: missing; it must be given ([registers] for a device on Modbus)")
+        if self.telemetry and self.registers:
+            raise ValueError("registers: a device is on MQTT ([[telemetry]]) or on Modbus ([registers])")
+        if self.modbus is not None and not self.registers:
+            raise ValueError("modbus: needs [registers]")
+        return self
 
 
 def _check_struct(text: str) -> None:

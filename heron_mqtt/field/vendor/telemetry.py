@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.inputs import InputReader, MissingValue, Value, compiled
 from heron_mqtt.field.vendor.numbers import shown
 from heron_mqtt.field.vendor.payloads import Expression, parse, parse_json, parse_text
 from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
 from heron_mqtt.field.vendor.sparkplug_payload import require
-from heron_mqtt.field.vendor.tables import AvailabilityTable, InputTable, Kind, Scalar, TelemetryTable
+from heron_mqtt.field.vendor.tables import AvailabilityTable, InputTable, Kind, TelemetryTable
 from heron_mqtt.field.vendor.topic_patterns import TopicPattern
 from heron_mqtt.field.vendor.units import Complain
 from heron_mqtt.field.vendor.words import Words, word_text
@@ -82,11 +83,18 @@ class TelemetryReader:
         """
         return parse(payload, self.table)
 
-    def read(self, document: Any) -> ReadResult:
-        """Return what a document gives; what cannot be read harms only itself."""
+    def read(self, document: Any, names: Collection[str] | None = None) -> ReadResult:
+        """Return what a document gives; what cannot be read harms only itself.
+
+        Args:
+            document: As ``parse`` returns it.
+            names: Look for these inputs only; None = for all.
+        """
         values: dict[str, Value | MissingValue] = {}
         problems: list[str] = []
         for name, reader in self.inputs.items():
+            if names is not None and name not in names:
+                continue
             try:
                 value = reader.read(document)
             except MessageError as exc:
@@ -119,9 +127,10 @@ class AvailabilityReader:
     """What one topic says about whether the device is there."""
 
     def __init__(self, table: AvailabilityTable, complain: Complain) -> None:
-        self.topic = table.topic
+        self.register = table.register_
+        self.topic = table.topic or f"register {table.register_}"
         self.timeout_s = table.timeout_s
-        self.patterns = patterns([table.topic], complain)
+        self.patterns = () if table.topic is None else patterns([table.topic], complain)
         self._table = table
         self._path = None if table.path is None else Expression(table.path, complain)
         self._pattern = None if table.pattern is None else compiled(table.pattern, complain)

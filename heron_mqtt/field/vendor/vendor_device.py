@@ -12,16 +12,17 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from heron_mqtt.errors import BrokerError, MessageError
+from heron_mqtt.errors import HeronError, MessageError
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.vendor.answers import SetpointAnswer
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
-from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive, Outgoing
-from heron_mqtt.field.vendor.outgoing import MessageContext
+from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll, VendorLink
+from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive
+from heron_mqtt.field.vendor.outgoing import Command, MessageContext, Outgoing
 from heron_mqtt.field.vendor.sparkplug_payload import encode
 from heron_mqtt.field.vendor.vendor_state import StateUpdate, VendorState
 from heron_mqtt.messages import AuthorityState, Level, Setpoint, Status, Telemetry
@@ -32,32 +33,8 @@ log = logging.getLogger("heron_mqtt.vendor")
 
 SEND_WITHIN_S = 2.0
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
+CATCH_UP_S = 5.0  # between two tries to tell a device that refuses of its end
 SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
-
-RawCallback = Callable[[str, bytes, bool], None]
-"""Called with topic, payload and whether the broker had kept it."""
-
-
-class VendorMqtt(Protocol):
-    """MQTT as it is, for topics that are not ours; ``heron_mqtt.messaging.mqtt.raw.RawMqtt`` is one."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection now."""
-
-    def publish_raw(
-        self, topic: str, payload: bytes, *, qos: int, retain: bool, not_after: float | None = None
-    ) -> asyncio.Future[None]:
-        """Publish bytes to a topic, by ``not_after`` (the loop's clock, s) or never.
-
-        What is returned is done when the broker has them, and may be ignored.
-        """
-
-    def subscribe_raw(self, topic: str, callback: RawCallback) -> Callable[[], None]:
-        """Call back, in the broker's loop, for every message on a filter; returns the unsubscribe."""
-
-    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back after each reconnection; returns what ends that."""
 
 
 class VendorDevice(FieldDevice):
@@ -76,7 +53,7 @@ class VendorDevice(FieldDevice):
 
     Args:
         mapping: How the device speaks.
-        raw: Its side of the wire.
+        link: What leads to it.
         kind: What it is: battery, generator, pv, load.
         power_range_mw: Nameplate, MW, positive = injected.
         stale_after_s: How long the device's last power counts, s.
@@ -89,7 +66,7 @@ class VendorDevice(FieldDevice):
     def __init__(
         self,
         mapping: DeviceMapping,
-        raw: VendorMqtt,
+        link: VendorLink,
         *args: Any,
         kind: str,
         power_range_mw: tuple[float, float],
@@ -102,7 +79,7 @@ class VendorDevice(FieldDevice):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._mapping = mapping
-        self._raw = raw
+        self._link = link
         self._kind = kind
         self._range = power_range_mw
         self._stale_after_s = stale_after_s
@@ -126,7 +103,8 @@ class VendorDevice(FieldDevice):
         self._is_born = False
         self._is_driven = False
         self._is_held_by_stop = False
-        self._owes_release = False
+        self._owes_end = False  # it was not told of a stop or an end: caught up when it answers again
+        self._caught_up_at = -math.inf
         self._level: Level | None = None
         self._keeping: list[asyncio.Task[None]] = []
         self._settling: asyncio.TimerHandle | None = None
@@ -151,8 +129,8 @@ class VendorDevice(FieldDevice):
             self._awaits = False
 
     def _check_reachable(self) -> None:
-        if not self._raw.connected:  # it would wait, and reach the device when its lease is over
-            raise SetpointRejected("there is no connection to the device's broker")
+        if not self._link.connected:  # it would wait, and reach the device when its lease is over
+            raise SetpointRejected(f"there is no connection to {self._link.peer}")
         status = self._availability()
         if status is not None and (status.state == "offline" or self._offline()):
             raise SetpointRejected(f"the device is offline: {status.reason}")
@@ -162,12 +140,14 @@ class VendorDevice(FieldDevice):
 
         Raises:
             SetpointRejected: It is not sent (now).
-            BrokerError: It was refused.
+            BrokerError: The broker refused it.
         """
         self._is_driven = True  # also where sending fails half way
         try:
-            return await self._commander.tell(setpoint, self._context(), renewal=renewal)
-        except (NotSent, MessageError) as exc:
+            told = await self._commander.tell(setpoint, self._context(), renewal=renewal)
+            self._owes_end = False  # it holds a newer setpoint, which has an end of its own
+            return told
+        except (NotSent, NotTaken, MessageError) as exc:
             raise SetpointRejected(str(exc)) from None
 
     async def _wait_for_confirmation(self) -> None:
@@ -185,7 +165,7 @@ class VendorDevice(FieldDevice):
 
     async def renew(self, setpoint: Setpoint) -> None:
         """Send it again, so that a timer in the device begins anew."""
-        if self._mapping.sets and self._raw.connected and not self._offline():
+        if self._mapping.sets and self._link.connected and not self._offline():
             try:
                 await self._tell(setpoint, renewal=True)
             except SetpointRejected as exc:
@@ -197,11 +177,13 @@ class VendorDevice(FieldDevice):
             return
         if self.stopped:
             if self._is_driven or self._level in SENDS:
+                self._owes_end = True
                 await self._commander.stop(self._context())
-                self._is_driven, self._is_held_by_stop = False, True
+                self._is_driven, self._is_held_by_stop, self._owes_end = False, True, False
         elif self._is_driven or self._is_held_by_stop:
+            self._owes_end = True
             await self._commander.release(self._context())
-            self._is_driven = self._is_held_by_stop = False
+            self._is_driven = self._is_held_by_stop = self._owes_end = False
 
     def measure(self) -> Telemetry | None:
         """Return what the device said last; None until it has said its power, and once that is too old."""
@@ -217,7 +199,7 @@ class VendorDevice(FieldDevice):
     def _prove_life(self) -> None:
         """Take in what proves that the device is there while it has nothing new to say."""
         now_s = time.monotonic()
-        if self._raw.connected:
+        if self._link.connected:
             self._state.connected(now_s)
         if self._state.age_s("p_mw", now_s) <= self._stale_after_s:
             self._has_spoken, self._silence = True, None
@@ -249,8 +231,8 @@ class VendorDevice(FieldDevice):
         on_online: Callable[[], None] | None = None,
     ) -> None:
         """Listen to the device and keep it talking, and serve; see ``FieldDevice.run``."""
-        endings = [self._raw.subscribe_raw(topic, self._on_raw) for topic in self._mapping.topic_filters()]
-        endings += [self._raw.on_reconnect(self._reconnected), self._stop_keepalives]
+        endings = self._link.listen(self._mapping.topic_filters(), self._on_raw, self._on_poll)
+        endings += [self._link.on_return(self._returned), self._stop_keepalives]
         self._keep_talking()
         watching = asyncio.create_task(self._watch_silence(), name=f"silence {self.label}")
         try:
@@ -276,6 +258,22 @@ class VendorDevice(FieldDevice):
                 self._tell_trouble()
         if self._awaits and not retained:
             self._take_answer(topic, payload)
+        self._after_news(was)
+
+    def _on_poll(self, poll: RegisterPoll) -> None:
+        was = self._state.status()
+        now_s = time.monotonic()
+        taken = self._state.take_document(
+            poll.source, poll.values, now_s, shown=poll.shown, unread=poll.unread
+        )
+        if taken is not None:
+            self._take_in(poll.source, taken, False)
+        self._after_news(was)
+        if poll.values:
+            self._catch_up_soon()
+
+    def _after_news(self, was: Status | None) -> None:
+        """Do what follows from what the device said, given its status before."""
         now = self._state.status()
         if was is not None and was.state == "offline" and now is not None and now.state != "offline":
             self._commander.forget()  # a device that was away may have forgotten what it was told
@@ -287,7 +285,7 @@ class VendorDevice(FieldDevice):
 
     def _ask_for_birth(self, topic: str) -> None:
         """Ask a Sparkplug node for its birth; like a keepalive this changes nothing in the device."""
-        if self._raw.connected:
+        if self._link.connected:
             now_ms = int(self._built_ins.value("now", "unix_ms"))
             payload = encode({"Node Control/Rebirth": True}, {"Node Control/Rebirth": "Boolean"}, now_ms)
             self._send(Outgoing(topic, payload, qos=0))
@@ -308,9 +306,7 @@ class VendorDevice(FieldDevice):
             self._heard.set()
             self._has_spoken = True
             self._silence = None
-            if self._owes_release:  # only now it is sure to hear it: it may have come back after us
-                self._owes_release = False
-                self._spawn(self._end_lease("it is heard again"))
+            self._catch_up_soon()  # only now it is sure to hear it: it may have come back after us
         self._tell_trouble()  # before the answer, so that it counts
         if not self._awaits:
             return
@@ -446,17 +442,16 @@ class VendorDevice(FieldDevice):
             )
             if not self._is_driven:
                 return
-        if not self._raw.connected:
-            log.warning(
-                "%s: the device was not handed back: there is no connection to its broker", self.label
-            )
-            self._broker.stats.report("device", self.label, "not handed back: no connection to its broker")
+        if not self._link.connected:
+            why = f"no connection to {self._link.peer}"
+            log.warning("%s: the device was not handed back: there is %s", self.label, why)
+            self._broker.stats.report("device", self.label, f"not handed back: {why}")
             return
         try:
             async with asyncio.timeout(GOODBYE_S):
                 await self.go_safe("the end")
-        except (BrokerError, MessageError, TimeoutError) as exc:
-            why = str(exc) or "the broker does not answer"
+        except (HeronError, TimeoutError) as exc:
+            why = str(exc) or f"{self._link.peer} does not answer"
             self._broker.stats.report("device", self.label, f"it is not sure that it was handed back: {why}")
 
     async def _on_estop(self, message: Received) -> None:
@@ -470,17 +465,31 @@ class VendorDevice(FieldDevice):
     def _context(self) -> MessageContext:
         return MessageContext(self._built_ins, self._state.inputs, self._state.learned)
 
-    def _send(self, message: Outgoing) -> asyncio.Future[None]:
+    def _send(self, message: Command) -> asyncio.Future[None]:
         """Send one message now or not at all: what waits for a connection is of another moment."""
         not_after = asyncio.get_running_loop().time() + max(self._within_s, SEND_WITHIN_S)
-        return self._raw.publish_raw(
-            message.topic, message.payload, qos=message.qos, retain=message.retain, not_after=not_after
-        )
+        return self._link.send(message, not_after=not_after)
 
-    def _reconnected(self) -> None:
+    def _returned(self) -> None:
         self._state.reconnected()
         self._keep_talking()
-        self._owes_release = self.is_safe and self._is_driven  # its lease ran out, and nothing could be sent
+        if self._mapping.registers is not None:
+            self._commander.note_absence()  # it may have been started anew, and hold nothing
+        self._caught_up_at = -math.inf
+
+    def _catch_up_soon(self) -> None:
+        """Tell a device that is heard of a stop or an end that did not reach it, or that it refused."""
+        now_s = time.monotonic()
+        if self._owes_end and now_s >= self._caught_up_at + CATCH_UP_S:
+            self._caught_up_at = now_s
+            self._spawn(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        async with self._busy:
+            if self._owes_end and self.is_safe:
+                await self._make_safe("it is heard again")
+        if self.stopped:
+            self._confirm_stop()
 
     def _keep_talking(self) -> None:
         """Begin anew with the first message of each keepalive, as after every connection."""
@@ -498,8 +507,12 @@ class VendorDevice(FieldDevice):
         is_first = True
         while True:
             is_wanted = not keepalive.while_driven or (self._is_driven and bool(self._commander.values))
-            if is_wanted and self._raw.connected:  # else it would only wait in the queue
-                message = keepalive.message(self._context(), self._commander.values, first=is_first)
+            if is_wanted and self._link.connected:  # else it would only wait in the queue
+                try:
+                    message = keepalive.message(self._context(), self._commander.values, first=is_first)
+                except MessageError as exc:
+                    self._count_problem("keepalive", f"a keepalive was not sent: {exc}")
+                    message = None
                 if message is not None:
                     self._send(message)
                     is_first = False

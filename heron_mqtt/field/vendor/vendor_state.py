@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +23,7 @@ from heron_mqtt.field.vendor.quantities import Measured, Quantity
 from heron_mqtt.field.vendor.rounds import TopicRound
 from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
 from heron_mqtt.field.vendor.telemetry import AvailabilityReader, ReadResult, TelemetryReader
+from heron_mqtt.field.vendor.words import word_text
 from heron_mqtt.messages import Status, Telemetry
 
 TOGETHER_S = 0.2
@@ -206,25 +207,51 @@ class VendorState:
         shown = ", ".join(f"{name} = {value!r}" for name, value in news.values.items())[:60]
         return self._take_found(reader, topic, reader.read(news.values), shown, now_s, retained, problems)
 
-    def take_document(self, topic: str, document: Any, now_s: float) -> StateUpdate | None:
-        """Take in what was read otherwise than by MQTT (a table of registers): ``document`` is not parsed.
+    def take_document(
+        self,
+        topic: str,
+        document: Mapping[str, Any],
+        now_s: float,
+        *,
+        shown: Mapping[str, str] | None = None,
+        unread: Mapping[str, Sequence[str]] | None = None,
+    ) -> StateUpdate | None:
+        """Take in what was read otherwise than by MQTT, such as registers.
 
         Args:
             topic: The ``topic`` of the tables that are to read it.
-            document: As their ``format`` has it: for json anything that JMESPath takes.
+            document: Name -> value, in which a ``path`` finds it; not parsed.
             now_s: When it was read.
+            shown: Name -> how the value looks where it stands, for people.
+            unread: Why something could not be read -> the names that it harms.
         """
         readers = [r for r in self._mapping.telemetry if _match(r, topic) is not None]
         if not readers:
             return None
-        self._heard_at = now_s
+        if document:
+            self._heard_at = now_s
+        lost = {name: why for why, names in (unread or {}).items() for name in names}
         fields: dict[str, Measured] = {}
-        problems: list[str] = []
+        problems = [f"{topic}: {why} ({', '.join(names)})" for why, names in (unread or {}).items()]
         for reader in readers:
-            read = reader.read(document)
+            for name in reader.inputs.keys() & lost.keys():
+                self._inputs[name].why = lost[name]
+            read = reader.read(document, names=None if shown is None else document.keys())
             problems += [f"{topic}: {p}" for p in read.problems]
-            fields |= self._take_found(reader, topic, read, repr(document)[:60], now_s, False, problems)
+            sample = repr(document)[:60] if shown is None else shown
+            fields |= self._take_found(reader, topic, read, sample, now_s, False, problems)
+            self._take_registers_of_presence(read, now_s, problems)
         return StateUpdate(fields, tuple(problems))
+
+    def _take_registers_of_presence(self, read: ReadResult, now_s: float, problems: list[str]) -> None:
+        for each in self._mapping.availability:
+            value = None if each.register is None else read.values.get(each.register)
+            if value is None or isinstance(value, MissingValue | list):
+                continue
+            try:
+                self._presence.take(each, each.topic, word_text(value).encode(), now_s, retained=False)
+            except MessageError as exc:
+                problems.append(f"{each.topic}: {exc}")
 
     def connected(self, now_s: float) -> None:
         """Take in that there is a connection to the broker, which would tell of the device's end.
@@ -268,7 +295,7 @@ class VendorState:
         reader: TelemetryReader,
         topic: str,
         found: ReadResult,
-        shown: str,
+        shown: str | Mapping[str, str],
         now_s: float,
         retained: bool,
         problems: list[str],
@@ -292,11 +319,15 @@ class VendorState:
                 new.add(name)
         return self._make(reader, topic, new, cleared, now_s, problems)
 
-    def _note_payload(self, reader: TelemetryReader, found: ReadResult, shown: str) -> None:
+    def _note_payload(
+        self, reader: TelemetryReader, found: ReadResult, shown: str | Mapping[str, str]
+    ) -> None:
         for name in reader.inputs:
             known = self._inputs[name]
+            if not isinstance(shown, str) and name not in shown:
+                continue  # of this register nothing came
             known.payloads += 1
-            known.sample = shown
+            known.sample = shown if isinstance(shown, str) else shown[name]
             value = found.values.get(name)
             if isinstance(value, MissingValue):
                 known.why = value.why

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.parameters import as_text
-from heron_mqtt.field.vendor.tables import Scalar
 from heron_mqtt.field.vendor.units import Complain
 
 

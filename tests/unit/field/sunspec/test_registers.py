@@ -180,7 +180,7 @@ async def test_an_exception_of_the_device_is_told_with_its_code_and_where(make: 
     inverter, registers = await make(PV)
     inverter.refuse = ExcCodes.DEVICE_FAILURE
     with pytest.raises(
-        ModbusFault, match=r"127\.0\.0\.1:\d+ unit 1: reading 2 registers at 40000: .* 4$"
+        ModbusFault, match=r"127\.0\.0\.1:\d+ unit 1: reading 2 registers at 40000: .* 4 \(device failure\)$"
     ) as caught:
         await registers.read(40_000, 2)
     assert caught.value.code == 4

@@ -14,6 +14,7 @@ import pytest
 from heron_mqtt.config import Table, shipped_config
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.broker_table import DeviceBrokerTable
+from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.vendor import tables
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
@@ -21,16 +22,20 @@ from heron_mqtt.field.vendor.outgoing import MessageContext
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
 
-SAMPLES = {
+RECORDED = {
     p.stem: json.loads(p.read_text()) for p in (Path(__file__).parent / "device_profiles").glob("*.json")
 }
+SAMPLES = {name: recorded for name, recorded in RECORDED.items() if "polled" not in recorded}
+ON_MODBUS = sorted(RECORDED.keys() - SAMPLES.keys())
+"""Their registers are read, and written, in test_modbus_profiles.py."""
 ALL_TABLES = [
     t for t in vars(tables).values() if isinstance(t, type) and issubclass(t, Table) and t is not Table
 ]
 TELEMETRY = set(Telemetry.model_fields)
 ALIKE = {"go-eCharger/00000001/amp/result"}
 """Topics that are read as another one with a sample."""
-PROFILES = sorted(p.stem for p in shipped_config().glob("device_profiles/*.toml"))
+SHIPPED = sorted(p.stem for p in shipped_config().glob("device_profiles/*.toml"))
+PROFILES = sorted(set(SHIPPED) - set(ON_MODBUS))
 
 
 def load(name: str, **parameters: Any) -> DeviceMapping:
@@ -57,17 +62,17 @@ def of_all(what: str) -> list[Any]:
 
 
 def test_every_shipped_profile_has_samples() -> None:
-    assert sorted(SAMPLES) == PROFILES
+    assert sorted(RECORDED) == SHIPPED
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_profile_says_where_its_facts_come_from_and_what_the_box_cannot_do(name: str) -> None:
     header = (shipped_config() / "device_profiles" / f"{name}.toml").read_text().split("\n\n")[0]
     assert "# Source" in header
     assert "cannot do" in (shipped_config() / "device_profiles" / f"{name}.toml").read_text()
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_parameter_that_a_profile_declares_is_used_in_it(name: str) -> None:
     text = (shipped_config() / "device_profiles" / f"{name}.toml").read_text()
     for parameter in tomllib.loads(text).get("parameters", {}):
@@ -202,7 +207,7 @@ def test_every_key_of_a_mapping_is_in_the_documentation(table: type[Table]) -> N
         assert f"`{key}`" in text or f"{key} =" in text, f"{table.__name__}.{key}"
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_profile_is_in_the_documentation(name: str) -> None:
     assert f"`{name}.toml`" in (Path(__file__).parents[4] / "docs" / "device-mappings.md").read_text()
 
@@ -216,9 +221,11 @@ def test_the_examples_in_the_documentation_are_mappings() -> None:
         for microgrid in example.get("microgrids", {}).values()
         for device in microgrid["devices"].values()
     ]
-    mappings = [d["mapping"] for d in devices if "mapping" in d] + [e for e in examples if "telemetry" in e]
-    assert len(mappings) + sum("broker" in d for d in devices) == len(examples) == 12
-    heater = next(m for m in mappings if m.get("parameters") == {"name": "heater"})
+    mappings = [d["mapping"] for d in devices if "mapping" in d] + [
+        e for e in examples if e.keys() & {"telemetry", "registers"}
+    ]
+    assert len(mappings) + sum("broker" in d for d in devices) == len(examples) == 14
+    heater = next(m for m in mappings if isinstance(m, dict) and m.get("parameters") == {"name": "heater"})
     for mapping in mappings:
         load_mapping(mapping, agent="MG1", device="ess", source="docs")
     [on] = load_mapping(heater, agent="MG1", device="ess", source="docs").encode(
@@ -227,3 +234,5 @@ def test_the_examples_in_the_documentation_are_mappings() -> None:
     assert json.loads(on.payload) == {"state": "ON", "on_time": 60}
     for broker in (d["broker"] for d in devices if "broker" in d):
         DeviceBrokerTable.model_validate(broker)
+    for modbus in (d["modbus"] for d in devices if "modbus" in d):
+        DeviceModbusTable.model_validate(modbus)

@@ -14,6 +14,7 @@ from heron_mqtt.app.vendor_adapters import load_mappings
 from heron_mqtt.errors import ConfigError, MessageExpired
 from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.vendor import VendorDevice
+from heron_mqtt.field.vendor.link import MqttLink
 from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -137,7 +138,14 @@ async def make() -> AsyncIterator[Any]:
             options = {"period_s": 0.02, "answer_within_s": 0.1, **kwargs}
             wire = Wire()
             device = VendorDevice(
-                mapping, wire, "MG1", "ess", broker, kind="battery", power_range_mw=(-0.01, 0.01), **options
+                mapping,
+                MqttLink(wire),
+                "MG1",
+                "ess",
+                broker,
+                kind="battery",
+                power_range_mw=(-0.01, 0.01),
+                **options,
             )
             site = Site(device, wire, broker)
             stack.push_async_callback(site.end)

@@ -1,0 +1,118 @@
+"""How a vendor's device is reached: over MQTT, or by its registers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from heron_mqtt.errors import HeronError
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
+from heron_mqtt.field.vendor.outgoing import Command, Outgoing
+
+
+class NotTaken(HeronError):
+    """The device, or what leads to it, did not take what it was sent; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterPoll:
+    """What was read of some registers at one time.
+
+    Attributes:
+        source: Which: where a topic would stand.
+        values: Register -> what it holds, not cleaned; None = "not available".
+        shown: Register -> the words as they are, for people.
+        unread: Why something could not be read -> the registers that it harms.
+    """
+
+    source: str
+    values: Mapping[str, Scalar | None]
+    shown: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+Heard = Callable[[str, bytes, bool], None]
+"""Called with topic, payload and whether the broker had kept it."""
+Polled = Callable[[RegisterPoll], None]
+
+
+class VendorLink(Protocol):
+    """What leads to a vendor's device."""
+
+    @property
+    def peer(self) -> str:
+        """What it connects to, for messages."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether what is sent now would arrive."""
+
+    def send(self, message: Command, *, not_after: float) -> asyncio.Future[None]:
+        """Send one message by ``not_after`` (the loop's clock, s) or never; they keep their order.
+
+        What is returned is done when the broker has it, or the device has taken it. It raises
+        ``BrokerError`` or ``NotTaken`` and may be ignored.
+        """
+
+    def listen(self, topics: tuple[str, ...], heard: Heard, polled: Polled) -> list[Callable[[], None]]:
+        """Call back for what the device says; returns what ends that."""
+
+    def on_return(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after each time that the connection was away; returns what ends that."""
+
+
+class VendorMqtt(Protocol):
+    """MQTT as it is, for topics that are not ours; ``heron_mqtt.messaging.mqtt.raw.RawMqtt`` is one."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+
+    def publish_raw(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, not_after: float | None = None
+    ) -> asyncio.Future[None]:
+        """Publish bytes to a topic, by ``not_after`` (the loop's clock, s) or never.
+
+        What is returned is done when the broker has them, and may be ignored.
+        """
+
+    def subscribe_raw(self, topic: str, callback: Heard) -> Callable[[], None]:
+        """Call back, in the broker's loop, for every message on a filter; returns the unsubscribe."""
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after each reconnection; returns what ends that."""
+
+
+class MqttLink:
+    """A device by its own topics.
+
+    Args:
+        raw: Connected to its broker.
+    """
+
+    peer = "the device's broker"
+
+    def __init__(self, raw: VendorMqtt) -> None:
+        self._raw = raw
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._raw.connected
+
+    def send(self, message: Command, *, not_after: float) -> asyncio.Future[None]:
+        """Publish it; see ``VendorLink``."""
+        assert isinstance(message, Outgoing)
+        return self._raw.publish_raw(
+            message.topic, message.payload, qos=message.qos, retain=message.retain, not_after=not_after
+        )
+
+    def listen(self, topics: tuple[str, ...], heard: Heard, polled: Polled) -> list[Callable[[], None]]:
+        """Subscribe to topics."""
+        return [self._raw.subscribe_raw(topic, heard) for topic in topics]
+
+    def on_return(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after each reconnection; returns what ends that."""
+        return self._raw.on_reconnect(callback)

@@ -1,0 +1,246 @@
+"""A device by a table of registers on the wire, as a program.
+
+    heron-mqtt device modbus_bridge --agent MG1 --name ess --broker URL --mapping FILE --modbus HOST:PORT
+
+docs/device-mappings.md describes the table. A run does the same for devices that its scenario maps; the
+program is for a machine near the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heron_mqtt.config import read_toml
+from heron_mqtt.errors import ConfigError, NotReady
+from heron_mqtt.field.modbus.program import (
+    BridgedUnit,
+    bridge_parser,
+    connection_of,
+    further_unit,
+    require_wire,
+    run_bridge,
+    serve_all,
+    serve_unit,
+)
+from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
+from heron_mqtt.field.vendor.commands import budget_of
+from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.modbus_link import ModbusLink
+from heron_mqtt.field.vendor.vendor_device import VendorDevice
+from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlace:
+    """What a scenario says of a device, for programs that stand for it.
+
+    Attributes:
+        kind: battery, pv, load, ...
+        power_range_mw: Nameplate, MW, positive = injected.
+        stale_after_s: How long its last power counts, s.
+    """
+
+    kind: str
+    power_range_mw: tuple[float, float]
+    stale_after_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeScenario:
+    """The scenario that devices belong to.
+
+    Attributes:
+        env_id: On the wire.
+        place: Returns what it says of a device, by agent and name; None = it has none of that name.
+    """
+
+    env_id: str
+    place: Callable[[str, str], DevicePlace | None]
+
+
+def run(argv: Sequence[str] | None, open_scenario: Callable[[str], BridgeScenario]) -> int:
+    """Run it as a program; returns the exit code, see ``run_bridge``.
+
+    Args:
+        argv: Its arguments; None: those of the process.
+        open_scenario: Returns a scenario by its file or name.
+    """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.show:
+        return run_bridge(parser, options, lambda _: "", _show)
+    require_wire(parser, options)
+    names = [options.name, *(each.name for each in options.also)]
+    if len(set(names)) < len(names):
+        parser.error(f"--also: every device needs a name of its own, got {', '.join(names)}")
+
+    async def serve(options: argparse.Namespace, env_id: str) -> None:
+        await _serve(options, env_id, open_scenario(options.scenario))
+
+    return run_bridge(parser, options, lambda name: open_scenario(name).env_id, serve)
+
+
+def _parser() -> argparse.ArgumentParser:
+    prog = "heron-mqtt device modbus_bridge"
+    parser = bridge_parser(
+        prog,
+        "Puts a device on the wire by a table of its Modbus registers.",
+        f"example:\n  {prog} --agent MG1 --name ess --broker mqtt://127.0.0.1:1883 "
+        f"--mapping device_profiles/sungrow_sh.toml --modbus 192.168.1.50 --unit 1 --scenario my_site.toml\n"
+        f"  {prog} --mapping my_box.toml --modbus 192.168.1.50 --show",
+    )
+    parser.add_argument(
+        "--mapping", required=True, metavar="FILE", help="mapping, or device_profiles/... for a shipped one"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_parameter,
+        metavar="NAME=VALUE",
+        help="a parameter of the profile; may be repeated",
+    )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        type=further_unit,
+        metavar="NAME@UNIT",
+        help="one more device of the same mapping behind the same connection; may be repeated",
+    )
+    parser.add_argument("--show", action="store_true", help="print every register and what it means, and end")
+    parser.add_argument("--kind", help="what it is, for example battery (default: as in the scenario)")
+    parser.add_argument("--p-min-mw", type=float, metavar="MW", help="nameplate (default: the scenario's)")
+    parser.add_argument("--p-max-mw", type=float, metavar="MW", help="nameplate (default: the scenario's)")
+    return parser
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, is_given, value = text.partition("=")
+    if not name or not is_given:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=VALUE")
+    for read in (int, float):
+        with contextlib.suppress(ValueError):
+            return name, read(value)
+    return name, {"true": True, "false": False}.get(value, value)
+
+
+def _mapping(options: argparse.Namespace, name: str) -> DeviceMapping:
+    path = Path(options.mapping)
+    given: dict[str, Any] = read_toml(path) if path.is_file() else {"profile": options.mapping}
+    if options.set:
+        if "profile" not in given:  # a file that is a profile of one's own
+            given = {"profile": str(path)}
+        given["parameters"] = {**given.get("parameters", {}), **dict(options.set)}
+    mapping = load_mapping(
+        given,
+        agent=options.agent or "MG1",
+        device=name,
+        source=f"--mapping {options.mapping}",
+        find=lambda profile: Path(profile) if Path(profile).is_file() else _shipped(profile),
+    )
+    if mapping.registers is None:
+        raise ConfigError(f"--mapping {options.mapping}: it has no [registers]: {mapping.name} is on MQTT")
+    return mapping
+
+
+def _shipped(profile: str) -> Path:
+    from heron_mqtt.config import shipped_config
+
+    return shipped_config() / profile
+
+
+async def _serve(options: argparse.Namespace, env_id: str, scenario: BridgeScenario) -> None:
+    units = [BridgedUnit(options.name, options.unit), *options.also]
+    serving = [(unit, _mapping(options, unit.name), _place(options, unit, scenario)) for unit in units]
+    with contextlib.closing(connection_of(options)) as connection:
+        await serve_all(
+            [
+                _serve_one(unit, mapping, place, options, env_id, connection)
+                for unit, mapping, place in serving
+            ],
+            supervised=options.supervised,
+        )
+
+
+def _place(options: argparse.Namespace, unit: BridgedUnit, scenario: BridgeScenario) -> DevicePlace:
+    found = scenario.place(options.agent, unit.name)
+    kind = unit.kind or options.kind or (None if found is None else found.kind)
+    low, high = (options.p_min_mw, options.p_max_mw) if found is None else found.power_range_mw
+    low = low if options.p_min_mw is None else options.p_min_mw
+    high = high if options.p_max_mw is None else options.p_max_mw
+    if kind is None or low is None or high is None:
+        raise ConfigError(
+            f"{options.agent}/{unit.name}: --scenario {options.scenario} has no such device; give another "
+            "scenario, or --kind, --p-min-mw and --p-max-mw"
+        )
+    if not low <= high:
+        raise ConfigError(f"--p-min-mw {low:g} --p-max-mw {high:g}: expected the lower one first")
+    return DevicePlace(kind, (low, high), 5.0 if found is None else found.stale_after_s)
+
+
+async def _serve_one(
+    unit: BridgedUnit,
+    mapping: DeviceMapping,
+    place: DevicePlace,
+    options: argparse.Namespace,
+    env_id: str,
+    connection: ModbusConnection,
+) -> None:
+    async with ModbusLink(Registers(connection, unit.unit), mapping) as link:
+
+        def make(broker: Any, stamper: Any) -> VendorDevice:
+            return VendorDevice(
+                mapping,
+                link,
+                options.agent,
+                unit.name,
+                broker,
+                env_id=env_id,
+                period_s=options.period,
+                stamper=stamper,
+                kind=place.kind,
+                power_range_mw=place.power_range_mw,
+                stale_after_s=place.stale_after_s,
+                budget=budget_of(mapping, env_id, options.agent, unit.name),
+            )
+
+        await serve_unit(unit.name, options, env_id, make)
+
+
+async def read_once(connection: ModbusConnection, unit: int, mapping: DeviceMapping) -> list[ReportLine]:
+    """Return every quantity and register of a unit as it is now, after one turn of reading."""
+    assert mapping.registers is not None
+    state = VendorState(mapping)
+    link = ModbusLink(Registers(connection, unit), mapping, everything=True)
+    loop = asyncio.get_running_loop()
+    for group in mapping.registers.groups():
+        poll = await link.read(group, mapping.registers.blocks(group.names))
+        state.take_document(poll.source, poll.values, loop.time(), shown=poll.shown, unread=poll.unread)
+    return state.report(loop.time())
+
+
+async def _show(options: argparse.Namespace, _: str) -> None:
+    """Print every register with what it holds and means, and every quantity."""
+    mapping = _mapping(options, options.name or "ess")
+    assert mapping.registers is not None
+    with contextlib.closing(connection_of(options)) as connection:
+        lines = await read_once(connection, options.unit, mapping)
+    registers = mapping.registers.registers
+    for line in lines:
+        register = registers.get(line.name)
+        where = "" if register is None else f"{register.table.area} {register.table.address}"
+        meant = "-" if line.value is None else line.value
+        raw = line.sample if register is not None else ""
+        why = f"  ({line.why})" if line.why else ""
+        sys.stdout.write(f"{line.name:20} {where:16} {raw:28} {meant}{why}\n")
+    sys.stdout.flush()
+    if not any(line.payloads for line in lines):
+        raise NotReady(f"{connection.address} unit {options.unit}: nothing could be read")

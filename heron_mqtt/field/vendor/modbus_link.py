@@ -1,0 +1,200 @@
+"""A vendor's device by its registers: they are read in turn, and written when it is told something."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Self
+
+from heron_mqtt.field.modbus.blocks import ReadBlock
+from heron_mqtt.field.modbus.registers import BUSY, ModbusFault, Registers
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
+from heron_mqtt.field.vendor.link import Heard, NotTaken, Polled, RegisterPoll
+from heron_mqtt.field.vendor.mapping import DeviceMapping
+from heron_mqtt.field.vendor.outgoing import Command, RegisterCommand
+from heron_mqtt.field.vendor.register_map import PollGroup, RegisterMap, RegisterWrite
+
+SILENT_PAUSE_S = 1.0  # shortest time between two tries to reach a device that does not answer
+LOST_AFTER = 2  # so many unanswered requests on end, and it is not there; one may be swallowed
+BUSY_PAUSE_S = 0.25
+
+
+class ModbusLink:
+    """Reads the registers of one unit in turn while inside, and writes them in the order it is told.
+
+    - What is read equally often goes in as few requests as the mapping allows. An exception harms only what
+      is in its request; after a request without an answer the others of that turn are not tried.
+    - A write that is refused ends its message: what follows in it is not written. A device that is busy is
+      asked again until the message is too old.
+    - A device that is away is asked again with each turn, once a second at most.
+
+    Args:
+        registers: Of the unit; the connection may be shared, and is not closed here.
+        mapping: Of a device on Modbus.
+        everything: Read all registers, also those that are only written: to show them.
+    """
+
+    def __init__(self, registers: Registers, mapping: DeviceMapping, *, everything: bool = False) -> None:
+        assert mapping.registers is not None
+        self._registers = registers
+        self._map: RegisterMap = mapping.registers
+        self._names = None if everything else mapping.polled
+        self._listeners: list[Polled] = []
+        self._on_return: list[Callable[[], None]] = []
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unanswered = LOST_AFTER  # until the first answer it is not there
+        self._connections: int | None = None  # that we have told of; None = it has not answered yet
+        self.peer = f"the device at {registers.address}"
+
+    async def __aenter__(self) -> Self:
+        """Begin to read; a device that is not there yet is waited for."""
+        self._keep(self._poll(), "registers")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End reading; what is being written is broken off."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether it answers."""
+        return self._unanswered < LOST_AFTER
+
+    def listen(self, topics: tuple[str, ...], heard: Heard, polled: Polled) -> list[Callable[[], None]]:
+        """Call back after each turn of reading."""
+        self._listeners.append(polled)
+        return [lambda: self._listeners.remove(polled)]
+
+    def on_return(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back when it answers again, or over a new connection: it may have been started anew."""
+        self._on_return.append(callback)
+        return lambda: self._on_return.remove(callback)
+
+    def send(self, message: Command, *, not_after: float) -> asyncio.Future[None]:
+        """Write registers; see ``VendorLink``."""
+        assert isinstance(message, RegisterCommand)
+        return self._keep(self._write(message, not_after), "writing registers")
+
+    def _keep(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=f"{name} {self._registers.address}")
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever sent it is told; one that ignores it is not warned
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = {group: loop.time() for group in self._map.groups(self._names)}
+        blocks = {group: self._map.blocks(group.names) for group in due}
+        while due:
+            group = min(due, key=lambda g: due[g])
+            await asyncio.sleep(max(0.0, due[group] - loop.time()))
+            begun = loop.time()
+            poll = await self.read(group, blocks[group])
+            for listener in tuple(self._listeners):
+                listener(poll)
+            pause_s = group.period_s if self.connected else max(group.period_s, SILENT_PAUSE_S)
+            due[group] = max(begun + pause_s, loop.time())
+
+    async def read(self, group: PollGroup, blocks: list[ReadBlock]) -> RegisterPoll:
+        """Return what the registers of a group hold now."""
+        values: dict[str, Scalar | None] = {}
+        shown: dict[str, str] = {}
+        unread: dict[str, tuple[str, ...]] = {}
+        silence: str | None = None
+        for block in blocks:
+            names = tuple(span.name for span in block.spans)
+            if silence is None:
+                try:
+                    words = await self._registers.read(block.address, block.count, block.area)
+                except ModbusFault as exc:
+                    why = str(exc)
+                    silence = why if exc.code is None else None
+                    self._note(answered=exc.code is not None)
+                else:
+                    self._note(answered=True)
+                    for span in block.spans:
+                        register = self._map.registers[span.name]
+                        part = words[span.address - block.address : span.end - block.address]
+                        values[span.name], shown[span.name] = register.value(part), register.shown(part)
+                    continue
+            else:
+                why = silence
+            unread[why] = (*unread.get(why, ()), *names)
+        return RegisterPoll(group.source, values, shown, unread)
+
+    def _note(self, *, answered: bool) -> None:
+        """Take note of an answer, or of none; tell if the device was away meanwhile."""
+        if not answered:
+            self._unanswered += 1
+            return
+        before, self._connections = self._connections, self._registers.connections
+        was_away = before is not None and (self._unanswered > 0 or before != self._connections)
+        self._unanswered = 0
+        if was_away:
+            for callback in tuple(self._on_return):
+                callback()
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    async def _write(self, command: RegisterCommand, not_after: float) -> None:
+        async with self._writing:
+            for write in command.writes:
+                await self._put(write, not_after)
+            if command.read_back:
+                for write in command.writes:
+                    await self._compare(write)
+
+    async def _put(self, write: RegisterWrite, not_after: float) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if loop.time() > not_after:
+                raise NotTaken(
+                    f"{', '.join(write.names)}: not written in time: the device, or what leads to it, is busy"
+                )
+            try:
+                await self._put_once(write)
+                return
+            except ModbusFault as exc:
+                self._note(answered=exc.code is not None)
+                if exc.code != BUSY:
+                    raise NotTaken(f"{', '.join(write.names)}: {exc}") from None
+            await asyncio.sleep(BUSY_PAUSE_S)
+
+    async def _put_once(self, write: RegisterWrite) -> None:
+        if write.area == "coil":
+            await self._registers.write_coil(write.address, bool(write.words[0]))
+        else:
+            step = 1 if write.single else len(write.words)
+            for i in range(0, len(write.words), step):
+                words = write.words[i : i + step]
+                await self._registers.write(write.address + i, words, single=write.single)
+        self._note(answered=True)
+
+    async def _compare(self, write: RegisterWrite) -> None:
+        """Read what was written.
+
+        Raises:
+            NotTaken: It is something else.
+        """
+        try:
+            words = await self._registers.read(write.address, len(write.words), write.area)
+        except ModbusFault as exc:
+            self._note(answered=exc.code is not None)
+            raise NotTaken(f"{', '.join(write.names)}: cannot be read back: {exc}") from None
+        if tuple(words) != write.words:
+            held = f"the device holds {_hex(words)} where {_hex(write.words)} was written"
+            raise NotTaken(f"{', '.join(write.names)}: {held}")
+
+
+def _hex(words: Sequence[int]) -> str:
+    return " ".join(f"{word:04x}" for word in words)

@@ -1,0 +1,312 @@
+"""Devices by a table of registers, as people use them: in a run, as a program, and while looking at them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from heron_mqtt.app.vendor_adapters import load_mappings
+from heron_mqtt.cli.run_commands import app
+from heron_mqtt.errors import ConfigError
+from powergrid.emulators import modbus_bridge
+from powergrid.scenario import load_scenario
+from support.heron_command import heron, run_heron, until
+from support.modbus_box import BoxThread, ModbusBox
+from support.mosquitto_server import Mosquitto
+from support.small_runs import write_scenario
+
+SUNGROW = {"profile": "device_profiles/sungrow_sh.toml"}
+QUICK = """
+profile = "device_profiles/sungrow_sh.toml"    # its registers, at a pace for tests
+
+[modbus]
+first_address = 1
+function = "single"
+period_s = 0.1
+
+[setpoint]
+confirm = "power"
+settle_s = 0.2
+answer_within_s = 3.0
+
+[setpoint.values.p]
+quantity = "p_mw"
+unit = "W"
+decimals = 0
+
+[setpoint.values.size]
+formula = "abs(p)"
+
+[setpoint.values.way]
+formula = "'stop' if p == 0 else 'charge' if p < 0 else 'discharge'"
+
+[[setpoint.messages]]
+registers = { force_w = "{size}", command = "{way}", ems_mode = "forced" }
+
+[[setpoint.release]]
+registers = { command = "stop", force_w = 0, ems_mode = "self-consumption" }
+"""
+OTHERS = {
+    f"microgrids.{agent}.devices.{name}.authority": "simulated"
+    for agent in ("MG1", "MG2", "MG3")
+    for name in ("gen", "ess", "pv")
+}
+
+
+class Sungrow(ModbusBox):
+    """A hybrid inverter that does what it is told."""
+
+    def __init__(self) -> None:
+        units = {
+            1: {
+                "input": {13000: [0], 13021: [0, 560]},
+                "holding": {13049: [0, 0xCC, 0]},
+            }
+        }
+        super().__init__(units)
+        self.on_write = self._act
+
+    def _act(self, address: int, word: int) -> None:
+        forced = self[13049] == 2
+        way = {0xAA: 0b010, 0xBB: 0b100}.get(self[13050], 0) if forced else 0
+        self.put(13000, way, area="input")
+        self.put(13021, self[13051] if way else 0, area="input")
+
+    def orders(self) -> list[int]:
+        """Return the powers that it was told."""
+        return [words[0] for address, words in self.writes() if address == 13051]
+
+
+@pytest.fixture
+def inverter() -> Iterator[BoxThread]:
+    thread = BoxThread(Sungrow())
+    with thread:
+        yield thread
+
+
+@pytest.fixture
+def in_a_folder_of_mappings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("openems", "sungrow_sh"):
+        (tmp_path / f"{name}.toml").write_text(f'profile = "device_profiles/{name}.toml"\n')
+    monkeypatch.chdir(tmp_path)
+
+
+def write(folder: Path, env_id: str, port: int, changes: dict[str, Any]) -> Path:
+    ess = {
+        "microgrids.MG1.devices.ess.authority": "full",
+        "microgrids.MG1.devices.ess.mapping": SUNGROW,
+        "microgrids.MG1.devices.ess.modbus": {"address": f"127.0.0.1:{port}", "timeout_s": 0.5},
+        "microgrids.MG1.devices.ess.gateway": {"gate_steps": 1},
+    }
+    wanted = {"env_id": env_id, "lease_s": 20.0, **OTHERS, **ess, **changes}
+    return write_scenario(folder, {key: value for key, value in wanted.items() if value is not ...})
+
+
+def quick() -> dict[str, Any]:
+    table = tomllib.loads(QUICK)
+    # what a scenario says beside the profile replaces its tables of that name
+    return {"microgrids.MG1.devices.ess.mapping": table}
+
+
+def test_a_run_reads_and_drives_a_device_by_its_registers_and_hands_it_back(
+    mosquitto: Mosquitto, inverter: BoxThread, env_id: str, tmp_path: Path
+) -> None:
+    box = inverter.box
+    assert isinstance(box, Sungrow)
+    file = write(tmp_path, env_id, box.port, quick())
+    checked = run_heron("check", str(file))
+    assert checked.code == 0, checked.err
+    assert f"a Sungrow SH battery by its own registers at 127.0.0.1:{box.port}" in checked.out
+    assert "reads 3 values from registers; requests: 2 every 0.1 s" in checked.out
+    assert "is handed back by 1 message(s) on registers command, force_w, ems_mode" in checked.out
+    result = run_heron("run", str(file), "--steps", "5", "--broker", mosquitto.url, "--json").result
+    device = result["devices"]["MG1/ess"]
+    assert device["fallbacks"] == 0
+    assert device["tracking_error_mw"] < 1e-6
+    assert len(box.orders()) == 6
+    assert max(box.orders()) > 1000
+    assert [box[13049], box[13050], box[13051]] == [0, 0xCC, 0]
+
+
+def test_a_device_that_is_killed_and_returns_is_driven_again(
+    mosquitto: Mosquitto, inverter: BoxThread, env_id: str, tmp_path: Path
+) -> None:
+    box = inverter.box
+    assert isinstance(box, Sungrow)
+    changes = {
+        "realtime_s": 0.5,
+        "deadlines.device_s": 1.0,
+        "microgrids.MG1.devices.ess.gateway": {"stale_after_s": 0.8, "gate_steps": 1},
+        **quick(),
+    }
+    file = write(tmp_path, env_id, box.port, changes)
+    with heron("run", str(file), "--steps", "60", "--broker", mosquitto.url) as program:
+        until(lambda: len(box.orders()) >= 2, "two setpoints", within_s=60.0)
+        inverter.stop()
+        until(lambda: any("no power from the device" in line for line in program.err), "the silence")
+        before = len(box.orders())
+        inverter.start()
+        until(lambda: len(box.orders()) > before + 1, "it is driven again", within_s=40.0)
+        program.signal(signal.SIGTERM)
+        program.wait()
+    assert [box[13049], box[13050], box[13051]] == [0, 0xCC, 0]
+
+
+def test_the_program_serves_a_device_of_a_scenario_and_hands_it_back_when_terminated(
+    mosquitto: Mosquitto, inverter: BoxThread, env_id: str, tmp_path: Path
+) -> None:
+    box = inverter.box
+    assert isinstance(box, Sungrow)
+    mapping = tmp_path / "box.toml"
+    mapping.write_text(QUICK)
+    scenario = write_scenario(
+        tmp_path,
+        {
+            "env_id": env_id,
+            "lease_s": 20.0,
+            **OTHERS,
+            "microgrids.MG1.devices.ess.authority": "full",
+            "microgrids.MG1.devices.ess.external": True,
+            "microgrids.MG1.devices.ess.gateway": {"gate_steps": 1},
+        },
+    )
+    served = ["--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--scenario", str(scenario)]
+    reached = ["--modbus", f"127.0.0.1:{box.port}", "--mapping", str(mapping)]
+    with heron("device", "modbus_bridge", *served, *reached, "--period", "0.2") as bridge:
+        run = run_heron("run", str(scenario), "--steps", "3", "--broker", mosquitto.url, "--json")
+        assert run.code == 0, run.err
+        assert run.result["devices"]["MG1/ess"]["telemetry"] > 0
+        assert box.orders() != []
+        bridge.signal(signal.SIGTERM)
+        assert bridge.wait().code == 0
+    assert [box[13049], box[13050], box[13051]] == [0, 0xCC, 0]
+
+
+def test_raw_registers_are_shown_beside_what_they_mean(inverter: BoxThread, tmp_path: Path) -> None:
+    box = inverter.box
+    at = ["--modbus", f"127.0.0.1:{box.port}"]
+    mapping = tmp_path / "box.toml"
+    mapping.write_text('profile = "device_profiles/sungrow_sh.toml"\n')
+    seen = run_heron("probe", *at, "--mapping", str(mapping), "--listen", "1.5", "--json")
+    assert seen.code == 0, seen.err
+    values = json.loads(seen.out)
+    assert (values["level"]["value"], values["level"]["sample"]) == (56.0, "0230 = 560")
+    assert values["soc"]["value"] == pytest.approx(0.56)
+    assert (values["command"]["value"], values["command"]["sample"]) == ("stop", "00cc = 204")
+    shown = run_heron("device", "modbus_bridge", *at, "--mapping", str(mapping), "--show")
+    assert shown.code == 0, shown.err
+    (line,) = [line for line in shown.out.splitlines() if line.startswith("level")]
+    assert line.split() == ["level", "input", "13023", "0230", "=", "560", "56.0"]
+    box.lies.refuse = {13021: 2}
+    wrong = run_heron("probe", *at, "--mapping", str(mapping), "--listen", "1.5")
+    assert wrong.code == 1
+    assert "illegal data address" in " ".join(wrong.out.split())
+    assert box.writes() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"microgrids.MG1.devices.ess.modbus": ...},
+            "microgrids.MG1.devices.ess.modbus: missing; Sungrow SH battery is on Modbus: say where, for "
+            'example modbus = { address = "192.168.1.50:502", unit = 1 }',
+        ),
+        (
+            {"microgrids.MG1.devices.ess.mapping": ...},
+            "'modbus' is for a device with a mapping of registers",
+        ),
+        (
+            {"microgrids.MG1.devices.ess.modbus": {"address": "mqtt://x"}},
+            "microgrids.MG1.devices.ess.modbus.address = 'mqtt://x': 'mqtt://x': expected HOST or HOST:PORT",
+        ),
+        (
+            {"microgrids.MG1.devices.ess.modbus": {"address": "box", "unit": 300}},
+            "microgrids.MG1.devices.ess.modbus.unit = 300",
+        ),
+        (
+            {"microgrids.MG1.devices.ess.mapping": "device_profiles/openems.toml"},
+            "microgrids.MG1.devices.ess.modbus: OpenEMS Edge is on MQTT, its mapping has [[telemetry]]",
+        ),
+        (
+            {
+                "microgrids.MG2.devices.ess.mapping": SUNGROW,
+                "microgrids.MG2.devices.ess.modbus": {"address": "127.0.0.1:502", "framing": "rtu"},
+            },
+            "microgrids.MG2.devices.ess.modbus.framing = 'rtu': ",
+        ),
+        (
+            {"microgrids.MG1.devices.ess.mapping": {**SUNGROW, "modbus": {"unit": 2}}},
+            "modbus.unit: where the device is belongs beside the mapping: [microgrids.MG1.devices.ess",
+        ),
+    ],
+)
+def test_what_does_not_fit_in_a_scenario_is_named(
+    env_id: str, tmp_path: Path, changes: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_mappings(load_scenario(write(tmp_path, env_id, 502, changes)))
+    assert any(line in problem for problem in caught.value.problems), caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "--broker URL or --modbus HOST[:PORT]: one of them must be given"),
+        (["--modbus", "127.0.0.1"], "--modbus needs --mapping FILE"),
+        (["--modbus", "127.0.0.1", "--mapping", "openems.toml"], "OpenEMS Edge is on MQTT: give --broker"),
+        (["--broker", "mqtt://x", "--mapping", "sungrow_sh.toml"], "is on Modbus: give --modbus"),
+        (
+            ["--modbus", "127.0.0.1", "--framing", "ascii", "--mapping", "sungrow_sh.toml"],
+            "--modbus: framing = 'ascii'",
+        ),
+        (["--modbus", ":", "--mapping", "sungrow_sh.toml"], "--modbus: address = ':': ':': expected HOST"),
+    ],
+)
+def test_what_probe_cannot_do_is_one_line(
+    in_a_folder_of_mappings: None, arguments: list[str], line: str
+) -> None:
+    done = CliRunner().invoke(app, ["probe", *arguments])
+    assert isinstance(done.exception, ConfigError)
+    assert line in str(done.exception)
+
+
+ANYWHERE = ["--modbus", "127.0.0.1:1", "--timeout", "0.2"]
+SERVED = ["--agent", "MG1", "--broker", "mqtt://127.0.0.1:1", *ANYWHERE, "--mapping", "sungrow_sh.toml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (
+            [*ANYWHERE, "--mapping", "openems.toml", "--show"],
+            2,
+            "it has no [registers]: OpenEMS Edge is on MQTT",
+        ),
+        ([*SERVED, "--name", "other"], 2, "MG1/other: --scenario three_microgrids has no such device"),
+        ([*SERVED, "--name", "ess", "--also", "other@3"], 2, "MG1/other: --scenario three_microgrids has no"),
+        ([*SERVED, "--name", "ess", "--p-min-mw", "1"], 2, "expected the lower one first"),
+        ([*SERVED, "--name", "ess"], 1, "127.0.0.1:1"),
+        ([*SERVED, "--show"], 1, "127.0.0.1:1 unit 1: nothing could be read"),
+        ([*SERVED, "--show", "--set", "p_max=3"], 2, "parameters.p_max: no placeholder uses it"),
+        ([*ANYWHERE, "--mapping", "nothing.toml", "--show"], 2, "profile = 'nothing.toml': no such file"),
+    ],
+)
+def test_what_the_program_cannot_do_is_one_line(
+    in_a_folder_of_mappings: None,
+    arguments: list[str],
+    code: int,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert modbus_bridge.run(arguments) == code
+    err = capsys.readouterr().err
+    assert line in err
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,466 @@
+"""A vendor's device by a table of registers: read, told, released, and believed only as far as it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
+from heron_mqtt.field.vendor import VendorDevice, load_mapping
+from heron_mqtt.field.vendor.commands import WriteBudget
+from heron_mqtt.field.vendor.modbus_link import ModbusLink
+from heron_mqtt.messages import AuthorityState
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.memory import InMemoryBroker
+from support.modbus_box import ModbusBox, f32, i32
+from support.sunspec_gateway import Gateway
+from support.waiting import until
+
+TABLE: dict[str, Any] = {
+    "name": "hybrid",
+    "modbus": {"period_s": 0.1, "max_gap": 4},
+    "registers": {
+        "watts": {"address": 100, "area": "input", "type": "int32", "absent": [0x80000000]},
+        "level": {"address": 104, "area": "input", "scale": 0.1, "absent": [0xFFFF], "clamp": [0, 100]},
+        "volts": {"address": 200, "area": "input", "type": "float32"},
+        "mode": {"address": 10, "words": {"0": "auto", "2": "forced"}},
+        "power": {"address": 11, "type": "int16", "scale": 10},
+        "lease": {"address": 12},
+    },
+    "quantities": {
+        "p_mw": {"formula": "watts", "unit": "W"},
+        "soc": {"formula": "level", "unit": "percent"},
+        "vm_pu": {"formula": "volts", "unit": "V", "nominal_v": 230.0},
+    },
+    "setpoint": {
+        "values": {
+            "p": {"quantity": "p_mw", "unit": "W"},
+            "t": {"quantity": "lease_s", "unit": "s", "decimals": 0},
+        },
+        "messages": [
+            {"registers": {"mode": "forced"}},
+            {"registers": {"power": "{p}", "lease": "{t}"}},
+        ],
+        "release": [{"registers": {"power": 0, "mode": "auto"}}],
+    },
+}
+UNIT: dict[str, dict[int, list[int]]] = {
+    "input": {100: i32(1500), 102: [0, 0], 104: [615], 200: f32(231.5)},
+    "holding": {10: [0, 0, 0]},
+}
+
+
+def with_setpoint(**keys: Any) -> dict[str, Any]:
+    return {**TABLE, "setpoint": {**TABLE["setpoint"], **keys}}
+
+
+class Site:
+    """A box, who speaks for it, and a gateway."""
+
+    def __init__(
+        self, box: ModbusBox, link: ModbusLink, device: VendorDevice, broker: InMemoryBroker
+    ) -> None:
+        self.box, self.link, self.device, self.broker = box, link, device, broker
+        self.gateway = Gateway(broker)
+        self.reports: list[str] = []
+        broker.stats.listeners.append(lambda r: self.reports.append(f"{r.where}: {r.what}"))
+        self.running = asyncio.create_task(device.run())
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.gateway.telemetry[-1] if self.gateway.telemetry else {}
+
+    def level(self, level: Any) -> None:
+        channel = topics.device("MG1", "ess", "authority_state")
+        self.broker.publish(channel, self.gateway.stamper.stamp(channel, AuthorityState(level=level)))
+
+    async def end(self) -> None:
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Any]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(
+            table: dict[str, Any] = TABLE,
+            *,
+            unit: int = 1,
+            framing: Any = "tcp",
+            timeout_s: float = 0.3,
+            answers: bool = True,
+            is_there: bool = True,
+            **options: Any,
+        ) -> Site:
+            box = ModbusBox({1: UNIT, 3: UNIT}, framing=framing)
+            await box.start()
+            stack.push_async_callback(box.stop)
+            if not is_there:
+                await box.stop()
+            connection = ModbusConnection("127.0.0.1", box.port, timeout_s=timeout_s, framing=framing)
+            stack.callback(connection.close)
+            mapping = load_mapping(table, agent="MG1", device="ess", source="test")
+            link = await stack.enter_async_context(ModbusLink(Registers(connection, unit), mapping))
+            broker = await stack.enter_async_context(InMemoryBroker())
+            device = VendorDevice(
+                mapping,
+                link,
+                "MG1",
+                "ess",
+                broker,
+                kind="battery",
+                power_range_mw=(-0.01, 0.01),
+                **{"period_s": 0.02, "stale_after_s": 0.6, **options},
+            )
+            site = Site(box, link, device, broker)
+            stack.push_async_callback(site.end)
+            await until(lambda: site.gateway.status, "the birth")
+            if answers:
+                await until(lambda: link.connected, "the first answer")
+            return site
+
+        yield start
+
+
+# -- read ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framing", ["tcp", "rtu"])
+async def test_what_the_registers_hold_is_the_telemetry_in_as_few_requests_as_gaps_allow(
+    make: Any, framing: str
+) -> None:
+    site = await make(framing=framing)
+    await until(lambda: site.last.get("vm_pu"), "telemetry")
+    assert site.last["p_mw"] == pytest.approx(0.0015)
+    assert site.last["soc"] == pytest.approx(0.615)
+    assert site.last["vm_pu"] == pytest.approx(231.5 / 230.0)
+    assert set(site.box.reads()) == {("input", 100, 5), ("input", 200, 2)}
+    assert site.box.writes() == []
+
+
+async def test_what_is_not_available_is_no_number_and_the_rest_counts(make: Any) -> None:
+    site = await make()
+    await until(lambda: site.last.get("soc"), "telemetry")
+    site.box.put(104, 0xFFFF, area="input")
+    site.box.put(200, *f32(float("nan")), area="input")
+    site.box.put(100, *i32(1700), area="input")
+    await until(lambda: site.last.get("p_mw") == pytest.approx(0.0017), "the new power")
+    await until(lambda: site.last.get("soc") is None and site.last.get("vm_pu") is None, "nothing known")
+
+
+async def test_power_that_is_not_available_is_a_fault_and_says_so(make: Any) -> None:
+    site = await make()
+    await until(lambda: site.last, "telemetry")
+    site.box.put(100, 0x8000, 0, area="input")
+    await until(lambda: "fault" in site.gateway.states(), "the fault")
+    assert "watts (registers): watts gave -2147483648" in site.gateway.status[-1]["reason"]
+    site.box.put(100, *i32(100), area="input")
+    await until(lambda: site.gateway.states()[-1] == "online", "the recovery")
+
+
+async def test_an_exception_on_one_request_harms_only_what_is_in_it_and_is_counted_and_named(
+    make: Any,
+) -> None:
+    site = await make()
+    site.box.lies.refuse = {200: 2}
+    site.box.put(100, *i32(1800), area="input")
+    await until(lambda: site.last.get("p_mw") == pytest.approx(0.0018), "the power")
+    await until(lambda: any("(volts)" in r for r in site.reports), "the report")
+    named = next(r for r in site.reports if "(volts)" in r)
+    assert "reading 2 input registers at 200: Modbus exception 2 (illegal data address)" in named
+    assert site.broker.stats.rejected > 0
+    assert site.gateway.states() == ["online"]
+
+
+async def test_a_short_answer_is_no_measurement(make: Any) -> None:
+    site = await make()
+    await until(lambda: site.last, "telemetry")
+    site.box.lies.short = True
+    await until(lambda: "fault" in site.gateway.states(), "the fault")
+    assert "reading 5 input registers at 100" in site.gateway.status[-1]["reason"]
+
+
+async def test_the_wrong_unit_is_silence_that_is_told(make: Any) -> None:
+    site = await make(unit=9, timeout_s=0.1, answers=False)
+    await until(lambda: any("no power from the device" in r for r in site.reports), "the report")
+    assert "unit 9: reading 5 input registers at 100: no answer" in next(
+        r for r in site.reports if "no power" in r
+    )
+    assert site.gateway.telemetry == []
+
+
+async def test_a_device_that_comes_later_is_found(make: Any) -> None:
+    site = await make(is_there=False, answers=False)
+    await until(lambda: any("nobody answers" in r for r in site.reports), "the report")
+    await site.box.start()
+    await until(lambda: site.last.get("p_mw") == pytest.approx(0.0015), "telemetry")
+
+
+async def test_a_counter_that_stands_still_makes_old_values(make: Any) -> None:
+    table = {
+        **TABLE,
+        "modbus": {**TABLE["modbus"], "changed_by": "beat"},
+        "registers": {**TABLE["registers"], "beat": {"address": 102, "area": "input"}},
+    }
+    site = await make(table)
+    for n in range(8):
+        site.box.put(102, n, area="input")
+        await asyncio.sleep(0.1)
+    assert site.last["p_mw"] == pytest.approx(0.0015)
+    await until(lambda: "fault" in site.gateway.states(), "the fault")
+    assert "beat has not changed" in site.gateway.status[-1]["reason"]
+
+
+async def test_swapped_words_give_nonsense_that_is_not_published_where_it_cannot_be(make: Any) -> None:
+    registers = {
+        **TABLE["registers"],
+        "volts": {**TABLE["registers"]["volts"], "swap_words": True, "clamp": [100, 300]},
+    }
+    site = await make({**TABLE, "registers": registers})
+    await until(lambda: any("volts gave" in r for r in site.reports), "the report")
+    assert "outside 100 to 300" in next(r for r in site.reports if "volts gave" in r)
+    assert site.last.get("vm_pu") is None
+
+
+async def test_a_register_tells_whether_it_is_there_and_silence_is_offline_with_its_power(make: Any) -> None:
+    table = {
+        **TABLE,
+        "availability": [{"register": "state", "online": ["1"], "fault": ["9"], "timeout_s": 0.5}],
+        "registers": {**TABLE["registers"], "state": {"address": 103, "area": "input"}},
+        "quantities": {**TABLE["quantities"], "p_mw": {"formula": "watts", "unit": "W", "offline": 0.0}},
+    }
+    site = await make(table)
+    site.box.put(103, 1, area="input")
+    await until(lambda: site.gateway.states()[-1] == "online", "its presence")
+    await until(lambda: site.last.get("p_mw") == pytest.approx(0.0015), "telemetry")
+    site.box.put(103, 9, area="input")
+    await until(lambda: site.gateway.status[-1].get("reason") == "register state: 9", "the fault")
+    assert site.gateway.states()[-1] == "fault"
+    site.box.put(103, 1, area="input")
+    await until(lambda: site.gateway.states()[-1] == "online", "the recovery")
+    await site.box.stop()
+    await until(lambda: site.last.get("p_mw") == 0.0, "0 W at night")
+    assert (await site.gateway.ask(0.001, 5.0))["rejected"]
+
+
+# -- told ------------------------------------------------------------------------------------------
+
+
+async def test_a_setpoint_is_written_in_order_and_neighbours_in_one_request(make: Any) -> None:
+    site = await make()
+    telemetry = await site.gateway.ask(-0.00256, 10.0)
+    assert telemetry.get("rejected") is None
+    assert site.box.writes() == [(10, [2]), (11, [0x10000 - 256, 10])]
+
+
+async def test_a_value_is_never_more_than_was_meant(make: Any) -> None:
+    site = await make()
+    await site.gateway.ask(0.0025699, 10.0)
+    assert site.box[11] == 256  # steps of 10 W
+
+
+async def test_a_value_that_does_not_fit_is_rejected_and_not_cut_off(make: Any) -> None:
+    registers = {**TABLE["registers"], "power": {"address": 11}}
+    site = await make({**TABLE, "registers": registers})
+    rejected = (await site.gateway.ask(-0.001, 10.0))["rejected"]
+    assert "register power: -1000 is no uint16, which holds whole numbers from 0 to 65535" in rejected
+    assert site.box.writes() == []
+
+
+async def test_a_refused_write_is_a_rejection_and_ends_the_message(make: Any) -> None:
+    site = await make()
+    await until(lambda: site.last, "telemetry")
+    site.box.lies.refuse = {10: 3}
+    rejected = (await site.gateway.ask(0.002, 10.0))["rejected"]
+    assert "mode: 127.0.0.1" in rejected
+    assert "Modbus exception 3 (illegal data value)" in rejected
+    assert [address for address, _ in site.box.writes()] == [10]
+
+
+async def test_a_busy_device_is_asked_again(make: Any) -> None:
+    site = await make()
+    await until(lambda: site.last, "telemetry")
+    site.box.lies.busy = 2
+    assert (await site.gateway.ask(0.002, 10.0)).get("rejected") is None
+    assert site.box[11] == 200
+
+
+async def test_function_6_writes_one_register_at_a_time_and_coils_go_by_function_5(make: Any) -> None:
+    table = with_setpoint(
+        messages=[
+            {"registers": {"mode": "forced", "power": "{p}", "lease": "{t}"}, "function": "single"},
+        ]
+    )
+    site = await make(table)
+    await site.gateway.ask(0.002, 10.0)
+    written = [(f, address, words) for _, f, address, words in site.box.requests if f in {5, 6, 16}]
+    assert written == [(6, 10, [2]), (6, 11, [200]), (6, 12, [10])]
+
+
+async def test_coils_are_read_and_written(make: Any) -> None:
+    table = {
+        **TABLE,
+        "registers": {**TABLE["registers"], "relay": {"address": 7, "area": "coil"}},
+        "quantities": {**TABLE["quantities"], "running": {"formula": "relay"}},
+    }
+    messages = [{"registers": {"relay": True}}, {"registers": {"power": "{p}", "lease": "{t}"}}]
+    table = {**table, "setpoint": {**TABLE["setpoint"], "messages": messages}}
+    site = await make(table)
+    site.box.put(7, 0, area="coil")
+    await until(lambda: site.last.get("running") is False, "the coil")
+    await site.gateway.ask(0.001, 10.0)
+    assert [(f, a) for _, f, a, _ in site.box.requests if f in {5, 16}] == [(5, 7), (16, 11)]
+    await until(lambda: site.last.get("running") is True, "the coil that is on")
+
+
+async def test_what_is_read_back_otherwise_is_a_rejection(make: Any) -> None:
+    table = with_setpoint(
+        messages=[{"registers": {"mode": "forced", "power": "{p}", "lease": "{t}"}, "read_back": True}]
+    )
+    site = await make(table)
+    await until(lambda: site.last, "telemetry")
+    assert (await site.gateway.ask(0.001, 10.0)).get("rejected") is None
+    site.box.lies.forgets = {11}
+    rejected = (await site.gateway.ask(0.002, 10.0))["rejected"]
+    assert "the device holds 0002 0064 000a where 0002 00c8 000a was written" in rejected
+
+
+async def test_unchanged_setpoints_are_not_written_again_and_a_return_of_the_device_forgets_that(
+    make: Any,
+) -> None:
+    site = await make(with_setpoint(send="change"))
+    await site.gateway.ask(0.002, 10.0)
+    await site.gateway.ask(0.002, 10.0)
+    assert len(site.box.writes()) == 2
+    await site.box.stop()
+    await until(lambda: "fault" in site.gateway.states(), "the fault")
+    site.box.put(10, 0, 0, 0)  # it was off meanwhile
+    await site.box.start()
+    await until(lambda: site.gateway.states()[-1] == "online", "the recovery")
+    await site.gateway.ask(0.002, 10.0)
+    assert len(site.box.writes()) == 4
+
+
+async def test_a_daily_budget_refuses_before_it_wears(make: Any) -> None:
+    site = await make(with_setpoint(max_writes_per_day=4), budget=WriteBudget(4))
+    assert (await site.gateway.ask(0.001, 10.0)).get("rejected") is None
+    assert "2 writes in 24 hours" in (await site.gateway.ask(0.002, 10.0))["rejected"]
+    assert site.box[11] == 100
+
+
+async def test_a_heartbeat_is_written_while_it_is_driven(make: Any) -> None:
+    table = {
+        **TABLE,
+        "registers": {**TABLE["registers"], "beat": {"address": 20}},
+        "keepalive": [{"registers": {"beat": "{counter:256}"}, "period_s": 0.1, "while": "driven"}],
+    }
+    site = await make(table)
+    site.box.put(20, 0)
+    await until(lambda: site.last, "telemetry")
+    assert 20 not in [address for address, _ in site.box.writes()]
+    await site.gateway.ask(0.001, 30.0)
+    await until(lambda: len([a for a, _ in site.box.writes() if a == 20]) > 2, "the heartbeat")
+
+
+async def test_two_units_behind_one_address_share_a_connection() -> None:
+    box = await ModbusBox({1: UNIT, 3: UNIT}).start()
+    mapping = load_mapping(TABLE, agent="MG1", device="ess", source="test")
+    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5)
+    polls: list[Any] = []
+    box.put(100, *i32(-7), area="input", unit=3)
+    async with (
+        ModbusLink(Registers(connection, 1), mapping) as one,
+        ModbusLink(Registers(connection, 3), mapping) as three,
+    ):
+        for link in (one, three):
+            link.listen((), lambda *_: None, polls.append)
+        await until(lambda: len(polls) >= 4, "both")
+    assert {poll.values["watts"] for poll in polls} == {1500, -7}
+    assert box.accepted == 1
+    connection.close()
+    await box.stop()
+
+
+# -- what ends it ----------------------------------------------------------------------------------
+
+
+async def test_when_the_lease_runs_out_it_is_handed_back(make: Any) -> None:
+    site = await make()
+    await site.gateway.ask(0.002, 0.3)
+    await until(lambda: [site.box[10], site.box[11]] == [0, 0], "the release")
+    assert site.box.writes()[-2:] == [(11, [0]), (10, [0])]
+
+
+async def test_at_its_end_it_is_handed_back(make: Any) -> None:
+    site = await make()
+    await site.gateway.ask(0.002, 30.0)
+    await site.end()
+    assert [site.box[10], site.box[11]] == [0, 0]
+
+
+async def test_in_shadow_nothing_is_written(make: Any) -> None:
+    site = await make()
+    site.level("shadow")
+    await until(lambda: site.last, "telemetry")
+    await site.end()
+    assert site.box.writes() == []
+
+
+async def test_an_emergency_stop_writes_zero_and_the_release_of_it_hands_back(make: Any) -> None:
+    site = await make()
+    await site.gateway.ask(0.002, 30.0)
+    site.gateway.stop(True)
+    await until(lambda: site.box[11] == 0 and site.box[10] == 2, "zero power")
+    site.gateway.stop(False)
+    await until(lambda: site.box[10] == 0, "its own control")
+
+
+async def test_a_stop_that_did_not_reach_it_is_not_confirmed_and_is_caught_up(make: Any) -> None:
+    site = await make()
+    confirms: list[Any] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirms.append)
+    await site.gateway.ask(0.002, 30.0)
+    await site.box.stop()
+    site.gateway.stop(True)
+    await until(lambda: confirms, "what it says of the stop")
+    assert confirms[-1]["safe"] is False
+    await site.box.start()
+    await until(lambda: site.box[11] == 0, "the stop")
+    await until(lambda: confirms[-1]["safe"], "its confirmation")
+
+
+async def test_the_end_of_a_lease_that_did_not_reach_it_is_caught_up(make: Any) -> None:
+    site = await make()
+    await site.gateway.ask(0.002, 0.4)
+    await site.box.stop()
+    await until(lambda: site.device.is_safe, "the end of the lease")
+    assert site.box[11] == 200
+    await site.box.start()
+    await until(lambda: [site.box[10], site.box[11]] == [0, 0], "the release")
+
+
+async def test_while_it_does_not_answer_a_setpoint_is_rejected_with_the_reason(make: Any) -> None:
+    site = await make(timeout_s=0.1)
+    await until(lambda: site.last, "telemetry")
+    site.box.lies.silent = True
+    await until(lambda: not site.link.connected, "silence")
+    seq = site.gateway.send(0.002, 5.0)
+    site.box.lies.silent = False
+    await until(lambda: any(t.get("ack_seq") == seq for t in site.gateway.telemetry), "the answer")
+    answer = next(t for t in site.gateway.telemetry if t.get("ack_seq") == seq)
+    assert "there is no connection to the device at 127.0.0.1" in answer["rejected"]
+
+
+async def test_a_connection_that_is_dropped_in_mid_answer_is_made_anew(make: Any) -> None:
+    site = await make()
+    await until(lambda: site.last, "telemetry")
+    site.box.lies.drop = True
+    await until(lambda: site.box.accepted > 1, "another try")
+    site.box.lies.drop = False
+    site.box.put(100, *i32(900), area="input")
+    await until(lambda: site.last.get("p_mw") == pytest.approx(0.0009), "telemetry again")

@@ -1,0 +1,215 @@
+"""Tables of registers: every mistake is named with file, key and what was expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.field.vendor import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.outgoing import RegisterCommand
+from heron_mqtt.field.vendor.register_map import RegisterWrite
+from heron_mqtt.messages import Setpoint
+
+GOOD: dict[str, Any] = {
+    "name": "box",
+    "registers": {
+        "watts": {"address": 10, "type": "int32"},
+        "level": {"address": 12},
+        "power": {"address": 20, "type": "int16"},
+        "mode": {"address": 22, "words": {"0": "auto", "2": "forced"}},
+        "name": {"address": 30, "type": "string", "length": 4},
+    },
+    "quantities": {"p_mw": {"formula": "watts", "unit": "W"}},
+}
+SETS: dict[str, Any] = {
+    "values": {"p": {"quantity": "p_mw", "unit": "W"}},
+    "messages": [{"registers": {"power": "{p}"}}],
+    "release": "zero",
+}
+
+
+def load(table: dict[str, Any]) -> DeviceMapping:
+    return load_mapping(table, agent="MG1", device="ess", source="site.toml: MG1.ess")
+
+
+def problems(table: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(table)
+    assert all(p.startswith("site.toml: MG1.ess: ") for p in caught.value.problems)
+    return [p.removeprefix("site.toml: MG1.ess: ") for p in caught.value.problems]
+
+
+def register(**keys: Any) -> dict[str, Any]:
+    return {**GOOD, "registers": {**GOOD["registers"], "other": keys}}
+
+
+def setpoint(**keys: Any) -> dict[str, Any]:
+    return {**GOOD, "setpoint": {**SETS, **keys}}
+
+
+def test_a_good_table_is_taken_and_only_what_something_is_made_of_is_read() -> None:
+    mapping = load(setpoint())
+    assert mapping.polled == {"watts"}
+    assert (mapping.sets, mapping.reads) == ({"p_mw"}, {"p_mw"})
+    assert mapping.topic_filters() == ("registers",)
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        (
+            register(address=11),
+            "registers.other.address: 11: holding register 11 belongs to watts (int32, 2 registers from 10) "
+            "already; give one of them another address or type, or take what is in it by a formula",
+        ),
+        (register(address=65535, type="int32"), "registers.other.address: 65535: expected 0 "),
+        (register(address=5, type="int20"), "registers.other.type = 'int20'"),
+        (register(address=5, type="string"), "registers.other: length: needed for a string"),
+        (register(address=5, length=3), "registers.other: length: needed for a string"),
+        (register(address=5, area="coil", type="int16"), "registers.other: type: a coil is one bit"),
+        (register(address=5, type="bool"), "registers.other: type: bool is for coil and discrete"),
+        (register(address=5, swap_words=True), "registers.other: swap_words: this is one register"),
+        (register(address=5, scale=0.0), "registers.other: scale must not be 0"),
+        (register(address=5, adress=6), "registers.other.adress: unknown key; did you mean 'address'?"),
+        (register(type="int16"), "registers.other.address: missing; it must be given"),
+        (register(address=5, words={"1": "a", "2": 3}), "registers.other.words: they mean number and text"),
+        (
+            {**GOOD, "modbus": {"boundaries": [11]}},
+            "registers.watts: its 2 registers stand on both sides of boundary 11 (modbus.boundaries)",
+        ),
+        (
+            {**GOOD, "modbus": {"first_address": 40001}},
+            "registers.watts.address: 10: expected 40001 (modbus.first_address)",
+        ),
+        ({**GOOD, "modbus": {"changed_by": "beat"}}, "modbus.changed_by: [registers] has no 'beat'"),
+        (
+            {
+                **register(address=5, period_s=30.0),
+                "modbus": {"changed_by": "other"},
+            },
+            "registers.other.period_s: modbus.changed_by names it: it must be read as often as the others",
+        ),
+        ({**GOOD, "modbus": {"timestamp": "level"}}, "modbus.timestamp: input level must be a time"),
+        ({**GOOD, "modbus": {"unit": 3}}, "modbus.unit: where the device is belongs beside the mapping"),
+        ({**GOOD, "quantities": {}}, "quantities: no formula gives p_mw"),
+        (
+            {**GOOD, "telemetry": [{"topic": "a", "fields": {"p_mw": {"path": "p", "unit": "W"}}}]},
+            "registers: a device is on MQTT ([[telemetry]]) or on Modbus ([registers])",
+        ),
+        ({"name": "nothing"}, "telemetry: missing; it must be given"),
+        (
+            {**GOOD, "availability": [{"topic": "a"}]},
+            "availability[0]: the device is on Modbus",
+        ),
+        ({**GOOD, "availability": [{"register": "b"}]}, "availability[0].register: [registers] has no 'b'"),
+        ({**GOOD, "availability": [{}]}, "availability[0]: topic: missing; it must be given"),
+        (
+            {**GOOD, "keepalive": [{"topic": "a", "period_s": 1.0}]},
+            "keepalive[0]: the device is on Modbus: give registers",
+        ),
+        (
+            {**GOOD, "keepalive": [{"registers": {"beat": 1}, "period_s": 1.0}]},
+            "keepalive[0].registers.beat: [registers] has no 'beat'; there are watts, level, power",
+        ),
+        (
+            setpoint(messages=[{"topic": "a", "payload": "{p}"}]),
+            "setpoint.messages[0]: the device is on Modbus: give registers",
+        ),
+        (
+            setpoint(messages=[{"registers": {"power": "{p}"}, "retain": True}]),
+            "setpoint.messages[0]: retain: belongs to a message with a topic",
+        ),
+        (
+            setpoint(messages=[{"registers": {"power": "{q}"}}]),
+            "setpoint.messages[0].registers.power: placeholder {q}: unknown",
+        ),
+        (
+            setpoint(messages=[{"registers": {"power": "{p} W"}}]),
+            "setpoint.messages[0].registers.power: '{p} W': a number is needed",
+        ),
+        (
+            setpoint(messages=[{"registers": {"power": "{p}", "mode": "charge"}}]),
+            "setpoint.messages[0].registers.mode: 'charge' is none of its words: auto, forced",
+        ),
+        (
+            setpoint(messages=[{"registers": {"power": "{p}", "level": -1}}]),
+            "setpoint.messages[0].registers.level: -1 is no uint16, which holds whole numbers",
+        ),
+        (
+            {
+                **register(address=9, area="input"),
+                "setpoint": {**SETS, "messages": [{"registers": {"other": "{p}"}}]},
+            },
+            "setpoint.messages[0].registers.other: area 'input' can only be read; expected holding or coil",
+        ),
+        (
+            {
+                **register(address=9, table=[[0, 0], [10, 100]]),
+                "setpoint": {**SETS, "messages": [{"registers": {"other": "{p}"}}]},
+            },
+            "setpoint.messages[0].registers.other: a register with a table cannot be written",
+        ),
+        (setpoint(answers=[{"topic": "a"}]), "setpoint.answers: a device on Modbus has none"),
+        (
+            {**setpoint(), "parameters": {"x": {"learn": True}}},
+            "parameters.x: no placeholder uses it",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_with_key_and_what_was_expected(table: dict[str, Any], line: str) -> None:
+    key, _, text = line.partition(": ")
+    assert any(found.startswith(key) and text in found for found in problems(table)), problems(table)
+
+
+def test_registers_in_a_mapping_of_topics_are_refused() -> None:
+    table = {
+        "telemetry": [{"topic": "a", "fields": {"p_mw": {"path": "p", "unit": "W"}}}],
+        "setpoint": SETS,
+    }
+    assert "setpoint.messages[0]: the device is on MQTT: give topic and payload" in problems(table)
+
+
+def sent(table: dict[str, Any], p_mw: float) -> RegisterCommand:
+    [command] = load(table).encode(Setpoint(p_mw=p_mw, lease_s=5.0))
+    assert isinstance(command, RegisterCommand)
+    return command
+
+
+def test_what_is_written_goes_back_through_sign_scale_and_offset_towards_zero() -> None:
+    table = setpoint()
+    table["registers"] = {
+        **GOOD["registers"],
+        "power": {"address": 40001, "type": "int16", "sign": -1, "scale": 10, "offset": 100},
+    }
+    table["registers"] = {k: v for k, v in table["registers"].items() if k in {"watts", "power"}}
+    table["registers"]["watts"] = {"address": 40011, "type": "int32"}
+    table["modbus"] = {"first_address": 40001}
+    # read: -(raw * 10 + 100) W; so 1234 W is raw -133.4
+    assert sent(table, 0.001234).writes == (
+        RegisterWrite(("power",), "holding", 0, (0x10000 - 133,), single=False),
+    )
+
+
+def test_words_are_written_as_their_numbers_and_neighbours_only_in_their_order() -> None:
+    table = setpoint(messages=[{"registers": {"mode": "forced", "level": 7, "power": "{p}"}}])
+    table["registers"] = {**GOOD["registers"], "level": {"address": 23}}
+    assert sent(table, 0.0005).writes == (
+        RegisterWrite(("mode", "level"), "holding", 22, (2, 7), single=False),
+        RegisterWrite(("power",), "holding", 20, (500,), single=False),
+    )
+
+
+def test_two_setpoints_that_differ_in_the_lease_only_mean_the_same() -> None:
+    values = {**SETS["values"], "t": {"quantity": "lease_s", "unit": "s", "decimals": 0}}
+    table = setpoint(values=values, messages=[{"registers": {"power": "{p}", "level": "{t}"}}])
+    mapping = load(table)
+    one, two = (mapping.encode(Setpoint(p_mw=0.001, lease_s=s))[0] for s in (5.0, 9.0))
+    assert one.meaning == two.meaning
+    assert one != two
+
+
+def test_a_setpoint_that_no_register_can_hold_is_not_sent() -> None:
+    with pytest.raises(MessageError, match="register power: 40000 is no int16"):
+        load(setpoint()).encode(Setpoint(p_mw=0.04, lease_s=5.0))
