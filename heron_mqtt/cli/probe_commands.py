@@ -59,7 +59,16 @@ def probe(
     ] = "default",
     modbus: Annotated[
         str | None,
-        typer.Option(metavar="HOST[:PORT]", help="Instead of --broker: read a box on Modbus by --mapping."),
+        typer.Option(
+            metavar="HOST[:PORT]",
+            help="Instead of --broker: read a box on Modbus, with --mapping or --registers.",
+        ),
+    ] = None,
+    registers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AREA:FIRST-LAST", help="With --modbus: what stands there, as every type: input:0-49."
+        ),
     ] = None,
     unit: Annotated[int, typer.Option(metavar="N", help="Modbus unit id.")] = 1,
     framing: Annotated[str, typer.Option(metavar="tcp|rtu", help="rtu: RTU frames over TCP.")] = "tcp",
@@ -78,8 +87,13 @@ def probe(
         raise ConfigError("--mapping and --write: one or the other")
     if (broker is None) == (modbus is None):
         raise ConfigError("--broker URL or --modbus HOST[:PORT]: one of them must be given")
-    if modbus is not None and mapping is None:
-        raise ConfigError("--modbus needs --mapping FILE (a SunSpec inverter: device sunspec_bridge --show)")
+    if modbus is not None and (mapping is None) == (registers is None):
+        raise ConfigError(
+            "--modbus needs --mapping FILE or --registers AREA:FIRST-LAST (a SunSpec inverter: "
+            "device sunspec_bridge --show)"
+        )
+    if registers is not None and modbus is None:
+        raise ConfigError("--registers needs --modbus HOST[:PORT]")
     if send is not None:
         from heron_mqtt.cli.probe_trial import try_setpoint
 
@@ -104,7 +118,9 @@ def probe(
             raise SystemExit(130) from None
         return
     try:
-        if modbus is not None and mapping is not None:
+        if modbus is not None and registers is not None:
+            _show_registers(_modbus(modbus, unit, framing), registers, as_json=as_json)
+        elif modbus is not None and mapping is not None:
             _show_mapping(_modbus(modbus, unit, framing), mapping, device, listen, as_json)
         elif broker is not None and mapping is not None:
             _show_mapping(broker, mapping, device, listen, as_json)
@@ -119,6 +135,30 @@ def _modbus(address: str, unit: int, framing: str) -> DeviceModbusTable:
     from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 
     return validate(DeviceModbusTable, {"address": address, "unit": unit, "framing": framing}, "--modbus")
+
+
+def _show_registers(table: DeviceModbusTable, wanted: str, *, as_json: bool) -> None:
+    from rich.table import Table
+
+    from heron_mqtt.app.probe.raw_registers import PAIRS, read_raw, register_range
+    from heron_mqtt.cli.status_table import status_console
+
+    found = run_until_told(read_raw(table, register_range(wanted)))
+    if as_json:
+        rows = [{"area": r.area, "address": r.address, "word": r.word, **r.means} for r in found]
+        typer.echo(json.dumps(rows))
+    else:
+        shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        headings = ("uint16", "int16", *(heading for heading, _, _ in PAIRS), "text")
+        for heading in (found[0].area, "hex", *headings):
+            shown.add_column(heading, justify="left" if heading == "text" else "right")
+        for one in found:
+            held = "-" if one.word is None else f"{one.word:04x}"
+            meant = (one.means.get(heading, "") for heading in headings)
+            cells = (f"{m:.5g}" if isinstance(m, float) else str(m) for m in meant)
+            shown.add_row(str(one.address), held, *cells)
+        status_console().print(shown)
+    raise SystemExit(0 if any(one.word is not None for one in found) else 1)
 
 
 def _show_topics(broker: str, topic: str, listen_s: float, write: Path | None, *, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from heron_mqtt.errors import ConfigError
 from powergrid.emulators import modbus_bridge
 from powergrid.scenario import load_scenario
 from support.heron_command import heron, run_heron, until
-from support.modbus_box import BoxThread, ModbusBox
+from support.modbus_box import BoxThread, ModbusBox, f32
 from support.mosquitto_server import Mosquitto
 from support.small_runs import write_scenario
 
@@ -211,6 +211,28 @@ def test_raw_registers_are_shown_beside_what_they_mean(inverter: BoxThread, tmp_
     assert box.writes() == []
 
 
+def test_what_stands_in_unknown_registers_is_shown_as_every_type() -> None:
+    words = {10: f32(230.5), 12: list(reversed(f32(50.0))), 14: [0xFE0C], 16: [0x4865]}
+    with BoxThread(ModbusBox({1: {"input": words, "coil": {0: [1, 0]}}})) as box:
+        at = ["probe", "--modbus", f"127.0.0.1:{box.port}", "--json", "--registers"]
+        rows = {
+            row["address"]: row for row in json.loads(CliRunner().invoke(app, [*at, "input:0-40"]).output)
+        }
+        coils = json.loads(CliRunner().invoke(app, [*at, "coil:0-1"]).output)
+        shown = CliRunner().invoke(app, [*at[:3], "--registers", "input:10-16"])
+        nothing = CliRunner().invoke(app, [*at, "holding:0-3"])
+    assert rows[10]["float32"] == 230.5
+    assert rows[12]["float32 swapped"] == 50.0
+    assert (rows[14]["int16"], rows[14]["uint16"]) == (-500, 65036)
+    assert rows[16]["text"] == "He"
+    assert [at for at, row in rows.items() if row["word"] is not None] == [10, 11, 12, 13, 14, 16]
+    assert [row["word"] for row in coils] == [1, 0]
+    assert shown.exit_code == 0
+    assert "230.5" in shown.output
+    assert nothing.exit_code == 1
+    assert box.writes() == []
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -260,7 +282,11 @@ def test_what_does_not_fit_in_a_scenario_is_named(
     ("arguments", "line"),
     [
         ([], "--broker URL or --modbus HOST[:PORT]: one of them must be given"),
-        (["--modbus", "127.0.0.1"], "--modbus needs --mapping FILE"),
+        (["--modbus", "127.0.0.1"], "--modbus needs --mapping FILE or --registers AREA:FIRST-LAST"),
+        (["--broker", "mqtt://x", "--registers", "input:0"], "--registers needs --modbus"),
+        (["--modbus", "127.0.0.1", "--registers", "inputs:0"], "--registers inputs:0: expected holding:0-49"),
+        (["--modbus", "127.0.0.1", "--registers", "input:9-3"], "expected the lower address first"),
+        (["--modbus", "127.0.0.1", "--registers", "input:0-600"], "500 registers at most"),
         (["--modbus", "127.0.0.1", "--mapping", "openems.toml"], "OpenEMS Edge is on MQTT: give --broker"),
         (["--broker", "mqtt://x", "--mapping", "sungrow_sh.toml"], "is on Modbus: give --modbus"),
         (
@@ -294,7 +320,7 @@ SERVED = ["--agent", "MG1", "--broker", "mqtt://127.0.0.1:1", *ANYWHERE, "--mapp
         ([*SERVED, "--name", "ess", "--also", "other@3"], 2, "MG1/other: --scenario three_microgrids has no"),
         ([*SERVED, "--name", "ess", "--p-min-mw", "1"], 2, "expected the lower one first"),
         ([*SERVED, "--name", "ess"], 1, "127.0.0.1:1"),
-        ([*SERVED, "--show"], 1, "127.0.0.1:1 unit 1: nothing could be read"),
+        ([*SERVED, "--show"], 1, "nothing could be read: 127.0.0.1:1 unit 1: nobody answers"),
         ([*SERVED, "--show", "--set", "p_max=3"], 2, "parameters.p_max: no placeholder uses it"),
         ([*ANYWHERE, "--mapping", "nothing.toml", "--show"], 2, "profile = 'nothing.toml': no such file"),
     ],

@@ -156,6 +156,29 @@ async def test_after_a_lost_connection_the_safe_state_is_caught_up_before_anythi
     assert [site.box[704, n] for n in ("WSet", "WSetEna")] == [0, 1]
 
 
+async def test_a_stop_that_did_not_reach_the_inverter_is_confirmed_once_it_did(make: Any) -> None:
+    site = await make(DER)
+    confirmed: list[dict[str, Any]] = []
+    site.gateway.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    await site.gateway.ask(0.003, 30.0)
+    await site.box.stop()
+    site.gateway.stop(True)
+    await until(lambda: confirmed, "what it says of the stop")
+    assert (confirmed[-1]["active"], confirmed[-1]["safe"]) == (True, False)
+    await site.box.start()
+    await until(lambda: confirmed[-1]["safe"], "its confirmation")
+    assert [site.box[704, n] for n in ("WSet", "WSetEna")] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "text", ["roof", "@2", "roof@300", "roof@2:wind", "roof@2,period=3", "roof@2,nominal-v="]
+)
+def test_a_further_unit_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bridge.run(["--modbus", "127.0.0.1", "--also", text])
+    assert f"{text!r}: expected NAME@UNIT[:KIND][,nominal-v=...][,safe-state=...]" in capsys.readouterr().err
+
+
 async def test_a_new_setpoint_after_a_lost_connection_wins_over_the_safe_state_that_was_owed(
     make: Any,
 ) -> None:
@@ -256,7 +279,7 @@ async def test_the_program_serves_several_units_behind_one_connection(
         sys.executable,
         str(ROOT / "devices/sunspec_bridge.py"),
         *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
-        *("--modbus", f"127.0.0.1:{box.port}", "--also", "roof@2", "--period", "0.1"),
+        *("--modbus", f"127.0.0.1:{box.port}", "--also", "roof@2:pv,nominal-v=460", "--period", "0.1"),
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
@@ -266,6 +289,8 @@ async def test_the_program_serves_several_units_behind_one_connection(
             broker.subscribe(topics.device("MG1", "roof", "telemetry"), roof.append)
             await until(lambda: gateway.states() and roof, "both devices", within_s=20.0)
             assert roof[-1]["p_mw"] == 0.04
+            assert roof[-1]["vm_pu"] == 0.5  # what was said of it alone
+            assert "vm_pu" not in gateway.telemetry[-1]
             await gateway.ask(-0.002, 30.0)
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 10.0) == 0
@@ -303,6 +328,16 @@ async def test_the_program_shows_every_model_with_its_curves() -> None:
     [
         (["--modbus", "127.0.0.1:1", "--timeout", "0.5"], 1, "127.0.0.1:1 unit 1: nobody answers"),
         (["--modbus", "127.0.0.1:1", "--scenario", "nothing"], 2, "no such scenario file"),
+        (
+            ["--modbus", "127.0.0.1:1", "--also", "roof@2,safe-state=off"],
+            2,
+            "--also roof: safe-state: 'off': expected zero or release",
+        ),
+        (
+            ["--modbus", "127.0.0.1:1", "--also", "roof@2,nominal-v=-1"],
+            2,
+            "--also roof: nominal-v: '-1': expected a number above 0",
+        ),
     ],
 )
 def test_what_is_not_there_is_told_in_one_line(
@@ -336,10 +371,16 @@ def test_the_command_line_knows_the_bridge_and_emulators_do_not_load_it() -> Non
         (["--modbus", "host", "--unit", "300"], "argument --unit"),
         (["--modbus", "host", "--nominal-v", "-1"], "expected a number above 0"),
         (["--modbus", "host", "--kind", "load"], "argument --kind"),
-        (["--modbus", "host", "--also", "pv"], "expected NAME@UNIT or NAME@UNIT:KIND"),
+        (["--modbus", "host", "--also", "pv"], "expected NAME@UNIT[:KIND]"),
         (["--modbus", "host", "--also", "ess@2"], "every device needs a name of its own, got ess, ess"),
         (["--modbus", "host", "--connect-delay", "-1"], "expected seconds, at least 0"),
         (["--modbus", "host", "--framing", "ascii"], "argument --framing"),
+        (
+            ["--modbus", "host", "--power-factor", "0.9"],
+            "expected over:0.95 (injects reactive power) or under:",
+        ),
+        (["--modbus", "host", "--power-factor", "over:1.1"], "up to 1"),
+        (["--modbus", "host", "--ramp", "0"], "expected whole percent a second, at least 1"),
     ],
 )
 def test_wrong_arguments_are_refused(

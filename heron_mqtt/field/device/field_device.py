@@ -506,6 +506,12 @@ class FieldDevice(PresentDevice, abc.ABC):
         told = StopConfirm(active=self.stopped, safe=is_safe, stop_boot=boot, stop_seq=seq)
         self._broker.publish(channel, self._stamper.stamp(channel, told))
 
+    def rest_reached(self) -> None:
+        """Take note that the hardware is in its safe state, which it could not be told of before."""
+        was, self._rests = self._rests, True
+        if self.stopped and not was:
+            self._confirm_stop()
+
     def _on_reconnect(self) -> None:
         """Say again what a broker that was restarted may have lost."""
         self._stop.on_reconnect()

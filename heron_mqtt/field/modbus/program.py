@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError, HeronError
@@ -27,6 +27,8 @@ log = logging.getLogger("heron_mqtt.modbus")
 
 GOODBYE_S = 2.0  # how long handing control back may take when the bridge ends
 
+D = TypeVar("D", bound=FieldDevice)
+
 
 @dataclass(frozen=True, slots=True)
 class BridgedUnit:
@@ -36,11 +38,13 @@ class BridgedUnit:
         name: On the wire.
         unit: Modbus unit id.
         kind: What it is, where the user says it; None = not said.
+        options: What the user says of this device alone: option -> text.
     """
 
     name: str
     unit: int
     kind: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def bridge_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -139,8 +143,8 @@ async def serve_unit(
     name: str,
     options: argparse.Namespace,
     env_id: str,
-    make: Callable[[MessageBroker, MessageStamper], FieldDevice],
-    hand_back: Callable[[FieldDevice], Awaitable[None]] | None = None,
+    make: Callable[[MessageBroker, MessageStamper], D],
+    hand_back: Callable[[D], Awaitable[None]] | None = None,
 ) -> None:
     """Serve one device on a broker connection of its own, whose will is its ``offline``.
 
@@ -206,19 +210,27 @@ def modbus_address(text: str) -> tuple[str, int]:
         raise argparse.ArgumentTypeError(str(exc)) from None
 
 
-def further_unit(text: str) -> BridgedUnit:
-    """Return one more device behind the address, from NAME@UNIT or NAME@UNIT:KIND.
+def further_unit(text: str, kinds: Collection[str] = (), options: Collection[str] = ()) -> BridgedUnit:
+    """Return one more device behind the address, from NAME@UNIT, NAME@UNIT:KIND or ...,OPTION=VALUE,...
+
+    Args:
+        text: What the user says.
+        kinds: What KIND may be; empty = none can be given.
+        options: What may be said of one device alone.
 
     Raises:
         argparse.ArgumentTypeError: It is none.
     """
-    name, _, rest = text.partition("@")
+    place, *said = text.split(",")
+    name, _, rest = place.partition("@")
     unit, _, kind = rest.partition(":")
-    if not name or not unit.isdigit() or int(unit) > 255 or kind not in {"", "battery", "pv"}:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected NAME@UNIT or NAME@UNIT:KIND, UNIT 0 to 255, KIND battery or pv"
-        )
-    return BridgedUnit(name, int(unit), kind or None)
+    given = dict(each.partition("=")[::2] for each in said)
+    fits = name and unit.isdigit() and int(unit) <= 255 and (not kind or kind in kinds)
+    if not fits or not given.keys() <= set(options) or not all(given.values()):
+        shown = "NAME@UNIT" + ("[:KIND]" if kinds else "") + "".join(f"[,{o}=...]" for o in options)
+        which = f", KIND {' or '.join(kinds)}" if kinds else ""
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {shown}, UNIT 0 to 255{which}")
+    return BridgedUnit(name, int(unit), kind or None, given)
 
 
 def positive(text: str) -> float:

@@ -129,7 +129,9 @@ class ModbusConnection:
                     answer: ModbusPDU = await unless_cancelled(request(self._client))
             except (ModbusException, OSError, TimeoutError) as exc:
                 self._lose()
-                raise ModbusFault(f"{what}: no answer ({exc})") from None
+                in_time = isinstance(exc, TimeoutError) or "No response received" in str(exc)
+                why = f" within {self._timeout_s:g} s" if in_time else f" ({exc})"
+                raise ModbusFault(f"{what}: no answer{why}") from None
             except asyncio.CancelledError:
                 self._lose()  # the answer to this request may still come
                 raise

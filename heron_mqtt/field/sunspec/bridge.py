@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.field.modbus.program import (
@@ -27,12 +28,21 @@ from heron_mqtt.field.modbus.program import (
 )
 from heron_mqtt.field.modbus.registers import ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import SunSpecError
+from heron_mqtt.field.sunspec.controls import DerOptions
 from heron_mqtt.field.sunspec.device import SunSpecDevice, make_device
 from heron_mqtt.field.sunspec.discovery import find_models, read_model
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.field.sunspec.layouts import layout
+from heron_mqtt.field.sunspec.nameplate import Kind
+from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.stamping import MessageStamper
 
 __all__ = ["SunSpecDevice", "make_device", "run"]
+
+KINDS: tuple[Kind, ...] = ("battery", "pv")
+SAFE_STATES = ("zero", "release")
+OF_ONE = ("nominal-v", "safe-state")
+"""What may be said of one inverter alone."""
 
 
 def run(argv: Sequence[str] | None, env_id_of: Callable[[str], str]) -> int:
@@ -64,12 +74,12 @@ def _parser() -> argparse.ArgumentParser:
         "--also",
         action="append",
         default=[],
-        type=further_unit,
-        metavar="NAME@UNIT[:KIND]",
+        type=partial(further_unit, kinds=KINDS, options=OF_ONE),
+        metavar="NAME@UNIT[:KIND][,nominal-v=V][,safe-state=zero|release]",
         help="one more inverter behind the same address and connection; may be repeated",
     )
     parser.add_argument("--show", action="store_true", help="print every model and point, and end")
-    parser.add_argument("--kind", choices=["battery", "pv"], help="what it is (default: as its models say)")
+    parser.add_argument("--kind", choices=KINDS, help="what it is (default: as its models say)")
     parser.add_argument("--read-only", action="store_true", help="write nothing to it, whatever it can do")
     parser.add_argument(
         "--nominal-v",
@@ -85,9 +95,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--safe-state",
-        choices=["zero", "release"],
+        choices=SAFE_STATES,
         default="zero",
         help="without a setpoint: zero power, or the inverter's own control",
+    )
+    parser.add_argument(
+        "--dc-battery",
+        choices=["charging", "discharging"],
+        help="measure the battery at its DC ports (model 714), where a positive number means this",
+    )
+    parser.add_argument(
+        "--power-factor",
+        type=_power_factor,
+        metavar="over:PF|under:PF",
+        help="hold a power factor (model 704), over- or under-excited, in place of reactive power setpoints",
+    )
+    parser.add_argument(
+        "--ramp",
+        type=_ramp,
+        metavar="PERCENT",
+        help="ramp of increases of active power (model 704), percent of the maximum a second",
     )
     parser.add_argument(
         "--without-reversion", action="store_true", help="accept an inverter without a reversion timer"
@@ -100,22 +127,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _power_factor(text: str) -> tuple[bool, float]:
+    """Return whether it is over-excited, and the power factor."""
+    way, _, number = text.partition(":")
+    try:
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if way not in {"over", "under"} or not 0.0 < value <= 1.0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected over:0.95 (injects reactive power) or under:0.95 (absorbs it), up to 1"
+        )
+    return way == "over", value
+
+
+def _ramp(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 0xFFFF:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected whole percent a second, at least 1")
+    return int(text)
+
+
 async def _serve(options: argparse.Namespace, env_id: str) -> None:
     units = [BridgedUnit(options.name, options.unit, options.kind), *options.also]
+    settings = [_settings(unit, options) for unit in units]
     with contextlib.closing(connection_of(options)) as connection:
         inverters: list[tuple[BridgedUnit, Inverter]] = []
-        for unit in units:
-            settings = Settings(
-                kind=unit.kind,
-                nominal_v=options.nominal_v,
-                discharge_w=options.discharge_reference_w,
-                safe_zero=options.safe_state == "zero",
-                timer_needed=not options.without_reversion,
-                read_only=options.read_only,
-                dark_is_zero=options.dark_is_zero,
-            )
+        for unit, wanted in zip(units, settings, strict=True):
             try:
-                inverter = await Inverter.connect(Registers(connection, unit.unit), settings)
+                inverter = await Inverter.connect(Registers(connection, unit.unit), wanted)
             except ModbusFault as exc:
                 raise NotReady(str(exc)) from None
             inverters.append((unit, inverter))
@@ -125,17 +164,44 @@ async def _serve(options: argparse.Namespace, env_id: str) -> None:
         )
 
 
-async def _serve_one(name: str, inverter: Inverter, options: argparse.Namespace, env_id: str) -> None:
-    devices: list[SunSpecDevice] = []
+def _settings(unit: BridgedUnit, options: argparse.Namespace) -> Settings:
+    """Return what the user says of one inverter, of it alone or of all.
 
-    def make(broker: object, stamper: object) -> SunSpecDevice:
-        device = make_device(
+    Raises:
+        ConfigError: Something said of it alone is wrong.
+    """
+    nominal_v, safe_state = options.nominal_v, unit.options.get("safe-state", options.safe_state)
+    try:
+        if "nominal-v" in unit.options:
+            nominal_v = positive(unit.options["nominal-v"])
+    except argparse.ArgumentTypeError as exc:
+        raise ConfigError(f"--also {unit.name}: nominal-v: {exc}") from None
+    if safe_state not in SAFE_STATES:
+        raise ConfigError(
+            f"--also {unit.name}: safe-state: {safe_state!r}: expected {' or '.join(SAFE_STATES)}"
+        )
+    over_excited, power_factor = options.power_factor or (True, None)
+    kind = next((known for known in KINDS if known == unit.kind), None)
+    return Settings(
+        kind=kind,
+        nominal_v=nominal_v,
+        discharge_w=options.discharge_reference_w,
+        safe_zero=safe_state == "zero",
+        timer_needed=not options.without_reversion,
+        read_only=options.read_only,
+        dark_is_zero=options.dark_is_zero,
+        dc_battery=None if kind == "pv" else options.dc_battery,
+        der=DerOptions(power_factor, over_excited, options.ramp),
+    )
+
+
+async def _serve_one(name: str, inverter: Inverter, options: argparse.Namespace, env_id: str) -> None:
+    def make(broker: MessageBroker, stamper: MessageStamper) -> SunSpecDevice:
+        return make_device(
             inverter, options.agent, name, broker, env_id=env_id, period_s=options.period, stamper=stamper
         )
-        devices.append(device)
-        return device
 
-    await serve_unit(name, options, env_id, make, lambda _: devices[0].hand_back())
+    await serve_unit(name, options, env_id, make, SunSpecDevice.hand_back)
 
 
 async def _show(options: argparse.Namespace, _: str) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from heron_mqtt.field.modbus.registers import Registers
@@ -16,6 +18,7 @@ from heron_mqtt.field.sunspec.discovery import Place, read_model
 ON, OFF = 1, 0
 PERCENT_OF_W_MAX, WATTS = 0, 1  # 704 WSetMod
 VARS = 4  # 704 VarSetMod
+OVER_EXCITED, UNDER_EXCITED = 0, 1  # 704 Ext
 PERCENT_OF_VAR_MAX = 1
 CHARGE_AND_DISCHARGE = 0b11  # 124 StorCtl_Mod
 NEVER = 0.0  # a reversion time of 0 s: the setpoint stays
@@ -65,26 +68,59 @@ class Control(abc.ABC):
         """Hold zero power until told otherwise."""
         await self.set(0.0, 0.0, NEVER)
 
+    async def lasting(self) -> dict[str, int]:
+        """Return the points, in order, that put the inverter's own settings in force again.
+
+        Asked before the first setpoint. A setting that is armed to end by itself, or that is zero power, is
+        what a controller before us left behind, and no setting of the inverter's own.
+        """
+        return self._lasting(await self._read())
+
     @abc.abstractmethod
-    async def release(self) -> None:
-        """Leave the inverter to its own control."""
+    def _lasting(self, block: Block) -> dict[str, int]:
+        """Return what ``lasting`` does, of the model as it was read."""
+
+    async def release(self, lasting: Mapping[str, int] | None = None) -> None:
+        """Leave the inverter to its own control.
+
+        Args:
+            lasting: Its own settings, from before the first setpoint; None = they are not known, off.
+        """
+        block = await self._read()
+        await self._write(block, dict(self._off(block) if lasting is None else lasting))
+
+    @abc.abstractmethod
+    def _off(self, block: Block) -> dict[str, int]:
+        """Return what switches the control off."""
 
     async def _read(self) -> Block:
         return await read_model(self._registers, self.model, self._place)
 
-    async def _write(self, block: Block, values: dict[str, int]) -> None:
-        """Write points in this order; neighbours go in one request, what is not implemented is left out."""
+    async def _write(self, block: Block, values: Mapping[str, int]) -> None:
+        """Write points in this order; neighbours go in one request, what is not implemented is left out.
+
+        "PFWInj.PF" is a point of the group PFWInj.
+        """
         requests: list[tuple[int, list[int]]] = []
-        for name, raw in values.items():
-            if not block.has(name):
+        for path, raw in values.items():
+            part, name = place_of(block, path)
+            if part is None or not part.has(name):
                 continue
-            address, words = block.at(name), block.words(name, raw)
+            address, words = part.at(name), part.words(name, raw)
             if requests and requests[-1][0] + len(requests[-1][1]) == address:
                 requests[-1][1].extend(words)
             else:
                 requests.append((address, words))
         for address, words in requests:
             await self._registers.write(address, words)
+
+
+def place_of(block: Block, path: str) -> tuple[Block | None, str]:
+    """Return the group that holds a point, and its name there; no group = the inverter does not have it."""
+    group, dot, name = path.rpartition(".")
+    if not dot:
+        return block, path
+    return next((part for part in block.parts() if part.group.name == group), None), name
 
 
 def seconds(revert_s: float) -> int:
@@ -119,9 +155,14 @@ class PowerLimit(Control):
         limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
         await self._write(block, {self.timer: seconds(revert_s), "WMaxLimPct": limit, "WMaxLim_Ena": ON})
 
-    async def release(self) -> None:
-        """Take the limit away."""
-        await self._write(await self._read(), {"WMaxLim_Ena": OFF})
+    def _lasting(self, block: Block) -> dict[str, int]:
+        limit = block.raw("WMaxLimPct")
+        if block.raw("WMaxLim_Ena") != ON or block.raw(self.timer) or not limit:
+            return self._off(block)
+        return {self.timer: 0, "WMaxLimPct": limit, "WMaxLim_Ena": ON}
+
+    def _off(self, block: Block) -> dict[str, int]:
+        return {"WMaxLim_Ena": OFF}
 
 
 class StorageRates(Control):
@@ -161,11 +202,17 @@ class StorageRates(Control):
             },
         )
 
-    async def release(self) -> None:
-        """Leave charging and discharging to the inverter."""
-        block = await self._read()
+    def _lasting(self, block: Block) -> dict[str, int]:
+        mode, out_rate, in_rate = (block.raw(name) for name in ("StorCtl_Mod", "OutWRte", "InWRte"))
+        if not mode or block.raw(self.timer) or out_rate is None or in_rate is None:
+            return self._off(block)
+        if out_rate + in_rate == 0:  # a window without width: a setpoint
+            return self._off(block)
+        return {self.timer: 0, "OutWRte": out_rate, "InWRte": in_rate, "StorCtl_Mod": mode}
+
+    def _off(self, block: Block) -> dict[str, int]:
         full = block.counts("OutWRte", 100.0)
-        await self._write(block, {"StorCtl_Mod": 0, "OutWRte": full, "InWRte": full})
+        return {"StorCtl_Mod": 0, "OutWRte": full, "InWRte": full}
 
 
 def _window(block: Block, p_w: float, discharge_w: float, charge_w: float) -> tuple[int, int]:
@@ -180,6 +227,27 @@ def _window(block: Block, p_w: float, discharge_w: float, charge_w: float) -> tu
     return -block.counts("OutWRte", percent(held_w, discharge_w)), in_rate
 
 
+@dataclass(frozen=True, slots=True)
+class DerOptions:
+    """What a user wants of model 704 beside setpoints; both are given up with the release.
+
+    Attributes:
+        power_factor: Held in place of a reactive power, 0 < x <= 1; None = reactive power is set.
+        over_excited: Whether it injects reactive power at that; else it absorbs it.
+        ramp_percent_s: Ramp of increases of active power, percent of the maximum a second; None = as it is.
+    """
+
+    power_factor: float | None = None
+    over_excited: bool = True
+    ramp_percent_s: int | None = None
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Points without which it cannot be had."""
+        of_factor = ("PFWInjEna", "PF_SF", "PFWInj.PF", "PFWInj.Ext")
+        return (*(of_factor if self.power_factor else ()), *(("WRmp",) if self.ramp_percent_s else ()))
+
+
 class _Der(Control):
     """What all ways of model 704 share.
 
@@ -189,6 +257,7 @@ class _Der(Control):
         w_max: What 100 % of active power is, W; None = it does not say.
         var_max: What 100 % of reactive power is, var; None = it does not say.
         zero_after: What a setpoint reverts to: zero power; otherwise the inverter's own control.
+        options: What is wanted beside setpoints.
     """
 
     model = 704
@@ -202,11 +271,63 @@ class _Der(Control):
         var_max: float | None = None,
         *,
         zero_after: bool,
+        options: DerOptions = DerOptions(),
     ) -> None:
         super().__init__(registers, place)
         self._w_max = w_max
         self._var_max = var_max
         self._after = ON if zero_after else OFF
+        self._options = options
+
+    async def has_timer(self) -> bool:
+        """Whether the inverter can revert by itself.
+
+        Raises:
+            SunSpecError: The inverter lacks what this control needs, or what is wanted beside setpoints.
+        """
+        block = await self._read()
+        for path in self._options.needed:
+            part, name = place_of(block, path)
+            if part is None or not part.has(name):
+                what = "WRmp: no ramp can be set" if path == "WRmp" else f"{path}: no power factor can be set"
+                raise SunSpecError(f"{self._registers.address}: model 704 lacks {what}")
+        return await super().has_timer()
+
+    def _beside(self, block: Block, q_var: float, revert_s: float) -> dict[str, int]:
+        """Return what goes with an active power: ramp, and power factor or reactive power."""
+        ramp = self._options.ramp_percent_s
+        values = {} if ramp is None else {"WRmp": ramp}
+        if self._options.power_factor is None:
+            return values | self._vars(block, q_var, revert_s)
+        values["VarSetEna"] = OFF
+        for function in ("PFWInj", "PFWAbs"):
+            part, name = place_of(block, f"{function}.PF")
+            if part is not None and part.has(name):
+                values |= self._factor(part, function, revert_s)
+        return values
+
+    def _factor(self, part: Block, function: str, revert_s: float) -> dict[str, int]:
+        assert self._options.power_factor is not None
+        return {
+            f"{function}.PF": part.counts("PF", self._options.power_factor),
+            f"{function}.Ext": OVER_EXCITED if self._options.over_excited else UNDER_EXCITED,
+            f"{function}EnaRvrt": OFF,
+            f"{function}RvrtTms": seconds(revert_s),
+            f"{function}Ena": ON,
+        }
+
+    def _own_beside(self, block: Block) -> dict[str, int]:
+        """Return what puts ramp and power factor back as they lastingly are."""
+        values: dict[str, int] = {}
+        if self._options.ramp_percent_s is not None and (ramp := block.raw("WRmp")) is not None:
+            values["WRmp"] = ramp
+        if self._options.power_factor is not None:
+            for function in ("PFWInj", "PFWAbs"):
+                values |= _own(block, function, f"{function}.PF", f"{function}.Ext")
+        return values
+
+    def _off_beside(self) -> dict[str, int]:
+        return {"PFWInjEna": OFF, "PFWAbsEna": OFF} if self._options.power_factor is not None else {}
 
     def _vars(self, block: Block, q_var: float, revert_s: float) -> dict[str, int]:
         """Return what sets reactive power, in var where the inverter knows that, else in percent."""
@@ -219,13 +340,19 @@ class _Der(Control):
             name, mode, counts = "VarSetPct", PERCENT_OF_VAR_MAX, block.counts("VarSetPct", share)
         else:
             return {}
+        return self._armed("VarSet", name, counts, revert_s, mode)
+
+    def _armed(
+        self, function: str, name: str, counts: int, revert_s: float, mode: int | None = None
+    ) -> dict[str, int]:
+        """Return what enables a function with a value, and lets it revert by itself."""
         return {
-            "VarSetMod": mode,
+            **({} if mode is None else {f"{function}Mod": mode}),
             name: counts,
             f"{name}Rvrt": 0,
-            "VarSetEnaRvrt": self._after,
-            "VarSetRvrtTms": seconds(revert_s),
-            "VarSetEna": ON,
+            f"{function}EnaRvrt": self._after,
+            f"{function}RvrtTms": seconds(revert_s),
+            f"{function}Ena": ON,
         }
 
 
@@ -239,23 +366,20 @@ class DerPower(_Der):
         """Hold ``p_w`` and ``q_var``."""
         block = await self._read()
         name, mode, counts = self._power(block, p_w)
-        values = {
-            "WSetMod": mode,
-            name: counts,
-            f"{name}Rvrt": 0,
-            "WSetEnaRvrt": self._after,
-            self.timer: seconds(revert_s),
-            "WSetEna": ON,
-        }
-        await self._write(block, values | self._vars(block, q_var, revert_s))
+        values = self._armed("WSet", name, counts, revert_s, mode)
+        await self._write(block, values | self._beside(block, q_var, revert_s))
 
     def _power(self, block: Block, p_w: float) -> tuple[str, int, int]:
         """Return the point that sets active power, its mode, and its number."""
         return "WSet", WATTS, block.counts("WSet", p_w)
 
-    async def release(self) -> None:
-        """Leave active and reactive power to the inverter."""
-        await self._write(await self._read(), {"WSetEna": OFF, "VarSetEna": OFF})
+    def _lasting(self, block: Block) -> dict[str, int]:
+        power = _own(block, "WSet", "WSetMod", "WSet", "WSetPct")
+        reactive = _own(block, "VarSet", "VarSetMod", "VarSet", "VarSetPct")
+        return power | reactive | self._own_beside(block)
+
+    def _off(self, block: Block) -> dict[str, int]:
+        return {"WSetEna": OFF, "VarSetEna": OFF, **self._off_beside()}
 
 
 class DerShare(DerPower):
@@ -280,15 +404,28 @@ class DerLimit(_Der):
         block = await self._read()
         if not self._w_max:
             raise SunSpecError(f"{self._registers.address}: it does not say what 100 % of a limit is (WMax)")
-        values = {
-            "WMaxLimPct": block.counts("WMaxLimPct", percent(p_w, self._w_max)),
-            "WMaxLimPctRvrt": 0,
-            "WMaxLimPctEnaRvrt": self._after,
-            self.timer: seconds(revert_s),
-            "WMaxLimPctEna": ON,
-        }
-        await self._write(block, values | self._vars(block, q_var, revert_s))
+        limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
+        values = self._armed("WMaxLimPct", "WMaxLimPct", limit, revert_s)
+        await self._write(block, values | self._beside(block, q_var, revert_s))
 
-    async def release(self) -> None:
-        """Take the limit away, and leave reactive power to the inverter."""
-        await self._write(await self._read(), {"WMaxLimPctEna": OFF, "VarSetEna": OFF})
+    def _lasting(self, block: Block) -> dict[str, int]:
+        limit = _own(block, "WMaxLimPct", "WMaxLimPct")
+        reactive = _own(block, "VarSet", "VarSetMod", "VarSet", "VarSetPct")
+        return limit | reactive | self._own_beside(block)
+
+    def _off(self, block: Block) -> dict[str, int]:
+        return {"WMaxLimPctEna": OFF, "VarSetEna": OFF, **self._off_beside()}
+
+
+def _own(block: Block, function: str, *paths: str) -> dict[str, int]:
+    """Return what puts a function of model 704 back as it lastingly is; switched off if it is not."""
+    values: dict[str, int] = {}
+    for path in paths:
+        part, name = place_of(block, path)
+        raw = None if part is None else part.raw(name)
+        if raw is not None:
+            values[path] = raw
+    says_something = any(value for path, value in values.items() if not path.endswith(("Mod", ".Ext")))
+    if block.raw(f"{function}Ena") != ON or block.raw(f"{function}RvrtTms") or not says_something:
+        return {f"{function}Ena": OFF}
+    return {**values, f"{function}RvrtTms": 0, f"{function}Ena": ON}

@@ -96,6 +96,7 @@ class SunSpecDevice(FieldDevice):
                 return  # it has no power, and is told when it answers again
             raise
         self._owes_safe_state = False
+        self.rest_reached()
 
 
 class SunSpecBattery(SunSpecDevice):

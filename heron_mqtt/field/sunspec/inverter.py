@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.modbus.registers import ModbusFault, Registers
@@ -11,6 +12,7 @@ from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.controls import (
     Control,
     DerLimit,
+    DerOptions,
     DerPower,
     DerShare,
     PowerLimit,
@@ -18,13 +20,21 @@ from heron_mqtt.field.sunspec.controls import (
 )
 from heron_mqtt.field.sunspec.der_control import DerControl, active_functions, entry_problem
 from heron_mqtt.field.sunspec.discovery import Place, find_models, read_model
-from heron_mqtt.field.sunspec.measurement import MEASURING, MOST_READ, read_ac, read_soc
+from heron_mqtt.field.sunspec.measurement import (
+    MEASURING,
+    MOST_READ,
+    battery_ports,
+    read_ac,
+    read_battery_ports,
+    read_soc,
+)
 from heron_mqtt.field.sunspec.nameplate import STATIC_MODELS, Kind, Nameplate, read_nameplate
 from heron_mqtt.messages import Telemetry
 
 log = logging.getLogger("heron_mqtt.sunspec")
 
 W_PER_MW = 1e6
+BEATS_MISSED = 3  # so many heartbeats on end that were not taken are a fault
 
 
 class InverterFault(SunSpecError):
@@ -47,6 +57,8 @@ class Settings:
         timer_needed: Refuse an inverter that cannot revert by itself.
         read_only: Write nothing, whatever it can do.
         dark_is_zero: One that does not answer, or answers with nothing but "not available", has 0 W.
+        dc_battery: Its power is that of the DC ports of its battery (model 714), and this is what a positive
+            number there means; None = its power is that at its AC terminals.
     """
 
     kind: Kind | None = None
@@ -56,6 +68,8 @@ class Settings:
     timer_needed: bool = True
     read_only: bool = False
     dark_is_zero: bool = False
+    dc_battery: Literal["charging", "discharging"] | None = None
+    der: DerOptions = field(default_factory=DerOptions)
 
 
 class Inverter:
@@ -74,7 +88,9 @@ class Inverter:
         self._models: dict[int, Place] = {}
         self._control: Control | None = None
         self._operation: DerControl | None = None
+        self._lasting: tuple[type[Control], dict[str, int]] | None = None  # of the control that read it
         self._connection = 0
+        self._beats_missed = 0
         self._identity = ("", "", "")
         self._told: set[str] = set()
 
@@ -141,6 +157,8 @@ class Inverter:
                 f"say that it rests{hint}"
             )
         self._told.clear()
+        if self._settings.dc_battery is not None:
+            p_w = await self._dc_battery_w()
         nominal_v = self._settings.nominal_v
         return Telemetry(
             p_mw=p_w / W_PER_MW,
@@ -173,10 +191,15 @@ class Inverter:
                 f"{self._registers.address}: it is under local control (model 715 LocRemCtl): it takes no "
                 f"setpoints until that is switched to remote at the inverter"
             )
+        if q_mvar != 0.0 and self._settings.der.power_factor is not None:
+            self._tell_once(
+                f"{self._registers.address}: it holds a power factor, and takes no reactive power"
+            )
         if q_mvar != 0.0 and not control.takes_q:
             log.warning(
                 "%s: it is not told reactive power, model 704 would be needed", self._registers.address
             )
+        await self._remember(control)
         await control.set(p_mw * W_PER_MW, q_mvar * W_PER_MW, revert_s)
 
     def is_dark(self, fault: ModbusFault) -> bool:
@@ -184,9 +207,23 @@ class Inverter:
         return self._settings.dark_is_zero and fault.code is None
 
     async def heartbeat(self) -> None:
-        """Tell it that its controller lives, where it wants to know (model 715)."""
-        if self._operation is not None:
+        """Tell it that its controller lives, where it wants to know (model 715).
+
+        One that it does not take harms nothing, and is told.
+
+        Raises:
+            SunSpecError, ModbusFault: It has not taken any for some time: it may revert by itself.
+        """
+        if self._operation is None:
+            return
+        try:
             await self._operation.beat()
+            self._beats_missed = 0
+        except (ModbusFault, SunSpecError) as exc:
+            self._beats_missed += 1
+            if self._beats_missed >= BEATS_MISSED:
+                raise
+            log.warning("%s: a heartbeat was not taken: %s", self._registers.address, exc)
 
     async def go_safe(self) -> None:
         """Go to the safe state of the settings."""
@@ -195,12 +232,22 @@ class Inverter:
     async def hold_zero(self) -> None:
         """Hold zero power until told otherwise."""
         await self._after_reconnection()
-        await self._needed_control().hold_zero()
+        control = self._needed_control()
+        await self._remember(control)
+        await control.hold_zero()
 
     async def release(self) -> None:
-        """Leave the inverter to its own control."""
+        """Leave the inverter to its own control, with the settings that it had before the first setpoint."""
         await self._after_reconnection()
-        await self._needed_control().release()
+        control = self._needed_control()
+        known = self._lasting is not None and self._lasting[0] is type(control)
+        await control.release(self._lasting[1] if known and self._lasting is not None else None)
+
+    async def _remember(self, control: Control) -> None:
+        """Remember the inverter's own settings before the first of ours; later it only has ours."""
+        if self._lasting is None:
+            self._lasting = (type(control), await control.lasting())
+            log.info("%s: its own settings: %s", self._registers.address, self._lasting[1])
 
     def _needed_control(self) -> Control:
         if self._control is None:
@@ -218,6 +265,8 @@ class Inverter:
                 f"{self._registers.address}: no inverter: of models {', '.join(map(str, MEASURING))} it has "
                 f"none, but {', '.join(map(str, found))}"
             )
+        if self._settings.dc_battery is not None:
+            await self._look_at_dc_ports()
         blocks = {model: await self._read(model) for model in STATIC_MODELS if model in self._models}
         self.nameplate = read_nameplate(blocks, self._settings.kind)
         self._control = None if self._settings.read_only else await self._choose()
@@ -225,6 +274,13 @@ class Inverter:
         if self._control is not None:
             await self._look_at_operation()
         self._connection = self._registers.connections
+
+    async def _look_at_dc_ports(self) -> None:
+        if 714 not in self._models or not battery_ports(await self._read(714)):
+            raise SunSpecError(
+                f"{self._registers.address}: no DC port of a battery (model 714, port type ESS); leave out "
+                "--dc-battery"
+            )
 
     async def _look_at_operation(self) -> None:
         """Find what may stand between a setpoint and the power: who controls it, and its own functions."""
@@ -253,15 +309,14 @@ class Inverter:
             )
 
     async def _choose(self) -> Control:
-        registers, models, settings = self._registers, self._models, self._settings
+        registers, models = self._registers, self._models
         newer = await self._read(704) if 704 in models else None
         plate = self.nameplate
         if plate.kind == "battery":
             for way in (DerPower, DerShare):
                 if newer is not None and newer.has(*way.needed):
-                    return way(
-                        registers, models[704], plate.w_max, plate.var_max, zero_after=settings.safe_zero
-                    )
+                    return self._der(way)
+            self._need_no_der()
             if 124 in models:
                 return StorageRates(registers, models[124], await self._discharge_w())
         elif plate.w_max is None:
@@ -271,9 +326,8 @@ class Inverter:
             )
         else:
             if newer is not None and newer.has(*DerLimit.needed):
-                return DerLimit(
-                    registers, models[704], plate.w_max, plate.var_max, zero_after=settings.safe_zero
-                )
+                return self._der(DerLimit)
+            self._need_no_der()
             if 123 in models:
                 return PowerLimit(registers, models[123], plate.w_max)
         raise SunSpecError(
@@ -281,6 +335,29 @@ class Inverter:
             f"{'124 for storage' if plate.kind == 'battery' else '123'}; it has "
             f"{', '.join(map(str, models))}; to read it only, add --read-only"
         )
+
+    def _der(self, way: type[DerPower | DerLimit]) -> Control:
+        plate, settings = self.nameplate, self._settings
+        return way(
+            self._registers,
+            self._models[704],
+            plate.w_max,
+            plate.var_max,
+            zero_after=settings.safe_zero,
+            options=settings.der,
+        )
+
+    def _need_no_der(self) -> None:
+        """Make sure that nothing is wanted that only model 704 has.
+
+        Raises:
+            SunSpecError: It is.
+        """
+        if self._settings.der.needed:
+            raise SunSpecError(
+                f"{self._registers.address}: --power-factor and --ramp need model 704, which it cannot be "
+                "controlled by"
+            )
 
     async def _discharge_w(self) -> float | None:
         """Return what 100 % of OutWRte is, W; None = WChaMax. The model itself does not say."""
@@ -295,6 +372,17 @@ class Inverter:
                     rated,
                 )
         return self._settings.discharge_w
+
+    async def _dc_battery_w(self) -> float:
+        """Return the power of the battery's DC ports, W, positive = discharging.
+
+        Raises:
+            SunSpecError: They do not say it.
+        """
+        p_w = read_battery_ports(await self._read(714))
+        if p_w is None:
+            raise SunSpecError(f"{self._registers.address}: model 714 DCW of its battery is not available")
+        return p_w if self._settings.dc_battery == "discharging" else -p_w
 
     def _measuring(self) -> int:
         return next(model for model in MEASURING if model in self._models)

@@ -10,6 +10,7 @@ MEASURING = (701, 103, 102, 101, 113, 112, 111)  # integers before floats: an in
 MOST_READ = 125
 """Registers of a measuring model that are read, from its beginning: the alarm text of 701 is not."""
 
+ESS_PORT = 1  # 714 PrtTyp
 _FAULT = {701: 6}
 _RESTING = {701: (0, 1, 7)}  # off, sleeping, standby
 _FAULT_OLDER, _RESTING_OLDER = 7, (1, 2, 8)
@@ -86,6 +87,22 @@ def read_soc(block: Block, name: str) -> float | None:
     if not -SOC_SLACK <= percent <= 100.0 + SOC_SLACK:
         raise SunSpecError(f"model {block.model} {name} is {percent:g} %")
     return min(max(percent, 0.0), 100.0) / 100.0
+
+
+def battery_ports(block: Block) -> list[Block]:
+    """Return the DC ports of model 714 that lead to a battery."""
+    return [p for p in block.parts() if p.group.name == "Prt" and p.raw("PrtTyp") == ESS_PORT]
+
+
+def read_battery_ports(block: Block) -> float | None:
+    """Return the power of the battery's DC ports, W, as the inverter counts it; None if one does not say.
+
+    Raises:
+        SunSpecError: A scale factor is out of range.
+    """
+    powers = [port.value("DCW") for port in battery_ports(block)]
+    known = [p_w for p_w in powers if p_w is not None]
+    return sum(known) if known and len(known) == len(powers) else None
 
 
 def _without_raising(block: Block, name: str) -> float | None:

@@ -234,6 +234,9 @@ async def _show(options: argparse.Namespace, _: str) -> None:
     with contextlib.closing(connection_of(options)) as connection:
         lines = await read_once(connection, options.unit, mapping)
     registers = mapping.registers.registers
+    if not any(line.payloads for line in lines):
+        whys = [line.why for line in lines if line.name in registers]
+        raise NotReady(f"nothing could be read: {whys[0]}")
     for line in lines:
         register = registers.get(line.name)
         where = "" if register is None else f"{register.table.area} {register.table.address}"
@@ -242,5 +245,3 @@ async def _show(options: argparse.Namespace, _: str) -> None:
         why = f"  ({line.why})" if line.why else ""
         sys.stdout.write(f"{line.name:20} {where:16} {raw:28} {meant}{why}\n")
     sys.stdout.flush()
-    if not any(line.payloads for line in lines):
-        raise NotReady(f"{connection.address} unit {options.unit}: nothing could be read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self
 
@@ -13,6 +14,8 @@ from heron_mqtt.field.vendor.link import Heard, NotTaken, Polled, RegisterPoll
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.outgoing import Command, RegisterCommand
 from heron_mqtt.field.vendor.register_map import PollGroup, RegisterMap, RegisterWrite
+
+log = logging.getLogger("heron_mqtt.vendor")
 
 SILENT_PAUSE_S = 1.0  # shortest time between two tries to reach a device that does not answer
 LOST_AFTER = 2  # so many unanswered requests on end, and it is not there; one may be swallowed
@@ -101,7 +104,10 @@ class ModbusLink:
             begun = loop.time()
             poll = await self.read(group, blocks[group])
             for listener in tuple(self._listeners):
-                listener(poll)
+                try:
+                    listener(poll)
+                except Exception:
+                    log.exception("%s: what was read could not be taken in", self._registers.address)
             pause_s = group.period_s if self.connected else max(group.period_s, SILENT_PAUSE_S)
             due[group] = max(begun + pause_s, loop.time())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +16,7 @@ from pymodbus.constants import ExcCodes
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
-from heron_mqtt.field.sunspec.controls import _window
+from heron_mqtt.field.sunspec.controls import DerOptions, _window
 from heron_mqtt.field.sunspec.inverter import Inverter, InverterFault, NotControllable, Settings
 from support.sunspec_server import BATTERY, DER, FLOAT, PV, EmulatedInverter
 from support.waiting import until
@@ -639,3 +640,160 @@ async def test_a_list_of_models_without_an_end_ends_where_the_registers_do(has_z
     finally:
         connection.close()
         await box.stop()
+
+
+# -- its own settings ------------------------------------------------------------------------------
+
+
+async def test_a_limit_of_the_installation_is_in_force_again_after_the_release(make: Any) -> None:
+    pair = await make(PV, {123: {"WMaxLimPct": 7000, "WMaxLim_Ena": 1, "WMaxLimPct_RvrtTms": 0}})
+    await pair.inverter.set(0.01, 0.0, 10.0)
+    await pair.inverter.set(0.02, 0.0, 10.0)
+    assert pair.box[123, "WMaxLimPct"] == 4000
+    await pair.inverter.release()
+    names = ("WMaxLimPct", "WMaxLimPct_RvrtTms", "WMaxLim_Ena")
+    assert [pair.box[123, n] for n in names] == [7000, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "left", [{"WMaxLimPct": 3000, "WMaxLimPct_RvrtTms": 20}, {"WMaxLimPct": 0, "WMaxLimPct_RvrtTms": 0}]
+)
+async def test_what_an_earlier_controller_left_behind_is_no_setting_of_the_inverter(
+    make: Any, left: dict[str, int]
+) -> None:
+    pair = await make(PV, {123: {**left, "WMaxLim_Ena": 1}})
+    await pair.inverter.set(0.01, 0.0, 10.0)
+    await pair.inverter.release()
+    assert pair.box[123, "WMaxLim_Ena"] == 0
+
+
+async def test_a_window_of_the_storage_is_in_force_again_after_the_release(make: Any) -> None:
+    pair = await make(BATTERY, {124: {"StorCtl_Mod": 1, "InWRte": 5000, "OutWRte": 10_000}})
+    await pair.inverter.set(0.004, 0.0, 10.0)
+    await pair.inverter.release()
+    assert [pair.box[124, n] for n in ("StorCtl_Mod", "InWRte", "OutWRte")] == [1, 5000, 10_000]
+
+
+async def test_the_settings_of_a_der_are_in_force_again_also_over_a_reconnection(make: Any) -> None:
+    own = {"WMaxLimPct": 70, "WMaxLimPctEna": 1, "VarSetMod": 4, "VarSet": -300, "VarSetEna": 1}
+    pair = await make(DER, {713: None, 704: own}, kind="pv")
+    await pair.inverter.set(0.0047, 0.0001, 20.0)
+    assert [pair.box[704, n] for n in ("WMaxLimPct", "VarSet")] == [47, 100]
+    await pair.box.stop()
+    await pair.box.start()
+    with contextlib.suppress(ModbusFault):
+        await pair.inverter.measure()
+    await pair.inverter.release()
+    names = ("WMaxLimPct", "WMaxLimPctRvrtTms", "WMaxLimPctEna", "VarSet", "VarSetRvrtTms", "VarSetEna")
+    assert [pair.box[704, n] for n in names] == [70, 0, 1, -300, 0, 1]
+
+
+# -- heartbeat, DC ports ---------------------------------------------------------------------------
+
+
+async def test_one_heartbeat_that_is_not_taken_is_told_and_harms_nothing_several_are_a_fault(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = await make(DER, {715: {"LocRemCtl": 0, "ControllerHb": 0}})
+    pair.box.refuse = ExcCodes.DEVICE_BUSY
+    await pair.inverter.heartbeat()
+    assert "a heartbeat was not taken" in caplog.text
+    await pair.inverter.heartbeat()
+    with pytest.raises(ModbusFault, match="exception 6"):
+        await pair.inverter.heartbeat()
+    pair.box.refuse = None
+    await pair.inverter.heartbeat()
+    pair.box.refuse = ExcCodes.DEVICE_BUSY
+    await asyncio.sleep(1.01)
+    await pair.inverter.heartbeat()  # counted anew
+
+
+PORTS = {"NPrt": 3, "DCW_SF": 1, "DCW": 500} | {
+    f"Prt[{n}].{name}": value
+    for n, (kind, power) in enumerate([(0, 400), (1, -120), (1, 20)], start=1)
+    for name, value in (("PrtTyp", kind), ("DCW", power))
+}
+
+
+@pytest.mark.parametrize(("means", "p_mw"), [("discharging", -0.001), ("charging", 0.001)])
+async def test_the_battery_of_a_hybrid_is_measured_at_its_dc_ports(
+    make: Any, means: str, p_mw: float
+) -> None:
+    pair = await make(DER, {714: PORTS}, dc_battery=means)
+    measured = await pair.inverter.measure()
+    assert measured.p_mw == pytest.approx(p_mw)
+    assert measured.soc == 0.805
+    assert (await (await make(DER, {714: PORTS})).inverter.measure()).p_mw == -0.0015
+
+
+async def test_without_a_dc_port_of_a_battery_that_is_refused(make: Any) -> None:
+    with pytest.raises(ConfigError, match="no DC port of a battery"):
+        await make(DER, dc_battery="charging")
+    with pytest.raises(ConfigError, match="no DC port of a battery"):
+        await make(DER, {714: {**PORTS, "Prt[2].PrtTyp": 0, "Prt[3].PrtTyp": 0}}, dc_battery="charging")
+
+
+# -- power factor and ramp -------------------------------------------------------------------------
+
+FACTOR = {
+    "PF_SF": -2,
+    "PFWInjEna": 0,
+    "PFWInjEnaRvrt": 0,
+    "PFWInjRvrtTms": 0,
+    "PFWInj[1].PF": 100,
+    "PFWInj[1].Ext": 0,
+}
+FACTOR |= {
+    "PFWAbsEna": 0,
+    "PFWAbsEnaRvrt": 0,
+    "PFWAbsRvrtTms": 0,
+    "PFWAbs[1].PF": 100,
+    "PFWAbs[1].Ext": 0,
+    "WRmp": 20,
+}
+
+
+async def test_a_power_factor_is_held_in_place_of_reactive_power_and_put_back(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = DerOptions(power_factor=0.95, over_excited=False, ramp_percent_s=5)
+    own = {"PFWInjEna": 1, "PFWInj[1].PF": 98, "VarSetEna": 1, "VarSetMod": 4, "VarSet": 200}
+    pair = await make(DER, {704: {**FACTOR, **own}}, der=wanted)
+    await pair.inverter.set(-0.001, 0.0005, 20.0)
+    names = (
+        "PFWInj[1].PF",
+        "PFWInj[1].Ext",
+        "PFWInjRvrtTms",
+        "PFWInjEna",
+        "PFWAbs[1].PF",
+        "PFWAbsEna",
+        "WRmp",
+        "VarSetEna",
+    )
+    assert [pair.box[704, n] for n in names] == [95, 1, 20, 1, 95, 1, 5, 0]
+    assert pair.box[704, "WSet"] == -1000
+    assert "it holds a power factor" in caplog.text
+    await pair.inverter.release()
+    assert [pair.box[704, n] for n in names] == [98, 0, 0, 1, 95, 0, 20, 1]
+    assert pair.box[704, "VarSet"] == 200
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "wanted", "why"),
+    [
+        (DER, {}, DerOptions(ramp_percent_s=5), "model 704 lacks WRmp: no ramp can be set"),
+        (
+            DER,
+            {704: {"PF_SF": -2}},
+            DerOptions(power_factor=0.9),
+            "lacks PFWInjEna: no power factor can be set",
+        ),
+        (BATTERY, {}, DerOptions(power_factor=0.9), "--power-factor and --ramp need model 704"),
+        (PV, {}, DerOptions(ramp_percent_s=5), "--power-factor and --ramp need model 704"),
+    ],
+)
+async def test_what_an_inverter_cannot_do_beside_setpoints_is_refused(
+    make: Any, models: Any, changes: Any, wanted: DerOptions, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        await make(models, changes, der=wanted)

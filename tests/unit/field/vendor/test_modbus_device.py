@@ -185,6 +185,17 @@ async def test_a_short_answer_is_no_measurement(make: Any) -> None:
     assert "reading 5 input registers at 100" in site.gateway.status[-1]["reason"]
 
 
+async def test_an_answer_of_another_unit_is_no_measurement(make: Any) -> None:
+    site = await make()
+    await until(lambda: site.last, "telemetry")
+    site.box.put(100, *i32(7000), area="input")
+    site.box.lies.other_unit = True
+    before = len(site.box.requests)
+    await until(lambda: len(site.box.requests) > before + 2, "more requests")
+    await until(lambda: "fault" in site.gateway.states(), "the fault")
+    assert all(t["p_mw"] == pytest.approx(0.0015) for t in site.gateway.telemetry)
+
+
 async def test_the_wrong_unit_is_silence_that_is_told(make: Any) -> None:
     site = await make(unit=9, timeout_s=0.1, answers=False)
     await until(lambda: any("no power from the device" in r for r in site.reports), "the report")
@@ -365,6 +376,23 @@ async def test_a_heartbeat_is_written_while_it_is_driven(make: Any) -> None:
     assert 20 not in [address for address, _ in site.box.writes()]
     await site.gateway.ask(0.001, 30.0)
     await until(lambda: len([a for a, _ in site.box.writes() if a == 20]) > 2, "the heartbeat")
+
+
+async def test_a_listener_that_fails_ends_no_reading() -> None:
+    box = await ModbusBox({1: UNIT}).start()
+    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5)
+    polls: list[Any] = []
+
+    def fail(poll: Any) -> None:
+        polls.append(poll)
+        raise RuntimeError("a bug")
+
+    mapping = load_mapping(TABLE, agent="MG1", device="ess", source="test")
+    async with ModbusLink(Registers(connection, 1), mapping) as link:
+        link.listen((), lambda *_: None, fail)
+        await until(lambda: len(polls) >= 3, "more readings")
+    connection.close()
+    await box.stop()
 
 
 async def test_two_units_behind_one_address_share_a_connection() -> None:
