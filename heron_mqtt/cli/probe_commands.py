@@ -61,7 +61,7 @@ def probe(
         str | None,
         typer.Option(
             metavar="HOST[:PORT]",
-            help="Instead of --broker: read a box on Modbus, with --mapping or --registers.",
+            help="Instead of --broker (with --send: beside it): a box on Modbus.",
         ),
     ] = None,
     registers: Annotated[
@@ -85,7 +85,7 @@ def probe(
         raise ConfigError(f"--listen {listen:g}: expected seconds, more than 0, at most 3600")
     if mapping is not None and write is not None:
         raise ConfigError("--mapping and --write: one or the other")
-    if (broker is None) == (modbus is None):
+    if send is None and (broker is None) == (modbus is None):
         raise ConfigError("--broker URL or --modbus HOST[:PORT]: one of them must be given")
     if modbus is not None and (mapping is None) == (registers is None):
         raise ConfigError(
@@ -100,7 +100,7 @@ def probe(
         if mapping is None:
             raise ConfigError("--send: needs --mapping FILE: what a setpoint is for this box")
         if broker is None:
-            raise ConfigError("--send: needs --broker; a device on Modbus is tried under authority limited")
+            raise ConfigError("--send: needs --broker URL, where stops and leases are heard, also on Modbus")
         try:
             try_setpoint(
                 broker,
@@ -113,6 +113,7 @@ def probe(
                 listen_s=listen,
                 is_confirmed=yes,
                 as_json=as_json,
+                modbus=None if modbus is None else _modbus(modbus, unit, framing),
             )
         except KeyboardInterrupt:
             raise SystemExit(130) from None

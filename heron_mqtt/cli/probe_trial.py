@@ -15,6 +15,7 @@ from heron_mqtt.errors import ConfigError
 
 if TYPE_CHECKING:
     from heron_mqtt.app.probe.trial import TrialPlan, TrialReport
+    from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 
 CONSENT = "yes"
 
@@ -31,6 +32,7 @@ def try_setpoint(
     listen_s: float,
     is_confirmed: bool,
     as_json: bool,
+    modbus: DeviceModbusTable | None = None,
 ) -> None:
     """Try one setpoint with a mapping, and end the program with 0 if all that it proves is good."""
     from heron_mqtt.app.operator_client.take import parse_duration, parse_power_with_unit
@@ -47,13 +49,17 @@ def try_setpoint(
         raise ConfigError(
             "--send: asks at the terminal before it sends, and there is none; in a script say --yes"
         )
-    trial = SetpointTrial(broker, mapping_of(file, device), device, env_id=env_id, order=order, say=_say)
+    mapping = mapping_of(file, device)
 
     async def confirm(plan: TrialPlan) -> bool:
         _show_plan(plan, send, for_, device)
         return True if is_confirmed else await _consent()
 
-    report = run_until_told(trial.run(confirm))
+    async def tried() -> TrialReport | None:
+        trial = SetpointTrial(broker, mapping, device, env_id=env_id, order=order, say=_say, modbus=modbus)
+        return await trial.run(confirm)
+
+    report = run_until_told(tried())
     if report is None:
         _say("not confirmed: nothing was sent")
         raise SystemExit(1)

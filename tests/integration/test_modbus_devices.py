@@ -12,15 +12,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from heron_mqtt.app.vendor_adapters import load_mappings
+from heron_mqtt.app.vendor_adapters import load_mappings, vendor_devices
 from heron_mqtt.cli.run_commands import app
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.vendor import load_mapping
+from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.emulators import modbus_bridge
 from powergrid.scenario import load_scenario
+from support import waiting
 from support.heron_command import heron, run_heron, until
 from support.modbus_box import BoxThread, ModbusBox, f32
 from support.mosquitto_server import Mosquitto
 from support.small_runs import write_scenario
+from support.sunspec_gateway import Gateway
 
 SUNGROW = {"profile": "device_profiles/sungrow_sh.toml"}
 QUICK = """
@@ -66,7 +70,7 @@ class Sungrow(ModbusBox):
     def __init__(self) -> None:
         units = {
             1: {
-                "input": {13000: [0], 13021: [0, 560]},
+                "input": {13000: [0] * 21, 13021: [0, 560]},
                 "holding": {13049: [0, 0xCC, 0]},
             }
         }
@@ -211,6 +215,49 @@ def test_raw_registers_are_shown_beside_what_they_mean(inverter: BoxThread, tmp_
     assert box.writes() == []
 
 
+def test_one_setpoint_is_tried_on_registers_and_the_device_handed_back(
+    mosquitto: Mosquitto, inverter: BoxThread, env_id: str, tmp_path: Path
+) -> None:
+    box = inverter.box
+    assert isinstance(box, Sungrow)
+    mapping = tmp_path / "box.toml"
+    mapping.write_text(QUICK)
+    at = ["--broker", mosquitto.url, "--env-id", env_id, "--modbus", f"127.0.0.1:{box.port}"]
+    tried = ["--send", "-500W", "--for", "2.5s", "--listen", "1.5", "--yes"]
+    done = run_heron("probe", *at, "--mapping", str(mapping), *tried)
+    assert done.code == 0, done.out + done.err
+    assert len([line for line in done.out.splitlines() if line.startswith("good")]) == 5
+    assert "  force_w holding 13051: 01f4" in done.err  # what is written is shown before
+    assert set(box.orders()) == {500, 0}
+    assert [box[13049], box[13050], box[13051]] == [0, 0xCC, 0]
+    mapping.write_text(QUICK.replace("abs(p)", "abs(p) / 10"))
+    wrong = run_heron("probe", *at, "--mapping", str(mapping), *tried)
+    assert wrong.code == 1
+    assert "BAD   factor" in wrong.out
+    assert [box[13049], box[13050], box[13051]] == [0, 0xCC, 0]
+
+
+async def test_another_mapping_takes_the_place_of_one_in_force_and_the_device_is_handed_back(
+    mosquitto: Mosquitto, inverter: BoxThread, env_id: str, tmp_path: Path
+) -> None:
+    box = inverter.box
+    loaded = load_scenario(write(tmp_path, env_id, box.port, quick()))
+    async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
+        gateway = Gateway(broker, env_id)
+        async with vendor_devices(broker, loaded, ["MG1"]) as adapters:
+            await waiting.until(lambda: gateway.telemetry, "telemetry", within_s=20.0)
+            await gateway.ask(0.002, 30.0)
+            assert [box[13049], box[13051]] == [2, 2000]
+            other = tomllib.loads(QUICK.replace("period_s = 0.1", "period_s = 0.1\nmax_gap = 30"))
+            where = {"agent": "MG1", "device": "ess", "source": "test", "find": loaded.path}
+            await adapters.replace(("MG1", "ess"), load_mapping(other, **where))
+            assert [box[13049], box[13051]] == [0, 0]
+            box.requests.clear()
+            await waiting.until(lambda: len(box.requests) > 3, "more readings")
+            assert set(box.reads()) == {("input", 13000, 23)}  # the former reads no more
+    assert box.accepted == 1
+
+
 def test_what_stands_in_unknown_registers_is_shown_as_every_type() -> None:
     words = {10: f32(230.5), 12: list(reversed(f32(50.0))), 14: [0xFE0C], 16: [0x4865]}
     with BoxThread(ModbusBox({1: {"input": words, "coil": {0: [1, 0]}}})) as box:
@@ -284,6 +331,14 @@ def test_what_does_not_fit_in_a_scenario_is_named(
         ([], "--broker URL or --modbus HOST[:PORT]: one of them must be given"),
         (["--modbus", "127.0.0.1"], "--modbus needs --mapping FILE or --registers AREA:FIRST-LAST"),
         (["--broker", "mqtt://x", "--registers", "input:0"], "--registers needs --modbus"),
+        (
+            ["--modbus", "127.0.0.1", "--mapping", "sungrow_sh.toml", "--send", "1W", "--yes"],
+            "--send: needs --broker URL, where stops and leases are heard, also on Modbus",
+        ),
+        (
+            ["--broker", "mqtt://x", "--mapping", "sungrow_sh.toml", "--send", "1W", "--yes"],
+            "--send: Sungrow SH battery needs --modbus",
+        ),
         (["--modbus", "127.0.0.1", "--registers", "inputs:0"], "--registers inputs:0: expected holding:0-49"),
         (["--modbus", "127.0.0.1", "--registers", "input:9-3"], "expected the lower address first"),
         (["--modbus", "127.0.0.1", "--registers", "input:0-600"], "500 registers at most"),

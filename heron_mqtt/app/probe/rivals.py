@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
 from heron_mqtt.app.operator_client.environments import EnvironmentSeen
-from heron_mqtt.app.operator_client.observer import Heard, Observer
+from heron_mqtt.app.operator_client.observer import Heard as WireHeard
+from heron_mqtt.app.operator_client.observer import Observer
 from heron_mqtt.app.operator_client.text import printable
+from heron_mqtt.app.vendor_links import connection_to
+from heron_mqtt.field.modbus.address_table import DeviceModbusTable
+from heron_mqtt.field.modbus.registers import Registers
+from heron_mqtt.field.vendor.link import Heard, MqttLink, Polled, VendorLink
 from heron_mqtt.field.vendor.mapping import DeviceMapping
+from heron_mqtt.field.vendor.modbus_link import ModbusLink
+from heron_mqtt.field.vendor.outgoing import Command
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt.options import MqttOptions
 from heron_mqtt.messaging.mqtt.raw import RawCallback, RawMqtt
@@ -43,7 +51,7 @@ class RivalWatch:
             needs_all=False,
         )
 
-    def _take(self, heard: Heard) -> None:
+    def _take(self, heard: WireHeard) -> None:
         if heard.env_id not in self._seen and len(self._seen) >= MAX_ENVIRONMENTS:
             return
         if heard.channel != self._setpoint_channel:
@@ -68,6 +76,81 @@ class RivalWatch:
         return self._setpoint or self.on_command
 
 
+class BoxConnection(Protocol):
+    """What leads to a box while a setpoint is tried."""
+
+    commands_sent: int
+    """Messages of ours that tell the box something, keepalives left out."""
+
+    @property
+    def link(self) -> VendorLink:
+        """What the adapter sends by."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+
+    def connection(self) -> AbstractAsyncContextManager[None]:
+        """Be connected while inside."""
+
+    def watch_commands(self) -> list[Callable[[], None]]:
+        """Begin to look for what others tell the box; returns what ends it."""
+
+
+class OwnRegisters:
+    """The registers of a box; what others write to them cannot be seen.
+
+    Args:
+        table: Where the box is.
+        mapping: Of its registers.
+
+    Raises:
+        ConfigError: pymodbus is not installed.
+    """
+
+    def __init__(self, table: DeviceModbusTable, mapping: DeviceMapping) -> None:
+        self._connection = connection_to(table)
+        self._link = ModbusLink(Registers(self._connection, table.unit), mapping)
+        self.peer = self._link.peer
+        self.commands_sent = 0
+
+    @property
+    def link(self) -> VendorLink:
+        """This; it counts what is sent."""
+        return self
+
+    @property
+    def connected(self) -> bool:
+        """Whether the box answers."""
+        return self._link.connected
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[None]:
+        """Read the registers while inside."""
+        try:
+            async with self._link:
+                yield
+        finally:
+            self._connection.close()
+
+    def watch_commands(self) -> list[Callable[[], None]]:
+        """Nothing can be seen."""
+        return []
+
+    def send(self, message: Command, *, not_after: float) -> asyncio.Future[None]:
+        """See ``VendorLink``."""
+        self.commands_sent += bool(message.meaning)  # a keepalive has none
+        return self._link.send(message, not_after=not_after)
+
+    def listen(self, topics: tuple[str, ...], heard: Heard, polled: Polled) -> list[Callable[[], None]]:
+        """See ``VendorLink``."""
+        return self._link.listen(topics, heard, polled)
+
+    def on_return(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """See ``VendorLink``."""
+        return self._link.on_return(callback)
+
+
 class OwnMessages:
     """A connection to a box that tells messages of ours on its command topics from those of others.
 
@@ -84,6 +167,11 @@ class OwnMessages:
         self.commands_sent = 0
         """Messages of ours on command topics."""
         self._filters = mapping.command_filters()
+
+    @property
+    def link(self) -> VendorLink:
+        """What the adapter sends by."""
+        return MqttLink(self)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[None]:

@@ -14,17 +14,18 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from heron_mqtt.app.operator_client.text import printable
-from heron_mqtt.app.probe.rivals import OwnMessages, RivalWatch
+from heron_mqtt.app.probe.rivals import BoxConnection, OwnMessages, OwnRegisters, RivalWatch
 from heron_mqtt.app.probe.step_response import PowerBefore, Sample, power_before, step_response
 from heron_mqtt.app.probe.verdicts import SetpointAck, Verdict, judge, kw
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.device.presence import leaving_others_alone
+from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import NotSent, budget_of
-from heron_mqtt.field.vendor.link import MqttLink
+from heron_mqtt.field.vendor.link import RegisterPoll
 from heron_mqtt.field.vendor.mapping import DeviceMapping
-from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing
+from heron_mqtt.field.vendor.outgoing import Command, MessageContext, Outgoing
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
 from heron_mqtt.messaging import topics
@@ -127,6 +128,7 @@ class SetpointTrial:
         env_id: In which environment.
         order: What to try.
         say: Told what goes on, a line each.
+        modbus: Where the box is, if its mapping is one of registers.
 
     Raises:
         ConfigError: The mapping can only be read, says no release, or sends something else than was asked.
@@ -141,6 +143,7 @@ class SetpointTrial:
         env_id: str,
         order: TrialOrder,
         say: Callable[[str], None],
+        modbus: DeviceModbusTable | None = None,
     ) -> None:
         if mapping.setpoint is None:
             raise ConfigError(f"{mapping.source}: takes no setpoints: it has no [setpoint]")
@@ -149,8 +152,9 @@ class SetpointTrial:
                 f"{mapping.source}: setpoint.release: missing; say how the box is handed back before it is "
                 "driven"
             )
-        if mapping.registers is not None:
-            raise ConfigError(f"{mapping.source}: --send: {mapping.name} is on Modbus; --send is for MQTT")
+        if (mapping.registers is None) != (modbus is None):
+            wanted = "needs --modbus" if modbus is None else "needs no --modbus, it is on MQTT"
+            raise ConfigError(f"{mapping.source}: --send: {mapping.name} {wanted}")
         beyond = mapping.beyond(Setpoint(p_mw=order.send_mw, lease_s=LEASE_S))
         if beyond:
             raise ConfigError(*(f"{mapping.source}: --send {kw(order.send_mw)}: {why}" for why in beyond))
@@ -163,14 +167,18 @@ class SetpointTrial:
         self._channel = topics.device(agent, name, "setpoint")
         self._telemetry_channel = topics.device(agent, name, "telemetry")
         self._watch = RivalWatch(self._broker.options, label, self._stamper.boot)
-        self._raw = OwnMessages(RawMqtt(self._broker.options, self._broker.stats), mapping, self._watch)
+        self._box: BoxConnection = (
+            OwnMessages(RawMqtt(self._broker.options, self._broker.stats), mapping, self._watch)
+            if modbus is None
+            else OwnRegisters(modbus, mapping)
+        )
         self._state = VendorState(mapping)
         self._samples: list[Sample] = []
         self._heard: tuple[str, int] | None = None  # the adapter's newest telemetry
         self._answers: dict[int, tuple[float, str | None]] = {}  # seq -> when, why rejected
         self._device = VendorDevice(
             mapping,
-            MqttLink(self._raw),
+            self._box.link,
             agent,
             name,
             self._broker,
@@ -216,9 +224,9 @@ class SetpointTrial:
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
         """Connect to the box and serve it while inside; hand it back at the end."""
-        async with self._raw.connection(), self._broker_subscriptions():
-            endings = [self._raw.subscribe_raw(each, self._on_raw) for each in self._mapping.topic_filters()]
-            endings += self._raw.watch_commands()
+        async with self._box.connection(), self._broker_subscriptions():
+            endings = self._box.link.listen(self._mapping.topic_filters(), self._on_raw, self._on_poll)
+            endings += self._box.watch_commands()
             online = asyncio.Event()
             self._serving = asyncio.create_task(self._device.run(on_online=online.set), name="trial device")
             try:
@@ -257,6 +265,14 @@ class SetpointTrial:
         now_s = asyncio.get_running_loop().time()
         taken = self._state.take(topic, payload, now_s, retained=retained)
         if taken is not None and not retained and "p_mw" in taken.fields:
+            self._samples.append((now_s, float(taken.fields["p_mw"])))
+
+    def _on_poll(self, poll: RegisterPoll) -> None:
+        now_s = asyncio.get_running_loop().time()
+        taken = self._state.take_document(
+            poll.source, poll.values, now_s, shown=poll.shown, unread=poll.unread
+        )
+        if taken is not None and "p_mw" in taken.fields:
             self._samples.append((now_s, float(taken.fields["p_mw"])))
 
     def _on_telemetry(self, message: Received) -> None:
@@ -344,8 +360,8 @@ class SetpointTrial:
             raise NotSent(f"{self._label}: {exc}: nothing was sent") from None
         return TrialPlan(
             before,
-            tuple((m.topic, m.payload) for m in messages if isinstance(m, Outgoing)),
-            tuple((m.topic, m.payload) for m in release if isinstance(m, Outgoing)),
+            tuple(line for message in messages for line in _lines(message)),
+            tuple(line for message in release for line in _lines(message)),
         )
 
     async def _asked(self, confirm: Callable[[TrialPlan], Awaitable[bool]], plan: TrialPlan) -> bool:
@@ -425,7 +441,7 @@ class SetpointTrial:
         return None
 
     def _why_break_off(self, begun_at: int, before: PowerBefore) -> str | None:
-        if not self._raw.connected or not self._broker.connected:
+        if not self._box.connected or not self._broker.connected:
             return "the connection to the broker was lost"
         if not self._watch.observer.is_connected:
             return "the connection that listens for stops was lost"
@@ -444,7 +460,7 @@ class SetpointTrial:
 
     def _why_not_sent(self, begun_s: float) -> str | None:
         """Return why the adapter has sent nothing to the box."""
-        if self._raw.commands_sent:
+        if self._box.commands_sent:
             return None
         rejected = next((why for _, why in self._answers.values() if why is not None), None)
         if rejected is not None:
@@ -464,12 +480,12 @@ class SetpointTrial:
 
     async def _release(self) -> str | None:
         """Hand the box back; returns why it was not."""
-        if not self._raw.connected or not self._broker.connected:
+        if not self._box.connected or not self._broker.connected:
             self._say(f"waiting up to {RETURN_S:g} s for the connection, to hand the box back")
-            await self._until(lambda: self._raw.connected and self._broker.connected, RETURN_S)
+            await self._until(lambda: self._box.connected and self._broker.connected, RETURN_S)
             heard = len(self._samples)  # the box may come back after us
             await self._until(lambda: len(self._samples) > heard, SILENCE_S)
-        if not self._raw.connected:
+        if not self._box.connected:
             return (
                 f"no connection to its broker for {RETURN_S:g} s; it holds the setpoint until a timer of its "
                 "own ends it"
@@ -496,6 +512,19 @@ class SetpointTrial:
         end_s = released_s + min(self._order.for_s, WATCH_RELEASE_S)
         while loop.time() < end_s:
             await self._sampled()
+
+
+def _lines(message: Command) -> list[tuple[str, bytes]]:
+    """Return topic and payload of a message; of registers their names, and where what is written."""
+    if isinstance(message, Outgoing):
+        return [(message.topic, message.payload)]
+    return [
+        (
+            ", ".join(write.names),
+            f"{write.area} {write.address}: {' '.join(f'{word:04x}' for word in write.words)}".encode(),
+        )
+        for write in message.writes
+    ]
 
 
 def shown_message(topic: str, payload: bytes) -> str:
