@@ -28,6 +28,7 @@ class Lies:
     drop: bool = False  # end the connection instead of answering
     short: bool = False  # one register fewer than asked for
     other_unit: bool = False  # answers carry another unit id
+    slow: dict[int, float] = field(default_factory=dict)  # first address -> its answer comes so late, s
     forgets: set[int] = field(default_factory=set)  # writes to these are acknowledged and not kept
 
 
@@ -106,7 +107,9 @@ class ModbusBox:
 
     async def _one_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, _, length, unit = struct.unpack(">HHHB", await reader.readexactly(7))
-        answer = self._answer(unit, await reader.readexactly(length - 1), writer)
+        pdu = await reader.readexactly(length - 1)
+        answer = self._answer(unit, pdu, writer)
+        await asyncio.sleep(self.lies.slow.get(int.from_bytes(pdu[1:3], "big"), 0.0))
         if answer is not None:
             shown = unit + 7 if self.lies.other_unit else unit
             writer.write(struct.pack(">HHHB", number, 0, len(answer) + 1, shown) + answer)

@@ -61,10 +61,9 @@ async def watch_registers(
         ConfigError: pymodbus is not installed.
     """
     state = VendorState(mapping)
-    loop = asyncio.get_running_loop()
 
     def take(poll: RegisterPoll) -> None:
-        state.take_document(poll.source, poll.values, loop.time(), shown=poll.shown, unread=poll.unread)
+        state.take_document(poll.source, poll.values, poll.at_s, shown=poll.shown, unread=poll.unread)
 
     with contextlib.closing(connection_to(table)) as connection:
         async with ModbusLink(Registers(connection, table.unit), mapping, everything=True) as link:

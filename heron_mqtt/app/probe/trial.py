@@ -268,12 +268,11 @@ class SetpointTrial:
             self._samples.append((now_s, float(taken.fields["p_mw"])))
 
     def _on_poll(self, poll: RegisterPoll) -> None:
-        now_s = asyncio.get_running_loop().time()
         taken = self._state.take_document(
-            poll.source, poll.values, now_s, shown=poll.shown, unread=poll.unread
+            poll.source, poll.values, poll.at_s, shown=poll.shown, unread=poll.unread
         )
         if taken is not None and "p_mw" in taken.fields:
-            self._samples.append((now_s, float(taken.fields["p_mw"])))
+            self._samples.append((poll.at_s, float(taken.fields["p_mw"])))
 
     def _on_telemetry(self, message: Received) -> None:
         telemetry = self._broker.parsed(message, Telemetry)
@@ -297,7 +296,7 @@ class SetpointTrial:
             self._samples.append((now_s, float(settled.fields["p_mw"])))
         if self._mapping.table.liveness is None:
             return
-        if self._raw.connected:
+        if self._box.connected:
             self._state.connected(now_s)
         held = self._state.telemetry(now_s, SILENCE_S)
         if held is not None and (not self._samples or now_s - self._samples[-1][0] >= HELD_EVERY_S):

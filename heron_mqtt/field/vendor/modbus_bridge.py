@@ -223,7 +223,7 @@ async def read_once(connection: ModbusConnection, unit: int, mapping: DeviceMapp
     loop = asyncio.get_running_loop()
     for group in mapping.registers.groups():
         poll = await link.read(group, mapping.registers.blocks(group.names))
-        state.take_document(poll.source, poll.values, loop.time(), shown=poll.shown, unread=poll.unread)
+        state.take_document(poll.source, poll.values, poll.at_s, shown=poll.shown, unread=poll.unread)
     return state.report(loop.time())
 
 

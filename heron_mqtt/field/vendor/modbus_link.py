@@ -113,6 +113,7 @@ class ModbusLink:
 
     async def read(self, group: PollGroup, blocks: list[ReadBlock]) -> RegisterPoll:
         """Return what the registers of a group hold now."""
+        begun_s = asyncio.get_running_loop().time()
         values: dict[str, Scalar | None] = {}
         shown: dict[str, str] = {}
         unread: dict[str, tuple[str, ...]] = {}
@@ -136,7 +137,7 @@ class ModbusLink:
             else:
                 why = silence
             unread[why] = (*unread.get(why, ()), *names)
-        return RegisterPoll(group.source, values, shown, unread)
+        return RegisterPoll(group.source, begun_s, values, shown, unread)
 
     def _note(self, *, answered: bool) -> None:
         """Take note of an answer, or of none; tell if the device was away meanwhile."""

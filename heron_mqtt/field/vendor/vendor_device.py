@@ -120,6 +120,8 @@ class VendorDevice(FieldDevice):
         self._news.clear()
         self._answer = None
         self._awaits, self._awaited_seq = True, setpoint.seq
+        if self._mapping.registers is not None:
+            self._counts_from = math.inf  # what is read while it is being written is of before
         try:
             if not await self._tell(setpoint):
                 return  # the device holds it already
@@ -262,12 +264,11 @@ class VendorDevice(FieldDevice):
 
     def _on_poll(self, poll: RegisterPoll) -> None:
         was = self._state.status()
-        now_s = time.monotonic()
         taken = self._state.take_document(
-            poll.source, poll.values, now_s, shown=poll.shown, unread=poll.unread
+            poll.source, poll.values, poll.at_s, shown=poll.shown, unread=poll.unread
         )
         if taken is not None:
-            self._take_in(poll.source, taken, False)
+            self._take_in(poll.source, taken, False, poll.at_s)
         self._after_news(was)
         if poll.values:
             self._catch_up_soon()
@@ -294,7 +295,9 @@ class VendorDevice(FieldDevice):
         self._settling = None
         self._take_in("", self._state.settle(time.monotonic()), False)
 
-    def _take_in(self, topic: str, taken: StateUpdate, retained: bool) -> None:
+    def _take_in(
+        self, topic: str, taken: StateUpdate, retained: bool, measured_at: float | None = None
+    ) -> None:
         for problem in taken.problems:
             self._count_problem(topic, problem)
         for note in taken.notes:
@@ -313,7 +316,8 @@ class VendorDevice(FieldDevice):
         if self._confirm == "answer":
             confirms = self._awaited_seq is not None and taken.fields.get("ack_seq") == self._awaited_seq
         else:
-            confirms = measured and time.monotonic() >= self._counts_from
+            measured_at = time.monotonic() if measured_at is None else measured_at
+            confirms = measured and measured_at >= self._counts_from
         if confirms:
             self._news.set()
 

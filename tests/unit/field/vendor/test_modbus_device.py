@@ -357,6 +357,21 @@ async def test_unchanged_setpoints_are_not_written_again_and_a_return_of_the_dev
     assert len(site.box.writes()) == 4
 
 
+async def test_what_was_read_before_a_setpoint_was_written_does_not_confirm_it(make: Any) -> None:
+    site = await make(with_setpoint(confirm="power", answer_within_s=3.0), timeout_s=1.0)
+
+    def act(address: int, word: int) -> None:
+        if address == 11:
+            site.box.put(100, *i32(10 * word), area="input")
+
+    site.box.on_write = act
+    site.box.lies.slow = {100: 0.15, 200: 0.15}  # the write slips in between the two requests of a reading
+    for watts in (2000, 2500, 3000):
+        await until(lambda: site.box.reads()[-1][1] == 100, "a reading that has begun")
+        telemetry = await site.gateway.ask(watts / 1e6, 10.0)
+        assert telemetry["p_mw"] == pytest.approx(watts / 1e6)
+
+
 async def test_a_daily_budget_refuses_before_it_wears(make: Any) -> None:
     site = await make(with_setpoint(max_writes_per_day=4), budget=WriteBudget(4))
     assert (await site.gateway.ask(0.001, 10.0)).get("rejected") is None

@@ -151,6 +151,10 @@ def test_a_good_table_is_taken_and_only_what_something_is_made_of_is_read() -> N
             },
             "setpoint.messages[0].registers.other: a register with a table cannot be written",
         ),
+        (
+            {**GOOD, "liveness": {"by": "heartbeat", "topic": "a"}},
+            "liveness: the device is on Modbus: each reading proves it; leave it out",
+        ),
         (setpoint(answers=[{"topic": "a"}]), "setpoint.answers: a device on Modbus has none"),
         (
             {**setpoint(), "parameters": {"x": {"learn": True}}},
