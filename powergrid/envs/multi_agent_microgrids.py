@@ -33,7 +33,7 @@ from powergrid.scenario import RandomisationTable
 from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.grid_cache import GridCache
 from powergrid.simulation.grid_check import GridCheck
-from powergrid.simulation.grid_messages import network_message, results_message
+from powergrid.simulation.grid_messages import results_message
 from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.randomiser import EpisodeSeeds, Noise, Randomiser, drawn_socs
 
@@ -116,7 +116,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
                 take_over=self.config.take_over,
             )
             if self.config.publish_grid:
-                self._exchange.operator.network = network_message(self.simulation)
+                self._exchange.operator.network = self.simulation.blueprint.grid.drawing()
             if self._recorder is not None:
                 self._recorder.attach(broker, self._exchange.proxies)
 

@@ -19,16 +19,13 @@ import zipfile
 import zlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from powergrid.networks import find_source
 from powergrid.networks.devices import table_of
 from powergrid.scenario import LoadedScenario
 from powergrid.simulation import grid_file
-from powergrid.simulation.placed_grid import Placement, network_source
-
-if TYPE_CHECKING:
-    from powergrid.powerflow import CompiledNetwork
+from powergrid.simulation.placed_grid import KnownGrid, network_source
 
 __all__ = ["OFF", "SHIPPED_GRIDS", "VARIABLE", "GridCache", "grid_key"]
 
@@ -43,21 +40,10 @@ MAX_BYTES = 64 * 2**20
 
 _PACKAGE = Path(__file__).parent.parent
 _COMPILING_CODE = (  # what decides the content of a file
-    *("networks/builders.py", "networks/devices.py", "networks/json_file.py", "networks/library.py"),
-    *(
-        "networks/loader.py",
-        "networks/membership.py",
-        "networks/sites.py",
-        "powerflow/adapter.py",
-        "powerflow/arrays.py",
-    ),
-    *(
-        "powerflow/injections.py",
-        "powerflow/taps.py",
-        "powerflow/unsupported.py",
-        "simulation/grid_file.py",
-        "simulation/placed_grid.py",
-    ),
+    *("networks/builders.py", "networks/devices.py", "networks/diagram.py", "networks/json_file.py"),
+    *("networks/library.py", "networks/loader.py", "networks/membership.py", "networks/sites.py"),
+    *("powerflow/adapter.py", "powerflow/arrays.py", "powerflow/injections.py", "powerflow/taps.py"),
+    *("powerflow/unsupported.py", "simulation/grid_file.py", "simulation/placed_grid.py"),
 )
 # What numpy, zipfile and we raise for a file that is not what was written.
 _DAMAGED = (
@@ -94,7 +80,7 @@ class GridCache:
             return cls(None)
         return cls(Path(home) / "heron-mqtt" / "grids")
 
-    def find(self, loaded: LoadedScenario) -> tuple[Placement, CompiledNetwork] | None:
+    def find(self, loaded: LoadedScenario) -> KnownGrid | None:
         """Return the grid of a scenario; None if it is not known."""
         key = grid_key(loaded)
         if key is None:
@@ -107,14 +93,14 @@ class GridCache:
                 return known
         return _read(_file(self._shipped, key))
 
-    def keep(self, loaded: LoadedScenario, placement: Placement, network: CompiledNetwork) -> None:
+    def keep(self, loaded: LoadedScenario, grid: KnownGrid) -> None:
         """Keep the grid of a scenario; where that is impossible, the log says so and no harm is done."""
         key = grid_key(loaded)
         if key is None or self._directory is None:
             return
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_grid(_file(self._directory, key), placement, network)
+            write_grid(_file(self._directory, key), grid)
             _remove_oldest(self._directory)
         except Exception as exc:  # pandapower, for taps that it cannot compute; the disk
             logger.info("%s: the compiled grid cannot be kept: %s", self._directory, exc)
@@ -142,9 +128,9 @@ def grid_key(loaded: LoadedScenario) -> str | None:
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-def write_grid(file: Path, placement: Placement, network: CompiledNetwork) -> None:
+def write_grid(file: Path, grid: KnownGrid) -> None:
     """Write a grid into a file, whole or not at all."""
-    content = grid_file.grid_bytes(placement, network)
+    content = grid_file.grid_bytes(grid)
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".grid-", delete=False) as stream:
         try:
             stream.write(content)
@@ -168,7 +154,7 @@ def _file(directory: Path, key: str) -> Path:
     return directory / f"{key}.npz"
 
 
-def _read(file: Path) -> tuple[Placement, CompiledNetwork] | None:
+def _read(file: Path) -> KnownGrid | None:
     """Return the grid in a file; None if there is none, or a damaged one."""
     try:
         with file.open("rb") as stream:

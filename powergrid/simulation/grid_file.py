@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heron_mqtt.messages import NetworkModel
 from powergrid.networks import MicrogridSites, Pcc
 from powergrid.powerflow import CompiledNetwork
 from powergrid.powerflow.arrays import GridArrays
 from powergrid.powerflow.injections import InjectionArrays
 from powergrid.powerflow.setpoints import TapPositions
 from powergrid.powerflow.taps import TapTable
-from powergrid.simulation.placed_grid import Placement
+from powergrid.simulation.placed_grid import KnownGrid, Placement
 
 __all__ = ["grid_bytes", "grid_from_bytes"]
 
@@ -29,16 +30,18 @@ _MAYBE_ABSENT = "base_voltage"
 _INJECTIONS = ("power", "scaling", "in_service", "gen_vm_pu")
 
 
-def grid_bytes(placement: Placement, network: CompiledNetwork) -> bytes:
+def grid_bytes(grid: KnownGrid) -> bytes:
     """Return a compiled grid as the content of a file.
 
     Raises:
         Whatever pandapower raises for the tap changers of a network that nobody has moved yet.
     """
+    network = grid.network
     taps = network.read_taps()
     given = network.injections
     arrays: dict[str, Any] = {
-        "text": np.frombuffer(json.dumps(_as_json(placement)).encode(), dtype=np.uint8),
+        "text": _as_array(json.dumps(_as_json(grid.placement)).encode()),
+        "drawing": _as_array(b"" if grid.drawing is None else grid.drawing.model_dump_json().encode()),
         "line_index": network.line_index,
         "trafo_index": network.trafo_index,
         "ext_grid_index": network.ext_grid_index,
@@ -57,7 +60,11 @@ def grid_bytes(placement: Placement, network: CompiledNetwork) -> bytes:
     return stream.getvalue()
 
 
-def grid_from_bytes(content: bytes) -> tuple[Placement, CompiledNetwork]:
+def _as_array(text: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(text, dtype=np.uint8)
+
+
+def grid_from_bytes(content: bytes) -> KnownGrid:
     """Return a compiled grid from the content of a file.
 
     Raises:
@@ -78,7 +85,9 @@ def grid_from_bytes(content: bytes) -> tuple[Placement, CompiledNetwork]:
             arrays["tap_admittance"],
         ),
     )
-    return _from_json(json.loads(arrays["text"].tobytes())), network
+    placement = _from_json(json.loads(arrays["text"].tobytes()))
+    drawing = arrays["drawing"].tobytes()
+    return KnownGrid(placement, network, NetworkModel.model_validate_json(drawing) if drawing else None)
 
 
 def _injections(arrays: dict[str, NDArray[Any]]) -> InjectionArrays:

@@ -1,4 +1,4 @@
-"""The grid of a run as others see it: its network once, and the results of each step."""
+"""The results of each step as others see them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,11 @@ import math
 
 import numpy as np
 
-from heron_mqtt.messages import GridResults, NetworkModel
-from powergrid.networks.diagram import network_model
+from heron_mqtt.messages import GridResults
 from powergrid.powerflow import Loadings
-from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.time_series import Array
 
 VM_DIGITS, LOADING_DIGITS = 5, 2  # of what people look at: a hundredth of a volt at 1 kV
-
-
-def network_message(simulation: GridSimulation) -> NetworkModel | None:
-    """Return the network as a drawing; None if it is too large for one."""
-    blueprint = simulation.blueprint
-    net = blueprint.net
-    agents = {bus: name for name, sites in blueprint.sites.items() for bus in sites.buses}
-    devices = []
-    for device in simulation.devices:
-        table, index = blueprint.devices[device.agent, device.name]
-        devices.append((f"{device.agent}/{device.name}", device.kind, int(net[table].bus.at[index])))
-    return network_model(net, agents, devices)
 
 
 def results_message(result: Loadings | str) -> GridResults:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messages import NetworkModel
 from powergrid.networks import (
     DeviceSite,
     GridModel,
@@ -18,11 +19,12 @@ from powergrid.networks import (
     find_source,
     load_grid,
 )
+from powergrid.networks.diagram import network_model
 from powergrid.powerflow import CompiledNetwork
 from powergrid.scenario import LoadedScenario, Scenario
 from powergrid.simulation.attempts import Attempts
 
-__all__ = ["KnownGrids", "PlacedGrid", "Placement", "network_source", "placed_grid"]
+__all__ = ["KnownGrid", "KnownGrids", "PlacedGrid", "Placement", "network_source", "placed_grid"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,13 +46,27 @@ class Placement:
     bus_names: tuple[str, ...]
 
 
+class KnownGrid(NamedTuple):
+    """A grid that needs no pandapower.
+
+    Attributes:
+        placement: What of the network is whose.
+        network: As plain arrays.
+        drawing: The network as a drawing; None if it is too large for one.
+    """
+
+    placement: Placement
+    network: CompiledNetwork
+    drawing: NetworkModel | None
+
+
 class KnownGrids(Protocol):
     """What may know a scenario's grid from before; ``grid_cache.GridCache`` is one."""
 
-    def find(self, loaded: LoadedScenario) -> tuple[Placement, CompiledNetwork] | None:
+    def find(self, loaded: LoadedScenario) -> KnownGrid | None:
         """Return the grid of a scenario; None if it is not known."""
 
-    def keep(self, loaded: LoadedScenario, placement: Placement, network: CompiledNetwork) -> None:
+    def keep(self, loaded: LoadedScenario, grid: KnownGrid) -> None:
         """Keep the grid of a scenario if possible."""
 
 
@@ -64,7 +80,7 @@ class PlacedGrid:
         loaded: The scenario.
         placement: What of the network is whose.
         net: pandapowerNet with the devices attached; None = not built yet.
-        compiled: The same as plain arrays; None = not compiled yet.
+        known: The grid as it is known from before; None = it is not.
         cache: What keeps it, once it is compiled.
     """
 
@@ -74,12 +90,12 @@ class PlacedGrid:
         placement: Placement,
         *,
         net: Any = None,
-        compiled: CompiledNetwork | None = None,
+        known: KnownGrid | None = None,
         cache: KnownGrids | None = None,
     ) -> None:
         self.placement = placement
         self._loaded, self._cache = loaded, cache
-        self._net, self._compiled = net, compiled
+        self._net, self._known = net, known
 
     @property
     def net(self) -> Any:
@@ -100,13 +116,31 @@ class PlacedGrid:
         Raises:
             UnsupportedElement, PowerFlowError: See ``powergrid.powerflow.compile_network``.
         """
-        if self._compiled is None:
+        if self._known is None:
             from powergrid.powerflow import compile_network  # pandapower takes a second to import
 
-            self._compiled = compile_network(self.net, self._loaded.scenario.network.tolerance_mva)
+            network = compile_network(self.net, self._loaded.scenario.network.tolerance_mva)
+            self._known = KnownGrid(self.placement, network, self._drawn())
             if self._cache is not None:
-                self._cache.keep(self._loaded, self.placement, self._compiled)
-        return self._compiled
+                self._cache.keep(self._loaded, self._known)
+        return self._known.network
+
+    def drawing(self) -> NetworkModel | None:
+        """Return the network as a drawing; None if it is too large for one."""
+        return self._drawn() if self._known is None else self._known.drawing
+
+    def _drawn(self) -> NetworkModel | None:
+        agents = {bus: name for name, sites in self.placement.sites.items() for bus in sites.buses}
+        devices = [
+            (f"{agent}/{name}", table.spec.kind, self._bus_of(agent, name))
+            for agent, microgrid in self._loaded.scenario.microgrids.items()
+            for name, table in microgrid.devices.items()
+        ]
+        return network_model(self.net, agents, devices)
+
+    def _bus_of(self, agent: str, device: str) -> int:
+        table, index = self.placement.devices[agent, device]
+        return int(self.net[table].bus.at[index])
 
 
 def placed_grid(loaded: LoadedScenario, attempt: Attempts, cache: KnownGrids | None = None) -> PlacedGrid:
@@ -121,7 +155,7 @@ def placed_grid(loaded: LoadedScenario, attempt: Attempts, cache: KnownGrids | N
         ConfigError: There is no such network.
     """
     if cache is not None and (known := cache.find(loaded)) is not None:
-        return PlacedGrid(loaded, known[0], compiled=known[1])
+        return PlacedGrid(loaded, known.placement, known=known)
     scenario = loaded.scenario
     grid = attempt("network.source", lambda: load_grid(network_source(loaded)))
     if grid is None:

@@ -12,7 +12,7 @@ from heron_mqtt.app.recorded_world import recorded_blueprint
 from heron_mqtt.errors import DataError, PowerFlowDiverged
 from heron_mqtt.messages import Message
 from heron_mqtt.record.reader import RecordFile
-from powergrid.simulation.grid_messages import network_message, results_message
+from powergrid.simulation.grid_messages import results_message
 from powergrid.simulation.grid_simulation import GridSimulation
 
 Json = dict[str, Any]
@@ -33,7 +33,7 @@ class RecordedGrid:
 
     def __init__(self, record: RecordFile) -> None:
         self._world = GridSimulation(recorded_blueprint(record))
-        message = network_message(self._world)
+        message = self._world.blueprint.grid.drawing()
         self.network = None if message is None else message.model_dump(mode="json", exclude=_METADATA)
 
     def results(
