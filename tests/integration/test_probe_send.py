@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 import time
+import tomllib
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +19,17 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
+from heron_mqtt.app.vendor_adapters import vendor_devices
+from heron_mqtt.messages import Setpoint
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.stamping import MessageStamper
+from powergrid.scenario import scenario_from_dict
 from support.heron_command import HERON, Ended, heron, run_heron, until
 from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
 from support.scripted_box import ScriptedBox
+from support.small_grid import scenario
 
 NAMES = ["sign", "factor", "delay", "acknowledgement", "release"]
 
@@ -179,6 +188,32 @@ def test_while_another_one_holds_the_lease_or_sends_setpoints_nothing_is_sent(
         site.say("devices/MG9/ess/lease", held, retain=True)
         line = refused(box, url, file, "--device", "MG9/ess")
     assert f"MG9 holds the lease on MG9/ess in environment '{site.env_id}'" in line
+
+
+async def test_while_a_run_has_the_device_nothing_is_sent(
+    mosquitto: Mosquitto, base: str, env_id: str, tmp_path: Path
+) -> None:
+    """In its environment the name is taken; from another one its lease is seen."""
+    box = ScriptedBox(mosquitto.url, base)
+    file = box.mapping(tmp_path)
+    at = "microgrids.MG1.devices.ess"
+    mapping = {f"{at}.authority": "full", f"{at}.mapping": tomllib.loads(file.read_text())}
+    loaded = scenario_from_dict(scenario({"env_id": env_id, **mapping}))
+    stamper, channel = MessageStamper("MG1", env_id), topics.device("MG1", "ess", "setpoint")
+    with box:
+        async with (
+            MqttBroker(mosquitto.url, env_id=env_id) as broker,
+            vendor_devices(broker, loaded, ["MG1"]),
+        ):
+            taken = await asyncio.to_thread(run_heron, *arguments(mosquitto.url, file, "--env-id", env_id))
+            assert taken.code == 1
+            assert f"device MG1/ess in environment '{env_id}' is held by" in taken.errors[0]
+            broker.publish(channel, stamper.stamp(channel, Setpoint(p_mw=0.0001, lease_s=60.0)))
+            await asyncio.to_thread(until, lambda: box.told, "the setpoint of the run")
+            seen = await asyncio.to_thread(run_heron, *arguments(mosquitto.url, file))
+            assert seen.code == 1
+            assert "MG1 holds the lease on MG1/ess" in seen.errors[0]
+            assert {text for _, text in box.told} == {"100.0"}
 
 
 def test_while_somebody_writes_to_the_box_nothing_is_sent(url: str, base: str, tmp_path: Path) -> None:
