@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from heron_mqtt.bench.agent_exchange import Exchange, Floor
 from heron_mqtt.bench.cpu import machine, one_core
 from heron_mqtt.bench.environment import ENV_ID, make_env, one_way, whole_step
+from heron_mqtt.bench.outbox import AT_ONCE, publishing, write_all
 from heron_mqtt.bench.processes import TUNED, Hop, find_mosquitto, module, mosquitto, next_line, relay
 from heron_mqtt.bench.rounds import Contestant, Sample, interleave
 from heron_mqtt.bench.rows import BenchReport, BenchRow, ratio
@@ -38,6 +41,7 @@ class Effort:
         sentinel_steps: Steps looked at for one that waits for a delayed acknowledgement.
         devices, device_s: Devices that send telemetry, and for how long, s.
         fleet: Numbers of agents between which memory is compared.
+        stored: Messages that an outbox has to write.
     """
 
     rounds: int
@@ -47,10 +51,11 @@ class Effort:
     devices: int
     device_s: int
     fleet: tuple[int, int]
+    stored: int
 
 
-FULL = Effort(5, (3, 10, 30, 100, 300), 2_000, 10_000, 1_000, 10, (100, 300))
-QUICK = Effort(3, (3, 30), 250, 300, 1_000, 2, (20, 60))
+FULL = Effort(5, (3, 10, 30, 100, 300), 2_000, 10_000, 1_000, 10, (100, 300), 50_000)
+QUICK = Effort(3, (3, 30), 250, 300, 1_000, 2, (20, 60), 10_000)
 
 
 async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
@@ -89,6 +94,7 @@ async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
         async with _external(url) as hop:
             await _sentinel(report, effort, say, name, hop)
             await _telemetry(report, effort, say, name, hop)
+            await _outbox(report, effort, say, hop)
     await _memory(report, effort, say)
     return report
 
@@ -289,6 +295,38 @@ async def _telemetry(report: BenchReport, effort: Effort, say: Say, name: str, h
         BenchRow("  the same: p99 delay", p99_ms, "ms", p99_ms, p99_ms, 25.0, 10.0, delays),
         BenchRow("  the same: CPU of the gateway", taken.cpu, "core", taken.cpu, taken.cpu, 0.4, 0.25),
     ]
+
+
+async def _outbox(report: BenchReport, effort: Effort, say: Say, hop: Hop) -> None:
+    say("outbox")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with contextlib.AsyncExitStack() as stack:
+            contestants = {
+                "without": await publishing(stack, hop.url, None, hop.pids),
+                "with": await publishing(stack, hop.url, folder / "outbox", hop.pids),
+            }
+            steps = max(10, effort.messages // 20)
+            found = await interleave(contestants, rounds=effort.rounds, steps=steps)
+        written = [await write_all(folder, effort.stored) for _ in range(effort.rounds)]
+    ours, bare = found["with"], found["without"]
+    raw = {"us a message": ours.wall_ms * 1e3 / AT_ONCE, "without us": bare.wall_ms * 1e3 / AT_ONCE}
+    per_us = [took_s * 1e6 / effort.stored for took_s, _, _ in written]
+    cpu_us = [cpu_s * 1e6 / effort.stored for _, cpu_s, _ in written]
+    size = {"file bytes a message": written[0][2] / effort.stored}
+    report.rows += [
+        ratio(
+            "telemetry that leaves at once, with an outbox / without", "x", ours.wall_s, bare.wall_s,
+            raw=raw,
+        ),
+        ratio(SAME_CPU, "x", ours.cpu_s, bare.cpu_s),
+        _figure(f"outbox, {effort.stored:,} messages on the disk, each", "us", per_us, size),
+        _figure("  the same, CPU time of our process", "us", cpu_us, {}),
+    ]  # fmt: skip
+
+
+def _figure(what: str, unit: str, values: list[float], raw: dict[str, float]) -> BenchRow:
+    return BenchRow(what, statistics.median(values), unit, min(values), max(values), raw=raw)
 
 
 async def _memory(report: BenchReport, effort: Effort, say: Say) -> None:

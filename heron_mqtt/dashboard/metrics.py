@@ -68,6 +68,7 @@ def _messages(environments: list[Json]) -> Iterator[Metric]:
         ("messages", "Messages seen, by kind of channel."),
         ("lost", "Messages that never came although later ones did."),
         ("repeated", "Messages that came again."),
+        ("held", "Messages that an outbox had kept while their sender had no connection."),
     ):
         name = "heron_messages" if key == "messages" else f"heron_messages_{key}"
         family = CounterMetricFamily(name, text, labels=labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.nats import NatsBroker
 
-MQTT_KINDS = ["mosquitto", "mosquitto-mqtt5", "embedded"]
+MQTT_KINDS = ["mosquitto", "mosquitto-mqtt5", "mosquitto-kept", "embedded"]
 EXTERNAL_KINDS = [*MQTT_KINDS, "nats"]
 IMPAIRED_KINDS = ["impaired-memory", "impaired-embedded"]  # by a perfect network
 
@@ -142,5 +143,15 @@ def _kind(name: str, request: pytest.FixtureRequest, env_id: str) -> Kind:
         server = request.getfixturevalue("nats_server")
         return Kind(name, lambda: NatsBroker(server.url, env_id=env_id))
     url = request.getfixturevalue("mosquitto").url
+    if name == "mosquitto-kept":  # with an outbox and a session that the broker keeps
+        folder, numbers = request.getfixturevalue("tmp_path"), itertools.count()
+
+        def make() -> MqttBroker:
+            own = f"{env_id}-{next(numbers)}"
+            return MqttBroker(
+                url, env_id=env_id, outbox=folder / own, client_id=own, clean_start=False, session_expiry_s=60
+            )
+
+        return Kind(name, make)
     protocol = "5" if name == "mosquitto-mqtt5" else "3.1.1"
     return Kind(name, lambda: MqttBroker(url, env_id=env_id, protocol=protocol))

@@ -119,6 +119,15 @@ def test_the_embedded_broker_passes_with_its_own_credentials(tmp_path: Path, log
     assert code == 0
 
 
+def test_how_much_a_broker_keeps_for_who_is_away_is_told_and_is_no_condition(own_mosquitto: Server) -> None:
+    server = own_mosquitto("allow_anonymous true", "max_queued_messages 100")
+    done = run_heron("doctor", "--broker", server.url, "--json")
+    (found,) = [f for f in json.loads(done.out)["findings"] if f["check"] == "kept session"]
+    assert found["verdict"] == "note"
+    assert 100 <= found["figures"]["kept"] < 1_500
+    assert "max_queued_messages 0" in found["change"]
+
+
 def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done = run_heron("doctor", "--broker", "mqtt://127.0.0.1:1")
     assert done.code == 1

@@ -15,6 +15,7 @@ from heron_mqtt.app.broker_probe import probe_features
 from heron_mqtt.app.doctor.access import examine_strangers, examine_tls
 from heron_mqtt.app.doctor.clocks import examine_clocks
 from heron_mqtt.app.doctor.findings import BrokerFinding, Examination
+from heron_mqtt.app.doctor.kept import examine_kept_session
 from heron_mqtt.app.doctor.logins import Login
 from heron_mqtt.app.doctor.rights import examine_rights
 from heron_mqtt.app.doctor.stall import examine_stall
@@ -144,6 +145,7 @@ def _checks(
     checks += [
         ("QoS", partial(examine_qos, as_operator)),
         ("order", partial(examine_order, as_operator)),
+        ("kept session", partial(examine_kept_session, as_operator)),
         ("round trip", partial(examine_round_trip, as_operator, deadline_s)),
         ("message size", partial(examine_size, as_operator)),
     ]

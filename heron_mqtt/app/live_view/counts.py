@@ -23,6 +23,7 @@ class KindCount:
     messages: int = 0
     lost: int = 0
     repeated: int = 0
+    held: int = 0
     by_second: deque[list[int]] = field(default_factory=lambda: deque(maxlen=RATE_S + 1))
 
     def note(self, at_s: float) -> None:
@@ -63,15 +64,17 @@ class ChannelTraffic:
         arrival, missing = observed(self._tracker, f"{self._env_id}/{channel}", fields)
         kind.lost += missing
         kind.repeated += arrival is Arrival.DUPLICATE
+        kind.held += fields.get("held_s") is not None
         return kind
 
     def as_json(self, now_s: float) -> Json:
-        """Return messages, lost, repeated and rate by kind of channel."""
+        """Return messages, lost, repeated, held and rate by kind of channel."""
         return {
             name: {
                 "messages": kind.messages,
                 "lost": kind.lost,
                 "repeated": kind.repeated,
+                "held": kind.held,
                 "rate": round(kind.rate(now_s), 2),
             }
             for name, kind in sorted(self.kinds.items())

@@ -75,7 +75,7 @@ def test_a_device_that_speaks_every_ten_seconds_is_not_silent_between() -> None:
 def test_gaps_and_repeats_are_counted_by_channel() -> None:
     more = [told("devices/MG1/ess/telemetry", p_mw=0.0, boot="d", seq=n, sender="MG1/ess") for n in (4, 4, 5)]
     kind = seen(RUN, BIRTH, SPOKE, *more)["channels"]["devices/+/+/telemetry"]
-    assert (kind["messages"], kind["lost"], kind["repeated"]) == (4, 2, 1)
+    assert (kind["messages"], kind["lost"], kind["repeated"], kind["held"]) == (4, 2, 1, 0)
 
 
 def test_a_fallback_and_its_reason_are_shown_while_they_last() -> None:

@@ -21,7 +21,7 @@ from heron_mqtt.bench.telemetry import take_telemetry
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 
-TINY = suite.Effort(2, (2, 4), 12, 5, 20, 1, (2, 4))
+TINY = suite.Effort(2, (2, 4), 12, 5, 20, 1, (2, 4), 200)
 
 
 async def _nothing(*_: object) -> None:
