@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-ArrivalKind = Literal["new", "repeated"]
+ArrivalKind = Literal["new", "late", "repeated"]
 """``repeated``: it has arrived before, and goes no further (a retained one: only to those who have not
-heard it)."""
+heard it). ``late``: it is new, but waited for a connection, its sender's or ours: it tells what was."""
 
 
 class MessageTap(Protocol):

@@ -113,7 +113,7 @@ class Deliveries:
                 self._note_speaker(at, channel, kind, number, row["at_s"])
             elif row["arrival"] == "none":  # lost on its way in: it keeps its number
                 counts["in", at, channel, kind] += 1
-            elif row["arrival"] == "new":
+            elif row["arrival"] in {"new", "late"}:
                 number = counts["in", at, channel, kind]
                 counts["in", at, channel, kind] += 1
                 self._arrived_s.setdefault((at, channel, kind, number), row["at_s"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
 from support.mosquitto_server import Mosquitto
-from support.observer import Observer
+from support.observer import Observer, PlainDevice
+from support.safety_runs import LEASE_S, on_mosquitto, proxy, run, write
 from support.waiting import until
 
 TELEMETRY = "devices/MG1/ess/telemetry"
@@ -174,3 +176,24 @@ async def test_a_session_outlives_a_broker_with_persistence(
 def test_what_does_not_fit_together_is_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         MqttBroker("mqtt://h", **options)
+
+
+@on_mosquitto
+def test_a_gateway_with_a_kept_session_that_is_killed_drives_on_telemetry_of_now(
+    tmp_path: Path, url: str
+) -> None:
+    """It finds what the device said while it was away, and echoes none of it."""
+    scenario = write(tmp_path, **{"microgrids.MG1.remote": True})
+    kept = ["--client-id", "gateway-1", "--clean-start", "false", "--outbox", str(tmp_path / "outbox")]
+    with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url):
+        with proxy(scenario, url, *kept) as killed:
+            observer.wait("it is driven", lambda: device.p_mw != 0.0 and len(observer.driving()) > 3)
+            killed.process.kill()
+        time.sleep(2 * LEASE_S)
+        assert device.p_mw == 0.0
+        with proxy(scenario, url, *kept):
+            again = time.monotonic()
+            observer.wait("it is driven again", lambda: len(observer.driving(after=again)) > 3)
+            said = {m.json["seq"]: m.at for m in observer.on("MG1/ess/telemetry")}
+            ages_s = [m.at - said[m.json["heard_seq"]] for m in observer.setpoints(after=again)]
+            assert max(ages_s) < LEASE_S

@@ -22,7 +22,7 @@ import pytest
 
 from heron_mqtt.errors import BrokerClosed, ConfigError, MessageExpired
 from heron_mqtt.messaging.mqtt import MqttBroker
-from support.heron_command import Program, heron
+from support.heron_command import Program, heron, run_heron
 from support.mosquitto_server import Mosquitto
 from support.observer import Observer
 from support.safety_runs import LEASE_S, proxy, run, write
@@ -255,6 +255,40 @@ def test_a_gateway_killed_with_its_outbox_replays_nothing_that_drives(
             ]
             assert moved == []
             assert came_back < after.seen[-1].at
+
+
+def test_a_record_marks_what_came_late_and_no_lease_looks_outlived(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    """What a device measured before its lease ended comes after it: that is no lease outlived."""
+    server = own_mosquitto(
+        *("allow_anonymous true", "persistence true", f"persistence_location {tmp_path}/"),
+        "autosave_interval 1\nautosave_on_changes true",
+    )
+    scenario, record = write(tmp_path, steps=60), tmp_path / "run.heron"
+    kept = ["--client-id", "run-1", "--clean-start", "false"]  # whoever of the two is back first
+    battery = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", server.url]
+    battery += ["--scenario", str(scenario), "--period", "0.1", "--outbox", str(tmp_path / "ess.outbox")]
+    with (
+        Observer(server.url) as observer,
+        heron(*battery),
+        run(scenario, server.url, *kept, "--record", str(record)) as program,
+    ):
+        observer.wait("the device is driven", lambda: len(observer.driving()) > 3)
+        server.stop()
+        time.sleep(2.5 * LEASE_S)
+        server.start()
+        ended = program.wait()
+    assert ended.code == 0, ended.err
+    device = ended.result["devices"]["MG1/ess"]
+    assert device["held"] > 5
+    assert device["lost"] == 0
+    late = execute(record, "SELECT count(*) FROM message_row WHERE arrival = 'late'")
+    assert late[0][0] >= device["held"]
+    verified = run_heron("verify", str(record)).out
+    assert "FAILED no lease outlived" not in verified
+    assert "FAILED lost and duplicated" not in verified
+    assert "FAILED hash chain" not in verified
 
 
 # -- bounds --------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -148,6 +148,7 @@ class _Traffic:
 
     sent_at: dict[tuple[str, str, str, int], float] = field(default_factory=dict)
     heard_at: dict[tuple[str, str, str, int], float] = field(default_factory=dict)
+    late: set[tuple[str, str, str, int]] = field(default_factory=set)
     copies: int = 0
     retained: int = 0
     round_trips_s: list[float] = field(default_factory=list)
@@ -198,6 +199,8 @@ def _read(record: RecordFile) -> Mapping[str, _Traffic]:
                 sent = setpoints.pop((said.get("ack_boot"), said.get("ack_seq")), None)
                 if sent is not None:
                     one.round_trips_s.append(row["at_s"] - sent)
+        elif row["arrival"] == "late":  # it waited for a connection: that is no delay of the network
+            one.late.add(key)
         elif row["arrival"] == "repeated":
             one.copies += 1
     for one in traffic.values():
@@ -208,14 +211,18 @@ def _read(record: RecordFile) -> Mapping[str, _Traffic]:
 
 
 def _fit(pattern: str, one: _Traffic) -> ChannelFit | None:
-    both = [(key, at) for key, at in one.sent_at.items() if key in one.heard_at or at < one.end_s - LAST_S]
+    both = [
+        (key, at)
+        for key, at in one.sent_at.items()
+        if key not in one.late and (key in one.heard_at or at < one.end_s - LAST_S)
+    ]
     delays = np.array([one.heard_at[key] - at for key, at in both if key in one.heard_at])
     if len(delays) >= MIN_MESSAGES:
         streams: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
         for key, _ in sorted(both, key=lambda pair: pair[0]):
             streams[key[:3]].append(key not in one.heard_at)
         return _whole(pattern, "one way", delays, list(streams.values()), one.copies)
-    lost = list(_gaps(one.heard_at))
+    lost = list(_gaps({*one.heard_at, *one.late}))
     if len(one.round_trips_s) >= MIN_MESSAGES:
         half = np.array(one.round_trips_s) / 2.0
         return _whole(pattern, "half a round trip", half, lost, one.copies)
@@ -224,7 +231,7 @@ def _fit(pattern: str, one: _Traffic) -> ChannelFit | None:
     return None
 
 
-def _gaps(heard: Mapping[tuple[str, str, str, int], float]) -> Iterator[list[bool]]:
+def _gaps(heard: Iterable[tuple[str, str, str, int]]) -> Iterator[list[bool]]:
     """Return by stream, for each number from the first to the last that was heard, whether it was lost."""
     numbers: dict[tuple[str, str, str], set[int]] = defaultdict(set)
     for channel, sender, boot, seq in heard:

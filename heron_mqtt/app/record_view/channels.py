@@ -47,7 +47,7 @@ def recorded_channels(record: RecordFile, until_s: float) -> Json:
         done = row["network"].split("+") if row["network"] else []
         if row["direction"] == "out":
             kind.messages += row["n"]
-        elif row["arrival"] == "new":
+        elif row["arrival"] in {"new", "late"}:
             kind.messages += row["told"]  # the payload of one of ours stands where it was published
         if row["arrival"] == "none" or NEVER_ARRIVES.intersection(done):
             kind.lost += row["n"]

@@ -360,6 +360,8 @@ def _fate(row: sqlite3.Row) -> str:
         parts.append("LOST")
     elif row["arrival"] == "repeated":
         parts.append("REPEATED")
+    elif row["arrival"] == "late":
+        parts.append("LATE: kept while there was no connection")
     if row["network"]:
         parts.append(f"network: {row['network']}")
     if row["delay_s"]:

@@ -16,7 +16,7 @@ from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, MAX_QUEUE, Callback, Received, Subscription
-from heron_mqtt.messaging.tap import MessageTap
+from heron_mqtt.messaging.tap import ArrivalKind, MessageTap
 
 UNASKED = 16  # messages kept for a first consume() on a channel that so far only had callbacks
 
@@ -171,10 +171,13 @@ class Dispatcher:
         if isinstance(message, Received) and message.malformed is not None:  # another broker handed it on
             self.arrive_malformed(channel, message.malformed, retained=retained)
             return
+        late = late or (isinstance(message, Received) and message.late)
         with self._lock:
             known = self._is_known(channel, message, retained) and channel not in topics.ALWAYS_DELIVERED
             if self.tap is not None:
-                self.tap.arrived(channel, message, payload, retained, "repeated" if known else "new")
+                is_late = late or message.get("held_s") is not None
+                kind: ArrivalKind = "repeated" if known else "late" if is_late else "new"
+                self.tap.arrived(channel, message, payload, retained, kind)
             if known and not retained:
                 self.stats.duplicated += 1
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1

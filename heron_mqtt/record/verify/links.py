@@ -54,7 +54,7 @@ def links(record: RecordFile) -> Iterator[Link]:
                 lost_out[stream].add(seq)
         elif gone and row["arrival"] == "none":
             lost[at].add(seq)
-        elif row["arrival"] == "new":
+        elif row["arrival"] in {"new", "late"}:
             arrived[at][seq] += 1
         elif not row["retained"]:
             repeated[at] += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -187,3 +189,27 @@ async def test_what_was_held_reaches_every_subscriber_once_and_ends_no_stream() 
         _arrive(dispatcher, "c", sender="MG1", boot=boot, seq=seq, **more)
     assert got == [(b, s, bool(m)) for b, s, m in [*now, *earlier]] + [("now", 2, False)]
     assert (dispatcher.stats.duplicated, dispatcher.stats.lost) == (3, 0)
+
+
+async def test_a_tap_is_told_what_is_late_also_behind_another_broker() -> None:
+    told: list[tuple[int, str]] = []
+
+    class Tap:
+        def published(self, *_: object) -> None: ...
+
+        def arrived(
+            self, channel: str, message: Mapping[str, Any], payload: object, retained: bool, kind: str
+        ) -> None:
+            told.append((message["seq"], kind))
+
+        def impaired(self, *_: object) -> None: ...
+
+    dispatcher = Dispatcher()
+    dispatcher.tap = Tap()
+    stream = {"sender": "MG1", "boot": "b"}
+    dispatcher.arrive("c", encode({**stream, "seq": 0}))
+    dispatcher.arrive("c", encode({**stream, "seq": 1, "held_s": 3.0}))
+    dispatcher.arrive("c", encode({**stream, "seq": 2}), late=True)
+    dispatcher.arrive_decoded("c", Received({**stream, "seq": 3}, "c", late=True))
+    dispatcher.arrive("c", encode({**stream, "seq": 2}), late=True)
+    assert told == [(0, "new"), (1, "late"), (2, "late"), (3, "late"), (2, "repeated")]
