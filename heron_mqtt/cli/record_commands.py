@@ -92,13 +92,14 @@ def report(
 def export(
     run: Run,
     kind: Annotated[
-        Literal["csv", "parquet", "mcap"], typer.Option("--format", help="csv, parquet or mcap.")
+        Literal["csv", "parquet", "mcap", "otlp"],
+        typer.Option("--format", help="csv, parquet, mcap or otlp."),
     ] = "csv",
     to: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Where to; else a directory beside the record.")
     ] = None,
 ) -> None:
-    """Write a record in another format: a file a view (csv, parquet), or one for log viewers (mcap)."""
+    """Write a record in another format: a file a view (csv, parquet), log viewers (mcap), traces (otlp)."""
     from heron_mqtt.record.export import export as export_file
 
     for path in export_file(run, kind, to):

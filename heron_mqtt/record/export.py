@@ -1,4 +1,4 @@
-"""A record in other formats: CSV and Parquet, a file a view, and MCAP for log viewers."""
+"""A record in other formats: CSV and Parquet, a file a view, MCAP for log viewers, OpenTelemetry traces."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.record.mcap_file import write_mcap
+from heron_mqtt.record.otlp_file import write_otlp
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.schema import VIEWS
 
@@ -83,10 +84,17 @@ def _write_mcap(record: RecordFile, folder: Path) -> list[Path]:
     return [path]
 
 
+def _write_otlp(record: RecordFile, folder: Path) -> list[Path]:
+    path = folder / f"{record.path.stem}.otlp.jsonl"
+    write_otlp(record, path)
+    return [path]
+
+
 FORMATS: dict[str, Callable[[RecordFile, Path], list[Path]]] = {
     "csv": write_csv,
     "parquet": write_parquet,
     "mcap": _write_mcap,
+    "otlp": _write_otlp,
 }
 
 
