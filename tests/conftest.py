@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
+from support.kafka_server import KafkaServer
 from support.mosquitto_server import Mosquitto, executable
 from support.nats_server import NatsServer
 
@@ -103,6 +104,14 @@ def embedded_url() -> Iterator[str]:
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """A NATS server that all tests share; do not disturb it."""
     server = NatsServer(tmp_path_factory.mktemp("nats")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A server of Kafka's protocol that all tests share; do not disturb it."""
+    server = KafkaServer(tmp_path_factory.mktemp("kafka")).start()
     yield server
     server.stop()
 

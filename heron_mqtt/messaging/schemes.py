@@ -7,6 +7,7 @@ URL            broker
 ``memory``     ``InMemoryBroker``; nothing can connect from outside
 ``embedded``   ``HostedBroker``: an embedded broker of its own, and a connection to it
 ``nats://``    ``NatsBroker``; ``nats+tls://`` with TLS; agents only, no hardware
+``kafka://``   ``KafkaBroker``; ``kafka+tls://`` with TLS; agents only, no hardware
 =============  ==================================================================
 
 A scheme of your own::
@@ -27,7 +28,7 @@ from typing import Any
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.settings import variable_of
-from heron_mqtt.messaging.urls import DEFAULT_PORTS, NATS_PORTS, lacks_scheme, without_login
+from heron_mqtt.messaging.urls import DEFAULT_PORTS, KAFKA_PORTS, NATS_PORTS, lacks_scheme, without_login
 
 __all__ = ["BrokerScheme", "open_broker", "register_scheme", "scheme_names", "scheme_of", "without_login"]
 
@@ -139,6 +140,12 @@ def _make_nats(url: str, **options: Any) -> MessageBroker:
     return NatsBroker(url, **options)
 
 
+def _make_kafka(url: str, **options: Any) -> MessageBroker:
+    from heron_mqtt.messaging.kafka import KafkaBroker
+
+    return KafkaBroker(url, **options)
+
+
 def _make_memory(url: str, *, env_id: str, **options: Any) -> MessageBroker:
     from heron_mqtt.messaging.memory import InMemoryBroker
 
@@ -173,11 +180,12 @@ for _name in DEFAULT_PORTS:
     register_scheme(_name, _make_mqtt, is_external=True, is_address=True)
 register_scheme("memory", _make_memory)
 register_scheme("embedded", _make_embedded, is_external=True)
-for _name in NATS_PORTS:
-    register_scheme(
-        _name,
-        _make_nats,
-        is_address=True,
-        lacks="core NATS keeps no message for who connects later and no last will, so an emergency stop or "
-        "the end of a run could go unheard",
-    )
+for _ports, _make, _what in ((NATS_PORTS, _make_nats, "core NATS"), (KAFKA_PORTS, _make_kafka, "Kafka")):
+    for _name in _ports:
+        register_scheme(
+            _name,
+            _make,
+            is_address=True,
+            lacks=f"{_what} keeps no message for who connects later and no last will, so an emergency stop "
+            "or the end of a run could go unheard",
+        )

@@ -11,7 +11,8 @@ from heron_mqtt.errors import ConfigError
 
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 NATS_PORTS = {"nats": 4222, "nats+tls": 4222}
-SECURE = {"mqtts", "wss", "nats+tls"}
+KAFKA_PORTS = {"kafka": 9092, "kafka+tls": 9093}
+SECURE = {"mqtts", "wss", "nats+tls", "kafka+tls"}
 WEB = {"ws", "wss"}
 EXPECTED = "expected mqtt://[user:password@]host[:port][,host[:port]...], mqtts://..., ws://... or wss://..."
 
@@ -39,6 +40,12 @@ NATS_URLS = UrlKind(
     "NATS",
     NATS_PORTS,
     "expected nats://[user:password@]host[:port][,host[:port]...] or nats+tls://...",
+)
+KAFKA_URLS = UrlKind(
+    "KafkaBroker",
+    "Kafka",
+    KAFKA_PORTS,
+    "expected kafka://[user:password@]host[:port][,host[:port]...] or kafka+tls://...",
 )
 
 

@@ -14,13 +14,14 @@ import pytest
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.messaging.kafka import KafkaBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.nats import NatsBroker
 
 MQTT_KINDS = ["mosquitto", "mosquitto-mqtt5", "mosquitto-kept", "embedded"]
-EXTERNAL_KINDS = [*MQTT_KINDS, "nats"]
+EXTERNAL_KINDS = [*MQTT_KINDS, "nats", "kafka"]
 IMPAIRED_KINDS = ["impaired-memory", "impaired-embedded"]  # by a perfect network
 
 
@@ -139,6 +140,9 @@ def _kind(name: str, request: pytest.FixtureRequest, env_id: str) -> Kind:
     if name == "embedded":
         url = request.getfixturevalue("embedded_url")
         return Kind(name, lambda: MqttBroker(url, env_id=env_id))
+    if name == "kafka":
+        kafka = request.getfixturevalue("kafka_server")
+        return Kind(name, lambda: KafkaBroker([kafka.address], env_id=env_id))
     if name == "nats":
         server = request.getfixturevalue("nats_server")
         return Kind(name, lambda: NatsBroker(server.url, env_id=env_id))

@@ -45,7 +45,8 @@ async def test_a_filter_brings_exactly_what_it_matches(
     for channel in ["agents", "agents/MG1/action", "agents/MG2/action", "agents/MG1/status", "p2p/MG1/MG2"]:
         await full_broker.publish(channel, {"on": channel})
     await full_broker.publish("end", {})
-    await until(lambda: last)
+    # channels keep no order between them everywhere
+    await until(lambda: last and len([c for c in got if c != "end"]) >= len(expected))
     assert sorted(c for c in got if c != "end") == sorted(expected)
 
 

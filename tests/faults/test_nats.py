@@ -58,6 +58,7 @@ async def test_what_was_published_while_the_server_was_dead_arrives_when_it_is_b
         late = [broker.publish("c", {"sender": "a", "boot": "b", "seq": i}) for i in range(1, 4)]
         server.start()
         await reader.wait_connected(10)
+        await reader.subscribe("other", lambda _: None)  # in force: so are those before it
         for delivery in late:
             await delivery
         # the writer may have been back before the reader: what it sent then is lost, and said to be
@@ -85,6 +86,7 @@ async def test_a_server_that_stands_still_is_given_up_and_nothing_late_is_sent(o
     async with NatsBroker(server.url, keepalive_s=1) as broker:
         await broker.publish("c", {})
         server.process.send_signal(19)  # SIGSTOP
+        await until(lambda: server.is_stopped)
         try:
             filler = "x" * 1_000_000
             for _ in range(30):

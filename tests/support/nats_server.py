@@ -46,6 +46,13 @@ class NatsServer:
     def url(self) -> str:
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it stands still, all of its threads."""
+        assert self.process is not None
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] in {"T", "t"} for task in tasks)
+
     def start(self) -> NatsServer:
         """Start on a free port, or on the port that it had before."""
         for _ in range(1 if self.port else 5):  # another process may take the free port first
@@ -56,7 +63,7 @@ class NatsServer:
         raise RuntimeError(f"nats-server did not start:\n{self.log()}")
 
     def log(self) -> str:
-        return (self.folder / "nats.log").read_text(errors="replace")
+        return (self.folder / "server.log").read_text(errors="replace")
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""
@@ -75,11 +82,15 @@ class NatsServer:
                 self.kill()
             self.process = None
 
-    def _try(self, port: int) -> bool:
+    def _launch(self, port: int) -> list[str]:
         path = self.folder / "nats.conf"
         path.write_text(f"host: 127.0.0.1\nport: {port}\n{self.config}\n")
-        with (self.folder / "nats.log").open("ab") as log:
-            self.process = subprocess.Popen([executable(), "-c", str(path)], stdout=log, stderr=log)
+        return [executable(), "-c", str(path)]
+
+    def _try(self, port: int) -> bool:
+        command = self._launch(port)
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         end = time.monotonic() + START_S
         while time.monotonic() < end and self.process.poll() is None:
             try:

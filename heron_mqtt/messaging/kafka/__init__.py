@@ -1,0 +1,5 @@
+"""A client of Kafka, and of servers that speak its protocol (extra ``kafka``)."""
+
+from heron_mqtt.messaging.kafka.broker import KafkaBroker
+
+__all__ = ["KafkaBroker"]
