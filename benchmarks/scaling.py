@@ -27,6 +27,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pandapower as pp
+from paho.mqtt.enums import CallbackAPIVersion
 
 from heron_mqtt.bench.processes import find_mosquitto
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -130,7 +131,7 @@ class Watch:
         self.counts: dict[str, float] = {}
         self.steps: dict[int, tuple[float, dict[str, float]]] = {}
         self.changed = threading.Event()
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
         self._client.on_message = self._on_message
         self._client.connect("127.0.0.1", port)
         self._client.subscribe([("$SYS/broker/#", 0), (f"heron/{ENV_ID}/run/state", 1)])

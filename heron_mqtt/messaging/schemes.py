@@ -21,7 +21,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,12 @@ from heron_mqtt.messaging.settings import variable_of
 from heron_mqtt.messaging.urls import DEFAULT_PORTS, KAFKA_PORTS, NATS_PORTS, lacks_scheme, without_login
 
 __all__ = ["BrokerScheme", "open_broker", "register_scheme", "scheme_names", "scheme_of", "without_login"]
+
+MQTT_ONLY = (
+    "outbox", "outbox_max_mb", "outbox_max_age_s", "client_id", "clean_start", "session_expiry_s", "alpn",
+    "protocol",
+)  # fmt: skip
+"""Settings that say nothing to a broker of another kind."""
 
 Factory = Callable[..., MessageBroker]
 """Called with the URL and, by name, with ``env_id`` and whatever else ``open_broker`` was given."""
@@ -136,13 +142,14 @@ def _make_mqtt(url: str, **options: Any) -> MessageBroker:
 def _make_nats(url: str, **options: Any) -> MessageBroker:
     from heron_mqtt.messaging.nats import NatsBroker
 
-    _no_outbox(url)
+    _refuse_settings(url, MQTT_ONLY, options)
     return NatsBroker(url, **options)
 
 
 def _make_kafka(url: str, **options: Any) -> MessageBroker:
     from heron_mqtt.messaging.kafka import KafkaBroker
 
+    _refuse_settings(url, (*MQTT_ONLY, "server_name"), options)
     return KafkaBroker(url, **options)
 
 
@@ -150,7 +157,7 @@ def _make_memory(url: str, *, env_id: str, **options: Any) -> MessageBroker:
     from heron_mqtt.messaging.memory import InMemoryBroker
 
     _nothing_behind(url, "memory")
-    _no_outbox(url)
+    _refuse_settings(url, ("outbox",), options)
     if options:
         raise ConfigError(f"broker memory: takes no {', '.join(options)}")
     return InMemoryBroker()
@@ -168,12 +175,14 @@ def _nothing_behind(url: str, name: str) -> None:
         raise ConfigError(f"broker {without_login(url)}: {name} takes no address; expected just {name}")
 
 
-def _no_outbox(url: str) -> None:
-    outbox = os.environ.get(variable_of("outbox"))
-    if outbox:
-        raise ConfigError(
-            f"outbox {outbox}: broker {without_login(url)} has none; use mqtt://, or leave it out"
-        )
+def _refuse_settings(url: str, names: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Refuse what is set in environment or scenario and that a broker of this kind does nothing about."""
+    for name in names:
+        value = os.environ.get(variable_of(name)) or (options.get("defaults") or {}).get(name)
+        if value:
+            raise ConfigError(
+                f"{name} {value}: broker {without_login(url)} has none; use mqtt://, or leave it out"
+            )
 
 
 for _name in DEFAULT_PORTS:

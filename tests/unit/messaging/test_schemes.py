@@ -63,6 +63,18 @@ def test_where_others_must_be_there_a_private_broker_is_refused(url: str) -> Non
         open_broker(url, at_address=True)
 
 
+@pytest.mark.parametrize("url", ["nats://h", "kafka://h"])
+@pytest.mark.parametrize("name", ["outbox", "clean_start", "client_id", "protocol"])
+def test_a_setting_that_only_mqtt_knows_is_refused_elsewhere(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=f"{name} x: broker {url} has none; use mqtt://"):
+        open_broker(url, defaults={name: "x"})
+    monkeypatch.setenv(f"HERON_MQTT_{name.upper()}", "x")
+    with pytest.raises(ConfigError, match=f"{name} x: broker {url} has none; use mqtt://"):
+        open_broker(url)
+
+
 def test_an_option_that_a_broker_does_not_take_is_refused() -> None:
     with pytest.raises(ConfigError, match="broker memory: takes no ca"):
         open_broker("memory", ca="ca.pem")
