@@ -15,6 +15,7 @@ from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.broker_options import add_broker_options
 from heron_mqtt.cli.calibrate_commands import add_calibrate_commands
 from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain, report
+from heron_mqtt.cli.conformance_commands import add_conformance_commands
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.doctor_commands import add_doctor_commands
 from heron_mqtt.cli.integration_commands import add_integration_commands
@@ -330,6 +331,7 @@ add_bench_commands(app)
 add_broker_commands(app)
 add_control_commands(app)
 add_doctor_commands(app)
+add_conformance_commands(app)
 add_record_commands(app)
 add_replay_commands(app)
 add_calibrate_commands(app)

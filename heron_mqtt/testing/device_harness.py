@@ -10,20 +10,25 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any, Literal, Self
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from heron_mqtt.messaging.topics import ESTOP, TopicMap, device, stop_confirm
+from heron_mqtt.errors import BrokerError
+from heron_mqtt.messaging.mqtt.options import read_options
+from heron_mqtt.messaging.topics import ESTOP, RUN_STATE, TopicMap, device, stop_confirm
+from heron_mqtt.messaging.urls import WEB
 
 Json = dict[str, Any]
 TOLERANCE = 0.02
 """How far a device's power may be from the setpoint, as a part of its nameplate."""
+SLOWEST_S = 7.5  # between telemetry: a quarter of the lease of 30 s that most checks use
+LONGEST_LEASE_S = 60.0
+"""Of what a harness sends on purpose; a bounded one sends no longer one by mistake either."""
 
 
 class CheckFailed(AssertionError):
@@ -51,9 +56,26 @@ class WatchedMessage:
         """Its JSON object; empty if it holds none."""
         try:
             found = json.loads(self.payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class SentMessage:
+    """One message that the harness has sent.
+
+    Attributes:
+        topic: Where.
+        payload: What.
+        retained: Whether the broker is to keep it.
+        at_s: When, by this process's monotonic clock.
+    """
+
+    topic: str
+    payload: bytes
+    retained: bool
+    at_s: float
 
 
 class DeviceHarness:
@@ -62,40 +84,81 @@ class DeviceHarness:
     Use it as a context manager: it is connected and subscribed inside.
 
     Args:
-        url: ``mqtt://host:port``.
+        url: ``mqtt://host:port``, ``mqtts://...`` and so on; login and certificates as for every program.
         env_id: The environment.
         agent_id: The agent that owns the device.
         name: The device's name.
         within_s: How long the device may take for anything, wall-clock s; for a machine under load.
+        dt_s: Simulated time of each setpoint, s, for an emulated device that ramps in it; None = none.
+        settle_s: How long the output may go on moving after the answer to a setpoint, s.
+        tolerance: How far its power may be from the setpoint, as a part of its nameplate.
+        bound_mw: Largest power that may be asked for, MW, > 0; None = the nameplate of its birth.
+        is_bounded: Send nothing that a device without bounds of its own would follow beyond nameplate and
+            lease: for real hardware.
+
+    Raises:
+        ConfigError: The URL or a setting of the connection is wrong.
+        BrokerError: On entering: the broker is not there or refuses.
     """
 
     def __init__(
-        self, url: str, *, env_id: str, agent_id: str = "MG1", name: str = "ess", within_s: float = 20.0
+        self,
+        url: str,
+        *,
+        env_id: str,
+        agent_id: str = "MG1",
+        name: str = "ess",
+        within_s: float = 20.0,
+        dt_s: float | None = None,
+        settle_s: float = 0.0,
+        tolerance: float = TOLERANCE,
+        bound_mw: float | None = None,
+        is_bounded: bool = False,
     ) -> None:
         self.url = url
         self.env_id = env_id
+        self.agent_id, self.name = agent_id, name
         self.label = f"{agent_id}/{name}"
-        self.within_s = within_s
+        self.within_s, self.settle_s, self.tolerance = within_s, settle_s, tolerance
+        self.dt_s = dt_s
+        self.bound_mw, self.is_bounded = bound_mw, is_bounded
         topics = TopicMap(env_id)
         self.estop_topic = topics.topic(ESTOP)
+        self.run_topic = topics.topic(RUN_STATE)
         self.confirm_topic = topics.topic(stop_confirm(agent_id, name))
+        self.sent: list[SentMessage] = []
+        """Everything that it has sent, oldest first."""
         self._base = topics.topic(device(agent_id, name, ""))
         self._heard: list[WatchedMessage] = []
         self._changed = threading.Condition()
         self._ready = threading.Event()
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, f"harness-{uuid.uuid4().hex[:12]}")
+        self._refused = ""
+        self._options = options = read_options(url, client_id=f"harness-{uuid.uuid4().hex[:12]}")
+        transport: Literal["tcp", "websockets"] = "websockets" if options.scheme in WEB else "tcp"
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, options.client_id, transport=transport)
+        if options.username is not None:
+            self._client.username_pw_set(options.username, options.password)
+        if options.tls is not None:
+            self._client.tls_set_context(options.tls)
+        if options.path:
+            self._client.ws_set_options(path=options.path)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
-        self._watched = [(f"{self._base}#", 1), (self.confirm_topic, 1)]
+        watched = (f"{self._base}#", self.confirm_topic, self.estop_topic, self.run_topic)
+        self._watched = [(topic, 1) for topic in watched]
 
     def __enter__(self) -> Self:
-        address = urlsplit(self.url)
+        where = self._options.address
         self._client.reconnect_delay_set(1, 1)
-        self._client.connect(address.hostname or "127.0.0.1", address.port or 1883, keepalive=30)
+        try:
+            self._client.connect(self._options.host, self._options.port, keepalive=30)
+        except OSError as exc:
+            raise BrokerError(f"{where}: nobody answers: {exc.strerror or exc}") from exc
         self._client.loop_start()  # a thread, because the checks are plain functions that wait
-        if not self._ready.wait(self.within_s):
-            raise CheckFailed(f"no subscription at {self.url} within {self.within_s:g} s")
+        if not self._ready.wait(self.within_s) or self._refused:
+            self.__exit__(None, None, None)
+            raise BrokerError(f"{where}: {self._refused or f'no subscription within {self.within_s:g} s'}")
         return self
 
     def __exit__(
@@ -123,6 +186,20 @@ class DeviceHarness:
         """Return what came on a topic since a mark, oldest first."""
         return [message for message in self._heard[since:] if message.topic == topic]
 
+    def all_heard(self, since: int = 0) -> list[WatchedMessage]:
+        """Return everything that came since a mark, oldest first."""
+        return self._heard[since:]
+
+    def short(self, topic: str) -> str:
+        """Return the end of a topic: what stands behind the device's name, or ``estop``."""
+        prefix = self.estop_topic.removesuffix(ESTOP)
+        return topic.removeprefix(self._base).removeprefix(prefix)
+
+    @property
+    def address(self) -> str:
+        """The broker's URL without a login."""
+        return self._options.address
+
     def until(self, condition: Callable[[], object], what: str, within_s: float | None = None) -> None:
         """Return as soon as ``condition()`` is true.
 
@@ -148,9 +225,19 @@ class DeviceHarness:
         self.until(look, what)
         return found[0]
 
+    def pause(self, seconds: float) -> None:
+        """Let time pass: where the passage of time is what is tested, or nothing can be seen."""
+        time.sleep(seconds)
+
     def telemetry(self, accept: Callable[[Json], object], what: str, since: int = 0) -> Json:
         """Return the first telemetry that is accepted, since a mark."""
         return self.wait_for(self.topic("telemetry"), accept, what, since).json
+
+    def settle(self, p_mw: float, within_s: float | None = None) -> None:
+        """Wait until its power is there, or ``settle_s`` (or ``within_s``) is over."""
+        limit_s = self.settle_s if within_s is None else within_s
+        with contextlib.suppress(CheckFailed):
+            self.until(lambda: self.is_at(p_mw, self.newest), f"{p_mw:g} MW", limit_s)
 
     def wait_for_power(self, p_mw: float, what: str, since: int = 0) -> Json:
         """Return the first telemetry with a power, since a mark."""
@@ -158,19 +245,27 @@ class DeviceHarness:
 
     def next_telemetry(self) -> Json:
         """Return the next telemetry from now on."""
-        return self.telemetry(lambda m: m.get("type") == "telemetry", "more telemetry", self.now)
+        mark = self.now
+        self.until(lambda: self.heard("telemetry", mark), "more telemetry", self.within_s + SLOWEST_S)
+        return self.heard("telemetry", mark)[0].json
 
-    def state_now(self) -> Json:
-        """Return what it does now: the answer to a setpoint that is stale, and so changes nothing."""
-        probe = self.sender("probe")
-        seq = probe.send(0.0, echo=False, heard_boot="no-such-boot", heard_seq=0)
-        return probe.answer(seq)
+    def later_telemetry(self) -> Json:
+        """Return telemetry that was surely sent after everything that has been published so far."""
+        mark = self.now
+        limit_s = self.within_s + 2.0 * SLOWEST_S
+        self.until(lambda: len(self.heard("telemetry", mark)) >= 2, "more telemetry", limit_s)
+        return self.newest
 
     @property
     def newest(self) -> Json:
         """The newest telemetry; empty before the first."""
         found = self.heard("telemetry")
         return found[-1].json if found else {}
+
+    def was_heard_within(self, seconds: float) -> bool:
+        """Whether telemetry came in the last so many seconds."""
+        found = self.heard("telemetry")
+        return bool(found) and time.monotonic() - found[-1].at_s < seconds
 
     def birth(self, since: int = 0) -> Json:
         """Return the birth."""
@@ -181,20 +276,65 @@ class DeviceHarness:
     def is_at(self, p_mw: float, telemetry: Json) -> bool:
         """Whether telemetry says a power, within the tolerance."""
         said = telemetry.get("p_mw")
-        return isinstance(said, int | float) and abs(said - p_mw) <= TOLERANCE * self.p_max_mw
+        if isinstance(said, bool) or not isinstance(said, int | float):
+            return False
+        return abs(said - p_mw) <= self.tolerance * abs(self.full_mw)
+
+    def is_safe(self, telemetry: Json) -> bool:
+        """Whether telemetry says the safe state: 0 MW; of what only consumes also ``safe`` alone.
+
+        A load goes on with what it cannot shed.
+        """
+        return self.is_at(0.0, telemetry) or (self.full_mw < 0.0 and telemetry.get("safe") is True)
 
     @property
-    def p_max_mw(self) -> float:
-        """Its largest power by its birth, MW."""
-        return float(self.birth()["p_max_mw"])
+    def full_mw(self) -> float:
+        """The power of which the checks ask for parts, MW: the largest by its birth, within the bound.
+
+        Negative for a device that only consumes.
+        """
+        told = self.birth()
+        high, low = float(told["p_max_mw"]), float(told["p_min_mw"])
+        full = high if high > 0.0 else low
+        return full if self.bound_mw is None else max(-self.bound_mw, min(self.bound_mw, full))
 
     # -- what is sent ------------------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes | str | Json, *, retain: bool = False) -> None:
-        """Publish at QoS 1, and wait until the broker has it."""
-        data = json.dumps(payload) if isinstance(payload, dict) else payload
-        told = self._client.publish(topic, data, qos=1, retain=retain)
-        told.wait_for_publish(self.within_s)
+        """Publish at QoS 1, and wait until the broker has it; nothing is queued while it is away.
+
+        Raises:
+            CheckFailed: The broker is not there.
+        """
+        text = json.dumps(payload) if isinstance(payload, dict) else payload
+        data = text.encode() if isinstance(text, str) else text
+        self._wait_for_connection()
+        self.sent.append(SentMessage(topic, data, retain, time.monotonic()))
+        self._wait_until_taken(self._client.publish(topic, data, qos=1, retain=retain))
+
+    def flood(self, topic: str, payloads: Sequence[Json]) -> None:
+        """Publish many messages as fast as the broker takes them, and wait until it has the last one."""
+        self._wait_for_connection()
+        told = None
+        for payload in payloads:
+            data = json.dumps(payload).encode()
+            self.sent.append(SentMessage(topic, data, False, time.monotonic()))
+            told = self._client.publish(topic, data, qos=1)
+        if told is not None:
+            self._wait_until_taken(told)
+
+    def _wait_for_connection(self) -> None:
+        end = time.monotonic() + self.within_s
+        while not self._client.is_connected():
+            if time.monotonic() > end:
+                raise CheckFailed(f"{self.address}: the broker is not there")
+            time.sleep(0.02)
+
+    def _wait_until_taken(self, told: mqtt.MQTTMessageInfo) -> None:
+        try:
+            told.wait_for_publish(self.within_s)
+        except (RuntimeError, ValueError) as exc:
+            raise CheckFailed(f"{self.address}: the broker does not take a message: {exc}") from exc
 
     def stop(self, payload: bytes | str | Json | None = None, *, retain: bool = False) -> int:
         """Press the emergency stop; returns the mark from before."""
@@ -207,8 +347,12 @@ class DeviceHarness:
     def release_stop(self, *, retain: bool = False, **fields: Any) -> None:
         """Release the emergency stop, and wait until the device confirms it."""
         mark = self.now
-        self.publish(self.estop_topic, {"type": "estop", "active": False, **fields}, retain=retain)
+        self.send_release_of_stop(retain=retain, **fields)
         self.wait_for(self.confirm_topic, lambda m: m.get("active") is False, "the confirmed release", mark)
+
+    def send_release_of_stop(self, *, retain: bool = False, **fields: Any) -> None:
+        """Release the emergency stop, whoever hears it."""
+        self.publish(self.estop_topic, {"type": "estop", "active": False, **fields}, retain=retain)
 
     def sender(self, name: str = "MG1") -> SetpointSender:
         """Return a sender of setpoints with a boot of its own."""
@@ -217,18 +361,25 @@ class DeviceHarness:
     def make_free(self) -> None:
         """Bring the device to where a check begins: no stop, no lease, no power."""
         self.birth()
-        self.release_stop()
+        self.send_release_of_stop()
         sender = self.sender("harness")
-        seq = sender.send(0.0, take_over=True)
-        sender.answer(seq)
+        sender.answer(sender.send(0.0, take_over=True))
         sender.release()
 
     # -- callbacks, in paho's thread ---------------------------------------------------------------
 
-    def _on_connect(self, client: mqtt.Client, *_: Any) -> None:
+    def _on_connect(
+        self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
+    ) -> None:
+        if reason.is_failure:
+            self._refused = f"the broker refuses the connection: {reason}"
+            self._ready.set()
+            return
         client.subscribe(self._watched)
 
-    def _on_subscribe(self, *_: Any) -> None:
+    def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
+        if any(reason.is_failure for reason in reasons):
+            self._refused = "the broker refuses a subscription: this user may not read the device's topics"
         self._ready.set()
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
@@ -257,10 +408,19 @@ class SetpointSender:
 
     def send(self, p_mw: float, *, lease_s: float = 30.0, echo: bool = True, **fields: Any) -> int:
         """Publish a setpoint; returns its seq. ``fields`` are added, or replace what stands there."""
+        device = self._harness
+        if device.is_bounded and (
+            abs(p_mw) > abs(device.full_mw) * (1.0 + 1e-9) or lease_s > LONGEST_LEASE_S
+        ):
+            raise CheckFailed(
+                f"not sent: {p_mw:g} MW for {lease_s:g} s is beyond what this bench may ask for"
+            )
         seq = self.next_seq
         self.next_seq += 1
         message: Json = {"type": "setpoint", "p_mw": p_mw, "q_mvar": 0.0, "lease_s": lease_s}
         message |= {"sender": self.name, "env_id": self._harness.env_id, "boot": self.boot, "seq": seq}
+        if device.dt_s is not None:
+            message["dt_s"] = device.dt_s
         if echo:
             with contextlib.suppress(KeyError):
                 newest = self._harness.newest
@@ -271,9 +431,16 @@ class SetpointSender:
 
     def do(self, p_mw: float, **fields: Any) -> Json:
         """Publish a setpoint, wait until it is done, and return the answer."""
+        device = self._harness
+        mark = device.now
         answer = self.answer(self.send(p_mw, **fields))
-        if answer.get("rejected") is not None or not self._harness.is_at(p_mw, answer):
-            raise CheckFailed(f"expected {p_mw} MW for {self.last}, got {answer}")
+        if answer.get("rejected") is not None:
+            raise CheckFailed(f"expected {p_mw:g} MW for {self.last}, got a refusal: {answer}")
+        if not device.is_at(p_mw, answer) and device.settle_s > 0.0:  # it answers while it still ramps
+            device.settle(p_mw)
+            answer = device.heard("telemetry", mark)[-1].json
+        if not device.is_at(p_mw, answer):
+            raise CheckFailed(f"expected {p_mw:g} MW for {self.last}, got {answer}")
         return answer
 
     def answer(self, seq: int) -> Json:
@@ -295,7 +462,8 @@ class SetpointSender:
         return reason
 
     def release(self) -> None:
-        """Give the lease back, and wait until the device is at 0."""
-        mark = self._harness.now
+        """Give the lease back, and wait until the device is at rest."""
+        device = self._harness
+        mark = device.now
         self.send(0.0, release=True)
-        self._harness.telemetry(lambda m: m.get("p_mw") == 0.0, "0 MW after the release", mark)
+        device.telemetry(device.is_safe, "the safe state after the release", mark)

@@ -1,45 +1,27 @@
-"""``heron-mqtt device battery``, and so ``FieldDevice``, keeps the wire contract as any device must."""
+"""A device that requires proof refuses what does not prove its age, whatever it is written in."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
+import functools
+import sys
+from pathlib import Path
 
 import pytest
 
-from heron_mqtt.testing.device_checks import CHECKS, Check
-from heron_mqtt.testing.device_harness import DeviceHarness
-from support import wire_device as wire
-from support.heron_command import HERON
-from support.mosquitto_server import Mosquitto
-from support.wire_device import DeviceProgram
+from heron_mqtt.testing.embedded_server import EmbeddedServer
+from support import examined_devices as devices
+
+PROGRAMS: dict[str, devices.Prepare] = {
+    "bare_device.py": devices.bare,
+    "c_battery": devices.in_c,
+    "esp32 under CPython": functools.partial(devices.esp32, sys.executable),
+    "battery": functools.partial(devices.emulator, "battery", "three_microgrids", "ess"),
+}
 
 
-def make(url: str, env_id: str, *options: str) -> DeviceProgram:
-    named = ["--agent", "MG1", "--name", "ess", "--broker", url, "--env-id", "{env}"]
-    return DeviceProgram(url, [HERON, "device", "battery", *named, *options], env_id=env_id)
-
-
-@pytest.fixture(scope="module")
-def device(mosquitto: Mosquitto) -> Iterator[DeviceHarness]:
-    """One device for all checks: each begins from a free device."""
-    with make(mosquitto.url, f"emulator-{uuid.uuid4().hex[:8]}") as made:
-        yield made.harness
-
-
-@pytest.mark.parametrize("check", CHECKS)
-def test_it_keeps_the_contract(check: Check, device: DeviceHarness) -> None:
-    check(device)
-
-
-@pytest.mark.parametrize(
-    "check", [wire.check_replays_of_an_earlier_run, wire.check_stop_and_setpoint_kept_by_the_broker]
-)
-def test_it_keeps_the_contract_from_start_to_end(
-    check: Callable[[wire.Start], None], mosquitto: Mosquitto
-) -> None:
-    check(lambda env_id: make(mosquitto.url, env_id))
-
-
-def test_it_can_require_proof(mosquitto: Mosquitto) -> None:
-    wire.check_required_proof(lambda env_id: make(mosquitto.url, env_id, "--require-proof"))
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_it_can_require_proof(program: str, tmp_path: Path) -> None:
+    prepare = PROGRAMS[program]
+    result = devices.examined(prepare, tmp_path, EmbeddedServer(), proof=True, only=["proof", "by-hand"])
+    found = {one.promise.id: one.verdict for one in result.results}
+    assert (found["proof"], found["by-hand"]) == ("pass", "not applicable")

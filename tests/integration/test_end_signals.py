@@ -17,6 +17,7 @@ import pytest
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.testing.device_harness import DeviceHarness
 from support.heron_command import HERON, Program, descendants, until
 from support.mosquitto_clients import Watcher
 from support.mosquitto_server import Mosquitto
@@ -24,7 +25,6 @@ from support.small_runs import write_scenario
 from support.sunspec_gateway import Gateway
 from support.sunspec_server import BATTERY, EmulatedInverter
 from support.waiting import until as soon
-from support.wire_device import DeviceProgram
 
 ROOT = Path(__file__).parents[2]
 END_S = 8.0  # 2 s are promised; the rest is for a machine that is busy
@@ -127,16 +127,15 @@ def test_the_broker_ends_as_asked(number: int) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 130), (signal.SIGTERM, 0)])
 def test_a_device_in_the_background_goes_to_its_safe_state_and_says_that_it_is_gone(
-    number: int, code: int, mosquitto: Mosquitto
+    number: int, code: int, mosquitto: Mosquitto, env_id: str
 ) -> None:
     script = [sys.executable, str(ROOT / "devices/battery.py"), *DEVICE[2:]]
     command = shlex.join([*script, "--broker", mosquitto.url, "--env-id"])
-    words = ["sh", "-c", f"trap '' INT; PYTHONPATH={shlex.quote(str(ROOT))} exec {command} {{env}}"]
-    with DeviceProgram(mosquitto.url, words) as device:
-        harness = device.harness
+    words = ["sh", "-c", f"trap '' INT; PYTHONPATH={shlex.quote(str(ROOT))} exec {command} {env_id}"]
+    with DeviceHarness(mosquitto.url, env_id=env_id) as harness, Program(words) as program:
         harness.birth()
         harness.sender().do(0.02)
-        end(device.program, number, code)
+        end(program, number, code)
         harness.wait_for(harness.topic("status"), lambda m: m.get("state") == "offline", "its goodbye")
 
 

@@ -1,0 +1,211 @@
+"""What can be seen only by cutting off the device or its broker; each begins with the device online."""
+
+from __future__ import annotations
+
+import functools
+
+from heron_mqtt.testing.conformance.bench import ConformanceBench
+from heron_mqtt.testing.device_harness import CheckFailed, DeviceHarness, Json
+
+
+def _need(condition: object, what: str) -> None:
+    if not condition:
+        raise CheckFailed(what)
+
+
+def check_will(bench: ConformanceBench) -> None:
+    """Cut off, it leaves ``offline`` behind, retained, by its will."""
+    harness = bench.harness
+    mark = harness.now
+    bench.cut_power()
+    try:
+        said = harness.wait_for(
+            harness.topic("status"), lambda m: m.get("state") == "offline", "the will, `offline`,", mark
+        )
+        _need("boot" not in said.json, f"the will was written before: it has no `boot`: {said.json}")
+        with _late(harness) as late:
+            kept = late.wait_for(late.topic("status"), lambda m: m.get("state"), "a retained status")
+            _need(kept.json.get("state") == "offline", f"what is retained is not the will: {kept.json}")
+    finally:
+        bench.give_power()
+
+
+def check_new_boot(bench: ConformanceBench) -> None:
+    """Each start has a ``boot`` of its own, and counts its telemetry from 0."""
+    harness = bench.harness
+    before = harness.next_telemetry()
+    mark = harness.now
+    birth = bench.restart()
+    _need(birth.get("boot") != before["boot"], f"two starts have one `boot`: {birth}")
+    first = harness.telemetry(lambda m: m.get("boot") == birth["boot"], "telemetry", mark)
+    _need(first.get("seq") == 0, f"telemetry of a new boot begins at 0: {first}")
+
+
+def check_start_is_safe(bench: ConformanceBench) -> None:
+    """After a power cut amid a lease it is in its safe state until a setpoint comes."""
+    harness = bench.harness
+    harness.make_free()
+    harness.sender().do(0.4 * harness.full_mw)
+    mark = harness.now
+    birth = bench.restart()
+    harness.later_telemetry()
+    said = [m.json for m in harness.heard("telemetry", mark) if m.json.get("boot") == birth["boot"]]
+    moved = [m for m in said if not harness.is_safe(m)]
+    _need(not moved, f"it came back with power that nobody has asked for since: {moved}")
+    sender = harness.sender()
+    sender.do(0.2 * harness.full_mw)
+    sender.release()
+
+
+def check_replays_of_an_earlier_life(bench: ConformanceBench) -> None:
+    """Setpoints that were recorded in an earlier life are refused, byte for byte as they were."""
+    harness = bench.harness
+    harness.make_free()
+    sender = harness.sender()
+    recorded = []
+    for part in (0.2, 0.4, 0.6):
+        sender.do(part * harness.full_mw)
+        recorded.append(sender.last)
+    bench.restart()
+    mark = harness.now
+    for message in recorded:
+        harness.publish(harness.topic("setpoint"), message)
+        answered = functools.partial(_acknowledges, message["seq"])
+        harness.telemetry(answered, "the refusal of a replay", mark)
+    said = [m.json for m in harness.heard("telemetry", mark)]
+    moved = [m for m in said if not harness.is_safe(m)]
+    _need(not moved, f"a replay moved it: {moved}")
+    answers = [m for m in said if m.get("ack_seq") is not None]
+    _need(all(m.get("rejected") for m in answers), f"a replay was not refused: {answers}")
+    again = harness.sender()
+    again.do(0.2 * harness.full_mw)
+    again.release()
+
+
+def check_retained_setpoint(bench: ConformanceBench) -> None:
+    """A setpoint that the broker has kept moves nothing at the start."""
+    harness = bench.harness
+    topic = harness.topic("setpoint")
+    harness.make_free()
+    bench.cut_power()
+    kept = {"type": "setpoint", "p_mw": 0.4 * harness.full_mw, "lease_s": 30.0}
+    harness.publish(topic, kept, retain=True)
+    try:
+        mark = harness.now
+        birth = bench.give_power()
+        harness.later_telemetry()
+        said = [m.json for m in harness.heard("telemetry", mark) if m.json.get("boot") == birth["boot"]]
+        _need(all(harness.is_safe(m) for m in said), f"a retained setpoint moved it: {said}")
+    finally:
+        harness.publish(topic, b"", retain=True)
+        if bench.program is not None and not bench.program.is_running:
+            bench.give_power()
+
+
+def check_retained_stop(bench: ConformanceBench) -> None:
+    """A stop that was pressed while it was away is in force from its first moment on."""
+    harness = bench.harness
+    harness.make_free()
+    bench.cut_power()
+    harness.stop(retain=True)
+    try:
+        bench.give_power()
+        sender = harness.sender()
+        answer = sender.answer(sender.send(0.4 * harness.full_mw))
+        _need(
+            answer.get("rejected") and harness.is_safe(answer),
+            f"it follows a setpoint although a stop is in force: {answer}",
+        )
+    finally:
+        harness.send_release_of_stop(retain=True)  # not an empty message: that would be a stop, too
+    harness.make_free()
+
+
+def check_required_proof(bench: ConformanceBench) -> None:
+    """A setpoint that echoes nothing is refused, one that echoes its telemetry is done."""
+    harness = bench.harness
+    harness.make_free()
+    sender = harness.sender()
+    sender.refused(0.4 * harness.full_mw, echo=False)
+    sender.do(0.4 * harness.full_mw)
+    sender.release()
+
+
+def check_without_its_broker(bench: ConformanceBench) -> None:
+    """Without its broker the lease ends by its own clock: back, it is safe and stays so."""
+    harness = bench.harness
+    harness.make_free()
+    harness.sender().do(0.4 * harness.full_mw, lease_s=1.5)
+    mark = harness.now
+    bench.restart_broker(2.0)
+    harness.birth(mark)
+    harness.later_telemetry()
+    said = [m.json for m in harness.heard("telemetry", mark)]
+    moved = [m for m in said if not harness.is_safe(m)]
+    _need(not moved, f"the lease was over while the broker was away, and it has power: {moved}")
+
+
+def check_reconnect(bench: ConformanceBench) -> None:
+    """Back after a lost connection it is born again with the same ``boot``, speaks, and follows."""
+    harness = bench.harness
+    before = harness.next_telemetry()
+    mark = harness.now
+    bench.restart_broker(0.2)
+    birth = harness.birth(mark)
+    _need(birth.get("boot") == before["boot"], f"a lost connection is no start: `boot` changed: {birth}")
+    told = harness.telemetry(lambda m: m.get("boot") == before["boot"], "telemetry", mark)
+    _need(told.get("seq", -1) > before["seq"], f"it uses a number of this boot again: {told}")
+    sender = harness.sender()
+    sender.do(0.4 * harness.full_mw)
+    sender.release()
+
+
+def check_stop_over_a_lost_connection(bench: ConformanceBench) -> None:
+    """A stop that the broker forgets in a restart stays in force at the device."""
+    harness = bench.harness
+    harness.make_free()
+    mark = harness.stop()
+    harness.wait_for(harness.confirm_topic, lambda m: m.get("active") is True, "the confirmed stop", mark)
+    mark = harness.now
+    bench.restart_broker(0.2)
+    harness.birth(mark)
+    harness.next_telemetry()
+    sender = harness.sender()
+    answer = sender.answer(sender.send(0.4 * harness.full_mw))
+    _need(
+        answer.get("rejected") and harness.is_safe(answer),
+        f"the broker forgot the stop, and so did the device: {answer}",
+    )
+    harness.release_stop()
+
+
+def check_end(bench: ConformanceBench) -> None:
+    """Told to end amid a lease, it leaves ``offline`` behind, and says no power after that."""
+    harness = bench.harness
+    assert bench.program is not None
+    harness.make_free()
+    harness.sender().do(0.4 * harness.full_mw)
+    mark = harness.now
+    bench.program.end()
+    try:
+        harness.wait_for(
+            harness.topic("status"), lambda m: m.get("state") == "offline", "`offline` at its end", mark
+        )
+    finally:
+        bench.give_power()
+    _need(harness.is_safe(harness.newest), f"it came back with power: {harness.newest}")
+
+
+def _acknowledges(seq: int, telemetry: Json) -> bool:
+    return telemetry.get("ack_seq") == seq
+
+
+def _late(harness: DeviceHarness) -> DeviceHarness:
+    """Return a harness that hears only what the broker has kept."""
+    return DeviceHarness(
+        harness.url,
+        env_id=harness.env_id,
+        agent_id=harness.agent_id,
+        name=harness.name,
+        within_s=harness.within_s,
+    )

@@ -1,0 +1,271 @@
+"""The promises of a device, each under its line of ``docs/safety.md``, and what each of them needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from heron_mqtt.testing import device_checks as checks
+from heron_mqtt.testing.conformance import bench_checks
+from heron_mqtt.testing.conformance.bench import ConformanceBench
+
+RULES: Final[Mapping[int, str]] = {
+    1: "A setpoint proves its own age",
+    2: "A lease has an owner, and of each name there is one",
+    3: "Nothing is renewed for the dead",
+    4: "The ladder has no side door",
+    5: "A stop is a stop",
+    6: "Coming back is not a jump",
+    7: "A vendor's device is handed back",
+    8: "One bad message, field or client harms nothing else",
+    9: "Everything lost is counted",
+}
+"""The headings of ``docs/safety.md``."""
+
+BenchCheck = Callable[[ConformanceBench], None]
+Applies = Callable[[ConformanceBench], str]
+"""Returns why a promise cannot be examined on a bench; empty: it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePromise:
+    """One line of a conformance report.
+
+    Attributes:
+        id: Short name, for ``--only`` and JUnit.
+        rule: Number of its line in ``docs/safety.md``.
+        text: What is promised.
+        check: Returns if it is kept; raises ``CheckFailed`` if not. None: nothing on a bench can tell.
+        requires: Promises that the check stands on: if one of them is broken, this one cannot be told.
+        why_not: Why it cannot be examined on this bench; empty: it can.
+    """
+
+    id: str
+    rule: int
+    text: str
+    check: BenchCheck | None
+    requires: tuple[str, ...] = ()
+    why_not: Applies = lambda _bench: ""
+
+
+def _program(bench: ConformanceBench) -> str:
+    if bench.program is not None or bench.ask is not None:
+        return ""
+    return "the kit did not start the device and nobody is there to cut its power (--by-hand)"
+
+
+def _own_program(bench: ConformanceBench) -> str:
+    return "" if bench.program is not None else "the kit did not start the device's program"
+
+
+def _broker(bench: ConformanceBench) -> str:
+    return "" if bench.broker is not None else "the broker is not the kit's, and may not be cut off"
+
+
+def _by_hand(bench: ConformanceBench) -> str:
+    return "the device is set to require proof (--requires-proof)" if bench.requires_proof else ""
+
+
+def _proof(bench: ConformanceBench) -> str:
+    return "" if bench.requires_proof else "the device is not set to require proof (--requires-proof)"
+
+
+def _beyond(bench: ConformanceBench) -> str:
+    return "more than the rating is not asked of real hardware" if bench.harness.is_bounded else ""
+
+
+def _ramp(bench: ConformanceBench) -> str:
+    return "" if bench.ramp_mw_per_s is not None else "no ramp was named (--ramp)"
+
+
+def _never(_bench: ConformanceBench) -> str:
+    return "not on the wire: look at the hardware's own control after the end, and sign for it"
+
+
+def _check_ramp(bench: ConformanceBench) -> None:
+    assert bench.ramp_mw_per_s is not None
+    checks.check_ramp(bench.harness, bench.ramp_mw_per_s)
+
+
+def _wire(
+    rule: int,
+    name: str,
+    text: str,
+    check: checks.Check,
+    requires: str = "pace",
+    why_not: Applies = lambda _bench: "",
+) -> DevicePromise:
+    """Return a promise that is seen on the wire alone; ``requires`` are names with spaces between them."""
+    return DevicePromise(
+        name, rule, text, lambda bench: check(bench.harness), tuple(requires.split()), why_not
+    )
+
+
+def _bench(
+    rule: int, name: str, text: str, check: BenchCheck | None, requires: str, why_not: Applies
+) -> DevicePromise:
+    """Return a promise that needs more of a bench than the wire."""
+    return DevicePromise(name, rule, text, check, tuple(requires.split()), why_not)
+
+
+PROMISES: Final[tuple[DevicePromise, ...]] = (
+    _wire(4, "birth", "its birth is kept and names kind and limits", checks.check_birth, ""),
+    _wire(
+        9,
+        "telemetry",
+        "telemetry comes by itself, numbered without a gap",
+        checks.check_telemetry_is_numbered_and_periodic,
+        "birth",
+    ),
+    _wire(4, "answer", "a setpoint is acknowledged by its number", checks.check_answer, "telemetry"),
+    _wire(4, "sign", "positive is into the grid", checks.check_sign, "answer"),
+    _wire(4, "scale", "MW are MW", checks.check_scale, "sign"),
+    _wire(
+        1, "pace", "it speaks at least three times a lease", checks.check_telemetry_follows_the_lease, "scale"
+    ),
+    _wire(
+        4,
+        "nameplate",
+        "more than the nameplate is clipped, and said",
+        checks.check_nameplate,
+        why_not=_beyond,
+    ),
+    _bench(4, "ramp", "its power changes no faster than its ramp", _check_ramp, "pace", _ramp),
+    _wire(3, "lease-end", "without renewal it is safe at the end of the lease", checks.check_lease_runs_out),
+    _wire(1, "stale", "a setpoint older than its lease is refused", checks.check_stale_echo),
+    _wire(
+        1,
+        "echo",
+        "the lease counts from the telemetry that a setpoint echoes",
+        checks.check_lease_counts_from_the_echo,
+        "pace lease-end stale",
+    ),
+    _wire(
+        3,
+        "stale-renewal",
+        "a stale renewal extends nothing",
+        checks.check_stale_renewal,
+        "pace lease-end stale",
+    ),
+    _wire(1, "copies", "a setpoint is done once: copies and older ones move nothing", checks.check_copies),
+    _wire(
+        1,
+        "by-hand",
+        "a setpoint by hand is done as it comes",
+        checks.check_setpoint_by_hand,
+        why_not=_by_hand,
+    ),
+    _bench(
+        1, "proof", "a setpoint without proof is refused", bench_checks.check_required_proof, "pace", _proof
+    ),
+    _wire(2, "owner", "while a lease holds, another sender is refused", checks.check_lease_has_an_owner),
+    _wire(
+        2,
+        "owner-by-hand",
+        "while a lease holds, one by hand is refused",
+        checks.check_owner_against_one_by_hand,
+        "pace owner",
+    ),
+    _wire(
+        2,
+        "foreign-renewal",
+        "a renewal of another sender extends nothing",
+        checks.check_foreign_renewal,
+        "pace owner lease-end",
+    ),
+    _wire(
+        1,
+        "copies-of-many",
+        "a copy is known as one after six other senders",
+        checks.check_numbers_of_several_senders,
+        "pace copies owner",
+    ),
+    _wire(5, "confirm", "a stop and its release are confirmed", checks.check_stop_is_confirmed),
+    _wire(5, "stop", "a stop is safe, and no setpoint ends it", checks.check_stop, "pace confirm"),
+    _wire(
+        2, "lease-told", "whom it follows stands on `lease`", checks.check_lease_is_told, "pace owner stop"
+    ),
+    _wire(5, "malformed-stop", "whatever is no valid release stops", checks.check_malformed_stops, "stop"),
+    _wire(
+        5,
+        "repeated-stop",
+        "a stop again is a stop, a release again is none",
+        checks.check_repeated_stops,
+        "stop",
+    ),
+    _wire(8, "formats", "spellings that leave no doubt are taken", checks.check_number_formats),
+    _wire(8, "garbage", "what is no setpoint moves nothing and ends nothing", checks.check_nonsense),
+    _wire(8, "large", "a message of 200 kB harms nothing", checks.check_large_message),
+    _wire(8, "flood", "after a flood it still hears a stop", checks.check_flood, "stop owner"),
+    _bench(
+        6,
+        "reconnect",
+        "a lost connection is no start: it is born again and follows",
+        bench_checks.check_reconnect,
+        "pace",
+        _broker,
+    ),
+    _bench(
+        3,
+        "silence",
+        "without its broker it is safe by its own clock",
+        bench_checks.check_without_its_broker,
+        "pace lease-end reconnect",
+        _broker,
+    ),
+    _bench(
+        5,
+        "stop-over-broker",
+        "a stop that the broker forgets stays in force",
+        bench_checks.check_stop_over_a_lost_connection,
+        "stop reconnect",
+        _broker,
+    ),
+    _bench(4, "will", "cut off, it leaves `offline` behind", bench_checks.check_will, "birth", _program),
+    _bench(
+        1, "new-boot", "each start has a boot of its own", bench_checks.check_new_boot, "telemetry", _program
+    ),
+    _bench(
+        6,
+        "start",
+        "after a power cut it is safe until a setpoint comes",
+        bench_checks.check_start_is_safe,
+        "pace",
+        _program,
+    ),
+    _bench(
+        1,
+        "replay",
+        "setpoints of an earlier life are refused",
+        bench_checks.check_replays_of_an_earlier_life,
+        "pace stale start",
+        _program,
+    ),
+    _bench(
+        1,
+        "retained-setpoint",
+        "a setpoint that the broker kept moves nothing",
+        bench_checks.check_retained_setpoint,
+        "pace start",
+        _program,
+    ),
+    _bench(
+        5,
+        "retained-stop",
+        "a stop from before its start is in force",
+        bench_checks.check_retained_stop,
+        "stop start",
+        _program,
+    ),
+    _bench(
+        7,
+        "end",
+        "told to end, it leaves `offline` behind and no power",
+        bench_checks.check_end,
+        "pace start will",
+        _own_program,
+    ),
+    _bench(7, "hand-back", "its own control has it again", None, "", _never),
+)
+"""Every promise, in the order in which they are examined: each after what it requires."""

@@ -1,0 +1,107 @@
+"""What an examination of a device has found, promise by promise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from heron_mqtt.testing.conformance.promises import RULES, DevicePromise
+
+PromiseVerdict = Literal["pass", "fail", "not tried", "not applicable"]
+"""``not tried``: what it stands on is broken, so it cannot be told. ``not applicable``: this bench cannot
+examine it. Neither is a pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromiseResult:
+    """The outcome of one promise.
+
+    Attributes:
+        promise: Which one.
+        verdict: How it is.
+        what: What was expected and what was seen instead, or why it was not examined; empty for a pass.
+        sent: What was sent, oldest first, shortened.
+        seen: What was seen, oldest first, shortened.
+        seconds: How long it took, wall-clock s.
+    """
+
+    promise: DevicePromise
+    verdict: PromiseVerdict
+    what: str = ""
+    sent: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class ConformanceResult:
+    """Everything that was found about one device.
+
+    Attributes:
+        device: ``AGENT/DEVICE``.
+        facts: What a reader needs to know about device and bench, by name.
+        begun: When, UTC.
+        results: One for each promise, as they were examined.
+        interrupted: It was broken off: what is missing was not examined.
+    """
+
+    device: str
+    facts: dict[str, str]
+    begun: datetime
+    results: list[PromiseResult] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def conforms(self) -> bool:
+        """Whether every promise that applies was examined and is kept; at least one was."""
+        verdicts = {result.verdict for result in self.results}
+        return not self.interrupted and "pass" in verdicts and verdicts <= {"pass", "not applicable"}
+
+    def count(self, verdict: PromiseVerdict) -> int:
+        """Return how many promises have a verdict."""
+        return sum(result.verdict == verdict for result in self.results)
+
+    def of_rule(self, rule: int) -> list[PromiseResult]:
+        """Return what was found about one line of ``docs/safety.md``."""
+        return [result for result in self.results if result.promise.rule == rule]
+
+    def verdict_of_rule(self, rule: int) -> PromiseVerdict:
+        """Return the verdict of a line: fail if one fails, pass if all that apply pass."""
+        found = {result.verdict for result in self.of_rule(rule)}
+        for verdict in ("fail", "not tried", "pass"):
+            if verdict in found:
+                return verdict
+        return "not applicable"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as one JSON object."""
+        return {
+            "device": self.device,
+            "facts": self.facts,
+            "begun": self.begun.isoformat(timespec="seconds"),
+            "conforms": self.conforms,
+            "interrupted": self.interrupted,
+            "rules": {str(rule): self.verdict_of_rule(rule) for rule in RULES},
+            "promises": [
+                {
+                    "id": result.promise.id,
+                    "rule": result.promise.rule,
+                    "promise": result.promise.text,
+                    "verdict": result.verdict,
+                    "what": result.what,
+                    "sent": list(result.sent),
+                    "seen": list(result.seen),
+                    "seconds": round(result.seconds, 3),
+                }
+                for result in self.results
+            ],
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the results, so that a signed page names exactly these."""
+        text = json.dumps(self.as_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()

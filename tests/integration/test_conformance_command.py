@@ -1,0 +1,155 @@
+"""``heron-mqtt conformance`` as a person uses it: reports, exit codes, and real hardware left as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from heron_mqtt.testing.conformance import ConformanceOptions, bench_of, examine_device
+from heron_mqtt.testing.device_harness import DeviceHarness
+from heron_mqtt.testing.device_process import DeviceProcess
+from support.broken_devices import DEFECTS, SOURCE, write_broken
+from support.heron_command import heron, run_heron
+from support.mosquitto_server import Mosquitto
+
+WORDS = ["{host}", "{port}", "{env}", "{agent}", "{device}"]
+DEVICE = ["--device", "MG1/ess"]
+
+
+@pytest.fixture
+def running(mosquitto: Mosquitto, env_id: str) -> Iterator[DeviceHarness]:
+    """A device that runs already, as hardware does, and somebody who watches it."""
+    host, port = mosquitto.url.removeprefix("mqtt://").split(":")
+    command = [sys.executable, str(SOURCE), host, port, env_id, "MG1", "ess"]
+    with DeviceProcess(command) as program, DeviceHarness(mosquitto.url, env_id=env_id) as watching:
+        program.start()
+        watching.birth()
+        yield watching
+
+
+def at(running: DeviceHarness, *more: str) -> list[str]:
+    return ["conformance", *DEVICE, "--broker", running.url, "--env-id", running.env_id, *more]
+
+
+def test_it_prints_by_line_and_writes_both_reports(tmp_path: Path) -> None:
+    files = ["--junit", str(tmp_path / "a.xml"), "--html", str(tmp_path / "a.html")]
+    done = run_heron(
+        *("conformance", *DEVICE, "--only", "will", "--only", "confirm", *files, "--within", "20"),
+        *("--", sys.executable, str(SOURCE), *WORDS),
+    )
+    assert done.code == 0, done.out + done.err
+    assert "PASS            4. will" in done.out
+    assert "PASS            5. A stop is a stop" in done.out
+    assert "NOT APPLICABLE  7. A vendor's device is handed back" in done.out
+    assert "CONFORMS" in done.out
+    assert ET.parse(tmp_path / "a.xml").getroot().attrib["failures"] == "0"
+    assert "Conformance of MG1/ess" in (tmp_path / "a.html").read_text()
+
+
+def test_a_broken_device_is_named_with_what_was_seen_and_the_exit_code_is_1(tmp_path: Path) -> None:
+    script = str(write_broken(DEFECTS["takes kW for MW"], tmp_path))
+    done = run_heron(
+        "conformance", *DEVICE, "--json", "--only", "scale", "--", sys.executable, script, *WORDS
+    )
+    assert done.code == 1
+    found = {one["id"]: one for one in done.result["promises"]}
+    assert found["scale"]["verdict"] == "fail"
+    assert "0.001 times as much; kW for MW?" in found["scale"]["what"]
+    assert any('"p_mw": 0.02' in line for line in found["scale"]["sent"])
+    assert found["scale"]["seen"]
+
+
+def test_a_class_is_examined(tmp_path: Path) -> None:
+    example = str(SOURCE.parent / "02_device_of_your_own.py")
+    named = f"{example}:WholeKilowattInverter"
+    done = run_heron("conformance", *DEVICE, "--class", named, "--only", "sign", "--within", "20")
+    assert done.code == 0, done.out + done.err
+
+
+def test_a_program_that_does_not_start_is_said_in_one_line() -> None:
+    done = run_heron("conformance", *DEVICE, "--", sys.executable, "-c", "raise SystemExit('no port')")
+    assert (done.code, len(done.errors)) == (1, 1)
+    assert "the program has ended with exit code 1: no port" in done.errors[0]
+    missing = run_heron("conformance", *DEVICE, "--", "/nowhere/device")
+    assert (missing.code, missing.errors) == (
+        2,
+        ["heron-mqtt: /nowhere/device: cannot be started: No such file or directory"],
+    )
+
+
+# -- a device that runs already ----------------------------------------------------------------------
+
+
+def test_nothing_is_sent_to_real_hardware_before_it_is_confirmed(running: DeviceHarness) -> None:
+    mark = running.now
+    done = run_heron(*at(running))
+    assert done.code == 2
+    assert "-0.05 to 0.05 MW" in done.err
+    assert "heron-mqtt: --yes: nobody is here to confirm it" in done.errors
+    assert running.heard("setpoint", mark) == []
+    assert running.heard_on(running.estop_topic, mark) == []
+
+
+def test_real_hardware_is_asked_for_no_more_than_its_bound_and_leases_of_a_minute(
+    running: DeviceHarness,
+) -> None:
+    mark = running.now
+    options = ConformanceOptions(
+        "MG1/ess", broker=running.url, env_id=running.env_id, max_p_mw=0.01, within_s=20.0
+    )
+    with bench_of(options, None) as bench:
+        result = examine_device(bench)
+    assert result.conforms, [(one.promise.id, one.what) for one in result.results if one.verdict == "fail"]
+    asked = [message.json for message in running.heard("setpoint", mark)]
+    powers = [m["p_mw"] for m in asked if isinstance(m.get("p_mw"), int | float)]
+    leases = [m["lease_s"] for m in asked if isinstance(m.get("lease_s"), int | float)]
+    assert max(abs(p) for p in powers if not math.isnan(p)) <= 0.01
+    assert max(lease for lease in leases if not math.isnan(lease)) <= 60.0
+    assert not any(b"1e999" in m.payload or b"Infinity" in m.payload for m in running.heard("setpoint", mark))
+    for promise in ("nameplate", "will", "replay", "silence", "end"):
+        assert next(r for r in result.results if r.promise.id == promise).verdict == "not applicable"
+    running.until(lambda: running.is_at(0.0, running.newest), "rest")
+    running.until(lambda: running.heard("lease")[-1].json["state"] == "free", "a free lease")
+
+
+def test_ctrl_c_leaves_the_device_at_rest_without_a_lease_and_without_a_stop(
+    running: DeviceHarness, tmp_path: Path
+) -> None:
+    page = tmp_path / "a.html"
+    with heron(*at(running, "--yes", "--html", str(page))) as program:
+        program.wait_for("stop: a stop is safe")
+        mark = running.now
+        running.wait_for(running.estop_topic, lambda m: m, "the next stop", mark)
+        program.signal(signal.SIGINT)
+        assert program.wait().code == 130
+    running.until(
+        lambda: running.is_at(0.0, running.newest) and not running.newest.get("stopped"), "rest, no stop"
+    )
+    running.until(lambda: running.heard("lease")[-1].json["state"] == "free", "a free lease")
+    assert "NOT EXAMINED TO THE END" in page.read_text()
+
+
+def test_it_does_not_begin_where_a_stop_is_in_force_or_a_run_goes_on(running: DeviceHarness) -> None:
+    running.stop(retain=True)
+    stopped = run_heron(*at(running, "--yes"))
+    running.send_release_of_stop(retain=True)
+    running.publish(running.run_topic, json.dumps({"type": "run_state", "state": "running"}), retain=True)
+    driven = run_heron(*at(running, "--yes"))
+    assert (stopped.code, driven.code) == (1, 1)
+    assert "an emergency stop is in force" in stopped.err
+    assert "a run is in it" in driven.err
+
+
+def test_a_device_that_is_not_there_is_said(mosquitto: Mosquitto, env_id: str) -> None:
+    where = ["--broker", mosquitto.url, "--env-id", env_id]
+    done = run_heron("conformance", *DEVICE, *where, "--yes", "--within", "1")
+    assert done.code == 1
+    assert "MG1/ess: nothing was born on" in done.err
+    assert run_heron("conformance", *DEVICE, "--broker", mosquitto.url).code == 2

@@ -1,0 +1,84 @@
+"""Every device program of ours keeps every promise of docs/safety.md that it can be asked for."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from heron_mqtt.testing.conformance import PROMISES, ConformanceResult
+from heron_mqtt.testing.embedded_server import EmbeddedServer
+from heron_mqtt.testing.mosquitto_server import Mosquitto, executable
+from support import examined_devices as devices
+
+pytestmark = pytest.mark.timeout(600)
+
+NOT_ON_A_BENCH = {"ramp", "proof", "hand-back"}
+MICROPYTHON = shutil.which("micropython")
+ON_MOSQUITTO: dict[str, devices.Prepare] = {
+    "bare_device.py": devices.bare,
+    "c_battery": devices.in_c,
+    "esp32 under CPython": functools.partial(devices.esp32, sys.executable),
+    "esp32 under MicroPython": functools.partial(devices.esp32, MICROPYTHON),
+}
+ON_EMBEDDED: dict[str, tuple[str, devices.Prepare]] = {
+    "battery": ("ess", functools.partial(devices.emulator, "battery", "three_microgrids", "ess")),
+    "genset": ("gen", functools.partial(devices.emulator, "genset", "three_microgrids", "gen")),
+    "pv_inverter": ("pv", functools.partial(devices.emulator, "pv_inverter", "three_microgrids", "pv")),
+}
+PROGRAMS = [*ON_MOSQUITTO, *ON_EMBEDDED, "sunspec_bridge"]
+
+Examine = Callable[[str], ConformanceResult]
+
+
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory: pytest.TempPathFactory) -> Examine:
+    """Examine all programs side by side, each at a broker of its own: nearly all of the time is waiting."""
+    futures: dict[str, Future[ConformanceResult]] = {}
+    with ThreadPoolExecutor(len(PROGRAMS)) as pool:
+        for program in PROGRAMS:
+            futures[program] = pool.submit(examine, program, tmp_path_factory.mktemp("device"))
+    return lambda program: futures[program].result()  # a skip of the program is one of its tests
+
+
+def examine(program: str, folder: Path) -> ConformanceResult:
+    if program in ON_MOSQUITTO:
+        return devices.examined(ON_MOSQUITTO[program], folder, mosquitto_in(folder))
+    if program in ON_EMBEDDED:
+        name, prepare = ON_EMBEDDED[program]
+        dt_s = 60.0 if program == "genset" else None  # it ramps in simulated time
+        return devices.examined(prepare, folder, EmbeddedServer(), name=name, dt_s=dt_s)
+    with devices.following_inverter() as modbus:
+        return devices.examined(functools.partial(devices.sunspec, modbus), folder, EmbeddedServer())
+
+
+def mosquitto_in(folder: Path) -> Mosquitto:
+    if executable() is None:
+        pytest.skip("mosquitto is not installed (Debian: apt install mosquitto)")
+    (folder / "mosquitto").mkdir()
+    return Mosquitto(folder / "mosquitto")
+
+
+@pytest.mark.parametrize("promise", [p.id for p in PROMISES])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_it_keeps_what_the_safety_page_promises(program: str, promise: str, examined: Examine) -> None:
+    (found,) = (one for one in examined(program).results if one.promise.id == promise)
+    assert found.verdict == ("not applicable" if promise in NOT_ON_A_BENCH else "pass"), found.what
+
+
+def test_the_bare_device_imports_nothing_of_ours() -> None:
+    text = (devices.EXAMPLES / "bare_device.py").read_text(encoding="utf-8")
+    assert "heron_mqtt" not in text.replace("heron-mqtt", "")
+
+
+@pytest.mark.parametrize("program", ON_MOSQUITTO)
+def test_a_battery_discharged_for_a_quarter_of_an_hour_has_less_in_it(program: str, tmp_path: Path) -> None:
+    with devices.online(ON_MOSQUITTO[program], tmp_path, EmbeddedServer()) as bench:
+        bench.harness.make_free()
+        done = bench.harness.sender().do(0.02, dt_s=900.0)  # of simulated time
+    assert abs(done["soc"] - (0.5 - 0.02 * 0.25 / 0.2)) < 1e-6

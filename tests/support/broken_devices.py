@@ -1,0 +1,117 @@
+"""Devices that break one promise each: docs/examples/bare_device.py with one thing changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[2] / "docs/examples/bare_device.py"
+COMMAND = ["{python}", "{script}", "{host}", "{port}", "{env}", "{agent}", "{device}"]
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One thing that a maker got wrong.
+
+    Attributes:
+        promise: The one that it breaks, and that must fail.
+        changes: What stands in the good program, and in the broken one.
+    """
+
+    promise: str
+    changes: tuple[tuple[str, str], ...]
+
+
+def _defect(promise: str, *changes: str) -> Defect:
+    return Defect(promise, tuple(zip(changes[::2], changes[1::2], strict=True)))
+
+
+_CONNECTED = "def on_connect(client, userdata, flags, reason, properties):\n"
+_MEMORY = "MEMORY = __file__ + '.p_mw'\n"
+
+DEFECTS = {
+    "ignores the lease": _defect("lease-end", "if holder is not None and now() >= lease_ends:", "if False:"),
+    "has the wrong sign": _defect(
+        "sign", 'power["p_mw"] = min(max(p_mw, -P_MAX_MW), P_MAX_MW)', 'power["p_mw"] = -p_mw'
+    ),
+    "takes kW for MW": _defect(
+        "scale", 'power["p_mw"] = min(max(p_mw,', 'power["p_mw"] = min(max(p_mw / 1e3,'
+    ),
+    "goes beyond its nameplate": _defect("nameplate", "min(max(p_mw, -P_MAX_MW), P_MAX_MW)", "p_mw"),
+    "accepts a copy": _defect("copies", "if seq <= newest.get(who, -1):", "if False:"),
+    "accepts a replay": _defect(
+        "stale",
+        'refused = "stale: it echoes telemetry that we do not know"',
+        "pass",
+        'refused = "stale: older than its lease" if begin + for_s <= now() else None',
+        "pass",
+    ),
+    "takes the lease from the arrival": _defect(
+        "echo",
+        "begin = published[heard_seq]\n",
+        "begin = now()\n",
+        'refused = "stale: older than its lease" if begin + for_s <= now() else None',
+        'refused = "stale: older than its lease" if published[heard_seq] + for_s <= now() else None',
+    ),
+    "accepts a foreign owner": _defect(
+        "owner", "if is_held and who != holder and not (take_over", "if False and (take_over"
+    ),
+    "has no will": _defect("will", "client.will_set(", "False and client.will_set("),
+    "ignores a malformed stop": _defect(
+        "malformed-stop",
+        "    if message.topic == estop:\n        take_stop(told)\n",
+        "    if message.topic == estop:\n"
+        "        if isinstance(told, dict) and isinstance(told.get('active'), bool):\n"
+        "            take_stop(told)\n",
+    ),
+    "takes an old release": _defect("repeated-stop", "if not (is_named and ident in releases):", "if True:"),
+    "does not confirm a stop": _defect(
+        "confirm", 'say(confirm, type="estop_confirm"', 'str("estop_confirm"); dict(type=""'
+    ),
+    "jumps when it returns": _defect(
+        "start",
+        "\nnext_telemetry = 0.0\n",
+        f"\nnext_telemetry = 0.0\n{_MEMORY}"
+        "from pathlib import Path\n"
+        "if Path(MEMORY).exists():\n"
+        "    power['p_mw'] = float(Path(MEMORY).read_text())\n",
+        "    was, holder = holder, who\n",
+        "    Path(MEMORY).write_text(str(p_mw))\n    was, holder = holder, who\n",
+    ),
+    "dies of garbage": _defect(
+        "garbage", "except (ValueError, OverflowError) as exc:", "except ValueError as exc:"
+    ),
+    "is born anew when it reconnects": _defect(
+        "reconnect",
+        _CONNECTED,
+        _CONNECTED + "    global boot\n    boot = secrets.token_hex(4)\n",
+    ),
+    "forgets a stop with its connection": _defect(
+        "stop-over-broker",
+        _CONNECTED,
+        _CONNECTED + "    global stopped\n    stopped = False\n",
+    ),
+    "speaks once a lease": _defect("pace", "min(1.0, lease_s / 4.0)", "lease_s"),
+    "numbers with gaps": _defect("telemetry", "seqs.get(topic, -1) + 1", "seqs.get(topic, -1) + 2"),
+    "follows a retained setpoint": _defect(
+        "retained-setpoint", "isinstance(told, dict) and not message.retain", "isinstance(told, dict)"
+    ),
+    "does not keep its birth": _defect(
+        "birth", "json.dumps(birth | nameplate), qos=1, retain=True", "json.dumps(birth | nameplate), qos=1"
+    ),
+    "has one boot for ever": _defect("new-boot", "boot = secrets.token_hex(4)", "boot = 'always'"),
+    "says no lease": _defect(
+        "lease-told", 'say(f"{base}/lease", retain=True', 'str("lease"); dict(retain=True'
+    ),
+}
+
+
+def write_broken(defect: Defect, folder: Path) -> Path:
+    """Write the program with the defect; fails if what it changes is not there any more."""
+    text = SOURCE.read_text(encoding="utf-8")
+    for old, new in defect.changes:
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {SOURCE.name}"
+        text = text.replace(old, new)
+    path = folder / "broken.py"
+    path.write_text(text, encoding="utf-8")
+    return path
