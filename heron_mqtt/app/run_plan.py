@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from heron_mqtt.app.policies import policy_maker
 from heron_mqtt.app.run_time import MAX_DAYS, chosen_time
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
@@ -34,6 +35,7 @@ class RunOptions:
             not recorded.
         record_messages: Whether the record holds every message; None = where others can take part.
         publish_record: Publish the record's hash on ``run/record`` at the end.
+        policy: ``module:Class`` that decides in place of the agents' rule; None = none.
         csv: A CSV file for the results, a row an agent and step.
         network: A file that says how the network misbehaves; None = the scenario's, or not at all.
         days: Length of the run, simulated days; in place of ``steps``.
@@ -58,6 +60,7 @@ class RunOptions:
     record_messages: bool | None = None
     publish_record: bool = False
     csv: str | None = None
+    policy: str | None = None
     watch: bool = False
 
     @property
@@ -218,6 +221,11 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
         impairment = _impairment(loaded, options)
     except ConfigError as exc:
         problems += exc.problems
+    if options.policy is not None:
+        try:
+            policy_maker(options.policy)
+        except ConfigError as exc:
+            problems += exc.problems
     if problems:
         raise ConfigError(*problems)
     devices = options.devices or ("emulated" if options.is_reachable else "simulated")

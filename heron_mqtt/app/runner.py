@@ -21,6 +21,7 @@ from heron_mqtt.app.infrastructure import (
     unless,
     until_away,
 )
+from heron_mqtt.app.policies import Policy, actions_of, load_policy
 from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
 from heron_mqtt.app.run_summary import MESSAGE_COUNTS, AgentTotals, Summary
@@ -169,10 +170,11 @@ async def _run_in(
     env = await in_daemon_thread(lambda: _make_environment(plan, infrastructure, recording))
     try:
         with frozen_gc():
-            await _begin(env, infrastructure, plan, progress)
+            policy = None if plan.options.policy is None else load_policy(plan.options.policy, env)
+            first = await _begin(env, infrastructure, plan, progress)
             faults = FaultPlan(plan.loaded.scenario, infrastructure.broker)
             in_step = None if mappings is None else mappings.between_steps
-            await _steps(env, faults, plan, progress, summary, in_step)
+            await _steps(env, faults, plan, progress, summary, in_step, policy=policy, first=first)
         if plan.is_disturbed:
             summary.undisturbed = await in_daemon_thread(lambda: _undisturbed(plan))
     finally:
@@ -204,8 +206,8 @@ async def _publish_head(broker: MessageBroker, scenario: Scenario, record: Mappi
 
 async def _begin(
     env: MultiAgentMicrogrids, infrastructure: Infrastructure, plan: RunPlan, progress: Progress
-) -> None:
-    """Begin the episode; returns when every agent and device is ready."""
+) -> Mapping[str, Any]:
+    """Begin the episode; returns what the agents see, when every agent and device is ready."""
     remote = plan.remote_agents
     who = f"--agent {remote[0]}" if len(remote) == 1 else "--all"
     how = f"heron-mqtt proxy {who} --broker {infrastructure.url} {plan.loaded.source}"
@@ -214,12 +216,13 @@ async def _begin(
     elif remote:
         progress.note(f"waiting for {len(remote)} remote agents: {how}")
     try:
-        await unless(env.reset_async(seed=plan.seed), *infrastructure.while_starting)
+        observations, _ = await unless(env.reset_async(seed=plan.seed), *infrastructure.while_starting)
     except NotReady as exc:
         if not remote:
             raise
         started = "a remote agent is" if len(remote) == 1 else "remote agents are"
         raise NotReady(f"{exc}; {started} started by: {how}") from None
+    return observations
 
 
 async def _steps(
@@ -229,6 +232,9 @@ async def _steps(
     progress: Progress,
     summary: Summary,
     in_step: asyncio.Lock | None = None,
+    *,
+    policy: Policy | None,
+    first: Mapping[str, Any],
 ) -> None:
     """Take every step.
 
@@ -238,10 +244,13 @@ async def _steps(
         plan: Of the run.
         progress: Shows it.
         summary: Counts.
+        policy: Decides in place of the agents' rule; None = none.
+        first: What the agents see before the first step.
         in_step: Held during each step: what must not happen within one waits for it.
     """
     realtime_s = plan.realtime_s
     begin = time.monotonic()
+    observations = first
     while env.agents:
         if realtime_s is not None:
             wait_s = begin + summary.steps * realtime_s - time.monotonic()
@@ -254,7 +263,8 @@ async def _steps(
         async with in_step or contextlib.nullcontext():
             await faults.begin(summary.steps)
             started = time.perf_counter()
-            _, rewards, _, _, infos = await env.step_async({})
+            actions = actions_of(policy, env, observations)
+            observations, rewards, _, _, infos = await env.step_async(actions)
         summary.add_step(rewards, infos, (time.perf_counter() - started) * 1e3)
         summary.note_stop(env.estop)
         progress.step(summary, next(iter(infos.values()))["price"], infos)
@@ -285,9 +295,10 @@ def _undisturbed(plan: RunPlan) -> dict[str, Any]:
     """Run the same steps of the same seed by direct calls with models alone, and return what that gave."""
     calm = new_summary(plan)
     env = _make_environment(replace(plan, options=RunOptions(centralized=True)), Infrastructure())
-    env.reset(seed=plan.seed)
+    policy = None if plan.options.policy is None else load_policy(plan.options.policy, env)
+    observations, _ = env.reset(seed=plan.seed)
     while env.agents:
-        _, rewards, _, _, infos = env.step({})
+        observations, rewards, _, _, infos = env.step(actions_of(policy, env, observations))
         calm.add_step(rewards, infos, 0.0)
     told = calm.as_dict()
     return {name: told[name] for name in ("rewards", "cost", "vm_pu", "loading_max_percent")}

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
+from heron_mqtt.app.policies import actions_of, load_policy
 from heron_mqtt.app.replay_env import ReplayEnv
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import load_impairment
 
 EXACT = 1e-9
-
-
-class Policy(Protocol):
-    """Decides for one or more agents; made with the environment: ``Class(env)``."""
-
-    def act(self, agent: str, observation: Any) -> Any:
-        """Return an action, shape as ``env.action_space(agent)``; None = the agent's own policy."""
 
 
 @dataclass(slots=True)
@@ -93,7 +85,7 @@ def what_if(
     for number in sorted(env.recorded):
         if not env.agents:
             break
-        actions = {} if other is None else _actions(other, env, observations)
+        actions = {} if other is None else actions_of(other, env, observations)
         observations, rewards, _, _, infos = env.step(actions)
         _compare(found, env, number, rewards, infos)
     env.close()
@@ -117,35 +109,6 @@ def price_change(text: str) -> Callable[[float], float]:
     if kind in {"+", "-"}:
         return lambda price: price + (value if kind == "+" else -value)
     return lambda _price: value
-
-
-def load_policy(name: str, env: ReplayEnv) -> Policy:
-    """Return an object of ``module:Class``, made with the environment; modules here are found first.
-
-    Raises:
-        ConfigError: There is no such module or class, or it has no ``act``.
-    """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ConfigError(f"--policy {name}: expected module:Class")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        made = getattr(importlib.import_module(module), attribute)
-    except ImportError as exc:
-        raise ConfigError(f"--policy {name}: cannot be imported: {exc}") from None
-    except AttributeError:
-        raise ConfigError(f"--policy {name}: {module} has no {attribute}") from None
-    finally:
-        sys.path.pop(0)
-    policy = made(env)
-    if not callable(getattr(policy, "act", None)):
-        raise ConfigError(f"--policy {name}: it has no method act(agent, observation)")
-    return cast("Policy", policy)
-
-
-def _actions(policy: Policy, env: ReplayEnv, observations: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = {agent: policy.act(agent, observations[agent]) for agent in env.agents}
-    return {agent: action for agent, action in wanted.items() if action is not None}
 
 
 def _compare(

@@ -132,6 +132,13 @@ def run(
     publish_record: Annotated[
         bool, typer.Option("--publish-record", help="Publish the record's hash on run/record at the end.")
     ] = False,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:CLASS",
+            help="Decides in place of the agents' rule: made with the environment, has act().",
+        ),
+    ] = None,
     csv: Annotated[
         str | None, typer.Option(metavar="FILE", help="Results as CSV: a row an agent and step.")
     ] = None,
@@ -170,6 +177,7 @@ def run(
         record_messages=record_messages,
         publish_record=publish_record,
         csv=csv,
+        policy=policy,
         take_over=take_over,
         watch=watch,
         accept_broker_limits=accept_broker_limits,

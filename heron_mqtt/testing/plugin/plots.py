@@ -1,0 +1,24 @@
+"""Writes the plot of an assertion on a signal that failed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def write_plot(folder: str, test: str, svg: str) -> str:
+    """Write it, and return what the report says of it.
+
+    Args:
+        folder: Where to; made if it is not there.
+        test: Name of the test; becomes the name of the file.
+        svg: The plot.
+    """
+    name = re.sub(r"[^\w.-]+", "-", test).strip("-")[-150:]
+    path = Path(folder) / f"{name}.svg"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(svg, encoding="utf-8")
+    except OSError as exc:
+        return f"{path}: cannot be written: {exc.strerror}"
+    return str(path)

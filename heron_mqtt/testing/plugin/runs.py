@@ -1,0 +1,98 @@
+"""The recorded runs of a session: each is made once, and told to the budget of each test that asks for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heron_mqtt.app.run_plan import RunOptions, plan_run
+from heron_mqtt.app.runner import new_summary
+from heron_mqtt.app.runner import run as run_plan
+from heron_mqtt.messaging.core.background_loop import run_sync
+from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.testing.plugin.budgets import Measured
+from heron_mqtt.testing.signals import RecordedSignals
+
+RUNS = pytest.StashKey[dict[str, "RecordedRun"]]()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """A run that is over.
+
+    Attributes:
+        path: Its record.
+        summary: What ``heron-mqtt run --json`` prints.
+        step_ms: How long each step took, ms.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+    step_ms: list[float]
+
+    def signals(self) -> RecordedSignals:
+        """Return its signals; use it as a context manager."""
+        return RecordedSignals(self.path)
+
+    def record(self) -> RecordFile:
+        """Return its record, open; use it as a context manager."""
+        return RecordFile(self.path)
+
+
+class _Silent:
+    """Shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def step(self, *_: object) -> None:
+        """Show nothing."""
+
+    def opened(self, url: str) -> None:
+        """Show nothing."""
+
+
+class RunMaker:
+    """Makes runs for one test.
+
+    Args:
+        config: Of the session, which keeps them.
+        folders: Where their records go.
+        measured: What counts for the test's budget, where it has one.
+    """
+
+    def __init__(
+        self, config: pytest.Config, folders: pytest.TempPathFactory, measured: Measured | None
+    ) -> None:
+        self._runs = config.stash.setdefault(RUNS, {})
+        self._folders = folders
+        self._measured = measured
+
+    def make(self, scenario: str | Path = "three_microgrids", **options: Any) -> RecordedRun:
+        """Return a run; see the fixture.
+
+        Args:
+            scenario: A file, or the name of a shipped one.
+            options: Fields of ``RunOptions``: steps, seed, broker, centralized, devices, network, ...
+
+        Raises:
+            HeronError: The scenario or an option is wrong, or the run failed.
+        """
+        key = json.dumps([str(scenario), options], sort_keys=True, default=str)
+        if key not in self._runs:
+            self._runs[key] = self._run(scenario, options)
+        found = self._runs[key]
+        if self._measured is not None:
+            self._measured.add_run(found.summary, found.step_ms)
+        return found
+
+    def _run(self, scenario: str | Path, options: dict[str, Any]) -> RecordedRun:
+        path = self._folders.mktemp("run") / "run.heron"
+        plan = plan_run(scenario, RunOptions(**{"record": str(path), **options}))
+        summary = new_summary(plan)
+        run_sync(run_plan(plan, _Silent(), summary))
+        return RecordedRun(path, summary.as_dict(), list(summary.step_ms))
