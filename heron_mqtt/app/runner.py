@@ -294,7 +294,9 @@ class FaultPlan:
 def _undisturbed(plan: RunPlan) -> dict[str, Any]:
     """Run the same steps of the same seed by direct calls with models alone, and return what that gave."""
     calm = new_summary(plan)
-    env = _make_environment(replace(plan, options=RunOptions(centralized=True)), Infrastructure())
+    calm_plan = replace(plan, options=RunOptions(centralized=True))
+    seen = plan.loaded.scenario.observation or ("full" if plan.options.centralized else "local")
+    env = _make_environment(calm_plan, Infrastructure(), observation=seen)  # a policy sees what it saw
     policy = None if plan.options.policy is None else load_policy(plan.options.policy, env)
     observations, _ = env.reset(seed=plan.seed)
     while env.agents:
@@ -309,7 +311,10 @@ def _import_environment() -> None:
 
 
 def _make_environment(
-    plan: RunPlan, infrastructure: Infrastructure, recording: Recording | None = None
+    plan: RunPlan,
+    infrastructure: Infrastructure,
+    recording: Recording | None = None,
+    observation: str | None = None,
 ) -> MultiAgentMicrogrids:
     from powergrid.envs import MultiAgentMicrogrids
 
@@ -319,6 +324,7 @@ def _make_environment(
             "message_broker": infrastructure.broker,
             "scenario": plan.loaded,
             "max_episode_steps": plan.steps,
+            "observation": observation,
             "devices": plan.devices,
             "take_over": plan.options.take_over,
             "publish_grid": plan.options.is_reachable,

@@ -1,4 +1,4 @@
-"""JSON Schemas of the files that people write: scenario, mapping of a vendor's device, impaired network.
+"""JSON Schemas of the files that people write: scenario, mapping, impaired network, suite.
 
 They are made of the models that validate these files, so an editor completes and checks what a run accepts.
 """
@@ -84,10 +84,17 @@ def _or_parameter(schema: Any) -> Any:
     return {key: _or_parameter(value) if key != "default" else value for key, value in schema.items()}
 
 
+def _suite() -> Schema:
+    from heron_mqtt.app.suite_file import SuiteFile
+
+    return {**SuiteFile.model_json_schema(by_alias=True), "title": "Suite of heron-mqtt"}
+
+
 _MAKERS: dict[str, Callable[[], Schema]] = {
     "scenario": _scenario,
     "mapping": _mapping,
     "impairment": _impairment,
+    "suite": _suite,
 }
 SCHEMAS = tuple(_MAKERS)
 """What there are schemas of."""

@@ -25,6 +25,7 @@ from heron_mqtt.cli.probe_commands import add_probe_commands
 from heron_mqtt.cli.record_commands import add_record_commands
 from heron_mqtt.cli.replay_commands import add_replay_commands
 from heron_mqtt.cli.setup_commands import add_setup_commands
+from heron_mqtt.cli.suite_commands import add_suite_commands
 from heron_mqtt.cli.watch_commands import add_watch_commands
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
@@ -340,6 +341,7 @@ add_broker_commands(app)
 add_control_commands(app)
 add_doctor_commands(app)
 add_conformance_commands(app)
+add_suite_commands(app)
 add_record_commands(app)
 add_replay_commands(app)
 add_calibrate_commands(app)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.doc_pages import PAGES, blocks
+from support.heron_command import run_heron
 
 PLUGIN = "heron_mqtt.testing.pytest_plugin"
 
@@ -41,3 +42,6 @@ def test_the_tests_of_an_example_repository_pass(name: str, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
+    if (tmp_path / "suite.toml").exists():
+        ended = run_heron("suite", "suite.toml", cwd=tmp_path, within_s=200.0)
+        assert ended.code == 0, ended.out + ended.err

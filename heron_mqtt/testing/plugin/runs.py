@@ -16,6 +16,7 @@ from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.testing.plugin.budgets import Measured
 from heron_mqtt.testing.signals import RecordedSignals
+from heron_mqtt.testing.suite.case import SilentProgress
 
 RUNS = pytest.StashKey[dict[str, "RecordedRun"]]()
 
@@ -41,19 +42,6 @@ class RecordedRun:
     def record(self) -> RecordFile:
         """Return its record, open; use it as a context manager."""
         return RecordFile(self.path)
-
-
-class _Silent:
-    """Shows nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def step(self, *_: object) -> None:
-        """Show nothing."""
-
-    def opened(self, url: str) -> None:
-        """Show nothing."""
 
 
 class RunMaker:
@@ -94,5 +82,5 @@ class RunMaker:
         path = self._folders.mktemp("run") / "run.heron"
         plan = plan_run(scenario, RunOptions(**{"record": str(path), **options}))
         summary = new_summary(plan)
-        run_sync(run_plan(plan, _Silent(), summary))
+        run_sync(run_plan(plan, SilentProgress(), summary))
         return RecordedRun(path, summary.as_dict(), list(summary.step_ms))

@@ -16,7 +16,12 @@ from heron_mqtt.app.schemas import SCHEMAS, schema_of
 from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError
 
-FILES = {"scenario": "*.toml", "mapping": "device_profiles/*.toml", "impairment": "networks/*.toml"}
+FILES = {
+    "scenario": "*.toml",
+    "mapping": "device_profiles/*.toml",
+    "impairment": "networks/*.toml",
+    "suite": "suites/*.toml",
+}
 SHIPPED = [(what, path) for what, pattern in FILES.items() for path in sorted(shipped_config().glob(pattern))]
 
 
@@ -58,7 +63,7 @@ def test_what_a_run_refuses_an_editor_marks(change: dict[str, Any]) -> None:
 
 
 def test_there_is_no_schema_of_other_things() -> None:
-    with pytest.raises(ConfigError, match="schema records: expected scenario, mapping, impairment"):
+    with pytest.raises(ConfigError, match="schema records: expected scenario, mapping, impairment, suite"):
         schema_of("records")
 
 
