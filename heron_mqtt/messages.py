@@ -101,6 +101,10 @@ class _PerDevice(Message):
         return found
 
 
+Forecast = Annotated[list[float], Field(max_length=672)]
+"""Values of the steps to come, in order."""
+
+
 class Observation(_PerDevice):
     """What one agent may know at the start of a step; ``p_available_<device>`` in MW, of PV and loads."""
 
@@ -114,6 +118,13 @@ class Observation(_PerDevice):
     vm_max_pu: float | None = Field(None, description="Highest bus voltage of the microgrid, last step.")
     loading_max_percent: float | None = Field(
         None, description="Highest line or transformer loading, last step."
+    )
+    clock_s: float | None = Field(
+        None, ge=0, lt=86_400, description="Local time of day at which the step begins, s since midnight."
+    )
+    forecast: dict[str, Forecast] | None = Field(
+        None,
+        description="Of the steps after this one: price ($/MWh), p_load_mw and p_available_<device> (MW).",
     )
 
 

@@ -203,14 +203,45 @@ class RandomisationTable(Table):
         return self.efficiency_factor != (1.0, 1.0)
 
 
+class ForecastTable(Table):
+    """What agents are foretold of price, load and sun. Formulas: docs/models.md."""
+
+    kind: Literal["none", "perfect", "persistence", "noisy"] = Field(
+        "none", description="Nothing, what will be, what was a day before, or what will be with an error."
+    )
+    horizon: int = Field(96, ge=1, le=672, description="How many steps after the coming one.")
+    error: float = Field(
+        0.1,
+        ge=0.0,
+        le=1.0,
+        description="Standard deviation at the horizon, part of the value; of noisy ones.",
+    )
+
+
 class PolicyTable(Table):
-    """An agent's own policy: thresholds of the battery and where it asks and bids."""
+    """An agent's own policy: a class of yours, or thresholds; and where it asks and bids.
+
+    ``policy = "module:Class"`` is short for ``policy = { use = "module:Class" }``.
+    """
+
+    use: str | None = Field(
+        None,
+        pattern=r"^[^:]+:[A-Za-z_]\w*$",
+        description="module:Class, or file.py:Class beside the scenario, that decides (docs/agents.md); None "
+        "= the rules below.",
+    )
+    arguments: dict[str, Any] = Field({}, description="Of that class.")
 
     charge_below: float = Field(30.0, description="The battery charges at or below this price, $/MWh.")
     discharge_above: float = Field(45.0, description="The battery discharges at or above this price, $/MWh.")
     battery_share: float = Field(0.5, gt=0.0, le=1.0, description="Part of the battery's power that is used.")
     ask_share: float = Field(0.25, ge=0.0, le=1.0, description="Ask = price + share * import adder.")
     bid_share: float = Field(0.75, ge=0.0, le=1.0, description="Bid = price + share * import adder.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_name_alone(cls, data: Any) -> Any:
+        return {"use": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
     def _thresholds_are_ordered(self) -> PolicyTable:
@@ -467,6 +498,7 @@ class Scenario(Table):
     reward: RewardTable = RewardTable()
     envelope: EnvelopeTable = EnvelopeTable()
     randomisation: RandomisationTable = RandomisationTable()
+    forecast: ForecastTable = ForecastTable()
     deadlines: Deadlines = Deadlines()
     broker: BrokerTable = BrokerTable()
     impairment: str | ImpairmentTable | None = Field(
@@ -526,8 +558,20 @@ def load_scenario(name: str | Path = "three_microgrids") -> LoadedScenario:
         ConfigError: One line for each problem: file, key, value and what was expected.
     """
     path = find_scenario(name)
-    scenario = validate(Scenario, read_toml(path), str(path))
+    scenario = _policies_beside(validate(Scenario, read_toml(path), str(path)), path.parent)
     return _located(LoadedScenario(scenario=scenario, source=str(path), directory=path.parent))
+
+
+def _policies_beside(scenario: Scenario, directory: Path) -> Scenario:
+    """Return the scenario with policies in files named by their whole path: proxies run elsewhere."""
+    microgrids = {}
+    for name, table in scenario.microgrids.items():
+        file, _, kind = (table.policy.use or "").rpartition(":")
+        if file.endswith(".py") and (directory / file).exists():
+            use = f"{(directory / file).resolve()}:{kind}"
+            policy = table.policy.model_copy(update={"use": use})
+            microgrids[name] = table.model_copy(update={"policy": policy})
+    return scenario.model_copy(update={"microgrids": {**scenario.microgrids, **microgrids}})
 
 
 def scenario_from_dict(data: Mapping[str, Any], source: str = "scenario") -> LoadedScenario:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +23,9 @@ class LocalState(NamedTuple):
         p_available_mw: By device with a profile, MW.
         vm_min_pu, vm_max_pu: Extreme bus voltages of the last step, pu; None = no bus has supply.
         loading_max_percent: Highest line or transformer loading of the last step, %; None likewise.
+        clock_s: Seconds since local midnight at which the step begins; None = not told.
+        forecast: Of the steps after this one, in order: ``price`` ($/MWh), ``p_load_mw``,
+            ``p_available_<device>`` (MW); None = nothing is foretold.
     """
 
     dt_s: float
@@ -33,6 +36,8 @@ class LocalState(NamedTuple):
     vm_min_pu: float | None = None
     vm_max_pu: float | None = None
     loading_max_percent: float | None = None
+    clock_s: float | None = None
+    forecast: Mapping[str, Sequence[float]] | None = None
 
     def values(self, prefix: str) -> Mapping[str, float]:
         """Return the numbers by device as the message does; all there are begin with ``p_available_``."""
@@ -51,6 +56,10 @@ class LocalState(NamedTuple):
             fields["vm_min_pu"] = self.vm_min_pu
             fields["vm_max_pu"] = self.vm_max_pu
             fields["loading_max_percent"] = self.loading_max_percent
+        if self.clock_s is not None:
+            fields["clock_s"] = self.clock_s
+        if self.forecast is not None:
+            fields["forecast"] = {name: list(values) for name, values in self.forecast.items()}
         for name, p_mw in self.p_available_mw.items():
             fields[f"p_available_{name}"] = p_mw
         return fields

@@ -80,7 +80,7 @@ def _policy(loaded: LoadedScenario, blueprint: Blueprint, agent: str) -> Iterato
     column = blueprint.prices.columns[profiles.price_column]
     rows = [(profiles.start_row + n) % len(column) for n in range(min(loaded.scenario.steps, len(column)))]
     low, high = float(column[rows].min()), float(column[rows].max())
-    if low > table.policy.charge_below and high < table.policy.discharge_above:
+    if table.policy.use is None and low > table.policy.charge_below and high < table.policy.discharge_above:
         yield (
             f"microgrids.{agent}.policy: the price stays between {low:.4g} and {high:.4g} $/MWh, so storage "
             f"never charges (below {table.policy.charge_below:g}) nor discharges "

@@ -18,6 +18,7 @@ from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, co
 from heron_mqtt.cli.conformance_commands import add_conformance_commands
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.doctor_commands import add_doctor_commands
+from heron_mqtt.cli.evaluate_commands import add_evaluate_commands
 from heron_mqtt.cli.integration_commands import add_integration_commands
 from heron_mqtt.cli.live_page import live_page
 from heron_mqtt.cli.logs import set_up_logging, tell_what_was_held_back
@@ -346,6 +347,7 @@ add_record_commands(app)
 add_replay_commands(app)
 add_calibrate_commands(app)
 add_setup_commands(app)
+add_evaluate_commands(app)
 add_probe_commands(app)
 add_watch_commands(app)
 add_integration_commands(app)

@@ -14,6 +14,13 @@ from heron_mqtt.messages import Command, Observation, Telemetry
 from heron_mqtt.protocols.base import HorizontalSession, StepPosition
 from heron_mqtt.protocols.registry import PROTOCOLS
 from powergrid.agents.economic_dispatch import economic_setpoint
+from powergrid.agents.policy import (
+    AgentPolicy,
+    PolicyContext,
+    PolicyView,
+    checked_setpoints,
+    make_policy,
+)
 from powergrid.devices import Device, Measurement, make_device
 from powergrid.devices.base import clip, hours
 from powergrid.devices.draws import draw_device, drawn_device
@@ -88,6 +95,7 @@ class GridAgent:
         protocol: How to talk to the peers.
         twins: How devices differ from their models, by name.
         randomisation: What an episode's seed makes of devices; None = nothing.
+        decider: Decides instead of the agent's own policy, as far as it likes; None = nobody.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class GridAgent:
         protocol: ProtocolTable | None = None,
         twins: Mapping[str, TwinTable] | None = None,
         randomisation: RandomisationTable | None = None,
+        decider: AgentPolicy | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.devices = dict(devices)
@@ -111,6 +120,7 @@ class GridAgent:
         self._policy = policy or PolicyTable()
         self._protocol = protocol or ProtocolTable()
         self._talk = PROTOCOLS[self._protocol.horizontal]()
+        self.decider = decider
         self._nameplates = {name: device.spec for name, device in self.devices.items()}
         self._randomisation = randomisation if randomisation and randomisation.varies_devices else None
         self._differences = {name: twin for name, twin in (twins or {}).items() if twin != NO_DIFFERENCE}
@@ -122,6 +132,7 @@ class GridAgent:
 
         Raises:
             KeyError: The scenario has no such microgrid.
+            ConfigError: The policy that it names cannot be made.
         """
         microgrid = scenario.microgrids[agent_id]
         return cls(
@@ -134,6 +145,7 @@ class GridAgent:
             protocol=scenario.protocol,
             twins={name: table.twin for name, table in microgrid.devices.items()},
             randomisation=scenario.randomisation,
+            decider=make_policy(microgrid.policy, PolicyContext(agent_id, scenario)),
         )
 
     # -- one step, in the order of heron_mqtt.agents.base.Agent ------------------------------------
@@ -151,6 +163,7 @@ class GridAgent:
             name: _Unit(device, self._differences.get(name, NO_DIFFERENCE))
             for name, device in self.devices.items()
         }
+        self._storage = [name for name, unit in self._units.items() if unit.device.spec.has_soc]
         self._dispatched = {name: unit for name, unit in self._units.items() if unit.device.is_dispatched}
         self._profiled = {
             name: unit for name, unit in self._units.items() if unit.device.spec.profile_says is not None
@@ -158,6 +171,9 @@ class GridAgent:
         for unit in self._profiled.values():
             if unit.device.spec.profile_holds:
                 unit.p_available_mw = 0.0
+        if self.decider is not None:
+            self.decider.reset(episode, seed)
+        self._told: Observation | LocalState | None = None
         self._dt_s = self._step_s
         self._load_mw = 0.0
         self._price = 0.0
@@ -177,6 +193,7 @@ class GridAgent:
         if price is not None:
             self._price = price
         available: Mapping[str, float] = {}
+        self._told = observation
         if observation is not None:
             self._dt_s = observation.dt_s
             self._load_mw = observation.p_load_mw
@@ -189,8 +206,7 @@ class GridAgent:
 
     def decide(self, command: Command | None) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy."""
-        p = command.values("p_") if command is not None else {}
-        q = command.values("q_") if command is not None else {}
+        p, q = self._decided(command)
         self._commanded = p
         for name, unit in self._units.items():
             if (wanted_mw := p.get(name)) is None:
@@ -198,6 +214,35 @@ class GridAgent:
             unit.want(wanted_mw)
             unit.wanted_q_mvar = q.get(name, 0.0)
         self._dispatch(self._price, self._price + self._market.import_adder_per_mwh)
+
+    def _decided(self, command: Command | None) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Return P and Q by device, MW and Mvar: as commanded, else as the policy decides."""
+        p = command.values("p_") if command is not None else {}
+        q = command.values("q_") if command is not None else {}
+        if self.decider is None or len(p) >= len(self._units):
+            return p, q
+        who = f"policy {type(self.decider).__name__} of {self.agent_id}"
+        decided = checked_setpoints(self.decider.decide(self._view()), self._units, who)
+        own_p = {name[2:]: value for name, value in decided.items() if name[:2] == "p_"}
+        own_q = {name[2:]: value for name, value in decided.items() if name[:2] == "q_"}
+        return {**own_p, **p}, {**own_q, **q}
+
+    def _view(self) -> PolicyView:
+        told, states = self._told, {name: unit.device.state for name, unit in self._units.items()}
+        return PolicyView(
+            dt_s=self._dt_s,
+            price=self._price,
+            clock_s=told.clock_s if told is not None else None,
+            p_load_mw=self._load_mw,
+            q_load_mvar=told.q_load_mvar if told is not None else 0.0,
+            p_available_mw={name: unit.p_available_mw for name, unit in self._profiled.items()},
+            p_mw={name: state.p_mw for name, state in states.items()},
+            soc={name: getattr(states[name], "soc", 0.0) for name in self._storage},
+            vm_min_pu=told.vm_min_pu if told is not None else None,
+            vm_max_pu=told.vm_max_pu if told is not None else None,
+            loading_max_percent=told.loading_max_percent if told is not None else None,
+            forecast=(told.forecast or {}) if told is not None else {},
+        )
 
     def negotiate(self) -> HorizontalSession | None:
         """Return this agent's part in the scenario's horizontal protocol, with the surplus of its plan."""
@@ -331,11 +376,14 @@ class GridAgent:
             for name, unit in self._units.items()
         }
         twins = {name: device.state for name, device in self._twins.items()}
-        return units, twins, self._dt_s, self._load_mw, self._price
+        policy = self.decider.get_state() if self.decider is not None else None
+        return units, twins, self._dt_s, self._load_mw, self._price, policy
 
     def set_state(self, state: Any) -> None:
         """Go back to between the two steps in which the state was taken."""
-        units, twins, self._dt_s, self._load_mw, self._price = state
+        units, twins, self._dt_s, self._load_mw, self._price, policy = state
+        if self.decider is not None:
+            self.decider.set_state(policy)
         for name, (spec, of_device, twin_p_mw, p_available_mw) in units.items():
             unit = self._units[name]
             if unit.device.spec != spec:

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.protocols.base import LEAST_TRADE_MWH, StepPosition
+from powergrid.agents.policy import (
+    AgentPolicy,
+    PolicyContext,
+    PolicyView,
+    checked_setpoints,
+    load_policy,
+    make_policy,
+)
 from powergrid.batched.devices import DeviceArray, Measurements, make_device_array
 from powergrid.devices import DEVICES
 from powergrid.devices.base import hours
@@ -27,6 +36,9 @@ class AgentArray:
         scenario: The scenario.
         agent: One of its microgrids.
         n: Number of copies.
+
+    Attributes:
+        policies: That the scenario names: one for all copies, one a copy, or none.
     """
 
     def __init__(self, scenario: Scenario, agent: str, n: int) -> None:
@@ -42,7 +54,8 @@ class AgentArray:
         self._policy, self._dt_s = microgrid.policy, scenario.step_s
         self._protocol = scenario.protocol
         self._adder = scenario.market.import_adder_per_mwh
-        self._nothing = np.zeros(n)
+        self._nothing, self._n = np.zeros(n), n
+        self.policies = _make_policies(scenario, agent, n)
         self._wanted_p: dict[str, Array] = {}
         self._wanted_q: dict[str, Array] = {}
         self._planned: dict[str, Array] = {}
@@ -54,15 +67,22 @@ class AgentArray:
             if self._randomisation.varies_devices:
                 draws = [draw_device(self._randomisation, seed, self._agent, name) for seed in seeds]
                 device.redraw(copies, draws)
+        if self.policies and not self.policies[0].decides_for_copies:
+            for copy, seed in zip(copies, seeds, strict=True):
+                self.policies[copy].reset(0, seed)
 
     def get_state(self) -> dict[str, Any]:
         """Return the states of the devices, by name; copies."""
-        return {name: device.get_state() for name, device in self.devices.items()}
+        policies = [policy.get_state() for policy in self.policies]
+        return {"": policies, **{name: device.get_state() for name, device in self.devices.items()}}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put them back."""
         for name, of_device in state.items():
-            self.devices[name].set_state(of_device)
+            if name:
+                self.devices[name].set_state(of_device)
+        for policy, of_policy in zip(self.policies, state[""], strict=True):
+            policy.set_state(of_policy)
 
     def decide(
         self,
@@ -70,6 +90,7 @@ class AgentArray:
         p_load_mw: Array,
         p_available_mw: Mapping[str, Array],
         command: Mapping[str, Array],
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy.
 
@@ -79,8 +100,11 @@ class AgentArray:
             p_available_mw: (n,) MW of each PV device and of each load, as in ``Outlook``.
             command: (n,) setpoints ``p_<device>`` MW and ``q_<device>`` Mvar; a device that is not named
                 follows the policy in all copies.
+            told: What else a policy of the scenario is told, by name in ``PolicyView``.
         """
         self._price, self._p_load, self._available = price, p_load_mw, p_available_mw
+        if self.policies and any(f"p_{name}" not in command for name in self.devices):
+            command = {**self._decide(told or {}), **command}
         self._free = []
         for name, device in self.devices.items():
             commanded = command.get(f"p_{name}")
@@ -93,6 +117,32 @@ class AgentArray:
                 self._want(name, device.usual_p_mw(price, self._policy, self._dt_s, available))
             self._wanted_q[name] = command.get(f"q_{name}", self._nothing)
         self.dispatch(price, price + self._adder)
+
+    def _decide(self, told: Mapping[str, Any]) -> dict[str, Array]:
+        """Return (n,) setpoints that the scenario's policy decides, by name.
+
+        Raises:
+            ConfigError: A copy's policy decides for other devices than the first one's, or for none there is.
+        """
+        view = PolicyView(
+            dt_s=self._dt_s,
+            price=self._price,
+            p_load_mw=self._p_load,
+            p_available_mw=self._available,
+            **told,
+        )
+        who = f"policy {type(self.policies[0]).__name__} of {self._agent}"
+        if self.policies[0].decides_for_copies:
+            decided = self.policies[0].decide(view)
+            checked_setpoints({name: np.sum(values) for name, values in decided.items()}, self.devices, who)
+            return {name: np.broadcast_to(values, (self._n,)).copy() for name, values in decided.items()}
+        each = [
+            checked_setpoints(one.decide(_of_copy(view, copy)), self.devices, who)
+            for copy, one in enumerate(self.policies)
+        ]
+        if any(one.keys() != each[0].keys() for one in each):
+            raise ConfigError(f"{who}: in a batch every copy decides for the same devices")
+        return {name: np.array([one[name] for one in each]) for name in each[0]}
 
     def dispatch(self, export_value: Array, import_value: Array) -> None:
         """Run each generator that is not commanded where the step earns most; (n,) $/MWh."""
@@ -162,6 +212,29 @@ class AgentArray:
                 self._planned[name] = device.project(self._wanted_p[name], self._dt_s, available)
             total += self._planned[name]
         return total
+
+
+def _make_policies(scenario: Scenario, agent: str, n: int) -> list[AgentPolicy]:
+    """Return the policies that the scenario names for an agent: one for all copies, one a copy, or none."""
+    table = scenario.microgrids[agent].policy
+    if table.use is None:
+        return []
+    if load_policy(table.use).decides_for_copies:
+        found = [make_policy(table, PolicyContext(agent, scenario, n))]
+    else:
+        found = [make_policy(table, PolicyContext(agent, scenario)) for _ in range(n)]
+    return [policy for policy in found if policy is not None]
+
+
+def _of_copy(view: PolicyView, copy: int) -> PolicyView:
+    def one(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: one(part) for name, part in value.items()}
+        if not isinstance(value, np.ndarray):
+            return value
+        return float(value[copy]) if value.ndim == 1 else value[copy].tolist()
+
+    return PolicyView(*(one(value) for value in view))
 
 
 def economic_setpoints(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from powergrid.agents.policy import AgentPolicy
 from powergrid.batched.agents import AgentArray
 from powergrid.batched.negotiation import make_negotiation, nothing_traded
 from powergrid.simulation.grid_simulation import GridSimulation
@@ -54,6 +55,11 @@ class Fleet:
             for agent in simulation.agents
         }
 
+    @property
+    def policies(self) -> dict[str, list[AgentPolicy]]:
+        """The policies that the scenario names, by agent."""
+        return {name: agent.policies for name, agent in self._agents.items() if agent.policies}
+
     def reset(self, copies: NDArray[np.intp], seeds: Sequence[int]) -> None:
         """Put the devices of copies into their initial states, or those that the episodes' seeds draw."""
         for agent in self._agents.values():
@@ -74,6 +80,7 @@ class Fleet:
         p_load_mw: Array,
         p_available_mw: Array,
         commands: Mapping[str, Mapping[str, Array]],
+        told: Callable[[str], Mapping[str, Any]],
     ) -> FleetStep:
         """Carry every agent of every copy through a step.
 
@@ -82,10 +89,12 @@ class Fleet:
             p_load_mw: (n, n_agents) MW, negative = consuming.
             p_available_mw: (n, n_profiled) MW.
             commands: By agent, (n,) setpoints by name, as ``AgentArray.decide`` takes them.
+            told: What an agent with a policy of the scenario is told besides.
         """
         for i, (name, agent) in enumerate(self._agents.items()):
             available = {plant: p_available_mw[:, j] for plant, j in self._plants[name].items()}
-            agent.decide(price[:, 0], p_load_mw[:, i], available, commands.get(name, {}))
+            more = told(name) if agent.policies else None
+            agent.decide(price[:, 0], p_load_mw[:, i], available, commands.get(name, {}), more)
         traded_mwh, traded_usd = self._negotiate()
         done = [agent.simulate() for agent in self._agents.values()]
         devices = [measured for of_agent in done for measured in of_agent.values()]

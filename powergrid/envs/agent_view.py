@@ -40,6 +40,8 @@ class AgentView:
         self._p_load, self._q_load = begin["p_load_mw"] + number, begin["q_load_mvar"] + number
         self._net = begin["net_mwh"] + number
         self._vm_min, self._vm_max, self._loading = (begin[name] + number for name in RESULTS)
+        self._clock = begin["hour"]
+        self._ahead = self._foretold(layout, number, n_agents, profiled, agent)
         row = begin["traded_mwh"] + number * n_agents
         self._traded = [(peer, row + i) for i, peer in enumerate(simulation.agents) if peer != agent]
         self._available = [
@@ -69,10 +71,46 @@ class AgentView:
         """Return what was sold to each peer, MWh, negative = bought; ``now`` as in ``info``."""
         return {peer: now[at] for peer, at in self._traded}
 
+    def told(self, now: NDArray[np.float64], n: int) -> dict[str, Any]:
+        """Return what a policy is told besides price, load and sun, (n,) arrays by name in ``PolicyView``."""
+        angle = np.arctan2(now[self._clock], now[self._clock + 1])
+        has_bus = not np.isnan(now[self._vm_min]).all()
+        return {
+            "clock_s": np.round(angle / (2.0 * math.pi) * 86_400.0, 3) % 86_400.0,
+            "q_load_mvar": now[self._q_load],
+            "p_mw": {name: now[at] for name, at in self._p},
+            "soc": {name: now[at] for name, at in self._soc},
+            "vm_min_pu": now[self._vm_min] if has_bus else None,
+            "vm_max_pu": now[self._vm_max] if has_bus else None,
+            "loading_max_percent": now[self._loading] if has_bus else None,
+            "forecast": {name: now[part].T for name, part in self._ahead.items()},
+        }
+
     def local_state(self, now: Sequence[float], dt_s: float, commanded: bool) -> LocalState:
         """Return what the agent is told of the coming step: its own part of the grid and no more."""
         available = {name: now[at] for name, at in self._available}
+        forecast = {name: now[part] for name, part in self._ahead.items()} if self._ahead else None
         told = dt_s, commanded, now[self._p_load], now[self._q_load], available
         if math.isnan(now[self._vm_min]):  # no bus of it has a voltage
-            return LocalState(*told)
-        return LocalState(*told, now[self._vm_min], now[self._vm_max], now[self._loading])
+            return LocalState(*told, clock_s=self._clock_s(now), forecast=forecast)
+        grid = now[self._vm_min], now[self._vm_max], now[self._loading]
+        return LocalState(*told, *grid, self._clock_s(now), forecast)
+
+    def _clock_s(self, now: Sequence[float]) -> float:
+        """Return the seconds since local midnight, from their sine and cosine, to the millisecond."""
+        angle = math.atan2(now[self._clock], now[self._clock + 1])
+        return round(angle / (2.0 * math.pi) * 86_400.0, 3) % 86_400.0
+
+    def _foretold(
+        self, layout: Layout, number: int, n_agents: int, profiled: Sequence[Any], agent: str
+    ) -> dict[str, slice]:
+        """Return where each forecast stands, by the name it has in the observation message."""
+        price, load = layout.sections["price_ahead"], layout.sections["p_load_ahead_mw"]
+        if price.start == price.stop:
+            return {}
+        parts = {"price": price, "p_load_mw": slice(load.start + number, load.stop, n_agents)}
+        plants = layout.sections["p_available_ahead_mw"]
+        for i, device in enumerate(profiled):
+            if device.agent == agent:
+                parts[f"p_available_{device.name}"] = slice(plants.start + i, plants.stop, len(profiled))
+        return parts

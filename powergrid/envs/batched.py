@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
+from powergrid.agents.policy import AgentPolicy
 from powergrid.batched.fleet import Fleet
 from powergrid.batched.flow import BatchFlow
 from powergrid.envs.config import load_batch_config
@@ -20,6 +21,7 @@ from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
 from powergrid.powerflow import Loadings
 from powergrid.simulation.build import Blueprint, build
+from powergrid.simulation.forecaster import Forecaster
 from powergrid.simulation.grid_cache import GridCache
 from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.randomiser import EpisodeSeeds, Randomiser, drawn_socs
@@ -78,14 +80,17 @@ class BatchedMicrogrids(CopiedByState):
         self._flow = BatchFlow(self.simulation)
         self._fleet = Fleet(self.simulation, n)
         kind = self.config.observation or scenario.observation or "full"
-        self._state = GridState(self.simulation, full=kind == "full", shape=(n,))
+        self._randomiser = Randomiser(self.simulation, self.max_episode_steps)
+        self._forecaster = Forecaster(self.simulation, self._randomiser)
+        self._state = GridState(
+            self.simulation, full=kind == "full", shape=(n,), horizon=self._forecaster.horizon
+        )
         self._actions = {agent: ActionMap(agent, table) for agent, table in scenario.microgrids.items()}
         self._spaces = {
             agent: Box(-1.0, 1.0, (n, len(m.names)), np.float32) for agent, m in self._actions.items()
         }
         self._rng = np.random.default_rng(scenario.seed)
         self._seeds = [EpisodeSeeds(scenario.seed + copy) for copy in range(n)]
-        self._randomiser = Randomiser(self.simulation, self.max_episode_steps)
         self._noise = self._randomiser.noises(seeds.state[0] for seeds in self._seeds)
         self._draws_rows = self.config.start_rows == "random" or (
             self.config.start_rows is None and scenario.randomisation.start == "fixed"
@@ -169,7 +174,7 @@ class BatchedMicrogrids(CopiedByState):
             raise RuntimeError("step() without an episode under way: call reset() first")
         state = self._state
         done = self._fleet.step(
-            state.price, state.p_load_mw, state.p_available_mw, self._commands(actions or {})
+            state.price, state.p_load_mw, state.p_available_mw, self._commands(actions or {}), self._told
         )
         state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
         state.traded_mwh[:] = done.traded_mwh
@@ -214,6 +219,16 @@ class BatchedMicrogrids(CopiedByState):
     def close(self) -> None:
         """End the episodes: ``step`` asks for ``reset`` then, as in a single environment. Idempotent."""
         self._is_reset = False
+
+    @property
+    def policies(self) -> dict[str, list[AgentPolicy]]:
+        """The policies that the scenario names, by agent: one for all copies, or one a copy."""
+        return self._fleet.policies
+
+    def states_of_charge(self) -> dict[tuple[str, str], Array]:
+        """Return the (n,) states of charge of storage at the beginning of the coming step, by device."""
+        storage = [(d.agent, d.name) for d in self.simulation.devices if d.has_soc]
+        return {place: self._state.soc[:, i].copy() for i, place in enumerate(storage)}
 
     # -- its state -----------------------------------------------------------------------------------
 
@@ -260,6 +275,10 @@ class BatchedMicrogrids(CopiedByState):
         self._fleet.set_state(state.fleet)
 
     # -- one step ------------------------------------------------------------------------------------
+
+    def _told(self, agent: str) -> dict[str, Any]:
+        """Return what an agent's policy is told besides price, load and sun."""
+        return self._state.views[agent].told(self._state.snapshot(), self.num_envs)
 
     def _commands(self, actions: Mapping[str, ArrayLike]) -> dict[str, dict[str, Array]]:
         unknown = [agent for agent in actions if agent not in self._actions]
@@ -328,6 +347,8 @@ class BatchedMicrogrids(CopiedByState):
         at = self._copies, np.where(known < rows, self._steps - 1, self._steps)
         outlook = self._randomiser.outlook(series.outlook(known), self._noise, at)
         self._state.look_ahead(outlook, series.clock_s(rows))
+        if self._forecaster.horizon:
+            self._state.look_further(self._forecaster.outlook(rows, self._noise, self._steps, self._copies))
         return self._state.observations(self.agents)
 
     def _infos(self, terms: Array) -> Infos:

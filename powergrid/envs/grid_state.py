@@ -32,6 +32,7 @@ class GridState:
         simulation: The grid.
         full: Observations show the whole grid instead of the agent's own part.
         shape: () for one grid, (n_copies,) for copies of it.
+        horizon: How many steps are foretold.
 
     Attributes:
         p_mw, q_mvar: (..., n_devices) MW and Mvar in the last step.
@@ -48,13 +49,15 @@ class GridState:
         ConfigError: The grid without devices has no power-flow solution.
     """
 
-    def __init__(self, simulation: GridSimulation, *, full: bool, shape: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, simulation: GridSimulation, *, full: bool, shape: tuple[int, ...] = (), horizon: int = 0
+    ) -> None:
         scenario, n_agents = simulation.scenario, len(simulation.agents)
         self._full = full
         at_rest, n_bus = _results(_at_rest(simulation)), len(simulation.flow.bus_index)
         live = ~np.isnan(at_rest)  # what has no supply now never has
         live_buses = np.flatnonzero(live[:n_bus])
-        layout = Layout(simulation, live_buses)
+        layout = Layout(simulation, live_buses, horizon)
         self._values = np.zeros((*shape, layout.size))
         self._sections, self._n_local = layout.sections, layout.n_local
         self.views = {agent: AgentView(simulation, layout, agent) for agent in simulation.agents}
@@ -66,6 +69,11 @@ class GridState:
         self.loading_max_percent = self._view("loading_max_percent")
         self.traded_mwh = self._view("traded_mwh").reshape(*shape, n_agents, n_agents)
         self.net_mwh, self._grid = self._view("net_mwh"), self._view("grid")
+        self._price_ahead = self._view("price_ahead")
+        self._p_load_ahead_mw = self._view("p_load_ahead_mw").reshape(*shape, horizon, n_agents)
+        self._p_available_ahead_mw = self._view("p_available_ahead_mw").reshape(
+            *shape, horizon, self.p_available_mw.shape[-1]
+        )
 
         self._initial_soc = [device.spec.soc_at_reset for device in simulation.devices if device.has_soc]
         self._dt_h = scenario.step_s / 3600.0
@@ -134,6 +142,12 @@ class GridState:
             self.price[..., 0] = outlook.price
             self.p_load_mw[...], self.q_load_mvar[...] = outlook.p_load_mw, outlook.q_load_mvar
             self.p_available_mw[...] = outlook.p_available_mw
+
+    def look_further(self, ahead: Outlook) -> None:
+        """Take what is foretold; see ``Forecaster.outlook``."""
+        self._price_ahead[...] = ahead.price
+        self._p_load_ahead_mw[...] = ahead.p_load_mw
+        self._p_available_ahead_mw[...] = ahead.p_available_mw
 
     def account(self) -> None:
         """Work out the net energy of each microgrid from what its devices did and its loads drew."""

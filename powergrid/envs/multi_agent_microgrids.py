@@ -21,6 +21,7 @@ from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.protocols.p2p import settle
 from heron_mqtt.record.facts import StepFacts
 from powergrid.agents import GridAgent
+from powergrid.agents.policy import AgentPolicy
 from powergrid.envs.config import load_config
 from powergrid.envs.copies import CopiedByState, EnvState, check_state
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
@@ -31,11 +32,13 @@ from powergrid.envs.step_records import StepRecords
 from powergrid.powerflow import Loadings
 from powergrid.scenario import RandomisationTable
 from powergrid.simulation.build import Blueprint, build
+from powergrid.simulation.forecaster import Forecaster
 from powergrid.simulation.grid_cache import GridCache
 from powergrid.simulation.grid_check import GridCheck
 from powergrid.simulation.grid_messages import results_message
 from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.randomiser import EpisodeSeeds, Noise, Randomiser, drawn_socs
+from powergrid.simulation.time_series import Outlook
 
 NOT_RANDOM = RandomisationTable()
 
@@ -88,8 +91,9 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
         self._episode_seed = self.scenario.seed
         self._randomiser = Randomiser(self.simulation, self.max_episode_steps)
         self._noise = Noise()
+        self._forecaster = Forecaster(self.simulation, self._randomiser)
         self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
-        self._state = GridState(self.simulation, full=kind == "full")
+        self._state = GridState(self.simulation, full=kind == "full", horizon=self._forecaster.horizon)
         self._records = StepRecords(self.simulation, self._state)
         check = self._clear if self.scenario.envelope.grid_check else None
         self._grid_check = GridCheck(self.simulation, self.scenario.envelope)
@@ -255,6 +259,23 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
         self._records.traded_usd = state.bills[1].copy()
         self._direct.set_state(state.exchange)
 
+    @property
+    def policies(self) -> dict[str, AgentPolicy]:
+        """The policies that the scenario names, by agent; in centralized mode."""
+        agents = self._direct.agents if self._direct is not None else {}
+        return {name: agent.decider for name, agent in agents.items() if agent.decider is not None}
+
+    def states_of_charge(self) -> dict[tuple[str, str], float]:
+        """Return the state of charge of each storage device at the beginning of the coming step."""
+        storage = [(d.agent, d.name) for d in self.simulation.devices if d.has_soc]
+        return dict(zip(storage, self._state.soc.tolist(), strict=True))
+
+    def episode_outlook(self) -> Outlook:
+        """Return what will be in each step of the episode, (n_steps, ...): for perfect foresight."""
+        rows = self._start_row + np.arange(self.max_episode_steps)
+        series = self.simulation.series
+        return self._randomiser.outlook(series.outlook(rows), self._noise, slice(self.max_episode_steps))
+
     # -- the same, asynchronous ----------------------------------------------------------------------
 
     async def reset_async(
@@ -350,6 +371,8 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
         if series.has(row):
             outlook = self._randomiser.outlook(series.outlook(row), self._noise, self._step)
         self._state.look_ahead(outlook, series.clock_s(row))
+        if self._forecaster.horizon:
+            self._state.look_further(self._forecaster.outlook(row, self._noise, self._step))
         return self._state.observations(self.agents)
 
     def _begin_step(self, actions: Mapping[str, ArrayLike]) -> StepInput:

@@ -18,7 +18,8 @@ class Layout:
     An agent's own part, in this order: ``price`` ($/MWh), ``hour_sin``, ``hour_cos``, ``p_load_mw``,
     ``q_load_mvar``; for each device what its kind says is observed: ``p_`` and ``q_`` (last step), ``soc_``
     of storage, ``p_available_`` of what follows a profile (PV >= 0; a demand <= 0); ``vm_min_pu``,
-    ``vm_max_pu``, ``loading_max_percent`` (last step); for each peer ``trade_`` (MWh sold to it, last step).
+    ``vm_max_pu``, ``loading_max_percent`` (last step); for each peer ``trade_`` (MWh sold to it, last step);
+    of what is foretold ``price+1`` and so on, then ``p_load_mw+1``, then ``p_available_<device>+1``.
     Powers are positive when injected. Before the first step the last step's entries are 0, and the voltages
     those of the grid without devices.
 
@@ -28,6 +29,7 @@ class Layout:
     Args:
         simulation: The grid.
         live_buses: Positions of the buses that have a voltage.
+        horizon: How many steps are foretold.
 
     Attributes:
         size: Length of the state vector.
@@ -35,8 +37,8 @@ class Layout:
         n_local: Length of its first part, which belongs to single microgrids; the grid's results follow.
     """
 
-    def __init__(self, simulation: GridSimulation, live_buses: Positions) -> None:
-        agents, devices = simulation.agents, simulation.devices
+    def __init__(self, simulation: GridSimulation, live_buses: Positions, horizon: int = 0) -> None:
+        agents, devices, self._horizon = simulation.agents, simulation.devices, horizon
         flow = simulation.flow
         self._agents = agents
         self._grid_names = (
@@ -60,6 +62,9 @@ class Layout:
             "loading_max_percent": len(agents),
             "traded_mwh": len(agents) ** 2,
             "net_mwh": len(agents),
+            "price_ahead": horizon,
+            "p_load_ahead_mw": horizon * len(agents),
+            "p_available_ahead_mw": horizon * len(plants),
             "grid": len(self._grid_names),
         }
         self.sections: dict[str, slice] = {}
@@ -109,4 +114,15 @@ class Layout:
         part += [(name, begin[name] + a) for name in ("vm_min_pu", "vm_max_pu", "loading_max_percent")]
         row = begin["traded_mwh"] + a * len(self._agents)
         part += [(f"trade_{other}", row + peer) for peer, other in enumerate(self._agents) if peer != a]
+        return part + self._foretold(a, agent, plants)
+
+    def _foretold(self, a: int, agent: str, plants: Sequence[tuple[str, str]]) -> list[tuple[str, int]]:
+        begin = {name: section.start for name, section in self.sections.items()}
+        n_agents, leads = len(self._agents), range(self._horizon)
+        part = [(f"price+{k + 1}", begin["price_ahead"] + k) for k in leads]
+        part += [(f"p_load_mw+{k + 1}", begin["p_load_ahead_mw"] + k * n_agents + a) for k in leads]
+        for i, (owner, name) in enumerate(plants):
+            if owner == agent:
+                first = begin["p_available_ahead_mw"] + i
+                part += [(f"p_available_{name}+{k + 1}", first + k * len(plants)) for k in leads]
         return part

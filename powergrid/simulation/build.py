@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from heron_mqtt.errors import DataError
+from powergrid.agents.policy import load_policy
 from powergrid.networks import MicrogridSites
 from powergrid.profiles import Profiles, Unit, load_profiles
 from powergrid.rewards import Rewards
@@ -73,6 +75,9 @@ def build(loaded: LoadedScenario, cache: KnownGrids | None = None) -> Blueprint:
     prices = attempt("profiles.price_file", lambda: _prices(loaded))
     grid = placed_grid(loaded, attempt, cache)
     attempt("reward.terms", lambda: Rewards(scenario))
+    for name, table in scenario.microgrids.items():
+        if table.policy.use is not None:
+            attempt(f"microgrids.{name}.policy", partial(load_policy, table.policy.use))
     loads = _load_series(scenario, grid.placement)
     columns = _columns(scenario, loads)
     profiles = attempt("profiles.file", lambda: _profiles(loaded, columns)) if columns else None

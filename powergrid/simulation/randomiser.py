@@ -24,7 +24,7 @@ __all__ = ["NO_NOISE", "EpisodeSeeds", "Noise", "Randomiser", "StepNoise", "draw
 
 Array = NDArray[np.float64]
 
-_START, _LOAD, _PLANT, _PRICE = range(4)  # streams
+_START, _LOAD, _PLANT, _PRICE, _FORECAST = range(5)  # streams
 _DAY_S = 86_400.0
 
 
@@ -70,14 +70,17 @@ class Noise(NamedTuple):
     """How one episode differs from the series, or (n, ...) episodes of copies; None = not at all.
 
     Attributes:
-        load: (..., n_steps + 1, n_agents) factors on each microgrid's loads, >= 0.
-        plant: (..., n_steps + 1, n_profiled) factors on what PV offers and loads want, >= 0.
-        price: (..., n_steps + 1) added to the price, $/MWh.
+        load: (..., n_known, n_agents) factors on each microgrid's loads, >= 0; known are the steps of the
+            episode, the one after it, and as many more as are foretold.
+        plant: (..., n_known, n_profiled) factors on what PV offers and loads want, >= 0.
+        price: (..., n_known) added to the price, $/MWh.
+        forecast: (..., n_known, 1 + n_agents + n_profiled) errors of forecasts, of variance 1.
     """
 
     load: Array | None = None
     plant: Array | None = None
     price: Array | None = None
+    forecast: Array | None = None
 
     def load_at(self, at: Any) -> Array | None:
         """Return (..., n_agents) factors at an index of copies and steps."""
@@ -124,6 +127,9 @@ class Randomiser:
     def __init__(self, simulation: GridSimulation, n_steps: int) -> None:
         self._table = simulation.scenario.randomisation
         self._series, self._n_steps = simulation.series, n_steps
+        forecast = simulation.scenario.forecast
+        self._n_known = n_steps + 1 + (0 if forecast.kind == "none" else forecast.horizon)
+        self._is_noisy = forecast.kind == "noisy"
         self._step_s = simulation.scenario.step_s
         self._fixed_row = simulation.scenario.profiles.start_row
         self._n_agents = len(simulation.agents)
@@ -148,7 +154,10 @@ class Randomiser:
         if table.price_noise_per_mwh > 0.0:
             wander = self._wander(_generator(seed, _PRICE), 1)
             price = table.price_noise_per_mwh * wander[:, 0]
-        return Noise(load, self._factors(seed, _PLANT, len(scales), scales, sigmas), price)
+        forecast = None
+        if self._is_noisy:
+            forecast = self._wander(_generator(seed, _FORECAST), 1 + n + len(scales))
+        return Noise(load, self._factors(seed, _PLANT, len(scales), scales, sigmas), price, forecast)
 
     def noises(self, seeds: Iterable[int]) -> Noise:
         """Return the noise of (n,) episodes, side by side."""
@@ -181,7 +190,7 @@ class Randomiser:
     def _factors(
         self, seed: int, stream: int, n: int, scales: list[tuple[float, float]], sigma: Array
     ) -> Array | None:
-        """Return (n_steps + 1, n) factors: one a column for the whole episode, times one that wanders."""
+        """Return (n_known, n) factors: one a column for the whole episode, times one that wanders."""
         if n == 0 or (not sigma.any() and all(scale == (1.0, 1.0) for scale in scales)):
             return None
         rng = _generator(seed, stream)
@@ -191,8 +200,8 @@ class Randomiser:
         return factors
 
     def _wander(self, rng: np.random.Generator, n: int) -> Array:
-        """Return (n_steps + 1, n) normal numbers of variance 1, correlated in time."""
-        x: Array = rng.standard_normal((self._n_steps + 1, n))
+        """Return (n_known, n) normal numbers of variance 1, correlated in time."""
+        x: Array = rng.standard_normal((self._n_known, n))
         tau_s = self._table.noise_correlation_s
         if tau_s > 0.0:
             keep = math.exp(-self._step_s / tau_s)

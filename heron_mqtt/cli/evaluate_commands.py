@@ -1,0 +1,94 @@
+"""``heron-mqtt evaluate``: policies compared on the same days."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from heron_mqtt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from heron_mqtt.app.evaluate import Estimate, Evaluation
+
+
+def add_evaluate_commands(app: typer.Typer) -> None:
+    """Add the command to ``heron-mqtt``."""
+    example = "Example: heron-mqtt evaluate training_days --policy rule --policy learned --seeds 20"
+    app.command(epilog=example)(evaluate)
+
+
+def evaluate(
+    scenario: Annotated[str, typer.Argument(help="A file, or a shipped scenario.")] = "training_days",
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="rule, idle, random, mpc, learned, module:Class or file.py:Class; may be repeated. Gains "
+            "are above the first one.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="How many episodes.")] = 20,
+    first_seed: Annotated[int, typer.Option(metavar="N", help="Seed of the first.")] = 0,
+    over: Annotated[
+        str | None,
+        typer.Option(metavar="WAY", help="calls, memory or mqtt; default calls, with --network memory."),
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Also over this impaired network; may be repeated."),
+    ] = None,
+    bound: Annotated[bool, typer.Option("--bound", help="Also the optimum with perfect foresight.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Run policies on the same days and compare them, with 95 % confidence intervals."""
+    from heron_mqtt.app.evaluate import evaluate as run_all
+
+    if seeds < 1 or first_seed < 0:
+        raise ConfigError(f"--seeds {seeds} --first-seed {first_seed}: expected at least 1, and at least 0")
+
+    logging.getLogger("heron_mqtt").setLevel(logging.ERROR)  # what is missed is counted in the table
+
+    def progress(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
+    found = run_all(
+        scenario,
+        policy or ["rule", "idle", "learned"],
+        seeds=range(first_seed, first_seed + seeds),
+        over=over,  # type: ignore[arg-type] # checked there, with the words of the command line
+        networks=network or (),
+        with_bound=bound,
+        progress=progress,
+    )
+    if as_json:
+        typer.echo(json.dumps({"scenario": scenario, "evaluations": [one.as_dict() for one in found]}))
+    else:
+        _print(scenario, seeds, found)
+
+
+def _print(scenario: str, seeds: int, found: list[Evaluation]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = found[0]
+    table = Table(title=f"{scenario}: {seeds} episodes, mean and 95 % interval", title_justify="left")
+    for name in ("policy", "network"):
+        table.add_column(name)
+    columns = "cost $", "violations", "traded MWh", "messages", "missed"
+    for name in ("score $", f"above {first.policy} $", *columns):
+        table.add_column(name, justify="right")
+    for one in found:
+        gain = "" if one is first else _text(one.gain(first))
+        cost = [_text(one.estimate(name)) for name in ("cost_usd", "violations", "traded_mwh")]
+        counts = [f"{one.estimate(name).mean:.0f}" for name in ("messages", "missed")]
+        rest = [""] * len(columns) if one.policy == "bound" else [*cost, *counts]
+        table.add_row(one.policy, one.network or "-", _text(one.estimate("score_usd")), gain, *rest)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _text(estimate: Estimate) -> str:
+    return f"{estimate.mean:.2f} ± {estimate.half:.2f}"

@@ -1,0 +1,193 @@
+"""What people write to decide for a microgrid: a policy, named in the scenario, that runs in every mode.
+
+    [microgrids.MG1]
+    policy = "my_package.my_module:MyPolicy"
+
+See docs/agents.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from heron_mqtt.errors import ConfigError
+from powergrid.scenario import PolicyTable, Scenario
+
+__all__ = ["AgentPolicy", "PolicyContext", "PolicyView", "checked_setpoints", "load_policy", "make_policy"]
+
+
+class PolicyContext(NamedTuple):
+    """What a policy is made for.
+
+    Attributes:
+        agent_id: The microgrid.
+        scenario: With its devices, market and step.
+        n: Number of copies that it decides for; None = one microgrid, by numbers.
+    """
+
+    agent_id: str
+    scenario: Scenario
+    n: int | None = None
+
+
+class PolicyView(NamedTuple):
+    """What an agent knows when it decides; powers are positive when injected.
+
+    In a batch every number is an (n,) array, and every forecast (n, horizon).
+
+    Attributes:
+        dt_s: Length of the step, s.
+        price: Of the step, $/MWh.
+        clock_s: Seconds since local midnight at which it begins; None = not told.
+        p_load_mw, q_load_mvar: Sum of the microgrid's loads in the step, MW and Mvar, negative = consuming.
+        p_available_mw: By device with a profile, MW.
+        p_mw: By device, of the last step, MW.
+        soc: By storage device, fraction.
+        vm_min_pu, vm_max_pu: Extreme voltages of the last step, pu; None = not told.
+        loading_max_percent: Highest loading of the last step, %; None likewise.
+        forecast: Of the steps after this one: ``price``, ``p_load_mw``, ``p_available_<device>``; empty =
+            nothing is foretold.
+    """
+
+    dt_s: float
+    price: Any
+    clock_s: Any
+    p_load_mw: Any
+    q_load_mvar: Any
+    p_available_mw: Mapping[str, Any]
+    p_mw: Mapping[str, Any]
+    soc: Mapping[str, Any]
+    vm_min_pu: Any
+    vm_max_pu: Any
+    loading_max_percent: Any
+    forecast: Mapping[str, Any]
+
+
+class AgentPolicy(ABC):
+    """Decides for one microgrid.
+
+    What it does not decide follows the agent's own rules (docs/models.md, "Who decides"); a command from
+    upstream comes before it; and every setpoint is bounded on its way to a device.
+
+    Args:
+        context: What it is made for.
+        arguments: Of the scenario's ``policy.arguments``, by keyword.
+
+    Attributes:
+        decides_for_copies: ``decide`` also takes a view of (n,) arrays, and returns such; else a batch makes
+            one policy a copy.
+    """
+
+    decides_for_copies: ClassVar[bool] = False
+
+    def __init__(self, context: PolicyContext, **arguments: Any) -> None:
+        if arguments:
+            raise ConfigError(f"{type(self).__name__} takes no argument {', '.join(sorted(arguments))}")
+        self.context = context
+
+    def reset(self, episode: int, seed: int | None) -> None:  # noqa: B027
+        """Begin an episode.
+
+        Args:
+            episode: Its number.
+            seed: For everything that is random in it; the same in every mode. None in a batch's copies that
+                share a policy (``decides_for_copies``).
+        """
+
+    def get_state(self) -> Any:
+        """Return what ``decide`` depends on beside its view; a value. For copies of environments."""
+        return None
+
+    def set_state(self, state: Any) -> None:  # noqa: B027
+        """Put it back."""
+
+    @abstractmethod
+    def decide(self, view: PolicyView) -> Mapping[str, Any]:
+        """Return setpoints for the step: ``p_<device>`` MW and ``q_<device>`` Mvar; others are left alone."""
+
+
+def load_policy(name: str, directory: Path | None = None) -> type[AgentPolicy]:
+    """Import the class that a user names, and nothing else.
+
+    Args:
+        name: ``module:Class``, or ``file.py:Class`` with a file relative to ``directory``.
+        directory: None = the working directory.
+
+    Raises:
+        ConfigError: No such module, file or class, or it is not a ``AgentPolicy``; or its import fails.
+    """
+    module_name, _, class_name = name.rpartition(":")
+    if not module_name or not class_name.isidentifier():
+        raise ConfigError(f"policy {name!r}: expected module:Class or file.py:Class")
+    try:
+        module = (
+            _from_file((directory or Path()) / module_name)
+            if module_name.endswith(".py")
+            else (importlib.import_module(module_name))
+        )
+    except Exception as exc:  # whatever a user's module raises is about that module
+        raise ConfigError(f"policy {name!r}: cannot be imported: {exc}") from exc
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, AgentPolicy)):
+        raise ConfigError(
+            f"policy {name!r}: {module_name} has no class {class_name} derived from AgentPolicy"
+        )
+    return found
+
+
+def make_policy(table: PolicyTable, context: PolicyContext) -> AgentPolicy | None:
+    """Return the policy that a scenario names; None = the agent's own rules.
+
+    Raises:
+        ConfigError: As ``load_policy``, or its arguments do not fit.
+    """
+    if table.use is None:
+        return None
+    kind = load_policy(table.use)
+    try:
+        return kind(context, **table.arguments)
+    except TypeError as exc:
+        raise ConfigError(f"policy {table.use!r}: arguments: {exc}") from exc
+
+
+def checked_setpoints(decided: Mapping[str, Any], devices: Mapping[str, Any], who: str) -> dict[str, float]:
+    """Return what a policy decided as numbers, by ``p_<device>`` and ``q_<device>``.
+
+    Raises:
+        ConfigError: A device that there is not, or no finite number; names the policy.
+    """
+    found = {}
+    for name, value in decided.items():
+        if name[:2] not in {"p_", "q_"} or name[2:] not in devices:
+            known = ", ".join(f"p_{device}" for device in devices)
+            raise ConfigError(f"{who} decided {name!r}: no such setpoint; there are {known} and q_ of them")
+        number = float(value)
+        if not math.isfinite(number):
+            raise ConfigError(f"{who} decided {name} = {number}: expected a finite number")
+        found[name] = number
+    return found
+
+
+def _from_file(path: Path) -> Any:
+    path = path.resolve()
+    name = f"policy_of_{path.stem}_{abs(hash(path))}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

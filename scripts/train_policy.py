@@ -1,0 +1,153 @@
+"""Train the weights of ``powergrid.policies.LearnedPolicy`` by an evolution strategy, numpy only.
+
+    python scripts/train_policy.py --output learned.npz                       on the shipped week
+    python scripts/train_policy.py --profiles FOLDER --output learned.npz     on a year of series
+
+All candidates of a generation are copies of one batch, and meet the same days. What is learnt from is the
+return of all microgrids plus the worth of the energy that is left, as ``heron-mqtt evaluate`` scores it. Days
+of every fourth week, and of the week of 4 July 2016 (which is the shipped one), are held out.
+
+Source: T. Salimans et al., Evolution Strategies as a Scalable Alternative to Reinforcement Learning, 2017
+(antithetic samples, centred ranks, Adam).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.envs import BatchedMicrogrids
+from powergrid.policies.learned import N_WEIGHTS
+from powergrid.policies.scoring import stored_usd, with_policy
+from powergrid.scenario import LoadedScenario, load_scenario
+
+Array = NDArray[np.float64]
+SHIPPED_WEEK = date(2016, 7, 4)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, and write checkpoint and learning curve."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--scenario", default="training_days")
+    parser.add_argument("--profiles", type=Path, help="folder with simbench_year.csv and price_year.csv")
+    parser.add_argument("--output", type=Path, required=True, help="the checkpoint, .npz")
+    parser.add_argument("--curve", type=Path, help="write generation, time and scores there, CSV")
+    parser.add_argument("--generations", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=16, help="antithetic pairs a generation")
+    parser.add_argument("--days", type=int, default=8, help="days a generation")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    loaded = with_policy(_on(load_scenario(options.scenario), options.profiles), "learned")
+    trainer = Trainer(loaded, options.pairs, options.days, options.seed)
+    begun_s, curve = time.monotonic(), []
+    for generation in range(options.generations):
+        score = trainer.improve()
+        curve.append((generation, time.monotonic() - begun_s, score))
+        if generation % 10 == 0 or generation == options.generations - 1:
+            sys.stdout.write(f"generation {generation}  {curve[-1][1]:.0f} s  score {score:.2f} $ a day\n")
+            sys.stdout.flush()
+            np.savez(options.output, weights=trainer.mean)
+    np.savez(options.output, weights=trainer.mean)
+    if options.curve is not None:
+        with options.curve.open("w", encoding="utf-8", newline="") as stream:
+            rows = csv.writer(stream, lineterminator="\n")
+            rows.writerow(["generation", "time_s", "score_usd"])
+            rows.writerows([(g, f"{t:.1f}", f"{s:.3f}") for g, t, s in curve])
+
+
+def _on(loaded: LoadedScenario, folder: Path | None) -> LoadedScenario:
+    """Return the scenario on a year of series."""
+    if folder is None:
+        return loaded
+    profiles = loaded.scenario.profiles.model_copy(
+        update={
+            "file": str((folder / "simbench_year.csv").resolve()),
+            "price_file": str((folder / "price_year.csv").resolve()),
+        }
+    )
+    return loaded.model_copy(update={"scenario": loaded.scenario.model_copy(update={"profiles": profiles})})
+
+
+def is_held_out(day: date) -> bool:
+    """Whether a day is kept from training: every fourth week, and the shipped one."""
+    week = (day - SHIPPED_WEEK).days // 7
+    return week % 4 == 0
+
+
+class Trainer:
+    """An evolution strategy on a batch of copies.
+
+    Args:
+        loaded: With the learned policy.
+        pairs: Antithetic pairs of candidates.
+        n_days: Days that every candidate meets in a generation.
+        seed: Of everything.
+
+    Attributes:
+        mean: (N_WEIGHTS,) the weights.
+    """
+
+    def __init__(self, loaded: LoadedScenario, pairs: int, n_days: int, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._pairs, self._n_days = pairs, n_days
+        self._batch = BatchedMicrogrids(
+            {"scenario": loaded, "num_envs": 2 * pairs * n_days, "observation": "local"}
+        )
+        series, steps = self._batch.simulation.series, self._batch.max_episode_steps
+        rows = range(0, series.last_start(steps) + 1, steps)
+        on_a_year = series.n_rows > 7 * steps
+        self._rows = np.array(
+            [row for row in rows if not (on_a_year and is_held_out(series.local_clock(row).date()))]
+        )
+        self.mean = 0.1 * self._rng.standard_normal(N_WEIGHTS)
+        self._first, self._second, self._count = np.zeros(N_WEIGHTS), np.zeros(N_WEIGHTS), 0
+
+    def improve(self, sigma: float = 0.1, rate: float = 0.05) -> float:
+        """Take one generation; return the mean score of its candidates, $ a day."""
+        noise = self._rng.standard_normal((self._pairs, N_WEIGHTS))
+        weights = self.mean + sigma * np.concatenate([noise, -noise])
+        scores = self._scores(weights)
+        ranks = np.empty(len(scores))
+        ranks[np.argsort(scores)] = np.linspace(-0.5, 0.5, len(scores))
+        slope = (ranks[: self._pairs] - ranks[self._pairs :]) @ noise / (self._pairs * sigma)
+        self._count += 1
+        self._first = 0.9 * self._first + 0.1 * slope
+        self._second = 0.99 * self._second + 0.01 * slope**2
+        first = self._first / (1.0 - 0.9**self._count)
+        second = self._second / (1.0 - 0.99**self._count)
+        self.mean = self.mean + rate * first / (np.sqrt(second) + 1e-8) - 1e-4 * self.mean
+        return float(scores.mean())
+
+    def _scores(self, weights: Array) -> Array:
+        """Return the (n_candidates,) mean scores, $ a day; every candidate meets the same days."""
+        batch, n = self._batch, len(weights)
+        rows = self._rng.choice(self._rows, self._n_days)
+        seeds = self._rng.integers(0, 2**31, self._n_days)
+        for policies in batch.policies.values():
+            for policy in policies:
+                policy.weights = np.repeat(weights, self._n_days, axis=0)
+        batch.reset(seed=np.tile(seeds, n).tolist(), options={"start_rows": np.tile(rows, n)})
+        begin, prices = batch.states_of_charge(), []
+        total: Any = 0.0
+        for _ in range(batch.max_episode_steps):
+            _, rewards, _, _, infos = batch.step()
+            total = total + sum(rewards.values())
+            first = next(iter(infos.values()))
+            prices.append(first["price"])
+        end = {(agent, name): soc for agent, info in infos.items() for name, soc in info["soc"].items()}
+        score = total + stored_usd(batch.scenario, begin, end, np.mean(prices, axis=0))
+        found: Array = np.asarray(score).reshape(n, self._n_days).mean(axis=1)
+        return found
+
+
+if __name__ == "__main__":
+    main()

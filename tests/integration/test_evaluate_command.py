@@ -1,0 +1,40 @@
+"""``heron-mqtt evaluate`` from outside."""
+
+from __future__ import annotations
+
+from support.heron_command import run_heron
+
+
+def test_it_prints_what_policies_earn_over_calls_and_over_a_bad_network() -> None:
+    common = (
+        "evaluate",
+        "training_days",
+        "--policy",
+        "rule",
+        "--policy",
+        "learned",
+        "--seeds",
+        "2",
+        "--json",
+    )
+    calls = run_heron(*common)
+    assert calls.code == 0, calls.err
+    messages = run_heron(*common, "--network", "partition")
+    assert messages.code == 0, messages.err
+    of_calls = {(e["policy"], e["network"]): e for e in calls.result["evaluations"]}
+    of_messages = {(e["policy"], e["network"]): e for e in messages.result["evaluations"]}
+    assert set(of_messages) == {(p, n) for p in ("rule", "learned") for n in ("", "partition")}
+    for policy in ("rule", "learned"):
+        perfect, parted = of_messages[policy, ""]["episodes"], of_messages[policy, "partition"]["episodes"]
+        for one, direct in zip(perfect, of_calls[policy, ""]["episodes"], strict=True):
+            assert abs(one["score_usd"] - direct["score_usd"]) < 1e-6
+            assert one["messages"] > 96
+        assert sum(one["missed"] for one in parted) > 0
+        assert sum(one["missed"] for one in perfect) == 0
+
+
+def test_what_is_wrong_is_one_line() -> None:
+    ended = run_heron("evaluate", "training_days", "--policy", "no:Such", "--seeds", "1")
+    assert ended.code == 2
+    assert len(ended.errors) == 1
+    assert "policy 'no:Such': cannot be imported" in ended.errors[0]

@@ -1,0 +1,179 @@
+"""A policy that a scenario names decides in every mode alike; what is wrong with it is one line."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.memory import InMemoryBroker
+from powergrid.agents.policy import AgentPolicy, PolicyContext, PolicyView, load_policy
+from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
+from powergrid.scenario import load_scenario
+from support.small_grid import scenario as small
+from support.trajectories import assert_same, own_policies, some_random_actions, trajectory
+
+pytestmark = pytest.mark.usefixtures("built_once")
+
+HERE = f"{Path(__file__).resolve()}"
+MGS = ["MG1", "MG2", "MG3"]
+
+
+class Thermostat(AgentPolicy):
+    """Looks at everything there is, and remembers; works on numbers."""
+
+    def __init__(self, context: PolicyContext, share: float = 0.5) -> None:
+        super().__init__(context)
+        self._share = share
+        self._seen = 0.0
+
+    def reset(self, episode: int, seed: int | None) -> None:
+        self._seen = float((seed or 0) % 7)
+
+    def get_state(self) -> Any:
+        return self._seen
+
+    def set_state(self, state: Any) -> None:
+        self._seen = state
+
+    def decide(self, view: PolicyView) -> Mapping[str, Any]:
+        self._seen = 0.9 * self._seen + 0.1 * view.price
+        assert view.clock_s is not None
+        value = view.price - self._seen + 10.0 * (view.soc["ess"] - 0.5) + view.clock_s / 86_400.0
+        value += 100.0 * (view.p_load_mw + view.p_available_mw["pv"] + view.p_mw["gen"])
+        value += 10.0 * (view.vm_min_pu - 1.0) + view.loading_max_percent / 100.0 + view.q_load_mvar
+        value += sum(foretold[0] for foretold in view.forecast.values())
+        return {"p_ess": self._share * 0.01 * np.tanh(value / 20.0), "q_pv": 0.001 * np.sign(value)}
+
+
+class OverCopies(AgentPolicy):
+    """The like without memory, on numbers and arrays."""
+
+    decides_for_copies: ClassVar[bool] = True
+
+    def decide(self, view: PolicyView) -> Mapping[str, Any]:
+        return {"p_ess": 0.01 * np.tanh((view.price - 60.0) / 20.0 + view.soc["ess"] + view.clock_s / 9e4)}
+
+
+class Wrong(AgentPolicy):
+    """Decides for what there is not, or no number."""
+
+    def __init__(self, context: PolicyContext, field: str, value: float = 0.0) -> None:
+        super().__init__(context)
+        self._decided = {field: value}
+
+    def decide(self, view: PolicyView) -> Mapping[str, Any]:
+        return self._decided
+
+
+def scenario(policy: Any, **changes: Any) -> dict[str, Any]:
+    named = {f"microgrids.{agent}.policy": policy for agent in MGS}
+    return small({**named, "forecast": {"kind": "noisy", "horizon": 8}, **changes})
+
+
+@pytest.mark.parametrize("name", ["Thermostat", "OverCopies"])
+@pytest.mark.parametrize("act", [own_policies, some_random_actions])
+def test_it_decides_alike_centralized_and_over_messages(name: str, act: Any) -> None:
+    config: dict[str, Any] = {"scenario": scenario(f"{HERE}:{name}"), "observation": "full"}
+    central = trajectory(MultiAgentMicrogrids(config), act)
+    env = MultiAgentMicrogrids({**config, "centralized": False, "message_broker": InMemoryBroker()})
+    assert_same(central, trajectory(env, act))
+    env.close()
+    rules = trajectory(MultiAgentMicrogrids({**config, "scenario": scenario({})}), act)
+    path = "info/MG1/p_mw/ess"
+    assert any(mine[path] != theirs[path] for mine, theirs in zip(central[1:], rules[1:], strict=True))
+
+
+@pytest.mark.parametrize("name", ["Thermostat", "OverCopies"])
+def test_it_decides_alike_in_a_batch(name: str) -> None:
+    made = scenario(f"{HERE}:{name}", randomisation={"start": "random", "load_noise": 0.1})
+    batch = BatchedMicrogrids({"scenario": made, "num_envs": 3})
+    singles = [MultiAgentMicrogrids({"scenario": made}) for _ in range(3)]
+    batch.reset(seed=4)
+    for copy_, env in enumerate(singles):
+        env.reset(seed=4 + copy_)
+    for _ in range(20):
+        _, rewards, _, truncated, infos = batch.step()
+        for copy_, env in enumerate(singles):
+            alone = env.step({})
+            for agent in MGS:
+                assert rewards[agent][copy_] == pytest.approx(alone[1][agent], rel=1e-9, abs=1e-9)
+                mine = infos[agent]["p_mw"]["ess"][copy_]
+                assert mine == pytest.approx(alone[4][agent]["p_mw"]["ess"], rel=1e-9, abs=1e-12)
+            if truncated["MG1"][copy_]:
+                env.reset()
+
+
+def test_its_memory_goes_along_with_copies() -> None:
+    env = MultiAgentMicrogrids({"scenario": scenario(f"{HERE}:Thermostat")})
+    env.reset(seed=5)
+    env.step({})
+    other = copy.deepcopy(env)
+    assert [env.step({})[1] for _ in range(4)] == [other.step({})[1] for _ in range(4)]
+
+
+def test_a_command_comes_before_it_and_limits_hold() -> None:
+    made = scenario({"use": f"{HERE}:Wrong", "arguments": {"field": "p_ess", "value": 99.0}})
+    env = MultiAgentMicrogrids({"scenario": made})
+    env.reset(seed=1)
+    infos = env.step({})[4]
+    assert 0.0 < infos["MG1"]["p_mw"]["ess"] <= 0.01
+    infos = env.step({"MG1": np.array([-1.0, -0.5, 1.0, 0.0])})[4]
+    assert infos["MG1"]["p_mw"]["ess"] == pytest.approx(-0.004)
+
+
+def first_step(policy: Any) -> None:
+    env = MultiAgentMicrogrids({"scenario": scenario(policy)})
+    env.reset(seed=1)
+    env.step({})
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("no_such_module:Policy", r"policy 'no_such_module:Policy': cannot be imported: No module"),
+        ("no_such_file.py:Policy", r"cannot be imported: no such file: "),
+        ("math:sqrt", r"policy 'math:sqrt': math has no class sqrt derived from AgentPolicy"),
+        (f"{HERE}:Nobody", r"has no class Nobody derived from AgentPolicy"),
+        ({"use": f"{HERE}:Thermostat", "arguments": {"colour": 1}}, r"arguments: .*colour"),
+        ("math", r"should match pattern"),
+        (
+            {"use": f"{HERE}:Wrong", "arguments": {"field": "p_nothing"}},
+            r"of MG1 decided 'p_nothing': no such",
+        ),
+        (
+            {"use": f"{HERE}:Wrong", "arguments": {"field": "p_ess", "value": float("1e999")}},
+            r"finite number",
+        ),
+    ],
+)
+def test_what_is_wrong_with_it_is_said_in_one_line(policy: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
+        first_step(policy)
+    assert "\n" not in caught.value.problems[0]
+
+
+def test_a_file_is_found_beside_the_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from heron_mqtt.config import shipped_config
+
+    monkeypatch.chdir("/")
+    text = (shipped_config() / "three_microgrids.toml").read_text(encoding="utf-8")
+    text = text.replace("policy = { charge_below = 41.0, discharge_above = 63.0 }", 'policy = "mine.py:Mine"')
+    (tmp_path / "site.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "mine.py").write_text(
+        "from powergrid.agents.policy import AgentPolicy\n"
+        "class Mine(AgentPolicy):\n    def decide(self, view):\n        return {'p_ess': 0.001}\n",
+        encoding="utf-8",
+    )
+    loaded = load_scenario(tmp_path / "site.toml")
+    use = loaded.scenario.microgrids["MG2"].policy.use
+    assert use is not None
+    assert load_policy(use).__name__ == "Mine"
+    env = MultiAgentMicrogrids({"scenario": loaded})
+    env.reset(seed=1)
+    assert env.step({})[4]["MG2"]["p_mw"]["ess"] == pytest.approx(0.001)

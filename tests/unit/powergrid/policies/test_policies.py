@@ -1,0 +1,101 @@
+"""What policies are compared with: the optimum is above all of them, and each does what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heron_mqtt.app.evaluate import BOUND, REPLAYED, evaluate, mean_of
+from heron_mqtt.errors import ConfigError
+from powergrid.envs import MultiAgentMicrogrids
+from powergrid.policies import POLICIES
+from powergrid.policies.dispatch_program import DispatchProgram
+from powergrid.policies.learned import CHECKPOINT, N_WEIGHTS
+from powergrid.policies.scoring import with_policy
+from powergrid.scenario import load_scenario
+
+SEEDS = range(3)
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    every = evaluate("training_days", list(POLICIES), seeds=SEEDS, with_bound=True)
+    return {one.policy: one for one in every}
+
+
+@pytest.mark.timeout(300)
+def test_no_policy_earns_more_than_the_optimum(found: dict[str, Any]) -> None:
+    for name in (*POLICIES, REPLAYED):
+        for mine, best in zip(found[name].episodes, found[BOUND].episodes, strict=True):
+            assert mine.score_usd <= best.score_usd + 1e-6, (name, mine.seed)
+
+
+def test_predictive_control_and_the_learned_policy_earn_more_than_rules_and_rest(
+    found: dict[str, Any],
+) -> None:
+    for name in ("mpc", "learned"):
+        for other in ("rule", "idle", "random"):
+            assert found[name].gain(found[other]).mean > 0.0, (name, other)
+
+
+def test_batteries_rest_when_idle_and_use_their_range_at_random() -> None:
+    powers = {}
+    for name in ("idle", "random"):
+        env = MultiAgentMicrogrids({"scenario": with_policy(load_scenario("training_days"), name)})
+        env.reset(seed=1)
+        powers[name] = np.array([env.step({})[4]["MG1"]["p_mw"]["ess"] for _ in range(48)])
+    assert not powers["idle"].any()
+    assert powers["random"].min() < -0.02
+    assert powers["random"].max() > 0.02
+
+
+def test_the_program_plans_what_a_battery_can_do_and_waits_for_the_price() -> None:
+    scenario = load_scenario("three_microgrids").scenario
+    program = DispatchProgram(scenario, ("MG1",), 4)
+    price = np.array([10.0, 10.0, 200.0, 200.0])
+    solution = program.solve(price, np.full(4, -0.05), {("MG1", "ess"): 0.5}, 0.0)
+    power = solution.battery_mw["MG1", "ess"]
+    spec: Any = scenario.microgrids["MG1"].devices["ess"].spec
+    assert power[:2].sum() < 0.0 < power[2:].min()
+    assert np.abs(power).max() <= spec.max_p_discharge_mw + 1e-9
+    with_more = program.solve(price, np.full(4, -0.05), {("MG1", "ess"): 0.8}, 0.0)
+    assert with_more.value > solution.value
+
+
+def test_predictive_control_needs_a_forecast() -> None:
+    with pytest.raises(ConfigError, match=r'PredictivePolicy of MG1: forecast.kind is "none"'):
+        MultiAgentMicrogrids({"scenario": with_policy(load_scenario(), "mpc")})
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other.npz"
+    np.savez(other, weights=np.zeros(3))
+    for path, why in ((other, r"expected \d+ finite weights"), (tmp_path / "none.npz", "cannot be read")):
+        loaded = with_policy(load_scenario(), "learned", {"checkpoint": str(path)})
+        with pytest.raises(ConfigError, match=why):
+            MultiAgentMicrogrids({"scenario": loaded})
+    assert np.load(CHECKPOINT)["weights"].shape == (N_WEIGHTS,)
+    assert CHECKPOINT.stat().st_size < 100_000
+
+
+def test_the_interval_is_students() -> None:
+    found = mean_of([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.half == pytest.approx(4.302653 / np.sqrt(3.0), rel=1e-6)
+    assert mean_of([1.0]).half == np.inf
+
+
+def test_what_does_not_go_together_is_refused_before_anything_runs() -> None:
+    for arguments, why in (
+        ({"over": "calls", "networks": ["lan"]}, "there are no messages with --over calls"),
+        ({"over": "pigeon"}, "--over pigeon: expected one of calls, memory, mqtt"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            evaluate("training_days", ["rule"], seeds=[0], **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="policy 'nothing:There': cannot be imported"):
+        evaluate("training_days", ["nothing:There"], seeds=[0])
+    with pytest.raises(ConfigError, match="--bound: knows no ev_charger"):
+        evaluate("neighbourhood", ["rule"], seeds=[0], with_bound=True)
