@@ -133,7 +133,8 @@ class Trainer:
         rows = self._rng.choice(self._rows, self._n_days)
         seeds = self._rng.integers(0, 2**31, self._n_days)
         for policies in batch.policies.values():
-            for policy in policies:
+            of_copies: list[Any] = list(policies)
+            for policy in of_copies:
                 policy.weights = np.repeat(weights, self._n_days, axis=0)
         batch.reset(seed=np.tile(seeds, n).tolist(), options={"start_rows": np.tile(rows, n)})
         begin, prices = batch.states_of_charge(), []

@@ -2,5 +2,6 @@
 
 from powergrid.envs.batched import BatchedMicrogrids
 from powergrid.envs.multi_agent_microgrids import MultiAgentMicrogrids
+from powergrid.envs.vector_env import MicrogridVectorEnv
 
-__all__ = ["BatchedMicrogrids", "MultiAgentMicrogrids"]
+__all__ = ["BatchedMicrogrids", "MicrogridVectorEnv", "MultiAgentMicrogrids"]

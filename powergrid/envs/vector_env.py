@@ -1,0 +1,129 @@
+"""``BatchedMicrogrids`` as a ``gymnasium.vector.VectorEnv``: one agent, or all of them as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from powergrid.envs.batched import BatchedMicrogrids
+
+__all__ = ["MicrogridVectorEnv"]
+
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+class MicrogridVectorEnv(VectorEnv[Floats, Floats, Flags]):
+    """Copies of a scenario for learners of one agent.
+
+    A copy whose episode has ended is reset within the same step (``AutoresetMode.SAME_STEP``): then
+    ``infos["final_obs"]`` has its last observation and ``infos["final_info"]`` what happened in its last
+    step, with ``_final_obs`` and ``_final_info`` saying which copies have them.
+
+    Args:
+        config: As ``BatchedMicrogrids``.
+        agent: Whom the actions drive; the others follow their own policies. None = all of them: actions are
+            those of all agents side by side, in the order of ``batch.agents``, the reward is their sum, and
+            the observation is the first one's (the whole grid, unless the configuration says otherwise).
+
+    Attributes:
+        batch: The copies.
+
+    Raises:
+        ConfigError: As ``BatchedMicrogrids``.
+        ValueError: There is no such agent, or the one without action is chosen.
+    """
+
+    def __init__(self, config: Mapping[str, Any], agent: str | None = None) -> None:
+        self.batch = batch = BatchedMicrogrids(config)
+        if agent is not None and agent not in batch.agents:
+            raise ValueError(f"agent {agent!r}: there are {', '.join(batch.agents)}")
+        self._driven = list(batch.agents) if agent is None else [agent]
+        self._seen = self._driven[0]
+        sizes = [len(batch.action_names(name)) for name in self._driven]
+        if not sum(sizes):
+            raise ValueError(f"agent {agent!r} has no action")
+        self._splits = np.cumsum(sizes)[:-1]
+        self.num_envs = batch.num_envs
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+        self.render_mode = None
+        self.single_observation_space = batch.single_observation_space(self._seen)
+        self.single_action_space = Box(-1.0, 1.0, (sum(sizes),), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Floats, dict[str, Any]]:
+        """Begin episodes.
+
+        Args:
+            seed: See ``BatchedMicrogrids.reset``.
+            options: ``start_rows``, (n,) rows of the series; ``reset_mask``, (n,) bool: begin these alone.
+
+        Returns:
+            (n, n_observations) float32; infos with ``start_row``, (n,).
+        """
+        observations, infos = self.batch.reset(seed, options)
+        rows = infos[self._seen]["start_row"]
+        mask = (options or {}).get("reset_mask")
+        begun = np.ones(self.num_envs, dtype=bool) if mask is None else np.asarray(mask)
+        return observations[self._seen], {"start_row": rows, "_start_row": begun}
+
+    def step(self, actions: Floats) -> tuple[Floats, Any, Flags, Flags, dict[str, Any]]:
+        """Take a step.
+
+        Args:
+            actions: (n, n_actions), [-1, 1].
+
+        Returns:
+            Observations (n, n_observations) float32, rewards (n,) $, terminations and truncations (n,) bool,
+            and infos: numbers of the step as (n,) arrays, named AGENT/quantity.
+
+        Raises:
+            ValueError: Wrong shape, or an entry that is not a finite number; nothing has happened.
+            RuntimeError: Before ``reset``.
+        """
+        given = np.asarray(actions)
+        if given.shape != self.action_space.shape:
+            raise ValueError(f"actions: shape {given.shape}, expected {self.action_space.shape}")
+        parts = np.split(given, self._splits, axis=1)
+        observations, rewards, terminated, truncated, told = self.batch.step(
+            dict(zip(self._driven, parts, strict=True))
+        )
+        total = sum(rewards[name] for name in self._driven)
+        infos = self._infos(told)
+        ended = terminated[self._seen] | truncated[self._seen]
+        if ended.any():
+            last = told[self._seen]["final_obs"]
+            infos["final_obs"] = np.array([None] * self.num_envs, dtype=object)
+            for copy in np.flatnonzero(ended):
+                infos["final_obs"][copy] = last[copy]
+            infos["final_info"] = {name: values for name, values in infos.items() if "/" in name}
+            infos["_final_obs"], infos["_final_info"] = ended, ended.copy()
+        return observations[self._seen], total, terminated[self._seen], truncated[self._seen], infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the episodes."""
+        self.batch.close()
+
+    def _infos(self, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        everyone = np.ones(self.num_envs, dtype=bool)
+        found: dict[str, Any] = {}
+        for name in self._driven:
+            info = told[name]
+            for quantity in ("price", "p_load_mw", "net_mwh", "loading_max_percent"):
+                found[f"{name}/{quantity}"] = info[quantity]
+            for kind in ("p_mw", "soc", "reward_terms"):
+                for part, values in info[kind].items():
+                    found[f"{name}/{kind}/{part}"] = values
+        return {**found, **{f"_{key}": everyone for key in found}}

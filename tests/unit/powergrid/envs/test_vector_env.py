@@ -1,0 +1,127 @@
+"""``MicrogridVectorEnv`` is what gymnasium means by a vector environment, and does what a batch does."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers.vector import ClipReward, RecordEpisodeStatistics
+from pettingzoo.test import api_test
+from pettingzoo.utils.conversions import parallel_to_aec
+
+from powergrid.envs import BatchedMicrogrids, MicrogridVectorEnv, MultiAgentMicrogrids
+from support.small_grid import scenario as small
+
+pytestmark = pytest.mark.usefixtures("built_once")
+
+RANDOM = {"randomisation": {"start": "random", "load_noise": 0.1}}
+
+
+def make(agent: str | None = "MG1", num_envs: int = 3, **config: Any) -> MicrogridVectorEnv:
+    return MicrogridVectorEnv({"scenario": small(RANDOM), "num_envs": num_envs, **config}, agent=agent)
+
+
+def test_it_has_what_gymnasium_asks_of_a_vector_environment() -> None:
+    envs = make()
+    assert isinstance(envs, VectorEnv)
+    assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    assert envs.observation_space == batch_space(envs.single_observation_space, 3)
+    assert envs.action_space == batch_space(envs.single_action_space, 3)
+    observations, infos = envs.reset(seed=1)
+    assert observations in envs.observation_space
+    assert infos["_start_row"].all()
+    observations, rewards, terminated, truncated, infos = envs.step(envs.action_space.sample())
+    assert observations in envs.observation_space
+    assert rewards.shape == terminated.shape == truncated.shape == (3,)
+    assert terminated.dtype == truncated.dtype == np.bool_
+    for name in list(infos):
+        if not name.startswith("_"):
+            assert infos[f"_{name}"].shape == (3,)
+    envs.close()
+
+
+@pytest.mark.parametrize("agent", ["MG2", None])
+def test_it_does_what_the_batch_does(agent: str | None) -> None:
+    envs = make(agent, max_episode_steps=4)
+    batch = BatchedMicrogrids({"scenario": small(RANDOM), "num_envs": 3, "max_episode_steps": 4})
+    driven = batch.agents if agent is None else [agent]
+    begun, told = envs.reset(seed=2)[0], batch.reset(seed=2)[0]
+    np.testing.assert_array_equal(begun, told[driven[0]])
+    rng = np.random.default_rng(0)
+    for _ in range(9):
+        actions = rng.uniform(-1.0, 1.0, envs.action_space.shape).astype(np.float32)
+        sizes = np.cumsum([len(batch.action_names(name)) for name in driven])[:-1]
+        given = dict(zip(driven, np.split(actions, sizes, axis=1), strict=True))
+        mine, theirs = envs.step(actions), batch.step(given)
+        np.testing.assert_array_equal(mine[0], theirs[0][driven[0]])
+        np.testing.assert_allclose(mine[1], sum(theirs[1][name] for name in driven))
+        np.testing.assert_array_equal(mine[3], theirs[3][driven[0]])
+
+
+def test_the_end_of_an_episode_is_told_with_its_last_observation() -> None:
+    envs = make(max_episode_steps=2)
+    envs.reset(seed=1)
+    assert "final_obs" not in envs.step(envs.action_space.sample())[4]
+    observations, _, _, truncated, infos = envs.step(envs.action_space.sample())
+    assert truncated.all()
+    assert infos["_final_obs"].all()
+    assert infos["_final_info"].all()
+    assert infos["final_info"]["MG1/net_mwh"].shape == (3,)
+    for copy_ in range(3):
+        assert infos["final_obs"][copy_].shape == observations[copy_].shape
+        assert not np.array_equal(infos["final_obs"][copy_], observations[copy_])
+
+
+def test_a_mask_begins_some_copies_and_leaves_the_others_alone() -> None:
+    envs, undisturbed = make(), make()
+    for one in (envs, undisturbed):
+        one.reset(seed=1)
+        one.step(np.zeros(one.action_space.shape, dtype=np.float32))
+    mask = np.array([False, True, False])
+    observations, infos = envs.reset(seed=[8, 9, 10], options={"reset_mask": mask})
+    assert infos["_start_row"].tolist() == mask.tolist()
+    fresh, _ = make(num_envs=1).reset(seed=9)
+    np.testing.assert_array_equal(observations[1], fresh[0])
+    quiet = np.zeros(envs.action_space.shape, dtype=np.float32)
+    mine, theirs = envs.step(quiet), undisturbed.step(quiet)
+    for copy_ in (0, 2):
+        assert mine[1][copy_] == theirs[1][copy_]
+    with pytest.raises(ValueError, match="reset_mask: expected 3 of True and False"):
+        envs.reset(options={"reset_mask": np.zeros(3, dtype=bool)})
+
+
+def test_gymnasiums_wrappers_work_on_it() -> None:
+    envs = RecordEpisodeStatistics(ClipReward(make(max_episode_steps=3), -1.0, 1.0))
+    envs.reset(seed=1)
+    for _ in range(3):
+        *_, infos = envs.step(envs.action_space.sample())
+    assert infos["episode"]["l"].tolist() == [3, 3, 3]
+
+
+def test_what_is_wrong_is_said() -> None:
+    with pytest.raises(ValueError, match="agent 'MG9': there are MG1, MG2, MG3"):
+        make("MG9")
+    envs = make()
+    envs.reset()
+    with pytest.raises(ValueError, match=r"actions: shape \(2,\), expected \(3, 4\)"):
+        envs.step(np.zeros(2, dtype=np.float32))
+
+
+def test_its_batch_can_be_set_back() -> None:
+    envs = make()
+    envs.reset(seed=1)
+    state = envs.batch.get_state()
+    quiet = np.zeros(envs.action_space.shape, dtype=np.float32)
+    first = envs.step(quiet)[1].tolist()
+    envs.batch.set_state(copy.deepcopy(state))
+    assert envs.step(quiet)[1].tolist() == first
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_pettingzoos_turn_based_form_passes_its_api_test() -> None:
+    env = MultiAgentMicrogrids({"scenario": small(RANDOM)})
+    api_test(parallel_to_aec(env), num_cycles=20)
