@@ -284,7 +284,7 @@ def test_hardware_and_agents_elsewhere_are_refused(
 
 
 def test_a_second_run_of_one_environment_ends_before_it_acts(nats_server: NatsServer) -> None:
-    with heron("run", "--realtime", "0.2", "--broker", nats_server.url) as first:
+    with heron("run", "--realtime", "5", "--broker", nats_server.url) as first:
         first.wait_for("step ")
         second = run_heron("run", "--steps", "2", "--broker", nats_server.url)
         assert second.code == 1
