@@ -33,10 +33,19 @@ class ConsoleProgress:
         console: Where to.
         steps: Steps of the run.
         page: Begins the live page of a broker; None = there is none.
+        every: Steps between lines where there is no terminal; at 1 each line leaves at once.
     """
 
-    def __init__(self, console: Console, steps: int, page: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        steps: int,
+        page: Callable[[str], None] | None = None,
+        *,
+        every: int = EVERY,
+    ) -> None:
         self._console = console
+        self._every = every
         self._page = page
         self._steps = steps
         self._live = (
@@ -67,8 +76,10 @@ class ConsoleProgress:
         """Show the step that was just done."""
         if self._live is not None:
             self._live.update(self._table(summary, price, infos))
-        elif summary.steps % EVERY == 0 or summary.steps == self._steps:
+        elif summary.steps % self._every == 0 or summary.steps == self._steps:
             self._console.print(self._line(summary, price, infos), soft_wrap=True)
+            if self._every == 1:
+                self._console.file.flush()
 
     def _table(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> Table:
         table = Table(

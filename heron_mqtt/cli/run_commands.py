@@ -201,7 +201,13 @@ def run(
 
 def _run(plan: RunPlan, summary: Summary, *, as_json: bool, page: Callable[[str], None] | None = None) -> int:
     from heron_mqtt.app.runner import run as run_plan
-    from heron_mqtt.cli.console import ConsoleProgress, QuietProgress, make_console, print_summary
+    from heron_mqtt.cli.console import (
+        EVERY,
+        ConsoleProgress,
+        QuietProgress,
+        make_console,
+        print_summary,
+    )
 
     code, failure = EXIT_OK, None
     console = make_console()
@@ -209,7 +215,8 @@ def _run(plan: RunPlan, summary: Summary, *, as_json: bool, page: Callable[[str]
         if as_json:
             run_until_told(run_plan(plan, QuietProgress(page), summary))
         else:
-            with ConsoleProgress(console, plan.steps, page) as progress:
+            every = EVERY if plan.realtime_s is None else 1  # on a clock, whoever reads a pipe sees each step
+            with ConsoleProgress(console, plan.steps, page, every=every) as progress:
                 run_until_told(run_plan(plan, progress, summary))
     except KeyboardInterrupt:
         summary.interrupted, code = True, EXIT_INTERRUPTED
