@@ -250,8 +250,8 @@ class SystemOperator:
     inform = publish_observation
     """The former name, which stays."""
 
-    def publish_results(self, results: GridResults) -> None:
-        """Publish what the power flow gave for the step under way."""
+    def publish_results(self, results: GridResults | Json) -> None:
+        """Publish what the power flow gave for the step under way: the message, or its fields."""
         self._publish(topics.RUN_GRID, results, **self._retain)
 
     def _publish_network(self) -> None:

@@ -57,7 +57,7 @@ class EpisodeScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class MeanEstimate:
     """A mean over episodes with its 95 % confidence interval, half its width."""
 
     mean: float
@@ -78,11 +78,11 @@ class Evaluation:
     network: str
     episodes: tuple[EpisodeScore, ...]
 
-    def estimate(self, quantity: str) -> Estimate:
+    def estimate(self, quantity: str) -> MeanEstimate:
         """Return the mean of a quantity of ``EpisodeScore``."""
         return mean_of([float(getattr(episode, quantity)) for episode in self.episodes])
 
-    def gain(self, other: Evaluation) -> Estimate:
+    def gain(self, other: Evaluation) -> MeanEstimate:
         """Return by how much its score is above another's, $, episode by episode."""
         pairs = zip(self.episodes, other.episodes, strict=True)
         return mean_of([mine.score_usd - theirs.score_usd for mine, theirs in pairs])
@@ -97,15 +97,15 @@ class Evaluation:
         }
 
 
-def mean_of(values: Sequence[float]) -> Estimate:
+def mean_of(values: Sequence[float]) -> MeanEstimate:
     """Return mean and half the width of its 95 % interval, by Student's t; infinite for one value."""
     from scipy.stats import t
 
     n = len(values)
     if n < 2:
-        return Estimate(float(np.mean(values)), math.inf)
+        return MeanEstimate(float(np.mean(values)), math.inf)
     deviation = float(np.std(values, ddof=1))
-    return Estimate(float(np.mean(values)), float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n))
+    return MeanEstimate(float(np.mean(values)), float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n))
 
 
 def evaluate(

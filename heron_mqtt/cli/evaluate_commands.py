@@ -12,7 +12,7 @@ import typer
 from heron_mqtt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from heron_mqtt.app.evaluate import Estimate, Evaluation
+    from heron_mqtt.app.evaluate import Evaluation, MeanEstimate
 
 
 def add_evaluate_commands(app: typer.Typer) -> None:
@@ -90,5 +90,5 @@ def _print(scenario: str, seeds: int, found: list[Evaluation]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
-def _text(estimate: Estimate) -> str:
+def _text(estimate: MeanEstimate) -> str:
     return f"{estimate.mean:.2f} ± {estimate.half:.2f}"

@@ -35,7 +35,7 @@ from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.forecaster import Forecaster
 from powergrid.simulation.grid_cache import GridCache
 from powergrid.simulation.grid_check import GridCheck
-from powergrid.simulation.grid_messages import results_message
+from powergrid.simulation.grid_messages import results_fields
 from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.randomiser import EpisodeSeeds, Noise, Randomiser, drawn_socs
 from powergrid.simulation.time_series import Outlook
@@ -424,7 +424,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
 
     def _publish_results(self, result: Loadings | str) -> None:
         if self._exchange is not None and self._exchange.operator.network is not None:
-            self._exchange.operator.publish_results(results_message(result))
+            self._exchange.operator.publish_results(results_fields(result))
 
     def _end_step(self, given: StepInput, reports: Mapping[str, StepReport]) -> StepResult:
         begun_s = time.perf_counter()

@@ -6,8 +6,9 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
-from heron_mqtt.app.operator_client.environments import EnvironmentSeen
+from heron_mqtt.app.operator_client.environments import AgentSeen, EnvironmentSeen
 from heron_mqtt.app.operator_client.observer import Heard
+from heron_mqtt.messages import AuthorityState, Owner
 
 Json = dict[str, Any]
 
@@ -58,10 +59,10 @@ class LiveEvents:
 def may_be_event(levels: list[str]) -> bool:
     """Whether a message on this channel can change one of the facts."""
     match levels:
-        case ["estop"] | ["run", "state"] | ["agents", _, "status"]:
+        case ["estop", *_] | ["run", "state" | "owner"] | ["agents", _, "status" | "owner"]:
             return True
         case ["devices", _, _, leaf]:
-            return leaf in {"status", "authority_state", "lease"}
+            return leaf in {"status", "authority_state", "lease", "owner"}
         case _:
             return False
 
@@ -74,8 +75,16 @@ def facts(view: EnvironmentSeen, levels: list[str]) -> Facts | None:
             if stop is None:
                 return "stop", "all devices", "no emergency stop is in force"
             return "stop", "all devices", f"EMERGENCY STOP by {stop.who or 'unknown'}: {stop.why or '-'}"
+        case ["estop", "confirm", agent] if agent in view.agents:
+            return _confirmation(agent, view.agents[agent])
+        case ["estop", "confirm", agent, name] if f"{agent}/{name}" in view.devices:
+            return _confirmation(f"{agent}/{name}", view.devices[f"{agent}/{name}"])
         case ["run", "state"] if view.run is not None:
             return "run", view.env_id, f"the run is {view.run.state}"
+        case ["run", "owner"]:
+            return _ownership(view.env_id, view.run_owner)
+        case ["agents", agent, "owner"] if agent in view.agents:
+            return _ownership(agent, view.agents[agent].owner)
         case ["agents", agent, "status"] if agent in view.agents:
             status = view.agents[agent].status
             return ("agent", agent, _says(status.state, status.reason)) if status is not None else None
@@ -83,14 +92,40 @@ def facts(view: EnvironmentSeen, levels: list[str]) -> Facts | None:
             label = f"{agent}/{name}"
             if leaf == "status" and device.status is not None:
                 return "device", label, _says(device.status.state, device.status.reason)
+            if leaf == "owner":
+                return _ownership(label, device.owner)
             if leaf == "authority_state" and device.authority is not None:
-                manual = device.authority.manual_by
-                hand = f", in hand of {manual}" if manual else ""
-                return "authority", label, _says(f"{device.authority.level}{hand}", device.authority.reason)
+                return "authority", label, _authority(device.authority)
             if leaf == "lease" and device.lease is not None:
                 by = f" by {device.lease.holder}" if device.lease.holder else ""
                 return "lease", label, f"{device.lease.state}{by}"
     return None
+
+
+def _authority(state: AuthorityState) -> str:
+    manual = f", in hand of {state.manual_by}" if state.manual_by else ""
+    if not state.granted and state.requested is not None:
+        return _says(f"{state.requested} REFUSED, it stays at {state.level}{manual}", state.reason)
+    return _says(f"{state.level}{manual}", state.reason)
+
+
+def _ownership(subject: str, owner: Owner | None) -> Facts | None:
+    """Return who holds a name: another one is a takeover, or a new beginning."""
+    if owner is None or owner.state != "holds":
+        return None
+    return (
+        "owner",
+        subject,
+        f"held by {owner.who or 'unknown'} (boot {owner.boot or '-'}, holder {owner.term or 1})",
+    )
+
+
+def _confirmation(subject: str, member: AgentSeen) -> Facts | None:
+    told = member.confirm
+    if told is None:
+        return None
+    what = "has confirmed the stop" if told.active else "has confirmed the release"
+    return "stop", subject, what if told.safe or not told.active else "has heard the stop and is NOT SAFE"
 
 
 def _says(what: str, reason: str | None) -> str:

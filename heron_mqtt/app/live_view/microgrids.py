@@ -70,11 +70,17 @@ class DeviceLive:
     gaps_s: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS))
     """Between its newest telemetry messages."""
 
-    def note_telemetry(self, at_s: float) -> None:
-        """Note that it speaks."""
+    rejected: str | None = None
+    """Why it would not do what it was told last."""
+
+    def note_telemetry(self, fields: Mapping[str, Any], at_s: float) -> str | None:
+        """Note that it speaks; return why it rejects what it was told, where that is new."""
+        rejected = fields.get("rejected")
+        before, self.rejected = self.rejected, str(rejected)[:500] if rejected else None
         if self.spoke_at_s is not None:
             self.gaps_s.append(at_s - self.spoke_at_s)
         self.spoke_at_s = at_s
+        return None if self.rejected == before else self.rejected
 
     @property
     def silent_after_s(self) -> float:
@@ -116,16 +122,22 @@ class MicrogridsLive:
         self.devices: dict[str, DeviceLive] = {}
         self.step_at_s = 0.0
 
-    def note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> None:
-        """Take one message; what cannot be read is named by the operator's view of it."""
-        with contextlib.suppress(MessageError, OverflowError):
-            self._note(levels, fields, heard)
+    def note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> tuple[str, str] | None:
+        """Take one message; what cannot be read is named by the operator's view of it.
 
-    def _note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> None:
+        Returns:
+            Which device rejects what it was told, and why, where that is new.
+        """
+        with contextlib.suppress(MessageError, OverflowError):
+            return self._note(levels, fields, heard)
+        return None
+
+    def _note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> tuple[str, str] | None:
         match levels:
             case ["devices", agent, name, "telemetry"] if not heard.retained:
-                if (device := self._device(f"{agent}/{name}")) is not None:
-                    device.note_telemetry(heard.at_s)
+                device = self._device(f"{agent}/{name}")
+                why = None if device is None else device.note_telemetry(fields, heard.at_s)
+                return None if why is None else (f"{agent}/{name}", why)
             case ["operators", _, "price"]:
                 value = fields.get("value")
                 if isinstance(value, int | float) and math.isfinite(value):
@@ -144,6 +156,7 @@ class MicrogridsLive:
                 self.step_at_s = heard.at_s
             case _:
                 pass
+        return None
 
     def _microgrid(self, agent: str) -> MicrogridSeen | None:
         if agent not in self.microgrids and len(self.microgrids) >= MAX_NAMES:

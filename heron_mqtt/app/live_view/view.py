@@ -104,7 +104,9 @@ class LiveView:
         live.channels.note(levels, heard.channel, {} if heard.retained or not fields else fields, heard.at_s)
         self.messages.note(heard)
         if fields is not None:
-            live.microgrids.note(levels, fields, heard)
+            rejection = live.microgrids.note(levels, fields, heard)
+            if rejection is not None:
+                live.events.note(heard, ("refusal", rejection[0], f"rejects its setpoint: {rejection[1]}"))
             if levels[0] == "run":
                 live.grid.note(levels, fields)
         if is_event:

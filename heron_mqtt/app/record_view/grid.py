@@ -12,7 +12,7 @@ from heron_mqtt.app.recorded_world import recorded_blueprint
 from heron_mqtt.errors import DataError, PowerFlowDiverged
 from heron_mqtt.messages import Message
 from heron_mqtt.record.reader import RecordFile
-from powergrid.simulation.grid_messages import results_message
+from powergrid.simulation.grid_messages import results_fields
 from powergrid.simulation.grid_simulation import GridSimulation
 
 Json = dict[str, Any]
@@ -66,7 +66,7 @@ class RecordedGrid:
             said = agents.get(name, {}).get("vm_min_pu")
             if said is not None and abs(float(np.nanmin(result.vm_pu[index.buses])) - said) > SAME_PU:
                 found["differs"].append(name)
-        return {**found, **results_message(result).model_dump(mode="json", exclude=_METADATA)}
+        return {**found, **results_fields(result)}
 
 
 def recorded_grid(record: RecordFile) -> tuple[RecordedGrid | None, str | None]:

@@ -93,6 +93,33 @@ def test_events_say_what_changed_and_not_what_was_repeated() -> None:
     assert events[0]["what"] == "EMERGENCY STOP by ann: smoke"
 
 
+def test_takeovers_refusals_and_confirmations_are_events() -> None:
+    stop = told("estop", type="estop", active=True, who="ann", why="smoke", boot="o", seq=0)
+    confirm = {"type": "estop_confirm", "active": True, "safe": True}
+    first = {"type": "owner", "state": "holds", "who": "ann@lab pid 1", "boot": "a", "term": 1}
+    refused = {"type": "authority_state", "level": "shadow", "requested": "full", "granted": False}
+    rejected = {"p_mw": 0.0, "boot": "d", "sender": "MG1/ess", "rejected": "beyond the nameplate"}
+    found = seen(
+        *(RUN, BIRTH, SPOKE, stop),
+        told("estop/confirm/MG1/ess", **confirm),
+        told("estop/confirm/MG1/ess", **confirm),
+        told("run/owner", **first),
+        told("run/owner", **{**first, "state": "asks", "boot": "b"}),
+        told("run/owner", **{**first, "who": "bob@lab pid 2", "boot": "b", "term": 2}),
+        told("devices/MG1/ess/authority_state", **refused, reason="gate band: limited needs a band"),
+        told("devices/MG1/ess/telemetry", **rejected, seq=2),
+        told("devices/MG1/ess/telemetry", **rejected, seq=3),
+    )
+    events = [(one["kind"], one["subject"], one["what"]) for one in reversed(found["events"])][3:]
+    assert events == [
+        ("stop", "MG1/ess", "has confirmed the stop"),
+        ("owner", "lab", "held by ann@lab pid 1 (boot a, holder 1)"),
+        ("owner", "lab", "held by bob@lab pid 2 (boot b, holder 2)"),
+        ("authority", "MG1/ess", "full REFUSED, it stays at shadow: gate band: limited needs a band"),
+        ("refusal", "MG1/ess", "rejects its setpoint: beyond the nameplate"),
+    ]
+
+
 def test_a_network_and_its_results_are_kept_and_nothing_that_does_not_fit() -> None:
     buses = {"bus": ["a"], "bus_kv": [20.0], "bus_agent": [""], "bus_x": [0.0], "bus_y": [0.0]}
     network = told("run/network", retained=True, type="network", **buses, line=[], line_from=[], line_to=[])

@@ -1,6 +1,7 @@
 // Every device: filter, sort, pages, and one of them as a plot of what it was told and what it did.
 
 import { HEALTH, SIGN, cell, el, power, seconds } from "../format.js";
+import { store as known } from "../store.js";
 
 const PAGE = 50;
 const COLUMNS = [
@@ -12,11 +13,12 @@ const COLUMNS = [
   ["told", (one) => one.device.setpoint_mw],
   ["measured", (one) => one.device.p_mw],
   ["charge", (one) => one.device.soc],
+  ["residual", (one) => one.device.residual_mw],
   ["age", (one) => one.device.age_s],
   ["setpoints", (one) => one.device.setpoints],
   ["fallbacks", (one) => one.device.fallbacks],
 ];
-const NUMBERS = new Set(["left", "told", "measured", "charge", "age", "setpoints", "fallbacks"]);
+const NUMBERS = new Set(["left", "told", "measured", "charge", "residual", "age", "setpoints", "fallbacks"]);
 
 // A row that is replaced between pressing and letting go would lose the click.
 let pressed = false;
@@ -25,11 +27,14 @@ addEventListener("pointercancel", () => { pressed = false; });
 
 function text(name, value) {
   if (value === null || value === undefined || value === "") return "–";
-  if (name === "told" || name === "measured") return power(value);
+  if (name === "told" || name === "measured" || name === "residual") return power(value);
   if (name === "age" || name === "left") return seconds(value);
   if (name === "charge") return `${Math.round(value * 100)} %`;
   return String(value);
 }
+
+// The residual, measured minus model, is known to the gateway alone: it stands in records.
+const columns = () => COLUMNS.filter(([name]) => name !== "residual" || known.record);
 
 export function open(main, store) {
   let sort = "device", down = false, page = 0, chosen = null, plot = null, recorded = null;
@@ -122,12 +127,12 @@ export function open(main, store) {
     on.disabled = page === pages - 1;
     where.textContent = `${all.length} devices, page ${page + 1} of ${pages}`;
     const focused = document.activeElement && headings.contains(document.activeElement) ? document.activeElement.textContent : null;
-    headings.replaceChildren(...COLUMNS.map(([name]) => el("th", { scope: "col", class: NUMBERS.has(name) ? "number" : "", "aria-sort": name === sort ? (down ? "descending" : "ascending") : "none" },
+    headings.replaceChildren(...columns().map(([name]) => el("th", { scope: "col", class: NUMBERS.has(name) ? "number" : "", "aria-sort": name === sort ? (down ? "descending" : "ascending") : "none" },
       el("button", { type: "button", onclick: () => { down = name === sort ? !down : false; sort = name; update(store); } }, name))));
     if (focused) for (const button of headings.querySelectorAll("button")) if (button.textContent === focused) button.focus();
     const key = document.activeElement && rows.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     rows.replaceChildren(...all.slice(page * PAGE, (page + 1) * PAGE).map((one) => el("tr", { "data-device": one.label },
-      ...COLUMNS.map(([name, of]) => {
+      ...columns().map(([name, of]) => {
         const shown = text(name, of(one));
         if (name === "device") return el("th", { scope: "row" }, el("button", { type: "button", "data-key": one.key, "aria-pressed": String(chosen === one.key), onclick: () => choose(one.key) }, shown));
         if (name === "health") return cell(`${one.device.why && HEALTH[shown] === "good" ? "▲" : SIGN[shown] || ""} ${shown}${one.device.why ? `: ${one.device.why}` : ""}`, `${one.device.why && HEALTH[shown] === "good" ? "warn" : HEALTH[shown] || ""} reason`);

@@ -11,7 +11,7 @@ function acknowledged(env_id, one) {
 }
 
 export function open(main, store) {
-  const kinds = el("select", { onchange: () => update(store) }, ...["all", "stop", "run", "agent", "device", "authority", "lease", "fault", "fallback", "back", "owner", "late", "error"].map((name) => el("option", {}, name)));
+  const kinds = el("select", { onchange: () => update(store) }, ...["all", "stop", "run", "agent", "device", "authority", "lease", "refusal", "fault", "fallback", "back", "owner", "late", "error"].map((name) => el("option", {}, name)));
   const rows = el("tbody", {});
   let pressed = false;
   rows.addEventListener("pointerdown", () => { pressed = true; });
@@ -27,7 +27,7 @@ export function open(main, store) {
     const focused = document.activeElement && rows.contains(document.activeElement) ? document.activeElement.dataset.event : null;
     rows.replaceChildren(...all.slice(0, 200).map((one) => el("tr", {},
       cell(one.kept ? "before" : seconds(one.ago_s), "number"), cell(one.kept ? "–" : one.at.slice(11, 19)), cell(one.kind), cell(one.subject),
-      cell(one.what, one.what.startsWith("EMERGENCY") || one.what.startsWith("fault") || one.what.startsWith("offline") ? "bad" : ""), acknowledged(one.env_id, one))));
+      cell(one.what, one.what.startsWith("EMERGENCY") || one.what.startsWith("fault") || one.what.startsWith("offline") || one.kind === "refusal" || one.what.includes("REFUSED") || one.what.includes("NOT SAFE") ? "bad" : ""), acknowledged(one.env_id, one))));
     if (focused) for (const button of rows.querySelectorAll("button")) if (button.dataset.event === focused) button.focus();
   }
   return { update };

@@ -56,12 +56,12 @@ def test_the_program_plans_what_a_battery_can_do_and_waits_for_the_price() -> No
     scenario = load_scenario("three_microgrids").scenario
     program = DispatchProgram(scenario, ("MG1",), 4)
     price = np.array([10.0, 10.0, 200.0, 200.0])
-    solution = program.solve(price, np.full(4, -0.05), {("MG1", "ess"): 0.5}, 0.0)
+    solution = program.solve(price, np.full(4, -0.05), {("MG1", "ess"): 0.15}, 0.0)
     power = solution.battery_mw["MG1", "ess"]
     spec: Any = scenario.microgrids["MG1"].devices["ess"].spec
     assert power[:2].sum() < 0.0 < power[2:].min()
     assert np.abs(power).max() <= spec.max_p_discharge_mw + 1e-9
-    with_more = program.solve(price, np.full(4, -0.05), {("MG1", "ess"): 0.8}, 0.0)
+    with_more = program.solve(price, np.full(4, -0.05), {("MG1", "ess"): 0.3}, 0.0)
     assert with_more.value > solution.value
 
 
