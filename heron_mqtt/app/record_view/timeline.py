@@ -95,13 +95,15 @@ class Timeline:
     def _of_proxy(self, n: int) -> StepPlace:
         self._read_on()
         episode, step = self._found[n]
-        ended = self._record.query(
-            "SELECT max(sent_at_s + coalesce(round_trip_s, 0)) AS ended FROM device_row "
-            "WHERE episode = ? AND step = ?",
-            episode,
-            step,
-        )[0]["ended"]
+        ended = self._latest("max(sent_at_s + coalesce(round_trip_s, 0))", "device_row", episode, step)
+        if ended is None:  # its devices are models: what it said of the step last
+            ended = self._latest("max(at_s)", "message_row", episode, step)
         return StepPlace(n, episode, step, ended_at_s=ended)
+
+    def _latest(self, what: str, table: str, episode: int, step: int) -> float | None:
+        sql = f"SELECT {what} AS at_s FROM {table} WHERE episode = ? AND step = ?"  # noqa: S608 - our own names
+        found: float | None = self._record.query(sql, episode, step)[0]["at_s"]
+        return found
 
     def marks(self) -> list[Json]:
         """Return the first stops, faults, fallbacks and errors: the step in which each was, and what."""

@@ -165,6 +165,17 @@ def test_a_file_that_was_cut_off_is_one_clear_error_or_shows_what_is_left(
     assert all(line.startswith(f"{path}: ") and "\n" not in line for line in said)
 
 
+def test_a_record_of_a_proxy_with_models_alone_has_its_messages(day: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(day, tmp_path / "MG1.heron"))
+    with sqlite3.connect(copy) as connection:
+        connection.execute("UPDATE meta SET value = 'MG1' WHERE key = 'role'")
+        connection.execute("DELETE FROM step_row")
+        connection.execute("UPDATE device_row SET sent_at_s = NULL")
+    connection.close()
+    prices = [at(copy, n)["channels"]["operators/system_operator/price"]["messages"] for n in (0, 3)]
+    assert prices == [1, 4]
+
+
 def test_a_record_of_a_proxy_has_its_devices_and_says_that_there_is_no_grid(
     day: Path, tmp_path: Path
 ) -> None:
