@@ -170,6 +170,83 @@ async def test_a_stop_that_did_not_reach_the_inverter_is_confirmed_once_it_did(m
     assert [site.box[704, n] for n in ("WSet", "WSetEna")] == [0, 1]
 
 
+def confirmations(site: Site) -> list[dict[str, Any]]:
+    """Return what the device will have said of stops."""
+    confirmed: list[dict[str, Any]] = []
+    site.gateway.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    return confirmed
+
+
+@pytest.mark.parametrize("models", [DER, BATTERY, PV])
+async def test_a_stop_reaches_an_inverter_that_answers_no_question(make: Any, models: Any) -> None:
+    site = await make(models)
+    confirmed = confirmations(site)
+    await site.gateway.ask(0.003, 30.0)
+    site.box.refuse_reads = ExcCodes.DEVICE_FAILURE
+    site.gateway.stop(True)
+    await until(lambda: confirmed, "what it says of the stop")
+    assert (confirmed[-1]["active"], confirmed[-1]["safe"]) == (True, True)
+    assert zero_is_held(site.box)
+
+
+def zero_is_held(box: EmulatedInverter) -> bool:
+    """Whether its registers hold zero power."""
+    for place, wanted in (((704, "WSet"), 0), ((124, "OutWRte"), 0), ((123, "WMaxLimPct"), 0)):
+        if place in box:
+            enabled = {704: "WSetEna", 124: "StorCtl_Mod", 123: "WMaxLim_Ena"}[place[0]]
+            return box[place] == wanted and box[place[0], enabled] in {1, 3}
+    raise AssertionError("no control")
+
+
+async def test_a_stop_that_the_inverter_refuses_is_not_confirmed_as_safe(make: Any) -> None:
+    site = await make(DER)
+    confirmed = confirmations(site)
+    await site.gateway.ask(0.003, 30.0)
+    site.box.refuse_writes = ExcCodes.DEVICE_BUSY
+    site.gateway.stop(True)
+    await until(lambda: confirmed, "what it says of the stop")
+    assert not confirmed[-1]["safe"]
+    site.box.refuse_writes = None
+    await until(lambda: confirmed[-1]["safe"], "its confirmation")
+    assert zero_is_held(site.box)
+
+
+async def test_a_stop_in_the_dark_is_not_confirmed_as_safe_before_the_inverter_was_told(make: Any) -> None:
+    site = await make(PV, dark_is_zero=True)
+    confirmed = confirmations(site)
+    await site.gateway.ask(0.01, 30.0)
+    await site.box.stop()
+    site.gateway.stop(True)
+    await until(lambda: confirmed, "what it says of the stop")
+    assert not confirmed[-1]["safe"]
+    seen = len(site.gateway.telemetry)
+    await until(lambda: len(site.gateway.telemetry) > seen + 1, "telemetry in the dark")
+    assert site.gateway.telemetry[-1]["safe"] is False
+    await site.box.start()
+    await until(lambda: confirmed[-1]["safe"], "its confirmation")
+    assert zero_is_held(site.box)
+
+
+async def test_another_inverter_at_the_address_is_told_no_stop_and_the_stop_is_not_confirmed(
+    make: Any,
+) -> None:
+    site = await make(DER)
+    confirmed = confirmations(site)
+    await site.gateway.ask(0.003, 30.0)
+    await site.box.stop()
+    other = EmulatedInverter({**DER, 1: {**DER[1], "SN": "4712"}})
+    other.port = site.box.port
+    await other.start()
+    try:
+        await until(lambda: "another inverter" in str(site.gateway.status[-1].get("reason")), "the fault")
+        site.gateway.stop(True)
+        await until(lambda: confirmed, "what it says of the stop")
+        assert not confirmed[-1]["safe"]
+        assert other.writes() == []
+    finally:
+        await other.stop()
+
+
 @pytest.mark.parametrize(
     "text", ["roof", "@2", "roof@300", "roof@2:wind", "roof@2,period=3", "roof@2,nominal-v="]
 )

@@ -123,6 +123,9 @@ class EmulatedInverter:
         self._framing, self._unit = framing, unit
         self._kinds: dict[tuple[int, str], str] = {}
         self.refuse: ExcCodes | None = None
+        self.refuse_reads: ExcCodes | None = None
+        self.refuse_writes: ExcCodes | None = None
+        self.forgets = False  # it acknowledges what is written, and does nothing
         self.requests: list[tuple[int, int, list[int]]] = []  # function, address, words written
         self._armed: dict[str, float] = {}
         self._places: dict[tuple[int, str], tuple[int, int]] = {}
@@ -177,6 +180,9 @@ class EmulatedInverter:
         signed = kind in {"int16", "int32", "sunssf"} and bits >= 1 << (16 * size - 1)
         return bits - (1 << 16 * size) if signed else bits
 
+    def __contains__(self, place: tuple[int, str]) -> bool:
+        return place in self._places
+
     def __setitem__(self, place: tuple[int, str], value: int) -> None:
         start, size = self._places[place]
         self.image[start : start + size] = _words(value, size)
@@ -203,10 +209,11 @@ class EmulatedInverter:
         if self.busy > 0:
             self.busy -= 1
             return ExcCodes.DEVICE_BUSY
-        if self.refuse is not None:
-            return self.refuse
+        refused = self.refuse or (self.refuse_writes if values else self.refuse_reads)
+        if refused is not None:
+            return refused
         self.run_timers()
-        if values:
+        if values and not self.forgets:
             at = address - self.base
             self.image[at : at + count] = [int(v) for v in values]
             self._arm(at, count)

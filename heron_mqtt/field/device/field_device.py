@@ -150,8 +150,16 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Return what the device measures now; None = nothing is known yet."""
 
     def go_safe(self, reason: str) -> Awaitable[None] | None:
-        """Go to the safe state; by default a setpoint of zero."""
+        """Go to the safe state; by default a setpoint of zero.
+
+        Hardware that could not be told raises, or ``owes_safe_state`` and says ``rest_reached`` once it was.
+        """
         return self.apply(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0))
+
+    @property
+    def owes_safe_state(self) -> bool:
+        """Whether the hardware has still to be brought into the safe state; telemetry and stops say so."""
+        return False
 
     def begin_episode(self, run_state: RunState) -> None:
         """Start afresh with a new episode, if it ``follows_episodes``."""
@@ -316,7 +324,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             rejected = self._untold[1]  # nothing could be measured when it was rejected
         self._untold = None
         news: dict[str, Any] = {
-            "safe": self.is_safe,
+            "safe": self.is_safe and not self.owes_safe_state,
             "safe_after_s": self._safe_after_s,
             "rejected": rejected,
             "stopped": True if self.stopped else None,
@@ -494,6 +502,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._lease.end()
         self._break_off("emergency stop")
         who = stop.who if stop is not None else None
+        self._rests = False  # until it was told of this one: a repeated stop must not be confirmed earlier
         async with self._busy:
             await self._make_safe(f"emergency stop by {who or 'unknown'}")
         self._tell_holder()
@@ -502,7 +511,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Say what is known of the stop."""
         channel = topics.stop_confirm(self.agent_id, self.name)
         boot, seq = self._stop.identity
-        is_safe = self.is_safe and self._rests
+        is_safe = self.is_safe and self._rests and not self.owes_safe_state
         told = StopConfirm(active=self.stopped, safe=is_safe, stop_boot=boot, stop_seq=seq)
         self._broker.publish(channel, self._stamper.stamp(channel, told))
 
@@ -510,6 +519,12 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Take note that the hardware is in its safe state, which it could not be told of before."""
         was, self._rests = self._rests, True
         if self.stopped and not was:
+            self._confirm_stop()
+
+    def rest_lost(self) -> None:
+        """Take note that the hardware is not in its safe state any more: it restarted, or was changed."""
+        was, self._rests = self._rests, False
+        if self.stopped and was:
             self._confirm_stop()
 
     def _on_reconnect(self) -> None:
@@ -545,7 +560,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             done = self.go_safe(reason)
             if inspect.isawaitable(done):
                 await done
-            self._rests = True
+            self._rests = not self.owes_safe_state
         except Exception as exc:
             await self._failed("go_safe", exc)
         await self._publish_telemetry()

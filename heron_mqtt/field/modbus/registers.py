@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -184,6 +185,12 @@ class Registers:
         self._connection = connection
         self._unit = unit
         self.address = f"{connection.address} unit {unit}"
+        self._heard_at = -math.inf
+
+    @property
+    def silent_s(self) -> float:
+        """How long ago this unit answered last, s; infinite if it never did."""
+        return asyncio.get_running_loop().time() - self._heard_at
 
     @property
     def connections(self) -> int:
@@ -267,9 +274,11 @@ class Registers:
 
     async def _ask(self, what: str, request: Callable[[AsyncModbusTcpClient], Awaitable[Any]]) -> ModbusPDU:
         try:
-            return await self._connection.ask(what, request)
+            answer = await self._connection.ask(what, request)
         except ModbusFault as exc:
             raise self._of_unit(exc) from None
+        self._heard_at = asyncio.get_running_loop().time()
+        return answer
 
     def _of_unit(self, fault: ModbusFault) -> ModbusFault:
         """Return a fault of the connection as one of this unit."""

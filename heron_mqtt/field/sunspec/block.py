@@ -125,6 +125,8 @@ class Block:
 
     def counts(self, name: str, value: float) -> int:
         """Return ``value`` in the point's own steps, towards zero: never more than was asked for."""
+        if value == 0.0:
+            return 0  # in any scale, also one that the inverter does not tell just now
         exponent = self._written_exponent(name)
         steps = value / 10.0**exponent if exponent >= 0 else value * 10.0**-exponent
         return math.trunc(steps + math.copysign(16.0 * math.ulp(steps), steps))

@@ -44,6 +44,7 @@ class Control(abc.ABC):
     def __init__(self, registers: Registers, place: Place) -> None:
         self._registers = registers
         self._place = place
+        self._known: Block | None = None  # as it was read last: which points there are, and their steps
 
     async def has_timer(self) -> bool:
         """Whether the inverter can revert by itself.
@@ -51,30 +52,36 @@ class Control(abc.ABC):
         Raises:
             SunSpecError: The inverter lacks what this control needs.
         """
-        block = await self._read()
-        missing = [name for name in self.needed if not block.has(name)]
-        if missing:
-            raise SunSpecError(
-                f"{self._registers.address}: model {self.model} lacks {', '.join(missing)}: the inverter "
-                f"cannot be controlled this way"
-            )
-        return block.has(self.timer)
+        return (await self._read_needed()).has(self.timer)
 
     @abc.abstractmethod
+    def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
+        """Return the points, in order, that hold a power.
+
+        Raises:
+            SunSpecError: The inverter does not say what it takes to tell it.
+        """
+
     async def set(self, p_w: float, q_var: float, revert_s: float) -> None:
         """Hold a power, for ``revert_s`` at least (whole seconds, rounded up) where there is a timer."""
+        block = await self._read_needed()
+        await self._write(block, self._setting(block, p_w, q_var, revert_s))
 
     async def hold_zero(self) -> None:
-        """Hold zero power until told otherwise."""
-        await self.set(0.0, 0.0, NEVER)
+        """Hold zero power until told otherwise. Reads nothing: reading may be what fails."""
+        block = await self._layout()
+        await self._write(block, self._setting(block, 0.0, 0.0, NEVER))
 
-    async def lasting(self) -> dict[str, int]:
+    async def lasting(self, *, fresh: bool) -> dict[str, int]:
         """Return the points, in order, that put the inverter's own settings in force again.
 
         Asked before the first setpoint. A setting that is armed to end by itself, or that is zero power, is
         what a controller before us left behind, and no setting of the inverter's own.
+
+        Args:
+            fresh: Read it now; else as it was read last.
         """
-        return self._lasting(await self._read())
+        return self._lasting(await (self._read() if fresh else self._layout()))
 
     @abc.abstractmethod
     def _lasting(self, block: Block) -> dict[str, int]:
@@ -86,7 +93,7 @@ class Control(abc.ABC):
         Args:
             lasting: Its own settings, from before the first setpoint; None = they are not known, off.
         """
-        block = await self._read()
+        block = await self._layout()
         await self._write(block, dict(self._off(block) if lasting is None else lasting))
 
     @abc.abstractmethod
@@ -94,7 +101,28 @@ class Control(abc.ABC):
         """Return what switches the control off."""
 
     async def _read(self) -> Block:
-        return await read_model(self._registers, self.model, self._place)
+        block = await read_model(self._registers, self.model, self._place)
+        if block.has(*self.needed):  # else it says nothing for now: what points it has is known already
+            self._known = block
+        return block
+
+    async def _read_needed(self) -> Block:
+        """Return the model as it is now.
+
+        Raises:
+            SunSpecError: The inverter lacks what this control needs.
+        """
+        block = await self._read()
+        missing = [name for name in self.needed if not block.has(name)]
+        if missing:
+            raise SunSpecError(
+                f"{self._registers.address}: model {self.model} lacks {', '.join(missing)}: the inverter "
+                f"cannot be controlled this way"
+            )
+        return block
+
+    async def _layout(self) -> Block:
+        return self._known or await self._read_needed()
 
     async def _write(self, block: Block, values: Mapping[str, int]) -> None:
         """Write points in this order; neighbours go in one request, what is not implemented is left out.
@@ -149,11 +177,9 @@ class PowerLimit(Control):
         super().__init__(registers, place)
         self._w_max = w_max
 
-    async def set(self, p_w: float, q_var: float, revert_s: float) -> None:
-        """Limit the power to ``p_w``."""
-        block = await self._read()
+    def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
         limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
-        await self._write(block, {self.timer: seconds(revert_s), "WMaxLimPct": limit, "WMaxLim_Ena": ON})
+        return {self.timer: seconds(revert_s), "WMaxLimPct": limit, "WMaxLim_Ena": ON}
 
     def _lasting(self, block: Block) -> dict[str, int]:
         limit = block.raw("WMaxLimPct")
@@ -185,22 +211,22 @@ class StorageRates(Control):
         super().__init__(registers, place)
         self._discharge_w = discharge_w
 
-    async def set(self, p_w: float, q_var: float, revert_s: float) -> None:
-        """Discharge (positive) or charge with ``p_w``."""
-        block = await self._read()
+    def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
+        if p_w == 0.0:
+            return self._rates(0, 0, revert_s)
         charge_w = block.value("WChaMax")
         if not charge_w:
             raise SunSpecError(f"{self._registers.address}: model 124 WChaMax is {charge_w}: what is 100 %?")
         out_rate, in_rate = _window(block, p_w, self._discharge_w or charge_w, charge_w)
-        await self._write(
-            block,
-            {
-                self.timer: seconds(revert_s),
-                "OutWRte": out_rate,  # with its neighbour in one request: between them no window is empty
-                "InWRte": in_rate,
-                "StorCtl_Mod": CHARGE_AND_DISCHARGE,
-            },
-        )
+        return self._rates(out_rate, in_rate, revert_s)
+
+    def _rates(self, out_rate: int, in_rate: int, revert_s: float) -> dict[str, int]:
+        return {
+            self.timer: seconds(revert_s),
+            "OutWRte": out_rate,  # with its neighbour in one request: between them no window is empty
+            "InWRte": in_rate,
+            "StorCtl_Mod": CHARGE_AND_DISCHARGE,
+        }
 
     def _lasting(self, block: Block) -> dict[str, int]:
         mode, out_rate, in_rate = (block.raw(name) for name in ("StorCtl_Mod", "OutWRte", "InWRte"))
@@ -362,12 +388,10 @@ class DerPower(_Der):
     timer = "WSetRvrtTms"
     needed = ("WSetEna", "WSetMod", "WSet", "WSet_SF")
 
-    async def set(self, p_w: float, q_var: float, revert_s: float) -> None:
-        """Hold ``p_w`` and ``q_var``."""
-        block = await self._read()
+    def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
         name, mode, counts = self._power(block, p_w)
         values = self._armed("WSet", name, counts, revert_s, mode)
-        await self._write(block, values | self._beside(block, q_var, revert_s))
+        return values | self._beside(block, q_var, revert_s)
 
     def _power(self, block: Block, p_w: float) -> tuple[str, int, int]:
         """Return the point that sets active power, its mode, and its number."""
@@ -399,14 +423,12 @@ class DerLimit(_Der):
     timer = "WMaxLimPctRvrtTms"
     needed = ("WMaxLimPctEna", "WMaxLimPct", "WMaxLimPct_SF")
 
-    async def set(self, p_w: float, q_var: float, revert_s: float) -> None:
-        """Limit the power to ``p_w``, hold ``q_var``."""
-        block = await self._read()
+    def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
         if not self._w_max:
             raise SunSpecError(f"{self._registers.address}: it does not say what 100 % of a limit is (WMax)")
         limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
         values = self._armed("WMaxLimPct", "WMaxLimPct", limit, revert_s)
-        await self._write(block, values | self._beside(block, q_var, revert_s))
+        return values | self._beside(block, q_var, revert_s)
 
     def _lasting(self, block: Block) -> dict[str, int]:
         limit = _own(block, "WMaxLimPct", "WMaxLimPct")

@@ -28,14 +28,19 @@ class SunSpecDevice(FieldDevice):
     def __init__(self, inverter: Inverter, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._inverter = inverter
-        self._owes_safe_state = False
+        self._owes = False
         self._has_written = False
+
+    @property
+    def owes_safe_state(self) -> bool:
+        """Whether the inverter has still to be told of the safe state."""
+        return self._owes
 
     async def apply(self, setpoint: Setpoint) -> None:
         """Tell the inverter, with the lease as its reversion time."""
         if not self._inverter.is_controlled:
             return
-        self._owes_safe_state = False
+        self._owes = False
         try:
             self._has_written = True
             await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
@@ -53,10 +58,10 @@ class SunSpecDevice(FieldDevice):
 
     async def measure(self) -> Telemetry:
         """Ask the inverter."""
-        if self._owes_safe_state:
+        if self._owes:
             await self._be_safe()
         telemetry = await self._inverter.measure()
-        if self._has_written and not self._owes_safe_state:
+        if self._has_written and not self._owes:
             try:
                 await self._inverter.heartbeat()
             except ModbusFault as exc:
@@ -69,7 +74,7 @@ class SunSpecDevice(FieldDevice):
         if not self._inverter.is_controlled:
             self.is_safe = not self.stopped
             return
-        self._owes_safe_state = True
+        self._owes = True
         self._has_written = True
         await self._be_safe()
 
@@ -89,14 +94,16 @@ class SunSpecDevice(FieldDevice):
             await self._inverter.release()
 
     async def _be_safe(self) -> None:
+        stopped = self.stopped
         try:
-            await (self._inverter.hold_zero() if self.stopped else self._inverter.go_safe())
+            await (self._inverter.hold_zero() if stopped else self._inverter.go_safe())
         except ModbusFault as exc:
             if self._inverter.is_dark(exc):
                 return  # it has no power, and is told when it answers again
             raise
-        self._owes_safe_state = False
-        self.rest_reached()
+        if stopped == self.stopped:  # else there is another one to be told by now
+            self._owes = False
+            self.rest_reached()
 
 
 class SunSpecBattery(SunSpecDevice):

@@ -34,6 +34,7 @@ from heron_mqtt.messages import Telemetry
 log = logging.getLogger("heron_mqtt.sunspec")
 
 W_PER_MW = 1e6
+SAME_WITHIN_S = 5.0  # one that answered so lately is no other one, if it was lost and found in between
 BEATS_MISSED = 3  # so many heartbeats on end that were not taken are a fault
 
 
@@ -92,6 +93,8 @@ class Inverter:
         self._connection = 0
         self._beats_missed = 0
         self._identity = ("", "", "")
+        self._has_timer = False
+        self._is_another = False
         self._told: set[str] = set()
 
     @classmethod
@@ -107,7 +110,7 @@ class Inverter:
             await inverter._look_around()
             inverter._identity = inverter.nameplate.identity
             control = inverter._control
-            if control is None or await control.has_timer():
+            if control is None or inverter._has_timer:
                 return inverter
         except SunSpecError as exc:
             raise ConfigError(str(exc)) from None
@@ -199,7 +202,7 @@ class Inverter:
             log.warning(
                 "%s: it is not told reactive power, model 704 would be needed", self._registers.address
             )
-        await self._remember(control)
+        await self._remember(control, fresh=True)
         await control.set(p_mw * W_PER_MW, q_mvar * W_PER_MW, revert_s)
 
     def is_dark(self, fault: ModbusFault) -> bool:
@@ -230,23 +233,28 @@ class Inverter:
         await (self.hold_zero() if self._settings.safe_zero else self.release())
 
     async def hold_zero(self) -> None:
-        """Hold zero power until told otherwise."""
-        await self._after_reconnection()
+        """Hold zero power until told otherwise; by what is known of its layout, reading as little as can be.
+
+        Raises:
+            SunSpecError: Another inverter answers, which is told nothing.
+            ModbusFault: It could not be told.
+        """
+        await self._make_sure_it_is_the_same()
         control = self._needed_control()
-        await self._remember(control)
+        await self._remember(control, fresh=False)
         await control.hold_zero()
 
     async def release(self) -> None:
         """Leave the inverter to its own control, with the settings that it had before the first setpoint."""
-        await self._after_reconnection()
+        await self._make_sure_it_is_the_same()
         control = self._needed_control()
         known = self._lasting is not None and self._lasting[0] is type(control)
         await control.release(self._lasting[1] if known and self._lasting is not None else None)
 
-    async def _remember(self, control: Control) -> None:
+    async def _remember(self, control: Control, *, fresh: bool) -> None:
         """Remember the inverter's own settings before the first of ours; later it only has ours."""
         if self._lasting is None:
-            self._lasting = (type(control), await control.lasting())
+            self._lasting = (type(control), await control.lasting(fresh=fresh))
             log.info("%s: its own settings: %s", self._registers.address, self._lasting[1])
 
     def _needed_control(self) -> Control:
@@ -269,9 +277,12 @@ class Inverter:
             await self._look_at_dc_ports()
         blocks = {model: await self._read(model) for model in STATIC_MODELS if model in self._models}
         self.nameplate = read_nameplate(blocks, self._settings.kind)
-        self._control = None if self._settings.read_only else await self._choose()
+        control = None if self._settings.read_only else await self._choose()
+        if control is not None:
+            self._has_timer = await control.has_timer()
+        self._control = control  # only now, with its layout: a stop may come before all was read
         self._operation = None
-        if self._control is not None:
+        if control is not None:
             await self._look_at_operation()
         self._connection = self._registers.connections
 
@@ -301,12 +312,41 @@ class Inverter:
             return
         await self._look_around()
         identity = self.nameplate.identity
-        if identity != self._identity:
+        self._is_another = identity != self._identity
+        if self._is_another:
             self._connection = 0  # ask again, until the right one answers
             raise SunSpecError(
                 f"{self._registers.address}: another inverter answers: {' '.join(identity)} instead of "
                 f"{' '.join(self._identity)}"
             )
+
+    async def _make_sure_it_is_the_same(self) -> None:
+        """Make sure, before something is written that cannot wait, that no other inverter answers.
+
+        Only where that may be: on a new connection, when this one was not heard for some time. Where it
+        cannot be asked, it is taken to be the same.
+
+        Raises:
+            SunSpecError: Another one answers.
+            ModbusFault: There is no connection.
+        """
+        registers = self._registers
+        was_heard = registers.silent_s < SAME_WITHIN_S and not self._is_another
+        await registers.connect()
+        if registers.connections == self._connection or was_heard or 1 not in self._models:
+            return
+        try:
+            common = await self._read(1)
+        except ModbusFault as exc:
+            if self._is_another:
+                raise
+            log.warning("%s; it is told its safe state all the same", exc)
+            return
+        except SunSpecError:  # it is built otherwise than it was
+            await self._after_reconnection()
+            return
+        if self._is_another or read_nameplate({1: common}, "pv").identity != self._identity:
+            await self._after_reconnection()
 
     async def _choose(self) -> Control:
         registers, models = self._registers, self._models
