@@ -247,6 +247,45 @@ async def test_another_inverter_at_the_address_is_told_no_stop_and_the_stop_is_n
         await other.stop()
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("connection_lost", [False, True])
+@pytest.mark.parametrize("models", [DER, BATTERY, PV])
+async def test_an_inverter_that_restarts_is_brought_back_into_the_stop_or_the_safe_state(
+    make: Any, models: Any, connection_lost: bool, stopped: bool
+) -> None:
+    site = await make(models)
+    confirmed = confirmations(site)
+    await site.gateway.ask(0.003, 30.0 if stopped else 0.2)
+    if stopped:
+        site.gateway.stop(True)
+    await until(lambda: zero_is_held(site.box), "zero power")
+    await until(lambda: site.gateway.telemetry[-1]["safe"], "its telemetry")
+    if connection_lost:
+        await site.box.stop()
+    site.box.image = list(EmulatedInverter(models).image)
+    if connection_lost:
+        await site.box.start()
+    await until(lambda: zero_is_held(site.box), "zero power again")
+    if stopped:
+        await until(lambda: [c["safe"] for c in confirmed][-2:] == [False, True], "what it says of it")
+    await until(lambda: site.gateway.telemetry[-1]["safe"], "its telemetry")
+
+
+async def test_zero_power_that_is_acknowledged_and_not_held_is_never_said_to_be_safe(make: Any) -> None:
+    site = await make(DER)
+    confirmed = confirmations(site)
+    await site.gateway.ask(0.003, 30.0)
+    site.box.forgets = True
+    site.gateway.stop(True)
+    await until(lambda: confirmed, "what it says of the stop")
+    seen = len(site.gateway.telemetry)
+    await until(lambda: len(site.gateway.telemetry) > seen + 2, "telemetry of now")
+    assert not any(c["safe"] for c in confirmed)
+    assert site.gateway.telemetry[-1]["safe"] is False
+    site.box.forgets = False
+    await until(lambda: confirmed[-1]["safe"], "its confirmation")
+
+
 @pytest.mark.parametrize(
     "text", ["roof", "@2", "roof@300", "roof@2:wind", "roof@2,period=3", "roof@2,nominal-v="]
 )

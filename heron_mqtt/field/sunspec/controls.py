@@ -72,6 +72,14 @@ class Control(abc.ABC):
         block = await self._layout()
         await self._write(block, self._setting(block, 0.0, 0.0, NEVER))
 
+    async def holds_zero(self) -> bool:
+        """Whether its registers say, read now, that zero power is held."""
+        return self._is_zero(await self._read())
+
+    @abc.abstractmethod
+    def _is_zero(self, block: Block) -> bool:
+        """Return what ``holds_zero`` does, of the model as it was read."""
+
     async def lasting(self, *, fresh: bool) -> dict[str, int]:
         """Return the points, in order, that put the inverter's own settings in force again.
 
@@ -181,6 +189,9 @@ class PowerLimit(Control):
         limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
         return {self.timer: seconds(revert_s), "WMaxLimPct": limit, "WMaxLim_Ena": ON}
 
+    def _is_zero(self, block: Block) -> bool:
+        return block.raw("WMaxLim_Ena") == ON and block.raw("WMaxLimPct") == 0
+
     def _lasting(self, block: Block) -> dict[str, int]:
         limit = block.raw("WMaxLimPct")
         if block.raw("WMaxLim_Ena") != ON or block.raw(self.timer) or not limit:
@@ -227,6 +238,10 @@ class StorageRates(Control):
             "InWRte": in_rate,
             "StorCtl_Mod": CHARGE_AND_DISCHARGE,
         }
+
+    def _is_zero(self, block: Block) -> bool:
+        rates = [block.raw(name) for name in ("OutWRte", "InWRte")]
+        return block.raw("StorCtl_Mod") == CHARGE_AND_DISCHARGE and rates == [0, 0]
 
     def _lasting(self, block: Block) -> dict[str, int]:
         mode, out_rate, in_rate = (block.raw(name) for name in ("StorCtl_Mod", "OutWRte", "InWRte"))
@@ -397,6 +412,10 @@ class DerPower(_Der):
         """Return the point that sets active power, its mode, and its number."""
         return "WSet", WATTS, block.counts("WSet", p_w)
 
+    def _is_zero(self, block: Block) -> bool:
+        name, mode, _ = self._power(block, 0.0)
+        return [block.raw(each) for each in ("WSetEna", "WSetMod", name)] == [ON, mode, 0]
+
     def _lasting(self, block: Block) -> dict[str, int]:
         power = _own(block, "WSet", "WSetMod", "WSet", "WSetPct")
         reactive = _own(block, "VarSet", "VarSetMod", "VarSet", "VarSetPct")
@@ -429,6 +448,9 @@ class DerLimit(_Der):
         limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
         values = self._armed("WMaxLimPct", "WMaxLimPct", limit, revert_s)
         return values | self._beside(block, q_var, revert_s)
+
+    def _is_zero(self, block: Block) -> bool:
+        return block.raw("WMaxLimPctEna") == ON and block.raw("WMaxLimPct") == 0
 
     def _lasting(self, block: Block) -> dict[str, int]:
         limit = _own(block, "WMaxLimPct", "WMaxLimPct")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.modbus.registers import ModbusFault
+from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.inverter import W_PER_MW, Inverter, NotControllable
 from heron_mqtt.messages import Setpoint, Telemetry
+
+SafeState = Literal["zero", "release"]
 
 log = logging.getLogger("heron_mqtt.sunspec")
 
@@ -17,7 +20,9 @@ class SunSpecDevice(FieldDevice):
     """An inverter behind Modbus TCP.
 
     Nothing is written to it before the first setpoint, an emergency stop or the end of a lease. What
-    could not be written, because it did not answer, is written when it answers again. One that is only
+    could not be written, because it did not answer, is written when it answers again. Zero power, as safe
+    state or at a stop, is read back with every measurement: an inverter that restarted has forgotten it,
+    and is told again. One that is only
     read takes every setpoint without doing anything: what it measures is the answer, and it says of an
     emergency stop that it is not safe.
 
@@ -29,7 +34,10 @@ class SunSpecDevice(FieldDevice):
         super().__init__(*args, **kwargs)
         self._inverter = inverter
         self._owes = False
+        self._told: SafeState | None = None  # what it was told last; None: a setpoint, or nothing yet
+        self._told_by = 0  # the connection that it was told over
         self._has_written = False
+        self._doubted = False  # it acknowledged zero power and did not hold it
 
     @property
     def owes_safe_state(self) -> bool:
@@ -40,7 +48,7 @@ class SunSpecDevice(FieldDevice):
         """Tell the inverter, with the lease as its reversion time."""
         if not self._inverter.is_controlled:
             return
-        self._owes = False
+        self._owes, self._told = False, None
         try:
             self._has_written = True
             await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
@@ -58,8 +66,8 @@ class SunSpecDevice(FieldDevice):
 
     async def measure(self) -> Telemetry:
         """Ask the inverter."""
-        if self._owes:
-            await self._be_safe()
+        if self._owes or self._told is not None:
+            await self._stay_safe()
         telemetry = await self._inverter.measure()
         if self._has_written and not self._owes:
             try:
@@ -93,17 +101,63 @@ class SunSpecDevice(FieldDevice):
         if self._has_written and not self.stopped:
             await self._inverter.release()
 
-    async def _be_safe(self) -> None:
-        stopped = self.stopped
+    @property
+    def _wanted(self) -> SafeState:
+        return "zero" if self.stopped or self._inverter.safe_is_zero else "release"
+
+    async def _stay_safe(self) -> None:
+        """Bring it into the safe state, if it is not there or is there no longer."""
+        if not self._owes and self._told == self._wanted and await self._is_still_safe():
+            return
+        self._owes = True
+        await self._be_safe()
+
+    async def _is_still_safe(self) -> bool:
+        """Whether it holds what it was told; where that cannot be read, whether it may have restarted."""
+        if self._told == "release":
+            return True  # a restart leads there, too
         try:
-            await (self._inverter.hold_zero() if stopped else self._inverter.go_safe())
+            if await self._inverter.holds_zero():
+                return True
+        except ModbusFault:
+            return self._told_by == self._inverter.connections
+        except SunSpecError:
+            self._owes = True
+            self.rest_lost()
+            raise
+        log.warning("%s: it has left zero power, as after a restart, and is told again", self.label)
+        self._owes = True
+        self.rest_lost()
+        return False
+
+    async def _be_safe(self) -> None:
+        """Write the safe state; it is owed until the inverter has taken it."""
+        wanted = self._wanted
+        try:
+            await (self._inverter.hold_zero() if wanted == "zero" else self._inverter.release())
+            self._told, self._told_by = wanted, self._inverter.connections
+            if wanted == "zero" and not await self._took_zero():
+                self.rest_lost()
+                return
         except ModbusFault as exc:
+            self.rest_lost()
             if self._inverter.is_dark(exc):
                 return  # it has no power, and is told when it answers again
             raise
-        if stopped == self.stopped:  # else there is another one to be told by now
+        if wanted == self._wanted:  # else there is another one to be told by now
             self._owes = False
             self.rest_reached()
+
+    async def _took_zero(self) -> bool:
+        """Whether it has zero power in its registers now; what cannot be read counts as taken."""
+        try:
+            took = await self._inverter.holds_zero(just_told=True)
+        except ModbusFault:
+            return True
+        if not took and not self._doubted:
+            log.warning("%s: it acknowledged zero power, but does not hold it", self.label)
+        self._doubted = not took
+        return took
 
 
 class SunSpecBattery(SunSpecDevice):

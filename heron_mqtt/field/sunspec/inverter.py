@@ -124,6 +124,16 @@ class Inverter:
         return inverter
 
     @property
+    def safe_is_zero(self) -> bool:
+        """Whether its safe state is zero power; otherwise it is its own control."""
+        return self._settings.safe_zero
+
+    @property
+    def connections(self) -> int:
+        """How many connections there have been; after a new one it may have restarted."""
+        return self._registers.connections
+
+    @property
     def is_controlled(self) -> bool:
         """Whether it can be told anything; otherwise it is only read."""
         return self._control is not None
@@ -243,6 +253,20 @@ class Inverter:
         control = self._needed_control()
         await self._remember(control, fresh=False)
         await control.hold_zero()
+
+    async def holds_zero(self, *, just_told: bool = False) -> bool:
+        """Whether its registers say, read now, that zero power is held.
+
+        Args:
+            just_told: It was told so just now: it is not looked at anew on a new connection.
+
+        Raises:
+            SunSpecError: Another inverter answers.
+            ModbusFault: It could not be asked.
+        """
+        if not just_told:
+            await self._after_reconnection()
+        return await self._needed_control().holds_zero()
 
     async def release(self) -> None:
         """Leave the inverter to its own control, with the settings that it had before the first setpoint."""
