@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -95,6 +96,7 @@ class Inverter:
         self._identity = ("", "", "")
         self._has_timer = False
         self._is_another = False
+        self._clips = False
         self._told: set[str] = set()
 
     @classmethod
@@ -183,6 +185,8 @@ class Inverter:
     async def set(self, p_mw: float, q_mvar: float, revert_s: float) -> None:
         """Hold a power, MW and Mvar, positive = injected; for PV p_mw is an upper limit.
 
+        It is clipped to the nameplate: active power, then reactive by the apparent power that is left.
+
         Args:
             p_mw: MW.
             q_mvar: Mvar; only model 704 is told.
@@ -213,7 +217,30 @@ class Inverter:
                 "%s: it is not told reactive power, model 704 would be needed", self._registers.address
             )
         await self._remember(control, fresh=True)
-        await control.set(p_mw * W_PER_MW, q_mvar * W_PER_MW, revert_s)
+        p_w, q_var = self._clipped(p_mw * W_PER_MW, q_mvar * W_PER_MW)
+        await control.set(p_w, q_var, revert_s)
+
+    def _clipped(self, p_w: float, q_var: float) -> tuple[float, float]:
+        """Return the nearest power that the nameplate allows; the first of several that are not is told.
+
+        Raises:
+            NotControllable: The nameplate gives no bound, and it is too much for any.
+        """
+        clipped = self.nameplate.clipped(p_w, q_var)
+        if not all(map(math.isfinite, clipped)):
+            raise NotControllable(
+                f"{self._registers.address}: {p_w:g} W, {q_var:g} var: it does not say how much it can do, "
+                f"and this is too much"
+            )
+        clips = clipped != (p_w, q_var)
+        if clips and not self._clips:
+            log.warning(
+                "%s: %g W, %g var: clipped to what its nameplate allows, %g W, %g var",
+                self._registers.address,
+                *(p_w, q_var, *clipped),
+            )
+        self._clips = clips
+        return clipped
 
     def is_dark(self, fault: ModbusFault) -> bool:
         """Whether a fault is only that it does not answer, and the user says that this means 0 W."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,9 @@ class Nameplate:
         w_max: What 100 % of a power limit is, W; None = it does not say.
         charge_w, discharge_w: Largest powers of its storage, W, magnitudes; None = it does not say.
         energy_wh: Energy of its storage, Wh; None = it does not say.
-        var_max: What 100 % of reactive power is, var; None = it does not say.
+        var_max: What 100 % of reactive power is, and the most that it injects, var; None = it does not say.
+        var_absorbed: Largest reactive power that it absorbs, var, a magnitude; None = it does not say.
+        va_max: Largest apparent power, VA; None = it does not say.
     """
 
     kind: Kind
@@ -35,6 +38,29 @@ class Nameplate:
     discharge_w: float | None
     energy_wh: float | None
     var_max: float | None = None
+    var_absorbed: float | None = None
+    va_max: float | None = None
+
+    def clipped(self, p_w: float, q_var: float) -> tuple[float, float]:
+        """Return the nearest power that the inverter can have: active power first, reactive by what is left.
+
+        Without an apparent power, reactive power is bounded by its own largest, else by ``w_max``.
+
+        Args:
+            p_w: W, positive = injected.
+            q_var: var, positive = injected.
+        """
+        low_w, high_w = self.power_range_w
+        p_w = min(max(p_w, -math.inf if low_w is None else low_w), math.inf if high_w is None else high_w)
+        left = math.inf
+        if self.va_max is not None:
+            left = math.sqrt(max(self.va_max**2 - p_w**2, 0.0))
+        injected, absorbed = self.var_max or self.var_absorbed, self.var_absorbed or self.var_max
+        if self.va_max is None and injected is None and self.w_max is not None:
+            left = self.w_max
+        most = min(left, math.inf if injected is None else injected)
+        least = -min(left, math.inf if absorbed is None else absorbed)
+        return p_w, min(max(q_var, least), most)
 
     @property
     def power_range_w(self) -> tuple[float | None, float | None]:
@@ -71,6 +97,8 @@ def read_nameplate(blocks: dict[int, Block], kind: Kind | None) -> Nameplate:
         discharge_w=_first(blocks, (702, "WDisChaRteMax"), (702, "WDisChaRteMaxRtg"), (120, "MaxDisChaRte")),
         energy_wh=_first(blocks, (713, "WHRtg"), (120, "WHRtg")),
         var_max=_first(blocks, (702, "VarMaxInj"), (702, "VarMaxInjRtg")),
+        var_absorbed=_first(blocks, (702, "VarMaxAbs"), (702, "VarMaxAbsRtg")),
+        va_max=_first(blocks, (702, "VAMax"), (702, "VAMaxRtg"), (121, "VAMax"), (120, "VARtg")),
     )
 
 

@@ -311,6 +311,46 @@ async def test_storage_that_does_not_say_what_100_percent_is_is_not_set(make: An
     assert pair.box.writes() == []
 
 
+# -- control: bounds -------------------------------------------------------------------------------
+
+VA = {702: {"VAMax": 1000, "VA_SF": 1, "VarMaxInj": 400, "VarMaxAbs": 300, "Var_SF": 1}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "p_w", "q_var"),
+    [
+        ((0.4, 0.0), 6_000, 0),
+        ((-0.4, 0.0), -7_000, 0),
+        ((1e6, 0.0), 6_000, 0),
+        ((1e300, -1e300), 6_000, -3_000),
+        ((0.003, 0.1), 3_000, 4_000),
+        ((0.003, 0.004), 3_000, 4_000),
+    ],
+)
+async def test_der_storage_is_never_told_more_than_its_nameplate_says(
+    make: Any, asked: tuple[float, float], p_w: int, q_var: int
+) -> None:
+    pair = await make(DER, VA)
+    await pair.inverter.set(*asked, 20.0)
+    assert [pair.box[704, n] for n in ("WSet", "VarSet")] == [p_w, q_var]
+
+
+async def test_reactive_power_is_what_the_apparent_power_leaves(make: Any) -> None:
+    pair = await make(DER, {702: {"VAMax": 750, "VA_SF": 1}})
+    await pair.inverter.set(0.0045, 0.1, 20.0)
+    assert [pair.box[704, n] for n in ("WSet", "VarSet")] == [4_500, 6_000]
+
+
+async def test_a_share_of_the_maximum_is_clipped_to_the_ratings_of_charging_and_discharging(
+    make: Any,
+) -> None:
+    points = {"WSet": None, "WSet_SF": None, "WSetPct": 0, "WSetPctRvrt": 0, "WSetPct_SF": 0}
+    pair = await make(DER, {704: points})
+    for asked_mw, share in ((0.4, 60), (-0.4, -70)):
+        await pair.inverter.set(asked_mw, 0.0, 20.0)
+        assert pair.box[704, "WSetPct"] == share
+
+
 # -- control: model 704 ----------------------------------------------------------------------------
 
 
