@@ -125,6 +125,7 @@ class EmulatedInverter:
         self.refuse: ExcCodes | None = None
         self.refuse_reads: ExcCodes | None = None
         self.refuse_writes: ExcCodes | None = None
+        self.writes_left: int | None = None  # so many writes are taken, further ones are refused
         self.forgets = False  # it acknowledges what is written, and does nothing
         self.requests: list[tuple[int, int, list[int]]] = []  # function, address, words written
         self._armed: dict[str, float] = {}
@@ -209,6 +210,10 @@ class EmulatedInverter:
         if self.busy > 0:
             self.busy -= 1
             return ExcCodes.DEVICE_BUSY
+        if values and self.writes_left is not None:
+            if self.writes_left == 0:
+                return ExcCodes.DEVICE_FAILURE
+            self.writes_left -= 1
         refused = self.refuse or (self.refuse_writes if values else self.refuse_reads)
         if refused is not None:
             return refused
@@ -250,10 +255,10 @@ class EmulatedInverter:
 
 
 _FUNCTIONS = {
-    "limit": (123, "WMaxLimPct_RvrtTms", ("WMaxLimPct", "WMaxLim_Ena")),
-    "storage": (124, "InOutWRte_RvrtTms", ("OutWRte", "InWRte", "StorCtl_Mod")),
-    "WMaxLimPct": (704, "WMaxLimPctRvrtTms", ("WMaxLimPct", "WMaxLimPctEna")),
-    "WSet": (704, "WSetRvrtTms", ("WSet", "WSetEna")),
+    "limit": (123, "WMaxLimPct_RvrtTms", ("WMaxLimPct", "WMaxLimPct_RvrtTms", "WMaxLim_Ena")),
+    "storage": (124, "InOutWRte_RvrtTms", ("OutWRte", "InWRte", "InOutWRte_RvrtTms", "StorCtl_Mod")),
+    "WMaxLimPct": (704, "WMaxLimPctRvrtTms", ("WMaxLimPct", "WMaxLimPctRvrtTms", "WMaxLimPctEna")),
+    "WSet": (704, "WSetRvrtTms", ("WSet", "WSetRvrtTms", "WSetEna")),
     "VarSet": (704, "VarSetRvrtTms", ("VarSet", "VarSetEna")),
 }
 

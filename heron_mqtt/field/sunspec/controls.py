@@ -164,6 +164,15 @@ def seconds(revert_s: float) -> int:
     return min(math.ceil(revert_s), MAX_SECONDS)
 
 
+def in_safe_order(value: Mapping[str, int], timer: Mapping[str, int], revert_s: float) -> dict[str, int]:
+    """Return the points of a value and of its timer in an order that may be broken off anywhere.
+
+    Power never stands without a timer that ends it: the timer is there before a power, and ends after it.
+    """
+    first, second = (value, timer) if revert_s == NEVER else (timer, value)
+    return {**first, **second}
+
+
 def percent(p_w: float, of_w: float) -> float:
     """Return ``p_w`` in percent, within [0, 100]."""
     return min(max(100.0 * p_w / of_w, 0.0), 100.0)
@@ -187,7 +196,8 @@ class PowerLimit(Control):
 
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
         limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
-        return {self.timer: seconds(revert_s), "WMaxLimPct": limit, "WMaxLim_Ena": ON}
+        values = in_safe_order({"WMaxLimPct": limit}, {self.timer: seconds(revert_s)}, revert_s)
+        return values | {"WMaxLim_Ena": ON}
 
     def _is_zero(self, block: Block) -> bool:
         return block.raw("WMaxLim_Ena") == ON and block.raw("WMaxLimPct") == 0
@@ -196,7 +206,7 @@ class PowerLimit(Control):
         limit = block.raw("WMaxLimPct")
         if block.raw("WMaxLim_Ena") != ON or block.raw(self.timer) or not limit:
             return self._off(block)
-        return {self.timer: 0, "WMaxLimPct": limit, "WMaxLim_Ena": ON}
+        return {"WMaxLimPct": limit, self.timer: 0, "WMaxLim_Ena": ON}
 
     def _off(self, block: Block) -> dict[str, int]:
         return {"WMaxLim_Ena": OFF}
@@ -232,12 +242,9 @@ class StorageRates(Control):
         return self._rates(out_rate, in_rate, revert_s)
 
     def _rates(self, out_rate: int, in_rate: int, revert_s: float) -> dict[str, int]:
-        return {
-            self.timer: seconds(revert_s),
-            "OutWRte": out_rate,  # with its neighbour in one request: between them no window is empty
-            "InWRte": in_rate,
-            "StorCtl_Mod": CHARGE_AND_DISCHARGE,
-        }
+        rates = {"OutWRte": out_rate, "InWRte": in_rate}  # in one request: between them no window is empty
+        values = in_safe_order(rates, {self.timer: seconds(revert_s)}, revert_s)
+        return values | {"StorCtl_Mod": CHARGE_AND_DISCHARGE}
 
     def _is_zero(self, block: Block) -> bool:
         rates = [block.raw(name) for name in ("OutWRte", "InWRte")]
@@ -249,7 +256,7 @@ class StorageRates(Control):
             return self._off(block)
         if out_rate + in_rate == 0:  # a window without width: a setpoint
             return self._off(block)
-        return {self.timer: 0, "OutWRte": out_rate, "InWRte": in_rate, "StorCtl_Mod": mode}
+        return {"OutWRte": out_rate, "InWRte": in_rate, self.timer: 0, "StorCtl_Mod": mode}
 
     def _off(self, block: Block) -> dict[str, int]:
         full = block.counts("OutWRte", 100.0)
@@ -387,14 +394,13 @@ class _Der(Control):
         self, function: str, name: str, counts: int, revert_s: float, mode: int | None = None
     ) -> dict[str, int]:
         """Return what enables a function with a value, and lets it revert by itself."""
-        return {
-            **({} if mode is None else {f"{function}Mod": mode}),
-            name: counts,
+        value = {**({} if mode is None else {f"{function}Mod": mode}), name: counts}
+        timer = {
             f"{name}Rvrt": 0,
             f"{function}EnaRvrt": self._after,
             f"{function}RvrtTms": seconds(revert_s),
-            f"{function}Ena": ON,
         }
+        return in_safe_order(value, timer, revert_s) | {f"{function}Ena": ON}
 
 
 class DerPower(_Der):

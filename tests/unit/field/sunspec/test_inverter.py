@@ -351,6 +351,42 @@ async def test_a_share_of_the_maximum_is_clipped_to_the_ratings_of_charging_and_
         assert pair.box[704, "WSetPct"] == share
 
 
+WAYS = [(BATTERY, {}), (DER, {}), (PV, {}), (DER, {713: None, 702: {"WChaRteMaxRtg": None}})]
+
+
+def power_stands(box: EmulatedInverter) -> bool:
+    """Whether a setpoint other than zero is in force."""
+    for enabled, value in (
+        ((123, "WMaxLim_Ena"), (123, "WMaxLimPct")),
+        ((124, "StorCtl_Mod"), (124, "OutWRte")),
+        ((704, "WSetEna"), (704, "WSet")),
+        ((704, "WMaxLimPctEna"), (704, "WMaxLimPct")),
+    ):
+        if enabled in box and box[enabled] and box[value]:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("rises", [True, False])
+@pytest.mark.parametrize(("models", "changes"), WAYS)
+async def test_a_setpoint_that_is_broken_off_between_two_writes_leaves_no_power_without_a_timer(
+    make: Any, models: Any, changes: Any, rises: bool
+) -> None:
+    pair = await make(models, changes)
+    for writes in range(8):
+        if rises:
+            await pair.inverter.hold_zero()
+        else:
+            await pair.inverter.set(0.003, 0.0, 20.0)
+        pair.box.writes_left = writes
+        with contextlib.suppress(ModbusFault):
+            await (pair.inverter.set(0.003, 0.0, 20.0) if rises else pair.inverter.hold_zero())
+        pair.box.writes_left = None
+        pair.box.now_s += 20.0
+        pair.box.run_timers()
+        assert not power_stands(pair.box), writes
+
+
 # -- control: model 704 ----------------------------------------------------------------------------
 
 
