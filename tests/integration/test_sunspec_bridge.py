@@ -43,10 +43,12 @@ async def make() -> AsyncIterator[Any]:
     """Run a bridge in this process, between an emulated inverter and a broker in memory."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(models: dict[int, dict[str, Any]], period_s: float = 0.05, **settings: Any) -> Site:
+        async def start(
+            models: dict[int, dict[str, Any]], period_s: float = 0.05, timeout_s: float = 0.3, **settings: Any
+        ) -> Site:
             box = await EmulatedInverter(models).start()
             stack.push_async_callback(box.stop)
-            registers = Registers(ModbusConnection("127.0.0.1", box.port, timeout_s=0.3), 1)
+            registers = Registers(ModbusConnection("127.0.0.1", box.port, timeout_s=timeout_s), 1)
             stack.callback(registers.close)
             inverter = await Inverter.connect(registers, Settings(**settings))
             broker = await stack.enter_async_context(InMemoryBroker())
@@ -245,6 +247,20 @@ async def test_another_inverter_at_the_address_is_told_no_stop_and_the_stop_is_n
         assert other.writes() == []
     finally:
         await other.stop()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_neither_a_stop_nor_the_end_of_a_lease_waits_for_a_measurement(
+    make: Any, stopped: bool
+) -> None:
+    site = await make(DER, timeout_s=30.0)  # a measurement that is waited for would take that long
+    await site.gateway.ask(0.003, 30.0 if stopped else 0.3)
+    site.box.answers_reads.clear()
+    seen = len(site.box.requests)
+    await until(lambda: len(site.box.requests) > seen, "a measurement that hangs")
+    if stopped:
+        site.gateway.stop(True)
+    await until(lambda: zero_is_held(site.box), "zero power")
 
 
 @pytest.mark.parametrize("stopped", [False, True])

@@ -125,6 +125,8 @@ class EmulatedInverter:
         self.refuse: ExcCodes | None = None
         self.refuse_reads: ExcCodes | None = None
         self.refuse_writes: ExcCodes | None = None
+        self.answers_reads = asyncio.Event()  # cleared: reading gets no answer, writing does
+        self.answers_reads.set()
         self.writes_left: int | None = None  # so many writes are taken, further ones are refused
         self.forgets = False  # it acknowledges what is written, and does nothing
         self.requests: list[tuple[int, int, list[int]]] = []  # function, address, words written
@@ -210,6 +212,8 @@ class EmulatedInverter:
         if self.busy > 0:
             self.busy -= 1
             return ExcCodes.DEVICE_BUSY
+        if not values:
+            await self.answers_reads.wait()
         if values and self.writes_left is not None:
             if self.writes_left == 0:
                 return ExcCodes.DEVICE_FAILURE

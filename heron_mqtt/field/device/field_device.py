@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import inspect
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, ClassVar, TypeVar
 
 from heron_mqtt.cancellation import unless_cancelled
 from heron_mqtt.errors import MessageError
@@ -39,8 +40,14 @@ from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 log = logging.getLogger("heron_mqtt.device")
 
+T = TypeVar("T")
+
 TELEMETRY_LIFE_S = 2.0
 GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
+
+
+class _BrokenOff(Exception):
+    """Something was broken off, because a stop or the end of a lease comes first."""
 
 
 class SetpointRejected(Exception):
@@ -76,6 +83,10 @@ class FieldDevice(PresentDevice, abc.ABC):
         monotonic: The device's clock, s.
         stamper: Stamps what is published; handed in by tests.
     """
+
+    breaks_off_measuring: ClassVar[bool] = False
+    """Whether ``measure`` and ``renew`` are cancelled for a stop and the end of a lease, as ``apply`` is; for
+    those that wait for hardware, and can be."""
 
     def __init__(
         self,
@@ -114,8 +125,11 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._safe_after_s: float | None = None
         self._first = asyncio.Event()
         self._busy = asyncio.Lock()
-        self._applying: asyncio.Future[None] | None = None
+        self._working: asyncio.Future[Any] | None = (
+            None  # what may be broken off for something that comes first
+        )
         self._broken_off: str | None = None
+        self._urgent = 0  # how many wait for the lock that come first
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -240,10 +254,11 @@ class FieldDevice(PresentDevice, abc.ABC):
     async def _serve(self, once: bool) -> None:
         """Keep the time until the first answer (``once``), or until the name is taken over."""
         keeping = asyncio.create_task(self._keep_time(), name=f"time of {self.label}")
+        watching = asyncio.create_task(self._watch_lease(), name=f"lease of {self.label}")
         ends = [asyncio.create_task(self._displaced(), name=f"name of {self.label}")]
         if once:
             ends.append(asyncio.create_task(self._wait_for_first(), name=f"first answer of {self.label}"))
-        tasks = [keeping, *ends]
+        tasks = [keeping, watching, *ends]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -264,22 +279,31 @@ class FieldDevice(PresentDevice, abc.ABC):
         ]
 
     async def _keep_time(self) -> None:
-        """Publish telemetry when it is due, and go to the safe state when the lease is over."""
+        """Publish telemetry when it is due."""
         while True:
             self._timing_changed.clear()
-            wait_s = min(self._telemetry_due_s(), self._lease_over_s())
-            if wait_s > 0.0:
-                try:
-                    async with asyncio.timeout(wait_s if wait_s < math.inf else None):
-                        await self._timing_changed.wait()
-                except TimeoutError:
-                    pass
+            if self._telemetry_due_s() > 0.0:
+                await self._timing_changes(self._telemetry_due_s())
                 continue
-            if self._lease_over_s() <= 0.0:
+            async with self._busy:
+                await self._publish_telemetry()
+
+    async def _watch_lease(self) -> None:
+        """Go to the safe state when the lease is over; telemetry that takes long does not hold that up."""
+        while True:
+            self._timing_changed.clear()
+            if self._lease_over_s() > 0.0:
+                await self._timing_changes(self._lease_over_s())
+            else:
                 await self._lease_over()
-            if self._telemetry_due_s() <= 0.0:
-                async with self._busy:
-                    await self._publish_telemetry()
+
+    async def _timing_changes(self, within_s: float) -> None:
+        """Wait until something is due at another time, ``within_s`` at most."""
+        try:
+            async with asyncio.timeout(within_s if within_s < math.inf else None):
+                await self._timing_changed.wait()
+        except TimeoutError:
+            pass
 
     def _telemetry_due_s(self) -> float:
         return self._next_telemetry_at - self._monotonic()
@@ -310,13 +334,19 @@ class FieldDevice(PresentDevice, abc.ABC):
             rejected: Why that setpoint was not done.
         """
         self._schedule_telemetry()
+        answered = answered or self._answered
         try:
+            if self._urgent and self.breaks_off_measuring:
+                raise _BrokenOff("something comes first")
             measured = self.measure()
-            telemetry = await unless_cancelled(measured) if inspect.isawaitable(measured) else measured
+            telemetry = await self._measured(measured) if inspect.isawaitable(measured) else measured
+        except _BrokenOff:
+            if rejected is not None:
+                self._untold = (answered, rejected)
+            return
         except Exception as exc:
             await self._failed("measure", exc)
             return
-        answered = answered or self._answered
         if telemetry is None:
             self._untold = None if rejected is None else (answered, rejected)
             return
@@ -413,24 +443,59 @@ class FieldDevice(PresentDevice, abc.ABC):
         done = self.apply(setpoint)
         if not inspect.isawaitable(done):
             return
-        self._applying = asyncio.ensure_future(done)
         try:
-            await unless_cancelled(self._applying)
+            await self._unless_broken_off(done)
+        except _BrokenOff as exc:
+            raise SetpointRejected(str(exc)) from None
+
+    async def _measured(self, measuring: Awaitable[Telemetry | None]) -> Telemetry | None:
+        """Return what is measured; a device that says so is broken off by what comes first.
+
+        Raises:
+            _BrokenOff: It was.
+        """
+        if self.breaks_off_measuring:
+            return await self._unless_broken_off(measuring)
+        return await unless_cancelled(measuring)
+
+    async def _unless_broken_off(self, done: Awaitable[T]) -> T:
+        """Return the result of something that a stop, or the end of a lease, does not wait for.
+
+        Raises:
+            _BrokenOff: Something came first.
+        """
+        working = self._working = asyncio.ensure_future(done)
+        try:
+            return await unless_cancelled(working)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._broken_off is None or (task is not None and task.cancelling()):
                 raise
-            raise SetpointRejected(self._broken_off) from None
+            raise _BrokenOff(self._broken_off) from None
         finally:
-            if not self._applying.done():
-                self._applying.cancel()
-            self._applying = self._broken_off = None
+            if not working.done():
+                working.cancel()
+            self._working = self._broken_off = None
 
     def _break_off(self, why: str) -> None:
-        """End a setpoint that is still being done: something comes first."""
-        if self._applying is not None and not self._applying.done():
+        """End what is still being done: something comes first."""
+        if self._working is not None and not self._working.done():
             self._broken_off = why
-            self._applying.cancel()
+            self._working.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _coming_first(self, why: str) -> AsyncIterator[None]:
+        """Hold the device's lock, without waiting for what may be broken off or left out."""
+        self._urgent += 1
+        try:
+            self._break_off(why)
+            await self._busy.acquire()
+        finally:
+            self._urgent -= 1
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     async def _extend(self, renewal: Setpoint) -> None:
         """Extend the lease of its owner, unless it has run out already: a renewal brings nothing back."""
@@ -445,7 +510,9 @@ class FieldDevice(PresentDevice, abc.ABC):
         try:
             done = self.renew(self._held.model_copy(update=again))
             if inspect.isawaitable(done):
-                await unless_cancelled(done)
+                await (self._unless_broken_off(done) if self.breaks_off_measuring else unless_cancelled(done))
+        except _BrokenOff:
+            pass  # what comes first says what holds now
         except Exception as exc:
             await self._failed("renew", exc)
 
@@ -500,10 +567,9 @@ class FieldDevice(PresentDevice, abc.ABC):
     async def _on_stopped(self) -> None:
         stop = self._stop.stop
         self._lease.end()
-        self._break_off("emergency stop")
         who = stop.who if stop is not None else None
         self._rests = False  # until it was told of this one: a repeated stop must not be confirmed earlier
-        async with self._busy:
+        async with self._coming_first("emergency stop"):
             await self._make_safe(f"emergency stop by {who or 'unknown'}")
         self._tell_holder()
 
@@ -540,8 +606,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             await self._publish_telemetry()
 
     async def _lease_over(self) -> None:
-        self._break_off("its lease is over")
-        async with self._busy:
+        async with self._coming_first("its lease is over"):
             if self._lease.holder is None or self._lease.is_running:
                 return  # a setpoint came first
             after_s = self._lease.held_for_s

@@ -30,6 +30,8 @@ class SunSpecDevice(FieldDevice):
         inverter: Connected.
     """
 
+    breaks_off_measuring = True
+
     def __init__(self, inverter: Inverter, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._inverter = inverter
