@@ -44,9 +44,14 @@ async def make() -> AsyncIterator[Any]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
-            models: dict[int, dict[str, Any]], period_s: float = 0.05, timeout_s: float = 0.3, **settings: Any
+            models: dict[int, dict[str, Any]],
+            period_s: float = 0.05,
+            timeout_s: float = 0.3,
+            writes_refused: bool = False,
+            **settings: Any,
         ) -> Site:
             box = await EmulatedInverter(models).start()
+            box.refuse_writes = ExcCodes.DEVICE_FAILURE if writes_refused else None
             stack.push_async_callback(box.stop)
             registers = Registers(ModbusConnection("127.0.0.1", box.port, timeout_s=timeout_s), 1)
             stack.callback(registers.close)
@@ -249,6 +254,55 @@ async def test_another_inverter_at_the_address_is_told_no_stop_and_the_stop_is_n
         await other.stop()
 
 
+LEFT = {124: {"StorCtl_Mod": 3, "OutWRte": 5000, "InWRte": -5000, "InOutWRte_RvrtTms": 30}}
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        {**BATTERY, 124: {**BATTERY[124], **LEFT[124]}},
+        {**DER, 704: {**DER[704], "WSetEna": 1, "WSetMod": 1, "WSet": 3000, "WSetRvrtTms": 30}},
+        {**PV, 123: {**PV[123], "WMaxLim_Ena": 1, "WMaxLimPct": 5000, "WMaxLimPct_RvrtTms": 30}},
+    ],
+)
+async def test_a_setpoint_that_a_killed_bridge_left_in_force_is_ended_by_the_next_and_handed_back(
+    make: Any, models: Any
+) -> None:
+    site = await make(models)
+    await until(lambda: site.gateway.telemetry, "its telemetry")
+    assert zero_is_held(site.box)
+    assert site.gateway.telemetry[0]["safe"] is True
+    await site.device.hand_back()
+    assert not zero_is_held(site.box)
+
+
+async def test_a_bridge_that_is_refused_the_name_does_not_end_what_the_other_one_holds(
+    make: Any,
+) -> None:
+    site = await make(BATTERY)
+    await site.gateway.ask(0.004, 30.0)
+    registers = Registers(ModbusConnection("127.0.0.1", site.box.port, timeout_s=0.3), 1)
+    inverter = await Inverter.connect(registers, Settings())
+    second = make_device(inverter, "MG1", "ess", site.gateway.broker)
+    before = len(site.box.writes())
+    await second.hand_back()  # it never ran
+    registers.close()
+    assert len(site.box.writes()) == before
+    assert site.box[124, "OutWRte"] == 5000
+
+
+async def test_it_never_says_that_it_is_safe_while_a_setpoint_that_was_left_cannot_be_ended(
+    make: Any,
+) -> None:
+    models = {**DER, 704: {**DER[704], "WSetEna": 1, "WSetMod": 1, "WSet": 3000, "WSetRvrtTms": 30}}
+    site = await make(models, period_s=0.0, writes_refused=True)
+    confirmed = confirmations(site)
+    site.gateway.stop(True)
+    await until(lambda: confirmed, "what it says of a stop")
+    assert not confirmed[-1]["safe"]
+    assert not any(t["safe"] for t in site.gateway.telemetry)
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 async def test_neither_a_stop_nor_the_end_of_a_lease_waits_for_a_measurement(
     make: Any, stopped: bool
@@ -370,6 +424,35 @@ async def test_the_program_serves_an_inverter_on_mosquitto_and_hands_it_back_whe
         if process.returncode is None:
             process.kill()
         await process.communicate()
+        await box.stop()
+
+
+async def test_the_program_that_could_not_hand_its_inverter_back_does_not_end_as_if_it_had(
+    mosquitto: Mosquitto, env_id: str
+) -> None:
+    box = await EmulatedInverter(BATTERY).start()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "devices/sunspec_bridge.py"),
+        *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
+        *("--modbus", f"127.0.0.1:{box.port}", "--unit", "1", "--period", "0.1"),
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
+            gateway = Gateway(broker, env_id)
+            await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+            await gateway.ask(-0.002, 30.0)
+            box.refuse_writes = ExcCodes.DEVICE_FAILURE
+            process.send_signal(signal.SIGTERM)
+            _, err = await asyncio.wait_for(process.communicate(), 15.0)
+        assert process.returncode == 1
+        assert "MG1/ess: it was not told that this is the end" in err.decode().splitlines()[-1]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
         await box.stop()
 
 

@@ -30,6 +30,10 @@ GOODBYE_S = 2.0  # how long handing control back may take when the bridge ends
 D = TypeVar("D", bound=FieldDevice)
 
 
+class NotHandedBack(HeronError):
+    """A device could not be told that its program ends: it may go on with what it was told last."""
+
+
 @dataclass(frozen=True, slots=True)
 class BridgedUnit:
     """One device behind the address.
@@ -101,8 +105,8 @@ def run_bridge(
 ) -> int:
     """Run a bridge until it is told to end; returns the exit code.
 
-    0 done or ended by SIGTERM, 1 broker or device are not there, 2 arguments, scenario or device do not
-    fit, 130 ended by Ctrl-C or SIGHUP.
+    0 done or ended by SIGTERM, 1 broker or device are not there, or a device could not be handed back,
+    2 arguments, scenario or device do not fit, 130 ended by Ctrl-C or SIGHUP.
 
     Args:
         parser: For the name of the program.
@@ -154,6 +158,9 @@ async def serve_unit(
         env_id: The environment.
         make: Makes the device.
         hand_back: Called at the end, while the connection is still there.
+
+    Raises:
+        NotHandedBack: ``hand_back`` failed, or took too long.
     """
     stamper = MessageStamper(f"{options.agent}/{name}", env_id)
     status = topics.device(options.agent, name, "status")
@@ -169,8 +176,10 @@ async def serve_unit(
                     async with asyncio.timeout(GOODBYE_S):
                         await hand_back(device)
                 except (HeronError, TimeoutError) as exc:
-                    why = str(exc) or "no answer"
-                    log.warning("%s: it was not told that this is the end: %s", device.label, why)
+                    why = str(exc) or f"no answer within {GOODBYE_S:g} s"
+                    raise NotHandedBack(
+                        f"{device.label}: it was not told that this is the end: {why}"
+                    ) from None
 
 
 async def serve_all(serving: Sequence[Coroutine[Any, Any, None]], *, supervised: bool) -> None:
@@ -195,7 +204,10 @@ async def _together(serving: Sequence[Coroutine[Any, Any, None]]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        left = [str(end) for end in ends if isinstance(end, NotHandedBack)]
+        if left:  # also where all were asked to end: that has not succeeded
+            raise NotHandedBack("; ".join(left))
 
 
 def modbus_address(text: str) -> tuple[str, int]:

@@ -9,7 +9,7 @@ import abc
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from heron_mqtt.field.modbus.registers import Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
@@ -23,6 +23,10 @@ PERCENT_OF_VAR_MAX = 1
 CHARGE_AND_DISCHARGE = 0b11  # 124 StorCtl_Mod
 NEVER = 0.0  # a reversion time of 0 s: the setpoint stays
 MAX_SECONDS = 0xFFFE
+
+
+Left = Literal["setpoint", "zero"]
+"""What a controller may leave behind that ended without handing its inverter back."""
 
 
 class Control(abc.ABC):
@@ -79,6 +83,21 @@ class Control(abc.ABC):
     @abc.abstractmethod
     def _is_zero(self, block: Block) -> bool:
         """Return what ``holds_zero`` does, of the model as it was read."""
+
+    def found(self) -> Left | None:
+        """Return what a controller before us has left in force, as the model was read last.
+
+        That is a power that is armed to end by itself, or that leaves no choice (model 124), or zero power. A
+        power that stands without a timer is a setting of the inverter's own.
+        """
+        block = self._known
+        if block is None:
+            return None
+        return "zero" if self._is_zero(block) else "setpoint" if self._is_armed(block) else None
+
+    @abc.abstractmethod
+    def _is_armed(self, block: Block) -> bool:
+        """Whether a power is in force that is no setting of the inverter's own."""
 
     async def lasting(self, *, fresh: bool) -> dict[str, int]:
         """Return the points, in order, that put the inverter's own settings in force again.
@@ -202,6 +221,9 @@ class PowerLimit(Control):
     def _is_zero(self, block: Block) -> bool:
         return block.raw("WMaxLim_Ena") == ON and block.raw("WMaxLimPct") == 0
 
+    def _is_armed(self, block: Block) -> bool:
+        return block.raw("WMaxLim_Ena") == ON and bool(block.raw(self.timer))
+
     def _lasting(self, block: Block) -> dict[str, int]:
         limit = block.raw("WMaxLimPct")
         if block.raw("WMaxLim_Ena") != ON or block.raw(self.timer) or not limit:
@@ -249,6 +271,11 @@ class StorageRates(Control):
     def _is_zero(self, block: Block) -> bool:
         rates = [block.raw(name) for name in ("OutWRte", "InWRte")]
         return block.raw("StorCtl_Mod") == CHARGE_AND_DISCHARGE and rates == [0, 0]
+
+    def _is_armed(self, block: Block) -> bool:
+        out_rate, in_rate = block.raw("OutWRte"), block.raw("InWRte")
+        has_width = out_rate is None or in_rate is None or out_rate + in_rate != 0
+        return bool(block.raw("StorCtl_Mod")) and (bool(block.raw(self.timer)) or not has_width)
 
     def _lasting(self, block: Block) -> dict[str, int]:
         mode, out_rate, in_rate = (block.raw(name) for name in ("StorCtl_Mod", "OutWRte", "InWRte"))
@@ -422,6 +449,9 @@ class DerPower(_Der):
         name, mode, _ = self._power(block, 0.0)
         return [block.raw(each) for each in ("WSetEna", "WSetMod", name)] == [ON, mode, 0]
 
+    def _is_armed(self, block: Block) -> bool:
+        return block.raw("WSetEna") == ON and bool(block.raw(self.timer))
+
     def _lasting(self, block: Block) -> dict[str, int]:
         power = _own(block, "WSet", "WSetMod", "WSet", "WSetPct")
         reactive = _own(block, "VarSet", "VarSetMod", "VarSet", "VarSetPct")
@@ -457,6 +487,9 @@ class DerLimit(_Der):
 
     def _is_zero(self, block: Block) -> bool:
         return block.raw("WMaxLimPctEna") == ON and block.raw("WMaxLimPct") == 0
+
+    def _is_armed(self, block: Block) -> bool:
+        return block.raw("WMaxLimPctEna") == ON and bool(block.raw(self.timer))
 
     def _lasting(self, block: Block) -> dict[str, int]:
         limit = _own(block, "WMaxLimPct", "WMaxLimPct")

@@ -19,7 +19,8 @@ log = logging.getLogger("heron_mqtt.sunspec")
 class SunSpecDevice(FieldDevice):
     """An inverter behind Modbus TCP.
 
-    Nothing is written to it before the first setpoint, an emergency stop or the end of a lease. What
+    Nothing is written to it before the first setpoint, an emergency stop or the end of a lease, unless an
+    earlier controller, such as a bridge that was killed, has left a setpoint in force: that is ended. What
     could not be written, because it did not answer, is written when it answers again. Zero power, as safe
     state or at a stop, is read back with every measurement: an inverter that restarted has forgotten it,
     and is told again. One that is only
@@ -35,10 +36,11 @@ class SunSpecDevice(FieldDevice):
     def __init__(self, inverter: Inverter, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._inverter = inverter
-        self._owes = False
         self._told: SafeState | None = None  # what it was told last; None: a setpoint, or nothing yet
         self._told_by = 0  # the connection that it was told over
         self._has_written = False
+        self._heeds_left = inverter.found is not None  # once the name is ours: it may be another bridge's
+        self._owes = inverter.found == "setpoint"
         self._doubted = False  # it acknowledged zero power and did not hold it
 
     @property
@@ -50,7 +52,7 @@ class SunSpecDevice(FieldDevice):
         """Tell the inverter, with the lease as its reversion time."""
         if not self._inverter.is_controlled:
             return
-        self._owes, self._told = False, None
+        self._owes, self._told, self._heeds_left = False, None, False
         try:
             self._has_written = True
             await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
@@ -68,6 +70,8 @@ class SunSpecDevice(FieldDevice):
 
     async def measure(self) -> Telemetry:
         """Ask the inverter."""
+        if self._heeds_left:
+            await self._heed_what_was_left()
         if self._owes or self._told is not None:
             await self._stay_safe()
         telemetry = await self._inverter.measure()
@@ -84,7 +88,7 @@ class SunSpecDevice(FieldDevice):
         if not self._inverter.is_controlled:
             self.is_safe = not self.stopped
             return
-        self._owes = True
+        self._owes, self._heeds_left = True, False
         self._has_written = True
         await self._be_safe()
 
@@ -99,13 +103,31 @@ class SunSpecDevice(FieldDevice):
         }
 
     async def hand_back(self) -> None:
-        """Leave the inverter to its own control, unless it was never told anything, or is stopped."""
-        if self._has_written and not self.stopped:
-            await self._inverter.release()
+        """Leave the inverter to its own control, unless it was never told anything, or is stopped.
+
+        Raises:
+            SunSpecError, ModbusFault: It could not be told so, or of the stop.
+        """
+        if not self.stopped:
+            if self._has_written:
+                await self._inverter.release()
+        elif self._owes:
+            await self._be_safe()
+            if self._owes:
+                raise SunSpecError("an emergency stop is in force, and it was not brought to zero power")
 
     @property
     def _wanted(self) -> SafeState:
         return "zero" if self.stopped or self._inverter.safe_is_zero else "release"
+
+    async def _heed_what_was_left(self) -> None:
+        """Take what a bridge that was killed has left in force for our own: it is ended, and handed back."""
+        left = await self._inverter.what_was_left()
+        self._heeds_left = False
+        self._owes = left == "setpoint"
+        self._has_written = left is not None
+        if self._owes:
+            log.warning("%s: a setpoint of an earlier controller is in force, and is ended", self.label)
 
     async def _stay_safe(self) -> None:
         """Bring it into the safe state, if it is not there or is there no longer."""

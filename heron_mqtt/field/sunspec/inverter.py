@@ -16,6 +16,7 @@ from heron_mqtt.field.sunspec.controls import (
     DerOptions,
     DerPower,
     DerShare,
+    Left,
     PowerLimit,
     StorageRates,
 )
@@ -83,6 +84,8 @@ class Inverter:
     """
 
     nameplate: Nameplate
+    found: Left | None = None
+    """What a controller before us had left in force when it was connected to."""
 
     def __init__(self, registers: Registers, settings: Settings) -> None:
         self._registers = registers
@@ -112,6 +115,7 @@ class Inverter:
             await inverter._look_around()
             inverter._identity = inverter.nameplate.identity
             control = inverter._control
+            inverter.found = None if control is None else control.found()
             if control is None or inverter._has_timer:
                 return inverter
         except SunSpecError as exc:
@@ -294,6 +298,18 @@ class Inverter:
         if not just_told:
             await self._after_reconnection()
         return await self._needed_control().holds_zero()
+
+    async def what_was_left(self) -> Left | None:
+        """Return what a controller before us has left in force, read now; asked before the first setpoint.
+
+        Raises:
+            SunSpecError: Another inverter answers.
+            ModbusFault: It could not be asked.
+        """
+        await self._after_reconnection()
+        control = self._needed_control()
+        await control.holds_zero()  # reads it
+        return control.found()
 
     async def release(self) -> None:
         """Leave the inverter to its own control, with the settings that it had before the first setpoint."""
