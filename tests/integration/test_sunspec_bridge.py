@@ -427,8 +427,9 @@ async def test_the_program_serves_an_inverter_on_mosquitto_and_hands_it_back_whe
         await box.stop()
 
 
+@pytest.mark.parametrize("recovers", [False, True])
 async def test_the_program_that_could_not_hand_its_inverter_back_does_not_end_as_if_it_had(
-    mosquitto: Mosquitto, env_id: str
+    mosquitto: Mosquitto, env_id: str, recovers: bool
 ) -> None:
     box = await EmulatedInverter(BATTERY).start()
     process = await asyncio.create_subprocess_exec(
@@ -445,10 +446,15 @@ async def test_the_program_that_could_not_hand_its_inverter_back_does_not_end_as
             await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
             await gateway.ask(-0.002, 30.0)
             box.refuse_writes = ExcCodes.DEVICE_FAILURE
+            seen = len(box.requests)
             process.send_signal(signal.SIGTERM)
+            if recovers:  # busy for a moment only: it is tried again
+                await until(lambda: any(f == 16 for f, _, _ in box.requests[seen:]), "a first try")
+                box.refuse_writes = None
             _, err = await asyncio.wait_for(process.communicate(), 15.0)
-        assert process.returncode == 1
-        assert "MG1/ess: it was not told that this is the end" in err.decode().splitlines()[-1]
+        assert process.returncode == (0 if recovers else 1)
+        assert (box[124, "StorCtl_Mod"] == 0) is recovers
+        assert recovers or "MG1/ess: it was not told that this is the end" in err.decode().splitlines()[-1]
     finally:
         if process.returncode is None:
             process.kill()

@@ -25,6 +25,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.modbus")
 
+GOODBYE_PAUSE_S = 0.2
 GOODBYE_S = 2.0  # how long handing control back may take when the bridge ends
 
 D = TypeVar("D", bound=FieldDevice)
@@ -172,14 +173,27 @@ async def serve_unit(
             await device.run(duration_s=options.duration, once=options.once)
         finally:
             if hand_back is not None:
+                await _handed_back(device, hand_back)
+
+
+async def _handed_back(device: D, hand_back: Callable[[D], Awaitable[None]]) -> None:
+    """Hand a device back, and try it again while there is time: it may be busy for a moment only.
+
+    Raises:
+        NotHandedBack: It was not.
+    """
+    why = f"no answer within {GOODBYE_S:g} s"
+    try:
+        async with asyncio.timeout(GOODBYE_S):
+            while True:
                 try:
-                    async with asyncio.timeout(GOODBYE_S):
-                        await hand_back(device)
-                except (HeronError, TimeoutError) as exc:
-                    why = str(exc) or f"no answer within {GOODBYE_S:g} s"
-                    raise NotHandedBack(
-                        f"{device.label}: it was not told that this is the end: {why}"
-                    ) from None
+                    await hand_back(device)
+                    return
+                except HeronError as exc:
+                    why = str(exc)
+                await asyncio.sleep(GOODBYE_PAUSE_S)
+    except TimeoutError:
+        raise NotHandedBack(f"{device.label}: it was not told that this is the end: {why}") from None
 
 
 async def serve_all(serving: Sequence[Coroutine[Any, Any, None]], *, supervised: bool) -> None:
