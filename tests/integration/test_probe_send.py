@@ -249,6 +249,24 @@ def test_a_stop_during_the_test_ends_it_at_zero(mosquitto: Mosquitto, base: str,
     assert box.told[-1][1] in {"0", "0.0"}
 
 
+def test_a_box_that_says_it_is_offline_ends_the_test(mosquitto: Mosquitto, base: str, tmp_path: Path) -> None:
+    more = '[[availability]]\ntopic = "{base}/state"\nonline = ["online"]\noffline = ["offline"]'
+    box = ScriptedBox(mosquitto.url, base)
+    file = box.mapping(tmp_path, more=more.format(base=base))
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", int(mosquitto.url.rpartition(":")[2]))
+    client.loop_start()
+    with box, heron(*arguments(mosquitto.url, file, "--for", "60s")) as program:
+        until(lambda: box.told, "a setpoint", 30.0)
+        client.publish(f"{base}/state", "offline", 1)
+        done = program.wait(30.0)
+        until(lambda: box.is_released, "the release")
+    client.loop_stop()
+    client.disconnect()
+    assert done.code == 1
+    assert f"broken off: the box is offline: {base}/state: offline" in done.out
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_whoever_ends_it_the_box_is_handed_back(url: str, base: str, tmp_path: Path, number: int) -> None:
     box = ScriptedBox(url, base)

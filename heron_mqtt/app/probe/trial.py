@@ -448,6 +448,9 @@ class SetpointTrial:
             return why
         if self._device.stopped:
             return "an emergency stop came"
+        status = self._state.status(asyncio.get_running_loop().time())
+        if status is not None and status.state != "online":
+            return f"the box is {status.state}: {status.reason}"
         most = OVERSHOOT * max(self._order.max_mw, abs(before.p_mw)) + 5.0 * before.noise_mw
         over = next((p for _, p in self._samples[begun_at:] if abs(p) > most), None)
         if over is not None:
