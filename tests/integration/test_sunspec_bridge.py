@@ -524,6 +524,41 @@ async def test_the_program_serves_several_units_behind_one_connection(
         await box.stop()
 
 
+async def test_a_stop_reaches_the_inverter_beside_a_dead_one(mosquitto: Mosquitto, env_id: str) -> None:
+    box, dead = EmulatedInverter(BATTERY), EmulatedInverter(PV, unit=2)
+    box.beside.append(dead)
+    await box.start()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "devices/sunspec_bridge.py"),
+        *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
+        *("--modbus", f"127.0.0.1:{box.port}", "--also", "roof@2:pv", "--period", "0.1", "--timeout", "0.5"),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
+            gateway, confirmed = Gateway(broker, env_id), []
+            broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+            await until(gateway.states, "the devices", within_s=20.0)
+            await gateway.ask(-0.002, 30.0)
+            dead.silent = True
+            asked = len(dead.requests)
+            await until(lambda: len(dead.requests) >= asked + 3, "the silence", within_s=20.0)
+            told, asked = len(box.requests), len(dead.requests)
+            broker.publish(topics.ESTOP, {"active": True})
+            await until(lambda: any(c["safe"] for c in confirmed), "the stop", within_s=20.0)
+            assert box[124, "StorCtl_Mod"] == 3
+            assert (box[124, "OutWRte"], box[124, "InWRte"]) == (0, 0)
+            assert 40_000 not in {address for _, address, _ in box.requests[told:]}, "looked for its models"
+            assert len(dead.requests) <= asked + 2, "waited for the dead one again and again"
+            assert box.accepted == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+        await box.stop()
+
+
 async def test_the_program_shows_every_model_with_its_curves() -> None:
     curves = {"NPt": 2, "NCrv": 1, "Ena": 1, "V_SF": 0, "DeptRef_SF": 0}
     points = {"Crv[1].ActPt": 2, "Crv[1].Pt[1].V": 95, "Crv[1].Pt[2].Var": -44}

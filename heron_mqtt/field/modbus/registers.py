@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from heron_mqtt.cancellation import unless_cancelled
 from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.field.modbus.shared_line import SharedLine, Turn, UnitRests
 
 if TYPE_CHECKING:
     from pymodbus.client import AsyncModbusTcpClient
@@ -61,10 +63,12 @@ class ModbusFault(HeronError):
 class ModbusConnection:
     """One connection to an address, shared by all units behind it; made when needed and made again.
 
-    Requests wait for each other. After a request without an answer the connection is closed, so that a late
-    answer can never be taken for another request's. With a ``connect_delay_s`` the connection is held
-    through a few such requests, where the numbers of requests in the framing tell a late answer apart: a
-    device that swallows requests after connecting would swallow the next ones too.
+    Requests wait for each other, writes before reads; a unit that is silent or slow does not hold up the
+    others: see ``SharedLine``. After a request without an answer the connection is closed, so that a late
+    answer can never be taken for another request's. Where the numbers of requests in the framing tell a late
+    answer apart, it is held through a few such requests if several units share it, so that none loses it to
+    another; or with a ``connect_delay_s``, for a device that swallows requests after connecting would swallow
+    the next ones too.
 
     Args:
         host: Name or address.
@@ -89,75 +93,122 @@ class ModbusConnection:
         self._client = _client(host, port, timeout_s, framing)
         self._timeout_s = timeout_s
         self._connect_delay_s = connect_delay_s
-        self._lock = asyncio.Lock()
+        self._line = SharedLine(timeout_s)
         self._unanswered = 0
+        self._unanswered_units: set[int] = set()
+        self._closed_for: int | None = None  # the unit for whose silence alone we closed it
+        self._made_for: Counter[int] = Counter()
         self._has_request_numbers = False
         self._may_ask_at = 0.0
         self.address = f"{host}:{port}"
         self.connections = 0
-        """How many connections there have been; a new one may lead to a device that restarted."""
+        """How many connections there have been."""
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return bool(self._client.connected)
 
-    async def connect(self) -> None:
-        """Connect now; reading and writing do it when needed.
+    def connections_of(self, unit: int) -> int:
+        """Return how many connections there have been that may lead to a unit that restarted.
+
+        One that we made anew for nothing but the silence of another unit says nothing of this one.
+        """
+        others = sum(made for other, made in self._made_for.items() if other != unit)
+        return self.connections - others
+
+    async def connect(self, unit: int) -> None:
+        """Connect now, if there is no connection; reading and writing do it when needed.
 
         Raises:
             ModbusFault: Nobody answers within the timeout.
         """
-        async with self._lock:
-            await self._connect()
+        if self._client.connected:
+            return
+        try:
+            async with self._line.turn(unit, is_write=True):
+                await self._connect()
+        except UnitRests as rests:
+            raise _resting(self.address, rests) from None
 
-    async def ask(self, what: str, request: Callable[[AsyncModbusTcpClient], Awaitable[Any]]) -> ModbusPDU:
+    async def ask(
+        self,
+        what: str,
+        request: Callable[[AsyncModbusTcpClient], Awaitable[Any]],
+        *,
+        unit: int,
+        is_write: bool,
+    ) -> ModbusPDU:
         """Return the answer to a request.
 
         Args:
             what: What is asked, for errors.
             request: Sends it.
+            unit: Who is asked.
+            is_write: Whether it writes.
 
         Raises:
             ModbusFault: No answer, or an exception.
         """
-        from pymodbus.exceptions import ModbusException
-
-        async with self._lock:
-            await self._connect()
-            try:
-                async with asyncio.timeout(2.0 * self._timeout_s):  # pymodbus bounds itself; to be sure
-                    answer: ModbusPDU = await unless_cancelled(request(self._client))
-            except (ModbusException, OSError, TimeoutError) as exc:
-                self._lose()
-                in_time = isinstance(exc, TimeoutError) or "No response received" in str(exc)
-                why = f" within {self._timeout_s:g} s" if in_time else f" ({exc})"
-                raise ModbusFault(f"{what}: no answer{why}") from None
-            except asyncio.CancelledError:
-                self._lose()  # the answer to this request may still come
-                raise
-            self._unanswered = 0
-            self._has_request_numbers = bool(answer.transaction_id)
+        try:
+            async with self._line.turn(unit, is_write=is_write) as turn:
+                await self._connect()
+                answer = await self._answer(what, request, turn)
+        except UnitRests as rests:
+            raise _resting(what, rests) from None
         if answer.isError():
             code = int(getattr(answer, "exception_code", 0))
             named = f" ({EXCEPTIONS[code]})" if code in EXCEPTIONS else ""
             raise ModbusFault(f"{what}: Modbus exception {code}{named}", code)
         return answer
 
+    async def _answer(
+        self, what: str, request: Callable[[AsyncModbusTcpClient], Awaitable[Any]], turn: Turn
+    ) -> ModbusPDU:
+        from pymodbus.exceptions import ModbusException
+
+        try:
+            async with asyncio.timeout(2.0 * self._timeout_s) as bound:  # pymodbus bounds itself; to be sure
+                self._line.begin(bound)
+                answer: ModbusPDU = await unless_cancelled(request(self._client))
+        except (ModbusException, OSError, TimeoutError) as exc:
+            in_time = isinstance(exc, TimeoutError) or "No response received" in str(exc)
+            self._lose(turn.unit, is_silence=in_time)
+            if in_time:
+                self._line.silent(turn)
+            why = f" within {self._timeout_s:g} s" if in_time else f" ({exc})"
+            if turn.hurried:
+                why = " yet, and other units wait"
+            raise ModbusFault(f"{what}: no answer{why}") from None
+        except asyncio.CancelledError:
+            self._lose(turn.unit, is_silence=True)  # the answer to this request may still come
+            raise
+        self._line.answered(turn)
+        self._unanswered = 0
+        self._unanswered_units.clear()
+        self._has_request_numbers = bool(answer.transaction_id)
+        return answer
+
     def close(self) -> None:
         """Disconnect. Idempotent; a later call connects again."""
         self._client.close()
 
-    def _lose(self) -> None:
+    def _lose(self, unit: int, *, is_silence: bool) -> None:
         """Close the connection after a request without an answer, unless it is to be held and can be."""
         self._unanswered += 1
-        is_held = self._connect_delay_s > 0.0 and self._has_request_numbers
+        self._unanswered_units.add(unit)
+        to_hold = self._connect_delay_s > 0.0 or self._line.is_shared
+        is_held = to_hold and self._has_request_numbers
+        is_whole = is_silence and bool(self._client.connected)
         if not is_held or self._unanswered >= UNANSWERED_UNTIL_CLOSED:
             self._client.close()
+            self._closed_for = unit if is_whole and self._unanswered_units == {unit} else None
 
     async def _connect(self) -> None:
         if not self._client.connected:
+            closed_for, self._closed_for = self._closed_for, None
             self._unanswered, self._has_request_numbers = 0, False
+            self._unanswered_units.clear()
             try:
                 async with asyncio.timeout(self._timeout_s):
                     connected = await unless_cancelled(self._client.connect())
@@ -167,6 +218,8 @@ class ModbusConnection:
                 self._client.close()
                 raise ModbusFault(f"{self.address}: nobody answers; is Modbus TCP switched on there?")
             self.connections += 1
+            if closed_for is not None:
+                self._made_for[closed_for] += 1
             self._may_ask_at = asyncio.get_running_loop().time() + self._connect_delay_s
         wait_s = self._may_ask_at - asyncio.get_running_loop().time()  # also after a cancel while it waited
         if wait_s > 0.0:
@@ -195,7 +248,7 @@ class Registers:
     @property
     def connections(self) -> int:
         """How many connections there have been; a new one may lead to a device that restarted."""
-        return self._connection.connections
+        return self._connection.connections_of(self._unit)
 
     async def connect(self) -> None:
         """Connect now; reading and writing do it when needed.
@@ -204,7 +257,7 @@ class Registers:
             ModbusFault: Nobody answers within the timeout.
         """
         try:
-            await self._connection.connect()
+            await self._connection.connect(self._unit)
         except ModbusFault as exc:
             raise self._of_unit(exc) from None
 
@@ -224,7 +277,7 @@ class Registers:
         while len(found) < count:
             at, n = address + len(found), min(count - len(found), most)
             what = f"{self.address}: reading {n} {noun} at {at}"
-            answer = await self._ask(what, partial(self._read, area, at, n))
+            answer = await self._ask(what, partial(self._read, area, at, n), is_write=False)
             if area in {"coil", "discrete"}:
                 words = [int(bit) for bit in answer.bits[:n]]  # padded to whole bytes
             else:
@@ -248,9 +301,13 @@ class Registers:
         values, unit = list(words), self._unit
         what = f"{self.address}: writing {len(values)} registers at {address}"
         if single and len(values) == 1:
-            await self._ask(what, lambda client: client.write_register(address, values[0], device_id=unit))
+            await self._ask(
+                what, lambda client: client.write_register(address, values[0], device_id=unit), is_write=True
+            )
         else:
-            await self._ask(what, lambda client: client.write_registers(address, values, device_id=unit))
+            await self._ask(
+                what, lambda client: client.write_registers(address, values, device_id=unit), is_write=True
+            )
 
     async def write_coil(self, address: int, value: bool) -> None:
         """Write one coil.
@@ -259,7 +316,9 @@ class Registers:
             ModbusFault: No answer, or an exception.
         """
         what = f"{self.address}: writing coil {address}"
-        await self._ask(what, lambda client: client.write_coil(address, value, device_id=self._unit))
+        await self._ask(
+            what, lambda client: client.write_coil(address, value, device_id=self._unit), is_write=True
+        )
 
     def _read(self, area: RegisterArea, at: int, n: int, client: AsyncModbusTcpClient) -> Awaitable[Any]:
         match area:
@@ -272,9 +331,11 @@ class Registers:
             case "discrete":
                 return client.read_discrete_inputs(at, count=n, device_id=self._unit)
 
-    async def _ask(self, what: str, request: Callable[[AsyncModbusTcpClient], Awaitable[Any]]) -> ModbusPDU:
+    async def _ask(
+        self, what: str, request: Callable[[AsyncModbusTcpClient], Awaitable[Any]], *, is_write: bool
+    ) -> ModbusPDU:
         try:
-            answer = await self._connection.ask(what, request)
+            answer = await self._connection.ask(what, request, unit=self._unit, is_write=is_write)
         except ModbusFault as exc:
             raise self._of_unit(exc) from None
         self._heard_at = asyncio.get_running_loop().time()
@@ -286,6 +347,10 @@ class Registers:
         if text.startswith(self.address):
             return fault
         return ModbusFault(text.replace(self._connection.address, self.address, 1), fault.code)
+
+
+def _resting(what: str, rests: UnitRests) -> ModbusFault:
+    return ModbusFault(f"{what}: no answer before; asked again in {rests.for_s:.1f} s")
 
 
 def require() -> None:
