@@ -1,21 +1,23 @@
 """Whether an emergency stop is in force, from everything that comes on ``estop``.
 
 Anything that is not a valid release is a stop: a message that cannot be read may have been one. A valid
-release is a JSON object with ``active`` exactly ``false``, of type ``estop`` if it names a type, and of
-our environment if it names one. A release counts once: the same one again (same boot and seq) was meant
-for an earlier stop.
+release is a JSON object with ``active`` exactly ``false``, of type ``estop`` if it names a type, of our
+environment if it names one, and with nothing wrong in who and why it is and in what numbers it. A release
+counts once: the same one again (same boot and seq) was meant for an earlier stop.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from heron_mqtt.messages import MAX_INTEGER, EmergencyStop
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messages import MAX_INTEGER, EmergencyStop, parse
 from heron_mqtt.messaging.base import Received
 
 ALWAYS = {"always": True}
 """``extra`` of a log record: it is shown even if one like it was shown just before."""
 REMEMBERED_RELEASES = 1_000
+_OF_A_RELEASE = ("active", "who", "why", "sender", "boot", "seq")
 
 Heard = Literal["stopped", "released", "unchanged"]
 
@@ -62,8 +64,7 @@ class StopRegister:
         self.is_told = True
         self.identity = named or (None, None)
         was_active, self.stop = self.is_active, None
-        who = message.get("who")
-        self.released_by = who[:200] if isinstance(who, str) and who else None
+        self.released_by = message.get("who")
         return "released" if was_active else "unchanged"
 
     def take_word(self, who: str) -> Heard:
@@ -88,13 +89,19 @@ class StopRegister:
             del self._releases[next(iter(self._releases))]
 
     def _is_release(self, message: Received) -> bool:
-        """Whether a message is a valid release, by these fields alone: what else it says is for people."""
-        return (
-            message.malformed is None
-            and message.get("active") is False
-            and message.get("type", "estop") == "estop"
-            and message.get("env_id", self._env_id) == self._env_id
-        )
+        """Whether a message is a valid release, by these fields alone: nothing is decided by any other."""
+        if (
+            message.malformed is not None
+            or message.get("active") is not False
+            or message.get("type", "estop") != "estop"
+            or message.get("env_id", self._env_id) != self._env_id
+        ):
+            return False
+        try:
+            parse(EmergencyStop, {name: message[name] for name in _OF_A_RELEASE if name in message})
+        except MessageError:
+            return False
+        return True
 
 
 def _identity(message: Received) -> tuple[str, int] | None:

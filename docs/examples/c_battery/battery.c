@@ -145,9 +145,10 @@ static void go_safe(double safe_after_s) {
 static bool is_release(const char *payload, size_t size, bool too_large) {
     struct json_field f;
     if (too_large || !json_find(payload, size, "active", &f) || f.kind != JSON_FALSE) return false;
-    json_find(payload, size, "type", &f);
+    if (!json_find(payload, size, "boot", &f) || !json_find(payload, size, "seq", &f)) return false; /* twice */
+    if (!json_find(payload, size, "type", &f)) return false;
     if (f.kind != JSON_ABSENT && !(f.kind == JSON_TEXT && !f.text_is_cut && strcmp(f.text, "estop") == 0)) return false;
-    json_find(payload, size, "env_id", &f);
+    if (!json_find(payload, size, "env_id", &f)) return false;
     return f.kind == JSON_ABSENT || (f.kind == JSON_TEXT && !f.text_is_cut && strcmp(f.text, env) == 0);
 }
 
@@ -191,7 +192,7 @@ struct setpoint {
 
 static bool get_number(const char *payload, size_t size, const char *field, bool must, double *to) {
     struct json_field f;
-    json_find(payload, size, field, &f);
+    if (!json_find(payload, size, field, &f)) return false;
     if (f.kind == JSON_ABSENT || f.kind == JSON_NULL) return !must;
     *to = f.number;
     return f.kind == JSON_NUMBER && isfinite(f.number);
@@ -201,7 +202,7 @@ static bool get_count(const char *payload, size_t size, const char *field, doubl
     *to = -1;
     double found = 0;
     struct json_field f;
-    json_find(payload, size, field, &f);
+    if (!json_find(payload, size, field, &f)) return false;
     if (f.kind == JSON_ABSENT || f.kind == JSON_NULL) return true;
     if (!get_number(payload, size, field, true, &found)) return false;
     *to = found;
@@ -210,7 +211,7 @@ static bool get_count(const char *payload, size_t size, const char *field, doubl
 
 static bool get_flag(const char *payload, size_t size, const char *field, bool *to) {
     struct json_field f;
-    json_find(payload, size, field, &f);
+    if (!json_find(payload, size, field, &f)) return false;
     *to = f.kind == JSON_TRUE || (f.kind == JSON_NUMBER && f.number == 1);
     return f.kind != JSON_TEXT && f.kind != JSON_NESTED && (f.kind != JSON_NUMBER || f.number == 0 || f.number == 1);
 }
@@ -218,7 +219,7 @@ static bool get_flag(const char *payload, size_t size, const char *field, bool *
 /* A text of 1 to 200 characters; a number counts as its digits. */
 static bool get_identifier(const char *payload, size_t size, const char *field, bool *has, char *to) {
     struct json_field f;
-    json_find(payload, size, field, &f);
+    if (!json_find(payload, size, field, &f)) return false;
     to[0] = 0;
     *has = f.kind != JSON_ABSENT && f.kind != JSON_NULL;
     if (!*has) return true;

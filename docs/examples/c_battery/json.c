@@ -152,7 +152,10 @@ static bool take_object(struct reader *r, int depth, const char *name, struct js
         if (!take_text(r, key, sizeof key, &cut)) return false;
         skip_space(r);
         if (!take(r, ':') || !take_value(r, &field, depth)) return false;
-        if (found && !cut && strcmp(key, name) == 0) *found = field;
+        if (found && !cut && strcmp(key, name) == 0) {
+            if (found->kind != JSON_ABSENT) return false; /* twice: another reader may take the other one */
+            *found = field;
+        }
     } while (take(r, ','));
     return take(r, '}');
 }

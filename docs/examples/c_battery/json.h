@@ -15,8 +15,9 @@ struct json_field {
     bool text_is_cut;
 };
 
-/* Finds a field; the last one of that name counts.
- * Returns false if the payload is not one JSON object in UTF-8 with finite numbers and nothing behind it. */
+/* Finds a field.
+ * Returns false if the payload is not one JSON object in UTF-8 with finite numbers and nothing behind it, or has the
+ * field twice. */
 bool json_find(const char *payload, size_t size, const char *name, struct json_field *found);
 
 /* Writes a text with quotes and escapes; returns the number of bytes, 0 if there is no room. */

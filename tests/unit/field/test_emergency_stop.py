@@ -26,6 +26,18 @@ def heard(register: StopRegister, **fields: Any) -> str:
         {"type": "setpoint", "active": False},
         {"active": False, "env_id": "another"},
         {"active": False, "env_id": ""},
+        {"active": False, "who": 7.5},
+        {"active": False, "who": ["Ann"]},
+        {"active": False, "who": "x" * 201},
+        {"active": False, "why": 5},
+        {"active": False, "why": "x" * 501},
+        {"active": False, "seq": -1, "boot": "b"},
+        {"active": False, "seq": 1.5, "boot": "b"},
+        {"active": False, "seq": "1", "boot": "b"},
+        {"active": False, "seq": 10**400, "boot": "b"},
+        {"active": False, "seq": 1, "boot": ["b"]},
+        {"active": False, "seq": 1, "boot": ""},
+        {"active": False, "sender": {}},
         {"active": True, "who": 7, "why": "x" * 5000, "seq": -1, "boot": ""},
     ],
 )
@@ -47,7 +59,9 @@ def test_what_cannot_be_decoded_stops() -> None:
     [
         {"active": False},
         {"type": "estop", "active": False, "env_id": "env"},
-        {"active": False, "who": "x" * 900, "why": 5, "sent_at": "yesterday"},  # for people: not looked at
+        {"active": False, "who": "x" * 200, "why": "y" * 500, "boot": 7, "seq": 5.0},
+        {"active": False, "who": None, "why": None, "sender": None, "boot": None, "seq": None},
+        {"active": False, "sent_at": "yesterday", "episode": "x", "note": 10**400},  # not looked at
     ],
 )
 def test_a_valid_release_releases(fields: dict[str, Any]) -> None:

@@ -193,6 +193,8 @@ async def test_an_overlong_stop_is_a_stop_with_the_beginning_of_its_reason() -> 
     assert rig.gateway.estop is not None
     assert (rig.gateway.estop.who, rig.gateway.estop.why) == ("w" * 200, "y" * 500)
     press(rig, False, who="r" * 300)
+    assert rig.gateway.estop is not None, "no valid release"
+    press(rig, False, who="r" * 200)
     assert rig.gateway.estop is None
     assert rig.gateway._stop._register.released_by == "r" * 200
 
