@@ -31,7 +31,7 @@ class UnitRests(Exception):
 
 
 @dataclass(slots=True)
-class _Unit:
+class _UnitHistory:
     silences: int = 0  # on end
     rests_until: float = 0.0
 
@@ -65,7 +65,7 @@ class SharedLine:
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._units: dict[int, _Unit] = {}
+        self._units: dict[int, _UnitHistory] = {}
         self._turn: Turn | None = None
         self._is_taken = False
         self._queue: list[tuple[_Rank, int, int, asyncio.Future[None]]] = []
@@ -83,7 +83,7 @@ class SharedLine:
         Raises:
             UnitRests: The unit was silent, and is not asked now.
         """
-        known = self._units.setdefault(unit, _Unit())
+        known = self._units.setdefault(unit, _UnitHistory())
         await self._rest(known, is_write=is_write)
         await self._wait((min(known.silences, LOST_AFTER), not is_write), unit)
         self._turn = Turn(unit, min(known.silences, LOST_AFTER))  # silent meanwhile, maybe
@@ -115,7 +115,7 @@ class SharedLine:
         rest_s = min(LONGEST_REST_S, self._timeout_s * 2.0 ** min(unit.silences - LOST_AFTER, 10))
         unit.rests_until = asyncio.get_running_loop().time() + rest_s
 
-    async def _rest(self, unit: _Unit, *, is_write: bool) -> None:
+    async def _rest(self, unit: _UnitHistory, *, is_write: bool) -> None:
         left_s = unit.rests_until - asyncio.get_running_loop().time()
         if left_s <= 0.0 or not self.is_shared:
             return
