@@ -73,7 +73,8 @@ class Summary:
         self.step_ms.append(step_ms)
         for agent, info in infos.items():
             totals = self.agents[agent]
-            totals.reward += rewards[agent]
+            # The penalty of a step without a solution is for training: here nothing is known of it.
+            totals.reward += math.nan if info.get("diverged") else rewards[agent]
             net_mwh = info["net_mwh"]
             totals.net_mwh += net_mwh
             totals.exported_mwh += max(net_mwh, 0.0)

@@ -143,7 +143,7 @@ def test_a_password_reaches_the_devices_and_is_never_shown(ended: dict[str, Ende
 
 
 def test_memory_says_that_its_devices_are_simulated(ended: dict[str, Ended]) -> None:
-    assert "nothing can connect from outside, devices are simulated in process" in ended["memory"].err
+    assert "nothing can connect from outside; devices are simulated in process" in ended["memory"].err
 
 
 def test_a_scenario_elsewhere_with_odd_names_earns_the_same(tmp_path: Path) -> None:

@@ -145,5 +145,7 @@ def test_every_command_that_takes_a_broker_is_among_them() -> None:
     # doctor tries rights on an environment of its own, as every role (test_doctor.py)
     # probe reads topics of boxes, none of the wire contract
     # dashboard and tail read as top does, over the same LiveView
-    elsewhere = {"bench", "replay", "doctor", "dashboard", "tail", "probe"}
+    # conformance plays a gateway of its own, beside a device alone (test_conformance_command.py)
+    # home-assistant publishes below homeassistant/, which its page asks a right for
+    elsewhere = {"bench", "replay", "doctor", "dashboard", "tail", "probe", "conformance", "home_assistant"}
     assert taking - elsewhere == {"run", "proxy", "authority", "estop", "take", "status", "top"}

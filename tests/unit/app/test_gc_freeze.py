@@ -29,7 +29,7 @@ def test_it_lasts_as_long_as_its_block() -> None:
 def test_a_run_settles_the_heap_for_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = []
 
-    async def steps(*_: Any) -> None:
+    async def steps(*_: Any, **__: Any) -> None:
         frozen.append(gc.get_freeze_count())
 
     monkeypatch.setattr(run_module, "_steps", steps)

@@ -63,6 +63,8 @@ def drive(monkeypatch: pytest.MonkeyPatch, took_s: list[float]) -> tuple[FakeEnv
             SimpleNamespace(realtime_s=SLOT_S),  # type: ignore[arg-type]
             SimpleNamespace(step=lambda *_: None),  # type: ignore[arg-type]
             summary,  # type: ignore[arg-type]
+            policy=None,
+            first={},
         )
 
     run_virtual(main())
