@@ -1,4 +1,4 @@
-"""docs/safety.md: the tests that it names exist, and its table has zeros where they must be."""
+"""Safety and security pages: the tests that they name exist; the table has zeros where they must be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from safety_trials import FAULTS, LEASE_S, TOLERATED_S  # a script, no package
 
 PAGE = (ROOT / "docs" / "safety.md").read_text(encoding="utf-8")
-NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
+SECURITY = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + SECURITY)))
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -38,6 +39,16 @@ def test_each_of_the_nine_rules_says_how_it_is_enforced_and_proven() -> None:
         for part in ("**Gateway**", "**Device**", "**A maker must**", "**Proven by**"):
             assert part in rule, f"{rule.splitlines()[0]}: no {part}"
         assert "::test_" in rule
+
+
+def test_every_threat_is_backed_by_a_test() -> None:
+    threats = [
+        line
+        for line in SECURITY.splitlines()
+        if line.startswith("| ") and not line.startswith(("| tries", "| file"))
+    ]
+    assert len(threats) > 20
+    assert [line for line in threats if "::test_" not in line] == []
 
 
 @pytest.mark.parametrize("heading", ["On mosquitto", "On the embedded broker"])
