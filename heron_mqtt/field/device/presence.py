@@ -60,6 +60,7 @@ class PresentDevice:
         self._stamper = stamper or MessageStamper(self.label, env_id)
         self._run: tuple[str | None, int | None] | None = None
         self._presence: Announcement | None = None
+        self._unsaid: dict[str, Any] | None = None  # what is to be said once there is a presence
         self._fault: str | None = None
         self._name_taken = asyncio.Event()
         self._taken_by: NameTaken | None = None
@@ -101,7 +102,10 @@ class PresentDevice:
     async def _appear(self) -> None:
         """Be born, and leave a will."""
         will = self._stamper.will(Status(state="offline"))
+        self._unsaid = None
         self._presence = await self._broker.announce(self._status_channel(), self._birth(), will)
+        if self._unsaid is not None:  # an episode began, or something failed, while that connected
+            await self._presence.update(self._unsaid)
 
     async def _leave(self) -> None:
         """Say that it is gone; one that was displaced leaves what the other device says of itself."""
@@ -123,7 +127,9 @@ class PresentDevice:
             await self._say(self._birth())
 
     async def _say(self, word: dict[str, Any]) -> None:
-        if self._presence is not None:
+        if self._presence is None:
+            self._unsaid = word
+        else:
             await self._presence.update(word)
 
     def _status_channel(self) -> str:
