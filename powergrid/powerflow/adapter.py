@@ -21,7 +21,7 @@ from pandapower.pypower.makeYbus import branch_vectors
 from heron_mqtt.errors import PowerFlowError, UnsupportedElement
 from powergrid.powerflow.admittance import AdmittanceMatrix
 from powergrid.powerflow.arrays import ComplexArray, GridArrays, IntArray
-from powergrid.powerflow.injections import FlatInjections, index_of, read_injections
+from powergrid.powerflow.injections import InjectionArrays, index_of, read_injections
 from powergrid.powerflow.network import CompiledNetwork
 from powergrid.powerflow.results import Array
 from powergrid.powerflow.setpoints import TapPositions
@@ -60,7 +60,7 @@ def compile_network(net: Any, tolerance_mva: float) -> CompiledNetwork:
     refuse_unsupported(net)
     net = copy.deepcopy(net)
     injections = read_injections(net)
-    grid = _read_grid(net, FlatInjections(injections), tolerance_mva)
+    grid = _read_grid(net, injections, tolerance_mva)
     return CompiledNetwork(
         grid=grid,
         injections=injections,
@@ -71,12 +71,12 @@ def compile_network(net: Any, tolerance_mva: float) -> CompiledNetwork:
     )
 
 
-def _read_grid(net: Any, injections: FlatInjections, tolerance_mva: float) -> GridArrays:
+def _read_grid(net: Any, injections: InjectionArrays, tolerance_mva: float) -> GridArrays:
     """Let pandapower solve ``net`` once and take what it built.
 
     Args:
         net: A pandapower network; results and private arrays are written to it, so hand in a copy.
-        injections: The flat injections of the same network.
+        injections: Those of the same network.
         tolerance_mva: Largest power mismatch of the base case, MVA.
 
     Raises:
@@ -117,7 +117,7 @@ def _read_grid(net: Any, injections: FlatInjections, tolerance_mva: float) -> Gr
         n_node=n_node,
         node_of_bus=node_of(net.bus.index),
         bus_index=net.bus.index.to_numpy(np.int64, copy=True),
-        injection_node=np.concatenate([node_of(net[name]["bus"]) for name in injections.columns]),
+        injection_node=np.concatenate([node_of(net[name]["bus"]) for name in injections.index]),
         gen_node=gen_node,
         reference_node=reference,
         base_voltage=_voltage(bus) if solved else None,

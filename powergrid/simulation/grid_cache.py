@@ -80,11 +80,12 @@ class GridCache:
             return cls(None)
         return cls(Path(home) / "heron-mqtt" / "grids")
 
-    def find(self, loaded: LoadedScenario) -> KnownGrid | None:
-        """Return the grid of a scenario; None if it is not known."""
-        key = grid_key(loaded)
-        if key is None:
-            return None
+    def key(self, loaded: LoadedScenario) -> str | None:
+        """Return the name of a scenario's grid; see ``grid_key``."""
+        return grid_key(loaded)
+
+    def find(self, key: str) -> KnownGrid | None:
+        """Return the grid of that name; None if it is not known."""
         if self._directory is not None:
             file = _file(self._directory, key)
             if _is_safe(file) and (known := _read(file)) is not None:
@@ -93,10 +94,9 @@ class GridCache:
                 return known
         return _read(_file(self._shipped, key))
 
-    def keep(self, loaded: LoadedScenario, grid: KnownGrid) -> None:
-        """Keep the grid of a scenario; where that is impossible, the log says so and no harm is done."""
-        key = grid_key(loaded)
-        if key is None or self._directory is None:
+    def keep(self, key: str, grid: KnownGrid) -> None:
+        """Keep a grid by that name; where that is impossible, the log says so and no harm is done."""
+        if self._directory is None:
             return
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

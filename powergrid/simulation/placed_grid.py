@@ -63,11 +63,14 @@ class KnownGrid(NamedTuple):
 class KnownGrids(Protocol):
     """What may know a scenario's grid from before; ``grid_cache.GridCache`` is one."""
 
-    def find(self, loaded: LoadedScenario) -> KnownGrid | None:
-        """Return the grid of a scenario; None if it is not known."""
+    def key(self, loaded: LoadedScenario) -> str | None:
+        """Return a name for all that decides the grid of a scenario now; None if nobody can tell."""
 
-    def keep(self, loaded: LoadedScenario, grid: KnownGrid) -> None:
-        """Keep the grid of a scenario if possible."""
+    def find(self, key: str) -> KnownGrid | None:
+        """Return the grid of that name; None if it is not known."""
+
+    def keep(self, key: str, grid: KnownGrid) -> None:
+        """Keep a grid by that name if possible."""
 
 
 class PlacedGrid:
@@ -82,6 +85,7 @@ class PlacedGrid:
         net: pandapowerNet with the devices attached; None = not built yet.
         known: The grid as it is known from before; None = it is not.
         cache: What keeps it, once it is compiled.
+        key: By which name it does; as of before it was built.
     """
 
     def __init__(
@@ -92,9 +96,10 @@ class PlacedGrid:
         net: Any = None,
         known: KnownGrid | None = None,
         cache: KnownGrids | None = None,
+        key: str | None = None,
     ) -> None:
         self.placement = placement
-        self._loaded, self._cache = loaded, cache
+        self._loaded, self._cache, self._key = loaded, cache, key
         self._net, self._known = net, known
 
     @property
@@ -121,9 +126,15 @@ class PlacedGrid:
 
             network = compile_network(self.net, self._loaded.scenario.network.tolerance_mva)
             self._known = KnownGrid(self.placement, network, self._drawn())
-            if self._cache is not None:
-                self._cache.keep(self._loaded, self._known)
+            self._keep(self._known)
         return self._known.network
+
+    def _keep(self, grid: KnownGrid) -> None:
+        """Have it kept, unless a file has changed since: nobody knows of which content it is then."""
+        if self._cache is None or self._key is None:
+            return
+        if self._cache.key(self._loaded) == self._key:
+            self._cache.keep(self._key, grid)
 
     def drawing(self) -> NetworkModel | None:
         """Return the network as a drawing; None if it is too large for one."""
@@ -154,7 +165,8 @@ def placed_grid(loaded: LoadedScenario, attempt: Attempts, cache: KnownGrids | N
     Raises:
         ConfigError: There is no such network.
     """
-    if cache is not None and (known := cache.find(loaded)) is not None:
+    grid_key = None if cache is None else cache.key(loaded)
+    if cache is not None and grid_key is not None and (known := cache.find(grid_key)) is not None:
         return PlacedGrid(loaded, known.placement, known=known)
     scenario = loaded.scenario
     grid = attempt("network.source", lambda: load_grid(network_source(loaded)))
@@ -178,7 +190,7 @@ def placed_grid(loaded: LoadedScenario, attempt: Attempts, cache: KnownGrids | N
         load_customers=tuple(text if isinstance(text, str) and text else None for text in customers),
         bus_names=tuple(str(name) for name in grid.net.bus.name),
     )
-    return PlacedGrid(loaded, placement, net=grid.net, cache=cache)
+    return PlacedGrid(loaded, placement, net=grid.net, cache=cache, key=grid_key)
 
 
 def network_source(loaded: LoadedScenario) -> str | Path:

@@ -42,6 +42,12 @@ def kept(directory: Path, one: LoadedScenario) -> Path:
     return directory / f"{grid_key(one)}.npz"
 
 
+def known_of(cache: GridCache, one: LoadedScenario) -> KnownGrid | None:
+    key = cache.key(one)
+    assert key is not None
+    return cache.find(key)
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     found = tmp_path / "grids"
@@ -55,7 +61,7 @@ def directory(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_grid_of_a_shipped_scenario_is_shipped_and_is_what_is_built_now(name: str) -> None:
     one = load_scenario(name)
-    known = GridCache(None).find(one)
+    known = known_of(GridCache(None), one)
     assert known is not None, "missing in the package: run scripts/compile_grids.py"
     placement, network, drawing = known
     now = build(one).grid
@@ -70,7 +76,7 @@ def test_the_grid_of_a_shipped_scenario_is_shipped_and_is_what_is_built_now(name
 @pytest.mark.parametrize("name", ["three_microgrids", "mw_microgrids"])
 def test_a_shipped_grid_solves_as_runpp_does(name: str) -> None:
     one = load_scenario(name)
-    known = GridCache(None).find(one)
+    known = known_of(GridCache(None), one)
     assert known is not None
     flow = CompiledPowerFlow(known.network, tolerance_mva=1e-10)
     reference = PandapowerFlow(build(one).net, tolerance_mva=1e-10)
@@ -173,6 +179,19 @@ def test_a_network_file_that_changes_is_another_grid(tmp_path: Path) -> None:
     assert grid_key(one) != before
 
 
+def test_a_grid_whose_file_changed_while_it_was_built_is_not_kept(directory: Path, tmp_path: Path) -> None:
+    net = load_network("cigre_mv_lv")
+    file = tmp_path / "net.json"
+    pp.to_json(net, str(file))
+    one = loaded({"network.source": str(file)})
+    grid = build(one, GridCache(directory)).grid
+    net.line["length_km"] *= 2.0
+    pp.to_json(net, str(file))
+    grid.compiled()
+    assert not list(directory.iterdir())
+    assert known_of(GridCache(directory), one) is None
+
+
 def test_a_network_of_which_nobody_can_tell_is_never_kept(directory: Path) -> None:
     class Somewhere(NetworkSource):
         """A plugin that does not say whether its network is still the same."""
@@ -201,9 +220,9 @@ def test_a_damaged_file_is_not_used_and_made_anew(directory: Path) -> None:
     whole = file.read_bytes()
     for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:size])
-        assert GridCache(directory).find(one) is None, f"{size} of {len(whole)} bytes"
+        assert known_of(GridCache(directory), one) is None, f"{size} of {len(whole)} bytes"
     kept(directory, one)
-    assert GridCache(directory).find(one) is not None
+    assert known_of(GridCache(directory), one) is not None
 
 
 COMPILED: list[tuple[Any, bytes]] = []
@@ -236,14 +255,14 @@ def test_whatever_numpy_says_of_a_damaged_file_is_no_error_of_the_run(directory:
         for at in rng.integers(0, len(whole), 20):
             damaged[at] ^= int(rng.integers(1, 256))
         file.write_bytes(bytes(damaged))
-        GridCache(directory).find(one)
+        known_of(GridCache(directory), one)
 
 
 def test_a_file_with_python_objects_is_refused(directory: Path) -> None:
     one = loaded()
     file = kept(directory, one)
     np.savez(file, text=np.array([print], dtype=object))
-    assert GridCache(directory).find(one) is None
+    assert known_of(GridCache(directory), one) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="file rights of POSIX")
@@ -254,7 +273,7 @@ def test_a_file_that_others_may_write_is_not_used(
     one = loaded()
     file = kept(directory, one)
     what(file).chmod(0o777)
-    assert GridCache(directory).find(one) is None
+    assert known_of(GridCache(directory), one) is None
     assert "others may write" in caplog.text
 
 
@@ -270,7 +289,7 @@ def test_those_not_used_for_longest_go_first(directory: Path, monkeypatch: pytes
     second = kept(directory, loaded({"microgrids.MG1.devices.ess.bus": "bus_1_2"}))
     os.utime(first, (1, 1))
     os.utime(second, (2, 2))
-    assert GridCache(directory).find(loaded()) is not None  # used: now the youngest
+    assert known_of(GridCache(directory), loaded()) is not None  # used: now the youngest
     third = kept(directory, loaded({"microgrids.MG1.devices.ess.bus": "bus_1_3"}))
     assert set(directory.iterdir()) == {first, third}
 
