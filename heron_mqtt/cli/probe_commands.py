@@ -101,34 +101,28 @@ def probe(
             raise ConfigError("--send: needs --mapping FILE: what a setpoint is for this box")
         if broker is None:
             raise ConfigError("--send: needs --broker URL, where stops and leases are heard, also on Modbus")
-        try:
-            try_setpoint(
-                broker,
-                mapping,
-                device,
-                env_id,
-                send=send,
-                for_=for_,
-                max_=max_,
-                listen_s=listen,
-                is_confirmed=yes,
-                as_json=as_json,
-                modbus=None if modbus is None else _modbus(modbus, unit, framing),
-            )
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+        try_setpoint(
+            broker,
+            mapping,
+            device,
+            env_id,
+            send=send,
+            for_=for_,
+            max_=max_,
+            listen_s=listen,
+            is_confirmed=yes,
+            as_json=as_json,
+            modbus=None if modbus is None else _modbus(modbus, unit, framing),
+        )
         return
-    try:
-        if modbus is not None and registers is not None:
-            _show_registers(_modbus(modbus, unit, framing), registers, as_json=as_json)
-        elif modbus is not None and mapping is not None:
-            _show_mapping(_modbus(modbus, unit, framing), mapping, device, listen, as_json)
-        elif broker is not None and mapping is not None:
-            _show_mapping(broker, mapping, device, listen, as_json)
-        elif broker is not None:
-            _show_topics(broker, topic, listen, write, as_json=as_json)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    if modbus is not None and registers is not None:
+        _show_registers(_modbus(modbus, unit, framing), registers, as_json=as_json)
+    elif modbus is not None and mapping is not None:
+        _show_mapping(_modbus(modbus, unit, framing), mapping, device, listen, as_json)
+    elif broker is not None and mapping is not None:
+        _show_mapping(broker, mapping, device, listen, as_json)
+    elif broker is not None:
+        _show_topics(broker, topic, listen, write, as_json=as_json)
 
 
 def _modbus(address: str, unit: int, framing: str) -> DeviceModbusTable:

@@ -6,9 +6,10 @@ import difflib
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
@@ -37,8 +38,24 @@ if TYPE_CHECKING:
 
 DEFAULT_SCENARIO = "three_microgrids"
 
+
+class InterruptibleCommands(TyperGroup):
+    """The commands; one that is interrupted, and says nothing else of it, ends with 130 and without a word.
+
+    click would make 1 of it.
+    """
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override] # typer's own kind of context
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(EXIT_INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="heron-mqtt",
+    cls=InterruptibleCommands,
     help="An MQTT hardware-in-the-loop gateway for multi-agent microgrid control.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a bug keeps its plain traceback
@@ -326,22 +343,19 @@ def proxy(
     url = broker or loaded.scenario.broker.url
     if url is None:
         raise ConfigError("--broker: expected mqtt://host:port; the scenario names no broker either")
-    try:
-        run_until_told(
-            serve_proxies(
-                loaded,
-                agents,
-                url,
-                devices or "emulated",
-                typer.echo,
-                take_over=take_over,
-                accept_broker_limits=accept_broker_limits,
-                record=_where(record, no_record),
-                watch=watch,
-            )
+    run_until_told(
+        serve_proxies(
+            loaded,
+            agents,
+            url,
+            devices or "emulated",
+            typer.echo,
+            take_over=take_over,
+            accept_broker_limits=accept_broker_limits,
+            record=_where(record, no_record),
+            watch=watch,
         )
-    except KeyboardInterrupt:
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    )
 
 
 add_bench_commands(app)

@@ -69,17 +69,12 @@ def dashboard(
         raise ConfigError("--control: what happened cannot be changed; leave it out with --run")
     if not 0 <= port <= 65_535:
         raise ConfigError(f"--port {port}: expected 0 to 65535")
-    try:
-        serving = (
-            serve_record(run, host, port, _say_where)
-            if run is not None
-            else serve_dashboard(
-                broker or "", env_id, host, port, _say_where, (users, acl) if control else None
-            )
-        )
-        run_until_told(_until_input_ends(serving) if ends_with_input else serving)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    serving = (
+        serve_record(run, host, port, _say_where)
+        if run is not None
+        else serve_dashboard(broker or "", env_id, host, port, _say_where, (users, acl) if control else None)
+    )
+    run_until_told(_until_input_ends(serving) if ends_with_input else serving)
 
 
 def _say_where(url: str) -> None:
@@ -107,10 +102,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print it once, after two seconds, and end.")] = False,
 ) -> None:
     """Show microgrids, devices and what is wrong, live in a terminal; Ctrl-C ends it."""
-    try:
-        run_until_told(_top(broker, env_id, once=once))
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    run_until_told(_top(broker, env_id, once=once))
 
 
 async def _top(broker: str, env_id: str | None, *, once: bool) -> None:
@@ -148,10 +140,7 @@ def tail(
         topics.check_filter(channel)
     except ValueError as exc:
         raise ConfigError(f"--channel {channel}: {exc}") from None
-    try:
-        run_until_told(_tail(broker, env_id, channel, as_json=as_json))
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    run_until_told(_tail(broker, env_id, channel, as_json=as_json))
 
 
 async def _tail(broker: str, env_id: str | None, channel: str, *, as_json: bool) -> None:

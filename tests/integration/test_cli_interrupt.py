@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +106,11 @@ def test_in_the_middle_of_a_run(small: Path, record_property: Record) -> None:
 @pytest.mark.slow
 def test_while_it_waits_for_the_clock(small: Path, record_property: Record) -> None:
     """And with --json: what ran is one object, marked as interrupted."""
-    with heron("run", str(small), "--steps", "90", "--realtime", "300", "--json") as program:
+    kept = small.parent / "clock.heron"
+    options = ("--steps", "90", "--realtime", "300", "--json", "--record", str(kept))
+    with heron("run", str(small), *options) as program:
         program.wait_for("devices: 9 emulated")
+        until(lambda: _steps_in(kept) == 1, "the first step", 30.0)
         until(lambda: _is_idle(program.pid), "the wait for the clock", 30.0)
         _end(program, signal.SIGINT, record_property)
         result = program.wait().result
@@ -248,6 +253,13 @@ def _maps(pid: int) -> str:
         return Path(f"/proc/{pid}/maps").read_text(errors="replace")
     except OSError:
         return ""
+
+
+def _steps_in(record: Path) -> int:
+    if not record.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(record)) as connection:
+        return int(connection.execute("SELECT count(*) FROM step_row").fetchone()[0])
 
 
 def _is_idle(pid: int) -> bool:
