@@ -11,15 +11,12 @@ import random
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from heron_mqtt.errors import ConfigError, UnsupportedFeature
-from heron_mqtt.messaging.base import Delivery, Features
-from heron_mqtt.messaging.codec import encode
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.mqtt.connection import Events
+from heron_mqtt.messaging.mqtt.forwarding_broker import ForwardingBroker
 from heron_mqtt.messaging.mqtt.options import DEFAULT_KEEPALIVE_S, LastWill, MqttOptions, read_options
-from heron_mqtt.messaging.mqtt.session import MqttSession
-from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.topics import TopicMap
 from heron_mqtt.messaging.urls import KAFKA_URLS
 
@@ -34,11 +31,12 @@ Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
-class KafkaBroker(SessionBroker):
+class KafkaBroker(ForwardingBroker):
     """Publishes and subscribes at Kafka.
 
     Every process reads for itself, without a consumer group, from the end of the log at its first
-    subscription. After a lost connection it reads on from where it was.
+    subscription. After a lost connection it reads on from where it was. A delivery is done when every
+    replica that is in sync has the message (``acks=all``).
 
     Args:
         bootstrap_servers: ``host[:port]`` of one or more servers, a list or separated by commas; or a URL:
@@ -60,7 +58,7 @@ class KafkaBroker(SessionBroker):
         ConfigError: An address, file or value is wrong, or aiokafka is not installed.
     """
 
-    features: ClassVar[Features] = Features(wildcards=True, external=True)
+    keeps_nothing: ClassVar[str] = "who subscribes later reads from the end of the log"
 
     def __init__(
         self,
@@ -112,7 +110,6 @@ class KafkaBroker(SessionBroker):
             defaults=defaults,
             kind=KAFKA_URLS,
         )
-        super().__init__(f"the KafkaBroker of {options.address}", options, topics or TopicMap(env_id))
         servers = ((options.host, options.port), *options.others)
         settings = KafkaSettings(
             tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in servers),
@@ -125,40 +122,14 @@ class KafkaBroker(SessionBroker):
         def connect(one: MqttOptions, events: Events, will: LastWill | None) -> KafkaConnection:
             return KafkaConnection(one, events, settings, self._read_state)
 
-        self._session = MqttSession(
+        super().__init__(
             options,
-            self,
-            self.stats,
-            will=None,
-            wanted=self._wanted_filters,
-            rng=rng or random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
+            topics or TopicMap(env_id),
+            connect,
             max_pending=max_pending,
             patience_s=patience_s,
-            make_connection=connect,
+            rng=rng,
         )
-
-    def publish(
-        self,
-        channel: str,
-        message: Mapping[str, Any],
-        *,
-        retain: bool = False,
-        not_after: float | None = None,
-    ) -> Delivery:
-        """Publish a JSON object; see ``MessageBroker.publish``.
-
-        Returns:
-            Done when every replica that is in sync has it (``acks=all``).
-
-        Raises:
-            UnsupportedFeature: ``retain``: the log is not asked for the last message of a channel.
-        """
-        if retain:
-            raise UnsupportedFeature(
-                f"{type(self).__name__}.publish takes no 'retain': who subscribes later reads from the end "
-                "of the log"
-            )
-        return self._publish(channel, message, encode(message), 1, False, not_after)
 
     async def _shut(self, *exc: object) -> None:
         await super()._shut(*exc)

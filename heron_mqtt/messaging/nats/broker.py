@@ -12,14 +12,11 @@ import random
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from heron_mqtt.errors import ConfigError, UnsupportedFeature
-from heron_mqtt.messaging.base import Delivery, Features
-from heron_mqtt.messaging.codec import encode
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.mqtt.forwarding_broker import ForwardingBroker
 from heron_mqtt.messaging.mqtt.options import DEFAULT_KEEPALIVE_S, read_options
-from heron_mqtt.messaging.mqtt.session import MqttSession
-from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.topics import TopicMap
 from heron_mqtt.messaging.urls import NATS_URLS
 
@@ -31,11 +28,12 @@ except ModuleNotFoundError as exc:
     raise ConfigError("NatsBroker needs nats-py: pip install 'heron-mqtt[nats]'") from None
 
 
-class NatsBroker(SessionBroker):
+class NatsBroker(ForwardingBroker):
     """Publishes and subscribes at a NATS server.
 
     Topics are those of MQTT, as subjects: ``heron/plant/run/state`` is ``heron.plant.run.state``, as the
-    MQTT listener of the same server has it. A delivery is done when the server has confirmed the message.
+    MQTT listener of the same server has it. A delivery is done when the server has confirmed the message:
+    those who are connected then will get it, if they read.
 
     Args:
         url: ``nats://[user:password@]host[:port]``, ``nats+tls://`` for TLS; several hosts, separated by
@@ -55,7 +53,7 @@ class NatsBroker(SessionBroker):
         ConfigError: A URL, file or value is wrong, or nats-py is not installed.
     """
 
-    features: ClassVar[Features] = Features(wildcards=True, external=True)
+    keeps_nothing: ClassVar[str] = "core NATS keeps no message for those who subscribe later"
 
     def __init__(
         self,
@@ -96,38 +94,11 @@ class NatsBroker(SessionBroker):
             defaults=defaults,
             kind=NATS_URLS,
         )
-        super().__init__(f"the NatsBroker of {options.address}", options, topics or TopicMap(env_id))
-        self._session = MqttSession(
+        super().__init__(
             options,
-            self,
-            self.stats,
-            will=None,
-            wanted=self._wanted_filters,
-            rng=rng or random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
+            topics or TopicMap(env_id),
+            NatsConnection,
             max_pending=max_pending,
             patience_s=patience_s,
-            make_connection=NatsConnection,
+            rng=rng,
         )
-
-    def publish(
-        self,
-        channel: str,
-        message: Mapping[str, Any],
-        *,
-        retain: bool = False,
-        not_after: float | None = None,
-    ) -> Delivery:
-        """Publish a JSON object; see ``MessageBroker.publish``.
-
-        Returns:
-            Done when the server has confirmed it: those who are connected then will get it, if they read.
-
-        Raises:
-            UnsupportedFeature: ``retain``: core NATS keeps nothing.
-        """
-        if retain:
-            raise UnsupportedFeature(
-                f"{type(self).__name__}.publish takes no 'retain': core NATS keeps no message for those who "
-                "subscribe later"
-            )
-        return self._publish(channel, message, encode(message), 1, False, not_after)
