@@ -20,9 +20,9 @@ from heron_mqtt.errors import (
 )
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.kafka import KafkaBroker
+from heron_mqtt.testing.loopback_server import free_port
 from support.heron_command import run_heron
 from support.kafka_server import KafkaServer
-from support.nats_server import free_port
 from support.waiting import until
 
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,15 +16,10 @@ from heron_mqtt.errors import BrokerUnavailable, MessageExpired
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.testing.loopback_server import free_port
 from support.certificates import Certificates, key_of
 from support.mosquitto_server import Mosquitto
 from support.waiting import until
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def _talks(broker: MqttBroker) -> None:
@@ -50,7 +44,7 @@ async def test_over_a_websocket_of_the_embedded_broker() -> None:
 
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 async def test_over_a_websocket_of_mosquitto(own_mosquitto: Callable[..., Mosquitto], protocol: str) -> None:
-    port = _free_port()
+    port = free_port()
     own_mosquitto("allow_anonymous true", f"listener {port} 127.0.0.1", "protocol websockets")
     async with MqttBroker(f"ws://127.0.0.1:{port}", protocol=protocol, patience_s=3.0) as broker:
         await _talks(broker)
@@ -74,7 +68,7 @@ async def test_what_is_no_websocket_is_said(own_mosquitto: Callable[..., Mosquit
 
 
 async def test_time_limits_hold_over_a_websocket(own_mosquitto: Callable[..., Mosquitto]) -> None:
-    port = _free_port()
+    port = free_port()
     server = own_mosquitto("allow_anonymous true", f"listener {port} 127.0.0.1", "protocol websockets")
     assert server.process is not None
     got: list[str] = []
@@ -112,7 +106,7 @@ async def test_of_several_hosts_the_next_one_is_taken_when_one_is_lost(
     own_mosquitto: Callable[..., Mosquitto],
 ) -> None:
     first, second = own_mosquitto(), own_mosquitto()
-    nobody = _free_port()
+    nobody = free_port()
     url = f"mqtt://127.0.0.1:{nobody},127.0.0.1:{first.port},127.0.0.1:{second.port}"
     got: list[Received] = []
     async with MqttBroker(url, rng=random.Random(1)) as broker:
@@ -133,7 +127,7 @@ async def test_of_several_hosts_the_next_one_is_taken_when_one_is_lost(
 
 
 async def test_if_nobody_answers_every_host_is_named() -> None:
-    a, b = _free_port(), _free_port()
+    a, b = free_port(), free_port()
     with pytest.raises(BrokerUnavailable) as caught:
         await MqttBroker(f"mqtt://127.0.0.1:{a},127.0.0.1:{b}").connect()
     assert f":{a}" in str(caught.value)

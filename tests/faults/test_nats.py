@@ -23,10 +23,11 @@ from heron_mqtt.errors import (
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.nats import NatsBroker
 from heron_mqtt.messaging.nats_subjects import subjects_of
+from heron_mqtt.testing.loopback_server import free_port
 from support.certificates import Certificates, key_of
 from support.doc_pages import ROOT
 from support.heron_command import heron, run_heron
-from support.nats_server import NatsServer, free_port
+from support.nats_server import NatsServer
 from support.waiting import until
 
 Make = Callable[..., NatsServer]

@@ -7,7 +7,6 @@ import re
 import runpy
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 from heron_mqtt.cli.command_line import run_command_line
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.testing.loopback_server import free_port
 from support.doc_pages import ROOT, Block
 
 WITHIN_S = 30.0
@@ -35,7 +35,7 @@ class Terminals:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("config", "devices", "docs"):
             (folder / name).symlink_to(ROOT / name)
-        self.port = _free_port()
+        self.port = free_port()
         self._folder = folder
         self._monkeypatch = monkeypatch
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -153,9 +153,3 @@ def write_site_csv(path: Path) -> None:
     rows = ["time,hospital_kw,hospital_kvar,roof_pu"]
     rows += [f"2024-03-01T{i // 4:02}:{i % 4 * 15:02}:00+01:00,{400 + i},95.5,0.{i:02}" for i in range(96)]
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

