@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from heron_mqtt.end_signals import run_until_told
+from heron_mqtt.end_signals import run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
 
@@ -83,17 +82,7 @@ def _say_where(url: str) -> None:
 
 async def _until_input_ends(serving: Coroutine[Any, Any, None]) -> None:
     """Serve until standard input ends, as it does with the run that has started us."""
-    task = asyncio.create_task(serving, name="dashboard")
-    lines = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    reading = asyncio.create_task(lines.read(), name="the run's end")
-    await asyncio.wait([task, reading], return_when=asyncio.FIRST_COMPLETED)
-    reading.cancel()
-    if task.done():
-        task.result()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await until_input_ends(asyncio.create_task(serving, name="dashboard"))
 
 
 def top(
