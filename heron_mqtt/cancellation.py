@@ -8,10 +8,22 @@ once, because its program shall end, would go on for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+async def end_tasks(tasks: Iterable[asyncio.Future[Any]]) -> list[Any]:
+    """Cancel tasks, and wait until they have cleaned up.
+
+    Returns:
+        What each of them ended with, an error too.
+    """
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    return await asyncio.gather(*ending, return_exceptions=True)
 
 
 async def unless_cancelled(foreign: Awaitable[T]) -> T:

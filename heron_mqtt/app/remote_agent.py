@@ -11,6 +11,7 @@ from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure, unless
 from heron_mqtt.app.recording import open_record, run_facts
 from heron_mqtt.app.run_plan import Devices, remote_agents, watch_problems
+from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import ConfigError, NameTaken
 from heron_mqtt.messaging import topics
 from powergrid.agents.proxies import make_proxy
@@ -161,9 +162,7 @@ async def _run_each(proxies: dict[str, Proxy], note: Callable[[str], None]) -> N
                     note(f"{exc}; the others go on")
                     await proxy.close()
     finally:
-        for task in going:
-            task.cancel()
-        await asyncio.gather(*going, return_exceptions=True)  # until they have cleaned up
+        await end_tasks(going)
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, object]]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heron_mqtt.app.vendor_links import VendorLinks, address_problems, broker_options, place_problems
+from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.commands import budget_of
@@ -253,8 +254,7 @@ class VendorAdapters:
         with suppress(TimeoutError):
             async with asyncio.timeout(ONLINE_S):
                 await device.idle()
-        old.cancel()
-        await asyncio.gather(old, return_exceptions=True)
+        await end_tasks([old])
         await self._links.retire(former)
         online = asyncio.Event()
         task = self._run(key, online.set)
@@ -266,9 +266,7 @@ class VendorAdapters:
 
     async def end(self) -> None:
         """End every adapter."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await end_tasks(self._tasks.values())
 
 
 def _ended(stats: MessageStats, label: str, task: asyncio.Task[None]) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from heron_mqtt.app.doctor.findings import BrokerFinding
 from heron_mqtt.app.doctor.logins import Login
+from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received, Subscription
@@ -241,8 +242,6 @@ async def _heard(client: MqttBroker, filters: list[str], token: str) -> AsyncIte
             await asyncio.wait(waiting, timeout=REFUSALS_S)
         yield heard
     finally:
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await end_tasks(waiting)
         for subscription in held:
             subscription()

@@ -27,7 +27,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
-from heron_mqtt.cancellation import unless_cancelled
+from heron_mqtt.cancellation import end_tasks, unless_cancelled
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.presence import PresentDevice
@@ -264,9 +264,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
 
     async def _wait_for_first(self) -> None:
         await self._first.wait()

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.field.device import FieldDevice
@@ -216,9 +217,7 @@ async def _together(serving: Sequence[Coroutine[Any, Any, None]]) -> None:
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await end_tasks(tasks)
         left = [str(end) for end in ends if isinstance(end, NotHandedBack)]
         if left:  # also where all were asked to end: that has not succeeded
             raise NotHandedBack("; ".join(left))

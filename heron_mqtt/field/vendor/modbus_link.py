@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self
 
+from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.field.modbus.blocks import ReadBlock
 from heron_mqtt.field.modbus.registers import BUSY, ModbusFault, Registers
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
@@ -57,9 +58,7 @@ class ModbusLink:
 
     async def __aexit__(self, *_: object) -> None:
         """End reading; what is being written is broken off."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
     @property
     def connected(self) -> bool:

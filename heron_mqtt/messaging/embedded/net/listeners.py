@@ -9,6 +9,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
+from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import AddressInUse, ConfigError
 from heron_mqtt.messaging.embedded.net.tls import TlsAcceptor, tls_context
 from heron_mqtt.messaging.embedded.net.transports import TcpTransport, Transport, WebSocketTransport
@@ -143,9 +144,7 @@ class Listeners:
         if servers:
             waiting = [asyncio.ensure_future(server.wait_closed()) for server in servers]
             await asyncio.wait(waiting, timeout=_CLOSED_S)
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await end_tasks(waiting)
 
 
 def _silent() -> logging.Logger:

@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.end_signals import END_SIGNALS
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messaging.embedded.event_log import LOGGER_NAME
@@ -88,9 +89,7 @@ async def _serve(options: BrokerOptions, parent: int) -> None:
         asyncio.create_task(_watch_parent(parent, stop), name="parent's life"),
     ]
     await stop.wait()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await end_tasks(tasks)
     await broker.shutdown()
     _say_stats(broker)
 

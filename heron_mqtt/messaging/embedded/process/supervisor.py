@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import AddressInUse, BrokerUnavailable, ConfigError, DataError, HeronError
 from heron_mqtt.messaging.embedded.event_log import LOGGER_NAME
 from heron_mqtt.messaging.embedded.stats import BrokerStats
@@ -124,9 +125,7 @@ class Supervisor:
                     process.kill()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_KILL_TIMEOUT_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         self._tasks.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_KILL_TIMEOUT_S):
