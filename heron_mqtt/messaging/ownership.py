@@ -5,7 +5,8 @@ The holder of a name stands, retained, on its ``owner`` channel. One that starts
 1. It subscribes, publishes ``asks`` and waits until it reads its own question. Everything that the
    broker kept has arrived by then, and of two that ask at once the broker's order decides.
 2. A living holder answers ``holds``; then the name is taken. A retained ``holds`` without an answer
-   within ``answer_s`` is what a dead holder has left.
+   within ``answer_s`` is what a dead holder has left. A broker that retains nothing leaves no trace of a
+   holder: there an answer is waited for in any case.
 3. With ``take_over`` the holder is displaced: it stops, says ``free`` and tells its user.
 4. A holder that reads ``holds`` of another (after its connection was away) has been displaced as well.
 """
@@ -174,10 +175,18 @@ class NameOwnership:
             await self._say("asks", take_over=self._take_over)
             if await self._heard(lambda: self._has_read_question, self._answer_s / QUESTIONS):
                 break
-        # What the broker kept has come before our own question did: it may be what a dead holder has left.
-        await self._heard(
-            lambda: self._kept is None or (self._rival is not None and not self._take_over), self._answer_s
-        )
+        await self._heard(self._is_clear, self._answer_s)
+
+    def _is_clear(self) -> bool:
+        """Return whether more waiting would teach nothing.
+
+        What the broker kept has come before our own question did: without it there is no holder, and with
+        it the holder may be dead. A broker that keeps nothing says nothing: a living holder must be given
+        the time to answer.
+        """
+        if self._rival is not None and not self._take_over:
+            return True
+        return self._broker.features.retain and self._kept is None
 
     async def _heard(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until a message has made ``condition`` true; return whether one has."""

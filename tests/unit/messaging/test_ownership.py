@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from heron_mqtt.errors import NameTaken
+from heron_mqtt.messaging.base import Features
+from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.ownership import NameOwnership
 from heron_mqtt.messaging.stamping import MessageStamper
 from support.field_rig import OpenMemoryBroker
@@ -102,3 +104,35 @@ async def test_a_message_of_another_environment_takes_no_name(broker: OpenMemory
     owner(broker, state="holds", boot="z", seq=0, term=9, env_id="another")
     owner(broker, state="asks", boot="z", seq=1, take_over=True, env_id="another")
     assert first.name.is_held
+
+
+class ForgetfulBroker(InMemoryBroker):
+    """In memory, but as one that other processes can reach and that retains nothing."""
+
+    features: ClassVar[Features] = Features(wildcards=True, external=True)
+
+
+async def test_a_holder_is_given_time_to_answer_where_nothing_was_retained() -> None:
+    broker = ForgetfulBroker()
+    second = Participant(broker, "b")
+
+    async def holder() -> None:
+        await asyncio.sleep(0.02)
+        broker.publish(
+            CHANNEL, {"type": "owner", "sender": "MG1", "env_id": "env", "state": "holds", "boot": "a"}
+        )
+
+    answers: list[asyncio.Task[None]] = []
+    broker.subscribe(
+        CHANNEL, lambda m: answers.append(asyncio.create_task(holder())) if m["state"] == "asks" else None
+    )
+    with pytest.raises(NameTaken, match=r"held by"):
+        await second.name.acquire()
+    await asyncio.gather(*answers)
+    assert not second.name.is_held
+
+
+async def test_a_name_without_a_holder_is_taken_where_nothing_was_retained() -> None:
+    only = Participant(ForgetfulBroker(), "a")
+    await only.name.acquire()
+    assert only.name.is_held
