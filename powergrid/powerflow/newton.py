@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from lightsim2grid.algorithm import ErrorType, NRSing_KLU
 from numpy.typing import NDArray
 
 from heron_mqtt.errors import PowerFlowDiverged
 from powergrid.powerflow.arrays import ComplexArray, GridArrays, IntArray
+from powergrid.powerflow.klu import ErrorType, NRSing_KLU
 
 __all__ = ["NewtonSolver"]
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from heron_mqtt.errors import ConfigError
 from powergrid.devices.draws import draw_device, drawn_soc
@@ -204,6 +203,9 @@ class Randomiser:
         x: Array = rng.standard_normal((self._n_known, n))
         tau_s = self._table.noise_correlation_s
         if tau_s > 0.0:
+            # Imported here: it takes longer than all other imports of a run.
+            from scipy.signal import lfilter
+
             keep = math.exp(-self._step_s / tau_s)
             x[1:] *= math.sqrt(1.0 - keep * keep)
             x = lfilter([1.0], [1.0, -keep], x, axis=0)  # x[t] += keep * x[t - 1]
