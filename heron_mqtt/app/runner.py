@@ -307,7 +307,7 @@ def _undisturbed(plan: RunPlan) -> dict[str, Any]:
 
 
 def _import_environment() -> None:
-    import powergrid.envs  # noqa: F401
+    import powergrid.envs.multi_agent_microgrids  # noqa: F401
 
 
 def _make_environment(
