@@ -11,22 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heron_mqtt.bench.agent_exchange import Exchange, Floor
+from heron_mqtt.bench.commands import Commands
 from heron_mqtt.bench.cpu import machine, one_core
 from heron_mqtt.bench.environment import ENV_ID, make_env, one_way, whole_step
 from heron_mqtt.bench.outbox import AT_ONCE, publishing, write_all
 from heron_mqtt.bench.processes import TUNED, Hop, find_mosquitto, module, mosquitto, next_line, relay
 from heron_mqtt.bench.rounds import Contestant, Sample, interleave
 from heron_mqtt.bench.rows import BenchReport, BenchRow, ratio
-from heron_mqtt.bench.startup import MAIN_JOB, NUMPY_ALONE, ONE_STEP, Ran, run_process
 from heron_mqtt.bench.telemetry import take_telemetry
+from heron_mqtt.bench.whole_runs import SAME_CPU, clock_rows, device_rows, process_rows, startup_rows
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 
 HOPS = 5  # of a trading step, one after another: observation, offer, accept, confirm, action
 NAGLE_S = 0.038
-SAME_CPU = "  the same, CPU time of all processes"
 MUST_AIM = {3: (3.5, 2.0), 30: (4.0, 2.0), 300: (5.0, 2.5)}
+DELAYS_MS = {1_000: (25.0, 10.0), 10_000: (50.0, 10.0)}
 Say = Callable[[str], None]
 
 
@@ -39,23 +40,28 @@ class Effort:
         agents: Numbers of agents.
         messages: Of each contestant's round, about.
         sentinel_steps: Steps looked at for one that waits for a delayed acknowledgement.
-        devices, device_s: Devices that send telemetry, and for how long, s.
+        devices, device_s: Numbers of devices that send telemetry, and for how long, s.
         fleet: Numbers of agents between which memory is compared.
         stored: Messages that an outbox has to write.
+        clock_steps: Steps on a clock of 100 Hz.
+        processes, process_steps: Agents that get a process each, and their steps.
     """
 
     rounds: int
     agents: tuple[int, ...]
     messages: int
     sentinel_steps: int
-    devices: int
+    devices: tuple[int, ...]
     device_s: int
     fleet: tuple[int, int]
     stored: int
+    clock_steps: int = 0
+    processes: int = 0
+    process_steps: int = 0
 
 
-FULL = Effort(5, (3, 10, 30, 100, 300), 2_000, 10_000, 1_000, 10, (100, 300), 50_000)
-QUICK = Effort(3, (3, 30), 250, 300, 1_000, 2, (20, 60), 10_000)
+FULL = Effort(5, (3, 10, 30, 100, 300), 2_000, 10_000, (1_000, 10_000), 10, (100, 300), 50_000, 6_000, 30, 44)
+QUICK = Effort(3, (3, 30), 250, 300, (1_000,), 2, (20, 60), 10_000, 200)
 
 
 async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
@@ -76,7 +82,7 @@ async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
         "broker": url,
     }
     report = BenchReport(machine(), settings)
-    await _startup(report, effort, say)
+    await _whole_runs(report, effort, say, url)
     external = url is not None or find_mosquitto() is not None
     name = url or "mosquitto"
     if not external:
@@ -99,30 +105,20 @@ async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
     return report
 
 
-async def _startup(report: BenchReport, effort: Effort, say: Say) -> None:
-    say("start-up")
-    commands = {"numpy": NUMPY_ALONE, "one step": ONE_STEP, "a day": MAIN_JOB}
-    found: dict[str, list[Ran]] = {name: [] for name in commands}
-    with tempfile.TemporaryDirectory(prefix="heron-bench-bytecode-") as folder:
-        for arguments in commands.values():
-            await run_process(arguments, Path(folder))  # what is compiled once is compiled now
-        for _ in range(effort.rounds):
-            for name, arguments in commands.items():
-                found[name].append(await run_process(arguments, Path(folder)))
-    floor = found["numpy"]
-    for name, what, must, aim in (
-        ("one step", 'run --steps 1 --devices simulated / python -c "import numpy"', 8.0, 5.0),
-        ("a day", "run, a day with nine emulated devices / the same", 15.0, 10.0),
-    ):
-        ran = found[name]
-        raw = {
-            "s": statistics.median(r.wall_s for r in ran),
-            "numpy s": statistics.median(r.wall_s for r in floor),
-        }
-        report.rows += [
-            ratio(what, "x", [r.wall_s for r in ran], [r.wall_s for r in floor], must=must, aim=aim, raw=raw),
-            ratio(SAME_CPU, "x", [r.cpu_s for r in ran], [r.cpu_s for r in floor]),
-        ]
+async def _whole_runs(report: BenchReport, effort: Effort, say: Say, url: str | None) -> None:
+    with tempfile.TemporaryDirectory(prefix="heron-bench-") as folder:
+        commands = Commands(Path(folder))
+        say("start-up")
+        report.rows += await startup_rows(commands, effort.rounds)
+        say("emulated devices")
+        report.rows += await device_rows(commands, effort.rounds)
+        if effort.clock_steps:
+            say(f"{effort.clock_steps} steps on a clock")
+            report.rows += await clock_rows(commands, effort.clock_steps)
+        if effort.processes and (url is not None or find_mosquitto() is not None):
+            say(f"{effort.processes} agents, a process each")
+            async with _external(url) as hop:
+                report.rows += await process_rows(commands, hop.url, effort.processes, effort.process_steps)
 
 
 def _external(url: str | None) -> contextlib.AbstractAsyncContextManager[Hop]:
@@ -286,17 +282,22 @@ async def _sentinel(report: BenchReport, effort: Effort, say: Say, name: str, ho
 
 
 async def _telemetry(report: BenchReport, effort: Effort, say: Say, name: str, hop: Hop) -> None:
-    say(f"telemetry of {effort.devices} devices")
-    taken = await take_telemetry(hop.url, effort.devices, effort.device_s)
-    what = f"{effort.devices:,} devices at 1 Hz to one gateway over {name}, {effort.device_s} s"
-    lost, p99_ms = float(taken.sent - taken.taken), taken.delay_ms(0.99)
-    raw = {"sent": taken.sent, "taken": taken.taken}
-    delays = {"median ms": taken.delay_ms(0.5), "max ms": taken.delay_ms(1.0)}
-    report.rows += [
-        BenchRow(f"{what}: lost", lost, "", lost, lost, 0.0, 0.0, raw),
-        BenchRow("  the same: p99 delay", p99_ms, "ms", p99_ms, p99_ms, 25.0, 10.0, delays),
-        BenchRow("  the same: CPU of the gateway", taken.cpu, "core", taken.cpu, taken.cpu, 0.4, 0.25),
-    ]
+    for devices in effort.devices:
+        say(f"telemetry of {devices} devices")
+        taken = await take_telemetry(hop.url, devices, effort.device_s)
+        what = f"{devices:,} devices at 1 Hz to one gateway over {name}, {effort.device_s} s"
+        lost, p99_ms = float(taken.sent - taken.taken), taken.delay_ms(0.99)
+        raw = {"sent": taken.sent, "taken": taken.taken}
+        delays = {"median ms": taken.delay_ms(0.5), "max ms": taken.delay_ms(1.0)}
+        each_us = taken.cpu / devices * 1e6
+        report.rows += [
+            BenchRow(f"{what}: lost", lost, "", lost, lost, 0.0, 0.0, raw),
+            BenchRow("  the same: p99 delay", p99_ms, "ms", p99_ms, p99_ms, *DELAYS_MS.get(devices, (None, None)), delays),
+            BenchRow(
+                "  the same: CPU of the gateway, a message", each_us, "us", each_us, each_us, 80.0, 50.0,
+                {"core": taken.cpu},
+            ),
+        ]  # fmt: skip
 
 
 async def _outbox(report: BenchReport, effort: Effort, say: Say, hop: Hop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,12 +50,17 @@ def build_from_library(name: str) -> Any:
     # Some of Kerber's networks draw their cables from the global generator, unseeded.
     state = random.getstate()
     random.seed(0)
+    # Some solve themselves while they are built, and then pandapower advises to install numba.
+    advice = logging.getLogger("pandapower.auxiliary")
+    level = advice.level
+    advice.setLevel(logging.ERROR)
     try:
         net = _builders()[name]()
     except Exception as exc:
         raise ConfigError(f"network '{name}': pandapower could not build it: {exc}") from exc
     finally:
         random.setstate(state)
+        advice.setLevel(level)
     if not isinstance(net, pandapower.pandapowerNet):
         raise ConfigError(f"network '{name}': is not a network of pandapower")
     return net

@@ -21,7 +21,7 @@ from heron_mqtt.bench.telemetry import take_telemetry
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 
-TINY = suite.Effort(2, (2, 4), 12, 5, 20, 1, (2, 4), 200)
+TINY = suite.Effort(2, (2, 4), 12, 5, (20,), 1, (2, 4), 200, 3, 2, 8)
 
 
 async def _nothing(*_: object) -> None:
@@ -153,10 +153,15 @@ async def test_the_suite_fills_every_row() -> None:
         "exponent",
         "38 ms",
         "kB",
+        "import numpy",
+        "nine emulated devices / with simulated",
+        "begun late",
+        "2 agents, a process each",
     ):
         assert what in named or any(row.unit == what for row in report.rows), what
     for row in report.rows:
         assert all(math.isfinite(x) for x in (row.value, row.low, row.high, *row.raw.values())), row
+        assert row.unit != "x" or "a process each" in row.what or row.value > 0.0  # a difference of few steps
         assert row.low <= row.value <= row.high
 
 
@@ -165,6 +170,7 @@ async def test_without_mosquitto_the_rest_is_measured_and_the_reader_told(
 ) -> None:
     monkeypatch.setattr(suite, "find_mosquitto", lambda: None)
     monkeypatch.setattr(suite, "_memory", _nothing)
+    monkeypatch.setattr(suite, "_whole_runs", _nothing)
     report = await suite.run_suite(TINY, None, silent)
     assert any("mosquitto" in line for line in report.skipped)
     assert {"R", "x"} <= {row.unit for row in report.rows}
