@@ -140,6 +140,7 @@ def test_one_core_is_given_back() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
 async def test_the_suite_fills_every_row() -> None:
     report = await suite.run_suite(TINY, None, silent)
