@@ -38,9 +38,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _grids = tempfile.TemporaryDirectory(prefix="heron-test-grids-")
     os.environ["HERON_MQTT_GRID_CACHE"] = _grids.name
 
-# A busy machine is slow, not wrong: examples have no deadline of their own.
-settings.register_profile("heron", deadline=None)
-settings.load_profile("heron")
+# A busy machine is slow, not wrong: examples have no deadline. .ci/slow asks for the thorough profile.
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("thorough", deadline=None, max_examples=200)
+settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)
