@@ -15,6 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from support.fork_server import ForkedProcess, ForkServer
+
+FORK_SERVER = ForkServer()
 HERON = str(Path(sys.executable).with_name("heron-mqtt"))
 START_S = 60.0  # a run starts in 3 s; a machine that builds and tests several things at once is slower
 
@@ -75,16 +78,7 @@ class Program:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.process = subprocess.Popen(
-            arguments,
-            cwd=cwd,
-            env={**os.environ, **(environment or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self.process = self._started(list(arguments), cwd, {**os.environ, **(environment or {})})
         self.out: list[str] = []
         self.err: list[str] = []
         self._changed = threading.Condition()
@@ -141,6 +135,20 @@ class Program:
         """Return its children and theirs."""
         return descendants(self.pid)
 
+    def _started(
+        self, arguments: list[str], cwd: Path | None, environment: dict[str, str]
+    ) -> subprocess.Popen[str] | ForkedProcess:
+        return subprocess.Popen(
+            arguments,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
     def _read(self, stream: Any, lines: list[str]) -> None:
         for line in stream:
             with self._changed:
@@ -150,9 +158,19 @@ class Program:
             self._changed.notify_all()
 
 
+class _ForkedHeron(Program):
+    """``heron-mqtt`` with its modules imported already."""
+
+    def _started(
+        self, arguments: list[str], cwd: Path | None, environment: dict[str, str]
+    ) -> subprocess.Popen[str] | ForkedProcess:
+        return FORK_SERVER.start(arguments[1:], cwd, environment)
+
+
 def heron(*arguments: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> Program:
-    """Start ``heron-mqtt``."""
-    return Program([HERON, *arguments], cwd=cwd, environment=environment)
+    """Start ``heron-mqtt``; its modules are imported already, unless ``HERON_FRESH_PROCESSES`` is set."""
+    kind = Program if os.environ.get("HERON_FRESH_PROCESSES") else _ForkedHeron
+    return kind([HERON, *arguments], cwd=cwd, environment=environment)
 
 
 def run_heron(*arguments: str, cwd: Path | None = None, within_s: float = START_S) -> Ended:

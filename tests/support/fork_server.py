@@ -1,0 +1,186 @@
+"""``heron-mqtt`` started by a fork of a process that has imported it already: it takes 20 ms, not 2 s.
+
+The program is a process of its own all the same, with its own session, streams, signals, working directory
+and environment, and it ends as ever. What differs: its modules are imported already.
+``HERON_FRESH_PROCESSES=1`` starts the installed command instead, as ``.ci/slow`` does.
+
+Run as a program, this file is the server: it forks for each request on the socket that is its standard
+input, and ends when that is closed.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, NoReturn
+
+MODULES = (
+    *("heron_mqtt.cli.main", "heron_mqtt.cli.command_line", "heron_mqtt.cli.console"),
+    *("heron_mqtt.app.operator_client", "heron_mqtt.app.remote_agent", "heron_mqtt.app.run_plan"),
+    *("heron_mqtt.app.run_time", "heron_mqtt.app.runner", "heron_mqtt.app.scenario_check"),
+    *("heron_mqtt.app.vendor_adapters", "heron_mqtt.app.verify", "heron_mqtt.field.device"),
+    *("heron_mqtt.messaging.hosted", "heron_mqtt.messaging.schemes", "pandapower", "powergrid.emulators"),
+    *("powergrid.envs", "powergrid.networks.builders", "powergrid.simulation.build"),
+)
+_LENGTH = 4
+_MOST_BYTES = 1 << 20
+
+
+class ForkedProcess:
+    """A program that was forked; has what tests use of ``subprocess.Popen``."""
+
+    def __init__(self, answers: socket.socket, streams: Sequence[IO[str]]) -> None:
+        self._answers = answers
+        self.stdin, self.stdout, self.stderr = streams
+        self.returncode: int | None = None
+        self.pid = self._read_number()
+
+    def poll(self) -> int | None:
+        """Return the exit code, -N for signal N, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not ended.
+        """
+        if self.returncode is None:
+            self._answers.settimeout(timeout)
+            try:
+                status = self._read_number()
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired("heron-mqtt", timeout or 0.0) from None
+            self._answers.close()
+            self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def _read_number(self) -> int:
+        data = self._answers.recv(_LENGTH)
+        if len(data) < _LENGTH:
+            raise RuntimeError("the fork server has ended")
+        return int.from_bytes(data, "big")
+
+
+class ForkServer:
+    """The client's side; starts the server at the first request."""
+
+    def __init__(self) -> None:
+        self._requests: socket.socket | None = None
+        self._server: subprocess.Popen[bytes] | None = None  # kept: it ends when the socket is closed
+
+    def start(self, words: Sequence[str], cwd: Path | None, environment: Mapping[str, str]) -> ForkedProcess:
+        """Start ``heron-mqtt`` with these words behind it, in a session of its own, its streams pipes."""
+        pipes = [os.pipe() for _ in range(3)]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        given = [pipes[0][0], pipes[1][1], pipes[2][1], theirs.fileno()]
+        request = {"words": list(words), "cwd": str(cwd or Path.cwd()), "environment": dict(environment)}
+        try:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", given))]
+            self._connected().sendmsg([json.dumps(request).encode()], rights)
+        finally:
+            theirs.close()
+            for number in given[:3]:
+                os.close(number)
+        streams = [open(pipes[0][1], "w"), open(pipes[1][0]), open(pipes[2][0])]  # noqa: PTH123, SIM115
+        return ForkedProcess(ours, streams)
+
+    def _connected(self) -> socket.socket:
+        if self._requests is None:
+            self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._requests.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_BYTES)
+            self._server = subprocess.Popen([sys.executable, __file__], stdin=theirs, start_new_session=True)
+            theirs.close()
+        return self._requests
+
+
+# -- the server ----------------------------------------------------------------------------------------
+
+
+def _serve(requests: socket.socket) -> None:
+    """Fork for each request; tell each one's client its process id, and how it has ended."""
+    waiting: dict[int, tuple[int, socket.socket]] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(requests, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is requests:
+                    data, given, _, _ = socket.recv_fds(requests, _MOST_BYTES, 4)
+                    if not data:
+                        return
+                    pid = os.fork()
+                    if pid == 0:
+                        selector.close()
+                        _become(json.loads(data), given)
+                    client = socket.socket(fileno=given.pop())
+                    for number in given:
+                        os.close(number)
+                    watched = os.pidfd_open(pid)
+                    waiting[watched] = (pid, client)
+                    selector.register(watched, selectors.EVENT_READ)
+                    _tell(client, pid)
+                else:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                    pid, client = waiting.pop(key.fd)
+                    _tell(client, os.waitpid(pid, 0)[1])
+                    client.close()
+
+
+def _tell(client: socket.socket, number: int) -> None:
+    with contextlib.suppress(OSError):  # whoever asked is gone
+        client.send(number.to_bytes(_LENGTH, "big"))
+
+
+def _become(request: dict[str, object], given: Sequence[int]) -> NoReturn:
+    """Be the program that was asked for; runs in the child."""
+    os.setsid()
+    for number, wanted in zip(given[:3], range(3), strict=True):
+        os.dup2(number, wanted)
+    os.closerange(3, max(given) + 1)
+    os.chdir(str(request["cwd"]))
+    os.environ.clear()
+    os.environ.update(request["environment"])  # type: ignore[call-overload]
+    time.tzset()
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.argv = ["heron-mqtt", *request["words"]]  # type: ignore[misc]
+    from heron_mqtt.cli.main import main
+
+    main()
+
+
+if __name__ == "__main__":
+    for _module in MODULES:
+        __import__(_module)
+    sys.path.pop(0)  # the folder of this file
+    gc.collect()
+    gc.freeze()
+    _serve(socket.socket(fileno=os.dup(0)))
