@@ -1,4 +1,4 @@
-"""Every exception this project raises on purpose.
+"""Every exception this project raises on purpose::
 
     HeronError
     |-- ConfigError              a scenario, an argument or an input file is wrong (exit code 2)

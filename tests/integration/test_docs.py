@@ -105,9 +105,9 @@ def test_the_scenario_reference_is_up_to_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_readme_shows_what_a_run_gives() -> None:
-    """The table in the README against the same day in centralized mode, which gives the same."""
-    (block,) = (b for b in blocks(README, "text") if "output" in b.words)
+def test_the_quickstart_shows_what_a_run_gives() -> None:
+    """The table in the quickstart against the same day in centralized mode, which gives the same."""
+    (block,) = (b for b in blocks(ROOT / "docs" / "quickstart.md", "text") if "output" in b.words)
     shown = {
         agent: float(reward)
         for agent, reward in re.findall(r"│ (MG\d) .* (-?[\d.]+) │$", block.text, re.MULTILINE)
