@@ -61,6 +61,7 @@ class WholeKilowattInverter(FieldDevice):
 async def serve(url: str, env_id: str) -> None:
     """Be MG1/ess at a broker until cancelled."""
     async with MqttBroker(url, env_id=env_id) as broker:
+        print(f"MG1/ess is a device of {env_id} at {url}; Ctrl-C ends it", flush=True)
         await WholeKilowattInverter("MG1", "ess", broker, env_id=env_id).run()
 
 

@@ -12,6 +12,7 @@ from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.verify.finding import Finding, at, near
 from powergrid.envs.grid_state import GridState
+from powergrid.powerflow.injections import Injections
 from powergrid.rewards import TERMS, traded
 from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.randomiser import NO_NOISE, Randomiser, StepNoise
@@ -105,15 +106,20 @@ def _check_mismatch(world: GridSimulation, where: str, balance: Finding) -> None
     ):
         balance.note = "the network has elements whose power is not among the results: losses not added up"
         return
-    result = world.flow.solve()
-    points, columns = world.flow.set_points[0], world.flow.injection_columns
-    drawn = points[columns["load"]].sum() + points[columns["storage"]].sum() - points[columns["sgen"]].sum()
+    flow = world.flow
+    result = flow.solve()
+    drawn = _active_mw(flow.load) + _active_mw(flow.storage) - _active_mw(flow.sgen)
     mismatch = float(result.ext_grid_p_mw.sum() - drawn - result.losses_mw)
     balance.check(
         abs(mismatch) <= BALANCED_MW,
         f"{where}: {mismatch:.3g} MW came from nowhere (grid {result.ext_grid_p_mw.sum():.6g}, "
         f"drawn {drawn:.6g}, losses {result.losses_mw:.6g} MW)",
     )
+
+
+def _active_mw(given: Injections) -> float:
+    """Return what a table draws or injects, MW: its own scaling counts, what is out of service does not."""
+    return float((given.p_mw * given.scaling)[given.in_service].sum())
 
 
 def _check_agent_grid(said: dict[str, Any], state: GridState, i: int, where: str, grid: Finding) -> None:

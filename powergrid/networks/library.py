@@ -15,6 +15,17 @@ import pandapower.networks
 from heron_mqtt.errors import ConfigError
 
 
+class _WithoutNumba(logging.Filter):
+    """Holds back pandapower's advice to install numba: its networks are solved once, and ours never by it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to show a record."""
+        return "numba" not in record.getMessage()
+
+
+logging.getLogger("pandapower.auxiliary").addFilter(_WithoutNumba())
+
+
 @functools.cache
 def _builders() -> Mapping[str, Callable[[], Any]]:
     """Return pandapower's own network functions that can be called without an argument.

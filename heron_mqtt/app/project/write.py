@@ -21,6 +21,7 @@ TEMPLATES = {
     "device.py": "device.py.txt",
     "agent.py": "agent.py.txt",
     "test_microgrids.py": "test_microgrids.py.txt",
+    "pytest.ini": "pytest.ini.txt",
     "README.md": "README.md.txt",
 }
 MAX_MICROGRIDS = 1_000

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import pandapower as pp
 import pytest
 
 from heron_mqtt.app.verify import Check, verify
@@ -21,6 +22,7 @@ from heron_mqtt.record.verify.finding import Finding
 from heron_mqtt.record.verify.leases import check_authority, check_leases
 from heron_mqtt.record.verify.links import check_links
 from heron_mqtt.record.verify.trades import check_trades
+from powergrid.networks import load_network
 from powergrid.scenario import LoadedScenario
 from powergrid.simulation.build import Blueprint, build
 from support.field_rig import OpenMemoryBroker
@@ -116,6 +118,17 @@ def test_where_a_model_was_put_cannot_be_forged(reborn: Path, tmp_path: Path) ->
 def test_a_run_of_models_alone_holds(folder: Path, centralized: bool) -> None:
     path = folder / f"models-{centralized}.heron"
     record_run(path, steps=3, centralized=centralized)
+    assert broken(verify(path)) == {}
+
+
+def test_scaled_loads_and_those_out_of_service_are_no_power_from_nowhere(folder: Path) -> None:
+    net = load_network("create_kerber_landnetz_freileitung_1")
+    net.load["scaling"] = 0.6
+    net.load.loc[net.load.index[0], "in_service"] = False
+    pp.create_sgen(net, net.load.bus.iloc[1], p_mw=0.02, scaling=0.25)
+    pp.to_json(net, folder / "scaled.json")
+    path = folder / "scaled.heron"
+    record_run(path, steps=2, centralized=True, changes={"network.source": str(folder / "scaled.json")})
     assert broken(verify(path)) == {}
 
 

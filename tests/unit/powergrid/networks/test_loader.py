@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import Any
 
@@ -19,6 +20,12 @@ def test_networks_of_pandapower_are_known_by_their_function_names() -> None:
     assert {"create_cigre_network_lv", "case33bw", "mv_oberrhein", "example_multivoltage"} <= set(names)
     assert len(load_network("case33bw").bus) == 33
     assert load_grid("create_cigre_network_lv").microgrids == {}
+
+
+def test_a_network_of_pandapower_brings_no_advice_to_install_numba(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("pandapower.auxiliary").warning("numba cannot be imported and numba functions ...")
+    logging.getLogger("pandapower.auxiliary").warning("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
 
 
 @pytest.mark.parametrize(
