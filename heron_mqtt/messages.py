@@ -126,6 +126,10 @@ class Observation(_PerDevice):
         None,
         description="Of the steps after this one: price ($/MWh), p_load_mw and p_available_<device> (MW).",
     )
+    observation: Annotated[list[float], Field(max_length=100_000)] | None = Field(
+        None,
+        description="What a learner of this agent would see, entry by entry; for policies that ask for it.",
+    )
 
 
 class Command(_PerDevice):

@@ -485,6 +485,9 @@ class Scenario(Table):
     step_s: float = Field(900.0, gt=0.0, le=86_400.0, description="Length of a step, s.")
     seed: int = Field(0, ge=0)
     observation: Literal["full", "local"] | None = Field(None, description="None = by mode.")
+    observation_scale: Literal["si", "unit"] = Field(
+        "si", description="Observations in their units, or each from -1 to 1 between its bounds."
+    )
     lease_s: float = Field(
         30.0, gt=0.0, le=MAX_LEASE_S, description="How long a setpoint holds on a device, wall-clock s."
     )

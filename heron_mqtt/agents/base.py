@@ -26,6 +26,7 @@ class LocalState(NamedTuple):
         clock_s: Seconds since local midnight at which the step begins; None = not told.
         forecast: Of the steps after this one, in order: ``price`` ($/MWh), ``p_load_mw``,
             ``p_available_<device>`` (MW); None = nothing is foretold.
+        observation: Its own part as learners see it, entry by entry; None = its policy does not ask for it.
     """
 
     dt_s: float
@@ -38,6 +39,7 @@ class LocalState(NamedTuple):
     loading_max_percent: float | None = None
     clock_s: float | None = None
     forecast: Mapping[str, Sequence[float]] | None = None
+    observation: Sequence[float] | None = None
 
     def values(self, prefix: str) -> Mapping[str, float]:
         """Return the numbers by device as the message does; all there are begin with ``p_available_``."""
@@ -60,6 +62,8 @@ class LocalState(NamedTuple):
             fields["clock_s"] = self.clock_s
         if self.forecast is not None:
             fields["forecast"] = {name: list(values) for name, values in self.forecast.items()}
+        if self.observation is not None:
+            fields["observation"] = list(self.observation)
         for name, p_mw in self.p_available_mw.items():
             fields[f"p_available_{name}"] = p_mw
         return fields

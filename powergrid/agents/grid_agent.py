@@ -242,6 +242,7 @@ class GridAgent:
             vm_max_pu=told.vm_max_pu if told is not None else None,
             loading_max_percent=told.loading_max_percent if told is not None else None,
             forecast=(told.forecast or {}) if told is not None else {},
+            observation=told.observation if told is not None else None,
         )
 
     def negotiate(self) -> HorizontalSession | None:

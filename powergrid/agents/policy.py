@@ -20,7 +20,15 @@ from typing import Any, ClassVar, NamedTuple
 from heron_mqtt.errors import ConfigError
 from powergrid.scenario import PolicyTable, Scenario
 
-__all__ = ["AgentPolicy", "PolicyContext", "PolicyView", "checked_setpoints", "load_policy", "make_policy"]
+__all__ = [
+    "AgentPolicy",
+    "PolicyContext",
+    "PolicyView",
+    "checked_setpoints",
+    "load_policy",
+    "make_policy",
+    "observing_agents",
+]
 
 
 class PolicyContext(NamedTuple):
@@ -54,6 +62,8 @@ class PolicyView(NamedTuple):
         loading_max_percent: Highest loading of the last step, %; None likewise.
         forecast: Of the steps after this one: ``price``, ``p_load_mw``, ``p_available_<device>``; empty =
             nothing is foretold.
+        observation: What a learner sees as the agent's ``local`` observation, (n_entries,) flat, or
+            (n, n_entries); None = not told, or the policy does not ask for it (``takes_observation``).
     """
 
     dt_s: float
@@ -68,6 +78,7 @@ class PolicyView(NamedTuple):
     vm_max_pu: Any
     loading_max_percent: Any
     forecast: Mapping[str, Any]
+    observation: Any = None
 
 
 class AgentPolicy(ABC):
@@ -83,9 +94,11 @@ class AgentPolicy(ABC):
     Attributes:
         decides_for_copies: ``decide`` also takes a view of (n,) arrays, and returns such; else a batch makes
             one policy a copy.
+        takes_observation: ``view.observation`` is wanted: the environment then sends it with the message.
     """
 
     decides_for_copies: ClassVar[bool] = False
+    takes_observation: ClassVar[bool] = False
 
     def __init__(self, context: PolicyContext, **arguments: Any) -> None:
         if arguments:
@@ -140,6 +153,19 @@ def load_policy(name: str, directory: Path | None = None) -> type[AgentPolicy]:
             f"policy {name!r}: {module_name} has no class {class_name} derived from AgentPolicy"
         )
     return found
+
+
+def observing_agents(scenario: Scenario) -> frozenset[str]:
+    """Return the agents whose policy wants what a learner sees.
+
+    Raises:
+        ConfigError: As ``load_policy``.
+    """
+    return frozenset(
+        agent
+        for agent, table in scenario.microgrids.items()
+        if table.policy.use is not None and load_policy(table.policy.use).takes_observation
+    )
 
 
 def make_policy(table: PolicyTable, context: PolicyContext) -> AgentPolicy | None:

@@ -234,7 +234,8 @@ def _of_copy(view: PolicyView, copy: int) -> PolicyView:
             return value
         return float(value[copy]) if value.ndim == 1 else value[copy].tolist()
 
-    return PolicyView(*(one(value) for value in view))
+    shown = None if view.observation is None else view.observation[copy]
+    return PolicyView(*(one(value) for value in view))._replace(observation=shown)
 
 
 def economic_setpoints(

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
-from powergrid.agents.policy import AgentPolicy
+from powergrid.agents.policy import AgentPolicy, observing_agents
 from powergrid.batched.fleet import Fleet
 from powergrid.batched.flow import BatchFlow
 from powergrid.envs.config import load_batch_config
 from powergrid.envs.copies import BatchState, CopiedByState, check_state
 from powergrid.envs.grid_state import GridState, check_length
+from powergrid.envs.observation_form import Observed
 from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
 from powergrid.powerflow import Loadings
@@ -28,7 +29,7 @@ from powergrid.simulation.randomiser import EpisodeSeeds, Randomiser, drawn_socs
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Observations = dict[str, NDArray[np.float32]]
+Observations = dict[str, Observed]
 Infos = dict[str, dict[str, Any]]
 StepResult = tuple[Observations, dict[str, Array], dict[str, Flags], dict[str, Flags], Infos]
 
@@ -49,6 +50,7 @@ class BatchedMicrogrids(CopiedByState):
     Attributes:
         num_envs: Number of copies.
         agents: Names of the microgrids; the keys of every dict.
+        single_state_space: Of one copy's row of ``state()``.
 
     Raises:
         ConfigError: One line for each problem; also where the scenario asks for what only single environments
@@ -83,8 +85,15 @@ class BatchedMicrogrids(CopiedByState):
         self._randomiser = Randomiser(self.simulation, self.max_episode_steps)
         self._forecaster = Forecaster(self.simulation, self._randomiser)
         self._state = GridState(
-            self.simulation, full=kind == "full", shape=(n,), horizon=self._forecaster.horizon
+            self.simulation,
+            full=kind == "full",
+            shape=(n,),
+            horizon=self._forecaster.horizon,
+            scale=self.config.observation_scale or scenario.observation_scale,
+            named=self.config.observation_form == "dict",
         )
+        self.single_state_space = self._state.whole.box
+        self._observing = observing_agents(scenario)
         self._actions = {agent: ActionMap(agent, table) for agent, table in scenario.microgrids.items()}
         self._spaces = {
             agent: Box(-1.0, 1.0, (n, len(m.names)), np.float32) for agent, m in self._actions.items()
@@ -102,7 +111,7 @@ class BatchedMicrogrids(CopiedByState):
 
     # -- spaces ------------------------------------------------------------------------------------
 
-    def single_observation_space(self, agent: str) -> Box:
+    def single_observation_space(self, agent: str) -> Box | Dict:
         """Return the space of an agent's observation in one copy."""
         return self._state.space(agent)
 
@@ -119,8 +128,19 @@ class BatchedMicrogrids(CopiedByState):
         return self._actions[agent].names
 
     def observation_names(self, agent: str) -> tuple[str, ...]:
-        """Return what each entry of an agent's observation is."""
+        """Return what each entry of an agent's flat observation is."""
         return self._state.names(agent)
+
+    def state(self) -> NDArray[np.float32]:
+        """Return (n, n_entries) the whole grid of each copy, for critics of all agents; see ``state_names``.
+
+        A copy that was reset within the step is at the beginning of its next episode.
+        """
+        return self._state.everything()
+
+    def state_names(self) -> tuple[str, ...]:
+        """Return what each entry of a row of ``state()`` is."""
+        return self._state.whole.names
 
     # -- episodes and steps --------------------------------------------------------------------------
 
@@ -280,7 +300,10 @@ class BatchedMicrogrids(CopiedByState):
 
     def _told(self, agent: str) -> dict[str, Any]:
         """Return what an agent's policy is told besides price, load and sun."""
-        return self._state.views[agent].told(self._state.snapshot(), self.num_envs)
+        told = self._state.views[agent].told(self._state.snapshot(), self.num_envs)
+        if agent in self._observing:
+            told["observation"] = self._state.own(agent)
+        return told
 
     def _commands(self, actions: Mapping[str, ArrayLike]) -> dict[str, dict[str, Array]]:
         unknown = [agent for agent in actions if agent not in self._actions]

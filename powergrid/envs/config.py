@@ -23,6 +23,10 @@ class _EpisodeConfig(Table):
         "three_microgrids", description="A file, a shipped scenario's name, or a scenario itself."
     )
     max_episode_steps: int | None = Field(None, ge=1, description="None = the scenario's steps.")
+    observation_scale: Literal["si", "unit"] | None = Field(None, description="None = the scenario's.")
+    observation_form: Literal["flat", "dict"] = Field(
+        "flat", description="One array an agent, or a dict of arrays by name."
+    )
 
 
 class EnvConfig(_EpisodeConfig):

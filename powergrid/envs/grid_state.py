@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.envs.agent_view import AgentView
+from powergrid.envs.observation_bounds import state_bounds
+from powergrid.envs.observation_form import ObservationForm, ObservationScale, Observed
 from powergrid.envs.state_layout import Layout
 from powergrid.powerflow import Loadings
 from powergrid.rewards import Rewards, StepAccount
@@ -33,6 +35,8 @@ class GridState:
         full: Observations show the whole grid instead of the agent's own part.
         shape: () for one grid, (n_copies,) for copies of it.
         horizon: How many steps are foretold.
+        scale: Of observations.
+        named: Observations are dicts by name instead of flat arrays.
 
     Attributes:
         p_mw, q_mvar: (..., n_devices) MW and Mvar in the last step.
@@ -44,16 +48,24 @@ class GridState:
         traded_mwh: (..., n_agents, n_agents) sold by the row's agent to the column's, negative = bought.
         net_mwh: (..., n_agents) net injection in the last step.
         views: By agent, names for its part of ``plain()`` and ``snapshot()``.
+        whole: The whole grid, flat: what ``state()`` of an environment returns.
 
     Raises:
         ConfigError: The grid without devices has no power-flow solution.
     """
 
     def __init__(
-        self, simulation: GridSimulation, *, full: bool, shape: tuple[int, ...] = (), horizon: int = 0
+        self,
+        simulation: GridSimulation,
+        *,
+        full: bool,
+        shape: tuple[int, ...] = (),
+        horizon: int = 0,
+        scale: ObservationScale = "si",
+        named: bool = False,
     ) -> None:
         scenario, n_agents = simulation.scenario, len(simulation.agents)
-        self._full = full
+        self._full, self._named = full, named
         at_rest, n_bus = _results(_at_rest(simulation)), len(simulation.flow.bus_index)
         live = ~np.isnan(at_rest)  # what has no supply now never has
         live_buses = np.flatnonzero(live[:n_bus])
@@ -92,10 +104,9 @@ class GridState:
         self._in_grid = np.concatenate([live_buses, np.arange(n_bus, len(live))])
         self._outside = np.zeros((*shape, 3, n_agents))
 
-        self._seen = {agent: layout.whole() if full else layout.own(agent) for agent in simulation.agents}
-        self._spaces = {
-            agent: Box(-np.inf, np.inf, (len(names),), np.float32) for agent, (names, _) in self._seen.items()
-        }
+        bounds = state_bounds(simulation, layout, at_rest, n_bus)
+        self.whole = ObservationForm(*layout.whole(), bounds, scale)
+        self._own = {agent: ObservationForm(*layout.own(agent), bounds, scale) for agent in simulation.agents}
 
     def _view(self, section: str) -> Array:
         return self._values[..., self._sections[section]]
@@ -160,8 +171,7 @@ class GridState:
         lowest, highest, self._outside[where] = self._limits.read(limited)
         self.vm_min_pu[where] = lowest[..., 0, :]
         self.vm_max_pu[where], self.loading_max_percent[where] = highest[..., 0, :], highest[..., 1, :]
-        if self._full:
-            self._grid[where] = np.fmax(limited.take(self._in_grid, axis=-1), 0.0)  # without supply: 0
+        self._grid[where] = np.fmax(limited.take(self._in_grid, axis=-1), 0.0)  # without supply: 0
 
     def results(self, where: Any = ...) -> tuple[Array, ...]:
         """Return the results of the last power flow that was applied, copies; see ``put_results``."""
@@ -209,24 +219,38 @@ class GridState:
 
     # -- what it tells -----------------------------------------------------------------------------
 
-    def space(self, agent: str) -> Box:
-        """Return an agent's observation space."""
-        return self._spaces[agent]
+    def space(self, agent: str) -> Box | Dict:
+        """Return an agent's observation space; always the same object."""
+        form = self._form(agent)
+        return form.dict if self._named else form.box
 
     def names(self, agent: str) -> tuple[str, ...]:
-        """Return what each entry of an agent's observation is."""
-        return self._seen[agent][0]
+        """Return what each entry of an agent's flat observation is."""
+        return self._form(agent).names
 
-    def observations(self, agents: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+    def observations(self, agents: Iterable[str]) -> dict[str, Observed]:
         """Return each agent's (..., n) float32, laid out as ``names`` says; the arrays are the caller's."""
         if not self._full:
-            return {agent: self._gathered(agent) for agent in agents}
-        first, *others = agents
-        whole = self._gathered(first)
-        return {first: whole, **{agent: whole.copy() for agent in others}}
+            seen: dict[str, Observed] = {
+                agent: self._shown(self._own[agent], self.own(agent)) for agent in agents
+            }
+            return seen
+        whole = self.everything()
+        return {agent: self._shown(self.whole, whole.copy()) for agent in agents}
 
-    def _gathered(self, agent: str) -> NDArray[np.float32]:
-        return self._values.take(self._seen[agent][1], axis=-1).astype(np.float32)
+    def own(self, agent: str) -> NDArray[np.float32]:
+        """Return the (..., n) that an agent knows of its own part, flat: what its policy may see."""
+        return self._own[agent].flat(self._values)
+
+    def everything(self) -> NDArray[np.float32]:
+        """Return the (..., n) whole grid, flat."""
+        return self.whole.flat(self._values)
+
+    def _form(self, agent: str) -> ObservationForm:
+        return self.whole if self._full else self._own[agent]
+
+    def _shown(self, form: ObservationForm, flat: NDArray[np.float32]) -> Observed:
+        return form.split(flat) if self._named else flat
 
 
 def check_length(simulation: GridSimulation, n_steps: int, what: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from numpy.typing import ArrayLike, NDArray
 from pettingzoo import ParallelEnv
 
@@ -21,11 +21,12 @@ from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.protocols.p2p import settle
 from heron_mqtt.record.facts import StepFacts
 from powergrid.agents import GridAgent
-from powergrid.agents.policy import AgentPolicy
+from powergrid.agents.policy import AgentPolicy, observing_agents
 from powergrid.envs.config import load_config
 from powergrid.envs.copies import CopiedByState, EnvState, check_state
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
 from powergrid.envs.grid_state import GridState, check_length
+from powergrid.envs.observation_form import Observed
 from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
 from powergrid.envs.step_records import StepRecords
@@ -42,12 +43,12 @@ from powergrid.simulation.time_series import Outlook
 
 NOT_RANDOM = RandomisationTable()
 
-Observations = dict[str, NDArray[np.float32]]
+Observations = dict[str, Observed]
 Infos = dict[str, dict[str, Any]]
 StepResult = tuple[Observations, dict[str, float], dict[str, bool], dict[str, bool], Infos]
 
 
-class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], NDArray[np.float32]]):
+class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.float32]]):
     """Microgrids on one distribution grid, one agent each.
 
     ``centralized`` runs agents by direct calls; distributed, the same agents speak over a broker. With
@@ -59,6 +60,9 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
 
     Args:
         config: See ``powergrid.envs.config.EnvConfig``.
+
+    Attributes:
+        state_space: Of ``state()``.
 
     Raises:
         ConfigError: One line for each problem in configuration, scenario and data files.
@@ -93,8 +97,15 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
         self._noise = Noise()
         self._forecaster = Forecaster(self.simulation, self._randomiser)
         self._actions = {agent: ActionMap(agent, table) for agent, table in self.scenario.microgrids.items()}
-        self._state = GridState(self.simulation, full=kind == "full", horizon=self._forecaster.horizon)
-        self._records = StepRecords(self.simulation, self._state)
+        self._state = GridState(
+            self.simulation,
+            full=kind == "full",
+            horizon=self._forecaster.horizon,
+            scale=self.config.observation_scale or self.scenario.observation_scale,
+            named=self.config.observation_form == "dict",
+        )
+        self.state_space = self._state.whole.box
+        self._records = StepRecords(self.simulation, self._state, observing_agents(self.scenario))
         check = self._clear if self.scenario.envelope.grid_check else None
         self._grid_check = GridCheck(self.simulation, self.scenario.envelope)
         self._direct: DirectExchange | None = None
@@ -126,7 +137,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
 
     # -- PettingZoo --------------------------------------------------------------------------------
 
-    def observation_space(self, agent: str) -> Box:
+    def observation_space(self, agent: str) -> Box | Dict:
         """Return an agent's observation space; the same object at every call."""
         return self._state.space(agent)
 
@@ -139,8 +150,16 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, NDArray[np.float32], 
         return self._actions[agent].names
 
     def observation_names(self, agent: str) -> tuple[str, ...]:
-        """Return what each entry of an agent's observation is."""
+        """Return what each entry of an agent's flat observation is."""
         return self._state.names(agent)
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the whole grid as a flat observation, for critics of all agents; see ``state_names``."""
+        return self._state.everything()
+
+    def state_names(self) -> tuple[str, ...]:
+        """Return what each entry of ``state()`` is."""
+        return self._state.whole.names
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None

@@ -35,10 +35,13 @@ class Layout:
         size: Length of the state vector.
         sections: Name of a quantity -> its slice of the vector.
         n_local: Length of its first part, which belongs to single microgrids; the grid's results follow.
+        n_live_buses: How many of those are voltages.
+        horizon: How many steps are foretold.
     """
 
     def __init__(self, simulation: GridSimulation, live_buses: Positions, horizon: int = 0) -> None:
-        agents, devices, self._horizon = simulation.agents, simulation.devices, horizon
+        agents, devices, self.horizon = simulation.agents, simulation.devices, horizon
+        self.n_live_buses = len(live_buses)
         flow = simulation.flow
         self._agents = agents
         self._grid_names = (
@@ -118,7 +121,7 @@ class Layout:
 
     def _foretold(self, a: int, agent: str, plants: Sequence[tuple[str, str]]) -> list[tuple[str, int]]:
         begin = {name: section.start for name, section in self.sections.items()}
-        n_agents, leads = len(self._agents), range(self._horizon)
+        n_agents, leads = len(self._agents), range(self.horizon)
         part = [(f"price+{k + 1}", begin["price_ahead"] + k) for k in leads]
         part += [(f"p_load_mw+{k + 1}", begin["p_load_ahead_mw"] + k * n_agents + a) for k in leads]
         for i, (owner, name) in enumerate(plants):

@@ -23,13 +23,15 @@ class StepRecords:
     Args:
         simulation: The grid.
         state: Of one grid, not of copies.
+        observing: The agents whose policy takes the observation of learners.
 
     Attributes:
         cost: (n_agents,) generation cost of the last step, $.
         traded_usd: (n_agents,) earned minus paid in trades of the last step, $.
     """
 
-    def __init__(self, simulation: GridSimulation, state: GridState) -> None:
+    def __init__(self, simulation: GridSimulation, state: GridState, observing: Container[str] = ()) -> None:
+        self._observing = observing
         self._state = state
         self._agents = simulation.agents
         self._dt_s = simulation.scenario.step_s
@@ -67,10 +69,13 @@ class StepRecords:
             commanded: The agents to which a command is on its way.
         """
         now, dt_s = self._state.plain(), self._dt_s
-        return {
-            agent: view.local_state(now, dt_s, agent in commanded)
-            for agent, view in self._state.views.items()
-        }
+        told = {}
+        for agent, view in self._state.views.items():
+            local = view.local_state(now, dt_s, agent in commanded)
+            if agent in self._observing:
+                local = local._replace(observation=self._state.own(agent).tolist())
+            told[agent] = local
+        return told
 
     def infos(
         self, reports: Mapping[str, StepReport], settlement: Settlement, terms: Array

@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 
-class MicrogridVectorEnv(VectorEnv[Floats, Floats, Flags]):
+class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
     """Copies of a scenario for learners of one agent.
 
     A copy whose episode has ended is reset within the same step (``AutoresetMode.SAME_STEP``): then
@@ -63,7 +63,7 @@ class MicrogridVectorEnv(VectorEnv[Floats, Floats, Flags]):
         *,
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
-    ) -> tuple[Floats, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin episodes.
 
         Args:
@@ -71,7 +71,7 @@ class MicrogridVectorEnv(VectorEnv[Floats, Floats, Flags]):
             options: ``start_rows``, (n,) rows of the series; ``reset_mask``, (n,) bool: begin these alone.
 
         Returns:
-            (n, n_observations) float32; infos with ``start_row``, (n,).
+            (n, n_observations) float32, or such by name; infos with ``start_row``, (n,).
         """
         observations, infos = self.batch.reset(seed, options)
         rows = infos[self._seen]["start_row"]
@@ -79,15 +79,19 @@ class MicrogridVectorEnv(VectorEnv[Floats, Floats, Flags]):
         begun = np.ones(self.num_envs, dtype=bool) if mask is None else np.asarray(mask)
         return observations[self._seen], {"start_row": rows, "_start_row": begun}
 
-    def step(self, actions: Floats) -> tuple[Floats, Any, Flags, Flags, dict[str, Any]]:
+    def state(self) -> Floats:
+        """Return (n, n_entries) the whole grid of each copy, for critics; ``batch.single_state_space``."""
+        return self.batch.state()
+
+    def step(self, actions: Floats) -> tuple[Any, Any, Flags, Flags, dict[str, Any]]:
         """Take a step.
 
         Args:
             actions: (n, n_actions), [-1, 1].
 
         Returns:
-            Observations (n, n_observations) float32, rewards (n,) $, terminations and truncations (n,) bool,
-            and infos: numbers of the step as (n,) arrays, named AGENT/quantity.
+            Observations (n, n_observations) float32, or such by name; rewards (n,) $; terminations and
+            truncations (n,) bool; and infos: numbers of the step as (n,) arrays, named AGENT/quantity.
 
         Raises:
             ValueError: Wrong shape, or an entry that is not a finite number; nothing has happened.
@@ -107,7 +111,11 @@ class MicrogridVectorEnv(VectorEnv[Floats, Floats, Flags]):
             last = told[self._seen]["final_obs"]
             infos["final_obs"] = np.array([None] * self.num_envs, dtype=object)
             for copy in np.flatnonzero(ended):
-                infos["final_obs"][copy] = last[copy]
+                infos["final_obs"][copy] = (
+                    {name: part[copy] for name, part in last.items()}
+                    if isinstance(last, dict)
+                    else last[copy]
+                )
             infos["final_info"] = {name: values for name, values in infos.items() if "/" in name}
             infos["_final_obs"], infos["_final_info"] = ended, ended.copy()
         return observations[self._seen], total, terminated[self._seen], truncated[self._seen], infos

@@ -2,6 +2,7 @@
 
 from powergrid.policies.baselines import IdlePolicy, RandomPolicy
 from powergrid.policies.learned import LearnedPolicy
+from powergrid.policies.observation_policy import NetworkPolicy, ObservationPolicy
 from powergrid.policies.predictive import PredictivePolicy
 
 POLICIES = {
@@ -13,4 +14,12 @@ POLICIES = {
 }
 """Short name -> ``module:Class``; None = the agent's own rules."""
 
-__all__ = ["POLICIES", "IdlePolicy", "LearnedPolicy", "PredictivePolicy", "RandomPolicy"]
+__all__ = [
+    "POLICIES",
+    "IdlePolicy",
+    "LearnedPolicy",
+    "NetworkPolicy",
+    "ObservationPolicy",
+    "PredictivePolicy",
+    "RandomPolicy",
+]

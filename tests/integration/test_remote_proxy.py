@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from heron_mqtt.record.reader import RecordFile
@@ -161,6 +162,29 @@ def test_a_scenario_is_split_over_processes_by_the_same_file_and_the_url(
     with RecordFile(tmp_path / "all.heron") as both:
         acknowledged = "SELECT DISTINCT agent FROM device_row WHERE wanted_p_mw IS NOT NULL ORDER BY agent"
         assert [row["agent"] for row in both.query(acknowledged)] == ["MG1", "MG2"]
+
+
+@pytest.mark.slow
+def test_a_network_trained_on_unit_observations_does_the_same_in_a_proxy(
+    tmp_path: Path, mosquitto: Mosquitto, env_id: str
+) -> None:
+    rng = np.random.default_rng(1)
+    np.savez(tmp_path / "net.npz", weight_0=rng.normal(size=(4, 18)), bias_0=rng.normal(size=4))
+    policy = {
+        "use": "powergrid.policies:NetworkPolicy",
+        "arguments": {"checkpoint": str(tmp_path / "net.npz")},
+    }
+    changes = {"env_id": env_id, "observation_scale": "unit", "microgrids.MG1.policy": policy}
+    whole = str(write_scenario(tmp_path, changes))
+    wanted = run_heron("run", whole, "--centralized", "--steps", str(STEPS), "--json").result["rewards"]
+    file = _scenario(tmp_path, changes)
+    with _proxy(file, mosquitto.url, "--devices", "simulated") as proxy:
+        proxy.wait_for("agent MG1 online")
+        with _run(file, mosquitto.url, "--devices", "simulated") as program:
+            done = program.wait()
+    assert done.code == 0, done.err
+    assert done.result["rewards"] == wanted
+    assert wanted != centralized().result["rewards"], "the network decides"
 
 
 def test_an_agent_that_is_taken_over_leaves_the_others_of_its_process_at_work(
