@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.deadlines import Deadlines
@@ -102,6 +102,7 @@ class Proxy:
         self._presence: Announcement | None = None
         self._status: Status | None = None  # what was said last, with the episode it was said for
         self._episode = 0
+        self._resumed: tuple[int, Callable[[], None]] | None = None
         self._telling: asyncio.Task[None] | None = None
         self._is_displaced = False
 
@@ -111,6 +112,16 @@ class Proxy:
         return self._inbox.dropped
 
     # -- life --------------------------------------------------------------------------------------
+
+    def resume(self, episode: int, put_back: Callable[[], None]) -> None:
+        """Let the agent go on within an episode, before upstream says that it begins.
+
+        Args:
+            episode: Which.
+            put_back: Puts the agent where it was; called whenever that episode has reset it. Models of real
+                devices are then put where these say that they are.
+        """
+        self._resumed = episode, put_back
 
     async def start(self) -> None:
         """Subscribe and say ``online``. Idempotent; ``step_distributed`` and ``run`` call it.
@@ -205,6 +216,8 @@ class Proxy:
         inbox, run, episode = self._inbox, begun.boot, begun.episode or 0
         inbox.begin_episode(episode, run)
         self.agent.reset(episode, begun.seed)
+        if self._resumed is not None and self._resumed[0] == episode:
+            self._resumed[1]()
 
         def is_settled() -> bool:
             return inbox.new_episode is not None or not self.gateway.absent(run, episode)

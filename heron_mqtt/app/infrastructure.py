@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from heron_mqtt.app.broker_probe import require_broker_features
@@ -81,6 +82,7 @@ async def mqtt_infrastructure(
     names: Sequence[SoleName],
     take_over: bool = False,
     accept_broker_limits: bool = False,
+    resume: Path | None = None,
 ) -> AsyncIterator[Infrastructure]:
     """Connect to an MQTT broker and start the emulated devices of some agents; end them on leaving.
 
@@ -96,6 +98,7 @@ async def mqtt_infrastructure(
             broker is tried out below the first.
         take_over: Displace another process that holds one.
         accept_broker_limits: Go on with a broker that does not do what safety depends on.
+        resume: The record of an interrupted run that goes on: emulated devices are where they were in it.
 
     Raises:
         BrokerError: The broker is not there, refuses, or does not do what safety depends on.
@@ -142,7 +145,8 @@ async def mqtt_infrastructure(
         if emulated:
             stack.push_async_callback(processes.close)  # before the broker: they say goodbye to it
             processes.start(
-                _programs(loaded, emulated, url, take_over=take_over), mqtt.options.login_environment()
+                _programs(loaded, emulated, url, take_over=take_over, resume=resume),
+                mqtt.options.login_environment(),
             )
             note(f"devices: {len(emulated)} emulated, in processes of their own")
         adapters = None
@@ -242,7 +246,12 @@ async def _start_embedded(stack: AsyncExitStack, throughout: list[Watch]) -> str
 
 
 def _programs(
-    loaded: LoadedScenario, emulated: Sequence[tuple[str, str]], url: str, *, take_over: bool
+    loaded: LoadedScenario,
+    emulated: Sequence[tuple[str, str]],
+    url: str,
+    *,
+    take_over: bool,
+    resume: Path | None,
 ) -> list[DeviceProgram]:
     from powergrid.emulators import emulators
 
@@ -260,6 +269,7 @@ def _programs(
                 f"--scenario={loaded.source}",
                 "--supervised",
                 *(["--take-over"] if take_over else []),
+                *([f"--resume={resume}"] if resume is not None else []),
             ],
         )
         for agent, name in emulated

@@ -18,6 +18,7 @@ from heron_mqtt.record.run_files import KEPT, VARIABLE, default_directory, new_f
 from heron_mqtt.record.writer import RecordLimits
 
 if TYPE_CHECKING:
+    from heron_mqtt.app.resumption import Resumption
     from heron_mqtt.app.run_plan import RunPlan
     from powergrid.scenario import LoadedScenario
 
@@ -128,6 +129,23 @@ def open_record(
     return recorder
 
 
+def _reopen(resumed: Resumption, facts: RunFacts, note: Callable[[str], None]) -> RunRecorder:
+    """Go on with the record of a run that was interrupted."""
+    try:
+        recorder = RunRecorder(
+            resumed.path,
+            facts,
+            keeps_messages=resumed.keeps_messages,
+            report=note,
+            own_process=True,
+            resumed=resumed.record,
+        )
+    except (OSError, sqlite3.Error) as exc:
+        raise ConfigError(f"--resume {resumed.path}: cannot be written: {exc}") from None
+    note(f"record: {resumed.path}, which goes on")
+    return recorder
+
+
 def _recorder(plan: RunPlan, note: Callable[[str], None]) -> RunRecorder | None:
     options = plan.options
     if options.record is None:
@@ -144,8 +162,11 @@ def _recorder(plan: RunPlan, note: Callable[[str], None]) -> RunRecorder | None:
             "realtime_s": plan.realtime_s,
             "network": options.network,
             "impairment": impairment,
+            "policy": options.policy,
         },
     )
+    if plan.resumed is not None:
+        return _reopen(plan.resumed, facts, note)
     keeps = options.is_reachable if options.record_messages is None else options.record_messages
     return open_record(options.record, facts, note, keeps_messages=keeps)
 

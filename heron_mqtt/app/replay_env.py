@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +17,13 @@ from heron_mqtt.app.recorded_world import (
     steps,
 )
 from heron_mqtt.app.replay_exchange import ReplayExchange
-from heron_mqtt.errors import DataError
+from heron_mqtt.errors import DataError, PowerFlowDiverged
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.record.deliveries import Deliveries
 from heron_mqtt.record.reader import RecordFile
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.envs.copies import EnvState
+from powergrid.rewards import traded
 
 
 class ReplayEnv(MultiAgentMicrogrids):
@@ -38,6 +40,7 @@ class ReplayEnv(MultiAgentMicrogrids):
         network: Another network than the recorded one.
         price: Makes of a recorded price, $/MWh, the one that holds; None = the recorded one.
         changes: Values of the scenario by dotted key (``market.import_adder_per_mwh``).
+        n_steps: Length of the episode; None = as many steps as were recorded.
 
     Raises:
         DataError: It is no record, or one of a proxy, or without steps.
@@ -53,6 +56,7 @@ class ReplayEnv(MultiAgentMicrogrids):
         network: ImpairmentTable | None = None,
         price: Callable[[float], float] | None = None,
         changes: Mapping[str, Any] | None = None,
+        n_steps: int | None = None,
     ) -> None:
         with RecordFile(run) as record:
             if record.meta.get("role") != "environment":
@@ -77,7 +81,7 @@ class ReplayEnv(MultiAgentMicrogrids):
                 super().__init__(
                     {
                         "scenario": recorded_loaded(record, scenario, Path(folder)),
-                        "max_episode_steps": len(self.recorded),
+                        "max_episode_steps": n_steps or len(self.recorded),
                         "observation": observation,
                     }
                 )
@@ -102,6 +106,26 @@ class ReplayEnv(MultiAgentMicrogrids):
             TypeError: Always.
         """
         raise TypeError("a recorded day cannot be copied, pickled or set back: make another ReplayEnv of it")
+
+    def reached(self) -> EnvState:
+        """Return where the steps that were taken have led, for an environment that goes on from there."""
+        return super().get_state()
+
+    def put_as_recorded(self, number: int) -> None:
+        """Put devices and grid where the record has them after a step that was just taken."""
+        one, state = self.recorded[number], self._state
+        for i, device in enumerate(self.simulation.devices):
+            if (row := one.devices.get((device.agent, device.name))) is not None:
+                state.p_mw[i], state.q_mvar[i] = row["p_mw"] or 0.0, row["q_mvar"] or 0.0
+        socs = [one.devices.get(at, {}).get("soc") for at in self.states_of_charge()]
+        state.soc[:] = [
+            before if soc is None else soc for soc, before in zip(socs, state.soc.tolist(), strict=True)
+        ]
+        state.traded_mwh[:], self._records.traded_usd = traded(self.simulation.agents, one.trades)
+        factor = self._noise.load_at(number)
+        with contextlib.suppress(PowerFlowDiverged):
+            state.apply(self.simulation.solve(one.step["row"], state.p_mw, state.q_mvar, factor))
+        self.exchange.put_as_recorded(one)
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None

@@ -152,6 +152,15 @@ class ReplayExchange(DirectExchange):
                         sessions[peer].receive(name, message)
             going = {name: session for name, session in going.items() if session.advance()}
 
+    def put_as_recorded(self, one: RecordedStep) -> None:
+        """Put every device where the record has it after a step; from there all follow the record again."""
+        for (agent, device), row in one.devices.items():
+            if row["p_mw"] is not None:
+                said = Telemetry(p_mw=row["p_mw"], q_mvar=row["q_mvar"] or 0.0, soc=row["soc"])
+                self.agents[agent].reseed(device, said)
+        self._apart.clear()
+        self._silenced.clear()
+
     # -- what the devices do -------------------------------------------------------------------------
 
     def _drive(self, step: int, one: RecordedStep | None) -> dict[str, dict[str, str]]:

@@ -17,6 +17,7 @@ from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of
 from heron_mqtt.messaging.settings import LASTING
 
 if TYPE_CHECKING:
+    from heron_mqtt.app.resumption import Resumption
     from powergrid.scenario import LoadedScenario
 
 Devices = Literal["emulated", "simulated"]
@@ -130,7 +131,11 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A run with everything decided and nothing started."""
+    """A run with everything decided and nothing started.
+
+    Attributes:
+        resumed: Where an interrupted run stands that it goes on with; None = it is a new one.
+    """
 
     loaded: LoadedScenario
     options: RunOptions
@@ -139,6 +144,7 @@ class RunPlan:
     seed: int
     realtime_s: float | None = None
     impairment: ImpairmentTable | None = None
+    resumed: Resumption | None = None
 
     @property
     def mode(self) -> str:

@@ -93,9 +93,9 @@ def _mapping_watch(
 
 
 def new_summary(plan: RunPlan) -> Summary:
-    """Return the empty summary of a run."""
+    """Return the summary of a run: empty, but for the finished steps of one that is resumed."""
     scenario = plan.loaded.scenario
-    return Summary(
+    summary = Summary(
         scenario=scenario.name,
         mode=plan.mode,
         broker=plan.broker,
@@ -103,6 +103,9 @@ def new_summary(plan: RunPlan) -> Summary:
         step_s=scenario.step_s,
         agents={agent: AgentTotals() for agent in scenario.microgrids},
     )
+    for rewards, infos, step_ms in plan.resumed.finished if plan.resumed is not None else ():
+        summary.add_step(rewards, infos, step_ms)
+    return summary
 
 
 @asynccontextmanager
@@ -136,6 +139,7 @@ async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[In
             names=[THE_ENVIRONMENT],
             take_over=plan.options.take_over,
             accept_broker_limits=plan.options.accept_broker_limits,
+            resume=None if plan.resumed is None else plan.resumed.path,
         ) as infrastructure:
             if infrastructure.url is not None:
                 progress.opened(infrastructure.url)
@@ -172,6 +176,8 @@ async def _run_in(
         with frozen_gc():
             policy = None if plan.options.policy is None else load_policy(plan.options.policy, env)
             first = await _begin(env, infrastructure, plan, progress)
+            for seen in plan.resumed.observations if plan.resumed is not None else ():
+                actions_of(policy, env, seen)  # so that it remembers what it has seen; they were taken
             faults = FaultPlan(plan.loaded.scenario, infrastructure.broker)
             in_step = None if mappings is None else mappings.between_steps
             await _steps(env, faults, plan, progress, summary, in_step, policy=policy, first=first)
@@ -215,8 +221,14 @@ async def _begin(
         progress.note(f"waiting for a remote agent: {how}")
     elif remote:
         progress.note(f"waiting for {len(remote)} remote agents: {how}")
+    resumed = plan.resumed
+    for note in resumed.notes if resumed is not None else ():
+        progress.note(note)
     try:
-        observations, _ = await unless(env.reset_async(seed=plan.seed), *infrastructure.while_starting)
+        if resumed is None or resumed.state is None:
+            observations, _ = await unless(env.reset_async(seed=plan.seed), *infrastructure.while_starting)
+        else:
+            observations = await unless(env.resume_async(resumed.state), *infrastructure.while_starting)
     except NotReady as exc:
         if not remote:
             raise
@@ -248,18 +260,18 @@ async def _steps(
         first: What the agents see before the first step.
         in_step: Held during each step: what must not happen within one waits for it.
     """
-    realtime_s = plan.realtime_s
+    realtime_s, done = plan.realtime_s, summary.steps
     begin = time.monotonic()
     observations = first
     while env.agents:
         if realtime_s is not None:
-            wait_s = begin + summary.steps * realtime_s - time.monotonic()
+            wait_s = begin + (summary.steps - done) * realtime_s - time.monotonic()
             if wait_s > 0.0:
                 await env.rest_async(wait_s)
-            elif summary.steps:
+            elif summary.steps > done:
                 summary.overruns += 1
                 if wait_s < -realtime_s:  # never two steps at once to catch up
-                    begin = time.monotonic() - summary.steps * realtime_s
+                    begin = time.monotonic() - (summary.steps - done) * realtime_s
         async with in_step or contextlib.nullcontext():
             await faults.begin(summary.steps)
             started = time.perf_counter()

@@ -10,7 +10,13 @@ import json
 from typing import Any
 
 from heron_mqtt.agents.base import LocalState
-from heron_mqtt.app.recorded_world import RecordedStep, recorded_scenario, recorded_telemetry, steps
+from heron_mqtt.app.recorded_world import (
+    RecordedStep,
+    episode_seed,
+    recorded_scenario,
+    recorded_telemetry,
+    steps,
+)
 from heron_mqtt.field.gateway.clearance import expected_p_mw
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.messages import Telemetry
@@ -35,7 +41,8 @@ def check_devices(record: RecordFile) -> tuple[Finding, Finding]:
     for one in steps(record):
         if one.at[0] != episode:
             episode = one.at[0]
-            agents = {name: _Agent(scenario, name) for name in scenario.microgrids}
+            seed = episode_seed(record, episode)
+            agents = {name: _Agent(scenario, name, episode, seed) for name in scenario.microgrids}
         for agent in agents.values():
             agent.step(one, clearances, said, bounds, twins)
     return bounds, twins
@@ -74,10 +81,11 @@ def _said_by_devices(record: RecordFile) -> set[_Said] | None:
 class _Agent:
     """One agent's models on their way through the record."""
 
-    def __init__(self, scenario: Scenario, name: str) -> None:
+    def __init__(self, scenario: Scenario, name: str, episode: int, seed: int) -> None:
         self._name = name
         self._scenario = scenario
         self._agent = GridAgent.from_scenario(scenario, name)
+        self._agent.reset(episode, seed)  # which draws what is random in the devices
         self._tables = scenario.microgrids[name].devices
         self._levels: dict[str, str | None] = {}
         self._unknown: set[str] = set(self._tables)

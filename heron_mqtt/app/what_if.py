@@ -87,7 +87,7 @@ def what_if(
             break
         actions = {} if other is None else actions_of(other, env, observations)
         observations, rewards, _, _, infos = env.step(actions)
-        _compare(found, env, number, rewards, infos)
+        compare_step(found, env, number, rewards, infos)
     env.close()
     found.apart = dict(env.exchange.apart_since)
     found.unsure = list(dict.fromkeys(env.deliveries.unsure))
@@ -111,13 +111,22 @@ def price_change(text: str) -> Callable[[float], float]:
     return lambda _price: value
 
 
-def _compare(
+def compare_step(
     found: Comparison,
     env: ReplayEnv,
     number: int,
     rewards: Mapping[str, float],
     infos: Mapping[str, Mapping[str, Any]],
 ) -> None:
+    """Compare a replayed step with its record.
+
+    Args:
+        found: Takes what is found.
+        env: The replay.
+        number: Of the step that it has just taken.
+        rewards: By agent, as it returned them.
+        infos: Likewise.
+    """
     one = env.recorded[number]
     found.steps += 1
     for agent, info in infos.items():

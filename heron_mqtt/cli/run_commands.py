@@ -6,6 +6,7 @@ import difflib
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -106,9 +107,17 @@ def _options(
     set_up_logging(verbose=verbose)
 
 
-@app.command(epilog="Example: heron-mqtt run hil_battery --record day.heron")
+@app.command(
+    epilog="Examples: heron-mqtt run hil_battery --record day.heron; heron-mqtt run --resume day.heron"
+)
 def run(
-    scenario: Scenario = DEFAULT_SCENARIO,
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SCENARIO",
+            help=f"A scenario file, or the name of a shipped one; default: {DEFAULT_SCENARIO}.",
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps to run instead of the scenario's.")] = None,
     days: Annotated[float | None, typer.Option(help="Days to run, in place of --steps.")] = None,
     start: Annotated[
@@ -144,6 +153,10 @@ def run(
         typer.Option(metavar="FILE", help="Record the run in this file instead of one in runs/."),
     ] = None,
     no_record: Annotated[bool, typer.Option("--no-record", help="Do not record the run.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with an interrupted run, from its record and in it."),
+    ] = None,
     record_messages: Annotated[
         bool | None,
         typer.Option(help="Record every message, or none; default: where a broker is used."),
@@ -203,7 +216,12 @@ def run(
     )
     if max_fallbacks is not None and max_fallbacks < 0:
         raise ConfigError(f"--max-fallbacks {max_fallbacks}: expected a number of at least 0")
-    plan = plan_run(scenario, options)
+    if resume is None:
+        plan = plan_run(scenario or DEFAULT_SCENARIO, options)
+    else:
+        from heron_mqtt.app.resume import plan_resumed
+
+        plan = plan_resumed(resume, scenario, options)
     summary = new_summary(plan)
     if dashboard is not None and not plan.options.is_reachable:
         raise ConfigError("--dashboard: the page reads a broker, and this run has none that can be reached")

@@ -11,6 +11,7 @@ from collections import defaultdict
 
 from heron_mqtt.messaging import topics
 from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.run_part import is_abandoned
 
 At = tuple[int, int]  # episode, step
 
@@ -96,11 +97,14 @@ class Deliveries:
 
     def _read(self, record: RecordFile) -> None:
         counts: dict[tuple[str, At, str, str], int] = defaultdict(int)
+        parts = record.parts()
         for row in record.each(
             "SELECT at_s, direction, channel, type, episode, step, arrival, network, delay_s "
             "FROM message_row WHERE step IS NOT NULL AND type IS NOT NULL ORDER BY id"
         ):
             at, channel, kind = (row["episode"], row["step"]), row["channel"], row["type"]
+            if is_abandoned(parts, row["at_s"], at):
+                continue
             if row["network"] is not None:
                 if {"lost", "partitioned"} & set(row["network"].split("+")):
                     self._lost.add((at, channel))

@@ -10,6 +10,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 from heron_mqtt.errors import DataError
 from heron_mqtt.record import chain, schema
+from heron_mqtt.record.run_part import RESUMED, RunPart
 
 MAX_INPUT_BYTES = 256 * 1024 * 1024  # of an input file unpacked: a record comes from elsewhere
 
@@ -125,6 +127,30 @@ class RecordFile:
         """Return what the run said of itself at its end; None where it was killed before."""
         found = self.query("SELECT data FROM event_row WHERE kind = 'summary' ORDER BY id DESC LIMIT 1")
         return json.loads(found[0]["data"]) if found else None
+
+    def parts(self) -> list[RunPart]:
+        """Return the parts of the run: one, unless it was interrupted and resumed.
+
+        Raises:
+            DataError: What was said of a resumption cannot be read.
+        """
+        found: list[RunPart] = [RunPart()]
+        for row in self.query(
+            "SELECT id, at_s, episode, step, kind, data FROM event_row WHERE kind IN (?, 'summary') "
+            "ORDER BY id",
+            RESUMED,
+        ):
+            try:
+                data = json.loads(row["data"] or "{}")
+                if row["kind"] == "summary":
+                    found[-1] = replace(found[-1], summary=data)
+                    continue
+                rows = {str(name): int(count) for name, count in data["rows"].items()}
+                first = int(row["episode"]), int(row["step"])
+                found.append(RunPart(first, rows, str(data["head"]), float(row["at_s"])))
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise DataError(f"{self.path}: event {row['id']}: its data cannot be read") from None
+        return found
 
     def inputs(self) -> dict[str, bytes]:
         """Return the input files by the key of the scenario that names them.

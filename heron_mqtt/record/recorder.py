@@ -27,9 +27,11 @@ from heron_mqtt.record.device_log import TAKEN_UP, Columns, DeviceLog
 from heron_mqtt.record.facts import RunFacts, StepFacts
 from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
-from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, STEP, TRADE
-from heron_mqtt.record.sink import RecordSink
-from heron_mqtt.record.writer import RecordLimits, RecordWriter
+from heron_mqtt.record.run_part import RESUMED, ResumedRecord
+from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, STEP, TRADE, RowTable
+from heron_mqtt.record.sink import RecordSink, Row
+from heron_mqtt.record.write_lock import WriteLock
+from heron_mqtt.record.writer import RecordLimits, RecordWriter, create_record
 from heron_mqtt.record.writer_process import WriterProcess
 
 FORMAT = "heron-record"
@@ -45,11 +47,12 @@ class RunRecorder(Recorder):
         limits: Of the disk.
         report: Told, once a trouble, what is wrong with the file; may be called from another thread.
         own_process: Write in a process of its own, for where devices are answered; else in a thread.
+        resumed: The file is there: where its run goes on. None = a new one.
         elapsed: Clock of the record, s; only differences count.
         now: Time of day, UTC, for the beginning.
 
     Raises:
-        OSError, sqlite3.Error: The file cannot be made.
+        OSError, sqlite3.Error: The file cannot be made, or not be written to.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class RunRecorder(Recorder):
         limits: RecordLimits | None = None,
         report: Callable[[str], None] | None = None,
         own_process: bool = False,
+        resumed: ResumedRecord | None = None,
         elapsed: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -68,19 +72,26 @@ class RunRecorder(Recorder):
         self.failures = 0
         self._facts = facts
         self._elapsed = elapsed
-        self._begun_s = elapsed()
+        self._begun_s = elapsed() - (0.0 if resumed is None else resumed.elapsed_s(now()))
         self._brokers: list[tuple[MessageBroker, dict[str, int]]] = []  # with its counters at the beginning
         self._is_remote = facts.role != "environment"
-        files = {name: _packed(file) for name, file in facts.inputs.items()}
-        meta = _meta(facts, now(), keeps_messages)
-        make = WriterProcess if own_process else RecordWriter
-        self._writer: RecordSink = make(
-            self.path, meta, files, source=facts.role, limits=limits, report=report
-        )
+        if resumed is None:
+            files = {name: _packed(file) for name, file in facts.inputs.items()}
+            create_record(self.path, _meta(facts, now(), keeps_messages), files)
+        self._lock = WriteLock(self.path) if resumed is None else resumed.lock
+        options: dict[str, Any] = {"source": facts.role, "limits": limits, "report": report}
+        self._writer: RecordSink
+        if own_process:
+            self._writer = WriterProcess(self.path, None, **options, keeps_open=(self._lock.descriptor,))
+        else:
+            self._writer = RecordWriter(self.path, None, **options)
+        self._together: list[tuple[RowTable, Row]] | None = None
         self.messages = MessageLog(self._writer, self.elapsed_s, keeps_messages=keeps_messages)
         self.devices = DeviceLog(self.messages, self.report if self._is_remote else None)
         self._fallbacks: dict[str, str] = {}
         self._seeded: int | None = None  # episode whose seed is recorded
+        if resumed is not None:
+            self._begin_part(resumed)
 
     # -- whom it listens to ------------------------------------------------------------------------
 
@@ -99,9 +110,25 @@ class RunRecorder(Recorder):
 
     # -- what happened -----------------------------------------------------------------------------
 
+    def _begin_part(self, resumed: ResumedRecord) -> None:
+        at = resumed.first
+        self._seeded = at[0] if at[1] > 0 else None
+        what = f"interrupted before the end of step {at[1]}, and resumed there"
+        data = {"rows": dict(resumed.rows), "head": resumed.head}
+        self.event(RESUMED, self._facts.scenario, what, data, at=at)
+
     @guarded
     def step(self, facts: StepFacts) -> None:
-        """Take a step of the environment, when it is done."""
+        """Take a step of the environment, when it is done: the file has all of it or nothing."""
+        rows: list[tuple[RowTable, Row]] = []
+        self._together = rows
+        try:
+            self._take_step(facts)
+        finally:
+            self._together = None
+        self._writer.add_together(rows)
+
+    def _take_step(self, facts: StepFacts) -> None:
         missed, diverged, took_s = 0, None, math.fsum(facts.phases_s.values())
         at = facts.episode, facts.step
         if facts.seed is not None and facts.episode != self._seeded:
@@ -111,7 +138,7 @@ class RunRecorder(Recorder):
         for info in facts.infos.values():
             missed += info["missed"] + (info["fallback"] is not None)
             diverged = info.get("diverged", diverged)
-        self._writer.add(
+        self._add(
             STEP,
             (
                 *at,
@@ -172,7 +199,7 @@ class RunRecorder(Recorder):
         """
         episode, step = at or (None, None)
         row = (self.elapsed_s(), episode, step, kind, subject, what, None if data is None else _json(data))
-        self._writer.add(EVENT, row)
+        self._add(EVENT, row)
 
     def close(self, summary: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Record the summary, write all that waits, close the file.
@@ -191,6 +218,7 @@ class RunRecorder(Recorder):
         run = {"run": self.messages.run, "brokers": counts, "lost_rows": self._lost()}
         self.event("summary", self._facts.scenario, "the end of the record", {**run, **(summary or {})})
         self._writer.close()
+        self._lock.close()
         return {
             "file": str(self.path),
             "head": self._writer.head,
@@ -205,10 +233,16 @@ class RunRecorder(Recorder):
 
     # -- rows --------------------------------------------------------------------------------------
 
+    def _add(self, table: RowTable, row: Row) -> None:
+        if (together := self._together) is None:
+            self._writer.add(table, row)
+        else:
+            together.append((table, row))
+
     def _agent(self, facts: StepFacts, agent: str, info: Mapping[str, Any]) -> None:
         told, command = facts.observations.get(agent), facts.commands.get(agent)
         vm = info["vm_pu"]
-        self._writer.add(
+        self._add(
             AGENT,
             (
                 facts.episode,
@@ -232,17 +266,17 @@ class RunRecorder(Recorder):
         for trade in info["trades"]:
             if trade.seller == agent:  # it stands on both sides
                 both = (trade.seller, trade.buyer, trade.mwh, trade.price, None, None)
-                self._writer.add(TRADE, (facts.episode, facts.step, *both))
+                self._add(TRADE, (facts.episode, facts.step, *both))
         for void in info["void_trades"]:
             seller, buyer = (agent, void.peer) if void.mwh > 0.0 else (void.peer, agent)
             row = (seller, buyer, abs(void.mwh), None, agent, void.reason)
-            self._writer.add(TRADE, (facts.episode, facts.step, *row))
+            self._add(TRADE, (facts.episode, facts.step, *row))
 
     def _device(self, at: tuple[int, int], agent: str, name: str, columns: Columns) -> None:
         if (state := columns.get(TAKEN_UP)) is not None:
             what = "its model begins from what the device says of itself"
             self.event("taken up", f"{agent}/{name}", what, state, at=at)
-        self._writer.add(DEVICE, (*at, agent, name, *map(columns.get, _DEVICE_COLUMNS)))
+        self._add(DEVICE, (*at, agent, name, *map(columns.get, _DEVICE_COLUMNS)))
 
     def _note_fallbacks(self, at: tuple[int, int], agent: str, info: Mapping[str, Any]) -> None:
         """Say when a model begins to stand in for a device, and when the device is back."""
@@ -283,7 +317,8 @@ def _packed(file: Path) -> tuple[str, bytes]:
     return hashlib.sha256(data).hexdigest(), zlib.compress(data)
 
 
-def _meta(facts: RunFacts, now: datetime, keeps_messages: bool) -> dict[str, str]:
+def versions_here() -> dict[str, str]:
+    """Return the versions of what a run's results depend on, by package."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
@@ -292,6 +327,10 @@ def _meta(facts: RunFacts, now: datetime, keeps_messages: bool) -> dict[str, str
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    return versions
+
+
+def _meta(facts: RunFacts, now: datetime, keeps_messages: bool) -> dict[str, str]:
     return {
         "format": FORMAT,
         "record_id": new_boot() + new_boot(),
@@ -307,7 +346,7 @@ def _meta(facts: RunFacts, now: datetime, keeps_messages: bool) -> dict[str, str
         "devices": facts.devices,
         "agents": _json_list(facts.agents),
         "options": _json(dict(facts.options)),
-        "versions": _json(versions),
+        "versions": _json(versions_here()),
         "keeps_messages": str(int(keeps_messages)),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +35,9 @@ class RecordSink(Protocol):
 
     def add(self, table: RowTable, row: Row) -> None:
         """Take a row: the columns of the table, without id and hash."""
+
+    def add_together(self, rows: Sequence[tuple[RowTable, Row]]) -> None:
+        """Take rows of which the file has all or none, whenever the writing ends."""
 
     def sent(
         self, at_s: float, channel: str, message: Mapping[str, Any], payload: bytes | None, retain: bool

@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -112,12 +112,12 @@ def create_record(path: Path, meta: Mapping[str, str], files: Mapping[str, tuple
 
 
 class RecordWriter:
-    """Appends rows to a new record.
+    """Appends rows to a record.
 
     Args:
         path: A file that does not exist yet, unless ``meta`` is None.
-        meta: What is known of the run at its beginning, as text by key; None = the file was made by
-            ``create_record``, and has no rows yet.
+        meta: What is known of the run at its beginning, as text by key; None = the file is there already,
+            made by ``create_record``, and whoever called holds its ``WriteLock``.
         files: Input files by name: SHA-256 (hex) and the content as it is stored.
         source: Whose side of the messages this is: ``environment`` or an agent.
         limits: Of the disk.
@@ -147,13 +147,14 @@ class RecordWriter:
         self._report = report or (lambda text: log.warning("%s", text))
         self._reported: set[str] = set()
         self._max_waiting = max_waiting
-        self._queue: deque[Made | Maker] = deque()
+        self._queue: deque[Made | Maker | list[Made]] = deque()
         self._batch: list[Made] = []
         self._stop = threading.Event()
         self._closed = False
         if meta is not None:
             create_record(path, meta, files or {})
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")  # one that was closed has none
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._heads = {
             name: _Head(_TABLES[name], rows, bytes.fromhex(head))
@@ -168,13 +169,17 @@ class RecordWriter:
         """Take a row: the columns of the table, without id and hash. Never waits, never raises."""
         self._put((table, row))
 
+    def add_together(self, rows: Sequence[Made]) -> None:
+        """Take rows that are committed together; see ``RecordSink``."""
+        self._put(list(rows))
+
     def later(self, maker: Maker) -> None:
         """Take what makes a row when it is written, in the order of all rows. Never waits, never raises."""
         self._put(maker)
 
-    def _put(self, entry: Made | Maker) -> None:
+    def _put(self, entry: Made | Maker | list[Made]) -> None:
         if len(self._queue) >= self._max_waiting:
-            self.losses.queue_full += 1
+            self.losses.queue_full += _rows_in(entry)
             return
         self._queue.append(entry)
 
@@ -222,7 +227,7 @@ class RecordWriter:
         if self._thread.is_alive():
             self._tell("slow", f"{self.path}: the disk did not take the last rows within {within_s:g} s")
             return
-        self.losses.disk += len(self._queue) + len(self._batch)
+        self.losses.disk += sum(map(_rows_in, self._queue)) + len(self._batch)
         try:
             self._connection.execute("PRAGMA journal_mode = DELETE")
         except sqlite3.Error as exc:
@@ -256,8 +261,11 @@ class RecordWriter:
             self._batch.clear()
         return True
 
-    def _take(self, waiting: Made | Maker) -> None:
-        """Put a row into the batch; make it first, if that was left to us."""
+    def _take(self, waiting: Made | Maker | list[Made]) -> None:
+        """Put a row, or several, into the batch; make it first, if that was left to us."""
+        if isinstance(waiting, list):
+            self._batch += waiting
+            return
         if isinstance(waiting, tuple):
             self._batch.append(waiting)
             return
@@ -339,6 +347,11 @@ class RecordWriter:
         if kind not in self._reported:
             self._reported.add(kind)
             self._report(f"record {text}")
+
+
+def _rows_in(entry: object) -> int:
+    """Return how many rows an entry of the queue stands for."""
+    return len(entry) if isinstance(entry, list) else 1
 
 
 def _storable(value: object) -> bool:

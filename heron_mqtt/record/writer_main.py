@@ -56,6 +56,8 @@ def _take(writer: RecordWriter, entry: list[Any]) -> None:
     kind, *rest = entry
     if kind == "a":
         writer.add(TABLES[rest[0]], tuple(rest[1]))
+    elif kind == "t":
+        writer.add_together([(TABLES[number], tuple(row)) for number, row in rest[0]])
     elif kind == "c":
         writer.crossed(*rest)
     else:

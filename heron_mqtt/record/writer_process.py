@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,16 +36,17 @@ Entry = tuple[Any, ...]
 
 
 class WriterProcess:
-    """Appends rows to a new record, in another process.
+    """Appends rows to a record, in another process.
 
     Args:
-        path: A file that does not exist yet.
+        path: A file that does not exist yet, unless ``meta`` is None.
         meta: As ``RecordWriter`` takes it, like the following.
         files: Input files.
         source: Whose side of the messages this is.
         limits: Of the disk.
         report: Told, once a trouble, what is wrong; called in a thread of this.
         max_waiting: Rows that may wait here.
+        keeps_open: Descriptors that the other process has open for as long as it lives.
 
     Raises:
         OSError: The file exists already, or its directory cannot be written to.
@@ -55,15 +56,17 @@ class WriterProcess:
     def __init__(
         self,
         path: Path,
-        meta: Mapping[str, str],
-        files: Mapping[str, tuple[str, bytes]],
+        meta: Mapping[str, str] | None,
+        files: Mapping[str, tuple[str, bytes]] | None = None,
         *,
         source: str,
         limits: RecordLimits | None = None,
         report: Callable[[str], None] | None = None,
         max_waiting: int = MAX_WAITING,
+        keeps_open: Sequence[int] = (),
     ) -> None:
-        create_record(path, meta, files)
+        if meta is not None:
+            create_record(path, meta, files or {})
         self.path = path
         self.losses = Losses()
         self._report = report or (lambda text: log.warning("%s", text))
@@ -87,6 +90,7 @@ class WriterProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for us
+            pass_fds=tuple(keeps_open),
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([PACKAGE_ROOT, *([inherited] if inherited else [])]),
@@ -103,6 +107,10 @@ class WriterProcess:
     def add(self, table: RowTable, row: Row) -> None:
         """Take a row; see ``RecordSink``."""
         self._put(("a", _NUMBERS[table.name], row))
+
+    def add_together(self, rows: Sequence[tuple[RowTable, Row]]) -> None:
+        """Take rows that are committed together; see ``RecordSink``."""
+        self._put(("t", [(_NUMBERS[table.name], row) for table, row in rows]))
 
     def sent(
         self, at_s: float, channel: str, message: Mapping[str, Any], payload: bytes | None, retain: bool
@@ -130,7 +138,7 @@ class WriterProcess:
 
     def _put(self, entry: Entry) -> None:
         if len(self._queue) >= self._max_waiting:
-            self.losses.queue_full += 1
+            self.losses.queue_full += _rows_in(entry)
             return
         self._queue.append(entry)
 
@@ -156,7 +164,7 @@ class WriterProcess:
             self._tell_lost(f"{self.path}: its writer did not end within {within_s:g} s")
         for name, n in self._ended.get("losses", {}).items():
             setattr(self.losses, name, getattr(self.losses, name) + n)
-        self.losses.disk += len(self._queue)
+        self.losses.disk += sum(map(_rows_in, self._queue))
 
     # -- threads of ours ---------------------------------------------------------------------------
 
@@ -180,7 +188,7 @@ class WriterProcess:
                 pipe.write(len(data).to_bytes(4, "little") + data)
                 pipe.flush()
             except OSError:
-                self.losses.disk += len(batch)
+                self.losses.disk += sum(map(_rows_in, batch))
                 raise
 
     def _encoded(self, batch: list[Entry]) -> bytes:
@@ -188,7 +196,7 @@ class WriterProcess:
             return to_json(batch)
         except (PydanticSerializationError, TypeError, ValueError):
             good = [one for one in batch if _is_json(one)]
-            self.losses.malformed += len(batch) - len(good)
+            self.losses.malformed += sum(map(_rows_in, batch)) - sum(map(_rows_in, good))
             return to_json(good)
 
     def _listen(self) -> None:
@@ -206,6 +214,11 @@ class WriterProcess:
         if not self._broken:
             self._broken = True
             self._report(f"record {text}")
+
+
+def _rows_in(entry: Entry) -> int:
+    """Return how many rows an entry stands for."""
+    return len(entry[1]) if entry[0] == "t" else 1
 
 
 def _is_json(entry: Entry) -> bool:

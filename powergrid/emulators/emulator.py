@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.messages import Fault, Json, RunState, Setpoint, Status, Telemetry
@@ -18,7 +20,12 @@ from powergrid.emulators.faults import SILENT, FaultState
 from powergrid.emulators.imperfections import Imperfections
 from powergrid.scenario import EmulatorTable, RandomisationTable
 
+if TYPE_CHECKING:
+    from powergrid.emulators.history import DeviceHistory, PastStep
+
 log = logging.getLogger("heron_mqtt.emulator")
+
+SAME = 1e-9  # MW, or state of charge
 
 REAL_TIME_DT_S = 1.0  # what a setpoint without dt_s moves an emulator by: nobody simulates its time
 
@@ -35,6 +42,7 @@ class Emulator(FieldDevice):
         table: What differs from the model.
         faults: Those planned on the command line.
         randomisation: What an episode's seed makes of it; None = nothing.
+        history: What it went through in an interrupted run that goes on; None = nothing.
     """
 
     follows_episodes = True
@@ -47,6 +55,7 @@ class Emulator(FieldDevice):
         faults: FaultState,
         *args: Any,
         randomisation: RandomisationTable | None = None,
+        history: DeviceHistory | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -54,6 +63,7 @@ class Emulator(FieldDevice):
         self._nameplate = spec
         self._table = table
         self._faults = faults
+        self._history = history
         self._model_spec = spec.derated(table.efficiency_factor)
         self._model = make_device(self._model_spec)
         self._randomisation = randomisation if randomisation and randomisation.varies_devices else None
@@ -66,6 +76,9 @@ class Emulator(FieldDevice):
         """Let the model take the step, as far as the fault in force lets it."""
         if (delay_s := self._imperfect.answer_delay_s()) > 0.0:
             await asyncio.sleep(delay_s)
+        self._move(setpoint)
+
+    def _move(self, setpoint: Setpoint) -> None:
         kind = self._faults.kind
         if kind == "reject_setpoints":
             raise SetpointRejected("fault on demand: this device rejects setpoints")
@@ -108,6 +121,43 @@ class Emulator(FieldDevice):
         self._faults.restart()
         self._imperfect = self._new_imperfections(run_state.episode or 0)
         self._telemetry = self._at_rest()
+        if self._history is not None and self._history.episode == run_state.episode:
+            self._relive(self._history.steps)
+
+    def _relive(self, steps: Iterable[PastStep]) -> None:
+        """Take what was taken in an interrupted run, in which no time passes and nothing is said."""
+        last: PastStep | None = None
+        for past in steps:
+            was = self._faults.kind
+            for fault in past.faults:
+                self._faults.begin(fault)
+            if self._faults.on_step(past.number) and was == "reboot":
+                self.go_safe("rebooted")
+            kind = self._faults.kind
+            # What answers nothing, or nonsense, has taken the setpoint for all that.
+            was_taken = past.is_answered or kind in {"reject_setpoints", "garbage"}
+            if past.setpoint is not None and was_taken:
+                self._imperfect.answer_delay_s()  # its random numbers
+                with contextlib.suppress(SetpointRejected):
+                    self._move(past.setpoint)
+            if past.is_safe:
+                self.go_safe("as it was")
+            last = past if past.p_mw is not None else last
+        if last is not None and not self._shows(last):
+            log.warning(
+                "%s: does not come to what it showed in step %d; it goes on from there",
+                self.label,
+                last.number,
+            )
+            assert last.p_mw is not None
+            self._model.restore(last.p_mw, last.soc)
+            self._imperfect.p_mw = last.p_mw
+            self._telemetry = self._telemetry.model_copy(update={"p_mw": last.p_mw, "soc": last.soc})
+
+    def _shows(self, past: PastStep) -> bool:
+        shown = self.measure()
+        pairs = [(shown.p_mw, past.p_mw), (shown.soc, past.soc)]
+        return all(a is None or b is None or abs(a - b) <= SAME for a, b in pairs)
 
     def nameplate(self) -> dict[str, Any]:
         """Return the nameplate's limits."""

@@ -8,7 +8,8 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError, HeronError
@@ -23,6 +24,9 @@ from powergrid.devices.registry import kind_of
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState, parse_fault
 from powergrid.scenario import DeviceTable, LoadedScenario, RandomisationTable, load_scenario
+
+if TYPE_CHECKING:
+    from powergrid.emulators.history import DeviceHistory
 
 
 def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
@@ -46,7 +50,10 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
         # beside a run: the broker may just be starting, and others wait for us as long
         patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
         settings = {"defaults": without_lasting(loaded.broker_settings()), "patience_s": patience_s}
-        run_until_told(_serve(table, loaded.scenario.randomisation, faults, options, env_id, settings))
+        history = _history(options)
+        run_until_told(
+            _serve(table, loaded.scenario.randomisation, faults, history, options, env_id, settings)
+        )
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:
@@ -81,6 +88,11 @@ def _parser(device: type[Device], script: str) -> argparse.ArgumentParser:
         action="store_true",
         help="refuse setpoints that do not echo this device's telemetry",
     )
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="the record of an interrupted run that goes on: be where this device was in it",
+    )
     parser.add_argument("--take-over", action="store_true", help="displace another device of this name")
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")
     add_options(parser)
@@ -113,10 +125,19 @@ def _table(wanted: str, loaded: LoadedScenario, agent: str, name: str) -> Device
     return devices[name]
 
 
+def _history(options: argparse.Namespace) -> DeviceHistory | None:
+    if options.resume is None:
+        return None
+    from powergrid.emulators.history import device_history
+
+    return device_history(Path(options.resume), options.agent, options.name)
+
+
 async def _serve(
     table: DeviceTable,
     randomisation: RandomisationTable,
     faults: FaultState,
+    history: DeviceHistory | None,
     options: argparse.Namespace,
     env_id: str,
     settings: dict[str, Any],
@@ -139,6 +160,7 @@ async def _serve(
             take_over=options.take_over,
             stamper=stamper,
             randomisation=randomisation,
+            history=history,
         )
 
         def tell() -> None:

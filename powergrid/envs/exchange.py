@@ -185,6 +185,25 @@ class BrokerExchange:
         await self.start()
         await self.operator.begin_episode(episode, seed, clock, self._ready_s)
 
+    async def resume(
+        self, episode: int, seed: int | None, clock: datetime, agents: Mapping[str, Any]
+    ) -> None:
+        """Go on within an episode, as ``reset`` begins one; devices that are real are asked where they are.
+
+        Args:
+            episode: Which.
+            seed: Of the episode.
+            clock: The simulated time at which it goes on, UTC.
+            agents: Their states, as ``DirectExchange`` gives them.
+
+        Raises:
+            NotReady: Names who is not.
+        """
+        for proxy in self.proxies:
+            state, _, _ = agents[proxy.agent.agent_id]
+            proxy.resume(episode, functools.partial(_put_back, proxy, state))
+        await self.reset(episode, seed, clock)
+
     async def step(self, given: StepInput, clock: datetime) -> Mapping[str, StepReport]:
         """Publish the step and gather the actions that came before the deadline.
 
@@ -236,6 +255,11 @@ class BrokerExchange:
         """Wait between two steps; devices keep what they were told meanwhile."""
         await self.start()
         await self.operator.rest(duration_s)
+
+
+def _put_back(proxy: Proxy, state: Any) -> None:
+    assert isinstance(proxy.agent, GridAgent)
+    proxy.agent.set_state(state)
 
 
 def _hand_on(operator: SystemOperator, task: asyncio.Task[None]) -> None:

@@ -265,6 +265,37 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
         if not isinstance(self._direct, DirectExchange):
             self.get_state()
         assert self._direct is not None
+        self._put_back(state)
+        self._direct.set_state(state.exchange)
+
+    async def resume_async(self, state: EnvState) -> Observations:
+        """Go on from a state, over a broker too: agents here are put there, devices of theirs are asked.
+
+        Args:
+            state: Of an environment of the same scenario in centralized mode, in which agents are to act.
+
+        Returns:
+            What the agents see.
+
+        Raises:
+            ValueError: The state is of another scenario, or an agent runs elsewhere; nothing has happened.
+            NotReady: An agent or a device did not appear in time.
+            BrokerError: The broker is not there.
+        """
+        if elsewhere := [name for name, table in self.scenario.microgrids.items() if table.remote]:
+            raise ValueError(f"resume: agent {elsewhere[0]} runs elsewhere: its state is not known here")
+        self._put_back(state)
+        agents, self.agents = self.agents, []  # until everyone is ready
+        if self._direct is not None:
+            self._direct.set_state(state.exchange)
+        elif self._exchange is not None:
+            clock = self.simulation.series.clock(self._row)
+            await self._exchange.resume(self._episode, self._episode_seed, clock, state.exchange)
+        self.agents = agents
+        return self._state.observations(agents)
+
+    def _put_back(self, state: EnvState) -> None:
+        """Put everything back but the agents."""
         check_state(state, EnvState, self.scenario.name, self._state)
         position = state.position
         self._episode, self._step = position["episode"], position["step"]
@@ -276,7 +307,6 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
         self._state.set_state(state.grid)
         self._records.cost[:] = state.bills[0]
         self._records.traded_usd = state.bills[1].copy()
-        self._direct.set_state(state.exchange)
 
     @property
     def policies(self) -> dict[str, AgentPolicy]:

@@ -28,6 +28,7 @@ MARKS: dict[str, str] = {
     "fault": "fault",
     "fallback": "fallback",
     "back": "back",
+    "resumed": "resumed",
 }
 """Kinds of events that stand in every figure, and the colour they have there."""
 

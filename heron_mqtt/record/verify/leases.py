@@ -8,6 +8,7 @@ from typing import Any
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.messaging import topics
 from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.run_part import is_abandoned
 from heron_mqtt.record.verify.finding import Finding, at
 
 MARGIN_S = 1.0  # for a message on its way and a busy machine
@@ -29,14 +30,15 @@ def check_authority(record: RecordFile) -> Finding:
             allowed = row["authority"] in SENDS or _was_changed(changed, row)
             where = at(row["episode"], row["step"], f"{row['agent']}/{row['device']}")
             found.check(allowed, f"{where}: a setpoint was sent at authority {row['authority']}")
+    parts = record.parts()
     for row in record.each(
-        "SELECT episode, step, channel FROM message_row WHERE type = 'setpoint' AND direction = 'out'"
+        "SELECT at_s, episode, step, channel FROM message_row WHERE type = 'setpoint' AND direction = 'out'"
     ):
         place = topics.levels(row["channel"])
         if len(place) != 4:
             continue
         key = (row["episode"], row["step"], place[1], place[2])
-        if key not in levels:  # the step did not end
+        if key not in levels or is_abandoned(parts, row["at_s"], key[:2]):  # the step did not end
             continue
         allowed = levels[key] in SENDS or (*key[:2], f"devices/{place[1]}/{place[2]}") in changed
         where = at(row["episode"], row["step"], f"{place[1]}/{place[2]}")
@@ -72,6 +74,7 @@ def _check_device(record: RecordFile, device: str, owners: Finding, outlived: Fi
     """Follow one device's setpoints and telemetry in the order in which they passed."""
     owner: tuple[str | None, str | None] | None = None
     until_s, lease_s = 0.0, 0.0
+    device_boot: str | None = None
     for row in record.each(
         "SELECT at_s, direction, type, sender, boot, arrival, network, delay_s, payload FROM message_row "
         "WHERE channel IN (?, ?) ORDER BY id",
@@ -96,6 +99,8 @@ def _check_device(record: RecordFile, device: str, owners: Finding, outlived: Fi
             lease_s = said.get("lease_s", 0.0)
             owner, until_s = me, now_s + lease_s + (row["delay_s"] or 0.0)
         elif row["type"] == "telemetry" and (row["direction"] == "out" or row["arrival"] == "new"):
+            if row["boot"] != device_boot:  # born again, it knows of no lease
+                owner, device_boot = None, row["boot"]
             after_s = said.get("safe_after_s")
             if after_s is not None and lease_s:
                 safe.check(

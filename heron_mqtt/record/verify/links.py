@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.run_part import RunPart
 from heron_mqtt.record.verify.finding import Finding
 
 Stream = tuple[str, str, str]  # sender, boot, channel
@@ -34,8 +36,14 @@ class Link(NamedTuple):
     repeated: int
 
 
-def links(record: RecordFile) -> Iterator[Link]:
-    """Return every stream with numbers, for each side that receives it."""
+def links(record: RecordFile, from_s: float = -math.inf, until_s: float = math.inf) -> Iterator[Link]:
+    """Return every stream with numbers, for each side that receives it.
+
+    Args:
+        record: The run.
+        from_s: Only of messages that passed then or later, s since the record began,
+        until_s: and before this.
+    """
     sent: dict[Stream, set[int]] = defaultdict(set)
     lost: dict[tuple[Stream, str], set[int]] = defaultdict(set)
     lost_out: dict[Stream, set[int]] = defaultdict(set)
@@ -43,7 +51,10 @@ def links(record: RecordFile) -> Iterator[Link]:
     repeated: dict[tuple[Stream, str], int] = defaultdict(int)
     for row in record.each(
         "SELECT source, direction, channel, sender, boot, seq, retained, arrival, network FROM message_row "
-        "WHERE seq IS NOT NULL AND sender IS NOT NULL AND boot IS NOT NULL ORDER BY id"
+        "WHERE seq IS NOT NULL AND sender IS NOT NULL AND boot IS NOT NULL AND at_s >= ? AND at_s < ? "
+        "ORDER BY id",
+        from_s,
+        until_s,
     ):
         stream = (row["sender"], row["boot"], row["channel"])
         gone = bool(GONE & set((row["network"] or "").split("+")))
@@ -71,13 +82,23 @@ def links(record: RecordFile) -> Iterator[Link]:
 
 
 def check_links(record: RecordFile) -> Finding:
-    """Compare both sides of each link, and both with what the broker counted."""
+    """Compare both sides of each link, and both with what the broker counted, for each part of the run."""
     found = Finding("lost and duplicated alike on both sides")
     if record.meta.get("keeps_messages") != "1":
         found.note = "messages were not recorded"
         return found
+    parts = record.parts()
+    ends_s = [*(part.at_s for part in parts[1:]), math.inf]
+    for part, until_s in zip(parts, ends_s, strict=True):
+        gaps, repeated = _check_part(links(record, part.at_s, until_s), found)
+        _compare_with_counts(record, found, part, until_s, gaps, repeated)
+    return found
+
+
+def _check_part(every: Iterable[Link], found: Finding) -> tuple[int, int]:
+    """Check each link; return how many gaps and repeated arrivals there were."""
     gaps = repeated = 0
-    for link in links(record):
+    for link in every:
         sender, _, channel = link.stream
         name = f"{channel} from {sender}"
         for seq, times in link.arrived.items():
@@ -98,12 +119,14 @@ def check_links(record: RecordFile) -> Finding:
         if heard:
             gaps += max(heard) - min(heard) + 1 - len(heard)
         repeated += link.repeated
-    _compare_with_counts(record, found, gaps, repeated)
-    return found
+    return gaps, repeated
 
 
-def _compare_with_counts(record: RecordFile, found: Finding, gaps: int, repeated: int) -> None:
-    summary = record.summary()
+def _compare_with_counts(
+    record: RecordFile, found: Finding, part: RunPart, until_s: float, gaps: int, repeated: int
+) -> None:
+    """Compare the messages of one part with what its brokers counted."""
+    summary = part.summary
     if summary is None or "merged" in record.meta:
         found.note = "merged, or the run did not end by itself: not compared with the broker's counts"
         return
@@ -119,7 +142,11 @@ def _compare_with_counts(record: RecordFile, found: Finding, gaps: int, repeated
         found.check(
             repeated == foreign, f"{repeated} repeated arrivals, the broker counted {foreign} duplicated"
         )
-        (row,) = record.query("SELECT count(*) AS n FROM message_row WHERE direction = 'out'")
+        (row,) = record.query(
+            "SELECT count(*) AS n FROM message_row WHERE direction = 'out' AND at_s >= ? AND at_s < ?",
+            part.at_s,
+            until_s,
+        )
         published = sum(one["published"] for one in counts)
         found.check(
             row["n"] == published, f"{row['n']} messages sent, the broker counted {published} published"

@@ -21,6 +21,7 @@ import pytest
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.schema import EVENT
 from heron_mqtt.record.verify.chains import check_chains
+from heron_mqtt.record.write_lock import WriteLock
 from heron_mqtt.record.writer import RecordLimits, RecordWriter
 from heron_mqtt.record.writer_process import WriterProcess
 
@@ -156,3 +157,31 @@ def test_a_killed_run_leaves_one_sound_file_that_lacks_a_quarter_of_a_second_at_
         assert check_chains(record).failed == 0
         (last,) = record.query("SELECT max(at_s) AS at FROM event_row")
         assert last["at"] > killed_at - 0.25
+
+
+def test_rows_that_belong_together_are_counted_and_written_together(tmp_path: Path) -> None:
+    writer = process(tmp_path / "run.heron")
+    writer.add_together([(EVENT, event(n)) for n in range(3)])
+    writer.close()
+    assert writer.rows["event_row"] == 3
+    full = process(tmp_path / "full.heron", max_waiting=0)
+    full.add_together([(EVENT, event(n)) for n in range(3)])
+    full.close()
+    assert (full.rows["event_row"], full.losses.queue_full) == (0, 3)
+
+
+def test_who_writes_to_a_record_is_alone_until_he_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "run.heron"
+    path.touch()
+    lock = WriteLock(path)
+    other = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock.descriptor]
+    )
+    with pytest.raises(BlockingIOError):
+        WriteLock(path)
+    lock.close()
+    with pytest.raises(BlockingIOError):  # whoever inherited it holds it
+        WriteLock(path)
+    other.kill()
+    other.wait()
+    WriteLock(path).close()

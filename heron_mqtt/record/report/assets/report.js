@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const style = () => getComputedStyle(document.documentElement);
   const colour = (name) => style().getPropertyValue(name).trim();
-  const marks = { stop: "--bad", authority: "--c3", lease: "--c3", fault: "--warn", fallback: "--warn", back: "--ok" };
+  const marks = { stop: "--bad", authority: "--c3", lease: "--c3", fault: "--warn", fallback: "--warn", back: "--ok", resumed: "--bad" };
   const sync = uPlot.sync("run");
   const plots = [];
 

@@ -1,0 +1,303 @@
+"""``heron-mqtt run --resume``: where an interrupted run stands, worked out from its record alone.
+
+The finished steps are taken once more, without messages, as the record has them (``ReplayEnv``): agents and
+models, policies and random numbers are then where they were, and every step that is repeated is compared
+with the record. Nothing has to be recorded for it beside what happened. Emulated devices do the same for
+themselves (``powergrid.emulators.history``). Hardware is asked where it is.
+
+The run goes on in the same file: one run stays one file, its chain goes on, and every other command sees the
+whole of it. An event says where it was interrupted, and what its head was then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from heron_mqtt.app.recording import run_facts
+from heron_mqtt.app.replay_env import ReplayEnv
+from heron_mqtt.app.resumption import Resumption
+from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
+from heron_mqtt.app.what_if import Comparison, compare_step
+from heron_mqtt.config import shipped_config
+from heron_mqtt.errors import ConfigError, DataError
+from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.recorder import versions_here
+from heron_mqtt.record.run_part import ResumedRecord
+from heron_mqtt.record.schema import SCHEMA_VERSION
+from heron_mqtt.record.verify.chains import check_chains
+from heron_mqtt.record.write_lock import WriteLock
+from powergrid.scenario import LoadedScenario, load_scenario
+
+__all__ = ["plan_resumed"]
+
+WRITER_S = 5.0
+"""How long the writer of a run that was killed may take with what it has still to write, s."""
+
+
+def plan_resumed(run: Path, scenario: str | None, options: RunOptions) -> RunPlan:
+    """Decide how an interrupted run goes on.
+
+    Args:
+        run: Its record; nobody else can write to it from here on.
+        scenario: Its file; None = a shipped one.
+        options: What may differ from the run: the broker's address, and what does not change what happens.
+
+    Raises:
+        ConfigError: Something is asked for that the record says already, or the scenario has changed.
+        DataError: The record cannot be gone on with; says why.
+    """
+    if given := [name for name, value in _said_by_the_record(options).items() if value]:
+        raise ConfigError(*(f"{name}: the record says it; leave it out with --resume" for name in given))
+    lock = _locked(run)
+    try:
+        with RecordFile(run) as record:
+            _check_kind(record)
+            loaded = _same_scenario(record, scenario)
+            plan = plan_run(loaded, _recorded_options(record, options))
+            table = record.options.get("impairment")
+            impairment = None if table is None else ImpairmentTable.model_validate(table)
+            plan = replace(plan, impairment=impairment)
+            _check_broker(record, plan)
+            _check_sound(record)
+            done = _finished_steps(record, plan)
+            resumption = Resumption(
+                run,
+                ResumedRecord(
+                    (1, done),
+                    {name: rows for name, (rows, _) in record.heads().items()},
+                    record.head,
+                    datetime.fromisoformat(record.meta["begun_at"]),
+                    _last_s(record),
+                    lock,
+                ),
+                record.meta.get("keeps_messages") == "1",
+            )
+            missed = _missed(record)
+        resumed = _take_again(resumption, plan, done, missed) if done else resumption
+        return replace(plan, resumed=resumed)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _said_by_the_record(options: RunOptions) -> dict[str, bool]:
+    return {
+        "--steps": options.steps is not None,
+        "--days": options.days is not None,
+        "--start": options.start is not None,
+        "--until": options.until is not None,
+        "--seed": options.seed is not None,
+        "--centralized": options.centralized,
+        "--devices": options.devices is not None,
+        "--realtime": options.realtime_s is not None,
+        "--network": options.network is not None,
+        "--policy": options.policy is not None,
+        "--record": options.record not in {None, "auto"},
+        "--no-record": options.record is None,
+        "--record-messages": options.record_messages is not None,
+    }
+
+
+def _locked(run: Path) -> WriteLock:
+    """Keep everybody else from writing to a record, once its writer has ended.
+
+    Raises:
+        DataError: There is none, it cannot be written to, or its run goes on.
+    """
+    if not run.is_file():
+        raise DataError(f"{run}: no such file")
+    ends = time.monotonic() + WRITER_S
+    while True:
+        try:
+            return WriteLock(run)
+        except BlockingIOError:
+            if time.monotonic() > ends:
+                raise DataError(f"{run}: its run goes on: another process writes to it") from None
+            time.sleep(0.1)
+        except OSError as exc:
+            raise DataError(f"{run}: cannot be written to: {exc.strerror}") from None
+
+
+def _check_kind(record: RecordFile) -> None:
+    path, meta = record.path, record.meta
+    if meta.get("role") != "environment":
+        raise DataError(f"{path}: the record of a proxy; resume the run of its environment")
+    if "merged" in meta:
+        raise DataError(f"{path}: merged of several records; resume the environment's own")
+    if "steps" not in record.options or "policy" not in record.options:
+        raise DataError(f"{path}: not recorded by heron-mqtt run of this version; it cannot be resumed")
+    if record.version != SCHEMA_VERSION:
+        raise DataError(f"{path}: its layout is an older one; begin a new run")
+    recorded, here = json.loads(meta.get("versions", "{}")), versions_here()
+    for package in sorted({*recorded, *here}):
+        if recorded.get(package) != here.get(package):
+            raise DataError(
+                f"{path}: recorded with {package} {recorded.get(package, '(none)')}, here is "
+                f"{here.get(package, '(none)')}; resume with the versions of the run, or begin a new one"
+            )
+
+
+def _same_scenario(record: RecordFile, scenario: str | None) -> LoadedScenario:
+    """Return the scenario as the run had it, from its file.
+
+    Raises:
+        ConfigError: It has changed, or it is not said where it is.
+    """
+    name = record.meta["scenario"]
+    if scenario is None and not (shipped_config() / f"{name}.toml").is_file():
+        raise ConfigError(
+            f"--resume {record.path}: its scenario {name!r} is none of the shipped ones; name its file too: "
+            f"heron-mqtt run SCENARIO.toml --resume {record.path}"
+        )
+    loaded = load_scenario(scenario or name)
+    row = record.scenario.get("profiles", {}).get("start_row", 0)  # --start chose it
+    profiles = loaded.scenario.profiles.model_copy(update={"start_row": row})
+    loaded = loaded.model_copy(update={"scenario": loaded.scenario.model_copy(update={"profiles": profiles})})
+    facts = run_facts(loaded)
+    found = _difference(record.scenario, json.loads(facts.scenario_json))
+    if found is not None:
+        raise ConfigError(
+            f"{loaded.source}: changed since the run of {record.path} began: {found}; put it back, or begin "
+            "a new run"
+        )
+    for row in record.query("SELECT name, sha256 FROM input_file"):
+        path = facts.inputs.get(row["name"])
+        if path is None or hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
+            raise ConfigError(
+                f"{loaded.source}: {row['name']}: the file has changed since the run of {record.path} began; "
+                "put it back, or begin a new run"
+            )
+    return loaded
+
+
+def _difference(recorded: Any, now: Any, key: str = "") -> str | None:
+    """Return the first key whose values differ, with both; None = they do not."""
+    if isinstance(recorded, dict) and isinstance(now, dict):
+        for name in sorted({*recorded, *now}):
+            where = f"{key}.{name}" if key else name
+            found = _difference(recorded.get(name), now.get(name), where)
+            if found is not None:
+                return found
+        return None
+    if recorded == now:
+        return None
+    return f"{key} is {json.dumps(now)}, the record has {json.dumps(recorded)}"
+
+
+def _recorded_options(record: RecordFile, options: RunOptions) -> RunOptions:
+    said, kind = record.options, record.meta.get("broker", "none")
+    broker = options.broker
+    if broker is None and kind in {"embedded", "memory"}:
+        broker = kind
+    return replace(
+        options,
+        steps=int(said["steps"]),
+        seed=int(record.meta["seed"]),
+        broker=broker,
+        centralized=record.meta["mode"] == "centralized",
+        devices="emulated" if record.meta["devices"] == "emulated" else "simulated",
+        realtime_s=said.get("realtime_s"),
+        policy=said.get("policy"),
+    )
+
+
+def _check_broker(record: RecordFile, plan: RunPlan) -> None:
+    kind = record.meta.get("broker", "none")
+    if plan.broker != kind:
+        how = (
+            "leave --broker out"
+            if kind in {"embedded", "memory"}
+            else f"name it: --broker {kind}://host:port"
+        )
+        raise ConfigError(f"--resume {record.path}: the run was over a broker of the kind {kind}: {how}")
+    if plan.remote_agents:
+        raise ConfigError(
+            f"--resume {record.path}: agent {plan.remote_agents[0]} runs elsewhere (remote = true): where it "
+            "was is not in this record; begin a new run"
+        )
+
+
+def _check_sound(record: RecordFile) -> None:
+    chains = check_chains(record)
+    if chains.failed:
+        raise DataError(f"{record.path}: changed since it was written: {chains.first}; it is not resumed")
+
+
+def _finished_steps(record: RecordFile, plan: RunPlan) -> int:
+    """Return how many steps were finished.
+
+    Raises:
+        DataError: All were, or some are missing.
+    """
+    rows = record.query("SELECT episode, step, diverged FROM step_row ORDER BY id")
+    for due, row in enumerate(rows):
+        if (row["episode"], row["step"]) != (1, due):
+            raise DataError(
+                f"{record.path}: step {due} is missing in it (or it has more than one episode); it cannot be "
+                "resumed"
+            )
+        if row["diverged"] is not None:
+            raise DataError(f"{record.path}: its run ended: the power flow diverged in step {due}")
+    if len(rows) >= plan.steps:
+        raise DataError(f"{record.path}: its run is finished: {len(rows)} steps of {plan.steps}")
+    grids = plan.loaded.scenario.microgrids
+    due_rows = {"agent_row": len(grids), "device_row": sum(len(grid.devices) for grid in grids.values())}
+    for table, due in due_rows.items():
+        for row in record.query(f"SELECT step, count(*) AS n FROM {table} GROUP BY step"):  # noqa: S608
+            if row["n"] != due:
+                raise DataError(f"{record.path}: step {row['step']} is not whole in it; it cannot be resumed")
+        (counted,) = record.query(f"SELECT count(*) AS n FROM {table}")  # noqa: S608
+        if counted["n"] != due * len(rows):
+            raise DataError(f"{record.path}: a step is not whole in it; it cannot be resumed")
+    return len(rows)
+
+
+def _last_s(record: RecordFile) -> float:
+    """Return the latest time that stands in a record."""
+    latest = [0.0]
+    for what, table in (("at_s", "message_row"), ("at_s", "event_row"), ("begun_at_s + took_s", "step_row")):
+        (row,) = record.query(f"SELECT max({what}) AS at_s FROM {table}")  # noqa: S608
+        latest.append(row["at_s"] or 0.0)
+    return max(latest)
+
+
+def _missed(record: RecordFile) -> dict[tuple[int, str], int]:
+    rows = record.query("SELECT step, agent, missed FROM agent_row")
+    return {(row["step"], row["agent"]): row["missed"] for row in rows}
+
+
+def _take_again(
+    resumption: Resumption, plan: RunPlan, done: int, missed: Mapping[tuple[int, str], int]
+) -> Resumption:
+    """Take the finished steps once more, as the record has them."""
+    env = ReplayEnv(resumption.path, n_steps=plan.steps)
+    with contextlib.closing(env):
+        observations, _ = env.reset()
+        seen, steps, apart = [], [], []
+        for number in range(done):
+            seen.append(observations)
+            observations, rewards, _, _, infos = env.step({})
+            compared = Comparison()
+            compare_step(compared, env, number, rewards, infos)
+            if not compared.is_exact:
+                apart.append(compared.first)
+                env.put_as_recorded(number)
+            for agent, info in infos.items():
+                info["missed"] = missed.get((number, agent), 0)
+            steps.append((rewards, infos, env.recorded[number].step["took_s"] * 1e3))
+        notes = [f"resumed: {resumption.path}: {done} of {plan.steps} steps are done"]
+        if apart:
+            notes.append(
+                f"resumed: {len(apart)} steps cannot be repeated from the record ({apart[0]}): the models "
+                "were put where the record has them"
+            )
+        return replace(resumption, state=env.reached(), observations=seen, finished=steps, notes=tuple(notes))

@@ -1,0 +1,36 @@
+"""Resumption: how far an interrupted run had come, as plain data for whoever lets it go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heron_mqtt.record.run_part import ResumedRecord
+from powergrid.envs.copies import EnvState
+
+__all__ = ["Resumption"]
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """How far an interrupted run had come.
+
+    Attributes:
+        path: Its record.
+        record: Where that goes on.
+        keeps_messages: Whether it has the messages.
+        state: After the last finished step; None = there is none.
+        observations: What the agents saw before each finished step, for a policy that remembers.
+        finished: Rewards, infos and duration (ms) of each finished step.
+        notes: What the user should know.
+    """
+
+    path: Path
+    record: ResumedRecord
+    keeps_messages: bool
+    state: EnvState | None = None
+    observations: Sequence[Mapping[str, Any]] = ()
+    finished: Sequence[tuple[Mapping[str, float], Mapping[str, Any], float]] = ()
+    notes: tuple[str, ...] = ()

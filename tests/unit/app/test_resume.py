@@ -1,0 +1,281 @@
+"""An interrupted run goes on from its record as if nothing had happened; or a clear line says why not."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heron_mqtt.app.recording import Recording
+from heron_mqtt.app.resume import plan_resumed
+from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
+from heron_mqtt.app.run_summary import Summary
+from heron_mqtt.app.runner import new_summary, run
+from heron_mqtt.app.verify import verify
+from heron_mqtt.app.what_if import what_if
+from heron_mqtt.errors import ConfigError, DataError
+from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.run_part import RunPart, is_abandoned
+from heron_mqtt.record.verify.chains import check_chains
+from support.recorded_runs import forged, tampered
+from support.small_runs import write_scenario
+
+pytestmark = pytest.mark.usefixtures("built_once")
+
+STEPS = 8
+RANDOM = {
+    "randomisation": {"load_noise": 0.1, "price_noise_per_mwh": 2.0, "initial_soc": [0.3, 0.7]},
+}
+OPTIONS = RunOptions(steps=STEPS, seed=5, record="auto")
+
+
+class Stop(Exception):
+    """What ends a run in the middle of it."""
+
+
+@dataclass
+class Interruption:
+    """Shows nothing of a run, and ends it after so many steps; None = never."""
+
+    after: int | None = None
+
+    def note(self, text: str) -> None:
+        pass
+
+    def opened(self, url: str) -> None:
+        pass
+
+    def step(self, summary: Summary, price: float, infos: Mapping[str, Any]) -> None:
+        if summary.steps == self.after:
+            raise Stop
+
+
+def run_until(plan: RunPlan, after: int | None = None) -> Summary:
+    """Run a plan to its end, or until it is interrupted after so many steps."""
+    summary = new_summary(plan)
+    try:
+        asyncio.run(run(plan, Interruption(after), summary))
+    except Stop:
+        assert after is not None
+    return summary
+
+
+def trajectory(path: Path) -> list[tuple[Any, ...]]:
+    with RecordFile(path) as record:
+        return [
+            tuple(row)
+            for sql in (
+                "SELECT step, agent, device, p_mw, q_mvar, soc, fallback, bound FROM device_row",
+                "SELECT step, agent, reward, net_mwh, vm_min_pu, loading_max_percent, missed FROM agent_row",
+                "SELECT step, row, price_per_mwh, clock FROM step_row",
+                "SELECT step, seller, buyer, mwh, price_per_mwh FROM trade_row",
+            )
+            for row in record.query(f"{sql} ORDER BY id")
+        ]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run over one kind of broker: uninterrupted, interrupted after three steps, and that one resumed."""
+
+    scenario: Path
+    whole: Path
+    cut: Path
+    done: Path
+    options: RunOptions
+
+
+def make_case(folder: Path, kind: str) -> Case:
+    scenario, centralized = write_scenario(folder, RANDOM), kind == "centralized"
+    options = replace(OPTIONS, centralized=centralized, broker=None if centralized else kind)
+    whole, cut, done = (folder / f"{name}.heron" for name in ("whole", "cut", "done"))
+    for path, after in ((whole, None), (cut, 3)):
+        run_until(plan_run(str(scenario), replace(options, record=str(path))), after)
+    case = Case(scenario, whole, cut, Path(shutil.copy(cut, done)), options)
+    run_until(resumed(case, done), 6)  # interrupted once more
+    run_until(resumed(case, done))
+    return case
+
+
+@pytest.fixture(scope="module")
+def centralized(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tmp_path_factory.mktemp("centralized"), "centralized")
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tmp_path_factory.mktemp("memory"), "memory")
+
+
+@pytest.fixture
+def cut(case: Case, tmp_path: Path) -> Path:
+    """Return a copy of the interrupted run's record."""
+    return Path(shutil.copy(case.cut, tmp_path / "cut.heron"))
+
+
+def resumed(case: Case, path: Path, **options: Any) -> RunPlan:
+    return plan_resumed(path, str(case.scenario), RunOptions(record="auto", **options))
+
+
+# -- it goes on --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["case", "centralized"])
+def test_interrupted_and_resumed_gives_the_trajectory_of_an_uninterrupted_run(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    made: Case = request.getfixturevalue(kind)
+    assert trajectory(made.done) == trajectory(made.whole)
+    with RecordFile(made.whole) as whole, RecordFile(made.done) as done:
+        one, other = whole.summary(), done.summary()
+    assert one is not None
+    assert other is not None
+    for name in ("steps", "rewards", "cost", "energy_mwh", "vm_pu", "trades"):
+        assert other[name] == one[name], name
+
+
+def test_a_resumed_record_verifies_and_what_if_repeats_it(case: Case) -> None:
+    assert not [finding for finding in verify(case.done) if finding.failed]
+    assert what_if(case.done).is_exact
+
+
+def test_the_record_says_where_the_run_was_interrupted(case: Case) -> None:
+    with RecordFile(case.cut) as record:
+        head = record.head
+    with RecordFile(case.done) as record:
+        first, second, third = record.parts()
+        events = record.query("SELECT * FROM events WHERE kind = 'resumed' ORDER BY id")
+    assert (second.first, second.head, third.first) == ((1, 3), head, (1, 6))
+    assert first.summary is not None
+    assert [event["step"] for event in events] == [3, 6]
+    assert 0.0 < events[0]["at_s"] < events[1]["at_s"]
+
+
+def test_the_head_that_was_printed_at_the_interruption_still_holds(case: Case) -> None:
+    with RecordFile(case.cut) as record, RecordFile(case.done) as done:
+        found = check_chains(done, record.head)
+        assert not found.failed
+        assert "before step 3 was resumed" in found.note
+        assert check_chains(done, "0" * 64).failed
+
+
+def test_what_stood_there_before_a_run_was_resumed_cannot_be_changed(case: Case, tmp_path: Path) -> None:
+    changed = tampered(
+        case.done, tmp_path / "x.heron", "UPDATE device_row SET p_mw = p_mw + 0.001 WHERE step = 1"
+    )
+    with RecordFile(forged(changed)) as record:  # all of the chain is written anew
+        assert "the head before step 3 was resumed" in check_chains(record).first
+
+
+def test_a_run_killed_before_its_first_step_begins_anew_in_its_record(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "none.heron"
+    plan = plan_run(str(case.scenario), replace(case.options, record=str(path)))
+    Recording(plan, lambda text: None).close({})  # it came no further than that
+    run_until(resumed(case, path))
+    assert trajectory(path) == trajectory(case.whole)
+
+
+def test_a_policy_remembers_what_it_saw_before_the_interruption(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "counting_policy.py").write_text(
+        "class Counting:\n"
+        "    def __init__(self, env):\n"
+        "        self.env, self.seen = env, 0\n"
+        "    def act(self, agent, observation):\n"
+        "        self.seen += 1\n"
+        "        return self.env.action_space(agent).low * (self.seen % 7) / 10.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = replace(case.options, policy="counting_policy:Counting")
+    for name, after in (("a", None), ("b", 4)):
+        run_until(plan_run(str(case.scenario), replace(options, record=f"{name}.heron")), after)
+    run_until(resumed(case, Path("b.heron")))
+    assert trajectory(Path("b.heron")) == trajectory(Path("a.heron"))
+
+
+def test_a_message_of_a_step_that_was_done_again_is_abandoned() -> None:
+    parts = [RunPart(), RunPart(first=(1, 3), at_s=10.0)]
+    assert is_abandoned(parts, 9.0, (1, 3))
+    assert not is_abandoned(parts, 9.0, (1, 2))
+    assert not is_abandoned(parts, 11.0, (1, 3))
+    assert not is_abandoned(parts, 9.0, (None, None))
+    assert not is_abandoned(parts[:1], 9.0, (1, 3))
+
+
+# -- it is refused -----------------------------------------------------------------------------------------
+
+
+def refusal(case: Case, path: Path, scenario: Path | None = None, **options: Any) -> str:
+    with pytest.raises((ConfigError, DataError)) as caught:
+        plan_resumed(path, str(scenario or case.scenario), RunOptions(record="auto", **options))
+    told = str(caught.value)
+    assert "\n" not in told
+    return told
+
+
+def test_a_finished_run_is_refused(case: Case) -> None:
+    assert f"its run is finished: {STEPS} steps of {STEPS}" in refusal(case, case.whole)
+
+
+def test_a_record_that_someone_writes_to_is_refused(
+    case: Case, cut: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.app.resume.WRITER_S", 0.0)
+    first = resumed(case, cut)
+    assert "another process writes to it" in refusal(case, cut)
+    assert first.resumed is not None
+    first.resumed.record.lock.close()
+    run_until(resumed(case, cut))
+
+
+def test_another_version_is_refused(case: Case, tmp_path: Path) -> None:
+    older = "UPDATE meta SET value = json_set(value, '$.\"heron-mqtt\"', '0.0.1') WHERE key = 'versions'"
+    told = refusal(case, tampered(case.cut, tmp_path / "x.heron", older))
+    assert "recorded with heron-mqtt 0.0.1, here is" in told
+
+
+def test_a_changed_scenario_is_refused_by_the_key_that_changed(case: Case, cut: Path, tmp_path: Path) -> None:
+    other = write_scenario(tmp_path, {**RANDOM, "microgrids.MG2.devices.ess.max_e_mwh": 0.04})
+    told = refusal(case, cut, other)
+    assert "microgrids.MG2.devices.ess.spec.max_e_mwh is 0.04, the record has 0.03" in told
+
+
+def test_a_changed_record_is_refused_with_the_row(case: Case, tmp_path: Path) -> None:
+    changed = tampered(case.cut, tmp_path / "x.heron", "UPDATE device_row SET soc = 0.5 WHERE id = 12")
+    assert "device_row: row 12 is not what was written; it is not resumed" in refusal(case, changed)
+
+
+def test_options_that_the_record_says_are_refused_by_name(case: Case, cut: Path) -> None:
+    for name, option in (("--steps", {"steps": 4}), ("--seed", {"seed": 1}), ("--days", {"days": 1.0})):
+        assert refusal(case, cut, **option).startswith(f"{name}: the record says it")
+
+
+def test_a_scenario_of_ones_own_must_be_named(cut: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'small' is none of the shipped ones; name its file too"):
+        plan_resumed(cut, None, RunOptions(record="auto"))
+
+
+def test_another_kind_of_broker_is_refused(case: Case, centralized: Case, cut: Path) -> None:
+    assert "over a broker of the kind memory: leave --broker out" in refusal(case, cut, broker="embedded")
+    assert "leave it or --broker out" in refusal(centralized, centralized.cut, broker="memory")
+
+
+def test_an_agent_that_runs_elsewhere_is_refused(case: Case, tmp_path: Path) -> None:
+    scenario = write_scenario(tmp_path, {**RANDOM, "microgrids.MG2.remote": True})
+    path = tmp_path / "remote.heron"
+    plan = plan_run(str(scenario), replace(OPTIONS, record=str(path), broker="embedded"))
+    Recording(plan, lambda text: None).close({})
+    assert "agent MG2 runs elsewhere (remote = true)" in refusal(case, path, scenario)
+
+
+def test_what_is_no_record_is_refused(case: Case, tmp_path: Path) -> None:
+    assert "no such file" in refusal(case, tmp_path / "nothing.heron")
+    text = tmp_path / "text.heron"
+    text.write_text("no record at all, but long enough to be looked at")
+    assert "not a record of a run" in refusal(case, text)
