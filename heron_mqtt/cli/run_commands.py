@@ -21,6 +21,7 @@ from heron_mqtt.cli.conformance_commands import add_conformance_commands
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.doctor_commands import add_doctor_commands
 from heron_mqtt.cli.evaluate_commands import add_evaluate_commands
+from heron_mqtt.cli.faults_commands import add_faults_commands
 from heron_mqtt.cli.integration_commands import add_integration_commands
 from heron_mqtt.cli.live_page import live_page
 from heron_mqtt.cli.logs import set_up_logging, tell_what_was_held_back
@@ -381,6 +382,7 @@ add_broker_commands(app)
 add_control_commands(app)
 add_doctor_commands(app)
 add_conformance_commands(app)
+add_faults_commands(app)
 add_suite_commands(app)
 add_record_commands(app)
 add_replay_commands(app)

@@ -1,20 +1,15 @@
-"""What a run counts is what an observer counts; and a few trials of scripts/safety_trials.py."""
+"""What a run counts is what an observer counts."""
 
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from support.observer import Observer, PlainDevice
 from support.safety_runs import on_mosquitto, run, until_driven, write
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 60
 
 
@@ -93,17 +88,3 @@ def _repeats(observer: Observer) -> int:
     """Return how many refusals came twice."""
     numbers = [m.json["seq"] for m in observer.on("ess/telemetry") if "rejected" in m.json]
     return len(numbers) - len(set(numbers))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
-def test_a_few_trials_are_clean(broker: str) -> None:
-    faults = ("kill -9 the run", "kill -9 the broker, it returns", "SIGSTOP and SIGCONT a proxy")
-    faults += ("stop that the broker forgets", "replay of recorded setpoints")
-    only = [word for fault in faults for word in ("--only", fault)]
-    script = [sys.executable, str(ROOT / "scripts" / "safety_trials.py"), "--broker", broker]
-    done = subprocess.run(
-        [*script, "--trials", "1", "--seed", "5", *only], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]

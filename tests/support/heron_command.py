@@ -1,169 +1,45 @@
-"""``heron-mqtt`` as a user starts it: a process of its own, with what it prints as it comes."""
+"""``heron-mqtt`` as a user starts it: the command itself, in a process of its own."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
-from support.fork_server import ForkedProcess, ForkServer
+from heron_mqtt.testing.faults.programs import (
+    START_S,
+    Ended,
+    Process,
+    Program,
+    Started,
+    descendants,
+    until,
+    write_toml,
+)
+from support.fork_server import ForkServer
+
+__all__ = [
+    "HERON",
+    "START_S",
+    "Ended",
+    "Process",
+    "Program",
+    "descendants",
+    "heron",
+    "run_heron",
+    "until",
+    "write_toml",
+]
 
 FORK_SERVER = ForkServer()
 HERON = str(Path(sys.executable).with_name("heron-mqtt"))
-START_S = 60.0  # a run starts in 3 s; a machine that builds and tests several things at once is slower
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A process that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """The one JSON object on standard output."""
-        (line,) = self.out.splitlines()
-        found = json.loads(line)
-        assert isinstance(found, dict)
-        return found
-
-    @property
-    def errors(self) -> list[str]:
-        """What the program itself complains of, without what it logs."""
-        return [line for line in self.err.splitlines() if line.startswith("heron-mqtt")]
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A process of the system; the time of its start tells it from a later one of the same number."""
-
-    pid: int
-    started: str
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it runs; one that has ended and that nobody has waited for does not."""
-        found = _stat(self.pid)
-        return found is not None and found[19] == self.started and found[0] not in {"Z", "X"}
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        os.kill(self.pid, signal.SIGKILL)
-
-
-class Program:
-    """A program in a session of its own, as a terminal's foreground job; use it as a context manager.
-
-    Args:
-        arguments: The whole command line.
-        cwd: Where.
-        environment: Beside ours.
-    """
-
-    def __init__(
-        self,
-        arguments: Sequence[str],
-        *,
-        cwd: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self.process = self._started(list(arguments), cwd, {**os.environ, **(environment or {})})
-        self.out: list[str] = []
-        self.err: list[str] = []
-        self._changed = threading.Condition()
-        self._readers = [
-            threading.Thread(target=self._read, args=(stream, lines), daemon=True)
-            for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err))
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def wait_for(self, text: str, within_s: float = START_S) -> str:
-        """Return the first line with ``text``, on either stream."""
-        found: list[str] = []
-
-        def seen() -> bool:
-            found.extend(line for line in [*self.out, *self.err] if text in line)
-            return bool(found) or self.process.poll() is not None
-
-        with self._changed:
-            self._changed.wait_for(seen, within_s)
-        assert found, f"no {text!r}; it said {''.join(self.out)!r} and {''.join(self.err)!r}"
-        return found[0].rstrip("\n")
-
-    def signal(self, number: int) -> None:
-        """Send a signal to its process group, as a terminal does."""
-        os.killpg(self.pid, number)
-
-    def wait(self, within_s: float = START_S) -> Ended:
-        """Wait for its end."""
-        try:
-            code = self.process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise AssertionError(f"still running after {within_s:g} s; it said {self.err[-20:]}") from None
-        for reader in self._readers:
-            reader.join(10.0)  # whoever inherited the pipe has it closed too
-        return Ended(code, "".join(self.out), "".join(self.err))
-
-    def descendants(self) -> list[Process]:
-        """Return its children and theirs."""
-        return descendants(self.pid)
-
-    def _started(
-        self, arguments: list[str], cwd: Path | None, environment: dict[str, str]
-    ) -> subprocess.Popen[str] | ForkedProcess:
-        return subprocess.Popen(
-            arguments,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def _read(self, stream: Any, lines: list[str]) -> None:
-        for line in stream:
-            with self._changed:
-                lines.append(line)
-                self._changed.notify_all()
-        with self._changed:
-            self._changed.notify_all()
 
 
 class _ForkedHeron(Program):
     """``heron-mqtt`` with its modules imported already."""
 
-    def _started(
-        self, arguments: list[str], cwd: Path | None, environment: dict[str, str]
-    ) -> subprocess.Popen[str] | ForkedProcess:
+    def _started(self, arguments: list[str], cwd: Path | None, environment: dict[str, str]) -> Started:
         return FORK_SERVER.start(arguments[1:], cwd, environment)
 
 
@@ -177,59 +53,3 @@ def run_heron(*arguments: str, cwd: Path | None = None, within_s: float = START_
     """Run ``heron-mqtt`` to its end."""
     with heron(*arguments, cwd=cwd) as program:
         return program.wait(within_s)
-
-
-def descendants(pid: int) -> list[Process]:
-    """Return the children of a process and theirs, ended ones left out."""
-    parents: dict[int, list[Process]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (found := _stat(int(entry.name))) is not None:
-            parents.setdefault(int(found[1]), []).append(Process(int(entry.name), found[19]))
-    wanted, below = [pid], []
-    while wanted:
-        children = parents.get(wanted.pop(), [])
-        below += children
-        wanted += [child.pid for child in children]
-    return [process for process in below if process.is_alive]
-
-
-def until(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
-    """Return as soon as ``condition()`` is true; fail the test if it is not in time."""
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come true within {within_s:g} s"
-        time.sleep(0.01)
-
-
-def write_toml(path: Path, data: Mapping[str, Any]) -> Path:
-    """Write a scenario file."""
-    lines: list[str] = []
-    _tables(lines, data, ())
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def _tables(lines: list[str], table: Mapping[str, Any], at: tuple[str, ...]) -> None:
-    if at:
-        lines.append(f"[{'.'.join(json.dumps(key) for key in at)}]")
-    lines += [f"{json.dumps(k)} = {_inline(v)}" for k, v in table.items() if not isinstance(v, Mapping)]
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            _tables(lines, value, (*at, key))
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(k)} = {_inline(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_inline, value))}]"
-    return json.dumps(value)
-
-
-def _stat(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat from the third on: state, parent, ..., time of start (20th)."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return text.rpartition(")")[2].split()

@@ -7,22 +7,26 @@ monotonic clock of this one process; nothing of the watched programs is imported
 from __future__ import annotations
 
 import json
+import random
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from support.heron_command import Program, heron, write_toml
-from support.mosquitto_server import Mosquitto
-from support.observer import Observed, Observer, PlainDevice
-from support.small_grid import scenario as small
+from heron_mqtt.errors import NotReady
+from heron_mqtt.testing.faults.observer import Observed, PlainDevice, SiteObserver
+from heron_mqtt.testing.faults.programs import Program, heron_program, write_toml
+from heron_mqtt.testing.faults.tally import LEASE_S, TOLERATED_S, FaultTally
+from heron_mqtt.testing.faults.tcp_link import TcpLink
+from heron_mqtt.testing.faults.trial_broker import TrialBroker
+from heron_mqtt.testing.small_scenario import small_scenario
 
 ENV = "small"
-LEASE_S, STEP_S = 1.0, 0.15
+STEP_S = 0.15
 IN_FLIGHT_S = 0.25
 """What left its sender before a stop was heard is still on its way for as long as this, on a busy machine."""
 LIMITS_MW = {"MG1/ess": (-0.008, 0.01), "MG1/gen": (0.0, 0.02), "MG2/ess": (-0.008, 0.01)}
@@ -33,24 +37,8 @@ SHADOW = "MG3/ess"
 HANGS_S = 20.0
 
 
-@dataclass(slots=True)
-class Tally:
-    """What one kind of fault did, over its trials."""
-
-    tried: int = 0
-    held_s: float = 0.0
-    outside: int = 0
-    after_stop: int = 0
-    to_shadow: int = 0
-    second_owner: int = 0
-    for_the_dead: int = 0
-    undetected: int = 0
-    hung: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeSpan:
     """A time in which something holds; ``end`` is infinite while it goes on."""
 
     begin: float
@@ -60,7 +48,7 @@ class Span:
 def write_site(folder: Path, **changes: Any) -> Path:
     """Write the scenario: two batteries and a generator are driven, one battery is in shadow."""
     everything = [(a, d) for a in ("MG1", "MG2", "MG3") for d in ("gen", "pv", "ess")]
-    data = small(
+    data = small_scenario(
         {
             "lease_s": LEASE_S,
             "realtime_s": STEP_S,
@@ -90,49 +78,18 @@ def write_site(folder: Path, **changes: Any) -> Path:
     return write_toml(folder / "small.toml", data)
 
 
-class OwnBroker:
-    """A broker of ours to kill: mosquitto, or ``heron-mqtt broker``."""
-
-    def __init__(self, kind: str, folder: Path) -> None:
-        self.kind = kind
-        self.url = ""
-        self._mosquitto = Mosquitto(folder) if kind == "mosquitto" else None
-        self._program: Program | None = None
-
-    @property
-    def is_up(self) -> bool:
-        if self._mosquitto is not None:
-            return self._mosquitto.process is not None
-        return self._program is not None
-
-    def start(self) -> None:
-        """Start it, on the port that it had before."""
-        if self._mosquitto is not None:
-            self.url = self._mosquitto.start().url
-            return
-        port = self.url.rpartition(":")[2] or "0"
-        self._program = heron("broker", "--port", port)
-        self.url = self._program.wait_for("listening").split()[-1]
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        if self._mosquitto is not None:
-            self._mosquitto.kill()
-        elif self._program is not None:
-            self._program.process.kill()
-            self._program.process.wait()
-            self._program = None
-
-
-class Site:
+class TrialSite:
     """All of it; what is missing is started by ``mend``."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, rng: random.Random) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.scenario = write_site(folder)
-        self.broker = OwnBroker(kind, folder)
+        self.broker = TrialBroker(kind, folder)
         self.broker.start()
-        self.observer = Observer(self.broker.url)
+        self.link = TcpLink(self.broker.port, rng).start()
+        """Between the broker and what is not at its side: the remote proxy, and the battery's program."""
+        self.observer = SiteObserver(self.broker.url)
         self.run: Program | None = None
         self.proxy: Program | None = None
         self.battery: Program | None = None
@@ -141,17 +98,18 @@ class Site:
         self.gen = PlainDevice(self.broker.url, ENV, "MG1/gen", birth=generator)
         self.shadow = self._plain(SHADOW, judges_age=False)
         self.shadow.is_speaking = False
-        self.tally = Tally()
+        self.tally = FaultTally()
         self.begun = time.monotonic()
         self.powers: list[PlainDevice] = [self.ess]
         """Plain batteries of MG1 in this trial, the dead ones too."""
-        self.dead: list[Span] = []
+        self.dead: list[TimeSpan] = []
         """When there was no living environment."""
-        self.stopped: list[Span] = []
+        self.stopped: list[TimeSpan] = []
         self.injected: set[bytes] = set()
-        self._broker_died = False
+        self._is_blind = self._is_recovered = self._is_compared = False
         self._run_lost_its_broker = False
         self._run_begun = 0.0
+        self._over_at: float | None = None
         self._shadow_from = 0
         self._stalls = _Stalls()
 
@@ -167,6 +125,7 @@ class Site:
                 program.process.wait()
         for client in (self.ess, self.gen, self.shadow, self.observer):
             client.close()
+        self.link.close()
         self.broker.kill()
         self._stalls.end()
 
@@ -179,7 +138,7 @@ class Site:
         """The longest that this process itself was not run by the machine."""
         return self._stalls.longest_s
 
-    def begin(self, tally: Tally) -> None:
+    def begin(self, tally: FaultTally) -> None:
         """Begin a trial: everything runs, and both batteries are driven."""
         self.mend()
         self.tally = tally
@@ -188,26 +147,77 @@ class Site:
         self.dead.clear()
         self.stopped.clear()
         self.powers = [self.ess]
-        self._broker_died = False
+        self._is_blind = self._is_recovered = self._is_compared = False
+        self._over_at = None
+
+    def is_over(self) -> None:
+        """Mark the end of the cause: from here on everything may be as before."""
+        self._over_at = time.monotonic()
+
+    def goes_blind(self) -> None:
+        """Telemetry may come late from here on: when MG2/ess went safe then says its own clock alone."""
+        self._is_blind = True
+
+    def has_nothing_to_recover(self) -> None:
+        """What this trial ends and starts is a part of it, and how long that takes says nothing."""
+        self._is_recovered = True
+
+    def compare_counts(self) -> None:
+        """End the run, unless a trial has, so that what it counted is compared with what was said."""
+        if not self._is_compared and self.run is not None and self.run.process.poll() is None:
+            self.end_run()
+
+    def recover(self) -> None:
+        """Mend what is broken, wait until all is as before, and keep how long that took: once a trial."""
+        if self._is_recovered:
+            self.mend()
+            return
+        self._is_recovered = True
+        over_at = time.monotonic() if self._over_at is None else self._over_at
+        self.link.mend()
+        self.mend()
+        if self._over_at is not None:
+            over_at = self._over_at  # what had to be started begins when it is started
+        again = [self._setpoints_that_drive(name, over_at) for name in DRIVEN]
+        self.tally.recovered_s.append(max((told[0].at - over_at for told in again if told), default=0.0))
+
+    def _setpoints_that_drive(self, name: str, since: float) -> list[Observed]:
+        told = self.observer.driving(name, after=since)
+        return [m for m in told if m.payload not in self.injected]
+
+    def restart_broker(self) -> None:
+        """Start the broker again."""
+        self.is_over()
+        self.broker.start()
+
+    def start_proxy(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the remote proxy."""
+        self.is_over()
+        self.proxy = heron_program(*self.proxy_arguments, environment=environment)
+
+    def start_battery(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the battery's program."""
+        self.is_over()
+        self.battery = heron_program(*self.battery_arguments, environment=environment)
 
     def kill_broker(self) -> None:
         """End the broker as a power cut would."""
-        self._broker_died = self._run_lost_its_broker = True
+        self.goes_blind()
+        self._run_lost_its_broker = True
         self.broker.kill()
 
     def mend(self) -> None:
         """Start what is not there, and wait until both batteries are driven."""
         if not self.broker.is_up:
-            self.broker.start()
+            self.restart_broker()
         if self.battery is None or self.battery.process.poll() is not None:
-            self.battery = heron(*self.battery_arguments)
+            self.start_battery()
         if self.proxy is None or self.proxy.process.poll() is not None:
-            self.proxy = heron(*self.proxy_arguments)
+            self.start_proxy()
         if self.run is None or self.run.process.poll() is not None:
             self.start_run()
         for attempt in range(2):
-            since = time.monotonic()
-            if self.wait(lambda since=since: self._is_driven(since), 60.0):
+            if self.wait(partial(self._is_driven, time.monotonic()), 60.0):
                 return
             self.note(f"not driven again within 60 s (attempt {attempt + 1}): {self._state()}")
             self.tally.hung += 1
@@ -215,9 +225,9 @@ class Site:
                 assert program is not None
                 program.process.kill()
                 program.process.wait()
-            self.proxy = heron(*self.proxy_arguments)
+            self.start_proxy()
             self.start_run()
-        raise RuntimeError("the site does not come back")
+        raise NotReady(f"the site of the trials is not driven: {self._state()}")
 
     def _is_driven(self, since: float) -> bool:
         shown = self.observer.on("MG2/ess/telemetry")
@@ -234,10 +244,11 @@ class Site:
     def start_run(self, *more: str) -> None:
         """Start a run; the device in shadow speaks from the moment it is listened to."""
         self.shadow.is_speaking = False
+        self.is_over()
         begun = time.monotonic()
         if self.dead and self.dead[-1].end > begun:
-            self.dead[-1] = Span(self.dead[-1].begin, begun)
-        self.run = heron("run", str(self.scenario), "--broker", self.broker.url, "--json", *more)
+            self.dead[-1] = TimeSpan(self.dead[-1].begin, begun)
+        self.run = heron_program(*self.run_arguments, *more)
         self.wait(lambda: [m for m in self.observer.on("agents/MG3/status") if m.at > begun + 0.5], 40.0)
         self._shadow_from = self.shadow.seq
         self._run_begun = time.monotonic()
@@ -257,7 +268,7 @@ class Site:
             self.tally.hung += 1
             self.note("the run did not end within 10 s of SIGINT")
             return {}
-        self.dead.append(Span(time.monotonic(), float("inf")))
+        self.dead.append(TimeSpan(time.monotonic(), float("inf")))
         try:
             result = done.result
         except ValueError:
@@ -268,8 +279,10 @@ class Site:
         return result
 
     def _compare(self, result: dict[str, Any], said: int) -> None:
+        self._is_compared = True
         counted = result["devices"][SHADOW]
         known = sum(counted[key] for key in ("telemetry", "refused", "flooded", "lost"))
+        self.tally.lost += counted["lost"]
         if known != said:
             self.tally.undetected += max(0, said - known)
             picked = {key: counted[key] for key in ("telemetry", "refused", "flooded", "lost", "duplicated")}
@@ -292,13 +305,17 @@ class Site:
             )
 
     @property
+    def _far_url(self) -> str:
+        return self.broker.url_at(self.link.port)
+
+    @property
     def battery_arguments(self) -> list[str]:
-        arguments = ["device", "battery", "--agent", "MG2", "--name", "ess", "--broker", self.broker.url]
+        arguments = ["device", "battery", "--agent", "MG2", "--name", "ess", "--broker", self._far_url]
         return [*arguments, "--scenario", str(self.scenario), "--period", "0.1"]
 
     @property
     def proxy_arguments(self) -> list[str]:
-        arguments = ["proxy", str(self.scenario), "--agent", "MG1", "--broker", self.broker.url]
+        arguments = ["proxy", str(self.scenario), "--agent", "MG1", "--broker", self._far_url]
         return [*arguments, "--devices", "simulated"]
 
     @property
@@ -338,8 +355,7 @@ class Site:
 
     def note(self, text: str) -> None:
         """Keep what is worth a look."""
-        self.tally.notes.append(text)
-        sys.stderr.write(f"    {text}\n")
+        self.tally.note(text)
 
     # -- what is asked of every trial --------------------------------------------------------------------
 
@@ -356,7 +372,7 @@ class Site:
             ]
             self._count("after_stop", stops)
             self._count("second_owner", _interleaved(told))
-            self._count("for_the_dead", [m for m in told if self._within(m.at, self.dead, LEASE_S)])
+            self._count("past_lease", [m for m in told if self._within(m.at, self.dead, LEASE_S)])
         self._count("to_shadow", self._setpoints(SHADOW, self.begun))
         seen = self._setpoints("MG1/ess", self.begun - 5.0)
         for device in self.powers:  # after a reconnect a device may hear what the observer does not
@@ -366,11 +382,11 @@ class Site:
         shown = [m for m in self.observer.on("MG2/ess/telemetry") if m.at >= self.begun]
         shown = [m for m in shown if m.payload not in self.injected]
         rightful = [m.at for m in self._setpoints("MG2/ess", self.begun - 5.0) if self._is_rightful(m.at)]
-        for boot in {m.json["boot"] for m in shown} if not self._broker_died else ():
+        for boot in {m.json["boot"] for m in shown} if not self._is_blind else ():
             life = [m for m in shown if m.json["boot"] == boot]  # what a dead process does nobody knows
             self._hold(f"MG2/ess ({boot})", _changes(life), rightful, life[-1].at)
-        told_s = [m.json["safe_after_s"] for m in shown if "safe_after_s" in m.json]
-        self.tally.held_s = max([self.tally.held_s, *told_s])
+        for message in shown:
+            self._held(message.json.get("safe_after_s", 0.0), "MG2/ess, by its own clock")
 
     def _count(self, what: str, messages: list[Observed]) -> None:
         if messages:
@@ -381,7 +397,7 @@ class Site:
     def _setpoints(self, name: str, since: float) -> list[Observed]:
         return [m for m in self.observer.setpoints(name, after=since) if m.payload not in self.injected]
 
-    def _within(self, at: float, spans: list[Span], grace_s: float) -> bool:
+    def _within(self, at: float, spans: list[TimeSpan], grace_s: float) -> bool:
         return any(span.begin + grace_s < at < span.end for span in spans)
 
     def _is_rightful(self, at: float) -> bool:
@@ -399,12 +415,13 @@ class Site:
             for mark in marks:
                 before = [at for at in heard if at < mark]
                 held_s = mark - (before[-1] if before else max(begin, self.begun - 5.0))
-                if held_s > self.tally.held_s:
-                    self.tally.held_s = held_s
-                    if held_s > LEASE_S + 0.2:
-                        self.note(
-                            f"{name} held {p_mw} MW for {held_s:.3f} s, until +{mark - self.begun:.3f} s"
-                        )
+                self._held(held_s, f"{name} with {p_mw} MW, until +{mark - self.begun:.3f} s")
+
+    def _held(self, held_s: float, what: str) -> None:
+        self.tally.held_s = max(self.tally.held_s, held_s)
+        if held_s > LEASE_S + TOLERATED_S:
+            self.tally.past_lease += 1
+            self.note(f"power for {held_s:.3f} s after the last rightful setpoint: {what}")
 
 
 def _changes(shown: list[Observed]) -> list[tuple[float, float]]:

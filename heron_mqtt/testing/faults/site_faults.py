@@ -1,32 +1,24 @@
-"""Break a site again and again, and print what an observer saw: the table of docs/safety.md.
+"""What is done to a whole site in a trial: programs killed and stopped, foreign messages, a bad network.
 
-    python scripts/safety_trials.py --broker mosquitto --trials 4
-    python scripts/safety_trials.py --broker embedded --only "kill the run" --seed 7
-
-The observer is plain paho on a real broker. Moments are random with a fixed seed. Exit code 1: something
-was sent that must not be, a device held power for too long, a loss was not counted, or a run hung.
+Each of these functions breaks the site once, at a moment that ``rng`` chooses, and says so to the site's
+tally where a promise of this fault alone did not hold. What holds for all of them ``TrialSite.judge`` asks.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import signal
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from heron_mqtt.testing.faults.observer import PlainDevice
+from heron_mqtt.testing.faults.programs import Program, heron_program, write_toml
+from heron_mqtt.testing.faults.tally import LEASE_S
+from heron_mqtt.testing.faults.tcp_link import LinkFaults
+from heron_mqtt.testing.faults.trial_site import ENV, RAMP_MW, SHADOW, TimeSpan, TrialSite
 
-from support.heron_command import Program, heron
-from support.observer import PlainDevice
-from support.trial_site import ENV, LEASE_S, RAMP_MW, SHADOW, Site, Span, Tally
-
-TOLERATED_S = 0.25
-"""Beyond the lease: a step in flight, and a machine that is busy."""
 BASE = f"heron/{ENV}"
 HUGE = b"1" + b"0" * 400
 STOPS = [
@@ -75,7 +67,7 @@ HUGE_ON = [
 # -- kills -----------------------------------------------------------------------------------------------
 
 
-def kill_run(site: Site, rng: random.Random) -> None:
+def kill_run(site: TrialSite, rng: random.Random) -> None:
     """Kill the run at any moment: its own gateway and the environment of the remote one are gone."""
     time.sleep(rng.uniform(0.0, 0.5))
     _kill_run(site)
@@ -83,7 +75,7 @@ def kill_run(site: Site, rng: random.Random) -> None:
     site.start_run()
 
 
-def kill_environment_in_mid_step(site: Site, rng: random.Random) -> None:
+def kill_environment_in_mid_step(site: TrialSite, rng: random.Random) -> None:
     """Kill the environment of a remote proxy right after a step has begun."""
     steps = len(site.observer.on("run/state"))
     site.wait(lambda: len(site.observer.on("run/state")) > steps, 5.0)
@@ -93,18 +85,18 @@ def kill_environment_in_mid_step(site: Site, rng: random.Random) -> None:
     site.start_run()
 
 
-def kill_proxy(site: Site, rng: random.Random) -> None:
+def kill_proxy(site: TrialSite, rng: random.Random) -> None:
     """Kill a remote proxy; another one is started later."""
     time.sleep(rng.uniform(0.0, 0.5))
     assert site.proxy is not None
     site.proxy.process.kill()
     site.proxy.process.wait()
     time.sleep(rng.uniform(0.5, 2.0) * LEASE_S)
-    site.proxy = heron(*site.proxy_arguments)
+    site.start_proxy()
     site.goes_on()
 
 
-def kill_device(site: Site, rng: random.Random) -> None:
+def kill_device(site: TrialSite, rng: random.Random) -> None:
     """Cut one battery off, and kill the process of another."""
     time.sleep(rng.uniform(0.0, 0.5))
     assert site.battery is not None
@@ -112,6 +104,7 @@ def kill_device(site: Site, rng: random.Random) -> None:
         site.ess.die()
         time.sleep(2.0 * LEASE_S)
         site.goes_on()
+        site.is_over()
         site.new_battery()
     else:
         site.battery.process.kill()
@@ -120,92 +113,257 @@ def kill_device(site: Site, rng: random.Random) -> None:
         site.goes_on()
 
 
-def kill_broker_that_returns(site: Site, rng: random.Random) -> None:
+def kill_broker_that_returns(site: TrialSite, rng: random.Random) -> None:
     """Kill the broker, start it again after a while, and count what was lost."""
     time.sleep(rng.uniform(0.0, 0.5))
     site.kill_broker()
     time.sleep(rng.uniform(0.1, 2.5) * LEASE_S)
-    site.broker.start()
+    site.restart_broker()
     site.goes_on()
-    time.sleep(1.0)
+    site.recover()
     site.end_run()
 
 
-def kill_broker_for_good(site: Site, rng: random.Random) -> None:
+def kill_broker_for_good(site: TrialSite, rng: random.Random) -> None:
     """Kill the broker for longer than two leases; the run must end when it is told to."""
     time.sleep(rng.uniform(0.0, 0.5))
     site.kill_broker()
     time.sleep(2.5 * LEASE_S)
     site.end_run(compare=False)
-    site.broker.start()
+    site.restart_broker()
 
 
-def kill_environment_and_broker(site: Site, rng: random.Random) -> None:
+def kill_environment_and_broker(site: TrialSite, rng: random.Random) -> None:
     """Kill both; the broker returns, the environment does not."""
     time.sleep(rng.uniform(0.0, 0.5))
     site.kill_broker()
     _kill_run(site)
     time.sleep(rng.uniform(0.1, 1.0))
-    site.broker.start()
+    site.restart_broker()
     time.sleep(2.5 * LEASE_S)
     site.start_run()
 
 
-def _kill_run(site: Site) -> None:
+def _kill_run(site: TrialSite) -> None:
     assert site.run is not None
     site.run.process.kill()
-    site.dead.append(Span(time.monotonic(), float("inf")))
+    site.dead.append(TimeSpan(time.monotonic(), float("inf")))
     site.run.process.wait()
 
 
 # -- stopped processes -----------------------------------------------------------------------------------
 
 
-def pause_run(site: Site, rng: random.Random) -> None:
+def pause_run(site: TrialSite, rng: random.Random) -> None:
     """SIGSTOP and SIGCONT the run, half of the time with a stop pressed in between."""
     assert site.run is not None
     _pause(site, site.run, rng)
 
 
-def pause_proxy(site: Site, rng: random.Random) -> None:
+def pause_proxy(site: TrialSite, rng: random.Random) -> None:
     """SIGSTOP and SIGCONT the remote proxy, half of the time with a stop pressed in between."""
     assert site.proxy is not None
     _pause(site, site.proxy, rng)
 
 
-def _pause(site: Site, program: Program, rng: random.Random) -> None:
+def _pause(site: TrialSite, program: Program, rng: random.Random) -> None:
     time.sleep(rng.uniform(0.0, 0.5))
     program.signal(signal.SIGSTOP)
     if program is site.run:
-        site.dead.append(Span(time.monotonic(), float("inf")))
+        site.dead.append(TimeSpan(time.monotonic(), float("inf")))
     time.sleep(0.1)
     is_stopped = rng.random() < 0.5
     if is_stopped:
         _press(site, b'{"active": true, "who": "observer"}', retain=True)
     time.sleep(rng.uniform(0.5, 2.5) * LEASE_S)
     if program is site.run:
-        site.dead[-1] = Span(site.dead[-1].begin, time.monotonic())
+        site.dead[-1] = TimeSpan(site.dead[-1].begin, time.monotonic())
     program.signal(signal.SIGCONT)
+    site.is_over()
     time.sleep(1.0)
     if is_stopped:
         _release(site)
     site.goes_on()
 
 
+def pause_broker(site: TrialSite, rng: random.Random) -> None:
+    """SIGSTOP and SIGCONT the broker for up to two leases."""
+    time.sleep(rng.uniform(0.0, 0.5))
+    site.goes_blind()
+    site.broker.signal(signal.SIGSTOP)
+    time.sleep(rng.uniform(0.5, 2.0) * LEASE_S)
+    site.broker.signal(signal.SIGCONT)
+    site.is_over()
+    site.goes_on()
+
+
+def pause_device(site: TrialSite, rng: random.Random) -> None:
+    """SIGSTOP and SIGCONT the program of a battery: it wakes up with a lease that is over, or goes on."""
+    time.sleep(rng.uniform(0.0, 0.5))
+    assert site.battery is not None
+    site.battery.signal(signal.SIGSTOP)
+    time.sleep(rng.uniform(0.3, 2.0) * LEASE_S)
+    site.battery.signal(signal.SIGCONT)
+    site.is_over()
+    site.goes_on()
+
+
+# -- the network between the broker and what is elsewhere ------------------------------------------------
+
+
+def late_link(site: TrialSite, rng: random.Random) -> None:
+    """Make every packet of the remote proxy and of one battery late, in both directions."""
+    _bad_link(site, LinkFaults(delay_s=rng.uniform(0.05, 0.4)), rng)
+
+
+def chopped_link(site: TrialSite, rng: random.Random) -> None:
+    """Hand on what they send and get in pieces of a few bytes."""
+    _bad_link(site, LinkFaults(chop=rng.randrange(1, 4)), rng)
+
+
+def lossy_link(part: float) -> Callable[[TrialSite, random.Random], None]:
+    """Return what loses a part of their packets: TCP sends them again, and everything is late."""
+    return lambda site, rng: _bad_link(site, LinkFaults(loss=part), rng)
+
+
+def silent_link(site: TrialSite, rng: random.Random) -> None:
+    """Hand on nothing for up to two leases, and close nothing: then everything arrives at once."""
+    _bad_link(site, LinkFaults(is_silent=True), rng)
+
+
+def reset_link(site: TrialSite, rng: random.Random) -> None:
+    """Reset their connections, again and again."""
+    site.goes_blind()
+    for _ in range(rng.randrange(1, 5)):
+        time.sleep(rng.uniform(0.0, 0.6))
+        site.link.reset()
+    site.is_over()
+    site.goes_on()
+
+
+def half_closed_link(site: TrialSite, rng: random.Random) -> None:
+    """Close one direction of their connections: one side hears the end, the other does not."""
+    site.goes_blind()
+    for towards_client in rng.sample([True, False], 2):
+        time.sleep(rng.uniform(0.2, 0.8))
+        site.link.half_close(towards_client=towards_client)
+    site.is_over()
+    site.goes_on()
+
+
+def stop_while_cut_off(site: TrialSite, rng: random.Random) -> None:
+    """Press a stop while the remote proxy and one battery are cut off: they must find it when they return."""
+    site.goes_blind()
+    site.link.faults = LinkFaults(is_refused=True)
+    site.link.reset()
+    time.sleep(rng.uniform(0.0, 0.5))
+    _press(site, b'{"active": true, "who": "observer", "why": "trial"}', retain=True)
+    time.sleep(rng.uniform(0.2, 1.5) * LEASE_S)
+    site.link.mend()
+    back = time.monotonic()
+    names = ("confirm/MG1", "confirm/MG2/ess")
+    if not site.wait(
+        lambda: all([m for m in site.observer.on(f"estop/{name}") if m.at > back] for name in names), 10.0
+    ):
+        site.tally.break_promise("who was cut off did not confirm the stop within 10 s of its return")
+    time.sleep(0.5)
+    _release(site)
+    site.goes_on()
+
+
+def _bad_link(site: TrialSite, faults: LinkFaults, rng: random.Random) -> None:
+    time.sleep(rng.uniform(0.0, 0.5))
+    site.goes_blind()
+    site.link.faults = faults
+    time.sleep(rng.uniform(0.8, 2.0) * LEASE_S)
+    site.link.mend()
+    site.is_over()
+    site.goes_on()
+
+
+def lost_messages(part: float) -> Callable[[TrialSite, random.Random], None]:
+    """Return what runs environment and agents on a network that loses a part of the messages."""
+
+    def lose(site: TrialSite, rng: random.Random) -> None:
+        rules = [{"pattern": "#", "loss": part}]
+        impairment = {"name": "lossy", "seed": rng.randrange(1 << 30), "rules": rules}
+        site.has_nothing_to_recover()
+        network = write_toml(site.folder / "lossy.toml", {"impairment": impairment})
+        site.end_run()
+        site.start_run("--network", str(network))
+        time.sleep(4.0)
+        result = site.end_run(compare=False)  # what is lost last nobody can miss
+        if result:
+            site.tally.lost += result["messages"]["lost"]
+            if not result["messages"]["lost"] and part > 0.1:
+                site.tally.break_promise("messages were lost, and the run counted none")
+        site.start_run()
+
+    return lose
+
+
+# -- clocks ----------------------------------------------------------------------------------------------
+
+FAKETIME = (
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/faketime/libfaketime.so.1",
+)
+
+
+def why_no_clock() -> str:
+    """Return why the wall clock of a program cannot be moved here; empty: it can."""
+    return "" if _faketime() else "libfaketime is not installed (Debian: apt install libfaketime)"
+
+
+def _faketime() -> str | None:
+    return next((path for path in FAKETIME if Path(path).exists()), None)
+
+
+def clock_jump(site: TrialSite, rng: random.Random) -> None:
+    """Let the wall clock of the remote proxy and of a battery jump, back and forth by up to a day."""
+    clock = site.folder / "clock"
+    clock.write_text("+0")
+    environment = {
+        "LD_PRELOAD": _faketime() or "",
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    _restart_far_side(site, environment)
+    site.mend()
+    for _ in range(3):
+        clock.write_text(f"{rng.uniform(-86_400.0, 86_400.0):+.0f}")
+        time.sleep(rng.uniform(0.3, 1.2))
+    site.is_over()
+    site.goes_on()
+    site.mend()
+    _restart_far_side(site, None)
+
+
+def _restart_far_side(site: TrialSite, environment: dict[str, str] | None) -> None:
+    for program in (site.proxy, site.battery):
+        assert program is not None
+        program.process.terminate()
+        program.wait(15.0)
+    site.start_proxy(environment)
+    site.start_battery(environment)
+
+
 # -- two of everything -----------------------------------------------------------------------------------
 
 
-def second_run(site: Site, rng: random.Random) -> None:
+def second_run(site: TrialSite, rng: random.Random) -> None:
     """Start a second run of the same environment."""
     _second(site, site.run_arguments, rng)
 
 
-def second_proxy(site: Site, rng: random.Random) -> None:
+def second_proxy(site: TrialSite, rng: random.Random) -> None:
     """Start a second proxy of the same agent."""
     _second(site, site.proxy_arguments, rng)
 
 
-def second_device(site: Site, rng: random.Random) -> None:
+def second_device(site: TrialSite, rng: random.Random) -> None:
     """Start a second device of the same name."""
     boots = {m.json.get("boot") for m in site.observer.on("MG2/ess/telemetry")}
     _second(site, site.battery_arguments, rng)
@@ -215,7 +373,7 @@ def second_device(site: Site, rng: random.Random) -> None:
         site.note(f"a second device spoke: {new}")
 
 
-def second_plain_device(site: Site, rng: random.Random) -> None:
+def second_plain_device(site: TrialSite, rng: random.Random) -> None:
     """Let a second battery of another maker speak under the same name: neither may be driven."""
     time.sleep(rng.uniform(0.0, 0.3))
     with PlainDevice(site.broker.url, ENV, "MG1/ess", follows=False) as twin:
@@ -228,9 +386,9 @@ def second_plain_device(site: Site, rng: random.Random) -> None:
     site.ess.reborn(soc=0.5)  # one that goes on with its former boot counts as the second one
 
 
-def _second(site: Site, arguments: list[str], rng: random.Random) -> None:
+def _second(site: TrialSite, arguments: list[str], rng: random.Random) -> None:
     time.sleep(rng.uniform(0.0, 0.5))
-    done = heron(*arguments).wait(40.0)
+    done = heron_program(*arguments).wait(40.0)
     if done.code != 1 or not any("is held by" in line for line in done.errors):
         site.tally.hung += 1
         site.note(f"the second one ended with {done.code}: {done.err[-300:]!r}")
@@ -240,31 +398,32 @@ def _second(site: Site, arguments: list[str], rng: random.Random) -> None:
 # -- old and foreign setpoints ---------------------------------------------------------------------------
 
 
-def replay(site: Site, rng: random.Random) -> None:
+def replay(site: TrialSite, rng: random.Random) -> None:
     """Replay recorded setpoints to devices that rest."""
+    site.has_nothing_to_recover()
     time.sleep(rng.uniform(0.2, 0.6))
     site.end_run()
     recorded = [m for name in ("MG1/ess", "MG2/ess") for m in site.observer.driving(name, after=site.begun)]
     site.wait(lambda: site.ess.p_mw == 0.0 and _shown_mw(site) == 0.0, 4 * LEASE_S)
     time.sleep(LEASE_S + 0.05)  # younger ones are fresh: they may hold for what is left of their lease
-    _assert_rest(
-        site,
-        lambda: [
-            site.inject(m.topic, changed)
-            for m in rng.sample(recorded, min(12, len(recorded)))
+
+    def replay_some() -> None:
+        for m in rng.sample(recorded, min(12, len(recorded))):
             for changed in (
                 m.payload,
                 {**m.json, "boot": "another"},
                 {**m.json, "boot": f"taker {m.json['seq']}", "take_over": True},
                 {**m.json, "boot": f"renewer {m.json['seq']}", "renewal": True},
-            )
-        ],
-    )
+            ):
+                site.inject(m.topic, changed)
+
+    _assert_rest(site, replay_some)
     site.start_run()
 
 
-def retained_setpoint(site: Site, rng: random.Random) -> None:
+def retained_setpoint(site: TrialSite, rng: random.Random) -> None:
     """Retain setpoints, recorded ones and by hand, and let devices meet them when they connect."""
+    site.has_nothing_to_recover()
     time.sleep(rng.uniform(0.2, 0.6))
     site.end_run()
     by_hand = {"type": "setpoint", "p_mw": 0.007, "lease_s": 30.0}
@@ -277,7 +436,7 @@ def retained_setpoint(site: Site, rng: random.Random) -> None:
     for topic in topics:
         site.inject(topic, by_hand, retain=True)
     site.new_battery()
-    site.battery = heron(*site.battery_arguments)
+    site.start_battery()
     since = time.monotonic()
     site.wait(lambda: [m for m in site.observer.on("MG2/ess/telemetry") if m.at > since], 40.0)
     _assert_rest(site, lambda: None)
@@ -286,49 +445,47 @@ def retained_setpoint(site: Site, rng: random.Random) -> None:
     site.start_run()
 
 
-def _assert_rest(site: Site, act: Callable[[], object]) -> None:
+def _assert_rest(site: TrialSite, act: Callable[[], object]) -> None:
     begun = time.monotonic()
     act()
     time.sleep(1.0)
     moved = [m for m in site.observer.on("MG2/ess/telemetry") if m.at > begun and m.json["p_mw"] != 0.0]
     plain = [(at, p) for at, p in site.ess.power if at > begun and p != 0.0]
     if moved or plain:
-        site.tally.held_s = max(site.tally.held_s, 99.0)
+        site.tally.past_lease += len(moved) + len(plain)
         site.note(f"moved by what is old: {len(moved)} telemetry of MG2/ess, {plain} of MG1/ess")
 
 
-def _shown_mw(site: Site) -> float:
+def _shown_mw(site: TrialSite) -> float:
     return float(site.observer.on("MG2/ess/telemetry")[-1].json.get("p_mw", 1.0))
 
 
 # -- stops -----------------------------------------------------------------------------------------------
 
 
-def malformed_stop(site: Site, rng: random.Random) -> None:
+def malformed_stop(site: TrialSite, rng: random.Random) -> None:
     """Press stops that are hardly one, some of them retained, each released again."""
     for payload in rng.sample(STOPS, 3):
         time.sleep(rng.uniform(0.0, 0.4))
         pressed = _press(site, payload, retain=rng.random() < 0.3 and payload != b"")
         if not site.wait(partial(_has_stopped, site, pressed), 3.0):
-            site.tally.after_stop += 1
-            site.note(f"not stopped or not confirmed within 3 s: {payload[:60]!r}")
+            site.tally.break_promise(f"not stopped or not confirmed within 3 s: {payload[:60]!r}")
         time.sleep(0.4)
         _release(site)
         site.mend()
 
 
-def stop_that_the_broker_forgets(site: Site, rng: random.Random) -> None:
+def stop_that_the_broker_forgets(site: TrialSite, rng: random.Random) -> None:
     """Press a stop, and let the broker forget it; a new run must find it."""
     time.sleep(rng.uniform(0.0, 0.4))
     pressed = _press(site, b'{"active": true, "who": "observer", "why": "trial"}', retain=True)
     site.wait(lambda: _has_stopped(site, pressed), 3.0)
     site.kill_broker()
     time.sleep(rng.uniform(0.1, 1.0))
-    site.broker.start()
+    site.restart_broker()
     back = time.monotonic()
     if not site.wait(lambda: [m for m in site.observer.on(f"{ENV}/estop") if m.at > back], 10.0):
-        site.tally.after_stop += 1
-        site.note("nobody said the stop again within 10 s")
+        site.tally.break_promise("nobody said the stop again within 10 s")
     told = site.end_run()
     if told and not (told["estop"] or {}).get("active"):
         site.note(f"estop of --json: {told['estop']}")
@@ -338,14 +495,14 @@ def stop_that_the_broker_forgets(site: Site, rng: random.Random) -> None:
     _release(site)
 
 
-def _press(site: Site, payload: bytes, *, retain: bool = False) -> float:
+def _press(site: TrialSite, payload: bytes, *, retain: bool = False) -> float:
     site.observer.publish(f"{BASE}/estop", payload, retain=retain)
     pressed = time.monotonic()
-    site.stopped.append(Span(pressed, float("inf")))
+    site.stopped.append(TimeSpan(pressed, float("inf")))
     return pressed
 
 
-def _has_stopped(site: Site, pressed: float) -> bool:
+def _has_stopped(site: TrialSite, pressed: float) -> bool:
     """Whether the device has stopped, and both gateways and the device have confirmed it."""
     shown = [m for m in site.observer.on("MG2/ess/telemetry") if m.at > pressed]
     names = ("confirm/MG1", "confirm/MG2", "confirm/MG3", "confirm/MG2/ess")
@@ -356,17 +513,18 @@ def _has_stopped(site: Site, pressed: float) -> bool:
     return confirmed and bool(shown) and bool(shown[-1].json.get("stopped")) and shown[-1].json["p_mw"] == 0.0
 
 
-def _release(site: Site) -> None:
-    site.stopped[-1] = Span(site.stopped[-1].begin, time.monotonic())
+def _release(site: TrialSite) -> None:
+    site.stopped[-1] = TimeSpan(site.stopped[-1].begin, time.monotonic())
     told = {"type": "estop", "active": False, "who": "observer", "boot": site.ess.boot}
     told["seq"] = int(time.monotonic() * 1e6)
+    site.is_over()
     site.observer.publish(f"{BASE}/estop", told, retain=True)
 
 
 # -- coming back -----------------------------------------------------------------------------------------
 
 
-def reborn_empty(site: Site, rng: random.Random) -> None:
+def reborn_empty(site: TrialSite, rng: random.Random) -> None:
     """Let a battery start again at its minimum charge: it is not asked to discharge."""
     time.sleep(rng.uniform(0.0, 0.5))
     site.ess.reborn(soc=0.1)
@@ -380,7 +538,7 @@ def reborn_empty(site: Site, rng: random.Random) -> None:
     site.ess.reborn(soc=0.5)
 
 
-def reborn_generator(site: Site, rng: random.Random) -> None:
+def reborn_generator(site: TrialSite, rng: random.Random) -> None:
     """Let a generator start again at 0: it is asked for no more than its ramp."""
     if not site.wait(lambda: site.gen.p_mw > RAMP_MW, 15.0):
         site.note(f"the generator does not run above its ramp ({site.gen.p_mw} MW): not tried")
@@ -403,7 +561,7 @@ def reborn_generator(site: Site, rng: random.Random) -> None:
 # -- bad messages, losses --------------------------------------------------------------------------------
 
 
-def huge_number(site: Site, rng: random.Random) -> None:
+def huge_number(site: TrialSite, rng: random.Random) -> None:
     """Send a number of 401 digits on every channel."""
     time.sleep(rng.uniform(0.0, 0.5))
     state = site.observer.on("run/state")[-1].json
@@ -419,8 +577,9 @@ def huge_number(site: Site, rng: random.Random) -> None:
         site.note(f"the proxy ended: {site.proxy.err[-3:]}")
 
 
-def lost_and_repeated(site: Site, rng: random.Random) -> None:
+def lost_and_repeated(site: TrialSite, rng: random.Random) -> None:
     """Lose and repeat telemetry of one device; the run must count both, exactly."""
+    site.has_nothing_to_recover()
     lost = doubled = 0
     time.sleep(0.3)
     for _ in range(5):
@@ -443,109 +602,3 @@ def lost_and_repeated(site: Site, rng: random.Random) -> None:
             site.tally.undetected += max(0, lost - counted["lost"])
             site.note(f"lost {lost}, repeated {doubled}; counted {counted['lost']}, {counted['duplicated']}")
     site.start_run()
-
-
-FAULTS: dict[str, Callable[[Site, random.Random], None]] = {
-    "kill -9 the run": kill_run,
-    "kill -9 the environment of a remote proxy, in mid-step": kill_environment_in_mid_step,
-    "kill -9 a remote proxy": kill_proxy,
-    "kill -9 or cut off a device": kill_device,
-    "kill -9 the broker, it returns": kill_broker_that_returns,
-    "kill -9 the broker, it stays away": kill_broker_for_good,
-    "kill -9 environment and broker, the broker returns": kill_environment_and_broker,
-    "SIGSTOP and SIGCONT the run": pause_run,
-    "SIGSTOP and SIGCONT a proxy": pause_proxy,
-    "second run": second_run,
-    "second proxy": second_proxy,
-    "second device": second_device,
-    "second device of another maker": second_plain_device,
-    "replay of recorded setpoints": replay,
-    "retained setpoint": retained_setpoint,
-    "stop in a malformed form": malformed_stop,
-    "stop that the broker forgets": stop_that_the_broker_forgets,
-    "battery reborn at minimum charge": reborn_empty,
-    "generator reborn at 0": reborn_generator,
-    "a number of 401 digits on every channel": huge_number,
-    "telemetry lost and repeated": lost_and_repeated,
-}
-HEAD = (
-    "fault",
-    "tried",
-    "longest power after the last rightful setpoint, s",
-    "of the lease",
-    "outside the envelope",
-    "after a stop / in shadow / second owner / for the dead",
-    "undetected losses",
-    "hung",
-)
-
-
-def table(tallies: dict[str, Tally]) -> str:
-    """Return the tallies as Markdown."""
-    lines = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-    for name, t in tallies.items():
-        if t.tried:
-            forbidden = f"{t.after_stop} / {t.to_shadow} / {t.second_owner} / {t.for_the_dead}"
-            held = (f"{t.held_s:.2f}", f"{t.held_s / LEASE_S:.2f}") if t.held_s else ("-", "-")
-            row = (name, t.tried, *held, t.outside, forbidden, t.undetected, t.hung)
-            lines.append(f"| {' | '.join(map(str, row))} |")
-    return "\n".join(lines)
-
-
-def is_clean(tally: Tally) -> bool:
-    """Whether nothing happened that must not."""
-    counts = (tally.outside, tally.after_stop, tally.to_shadow, tally.second_owner, tally.for_the_dead)
-    return not any((*counts, tally.undetected, tally.hung)) and tally.held_s <= LEASE_S + TOLERATED_S
-
-
-def main() -> int:
-    """Run the trials, one fault after another, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--broker", choices=("mosquitto", "embedded"), default="mosquitto")
-    parser.add_argument("--trials", type=int, default=4, metavar="N", help="of each fault")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", choices=sorted(FAULTS), metavar="FAULT")
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no further trial after this time")
-    arguments = parser.parse_args()
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with & by a script: children inherit it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    rng = random.Random(arguments.seed)  # noqa: S311  moments, no secrets
-    tallies = {name: Tally() for name in FAULTS if not arguments.only or name in arguments.only}
-    end = time.monotonic() + 60.0 * arguments.minutes
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended on the way out
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Site(arguments.broker, Path(folder) / "site") as site,
-    ):
-        for trial, name in _order(tallies, arguments.trials):
-            if time.monotonic() > end:
-                break
-            tally = tallies[name]
-            site.begin(tally)
-            FAULTS[name](site, rng)
-            site.mend()
-            site.judge()
-            took_s = time.monotonic() - site.begun
-            _say(f"{trial + 1}/{arguments.trials} {name}: {took_s:.1f} s, held {tally.held_s:.2f} s")
-        stall_s = site.longest_stall_s
-    sys.stdout.write(table(tallies) + "\n")
-    sys.stdout.write(
-        f"\n{arguments.broker}, seed {arguments.seed}, lease {LEASE_S:g} s; the machine kept the observer "
-        f"waiting for {stall_s:.3f} s at most\n"
-    )
-    return 0 if all(is_clean(tally) for tally in tallies.values()) else 1
-
-
-def _order(names: Iterable[str], trials: int) -> list[tuple[int, str]]:
-    """Return the trials, kills early: where the time ends first, they have been tried most."""
-    every = [(trial, name) for trial in range(trials) for name in names]
-    return sorted(every, key=lambda each: not each[1].startswith("kill -9"))
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
