@@ -85,6 +85,9 @@ class Started(Protocol):
     def kill(self) -> None:
         """End it as a power cut would."""
 
+    def terminate(self) -> None:
+        """Ask it to end."""
+
 
 class Program:
     """A program in a session of its own, as a terminal's foreground job; use it as a context manager.
