@@ -52,7 +52,8 @@ FAULT_TRIALS: Final[tuple[FaultTrial, ...]] = (
           f"{SAFE}; {OBEYS}", at.pause_run),
     _site("stop-proxy", "SIGSTOP a remote agent with its gateway, SIGCONT; as above", f"{SAFE}; {OBEYS}",
           at.pause_proxy, is_quick=True),
-    _site("stop-device", "SIGSTOP a device's program, SIGCONT", "the others go on", at.pause_device),
+    _site("stop-device", "SIGSTOP a device's program, SIGCONT",
+          "the others go on; it is safe as soon as it runs", at.pause_device),
     _site("stop-broker", "SIGSTOP the broker, SIGCONT", SAFE, at.pause_broker),
     # the network of a remote agent and a device
     _site("link-late", "every packet late by 0.05 to 0.4 s each way", SAFE, at.late_link),

@@ -201,8 +201,11 @@ def pause_device(site: TrialSite, rng: random.Random) -> None:
     """SIGSTOP and SIGCONT the program of a battery: it wakes up with a lease that is over, or goes on."""
     time.sleep(rng.uniform(0.0, 0.5))
     assert site.battery is not None
+    site.goes_blind()
+    begun = time.monotonic()
     site.battery.signal(signal.SIGSTOP)
     time.sleep(rng.uniform(0.3, 2.0) * LEASE_S)
+    site.device_stood_still_s = time.monotonic() - begun
     site.battery.signal(signal.SIGCONT)
     site.is_over()
     site.goes_on()

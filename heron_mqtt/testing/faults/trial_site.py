@@ -35,6 +35,8 @@ RAMP_MW = 0.013
 DRIVEN = ("MG1/ess", "MG2/ess")
 SHADOW = "MG3/ess"
 HANGS_S = 20.0
+COUNTED = ("telemetry", "held", "refused", "flooded", "lost")
+"""What a run counts of a device's telemetry; together they are all that it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ class TrialSite:
         self._run_lost_its_broker = False
         self._run_begun = 0.0
         self._over_at: float | None = None
+        self.device_stood_still_s = 0.0
+        """For how long the program of MG2/ess was stopped in this trial: nothing can end its lease then."""
         self._shadow_from = 0
         self._stalls = _Stalls()
 
@@ -149,6 +153,7 @@ class TrialSite:
         self.powers = [self.ess]
         self._is_blind = self._is_recovered = self._is_compared = False
         self._over_at = None
+        self.device_stood_still_s = 0.0
 
     def is_over(self) -> None:
         """Mark the end of the cause: from here on everything may be as before."""
@@ -281,11 +286,11 @@ class TrialSite:
     def _compare(self, result: dict[str, Any], said: int) -> None:
         self._is_compared = True
         counted = result["devices"][SHADOW]
-        known = sum(counted[key] for key in ("telemetry", "refused", "flooded", "lost"))
+        known = sum(counted[key] for key in COUNTED)
         self.tally.lost += counted["lost"]
         if known != said:
             self.tally.undetected += max(0, said - known)
-            picked = {key: counted[key] for key in ("telemetry", "refused", "flooded", "lost", "duplicated")}
+            picked = {key: counted[key] for key in (*COUNTED, "duplicated")}
             self.note(f"{SHADOW} said {said}, counted {known}: {picked}")
         if self._run_lost_its_broker:
             return
@@ -386,7 +391,8 @@ class TrialSite:
             life = [m for m in shown if m.json["boot"] == boot]  # what a dead process does nobody knows
             self._hold(f"MG2/ess ({boot})", _changes(life), rightful, life[-1].at)
         for message in shown:
-            self._held(message.json.get("safe_after_s", 0.0), "MG2/ess, by its own clock")
+            held_s = message.json.get("safe_after_s", 0.0) - self.device_stood_still_s
+            self._held(held_s, "MG2/ess, by its own clock")
 
     def _count(self, what: str, messages: list[Observed]) -> None:
         if messages:
