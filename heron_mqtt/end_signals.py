@@ -98,13 +98,16 @@ class EndSignals:
         """
         import asyncio
 
+        from heron_mqtt.service_manager import THE_SERVICE
+
         if self._asked is not None:  # the error that said so got lost in code that was being imported
             main.close()
             raise AskedToEnd(self._asked)
 
         async def watched() -> T:
             self._task = asyncio.current_task()
-            return await main
+            with THE_SERVICE.heartbeat(asyncio.get_running_loop()):
+                return await main
 
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             try:
@@ -125,6 +128,9 @@ class EndSignals:
         task = self._task
         if task is None or task.done() or not is_first:
             raise AskedToEnd(number)
+        from heron_mqtt.service_manager import THE_SERVICE  # imported already: a task runs
+
+        THE_SERVICE.tell_stopping()
         task.cancel()
         task.get_loop().call_soon_threadsafe(lambda: None)  # wake it where it waits for sockets
 

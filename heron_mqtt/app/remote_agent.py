@@ -14,6 +14,7 @@ from heron_mqtt.app.run_plan import Devices, remote_agents, watch_problems
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import ConfigError, NameTaken
 from heron_mqtt.messaging import topics
+from heron_mqtt.service_manager import THE_SERVICE
 from powergrid.agents.proxies import make_proxy
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ async def serve_proxies(
             await _together([proxy.start() for proxy in proxies.values()])
             for agent in agents:
                 note(f"agent {agent} online")
+            THE_SERVICE.tell_ready(f"online: {', '.join(agents)}")
             with frozen_gc():
                 await unless(_run_each(proxies, note), *watches)
         finally:

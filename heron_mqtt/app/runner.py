@@ -33,6 +33,7 @@ from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.service_manager import THE_SERVICE
 
 if TYPE_CHECKING:
     from heron_mqtt.app.mapping_watch import MappingWatch
@@ -178,6 +179,7 @@ async def _run_in(
             first = await _begin(env, infrastructure, plan, progress)
             for seen in plan.resumed.observations if plan.resumed is not None else ():
                 actions_of(policy, env, seen)  # so that it remembers what it has seen; they were taken
+            THE_SERVICE.tell_ready(f"{summary.scenario}: every agent and device is ready")
             faults = FaultPlan(plan.loaded.scenario, infrastructure.broker)
             in_step = None if mappings is None else mappings.between_steps
             await _steps(env, faults, plan, progress, summary, in_step, policy=policy, first=first)
@@ -280,6 +282,7 @@ async def _steps(
         summary.add_step(rewards, infos, (time.perf_counter() - started) * 1e3)
         summary.note_stop(env.estop)
         progress.step(summary, next(iter(infos.values()))["price"], infos)
+        THE_SERVICE.tell_status(f"{summary.scenario}: step {summary.steps} of {plan.steps}")
 
 
 class FaultPlan:

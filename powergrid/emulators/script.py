@@ -19,6 +19,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.settings import add_options, use_options, without_lasting
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.service_manager import THE_SERVICE
 from powergrid.devices import Device
 from powergrid.devices.registry import kind_of
 from powergrid.emulators.emulator import Emulator
@@ -164,6 +165,7 @@ async def _serve(
         )
 
         def tell() -> None:
+            THE_SERVICE.tell_ready(f"{device.kind} {device.label} online")
             if not options.supervised:  # beside a run, the run tells
                 address, prefix = without_login(options.broker), topics.TopicMap(env_id).prefix
                 sys.stdout.write(f"{device.kind} {device.label} online at {address}, topics {prefix}#\n")

@@ -23,6 +23,7 @@ from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.schemes import open_broker
 from heron_mqtt.messaging.settings import add_options, use_options
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.service_manager import THE_SERVICE
 
 log = logging.getLogger("heron_mqtt.modbus")
 
@@ -171,7 +172,11 @@ async def serve_unit(
     async with leaving_others_alone(mqtt) as broker:
         device = make(broker, stamper)
         try:
-            await device.run(duration_s=options.duration, once=options.once)
+            await device.run(
+                duration_s=options.duration,
+                once=options.once,
+                on_online=lambda: THE_SERVICE.tell_ready(f"{device.label} online"),
+            )
         finally:
             if hand_back is not None:
                 await _handed_back(device, hand_back)

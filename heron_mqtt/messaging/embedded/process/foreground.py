@@ -11,6 +11,7 @@ from heron_mqtt.end_signals import heeded
 from heron_mqtt.messaging.embedded.broker import EmbeddedBroker
 from heron_mqtt.messaging.embedded.event_log import LOGGER_NAME
 from heron_mqtt.messaging.embedded.process.child import raise_descriptor_limit, run_event_loop
+from heron_mqtt.service_manager import THE_SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -67,7 +68,9 @@ async def run_broker(
             urls = [broker.url, *([broker.websocket_url] if broker.websocket_url else [])]
             sys.stdout.write(f"listening {' '.join(urls)}\n")
             sys.stdout.flush()
-            await stop.wait()
+            with THE_SERVICE.heartbeat(loop):
+                THE_SERVICE.tell_ready(f"listening {' '.join(urls)}")
+                await stop.wait()
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
