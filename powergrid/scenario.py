@@ -399,7 +399,8 @@ class MicrogridTable(Table):
         for name in devices:
             if not name.isidentifier():
                 raise ValueError(
-                    f"device name {name!r}: letters, digits and _ only (it becomes a field p_{name})"
+                    f"device name {name!r}: letters, digits and _ only, and no digit first (it is part of "
+                    f"names such as p_{name})"
                 )
         return devices
 
