@@ -106,6 +106,8 @@ class FieldGateway:
         self._sent: dict[str, SetpointRequest] = {}
         self._unsent: dict[str, str] = {}  # by device, why nothing was sent in this step
         self._taken_up: dict[str, Telemetry] = {}  # by device, where its model was put since the last step
+        self._put_since_sent: set[str] = set()  # devices whose models were put where they are
+        self._to_put_again: set[str] = set()  # those whose models have then taken a step that they did not
         self._stop = StopSignals(agent_id, broker, stamper, stamper.env_id, self._stop_changed)
         self._leases = GatewayLeases(
             self.links, lease_s=lease_s, left_s=lambda: self.environment.left_s, monotonic=monotonic
@@ -217,6 +219,7 @@ class FieldGateway:
         Emulators begin an episode as the models do; hardware is wherever the last one left it.
         """
         self.authority.rise()
+        self._to_put_again.clear()
         for name, link in self.links.items():
             follows = link.status is not None and link.status.run is not None
             is_followed = self.authority.sends(name) and (self._settings[name].is_real or not follows)
@@ -227,6 +230,7 @@ class FieldGateway:
         """Put a model where its device is."""
         self._twins.reseed(name, telemetry)
         self._taken_up[name] = telemetry
+        self._put_since_sent.add(name)
 
     def taken_up(self) -> dict[str, Telemetry]:
         """Return where models were put beside the steps, by device, and forget it: for the record."""
@@ -255,6 +259,7 @@ class FieldGateway:
         Simulated devices are left out of the memory: their models keep the same bounds without being told.
         """
         self.authority.rise()
+        self._put_again()
         if self.estop is not None:
             self._outcome.begin_step(dict.fromkeys(wanted, ESTOP))
             return {name: want.zero() for name, want in wanted.items()}
@@ -268,6 +273,14 @@ class FieldGateway:
             {name: why for name, why in reasons.items() if self.authority.level(name) != "simulated"}
         )
         return allowed
+
+    def _put_again(self) -> None:
+        """Put models where their devices are that stood in for them after they were born again: no jump."""
+        for name in self._to_put_again:
+            telemetry = self.links[name].telemetry
+            if telemetry is not None:  # else its first word puts it there
+                self._take_up(name, telemetry)
+        self._to_put_again.clear()
 
     def _band(self, name: str) -> Band | None:
         """Return the band in force over a device."""
@@ -296,6 +309,7 @@ class FieldGateway:
             step: Under way.
         """
         self._begin_step(episode, step)
+        self._put_since_sent.clear()
         self._keep_what_is_allowed_now(allowed)
         for name, setpoint in allowed.items():
             if dt_s is None or not self.authority.sends(name):
@@ -374,6 +388,8 @@ class FieldGateway:
                 self._outcome.stand_in(
                     name, link, setpoint, step, was_sent=was_sent, unsent=self._unsent.get(name)
                 )
+                if name in self._put_since_sent:
+                    self._to_put_again.add(name)
         return int(missed)
 
     def _truth(self, name: str, link: DeviceLink) -> Telemetry | None:

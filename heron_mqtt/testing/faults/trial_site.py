@@ -35,6 +35,7 @@ RAMP_MW = 0.013
 DRIVEN = ("MG1/ess", "MG2/ess")
 SHADOW = "MG3/ess"
 HANGS_S = 20.0
+STARTS_S = 180.0  # on a machine that does ten other things; 4 s on an idle one
 COUNTED = ("telemetry", "held", "refused", "flooded", "lost")
 """What a run counts of a device's telemetry; together they are all that it said."""
 
@@ -254,7 +255,11 @@ class TrialSite:
         if self.dead and self.dead[-1].end > begun:
             self.dead[-1] = TimeSpan(self.dead[-1].begin, begun)
         self.run = heron_program(*self.run_arguments, *more)
-        self.wait(lambda: [m for m in self.observer.on("agents/MG3/status") if m.at > begun + 0.5], 40.0)
+        if not self.wait(
+            lambda: [m for m in self.observer.on("agents/MG3/status") if m.at > begun + 0.5], STARTS_S
+        ):
+            self.tally.hung += 1
+            self.note(f"a run did not start within {STARTS_S:g} s: {self._state()}")
         self._shadow_from = self.shadow.seq
         self._run_begun = time.monotonic()
         self._run_lost_its_broker = False

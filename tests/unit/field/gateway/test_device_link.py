@@ -94,6 +94,23 @@ async def test_a_silent_device_is_back_with_its_birth() -> None:
     assert rig.fallback is None
 
 
+async def test_a_device_reborn_between_setpoint_and_answer_is_asked_for_no_more_than_it_has() -> None:
+    """Its model stands in for the step, and charges; the device, empty, has done nothing."""
+
+    def restart(rig: Rig, setpoint: dict[str, Any]) -> None:
+        rig.boot, rig.p_mw, rig.soc, rig.answer = "b2", 0.0, 0.1, follow
+        rig.say("status", state="online", run="none")
+        rig.measure()
+
+    rig = await Rig().open()
+    rig.answer = restart
+    rig.step(-0.05)
+    assert rig.fallback is not None
+    rig.step(0.02)
+    assert rig.sent[-1]["heard_boot"] == "b2"
+    assert rig.sent[-1]["p_mw"] == 0.0, "from its own state of charge, not from its model's"
+
+
 @pytest.mark.parametrize("word", ["fault", "offline"])
 async def test_a_device_that_says_it_cannot_is_not_waited_for(word: str) -> None:
     rig = await Rig().open()
