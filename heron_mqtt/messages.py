@@ -159,7 +159,7 @@ class Offer(Message):
 
     type: Literal["offer"] = "offer"
     quantity: float = Field(ge=0, description="MWh in this step.")
-    price: float = Field(description="Ask, $/MWh.")
+    price: float = Field(description="Ask, $/MWh; 0 with quantity 0.")
 
 
 class Accept(Message):

@@ -80,7 +80,9 @@ class P2PSession(HorizontalSession):
         self._bought: dict[str, float] = {}  # MWh accepted by this agent, by seller
         self._sold: dict[str, float] = {}  # MWh confirmed by it, by buyer
         self._outgoing: Mapping[str, Message] = dict.fromkeys(
-            peers, Offer(quantity=self._offered, price=bid.price)
+            peers,
+            # a buyer's price is its limit: it is nobody's business before it has accepted an ask
+            Offer(quantity=self._offered, price=bid.price if self._offered > 0.0 else 0.0),
         )
         self._owed: Set[str] = self._outgoing.keys()
 

@@ -110,12 +110,12 @@ class DeviceSpecBase(BaseModel):
         )
 
     def safe_p_mw(self, p_available_mw: float | None) -> float:
-        """Return the power, MW, that the device is taken to have while its agent is lost.
+        """Return the power, MW, that the device is taken to have while its agent is lost: its safe state.
 
         Args:
             p_available_mw: What its profile says of the step, MW; None without a profile.
         """
-        if p_available_mw is None:
+        if p_available_mw is None or self.rests_when_safe:
             return 0.0
         low, high = self.power_range_mw
         return clip(p_available_mw, low, min(high, self.rated_s_mva))

@@ -64,10 +64,6 @@ class EvChargerSpec(ConsumerSpecBase):
         """State of charge with which an episode begins: that of the next car."""
         return self.arrival_soc
 
-    def safe_p_mw(self, p_available_mw: float | None) -> float:
-        """Return 0: without its agent it does not charge."""
-        return 0.0
-
     def part_mw(self, planned_mw: float, factor: float) -> float:
         """Return a part of what was planned: nothing, or at least the minimum power."""
         told_mw = -planned_mw * factor

@@ -260,6 +260,11 @@ def test_buyers_share_an_offer_in_proportion_when_they_want_more_than_there_is()
     assert sold == pytest.approx({"MG1": 0.1, "MG2": 0.05, "MG3": 0.15})
 
 
+def test_an_agent_that_sells_nothing_does_not_tell_its_bid() -> None:
+    buyer = P2PSession("me", ("A", "B"), Bid(-0.3, 50.0))
+    assert buyer.outgoing() == dict.fromkeys("AB", Offer(quantity=0.0, price=0.0))
+
+
 def test_accepting_more_than_was_offered_does_not_enlarge_a_buyers_share() -> None:
     seller = P2PSession("me", ("A", "B"), Bid(0.3, 50.0))
     for peer in ("A", "B"):

@@ -293,3 +293,11 @@ def test_a_saved_state_put_back_is_an_exact_undo(spec: Any) -> None:
 
 def test_measurement_defaults_to_no_loss() -> None:
     assert Measurement(0.1, 0.0, None, None, 0.0, False).loss_mwh == 0.0
+
+
+@each_kind
+def test_a_device_whose_agent_is_lost_is_taken_to_be_in_the_safe_state_of_its_emulator(spec: Any) -> None:
+    sign = 1.0 if spec.kind == "pv" else -1.0
+    expected = 0.0 if spec.rests_when_safe else -0.003
+    assert spec.safe_p_mw(sign * 0.003) == expected
+    assert spec.safe_p_mw(None) == 0.0
