@@ -37,6 +37,11 @@ def check_balance(record: RecordFile) -> tuple[Finding, Finding, Finding]:
             episode = one.at[0]
             noise = randomiser.noise(episode_seed(record, episode))
         _check_step(world, state, one, randomiser.step(noise, one.at[1]), balance, grid, rewards)
+    for table in ("agent_row", "device_row"):
+        for row in record.query(
+            f"SELECT DISTINCT episode, step FROM {table} EXCEPT SELECT episode, step FROM step_row"  # noqa: S608
+        ):
+            balance.check(False, f"{at(*row)}: there are rows in {table}, and none of the step")
     return balance, grid, rewards
 
 

@@ -152,6 +152,25 @@ class RecordFile:
                 raise DataError(f"{self.path}: event {row['id']}: its data cannot be read") from None
         return found
 
+    def late_devices(self) -> dict[tuple[int, int, str, str], dict[str, Any]]:
+        """Return what gateways did in steps that the environment had ended without them.
+
+        Returns:
+            By episode, step, agent and device: what stands in ``device_row`` elsewhere.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        found: dict[tuple[int, int, str, str], dict[str, Any]] = {}
+        for row in self.query("SELECT id, episode, step, subject, data FROM event_row WHERE kind = 'late'"):
+            try:
+                devices = json.loads(row["data"] or "{}").get("devices", {})
+                for name, columns in devices.items():
+                    found[row["episode"], row["step"], row["subject"], name] = dict(columns)
+            except (ValueError, TypeError, AttributeError):
+                raise DataError(f"{self.path}: event {row['id']}: its data cannot be read") from None
+        return found
+
     def inputs(self) -> dict[str, bytes]:
         """Return the input files by the key of the scenario that names them.
 

@@ -73,7 +73,8 @@ async def replay(
     present = await _who_is_there(broker, boots, look_s)
     real = _real_devices(record) | present
     done, loop = Replayed(), asyncio.get_running_loop()
-    begun_s, first_s = loop.time(), None
+    begun_s, last_s, played_s = loop.time(), None, 0.0
+    breaks_s = [part.at_s for part in record.parts()[1:]]  # nobody waits for a run to be resumed
     for row in record.each(
         "SELECT at_s, channel, payload FROM message_row WHERE payload IS NOT NULL AND "
         "(direction = 'out' OR arrival <> 'repeated') ORDER BY at_s, id"
@@ -82,8 +83,11 @@ async def replay(
         if not commands_real_devices and _is_command(channel, real):
             done.held_back[channel] = done.held_back.get(channel, 0) + 1
             continue
-        first_s = row["at_s"] if first_s is None else first_s
-        due_s = begun_s + (row["at_s"] - first_s) / speed
+        at_s = row["at_s"]
+        if last_s is not None and not any(last_s < break_s <= at_s for break_s in breaks_s):
+            played_s += at_s - last_s
+        last_s = at_s
+        due_s = begun_s + played_s / speed
         if (wait_s := due_s - loop.time()) > 0.0:
             await sleep(wait_s)
         done.late_s = max(done.late_s, loop.time() - due_s)

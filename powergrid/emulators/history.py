@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,22 +60,26 @@ def device_history(path: Path, agent: str, device: str) -> DeviceHistory | None:
         DataError: It is no record.
     """
     with RecordFile(path) as record:
-        rows = record.query(
+        found = record.query(
             "SELECT d.*, s.begun_at_s FROM device_row AS d JOIN step_row AS s ON s.episode = d.episode "
             "AND s.step = d.step WHERE d.agent = ? AND d.device = ? AND d.episode = "
             "(SELECT max(episode) FROM step_row) ORDER BY d.step",
             agent,
             device,
         )
-        if not rows:
+        if not found:
             return None
+        late = record.late_devices()
+        rows = [{**dict(row), **late.get((row["episode"], row["step"], agent, device), {})} for row in found]
         answered = _answered(record, agent, device)
         faults = _faults(record, agent, device, rows)
         steps = tuple(_past_step(record, row, faults[row["step"]], answered) for row in rows)
         return DeviceHistory(int(rows[0]["episode"]), steps)
 
 
-def _past_step(record: RecordFile, row: Any, faults: list[Fault], answered: set[tuple[Any, Any]]) -> PastStep:
+def _past_step(
+    record: RecordFile, row: Mapping[str, Any], faults: list[Fault], answered: set[tuple[Any, Any]]
+) -> PastStep:
     setpoint = None
     if row["sent_p_mw"] is not None:
         setpoint = Setpoint(
@@ -113,7 +118,9 @@ def _answered(record: RecordFile, agent: str, device: str) -> set[tuple[Any, Any
     return found
 
 
-def _faults(record: RecordFile, agent: str, device: str, rows: list[Any]) -> defaultdict[int, list[Fault]]:
+def _faults(
+    record: RecordFile, agent: str, device: str, rows: list[dict[str, Any]]
+) -> defaultdict[int, list[Fault]]:
     """Return by step the faults on demand that the run has told the device to have."""
     found: defaultdict[int, list[Fault]] = defaultdict(list)
     last = int(rows[-1]["step"])

@@ -330,6 +330,53 @@ async def test_the_head_is_published_where_asked(tmp_path: Path) -> None:
     assert said["head"] == done.result["record"]["head"]
 
 
+def trajectory(path: Path) -> list[tuple[object, ...]]:
+    with RecordFile(path) as record:
+        devices = record.query("SELECT step, agent, device, p_mw, q_mvar, soc FROM devices ORDER BY id")
+        agents = record.query("SELECT step, agent, reward, net_mwh, vm_min_pu FROM agents ORDER BY id")
+    return [tuple(row) for row in (*devices, *agents)]
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return a scenario with imperfect devices and faults, and the record of a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("noisy")
+    changes = {
+        "steps": 40,
+        "realtime_s": 0.05,
+        "microgrids.MG1.devices.ess.emulator": {"noise_mw": 1e-4, "lag_s": 200.0, "jitter_s": 0.001},
+        "microgrids.MG2.devices.pv.emulator": {"noise_mw": 1e-4, "offset_mw": 1e-4},
+        "randomisation": {"load_noise": 0.1, "initial_soc": [0.3, 0.7]},
+        "faults": [
+            {"at_step": 6, "device": "MG1/ess", "kind": "frozen", "steps": 12},
+            {"at_step": 9, "device": "MG2/pv", "kind": "offset", "steps": 20, "value": 0.001},
+        ],
+    }
+    scenario, record = write_scenario(folder, changes), folder / "whole.heron"
+    done = run_heron("run", str(scenario), "--json", "--record", str(record))
+    assert done.code == 0, done.err
+    return scenario, record
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(5))
+def test_a_run_killed_at_any_moment_and_resumed_gives_the_uninterrupted_trajectory(
+    noisy: tuple[Path, Path], tmp_path: Path, moment: int
+) -> None:
+    scenario, whole = noisy
+    record, rng = tmp_path / "x.heron", random.Random(moment)
+    with heron("run", str(scenario), "--record", str(record)) as run:
+        run.wait_for("step 1/")
+        time.sleep(rng.uniform(0.0, 1.8))
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    done = run_heron("run", str(scenario), "--resume", str(record), "--json")
+    assert done.code == 0, done.err
+    assert done.result["steps"] == 40
+    assert trajectory(record) == trajectory(whole)
+    assert not [finding for finding in verify(record) if finding.failed]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", range(20))
 def test_a_run_killed_at_any_moment_leaves_a_file_for_verify_and_report(tmp_path: Path, moment: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 
 from heron_mqtt.errors import DataError
-from heron_mqtt.record import chain
+from heron_mqtt.record import chain, schema
 from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.recorder import versions_here
 from heron_mqtt.record.schema import TABLES
 from heron_mqtt.record.verify.finding import Finding
 
@@ -21,6 +23,7 @@ def check_chains(record: RecordFile, head: str | None = None) -> Finding:
     """
     found = Finding("hash chain of every table")
     files = _check_files(record, found)
+    _check_layout(record, found)
     stated = record.heads()
     resumed = record.parts()[1:] if "merged" not in record.meta else []  # merging numbers rows anew
     then: dict[str, dict[int, str]] = {}
@@ -83,6 +86,28 @@ def _columns(record: RecordFile, table: str) -> list[str]:
     """Return the columns that a table's rows were hashed with; newer ones stand behind them."""
     (row,) = record.query("SELECT columns FROM chain WHERE table_name = ?", table)
     return list(map(str, json.loads(row["columns"])))
+
+
+def _check_layout(record: RecordFile, found: Finding) -> None:
+    """Look whether the views still show the rows: people read these, and no chain covers them."""
+    made = sqlite3.connect(":memory:")
+    try:
+        schema.create(made)
+        due = dict(made.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
+    finally:
+        made.close()
+    there = {
+        row["name"]: (row["type"], row["sql"])
+        for row in record.query("SELECT type, name, sql FROM sqlite_master WHERE type <> 'index'")
+    }
+    for name, sql in due.items():
+        is_ours = there.get(name) == ("view", sql)
+        if not is_ours and json.loads(record.meta.get("versions", "{}")) != versions_here():
+            continue  # another version may have had another one
+        found.check(is_ours, f"view {name} is not the one that was written: it may show something else")
+    for name, (kind, _) in there.items():
+        if kind == "trigger":
+            found.check(False, f"trigger {name} was put in")
 
 
 def _check_files(record: RecordFile, found: Finding) -> dict[str, str]:

@@ -21,16 +21,22 @@ def check_authority(record: RecordFile) -> Finding:
         (row["episode"], row["step"], row["subject"].rsplit("/", 1)[0])
         for row in record.query("SELECT episode, step, subject FROM event_row WHERE kind = 'authority'")
     }
+    late = record.late_devices()
     levels: dict[tuple[int, int, str, str], str | None] = {}
     for row in record.query(
         "SELECT episode, step, agent, device, authority, sent_p_mw FROM device_row ORDER BY id"
     ):
-        levels[row["episode"], row["step"], row["agent"], row["device"]] = row["authority"]
+        here = row["episode"], row["step"], row["agent"], row["device"]
+        levels[here] = row["authority"] or late.get(here, {}).get("authority")
         if row["sent_p_mw"] is not None:
             allowed = row["authority"] in SENDS or _was_changed(changed, row)
             where = at(row["episode"], row["step"], f"{row['agent']}/{row['device']}")
             found.check(allowed, f"{where}: a setpoint was sent at authority {row['authority']}")
     parts = record.parts()
+    unheard = {
+        (row["episode"], row["step"], row["agent"])
+        for row in record.query("SELECT episode, step, agent FROM agent_row WHERE fallback IS NOT NULL")
+    }
     for row in record.each(
         "SELECT at_s, episode, step, channel FROM message_row WHERE type = 'setpoint' AND direction = 'out'"
     ):
@@ -39,6 +45,8 @@ def check_authority(record: RecordFile) -> Finding:
             continue
         key = (row["episode"], row["step"], place[1], place[2])
         if key not in levels or is_abandoned(parts, row["at_s"], key[:2]):  # the step did not end
+            continue
+        if levels[key] is None and key[:3] in unheard:  # the agent's word of the step never came
             continue
         allowed = levels[key] in SENDS or (*key[:2], f"devices/{place[1]}/{place[2]}") in changed
         where = at(row["episode"], row["step"], f"{place[1]}/{place[2]}")

@@ -73,6 +73,19 @@ def test_every_message_comes_once_with_its_payload_and_at_its_distance(record: P
         assert at - heard[0][0] == pytest.approx(then - wanted[0][0], abs=1e-6)
 
 
+def test_nobody_waits_for_a_run_that_was_interrupted_to_be_resumed(record: Path, tmp_path: Path) -> None:
+    paused = tampered(
+        record,
+        tmp_path / "paused.heron",
+        "UPDATE message_row SET at_s = at_s + 1000 WHERE step >= 2",
+        "INSERT INTO event_row (at_s, episode, step, kind, subject, what, data, hash) "
+        "VALUES (900, 1, 2, 'resumed', 'small', 'resumed', '{\"rows\": {}, \"head\": \"\"}', x'00')",
+    )
+    done, heard = replayed(paused)
+    assert done.published == len(heard)
+    assert done.took_s < 500.0
+
+
 def test_ten_times_the_speed_takes_a_tenth_of_the_time(record: Path) -> None:
     slow, fast = replayed(record)[0], replayed(record, speed=10.0)[0]
     assert fast.took_s == pytest.approx(slow.took_s / 10.0, rel=1e-3)

@@ -16,7 +16,7 @@ from heron_mqtt.app.what_if import what_if
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.record.reader import RecordFile
-from heron_mqtt.record.schema import TABLES
+from heron_mqtt.record.schema import TABLES, VIEWS
 from heron_mqtt.record.verify.chains import check_chains
 from heron_mqtt.record.verify.finding import Finding
 from heron_mqtt.record.verify.leases import check_authority, check_leases
@@ -152,6 +152,29 @@ def test_an_action_that_came_too_late_is_no_forgery(late: Path) -> None:
     assert broken([bounds, twins]) == {}
 
 
+@pytest.mark.parametrize(
+    ("said", "holds"),
+    [(None, True), ('{"devices": {"ess": {"authority": "emulated"}}}', True),
+     ('{"devices": {"ess": {"authority": "shadow"}}}', False)],
+)  # fmt: skip
+def test_a_setpoint_of_a_step_that_ended_without_its_agent_had_its_authority(
+    record: Path, tmp_path: Path, said: str | None, holds: bool
+) -> None:
+    here = "agent = 'MG1' AND step = 2"
+    statements = [
+        f"UPDATE agent_row SET fallback = 'no action before the deadline' WHERE {here}",
+        f"UPDATE device_row SET authority = NULL, sent_p_mw = NULL WHERE {here}",
+    ]
+    if said is not None:
+        statements.append(
+            "INSERT INTO event_row (at_s, episode, step, kind, subject, what, data, hash) "
+            f"VALUES (1.0, 1, 2, 'late', 'MG1', 'after the step had ended', '{said}', x'00')"
+        )
+    with RecordFile(tampered(record, tmp_path / "t.heron", *statements)) as run:
+        found = check_authority(run)
+    assert (not found.failed) == holds, found.first
+
+
 def test_that_an_action_came_too_late_cannot_be_forged(late: Path, tmp_path: Path) -> None:
     statement = "UPDATE agent_row SET fallback = 'late' WHERE fallback IS NULL"
     with RecordFile(forged(tampered(late, tmp_path / "t.heron", statement))) as changed:
@@ -199,12 +222,31 @@ def test_any_row_that_is_touched_breaks_the_chain(record: Path, tmp_path: Path, 
         "UPDATE input_file SET sha256 = 'aa' WHERE name = 'profiles.file'",
         "DELETE FROM chain WHERE table_name = 'device_row'",
         "UPDATE chain SET rows = rows - 1 WHERE table_name = 'trade_row'",
+        "UPDATE chain SET head = '00' WHERE table_name = 'trade_row'",
     ],
 )
 def test_what_the_run_began_with_cannot_be_changed_either(
     record: Path, tmp_path: Path, statement: str
 ) -> None:
     assert chain_of(tampered(record, tmp_path / "t.heron", statement)).failed
+
+
+@pytest.mark.parametrize("view", sorted(VIEWS))
+def test_a_view_that_shows_something_else_is_found(record: Path, tmp_path: Path, view: str) -> None:
+    changed = Path(shutil.copy(record, tmp_path / "t.heron"))
+    connection = sqlite3.connect(changed)
+    connection.execute(f"DROP VIEW {view}")
+    connection.execute(f"CREATE VIEW {view} AS {VIEWS[view]} LIMIT 3")
+    connection.close()
+    assert f"view {view} is not the one that was written" in chain_of(changed).first
+
+
+def test_a_trigger_that_was_put_in_is_found(record: Path, tmp_path: Path) -> None:
+    changed = Path(shutil.copy(record, tmp_path / "t.heron"))
+    connection = sqlite3.connect(changed)
+    connection.execute("CREATE TRIGGER quiet AFTER INSERT ON event_row BEGIN DELETE FROM event_row; END")
+    connection.close()
+    assert "trigger quiet was put in" in chain_of(changed).first
 
 
 # -- what is forged, chain and all: the physics and the other side still know --------------------------
@@ -235,6 +277,9 @@ FORGED = {
     "a smaller load": (BALANCE, "UPDATE agent_row SET p_load_mw = p_load_mw * 0.9 WHERE id = 4"),
     "another price": (BALANCE, "UPDATE step_row SET price_per_mwh = price_per_mwh + 1 WHERE id = 2"),
     "an agent left out": (BALANCE, "DELETE FROM agent_row WHERE id = 5"),
+    "the last step left out": (
+        BALANCE, "DELETE FROM step_row WHERE id = (SELECT max(id) FROM step_row)"
+    ),
     "a device left out": (BALANCE, "DELETE FROM device_row WHERE id = 5"),
     "a device's power": (BALANCE, "UPDATE device_row SET p_mw = p_mw + 0.0001 WHERE id = 12"),
     "reactive power": (GRID, "UPDATE device_row SET q_mvar = 0.005 WHERE device = 'pv' AND step = 2"),
