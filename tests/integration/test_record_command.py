@@ -339,7 +339,7 @@ def trajectory(path: Path) -> list[tuple[object, ...]]:
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return a scenario with imperfect devices and faults, and the record of a run that was not interrupted."""
+    """Return a scenario with imperfect devices and faults, and the record of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("noisy")
     changes = {
         "steps": 40,
