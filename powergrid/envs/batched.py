@@ -42,7 +42,7 @@ class BatchedMicrogrids(CopiedByState):
 
     Copies whose episode has ended are reset within the same step (``AutoresetMode.SAME_STEP``): rewards,
     terminations and truncations are those of the step that ended it, the observation is the first one of the
-    next episode, and ``infos[agent]["final_obs"]`` holds the last one.
+    next episode; ``infos[agent]["final_obs"]`` and ``["final_state"]`` hold the last ones, of every copy.
 
     Args:
         config: See ``powergrid.envs.config.BatchConfig``.
@@ -163,14 +163,14 @@ class BatchedMicrogrids(CopiedByState):
             ValueError: A seed below 0, another option, or start rows of wrong shape or beyond the series.
             PowerFlowDiverged: The grid without devices has no solution.
         """
-        check_options(options or {}, "start_rows", "reset_mask")
-        which = self._checked_mask((options or {}).get("reset_mask"))
+        chosen = check_options(options, "start_rows", "reset_mask")
+        which = self._checked_mask(chosen.get("reset_mask"))
         if seed is not None:
             seeds = self._checked_seeds(seed)
             self._rng = np.random.default_rng(seeds[0])
             for copy in np.flatnonzero(which):
                 self._seeds[copy].restart(seeds[copy])
-        given = (options or {}).get("start_rows")
+        given = chosen.get("start_rows")
         self._fixed_rows = None if given is None else self._checked_rows(given)
         self._restart(which)
         self._is_reset = True
@@ -226,8 +226,9 @@ class BatchedMicrogrids(CopiedByState):
         observations = self._observe()
         ended = diverged | truncated
         if ended.any():
+            state_then = self._state.everything()
             for agent, last in observations.items():
-                infos[agent]["final_obs"] = last
+                infos[agent]["final_obs"], infos[agent]["final_state"] = last, state_then
             self._restart(ended)
             observations = self._observe()
         return (

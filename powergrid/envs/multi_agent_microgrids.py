@@ -111,6 +111,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
         self._direct: DirectExchange | None = None
         self._exchange: BrokerExchange | None = None
         self._own_broker: MessageBroker | None = None
+        self._own_broker_is_closed = False
         self._recorder = self.config.recorder
         if self.centralized:
             self._direct = DirectExchange(
@@ -118,22 +119,26 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
                 check,
             )
         else:
-            broker = self.config.message_broker
-            if broker is None:
-                broker = self._own_broker = InMemoryBroker()
-            self._broker = broker
-            self._exchange = make_broker_exchange(
-                self.scenario,
-                broker,
-                env_id=self.env_id,
-                devices=self.config.devices,
-                check=check,
-                take_over=self.config.take_over,
-            )
-            if self.config.publish_grid:
-                self._exchange.operator.network = self.simulation.blueprint.grid.drawing()
-            if self._recorder is not None:
-                self._recorder.attach(broker, self._exchange.proxies)
+            self._connect()
+
+    def _connect(self) -> None:
+        """Make operator and proxies, and the broker if none was given."""
+        broker = self.config.message_broker
+        if broker is None:
+            broker = self._own_broker = InMemoryBroker()
+        self._broker = broker
+        self._exchange = make_broker_exchange(
+            self.scenario,
+            broker,
+            env_id=self.env_id,
+            devices=self.config.devices,
+            check=self._clear if self.scenario.envelope.grid_check else None,
+            take_over=self.config.take_over,
+        )
+        if self.config.publish_grid:
+            self._exchange.operator.network = self.simulation.blueprint.grid.drawing()
+        if self._recorder is not None:
+            self._recorder.attach(broker, self._exchange.proxies)
 
     # -- PettingZoo --------------------------------------------------------------------------------
 
@@ -181,7 +186,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
         if self._direct is None:
             self._refuse_own_loop()
             return run_sync(self.reset_async(seed, options))
-        seed = self._begin_episode(seed, options or {})
+        seed = self._begin_episode(seed, options)
         self._direct.reset(self._episode, seed)
         return self._first_observations()
 
@@ -331,10 +336,13 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, Infos]:
         """Begin an episode; see ``reset``."""
-        seed = self._begin_episode(seed, options or {})
+        seed = self._begin_episode(seed, options)
         if self._direct is not None:
             self._direct.reset(self._episode, seed)
         elif self._exchange is not None:
+            if self._own_broker_is_closed:  # what was closed does not open again
+                self._own_broker_is_closed = False
+                self._connect()
             await self._exchange.reset(self._episode, seed, self.simulation.series.clock(self._row))
         return self._first_observations()
 
@@ -379,6 +387,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
             await self._exchange.close()
         if self._own_broker is not None:
             await self._own_broker.close()
+            self._own_broker_is_closed = True
 
     # -- one step ------------------------------------------------------------------------------------
 
@@ -387,10 +396,11 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
         """The row of the time series that the coming step takes."""
         return self._start_row + self._step
 
-    def _begin_episode(self, seed: int | None, options: Mapping[str, Any]) -> int:
-        row, last = options.get("start_row"), self.simulation.series.last_start(self.max_episode_steps)
-        check_options(options, "start_row")
-        if row is not None and not (isinstance(row, int | np.integer) and 0 <= row <= last):
+    def _begin_episode(self, seed: int | None, options: Mapping[str, Any] | None) -> int:
+        row = check_options(options, "start_row").get("start_row")
+        last = self.simulation.series.last_start(self.max_episode_steps)
+        is_row = isinstance(row, int | np.integer) and not isinstance(row, bool)
+        if row is not None and not (is_row and 0 <= row <= last):
             raise ValueError(f"start_row: expected a row from 0 to {last}, got {row!r}")
         if seed is not None:
             self._seeds.restart(checked_seed(seed))

@@ -25,17 +25,22 @@ def checked_seed(seed: Any) -> int:
     return int(seed)
 
 
-def check_options(options: Mapping[str, Any], *known: str) -> None:
-    """Refuse an option that is nearly the one there is, and log another.
+def check_options(options: Any, *known: str) -> Mapping[str, Any]:
+    """Return options as a mapping; refuse one that is nearly the one there is, and log another.
 
     Wrappers hand on options that are meant for others, so that a foreign one is no mistake by itself.
 
     Raises:
-        ValueError: It looks like a misspelt one.
+        ValueError: They are no mapping, or one looks like a misspelt one.
     """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise ValueError(f"options: expected a dict with {' or '.join(known)}, got {options!r}")
     for name in options:
         if name in known:
             continue
         if difflib.get_close_matches(str(name), known):
             raise ValueError(f"options: unknown {name!r}; expected {' or '.join(known)}")
         log.warning("options: %r has no effect; there is %s", name, ", ".join(known))
+    return options

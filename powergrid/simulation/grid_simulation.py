@@ -168,9 +168,9 @@ def _compile(blueprint: Blueprint) -> PowerFlow:
         # beyond 1e-9, and at the usual 1e-8 MVA they do on a low-voltage grid. It costs half an iteration.
         return make_power_flow(network, table.solver, tolerance_mva=table.tolerance_mva)
     except PowerFlowError as exc:
+        way_out = '; solver = "pandapower" takes every network that pandapower can solve, and is slower'
         raise ConfigError(
-            f'{blueprint.loaded.source}: network: {exc}; solver = "pandapower" takes every network that '
-            "pandapower can solve, and is slower"
+            f"{blueprint.loaded.source}: network: {exc}{'' if table.solver == 'pandapower' else way_out}"
         ) from exc
 
 

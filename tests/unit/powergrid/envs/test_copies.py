@@ -168,7 +168,8 @@ def test_a_copy_of_a_batch_goes_the_very_same_way(how: str, changes: str) -> Non
 
 def test_step_after_close_asks_for_reset_in_every_mode() -> None:
     over_a_broker = make(centralized=False, message_broker=InMemoryBroker())
-    for env in (make(), over_a_broker, make_batch()):
+    over_its_own = make(centralized=False)
+    for env in (make(), over_a_broker, over_its_own, make_batch()):
         env.reset(seed=1)
         env.step({})
         env.close()

@@ -62,6 +62,24 @@ def test_it_does_what_the_batch_does(agent: str | None) -> None:
         np.testing.assert_array_equal(mine[3], theirs[3][driven[0]])
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([1], "options: expected a dict with start_row"),
+        ("start_row", "options: expected a dict with start_row"),
+        ({"strat_row": 1}, "options: unknown 'strat_row'"),
+        ({"start_row": True}, "start_row"),
+    ],
+)
+def test_options_that_are_none_are_refused_in_every_form(options: Any, complaint: str) -> None:
+    central, batch = MultiAgentMicrogrids({"scenario": small()}), make().batch
+    distributed = MultiAgentMicrogrids({"scenario": small(), "centralized": False})
+    for env in (central, distributed, batch):
+        with pytest.raises(ValueError, match=complaint):
+            env.reset(options=options)
+    distributed.close()
+
+
 def test_the_end_of_an_episode_is_told_with_its_last_observation() -> None:
     envs = make(max_episode_steps=2)
     envs.reset(seed=1)
