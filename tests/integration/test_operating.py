@@ -117,6 +117,21 @@ def test_it_fails_loudly_where_one_does_not_confirm(site: Site, url: str, cli: C
     ]
 
 
+def test_telemetry_that_knows_of_the_stop_does_not_outweigh_a_device_that_is_not_safe(
+    site: Site, url: str, cli: Cli
+) -> None:
+    site.device("MG1/gen", safe=False)
+    site.talk("MG1/gen", {"p_mw": 0.002, "stopped": True})
+    site.say("devices/MG1/pv/status", {"state": "online"}, retain=True)
+    site.talk("MG1/pv", {"p_mw": 0.002, "safe": False, "stopped": True})
+    code, _, err = cli("estop", "on", "--broker", url, "--wait", "0.8")
+    assert code == 1
+    assert err.splitlines() == [
+        "  device MG1/gen: NOT CONFIRMED: it has heard the stop, and says that it is not in its safe state",
+        "  device MG1/pv: NOT CONFIRMED: nothing heard within 0.8 s (it is online)",
+    ]
+
+
 def test_a_release_says_who_is_still_stopped(site: Site, url: str, cli: Cli) -> None:
     site.gateway("MG1")
     site.bare_device("MG1/pv")

@@ -212,12 +212,14 @@ def _by_confirmation(member: AgentSeen, active: bool, wait_s: float) -> tuple[bo
 
 
 def _by_telemetry(device: DeviceSeen, active: bool, why_not: str) -> tuple[bool, str]:
-    """Return the same of a device that confirms nothing, by what it measured afterwards."""
+    """Return the same of a device that does not confirm it, by what it measured afterwards."""
     telemetry, told = device.telemetry, device.confirm
     assert telemetry is not None
     if active:
-        is_so = telemetry.stopped is True or telemetry.safe is True
-        return is_so, "its telemetry says that it is safe" if is_so else why_not
+        is_safe = telemetry.safe is True
+        if told is None and telemetry.safe is None:  # one that has said that it is not safe is believed
+            is_safe = telemetry.stopped is True
+        return is_safe, "its telemetry says that it is safe" if is_safe else why_not
     if telemetry.stopped is True:
         return False, "its telemetry says that a stop is in force"
     if told is not None:

@@ -236,6 +236,8 @@ class FieldDevice(PresentDevice, abc.ABC):
             for task in self._tasks:
                 task.cancel()
             await self._rest_at_the_end()
+            if self._has_told_holder and self._taken_by is None:
+                self._tell_holder()
             await self._leave()
 
     async def _rest_at_the_end(self) -> None:
@@ -418,6 +420,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         if rejected is None:
             self._lease.hold(setpoint)
             self._timing_changed.set()
+            self._tell_holder()  # before the hardware is told: whoever comes after us knows that it was
             self.is_safe = False
             self._held = setpoint
             try:

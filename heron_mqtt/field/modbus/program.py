@@ -160,7 +160,8 @@ async def serve_unit(
         options: What the program was told.
         env_id: The environment.
         make: Makes the device.
-        hand_back: Called at the end, while the connection is still there.
+        hand_back: Called at the end, while the connection is still there, and again where it fails;
+            ``NotHandedBack`` is final.
 
     Raises:
         NotHandedBack: ``hand_back`` failed, or took too long.
@@ -195,6 +196,8 @@ async def _handed_back(device: D, hand_back: Callable[[D], Awaitable[None]]) -> 
                 try:
                     await hand_back(device)
                     return
+                except NotHandedBack:
+                    raise
                 except HeronError as exc:
                     why = str(exc)
                 await asyncio.sleep(GOODBYE_PAUSE_S)

@@ -21,6 +21,7 @@ from heron_mqtt.config import read_toml
 from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.field.modbus.program import (
     BridgedUnit,
+    NotHandedBack,
     bridge_parser,
     connection_of,
     further_unit,
@@ -209,10 +210,21 @@ async def _serve_one(
                 kind=place.kind,
                 power_range_mw=place.power_range_mw,
                 stale_after_s=place.stale_after_s,
+                stands_alone=True,
                 budget=budget_of(mapping, env_id, options.agent, unit.name),
             )
 
-        await serve_unit(unit.name, options, env_id, make)
+        await serve_unit(unit.name, options, env_id, make, _require_handed_back)
+
+
+async def _require_handed_back(device: VendorDevice) -> None:
+    """See that the device was handed back at the end.
+
+    Raises:
+        NotHandedBack: It was not.
+    """
+    if device.is_owed_its_end:
+        raise NotHandedBack(f"{device.label}: it was not handed back, and may hold its last setpoint")
 
 
 async def read_once(connection: ModbusConnection, unit: int, mapping: DeviceMapping) -> list[ReportLine]:

@@ -25,7 +25,7 @@ from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.outgoing import Command, MessageContext, Outgoing
 from heron_mqtt.field.vendor.sparkplug_payload import encode
 from heron_mqtt.field.vendor.vendor_state import StateUpdate, VendorState
-from heron_mqtt.messages import AuthorityState, Level, Setpoint, Status, Telemetry
+from heron_mqtt.messages import AuthorityState, LeaseState, Level, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 
@@ -33,7 +33,10 @@ log = logging.getLogger("heron_mqtt.vendor")
 
 SEND_WITHIN_S = 2.0
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
-CATCH_UP_S = 5.0  # between two tries to tell a device that refuses of its end
+CATCH_UP_S, STOP_AGAIN_S = 5.0, 1.0  # between two tries to tell a device that refuses of its end, of a stop
+AT_REST_SHARE = 0.05  # of the nameplate: less power counts as none, while a stop is in force
+LEAVES_POWER_S = 5.0  # how long a device may take to 0 after it was told of a stop, before it is told again
+INSIST_S = 60.0  # the longest time between two tellings of a device that does not go to 0
 SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
 
 
@@ -43,9 +46,12 @@ class VendorDevice(FieldDevice):
     - The device is told something only while it is driven: by a setpoint and its renewals, and by what ends
       them; and by an emergency stop if the gateway's authority over it is one that sends. Authority
       ``shadow`` sends nothing but keepalives.
+    - A setpoint beyond the nameplate is clipped to it, whoever sends it.
     - When the lease runs out, on a demotion below those that send, and at the end, the release of the mapping
       is sent. An emergency stop sets 0 and is not ended by a release: the device is handed back when the
-      stop is.
+      stop is. While its power says that it is not at 0 it is told again, and is not safe; nor is one that is
+      not told, because it can only be read or is in ``shadow``.
+    - What an earlier program of its name left driven, because it was killed, is handed back once it is heard.
     - Its last power counts for ``stale_after_s``. A device that says nothing for longer is a fault, and the
       gateway's model stands in. One that has said nothing yet is reported only.
     - What confirms a setpoint is said by the mapping; without the confirmation it counts as rejected.
@@ -57,6 +63,8 @@ class VendorDevice(FieldDevice):
         kind: What it is: battery, generator, pv, load.
         power_range_mw: Nameplate, MW, positive = injected.
         stale_after_s: How long the device's last power counts, s.
+        stands_alone: It is a program of its own: no gateway tells it the authority when it begins. A stop is
+            sent to its device unless it is known to be in ``shadow`` or ``simulated``.
         answer_within_s: How long to wait for what confirms a setpoint, s; None = as the mapping says.
         budget: Counts writes; None = no limit.
         utc_s: The time of day, s since 1970, for ``{now}`` and timestamps.
@@ -71,6 +79,7 @@ class VendorDevice(FieldDevice):
         kind: str,
         power_range_mw: tuple[float, float],
         stale_after_s: float = 5.0,
+        stands_alone: bool = False,
         answer_within_s: float | None = None,
         budget: WriteBudget | None = None,
         utc_s: Callable[[], float] = time.time,
@@ -83,6 +92,7 @@ class VendorDevice(FieldDevice):
         self._kind = kind
         self._range = power_range_mw
         self._stale_after_s = stale_after_s
+        self._stands_alone = stands_alone
         given_s = 1.0 if mapping.setpoint is None else mapping.setpoint.answer_within_s
         self._within_s = given_s if answer_within_s is None else answer_within_s
         self._state = VendorState(mapping, utc_s)
@@ -105,6 +115,9 @@ class VendorDevice(FieldDevice):
         self._is_held_by_stop = False
         self._owes_end = False  # it was not told of a stop or an end: caught up when it answers again
         self._caught_up_at = -math.inf
+        self._stop_told_at = -math.inf
+        self._leaves_stop = False  # it was told of the stop, and its power says that it is not at 0
+        self._insist_s = LEAVES_POWER_S
         self._level: Level | None = None
         self._keeping: list[asyncio.Task[None]] = []
         self._settling: asyncio.TimerHandle | None = None
@@ -146,11 +159,20 @@ class VendorDevice(FieldDevice):
         """
         self._is_driven = True  # also where sending fails half way
         try:
-            told = await self._commander.tell(setpoint, self._context(), renewal=renewal)
+            told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
         except (NotSent, NotTaken, MessageError) as exc:
             raise SetpointRejected(str(exc)) from None
+
+    def _clipped(self, setpoint: Setpoint) -> Setpoint:
+        """Return a setpoint within the nameplate; the device itself may know no bounds."""
+        low, high = self._range
+        p_mw = min(max(setpoint.p_mw, low), high)
+        if p_mw == setpoint.p_mw:
+            return setpoint
+        log.warning("%s: %g MW is beyond its nameplate: %g MW is sent", self.label, setpoint.p_mw, p_mw)
+        return setpoint.model_copy(update={"p_mw": p_mw})
 
     async def _wait_for_confirmation(self) -> None:
         try:
@@ -178,14 +200,55 @@ class VendorDevice(FieldDevice):
         if not self._mapping.sets:
             return
         if self.stopped:
-            if self._is_driven or self._level in SENDS:
+            if self._is_driven or self._is_held_by_stop or self._obeys_stops:
                 self._owes_end = True
                 await self._commander.stop(self._context())
+                self._stop_told_at = time.monotonic()
                 self._is_driven, self._is_held_by_stop, self._owes_end = False, True, False
         elif self._is_driven or self._is_held_by_stop:
             self._owes_end = True
             await self._commander.release(self._context())
             self._is_driven = self._is_held_by_stop = self._owes_end = False
+
+    @property
+    def _obeys_stops(self) -> bool:
+        """Whether a stop is sent to the device although no setpoint was."""
+        return self._level in SENDS or (self._stands_alone and self._level is None)
+
+    @property
+    def owes_safe_state(self) -> bool:
+        """Whether the device has still to be told of a stop or an end, or is not at 0 in a stop."""
+        if self._owes_end:
+            return True
+        return self.stopped and (self._leaves_stop if self._is_held_by_stop else not self._is_at_rest())
+
+    def _is_at_rest(self) -> bool:
+        """Whether the device's power is known, and next to 0."""
+        telemetry = self._state.telemetry(time.monotonic(), self._stale_after_s)
+        if telemetry is None:
+            return False
+        return abs(telemetry.p_mw) <= AT_REST_SHARE * max(abs(bound) for bound in self._range)
+
+    def _watch_rest(self) -> None:
+        """Look, in a stop, whether the device is at 0: it may have restarted, or another one told it."""
+        if not (self.stopped and self.is_safe) or self._owes_end:
+            return
+        rests, now_s = self._is_at_rest(), time.monotonic()
+        if self._is_held_by_stop:
+            settled_at = self._stop_told_at + self._settle_s
+            if rests:
+                self._leaves_stop, self._insist_s = False, LEAVES_POWER_S
+            elif now_s >= settled_at + LEAVES_POWER_S and not self._leaves_stop:
+                self._leaves_stop = True
+                what = "an emergency stop is in force, and its power is not 0: it is told again"
+                self._broker.stats.report("device", self.label, what)
+            if self._leaves_stop and now_s >= settled_at + self._insist_s:
+                self._insist_s = min(INSIST_S, 2.0 * self._insist_s)
+                self._owes_end = True
+        if self.owes_safe_state:
+            self.rest_lost()
+        else:
+            self.rest_reached()
 
     def measure(self) -> Telemetry | None:
         """Return what the device said last; None until it has said its power, and once that is too old."""
@@ -219,6 +282,11 @@ class VendorDevice(FieldDevice):
     def is_driven(self) -> bool:
         """Whether the device may hold a setpoint of ours: it was sent one, and was not handed back since."""
         return self._is_driven or self._is_held_by_stop
+
+    @property
+    def is_owed_its_end(self) -> bool:
+        """Whether the device was neither handed back nor told of the stop that is in force."""
+        return self._is_driven or (self._is_held_by_stop and not self.stopped)
 
     @property
     def confirm(self) -> str:
@@ -271,6 +339,7 @@ class VendorDevice(FieldDevice):
             self._take_in(poll.source, taken, False, poll.at_s)
         self._after_news(was)
         if poll.values:
+            self._watch_rest()
             self._catch_up_soon()
 
     def _after_news(self, was: Status | None) -> None:
@@ -278,6 +347,7 @@ class VendorDevice(FieldDevice):
         now = self._state.status()
         if was is not None and was.state == "offline" and now is not None and now.state != "offline":
             self._commander.forget()  # a device that was away may have forgotten what it was told
+            self._tell_stop_again()
         while self._state.births_wanted:
             self._ask_for_birth(self._state.births_wanted.pop())
         if (due_s := self._state.due_s) is not None and self._settling is None:
@@ -309,6 +379,7 @@ class VendorDevice(FieldDevice):
             self._heard.set()
             self._has_spoken = True
             self._silence = None
+            self._watch_rest()
             self._catch_up_soon()  # only now it is sure to hear it: it may have come back after us
         self._tell_trouble()  # before the answer, so that it counts
         if not self._awaits:
@@ -461,6 +532,8 @@ class VendorDevice(FieldDevice):
     async def _on_estop(self, message: Received) -> None:
         was = self.stopped
         await super()._on_estop(message)
+        if not self.stopped:
+            self._leaves_stop, self._insist_s = False, LEAVES_POWER_S
         if was and not self.stopped and self._is_held_by_stop:
             await self._end_lease("the emergency stop is over")
 
@@ -479,19 +552,26 @@ class VendorDevice(FieldDevice):
         self._keep_talking()
         if self._mapping.registers is not None:
             self._commander.note_absence()  # it may have been started anew, and hold nothing
+        self._tell_stop_again()
         self._caught_up_at = -math.inf
+
+    def _tell_stop_again(self) -> None:
+        """Owe the stop that is in force to a device that was away, and may have forgotten it."""
+        if self.stopped and self._is_held_by_stop:
+            self._owes_end = True
 
     def _catch_up_soon(self) -> None:
         """Tell a device that is heard of a stop or an end that did not reach it, or that it refused."""
         now_s = time.monotonic()
-        if self._owes_end and now_s >= self._caught_up_at + CATCH_UP_S:
+        pause_s = STOP_AGAIN_S if self.stopped else CATCH_UP_S
+        if self._owes_end and now_s >= self._caught_up_at + pause_s:
             self._caught_up_at = now_s
             self._spawn(self._catch_up())
 
     async def _catch_up(self) -> None:
         async with self._busy:
             if self._owes_end and self.is_safe:
-                await self._make_safe("it is heard again")
+                await self._make_safe("it is heard, and is to be told")
         if self.stopped:
             self._confirm_stop()
 
@@ -524,13 +604,26 @@ class VendorDevice(FieldDevice):
 
     # -- authority ---------------------------------------------------------------------------------
 
-    def channels(self) -> list[tuple[str, Callback]]:
-        """Return the channel that tells whether setpoints are sent at all."""
+    def _own_channels(self) -> list[tuple[str, Callback]]:
+        """Put what tells whether a stop is sent before the stop: the broker may have kept both."""
         authority = topics.device(self.agent_id, self.name, "authority_state")
-        return [(authority, self._on_authority)]
+        lease = topics.device(self.agent_id, self.name, "lease")
+        return [(authority, self._on_authority), (lease, self._on_lease), *super()._own_channels()]
+
+    def _on_lease(self, message: Received) -> None:
+        """Notice that an earlier program of this name was killed while the device held a setpoint."""
+        if not message.retained or not self._mapping.sets:
+            return
+        state = self._broker.parsed(message, LeaseState)
+        if state is None or state.state != "held" or state.boot == self._stamper.boot or self._is_born:
+            return
+        log.warning(
+            "%s: an earlier program ended while it drove the device, which is handed back", self.label
+        )
+        self._is_driven = self._owes_end = True  # caught up when the device is heard
 
     async def _on_authority(self, message: Received) -> None:
-        if message.retained:
+        if message.retained and not (self._stands_alone and self._level is None):
             return  # of an earlier run; the gateway of this one tells when it begins
         state = self._broker.parsed(message, AuthorityState)
         if state is None:

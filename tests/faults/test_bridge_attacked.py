@@ -1,0 +1,225 @@
+"""The bridge to a device by its registers, attacked from outside: plain paho on one side, a box on the other.
+
+The box has a control of its own (2.1 kW) that it falls back to, and knows no bounds but its registers'.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.heron_command import Program, heron, until
+from support.modbus_box import BoxThread, ModbusBox
+from support.mosquitto_server import Mosquitto
+from support.observer import Observed, Observer
+
+OWN_W, RATED_W, MODE, WATTS = 2_100, 3_000, 10, 11
+TABLE = """
+name = "box"
+[modbus]
+period_s = 0.1
+[registers]
+power = { address = 0, area = "input", type = "int16" }
+mode = { address = 10, words = { 0 = "auto", 2 = "forced" } }
+watts = { address = 11, type = "int16" }
+[quantities.p_mw]
+formula = "power"
+unit = "W"
+[setpoint.values.p]
+quantity = "p_mw"
+unit = "W"
+decimals = 0
+[[setpoint.messages]]
+registers = { watts = "{p}", mode = "forced" }
+[[setpoint.release]]
+registers = { mode = "auto", watts = 0 }
+"""
+
+
+class Box(ModbusBox):
+    """Does what it is told; left alone it does as it likes."""
+
+    def __init__(self) -> None:
+        super().__init__({1: {"input": {0: [OWN_W]}, "holding": {MODE: [0, 0]}}})
+        self.on_write = lambda _address, _word: self.act()
+
+    def act(self) -> None:
+        self.put(0, self[WATTS] if self[MODE] == 2 else OWN_W, area="input")
+
+    def falls_back(self) -> None:
+        """Leave what it was told, as after a power cut that nobody saw, or by a timer of its own."""
+        self.put(MODE, 0, 0)
+        self.act()
+
+
+class Bench:
+    """A box, the bridge to it, and who watches both."""
+
+    def __init__(self, url: str, env_id: str, folder: Path, thread: BoxThread) -> None:
+        assert isinstance(thread.box, Box)
+        self.box, self.thread, self._url, self.env_id = thread.box, thread, url, env_id
+        self._mapping = folder / "box.toml"
+        self._mapping.write_text(TABLE)
+        self.observer = Observer(url, [f"heron/{env_id}/#"])
+
+    def bridge(self) -> Program:
+        words = ["device", "modbus_bridge", "--agent", "MG1", "--name", "ess", "--env-id", self.env_id]
+        words += ["--broker", self._url, "--mapping", str(self._mapping), "--kind", "battery"]
+        words += ["--modbus", f"127.0.0.1:{self.box.port}", "--timeout", "0.3", "--period", "0.2"]
+        return heron(*words, "--p-min-mw", "-0.003", "--p-max-mw", "0.003")
+
+    def online(self) -> None:
+        count = len(self.telemetry)
+        self.observer.wait("telemetry", lambda: len(self.telemetry) > count)
+
+    @property
+    def telemetry(self) -> list[Observed]:
+        return self.observer.on("MG1/ess/telemetry")
+
+    def says(self, **wanted: Any) -> None:
+        """Wait until the newest telemetry says this."""
+        until(
+            lambda: self.telemetry and wanted.items() <= self.telemetry[-1].json.items(),
+            f"telemetry {wanted}",
+        )
+
+    def set(self, p_mw: float, lease_s: float = 30.0, **more: Any) -> None:
+        message = {"p_mw": p_mw, "lease_s": lease_s, **more}
+        self.observer.publish(f"heron/{self.env_id}/devices/MG1/ess/setpoint", message)
+
+    def stop(self, *, active: bool) -> None:
+        self.observer.publish(f"heron/{self.env_id}/estop", {"active": active}, retain=True)
+
+    def confirmed(self) -> list[bool]:
+        """Return whether the device said that it is safe, each time that it confirmed a stop."""
+        said = [m.json for m in self.observer.on("estop/confirm/MG1/ess")]
+        return [m["safe"] for m in said if m["active"]]
+
+
+@pytest.fixture
+def bench(mosquitto: Mosquitto, env_id: str, tmp_path: Path) -> Iterator[Bench]:
+    thread = BoxThread(Box())
+    with thread:
+        bench = Bench(mosquitto.url, env_id, tmp_path, thread)
+        yield bench
+        bench.observer.close()
+
+
+@pytest.mark.slow
+def test_no_setpoint_drives_a_box_beyond_its_nameplate(bench: Bench) -> None:
+    with bench.bridge():
+        bench.online()
+        for asked_mw in (0.02, 0.5, 1e300, -7.0):
+            bench.set(asked_mw, take_over=True)
+            told = RATED_W if asked_mw > 0 else -RATED_W & 0xFFFF
+            until(lambda told=told: bench.box[WATTS] == told, f"{asked_mw} MW is clipped")
+        written = [words[0] for address, words in bench.box.writes() if address == WATTS]
+        assert set(written) <= {RATED_W, -RATED_W & 0xFFFF}
+
+
+@pytest.mark.slow
+def test_a_stop_that_the_box_refuses_is_safe_nowhere_until_it_is_taken(bench: Bench) -> None:
+    with bench.bridge():
+        bench.online()
+        bench.set(0.002)
+        until(lambda: bench.box[MODE] == 2, "the box is driven")
+        bench.box.lies.refuse = {MODE: 4, WATTS: 4}
+        bench.stop(active=True)
+        bench.says(stopped=True, safe=False)
+        until(lambda: bench.confirmed() == [False] * len(bench.confirmed()) != [], "it is not confirmed")
+        bench.box.lies.refuse = {}
+        until(lambda: bench.box[WATTS] == 0, "it is told again", within_s=3.0)
+        bench.says(stopped=True, safe=True, p_mw=0.0)
+        assert bench.confirmed()[-1] is True
+
+
+@pytest.mark.slow
+def test_a_box_that_leaves_the_stop_by_itself_is_not_safe_and_is_brought_back(bench: Bench) -> None:
+    with bench.bridge():
+        bench.online()
+        bench.set(0.002)
+        until(lambda: bench.box[MODE] == 2, "the box is driven")
+        bench.stop(active=True)
+        bench.says(stopped=True, safe=True, p_mw=0.0)
+        bench.box.falls_back()
+        bench.says(stopped=True, safe=False)
+        until(lambda: bench.box[MODE] == 2, "it is told again", within_s=15.0)
+        bench.says(stopped=True, safe=True, p_mw=0.0)
+        assert bench.confirmed()[-1] is True
+
+
+@pytest.mark.slow
+def test_a_box_that_restarts_in_a_stop_is_told_of_it_again(bench: Bench) -> None:
+    with bench.bridge():
+        bench.online()
+        bench.set(0.002)
+        until(lambda: bench.box[MODE] == 2, "the box is driven")
+        bench.stop(active=True)
+        bench.says(stopped=True, safe=True)
+        bench.thread.stop()
+        bench.box.falls_back()
+        bench.box.put(0, 10, area="input")  # next to nothing: what it says does not tell
+        bench.thread.start()
+        until(lambda: bench.box[MODE] == 2, "it is told again", within_s=15.0)
+
+
+@pytest.mark.slow
+def test_what_a_killed_bridge_left_driven_is_handed_back_by_the_next(bench: Bench) -> None:
+    with bench.bridge() as first:
+        bench.online()
+        bench.set(0.002, 3600.0)
+        until(lambda: bench.box[MODE] == 2, "the box is driven")
+        first.signal(signal.SIGKILL)
+        first.wait()
+    with bench.bridge() as second:
+        bench.online()
+        until(lambda: bench.box[MODE] == 0, "it is handed back")
+        second.signal(signal.SIGTERM)
+        second.wait()
+    bench.box.requests.clear()
+    with bench.bridge():  # that one ended in order: nothing is owed
+        bench.online()
+        bench.online()
+        assert bench.box.writes() == []
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_a_box_that_this_bridge_has_told_nothing(bench: Bench) -> None:
+    with bench.bridge():
+        bench.online()
+        bench.stop(active=True)
+        until(lambda: bench.box[MODE] == 2 and bench.box[WATTS] == 0, "the box is at 0")
+        bench.says(stopped=True, safe=True, p_mw=0.0)
+        bench.stop(active=False)
+        until(lambda: bench.box[MODE] == 0, "it is handed back")
+
+
+@pytest.mark.slow
+def test_a_box_in_shadow_is_written_nothing_and_confirms_no_stop_while_it_has_power(bench: Bench) -> None:
+    shadow = {"type": "authority_state", "level": "shadow"}
+    bench.observer.publish(f"heron/{bench.env_id}/devices/MG1/ess/authority_state", shadow, retain=True)
+    with bench.bridge():
+        bench.online()
+        bench.stop(active=True)
+        bench.says(stopped=True, safe=False)
+        assert not any(bench.confirmed())
+        bench.box.put(0, 0, area="input")
+        until(lambda: bench.confirmed()[-1], "it is at 0 by itself")
+        assert bench.box.writes() == []
+
+
+@pytest.mark.slow
+def test_a_bridge_that_could_not_hand_its_box_back_does_not_end_as_if_it_had(bench: Bench) -> None:
+    with bench.bridge() as program:
+        bench.online()
+        bench.set(0.002)
+        until(lambda: bench.box[MODE] == 2, "the box is driven")
+        bench.box.lies.refuse = {MODE: 4, WATTS: 4}
+        program.signal(signal.SIGTERM)
+        ended = program.wait()
+    assert ended.code == 1
+    assert "MG1/ess: it was not handed back" in ended.err
