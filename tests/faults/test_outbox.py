@@ -125,6 +125,61 @@ async def test_what_leaves_at_once_is_never_written_and_says_nothing_of_being_he
         assert not any("held_s" in m.json for m in observer.seen)
 
 
+async def test_what_an_earlier_start_left_is_of_the_past_although_the_clock_was_set_back(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    """As on a small computer without a battery for its clock."""
+    server, path = own_mosquitto(), tmp_path / "outbox"
+    async with MqttBroker(server.url, env_id="site", outbox=path) as broker:
+        await lost(server, broker)
+        broker.publish(TELEMETRY, number(0))
+    execute(path, "UPDATE message SET published_at = published_at + 3600")
+    await asyncio.to_thread(server.start)
+    with Observer(server.url) as observer:
+        async with MqttBroker(server.url, env_id="site", outbox=path):
+            await until(lambda: seqs(observer) == [0])
+        assert observer.seen[0].json["held_s"] >= 1.0
+
+
+async def test_a_file_that_others_wrote_to_sends_nothing_that_may_not_come_late_and_ends_nothing(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server, path = own_mosquitto(), tmp_path / "outbox"
+    async with MqttBroker(server.url, env_id="site", outbox=path) as broker:
+        await lost(server, broker)
+        broker.publish(TELEMETRY, number(0))
+    base = "heron/site/devices/MG1/ess"
+    wrong = [
+        (0, f"{base}/setpoint", b'{"p_mw":0.03,"lease_s":3600}'),
+        (0, f"{base}/authority", b'{"level":"full","who":"x"}'),
+        (0, f"{base}/status", b'{"state":"online"}'),
+        (1, "heron/site/estop", b'{"active":false}'),
+        (0, "heron/site/estop", b'{"active":false}'),
+        (0, "heron/other/devices/MG1/ess/telemetry", b'{"p_mw":1}'),
+        (0, "heron/#", b"{}"),
+        (0, "", b"{}"),
+    ]
+    damaged = [f"'{base}/telemetry',x'7b7d',1,0,'abc'", f"'{base}/telemetry','a text',7,0,1.0"]
+    for stop, topic, payload in wrong:
+        row = f"{stop},'{topic}',x'{payload.hex()}',1,0,{time.time()}"
+        execute(path, f"INSERT INTO message VALUES (NULL,{row})")
+    for row in damaged:
+        execute(path, f"INSERT INTO message VALUES (NULL,0,{row})")
+    unreadable = f"x'7b',1,1,{time.time()}"  # a stop
+    execute(path, f"INSERT INTO message VALUES (NULL,1,'heron/site/estop',{unreadable})")
+    await asyncio.to_thread(server.start)
+    with Observer(server.url) as observer:
+        async with MqttBroker(server.url, env_id="site", outbox=path) as broker:
+            await until(lambda: broker.outbox is not None and broker.outbox.messages == 0, "it is empty")
+            await broker.publish(TELEMETRY, number(1))
+            await until(lambda: seqs(observer) == [0, 1])
+            assert broker.stats.outbox_dropped == len(wrong) + len(damaged)
+        told = [m.topic.removeprefix("heron/site/") for m in observer.seen]
+        assert told == ["estop", TELEMETRY, TELEMETRY]
+        assert observer.seen[0].payload == b"{"
+    assert rows(path) == []
+
+
 async def test_it_waits_over_a_restart_of_ours(
     own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:

@@ -615,7 +615,7 @@ class VendorDevice(FieldDevice):
         if not message.retained or not self._mapping.sets:
             return
         state = self._broker.parsed(message, LeaseState)
-        if state is None or state.state != "held" or state.boot == self._stamper.boot or self._is_born:
+        if state is None or state.state != "held" or state.boot == self._stamper.boot or self._is_driven:
             return
         log.warning(
             "%s: an earlier program ended while it drove the device, which is handed back", self.label

@@ -14,15 +14,16 @@ the next use tries again.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.messaging.base import Announcement, Delivery, Features
-from heron_mqtt.messaging.codec import encode
+from heron_mqtt.messaging.codec import decode, encode
 from heron_mqtt.messaging.mqtt.announcements import Presences
 from heron_mqtt.messaging.mqtt.kept_session import KeptSession
 from heron_mqtt.messaging.mqtt.lasting import (
@@ -39,7 +40,7 @@ from heron_mqtt.messaging.mqtt.options import (
 from heron_mqtt.messaging.mqtt.session import MqttSession
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.outbox import Outbox, OutboxStore
-from heron_mqtt.messaging.topics import TopicMap, session_probe
+from heron_mqtt.messaging.topics import ESTOP, TopicMap, is_filter, session_probe, while_away
 
 
 class MqttBroker(SessionBroker):
@@ -155,6 +156,7 @@ class MqttBroker(SessionBroker):
                 self.stats,
                 max_bytes=kept.outbox_max_bytes,
                 max_age_s=kept.outbox_max_age_s,
+                may_come_late=self._may_come_late,
             )
         self._session = MqttSession(
             self.options,
@@ -183,6 +185,20 @@ class MqttBroker(SessionBroker):
         self._presences = Presences(
             self, self.options, self._owner_loop, self._session, will_channel, rng, self.tell_presence
         )
+
+    def _may_come_late(self, topic: str, payload: bytes) -> bool:
+        """Whether what an outbox file holds may be sent: the file is not believed to hold only what we wrote.
+
+        What cannot be read on ``estop`` is a stop.
+        """
+        channel = self.topic_map.channel(topic)
+        if channel is None or is_filter(channel):
+            return False
+        message: Mapping[str, Any] = {}
+        if channel == ESTOP:
+            with contextlib.suppress(MessageError):
+                message = decode(payload)
+        return while_away(channel, message) == "stored"
 
     def _sessions(self) -> list[MqttSession]:
         return [*super()._sessions(), *self._presences.own_sessions()]

@@ -41,8 +41,8 @@ class KeptMessage:
 
     @classmethod
     def restored(cls, row: StoredMessage, now_s: float, wall_s: float) -> KeptMessage:
-        """Return what the file holds; a clock that was set back makes it no younger than now."""
-        since_s = now_s - max(0.0, wall_s - row.published_at)
+        """Return what the file holds; it is of the past, whatever a clock that was set back says."""
+        since_s = now_s - max(HELD_S, wall_s - row.published_at)
         return cls(
             row.id,
             row.stop,

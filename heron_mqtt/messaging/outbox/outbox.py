@@ -47,6 +47,8 @@ class Outbox:
         stats: Where it counts (``stored``, ``outbox_dropped``, ``outbox_errors``) and reports.
         max_bytes: Of all messages together.
         max_age_s: After so long a message is not sent any more.
+        may_come_late: Whether something that the file held may be sent, by topic and payload: the file may be
+            of an earlier version, or have been written to by others. None = everything.
         clock: s since the epoch; for ages across restarts.
     """
 
@@ -57,6 +59,7 @@ class Outbox:
         *,
         max_bytes: int,
         max_age_s: float,
+        may_come_late: Callable[[str, bytes], bool] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.on_ready: Callable[[], None] = lambda: None
@@ -65,6 +68,7 @@ class Outbox:
         self._stats = stats
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
+        self._may_come_late = may_come_late
         self._clock = clock
         self._disk: Disk | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -183,9 +187,11 @@ class Outbox:
         self._next_id += newest_id
         self._count += count
         self._bytes += size
-        self._stops.extendleft(KeptMessage.restored(row, now_s, wall_s) for row in reversed(stops))
+        kept, refused = self._sorted([KeptMessage.restored(row, now_s, wall_s) for row in stops])
+        self._stops.extendleft(reversed(kept))
         later = [*self._waiting, *self._newest]
-        self._waiting = deque(KeptMessage.restored(row, now_s, wall_s) for row in oldest)
+        kept, more_refused = self._sorted([KeptMessage.restored(row, now_s, wall_s) for row in oldest])
+        self._waiting = deque(kept)
         self._newest = deque()
         self._in_file_only = count - len(stops) - len(oldest)
         self._read_to = oldest[-1].id if oldest else 0
@@ -194,7 +200,31 @@ class Outbox:
         self._is_read = True
         if count:
             log.info("outbox %s: %d messages wait from before", self._store.path, count)
+        self._refuse([*refused, *more_refused])
+        if self._store.damaged:
+            self._stats.outbox_dropped += self._store.damaged
+            what = f"{self._store.damaged} rows in it are damaged, and are removed"
+            self._stats.report("outbox", str(self._store.path), what)
+            self._store.damaged = 0
         self._work()
+
+    def _sorted(self, restored: list[KeptMessage]) -> tuple[list[KeptMessage], list[KeptMessage]]:
+        """Return which of the messages that the file held may be sent, and which not."""
+        may = self._may_come_late or (lambda topic, payload: True)
+        kept = [m for m in restored if may(m.topic, m.payload)]
+        return kept, [m for m in restored if not may(m.topic, m.payload)]
+
+    def _refuse(self, messages: list[KeptMessage]) -> None:
+        """Give up what the file held and may not be sent late."""
+        for message in messages:
+            self._forget(message)
+        if messages:
+            self._stats.outbox_dropped += len(messages)
+            what = (
+                f"{len(messages)} messages in it may not come late, or are of another environment, and are "
+                f"dropped; the first is on {messages[0].topic}"
+            )
+            self._stats.report("outbox", str(self._store.path), what)
 
     # -- the queue ---------------------------------------------------------------------------------
 
@@ -405,7 +435,9 @@ class Outbox:
 
     def _on_read(self, rows: list[StoredMessage]) -> None:
         now_s, wall_s = self._now(), self._clock()
-        self._waiting.extend(KeptMessage.restored(row, now_s, wall_s) for row in rows)
+        kept, refused = self._sorted([KeptMessage.restored(row, now_s, wall_s) for row in rows])
+        self._waiting.extend(kept)
+        self._refuse(refused)
         self._in_file_only = self._in_file_only - len(rows) if rows else 0
         if rows:
             self._read_to = rows[-1].id

@@ -33,6 +33,11 @@ CREATE TABLE message (
 CREATE INDEX stops ON message (id) WHERE stop = 1;
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+DELETE_DAMAGED = (
+    "DELETE FROM message WHERE NOT (typeof(topic) = 'text' AND typeof(payload) = 'blob' "
+    "AND typeof(published_at) = 'real' AND abs(published_at) < 1e11 AND qos IN (0, 1, 2) "
+    "AND stop IN (0, 1) AND retain IN (0, 1))"
+)
 COLUMNS = "id, stop, topic, payload, qos, retain, published_at"
 
 
@@ -76,6 +81,8 @@ class OutboxStore:
         self.path = path
         self._env_id = env_id
         self._database: sqlite3.Connection | None = None
+        self.damaged = 0
+        """Rows that were removed when it was opened, because they are no messages."""
 
     @property
     def is_open(self) -> bool:
@@ -152,6 +159,7 @@ class OutboxStore:
                 f"outbox {self.path}: holds messages of environment {env_id!r}, not of {self._env_id!r}; "
                 "name another file"
             )
+        self.damaged += database.execute(DELETE_DAMAGED).rowcount
 
     # -- rows --------------------------------------------------------------------------------------
 
