@@ -145,11 +145,20 @@ class Action(_PerDevice):
     ``cost_<device>`` generation cost of the step, $;
     ``trade_<peer>`` MWh, positive = sold to the peer, with its ``price_<peer>`` $/MWh;
     ``fallback_<device>`` why a model's value stands in for the device's own, ``bound_<device>`` what
-    changed its setpoint on the way out, ``authority_<device>`` its level where it is not simulated.
+    changed its setpoint on the way out, ``authority_<device>`` its level where it is not simulated,
+    ``residual_<device>`` measured minus modelled power, MW, where there was something to compare.
     """
 
     type: Literal["action"] = "action"
-    number_prefixes: ClassVar[tuple[str, ...]] = ("p_", "q_", "soc_", "cost_", "trade_", "price_")
+    number_prefixes: ClassVar[tuple[str, ...]] = (
+        "p_",
+        "q_",
+        "soc_",
+        "cost_",
+        "trade_",
+        "price_",
+        "residual_",
+    )
     text_prefixes: ClassVar[tuple[str, ...]] = ("fallback_", "bound_", "authority_")
     missed: int = Field(0, ge=0, description="Phases of this step that ended at their deadline.")
 

@@ -82,6 +82,7 @@ class StepReport:
         fallbacks: By device: why a model's value stands in for the device's own.
         bounds: By device: what changed its setpoint on the way out.
         authority: By device, of those that are not simulated.
+        residuals: By device, measured minus modelled power, MW, of those that were compared.
         missed: Phases that ended at their deadline.
     """
 
@@ -93,6 +94,7 @@ class StepReport:
     fallbacks: dict[str, str] = field(default_factory=dict)
     bounds: dict[str, str] = field(default_factory=dict)
     authority: dict[str, str] = field(default_factory=dict)
+    residuals: dict[str, float] = field(default_factory=dict)
     missed: int = 0
 
     def to_message(self) -> Action:
@@ -110,6 +112,7 @@ class StepReport:
             ("fallback_", self.fallbacks),
             ("bound_", self.bounds),
             ("authority_", self.authority),
+            ("residual_", self.residuals),
         ):
             for name, value in values.items():
                 fields[prefix + name] = value
@@ -136,6 +139,7 @@ class StepReport:
             fallbacks=fields.get("fallback_", {}),
             bounds=fields.get("bound_", {}),
             authority=fields.get("authority_", {}),
+            residuals=fields.get("residual_", {}),
             missed=action.missed,
         )
 

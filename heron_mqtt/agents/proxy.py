@@ -201,6 +201,7 @@ class Proxy:
         report = agent.report()
         report.missed = missed
         report.bounds = self.gateway.reasons()
+        report.residuals = self.gateway.residuals()
         report.authority = self.gateway.levels()
         self.deadline_misses += missed
         channel = topics.agent(agent.agent_id, "action")

@@ -15,6 +15,8 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
 
 if TYPE_CHECKING:
+    import ssl
+
     from heron_mqtt.app.operator_client.observer import Heard
 
 Broker = Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")]
@@ -52,6 +54,12 @@ def dashboard(
     acl: Annotated[Path, typer.Option(metavar="FILE", help="Their rights: only operators control.")] = Path(
         DEFAULT_ACL_FILE
     ),
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Serve the page by TLS: certificate chain, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Key of the certificate, PEM, not encrypted.")
+    ] = None,
     ends_with_input: Annotated[bool, typer.Option("--ends-with-input", hidden=True)] = False,
 ) -> None:
     """Serve a page of what goes on at a broker, or of what happened in a recorded run. Ctrl-C ends it.
@@ -68,12 +76,22 @@ def dashboard(
         raise ConfigError("--control: what happened cannot be changed; leave it out with --run")
     if not 0 <= port <= 65_535:
         raise ConfigError(f"--port {port}: expected 0 to 65535")
+    tls = _tls(tls_cert, tls_key)
+    files = (users, acl) if control else None
     serving = (
-        serve_record(run, host, port, _say_where)
+        serve_record(run, host, port, _say_where, tls)
         if run is not None
-        else serve_dashboard(broker or "", env_id, host, port, _say_where, (users, acl) if control else None)
+        else serve_dashboard(broker or "", env_id, host, port, _say_where, files, tls)
     )
     run_until_told(_until_input_ends(serving) if ends_with_input else serving)
+
+
+def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    from heron_mqtt.messaging.embedded.net.tls import server_context
+
+    if cert is None and key is not None:
+        raise ConfigError("--tls-key: expected --tls-cert with it")
+    return None if cert is None else server_context(cert, key, "--tls-cert, --tls-key")
 
 
 def _say_where(url: str) -> None:

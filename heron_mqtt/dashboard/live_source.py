@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
+from pydantic_core import to_json
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Response
@@ -19,6 +20,15 @@ from heron_mqtt.dashboard.sockets import Serve, until_closed_or
 
 EVERY_S = 0.4
 """Between two snapshots: what changed in between is in the next one."""
+PARTS = {"microgrids", "grid", "devices", "channels", "events"}
+"""What of an environment is large, and goes only to a view that shows it."""
+SHOWN_BY_VIEW = {
+    "overview": {"microgrids", "grid"},
+    "devices": {"devices"},
+    "messages": {"channels"},
+    "events": {"events"},
+    "control": {"devices"},
+}
 TAIL = 200  # messages in one part of the tail at most
 
 
@@ -33,7 +43,7 @@ class LiveSource:
         self._view = view
         self._made_at_s = -EVERY_S
         self._snapshot: dict[str, Any] = {}
-        self._text = ""
+        self._texts: dict[str, str] = {}
         self.has_control = False
         """Whether people may log in, so that the page offers it."""
         self._metrics = _metrics(self.snapshot)
@@ -43,7 +53,7 @@ class LiveSource:
         """Return the newest snapshot, at most ``EVERY_S`` old."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._made_at_s >= EVERY_S * 0.9:
-            self._made_at_s, self._text = now_s, ""
+            self._made_at_s, self._texts = now_s, {}
             self._snapshot = {**self._view.snapshot(), "control": self.has_control}
         return self._snapshot
 
@@ -51,11 +61,20 @@ class LiveSource:
         """Refuse no socket: whoever reaches the page may read."""
         return None
 
+    def has_logged_in(self, _headers: Headers) -> bool:
+        """Return that nobody has: there is no login."""
+        return False
+
     def respond(self, path: str, query: str, _headers: Headers) -> Response | None:
         """Answer what is no file and no socket; None = no such path."""
-        if path == "/network":
-            network = self._view.network(parse_qs(query).get("env_id", [""])[0])
-            return None if network is None else answer(HTTPStatus.OK, json.dumps(network), JSON)
+        if path in {"/network", "/series"}:
+            asked = {name: values[0] for name, values in parse_qs(query).items()}
+            env_id = asked.get("env_id", "")
+            series = path == "/series"
+            found = (
+                self._view.series(env_id, asked.get("device", "")) if series else self._view.network(env_id)
+            )
+            return None if found is None else answer(HTTPStatus.OK, json.dumps(found), JSON)
         if path != "/metrics":
             return None
         if self._metrics is None:
@@ -64,11 +83,23 @@ class LiveSource:
         text, kind = self._metrics()
         return answer(HTTPStatus.OK, text, kind)
 
-    async def _live(self, connection: ServerConnection, _query: str) -> None:
+    def _text(self, view: str) -> str:
+        """Return what a view shows of the newest snapshot; made once for all who look at it."""
+        snapshot = self.snapshot()
+        if view not in self._texts:
+            environments = [_shown(one, SHOWN_BY_VIEW[view]) for one in snapshot["environments"]]
+            shown = {**snapshot, "view": view, "environments": environments}
+            self._texts[view] = to_json(shown, inf_nan_mode="null").decode()
+        return self._texts[view]
+
+    async def _live(self, connection: ServerConnection, query: str) -> None:
+        """Send what ``?view=`` shows."""
+        view = parse_qs(query).get("view", ["overview"])[0]
+        if view not in SHOWN_BY_VIEW:
+            await connection.close(1008, f"expected ?view= {', '.join(SHOWN_BY_VIEW)}")
+            return
         while True:
-            snapshot = self.snapshot()
-            self._text = self._text or json.dumps(snapshot, allow_nan=False)
-            await connection.send(self._text)  # waits for a browser that does not read; others do not
+            await connection.send(self._text(view))  # waits for a browser that does not read; others do not
             if await until_closed_or(connection, EVERY_S):
                 return
 
@@ -83,6 +114,15 @@ class LiveSource:
                 await connection.send(json.dumps(found))
             if await until_closed_or(connection, EVERY_S):
                 return
+
+
+def _shown(environment: dict[str, Any], parts: set[str]) -> dict[str, Any]:
+    """Return an environment without what a view does not show; of devices there is always how they are."""
+    found = {name: value for name, value in environment.items() if name not in PARTS or name in parts}
+    if "devices" not in parts:
+        devices = environment["devices"].items()
+        found["devices"] = {label: {"health": one["health"], "p_mw": one["p_mw"]} for label, one in devices}
+    return found
 
 
 def _metrics(snapshot: Callable[[], dict[str, Any]]) -> Callable[[], tuple[bytes, str]] | None:

@@ -17,7 +17,7 @@ FILES = {
     "/style.css": f"{STATIC}style.css",
     "/uPlot.js": f"{PLOTS}uPlot.iife.min.js",
     "/uPlot.css": f"{PLOTS}uPlot.min.css",
-    **{f"/{name}.js": f"{STATIC}{name}.js" for name in ("main", "store", "time", "format")},
+    **{f"/{name}.js": f"{STATIC}{name}.js" for name in ("main", "store", "table", "time", "format")},
     **{f"/views/{name}.js": f"{STATIC}views/{name}.js" for name in VIEWS},
 }
 """Every path that there is, and its file in the package; no other one is looked at."""
@@ -26,6 +26,9 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }

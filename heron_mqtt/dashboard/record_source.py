@@ -39,6 +39,10 @@ class RecordSource:
         """Refuse no socket: whoever reaches the page may read."""
         return None
 
+    def has_logged_in(self, _headers: Headers) -> bool:
+        """Return that nobody has: there is no login."""
+        return False
+
     def respond(self, path: str, query: str, _headers: Headers) -> Response | None:
         """Answer what is no file and no socket; None = no such path."""
         asked = {name: values[0] for name, values in parse_qs(query).items()}

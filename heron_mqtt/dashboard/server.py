@@ -8,27 +8,33 @@ us is refused), a socket must come from our own page, and what a browser sends e
 from __future__ import annotations
 
 import asyncio
+import logging
+import ssl
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from heron_mqtt.app.live_view import LiveView
-from heron_mqtt.app.record_view import RecordView
 from heron_mqtt.dashboard.live_source import LiveSource
 from heron_mqtt.dashboard.pages import FILES, StaticFiles, answer
-from heron_mqtt.dashboard.record_source import RecordSource
 from heron_mqtt.dashboard.sockets import Serve
 from heron_mqtt.errors import ConfigError
 
+MAX_CONNECTIONS = 256
+"""With those that have not said anything yet: each is an open file, and so is the broker's."""
 MAX_SOCKETS = 32
+"""Of people who have not logged in; who has is let in beyond them."""
+MAX_SOCKETS_OF_PEOPLE = 64
 MAX_BYTES = 8_192  # of what a browser may send: a request with its reason
+log = logging.getLogger("heron_mqtt.dashboard.http")
 LOCAL = {"localhost", "127.0.0.1", "[::1]", "::1"}
 
 
@@ -42,6 +48,9 @@ class Source(Protocol):
     def refuse(self, path: str, headers: Headers) -> Response | None:
         """Refuse a socket before it begins; None = it may begin."""
 
+    def has_logged_in(self, headers: Headers) -> bool:
+        """Whether a request comes from a person who has logged in."""
+
     def respond(self, path: str, query: str, headers: Headers) -> Response | None:
         """Answer what is no file and no socket; None = no such path."""
 
@@ -53,13 +62,15 @@ class Dashboard:
         source: What it shows.
         host: Address to listen on.
         port: 0 = a free one.
+        tls: To serve it by TLS; None = plain.
     """
 
-    def __init__(self, source: Source, host: str, port: int) -> None:
+    def __init__(self, source: Source, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._source = source
         self._host = host
         self._port = port
-        self._open = 0
+        self._sockets, self._sockets_of_people = 0, 0
         self._files = StaticFiles(FILES)
 
     async def run(self, on_ready: Callable[[str], None]) -> None:
@@ -68,6 +79,7 @@ class Dashboard:
         Raises:
             ConfigError: The address cannot be listened on.
         """
+        log.addFilter(_is_no_handshake_failure)
         try:
             server = await serve(
                 self._browser,
@@ -78,6 +90,10 @@ class Dashboard:
                 max_queue=4,
                 server_header=None,
                 open_timeout=10,
+                logger=log,
+                create_connection=_CountedConnection,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else 10.0,
                 compression=None,  # it costs more than it saves on one machine
             )
         except OSError as exc:
@@ -85,24 +101,31 @@ class Dashboard:
         async with server:
             port = next(iter(server.sockets)).getsockname()[1]
             shown = f"[{self._host}]" if ":" in self._host else self._host
-            on_ready(f"http://{shown}:{port}/")
+            on_ready(f"{'http' if self._tls is None else 'https'}://{shown}:{port}/")
             await asyncio.Event().wait()
 
     def _respond(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer what is no WebSocket; None lets the WebSocket begin."""
         if not self._is_ours(request.headers.get("Host", "")):
             return answer(HTTPStatus.FORBIDDEN, "this host is not served here\n")
-        parts = urlsplit(request.path)
+        parts, origin = _split(request.path), _split(request.headers.get("Origin", ""))
+        if parts is None or origin is None:
+            return answer(HTTPStatus.BAD_REQUEST, "this is no address\n")
         if parts.path in self._source.sockets:
-            origin = request.headers.get("Origin")
-            if origin is None or urlsplit(origin).netloc != request.headers.get("Host"):
+            if not origin.netloc or origin.netloc != request.headers.get("Host"):
                 return answer(HTTPStatus.FORBIDDEN, "only its own page may read this\n")
-            if self._open >= MAX_SOCKETS:
+            if not self._has_room(request.headers):
                 return answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many browsers\n")
             return self._source.refuse(parts.path, request.headers)
         found = self._files.answer(parts.path)
         found = found or self._source.respond(parts.path, parts.query, request.headers)
         return found or answer(HTTPStatus.NOT_FOUND, "no such page\n")
+
+    def _has_room(self, headers: Headers) -> bool:
+        """Whether one more socket may begin: nobody who only reads keeps those out who have logged in."""
+        if self._sockets < MAX_SOCKETS:
+            return True
+        return self._sockets_of_people < MAX_SOCKETS_OF_PEOPLE and self._source.has_logged_in(headers)
 
     def _is_ours(self, host: str) -> bool:
         """Whether a request names us: any name where we listen for others, else this machine alone."""
@@ -112,13 +135,48 @@ class Dashboard:
     async def _browser(self, connection: ServerConnection) -> None:
         assert connection.request is not None
         parts = urlsplit(connection.request.path)
-        self._open += 1
+        is_of_person = self._source.has_logged_in(connection.request.headers)
+        self._sockets_of_people += is_of_person
+        self._sockets += not is_of_person
         try:
             await self._source.sockets[parts.path](connection, parts.query)
         except (ConnectionClosed, TimeoutError):
             pass
         finally:
-            self._open -= 1
+            self._sockets_of_people -= is_of_person
+            self._sockets -= not is_of_person
+
+
+def _split(address: str) -> SplitResult | None:
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return None
+
+
+class _CountedConnection(ServerConnection):
+    """One of a bounded number; where there are too many, the oldest that has not asked yet gives way."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        server: Server = self.server
+        if len(server.handlers) >= MAX_CONNECTIONS and not _one_gives_way(server):
+            super(ServerConnection, self).connection_made(transport)  # without a task that serves it
+            self.transport.abort()
+            return
+        super().connection_made(transport)
+
+
+def _one_gives_way(server: Server) -> bool:
+    for one in server.handlers:
+        if one.state is State.CONNECTING and not one.transport.is_closing():
+            one.transport.abort()
+            return True
+    return False
+
+
+def _is_no_handshake_failure(record: logging.LogRecord) -> bool:
+    """Whether a record is to be kept: anybody can send what is no request, and would fill the log with it."""
+    return record.msg != "opening handshake failed"
 
 
 async def serve_dashboard(
@@ -128,6 +186,7 @@ async def serve_dashboard(
     port: int,
     on_ready: Callable[[str], None],
     control: tuple[Path, Path] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Connect to a broker and serve its page until cancelled.
 
@@ -139,42 +198,50 @@ async def serve_dashboard(
         on_ready: Told the address of the page.
         control: Files of the users and of their rights; None = the page only reads: there is no path and no
             object by which anything could be published.
+        tls: To serve it by TLS; None = plain, which control takes on this machine alone.
 
     Raises:
         ConfigError: URL, environment, address or files are wrong.
         BrokerError: The broker is not there or refuses.
     """
-    if control is not None and host not in LOCAL:
+    if control is not None and host not in LOCAL and tls is None:
         raise ConfigError(
-            f"--control with --host {host}: passwords would cross the network readable; listen on this "
-            "machine, and let a tunnel (ssh -L) or a proxy with TLS bring people here"
+            f"--control with --host {host}: passwords would cross the network readable; give --tls-cert and "
+            "--tls-key, or listen on this machine and let a tunnel (ssh -L) bring people here"
         )
     async with LiveView(url, env_id) as view:
         await view.settle()
         source: Source = LiveSource(view)
         if control is None:
-            return await Dashboard(source, host, port).run(on_ready)
+            return await Dashboard(source, host, port, tls).run(on_ready)
         from heron_mqtt.dashboard.control.commands import Commands
         from heron_mqtt.dashboard.control.people import People
         from heron_mqtt.dashboard.control.source import ControlledSource
 
         people = People(*control)
         try:
-            source = ControlledSource(LiveSource(view), people, Commands(url, view))
-            return await Dashboard(source, host, port).run(on_ready)
+            source = ControlledSource(LiveSource(view), people, Commands(url, view), is_tls=tls is not None)
+            return await Dashboard(source, host, port, tls).run(on_ready)
         finally:
             people.close()
 
 
-async def serve_record(path: str, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+async def serve_record(
+    path: str, host: str, port: int, on_ready: Callable[[str], None], tls: ssl.SSLContext | None = None
+) -> None:
     """Serve the page of a record until cancelled.
 
     Raises:
         DataError: The file is not there, or no record.
         ConfigError: The address cannot be listened on.
     """
+    from heron_mqtt.app.record_view import (
+        RecordView,
+    )  # with the whole simulation behind it: not for a live page
+    from heron_mqtt.dashboard.record_source import RecordSource
+
     view = RecordView(path)
     try:
-        await Dashboard(RecordSource(view), host, port).run(on_ready)
+        await Dashboard(RecordSource(view), host, port, tls).run(on_ready)
     finally:
         view.close()

@@ -8,6 +8,7 @@ counts once: the same one again (same boot and seq) was meant for an earlier sto
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from heron_mqtt.errors import MessageError
@@ -127,4 +128,15 @@ def _as_stop(message: Received) -> EmergencyStop:
         active=True,
         who=who[:200] if isinstance(who, str) and who else None,
         why=str(why if why is not None else "")[:500],
+        sent_at=_sent_at(message),
     )
+
+
+def _sent_at(message: Received) -> datetime | None:
+    """Return when a message says that it was sent, for people; None where it does not say so readably."""
+    text = message.get("sent_at")
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return None if found is None or found.tzinfo is None else found

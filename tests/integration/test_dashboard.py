@@ -65,7 +65,7 @@ def test_it_lives_and_says_what_is_wrong(browser: webdriver.Chrome, page: str, s
     site.say("agents/MG1/action", {"type": "action", "p_ess": 0.01, "soc_ess": 0.61, "missed": 0})
     eventually(lambda: "61 %" in text(browser))
     browser.get(f"{page}/#devices")
-    eventually(lambda: "online" in cell(browser, "tr[data-device='MG1/ess']"))
+    eventually(lambda: "online" in cell(browser, "tr[data-row='MG1/ess']"))
     site.say("estop", {"type": "estop", "active": True, "who": "ann", "why": "<b>smoke</b>"}, retain=True)
     eventually(lambda: "EMERGENCY STOP in lab, by ann: <b>smoke</b>" in text(browser, "#stop"))
     site.say("estop", {"type": "estop", "active": False, "who": "ann"}, retain=True)
@@ -119,7 +119,7 @@ def test_a_device_that_falls_silent_turns_red(browser: webdriver.Chrome, page: s
     site.say("devices/MG1/old/telemetry", {"type": "telemetry", "p_mw": 0.0})
     browser.get(f"{page}/#devices")
 
-    eventually(lambda: "silent" in cell(browser, "tr[data-device='MG1/old'] td.bad"))
+    eventually(lambda: "silent" in cell(browser, "tr[data-row='MG1/old'] td.bad"))
 
 
 def test_no_error_and_no_request_to_anybody_else(browser: webdriver.Chrome, page: str) -> None:

@@ -302,6 +302,11 @@ def test_a_person_who_is_removed_can_do_nothing_more(
                 run_heron("credentials", "remove", "ann", "--users", str(users), "--acl", str(acl)).code == 0
             )
             socket.send(json.dumps({"do": "stop", "env_id": "hil_battery", "id": 1}))
+            over = json.loads(socket.recv())
+            assert (over["ok"], over["text"]) == (
+                False,
+                "the session is over: nothing was done; log in again",
+            )
             with pytest.raises(ConnectionClosed):
                 socket.recv()
             assert socket.close_code == 1008

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import paho.mqtt.client as paho
 import psutil
@@ -17,7 +18,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
-from support.browser import address_of, eventually, open_browser, text
+from support.browser import address_of, cell, eventually, open_browser, text
 from support.heron_command import Program, heron
 from support.mosquitto_server import Mosquitto
 
@@ -42,16 +43,21 @@ def fleet(url: str) -> Iterator[Callable[[], int]]:
     ended, sent = threading.Event(), [0]
 
     def talk() -> None:
-        due_s, seq = time.monotonic(), 0
+        due_s, seq, now = time.monotonic(), 0, datetime.now(UTC).isoformat()
         while not ended.is_set():
             seq += 1
             for n, label in enumerate(LABELS):
                 telemetry = {"type": "telemetry", "p_mw": 0.001 * ((seq + n) % 20), "soc": 0.5, "seq": seq}
-                telemetry |= {"sender": label, "boot": "b"}
+                telemetry |= {"sender": label, "boot": "b", "sent_at": now}
                 say(f"heron/fleet/devices/{label}/telemetry", json.dumps(telemetry))
                 sent[0] += 1
                 if n % 50 == 49:
+                    now = datetime.now(UTC).isoformat(timespec="milliseconds")
                     ended.wait(max(0.0, due_s + n / len(LABELS) / TIMES_A_SECOND - time.monotonic()))
+            if seq % int(TIMES_A_SECOND) == 0:
+                for n in range(AGENTS):
+                    done = {f"p_d{k}": 0.001 * k for k in range(EACH)} | {"soc_d0": n / AGENTS}
+                    say(f"heron/fleet/agents/MG{n}/action", json.dumps({"type": "action", **done}))
             due_s = max(due_s + 1.0 / TIMES_A_SECOND, time.monotonic() - 1.0)
 
     talking = threading.Thread(target=talk, daemon=True)
@@ -106,6 +112,18 @@ def _look_on(browser: webdriver.Chrome, page: str, program: Program, sent: Calla
 
 
 def _stays_usable(browser: webdriver.Chrome) -> None:
+    _devices_stay_usable(browser)
+    browser.execute_script("location.hash = '#overview'")
+    eventually(lambda: "100 microgrids of fleet, page 1 of 4" in text(browser))
+    browser.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("MG4")
+    eventually(lambda: "11 microgrids of fleet, page 1 of 1" in text(browser))
+    by_charge = "[...document.querySelectorAll('th button')].find((b) => b.textContent === 'state of charge')"
+    browser.execute_script(f"{by_charge}.click()")
+    browser.execute_script(f"{by_charge}.click()")
+    eventually(lambda: cell(browser, "tbody tr:first-child th") == "MG49")
+
+
+def _devices_stay_usable(browser: webdriver.Chrome) -> None:
     assert text(browser, "#link") == "live"
     search = browser.find_element(By.CSS_SELECTOR, "input[type=search]")
     search.send_keys("MG42/")

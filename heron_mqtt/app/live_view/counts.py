@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from heron_mqtt.app.live_view.delays import Delays, QuickestOfSenders
+from heron_mqtt.app.live_view.events import may_be_event
+from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
 
 Json = dict[str, Any]
 
 KINDS = 500
+KNOWN_CHANNELS = 20_000
 RATE_S = 5  # over which rates are counted
 OTHER = "(other channels)"
 
@@ -24,6 +28,7 @@ class KindCount:
     lost: int = 0
     repeated: int = 0
     held: int = 0
+    delays: Delays = field(default_factory=Delays)
     by_second: deque[list[int]] = field(default_factory=lambda: deque(maxlen=RATE_S + 1))
 
     def note(self, at_s: float) -> None:
@@ -41,31 +46,67 @@ class KindCount:
         return sum(number for second, number in self.by_second if now - RATE_S <= second < now) / RATE_S
 
 
+@dataclass(frozen=True, slots=True)
+class KnownChannel:
+    """What follows from the name of a channel, so that it is worked out once.
+
+    Attributes:
+        name: With its environment.
+        levels: Of the channel, unescaped.
+        kind: Where it is counted.
+        may_be_event: Whether a message on it can be an event.
+    """
+
+    name: str
+    levels: list[str]
+    kind: KindCount
+    may_be_event: bool
+
+
 class ChannelTraffic:
     """Counts by kind of channel, of one environment.
 
     Args:
         tracker: Finds gaps and repetitions; shared by all environments, so that what it remembers is bounded.
+        quickest: Finds delays; shared as well.
         env_id: The environment.
     """
 
-    def __init__(self, tracker: SequenceTracker, env_id: str) -> None:
+    def __init__(self, tracker: SequenceTracker, quickest: QuickestOfSenders, env_id: str) -> None:
         self.kinds: dict[str, KindCount] = {}
+        self._known: dict[str, KnownChannel] = {}
+        self._quickest = quickest
         self._tracker = tracker
         self._env_id = env_id
 
-    def note(self, levels: list[str], channel: str, fields: Mapping[str, Any], at_s: float) -> KindCount:
-        """Count one message; ``fields`` without a number (or none at all) counts for no gap."""
+    def known(self, channel: str) -> KnownChannel:
+        """Return what follows from the name of a channel."""
+        return self._known.get(channel) or self._know(channel)
+
+    def _know(self, channel: str) -> KnownChannel:
+        if len(self._known) >= KNOWN_CHANNELS:
+            self._known.clear()
+        levels = topics.levels(channel)
         pattern = channel_kind(levels)
         kind = self.kinds.get(pattern)
         if kind is None:
             kind = self.kinds.setdefault(OTHER if len(self.kinds) >= KINDS else pattern, KindCount())
+        found = KnownChannel(f"{self._env_id}/{channel}", levels, kind, may_be_event(levels))
+        return self._known.setdefault(channel, found)
+
+    def note(self, channel: KnownChannel, fields: Mapping[str, Any], at_s: float) -> None:
+        """Count one message; ``fields`` without a number (or none at all) counts for no gap."""
+        kind = channel.kind
         kind.note(at_s)
-        arrival, missing = observed(self._tracker, f"{self._env_id}/{channel}", fields)
-        kind.lost += missing
-        kind.repeated += arrival is Arrival.DUPLICATE
-        kind.held += fields.get("held_s") is not None
-        return kind
+        arrival, missing = observed(self._tracker, channel.name, fields)
+        if missing:
+            kind.lost += missing
+        if arrival is Arrival.DUPLICATE:
+            kind.repeated += 1
+        elif fields.get("held_s") is not None:
+            kind.held += 1
+        elif (sent_at := fields.get("sent_at")) is not None:
+            kind.delays.note(self._quickest.later_s(fields.get("sender"), sent_at, at_s))
 
     def as_json(self, now_s: float) -> Json:
         """Return messages, lost, repeated, held and rate by kind of channel."""
@@ -76,6 +117,8 @@ class ChannelTraffic:
                 "repeated": kind.repeated,
                 "held": kind.held,
                 "rate": round(kind.rate(now_s), 2),
+                "delay_mean_s": kind.delays.mean_s,
+                "delay_max_s": kind.delays.max_s,
             }
             for name, kind in sorted(self.kinds.items())
         }

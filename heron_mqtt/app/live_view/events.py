@@ -34,7 +34,8 @@ class LiveEvents:
             {
                 "n": self._number,
                 "at_s": heard.at_s,
-                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "at": (_sent_at(heard) or datetime.now(UTC)).isoformat(timespec="seconds"),
+                "is_since": not heard.retained or _sent_at(heard) is not None,
                 "kind": kind,
                 "subject": subject[:200],
                 "what": what[:500],
@@ -54,6 +55,16 @@ class LiveEvents:
     def as_json(self, now_s: float) -> list[Json]:
         """Return them, the newest first."""
         return [{**event, "ago_s": round(now_s - event["at_s"], 1)} for event in reversed(self._events)]
+
+
+def _sent_at(heard: Heard) -> datetime | None:
+    """Return when a message that the broker had kept was sent, by its sender's clock; None = of others."""
+    text = (heard.fields or {}).get("sent_at") if heard.retained else None
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def may_be_event(levels: list[str]) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from heron_mqtt.app.live_view.trace import DeviceTrace
 from heron_mqtt.app.operator_client.environments import MAX_NAMES
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.errors import MessageError
@@ -18,6 +18,7 @@ Json = dict[str, Any]
 
 SILENT_S = 1.6
 """A device that says it is online and has said nothing for so long is silent: red within 2 s on a page."""
+STEPS = 20
 GAPS, SEVERAL = 5, 1.5  # how many of its gaps are remembered, and how many times the longest one is silence
 
 
@@ -28,6 +29,8 @@ class MicrogridSeen:
     observation: Observation | None = None
     action: Action | None = None
     action_at_s: float = 0.0
+    missed: int = 0
+    """Phases of all steps that ended at their deadline."""
     standing_in: set[str] = field(default_factory=set)
     """Devices for which a model stood in."""
 
@@ -50,6 +53,7 @@ class MicrogridSeen:
                 "traded_mwh": sum(fields.get("trade_", {}).values()),
                 "fallbacks": dict(fields.get("fallback_", {})),
                 "missed": done.missed,
+                "missed_so_far": self.missed,
             }
         return found
 
@@ -66,6 +70,12 @@ class DeviceLive:
     setpoints: int = 0
     fallbacks: int = 0
     why: str | None = None
+    residual_mw: float | None = None
+    """Measured minus modelled power, as its gateway has it of the last step."""
+    answer_s: float | None = None
+    """Between its newest setpoint and the telemetry that answers it, as both came here."""
+    trace: DeviceTrace = field(default_factory=DeviceTrace)
+    _unanswered: tuple[Any, Any, float] | None = None
     spoke_at_s: float | None = None
     gaps_s: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS))
     """Between its newest telemetry messages."""
@@ -80,7 +90,18 @@ class DeviceLive:
         if self.spoke_at_s is not None:
             self.gaps_s.append(at_s - self.spoke_at_s)
         self.spoke_at_s = at_s
+        self._note_answer(fields, at_s)
+        p_mw = fields.get("p_mw")
+        if isinstance(p_mw, int | float) and math.isfinite(p_mw):
+            self.trace.note(at_s, self.told_mw(at_s), p_mw)
         return None if self.rejected == before else self.rejected
+
+    def _note_answer(self, fields: Mapping[str, Any], at_s: float) -> None:
+        asked, boot = self._unanswered, fields.get("ack_boot")
+        if asked is None or fields.get("ack_seq") != asked[0]:
+            return
+        if boot is None or boot == asked[1]:
+            self.answer_s, self._unanswered = at_s - asked[2], None
 
     @property
     def silent_after_s(self) -> float:
@@ -99,17 +120,27 @@ class DeviceLive:
         elif not fields.get("renewal") and isinstance(p_mw, int | float) and math.isfinite(p_mw):
             self.setpoint_mw = float(p_mw)
             self.setpoints += 1
+            self._unanswered = (
+                None if fields.get("seq") is None else (fields["seq"], fields.get("boot"), at_s)
+            )
+
+    def told_mw(self, now_s: float) -> float | None:
+        """Return what it is told to do, MW, positive = injected; a setpoint whose lease is over is none."""
+        holds = self.lease_s is not None and self.heard_at_s + self.lease_s > now_s
+        return self.setpoint_mw if holds else None
 
     def as_json(self, now_s: float) -> Json:
-        """Return it; a setpoint whose lease is over is none."""
+        """Return it, without its points."""
         left_s = None if self.lease_s is None else self.heard_at_s + self.lease_s - now_s
         holds = left_s is not None and left_s > 0.0
         return {
-            "setpoint_mw": self.setpoint_mw if holds else None,
+            "setpoint_mw": self.told_mw(now_s),
             "lease_left_s": round(left_s, 1) if holds and left_s is not None else None,
             "setpoints": self.setpoints,
             "fallbacks": self.fallbacks,
             "why": self.why,
+            "residual_mw": self.residual_mw,
+            "answer_s": None if self.answer_s is None else round(self.answer_s, 4),
         }
 
 
@@ -121,6 +152,8 @@ class MicrogridsLive:
         self.microgrids: dict[str, MicrogridSeen] = {}
         self.devices: dict[str, DeviceLive] = {}
         self.step_at_s = 0.0
+        self.periods_s: deque[float] = deque(maxlen=STEPS)
+        """Between the newest steps, s."""
 
     def note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> tuple[str, str] | None:
         """Take one message; what cannot be read is named by the operator's view of it.
@@ -128,9 +161,10 @@ class MicrogridsLive:
         Returns:
             Which device rejects what it was told, and why, where that is new.
         """
-        with contextlib.suppress(MessageError, OverflowError):
+        try:
             return self._note(levels, fields, heard)
-        return None
+        except (MessageError, OverflowError):
+            return None
 
     def _note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> tuple[str, str] | None:
         match levels:
@@ -148,11 +182,15 @@ class MicrogridsLive:
             case ["agents", agent, "action"]:
                 if (seen := self._microgrid(agent)) is not None:
                     seen.action, seen.action_at_s = parse_known_fields(Action, fields)[0], heard.at_s
+                    seen.missed += 0 if heard.retained else seen.action.missed
                     self._note_fallbacks(agent, seen, seen.action)
+                    self._note_residuals(agent, seen.action)
             case ["devices", agent, name, "setpoint"] if not heard.retained:
                 if (device := self._device(f"{agent}/{name}")) is not None:
                     device.note_setpoint(fields, heard.at_s)
             case ["run", "state"] if not heard.retained:
+                if self.step_at_s and fields.get("state") == "running":
+                    self.periods_s.append(heard.at_s - self.step_at_s)
                 self.step_at_s = heard.at_s
             case _:
                 pass
@@ -179,3 +217,9 @@ class MicrogridsLive:
                 device.fallbacks += 1
                 device.why = str(reason)[:200]
         seen.standing_in = set(why)
+
+    def _note_residuals(self, agent: str, action: Action) -> None:
+        found = action.by_prefix().get("residual_", {})
+        for name in {*action.by_prefix().get("p_", {}), *found}:
+            if (device := self.devices.get(f"{agent}/{name}")) is not None:
+                device.residual_mw = found.get(name)

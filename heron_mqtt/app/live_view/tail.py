@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +20,7 @@ class MessageTail:
     """Keeps the newest messages, numbered; they become text when somebody looks, not before."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[int, datetime, Heard]] = deque(maxlen=MESSAGES)
+        self._kept: deque[tuple[int, float, Heard]] = deque(maxlen=MESSAGES)
         self._number = 0
 
     def __len__(self) -> int:
@@ -28,7 +29,7 @@ class MessageTail:
     def note(self, heard: Heard) -> None:
         """Keep one message."""
         self._number += 1
-        self._kept.append((self._number, datetime.now(UTC), heard))
+        self._kept.append((self._number, time.time(), heard))
 
     def newer(self, than: int, containing: str = "", limit: int = MESSAGES) -> list[Json]:
         """Return the newest messages that came after a number, oldest first, at most ``limit``.
@@ -52,11 +53,11 @@ class MessageTail:
         return self._number
 
 
-def _as_json(number: int, at: datetime, heard: Heard) -> Json:
+def _as_json(number: int, at_s: float, heard: Heard) -> Json:
     text = heard.malformed if heard.fields is None else json.dumps(heard.fields, ensure_ascii=False)
     return {
         "n": number,
-        "at": at.isoformat(timespec="milliseconds"),
+        "at": datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds"),
         "env_id": heard.env_id,
         "channel": heard.channel,
         "retained": heard.retained,

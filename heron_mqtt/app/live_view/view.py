@@ -6,19 +6,21 @@ Everything that is kept is bounded, because it comes from the network.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 from heron_mqtt.app.live_view.counts import ChannelTraffic
-from heron_mqtt.app.live_view.events import LiveEvents, facts, may_be_event
+from heron_mqtt.app.live_view.delays import QuickestOfSenders
+from heron_mqtt.app.live_view.events import LiveEvents, facts
 from heron_mqtt.app.live_view.grid import GridLive
 from heron_mqtt.app.live_view.microgrids import SILENT_S, DeviceLive, MicrogridsLive
 from heron_mqtt.app.live_view.tail import MessageTail
 from heron_mqtt.app.operator_client.environments import Environments, EnvironmentSeen, checked_env_id
 from heron_mqtt.app.operator_client.observer import Heard, Observer
 from heron_mqtt.app.operator_client.status import environment
-from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.sequence import SequenceTracker
 
 Json = dict[str, Any]
@@ -32,8 +34,8 @@ _NEVER_TOLD = DeviceLive()
 class EnvironmentLive:
     """One environment, beside what ``operator_client`` knows of it."""
 
-    def __init__(self, tracker: SequenceTracker, env_id: str) -> None:
-        self.channels = ChannelTraffic(tracker, env_id)
+    def __init__(self, tracker: SequenceTracker, quickest: QuickestOfSenders, env_id: str) -> None:
+        self.channels = ChannelTraffic(tracker, quickest, env_id)
         self.events = LiveEvents()
         self.microgrids = MicrogridsLive()
         self.grid = GridLive()
@@ -60,7 +62,7 @@ class LiveView:
         self.unseen = 0
         """Messages of environments beyond ``ENVIRONMENTS``."""
         self._live: dict[str, EnvironmentLive] = {}
-        self._tracker = SequenceTracker()
+        self._tracker, self._quickest = SequenceTracker(), QuickestOfSenders()
         self._on_message = on_message
         self._observer = Observer(url, checked_env_id(env_id), ("#",), self._take)
 
@@ -95,13 +97,14 @@ class LiveView:
             if len(self._live) >= ENVIRONMENTS:
                 self.unseen += 1
                 return
-            live = self._live[heard.env_id] = EnvironmentLive(self._tracker, heard.env_id)
-        levels = topics.levels(heard.channel)
-        is_event = may_be_event(levels)
+            live = EnvironmentLive(self._tracker, self._quickest, heard.env_id)
+            self._live[heard.env_id] = live
+        channel = live.channels.known(heard.channel)
+        levels, is_event = channel.levels, channel.may_be_event
         before = self._facts(heard.env_id, levels) if is_event else None
-        self.environments.take(heard)
+        self.environments.take(heard, levels)
         fields = heard.fields
-        live.channels.note(levels, heard.channel, {} if heard.retained or not fields else fields, heard.at_s)
+        live.channels.note(channel, {} if heard.retained or not fields else fields, heard.at_s)
         self.messages.note(heard)
         if fields is not None:
             rejection = live.microgrids.note(levels, fields, heard)
@@ -150,6 +153,17 @@ class LiveView:
         live = self._live.get(env_id)
         return None if live is None else live.grid.network
 
+    def series(self, env_id: str, label: str) -> Json | None:
+        """Return the newest points of AGENT/DEVICE: ``t``, UNIX time, s, ``told`` and ``done``, MW.
+
+        None where it is not known.
+        """
+        live = self._live.get(env_id)
+        device = None if live is None else live.microgrids.devices.get(label)
+        if device is None:
+            return None
+        return device.trace.as_json(time.time() - asyncio.get_running_loop().time())
+
     def _environment(self, view: EnvironmentSeen, now_s: float) -> Json:
         live = self._live[view.env_id]
         microgrids = live.microgrids
@@ -159,9 +173,14 @@ class LiveView:
             if device["health"] == "online" and (device["age_s"] or 0.0) > told.silent_after_s:
                 device["health"] = "silent"
             device.update(told.as_json(now_s))
-        found["problems"] = [*found["problems"], *_silent(found["devices"])]
+        for text, age_s in _silent(found["devices"]):
+            since = datetime.fromtimestamp(time.time() - age_s, UTC)
+            found["problems"].append(text)
+            found["problems_since"].append(since.isoformat(timespec="seconds"))
         found["price"] = microgrids.price
         found["step_age_s"] = round(now_s - microgrids.step_at_s, 2) if microgrids.step_at_s else None
+        periods_s = microgrids.periods_s
+        found["step_period_s"] = round(sum(periods_s) / len(periods_s), 3) if periods_s else None
         found["microgrids"] = {
             name: seen.as_json(now_s) for name, seen in sorted(microgrids.microgrids.items())
         }
@@ -171,9 +190,12 @@ class LiveView:
         return found
 
 
-def _silent(devices: Mapping[str, Json]) -> list[str]:
+def _silent(devices: Mapping[str, Json]) -> list[tuple[str, float]]:
     return [
-        f"device {label} says that it is online, and has said nothing for {device['age_s']:.0f} s"
+        (
+            f"device {label} says that it is online, and has said nothing for {device['age_s']:.0f} s",
+            device["age_s"],
+        )
         for label, device in devices.items()
         if device["health"] == "silent" and device["age_s"] is not None
     ]

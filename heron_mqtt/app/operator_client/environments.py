@@ -93,9 +93,15 @@ class EnvironmentSeen:
         for member in (*self.agents.values(), *self.devices.values()):
             member.confirm = None
 
-    def take(self, heard: Heard) -> None:
-        """Take one message of this environment; what cannot be read is remembered as such."""
-        levels = topics.levels(heard.channel)
+    def take(self, heard: Heard, levels: list[str] | None = None) -> None:
+        """Take one message of this environment; what cannot be read is remembered as such.
+
+        Args:
+            heard: The message.
+            levels: Of its channel, where they are known already.
+        """
+        if levels is None:
+            levels = topics.levels(heard.channel)
         if levels == ["estop"]:
             if heard.fields is None and heard.malformed is None and heard.retained:
                 return  # nothing is kept there
@@ -111,6 +117,9 @@ class EnvironmentSeen:
 
     def _take(self, levels: list[str], heard: Heard) -> None:
         match levels:
+            case ["devices", agent, name, leaf]:
+                if (device := self._device(agent, name)) is not None:
+                    _take_device(device, leaf, heard)
             case ["run", "state"]:
                 self.run = _read(RunState, heard)
             case ["run", "owner"]:
@@ -124,9 +133,6 @@ class EnvironmentSeen:
             case ["agents", agent, leaf]:
                 if (who := self._agent(agent)) is not None:
                     _take_presence(who, leaf, heard)
-            case ["devices", agent, name, leaf]:
-                if (device := self._device(agent, name)) is not None:
-                    _take_device(device, leaf, heard)
             case _:
                 pass
 
@@ -147,13 +153,13 @@ class EnvironmentSeen:
 class Environments(dict[str, EnvironmentSeen]):
     """Every environment that was heard of, by name."""
 
-    def take(self, heard: Heard) -> None:
-        """Take one message."""
-        if heard.env_id not in self:
+    def take(self, heard: Heard, levels: list[str] | None = None) -> None:
+        """Take one message; ``levels`` as in ``EnvironmentSeen.take``."""
+        if (seen := self.get(heard.env_id)) is None:
             if len(self) >= MAX_NAMES:
                 return
-            self[heard.env_id] = EnvironmentSeen(heard.env_id)
-        self[heard.env_id].take(heard)
+            seen = self[heard.env_id] = EnvironmentSeen(heard.env_id)
+        seen.take(heard, levels)
 
     @property
     def alive(self) -> list[str]:

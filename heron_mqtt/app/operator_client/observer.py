@@ -6,9 +6,9 @@ import asyncio
 import random
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from heron_mqtt.errors import BrokerRefused, MessageError
 from heron_mqtt.messaging import topics
@@ -19,14 +19,14 @@ from heron_mqtt.messaging.mqtt.options import MqttOptions
 from heron_mqtt.messaging.mqtt.session import MqttSession
 
 MAX_PENDING = 100
+KNOWN_TOPICS = 20_000
 QUIET_S, LONGEST_S = 0.4, 3.0  # what the broker has kept is here when nothing of it has come for so long
 
 PRESENCE = ("run/state", "run/owner", "agents/+/status", "devices/+/+/status")
 """What tells whether an environment is alive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """One message.
 
     Attributes:
@@ -76,6 +76,7 @@ class Observer:
         level = "+" if env_id is None else topics.escape(env_id)
         self._filters = tuple(f"{topics.ROOT}/{level}/{channel}" for channel in channels)
         self._on_message = on_message
+        self._places: dict[str, tuple[str, str]] = {}
         self._kept_at_s = 0.0
         self._news = asyncio.Event()
         self._link = MqttSession(
@@ -141,14 +142,20 @@ class Observer:
         if retained:
             self._kept_at_s = now_s
             self._news.set()
-        _, _, below = topic.partition("/")
-        level, _, channel = below.partition("/")
+        env_id, channel = self._places.get(topic) or self._place(topic)
         fields, malformed = None, None
         try:
             fields = decode(payload) if payload else None
         except MessageError as exc:
             malformed = str(exc)
-        self._on_message(Heard(topics.unescape(level), channel, fields, malformed, retained, now_s))
+        self._on_message(Heard(env_id, channel, fields, malformed, retained, now_s))
+
+    def _place(self, topic: str) -> tuple[str, str]:
+        """Return environment and channel of a topic, and remember them: the same few come again and again."""
+        if len(self._places) >= KNOWN_TOPICS:
+            self._places.clear()
+        level, _, channel = topic.partition("/")[2].partition("/")
+        return self._places.setdefault(topic, (topics.unescape(level), channel))
 
     def on_bad_topic(self, topic: str) -> None:
         """Ignore what cannot be one of ours."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from heron_mqtt.app.operator_client.environments import (
     GOING,
@@ -15,7 +16,7 @@ from heron_mqtt.app.operator_client.environments import (
     checked_env_id,
 )
 from heron_mqtt.app.operator_client.observer import PRESENCE, Observer
-from heron_mqtt.messages import Owner
+from heron_mqtt.messages import Message, Owner
 
 CHANNELS = (
     *PRESENCE,
@@ -31,6 +32,13 @@ CHANNELS = (
 LISTEN_S = 2.0
 
 Json = dict[str, Any]
+
+
+class Problem(NamedTuple):
+    """What is not well, and since when by the clock of who says so; None = nobody says."""
+
+    text: str
+    since: datetime | None = None
 
 
 async def look(url: str, env_id: str | None, *, listen_s: float = LISTEN_S) -> Json:
@@ -78,6 +86,7 @@ def environment(view: EnvironmentSeen, now_s: float, listen_s: float) -> Json:
         listen_s: For how long telemetry was listened for, s.
     """
     run, stop = view.run, view.stop.stop
+    problems = list(_problems(view, listen_s))
     return {
         "env_id": view.env_id,
         "run": None
@@ -90,14 +99,21 @@ def environment(view: EnvironmentSeen, now_s: float, listen_s: float) -> Json:
             "clock": None if run.clock is None else run.clock.isoformat(),
             "owner": _owner(view.run_owner),
         },
-        "stop": None if stop is None else {"who": stop.who, "why": stop.why},
+        "stop": None if stop is None else {"who": stop.who, "why": stop.why, "since": _moment(stop)},
         "agents": {name: _agent(agent) for name, agent in sorted(view.agents.items())},
         "devices": {
             label: _device(device, now_s, listen_s) for label, device in sorted(view.devices.items())
         },
         "unreadable": dict(sorted(view.unreadable.items())),
-        "problems": list(_problems(view, listen_s)),
+        "problems": [problem.text for problem in problems],
+        "problems_since": [
+            None if problem.since is None else problem.since.isoformat() for problem in problems
+        ],
     }
+
+
+def _moment(said: Message) -> str | None:
+    return None if said.sent_at is None else said.sent_at.isoformat()
 
 
 def _owner(owner: Owner | None) -> Json | None:
@@ -176,34 +192,39 @@ def _knows_of_stop(device: DeviceSeen) -> bool | None:
     return None if device.status is None else device.status.stopped is True
 
 
-def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[str]:
+def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
     stop = view.stop.stop
     if stop is not None:
-        yield f"emergency stop by {stop.who or 'unknown'}: {stop.why or 'no reason given'}"
+        text = f"emergency stop by {stop.who or 'unknown'}: {stop.why or 'no reason given'}"
+        yield Problem(text, stop.sent_at)
     yield from _run_problems(view)
     for name, agent in sorted(view.agents.items()):
         if agent.status is not None and agent.status.state == "fault":
-            yield f"agent {name} is in a fault: {agent.status.reason or 'no reason given'}"
+            text = f"agent {name} is in a fault: {agent.status.reason or 'no reason given'}"
+            yield Problem(text, agent.status.sent_at)
     for label, device in sorted(view.devices.items()):
-        yield from (f"device {label} {what}" for what in _device_problems(device, view, listen_s))
+        for what, since in _device_problems(device, view, listen_s):
+            yield Problem(f"device {label} {what}", since)
         gateway = view.agents.get(label.partition("/")[0])
         if (stranger := _stranger(device, gateway)) is not None:
-            yield f"device {label} is led by {stranger}"
+            since = None if device.lease is None else device.lease.sent_at
+            yield Problem(f"device {label} is led by {stranger}", since)
     for channel, why in sorted(view.unreadable.items()):
-        yield f"{channel} cannot be read: {why}"
+        yield Problem(f"{channel} cannot be read: {why}")
 
 
-def _run_problems(view: EnvironmentSeen) -> Iterator[str]:
+def _run_problems(view: EnvironmentSeen) -> Iterator[Problem]:
     run, owner = view.run, view.run_owner
     if run is not None and run.state == "lost":
-        yield "the run was lost: its environment ended without a goodbye"
+        yield Problem("the run was lost: its environment ended without a goodbye", run.sent_at)
     if run is None or run.state not in GOING:
         return
     if owner is not None and owner.state == "holds" and run.boot not in {None, owner.boot}:
-        yield f"two runs: boot {run.boot} publishes, and boot {owner.boot} holds the name"
+        text = f"two runs: boot {run.boot} publishes, and boot {owner.boot} holds the name"
+        yield Problem(text, owner.since)
     for name, agent in sorted(view.agents.items()):
         if agent.status is not None and agent.status.state == "offline":
-            yield f"agent {name} is offline"
+            yield Problem(f"agent {name} is offline", agent.status.sent_at)
 
 
 def _stranger(device: DeviceSeen, gateway: AgentSeen | None) -> str | None:
@@ -222,24 +243,25 @@ def _stranger(device: DeviceSeen, gateway: AgentSeen | None) -> str | None:
     return f"{lease.holder}{boot}, which is not its agent's gateway (boot {owner.boot})"
 
 
-def _device_problems(device: DeviceSeen, view: EnvironmentSeen, listen_s: float) -> Iterator[str]:
+def _device_problems(device: DeviceSeen, view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
     is_held = device.lease is not None and device.lease.state == "held"
+    since = None if device.status is None else device.status.sent_at
     match health(device):
         case "offline" if view.run is None or view.run.state != "finished":
-            yield "is offline"
+            yield Problem("is offline", since)
         case "fault":
             reason = device.status.reason if device.status is not None else None
-            yield f"is in a fault: {reason or 'no reason given'}"
+            yield Problem(f"is in a fault: {reason or 'no reason given'}", since)
         case "silent":
             lease = " although a lease is held" if is_held else ""
-            yield f"says that it is online, and has said nothing for {listen_s:g} s{lease}"
+            yield Problem(f"says that it is online, and has said nothing for {listen_s:g} s{lease}")
         case "unborn":
-            yield "measures, and has no birth on its status channel"
+            yield Problem("measures, and has no birth on its status channel")
         case _:
             pass
     authority = device.authority
     if authority is not None and authority.ceiling not in {None, authority.level}:
         why = f": {authority.reason}" if authority.reason else ""
-        yield f"is at {authority.level}, below {authority.ceiling}{why}"
+        yield Problem(f"is at {authority.level}, below {authority.ceiling}{why}", authority.sent_at)
     if device.is_present and _knows_of_stop(device) and not view.stop.is_active:
-        yield "knows of an emergency stop that the broker does not keep"
+        yield Problem("knows of an emergency stop that the broker does not keep")

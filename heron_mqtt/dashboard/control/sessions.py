@@ -77,6 +77,11 @@ class Sessions:
             session.seen_s = self._clock()
         return session
 
+    def peek(self, key: str | None) -> Session | None:
+        """Return the session of a cookie, without using it."""
+        self._drop_old()
+        return self._sessions.get(key or "")
+
     def end(self, key: str | None) -> None:
         """End a session. Idempotent."""
         self._sessions.pop(key or "", None)

@@ -7,6 +7,7 @@ session, which no script can read and no other site sends, and (3) has begun wit
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ from heron_mqtt.field.emergency_stop import ALWAYS
 log = logging.getLogger("heron_mqtt.dashboard")
 
 FIRST_WORD_S = 10.0
+CHECK_S = 5.0  # how soon a browser learns that its session has run out
+LOGINS = 8
+"""Logins that have not said anything yet; the oldest gives way to one more."""
 AT_ONCE = 4  # requests of one socket under way, stops not counted
 COOKIE = "heron_session"
 
@@ -43,15 +47,18 @@ class ControlledSource:
         live: What the page shows.
         people: Who may log in.
         commands: Carries requests out.
+        is_tls: Whether the page is served by TLS.
     """
 
-    def __init__(self, live: LiveSource, people: People, commands: Commands) -> None:
+    def __init__(self, live: LiveSource, people: People, commands: Commands, *, is_tls: bool = False) -> None:
+        self._is_tls = is_tls
         clock = asyncio.get_running_loop().time
         self._live = live
         self._people = people
         self._commands = commands
         self._sessions = Sessions(clock)
         self._limit = LoginLimit(clock)
+        self._silent_logins: list[ServerConnection] = []
         self._files = StaticFiles({"/views/control.js": "dashboard/static/views/control.js"})
         live.has_control = True
         self.sockets: Mapping[str, Serve] = {
@@ -65,6 +72,10 @@ class ControlledSource:
         if path == "/control" and self._session(headers) is None:
             return answer(HTTPStatus.UNAUTHORIZED, "log in first\n")
         return None
+
+    def has_logged_in(self, headers: Headers) -> bool:
+        """Whether a request has the cookie of a session."""
+        return self._sessions.peek(self._key(headers)) is not None
 
     def respond(self, path: str, query: str, headers: Headers) -> Response | None:
         """Answer what is no socket; None = no such path."""
@@ -86,7 +97,9 @@ class ControlledSource:
             if begun is None:
                 return answer(HTTPStatus.UNAUTHORIZED, "the login is over: log in again\n")
             key, session = begun
-            cookie = f"{self._cookie(headers)}={key}; Path=/; HttpOnly; SameSite=Strict"
+            self._sessions.end(self._key(headers))  # the one that this browser had before
+            secure = "; Secure" if self._is_tls else ""
+            cookie = f"{self._cookie(headers)}={key}; Path=/; HttpOnly; SameSite=Strict{secure}"
             return answer(HTTPStatus.OK, json.dumps(_about(session)), JSON, Set_Cookie=cookie)
         found = self._session(headers)
         return answer(HTTPStatus.OK, json.dumps(None if found is None else _about(found)), JSON)
@@ -108,8 +121,18 @@ class ControlledSource:
 
     async def _login(self, connection: ServerConnection, _query: str) -> None:
         """Take a name and a password; answer with a ticket, or with why not."""
-        async with asyncio.timeout(600.0):
-            said = _object(await connection.recv())
+        if not _is_private(connection):
+            await connection.close(1008, "a password is taken by TLS, or on this machine, only")
+            return
+        if len(self._silent_logins) >= LOGINS:
+            self._silent_logins.pop(0).transport.abort()
+        self._silent_logins.append(connection)
+        try:
+            async with asyncio.timeout(FIRST_WORD_S):
+                said = _object(await connection.recv())
+        finally:
+            if connection in self._silent_logins:
+                self._silent_logins.remove(connection)
         name, password = said.get("name"), said.get("password")
         if not isinstance(name, str) or not isinstance(password, str):
             await connection.close(1008, "expected name and password")
@@ -150,10 +173,24 @@ class ControlledSource:
         await connection.send(json.dumps({"who": session.who, **levels_and_gates()}))
         under_way: set[asyncio.Task[None]] = set()
         try:
-            async for text in connection:
+            while True:
+                try:
+                    async with asyncio.timeout(CHECK_S):
+                        text = await connection.recv()
+                except TimeoutError:
+                    if self._sessions.peek(key) is not None:
+                        continue
+                    await connection.close(1008, "the session is over")
+                    return
                 asked = _object(text)
                 session = self._sessions.of(key)
                 if session is None or not self._may_still(session.who):
+                    over = {
+                        "ok": False,
+                        "text": "the session is over: nothing was done; log in again",
+                        "lines": [],
+                    }
+                    await _reply(connection, asked, over)
                     await connection.close(1008, "the session is over")
                     return
                 if asked.get("do") == "logout":
@@ -193,6 +230,18 @@ async def _reply(connection: ServerConnection, asked: Json, done: Json) -> None:
 
 def _about(session: Session) -> Json:
     return {"who": session.who, "csrf": session.csrf}
+
+
+def _is_private(connection: ServerConnection) -> bool:
+    """Whether nobody between can read what is said: it goes by TLS, or does not leave this machine."""
+    if connection.transport.get_extra_info("ssl_object") is not None:
+        return True
+    host = _host(connection).partition("%")[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _object(text: str | bytes) -> Json:

@@ -1,5 +1,9 @@
 // Numbers and elements, as every view writes them. Text from the network becomes text, never markup.
 
+// A name that turns the direction of writing could make the page say something else than it does.
+const TURNS = /[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+export const plain = (text) => text.replace(TURNS, "\ufffd");
+
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -7,7 +11,7 @@ export function el(tag, attributes = {}, ...children) {
     else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (value !== null && value !== undefined) node.setAttribute(name, value);
   }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
+  node.append(...children.filter((child) => child !== null && child !== undefined).map((child) => (typeof child === "string" ? plain(child) : child)));
   return node;
 }
 
@@ -25,6 +29,18 @@ export function seconds(value) {
   if (value === null || value === undefined) return "–";
   if (value < 100) return `${value.toFixed(1)} s`;
   return value < 7200 ? `${Math.round(value / 60)} min` : `${Math.round(value / 3600)} h`;
+}
+
+export function milliseconds(value_s) {
+  if (value_s === null || value_s === undefined) return "–";
+  return value_s < 1 ? `${(value_s * 1000).toFixed(value_s < 0.01 ? 1 : 0)} ms` : seconds(value_s);
+}
+
+// A moment as a person reads it: the time of day, and the day where that is not today.
+export function since(text) {
+  if (!text) return "";
+  const at = new Date(text), day = at.toISOString().slice(0, 10);
+  return `${day === new Date().toISOString().slice(0, 10) ? "" : `${day} `}${at.toISOString().slice(11, 19)} UTC`;
 }
 
 export const clock = (text) => (text ? text.slice(0, 16).replace("T", " ") : "");

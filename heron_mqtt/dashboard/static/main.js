@@ -1,6 +1,7 @@
 // Which view is shown, and what stands above every view. Without control it never sends a word.
 
-import { changed, connect, isCutOff, onChange, store } from "./store.js";
+import { changed, isCutOff, lookAt, onChange, store } from "./store.js";
+import { plain, since } from "./format.js";
 import * as time from "./time.js";
 import * as overview from "./views/overview.js";
 import * as devices from "./views/devices.js";
@@ -9,7 +10,7 @@ import * as events from "./views/events.js";
 
 const VIEWS = { overview, devices, messages, events };
 
-let shown = null, shownOfRecord = false, control = null;
+let shown = null, viewName = null, shownOfRecord = false, control = null;
 
 // Only a page that was started with --control has this file at all.
 async function addControl() {
@@ -20,7 +21,8 @@ async function addControl() {
   if (location.hash === "#control") show();
 }
 
-function say(place, text) {
+function say(place, told) {
+  const text = plain(told);
   if (place.textContent !== text) place.textContent = text;
 }
 
@@ -44,8 +46,9 @@ function draw() {
   const stops = snapshot.environments.filter((one) => one.stop);
   const banner = document.getElementById("stop");
   banner.hidden = stops.length === 0;
-  say(banner, stops.map((one) => `EMERGENCY STOP in ${one.env_id}, by ${one.stop.who || "unknown"}: ${one.stop.why || "no reason given"}`).join(" · "));
-  if (shown) shown.update(store);
+  say(banner, stops.map((one) => `EMERGENCY STOP in ${one.env_id}, by ${one.stop.who || "unknown"}: ${one.stop.why || "no reason given"}${one.stop.since ? `, since ${since(one.stop.since)}` : ""}`).join(" · "));
+  // what was sent for another view may lack what this one shows
+  if (shown && (store.record || snapshot.view === viewName)) shown.update(store);
 }
 
 function show() {
@@ -60,6 +63,8 @@ function show() {
   main.replaceChildren();
   shownOfRecord = Boolean(store.record);
   shown = VIEWS[name].open(main, store);
+  viewName = name;
+  lookAt(name);
   draw();
 }
 
@@ -67,4 +72,3 @@ onChange(draw);
 addEventListener("hashchange", show);
 setInterval(changed, 500); // ages go on, and silence is noticed
 show();
-connect();

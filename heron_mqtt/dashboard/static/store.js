@@ -1,11 +1,9 @@
 // What the page knows, and where it comes from: a socket on which the server speaks and the page never does.
 
-const KEPT = 500; // points of a plot
 export const CUT_MS = 2000;
 
 export const store = {
   snapshot: null,
-  history: new Map(), // by environment and device: points of a plot
   networks: new Map(), // by environment: { n, model } of its network
   heardAt: 0,
   connected: false,
@@ -40,21 +38,8 @@ function hear(said) {
 
 export function take(snapshot) {
   store.snapshot = snapshot;
-  const now = Date.now() / 1000;
-  for (const environment of snapshot.environments) {
-    if (!store.record) for (const [label, device] of Object.entries(environment.devices)) remember(`${environment.env_id}/${label}`, device, now);
-    loadNetwork(environment);
-  }
+  for (const environment of snapshot.environments) loadNetwork(environment);
   changed();
-}
-
-function remember(key, device, now) {
-  const points = store.history.get(key) || { t: [], told: [], done: [] };
-  points.t.push(now);
-  points.told.push(device.setpoint_mw === null ? null : device.setpoint_mw * 1000);
-  points.done.push(device.p_mw === null || device.p_mw === undefined ? null : device.p_mw * 1000);
-  if (points.t.length > KEPT) for (const series of Object.values(points)) series.shift();
-  store.history.set(key, points);
 }
 
 // A network is large and stays the same: it is asked for once, whenever its number is another one.
@@ -71,11 +56,23 @@ async function loadNetwork(environment) {
   }
 }
 
-export function connect() {
-  const live = socket("/live");
-  live.addEventListener("open", () => { store.connected = true; });
-  live.addEventListener("message", (event) => hear(JSON.parse(event.data)));
-  live.addEventListener("close", () => {
+let live = null, looking = null;
+
+// Each view has a socket of its own: what it does not show is not sent.
+export function lookAt(view) {
+  if (view === looking) return;
+  looking = view;
+  const before = live;
+  connect();
+  if (before) before.close();
+}
+
+function connect() {
+  const mine = live = socket(`/live?view=${looking}`);
+  mine.addEventListener("open", () => { store.connected = true; });
+  mine.addEventListener("message", (event) => { if (live === mine) hear(JSON.parse(event.data)); });
+  mine.addEventListener("close", () => {
+    if (live !== mine) return; // another view is looked at
     store.connected = false;
     changed();
     setTimeout(connect, 1000);

@@ -55,6 +55,52 @@ def test_a_device_shows_what_it_was_told_what_it_did_and_how_long_that_holds() -
     assert seen(RUN, BIRTH, SPOKE, setpoint, now_s=NOW + 6)["devices"]["MG1/ess"]["setpoint_mw"] is None
 
 
+def test_a_device_shows_its_residual_and_how_long_it_took_to_answer() -> None:
+    setpoint = told("devices/MG1/ess/setpoint", p_mw=0.02, lease_s=5.0, sender="MG1", boot="g", seq=7)
+    answer = told("devices/MG1/ess/telemetry", NOW + 0.3, p_mw=0.02, boot="d", seq=2, ack_seq=7, ack_boot="g")
+    again = told("devices/MG1/ess/telemetry", NOW + 0.9, p_mw=0.02, boot="d", seq=3, ack_seq=7, ack_boot="g")
+    action = told("agents/MG1/action", type="action", p_ess=0.02, residual_ess=-0.003)
+    device = seen(RUN, BIRTH, SPOKE, setpoint, answer, again, action)["devices"]["MG1/ess"]
+    assert (device["answer_s"], device["residual_mw"]) == (0.3, -0.003)
+    nothing = told("agents/MG1/action", type="action", p_ess=0.02)
+    device = seen(RUN, BIRTH, SPOKE, setpoint, answer, action, nothing)["devices"]["MG1/ess"]
+    assert device["residual_mw"] is None, "it was not compared in this step"
+
+
+def test_an_answer_to_another_setpoint_is_none_to_this_one() -> None:
+    setpoint = told("devices/MG1/ess/setpoint", p_mw=0.02, lease_s=5.0, sender="MG1", boot="g", seq=7)
+    for ack in (
+        {"ack_seq": 6, "ack_boot": "g"},
+        {"ack_seq": 7, "ack_boot": "other"},
+        {"ack_seq": 7, "ack_boot": [1]},
+    ):
+        answer = told("devices/MG1/ess/telemetry", NOW + 0.3, p_mw=0.02, boot="d", seq=2, **ack)
+        assert seen(RUN, BIRTH, setpoint, answer)["devices"]["MG1/ess"]["answer_s"] is None
+
+
+def test_what_is_wrong_says_since_when_also_to_who_comes_later() -> None:
+    at = "2026-01-02T03:04:05+00:00"
+    stop = told("estop", retained=True, type="estop", active=True, who="ann", why="smoke", sent_at=at)
+    found = seen(RUN, BIRTH, stop)
+    assert found["stop"]["since"] == at
+    assert (
+        dict(zip(found["problems"], found["problems_since"], strict=True))["emergency stop by ann: smoke"]
+        == at
+    )
+    (event,) = [one for one in found["events"] if one["kind"] == "stop"]
+    assert (event["at"], event["is_since"]) == (at, True)
+
+
+def test_deadlines_missed_and_the_pace_of_the_steps_are_counted() -> None:
+    steps = [
+        told("run/state", NOW + n, type="run_state", state="running", step=n, boot="r") for n in range(3)
+    ]
+    late = told("agents/MG1/action", type="action", p_ess=0.0, missed=2)
+    found = seen(RUN, *steps, late, late, now_s=NOW + 3)
+    assert found["step_period_s"] == 1.0
+    assert found["microgrids"]["MG1"]["missed_so_far"] == 4
+
+
 def test_a_silent_device_is_said_to_be_silent_within_two_seconds() -> None:
     assert seen(RUN, BIRTH, SPOKE, now_s=NOW + SILENT_S - 0.1)["devices"]["MG1/ess"]["health"] == "online"
     found = seen(RUN, BIRTH, SPOKE, now_s=NOW + SILENT_S + 0.1)

@@ -1,6 +1,6 @@
 // Stops, authority, leases, faults and births: the newest first.
 
-import { cell, el, seconds } from "../format.js";
+import { cell, el, seconds, since } from "../format.js";
 import { store as known } from "../store.js";
 
 // Who has seen it; who is logged in may say so.
@@ -26,7 +26,7 @@ export function open(main, store) {
     const all = snapshot.environments.flatMap((environment) => environment.events.map((one) => ({ ...one, env_id: environment.env_id }))).filter((one) => kinds.value === "all" || one.kind === kinds.value);
     const focused = document.activeElement && rows.contains(document.activeElement) ? document.activeElement.dataset.event : null;
     rows.replaceChildren(...all.slice(0, 200).map((one) => el("tr", {},
-      cell(one.kept ? "before" : seconds(one.ago_s), "number"), cell(one.kept ? "–" : one.at.slice(11, 19)), cell(one.kind), cell(one.subject),
+      cell(one.kept ? "before" : seconds(one.ago_s), "number"), cell(!one.kept || one.is_since ? since(one.at).replace(" UTC", "") : "–"), cell(one.kind), cell(one.subject),
       cell(one.what, one.what.startsWith("EMERGENCY") || one.what.startsWith("fault") || one.what.startsWith("offline") || one.kind === "refusal" || one.what.includes("REFUSED") || one.what.includes("NOT SAFE") ? "bad" : ""), acknowledged(one.env_id, one))));
     if (focused) for (const button of rows.querySelectorAll("button")) if (button.dataset.event === focused) button.focus();
   }

@@ -1,6 +1,6 @@
 // How much is said where, what was lost, and a live tail; a message opened as JSON.
 
-import { cell, el, number } from "../format.js";
+import { cell, el, milliseconds, number, plain } from "../format.js";
 import { socket } from "../store.js";
 
 const KEPT = 500;
@@ -8,7 +8,7 @@ const KEPT = 500;
 // What an impaired network did to the messages of a channel.
 function network(kind) {
   const parts = Object.entries(kind.network || {}).map(([what, count]) => `${count} ${what}`);
-  if (kind.delay_mean_s !== null && kind.delay_mean_s !== undefined) parts.push(`${number(kind.delay_mean_s * 1000, 0)} ms on average, ${number(kind.delay_max_s * 1000, 0)} ms at most`);
+  if (kind.delay_mean_s !== null && kind.delay_mean_s !== undefined) parts.push(`${milliseconds(kind.delay_mean_s)} on average, ${milliseconds(kind.delay_max_s)} at most`);
   return parts.join(", ") || "–";
 }
 
@@ -22,7 +22,8 @@ export function open(main, store) {
   main.append(
     el("h2", {}, "Channels"),
     el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Channels" }, el("table", {},
-      el("thead", {}, el("tr", {}, ...["channel", "messages", "a second", "lost", "repeated", ...(store.record ? ["the network"] : [])].map((name, n) => el("th", { scope: "col", class: n && n < 5 ? "number" : "" }, name)))), counts)),
+      el("thead", {}, el("tr", {}, ...["channel", "messages", "a second", "lost", "repeated", ...(store.record ? ["the network"] : ["delay, mean", "delay, longest"])].map((name, n) => el("th", { scope: "col", class: n && name !== "the network" ? "number" : "" }, name)))), counts)),
+    store.record ? "" : el("p", { class: "soft" }, "Delay: how much later than the quickest message of its sender, of the newest 200; clocks of machines are not compared."),
     el("h2", {}, store.record ? "Newest" : "Live"),
     el("div", { class: "tools" }, el("label", {}, "filter by channel", filter), pause), one, tail);
 
@@ -58,14 +59,14 @@ export function open(main, store) {
     counts.replaceChildren(...snapshot.environments.flatMap((environment) => Object.entries(environment.channels).map(([name, kind]) => el("tr", {},
       el("th", { scope: "row" }, name), cell(String(kind.messages), "number"), cell(number(kind.rate, 1), "number"),
       cell(String(kind.lost), kind.lost ? "number bad" : "number"), cell(String(kind.repeated), kind.repeated ? "number warn" : "number"),
-      store.record ? cell(network(kind)) : null))));
+      ...(store.record ? [cell(network(kind))] : [cell(milliseconds(kind.delay_mean_s), "number"), cell(milliseconds(kind.delay_max_s), "number")])))));
     if (paused || tail.contains(document.activeElement)) return;
     tail.replaceChildren(...newest.slice(-60).reverse().map((message) => el("li", {},
       el("button", { type: "button", onclick: () => {
         one.hidden = false;
         let text = message.text;
         try { text = JSON.stringify(JSON.parse(message.text), null, 2); } catch { /* cut off, or no JSON: as it came */ }
-        one.textContent = `${message.env_id}/${message.channel}  ${message.at}${message.retained ? "  kept by the broker" : ""}\n${text}`;
+        one.textContent = plain(`${message.env_id}/${message.channel}  ${message.at}${message.retained ? "  kept by the broker" : ""}\n${text}`);
       } }, `${message.at.slice(11, 23)}  ${message.channel}  ${message.readable ? "" : "UNREADABLE "}${message.note ? `[${message.note}] ` : ""}${message.text}`))));
   }
   function close() {

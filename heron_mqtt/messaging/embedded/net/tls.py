@@ -10,6 +10,7 @@ from heron_mqtt.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from heron_mqtt.messaging.embedded.net.transports import TcpTransport
     from heron_mqtt.messaging.embedded.options import BrokerOptions
@@ -23,16 +24,7 @@ def tls_context(options: BrokerOptions) -> ssl.SSLContext:
     Raises:
         ConfigError: A file is not what it should be.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        # An empty password, so that OpenSSL does not ask for one at the terminal.
-        context.load_cert_chain(options.tls_cert or "", options.tls_key, password="")
-    except (ssl.SSLError, OSError) as exc:
-        raise ConfigError(
-            f"tls_cert, tls_key: {options.tls_cert} and {options.tls_key} are not a certificate and its "
-            f"unencrypted key in PEM form ({exc})"
-        ) from exc
+    context = server_context(options.tls_cert or "", options.tls_key, "tls_cert, tls_key")
     if options.client_ca is not None:
         try:
             context.load_verify_locations(options.client_ca)
@@ -41,6 +33,30 @@ def tls_context(options: BrokerOptions) -> ssl.SSLContext:
                 f"client_ca: {options.client_ca} holds no certificate in PEM form ({exc})"
             ) from exc
         context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def server_context(cert: str | Path, key: str | Path | None, named: str) -> ssl.SSLContext:
+    """Return a server's context: TLS 1.2 or later.
+
+    Args:
+        cert: Certificate chain, PEM.
+        key: Its key, PEM, not encrypted; None = it stands in the file of the certificate.
+        named: What the two are called where they were given.
+
+    Raises:
+        ConfigError: A file is not what it should be.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # An empty password, so that OpenSSL does not ask for one at the terminal.
+        context.load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, OSError) as exc:
+        what = f"{cert} and {key} are" if key is not None else f"{cert} is"
+        raise ConfigError(
+            f"{named}: {what} not a certificate and its unencrypted key in PEM form ({exc})"
+        ) from exc
     return context
 
 

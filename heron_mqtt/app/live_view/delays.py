@@ -1,0 +1,78 @@
+"""How much later than the quickest one of its sender a message came.
+
+The clocks of two machines are never compared. What a message was under way is its time of arrival by our
+clock minus its ``sent_at`` by its sender's: the difference of the clocks is in it, and is the same in all
+messages of that sender. The least of them is taken off, so that what is left is the variation of the delay
+(packet delay variation, RFC 5481): nought for the quickest message, whatever the clocks say.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime
+
+NEWEST = 200
+SENDERS = 10_000
+WINDOW_S = 600.0
+"""Clocks drift: the quickest message of the present and the last window counts."""
+
+
+class Delays:
+    """Of the newest messages of one kind of channel that say when they were sent."""
+
+    def __init__(self) -> None:
+        self._newest_s: deque[float] = deque(maxlen=NEWEST)
+
+    def note(self, later_s: float | None) -> None:
+        """Note the delay of one message; None = it is not known."""
+        if later_s is not None:
+            self._newest_s.append(later_s)
+
+    @property
+    def mean_s(self) -> float | None:
+        """Their mean, s; None = there is none."""
+        return round(sum(self._newest_s) / len(self._newest_s), 4) if self._newest_s else None
+
+    @property
+    def max_s(self) -> float | None:
+        """The longest one, s; None = there is none."""
+        return round(max(self._newest_s), 4) if self._newest_s else None
+
+
+class QuickestOfSenders:
+    """Remembers of each sender the least that a message was under way by the two clocks; bounded."""
+
+    def __init__(self) -> None:
+        self._senders: dict[object, list[float]] = {}  # window, least of it, least of the window before
+
+    def later_s(self, sender: object, sent_at: object, at_s: float) -> float | None:
+        """Return how much later than the quickest of its sender a message came, s, >= 0.
+
+        Args:
+            sender: Who sent it, as it says.
+            sent_at: When, as it says, by a clock of its own; RFC 3339.
+            at_s: When it came, by ours; any beginning.
+
+        Returns:
+            None where it does not say who sent it and when.
+        """
+        if not isinstance(sender, str) or not isinstance(sent_at, str):
+            return None
+        try:
+            sent = datetime.fromisoformat(sent_at)
+        except ValueError:
+            return None
+        if sent.tzinfo is None:
+            return None
+        took_s, window = at_s - sent.timestamp(), at_s // WINDOW_S
+        known = self._senders.get(sender)
+        if known is None:
+            if len(self._senders) >= SENDERS:
+                self._senders.clear()
+            self._senders[sender] = [window, took_s, took_s]
+            return 0.0
+        if window != known[0]:
+            known[:] = [window, took_s, known[1]]
+        elif took_s < known[1]:
+            known[1] = took_s
+        return max(0.0, took_s - min(known[1], known[2]))

@@ -1,0 +1,219 @@
+"""Somebody without rights at the page: what is no request, what is too much, and what pretends to be ours."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import shutil
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from heron_mqtt.dashboard.control.source import LOGINS
+from heron_mqtt.dashboard.server import MAX_CONNECTIONS, MAX_SOCKETS
+from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
+from support.browser import address_of, eventually, open_browser, severe, text
+from support.certificates import Certificates, key_of
+from support.heron_command import Program, heron, run_heron
+from support.mosquitto_server import Mosquitto
+from support.paho_site import Site
+
+PASSWORD = "correct horse"
+MARKUP = "<img src=x onerror=document.title='taken'>"
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    if shutil.which("mosquitto") is None and not shutil.which("mosquitto", path="/usr/sbin"):
+        pytest.skip("mosquitto is not installed")
+    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The options of a page on which ann may log in."""
+    folder = tmp_path_factory.mktemp("credentials")
+    users, acl = folder / "users.txt", folder / "acl.txt"
+    add_credentials("ann", "operator", PASSWORD.encode(), users_file=users, acl_file=acl)
+    return "--control", "--users", str(users), "--acl", str(acl)
+
+
+@pytest.fixture(scope="module")
+def program(mosquitto: Mosquitto, control: tuple[str, ...]) -> Iterator[Program]:
+    with heron("dashboard", "--broker", mosquitto.url, "--port", "0", *control) as program:
+        address_of(program)
+        yield program
+
+
+@pytest.fixture(scope="module")
+def page(program: Program) -> str:
+    return address_of(program)
+
+
+def _host(page: str) -> str:
+    return page.partition("://")[2]
+
+
+def _status(page: str) -> int:
+    connection = http.client.HTTPConnection(_host(page), timeout=20.0)
+    connection.request("GET", "/")
+    with contextlib.closing(connection):
+        return connection.getresponse().status
+
+
+def _logged_in(page: str, tls: ssl.SSLContext | None = None) -> tuple[str, dict[str, Any]]:
+    """Return the whole cookie, and what the page is told of the session."""
+    host, scheme = _host(page), "ws" if tls is None else "wss"
+    with connect(f"{scheme}://{host}/login", origin=page, ssl=tls) as login:
+        login.send(json.dumps({"name": "ann", "password": PASSWORD}))
+        ticket = json.loads(login.recv())["ticket"]
+    made = http.client.HTTPConnection(host) if tls is None else http.client.HTTPSConnection(host, context=tls)
+    made.request("GET", "/session", headers={"X-Heron-Page": "1", "X-Heron-Ticket": ticket})
+    answer = made.getresponse()
+    return answer.getheader("Set-Cookie", ""), json.loads(answer.read())
+
+
+def _raw(page: str, sent: bytes) -> socket.socket:
+    host, _, port = _host(page).partition(":")
+    made = socket.create_connection((host, int(port)), timeout=10.0)
+    made.sendall(sent)
+    return made
+
+
+def _heard(made: socket.socket) -> bytes:
+    try:
+        return made.recv(100)
+    except OSError:
+        return b""
+
+
+def test_what_is_no_request_is_refused_and_leaves_no_traceback(page: str, program: Program) -> None:
+    host = _host(page).encode()
+    before = len(program.err)
+    for sent in (
+        b"POST / HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 5\r\n\r\nhello",
+        b"GET " + b"a" * 9000 + b" HTTP/1.1\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\nHost: " + host + b"\r\n\r\n",
+        b"GET /live HTTP/1.1\r\nHost: " + host + b"\r\nOrigin: http://[\r\n\r\n",
+        b"GET /live HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\r\n\r\n",
+    ):
+        with _raw(page, sent) as made:
+            answer = made.recv(100)
+            assert not answer or answer.split()[1] in {b"400", b"403"}, (sent[:30], answer)
+    assert _status(page) == 200
+    assert program.err[before:] == []
+
+
+def test_connections_that_say_nothing_give_way_to_a_person(page: str) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(MAX_CONNECTIONS + 40):
+            with contextlib.suppress(OSError):
+                held.enter_context(_raw(page, b"GET / HTTP/1.1\r\nHost: "))
+        assert _status(page) == 200
+
+
+def test_browsers_that_only_read_keep_nobody_out_who_has_logged_in(page: str) -> None:
+    host = _host(page)
+    cookie, about = _logged_in(page)
+    with contextlib.ExitStack() as held:
+        for _ in range(LOGINS + 2):
+            held.enter_context(connect(f"ws://{host}/login", origin=page))
+        eventually(lambda: _fill(held, page, host))
+        headers = {"Cookie": cookie.partition(";")[0]}
+        with connect(f"ws://{host}/control", origin=page, additional_headers=headers) as mine:
+            mine.send(json.dumps({"csrf": about["csrf"]}))
+            assert json.loads(mine.recv())["who"] == "ann"
+
+
+def _fill(held: contextlib.ExitStack, page: str, host: str) -> bool:
+    """Open sockets until none is let in any more."""
+    for _ in range(MAX_SOCKETS + 1):
+        try:
+            held.enter_context(connect(f"ws://{host}/live?view=events", origin=page))
+        except InvalidStatus as exc:
+            return exc.response.status_code == 503
+    return False
+
+
+def test_a_new_login_ends_the_session_that_the_browser_had(page: str) -> None:
+    old = _logged_in(page)[0].partition(";")[0]
+    host = _host(page)
+    with connect(f"ws://{host}/login", origin=page) as login:
+        login.send(json.dumps({"name": "ann", "password": PASSWORD}))
+        ticket = json.loads(login.recv())["ticket"]
+    asked = {"X-Heron-Page": "1", "Cookie": old}
+    made = http.client.HTTPConnection(host)
+    made.request("GET", "/session", headers={**asked, "X-Heron-Ticket": ticket})
+    assert made.getresponse().getheader("Set-Cookie", "").partition(";")[0] != old
+    again = http.client.HTTPConnection(host)
+    again.request("GET", "/session", headers=asked)
+    assert json.loads(again.getresponse().read()) is None
+
+
+def test_the_page_cannot_be_framed_or_read_by_another_site(page: str) -> None:
+    made = http.client.HTTPConnection(_host(page))
+    made.request("GET", "/")
+    headers = made.getresponse().headers
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert headers["Access-Control-Allow-Origin"] is None
+
+
+def test_names_and_reasons_are_text_and_cannot_turn_the_writing_round(
+    mosquitto: Mosquitto, page: str, tmp_path: Path
+) -> None:
+    turned, long = "a\u202eb", "long " * 50
+    with Site(mosquitto.url, "lab") as site, open_browser(tmp_path) as browser:
+        site.say("run/state", {"type": "run_state", "state": "running", "boot": MARKUP, "scenario": MARKUP})
+        for name in (MARKUP, turned, long):
+            status = {"type": "status", "state": "fault", "reason": MARKUP}
+            site.say(f"devices/{MARKUP}/{name}/status", status, retain=True)
+            site.say(f"agents/{name}/status", status, retain=True)
+        site.say("estop", {"type": "estop", "active": True, "who": MARKUP, "why": long})
+        for view in ("overview", "devices", "messages", "events"):
+            browser.get(f"{page}/#{view}")
+            eventually(lambda: MARKUP in text(browser))
+            assert browser.title == "heron-mqtt"
+            assert not browser.find_elements(By.CSS_SELECTOR, "img")
+            assert "\u202e" not in text(browser)
+            wide = "return document.documentElement.scrollWidth > innerWidth"
+            assert not browser.execute_script(wide), f"{view} is wider than the window"
+        assert severe(browser) == []
+
+
+def test_control_from_elsewhere_goes_by_tls_with_a_cookie_that_plain_http_never_sees(
+    mosquitto: Mosquitto, control: tuple[str, ...], tmp_path: Path
+) -> None:
+    made = Certificates(tmp_path)
+    files = ("--tls-cert", made.server, "--tls-key", key_of(made.server))
+    arguments = ("--broker", mosquitto.url, "--port", "0", "--host", "0.0.0.0", *control, *files)
+    with heron("dashboard", *arguments) as program:
+        port = address_of(program).rpartition(":")[2]
+        assert address_of(program).startswith("https://")
+        cookie, about = _logged_in(f"https://localhost:{port}", made.client_context())
+        assert "; Secure" in cookie
+        assert about["who"] == "ann"
+        with _raw(f"http://localhost:{port}", b"GET / HTTP/1.1\r\n\r\n") as plain:
+            assert not _heard(plain).startswith(b"HTTP/1.1 2")
+
+
+def test_a_certificate_that_is_none_is_refused_in_one_line(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    wrong = tmp_path / "cert.pem"
+    wrong.write_text("not a certificate")
+    done = run_heron("dashboard", "--broker", mosquitto.url, "--tls-cert", str(wrong))
+    assert (done.code, len(done.errors)) == (2, 1)
+    assert f"--tls-cert, --tls-key: {wrong} is not a certificate" in done.errors[0]
+    done = run_heron("dashboard", "--broker", mosquitto.url, "--tls-key", str(wrong))
+    assert "--tls-key: expected --tls-cert with it" in done.errors[0]
