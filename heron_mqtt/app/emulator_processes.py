@@ -18,6 +18,7 @@ from heron_mqtt.messaging.settings import inherited
 
 log = logging.getLogger("heron_mqtt.run")
 
+LINE_BYTES = 1 << 20
 END_S = 0.7  # a device says goodbye to its broker in a few ms; a run must end within 2 s
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -48,6 +49,7 @@ class DeviceProcesses:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
         self._lost: asyncio.Future[str] | None = None
         self._started = False
         self._ending = False
@@ -64,10 +66,15 @@ class DeviceProcesses:
             "powergrid.emulators",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            # On a terminal what they say goes through us: it must not be written across a live table.
+            stderr=asyncio.subprocess.PIPE if sys.stderr.isatty() else None,
+            limit=LINE_BYTES,
             start_new_session=True,
             env={**inherited(os.environ), "PYTHONPATH": path},
         )
         self._watcher = asyncio.create_task(self._watch(self._process), name="emulated devices")
+        if (said := self._process.stderr) is not None:
+            self._listener = asyncio.create_task(_pass_on(said), name="log of the emulated devices")
 
     def start(self, devices: Sequence[DeviceProgram], environment: Mapping[str, str]) -> None:
         """Start the devices; once, after ``open``.
@@ -108,6 +115,10 @@ class DeviceProcesses:
                     await process.wait()
         if self._watcher is not None:
             self._watcher.cancel()
+        if self._listener is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await self._listener  # what they said last
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Hear what became of the devices."""
@@ -128,3 +139,16 @@ class DeviceProcesses:
         log.error("%s", line)
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(line)
+
+
+async def _pass_on(said: asyncio.StreamReader) -> None:
+    """Write what the devices say to our standard error, line by line: it may stand above a live table."""
+    while True:
+        try:
+            line = await said.readline()
+        except ValueError:  # longer than the limit: what is there of it is left out
+            continue
+        if not line:
+            return
+        sys.stderr.write(line.decode("utf-8", "backslashreplace"))
+        sys.stderr.flush()

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from heron_mqtt.app.run_summary import Summary, told
+from heron_mqtt.cli.live_table import LiveTable
 
 FILE_WIDTH = 120  # columns where nobody says how wide it is: a file, a pipe, a log
 EVERY = 8  # steps between lines where there is no terminal to redraw
@@ -49,8 +50,17 @@ class ConsoleProgress:
         self._page = page
         self._steps = steps
         self._live = (
-            Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+            Live(
+                console=console,
+                refresh_per_second=8,
+                transient=True,
+                vertical_overflow="crop",
+                redirect_stderr=sys.stderr.isatty(),  # warnings stand above the table, or in their file
+            )
+            if console.is_terminal
+            else None
         )
+        self._table = LiveTable(steps)
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -75,30 +85,12 @@ class ConsoleProgress:
     def step(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> None:
         """Show the step that was just done."""
         if self._live is not None:
-            self._live.update(self._table(summary, price, infos))
+            self._table.note(summary, price, infos)
+            self._live.update(self._table.drawn(summary, price, infos))
         elif summary.steps % self._every == 0 or summary.steps == self._steps:
             self._console.print(self._line(summary, price, infos), soft_wrap=True)
             if self._every == 1:
                 self._console.file.flush()
-
-    def _table(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> Table:
-        table = Table(
-            title=f"step {summary.steps}/{self._steps}   {price:.2f} $/MWh   {summary.step_ms[-1]:.1f} ms"
-        )
-        for heading in ("microgrid", "load MW", "devices MW", "soc", "net MWh", "vm pu", "traded MWh"):
-            table.add_column(heading, justify="left" if heading in {"microgrid", "devices MW"} else "right")
-        for agent, info in infos.items():
-            traded = sum(t.mwh if t.seller == agent else -t.mwh for t in info["trades"])
-            table.add_row(
-                agent,
-                f"{info['p_load_mw']:+.3f}",
-                _powers(info),
-                _socs(info),
-                f"{info['net_mwh']:+.4f}",
-                f"{info['vm_pu']['min']:.3f}..{info['vm_pu']['max']:.3f}",
-                f"{traded:+.4f}",
-            )
-        return table
 
     def _line(self, summary: Summary, price: float, infos: Mapping[str, Mapping[str, Any]]) -> str:
         parts = [

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TextIO
 
 AGAIN_S = 60.0
 SHOWN = 3  # of warnings that differ in numbers alone; of those that are equal, one
@@ -70,12 +71,28 @@ class RepeatFilter(logging.Filter):
         return found
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error now: a live table takes it over, so that it is not written across."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        """Standard error."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _stream: TextIO) -> None:
+        raise AttributeError("this handler has no stream of its own")
+
+
 REPEATS = RepeatFilter()
 
 
 def set_up_logging(*, verbose: bool) -> None:
     """Log to standard error, unless the caller has a log already; ``verbose``: more, nothing held back."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     if not verbose:
         handler.addFilter(REPEATS)
     logging.basicConfig(

@@ -56,12 +56,17 @@ class GuardedStream:
         text, self._waiting, self._size = "".join(self._waiting), [], 0
         if self._stream is not None and self.failure is None:
             try:
-                self._stream.write(text)
+                self._stream.write(self._writable(text))
                 self._stream.flush()
             except OSError as exc:
                 self.failure = exc
         if self.lost is not None and self._instead is not None:
             self._instead.write(text)
+
+    def _writable(self, text: str) -> str:
+        """Return a text in which what the stream's encoding has not stands as an escape."""
+        encoding = self.encoding or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def isatty(self) -> bool:
         """Whether a person reads it."""

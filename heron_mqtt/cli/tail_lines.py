@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from heron_mqtt.app.live_view.counts import observed
+from heron_mqtt.app.live_view.delays import QuickestOfSenders
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.messages import MAX_INTEGER
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
 
-HIDDEN = {"type", "env_id", "sender", "boot", "seq", "sent_at", "episode", "step"}
+HIDDEN = {"type", "env_id", "sender", "boot", "seq", "sent_at", "episode", "step", "ack_seq", "ack_boot"}
+SHOWN_FROM_S = 0.001  # a delay below it is none
 STYLES = {"setpoint": "yellow", "telemetry": "cyan", "estop": "bold red", "fault": "red", "action": "green"}
 TEXT = 160  # characters of what a message says
 
@@ -26,6 +29,7 @@ class TailLines:
     def __init__(self, *, many: bool) -> None:
         self._many = many
         self._tracker = SequenceTracker()
+        self._quickest = QuickestOfSenders()
 
     def line(self, heard: Heard) -> tuple[str, str | None]:
         """Return the line of a message and its style."""
@@ -39,9 +43,18 @@ class TailLines:
         kind = str(fields.get("type", ""))
         parts = [_value(name, value) for name, value in fields.items() if name not in HIDDEN]
         at = "" if fields.get("step") is None else f"[{fields.get('step')}] "
-        kept = " (kept by the broker)" if heard.retained else ""
+        kept = self._age(heard, fields)
         text = printable(f"{at}{' '.join(part for part in parts if part)}", TEXT)
         return f"{head}  {text}{kept}{self._gap(heard)}", STYLES.get(kind)
+
+    def _age(self, heard: Heard, fields: Mapping[str, Any]) -> str:
+        """Say how old a message is: when it was sent, or how much later it came than the quickest one."""
+        if heard.retained:
+            sent = fields.get("sent_at")
+            at = f", sent {printable(sent[:19], 19)}" if isinstance(sent, str) else ""
+            return f" (kept by the broker{at})"
+        later_s = self._quickest.later_s(fields.get("sender"), fields.get("sent_at"), heard.at_s)
+        return f"  +{1e3 * later_s:.0f} ms" if later_s is not None and later_s >= SHOWN_FROM_S else ""
 
     def _gap(self, heard: Heard) -> str:
         """Say how many messages are missing before this one, or that it came again."""

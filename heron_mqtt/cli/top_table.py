@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from heron_mqtt.app.operator_client.text import printable
+from heron_mqtt.cli.sparkline import sparkline
 
 Json = dict[str, Any]
-BLOCKS = "▁▂▃▄▅▆▇█"
 KEPT = 40
 
 STYLES = {"online": "green", "silent": "bold red", "fault": "bold red", "offline": "red", "model": "dim"}
@@ -25,13 +24,16 @@ class TopScreen:
     def __init__(self) -> None:
         self._prices: dict[str, deque[float]] = {}
 
-    def draw(self, snapshot: Json, width: int, height: int | None) -> RenderableType:
+    def draw(
+        self, snapshot: Json, width: int, height: int | None, *, ascii_only: bool = False
+    ) -> RenderableType:
         """Return what ``LiveView.snapshot`` says as a screen.
 
         Args:
             snapshot: Of the view.
             width: Of the terminal, columns.
             height: Of the terminal, rows; devices that do not fit are counted. None = no limit.
+            ascii_only: Whether the terminal's encoding knows no blocks.
         """
         self._note_prices(snapshot["environments"])
         link = "live" if snapshot["connected"] else "THE BROKER IS AWAY"
@@ -42,7 +44,8 @@ class TopScreen:
             parts.append(Text("no environment is alive", "bold red"))
         for environment in snapshot["environments"]:
             prices = self._prices.get(environment["env_id"], ())
-            parts += _environment(environment, prices, width, height)
+            line = sparkline(prices, ascii_only=ascii_only)
+            parts += _environment(environment, line, width, height)
         return Group(*parts)
 
     def _note_prices(self, environments: list[Json]) -> None:
@@ -55,25 +58,14 @@ class TopScreen:
         self._prices = kept
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """Return numbers as blocks, the newest at the right."""
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
-    return "".join(BLOCKS[min(len(BLOCKS) - 1, int((v - low) / span * len(BLOCKS)))] for v in values)
-
-
-def _environment(
-    environment: Json, prices: Sequence[float], width: int, height: int | None
-) -> list[RenderableType]:
+def _environment(environment: Json, prices: str, width: int, height: int | None) -> list[RenderableType]:
     env_id, run = environment["env_id"], environment["run"]
     parts: list[RenderableType] = []
     where = "no run" if run is None else f"{run['state']}, step {run['step']}"
     price = environment["price"]
     line = f"{printable(env_id)}: {where}"
     if price is not None:
-        line += f", {price:.2f} $/MWh {sparkline(prices)}"
+        line += f", {price:.2f} $/MWh {prices}"
     parts.append(Text(line[:width], "bold"))
     if environment["stop"] is not None:
         stop = environment["stop"]

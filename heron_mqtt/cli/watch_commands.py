@@ -124,11 +124,14 @@ async def _top(broker: str, env_id: str | None, *, once: bool) -> None:
         await view.settle()
         if once or not console.is_terminal:
             await asyncio.sleep(2.0)
-            console.print(screen.draw(view.snapshot(), console.width, None))
+            told = screen.draw(view.snapshot(), console.width, None, ascii_only=console.options.ascii_only)
+            console.print(told)
             return
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(screen.draw(view.snapshot(), console.width, console.height), refresh=True)
+                size, plain = console.size, console.options.ascii_only
+                told = screen.draw(view.snapshot(), size.width, size.height, ascii_only=plain)
+                live.update(told, refresh=True)
                 await asyncio.sleep(0.5)
 
 

@@ -14,8 +14,9 @@ from heron_mqtt.app.live_view import EVENTS, MESSAGES, SILENT_S, LiveView
 from heron_mqtt.app.live_view.counts import KINDS
 from heron_mqtt.app.live_view.view import ENVIRONMENTS
 from heron_mqtt.app.operator_client.observer import Heard
+from heron_mqtt.cli.sparkline import sparkline
 from heron_mqtt.cli.tail_lines import TailLines
-from heron_mqtt.cli.top_table import TopScreen, sparkline
+from heron_mqtt.cli.top_table import TopScreen
 from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
 
