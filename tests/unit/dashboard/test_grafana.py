@@ -6,40 +6,16 @@ import json
 import re
 from typing import Any
 
+import promql_parser
 import pytest
 
 from heron_mqtt.config import shipped_config
-from heron_mqtt.dashboard.metrics import BrokerMetrics
+from support.metric_labels import labels_by_metric
 
 BOARD = json.loads((shipped_config() / "grafana" / "heron-mqtt.json").read_text("utf-8"))
 PANELS: list[dict[str, Any]] = BOARD["panels"]
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
 QUERIES = [one["query"]["query"] for one in BOARD["templating"]["list"] if one["type"] == "query"]
-
-
-def labels_by_metric() -> dict[str, set[str]]:
-    """Return the labels of every metric, by the name of its samples."""
-    device = {"health": "online", "fallbacks": 1, "lease": {"state": "held"}, "authority": {"level": "full"}}
-    microgrid = {
-        "load_mw": -1.0,
-        "vm_min_pu": 1.0,
-        "vm_max_pu": 1.0,
-        "loading_max_percent": 1.0,
-        "p_mw": {"a": 1},
-    }
-    environment = {
-        "env_id": "lab",
-        "run": {"step": 1},
-        "stop": None,
-        "problems": [],
-        "step_age_s": 0.1,
-        "price": 1.0,
-        "channels": {"run/state": {"messages": 1, "lost": 0, "repeated": 0, "held": 0}},
-        "microgrids": {"MG1": microgrid},
-        "devices": {"MG1/ess": device},
-    }
-    metrics = BrokerMetrics(lambda: {"connected": True, "environments": [environment]})
-    return {sample.name: set(sample.labels) for family in metrics.collect() for sample in family.samples}
 
 
 @pytest.mark.parametrize("text", [*EXPRESSIONS, *QUERIES])
@@ -53,6 +29,13 @@ def test_every_expression_names_metrics_and_labels_that_there_are(text: str) -> 
         asked |= {label for group in re.findall(r"by \(([^)]*)\)", text) for label in group.split(", ")}
         asked |= set(re.findall(r"label_values\([^,]+, (\w+)\)", text.replace(selector, "")))
         assert asked <= there[name], f"{name} has no label {asked - there[name]}"
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_every_expression_is_promql(text: str) -> None:
+    for variable in ("$__rate_interval", "$__interval", "$__range"):
+        text = text.replace(variable, "5m")
+    promql_parser.parse(re.sub(r"\$\{?\w+\}?", "any", text))
 
 
 def test_legends_name_labels_that_the_expression_keeps() -> None:
