@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from heron_mqtt.errors import BrokerError, ConfigError
 from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
+from heron_mqtt.field.modbus.place import ModbusPlace
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers, require
 from heron_mqtt.field.vendor.link import MqttLink, VendorLink
 from heron_mqtt.field.vendor.mapping import DeviceMapping
@@ -41,7 +42,7 @@ class VendorLinks:
         self._loaded = loaded
         self._stack = stack
         self._brokers: dict[tuple[DeviceBrokerTable | None, str | None], RawMqtt] = {}
-        self._modbus: dict[tuple[str, int], ModbusConnection] = {}
+        self._modbus: dict[ModbusPlace, ModbusConnection] = {}
 
     async def open(self, agent: str, device: str, mapping: DeviceMapping) -> VendorLink:
         """Return what leads to a device.
@@ -62,11 +63,12 @@ class VendorLinks:
             await link.__aexit__()
 
     def _address(self, table: DeviceModbusTable) -> ModbusConnection:
-        if table.endpoint not in self._modbus:
+        place = table.place
+        if place not in self._modbus:
             connection = connection_to(table)
-            self._modbus[table.endpoint] = connection
+            self._modbus[place] = connection
             self._stack.callback(connection.close)
-        return self._modbus[table.endpoint]
+        return self._modbus[place]
 
     async def _broker(self, table: DeviceBrokerTable | None, host_id: str | None, label: str) -> RawMqtt:
         key = (table, host_id)
@@ -99,25 +101,25 @@ def place_problems(where: str, mapping: DeviceMapping, device: DeviceTable) -> I
         )
     else:
         try:
-            require()
+            require(table.place)
         except ConfigError as exc:
             yield f"{where}.modbus: {exc.problems[0]}"
 
 
 def address_problems(loaded: LoadedScenario) -> Iterator[str]:
     """Return where devices with one Modbus address, which share a connection, disagree about it."""
-    first: dict[tuple[str, int], tuple[str, DeviceModbusTable]] = {}
+    first: dict[str, tuple[str, DeviceModbusTable]] = {}
     for agent, name in loaded.scenario.mapped_devices:
         table = loaded.scenario.microgrids[agent].devices[name].modbus
         if table is None:
             continue
         where = f"microgrids.{agent}.devices.{name}.modbus"
-        other, said = first.setdefault(table.endpoint, (where, table))
-        for key in ("framing", "connect_delay_s", "timeout_s"):
+        other, said = first.setdefault(str(table.place), (where, table))
+        for key in ("framing", "baud", "parity", "stop_bits", "connect_delay_s", "timeout_s"):
             if getattr(said, key) != getattr(table, key):
                 yield (
                     f"{loaded.source}: {where}.{key} = {getattr(table, key)!r}: {other} has "
-                    f"{getattr(said, key)!r} for the same address {table.address}, and they share one "
+                    f"{getattr(said, key)!r} for the same {table.shown_place}, and they share one "
                     "connection; expected the same"
                 )
 
@@ -126,12 +128,10 @@ def connection_to(table: DeviceModbusTable) -> ModbusConnection:
     """Return the connection to an address.
 
     Raises:
-        ConfigError: pymodbus is not installed.
+        ConfigError: What it needs is not installed.
     """
-    host, port = table.endpoint
     return ModbusConnection(
-        host,
-        port,
+        table.place,
         timeout_s=table.timeout_s,
         framing=table.framing,
         connect_delay_s=table.connect_delay_s,

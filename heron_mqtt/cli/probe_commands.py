@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +13,9 @@ from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from heron_mqtt.app.probe.announcements import Announced
     from heron_mqtt.app.probe.listen import BoxesHeard
-    from heron_mqtt.app.probe.recognise import Announced, ProfileMatch
+    from heron_mqtt.app.probe.recognise import ProfileMatch
     from heron_mqtt.field.modbus.address_table import DeviceModbusTable
     from heron_mqtt.field.vendor.vendor_state import ReportLine
 
@@ -40,6 +41,10 @@ def probe(
     device: Annotated[
         str, typer.Option(metavar="AGENT/DEVICE", help="For placeholders in the mapping's topics.")
     ] = "MG1/ess",
+    ask: Annotated[
+        bool,
+        typer.Option("--ask", help="With --mapping: send its keepalives, for boxes that wait for them."),
+    ] = False,
     send: Annotated[
         str | None,
         typer.Option(
@@ -60,8 +65,8 @@ def probe(
     modbus: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST[:PORT]",
-            help="Instead of --broker (with --send: beside it): a box on Modbus.",
+            metavar="HOST[:PORT]|PORT",
+            help="Instead of --broker (with --send: beside it): a box on Modbus; a serial port is RTU.",
         ),
     ] = None,
     registers: Annotated[
@@ -71,13 +76,18 @@ def probe(
         ),
     ] = None,
     unit: Annotated[int, typer.Option(metavar="N", help="Modbus unit id.")] = 1,
-    framing: Annotated[str, typer.Option(metavar="tcp|rtu", help="rtu: RTU frames over TCP.")] = "tcp",
+    framing: Annotated[str | None, typer.Option(metavar="tcp|rtu", help="rtu: RTU frames over TCP.")] = None,
+    baud: Annotated[int | None, typer.Option(metavar="N", help="Of a serial port (9600).")] = None,
+    parity: Annotated[
+        str | None, typer.Option(metavar="none|even|odd", help="Of a serial port (none).")
+    ] = None,
+    stop_bits: Annotated[int | None, typer.Option(metavar="1|2", help="Of a serial port (1).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Listen to boxes: list what they say and may mean, recognise known ones, try a mapping.
 
-    Publishes and writes nothing, except with --send. With --mapping: raw payloads or registers beside values,
-    and why one is missing.
+    Publishes and writes nothing, except with --ask and --send. With --mapping: raw payloads or registers
+    beside values, and why one is missing.
     With --send: one bounded test setpoint, and what it proves: sign, factor, delay, acknowledgement, release.
     Exit code 0 only if all five are good.
     """
@@ -92,6 +102,10 @@ def probe(
             "--modbus needs --mapping FILE or --registers AREA:FIRST-LAST (a SunSpec inverter: "
             "device sunspec_bridge --show)"
         )
+    if ask and (mapping is None or modbus is not None or send is not None):
+        raise ConfigError("--ask: goes with --broker and --mapping; --send and --modbus ask by themselves")
+    line = {"framing": framing, "baud": baud, "parity": parity, "stop_bits": stop_bits}
+    place = None if modbus is None else _modbus(modbus, unit, line)
     if registers is not None and modbus is None:
         raise ConfigError("--registers needs --modbus HOST[:PORT]")
     if send is not None:
@@ -112,24 +126,27 @@ def probe(
             listen_s=listen,
             is_confirmed=yes,
             as_json=as_json,
-            modbus=None if modbus is None else _modbus(modbus, unit, framing),
+            modbus=place,
         )
         return
-    if modbus is not None and registers is not None:
-        _show_registers(_modbus(modbus, unit, framing), registers, as_json=as_json)
-    elif modbus is not None and mapping is not None:
-        _show_mapping(_modbus(modbus, unit, framing), mapping, device, listen, as_json)
+    if place is not None and registers is not None:
+        _show_registers(place, registers, as_json=as_json)
+    elif place is not None and mapping is not None:
+        _show_mapping(place, mapping, device, listen, as_json)
     elif broker is not None and mapping is not None:
-        _show_mapping(broker, mapping, device, listen, as_json)
+        _show_mapping(broker, mapping, device, listen, as_json, asks=ask)
     elif broker is not None:
         _show_topics(broker, topic, listen, write, as_json=as_json)
 
 
-def _modbus(address: str, unit: int, framing: str) -> DeviceModbusTable:
+def _modbus(address: str, unit: int, line: Mapping[str, object]) -> DeviceModbusTable:
     from heron_mqtt.config import validate
     from heron_mqtt.field.modbus.address_table import DeviceModbusTable
+    from heron_mqtt.field.modbus.place import is_serial_port
 
-    return validate(DeviceModbusTable, {"address": address, "unit": unit, "framing": framing}, "--modbus")
+    where = "serial" if is_serial_port(address) else "address"
+    given = {key: value for key, value in line.items() if value is not None}
+    return validate(DeviceModbusTable, {where: address, "unit": unit, **given}, "--modbus")
 
 
 def _show_registers(table: DeviceModbusTable, wanted: str, *, as_json: bool) -> None:
@@ -157,9 +174,10 @@ def _show_registers(table: DeviceModbusTable, wanted: str, *, as_json: bool) -> 
 
 
 def _show_topics(broker: str, topic: str, listen_s: float, write: Path | None, *, as_json: bool) -> None:
+    from heron_mqtt.app.probe.announcements import announced
     from heron_mqtt.app.probe.draft import draft
     from heron_mqtt.app.probe.listen import listen
-    from heron_mqtt.app.probe.recognise import announced, profiles_that_fit
+    from heron_mqtt.app.probe.recognise import profiles_that_fit
 
     if write is not None and write.exists():
         raise ConfigError(f"--write {write}: is there already; name another file")
@@ -213,7 +231,8 @@ def _print(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]
         told = ", ".join(f"{name} = {value}" for name, value in match.parameters.items()) or "none needed"
         console.print(
             f"{match.name}: profile {match.profile} fits {len(match.topics)} topics; parameters: {told}"
-            + (f"; not told by the topics: {', '.join(match.missing)}" if match.missing else ""),
+            + (f"; not told by the topics: {', '.join(match.missing)}" if match.missing else "")
+            + ("; its mapping asks it for more, probe does not" if match.is_asked else ""),
             soft_wrap=True,
         )
     if not matches:
@@ -253,11 +272,17 @@ def _plain(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]
 
 
 def _show_mapping(
-    where: str | DeviceModbusTable, file: Path, device: str, listen_s: float, as_json: bool
+    where: str | DeviceModbusTable,
+    file: Path,
+    device: str,
+    listen_s: float,
+    as_json: bool,
+    *,
+    asks: bool = False,
 ) -> None:
     from rich.live import Live
 
-    from heron_mqtt.app.probe.mapped import mapping_of, watch_mapping, watch_registers
+    from heron_mqtt.app.probe.mapped import mapping_of, questions, watch_mapping, watch_registers
     from heron_mqtt.cli.status_table import status_console
 
     mapping = mapping_of(file, device)
@@ -265,12 +290,15 @@ def _show_mapping(
         wanted = "MQTT: give --broker" if mapping.registers is None else "Modbus: give --modbus"
         raise ConfigError(f"--mapping {file}: {mapping.name} is on {wanted}")
     console = status_console()
+    if isinstance(where, str) and not asks and questions(mapping):
+        asked = ", ".join(str(each.table.topic) for each in questions(mapping))
+        typer.echo(f"this mapping asks the box by {asked}; probe does not, unless you say --ask", err=True)
 
     def watch(
         show: Callable[[list[ReportLine]], None], every_s: float, until_s: float | None
     ) -> Coroutine[Any, Any, list[ReportLine]]:
         if isinstance(where, str):
-            return watch_mapping(where, mapping, show, every_s=every_s, until_s=until_s)
+            return watch_mapping(where, mapping, show, every_s=every_s, until_s=until_s, asks=asks)
         return watch_registers(where, mapping, show, every_s=every_s, until_s=until_s)
 
     if console.is_terminal and not as_json:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -198,7 +199,7 @@ async def test_a_cancel_that_comes_with_the_inverters_answer_is_not_lost() -> No
 
 
 async def _cancelled_with_the_answer(box: EmulatedInverter) -> str:
-    registers = Registers(ModbusConnection("127.0.0.1", box.port, timeout_s=2.0), 1)
+    registers = Registers(ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=2.0), 1)
     inverter = await Inverter.connect(registers, Settings())
     loop = asyncio.get_running_loop()
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pymodbus.constants import ExcCodes
 
+from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.sunspec.bridge import SunSpecDevice, make_device
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
@@ -53,7 +54,7 @@ async def make() -> AsyncIterator[Any]:
             box = await EmulatedInverter(models).start()
             box.refuse_writes = ExcCodes.DEVICE_FAILURE if writes_refused else None
             stack.push_async_callback(box.stop)
-            registers = Registers(ModbusConnection("127.0.0.1", box.port, timeout_s=timeout_s), 1)
+            registers = Registers(ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=timeout_s), 1)
             stack.callback(registers.close)
             inverter = await Inverter.connect(registers, Settings(**settings))
             broker = await stack.enter_async_context(InMemoryBroker())
@@ -281,7 +282,7 @@ async def test_a_bridge_that_is_refused_the_name_does_not_end_what_the_other_one
 ) -> None:
     site = await make(BATTERY)
     await site.gateway.ask(0.004, 30.0)
-    registers = Registers(ModbusConnection("127.0.0.1", site.box.port, timeout_s=0.3), 1)
+    registers = Registers(ModbusConnection(TcpAddress("127.0.0.1", site.box.port), timeout_s=0.3), 1)
     inverter = await Inverter.connect(registers, Settings())
     second = make_device(inverter, "MG1", "ess", site.gateway.broker)
     before = len(site.box.writes())

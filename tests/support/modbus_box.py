@@ -1,4 +1,4 @@
-"""A box behind Modbus TCP, or RTU over TCP, that does what it is told, or lies. Plain asyncio, no pymodbus.
+"""A box on Modbus TCP, RTU over TCP or a serial line, that does what it is told, or lies. No pymodbus in it.
 
 Source of the frames: Modbus Application Protocol V1.1b3; Modbus Messaging on TCP/IP V1.0b; Modbus over Serial
 Line V1.02 (CRC).
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import struct
 import threading
+import tty
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +32,19 @@ class Lies:
     other_unit: bool = False  # answers carry another unit id
     slow: dict[int, float] = field(default_factory=dict)  # first address -> its answer comes so late, s
     forgets: set[int] = field(default_factory=set)  # writes to these are acknowledged and not kept
+
+
+class _LineWriter:
+    """Writes to a serial line."""
+
+    def __init__(self, line: int) -> None:
+        self._file = line
+
+    def write(self, data: bytes) -> None:
+        os.write(self._file, data)
+
+    def close(self) -> None:
+        """A line has no connection to end."""
 
 
 class ModbusBox:
@@ -56,12 +71,43 @@ class ModbusBox:
         }
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
+        self._line: tuple[asyncio.BaseTransport, int, int] | None = None
 
     async def start(self) -> ModbusBox:
         """Listen on a free port, or on the one it had before."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
+
+    async def start_serial(self) -> str:
+        """Listen on a serial line, a pair of pseudo-terminals; returns the port of the other end."""
+        ours, its = os.openpty()
+        tty.setraw(its)  # kept open: the line is there, too, while nobody has it open
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(ours), "rb", 0)
+        )
+        self._line = (transport, ours, its)
+        self._framing = "rtu"
+        self._serving.add(asyncio.create_task(self._listen_to_line(reader, _LineWriter(ours))))
+        return os.ttyname(its)
+
+    async def _listen_to_line(self, reader: asyncio.StreamReader, writer: Any) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                await self._one_rtu(reader, writer)
+
+    async def stop_serial(self) -> None:
+        """Take the line away."""
+        for task in tuple(self._serving):
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        if self._line is not None:
+            transport, ours, its = self._line
+            transport.close()
+            os.close(ours)
+            os.close(its)
+            self._line = None
 
     async def stop(self) -> None:
         """Die: no more connections, and those that are end."""
@@ -92,7 +138,7 @@ class ModbusBox:
 
     # -- frames ------------------------------------------------------------------------------------
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: Any) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
@@ -105,7 +151,7 @@ class ModbusBox:
             self._serving.discard(task)
             writer.close()
 
-    async def _one_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _one_tcp(self, reader: asyncio.StreamReader, writer: Any) -> None:
         number, _, length, unit = struct.unpack(">HHHB", await reader.readexactly(7))
         pdu = await reader.readexactly(length - 1)
         answer = self._answer(unit, pdu, writer)
@@ -114,7 +160,7 @@ class ModbusBox:
             shown = unit + 7 if self.lies.other_unit else unit
             writer.write(struct.pack(">HHHB", number, 0, len(answer) + 1, shown) + answer)
 
-    async def _one_rtu(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _one_rtu(self, reader: asyncio.StreamReader, writer: Any) -> None:
         head = await reader.readexactly(7)
         rest = await reader.readexactly(head[6] + 2 if head[1] == 16 else 1)
         frame = head + rest
@@ -124,7 +170,7 @@ class ModbusBox:
             body = frame[:1] + answer
             writer.write(body + _crc(body))
 
-    def _answer(self, unit: int, pdu: bytes, writer: asyncio.StreamWriter) -> bytes | None:
+    def _answer(self, unit: int, pdu: bytes, writer: Any) -> bytes | None:
         function, address, count = struct.unpack(">BHH", pdu[:5])
         written = [count] if function in READ or function in {5, 6} else _words(pdu[6:])
         self.requests.append((unit, function, address, written))

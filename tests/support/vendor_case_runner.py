@@ -25,9 +25,11 @@ import threading
 import time
 import tomllib
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as mqtt
 
@@ -221,10 +223,17 @@ def _bytes(payload: Any) -> bytes:
 
 
 def _timed(node: Any) -> Any:
-    """Return a payload with ``$now_ms`` as the time is now."""
+    """Return a payload with ``$now_ms``, ``$now:FORMAT``, ``$now@ZONE:FORMAT`` as the time is now."""
     if isinstance(node, dict):
-        return {k: int(time.time() * 1e3) if v == "$now_ms" else v for k, v in node.items()}
+        return {k: _time_of(v) if isinstance(v, str) and v.startswith("$now") else v for k, v in node.items()}
     return node
+
+
+def _time_of(text: str) -> int | str:
+    if text == "$now_ms":
+        return int(time.time() * 1e3)
+    zone, _, shape = text.removeprefix("$now").partition(":")
+    return datetime.now(ZoneInfo(zone.removeprefix("@") or "UTC")).strftime(shape)
 
 
 def _filled(node: Any, topic: str, payload: str) -> Any:

@@ -7,6 +7,7 @@ import json
 from heron_mqtt.app.probe.listen import BoxesHeard
 from heron_mqtt.app.probe.recognise import ProfileMatch
 
+OTHERS = 20  # other boxes that are named
 WANTED = {"p_mw": "W", "vm_pu": "V", "soc": "%", "q_mvar": "var"}
 SIGN = "sign = 1    # -1 where the box says + for what it draws; ours is + for what is injected"
 KEYS = {
@@ -20,21 +21,26 @@ KEYS = {
 def draft(heard: BoxesHeard, matches: list[ProfileMatch]) -> str:
     """Return the text of a mapping file, or of the lines that use a profile."""
     if matches:
-        return _with_profile(matches[0])
+        return _with_profile(matches[0], matches[1:])
     return _from_guesses(heard)
 
 
-def _with_profile(match: ProfileMatch) -> str:
+def _with_profile(match: ProfileMatch, others: list[ProfileMatch]) -> str:
     lines = [
         f"# {match.name}: the shipped profile {match.profile} fits {len(match.topics)} topics, for example",
         f"#   {match.topics[0]}",
         "# Read the beginning of that file: it says what the box must be set to, and what it cannot do.",
-        f"profile = {json.dumps(match.profile)}",
-        "",
-        "[parameters]",
     ]
+    if match.is_asked:
+        lines.append(
+            "# The box says more only when this mapping asks it: probe does not (with --mapping: --ask)."
+        )
+    if others:
+        lines.append("# Other boxes spoke too; heron-mqtt probe --topic FILTER --write FILE writes theirs:")
+        lines += [f"#   {other.name}: {other.topics[0]}" for other in others[:OTHERS]]
+    lines += [f"profile = {json.dumps(match.profile)}", "", "[parameters]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in match.parameters.items()]
-    lines += [f"# {name} = ...        # the topics do not tell it; see the profile" for name in match.missing]
+    lines += [f"# {name} = ...    # nothing heard tells it: {what}" for name, what in match.missing.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -57,6 +63,8 @@ def _from_guesses(heard: BoxesHeard) -> str:
         ]
         if not path:
             lines.append('format = "text"')
+        elif one.is_almost_json:
+            lines.append("tolerant = true    # it is not quite JSON")
         lines += ["", f"[telemetry.fields.{meant.quantity}]"]
         if path:
             lines.append(f"path = {json.dumps(path)}    # {json.dumps(value)[:60]}")

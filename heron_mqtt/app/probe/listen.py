@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heron_mqtt.app.probe.meaning import Guess, guess
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.field.vendor.payloads import parse_json, parse_text
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -42,24 +43,70 @@ class TopicHeard:
     last_s: float = 0.0
     sample: bytes = b""
     samples: list[bytes] = field(default_factory=list)
+    _parsed: dict[bytes, Any] = field(default_factory=dict)
 
     @property
     def every_s(self) -> float | None:
         """Time between two messages, s; None = fewer than two came."""
         return (self.last_s - self.first_s) / (self.messages - 1) if self.messages > 1 else None
 
+    @property
+    def text(self) -> str:
+        """The newest payload as text; empty if it is none."""
+        return _text(self.sample)
+
+    @property
+    def is_almost_json(self) -> bool:
+        """Whether the newest payload needs ``tolerant = true``."""
+        return self._document(self.sample) is not None and _document(self.text, tolerant=False) is None
+
+    def texts(self) -> list[str]:
+        """Return the payloads that are kept, as text, the newest first."""
+        return [_text(one) for one in dict.fromkeys([self.sample, *self.samples])]
+
+    def documents(self) -> list[Any]:
+        """Return those that are JSON, or nearly so."""
+        found = (self._document(one) for one in dict.fromkeys([self.sample, *self.samples]))
+        return [document for document in found if document is not None]
+
+    def _document(self, payload: bytes) -> Any:
+        if payload not in self._parsed:
+            if len(self._parsed) > len(self.samples):
+                self._parsed.clear()
+            text = _text(payload)
+            is_whole = text[:1] in {"{", "["} and text[-1:] in {"}", "]"}
+            self._parsed[payload] = _document(text, tolerant=is_whole)
+        return self._parsed[payload]
+
     def values(self) -> Iterator[tuple[str, Any]]:
         """Return what the payload holds: path (JMESPath; empty = the whole payload) and value."""
-        try:
-            text = self.sample.decode()
-        except UnicodeDecodeError:
+        if not self.text:
             return
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            yield "", text.strip()
+        document = self._document(self.sample)
+        if document is None:
+            yield "", self.text
             return
         yield from list(_leaves(document, "", 0))[:VALUES]
+
+    def values_within(self) -> Iterator[tuple[str, Any]]:
+        """Return what all kept payloads hold that are JSON, the oldest first."""
+        for document in reversed(self.documents()):
+            yield from list(_leaves(document, "", 0))[:VALUES]
+
+
+def _text(payload: bytes) -> str:
+    try:
+        return parse_text(payload)
+    except MessageError:
+        return ""
+
+
+def _document(text: str, *, tolerant: bool) -> Any:
+    """Return a payload as JSON; None = it is none."""
+    try:
+        return parse_json(text, tolerant=tolerant)
+    except (MessageError, RecursionError):
+        return None
 
 
 def _leaves(node: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:

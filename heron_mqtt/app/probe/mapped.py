@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from heron_mqtt.app.vendor_links import connection_to
+from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.config import read_toml
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.modbus.registers import Registers
+from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.link import RegisterPoll
-from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive, load_mapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
+from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing
 from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -78,6 +81,7 @@ async def watch_mapping(
     *,
     every_s: float,
     until_s: float | None,
+    asks: bool = False,
 ) -> list[ReportLine]:
     """Listen with a mapping, and show what it makes of each payload.
 
@@ -87,6 +91,7 @@ async def watch_mapping(
         show: Called with every input and quantity now and then.
         every_s: How often, s.
         until_s: For how long, s; None = until cancelled.
+        asks: Send the mapping's keepalives that are always sent; otherwise nothing is published.
 
     Returns:
         The last lines.
@@ -94,6 +99,7 @@ async def watch_mapping(
     state = VendorState(mapping)
     loop = asyncio.get_running_loop()
     client = RawMqtt(MqttBroker(url).options, MessageStats())
+    asking: list[asyncio.Task[None]] = []
     await client.connect()
     try:
 
@@ -102,9 +108,33 @@ async def watch_mapping(
 
         for topic_filter in mapping.topic_filters():
             client.subscribe_raw(topic_filter, take)
+        if asks:
+            asking = [
+                asyncio.create_task(_ask(client, each, state), name="probe asks")
+                for each in questions(mapping)
+            ]
         return await _shown(state, show, every_s=every_s, until_s=until_s)
     finally:
+        await end_tasks(asking)
         await client.close()
+
+
+def questions(mapping: DeviceMapping) -> list[Keepalive]:
+    """Return the keepalives that are sent whether or not the box is driven: they change nothing in it."""
+    return [each for each in mapping.keepalives if not each.while_driven]
+
+
+async def _ask(client: RawMqtt, keepalive: Keepalive, state: VendorState) -> None:
+    """Send a keepalive again and again; one that cannot be said yet waits for what it needs."""
+    built_ins, is_first = BuiltIns(), True
+    while True:
+        with contextlib.suppress(MessageError):
+            context = MessageContext(built_ins, state.inputs, state.learned)
+            message = keepalive.message(context, {}, first=is_first)
+            if isinstance(message, Outgoing):
+                client.publish_raw(message.topic, message.payload, qos=message.qos, retain=message.retain)
+                is_first = False
+        await asyncio.sleep(keepalive.table.period_s)
 
 
 async def _shown(

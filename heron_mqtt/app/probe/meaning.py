@@ -27,8 +27,10 @@ class Guess:
 
 _QUANTITIES: tuple[tuple[str, frozenset[str], str], ...] = (
     ("soc", frozenset({"soc", "battery_level", "batterylevel"}), "%"),
-    ("p_mw", frozenset({"power", "watt", "watts", "apower", "leistung", "pac", "p"}), "W"),
+    ("power factor", frozenset({"factor", "cosphi"}), ""),
+    ("apparent power", frozenset({"apparent"}), "VA"),
     ("q_mvar", frozenset({"reactive"}), "var"),
+    ("p_mw", frozenset({"power", "watt", "watts", "apower", "leistung", "pac", "p"}), "W"),
     ("vm_pu", frozenset({"voltage", "volt", "spannung", "uac"}), "V"),
     ("current", frozenset({"current", "ampere", "strom", "iac"}), "A"),
     ("energy", frozenset({"energy", "yield", "consumption"}), "Wh"),

@@ -1,23 +1,17 @@
-"""Boxes that are known: by the shipped profiles, and by what announces itself at the broker."""
+"""Boxes that are known: the shipped profiles that fit what was heard, with what the topics tell of each."""
 
 from __future__ import annotations
 
-import json
-import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import jmespath
-import jmespath.exceptions
-
 from heron_mqtt.app.probe.listen import BoxesHeard
+from heron_mqtt.app.probe.profile_signs import TopicSign, signs_of
 from heron_mqtt.config import shipped_config
 
-_PLACE = re.compile(r"\{(\w+)\}|\+")
 LEAST_SHARE = 0.5  # of a profile's topics that must be there
-LONG = 8  # characters of a key that is told from others by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,190 +21,170 @@ class ProfileMatch:
     Attributes:
         profile: Its file, as a mapping names it.
         name: Of the device.
-        parameters: Read from the topics.
-        missing: Parameters that the topics do not tell, and that have no default.
+        parameters: Read from topics and payloads.
+        missing: Parameters that they do not tell, and that have no default, with what each is.
         topics: That fit.
         share: Of the profile's topics that are there, 0 to 1.
+        is_asked: The box may say more only when its mapping asks it, which a listener does not.
     """
 
     profile: str
     name: str
     parameters: Mapping[str, str]
-    missing: tuple[str, ...]
+    missing: Mapping[str, str]
     topics: tuple[str, ...]
     share: float
+    is_asked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """Something that a box says of itself.
+@dataclass(slots=True)
+class _Candidate:
+    """One box of one profile: which of its topics were heard where."""
 
-    Attributes:
-        how: Home Assistant, Tasmota, Shelly or Zigbee2MQTT.
-        name: Of the box.
-        says: What it offers: name, topic and unit.
-    """
+    profile: str
+    table: Mapping[str, Any]
+    signs: list[TopicSign]
+    parameters: dict[str, str]
+    hits: dict[str, str] = field(default_factory=dict)  # a topic of the profile -> one that was heard
 
-    how: str
-    name: str
-    says: tuple[tuple[str, str, str], ...] = field(default=())
+    @property
+    def declared(self) -> Mapping[str, Mapping[str, Any]]:
+        found: Mapping[str, Mapping[str, Any]] = self.table.get("parameters", {})
+        return found
+
+    @property
+    def weight(self) -> int:
+        """How much its topics say: a profile of few common words does not win over one of many."""
+        return sum(sign.weight for sign in self.signs if sign.text in self.hits)
+
+    @property
+    def share(self) -> float:
+        telling = [sign for sign in self.signs if sign.weight and not sign.is_own]
+        there = [sign for sign in telling if sign.text in self.hits]
+        return len(there) / len(telling) if telling else LEAST_SHARE * bool(self.hits)
+
+    @property
+    def is_known(self) -> bool:
+        there = [sign for sign in self.signs if sign.text in self.hits]
+        # That something is online says little of what it is.
+        telling = [sign for sign in self.signs if sign.weight and sign.fields]
+        measures = not telling or any(sign.fields for sign in there)
+        own = any(sign.is_own for sign in there)
+        return bool(there) and (own or (measures and self.share >= LEAST_SHARE))
+
+    def without(self, claimed: set[str]) -> None:
+        """Leave out what another box is known by."""
+        self.hits = {text: topic for text, topic in self.hits.items() if topic not in claimed}
+
+    def match(self) -> ProfileMatch:
+        missing = {
+            name: str(spec.get("description", ""))
+            for name, spec in self.declared.items()
+            if name not in self.parameters and "default" not in spec
+        }
+        return ProfileMatch(
+            self.profile,
+            str(self.table.get("name", self.profile)),
+            self.parameters,
+            missing,
+            tuple(self.hits.values()),
+            self.share,
+            bool(self.table.get("keepalive")) and self.share < 1.0,
+        )
 
 
 def profiles_that_fit(heard: BoxesHeard) -> list[ProfileMatch]:
-    """Return the shipped profiles that fit, the best first; one box is one match."""
-    found = []
+    """Return the shipped profiles that fit, the surest first; one box is one match, one topic of one box."""
+    by_topic: list[_Candidate] = []
+    tables = {}
     for path in sorted((shipped_config() / "device_profiles").glob("*.toml")):
         table = tomllib.loads(path.read_text("utf-8"))
-        if "registers" in table:
-            continue  # on Modbus: it says nothing here
-        name = f"device_profiles/{path.name}"
-        found += _matches(name, table, heard.topics) or _by_payload(name, table, heard)
-    return sorted(found, key=lambda match: (-match.share, -len(match.topics), match.profile))
+        if "registers" not in table:  # on Modbus: it says nothing here
+            tables[f"device_profiles/{path.name}"] = table
+            by_topic += _by_topics(f"device_profiles/{path.name}", table, heard)
+    chosen, claimed = [], set[str]()
+    for one in sorted(by_topic, key=lambda each: (-each.weight, -each.share, each.profile)):
+        one.without(claimed)
+        if one.is_known:
+            chosen.append(one)
+            claimed |= set(one.hits.values())
+    for profile, table in tables.items():
+        for one in _by_payload(profile, table, heard, claimed):
+            chosen.append(one)
+            claimed |= set(one.hits.values())
+    for one in chosen:
+        _tell_the_rest(one, heard, claimed)
+    return [one.match() for one in chosen]
 
 
-def _matches(profile: str, table: Mapping[str, Any], heard: Iterable[str]) -> list[ProfileMatch]:
-    patterns = list(dict.fromkeys(_topics(table)))
-    declared = table.get("parameters", {})
+def _by_topics(profile: str, table: Mapping[str, Any], heard: BoxesHeard) -> list[_Candidate]:
+    signs = signs_of(table)
     # Without a word of its own a topic fits everything: only those with one are evidence.
-    telling = [text for text in patterns if _has_word(text)]
-    if not telling:
-        return []
-    boxes: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-    for text in telling:
-        expression = _expression(text)
-        for topic in heard:
-            if (hit := expression.fullmatch(topic)) is not None:
-                box = tuple(sorted((k, v) for k, v in hit.groupdict().items() if k in declared))
-                boxes.setdefault(box, {})[text] = topic
-    found = []
-    for box, hits in _joined(boxes).items():
-        share = len(hits) / len(telling)
-        parameters = dict(box)
-        unknown = tuple(n for n, spec in declared.items() if n not in parameters and "default" not in spec)
-        if share >= LEAST_SHARE:
-            name = str(table.get("name", profile))
-            found.append(ProfileMatch(profile, name, parameters, unknown, tuple(hits.values()), share))
-    return found
-
-
-def _has_word(text: str) -> bool:
-    """Whether a topic has a level of its own, and is not made of placeholders alone."""
-    return any(len(part) > 1 for part in re.split(r"[/{}+]", _PLACE.sub("/", text)))
-
-
-def _by_payload(profile: str, table: Mapping[str, Any], heard: BoxesHeard) -> list[ProfileMatch]:
-    """Recognise a profile whose topic is all parameter by the keys of its JSON."""
+    telling = [sign for sign in signs if sign.weight]
     declared = table.get("parameters", {})
-    defaults = {name: str(spec["default"]) for name, spec in declared.items() if "default" in spec}
-    found = []
-    for one in table.get("telemetry", []):
-        place = _PLACE.fullmatch(str(one.get("topic", "")))
-        paths = [_PLACE.sub(lambda m: defaults.get(m[1] or "", m[0]), f["path"]) for f in _fields(one)]
-        if place is None or not paths or not any(len(path) >= LONG for path in paths):
-            continue
+    places = [name for sign in telling for name in sign.places]
+    named = {name for name in places if places.count(name) == 1}
+    boxes: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    for sign in telling:
         for topic, each in heard.topics.items():
-            document = _table(each.sample)
-            if document is None or not all(_has_number(document, path) for path in paths):
+            hit = sign.match(topic)
+            if hit is None or sign.contradicts(each, _defaults(declared) | hit, named):
                 continue
-            missing = tuple(n for n in declared if n != place[1] and n not in defaults)
-            name = str(table.get("name", profile))
-            parameters = {} if place[1] is None else {place[1]: topic}
-            found.append(ProfileMatch(profile, name, parameters, missing, (topic,), LEAST_SHARE))
-    return found
+            box = tuple(sorted((k, v) for k, v in hit.items() if k in declared))
+            boxes.setdefault(box, {})[sign.text] = topic
+    joined = _joined(boxes, set(_defaults(declared).items()))
+    return [_Candidate(profile, table, signs, parameters, hits) for parameters, hits in joined]
 
 
-def _fields(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    fields = table.get("fields", {})
-    return [f for f in fields.values() if isinstance(f, Mapping) and isinstance(f.get("path"), str)]
-
-
-def _has_number(document: Any, path: str) -> bool:
-    try:
-        value = jmespath.search(path, document)
-    except jmespath.exceptions.JMESPathError:
-        return False
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _defaults(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {name: str(spec["default"]) for name, spec in declared.items() if "default" in spec}
 
 
 def _joined(
-    boxes: Mapping[tuple[tuple[str, str], ...], dict[str, str]],
-) -> dict[tuple[tuple[str, str], ...], dict[str, str]]:
-    """Put together what belongs to one box: parameters that do not contradict each other."""
-    found: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-    for box, hits in sorted(boxes.items(), key=lambda item: -len(item[0])):
-        for known, together in found.items():
-            if all(dict(known).get(name, value) == value for name, value in box):
+    boxes: Mapping[tuple[tuple[str, str], ...], dict[str, str]], usual: set[tuple[str, str]]
+) -> list[tuple[dict[str, str], dict[str, str]]]:
+    """Put together what belongs to one box: parameters that do not contradict each other.
+
+    What has a default is more likely that than something else.
+    """
+    found: list[tuple[dict[str, str], dict[str, str]]] = []
+    for box, hits in sorted(boxes.items(), key=lambda item: (-len(item[0]), not set(item[0]) <= usual)):
+        for parameters, together in found:
+            if all(parameters.get(name, value) == value for name, value in box):
+                parameters.update(box)
                 together.update(hits)
                 break
         else:
-            found[box] = dict(hits)
+            found.append((dict(box), dict(hits)))
     return found
 
 
-def _topics(table: Mapping[str, Any]) -> Iterable[str]:
-    for section in ("telemetry", "availability"):
-        for one in table.get(section, []):
-            given = one.get("topic", one.get("topics", []))
-            yield from [given] if isinstance(given, str) else given
+def _by_payload(
+    profile: str, table: Mapping[str, Any], heard: BoxesHeard, claimed: set[str]
+) -> list[_Candidate]:
+    """Recognise a profile whose topic is all parameter by the keys of its JSON."""
+    declared = table.get("parameters", {})
+    signs = signs_of(table)
+    found = []
+    for sign in signs:
+        if not sign.is_all_parameter:
+            continue
+        for topic, each in heard.topics.items():
+            if topic in claimed or not sign.is_told_by(each, _defaults(declared)):
+                continue
+            parameters = dict.fromkeys(sign.places, topic)
+            found.append(_Candidate(profile, table, signs, parameters, {sign.text: topic}))
+    return found
 
 
-def _expression(text: str) -> re.Pattern[str]:
-    parts, seen, at = [], set(), 0
-    for place in _PLACE.finditer(text):
-        parts.append(re.escape(text[at : place.start()]))
-        name, level = place[1], ".+" if place.start() == 0 else "[^/]+"  # a prefix may have several levels
-        if name is None or name in {"agent", "device"}:
-            parts.append("[^/]+")
-        elif name in seen:
-            parts.append(f"(?P={name})")
-        else:
-            seen.add(name)
-            parts.append(f"(?P<{name}>{level})")
-        at = place.end()
-    return re.compile("".join(parts) + re.escape(text[at:]))
-
-
-def announced(heard: BoxesHeard) -> list[Announced]:
-    """Return what boxes say of themselves."""
-    found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-    for topic, one in heard.topics.items():
-        levels = topic.split("/")
-        said = _table(one.sample)
-        if levels[-1] == "config" and len(levels) >= 4 and said is not None and "homeassistant" in levels[0]:
-            box = said.get("device") or said.get("dev") or {}
-            name = str(box.get("name", levels[-2])) if isinstance(box, dict) else levels[-2]
-            state = str(said.get("state_topic") or said.get("stat_t") or "")
-            base = str(said.get("~", ""))
-            unit = str(said.get("unit_of_measurement") or said.get("unit_of_meas") or "")
-            what = str(said.get("name") or said.get("device_class") or levels[-2])
-            found.setdefault(("Home Assistant", name), []).append((what, state.replace("~", base), unit))
-        elif levels[:2] == ["tasmota", "discovery"] and said is not None:
-            name = str(said.get("dn") or said.get("t") or levels[2])
-            found.setdefault(("Tasmota", name), []).append(("topic", f"tele/{said.get('t', '?')}/SENSOR", ""))
-        elif levels[0] == "tele" and len(levels) == 3:
-            found.setdefault(("Tasmota", levels[1]), []).append((levels[2], topic, ""))
-        elif levels[0] == "shellies" and len(levels) >= 3:
-            found.setdefault(("Shelly", levels[1]), []).append(("/".join(levels[2:]), topic, ""))
-        elif topic == "zigbee2mqtt/bridge/devices":
-            for each in _list(one.sample):
-                name = str(each.get("friendly_name", "?")) if isinstance(each, dict) else "?"
-                found.setdefault(("Zigbee2MQTT", name), []).append(("state", f"zigbee2mqtt/{name}", ""))
-        elif len(levels) == 3 and levels[1] == "events" and levels[2] == "rpc":
-            found.setdefault(("Shelly", levels[0]), []).append(("events", topic, ""))
-    return [Announced(how, name, tuple(says[:20])) for (how, name), says in sorted(found.items())]
-
-
-def _table(payload: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _list(payload: bytes) -> list[Any]:
-    try:
-        found = json.loads(payload)
-    except (ValueError, RecursionError):
-        return []
-    return found[:200] if isinstance(found, list) else []
+def _tell_the_rest(box: _Candidate, heard: BoxesHeard, claimed: set[str]) -> None:
+    """Look in payloads for the parameters that topics do not tell."""
+    for sign in box.signs:
+        if sign.text in box.hits:
+            told = sign.parameters_within(heard.topics[box.hits[sign.text]])
+            box.parameters |= {k: v for k, v in told.items() if k not in box.parameters}
+        elif sign.is_all_parameter and sign.words and sign.places[0] not in box.parameters:
+            there = [t for t, each in heard.topics.items() if t not in claimed and sign.says_a_word(each)]
+            if len(there) == 1:
+                box.parameters[sign.places[0]] = box.hits[sign.text] = there[0]
+                claimed.add(there[0])

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from heron_mqtt.config import Table
+from heron_mqtt.field.modbus.place import ModbusPlace, Parity, SerialLine, is_serial_port, tcp_address
 from heron_mqtt.field.modbus.registers import Framing
 
-MODBUS_PORT = 502
+_OF_A_LINE = ("baud", "parity", "stop_bits")
+MAX_SERIAL_UNIT = 247
 
 
 class DeviceModbusTable(Table):
-    """Where the device is; several units may be behind one address, over one connection."""
+    """Where the device is; several units may be behind one address or line, over one connection."""
 
-    address: Annotated[str, Field(min_length=1, max_length=500)] = Field(
-        description="HOST or HOST:PORT; port 502 if left out."
+    address: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
+        None, description="HOST or HOST:PORT; port 502 if left out."
     )
-    unit: int = Field(1, ge=0, le=255, description="Modbus unit id.")
+    serial: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
+        None, description="Instead of address: a serial port with Modbus RTU, such as /dev/ttyUSB0 or COM3."
+    )
+    baud: int = Field(9600, ge=300, le=4_000_000, description="Of the serial port, bits a second.")
+    parity: Parity = Field("none", description="Of the serial port: none, even or odd.")
+    stop_bits: Literal[1, 2] = Field(1, description="Of the serial port.")
+    unit: int = Field(1, ge=0, le=255, description="Modbus unit id; on a serial port 1 to 247.")
     framing: Framing = Field("tcp", description="rtu: a gateway that passes RTU frames on over TCP.")
     connect_delay_s: float = Field(
         0.0,
@@ -30,25 +38,39 @@ class DeviceModbusTable(Table):
 
     @field_validator("address")
     @classmethod
-    def _is_an_address(cls, text: str) -> str:
-        host_and_port(text)
+    def _is_an_address(cls, text: str | None) -> str | None:
+        if text is not None:
+            if is_serial_port(text):
+                raise ValueError(f"{text!r} is a serial port; say serial = {text!r}")
+            tcp_address(text)
         return text
 
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        if (self.address is None) == (self.serial is None):
+            raise ValueError("address or serial: one of them must be given")
+        if self.serial is None:
+            idle = [key for key in _OF_A_LINE if key in self.model_fields_set]
+            if idle:
+                raise ValueError(f"{idle[0]}: goes with serial, this device is at an address")
+        elif self.framing == "rtu" or "framing" in self.model_fields_set:
+            raise ValueError("framing: goes with address; a serial port is always RTU")
+        elif not 1 <= self.unit <= MAX_SERIAL_UNIT:
+            raise ValueError(
+                f"unit: {self.unit} on a serial port: 0 is a broadcast that nobody answers; expected 1 to "
+                f"{MAX_SERIAL_UNIT}"
+            )
+        return self
+
     @property
-    def endpoint(self) -> tuple[str, int]:
-        """Host and port."""
-        return host_and_port(self.address)
+    def place(self) -> ModbusPlace:
+        """The address, or the serial line."""
+        if self.serial is not None:
+            return SerialLine(self.serial, self.baud, self.parity, self.stop_bits)
+        assert self.address is not None  # one of them is given
+        return tcp_address(self.address)
 
-
-def host_and_port(text: str) -> tuple[str, int]:
-    """Return host and port of HOST or HOST:PORT.
-
-    Raises:
-        ValueError: It is none.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or port.endswith("]"):  # an IPv6 address may stand alone, in brackets
-        host, port = text, str(MODBUS_PORT)
-    if not host or "/" in host or "@" in host or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise ValueError(f"{text!r}: expected HOST or HOST:PORT")
-    return host.strip("[]"), int(port)
+    @property
+    def shown_place(self) -> str:
+        """Where it is, as it was given."""
+        return self.serial or self.address or ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 RegisterType = Literal[
@@ -16,6 +16,8 @@ RegisterType = Literal[
     "uint64",
     "float32",
     "float64",
+    "bcd16",
+    "bcd32",
     "string",
     "bool",
 ]
@@ -32,12 +34,16 @@ _LETTERS = {
     "float64": "d",
 }
 FLOATS = frozenset({"float32", "float64"})
+BCD_DIGITS: Mapping[str, int] = {"bcd16": 4, "bcd32": 8}
+"""Binary coded decimals: a digit in each four bits."""
 
 
 def register_count(type_: RegisterType, length: int = 1) -> int:
     """Return how many registers a value takes; ``length`` is that of a string."""
     if type_ in {"string", "bool"}:
         return length if type_ == "string" else 1
+    if type_ in BCD_DIGITS:
+        return BCD_DIGITS[type_] // 4
     return struct.calcsize(f">{_LETTERS[type_]}") // 2
 
 
@@ -59,14 +65,18 @@ def decode(
         swap_bytes: Within each word the byte with the least significant bits comes first.
 
     Returns:
-        A float may be NaN or infinite: what the device says. A string has lost the NULs and spaces around it;
-        bytes that are no ASCII stand for themselves (latin-1).
+        A float may be NaN or infinite: what the device says. A BCD with a digit beyond 9 is a text, its
+        digits in hexadecimal: so say many devices that there is no value. A string has lost NULs and spaces
+        around it; bytes that are no ASCII stand for themselves (latin-1).
     """
     if type_ == "bool":
         return words[0] != 0
     data = _bytes(words, swap_words=swap_words, swap_bytes=swap_bytes)
     if type_ == "string":
         return data.decode("latin-1").split("\0")[0].strip()
+    if type_ in BCD_DIGITS:
+        digits = data.hex()
+        return int(digits) if digits.isdecimal() else f"0x{digits}"
     (value,) = struct.unpack(f">{_LETTERS[type_]}", data)
     return float(value) if type_ in FLOATS else int(value)
 
@@ -95,6 +105,11 @@ def encode(
         data = data.ljust(2 * length, b"\0")
     elif isinstance(value, str):
         raise ValueError(f"{value!r} is not a number")
+    elif type_ in BCD_DIGITS:
+        digits = BCD_DIGITS[type_]
+        if not (math.isfinite(value) and 0 <= value < 10**digits and value == int(value)):
+            raise ValueError(f"{value:g} is no {type_}, which holds whole numbers of up to {digits} digits")
+        data = bytes.fromhex(str(int(value)).zfill(digits))
     elif type_ in FLOATS:
         try:
             data = struct.pack(f">{_LETTERS[type_]}", float(value))

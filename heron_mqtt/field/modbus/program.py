@@ -7,7 +7,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from heron_mqtt.cancellation import end_tasks
@@ -15,7 +15,7 @@ from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.field.device.presence import leaving_others_alone
-from heron_mqtt.field.modbus.address_table import host_and_port
+from heron_mqtt.field.modbus.place import ModbusPlace, Parity, SerialLine, is_serial_port, tcp_address
 from heron_mqtt.field.modbus.registers import ModbusConnection
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
@@ -67,8 +67,15 @@ def bridge_parser(prog: str, description: str, epilog: str) -> argparse.Argument
     add_options(parser)
     parser.add_argument("--broker", metavar="URL", help="mqtt://host:port")
     parser.add_argument(
-        "--modbus", required=True, metavar="HOST[:PORT]", type=modbus_address, help="where it is"
+        "--modbus",
+        required=True,
+        metavar="HOST[:PORT]|PORT",
+        type=modbus_place,
+        help="where it is; a serial port such as /dev/ttyUSB0 is Modbus RTU",
     )
+    parser.add_argument("--baud", type=int, metavar="N", help="of a serial port, bits a second (9600)")
+    parser.add_argument("--parity", choices=["none", "even", "odd"], help="of a serial port (none)")
+    parser.add_argument("--stop-bits", type=int, choices=[1, 2], help="of a serial port (1)")
     parser.add_argument("--unit", type=int, default=1, choices=range(256), metavar="N", help="Modbus unit id")
     parser.add_argument(
         "--framing",
@@ -140,10 +147,33 @@ def connection_of(options: argparse.Namespace) -> ModbusConnection:
     Raises:
         ConfigError: pymodbus is not installed.
     """
-    host, port = options.modbus
     return ModbusConnection(
-        host, port, timeout_s=options.timeout, framing=options.framing, connect_delay_s=options.connect_delay
+        place_of(options.modbus, options.baud, options.parity, options.stop_bits),
+        timeout_s=options.timeout,
+        framing=options.framing,
+        connect_delay_s=options.connect_delay,
     )
+
+
+def place_of(
+    place: ModbusPlace, baud: int | None, parity: Parity | None, stop_bits: int | None
+) -> ModbusPlace:
+    """Return a place with what was said of its serial line.
+
+    Raises:
+        ConfigError: It is no serial line.
+    """
+    if isinstance(place, SerialLine):
+        return replace(
+            place,
+            baud=baud or place.baud,
+            parity=parity or place.parity,
+            stop_bits=stop_bits or place.stop_bits,
+        )
+    for option, value in (("--baud", baud), ("--parity", parity), ("--stop-bits", stop_bits)):
+        if value is not None:
+            raise ConfigError(f"{option} {value}: goes with a serial port; --modbus {place} is an address")
+    return place
 
 
 async def serve_unit(
@@ -231,14 +261,14 @@ async def _together(serving: Sequence[Coroutine[Any, Any, None]]) -> None:
             raise NotHandedBack("; ".join(left))
 
 
-def modbus_address(text: str) -> tuple[str, int]:
-    """Return host and port.
+def modbus_place(text: str) -> ModbusPlace:
+    """Return an address, or a serial line.
 
     Raises:
         argparse.ArgumentTypeError: It is none.
     """
     try:
-        return host_and_port(text)
+        return SerialLine(text) if is_serial_port(text) else tcp_address(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from None
 

@@ -1,20 +1,24 @@
-"""Registers of the units behind one Modbus address. The only file that imports pymodbus."""
+"""Registers of the units behind one Modbus address or serial line. The only file that imports pymodbus."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from heron_mqtt.cancellation import unless_cancelled
 from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.field.modbus.place import ModbusPlace, SerialLine, TcpAddress
 from heron_mqtt.field.modbus.shared_line import SharedLine, Turn, UnitRests
 
 if TYPE_CHECKING:
-    from pymodbus.client import AsyncModbusTcpClient
+    from pymodbus.client.base import ModbusBaseClient
     from pymodbus.pdu import ModbusPDU
 
 MAX_READ = 125  # registers in one request; Modbus application protocol, function 3
@@ -33,6 +37,12 @@ EXCEPTIONS = {
 }
 """Modbus Application Protocol V1.1b3, section 7."""
 UNANSWERED_UNTIL_CLOSED = 3
+
+_REFUSALS: tuple[type[Exception], ...] = (ValueError,)  # of a serial port that cannot do what it is told
+if sys.platform != "win32":
+    import termios
+
+    _REFUSALS += (termios.error,)  # no OSError
 
 Framing = Literal["tcp", "rtu"]
 RegisterArea = Literal["holding", "input", "coil", "discrete"]
@@ -61,7 +71,7 @@ class ModbusFault(HeronError):
 
 
 class ModbusConnection:
-    """One connection to an address, shared by all units behind it; made when needed and made again.
+    """One connection to an address or serial line for all its units; made when needed and made again.
 
     Requests wait for each other, writes before reads; a unit that is silent or slow does not hold up the
     others: see ``SharedLine``. After a request without an answer the connection is closed, so that a late
@@ -71,26 +81,26 @@ class ModbusConnection:
     the next ones too.
 
     Args:
-        host: Name or address.
-        port: TCP port.
+        place: The address or serial line.
         timeout_s: Bound of connecting, and of each answer.
-        framing: "tcp" (MBAP header), or "rtu" for gateways that pass RTU frames on (CRC, no header).
+        framing: Of an address: "tcp" (MBAP header), or "rtu" for gateways that pass RTU frames on (CRC, no
+            header). A serial line is always RTU.
         connect_delay_s: How long to wait between connecting and the first request, s.
 
     Raises:
-        ConfigError: pymodbus is not installed.
+        ConfigError: pymodbus (for a serial line also pyserial) is not installed.
     """
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        place: ModbusPlace,
         *,
         timeout_s: float = 3.0,
         framing: Framing = "tcp",
         connect_delay_s: float = 0.0,
     ) -> None:
-        self._client = _client(host, port, timeout_s, framing)
+        self._client = _client(place, timeout_s, framing)
+        self._place = place
         self._timeout_s = timeout_s
         self._connect_delay_s = connect_delay_s
         self._line = SharedLine(timeout_s)
@@ -100,7 +110,7 @@ class ModbusConnection:
         self._made_for: Counter[int] = Counter()
         self._has_request_numbers = False
         self._may_ask_at = 0.0
-        self.address = f"{host}:{port}"
+        self.address = str(place)
         self.connections = 0
         """How many connections there have been."""
 
@@ -134,7 +144,7 @@ class ModbusConnection:
     async def ask(
         self,
         what: str,
-        request: Callable[[AsyncModbusTcpClient], Awaitable[Any]],
+        request: Callable[[ModbusBaseClient], Awaitable[Any]],
         *,
         unit: int,
         is_write: bool,
@@ -163,7 +173,7 @@ class ModbusConnection:
         return answer
 
     async def _answer(
-        self, what: str, request: Callable[[AsyncModbusTcpClient], Awaitable[Any]], turn: Turn
+        self, what: str, request: Callable[[ModbusBaseClient], Awaitable[Any]], turn: Turn
     ) -> ModbusPDU:
         from pymodbus.exceptions import ModbusException
 
@@ -214,9 +224,12 @@ class ModbusConnection:
                     connected = await unless_cancelled(self._client.connect())
             except (OSError, TimeoutError):
                 connected = False
+            except _REFUSALS as exc:
+                self._client.close()
+                raise ModbusFault(f"{self.address}: the serial port refuses {self._place!r}: {exc}") from None
             if not connected:
                 self._client.close()
-                raise ModbusFault(f"{self.address}: nobody answers; is Modbus TCP switched on there?")
+                raise ModbusFault(f"{self.address}: {_why_not_there(self._place)}")
             self.connections += 1
             if closed_for is not None:
                 self._made_for[closed_for] += 1
@@ -320,7 +333,7 @@ class Registers:
             what, lambda client: client.write_coil(address, value, device_id=self._unit), is_write=True
         )
 
-    def _read(self, area: RegisterArea, at: int, n: int, client: AsyncModbusTcpClient) -> Awaitable[Any]:
+    def _read(self, area: RegisterArea, at: int, n: int, client: ModbusBaseClient) -> Awaitable[Any]:
         match area:
             case "holding":
                 return client.read_holding_registers(at, count=n, device_id=self._unit)
@@ -332,7 +345,7 @@ class Registers:
                 return client.read_discrete_inputs(at, count=n, device_id=self._unit)
 
     async def _ask(
-        self, what: str, request: Callable[[AsyncModbusTcpClient], Awaitable[Any]], *, is_write: bool
+        self, what: str, request: Callable[[ModbusBaseClient], Awaitable[Any]], *, is_write: bool
     ) -> ModbusPDU:
         try:
             answer = await self._connection.ask(what, request, unit=self._unit, is_write=is_write)
@@ -353,8 +366,19 @@ def _resting(what: str, rests: UnitRests) -> ModbusFault:
     return ModbusFault(f"{what}: no answer before; asked again in {rests.for_s:.1f} s")
 
 
-def require() -> None:
-    """Make sure that pymodbus is there.
+def _why_not_there(place: ModbusPlace) -> str:
+    if isinstance(place, TcpAddress):
+        return "nobody answers; is Modbus TCP switched on there?"
+    if not Path(place.port).exists():
+        return "there is no such serial port; is the adapter plugged in?"
+    return "the serial port cannot be opened; may you use it (group dialout), has another program got it?"
+
+
+def require(place: ModbusPlace | None = None) -> None:
+    """Make sure that what Modbus needs is there.
+
+    Args:
+        place: Where it is spoken; a serial line needs more.
 
     Raises:
         ConfigError: It is not installed.
@@ -363,15 +387,29 @@ def require() -> None:
         import pymodbus.client  # noqa: F401
     except ImportError:
         raise ConfigError("this needs pymodbus: pip install 'heron-mqtt[modbus]'") from None
+    if isinstance(place, SerialLine) and find_spec("serial") is None:
+        raise ConfigError("a serial port needs pyserial: pip install 'heron-mqtt[modbus]'")
 
 
-def _client(host: str, port: int, timeout_s: float, framing: Framing) -> AsyncModbusTcpClient:
-    require()
-    from pymodbus.client import AsyncModbusTcpClient
+def _client(place: ModbusPlace, timeout_s: float, framing: Framing) -> ModbusBaseClient:
+    require(place)
+    from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
     from pymodbus.framer import FramerType
 
-    framer = FramerType.RTU if framing == "rtu" else FramerType.SOCKET
     # it neither reconnects nor repeats by itself: a repeated write could come after a newer one
+    if isinstance(place, SerialLine):
+        return AsyncModbusSerialClient(
+            place.port,
+            framer=FramerType.RTU,
+            baudrate=place.baud,
+            bytesize=8,
+            parity=place.parity[0].upper(),
+            stopbits=place.stop_bits,
+            timeout=timeout_s,
+            retries=0,
+            reconnect_delay=0,
+        )
+    framer = FramerType.RTU if framing == "rtu" else FramerType.SOCKET
     return AsyncModbusTcpClient(
-        host, port=port, framer=framer, timeout=timeout_s, retries=0, reconnect_delay=0
+        place.host, port=place.port, framer=framer, timeout=timeout_s, retries=0, reconnect_delay=0
     )

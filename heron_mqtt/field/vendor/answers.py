@@ -54,9 +54,13 @@ class AnswerReader:
                 complain(f"{where}.{key}", text)
 
             as_text = part.model_copy(update={"suffix": None})  # a number has one, its text is taken whole
-            self._readers[name] = InputReader(name, as_text, table.format, at_part, "text")
+            self._readers[name] = InputReader(
+                name, as_text, table.format, at_part, "text", tolerant=table.tolerant
+            )
             if name == "echo" and part.type == "number" and part.words is None:
-                self._readers["echo number"] = InputReader(name, part, table.format, at_part, "number")
+                self._readers["echo number"] = InputReader(
+                    name, part, table.format, at_part, "number", tolerant=table.tolerant
+                )
 
     def read(self, topic: str, payload: bytes, sent: Mapping[str, RenderedValue]) -> SetpointAnswer | None:
         """Return what a message says of the setpoint that was sent; None if it is not about that.

@@ -63,6 +63,7 @@ class InputReader:
         kind: Kind | None = None,
         *,
         on_change: bool = False,
+        tolerant: bool = False,
     ) -> None:
         self.name = name
         self.on_change = (
@@ -72,7 +73,7 @@ class InputReader:
         self._path = None
         _check_place(table, format_, complain)
         if table.path is not None:
-            self._path = Expression(table.path, complain)
+            self._path = Expression(table.path, complain, tolerant=tolerant)
         self._pattern = None if table.pattern is None else compiled(table.pattern, complain)
         self._words = None if table.words is None else Words(table.words, "words", complain)
         meant = _kind(table, complain)
@@ -83,6 +84,7 @@ class InputReader:
         self._absent_texts = ABSENT | {word_text(a).lower() for a in table.absent}
         self._absent_numbers = {float(a) for a in table.absent if isinstance(a, int | float)}
         self._zone = _zone(table.timezone, complain)
+        _check_time(table.time, complain)
         if table.suffix is not None and self.kind not in {"number", "numbers"}:
             complain("suffix", f"only behind a number, this is a {self.kind}")
 
@@ -338,6 +340,18 @@ def _kind(table: InputTable, complain: Complain) -> Kind:
 
 def _kind_of(value: Scalar) -> Kind:
     return "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+
+
+def _check_time(form: str | None, complain: Complain) -> None:
+    """Complain about a format that leaves open which day is meant: it would be one of 1900."""
+    if form is None or form in {"unix_s", "unix_ms", "iso8601"}:
+        return
+    if not re.search(r"%[YyGcxs]", form) or not re.search(r"%[dejUWVcxs]", form):
+        complain(
+            "time",
+            f"{form!r} does not say which day and year; a value that differs with each measurement can be "
+            "compared with the last one: type = 'text' and changed_by",
+        )
 
 
 def _zone(name: str, complain: Complain) -> tzinfo | None:

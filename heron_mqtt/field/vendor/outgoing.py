@@ -266,8 +266,9 @@ class SetpointWriter:
         Raises:
             MessageError: One is not finite, or its formula has none.
         """
-        known: dict[str, Any] = {name: float(getattr(setpoint, name) or 0.0) for name in QUANTITIES}
-        known |= context.inputs
+        # p_mw is what is wanted, also where the device's own p_mw is a field of its telemetry.
+        known: dict[str, Any] = dict(context.inputs)
+        known |= {name: float(getattr(setpoint, name) or 0.0) for name in QUANTITIES}
         values: dict[str, RenderedValue] = {}
         for name, value in self._values.items():
             lacking = [] if value.formula is None else [n for n in value.formula.names if n not in known]

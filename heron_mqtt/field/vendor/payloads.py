@@ -34,7 +34,8 @@ def parse(payload: bytes, keys: PayloadKeys) -> Any:
     text = parse_text(payload, keys.encoding)
     match keys.format:
         case "json":
-            return parse_json(text, tolerant=keys.tolerant)
+            chosen = text if keys.line is None else _line(_lines(text), keys.line)
+            return parse_json(chosen, tolerant=keys.tolerant)
         case "csv":
             return _columns(text, keys.separator, keys.line)
         case "key_value":
@@ -74,14 +75,21 @@ def parse_json(text: str, *, tolerant: bool = False) -> Any:
 
 def _columns(text: str, separator: str, line: int | None) -> tuple[list[str], list[str]]:
     """Return the first line and the line that counts, each as columns without white space around them."""
-    lines = [each for each in text.splitlines() if each.strip()]
+    lines = _lines(text)
     if not lines:
         return [], []
+    return _split(lines[0], separator), _split(_line(lines, -1 if line is None else line), separator)
+
+
+def _lines(text: str) -> list[str]:
+    return [each for each in text.splitlines() if each.strip()]
+
+
+def _line(lines: list[str], number: int) -> str:
     try:
-        chosen = lines[-1 if line is None else line]
+        return lines[number]
     except IndexError:
-        raise MessageError(f"line {line} is missing, there are {len(lines)}") from None
-    return _split(lines[0], separator), _split(chosen, separator)
+        raise MessageError(f"line {number} is missing, there are {len(lines)}") from None
 
 
 def _split(line: str, separator: str) -> list[str]:
@@ -98,10 +106,15 @@ def _pairs(text: str, separator: str, assign: str) -> dict[str, str]:
     for part in text.split(separator):
         name, is_pair, value = part.partition(assign)
         if is_pair:
-            found[name.strip()] = value.strip()
+            found[name.strip()] = _unquoted(value.strip())
     if not found:
         raise MessageError(f"no name{assign}value in it; it begins {text[:40]!r}")
     return found
+
+
+def _unquoted(text: str) -> str:
+    quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in {'"', "'"}
+    return text[1:-1] if quoted else text
 
 
 # -- JMESPath ------------------------------------------------------------------------------------------
@@ -110,19 +123,30 @@ def _pairs(text: str, separator: str, assign: str) -> dict[str, str]:
 class _Functions(jmespath_functions.Functions):
     """JMESPath's own functions, and ``from_json``: the document in a text that is JSON."""
 
+    def __init__(self, *, tolerant: bool) -> None:
+        super().__init__()
+        self._tolerant = tolerant
+
     @jmespath_functions.signature({"types": ["string", "null"]})
     def _func_from_json(self, text: str | None) -> Any:
-        return None if text is None else parse_json(text)
+        return None if text is None else parse_json(text, tolerant=self._tolerant)
 
 
-_OPTIONS = jmespath.Options(custom_functions=_Functions())
+_OPTIONS = {t: jmespath.Options(custom_functions=_Functions(tolerant=t)) for t in (False, True)}
 
 
 class Expression:
-    """A JMESPath expression, checked when it is made."""
+    """A JMESPath expression, checked when it is made.
 
-    def __init__(self, text: str, complain: Complain) -> None:
+    Args:
+        text: As the mapping has it.
+        complain: Takes note of mistakes.
+        tolerant: Whether JSON in a text may be almost JSON, as the payload around it.
+    """
+
+    def __init__(self, text: str, complain: Complain, *, tolerant: bool = False) -> None:
         self.text = text
+        self._options = _OPTIONS[tolerant]
         try:
             self._compiled = jmespath.compile(text)
         except JMESPathError as exc:
@@ -139,7 +163,7 @@ class Expression:
             MessageError: The document does not fit the expression.
         """
         try:
-            return self._compiled.search(document, options=_OPTIONS)
+            return self._compiled.search(document, options=self._options)
         except MessageError as exc:
             raise MessageError(f"{self.text}: {exc}") from None
         except (JMESPathError, TypeError, ValueError, RecursionError) as exc:  # jmespath lets some through

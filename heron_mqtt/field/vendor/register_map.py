@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.modbus.blocks import ReadBlock, RegisterSpan, read_blocks
-from heron_mqtt.field.modbus.encoding import FLOATS, decode, encode, register_count
+from heron_mqtt.field.modbus.encoding import BCD_DIGITS, FLOATS, decode, encode, register_count
 from heron_mqtt.field.modbus.registers import RegisterArea
 from heron_mqtt.field.vendor.cleaning_keys import CleaningKeys, Scalar
 from heron_mqtt.field.vendor.numbers import rounded
@@ -310,6 +310,10 @@ def _as_input(register: MappedRegister) -> InputTable:
 
 def _both_signs(table: RegisterTable) -> list[Scalar]:
     """Return what means "not available", as the registers show it and as the number that they hold."""
+    if table.holds in BCD_DIGITS:
+        digits = BCD_DIGITS[table.holds]
+        shown = [f"0x{a:0{digits}x}" for a in table.absent if isinstance(a, int) and not isinstance(a, bool)]
+        return [*table.absent, *shown]
     if table.holds in FLOATS or table.holds in {"string", "bool"} or table.holds[0] == "u":
         return list(table.absent)
     turn = 1 << 16 * register_count(table.holds)

@@ -103,6 +103,15 @@ class QuantityTable(UnitKeys):
         return self
 
 
+_ACTS_IN = {
+    "tolerant": ("json",),
+    "separator": ("csv", "key_value"),
+    "assign": ("key_value",),
+    "line": ("json", "csv"),
+    "encoding": ("json", "text", "csv", "key_value"),
+}
+
+
 class PayloadKeys(Table):
     """How payloads are read before anything is looked for in them."""
 
@@ -117,7 +126,14 @@ class PayloadKeys(Table):
     assign: Annotated[str, Field(min_length=1, max_length=8)] = Field(
         "=", description="Between name and value; for key_value."
     )
-    line: int | None = Field(None, description="Line of csv text, from 0, -1 = the last.")
+    line: int | None = Field(None, description="Line of json or csv text, from 0, -1 = the last.")
+
+    @model_validator(mode="after")
+    def _acts(self) -> Self:
+        for key, formats in _ACTS_IN.items():
+            if key in self.model_fields_set and self.format not in formats:
+                raise ValueError(f"{key}: not with format = {self.format!r}; it is for {', '.join(formats)}")
+        return self
 
     @field_validator("encoding")
     @classmethod
@@ -457,6 +473,11 @@ class MappingTable(Table):
     )
     sparkplug: SparkplugTable | None = Field(None, description="None = we are no host application.")
     keepalive: list[KeepaliveTable] = Field([], max_length=MAX_ITEMS)
+    known_by: list[Topic] = Field(
+        [],
+        max_length=MAX_ITEMS,
+        description="Not read: by it probe knows a box that waits to be asked.",
+    )
 
     @model_validator(mode="after")
     def _is_on_mqtt_or_on_modbus(self) -> Self:

@@ -45,8 +45,11 @@ class TelemetryReader:
         self.patterns = patterns(topics, complain)
         self.inputs: dict[str, InputReader] = {}
         kinds: dict[str, Kind] = {name: _KINDS.get(name, "number") for name in table.fields}
-        if table.format == "text" and len(table.fields) + len(table.inputs) != 1 and not _all_patterns(table):
-            complain("fields", "a text payload holds one quantity; give each a pattern, or use json or csv")
+        if table.format == "text" and len(table.fields) + len(table.inputs) != 1 and not _has_places(table):
+            complain(
+                "fields",
+                "a text payload holds one quantity; give each a pattern or a struct, or use json or csv",
+            )
         places: list[tuple[str, str, InputTable]] = [
             *(("fields", name, field) for name, field in table.fields.items()),
             *(("inputs", name, given) for name, given in table.inputs.items()),
@@ -63,6 +66,7 @@ class TelemetryReader:
                 at_place,
                 kinds.get(name),
                 on_change=table.reports == "on_change",
+                tolerant=table.tolerant,
             )
 
     @property
@@ -132,7 +136,7 @@ class AvailabilityReader:
         self.timeout_s = table.timeout_s
         self.patterns = () if table.topic is None else patterns([table.topic], complain)
         self._table = table
-        self._path = None if table.path is None else Expression(table.path, complain)
+        self._path = None if table.path is None else Expression(table.path, complain, tolerant=table.tolerant)
         self._pattern = None if table.pattern is None else compiled(table.pattern, complain)
         meanings: dict[str, State] = {}
         states: tuple[tuple[State, list[str]], ...] = (
@@ -186,5 +190,8 @@ def _node_topic(table: TelemetryTable, complain: Complain) -> str | None:
         return None
 
 
-def _all_patterns(table: TelemetryTable) -> bool:
-    return all(t.pattern is not None for t in (*table.fields.values(), *table.inputs.values()))
+def _has_places(table: TelemetryTable) -> bool:
+    return all(
+        t.pattern is not None or t.struct is not None
+        for t in (*table.fields.values(), *table.inputs.values())
+    )

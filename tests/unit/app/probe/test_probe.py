@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.app.probe.announcements import announced
 from heron_mqtt.app.probe.draft import draft
 from heron_mqtt.app.probe.listen import MAX_TOPICS, BoxesHeard
 from heron_mqtt.app.probe.mapped import mapping_of
 from heron_mqtt.app.probe.meaning import guess
-from heron_mqtt.app.probe.recognise import announced, profiles_that_fit
+from heron_mqtt.app.probe.recognise import profiles_that_fit
 from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError
 from support.doc_pages import ROOT
@@ -69,6 +70,61 @@ def test_no_profile_fits_what_none_was_written_for() -> None:
     assert profiles_that_fit(heard(("garden/pump/state", b"on"), ("weather/wind", b"3.2"))) == []
 
 
+def fitting(*messages: tuple[str, bytes]) -> list[tuple[str, dict[str, str], tuple[str, ...]]]:
+    found = profiles_that_fit(heard(*messages))
+    return [(Path(m.profile).stem, dict(m.parameters), tuple(m.missing)) for m in found]
+
+
+def test_a_profile_whose_payloads_hold_something_else_does_not_fit() -> None:
+    assert (
+        fitting(("tele/hall/SENSOR", b'{"SI7021": {"Temperature": 20}}'), ("tele/hall/LWT", b"Online")) == []
+    )
+    plug = ("tele/hall/SENSOR", b'{"ENERGY": {"Power": 20}}'), ("stat/hall/POWER", b"ON")
+    assert fitting(*plug, ("tele/hall/LWT", b"Online"))[0][0] == "tasmota_plug"
+
+
+def test_a_topic_of_one_box_is_no_sign_of_another_one() -> None:
+    phases = [(f"shellies/em/emeter/{n}/{what}", b"1") for n in range(3) for what in ("power", "voltage")]
+    assert [name for name, _, _ in fitting(*phases)] == ["shelly_3em"]  # not OpenEVSE with <base>/power
+
+
+def test_what_a_payload_names_is_a_parameter() -> None:
+    told = fitting(("tele/m/SENSOR", b'{"MT175": {"E_in": 1.5, "Power_curr": 7}}'), ("tele/m/LWT", b"Online"))
+    assert told == [("tasmota_sml", {"topic": "m", "meter": "MT175", "power": "Power_curr"}, ())]
+
+
+def test_a_parameter_with_a_default_is_that_where_it_can_be() -> None:
+    bridge = ("deye/ac/active_power", b"1"), ("deye/ac/l1/voltage", b"230"), ("deye/status", b"online")
+    told = fitting(("attic/status", b"online"), *bridge, ("deye/logger_status", b"online"))
+    assert told == [("deye_bridge", {"prefix": "deye", "service": "deye"}, ("rated_mw",))]
+
+
+def test_a_box_that_waits_to_be_asked_is_known_by_what_it_says_unasked() -> None:
+    assert fitting(("N/c0ffee/system/0/Serial", b'{"value": "c0ffee"}')) == [
+        ("victron_venus", {"portal_id": "c0ffee"}, ("vebus",))
+    ]
+
+
+def test_almost_json_is_understood_and_its_draft_says_tolerant(tmp_path: Path) -> None:
+    found = heard(("plant/inverter", b"{'power': 410, 'note': None}"))
+    file = tmp_path / "box.toml"
+    file.write_text(draft(found, []))
+    mapping = mapping_of(file, "MG1/ess")
+    assert mapping.reads == {"p_mw"}
+    assert mapping.telemetry[0].table.tolerant
+
+
+def test_a_draft_names_the_boxes_that_it_leaves_out() -> None:
+    found = heard(
+        ("smart/sensor/1/obis/1-0:16.7.0/value", b"3"),
+        ("edge/e/channel/x/ActivePower", b"1"),
+        ("edge/e/channel/x/Soc", b"50"),
+    )
+    matches = profiles_that_fit(found)
+    assert len(matches) == 2
+    assert f"#   {matches[1].name}: {matches[1].topics[0]}" in draft(found, matches)
+
+
 @pytest.mark.parametrize(
     ("topic", "path", "value", "quantity", "unit"),
     [
@@ -80,6 +136,9 @@ def test_no_profile_fits_what_none_was_written_for() -> None:
         ("inverter/0/voltage", "", "230.1", "vm_pu", "V"),
         ("meter/l1", "voltage", 229.0, "vm_pu", "V"),
         ("plug/relay/0", "", "on", "running", ""),
+        ("ess0/ReactivePower", "", "120", "q_mvar", "var"),
+        ("meter", "ApparentPower", 120, "apparent power", "VA"),
+        ("meter", "power_factor", 0.98, "power factor", ""),
     ],
 )
 def test_words_and_units_tell_what_a_value_may_be(

@@ -33,6 +33,10 @@ INTEGERS: list[Any] = ["int16", "uint16", "int32", "uint32", "int64", "uint64"]
         ([0, 0, 0, 7], "uint64", "", 7),
         ([0x4865, 0x726F, 0x6E00], "string", "", "Heron"),
         ([1], "bool", "", True),
+        ([0x1234], "bcd16", "", 1234),
+        ([0x0099, 0x1234], "bcd32", "", 991234),
+        ([0x1234, 0x0099], "bcd32", "words", 991234),
+        ([0x3412], "bcd16", "bytes", 1234),
     ],
 )
 def test_registers_mean_what_their_type_and_order_say(
@@ -52,6 +56,19 @@ def test_a_whole_number_is_read_as_it_was_written(
     words = encode(value, type_, **how)
     assert len(words) == register_count(type_)
     assert decode(words, type_, **how) == value
+
+
+@given(value=st.integers(0, 99_999_999), swaps=st.tuples(st.booleans(), st.booleans()))
+def test_a_decimal_is_read_as_it_was_written(value: int, swaps: tuple[bool, bool]) -> None:
+    how = {"swap_words": swaps[0], "swap_bytes": swaps[1]}
+    assert decode(encode(value, "bcd32", **how), "bcd32", **how) == value
+
+
+def test_what_is_no_decimal_is_shown_as_it_is_and_what_does_not_fit_is_not_written() -> None:
+    assert decode([0x12AF], "bcd16") == "0x12af"
+    for value in (10_000, -1, 1.5, math.nan):
+        with pytest.raises(ValueError, match="no bcd16, which holds whole numbers of up to 4 digits"):
+            encode(value, "bcd16")
 
 
 @given(value=st.floats(width=32), swap=st.booleans())

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import Framing, ModbusConnection, ModbusFault, Registers
 from support.sunspec_server import BATTERY, PV, EmulatedInverter
 from support.waiting import until
@@ -27,7 +28,7 @@ class Pair:
         """Return the registers of both, which have answered."""
         await self.near.start()
         self.connection = ModbusConnection(
-            "127.0.0.1", self.near.port, timeout_s=self._timeout_s, framing=self._framing
+            TcpAddress("127.0.0.1", self.near.port), timeout_s=self._timeout_s, framing=self._framing
         )
         units = Registers(self.connection, 1), Registers(self.connection, 2)
         for unit in units:
@@ -138,7 +139,7 @@ async def test_what_a_silent_unit_is_asked_gives_way_to_a_write() -> None:
 
 async def test_a_unit_alone_is_asked_at_once_after_any_silence() -> None:
     box = await EmulatedInverter(PV).start()
-    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.2)
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.2)
     unit = Registers(connection, 1)
     try:
         box.swallows = 4

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pymodbus.constants import ExcCodes
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.controls import DerOptions, _window
@@ -54,7 +55,7 @@ async def make() -> AsyncIterator[Any]:
         models: dict[int, dict[str, Any]], changes: dict[int, Any] | None = None, **settings: Any
     ) -> Pair:
         boxes.append(await EmulatedInverter(changed(models, changes or {})).start())
-        clients.append(Registers(ModbusConnection("127.0.0.1", boxes[-1].port, timeout_s=0.5), 1))
+        clients.append(Registers(ModbusConnection(TcpAddress("127.0.0.1", boxes[-1].port), timeout_s=0.5), 1))
         inverter = await Inverter.connect(clients[-1], Settings(**settings))
         assert boxes[-1].writes() == []  # looking changes nothing
         return Pair(boxes[-1], clients[-1], inverter)
@@ -638,7 +639,7 @@ async def test_the_setting_counts_before_the_rating_of_a_der(make: Any) -> None:
 async def test_a_busy_device_is_asked_again_while_it_is_looked_at(make: Any) -> None:
     box = await EmulatedInverter(PV).start()
     box.busy = 3
-    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5)
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.5)
     try:
         inverter = await Inverter.connect(Registers(connection, 1), Settings())
         assert inverter.nameplate.identity[2] == "0815"
@@ -650,7 +651,7 @@ async def test_a_busy_device_is_asked_again_while_it_is_looked_at(make: Any) -> 
 
 async def test_with_a_connect_delay_the_connection_is_held_through_unanswered_requests() -> None:
     box = await EmulatedInverter(PV).start()
-    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.2, connect_delay_s=0.05)
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.2, connect_delay_s=0.05)
     try:
         inverter = await Inverter.connect(Registers(connection, 1), Settings())
         box.swallows = 2
@@ -673,7 +674,7 @@ async def test_with_a_connect_delay_the_connection_is_held_through_unanswered_re
 
 async def test_nothing_is_asked_before_the_connect_delay_is_over() -> None:
     box = await EmulatedInverter(PV).start()
-    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5, connect_delay_s=0.3)
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.5, connect_delay_s=0.3)
     try:
         asking = asyncio.create_task(Registers(connection, 1).read(40_000, 2))
         await until(lambda: connection.connected, "the connection")
@@ -690,7 +691,7 @@ async def test_rtu_frames_over_tcp_and_units_behind_one_connection() -> None:
     box = EmulatedInverter(BATTERY, framing="rtu", unit=3)
     box.beside.append(EmulatedInverter(PV, unit=7))
     await box.start()
-    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5, framing="rtu")
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.5, framing="rtu")
     try:
         both = [await Inverter.connect(Registers(connection, unit), Settings()) for unit in (3, 7)]
         assert [each.nameplate.kind for each in both] == ["battery", "pv"]
@@ -709,7 +710,7 @@ async def test_a_list_of_models_without_an_end_ends_where_the_registers_do(has_z
     box = EmulatedInverter(PV, has_end=False)
     box.image += [0] * (10 if has_zeros else 0)
     await box.start()
-    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5)
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.5)
     try:
         inverter = await Inverter.connect(Registers(connection, 1), Settings())
         assert (await inverter.measure()).p_mw == 0.04

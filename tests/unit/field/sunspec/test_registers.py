@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pymodbus.constants import ExcCodes
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import NOT_IMPLEMENTED, Block, SunSpecError
 from heron_mqtt.field.sunspec.discovery import Place, find_models, read_model
@@ -128,7 +129,9 @@ async def make() -> AsyncIterator[Any]:
 
     async def start(models: dict[int, dict[str, Any]], **options: Any) -> tuple[EmulatedInverter, Registers]:
         inverters.append(await EmulatedInverter(models, **options).start())
-        clients.append(Registers(ModbusConnection("127.0.0.1", inverters[-1].port, timeout_s=0.5), 1))
+        clients.append(
+            Registers(ModbusConnection(TcpAddress("127.0.0.1", inverters[-1].port), timeout_s=0.5), 1)
+        )
         return inverters[-1], clients[-1]
 
     yield start
@@ -234,4 +237,4 @@ def test_without_pymodbus_one_line_says_what_to_install(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"pip install 'heron-mqtt\[modbus\]'"):
-        ModbusConnection("127.0.0.1", 502)
+        ModbusConnection(TcpAddress("127.0.0.1", 502))

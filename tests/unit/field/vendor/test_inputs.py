@@ -142,6 +142,8 @@ def test_numbers_of_an_array_are_cleaned_one_by_one() -> None:
         ({"pattern": "(a+)+b"}, "repeats within a repetition"),
         ({"pattern": "((x*)y)*"}, "repeats within a repetition"),
         ({"time": "unix_s", "timezone": "Mars/Base"}, "there is no time zone 'Mars/Base'"),
+        ({"time": "%H:%M:%S"}, "does not say which day and year"),
+        ({"time": "%d.%m. %H:%M"}, "does not say which day and year"),
         ({"words": {"a": 1, "b": "x"}}, "expected one sort of values"),
         ({"words": {}}, "at least one word"),
         ({"key": "a"}, "format 'text' has none"),

@@ -78,6 +78,8 @@ def test_the_mapping_that_is_spoiled_below_is_right() -> None:
             "not a JMESPath expression",
         ),
         (lambda t: field(t).update(path="summe(a)"), "telemetry[0].fields.p_mw.path", "no function summe()"),
+        (lambda t: t["telemetry"][0].update(separator=";"), "telemetry[0]", "not with format = 'json'"),
+        (lambda t: t["telemetry"][0].update(format="text", line=1), "telemetry[0]", "line: not with format"),
         (lambda t: field(t).update(path="a || b(@)"), "telemetry[0].fields.p_mw.path", "no function b()"),
         (lambda t: field(t).pop("path"), "telemetry[0].fields.p_mw.path", "format 'json' needs it"),
         (lambda t: field(t).update(column=1), "telemetry[0].fields.p_mw.column", "leave it out"),

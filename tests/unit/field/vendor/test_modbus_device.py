@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.vendor import VendorDevice, load_mapping
 from heron_mqtt.field.vendor.commands import WriteBudget
@@ -102,7 +103,9 @@ async def make() -> AsyncIterator[Any]:
             stack.push_async_callback(box.stop)
             if not is_there:
                 await box.stop()
-            connection = ModbusConnection("127.0.0.1", box.port, timeout_s=timeout_s, framing=framing)
+            connection = ModbusConnection(
+                TcpAddress("127.0.0.1", box.port), timeout_s=timeout_s, framing=framing
+            )
             stack.callback(connection.close)
             mapping = load_mapping(table, agent="MG1", device="ess", source="test")
             link = await stack.enter_async_context(ModbusLink(Registers(connection, unit), mapping))
@@ -395,7 +398,7 @@ async def test_a_heartbeat_is_written_while_it_is_driven(make: Any) -> None:
 
 async def test_a_listener_that_fails_ends_no_reading() -> None:
     box = await ModbusBox({1: UNIT}).start()
-    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5)
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.5)
     polls: list[Any] = []
 
     def fail(poll: Any) -> None:
@@ -413,7 +416,7 @@ async def test_a_listener_that_fails_ends_no_reading() -> None:
 async def test_two_units_behind_one_address_share_a_connection() -> None:
     box = await ModbusBox({1: UNIT, 3: UNIT}).start()
     mapping = load_mapping(TABLE, agent="MG1", device="ess", source="test")
-    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=0.5)
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.5)
     polls: list[Any] = []
     box.put(100, *i32(-7), area="input", unit=3)
     async with (

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
@@ -41,7 +42,7 @@ async def read(mapping: DeviceMapping, words: dict[str, dict[str, list[int]]]) -
     areas = {area: {int(at): block for at, block in blocks.items()} for area, blocks in words.items()}
     _fill_gaps(mapping, areas)
     box = await ModbusBox({1: areas}).start()
-    connection = ModbusConnection("127.0.0.1", box.port, timeout_s=1.0)
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=1.0)
     state = VendorState(mapping)
     link = ModbusLink(Registers(connection, 1), mapping)
     assert mapping.registers is not None
@@ -115,7 +116,9 @@ async def test_a_server_of_another_make_is_read_and_written() -> None:
     device = SimDevice(1, simdata=(bits, bits, holding, inputs))
     server = ModbusTcpServer([device], address=("127.0.0.1", 0))
     await server.serve_forever(background=True)
-    connection = ModbusConnection("127.0.0.1", server.transport.sockets[0].getsockname()[1], timeout_s=1.0)
+    connection = ModbusConnection(
+        TcpAddress("127.0.0.1", server.transport.sockets[0].getsockname()[1]), timeout_s=1.0
+    )
     mapping = load("sungrow_sh")
     state = VendorState(mapping)
     registers = Registers(connection, 1)

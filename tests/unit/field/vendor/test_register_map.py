@@ -217,3 +217,15 @@ def test_two_setpoints_that_differ_in_the_lease_only_mean_the_same() -> None:
 def test_a_setpoint_that_no_register_can_hold_is_not_sent() -> None:
     with pytest.raises(MessageError, match="register power: 40000 is no int16"):
         load(setpoint()).encode(Setpoint(p_mw=0.04, lease_s=5.0))
+
+
+def test_a_decimal_that_is_not_there_is_absent_and_one_that_is_wrong_is_reported() -> None:
+    table = {**GOOD, "registers": {"w": {"address": 10, "type": "bcd16", "absent": [0xFFFF]}}}
+    mapping = load({**table, "quantities": {"p_mw": {"formula": "w", "unit": "W"}}})
+    assert mapping.registers is not None
+    register = mapping.registers.registers["w"]
+    [reader] = mapping.telemetry
+    for word, value, problems_ in (0x0750, 750.0, 0), (0xFFFF, None, 0), (0x07AF, None, 1):
+        read = reader.read({"w": register.value([word])})
+        assert getattr(read.values.get("w"), "why", None) is not None or read.values.get("w") == value
+        assert len(read.problems) == problems_
