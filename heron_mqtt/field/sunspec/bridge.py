@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "--ramp",
         type=_ramp,
         metavar="PERCENT",
-        help="ramp of increases of active power (model 704), percent of the maximum a second",
+        help="ramp of increases of active power, percent of the maximum a second",
     )
     parser.add_argument(
         "--without-reversion", action="store_true", help="accept an inverter without a reversion timer"

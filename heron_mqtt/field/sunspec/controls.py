@@ -44,10 +44,13 @@ class Control(abc.ABC):
     """Points without which it does not work."""
     takes_q: ClassVar[bool] = False
     """Whether it controls reactive power too."""
+    ramp_time: ClassVar[str | None] = None
+    """The point that holds how long the way to a new setpoint takes, s."""
 
-    def __init__(self, registers: Registers, place: Place) -> None:
+    def __init__(self, registers: Registers, place: Place, *, ramp_percent_s: int | None = None) -> None:
         self._registers = registers
         self._place = place
+        self._ramp_percent_s = ramp_percent_s
         self._known: Block | None = None  # as it was read last: which points there are, and their steps
 
     async def has_timer(self) -> bool:
@@ -57,6 +60,38 @@ class Control(abc.ABC):
             SunSpecError: The inverter lacks what this control needs.
         """
         return (await self._read_needed()).has(self.timer)
+
+    async def check_ramp(self) -> None:
+        """Make sure that a ramp that is wanted can be set.
+
+        Raises:
+            SunSpecError: It cannot.
+        """
+        if self._ramp_percent_s is None or self.ramp_time is None:
+            return
+        if not (await self._read_needed()).has(self.ramp_time):
+            raise SunSpecError(
+                f"{self._registers.address}: model {self.model} lacks {self.ramp_time}: no ramp can be set"
+            )
+
+    def _ramp(self, held: float | None, wanted: float) -> dict[str, int]:
+        """Return the time of a ramp from the share that is held to the one that is wanted, both percent.
+
+        Less power is not delayed. The same one again leaves the ramp that is under way as it is.
+
+        Args:
+            held: None = nothing is held, the inverter may be anywhere above.
+            wanted: Injected, percent.
+        """
+        if self._ramp_percent_s is None or self.ramp_time is None or wanted == held:
+            return {}
+        more = 0.0 if held is None else max(wanted - held, 0.0)
+        return {self.ramp_time: min(math.ceil(more / self._ramp_percent_s), MAX_SECONDS)}
+
+    def _ramp_before(self, block: Block) -> dict[str, int]:
+        """Return what puts the inverter's own time of a ramp back."""
+        raw = None if self._ramp_percent_s is None or self.ramp_time is None else block.raw(self.ramp_time)
+        return {} if raw is None or self.ramp_time is None else {self.ramp_time: raw}
 
     @abc.abstractmethod
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
@@ -108,7 +143,8 @@ class Control(abc.ABC):
         Args:
             fresh: Read it now; else as it was read last.
         """
-        return self._lasting(await (self._read() if fresh else self._layout()))
+        block = await (self._read() if fresh else self._layout())
+        return {**self._ramp_before(block), **self._lasting(block)}
 
     @abc.abstractmethod
     def _lasting(self, block: Block) -> dict[str, int]:
@@ -207,16 +243,21 @@ class PowerLimit(Control):
 
     model = 123
     timer = "WMaxLimPct_RvrtTms"
+    ramp_time = "WMaxLimPct_RmpTms"
     needed = ("WMaxLimPct", "WMaxLim_Ena", "WMaxLimPct_SF")
 
-    def __init__(self, registers: Registers, place: Place, w_max: float) -> None:
-        super().__init__(registers, place)
+    def __init__(
+        self, registers: Registers, place: Place, w_max: float, *, ramp_percent_s: int | None = None
+    ) -> None:
+        super().__init__(registers, place, ramp_percent_s=ramp_percent_s)
         self._w_max = w_max
 
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
         limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
         values = in_safe_order({"WMaxLimPct": limit}, {self.timer: seconds(revert_s)}, revert_s)
-        return values | {"WMaxLim_Ena": ON}
+        step = block.step("WMaxLimPct")
+        raw = block.raw("WMaxLimPct") if block.raw("WMaxLim_Ena") == ON else None
+        return {**self._ramp(None if raw is None else raw * step, limit * step), **values, "WMaxLim_Ena": ON}
 
     def _is_zero(self, block: Block) -> bool:
         return block.raw("WMaxLim_Ena") == ON and block.raw("WMaxLimPct") == 0
@@ -244,24 +285,40 @@ class StorageRates(Control):
         registers: Of the inverter.
         place: Where model 124 stands.
         discharge_w: What 100 % of OutWRte is; None = WChaMax, like InWRte.
+        ramp_percent_s: Ramp of increases of active power, percent of the rates a second.
     """
 
     model = 124
     timer = "InOutWRte_RvrtTms"
+    ramp_time = "InOutWRte_RmpTms"
     needed = ("StorCtl_Mod", "OutWRte", "InWRte", "InOutWRte_SF", "WChaMax", "WChaMax_SF")
 
-    def __init__(self, registers: Registers, place: Place, discharge_w: float | None) -> None:
-        super().__init__(registers, place)
+    def __init__(
+        self,
+        registers: Registers,
+        place: Place,
+        discharge_w: float | None,
+        *,
+        ramp_percent_s: int | None = None,
+    ) -> None:
+        super().__init__(registers, place, ramp_percent_s=ramp_percent_s)
         self._discharge_w = discharge_w
 
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
         if p_w == 0.0:
-            return self._rates(0, 0, revert_s)
+            return {**self._ramp(None, 0.0), **self._rates(0, 0, revert_s)}  # also out of charging: at once
         charge_w = block.value("WChaMax")
         if not charge_w:
             raise SunSpecError(f"{self._registers.address}: model 124 WChaMax is {charge_w}: what is 100 %?")
         out_rate, in_rate = _window(block, p_w, self._discharge_w or charge_w, charge_w)
-        return self._rates(out_rate, in_rate, revert_s)
+        return {**self._rate_ramp(block, out_rate), **self._rates(out_rate, in_rate, revert_s)}
+
+    def _rate_ramp(self, block: Block, out_rate: int) -> dict[str, int]:
+        """Return the time of a ramp; OutWRte is the power that is injected, below 0 where it charges."""
+        step = block.step("OutWRte")
+        is_held = block.raw("StorCtl_Mod") == CHARGE_AND_DISCHARGE
+        held = block.raw("OutWRte") if is_held else None
+        return self._ramp(None if held is None else held * step, out_rate * step)
 
     def _rates(self, out_rate: int, in_rate: int, revert_s: float) -> dict[str, int]:
         rates = {"OutWRte": out_rate, "InWRte": in_rate}  # in one request: between them no window is empty
@@ -304,7 +361,7 @@ def _window(block: Block, p_w: float, discharge_w: float, charge_w: float) -> tu
 
 @dataclass(frozen=True, slots=True)
 class DerOptions:
-    """What a user wants of model 704 beside setpoints; both are given up with the release.
+    """What a user wants beside setpoints, a power factor of model 704 only; given up with the release.
 
     Attributes:
         power_factor: Held in place of a reactive power, 0 < x <= 1; None = reactive power is set.

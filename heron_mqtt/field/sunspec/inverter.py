@@ -425,7 +425,11 @@ class Inverter:
                     return self._der(way)
             self._need_no_der()
             if 124 in models:
-                return StorageRates(registers, models[124], await self._discharge_w())
+                rates = StorageRates(
+                    registers, models[124], await self._discharge_w(), ramp_percent_s=self._ramp_percent_s
+                )
+                await rates.check_ramp()
+                return rates
         elif plate.w_max is None:
             raise SunSpecError(
                 f"{registers.address}: neither 702, 121 nor 120 says what 100 % of a limit is; to read it "
@@ -436,7 +440,9 @@ class Inverter:
                 return self._der(DerLimit)
             self._need_no_der()
             if 123 in models:
-                return PowerLimit(registers, models[123], plate.w_max)
+                limit = PowerLimit(registers, models[123], plate.w_max, ramp_percent_s=self._ramp_percent_s)
+                await limit.check_ramp()
+                return limit
         raise SunSpecError(
             f"{registers.address}: no way to control it as {plate.kind}: that takes model 704, or "
             f"{'124 for storage' if plate.kind == 'battery' else '123'}; it has "
@@ -454,16 +460,19 @@ class Inverter:
             options=settings.der,
         )
 
+    @property
+    def _ramp_percent_s(self) -> int | None:
+        return self._settings.der.ramp_percent_s
+
     def _need_no_der(self) -> None:
         """Make sure that nothing is wanted that only model 704 has.
 
         Raises:
             SunSpecError: It is.
         """
-        if self._settings.der.needed:
+        if self._settings.der.power_factor is not None:
             raise SunSpecError(
-                f"{self._registers.address}: --power-factor and --ramp need model 704, which it cannot be "
-                "controlled by"
+                f"{self._registers.address}: --power-factor needs model 704, which it cannot be controlled by"
             )
 
     async def _discharge_w(self) -> float | None:

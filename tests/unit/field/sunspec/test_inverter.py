@@ -855,6 +855,30 @@ async def test_a_power_factor_is_held_in_place_of_reactive_power_and_put_back(
     assert pair.box[704, "VarSet"] == 200
 
 
+async def test_a_limit_rises_over_the_time_of_its_ramp_and_falls_at_once(make: Any) -> None:
+    point = "WMaxLimPct_RmpTms"
+    pair = await make(PV, {123: {point: 7}}, der=DerOptions(ramp_percent_s=5))
+    w_max = pair.inverter.nameplate.w_max
+    for share, ramp_s in (0.2, 0), (0.6, 8), (0.6, 8), (0.3, 0), (0.0, 0):  # the second 0.6 is a renewal
+        await pair.inverter.set(share * w_max / 1e6, 0.0, 20.0)
+        assert pair.box[123, point] == ramp_s, share
+    await pair.inverter.release()
+    assert pair.box[123, point] == 7
+
+
+async def test_storage_rises_over_the_time_of_its_ramp_and_goes_to_zero_at_once(make: Any) -> None:
+    point = "InOutWRte_RmpTms"
+    pair = await make(BATTERY, {124: {point: 3}}, der=DerOptions(ramp_percent_s=10))
+    charge_w = pair.inverter.nameplate.charge_w
+    for share, ramp_s in (0.5, 0), (-0.5, 0), (-0.2, 3), (-0.2, 3), (0.0, 0), (0.4, 4):
+        await pair.inverter.set(share * charge_w / 1e6, 0.0, 20.0)
+        assert pair.box[124, point] == ramp_s, share
+    await pair.inverter.hold_zero()
+    assert pair.box[124, point] == 0
+    await pair.inverter.release()
+    assert pair.box[124, point] == 3
+
+
 @pytest.mark.parametrize(
     ("models", "changes", "wanted", "why"),
     [
@@ -865,8 +889,9 @@ async def test_a_power_factor_is_held_in_place_of_reactive_power_and_put_back(
             DerOptions(power_factor=0.9),
             "lacks PFWInjEna: no power factor can be set",
         ),
-        (BATTERY, {}, DerOptions(power_factor=0.9), "--power-factor and --ramp need model 704"),
-        (PV, {}, DerOptions(ramp_percent_s=5), "--power-factor and --ramp need model 704"),
+        (BATTERY, {}, DerOptions(power_factor=0.9), "--power-factor needs model 704"),
+        (PV, {}, DerOptions(ramp_percent_s=5), "model 123 lacks WMaxLimPct_RmpTms: no ramp can be set"),
+        (BATTERY, {}, DerOptions(ramp_percent_s=5), "model 124 lacks InOutWRte_RmpTms: no ramp can be set"),
     ],
 )
 async def test_what_an_inverter_cannot_do_beside_setpoints_is_refused(
