@@ -44,6 +44,24 @@ settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile("quick")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the cases of a parametrized test for which a quicker one stands in: see ``slow_but``."""
+    quick: dict[str, int] = {}
+    for item in items:
+        stands_in = item.get_closest_marker("slow_but")
+        if stands_in is None or not isinstance(item, pytest.Function):
+            continue
+        name, _, case = item.nodeid.partition("[")
+        is_quick = any(f"-{word}-" in f"-{case.removesuffix(']')}-" for word in stands_in.args)
+        quick[name] = quick.get(name, 0) + is_quick
+        if not is_quick:
+            item.add_marker(pytest.mark.slow)
+    without = [name for name, count in quick.items() if count == 0]
+    if without and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"slow_but leaves no case: {', '.join(without)}")
+
+
 @pytest.fixture(autouse=True)
 def _no_login_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials in the environment of whoever runs the tests are not for the tests' brokers."""
