@@ -15,6 +15,7 @@ from heron_mqtt.testing.conformance import PROMISES, ConformanceResult
 from heron_mqtt.testing.embedded_server import EmbeddedServer
 from heron_mqtt.testing.mosquitto_server import Mosquitto, executable
 from support import examined_devices as devices
+from support.selection import selected
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -32,16 +33,18 @@ ON_EMBEDDED: dict[str, tuple[str, devices.Prepare]] = {
     "pv_inverter": ("pv", functools.partial(devices.emulator, "pv_inverter", "three_microgrids", "pv")),
 }
 PROGRAMS = [*ON_MOSQUITTO, *ON_EMBEDDED, "sunspec_bridge"]
+QUICK = {"bare_device.py", "battery"}  # one at each broker, one of them with nothing of this package in it
 
 Examine = Callable[[str], ConformanceResult]
 
 
 @pytest.fixture(scope="module")
-def examined(tmp_path_factory: pytest.TempPathFactory) -> Examine:
+def examined(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Examine:
     """Examine all programs side by side, each at a broker of its own: nearly all of the time is waiting."""
     futures: dict[str, Future[ConformanceResult]] = {}
-    with ThreadPoolExecutor(len(PROGRAMS)) as pool:
-        for program in PROGRAMS:
+    asked = selected(request, "program")
+    with ThreadPoolExecutor(len(asked)) as pool:
+        for program in asked:
             futures[program] = pool.submit(examine, program, tmp_path_factory.mktemp("device"))
     return lambda program: futures[program].result()  # a skip of the program is one of its tests
 
@@ -65,7 +68,9 @@ def mosquitto_in(folder: Path) -> Mosquitto:
 
 
 @pytest.mark.parametrize("promise", [p.id for p in PROMISES])
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    "program", [pytest.param(p, marks=[] if p in QUICK else pytest.mark.slow) for p in PROGRAMS]
+)
 def test_it_keeps_what_the_safety_page_promises(program: str, promise: str, examined: Examine) -> None:
     (found,) = (one for one in examined(program).results if one.promise.id == promise)
     assert found.verdict == ("not applicable" if promise in NOT_ON_A_BENCH else "pass"), found.what
