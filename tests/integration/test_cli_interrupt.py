@@ -61,10 +61,11 @@ def _broker_port(program: Program) -> int | None:
     return int(told[1]) if told else None
 
 
+@pytest.mark.slow_but("Ctrl-C")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_while_it_imports(small: Path, number: int, record_property: Record) -> None:
     """Nothing has been said yet; the interpreter itself takes 50 ms to be able to take a signal."""
-    with heron("run", str(small)) as program:
+    with heron("run", str(small), environment={"HERON_FRESH_PROCESSES": "1"}) as program:
         until(lambda: _modules_are_being_read(program.pid), "the imports")
         _end(program, number, record_property)
     assert program.err == []
@@ -77,6 +78,7 @@ def test_before_the_broker_is_up(small: Path, record_property: Record) -> None:
     assert "interrupted after 0 steps" in out
 
 
+@pytest.mark.slow
 def test_while_the_environment_is_built(small: Path, record_property: Record) -> None:
     with heron("run", str(small)) as program:
         program.wait_for("devices: 9 emulated")
@@ -195,18 +197,19 @@ def test_a_run_without_its_embedded_broker_ends_and_says_why(small: Path) -> Non
     assert not any(process.is_alive for process in started)
 
 
+@pytest.mark.slow
 def test_a_run_without_its_mosquitto_ends_and_says_why(tmp_path: Path) -> None:
     """Not at once, as brokers come back; but what it waits for is bounded."""
-    deadlines = {"upstream_s": 0.3, "peer_s": 0.3, "device_s": 0.3, "action_s": 1.0, "ready_s": 3.0}
+    deadlines = {"upstream_s": 0.3, "peer_s": 0.3, "device_s": 0.3, "action_s": 1.0, "ready_s": 12.0}
     file = write_scenario(tmp_path, {"deadlines": deadlines})
     server = Mosquitto(tmp_path).start()
     with heron("run", str(file), "--steps", str(LONG), "--broker", server.url) as program:
         program.wait_for(f"step 8/{LONG}")
         started = program.descendants()
         server.kill()
-        done = program.wait(3.0 + END_S + SLACK_S)
+        done = program.wait(12.0 + END_S + SLACK_S)
     assert done.code == FAILED
-    assert done.errors[-1].startswith(f"heron-mqtt: no connection to {server.url} within 3 s")
+    assert done.errors[-1].startswith(f"heron-mqtt: no connection to {server.url} within 12 s")
     assert re.search(r"ran \d+ steps", done.out)
     assert not any(process.is_alive for process in started)
 

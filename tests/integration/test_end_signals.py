@@ -72,6 +72,7 @@ def test_a_run_in_the_background_ends_at_sigterm_and_releases_its_devices(
         watcher.wait_seen(f"heron/{env_id}/run/state", lambda m: m["state"] == "finished")
 
 
+@pytest.mark.slow
 def test_a_service_manager_that_signals_every_process_at_once_changes_nothing(tmp_path: Path) -> None:
     """The broker of the run lives on for as long as the run needs it to say goodbye."""
     path = write_scenario(tmp_path, {"env_id": "signalled"})
@@ -164,7 +165,7 @@ async def bridge(box: EmulatedInverter, url: str, env_id: str) -> asyncio.subpro
     )
     async with MqttBroker(url, env_id=env_id) as broker:
         gateway = Gateway(broker, env_id)
-        await soon(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+        await soon(lambda: gateway.states() == ["online"], "the birth", within_s=60.0)
         await gateway.ask(-0.002, 30.0)
     return process
 

@@ -296,19 +296,20 @@ def test_a_box_that_dies_is_replaced_by_its_model_and_the_run_goes_on(
 
     victron.hear = until_the_third  # type: ignore[method-assign]
     changes = {
-        "deadlines.device_s": 1.5,
+        "deadlines.device_s": 3.0,
         "microgrids.MG1.devices.ess.authority": "full",
         "microgrids.MG1.devices.ess.mapping": mapping(victron),
-        "microgrids.MG1.devices.ess.gateway": {"stale_after_s": 0.5, "gate_steps": 1},
+        "microgrids.MG1.devices.ess.gateway": {"stale_after_s": 2.0, "gate_steps": 1},
     }
     file = write(tmp_path, env_id, changes)
     ended = run_heron("run", str(file), "--steps", "6", "--broker", mosquitto.url, "--json")
     assert ended.code == 0
     device = ended.result["devices"]["MG1/ess"]
     assert device["fallbacks"] == device["longest_fallback"] == 4
-    assert "no power from the device for 0.5 s" in ended.err
+    assert "no power from the device for 2 s" in ended.err
 
 
+@pytest.mark.slow
 def test_in_shadow_a_box_is_read_and_polled_and_told_nothing(
     mosquitto: Mosquitto, victron: Victron, env_id: str, tmp_path: Path
 ) -> None:
@@ -327,6 +328,7 @@ def test_in_shadow_a_box_is_read_and_polled_and_told_nothing(
     assert {topic.split("/")[0] for topic, _ in victron.told} == {"R"}
 
 
+@pytest.mark.slow_but("15")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_ended_from_outside_hands_the_device_back(
     mosquitto: Mosquitto, env_id: str, tmp_path: Path, number: signal.Signals

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,13 +39,14 @@ class _ForkedHeron(Program):
     """``heron-mqtt`` with its modules imported already."""
 
     def _started(self, arguments: list[str], cwd: Path | None, environment: dict[str, str]) -> Started:
+        if environment.get("HERON_FRESH_PROCESSES"):
+            return super()._started(arguments, cwd, environment)
         return FORK_SERVER.start(arguments[1:], cwd, environment)
 
 
 def heron(*arguments: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> Program:
     """Start ``heron-mqtt``; its modules are imported already, unless ``HERON_FRESH_PROCESSES`` is set."""
-    kind = Program if os.environ.get("HERON_FRESH_PROCESSES") else _ForkedHeron
-    return kind([HERON, *arguments], cwd=cwd, environment=environment)
+    return _ForkedHeron([HERON, *arguments], cwd=cwd, environment=environment)
 
 
 def run_heron(*arguments: str, cwd: Path | None = None, within_s: float = START_S) -> Ended:
