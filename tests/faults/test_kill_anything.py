@@ -58,6 +58,7 @@ def step_of(watcher: Watcher) -> int:
     return -1 if state is None or state["state"] != "running" else int(state["step"])
 
 
+@pytest.mark.slow_but("0")
 @pytest.mark.parametrize("seed", range(2))
 def test_a_device_killed_at_any_step_leaves_the_others_alone_and_the_run_finishes(
     scenario: Path, own_mosquitto: Callable[..., Mosquitto], seed: int

@@ -76,6 +76,7 @@ def running(own_mosquitto: Any, tmp_path: Path) -> Iterator[Running]:
         yield Running(server.url, program, watcher)
 
 
+@pytest.mark.slow
 def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) -> None:
     begun = [m["p_mw"] for m in running.sent()]
     assert begun[0] == pytest.approx(BAND_MW), "full is reached through limited"

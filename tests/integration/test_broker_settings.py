@@ -68,6 +68,7 @@ def test_refusals_name_options_not_parameters(problem: str, told: str) -> None:
     assert _as_option(problem) == told
 
 
+@pytest.mark.slow
 def test_a_run_over_tls_with_a_login_said_in_each_way(
     own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_an_address_without_scheme_gets_a_hint() -> None:
         assert "--broker" in done.errors[0]
 
 
+@pytest.mark.slow
 def test_an_outbox_said_in_each_way_is_used_and_what_is_wrong_with_it_is_one_line(
     own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:

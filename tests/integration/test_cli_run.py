@@ -146,6 +146,7 @@ def test_memory_says_that_its_devices_are_simulated(ended: dict[str, Ended]) -> 
     assert "nothing can connect from outside; devices are simulated in process" in ended["memory"].err
 
 
+@pytest.mark.slow
 def test_a_scenario_elsewhere_with_odd_names_earns_the_same(tmp_path: Path) -> None:
     """File names in a scenario are relative to it; identifiers may hold what topics may not."""
     shipped = Path(__file__).resolve().parents[2] / "config" / "profiles"

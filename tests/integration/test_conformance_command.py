@@ -38,6 +38,7 @@ def at(running: DeviceHarness, *more: str) -> list[str]:
     return ["conformance", *DEVICE, "--broker", running.url, "--env-id", running.env_id, *more]
 
 
+@pytest.mark.slow
 def test_it_prints_by_line_and_writes_both_reports(tmp_path: Path) -> None:
     files = ["--junit", str(tmp_path / "a.xml"), "--html", str(tmp_path / "a.html")]
     done = run_heron(
@@ -53,6 +54,7 @@ def test_it_prints_by_line_and_writes_both_reports(tmp_path: Path) -> None:
     assert "Conformance of MG1/ess" in (tmp_path / "a.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_broken_device_is_named_with_what_was_seen_and_the_exit_code_is_1(tmp_path: Path) -> None:
     script = str(write_broken(DEFECTS["takes kW for MW"], tmp_path))
     done = run_heron(
@@ -66,6 +68,7 @@ def test_a_broken_device_is_named_with_what_was_seen_and_the_exit_code_is_1(tmp_
     assert found["scale"]["seen"]
 
 
+@pytest.mark.slow
 def test_a_class_is_examined(tmp_path: Path) -> None:
     example = str(SOURCE.parent / "02_device_of_your_own.py")
     named = f"{example}:WholeKilowattInverter"

@@ -136,6 +136,7 @@ def test_no_error_and_no_request_to_anybody_else(browser: webdriver.Chrome, page
     assert all(url.startswith((page, "data:", "chrome:")) for url in asked), asked
 
 
+@pytest.mark.slow
 def test_it_says_when_it_is_cut_off_and_comes_back(
     browser: webdriver.Chrome, site: Site, shared_mosquitto: Mosquitto
 ) -> None:
@@ -149,6 +150,7 @@ def test_it_says_when_it_is_cut_off_and_comes_back(
         eventually(lambda: text(browser, "#link") == "live")
 
 
+@pytest.mark.slow
 def test_a_record_has_the_same_page_with_a_slider(browser: webdriver.Chrome, tmp_path: Path) -> None:
     record_run(tmp_path / "day.heron", emulated=True)
     browser.get("about:blank")

@@ -57,6 +57,7 @@ def violations(browser: webdriver.Chrome, axe: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow_but("wide-light")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_live_page_with_control(
@@ -123,6 +124,7 @@ def _fill(site: Site) -> None:
     site.say("run/grid", results, retain=True)
 
 
+@pytest.mark.slow
 def test_a_record(browser: webdriver.Chrome, axe: str, tmp_path: Path) -> None:
     record_run(tmp_path / "day.heron", emulated=True, faults={"MG1/ess": "silence@2:2"})
     with heron("dashboard", "--run", str(tmp_path / "day.heron"), "--port", "0") as program:

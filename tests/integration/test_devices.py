@@ -72,6 +72,7 @@ def test_the_scripts_import_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow_but("battery")
 @pytest.mark.parametrize("script", KINDS)
 def test_a_birth_tells_the_nameplate_and_stays(script: str, mosquitto: Mosquitto) -> None:
     expected = {
@@ -98,6 +99,7 @@ def test_a_device_is_online_soon(mosquitto: Mosquitto, record_property: Record) 
         assert time.monotonic() - begin < 10.0  # under a second, if the machine has nothing else to do
 
 
+@pytest.mark.slow_but("battery")
 @pytest.mark.parametrize("script", ["battery", "pv_inverter"])
 def test_both_ways_to_start_a_device_are_equal(script: str, mosquitto: Mosquitto) -> None:
     said: dict[str, list[dict[str, Any]]] = {}

@@ -25,6 +25,7 @@ SNIPPETS = [b for b in all_blocks("python") if not {"no-run", "from"} & set(b.wo
 TAKEN = [b for b in all_blocks("python") if "from" in b.words]
 SCENARIOS = [b for b in all_blocks("toml") if "scenario" in b.words]
 SHELL_PAGES = [page for page in PAGES if any("no-run" not in b.words for b in blocks(page, "sh"))]
+LONG = {"quickstart.md", "record.md"}  # whole days with emulated devices
 
 
 def _name(item: Block | Path) -> str:
@@ -92,7 +93,10 @@ def terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Termi
     opened.close()
 
 
-@pytest.mark.parametrize("page", SHELL_PAGES, ids=_name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, id=p.name, marks=pytest.mark.slow if p.name in LONG else ()) for p in SHELL_PAGES],
+)
 def test_shell_lines_run_in_the_order_of_the_page(page: Path, terminals: Terminals) -> None:
     for block in blocks(page, "sh"):
         if "no-run" not in block.words:

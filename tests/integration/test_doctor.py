@@ -72,6 +72,7 @@ def test_the_template_for_a_site_passes_for_every_user(
     assert found["left behind"]["verdict"] == "go"
 
 
+@pytest.mark.slow
 def test_rights_too_many_and_too_few_are_named(own_mosquitto: Server, tmp_path: Path, logins: Path) -> None:
     acl = tmp_path / "acl.txt"
     rights = acl.read_text()
@@ -90,6 +91,7 @@ def test_rights_too_many_and_too_few_are_named(own_mosquitto: Server, tmp_path: 
     assert told["figures"] == {"lacks": [], "must_not": ["publish on estop"]}
 
 
+@pytest.mark.slow_but("lines0")
 @pytest.mark.parametrize(
     ("lines", "wrong"),
     [
@@ -119,6 +121,7 @@ def test_the_embedded_broker_passes_with_its_own_credentials(tmp_path: Path, log
     assert code == 0
 
 
+@pytest.mark.slow
 def test_how_much_a_broker_keeps_for_who_is_away_is_told_and_is_no_condition(own_mosquitto: Server) -> None:
     server = own_mosquitto("allow_anonymous true", "max_queued_messages 100")
     done = run_heron("doctor", "--broker", server.url, "--json")

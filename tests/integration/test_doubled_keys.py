@@ -32,6 +32,7 @@ def acknowledged(site: Site) -> set[Any]:
     return {told.get("ack_seq") for told in site.messages(TELEMETRY)}
 
 
+@pytest.mark.slow_but("bare_device")
 @pytest.mark.parametrize("prepare", [devices.bare, devices.in_c], ids=["bare_device", "c_battery"])
 def test_a_doubled_key_is_a_stop_and_no_setpoint(
     mosquitto: Mosquitto, tmp_path: Path, prepare: devices.Prepare

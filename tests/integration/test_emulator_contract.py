@@ -19,6 +19,7 @@ PROGRAMS: dict[str, devices.Prepare] = {
 }
 
 
+@pytest.mark.slow_but("battery")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_it_can_require_proof(program: str, tmp_path: Path) -> None:
     prepare = PROGRAMS[program]

@@ -36,6 +36,7 @@ def _of_the_grid(step: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in step.items() if "/authority" not in k and "/bounds/" not in k}
 
 
+@pytest.mark.slow_but("own_policies-2", "some_random_actions-3")
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("act", [own_policies, some_random_actions])
 def test_it_is_the_same_by_direct_calls_over_messages_and_with_emulators(version: int, act: Any) -> None:
@@ -87,6 +88,7 @@ def example(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_example_is_built_checked_and_run_with_an_emulator_of_its_own(example: Path) -> None:
     checked = run_heron("check", "scenario.toml", cwd=example)
     assert checked.code == 0, checked.err
@@ -102,6 +104,7 @@ def test_the_example_is_built_checked_and_run_with_an_emulator_of_its_own(exampl
     assert runs[1].result["devices"]["MG1/ess"]["authority"] == "emulated"
 
 
+@pytest.mark.slow
 def test_in_shadow_its_twin_follows_a_device_that_is_such_a_unit(
     mosquitto: Mosquitto, env_id: str, tmp_path: Path
 ) -> None:
@@ -128,6 +131,7 @@ def test_in_shadow_its_twin_follows_a_device_that_is_such_a_unit(
     assert abs(seen["residual_mw"]) < 1e-9
 
 
+@pytest.mark.slow_but("mode0")
 @pytest.mark.parametrize("mode", [["--centralized"], ["--broker", "memory"], ["--broker", "embedded"]])
 def test_a_unit_that_fails_ends_the_run_as_a_failure(mode: list[str], example: Path) -> None:
     file = example / "scenario.toml"

@@ -72,6 +72,7 @@ def hil(
     server.stop()
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_it_runs_to_its_end_and_tells_of_each_device(hil: Hil) -> None:
     assert hil.done.code == 0, hil.done.err
     result = hil.done.result
@@ -86,6 +87,7 @@ def test_it_runs_to_its_end_and_tells_of_each_device(hil: Hil) -> None:
     assert result["fallbacks"] == sum(device["fallbacks"] for device in hil.devices.values())
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_silence_and_reboot_are_stood_in_for_and_the_device_comes_back(hil: Hil) -> None:
     device = hil.devices["MG1/ess"]
     # on a poor network a word of before may come late and be used once
@@ -98,6 +100,7 @@ def test_silence_and_reboot_are_stood_in_for_and_the_device_comes_back(hil: Hil)
     assert hil.devices["MG2/ess"]["fallbacks"] == 0, "the other device does not suffer"
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_the_device_went_safe_by_itself_when_its_lease_ran_out(hil: Hil) -> None:
     """Its lease counts from the telemetry that the last setpoint echoed, so less is left when that came."""
     device = hil.devices["MG1/ess"]
@@ -105,12 +108,14 @@ def test_the_device_went_safe_by_itself_when_its_lease_ran_out(hil: Hil) -> None
     assert LEASE_S - oldest_s <= device["time_to_safe_s"] < LEASE_S + BUSY_S
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_round_trips_and_what_the_disturbance_did_are_told(hil: Hil) -> None:
     trip = hil.devices["MG1/ess"]["round_trip_s"]
     assert 0.0 < trip["p50"] <= trip["p99"] < DEVICE_S + BUSY_S
     assert hil.done.result["undisturbed"].keys() >= {"rewards", "cost", "vm_pu"}
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_no_setpoint_leaves_the_envelope_and_none_reaches_a_device_in_shadow(hil: Hil) -> None:
     if not hil.is_watched:
         return  # the embedded broker's port is not known before the run

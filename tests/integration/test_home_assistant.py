@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from heron_mqtt.config import shipped_config
 from support.heron_command import run_heron
 from support.mosquitto_clients import retained
@@ -43,6 +45,7 @@ def test_it_is_announced_replaced_and_retracted(mosquitto: Mosquitto, tmp_path: 
     assert _announced(mosquitto) == set()
 
 
+@pytest.mark.slow
 def test_a_run_announces_itself_where_the_scenario_says_so(mosquitto: Mosquitto, tmp_path: Path) -> None:
     asked = _scenario(tmp_path, "[integrations.home_assistant]\n")
     done = run_heron(

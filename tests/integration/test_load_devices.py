@@ -141,6 +141,7 @@ def test_copies_of_a_load_do_to_the_last_bit_what_single_ones_do(
             assert (done.p_mw[i], done.q_mvar[i]) == single[:2]
 
 
+@pytest.mark.slow
 def test_an_emulated_load_gives_the_run_that_a_simulated_one_gives(tmp_path: Path) -> None:
     file = write_toml(tmp_path / "loads.toml", small({**WITH_LOADS, "steps": 4}))
     emulated = run_heron("run", str(file), "--json").result

@@ -279,6 +279,7 @@ def sent(box: ScriptedBox) -> list[float]:
     return [float(text) for topic, text in box.told if topic.endswith("/set")]
 
 
+@pytest.mark.slow
 def test_a_remote_proxy_takes_a_change(mosquitto: Mosquitto, env_id: str, tmp_path: Path) -> None:
     file = scenario_file(tmp_path, env_id, "MG1", **{"microgrids.MG1.remote": True})
     broker = ["--broker", mosquitto.url]

@@ -139,6 +139,7 @@ def test_a_run_reads_and_drives_a_device_by_its_registers_and_hands_it_back(
     assert [box[13049], box[13050], box[13051]] == [0, 0xCC, 0]
 
 
+@pytest.mark.slow
 def test_a_device_that_is_killed_and_returns_is_driven_again(
     mosquitto: Mosquitto, inverter: BoxThread, env_id: str, tmp_path: Path
 ) -> None:
@@ -215,6 +216,7 @@ def test_raw_registers_are_shown_beside_what_they_mean(inverter: BoxThread, tmp_
     assert box.writes() == []
 
 
+@pytest.mark.slow
 def test_one_setpoint_is_tried_on_registers_and_the_device_handed_back(
     mosquitto: Mosquitto, inverter: BoxThread, env_id: str, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def test_in_a_day_cars_are_charged_heat_is_served_and_loads_catch_up(day: list[d
         assert max(of(f"{agent}/loading_max_percent")) < 100.0
 
 
+@pytest.mark.slow_but("68")
 @pytest.mark.parametrize("start_row", [68, 112])  # an evening, a morning
 def test_with_emulated_devices_it_is_the_day_of_centralized_mode(start_row: int) -> None:
     scenario = loaded(12, start_row)
@@ -104,6 +105,7 @@ def test_in_a_batch_each_copy_is_a_single_environment() -> None:
                     assert here == alone[agent][quantity], (step, copy, agent, quantity)
 
 
+@pytest.mark.slow
 def test_with_devices_in_processes_of_their_own_it_earns_the_same() -> None:
     arguments = ("run", "neighbourhood", "--steps", "8", "--json")
     distributed, centralized = run_heron(*arguments), run_heron(*arguments, "--centralized")

@@ -56,6 +56,7 @@ def node_red(url: str, folder: Path) -> Iterator[None]:
             process.wait()
 
 
+@pytest.mark.slow
 def test_the_flow_follows_the_price_and_leaves_the_device_safe(mosquitto: Mosquitto, tmp_path: Path) -> None:
     battery = ("device", "battery", "--agent", "MG1", "--name", "ess", "--env-id", "node_red")
     with heron(*battery, "--broker", mosquitto.url), Watcher(mosquitto.url) as watcher:

@@ -81,6 +81,7 @@ def central_and(broker: MessageBroker, scenario: Any, act: Actions) -> tuple[lis
 # -- a day of the shipped scenario ---------------------------------------------------------------------
 
 
+@pytest.mark.slow_but("own_policies")
 @pytest.mark.parametrize("act", [own_policies, random_actions])
 @pytest.mark.parametrize("kind", BROKERS)
 def test_a_day_over_any_broker_is_the_day_of_centralized_mode(
@@ -112,6 +113,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow_but("some_random_actions")
 @pytest.mark.parametrize("act", [own_policies, some_random_actions])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_is_the_same_by_direct_calls_and_by_messages(
@@ -122,6 +124,7 @@ def test_every_protocol_is_the_same_by_direct_calls_and_by_messages(
     assert_same(central, distributed)
 
 
+@pytest.mark.slow_but("mosquitto")
 @pytest.mark.parametrize("kind", ["embedded", "mosquitto"])
 @pytest.mark.parametrize("protocol", ["consensus, ring of four", "none", "grid check"])
 def test_every_protocol_is_the_same_over_mqtt(

@@ -37,6 +37,7 @@ def box(server: Mosquitto, **payloads: str) -> Iterator[None]:
     client.disconnect()
 
 
+@pytest.mark.slow
 def test_an_unknown_box_becomes_a_mapping_that_reads_it(own_mosquitto: object, tmp_path: Path) -> None:
     server: Mosquitto = own_mosquitto()  # type: ignore[operator]
     file = tmp_path / "box.toml"

@@ -63,6 +63,7 @@ def base() -> str:
     return f"plant/{uuid.uuid4().hex[:8]}"
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_a_right_mapping_gets_five_good_verdicts_and_the_box_is_handed_back(
     url: str, base: str, tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_right_mapping_gets_five_good_verdicts_and_the_box_is_handed_back(
     assert box.is_released
 
 
+@pytest.mark.slow_but("opposite", "not-freed")
 @pytest.mark.parametrize(
     ("script", "wrong", "words"),
     [
@@ -119,6 +121,7 @@ def test_more_than_the_maximum_is_broken_off_at_once_and_its_factor_named(
     assert time.monotonic() - begun < 30.0
 
 
+@pytest.mark.slow
 def test_a_box_that_is_at_power_and_drifts_is_judged_by_where_it_ends(
     mosquitto: Mosquitto, base: str, tmp_path: Path
 ) -> None:
@@ -128,6 +131,7 @@ def test_a_box_that_is_at_power_and_drifts_is_judged_by_where_it_ends(
     assert report["before"]["p_mw"] < -0.0005
 
 
+@pytest.mark.slow
 def test_power_older_than_the_reaction_is_no_answer(mosquitto: Mosquitto, base: str, tmp_path: Path) -> None:
     box = ScriptedBox(mosquitto.url, base, delay_s=1.0)
     done, report = tried(box, mosquitto.url, box.mapping(tmp_path, setpoint='confirm = "power"'))
@@ -136,6 +140,7 @@ def test_power_older_than_the_reaction_is_no_answer(mosquitto: Mosquitto, base: 
     assert "settle_s = 0 is too short, say settle_s = 2" in report["verdicts"]["delay"]["text"]
 
 
+@pytest.mark.slow
 def test_a_missing_answer_is_named(mosquitto: Mosquitto, base: str, tmp_path: Path) -> None:
     box = ScriptedBox(mosquitto.url, base, answers="ok")
     file = box.mapping(tmp_path)
@@ -155,11 +160,13 @@ def refused(box: ScriptedBox, url: str, file: Path, *more: str, send: str = "500
     return done.errors[0]
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_without_telemetry_nothing_is_sent(url: str, base: str, tmp_path: Path) -> None:
     box = ScriptedBox(url, base, mute=True)
     assert f"nothing has come ({base}/power)" in refused(box, url, box.mapping(tmp_path))
 
 
+@pytest.mark.slow
 def test_what_could_not_be_told_from_noise_is_not_sent(
     mosquitto: Mosquitto, base: str, tmp_path: Path
 ) -> None:
@@ -169,6 +176,7 @@ def test_what_could_not_be_told_from_noise_is_not_sent(
     assert "already" in refused(there, mosquitto.url, there.mapping(tmp_path))
 
 
+@pytest.mark.slow_but("embedded")
 def test_while_a_stop_is_in_force_nothing_is_sent(url: str, base: str, tmp_path: Path) -> None:
     box = ScriptedBox(url, base)
     with Site(url, f"lab-{uuid.uuid4().hex[:6]}") as site:
@@ -177,6 +185,7 @@ def test_while_a_stop_is_in_force_nothing_is_sent(url: str, base: str, tmp_path:
     assert f"an emergency stop by Ann is in force in environment '{site.env_id}'" in line
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_while_another_one_holds_the_lease_or_sends_setpoints_nothing_is_sent(
     url: str, base: str, tmp_path: Path
 ) -> None:
@@ -216,6 +225,7 @@ async def test_while_a_run_has_the_device_nothing_is_sent(
             assert {text for _, text in box.told} == {"100.0"}
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_while_somebody_writes_to_the_box_nothing_is_sent(url: str, base: str, tmp_path: Path) -> None:
     client = paho.Client(paho.CallbackAPIVersion.VERSION2)
     port = int(url.rpartition(":")[2])
@@ -249,6 +259,7 @@ def test_a_stop_during_the_test_ends_it_at_zero(mosquitto: Mosquitto, base: str,
     assert box.told[-1][1] in {"0", "0.0"}
 
 
+@pytest.mark.slow
 def test_a_box_that_says_it_is_offline_ends_the_test(mosquitto: Mosquitto, base: str, tmp_path: Path) -> None:
     more = '[[availability]]\ntopic = "{base}/state"\nonline = ["online"]\noffline = ["offline"]'
     box = ScriptedBox(mosquitto.url, base)
@@ -267,6 +278,7 @@ def test_a_box_that_says_it_is_offline_ends_the_test(mosquitto: Mosquitto, base:
     assert f"broken off: the box is offline: {base}/state: offline" in done.out
 
 
+@pytest.mark.slow_but("embedded-15")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_whoever_ends_it_the_box_is_handed_back(url: str, base: str, tmp_path: Path, number: int) -> None:
     box = ScriptedBox(url, base)
@@ -314,6 +326,7 @@ def test_bounds_and_options_are_one_line(mosquitto: Mosquitto, base: str, tmp_pa
         assert line in done.errors[0]
 
 
+@pytest.mark.slow
 def test_at_a_terminal_it_asks_and_only_yes_sends(mosquitto: Mosquitto, base: str, tmp_path: Path) -> None:
     with ScriptedBox(mosquitto.url, base) as box:
         given = [one for one in arguments(mosquitto.url, box.mapping(tmp_path)) if one != "--yes"]

@@ -221,6 +221,7 @@ def test_who_does_not_use_it_pays_nothing(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_it_works_with_xdist(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
@@ -245,6 +246,7 @@ def test_a_manual_clock_stands_until_it_is_moved() -> None:
         clock.advance(-1.0)
 
 
+@pytest.mark.slow
 def test_the_wheel_names_the_plugin() -> None:
     import tomllib
 

@@ -93,6 +93,7 @@ def mapping(folder: Path, base: str) -> Path:
     return file
 
 
+@pytest.mark.slow_but("cut")
 @pytest.mark.parametrize("ends", ["well", "cut"])
 def test_it_is_driven_while_its_will_has_not_spoken(
     mosquitto: Mosquitto, env_id: str, tmp_path: Path, ends: str
@@ -131,6 +132,7 @@ def test_it_is_driven_while_its_will_has_not_spoken(
         assert "not reported since the device went offline" in done.err
 
 
+@pytest.mark.slow
 def test_one_setpoint_is_tried_on_it(mosquitto: Mosquitto, env_id: str, tmp_path: Path) -> None:
     base = f"quiet/{env_id}"
     with QuietBox(mosquitto.url, base):

@@ -31,6 +31,7 @@ def rewards(scenario: Path, seed: int, *options: str) -> dict[str, float]:
     return told
 
 
+@pytest.mark.slow
 def test_emulated_devices_draw_what_the_environment_draws(scenario: Path, tmp_path: Path) -> None:
     record = tmp_path / "run.heron"
     central = rewards(scenario, 5, "--centralized", "--no-record")

@@ -125,6 +125,7 @@ def test_csv_export_reads_back_exactly(run: Run, tmp_path: Path) -> None:
         assert exported == [row["p_mw"] for row in record.query("SELECT p_mw FROM devices ORDER BY id")]
 
 
+@pytest.mark.slow
 def test_datasette_serves_the_views(run: Run) -> None:
     line = [
         str(Path(sys.executable).with_name("datasette")),
@@ -191,6 +192,7 @@ def test_a_directory_that_cannot_be_written_to_costs_the_record_and_not_the_run(
     assert "this run is not recorded" in line
 
 
+@pytest.mark.slow
 def test_records_can_be_switched_off(tmp_path: Path) -> None:
     done = small_run(tmp_path, record="off")
     assert done.code == 0
@@ -298,6 +300,7 @@ async def test_a_run_is_replayed_to_a_real_broker(run: Run) -> None:
 # -- how a run may end ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_but("9")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_the_record_of_a_run_that_was_stopped_verifies(tmp_path: Path, number: signal.Signals) -> None:
     scenario, record = write_scenario(tmp_path, {"realtime_s": 0.05, "steps": 1000}), tmp_path / "x.heron"
@@ -317,6 +320,7 @@ def test_the_record_of_a_run_that_was_stopped_verifies(tmp_path: Path, number: s
         assert (file.summary() is None) == (number == signal.SIGKILL)
 
 
+@pytest.mark.slow
 async def test_the_head_is_published_where_asked(tmp_path: Path) -> None:
     scenario, record = write_scenario(tmp_path), tmp_path / "x.heron"
     async with EmbeddedBroker() as server:

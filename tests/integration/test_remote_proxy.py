@@ -74,6 +74,7 @@ def test_a_proxy_serves_one_run_after_another(
         assert proxy.process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_its_proxy(
     remote: Path, env_id: str, mosquitto: Mosquitto, rewards: dict[str, float]
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_run_goes_on_without_a_proxy_that_was_killed(tmp_path: Path, mosquitto
 EVERYONE = {f"microgrids.{agent}.remote": True for agent in ("MG1", "MG2", "MG3")}
 
 
+@pytest.mark.slow
 def test_a_scenario_is_split_over_processes_by_the_same_file_and_the_url(
     tmp_path: Path, mosquitto: Mosquitto, env_id: str, rewards: dict[str, float]
 ) -> None:
@@ -187,6 +189,7 @@ def test_a_network_trained_on_unit_observations_does_the_same_in_a_proxy(
     assert wanted != centralized().result["rewards"], "the network decides"
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_taken_over_leaves_the_others_of_its_process_at_work(
     tmp_path: Path, mosquitto: Mosquitto, env_id: str, rewards: dict[str, float]
 ) -> None:

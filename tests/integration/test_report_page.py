@@ -44,6 +44,7 @@ def test_on_paper_no_plot_is_wider_than_its_place(browser: webdriver.Chrome, pag
     assert browser.execute_script(WIDTHS) == on_screen
 
 
+@pytest.mark.slow
 def test_it_prints_on_a_few_pages_of_a4(browser: webdriver.Chrome, page: Path) -> None:
     browser.get(page.as_uri())
     pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27})["data"])

@@ -64,6 +64,7 @@ def site(
     yield Site(server.url, lambda: [line for line in log.read_text().splitlines() if "Denied" in line])
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_a_run_its_remote_agent_and_every_command_are_denied_nothing(site: Site, tmp_path: Path) -> None:
     changes = {
         "realtime_s": 0.3,
@@ -126,6 +127,7 @@ def test_the_shipped_scenarios_are_denied_nothing(site: Site, scenario: str) -> 
     assert site.denied() == []
 
 
+@pytest.mark.slow_but("mosquitto")
 def test_what_a_role_must_not_do_is_seen_here(site: Site) -> None:
     """Or else the tests above could not fail."""
     stop = site.call("MG1/ess", "estop", "on", "--env-id", ENV)

@@ -45,6 +45,7 @@ def test_the_policy_decides_for_its_agents_and_the_others_do_as_ever(folder: Pat
     assert powers["MG2"] > 0.0
 
 
+@pytest.mark.slow
 def test_beside_a_disturbed_run_the_policy_sees_the_same_things(folder: Path) -> None:
     looks = "def act(self, agent, observation):\n        assert 'price' in self.env.observation_names(agent)"
     text = CONTROLLER.replace("def act(self, agent, observation):", looks)  # local: without agents' names

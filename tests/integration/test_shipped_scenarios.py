@@ -9,6 +9,7 @@ import pytest
 from powergrid.envs import MultiAgentMicrogrids
 
 
+@pytest.mark.slow_but("three_microgrids")
 @pytest.mark.parametrize("name", ["three_microgrids", "mw_microgrids"])
 def test_in_a_day_every_device_acts_and_nothing_breaks(name: str) -> None:
     env = MultiAgentMicrogrids({"scenario": name})

@@ -64,6 +64,7 @@ def test_ctrl_c_ends_the_runs_and_what_they_have_started(suite: Path, tmp_path: 
     assert ET.parse(tmp_path / "s.xml").getroot().attrib["errors"] == "2"
 
 
+@pytest.mark.slow
 def test_a_suite_that_is_killed_takes_its_runs_along(suite: Path) -> None:
     suite.write_text(SUITE.replace("steps = 2", "steps = 100000"), encoding="utf-8")
     with heron("suite", str(suite)) as program:
@@ -73,6 +74,7 @@ def test_a_suite_that_is_killed_takes_its_runs_along(suite: Path) -> None:
         until(lambda: not [p for p in started if p.is_alive], "the end of the runs", 30.0)
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_ended_and_fails(suite: Path) -> None:
     text = SUITE.replace("steps = 2", "steps = 100000\ntimeout_s = 0.5").replace(', "lan"', "")
     suite.write_text(text.partition("[[budgets]]")[0], encoding="utf-8")

@@ -246,6 +246,7 @@ def test_a_killed_device_of_a_run_is_seen_and_the_run_goes_on(small: Path, serve
     assert all(isinstance(reward, float) for reward in done.result["rewards"].values())
 
 
+@pytest.mark.slow
 def test_foreign_rubbish_is_counted_and_disturbs_nobody(small: Path, server: Mosquitto) -> None:
     """Whatever else publishes below our topics: it is named, dropped, and the run earns the same."""
     paced = ["--steps", str(STEPS), "--realtime", "0.3", "--broker", server.url, "--json"]
