@@ -81,6 +81,7 @@ def test_a_run_with_emulated_devices_holds_in_everything(record: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_with_faults_and_losses_holds(folder: Path) -> None:
     broker = ImpairedBroker(OpenMemoryBroker(), ImpairmentTable.model_validate(LOSSY), seed=2)
     faults = {"MG1/ess": "silence@2:2", "MG2/gen": "reject_setpoints@1:2", "MG3/pv": "offset@1:3:0.001"}
@@ -99,6 +100,7 @@ def reborn(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_device_that_was_born_again_holds(reborn: Path) -> None:
     with RecordFile(reborn) as run:
         (event,) = run.query("SELECT subject, data FROM event_row WHERE kind = 'taken up'")

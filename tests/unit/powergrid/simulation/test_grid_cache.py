@@ -73,6 +73,7 @@ def test_the_grid_of_a_shipped_scenario_is_shipped_and_is_what_is_built_now(name
     assert_same(network, now.compiled(), tolerance=1e-12)
 
 
+@pytest.mark.slow_but("three_microgrids")
 @pytest.mark.parametrize("name", ["three_microgrids", "mw_microgrids"])
 def test_a_shipped_grid_solves_as_runpp_does(name: str) -> None:
     one = load_scenario(name)
@@ -90,6 +91,7 @@ def test_a_shipped_grid_solves_as_runpp_does(name: str) -> None:
         assert np.abs(one_result.trafo_loading_percent - other.trafo_loading_percent).max() < 1e-6
 
 
+@pytest.mark.slow_but("case9")
 @pytest.mark.parametrize("network", ["case9", "create_cigre_network_mv", "mv_oberrhein", "case33bw"])
 def test_a_file_holds_every_bit_of_a_network(network: str) -> None:
     one = loaded()
