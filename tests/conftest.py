@@ -41,7 +41,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 # A busy machine is slow, not wrong: examples have no deadline. .ci/slow asks for the thorough profile.
 settings.register_profile("quick", deadline=None, max_examples=25)
 settings.register_profile("thorough", deadline=None, max_examples=200)
-settings.load_profile("quick")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow

@@ -334,6 +334,7 @@ def test_the_auction_trades(central: Any) -> None:
     assert sum(s.get("info/MG1/trades/n", 0) + s.get("info/MG2/trades/n", 0) for s in steps) > 0
 
 
+@pytest.mark.slow_but("some_random_actions")
 @pytest.mark.parametrize("act", [own_policies, some_random_actions])
 def test_over_messages_it_is_the_same_as_by_direct_calls(act: Any, central: Any) -> None:
     env = MultiAgentMicrogrids({"scenario": scenario(), "centralized": False, "observation": "full"})
@@ -341,6 +342,7 @@ def test_over_messages_it_is_the_same_as_by_direct_calls(act: Any, central: Any)
     env.close()
 
 
+@pytest.mark.slow
 def test_with_emulators_behind_an_impaired_network_too(central: Any) -> None:
     table = scenario_from_dict(scenario()).scenario.impairment
     assert isinstance(table, ImpairmentTable)

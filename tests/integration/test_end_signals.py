@@ -87,6 +87,7 @@ def test_a_service_manager_that_signals_every_process_at_once_changes_nothing(tm
         until(lambda: not any(process.is_alive for process in started), "the end of all", END_S)
 
 
+@pytest.mark.slow
 def test_a_run_whose_terminal_is_gone_ends_and_releases_its_devices(
     tmp_path: Path, mosquitto: Mosquitto, env_id: str
 ) -> None:

@@ -73,6 +73,7 @@ def test_what_if_of_nothing_is_exact_with_lost_setpoints_silence_and_refusals(si
     assert not found.apart
 
 
+@pytest.mark.slow_but("p2p")
 @pytest.mark.parametrize("horizontal", ["p2p", "consensus"])
 def test_what_if_of_nothing_is_exact_with_lost_words_between_peers(folder: Path, horizontal: str) -> None:
     path = folder / f"{horizontal}.heron"
