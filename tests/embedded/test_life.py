@@ -284,7 +284,7 @@ async def test_a_parent_that_does_not_read_the_log_does_not_stop_the_child() -> 
     assert child.stdin is not None
     assert child.stdout is not None
     child.stdin.write(options.encode() + b"\n")
-    port = int((await asyncio.wait_for(child.stdout.readline(), 10)).rpartition(b":")[2])
+    port = int((await asyncio.wait_for(child.stdout.readline(), 60)).rpartition(b":")[2])
     assert child.stderr is not None
     child.stderr._transport.pause_reading()  # type: ignore[attr-defined]
     for _ in range(30):

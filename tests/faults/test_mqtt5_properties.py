@@ -30,7 +30,7 @@ class Seen:
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
         self._client.subscribe(f"heron/{env_id}/#", qos=1)
-        assert ready.wait(5.0)
+        assert ready.wait(30.0)
 
     def close(self) -> None:
         self._client.disconnect()

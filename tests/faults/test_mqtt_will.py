@@ -64,7 +64,7 @@ async def test_a_killed_process_is_heard_of(watcher: Watcher, env_id: str, how: 
     )
     try:
         assert agent.stdout is not None
-        assert await asyncio.wait_for(agent.stdout.readline(), 10) == b"ready\n"
+        assert await asyncio.wait_for(agent.stdout.readline(), 60) == b"ready\n"
         await until(lambda: watcher.states == {"MG1": ["online"], "MG2": ["online"]})
         agent.kill()
         await until(lambda: all(s == ["online", "offline"] for s in watcher.states.values()), "the wills")

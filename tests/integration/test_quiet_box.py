@@ -64,7 +64,7 @@ class QuietBox:
     def __enter__(self) -> Self:
         self._client.loop_start()
         self._client.subscribe(f"{self.base}/set", 1)
-        assert self._ready.wait(10.0)
+        assert self._ready.wait(30.0)
         self._client.publish(f"{self.base}/lwt", "online", retain=True)
         self._client.publish(f"{self.base}/power", "0", retain=True)
         return self

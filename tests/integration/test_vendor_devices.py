@@ -47,7 +47,7 @@ class Box:
 
     def __enter__(self) -> Self:
         self._client.loop_start()
-        assert self._ready.wait(10.0)
+        assert self._ready.wait(30.0)
         self.begin()
         self._speaking.start()
         return self

@@ -37,7 +37,7 @@ class Site:
         self._client.connect(parts.hostname or "", parts.port or 1883)
         self._client.loop_start()
         self._client.subscribe("heron/#", qos=1)
-        assert ready.wait(5.0)
+        assert ready.wait(30.0)
 
     def __enter__(self) -> Self:
         return self

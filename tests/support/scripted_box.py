@@ -104,7 +104,7 @@ class ScriptedBox:
 
     def __enter__(self) -> Self:
         self._client.loop_start()
-        assert self._ready.wait(10.0)
+        assert self._ready.wait(30.0)
         self._talking.start()
         return self
 

@@ -55,7 +55,7 @@ class PlainClient:
         assert parts.hostname is not None
         self.client.connect(parts.hostname, parts.port or 1883, keepalive=5)
         self.client.loop_start()
-        assert self._ready.wait(10), "no connection"
+        assert self._ready.wait(30.0), "no connection"
 
     def _on_connect(self, client: Any, *_: Any) -> None:
         client.subscribe([(f, 1) for f in [*self._filters, self._mark]])
