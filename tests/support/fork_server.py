@@ -163,7 +163,7 @@ def _become(request: dict[str, object], given: Sequence[int]) -> NoReturn:
     os.setsid()
     for number, wanted in zip(given[:3], range(3), strict=True):
         os.dup2(number, wanted)
-    os.closerange(3, max(given) + 1)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # of the server, and of its other programs
     os.chdir(str(request["cwd"]))
     os.environ.clear()
     os.environ.update(request["environment"])  # type: ignore[call-overload]
@@ -178,9 +178,9 @@ def _become(request: dict[str, object], given: Sequence[int]) -> NoReturn:
 
 
 if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file: a module of the tests is not to stand in for another
     for _module in MODULES:
         __import__(_module)
-    sys.path.pop(0)  # the folder of this file
     gc.collect()
     gc.freeze()
     _serve(socket.socket(fileno=os.dup(0)))
