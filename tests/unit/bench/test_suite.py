@@ -166,6 +166,7 @@ async def test_the_suite_fills_every_row() -> None:
         assert row.low <= row.value <= row.high
 
 
+@pytest.mark.slow
 async def test_without_mosquitto_the_rest_is_measured_and_the_reader_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
