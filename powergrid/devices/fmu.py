@@ -21,6 +21,7 @@ from powergrid.devices.base import (
     Measurement,
     PandapowerTable,
     PolicyThresholds,
+    PositivePowerMw,
     clip,
     finite,
     hours,
@@ -84,7 +85,6 @@ class FmuSpec(DeviceSpecBase):
     """Nameplate of a functional mock-up unit (FMI 2 or 3, co-simulation), and which variable means what."""
 
     pandapower_table: ClassVar[PandapowerTable] = "sgen"
-    controls_q: ClassVar[bool] = False
 
     kind: Literal["fmu"] = Field(default="fmu", description="Kind of device")
     file: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
@@ -92,6 +92,10 @@ class FmuSpec(DeviceSpecBase):
     )
     max_p_mw: PowerMw = Field(description="Largest power that it is asked for, MW, positive = injected")
     min_p_mw: PowerMw = Field(default=0.0, description="Smallest, MW; negative = it can draw so much")
+    s_max_mva: PositivePowerMw | None = Field(
+        default=None,
+        description="Apparent power, MVA, bounds q_setpoint; None = the larger end of its power range",
+    )
     communication_step_s: float | None = Field(
         default=None,
         gt=0.0,
@@ -104,6 +108,9 @@ class FmuSpec(DeviceSpecBase):
     )
     p_setpoint: FmuPower = Field(description="Input that is asked for a power")
     p: FmuPower = Field(description="Output that is the power at its terminals")
+    q_setpoint: FmuReactivePower | None = Field(
+        default=None, description="Input that is asked for a reactive power; needs q"
+    )
     q: FmuReactivePower | None = Field(default=None, description="Output that is its reactive power")
     soc: FmuSoc | None = Field(default=None, description="Output that is its state of charge")
     running: _Link | None = Field(default=None, description="Output that is not 0 while it runs")
@@ -118,6 +125,10 @@ class FmuSpec(DeviceSpecBase):
     def _consistent(self) -> Self:
         if not self.min_p_mw < self.max_p_mw:
             raise ValueError(f"min_p_mw must be below max_p_mw, got {self.min_p_mw} and {self.max_p_mw}")
+        if self.q_setpoint is not None and self.q is None:
+            raise ValueError("q_setpoint needs q, the output that is the reactive power")
+        if self.s_max_mva is not None and self.s_max_mva < max(abs(self.min_p_mw), abs(self.max_p_mw)):
+            raise ValueError(f"s_max_mva = {self.s_max_mva} is less than its largest power")
         if self.initial_soc is not None and (self.soc is None or self.soc.start is None):
             raise ValueError("initial_soc needs soc.start, the parameter that sets it")
         if self.soc is not None and self.soc.start is not None and self.soc.start in self.start:
@@ -125,6 +136,11 @@ class FmuSpec(DeviceSpecBase):
         return self
 
     # What its variables say of the kind: the environment asks the nameplate.
+
+    @property
+    def controls_q(self) -> bool:  # type: ignore[override]
+        """Whether it can be asked for a reactive power."""
+        return self.q_setpoint is not None
 
     @property
     def has_soc(self) -> bool:  # type: ignore[override]
@@ -150,8 +166,8 @@ class FmuSpec(DeviceSpecBase):
 
     @property
     def rated_s_mva(self) -> float:
-        """The larger end of its power range, MVA."""
-        return max(abs(self.min_p_mw), abs(self.max_p_mw))
+        """Its apparent power, MVA; if it is not given the larger end of its power range."""
+        return self.s_max_mva or max(abs(self.min_p_mw), abs(self.max_p_mw))
 
     @property
     def soc_at_reset(self) -> float:
@@ -184,6 +200,9 @@ class _Wiring:
         self.file: FmuFile = fmu_file(Path(spec.file))
         self._problems: list[str] = []
         self.setpoint, self.setpoint_scale = self._link("p_setpoint", spec.p_setpoint, PER_MW, is_input=True)
+        self.q_setpoint, self.q_setpoint_scale = self._link(
+            "q_setpoint", spec.q_setpoint, PER_MVAR, is_input=True
+        )
         self.available, self.available_scale = self._link("available", spec.available, PER_MW, is_input=True)
         shown = [
             self._link("p", spec.p, PER_MW),
@@ -255,12 +274,15 @@ class _Wiring:
         return found
 
 
+FmuInputs = tuple[float, float, float]
+
+
 class FmuHistory:
     """What a unit was given since it began; it never changes, so it is the unit's state as a value.
 
     Args:
         before: What it was given before the last step; None = it has just begun.
-        inputs: Of the last step: setpoint, and what was available, MW.
+        inputs: Of the last step: setpoint, MW, reactive power, Mvar, and what was available, MW.
         dt_s: Length of that step, s.
         start_soc: State of charge that it began with, fraction; None = its own.
     """
@@ -270,7 +292,7 @@ class FmuHistory:
     def __init__(
         self,
         before: FmuHistory | None = None,
-        inputs: tuple[float, float] = (0.0, 0.0),
+        inputs: FmuInputs = (0.0, 0.0, 0.0),
         dt_s: float = 0.0,
         start_soc: float | None = None,
     ) -> None:
@@ -288,7 +310,7 @@ class FmuHistory:
         return _history, (self.start_soc, [(step.inputs, step.dt_s) for step in self.steps()])
 
 
-def _history(start_soc: float | None, steps: list[tuple[tuple[float, float], float]]) -> FmuHistory:
+def _history(start_soc: float | None, steps: list[tuple[FmuInputs, float]]) -> FmuHistory:
     at = FmuHistory(start_soc=start_soc)
     for inputs, dt_s in steps:
         at = FmuHistory(at, inputs, dt_s, start_soc)
@@ -315,7 +337,7 @@ class Fmu(Device):
     """A unit; its power is whatever it makes of the setpoint, known after the step.
 
     - A setpoint is clipped to the nameplate, which is what ``feasible`` gives: its own limits the unit keeps
-      to itself.
+      to itself. A reactive power is clipped to what the apparent power leaves beside it.
     - The power of a step is the mean of what the unit shows at the end of each communication step.
     - The state is what the unit was given since it began. A state that was put back is reached by FMI's own
       undo where the unit has one and it is one step, else by running the unit again from its beginning; so
@@ -369,15 +391,24 @@ class Fmu(Device):
         Raises:
             ModelFailed: The unit could not; the state has not moved.
         """
-        wanted, _ = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
+        wanted, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
         asked = clip(wanted, *self.feasible(dt_s, p_available_mw))
+        asked_q = self._reactive(wanted_q, asked)
         available = self.spec.profile_mw if p_available_mw is None else float(p_available_mw)
         history = FmuHistory(
-            self.state.history, (asked, available), float(dt_s), self.state.history.start_soc
+            self.state.history, (asked, asked_q, available), float(dt_s), self.state.history.start_soc
         )
         p, q, soc, running = self._units.take(history)
         self.state = FmuState(p, soc, running, history)
         return Measurement(p, q, soc, running, 0.0, p != wanted or q != q_mvar)
+
+    def _reactive(self, q_mvar: float, p_mw: float) -> float:
+        """Return the reactive power that it is asked for, Mvar: what the apparent power leaves, or none."""
+        if not self.spec.controls_q:
+            return 0.0
+        s_mva = self.spec.rated_s_mva
+        most = math.sqrt(max((s_mva - p_mw) * (s_mva + p_mw), 0.0))
+        return clip(q_mvar, -most, most)
 
     def restore(
         self,
@@ -475,7 +506,7 @@ class _Units:
             self._instances.pop(0)[0].close()
         wiring = self.wiring
         start: dict[FmuVariable, Any] = dict(wiring.start)
-        start |= self._inputs(clip(0.0, *self._spec.power_range_mw), self._spec.profile_mw)
+        start |= self._inputs(clip(0.0, *self._spec.power_range_mw), 0.0, self._spec.profile_mw)
         if wiring.soc_start is not None and history.start_soc is not None:
             start[wiring.soc_start] = history.start_soc * wiring.scales[wiring.shown.index(self._soc)]
         instance = FmuInstance(wiring.file, f"unit {Path(self._spec.file).stem}", start)
@@ -520,10 +551,12 @@ class _Units:
             )
         return instance.step(self._inputs(*step.inputs), step.dt_s, parts, self.wiring.shown)
 
-    def _inputs(self, p_mw: float, available_mw: float) -> dict[FmuVariable, Any]:
+    def _inputs(self, p_mw: float, q_mvar: float, available_mw: float) -> dict[FmuVariable, Any]:
         wiring = self.wiring
         assert wiring.setpoint is not None
         inputs = {wiring.setpoint: p_mw * wiring.setpoint_scale + 0.0}
+        if wiring.q_setpoint is not None:
+            inputs[wiring.q_setpoint] = q_mvar * wiring.q_setpoint_scale + 0.0
         if wiring.available is not None:
             inputs[wiring.available] = available_mw * wiring.available_scale + 0.0
         return inputs

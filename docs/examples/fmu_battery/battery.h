@@ -1,10 +1,10 @@
 /* A battery as a manufacturer's model may be: what it can, how fast it reacts, what it loses.
-   Powers in kW, positive = charging; state of charge in percent. The solver is its own: explicit Euler. */
+   Powers in kW, positive = charging; reactive power in kvar, positive = absorbed, at once; state of charge in percent. The solver is its own: explicit Euler. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { P_SET, P, SOC, SOC_START, CAPACITY_KWH, LAG_S, FAIL_AT_S, RUNNING, N_VARIABLES };
+enum { P_SET, P, SOC, SOC_START, CAPACITY_KWH, LAG_S, FAIL_AT_S, RUNNING, Q_SET, Q, N_VARIABLES };
 
 typedef struct {
     double v[N_VARIABLES];
@@ -25,6 +25,7 @@ static void defaults(Battery *b) {
 static void begin(Battery *b) {
     b->v[SOC] = b->v[SOC_START];
     b->v[P] = 0.0;
+    b->v[Q] = 0.0;
     b->v[RUNNING] = 1.0;
 }
 
@@ -46,6 +47,7 @@ static int step(Battery *b, double h) {
         b->v[SOC] = soc;
         b->t += dt;
     }
+    b->v[Q] = b->v[Q_SET];
     b->t = end;
     return 0;
 }

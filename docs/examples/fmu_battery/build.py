@@ -21,10 +21,14 @@ VARIABLES = (
     ("lag_s", "Real", "Float64", 'causality="parameter" variability="fixed"', 'unit="s" start="20"'),
     ("fail_at_s", "Real", "Float64", 'causality="parameter" variability="fixed"', 'unit="s" start="-1"'),
     ("running", "Boolean", "Boolean", 'causality="output" variability="discrete"', ""),
+    ("q_set", "Real", "Float64", 'causality="input" variability="continuous"', 'unit="kvar" start="0"'),
+    ("q", "Real", "Float64", 'causality="output" variability="continuous"', 'unit="kvar"'),
 )
-OUTPUTS = (1, 2, 7)
+OUTPUTS = (1, 2, 7, 9)
 TIME = '<Float64 name="time" valueReference="99" causality="independent" variability="continuous"/>'
-UNITS = '<UnitDefinitions><Unit name="kW"/><Unit name="%"/><Unit name="s"/></UnitDefinitions>'
+UNITS = (
+    '<UnitDefinitions><Unit name="kW"/><Unit name="kvar"/><Unit name="%"/><Unit name="s"/></UnitDefinitions>'
+)
 ABOUT = 'modelName="battery" description="A battery with a lag"'
 CAN = 'modelIdentifier="battery" canHandleVariableCommunicationStepSize="true"'
 

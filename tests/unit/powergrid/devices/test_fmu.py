@@ -57,6 +57,29 @@ def test_power_and_state_of_charge_agree_in_energy() -> None:
     assert (0.4 - done.soc) * 0.015 == pytest.approx(done.p_mw * 0.5 / 0.95, rel=1e-9)
 
 
+Q = {"q_setpoint": {"variable": "q_set", "sign": -1}, "q": {"variable": "q", "sign": -1}}
+
+
+def test_a_unit_with_an_input_for_it_is_asked_for_reactive_power_within_its_apparent_power(
+    file: Path,
+) -> None:
+    device = Fmu(spec(file, **Q, s_max_mva=0.0065))
+    assert device.spec.controls_q
+    assert device.step(0.0, 0.002, 900.0).q_mvar == pytest.approx(0.002)
+    assert device.step(0.0, -0.002, 900.0).q_mvar == pytest.approx(-0.002)
+    clipped = device.step(0.0025, 0.1, 900.0)
+    assert clipped.q_mvar == pytest.approx(0.006)  # sqrt(6.5^2 - 2.5^2)
+    assert clipped.clipped
+    copied = pickle.loads(pickle.dumps(device))
+    assert copied.step(0.001, 0.001, 900.0) == device.step(0.001, 0.001, 900.0)
+
+
+def test_a_unit_that_is_not_asked_for_reactive_power_shows_its_own(file: Path) -> None:
+    plain = Fmu(spec(file, q=Q["q"]))
+    assert not plain.spec.controls_q
+    assert plain.step(0.001, 0.002, 900.0).q_mvar == 0.0
+
+
 def test_it_begins_with_the_state_of_charge_that_it_is_given(file: Path) -> None:
     assert Fmu(spec(file)).state.soc == 0.4
     assert spec(file).soc_at_reset == 0.4
@@ -287,6 +310,8 @@ def test_a_table_that_does_not_fit_the_unit_is_named(more: dict[str, Any], why: 
     [
         ({"min_p_mw": 0.005}, "min_p_mw must be below max_p_mw"),
         ({"soc": {"variable": "soc"}}, "initial_soc needs soc.start"),
+        ({"q_setpoint": {"variable": "q_set"}}, "q_setpoint needs q"),
+        ({"s_max_mva": 0.004}, "s_max_mva = 0.004 is less than its largest power"),
         ({"start": {"soc_start": 10.0}}, "start.soc_start: is set by initial_soc"),
         ({"colour": "red"}, "Extra inputs"),
     ],
