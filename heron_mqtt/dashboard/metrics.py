@@ -76,6 +76,15 @@ def _messages(environments: list[Json]) -> Iterator[Metric]:
             for channel, kind in one["channels"].items():
                 family.add_metric([one["env_id"], channel], kind[key])
         yield family
+    age = GaugeMetricFamily(
+        "heron_messages_held_age_seconds",
+        "For how long an outbox had kept the newest message; 0 = it came at once.",
+        labels=labels,
+    )
+    for one in environments:
+        for channel, kind in one["channels"].items():
+            age.add_metric([one["env_id"], channel], kind["held_age_s"])
+    yield age
 
 
 def _agents(environments: list[Json]) -> Iterator[Metric]:

@@ -236,6 +236,7 @@ def test_metrics_are_those_of_the_page_by_agent(page: str) -> None:
     online = [s for s in families["heron_devices"].samples if s.labels["health"] == "online"]
     assert online[0].labels["agent"] == "MG1"
     assert families["heron_messages"].type == "counter"
+    assert families["heron_messages_held_age_seconds"].type == "gauge"
     rules = (shipped_config() / "prometheus" / "alerts.yml").read_text("utf-8")
     named = set(re.findall(r"heron_[a-z_]+", rules))
     samples = {sample.name for family in families.values() for sample in family.samples}

@@ -17,18 +17,24 @@ Json = dict[str, Any]
 KINDS = 500
 KNOWN_CHANNELS = 20_000
 RATE_S = 5  # over which rates are counted
+MAX_AGE_S = 1e10  # three centuries
 OTHER = "(other channels)"
 
 
 @dataclass(slots=True)
 class KindCount:
-    """Messages of one kind of channel; ``by_second`` has second and number, of the newest seconds."""
+    """Messages of one kind of channel; ``by_second`` has second and number, of the newest seconds.
+
+    ``held_age_s`` is for how long its sender had kept the newest of them, s; 0 = it came at once. While an
+    outbox is emptied, oldest first, that is the age of the oldest that it still has.
+    """
 
     messages: int = 0
     lost: int = 0
     repeated: int = 0
     held: int = 0
     delays: Delays = field(default_factory=Delays)
+    held_age_s: float = 0.0
     by_second: deque[list[int]] = field(default_factory=lambda: deque(maxlen=RATE_S + 1))
 
     def note(self, at_s: float) -> None:
@@ -98,24 +104,27 @@ class ChannelTraffic:
         """Count one message; ``fields`` without a number (or none at all) counts for no gap."""
         kind = channel.kind
         kind.note(at_s)
+        held_s = fields.get("held_s")
+        kind.held_age_s = _age(held_s)
         arrival, missing = observed(self._tracker, channel.name, fields)
         if missing:
             kind.lost += missing
         if arrival is Arrival.DUPLICATE:
             kind.repeated += 1
-        elif fields.get("held_s") is not None:
+        elif held_s is not None:
             kind.held += 1
         elif (sent_at := fields.get("sent_at")) is not None:
             kind.delays.note(self._quickest.later_s(fields.get("sender"), sent_at, at_s))
 
     def as_json(self, now_s: float) -> Json:
-        """Return messages, lost, repeated, held and rate by kind of channel."""
+        """Return messages, lost, repeated, held (with age) and rate by kind of channel."""
         return {
             name: {
                 "messages": kind.messages,
                 "lost": kind.lost,
                 "repeated": kind.repeated,
                 "held": kind.held,
+                "held_age_s": round(kind.held_age_s, 3),
                 "rate": round(kind.rate(now_s), 2),
                 "delay_mean_s": kind.delays.mean_s,
                 "delay_max_s": kind.delays.max_s,
@@ -137,6 +146,12 @@ def observed(tracker: SequenceTracker, channel: str, fields: Mapping[str, Any]) 
     before = tracker.lost
     arrival = tracker.observe(str(fields.get("sender", "")), boot, channel, seq)
     return arrival, tracker.lost - before
+
+
+def _age(held_s: object) -> float:
+    """Return what a sender says of how long it kept a message, s; 0 for what cannot be that."""
+    is_number = isinstance(held_s, int | float) and not isinstance(held_s, bool)
+    return float(held_s) if is_number and 0.0 <= held_s < MAX_AGE_S else 0.0  # type: ignore[arg-type, operator]
 
 
 def channel_kind(levels: list[str]) -> str:

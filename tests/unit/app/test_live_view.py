@@ -7,6 +7,7 @@ import json
 from collections import deque
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,6 +124,16 @@ def test_gaps_and_repeats_are_counted_by_channel() -> None:
     more = [told("devices/MG1/ess/telemetry", p_mw=0.0, boot="d", seq=n, sender="MG1/ess") for n in (4, 4, 5)]
     kind = seen(RUN, BIRTH, SPOKE, *more)["channels"]["devices/+/+/telemetry"]
     assert (kind["messages"], kind["lost"], kind["repeated"], kind["held"]) == (4, 2, 1, 0)
+    assert kind["held_age_s"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("held_s", "age_s"), [(12.5, 12.5), (3, 3.0), (10**400, 0.0), (-1.0, 0.0), (True, 0.0), ("long", 0.0)]
+)
+def test_the_age_of_what_an_outbox_hands_over_is_shown_if_it_can_be_one(held_s: Any, age_s: float) -> None:
+    late = told("devices/MG1/ess/telemetry", p_mw=0.0, boot="d", seq=9, sender="MG1/ess", held_s=held_s)
+    kind = seen(RUN, BIRTH, SPOKE, late)["channels"]["devices/+/+/telemetry"]
+    assert (kind["held"], kind["held_age_s"]) == (1, age_s)
 
 
 def test_a_fallback_and_its_reason_are_shown_while_they_last() -> None:
