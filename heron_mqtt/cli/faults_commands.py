@@ -89,8 +89,9 @@ def faults(
             )
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    if table is not None:
-        _write(table, outcome)
+    finally:  # what was tried is worth having, also where a later trial could not be set up
+        if table is not None:
+            _write(table, outcome)
     if as_json:
         typer.echo(json.dumps(outcome.as_dict(), allow_nan=False))
     else:

@@ -1,4 +1,4 @@
-"""Safety and security pages: the tests that they name exist."""
+"""Safety and security pages: the tests that they name exist; the table has zeros where they must be."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ import re
 
 import pytest
 
+from heron_mqtt.testing.faults import FAULT_TRIALS, HEADINGS, KINDS
+from heron_mqtt.testing.faults.tally import LEASE_S, TOLERATED_S
 from support.doc_pages import ROOT
 
 PAGE = (ROOT / "docs" / "safety.md").read_text(encoding="utf-8")
 SECURITY = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+FAULTS = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + SECURITY)))
+
+
+def rows() -> list[dict[str, str]]:
+    """Return the rows of the table of trials."""
+    lines = [line.strip("| ").split(" | ") for line in FAULTS.splitlines() if line.startswith("| ")]
+    head, _, *body = [line for line in lines if len(line) == len(HEADINGS)]
+    assert tuple(head) == HEADINGS
+    return [dict(zip(HEADINGS, line, strict=True)) for line in body]
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED)
@@ -38,3 +49,21 @@ def test_every_threat_is_backed_by_a_test() -> None:
     ]
     assert len(threats) > 20
     assert [line for line in threats if "::test_" not in line] == []
+
+
+def test_the_table_has_every_fault_on_every_broker() -> None:
+    expected = {(f"`{trial.name}`", kind) for trial in FAULT_TRIALS for kind in trial.brokers}
+    assert {(row["fault"], row["broker"]) for row in rows()} == expected
+    assert {kind for trial in FAULT_TRIALS for kind in trial.brokers} == set(KINDS)
+    promised = {f"`{trial.name}`": (trial.what, trial.promise) for trial in FAULT_TRIALS}
+    for row in rows():
+        assert (row["what is done"], row["promised"]) == promised[row["fault"]]
+
+
+def test_the_table_has_zeros_where_they_must_be() -> None:
+    for row in rows():
+        assert row["verdict"] == "kept", row["fault"]
+        assert int(row["tried"]) > 0, row["fault"]
+        assert (row["undetected"], row["hung"]) == ("0", "0"), row["fault"]
+        held_s = row["longest power after the last rightful setpoint, s"]
+        assert held_s == "-" or float(held_s) <= LEASE_S + TOLERATED_S, row["fault"]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from heron_mqtt.errors import NotReady
 from heron_mqtt.testing.faults.stream import NumberedStream
 from heron_mqtt.testing.faults.tcp_link import LinkFaults
 
@@ -169,10 +170,10 @@ def outbox_disk_full(stream: NumberedStream) -> None:
 
 
 def outbox_read_only(stream: NumberedStream) -> None:
-    """Make the file system of the outbox read-only while the publisher is cut off."""
+    """Cut a publisher off whose outbox is on a file system that is read-only."""
     with _small_disk(stream.folder) as disk:
+        _run("mount", "-o", "remount,ro", str(disk))
         stream.publish("--outbox", str(disk / "outbox"))
-        _remount(disk, "ro")
         _cut_off(stream, least_s=2.0)
         _end_with_trouble(stream)
 
@@ -200,12 +201,10 @@ def _small_disk(folder: Path) -> Iterator[Path]:
         _run("umount", "-l", str(disk))
 
 
-def _remount(disk: Path, how: str) -> None:
-    _run("mount", "-o", f"remount,{how}", str(disk))
-
-
 def _run(*command: str) -> None:
-    subprocess.run(command, capture_output=True, check=True)  # noqa: S603 - the words above
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the words above
+    if done.returncode:
+        raise NotReady(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def _cut_off(stream: NumberedStream, least_s: float = 0.5) -> None:
