@@ -109,7 +109,8 @@ def _options(
 
 
 @app.command(
-    epilog="Examples: heron-mqtt run hil_battery --record day.heron; heron-mqtt run --resume day.heron"
+    epilog="Example: heron-mqtt run hil_battery --record day.heron; where that was interrupted: "
+    "heron-mqtt run hil_battery --resume day.heron"
 )
 def run(
     scenario: Annotated[
