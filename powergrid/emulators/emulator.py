@@ -64,6 +64,7 @@ class Emulator(FieldDevice):
         self._table = table
         self._faults = faults
         self._history = history
+        self._is_asked_where = False  # a run goes on: it is waited for, whatever its fault is
         self._model_spec = spec.derated(table.efficiency_factor)
         self._model = make_device(self._model_spec)
         self._randomisation = randomisation if randomisation and randomisation.varies_devices else None
@@ -123,6 +124,7 @@ class Emulator(FieldDevice):
         self._telemetry = self._at_rest()
         if self._history is not None and self._history.episode == run_state.episode:
             self._relive(self._history.steps)
+            self._is_asked_where = True
 
     def _relive(self, steps: Iterable[PastStep]) -> None:
         """Take what was taken in an interrupted run, in which no time passes and nothing is said."""
@@ -190,7 +192,7 @@ class Emulator(FieldDevice):
             await self._step(run_state.step)
 
     async def _step(self, step: int | None) -> None:
-        was = self._faults.kind
+        was, self._is_asked_where = self._faults.kind, False
         if self._faults.on_step(step) and was == "reboot":
             await self._restart()
 
@@ -204,6 +206,8 @@ class Emulator(FieldDevice):
     def shown(self, telemetry: Telemetry) -> Telemetry | Json | None:
         """Return nothing, or nonsense, where the fault in force is that."""
         kind = self._faults.kind
+        if self._is_asked_where:
+            return telemetry
         if kind in SILENT:
             return None
         if kind == "garbage":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.messages import RunState
+from heron_mqtt.messages import Fault, RunState
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.record.reader import RecordFile
 from powergrid.emulators.emulator import Emulator
@@ -85,6 +85,18 @@ def test_one_that_does_not_come_there_goes_on_from_what_it_showed(
     device = emulator("ess", replace(whole, steps=(moved,)))
     assert (device.measure().p_mw, device.measure().soc) == (0.004, 0.61)
     assert "does not come to what it showed in step 0" in caplog.text
+
+
+async def test_a_silent_one_says_where_it_is_until_the_run_goes_on(path: Path) -> None:
+    whole = device_history(path, "MG1", "ess")
+    assert whole is not None
+    silence = replace(whole.steps[0], faults=(Fault(kind="silence", steps=5),))
+    device = emulator("ess", replace(whole, steps=(silence,)))
+    assert device.shown(device.measure()) == device.measure()
+    await device.on_run_state(RunState(state="running", scenario="small", step=1))
+    assert device.shown(device.measure()) is None
+    await device.on_run_state(RunState(state="running", scenario="small", step=6))
+    assert device.shown(device.measure()) is not None
 
 
 def test_another_episode_begins_afresh(path: Path) -> None:
