@@ -175,6 +175,15 @@ class RandomisationTable(Table):
         None, description="State of charge of batteries at the beginning, [least, most]; None = nameplate."
     )
     efficiency_factor: Range = Field((1.0, 1.0), description="Factor on efficiencies, [least, most].")
+    response_delay_s: Range = Field(
+        (0.0, 0.0),
+        description="Dead time of emulated devices on top of their own, [least, most], simulated s.",
+    )
+    answer_delay_s: Range = Field(
+        (0.0, 0.0),
+        description="From setpoint to telemetry of emulated devices, on top of their own, [least, most], "
+        "wall-clock s.",
+    )
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> RandomisationTable:
@@ -183,6 +192,8 @@ class RandomisationTable(Table):
             "pv_scale": (0.0, 100.0),
             "initial_soc": (0.0, 1.0),
             "efficiency_factor": (0.01, 1.0),
+            "response_delay_s": (0.0, 86_400.0),
+            "answer_delay_s": (0.0, 3600.0),
         }
         for name, (least, most) in bounds.items():
             given = getattr(self, name)
@@ -191,6 +202,11 @@ class RandomisationTable(Table):
                     f"{name} = {list(given)}: expected [least, most] within {least:g} and {most:g}"
                 )
         return self
+
+    @property
+    def varies_delays(self) -> bool:
+        """Whether emulated devices are slower in one episode than in another."""
+        return self.response_delay_s != (0.0, 0.0) or self.answer_delay_s != (0.0, 0.0)
 
     @property
     def varies_devices(self) -> bool:

@@ -12,7 +12,16 @@ from typing import NamedTuple, Protocol
 from powergrid.devices.base import Device, DeviceSpecBase, clip
 from powergrid.devices.registry import make_device
 
-__all__ = ["DeviceDraw", "DeviceRanges", "draw_device", "drawn_device", "drawn_soc"]
+__all__ = [
+    "DelayDraw",
+    "DelayRanges",
+    "DeviceDraw",
+    "DeviceRanges",
+    "draw_delays",
+    "draw_device",
+    "drawn_device",
+    "drawn_soc",
+]
 
 
 class DeviceRanges(Protocol):
@@ -25,6 +34,30 @@ class DeviceRanges(Protocol):
     @property
     def efficiency_factor(self) -> tuple[float, float]:
         """Range of a factor on efficiencies, within (0, 1]."""
+
+
+class DelayRanges(Protocol):
+    """The part of ``[randomisation]`` that emulated devices follow."""
+
+    @property
+    def response_delay_s(self) -> tuple[float, float]:
+        """Range of a dead time, simulated s."""
+
+    @property
+    def answer_delay_s(self) -> tuple[float, float]:
+        """Range of the time from setpoint to telemetry, wall-clock s."""
+
+
+class DelayDraw(NamedTuple):
+    """How much slower an emulated device is in one episode.
+
+    Attributes:
+        response_delay_s: Before it moves, simulated s.
+        answer_delay_s: From setpoint to telemetry, wall-clock s.
+    """
+
+    response_delay_s: float
+    answer_delay_s: float
 
 
 class DeviceDraw(NamedTuple):
@@ -59,6 +92,15 @@ def draw_device(ranges: DeviceRanges, seed: int | None, agent: str, device: str)
         else ranges.initial_soc[0] + soc * (ranges.initial_soc[1] - ranges.initial_soc[0]),
         efficiency_factor=low + factor * (high - low),
     )
+
+
+def draw_delays(ranges: DelayRanges, seed: int, agent: str, device: str) -> DelayDraw:
+    """Return how slow an episode's seed makes an emulated device; uniform, in a stream of its own."""
+    rng = random.Random(f"{seed}/{agent}/{device}/delays")  # noqa: S311 - not for secrets
+    drawn = (
+        low + rng.random() * (high - low) for low, high in (ranges.response_delay_s, ranges.answer_delay_s)
+    )
+    return DelayDraw(*drawn)
 
 
 def drawn_soc(spec: DeviceSpecBase, draw: DeviceDraw) -> float:

@@ -15,7 +15,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 from heron_mqtt.messaging.stamping import new_boot
 from powergrid.devices import DeviceSpecBase, Measurement, make_device
-from powergrid.devices.draws import draw_device, drawn_device
+from powergrid.devices.draws import draw_delays, draw_device, drawn_device
 from powergrid.emulators.faults import SILENT, FaultState
 from powergrid.emulators.imperfections import Imperfections
 from powergrid.scenario import EmulatorTable, RandomisationTable
@@ -67,8 +67,9 @@ class Emulator(FieldDevice):
         self._is_asked_where = False  # a run goes on: it is waited for, whatever its fault is
         self._model_spec = spec.derated(table.efficiency_factor)
         self._model = make_device(self._model_spec)
-        self._randomisation = randomisation if randomisation and randomisation.varies_devices else None
-        self._imperfect = self._new_imperfections(episode=0)
+        varies = randomisation is not None and (randomisation.varies_devices or randomisation.varies_delays)
+        self._randomisation = randomisation if varies else None
+        self._imperfect = self._new_imperfections(table, episode=0)
         self._telemetry = self._at_rest()
 
     # -- the device --------------------------------------------------------------------------------
@@ -114,13 +115,21 @@ class Emulator(FieldDevice):
 
     def begin_episode(self, run_state: RunState) -> None:
         """Go back to the model's initial state, or to the one that the episode's seed draws."""
+        table = self._table
         if self._randomisation is not None and run_state.seed is not None:
+            delays = draw_delays(self._randomisation, run_state.seed, self.agent_id, self.name)
+            table = table.model_copy(
+                update={
+                    "response_delay_s": table.response_delay_s + delays.response_delay_s,
+                    "answer_delay_s": table.answer_delay_s + delays.answer_delay_s,
+                }
+            )
             draw = draw_device(self._randomisation, run_state.seed, self.agent_id, self.name)
             self._model = drawn_device(self._model_spec, draw)
         else:
             self._model.reset()
         self._faults.restart()
-        self._imperfect = self._new_imperfections(run_state.episode or 0)
+        self._imperfect = self._new_imperfections(table, run_state.episode or 0)
         self._telemetry = self._at_rest()
         if self._history is not None and self._history.episode == run_state.episode:
             self._relive(self._history.steps)
@@ -237,6 +246,6 @@ class Emulator(FieldDevice):
             p_mw=state.p_mw, soc=getattr(state, "soc", None), running=getattr(state, "running", None)
         )
 
-    def _new_imperfections(self, episode: int) -> Imperfections:
+    def _new_imperfections(self, table: EmulatorTable, episode: int) -> Imperfections:
         rng = random.Random(f"{self._table.seed}/{self.label}/{episode}")  # noqa: S311 - not for secrets
-        return Imperfections(self._table, rng, self._model.state.p_mw)
+        return Imperfections(table, rng, self._model.state.p_mw)

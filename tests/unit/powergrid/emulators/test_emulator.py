@@ -16,7 +16,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.devices import BatterySpec, DeviceSpec, LoadSpec, make_device
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState
-from powergrid.scenario import EmulatorTable
+from powergrid.scenario import EmulatorTable, RandomisationTable
 from support.waiting import until
 
 BATTERY = BatterySpec(max_e_mwh=0.03, max_p_charge_mw=0.008, max_p_discharge_mw=0.01, standby_loss_mw=1e-5)
@@ -53,9 +53,10 @@ class Site:
         await self.broker.publish(channel, self.stamper.stamp(channel, Fault(kind=kind, **fields)))
         await until(lambda: self.device._faults.active is not None, "the fault")
 
-    async def new_episode(self, episode: int) -> None:
+    async def new_episode(self, episode: int, seed: int | None = None) -> None:
         births = len(self.status)
-        state = self.stamper.stamp(topics.RUN_STATE, RunState(state="reset", scenario="t"), episode=episode)
+        begins = RunState(state="reset", scenario="t", seed=seed)
+        state = self.stamper.stamp(topics.RUN_STATE, begins, episode=episode)
         self.broker.publish(topics.RUN_STATE, state)
         await until(lambda: len(self.status) > births, "the birth")
         self.step = -1
@@ -218,3 +219,16 @@ async def test_a_fault_that_is_none_is_counted_and_changes_nothing(make: Any) ->
     site.broker.publish(topics.device("MG1", "ess", "fault"), {"type": "fault", "kind": "sulking"})
     assert (await site.ask(0.004))["p_mw"] == 0.004
     assert site.broker.stats.rejected == 1
+
+
+async def test_each_episode_draws_its_delays_and_the_same_seed_the_same(make: Any) -> None:
+    """With a dead time of a third to two thirds of a step, the mean power of the first step says which."""
+    site = await make(response_delay_s=90.0)
+    site.device._randomisation = RandomisationTable(response_delay_s=(210.0, 510.0))
+    shown = []
+    for episode, seed in enumerate((7, 8, 7)):
+        await site.new_episode(episode, seed)
+        shown.append((await site.ask(0.009))["p_mw"])
+    assert shown[0] == shown[2] != shown[1]
+    for mean_mw in shown:
+        assert 0.009 * (900.0 - 600.0) / 900.0 <= mean_mw <= 0.009 * (900.0 - 300.0) / 900.0
