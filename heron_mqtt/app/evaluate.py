@@ -58,10 +58,10 @@ class EpisodeScore:
 
 @dataclass(frozen=True, slots=True)
 class MeanEstimate:
-    """A mean over episodes with its 95 % confidence interval, half its width."""
+    """A mean over episodes with its 95 % confidence interval, half its width; None = of one episode."""
 
     mean: float
-    half: float
+    half: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +98,12 @@ class Evaluation:
 
 
 def mean_of(values: Sequence[float]) -> MeanEstimate:
-    """Return mean and half the width of its 95 % interval, by Student's t; infinite for one value."""
+    """Return mean and half the width of its 95 % interval, by Student's t; None for one value."""
     from scipy.stats import t
 
     n = len(values)
     if n < 2:
-        return MeanEstimate(float(np.mean(values)), math.inf)
+        return MeanEstimate(float(np.mean(values)), None)
     deviation = float(np.std(values, ddof=1))
     return MeanEstimate(float(np.mean(values)), float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n))
 

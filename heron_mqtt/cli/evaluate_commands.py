@@ -104,4 +104,5 @@ def _print(scenario: str, seeds: int, found: list[Evaluation]) -> None:
 
 
 def _text(estimate: MeanEstimate) -> str:
-    return f"{estimate.mean:.2f} ± {estimate.half:.2f}"
+    width = "" if estimate.half is None else f" ± {estimate.half:.2f}"
+    return f"{estimate.mean:.2f}{width}"

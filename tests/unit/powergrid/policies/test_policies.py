@@ -85,7 +85,7 @@ def test_the_interval_is_students() -> None:
     found = mean_of([1.0, 2.0, 3.0])
     assert found.mean == 2.0
     assert found.half == pytest.approx(4.302653 / np.sqrt(3.0), rel=1e-6)
-    assert mean_of([1.0]).half == np.inf
+    assert mean_of([1.0]).half is None, "JSON has no infinity"
 
 
 def test_what_does_not_go_together_is_refused_before_anything_runs() -> None:
