@@ -41,7 +41,7 @@ class Ran:
 
 
 @dataclass(frozen=True, slots=True)
-class Commands:
+class CommandRunner:
     """Runs this Python, in a folder of the benchmark's.
 
     Attributes:

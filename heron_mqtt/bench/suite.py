@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heron_mqtt.bench.agent_exchange import Exchange, Floor
-from heron_mqtt.bench.commands import Commands
+from heron_mqtt.bench.commands import CommandRunner
 from heron_mqtt.bench.cpu import machine, one_core
 from heron_mqtt.bench.environment import ENV_ID, make_env, one_way, whole_step
 from heron_mqtt.bench.outbox import AT_ONCE, publishing, write_all
@@ -107,7 +107,7 @@ async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
 
 async def _whole_runs(report: BenchReport, effort: Effort, say: Say, url: str | None) -> None:
     with tempfile.TemporaryDirectory(prefix="heron-bench-") as folder:
-        commands = Commands(Path(folder))
+        commands = CommandRunner(Path(folder))
         say("start-up")
         report.rows += await startup_rows(commands, effort.rounds)
         say("emulated devices")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from heron_mqtt.app.project.write import make_project
-from heron_mqtt.bench.commands import HERON, Commands, Ran
+from heron_mqtt.bench.commands import HERON, CommandRunner, Ran
 from heron_mqtt.bench.rows import BenchRow, ratio
 
 NUMPY_ALONE = ("-c", "import numpy")
@@ -17,7 +17,7 @@ SAME_CPU = "  the same, CPU time of all processes"
 FEW_STEPS = 4
 
 
-async def startup_rows(commands: Commands, rounds: int) -> list[BenchRow]:
+async def startup_rows(commands: CommandRunner, rounds: int) -> list[BenchRow]:
     """Return how long runs take as whole processes, beside the shortest program that uses numpy."""
     what = {"numpy": NUMPY_ALONE, "one step": ONE_STEP, "a day": RUN}
     found: dict[str, list[Ran]] = {name: [] for name in what}
@@ -45,7 +45,7 @@ async def startup_rows(commands: Commands, rounds: int) -> list[BenchRow]:
     return rows
 
 
-async def device_rows(commands: Commands, rounds: int) -> list[BenchRow]:
+async def device_rows(commands: CommandRunner, rounds: int) -> list[BenchRow]:
     """Return what a step takes with nine emulated devices, beside one with models in process."""
     found: dict[str, list[float]] = {"emulated": [], "simulated": []}
     for _ in range(rounds):
@@ -57,7 +57,7 @@ async def device_rows(commands: Commands, rounds: int) -> list[BenchRow]:
     return [ratio(what, "x", found["emulated"], found["simulated"], must=2.5, aim=1.8, raw=raw)]
 
 
-async def clock_rows(commands: Commands, steps: int) -> list[BenchRow]:
+async def clock_rows(commands: CommandRunner, steps: int) -> list[BenchRow]:
     """Return how many steps of a run on a clock of 100 Hz begin late."""
     clock = ("--realtime", str(PERIOD_S), "--steps", str(steps), "--devices", "emulated")
     result = (await commands.run(*RUN, *clock)).result()
@@ -67,7 +67,7 @@ async def clock_rows(commands: Commands, steps: int) -> list[BenchRow]:
     return [BenchRow(what, late, "", late, late, steps / 1_000, 0.0, raw)]
 
 
-async def process_rows(commands: Commands, url: str, agents: int, steps: int) -> list[BenchRow]:
+async def process_rows(commands: CommandRunner, url: str, agents: int, steps: int) -> list[BenchRow]:
     """Return what agents take with a process for each, beside all of them in one.
 
     CPU time is that of a run of many steps less one of few, so that what is needed once cancels out.

@@ -56,7 +56,8 @@ def test_what_the_lines_send_the_lines_hear(mosquitto: Mosquitto) -> None:
             assert any("Subscribed" in line for line in process.stdout), "the broker took the subscription"
         for program, *arguments in sent:
             subprocess.run([program, *port, *arguments], check=True, timeout=WITHIN_S)
-        printed = [process.communicate(timeout=WITHIN_S)[0] for process in listening]
+        # Read as above: communicate() would leave out what was read ahead. They end by themselves.
+        printed = [process.stdout.read() for process in listening if process.stdout is not None]
     finally:
         for process in listening:
             process.kill()

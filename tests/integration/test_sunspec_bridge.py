@@ -509,7 +509,7 @@ async def test_the_program_serves_several_units_behind_one_connection(
         async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
             gateway, roof = Gateway(broker, env_id), []
             broker.subscribe(topics.device("MG1", "roof", "telemetry"), roof.append)
-            await until(lambda: gateway.states() and roof, "both devices", within_s=20.0)
+            await until(lambda: gateway.telemetry and roof, "both devices", within_s=20.0)
             assert roof[-1]["p_mw"] == 0.04
             assert roof[-1]["vm_pu"] == 0.5  # what was said of it alone
             assert "vm_pu" not in gateway.telemetry[-1]

@@ -40,6 +40,7 @@ class FakeEnv:
 
 
 class FakeSummary:
+    scenario = "fake"
     steps = 0
     overruns = 0
 
