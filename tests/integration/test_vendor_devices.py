@@ -305,7 +305,9 @@ def test_a_box_that_dies_is_replaced_by_its_model_and_the_run_goes_on(
     ended = run_heron("run", str(file), "--steps", "6", "--broker", mosquitto.url, "--json")
     assert ended.code == 0
     device = ended.result["devices"]["MG1/ess"]
-    assert device["fallbacks"] == device["longest_fallback"] == 4
+    # What it measured before its death may still answer the third setpoint.
+    assert device["fallbacks"] == device["longest_fallback"]
+    assert device["fallbacks"] in {3, 4}
     assert "no power from the device for 2 s" in ended.err
 
 

@@ -61,7 +61,7 @@ def drive(monkeypatch: pytest.MonkeyPatch, took_s: list[float]) -> tuple[FakeEnv
         await run_module._steps(
             env,  # type: ignore[arg-type]
             SimpleNamespace(begin=no_fault),  # type: ignore[arg-type]
-            SimpleNamespace(realtime_s=SLOT_S),  # type: ignore[arg-type]
+            SimpleNamespace(realtime_s=SLOT_S, steps=len(took_s)),  # type: ignore[arg-type]
             SimpleNamespace(step=lambda *_: None),  # type: ignore[arg-type]
             summary,  # type: ignore[arg-type]
             policy=None,

@@ -10,13 +10,16 @@ import pytest
 from powergrid.envs import BatchedMicrogrids
 from support.small_grid import scenario as small
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("built_once")]
-
-torch = pytest.importorskip("torch", reason="pip install 'heron-mqtt[torchrl]'")
-pytest.importorskip("torchrl", reason="pip install 'heron-mqtt[torchrl]'")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("built_once", "torchrl")]
 
 CONFIG: dict[str, Any] = {"num_envs": 3, "max_episode_steps": 4, "start_rows": "scenario"}
 RANDOM = {"randomisation": {"load_noise": 0.1, "initial_soc": [0.2, 0.8]}}
+
+
+@pytest.fixture(scope="module")
+def torchrl() -> None:
+    """Skip where it is not installed: only tests that were chosen, so not while tests are collected."""
+    pytest.importorskip("torchrl", reason="torchrl is not installed: pip install 'heron-mqtt[torchrl]'")
 
 
 def make(changes: dict[str, Any] | None = None, **config: Any) -> Any:
@@ -66,6 +69,8 @@ def test_a_rollout_is_what_the_batch_does_over_the_end_of_episodes() -> None:
 
 
 def test_some_copies_can_be_begun_anew_and_the_others_go_on() -> None:
+    import torch
+
     env = make()
     env.set_seed(1)
     first = env.rollout(2)
