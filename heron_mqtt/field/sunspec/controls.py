@@ -255,6 +255,8 @@ class PowerLimit(Control):
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
         limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
         values = in_safe_order({"WMaxLimPct": limit}, {self.timer: seconds(revert_s)}, revert_s)
+        if limit == 0:  # the block may be older than the write before: a ramp of it must not delay a stop
+            return {**self._ramp(None, 0.0), **values, "WMaxLim_Ena": ON}
         step = block.step("WMaxLimPct")
         raw = block.raw("WMaxLimPct") if block.raw("WMaxLim_Ena") == ON else None
         return {**self._ramp(None if raw is None else raw * step, limit * step), **values, "WMaxLim_Ena": ON}

@@ -866,6 +866,21 @@ async def test_a_limit_rises_over_the_time_of_its_ramp_and_falls_at_once(make: A
     assert pair.box[123, point] == 7
 
 
+@pytest.mark.parametrize(
+    ("models", "point"), [(PV, (123, "WMaxLimPct_RmpTms")), (BATTERY, (124, "InOutWRte_RmpTms"))]
+)
+async def test_a_stop_after_a_rise_is_not_delayed_by_the_ramp_of_the_rise(
+    make: Any, models: Any, point: tuple[int, str]
+) -> None:
+    pair = await make(models, {point[0]: {point[1]: 7}}, der=DerOptions(ramp_percent_s=5))
+    await pair.inverter.set(0.0, 0.0, 20.0)
+    await pair.inverter.set(0.001, 0.0, 20.0)
+    assert pair.box[point] > 0
+    await pair.inverter.hold_zero()  # reads nothing, so it knows of no more than the first zero
+    assert await pair.inverter.holds_zero()
+    assert pair.box[point] == 0
+
+
 async def test_storage_rises_over_the_time_of_its_ramp_and_goes_to_zero_at_once(make: Any) -> None:
     point = "InOutWRte_RmpTms"
     pair = await make(BATTERY, {124: {point: 3}}, der=DerOptions(ramp_percent_s=10))
