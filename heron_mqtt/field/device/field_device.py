@@ -236,8 +236,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             for task in self._tasks:
                 task.cancel()
             await self._rest_at_the_end()
-            if self._has_told_holder and self._taken_by is None:
-                self._tell_holder()
+            self._tell_holder_at_the_end()
             await self._leave()
 
     async def _rest_at_the_end(self) -> None:
@@ -252,6 +251,15 @@ class FieldDevice(PresentDevice, abc.ABC):
                     await done
         except Exception as exc:
             log.error("%s: could not go to the safe state at the end: %s", self.label, exc, exc_info=exc)
+
+    def _tell_holder_at_the_end(self) -> None:
+        """Say that the lease is free; where that fails the goodbye must still be said."""
+        if not self._has_told_holder:
+            return
+        try:
+            self._tell_holder()
+        except Exception as exc:
+            log.error("%s: could not say at the end whose it is: %s", self.label, exc, exc_info=exc)
 
     async def _serve(self, once: bool) -> None:
         """Keep the time until the first answer (``once``), or until the name is taken over."""
@@ -537,10 +545,14 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._lease.forget()
         self._answered = self._held = None
 
+    def _holder_to_tell(self) -> Holder | None:
+        """Return whose setpoints are followed, or still in the hardware; None = nobody's."""
+        return self._lease.holder if self._lease.is_running else None
+
     def _tell_holder(self) -> None:
-        """Publish whose setpoints are followed, if that has changed."""
-        holder = self._lease.holder if self._lease.is_running else None
-        if self._has_told_holder and holder == self._told_holder:
+        """Publish whose setpoints are followed, if that has changed; not in the name of another device."""
+        holder = self._holder_to_tell()
+        if self._taken_by is not None or (self._has_told_holder and holder == self._told_holder):
             return
         self._told_holder, self._has_told_holder = holder, True
         if holder is None:
@@ -572,7 +584,6 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._rests = False  # until it was told of this one: a repeated stop must not be confirmed earlier
         async with self._coming_first("emergency stop"):
             await self._make_safe(f"emergency stop by {who or 'unknown'}")
-        self._tell_holder()
 
     def _confirm_stop(self) -> None:
         """Say what is known of the stop."""
@@ -614,7 +625,6 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._safe_after_s = after_s
             self._lease.end()
             await self._make_safe(f"no setpoint for {after_s:.3g} s")
-        self._tell_holder()
 
     async def _make_safe(self, reason: str, level: int = logging.WARNING) -> None:
         """Go to the safe state and say so; called with the device's lock held."""
@@ -630,6 +640,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         except Exception as exc:
             await self._failed("go_safe", exc)
         await self._publish_telemetry()
+        self._tell_holder()  # only now: hardware that was not told of the end may still have its setpoint
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something from a plain callback; it ends with the device."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from heron_mqtt.errors import HeronError, MessageError
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.vendor.answers import SetpointAnswer
 from heron_mqtt.field.vendor.built_ins import BuiltIns
@@ -51,7 +52,8 @@ class VendorDevice(FieldDevice):
       is sent. An emergency stop sets 0 and is not ended by a release: the device is handed back when the
       stop is. While its power says that it is not at 0 it is told again, and is not safe; nor is one that is
       not told, because it can only be read or is in ``shadow``.
-    - What an earlier program of its name left driven, because it was killed, is handed back once it is heard.
+    - ``lease`` says ``held`` until the device has taken its release: what an earlier program of its name left
+      driven, because it was killed or could not hand it back, is handed back once it is heard.
     - Its last power counts for ``stale_after_s``. A device that says nothing for longer is a fault, and the
       gateway's model stands in. One that has said nothing yet is reported only.
     - What confirms a setpoint is said by the mapping; without the confirmation it counts as rejected.
@@ -621,6 +623,18 @@ class VendorDevice(FieldDevice):
             "%s: an earlier program ended while it drove the device, which is handed back", self.label
         )
         self._is_driven = self._owes_end = True  # caught up when the device is heard
+        self._told_holder, self._has_told_holder = Holder(state.holder, state.holder_boot), False
+        self._tell_holder()  # whoever comes after us has to know it, too
+
+    def _holder_to_tell(self) -> Holder | None:
+        """Return whose setpoints are followed; the last one's until the device was handed back.
+
+        The broker keeps it, and by it alone the next program knows that the device is to be handed back.
+        """
+        holder = super()._holder_to_tell()
+        if holder is None and self.is_owed_its_end:
+            return self._told_holder or Holder(self.label, self._stamper.boot)
+        return holder
 
     async def _on_authority(self, message: Received) -> None:
         if message.retained and not (self._stands_alone and self._level is None):
@@ -640,7 +654,6 @@ class VendorDevice(FieldDevice):
         self._lease.end()
         async with self._busy:
             await self._make_safe(reason)
-        self._tell_holder()
 
 
 def _confirm(mapping: DeviceMapping) -> str:

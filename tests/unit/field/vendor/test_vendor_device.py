@@ -103,6 +103,8 @@ class Site:
         self.status: list[dict[str, Any]] = []
         broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.append)
         broker.subscribe(topics.device("MG1", "ess", "status"), self.status.append)
+        self.leases: list[dict[str, Any]] = []
+        broker.subscribe(topics.device("MG1", "ess", "lease"), self.leases.append)
 
     def publish(self, channel: str, message: Any) -> int:
         stamped = self.stamper.stamp(channel, message)
@@ -132,10 +134,11 @@ class Site:
 async def make() -> AsyncIterator[Any]:
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(table: dict[str, Any], **kwargs: Any) -> Site:
-            broker = await stack.enter_async_context(InMemoryBroker())
+        async def start(table: dict[str, Any], at: InMemoryBroker | None = None, **kwargs: Any) -> Site:
+            broker = at or await stack.enter_async_context(InMemoryBroker())
             mapping = load_mapping(table, agent="MG1", device="ess", source="test")
-            options = {"period_s": 0.02, "answer_within_s": 0.1, **kwargs}
+            stamper = MessageStamper("MG1/ess", "default")
+            options = {"period_s": 0.02, "answer_within_s": 0.1, "stamper": stamper, **kwargs}
             wire = Wire()
             device = VendorDevice(
                 mapping,
@@ -149,7 +152,7 @@ async def make() -> AsyncIterator[Any]:
             )
             site = Site(device, wire, broker)
             stack.push_async_callback(site.end)
-            await until(lambda: site.status, "the birth")
+            await until(lambda: any(said.get("boot") == stamper.boot for said in site.status), "the birth")
             return site
 
         yield start
@@ -440,6 +443,73 @@ async def test_a_lease_that_runs_out_without_a_connection_is_ended_when_the_devi
     site.wire.says("box/state", {"p": 1000})
     await until(lambda: ("box/mode", "auto") in site.wire.sent, "the release")
     assert not site.device.is_driven
+
+
+async def test_what_could_not_be_handed_back_stays_held_until_a_later_program_has_done_so(make: Any) -> None:
+    first = await make(RELEASED)
+    first.send(0.001, 0.3)
+    await until(lambda: first.wire.sent, "the setpoint")
+    holder = first.stamper.boot
+    first.wire.connected = first.wire.delivers = False
+    await until(lambda: first.device.is_safe, "the end of the lease")
+    await first.device.idle()
+    assert (first.leases[-1]["state"], first.leases[-1]["holder_boot"]) == ("held", holder)
+    await first.end()
+
+    second = await make(RELEASED, first.broker)  # ends before it has heard of the box
+    second.wire.connected = second.wire.delivers = False
+    await second.device.idle()
+    assert (second.leases[-1]["state"], second.leases[-1]["holder_boot"]) == ("held", holder)
+    await second.end()
+
+    third = await make(RELEASED, first.broker)
+    third.wire.says("box/state", {"p": 1000})
+    await until(lambda: ("box/mode", "auto") in third.wire.sent, "the release")
+    await until(lambda: third.leases[-1]["state"] == "free", "free, now that it was handed back")
+    await third.end()
+
+    fourth = await make(RELEASED, first.broker)
+    fourth.wire.says("box/state", {"p": 0})
+    await fourth.device.idle()
+    await fourth.end()
+    assert fourth.wire.sent == []
+
+
+async def test_one_that_ends_while_its_box_is_away_leaves_the_lease_held(make: Any) -> None:
+    site = await make(RELEASED)
+    site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.connected = False
+    await site.end()
+    assert [each["state"] for each in site.leases] == ["free", "held"]
+
+
+async def test_a_stop_that_a_box_has_taken_leaves_its_lease_free(make: Any) -> None:
+    site = await make(RELEASED)
+    site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.stop()
+    await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
+
+
+async def test_a_lease_that_cannot_be_told_at_the_end_holds_up_no_goodbye(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await make(RELEASED)
+    site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    publish = site.broker.publish
+
+    def without_leases(channel: str, *args: Any, **kwargs: Any) -> Any:
+        if channel.endswith("/lease"):
+            raise ConnectionError("gone")
+        return publish(channel, *args, **kwargs)
+
+    monkeypatch.setattr(site.broker, "publish", without_leases)
+    site.running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await site.running
+    assert site.status[-1]["state"] == "offline"
 
 
 async def test_the_same_problem_of_every_payload_is_counted_always_and_reported_once(make: Any) -> None:
