@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 from heron_mqtt.field.modbus.registers import Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.discovery import Place, read_model
+from heron_mqtt.field.sunspec.ramp import IncreaseRamp
 
 ON, OFF = 1, 0
 PERCENT_OF_W_MAX, WATTS = 0, 1  # 704 WSetMod
@@ -35,6 +36,7 @@ class Control(abc.ABC):
     Args:
         registers: Of the inverter.
         place: Where ``model`` stands in them.
+        ramp: Of increases of active power, where the inverter is told the time of it; None = as it is.
     """
 
     model: ClassVar[int]
@@ -47,10 +49,10 @@ class Control(abc.ABC):
     ramp_time: ClassVar[str | None] = None
     """The point that holds how long the way to a new setpoint takes, s."""
 
-    def __init__(self, registers: Registers, place: Place, *, ramp_percent_s: int | None = None) -> None:
+    def __init__(self, registers: Registers, place: Place, *, ramp: IncreaseRamp | None = None) -> None:
         self._registers = registers
         self._place = place
-        self._ramp_percent_s = ramp_percent_s
+        self._increase = ramp
         self._known: Block | None = None  # as it was read last: which points there are, and their steps
 
     async def has_timer(self) -> bool:
@@ -67,7 +69,7 @@ class Control(abc.ABC):
         Raises:
             SunSpecError: It cannot.
         """
-        if self._ramp_percent_s is None or self.ramp_time is None:
+        if self._increase is None or self.ramp_time is None:
             return
         if not (await self._read_needed()).has(self.ramp_time):
             raise SunSpecError(
@@ -80,17 +82,17 @@ class Control(abc.ABC):
         Less power is not delayed. The same one again leaves the ramp that is under way as it is.
 
         Args:
-            held: None = nothing is held, the inverter may be anywhere above.
+            held: In the register; None = nothing is held, the inverter may be anywhere above.
             wanted: Injected, percent.
         """
-        if self._ramp_percent_s is None or self.ramp_time is None or wanted == held:
+        if self._increase is None or self.ramp_time is None:
             return {}
-        more = 0.0 if held is None else max(wanted - held, 0.0)
-        return {self.ramp_time: min(math.ceil(more / self._ramp_percent_s), MAX_SECONDS)}
+        takes_s = self._increase.time_to(held, wanted)
+        return {} if takes_s is None else {self.ramp_time: takes_s}
 
     def _ramp_before(self, block: Block) -> dict[str, int]:
         """Return what puts the inverter's own time of a ramp back."""
-        raw = None if self._ramp_percent_s is None or self.ramp_time is None else block.raw(self.ramp_time)
+        raw = None if self._increase is None or self.ramp_time is None else block.raw(self.ramp_time)
         return {} if raw is None or self.ramp_time is None else {self.ramp_time: raw}
 
     @abc.abstractmethod
@@ -104,12 +106,12 @@ class Control(abc.ABC):
     async def set(self, p_w: float, q_var: float, revert_s: float) -> None:
         """Hold a power, for ``revert_s`` at least (whole seconds, rounded up) where there is a timer."""
         block = await self._read_needed()
-        await self._write(block, self._setting(block, p_w, q_var, revert_s))
+        await self._write_setting(block, self._setting(block, p_w, q_var, revert_s))
 
     async def hold_zero(self) -> None:
         """Hold zero power until told otherwise. Reads nothing: reading may be what fails."""
         block = await self._layout()
-        await self._write(block, self._setting(block, 0.0, 0.0, NEVER))
+        await self._write_setting(block, self._setting(block, 0.0, 0.0, NEVER))
 
     async def holds_zero(self) -> bool:
         """Whether its registers say, read now, that zero power is held."""
@@ -187,6 +189,11 @@ class Control(abc.ABC):
     async def _layout(self) -> Block:
         return self._known or await self._read_needed()
 
+    async def _write_setting(self, block: Block, values: Mapping[str, int]) -> None:
+        await self._write(block, values)
+        if self._increase is not None:
+            self._increase.note_written()
+
     async def _write(self, block: Block, values: Mapping[str, int]) -> None:
         """Write points in this order; neighbours go in one request, what is not implemented is left out.
 
@@ -247,9 +254,9 @@ class PowerLimit(Control):
     needed = ("WMaxLimPct", "WMaxLim_Ena", "WMaxLimPct_SF")
 
     def __init__(
-        self, registers: Registers, place: Place, w_max: float, *, ramp_percent_s: int | None = None
+        self, registers: Registers, place: Place, w_max: float, *, ramp: IncreaseRamp | None = None
     ) -> None:
-        super().__init__(registers, place, ramp_percent_s=ramp_percent_s)
+        super().__init__(registers, place, ramp=ramp)
         self._w_max = w_max
 
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
@@ -287,7 +294,7 @@ class StorageRates(Control):
         registers: Of the inverter.
         place: Where model 124 stands.
         discharge_w: What 100 % of OutWRte is; None = WChaMax, like InWRte.
-        ramp_percent_s: Ramp of increases of active power, percent of the rates a second.
+        ramp: Of increases of active power, in percent of the rates.
     """
 
     model = 124
@@ -301,9 +308,9 @@ class StorageRates(Control):
         place: Place,
         discharge_w: float | None,
         *,
-        ramp_percent_s: int | None = None,
+        ramp: IncreaseRamp | None = None,
     ) -> None:
-        super().__init__(registers, place, ramp_percent_s=ramp_percent_s)
+        super().__init__(registers, place, ramp=ramp)
         self._discharge_w = discharge_w
 
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:

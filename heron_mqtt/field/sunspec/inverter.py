@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,6 +33,7 @@ from heron_mqtt.field.sunspec.measurement import (
     read_soc,
 )
 from heron_mqtt.field.sunspec.nameplate import STATIC_MODELS, Kind, Nameplate, read_nameplate
+from heron_mqtt.field.sunspec.ramp import IncreaseRamp
 from heron_mqtt.messages import Telemetry
 
 log = logging.getLogger("heron_mqtt.sunspec")
@@ -81,14 +84,22 @@ class Inverter:
     Args:
         registers: Its registers.
         settings: What a user has to say about it.
+        monotonic: The clock of its ramps, s.
     """
 
     nameplate: Nameplate
     found: Left | None = None
     """What a controller before us had left in force when it was connected to."""
 
-    def __init__(self, registers: Registers, settings: Settings) -> None:
+    def __init__(
+        self,
+        registers: Registers,
+        settings: Settings,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._registers = registers
+        percent_s = settings.der.ramp_percent_s
+        self._ramp = None if percent_s is None else IncreaseRamp(percent_s, monotonic)
         self._settings = settings
         self._models: dict[int, Place] = {}
         self._control: Control | None = None
@@ -103,14 +114,19 @@ class Inverter:
         self._told: set[str] = set()
 
     @classmethod
-    async def connect(cls, registers: Registers, settings: Settings) -> Inverter:
+    async def connect(
+        cls,
+        registers: Registers,
+        settings: Settings,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> Inverter:
         """Find an inverter's models, read its nameplate, choose how it is measured and controlled.
 
         Raises:
             ConfigError: This bridge cannot serve it; says why and what to do.
             ModbusFault: No answer.
         """
-        inverter = cls(registers, settings)
+        inverter = cls(registers, settings, monotonic)
         try:
             await inverter._look_around()
             inverter._identity = inverter.nameplate.identity
@@ -425,9 +441,7 @@ class Inverter:
                     return self._der(way)
             self._need_no_der()
             if 124 in models:
-                rates = StorageRates(
-                    registers, models[124], await self._discharge_w(), ramp_percent_s=self._ramp_percent_s
-                )
+                rates = StorageRates(registers, models[124], await self._discharge_w(), ramp=self._ramp)
                 await rates.check_ramp()
                 return rates
         elif plate.w_max is None:
@@ -440,7 +454,7 @@ class Inverter:
                 return self._der(DerLimit)
             self._need_no_der()
             if 123 in models:
-                limit = PowerLimit(registers, models[123], plate.w_max, ramp_percent_s=self._ramp_percent_s)
+                limit = PowerLimit(registers, models[123], plate.w_max, ramp=self._ramp)
                 await limit.check_ramp()
                 return limit
         raise SunSpecError(
@@ -459,10 +473,6 @@ class Inverter:
             zero_after=settings.safe_zero,
             options=settings.der,
         )
-
-    @property
-    def _ramp_percent_s(self) -> int | None:
-        return self._settings.der.ramp_percent_s
 
     def _need_no_der(self) -> None:
         """Make sure that nothing is wanted that only model 704 has.

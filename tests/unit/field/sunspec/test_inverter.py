@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-from collections.abc import AsyncIterator
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -52,11 +54,14 @@ async def make() -> AsyncIterator[Any]:
     clients: list[Registers] = []
 
     async def start(
-        models: dict[int, dict[str, Any]], changes: dict[int, Any] | None = None, **settings: Any
+        models: dict[int, dict[str, Any]],
+        changes: dict[int, Any] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        **settings: Any,
     ) -> Pair:
         boxes.append(await EmulatedInverter(changed(models, changes or {})).start())
         clients.append(Registers(ModbusConnection(TcpAddress("127.0.0.1", boxes[-1].port), timeout_s=0.5), 1))
-        inverter = await Inverter.connect(clients[-1], Settings(**settings))
+        inverter = await Inverter.connect(clients[-1], Settings(**settings), monotonic)
         assert boxes[-1].writes() == []  # looking changes nothing
         return Pair(boxes[-1], clients[-1], inverter)
 
@@ -857,13 +862,43 @@ async def test_a_power_factor_is_held_in_place_of_reactive_power_and_put_back(
 
 async def test_a_limit_rises_over_the_time_of_its_ramp_and_falls_at_once(make: Any) -> None:
     point = "WMaxLimPct_RmpTms"
-    pair = await make(PV, {123: {point: 7}}, der=DerOptions(ramp_percent_s=5))
+    minutes = itertools.count(step=60)  # each ramp is over when the clock is looked at next
+    pair = await make(
+        PV, {123: {point: 7}}, der=DerOptions(ramp_percent_s=5), monotonic=lambda: float(next(minutes))
+    )
     w_max = pair.inverter.nameplate.w_max
     for share, ramp_s in (0.2, 0), (0.6, 8), (0.6, 8), (0.3, 0), (0.0, 0):  # the second 0.6 is a renewal
         await pair.inverter.set(share * w_max / 1e6, 0.0, 20.0)
         assert pair.box[123, point] == ramp_s, share
     await pair.inverter.release()
     assert pair.box[123, point] == 7
+
+
+@pytest.mark.parametrize(
+    ("models", "point"), [(PV, (123, "WMaxLimPct_RmpTms")), (BATTERY, (124, "InOutWRte_RmpTms"))]
+)
+async def test_a_setpoint_in_mid_ramp_rises_from_where_the_inverter_is_by_then(
+    make: Any, models: Any, point: tuple[int, str]
+) -> None:
+    now_s = 0.0
+    pair = await make(
+        models, {point[0]: {point[1]: 7}}, der=DerOptions(ramp_percent_s=5), monotonic=lambda: now_s
+    )
+    plate = pair.inverter.nameplate
+    full_w = plate.w_max if models is PV else plate.charge_w
+    for at_s, share, ramp_s in (
+        (0.0, 0.2, 0),
+        (0.0, 0.6, 8),
+        (4.0, 0.6, 8),  # the same again: the ramp goes on, and is at 40 %
+        (4.0, 0.5, 2),  # less than it was going to, more than it has
+        (5.0, 0.8, 7),  # from 45 %
+        (5.0, 0.4, 0),
+        (60.0, 0.5, 2),
+        (60.0, 0.0, 0),
+    ):
+        now_s = at_s
+        await pair.inverter.set(share * full_w / 1e6, 0.0, 20.0)
+        assert pair.box[point] == ramp_s, (at_s, share)
 
 
 @pytest.mark.parametrize(
@@ -883,7 +918,10 @@ async def test_a_stop_after_a_rise_is_not_delayed_by_the_ramp_of_the_rise(
 
 async def test_storage_rises_over_the_time_of_its_ramp_and_goes_to_zero_at_once(make: Any) -> None:
     point = "InOutWRte_RmpTms"
-    pair = await make(BATTERY, {124: {point: 3}}, der=DerOptions(ramp_percent_s=10))
+    minutes = itertools.count(step=60)
+    pair = await make(
+        BATTERY, {124: {point: 3}}, der=DerOptions(ramp_percent_s=10), monotonic=lambda: float(next(minutes))
+    )
     charge_w = pair.inverter.nameplate.charge_w
     for share, ramp_s in (0.5, 0), (-0.5, 0), (-0.2, 3), (-0.2, 3), (0.0, 0), (0.4, 4):
         await pair.inverter.set(share * charge_w / 1e6, 0.0, 20.0)
