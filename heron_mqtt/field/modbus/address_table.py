@@ -7,11 +7,19 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from heron_mqtt.config import Table
-from heron_mqtt.field.modbus.place import ModbusPlace, Parity, SerialLine, is_serial_port, tcp_address
+from heron_mqtt.field.modbus.place import (
+    MAX_BAUD,
+    MAX_SERIAL_UNIT,
+    MIN_BAUD,
+    ModbusPlace,
+    Parity,
+    SerialLine,
+    is_serial_port,
+    tcp_address,
+)
 from heron_mqtt.field.modbus.registers import Framing
 
 _OF_A_LINE = ("baud", "parity", "stop_bits")
-MAX_SERIAL_UNIT = 247
 
 
 class DeviceModbusTable(Table):
@@ -23,7 +31,7 @@ class DeviceModbusTable(Table):
     serial: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
         None, description="Instead of address: a serial port with Modbus RTU, such as /dev/ttyUSB0 or COM3."
     )
-    baud: int = Field(9600, ge=300, le=4_000_000, description="Of the serial port, bits a second.")
+    baud: int = Field(9600, ge=MIN_BAUD, le=MAX_BAUD, description="Of the serial port, bits a second.")
     parity: Parity = Field("none", description="Of the serial port: none, even or odd.")
     stop_bits: Literal[1, 2] = Field(1, description="Of the serial port.")
     unit: int = Field(1, ge=0, le=255, description="Modbus unit id; on a serial port 1 to 247.")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 MODBUS_PORT = 502
+MAX_SERIAL_UNIT = 247
+MIN_BAUD, MAX_BAUD = 300, 4_000_000
 Parity = Literal["none", "even", "odd"]
 
 

@@ -15,7 +15,16 @@ from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.field.device.presence import leaving_others_alone
-from heron_mqtt.field.modbus.place import ModbusPlace, Parity, SerialLine, is_serial_port, tcp_address
+from heron_mqtt.field.modbus.place import (
+    MAX_BAUD,
+    MAX_SERIAL_UNIT,
+    MIN_BAUD,
+    ModbusPlace,
+    Parity,
+    SerialLine,
+    is_serial_port,
+    tcp_address,
+)
 from heron_mqtt.field.modbus.registers import ModbusConnection
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
@@ -73,15 +82,14 @@ def bridge_parser(prog: str, description: str, epilog: str) -> argparse.Argument
         type=modbus_place,
         help="where it is; a serial port such as /dev/ttyUSB0 is Modbus RTU",
     )
-    parser.add_argument("--baud", type=int, metavar="N", help="of a serial port, bits a second (9600)")
+    parser.add_argument("--baud", type=_baud, metavar="N", help="of a serial port, bits a second (9600)")
     parser.add_argument("--parity", choices=["none", "even", "odd"], help="of a serial port (none)")
     parser.add_argument("--stop-bits", type=int, choices=[1, 2], help="of a serial port (1)")
     parser.add_argument("--unit", type=int, default=1, choices=range(256), metavar="N", help="Modbus unit id")
     parser.add_argument(
         "--framing",
         choices=["tcp", "rtu"],
-        default="tcp",
-        help="rtu: for a gateway that passes RTU frames on over TCP",
+        help="rtu: for a gateway that passes RTU frames on over TCP (tcp)",
     )
     parser.add_argument(
         "--connect-delay",
@@ -145,14 +153,34 @@ def connection_of(options: argparse.Namespace) -> ModbusConnection:
     """Return the connection that options describe.
 
     Raises:
-        ConfigError: pymodbus is not installed.
+        ConfigError: pymodbus is not installed, or what is said of a serial line does not fit.
     """
+    _check_serial_line(options)
     return ModbusConnection(
         place_of(options.modbus, options.baud, options.parity, options.stop_bits),
         timeout_s=options.timeout,
-        framing=options.framing,
+        framing=options.framing or "tcp",
         connect_delay_s=options.connect_delay,
     )
+
+
+def _check_serial_line(options: argparse.Namespace) -> None:
+    """See that units and framing are such that a serial line has, as in a scenario.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    if not isinstance(options.modbus, SerialLine):
+        return
+    if options.framing is not None:
+        raise ConfigError(f"--framing {options.framing}: goes with an address; a serial port is always RTU")
+    units = [("--unit ", options.unit), *((f"--also {each.name}@", each.unit) for each in options.also)]
+    for option, unit in units:
+        if not 1 <= unit <= MAX_SERIAL_UNIT:
+            raise ConfigError(
+                f"{option}{unit}: on a serial port 0 is a broadcast, which every device on the line "
+                f"obeys and nobody answers; expected 1 to {MAX_SERIAL_UNIT}"
+            )
 
 
 def place_of(
@@ -166,9 +194,9 @@ def place_of(
     if isinstance(place, SerialLine):
         return replace(
             place,
-            baud=baud or place.baud,
-            parity=parity or place.parity,
-            stop_bits=stop_bits or place.stop_bits,
+            baud=place.baud if baud is None else baud,
+            parity=place.parity if parity is None else parity,
+            stop_bits=place.stop_bits if stop_bits is None else stop_bits,
         )
     for option, value in (("--baud", baud), ("--parity", parity), ("--stop-bits", stop_bits)):
         if value is not None:
@@ -309,6 +337,12 @@ def positive(text: str) -> float:
     if not 0.0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
     return value
+
+
+def _baud(text: str) -> int:
+    if not text.isdecimal() or not MIN_BAUD <= int(text) <= MAX_BAUD:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected bits a second, {MIN_BAUD} to {MAX_BAUD}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

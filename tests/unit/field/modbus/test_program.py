@@ -1,0 +1,43 @@
+"""What bridges to Modbus devices are told is checked before anything is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from heron_mqtt.field.sunspec import bridge as sunspec_bridge
+from heron_mqtt.field.vendor import modbus_bridge
+from heron_mqtt.field.vendor.modbus_bridge import BridgeScenario, DevicePlace
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (["--unit", "0"], "--unit 0: on a serial port 0 is a broadcast"),
+        (["--unit", "248"], "--unit 248: on a serial port"),
+        (["--also", "roof@0"], "--also roof@0: on a serial port 0 is a broadcast"),
+        (["--framing", "tcp"], "--framing tcp: goes with an address; a serial port is always RTU"),
+        (["--framing", "rtu"], "--framing rtu: goes with an address; a serial port is always RTU"),
+    ],
+)
+@pytest.mark.parametrize("program", ["sunspec_bridge", "modbus_bridge"])
+def test_what_a_serial_line_does_not_have_is_refused_before_anything_is_written(
+    program: str, said: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = ["--modbus", "/dev/no-such-port"]
+    wire = ["--agent", "MG1", "--name", "ess", "--broker", "mqtt://127.0.0.1:1"]
+    if program == "sunspec_bridge":
+        ended = sunspec_bridge.run([*port, *wire, *said], lambda _: "lab")
+    else:
+        mapping = ["--mapping", "device_profiles/sungrow_sh.toml", "--set", "p_max_w=3000"]
+        plate = DevicePlace("battery", (-0.01, 0.01))
+        scenario = BridgeScenario("lab", lambda agent, name: plate)
+        ended = modbus_bridge.run([*port, *wire, *mapping, *said], lambda _: scenario)
+    assert why in capsys.readouterr().err
+    assert ended == 2
+
+
+@pytest.mark.parametrize("baud", ["0", "-9600", "fast"])
+def test_a_baud_that_no_port_has_is_refused(baud: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        sunspec_bridge.run(["--modbus", "/dev/no-such-port", f"--baud={baud}", "--show"], lambda _: "lab")
+    assert f"{baud!r}: expected bits a second, 300 to 4000000" in capsys.readouterr().err
