@@ -119,6 +119,7 @@ class VendorDevice(FieldDevice):
         self._caught_up_at = -math.inf
         self._stop_told_at = -math.inf
         self._leaves_stop = False  # it was told of the stop, and its power says that it is not at 0
+        self._is_rest_unknown = False  # it was told of the stop, and its power is not known
         self._insist_s = LEAVES_POWER_S
         self._level: Level | None = None
         self._keeping: list[asyncio.Task[None]] = []
@@ -222,13 +223,15 @@ class VendorDevice(FieldDevice):
         """Whether the device has still to be told of a stop or an end, or is not at 0 in a stop."""
         if self._owes_end:
             return True
-        return self.stopped and (self._leaves_stop if self._is_held_by_stop else not self._is_at_rest())
+        if not self._is_held_by_stop:
+            return self.stopped and not self._is_at_rest()
+        return self.stopped and (self._leaves_stop or self._is_rest_unknown)
 
-    def _is_at_rest(self) -> bool:
-        """Whether the device's power is known, and next to 0."""
+    def _is_at_rest(self) -> bool | None:
+        """Whether the device's power is next to 0; None = it is not known."""
         telemetry = self._state.telemetry(time.monotonic(), self._stale_after_s)
         if telemetry is None:
-            return False
+            return None
         return abs(telemetry.p_mw) <= AT_REST_SHARE * max(abs(bound) for bound in self._range)
 
     def _watch_rest(self) -> None:
@@ -239,18 +242,32 @@ class VendorDevice(FieldDevice):
         if self._is_held_by_stop:
             settled_at = self._stop_told_at + self._settle_s
             if rests:
-                self._leaves_stop, self._insist_s = False, LEAVES_POWER_S
-            elif now_s >= settled_at + LEAVES_POWER_S and not self._leaves_stop:
-                self._leaves_stop = True
-                what = "an emergency stop is in force, and its power is not 0: it is told again"
-                self._broker.stats.report("device", self.label, what)
-            if self._leaves_stop and now_s >= settled_at + self._insist_s:
+                self._forget_doubts()
+            elif now_s >= settled_at + LEAVES_POWER_S:
+                self._doubt_rest(is_known=rests is not None)
+            if self._leaves_stop and rests is not None and now_s >= settled_at + self._insist_s:
                 self._insist_s = min(INSIST_S, 2.0 * self._insist_s)
                 self._owes_end = True
         if self.owes_safe_state:
             self.rest_lost()
         else:
             self.rest_reached()
+
+    def _doubt_rest(self, *, is_known: bool) -> None:
+        """Say once, of a device that took a stop, that its power is not 0 or is not known."""
+        if is_known and not self._leaves_stop:
+            self._leaves_stop = True
+            what = "an emergency stop is in force, and its power is not 0: it is told again"
+            self._broker.stats.report("device", self.label, what)
+        elif not is_known and not self._is_rest_unknown:
+            self._is_rest_unknown = True
+            why = self._state.why("p_mw", time.monotonic()) or "what was heard last is too old"
+            what = f"an emergency stop is in force, and whether it is at 0 is not known: its power: {why}"
+            self._broker.stats.report("device", self.label, what)
+
+    def _forget_doubts(self) -> None:
+        self._leaves_stop = self._is_rest_unknown = False
+        self._insist_s = LEAVES_POWER_S
 
     def measure(self) -> Telemetry | None:
         """Return what the device said last; None until it has said its power, and once that is too old."""
@@ -535,7 +552,7 @@ class VendorDevice(FieldDevice):
         was = self.stopped
         await super()._on_estop(message)
         if not self.stopped:
-            self._leaves_stop, self._insist_s = False, LEAVES_POWER_S
+            self._forget_doubts()
         if was and not self.stopped and self._is_held_by_stop:
             await self._end_lease("the emergency stop is over")
 

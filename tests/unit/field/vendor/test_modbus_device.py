@@ -480,6 +480,28 @@ async def test_a_stop_that_did_not_reach_it_is_not_confirmed_and_is_caught_up(ma
     await until(lambda: confirms[-1]["safe"], "its confirmation")
 
 
+async def test_in_a_stop_an_unknown_power_is_told_apart_from_one_that_is_not_0(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.LEAVES_POWER_S", 0.2)
+    site = await make(stale_after_s=0.3)
+    confirms: list[Any] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirms.append)
+    await site.gateway.ask(0.002, 30.0)
+    site.box.put(100, 0x8000, 0, area="input")  # the power is not available any more
+    site.gateway.stop(True)
+    await until(lambda: site.box[11] == 0 and site.box[10] == 2, "zero power")
+    site.box.requests.clear()
+    await until(lambda: any("at 0 is not known" in r for r in site.reports), "the report")
+    assert confirms[-1]["safe"] is False
+    assert "watts gave -2147483648" in next(r for r in site.reports if "at 0 is not known" in r)
+    await asyncio.sleep(0.3)
+    assert site.box.writes() == []
+    assert not any("not 0" in r for r in site.reports)
+    site.box.put(100, *i32(0), area="input")
+    await until(lambda: confirms[-1]["safe"], "its confirmation")
+
+
 async def test_the_end_of_a_lease_that_did_not_reach_it_is_caught_up(make: Any) -> None:
     site = await make()
     await site.gateway.ask(0.002, 0.4)
