@@ -204,11 +204,35 @@ def place_of(
     return place
 
 
+class UnitsOnline:
+    """Tells once that the program does its work: when all its units are online.
+
+    Args:
+        agent: Whose they are.
+        units: What the program serves.
+        tell: Is told so.
+    """
+
+    def __init__(
+        self, agent: str, units: Sequence[BridgedUnit], tell: Callable[[str], None] = THE_SERVICE.tell_ready
+    ) -> None:
+        self._all = ", ".join(f"{agent}/{unit.name}" for unit in units)
+        self._awaited = {unit.name for unit in units}
+        self._tell = tell
+
+    def note(self, name: str) -> None:
+        """Take note that a unit is online."""
+        self._awaited.discard(name)
+        if not self._awaited:
+            self._tell(f"{self._all} online")
+
+
 async def serve_unit(
     name: str,
     options: argparse.Namespace,
     env_id: str,
     make: Callable[[MessageBroker, MessageStamper], D],
+    units: UnitsOnline,
     hand_back: Callable[[D], Awaitable[None]] | None = None,
 ) -> None:
     """Serve one device on a broker connection of its own, whose will is its ``offline``.
@@ -218,6 +242,7 @@ async def serve_unit(
         options: What the program was told.
         env_id: The environment.
         make: Makes the device.
+        units: All that the program serves.
         hand_back: Called at the end, while the connection is still there, and again where it fails;
             ``NotHandedBack`` is final.
 
@@ -234,7 +259,7 @@ async def serve_unit(
             await device.run(
                 duration_s=options.duration,
                 once=options.once,
-                on_online=lambda: THE_SERVICE.tell_ready(f"{device.label} online"),
+                on_online=lambda: units.note(name),
             )
         finally:
             if hand_back is not None:

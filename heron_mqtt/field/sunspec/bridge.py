@@ -17,6 +17,7 @@ from functools import partial
 from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.field.modbus.program import (
     BridgedUnit,
+    UnitsOnline,
     bridge_parser,
     connection_of,
     further_unit,
@@ -158,8 +159,9 @@ async def _serve(options: argparse.Namespace, env_id: str) -> None:
             except ModbusFault as exc:
                 raise NotReady(str(exc)) from None
             inverters.append((unit, inverter))
+        online = UnitsOnline(options.agent, units)
         await serve_all(
-            [_serve_one(unit.name, inverter, options, env_id) for unit, inverter in inverters],
+            [_serve_one(unit.name, inverter, options, env_id, online) for unit, inverter in inverters],
             supervised=options.supervised,
         )
 
@@ -195,13 +197,15 @@ def _settings(unit: BridgedUnit, options: argparse.Namespace) -> Settings:
     )
 
 
-async def _serve_one(name: str, inverter: Inverter, options: argparse.Namespace, env_id: str) -> None:
+async def _serve_one(
+    name: str, inverter: Inverter, options: argparse.Namespace, env_id: str, online: UnitsOnline
+) -> None:
     def make(broker: MessageBroker, stamper: MessageStamper) -> SunSpecDevice:
         return make_device(
             inverter, options.agent, name, broker, env_id=env_id, period_s=options.period, stamper=stamper
         )
 
-    await serve_unit(name, options, env_id, make, SunSpecDevice.hand_back)
+    await serve_unit(name, options, env_id, make, online, SunSpecDevice.hand_back)
 
 
 async def _show(options: argparse.Namespace, _: str) -> None:

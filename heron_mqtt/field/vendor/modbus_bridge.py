@@ -22,6 +22,7 @@ from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.field.modbus.program import (
     BridgedUnit,
     NotHandedBack,
+    UnitsOnline,
     bridge_parser,
     connection_of,
     further_unit,
@@ -161,10 +162,11 @@ def _shipped(profile: str) -> Path:
 async def _serve(options: argparse.Namespace, env_id: str, scenario: BridgeScenario) -> None:
     units = [BridgedUnit(options.name, options.unit), *options.also]
     serving = [(unit, _mapping(options, unit.name), _place(options, unit, scenario)) for unit in units]
+    online = UnitsOnline(options.agent, units)
     with contextlib.closing(connection_of(options)) as connection:
         await serve_all(
             [
-                _serve_one(unit, mapping, place, options, env_id, connection)
+                _serve_one(unit, mapping, place, options, env_id, connection, online)
                 for unit, mapping, place in serving
             ],
             supervised=options.supervised,
@@ -194,6 +196,7 @@ async def _serve_one(
     options: argparse.Namespace,
     env_id: str,
     connection: ModbusConnection,
+    online: UnitsOnline,
 ) -> None:
     async with ModbusLink(Registers(connection, unit.unit), mapping) as link:
 
@@ -214,7 +217,7 @@ async def _serve_one(
                 budget=budget_of(mapping, env_id, options.agent, unit.name),
             )
 
-        await serve_unit(unit.name, options, env_id, make, _require_handed_back)
+        await serve_unit(unit.name, options, env_id, make, online, _require_handed_back)
 
 
 async def _require_handed_back(device: VendorDevice) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from heron_mqtt.field.modbus.program import BridgedUnit, UnitsOnline
 from heron_mqtt.field.sunspec import bridge as sunspec_bridge
 from heron_mqtt.field.vendor import modbus_bridge
 from heron_mqtt.field.vendor.modbus_bridge import BridgeScenario, DevicePlace
@@ -41,3 +42,12 @@ def test_a_baud_that_no_port_has_is_refused(baud: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         sunspec_bridge.run(["--modbus", "/dev/no-such-port", f"--baud={baud}", "--show"], lambda _: "lab")
     assert f"{baud!r}: expected bits a second, 300 to 4000000" in capsys.readouterr().err
+
+
+def test_a_bridge_with_several_units_is_ready_only_when_all_are_online() -> None:
+    told: list[str] = []
+    online = UnitsOnline("MG1", [BridgedUnit("ess", 1), BridgedUnit("roof", 2)], told.append)
+    online.note("roof")
+    assert told == []
+    online.note("ess")
+    assert told == ["MG1/ess, MG1/roof online"]
