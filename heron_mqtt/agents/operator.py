@@ -87,6 +87,7 @@ class SystemOperator:
         self._alive_every_s = alive_every_s
         self._alive_at = 0.0
         self._stop = StopRegister(env_id)
+        self._interrupted_stop: EmergencyStop | None = None
         self._saying_again: asyncio.Task[None] | None = None
         self._forget_reconnect: Callable[[], None] = lambda: None
         self._displaced: NameTaken | None = None
@@ -103,6 +104,37 @@ class SystemOperator:
     def estop(self) -> EmergencyStop | None:
         """The emergency stop in force, if there is one."""
         return self._stop.stop
+
+    def remember_stops(self, heard: Iterable[Received]) -> None:
+        """Take what was heard on ``estop`` before this run was interrupted; before ``start``.
+
+        A release counts only once: what the broker tells after the start is new only if it is none of these.
+        """
+        for message in heard:
+            self._stop.take(message)
+        self._stop.on_reconnect()
+        self._interrupted_stop = self._stop.stop
+
+    def say_remembered_stop(self) -> bool:
+        """Say a stop again that was in force at the interruption; not where it was released meanwhile.
+
+        A release without boot and seq may be older than the stop, so it does not count.
+
+        Returns:
+            Whether a stop is in force, said now or told by the broker.
+        """
+        stop, self._interrupted_stop = self._interrupted_stop, None
+        if stop is None:
+            return False
+        if not self._stop.is_active:
+            if self._stop.identity != (None, None):
+                who = self._stop.released_by or "unknown"
+                log.warning("emergency stop released by %s during the interruption", who, extra=ALWAYS)
+                return False
+            self._stop.stop, self._stop.is_told = stop, False
+        if not self._stop.is_told:
+            self._say_stop_again()
+        return True
 
     async def start(self) -> None:
         """Subscribe to the subordinates and take the environment's name. Idempotent.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,6 +29,10 @@ from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
 from heron_mqtt.app.what_if import Comparison, compare_step
 from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError, DataError
+from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.field.gateway.gateway import ESTOP
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.recorder import versions_here
@@ -80,6 +85,8 @@ def plan_resumed(run: Path, scenario: str | None, options: RunOptions) -> RunPla
                     lock,
                 ),
                 record.meta.get("keeps_messages") == "1",
+                stops=_stops(record, loaded.scenario.topic_env_id),
+                parts=record.parts(),
             )
             missed = _missed(record)
         resumed = _take_again(resumption, plan, done, missed) if done else resumption
@@ -259,6 +266,48 @@ def _finished_steps(record: RecordFile, plan: RunPlan) -> int:
         if counted["n"] != due * len(rows):
             raise DataError(f"{record.path}: a step is not whole in it; it cannot be resumed")
     return len(rows)
+
+
+def _stops(record: RecordFile, env_id: str) -> tuple[Received, ...]:
+    """Return what was heard on ``estop``, in order; the last one is a stop if one was in force.
+
+    A stop that could not be read is no event; what gateways did, and what the run said of itself, tell of it.
+    """
+    rows = record.query("SELECT at_s, data FROM event_row WHERE kind = 'stop' ORDER BY id")
+    register, heard = StopRegister(env_id), []
+    for row in rows:
+        heard.append(_heard(row["data"]))
+        register.take(heard[-1])
+    if not register.is_active:
+        last_s = rows[-1]["at_s"] if rows else -math.inf
+        if (stop := _other_stop(record, last_s)) is not None:
+            heard.append(Received(stop, topics.ESTOP))
+    return tuple(heard)
+
+
+def _heard(data: str | None) -> Received:
+    try:
+        said = json.loads(data or "{}")
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        return Received({}, topics.ESTOP, malformed="what the record has of it cannot be read")
+    return Received(said, topics.ESTOP)
+
+
+def _other_stop(record: RecordFile, after_s: float) -> dict[str, Any] | None:
+    """Return a stop in force at the end of which no event tells; None = there was none."""
+    last = record.parts()[-1]
+    estop = None if last.summary is None else last.summary.get("estop")
+    if isinstance(estop, dict) and estop.get("active"):
+        return {"active": True, "who": estop.get("who"), "why": estop.get("why")}
+    held = record.query(
+        "SELECT 1 FROM device_row AS d JOIN step_row AS s ON s.episode = d.episode AND s.step = d.step "
+        "WHERE s.id = (SELECT max(id) FROM step_row) AND s.begun_at_s > ? AND instr(d.bound, ?) LIMIT 1",
+        after_s,
+        ESTOP,
+    )
+    return {"active": True, "why": "in force in the last step that was finished"} if held else None
 
 
 def _last_s(record: RecordFile) -> float:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.record.run_part import ResumedRecord
+from heron_mqtt.messaging.base import Received
+from heron_mqtt.record.run_part import ResumedRecord, RunPart
 from powergrid.envs.copies import EnvState
 
 __all__ = ["Resumption"]
@@ -24,6 +25,8 @@ class Resumption:
         state: After the last finished step; None = there is none.
         observations: What the agents saw before each finished step, for a policy that remembers.
         finished: Rewards, infos and duration (ms) of each finished step.
+        stops: What was heard on ``estop``, in order; the last one is a stop if one was in force.
+        parts: Of the run so far.
         notes: What the user should know.
     """
 
@@ -33,4 +36,6 @@ class Resumption:
     state: EnvState | None = None
     observations: Sequence[Mapping[str, Any]] = ()
     finished: Sequence[tuple[Mapping[str, float], Mapping[str, Any], float]] = ()
+    stops: tuple[Received, ...] = ()
+    parts: Sequence[RunPart] = ()
     notes: tuple[str, ...] = ()

@@ -226,6 +226,7 @@ async def _begin(
     resumed = plan.resumed
     for note in resumed.notes if resumed is not None else ():
         progress.note(note)
+    env.remember_stops(resumed.stops if resumed is not None else ())
     try:
         if resumed is None or resumed.state is None:
             observations, _ = await unless(env.reset_async(seed=plan.seed), *infrastructure.while_starting)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.agents.proxy import Proxy
+from heron_mqtt.errors import NotReady
 from heron_mqtt.field.gateway.clearance import apply_clearance, make_plan
 from heron_mqtt.field.gateway.twins import clamp_setpoints
 from heron_mqtt.messages import Clearance, Command, PriceSignal, SetpointPlan
@@ -26,6 +27,7 @@ from powergrid.agents.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario
 
 SIGNS_PER_LEASE = 4  # of life from the environment; gateways need three, and one may be lost
+STOP_POLL_S = 0.01  # how often to look whether gateways have heard a stop that is said again
 
 Check = Callable[[int, Mapping[str, SetpointPlan]], Mapping[str, Clearance]]
 """From a step and the agents' plans to their clearances."""
@@ -180,10 +182,28 @@ class BrokerExchange:
         """Begin an episode; returns when every agent and device is ready.
 
         Raises:
-            NotReady: Names who is not.
+            NotReady: Names who is not, or has not heard the stop that was in force at an interruption.
         """
         await self.start()
+        if self.operator.say_remembered_stop():
+            await self._until_stopped()
         await self.operator.begin_episode(episode, seed, clock, self._ready_s)
+
+    async def _until_stopped(self) -> None:
+        """Wait until every gateway here knows of the stop: nothing but 0 is sent from then on."""
+        try:
+            async with asyncio.timeout(self._ready_s):
+                while self._unstopped():  # noqa: ASYNC110 - gateways have no event for it
+                    await asyncio.sleep(STOP_POLL_S)
+        except TimeoutError:
+            names = ", ".join(self._unstopped())
+            raise NotReady(
+                f"the emergency stop that was in force when the run was interrupted has not reached {names} "
+                f"within {self._ready_s:g} s; nothing was sent to devices"
+            ) from None
+
+    def _unstopped(self) -> list[str]:
+        return [proxy.agent_id for proxy in self.proxies if proxy.gateway.estop is None]
 
     async def resume(
         self, episode: int, seed: int | None, clock: datetime, agents: Mapping[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from pettingzoo import ParallelEnv
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.messages import Clearance, EmergencyStop, SetpointPlan
-from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.core.background_loop import run_sync, running_loop
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.protocols.p2p import settle
@@ -272,6 +272,14 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
         assert self._direct is not None
         self._put_back(state)
         self._direct.set_state(state.exchange)
+
+    def remember_stops(self, heard: Iterable[Received]) -> None:
+        """Take what was heard on ``estop`` before an interruption; a stop in force is said again.
+
+        Before ``reset_async`` or ``resume_async``, over a broker; without one nobody can stop a run.
+        """
+        if self._exchange is not None:
+            self._exchange.operator.remember_stops(heard)
 
     async def resume_async(self, state: EnvState) -> Observations:
         """Go on from a state, over a broker too: agents here are put there, devices of theirs are asked.

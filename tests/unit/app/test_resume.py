@@ -19,6 +19,7 @@ from heron_mqtt.app.runner import new_summary, run
 from heron_mqtt.app.verify import verify
 from heron_mqtt.app.what_if import what_if
 from heron_mqtt.errors import ConfigError, DataError
+from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.run_part import RunPart, is_abandoned
 from heron_mqtt.record.verify.chains import check_chains
@@ -197,6 +198,58 @@ def test_a_policy_remembers_what_it_saw_before_the_interruption(
         run_until(plan_run(str(case.scenario), replace(options, record=f"{name}.heron")), after)
     run_until(resumed(case, Path("b.heron")))
     assert trajectory(Path("b.heron")) == trajectory(Path("a.heron"))
+
+
+@dataclass
+class Pressed(Interruption):
+    """Has everything stopped during a run: presses ``estop`` after a step, over the run's own broker."""
+
+    at: int = 2
+    broker: InMemoryBroker | None = None
+
+    def step(self, summary: Summary, price: float, infos: Mapping[str, Any]) -> None:
+        if summary.steps == self.at and self.broker is not None:
+            stop: dict[str, Any] = {
+                "type": "estop",
+                "active": True,
+                "who": "ann",
+                "why": "smoke",
+                "boot": "o",
+                "seq": 0,
+            }
+            self.broker.publish("estop", stop, retain=True)
+        super().step(summary, price, infos)
+
+
+def stopped_run(case: Case, path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pressed = Pressed(after=4)
+
+    def opened(*_: Any, **__: Any) -> InMemoryBroker:
+        pressed.broker = InMemoryBroker()
+        return pressed.broker
+
+    with monkeypatch.context() as patch:
+        patch.setattr("heron_mqtt.app.runner.open_broker", opened)
+        plan = plan_run(str(case.scenario), replace(case.options, record=str(path)))
+        with pytest.raises(Stop):
+            asyncio.run(run(plan, pressed, new_summary(plan)))
+    return path
+
+
+def bounds_after(path: Path, step: int) -> set[str | None]:
+    with RecordFile(path) as record:
+        rows = record.query("SELECT bound FROM device_row WHERE step >= ?", step)
+    return {row["bound"] for row in rows}
+
+
+def test_a_stop_in_force_stays_in_force_when_the_run_is_resumed(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stopped_run(case, tmp_path / "stopped.heron", monkeypatch)
+    summary = run_until(resumed(case, path))
+    assert summary.estop is not None
+    assert (summary.estop["active"], summary.estop["who"], summary.estop["why"]) == (True, "ann", "smoke")
+    assert bounds_after(path, 3) == {"emergency stop"}
 
 
 def test_a_message_of_a_step_that_was_done_again_is_abandoned() -> None:
