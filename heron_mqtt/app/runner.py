@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -176,9 +176,9 @@ async def _run_in(
     try:
         with frozen_gc():
             policy = None if plan.options.policy is None else load_policy(plan.options.policy, env)
+            if policy is not None and plan.resumed is not None:
+                await in_daemon_thread(partial(_catch_up, policy, plan.resumed.observations))
             first = await _begin(env, infrastructure, plan, progress)
-            for seen in plan.resumed.observations if plan.resumed is not None else ():
-                actions_of(policy, env, seen)  # so that it remembers what it has seen; they were taken
             THE_SERVICE.tell_ready(f"{summary.scenario}: every agent and device is ready")
             faults = FaultPlan(plan.loaded.scenario, infrastructure.broker)
             in_step = None if mappings is None else mappings.between_steps
@@ -307,10 +307,17 @@ class FaultPlan:
 # -- on a thread: pandapower takes seconds to import, and Ctrl-C must not wait -----------------------
 
 
+def _catch_up(policy: Policy, observations: Iterable[Mapping[str, Any]]) -> None:
+    """Show a policy what it saw before the interruption, so that it remembers; its actions were taken."""
+    for seen in observations:
+        for agent, observation in seen.items():
+            policy.act(agent, observation)
+
+
 def _undisturbed(plan: RunPlan) -> dict[str, Any]:
     """Run the same steps of the same seed by direct calls with models alone, and return what that gave."""
-    calm = new_summary(plan)
-    calm_plan = replace(plan, options=RunOptions(centralized=True))
+    calm_plan = replace(plan, options=RunOptions(centralized=True), resumed=None)  # every step, once
+    calm = new_summary(replace(plan, resumed=None))
     seen = plan.loaded.scenario.observation or ("full" if plan.options.centralized else "local")
     env = _make_environment(calm_plan, Infrastructure(), observation=seen)  # a policy sees what it saw
     policy = None if plan.options.policy is None else load_policy(plan.options.policy, env)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.resume import plan_resumed
 from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
 from heron_mqtt.app.run_summary import Summary
-from heron_mqtt.app.runner import new_summary, run
+from heron_mqtt.app.runner import _undisturbed, new_summary, run
 from heron_mqtt.app.verify import verify
 from heron_mqtt.app.what_if import what_if
 from heron_mqtt.errors import ConfigError, DataError
@@ -185,11 +186,12 @@ def test_a_policy_remembers_what_it_saw_before_the_interruption(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "counting_policy.py").write_text(
-        "class Counting:\n"
+        "import threading\n\nIN_LOOP = []\n\n\nclass Counting:\n"
         "    def __init__(self, env):\n"
         "        self.env, self.seen = env, 0\n"
         "    def act(self, agent, observation):\n"
         "        self.seen += 1\n"
+        "        IN_LOOP.append(threading.current_thread() is threading.main_thread())\n"
         "        return self.env.action_space(agent).low * (self.seen % 7) / 10.0\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -198,6 +200,16 @@ def test_a_policy_remembers_what_it_saw_before_the_interruption(
         run_until(plan_run(str(case.scenario), replace(options, record=f"{name}.heron")), after)
     run_until(resumed(case, Path("b.heron")))
     assert trajectory(Path("b.heron")) == trajectory(Path("a.heron"))
+    asked = sys.modules["counting_policy"].IN_LOOP
+    half = len(asked) // 5  # 8 steps, 4, 4 once more and 4: the event loop had to serve devices meanwhile
+    assert asked[-2 * half :] == [False] * half + [True] * half
+
+
+def test_the_undisturbed_run_of_a_resumed_one_counts_each_step_once(case: Case, cut: Path) -> None:
+    plan = resumed(case, cut)
+    assert plan.resumed is not None
+    plan.resumed.record.lock.close()
+    assert _undisturbed(plan) == _undisturbed(replace(plan, resumed=None))
 
 
 @dataclass
