@@ -88,8 +88,8 @@ def plan_resumed(run: Path, scenario: str | None, options: RunOptions) -> RunPla
                 stops=_stops(record, loaded.scenario.topic_env_id),
                 parts=record.parts(),
             )
-            missed = _missed(record)
-        resumed = _take_again(resumption, plan, done, missed) if done else resumption
+            short = _shortfalls(record)
+        resumed = _take_again(resumption, plan, done, short) if done else resumption
         return replace(plan, resumed=resumed)
     except BaseException:
         lock.close()
@@ -319,13 +319,24 @@ def _last_s(record: RecordFile) -> float:
     return max(latest)
 
 
-def _missed(record: RecordFile) -> dict[tuple[int, str], int]:
-    rows = record.query("SELECT step, agent, missed FROM agent_row")
-    return {(row["step"], row["agent"]): row["missed"] for row in rows}
+def _shortfalls(record: RecordFile) -> dict[tuple[int, str], dict[str, Any]]:
+    """Return by step and agent what the record has of missed deadlines and fallbacks, as ``infos`` do."""
+    rows = record.query("SELECT step, agent, missed, fallback FROM agent_row")
+    found = {
+        (row["step"], row["agent"]): {"missed": row["missed"], "fallback": row["fallback"], "fallbacks": {}}
+        for row in rows
+    }
+    for row in record.query(
+        "SELECT step, agent, device, fallback FROM device_row WHERE fallback IS NOT NULL"
+    ):
+        one = found[row["step"], row["agent"]]
+        if one["fallback"] is None:  # else nothing was heard of the agent, nor of its devices
+            one["fallbacks"][row["device"]] = row["fallback"]
+    return found
 
 
 def _take_again(
-    resumption: Resumption, plan: RunPlan, done: int, missed: Mapping[tuple[int, str], int]
+    resumption: Resumption, plan: RunPlan, done: int, short: Mapping[tuple[int, str], Mapping[str, Any]]
 ) -> Resumption:
     """Take the finished steps once more, as the record has them."""
     env = ReplayEnv(resumption.path, n_steps=plan.steps)
@@ -341,7 +352,7 @@ def _take_again(
                 apart.append(compared.first)
                 env.put_as_recorded(number)
             for agent, info in infos.items():
-                info["missed"] = missed.get((number, agent), 0)
+                info.update(short.get((number, agent), {}))
             steps.append((rewards, infos, env.recorded[number].step["took_s"] * 1e3))
         notes = [f"resumed: {resumption.path}: {done} of {plan.steps} steps are done"]
         if apart:

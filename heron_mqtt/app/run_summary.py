@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from heron_mqtt.messages import EmergencyStop
+from heron_mqtt.record.run_part import RunPart
 
 MESSAGE_COUNTS = ("published", "received", "duplicated", "rejected", "lost")
 
@@ -64,6 +65,30 @@ class Summary:
     diverged: str | None = None
     error: str | None = None
     interrupted: bool = False
+    unknown_parts: int = 0
+    """Parts of a resumed run that were killed: messages, steps that came late and stops are not known."""
+    earlier_messages: dict[str, int] = field(default_factory=dict)
+    """Counts of ``messages`` of the parts before this one."""
+
+    def carry_on(self, parts: Iterable[RunPart]) -> None:
+        """Take what the parts of a resumed run said of themselves; each tells of those before it, too."""
+        told: Mapping[str, Any] = {}
+        for part in parts:
+            if part.summary is None:
+                self.unknown_parts += 1
+            else:
+                told = part.summary
+                self.unknown_parts = told.get("unknown_parts", 0)
+        messages = told.get("messages", {})
+        self.earlier_messages = {name: messages.get(name, 0) for name in MESSAGE_COUNTS}
+        self.messages = dict(self.earlier_messages)
+        self.overruns = told.get("overruns", 0)
+        self.estop = None if told.get("estop") is None else dict(told["estop"])
+
+    def note_messages(self, counts: Mapping[str, int]) -> None:
+        """Take what the broker has counted in this part of the run."""
+        earlier = self.earlier_messages
+        self.messages = {name: counts[name] + earlier.get(name, 0) for name in MESSAGE_COUNTS}
 
     def add_step(
         self, rewards: Mapping[str, float], infos: Mapping[str, Mapping[str, Any]], step_ms: float
@@ -119,6 +144,15 @@ class Summary:
         }
         return {name: count for name, count in found.items() if count}
 
+    @property
+    def unknown(self) -> str | None:
+        """What is not known of a resumed run whose earlier parts were killed, in words; None = nothing."""
+        if not self.unknown_parts or self.mode != "distributed":
+            return None
+        if self.unknown_parts == 1:
+            return "a part of the run was killed: its lost messages are not known"
+        return f"{self.unknown_parts} parts of the run were killed: their lost messages are not known"
+
     def over_budget(self, *, strict: bool, max_fallbacks: int | None) -> list[str]:
         """Return one line for each budget of the user that the run has exceeded.
 
@@ -129,6 +163,8 @@ class Summary:
         found = []
         if strict and self.shortfalls:
             found.append(f"--strict: {told(self.shortfalls)}")
+        if strict and (unknown := self.unknown):
+            found.append(f"--strict: {unknown}")
         if max_fallbacks is not None and self.fallbacks > max_fallbacks:
             found.append(f"--max-fallbacks {max_fallbacks}: {self.fallbacks} fallbacks")
         return found
@@ -172,6 +208,7 @@ class Summary:
             "diverged": self.diverged,
             "error": self.error,
             "interrupted": self.interrupted,
+            "unknown_parts": self.unknown_parts,
         }
 
 

@@ -24,7 +24,7 @@ from heron_mqtt.app.infrastructure import (
 from heron_mqtt.app.policies import Policy, actions_of, load_policy
 from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
-from heron_mqtt.app.run_summary import MESSAGE_COUNTS, AgentTotals, Summary
+from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.errors import BrokerError, HeronError, NotReady
 from heron_mqtt.messages import Fault, RecordHead
 from heron_mqtt.messaging import topics
@@ -104,8 +104,10 @@ def new_summary(plan: RunPlan) -> Summary:
         step_s=scenario.step_s,
         agents={agent: AgentTotals() for agent in scenario.microgrids},
     )
-    for rewards, infos, step_ms in plan.resumed.finished if plan.resumed is not None else ():
-        summary.add_step(rewards, infos, step_ms)
+    if plan.resumed is not None:
+        for rewards, infos, step_ms in plan.resumed.finished:
+            summary.add_step(rewards, infos, step_ms)
+        summary.carry_on(plan.resumed.parts)
     return summary
 
 
@@ -187,8 +189,7 @@ async def _run_in(
             summary.undisturbed = await in_daemon_thread(lambda: _undisturbed(plan))
     finally:
         if infrastructure.broker is not None:
-            counts = infrastructure.broker.stats.counts()
-            summary.messages = {name: counts[name] for name in MESSAGE_COUNTS}
+            summary.note_messages(infrastructure.broker.stats.counts())
             summary.devices = env.device_reports()
             summary.note_stop(env.estop)
             if isinstance(infrastructure.broker, ImpairedBroker):

@@ -255,6 +255,8 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
         facts.append(("record", f"{file}  head {head[:16]}; see it: heron-mqtt report {shlex.quote(file)}"))
     if summary.shortfalls:
         facts.append(("NOT WELL", f"{told(summary.shortfalls)}{_worst(summary)}"))
+    if summary.unknown is not None:
+        facts.append(("NOT KNOWN", summary.unknown))
     if summary.diverged is not None:
         facts.append(("FAILED", f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}"))
     return facts

@@ -137,8 +137,10 @@ def test_interrupted_and_resumed_gives_the_trajectory_of_an_uninterrupted_run(
         one, other = whole.summary(), done.summary()
     assert one is not None
     assert other is not None
-    for name in ("steps", "rewards", "cost", "energy_mwh", "vm_pu", "trades"):
+    for name in ("steps", "rewards", "cost", "energy_mwh", "vm_pu", "trades", "fallbacks", "deadline_misses"):
         assert other[name] == one[name], name
+    assert other["unknown_parts"] == 0
+    assert other["messages"]["published"] >= one["messages"]["published"]
 
 
 def test_a_resumed_record_verifies_and_what_if_repeats_it(case: Case) -> None:

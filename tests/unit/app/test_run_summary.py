@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.protocols.p2p import SettledTrade
+from heron_mqtt.record.run_part import RunPart
 
 QUARTER_S = 900.0
 
@@ -133,3 +134,33 @@ def test_percentiles_are_step_times_that_occurred_in_order(times: list[float]) -
     assert median <= p99 <= max(times) == longest
     assert sum(t <= median for t in times) >= len(times) / 2
     assert sum(t <= p99 for t in times) >= 0.99 * len(times)
+
+
+def test_a_resumed_run_counts_what_its_earlier_parts_told() -> None:
+    first = summary(overruns=2, estop={"who": "ann", "active": False, "first_step": 1, "last_step": 2})
+    first.note_messages({"published": 5, "received": 4, "duplicated": 0, "rejected": 0, "lost": 3, "x": 1})
+    second = summary()
+    second.carry_on([RunPart(summary=first.as_dict())])
+    second.note_messages({"published": 1, "received": 1, "duplicated": 0, "rejected": 0, "lost": 1})
+    third = summary()
+    third.carry_on([RunPart(summary=first.as_dict()), RunPart(summary=second.as_dict())])
+    assert (third.messages["published"], third.messages["lost"], third.overruns) == (6, 4, 2)
+    assert third.estop == first.estop
+    assert third.over_budget(strict=True, max_fallbacks=None) == ["--strict: 4 lost messages"]
+
+
+def test_a_part_that_was_killed_is_not_known_and_fails_when_strict() -> None:
+    told = summary(overruns=1).as_dict()
+    made = summary()
+    made.carry_on([RunPart(summary=told), RunPart()])
+    assert (made.overruns, made.as_dict()["unknown_parts"]) == (1, 1)
+    assert made.over_budget(strict=True, max_fallbacks=0) == [
+        "--strict: a part of the run was killed: its lost messages are not known"
+    ]
+    later = summary()
+    later.carry_on([RunPart(summary=told), RunPart(), RunPart(summary=made.as_dict()), RunPart()])
+    assert later.unknown_parts == 2
+    assert made.over_budget(strict=False, max_fallbacks=0) == []
+    direct = summary(mode="centralized")
+    direct.carry_on([RunPart()])
+    assert direct.over_budget(strict=True, max_fallbacks=0) == [], "there are no messages"
