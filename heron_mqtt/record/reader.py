@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from heron_mqtt.errors import DataError
 from heron_mqtt.record import chain, schema
-from heron_mqtt.record.run_part import RESUMED, RunPart
+from heron_mqtt.record.run_part import RESUMED, RunPart, is_abandoned
 
 MAX_INPUT_BYTES = 256 * 1024 * 1024  # of an input file unpacked: a record comes from elsewhere
 
@@ -124,9 +124,19 @@ class RecordFile:
         return dict(json.loads(self.meta["scenario_json"]))
 
     def summary(self) -> dict[str, Any] | None:
-        """Return what the run said of itself at its end; None where it was killed before."""
-        found = self.query("SELECT data FROM event_row WHERE kind = 'summary' ORDER BY id DESC LIMIT 1")
-        return json.loads(found[0]["data"]) if found else None
+        """Return what the run said of itself at its end; None where it was killed before, or goes on.
+
+        Of a run that was resumed it is what the last part said; ``lost_rows`` are those of all parts.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        last = self.parts()[-1].summary
+        return None if last is None else {**last, "lost_rows": self.lost_rows()}
+
+    def lost_rows(self) -> int:
+        """Return how many rows are missing, as far as parts of the run have told."""
+        return sum(int((part.summary or {}).get("lost_rows", 0)) for part in self.parts())
 
     def parts(self) -> list[RunPart]:
         """Return the parts of the run: one, unless it was interrupted and resumed.
@@ -155,6 +165,8 @@ class RecordFile:
     def late_devices(self) -> dict[tuple[int, int, str, str], dict[str, Any]]:
         """Return what gateways did in steps that the environment had ended without them.
 
+        What was done in a step that was not finished, and was done again after an interruption, is left out.
+
         Returns:
             By episode, step, agent and device: what stands in ``device_row`` elsewhere.
 
@@ -162,7 +174,12 @@ class RecordFile:
             DataError: It cannot be read.
         """
         found: dict[tuple[int, int, str, str], dict[str, Any]] = {}
-        for row in self.query("SELECT id, episode, step, subject, data FROM event_row WHERE kind = 'late'"):
+        parts = self.parts()
+        for row in self.query(
+            "SELECT id, at_s, episode, step, subject, data FROM event_row WHERE kind = 'late' ORDER BY id"
+        ):
+            if is_abandoned(parts, row["at_s"], (row["episode"], row["step"])):
+                continue
             try:
                 devices = json.loads(row["data"] or "{}").get("devices", {})
                 for name, columns in devices.items():

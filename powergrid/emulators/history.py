@@ -114,7 +114,9 @@ def _answered(record: RecordFile, agent: str, device: str) -> set[tuple[Any, Any
         topics.device(agent, device, "telemetry"),
     ):
         said = json.loads(row["payload"])
-        found.add((said.get("ack_boot"), said.get("ack_seq")))
+        boot, seq = (said.get("ack_boot"), said.get("ack_seq")) if isinstance(said, dict) else (None, None)
+        if isinstance(boot, str) and type(seq) is int:  # a stranger can have published anything
+            found.add((boot, seq))
     return found
 
 

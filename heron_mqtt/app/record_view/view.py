@@ -49,7 +49,6 @@ class RecordView:
     def about(self) -> Json:
         """Return what the record is, and how far it goes by now."""
         record = self.record
-        summary = record.summary()
         return {
             "file": record.path.name,
             "scenario": record.meta.get("scenario", ""),
@@ -57,11 +56,11 @@ class RecordView:
             "role": record.meta.get("role", ""),
             "begun_at": record.meta.get("begun_at"),
             "steps": len(self.timeline),
-            "is_ended": summary is not None,
+            "is_ended": record.summary() is not None,
             "merged": sorted(merged_offsets(record)),
             "has_messages": record.meta.get("keeps_messages") == "1",
             "why_no_grid": self.why_no_grid,
-            "lost_rows": 0 if summary is None else summary.get("lost_rows", 0),
+            "lost_rows": record.lost_rows(),
             "marks": self.timeline.marks(),
         }
 

@@ -46,8 +46,8 @@ def run_facts(record: RecordFile) -> list[tuple[str, str]]:
         facts.append(("end", "the run was killed: it did not end by itself"))
     elif summary.get("error"):
         facts.append(("end", str(summary["error"])))
-    if summary is not None and summary.get("lost_rows"):
-        facts.append(("missing rows", str(summary["lost_rows"])))
+    if lost := record.lost_rows():
+        facts.append(("missing rows", str(lost)))
     return facts
 
 

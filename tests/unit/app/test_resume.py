@@ -266,6 +266,42 @@ def test_a_stop_in_force_stays_in_force_when_the_run_is_resumed(
     assert bounds_after(path, 3) == {"emergency stop"}
 
 
+EVENT = "INSERT INTO event_row (at_s, episode, step, kind, subject, what, data, hash) VALUES "
+LATE = """(%s, 1, 3, 'late', 'MG1', 'late', '{"devices": {"ess": {"safe": %d}}}', x'00')"""
+
+
+def test_the_summary_of_a_record_is_of_its_last_part_and_lost_rows_are_of_all(
+    case: Case, tmp_path: Path
+) -> None:
+    lost = "UPDATE event_row SET data = json_set(data, '$.lost_rows', 2) WHERE kind = 'summary'"
+    whole = tampered(case.done, tmp_path / "whole.heron", lost)
+    killed = tampered(
+        whole,
+        tmp_path / "killed.heron",
+        "DELETE FROM event_row WHERE id = (SELECT max(id) FROM event_row WHERE kind = 'summary')",
+    )
+    with RecordFile(whole) as record:
+        told = record.summary()
+        assert told is not None
+        assert (told["steps"], told["lost_rows"], record.lost_rows()) == (STEPS, 6, 6)
+    with RecordFile(killed) as record:
+        assert record.summary() is None
+        assert record.lost_rows() == 4
+
+
+def test_what_a_gateway_did_late_in_a_step_that_was_done_again_is_left_out(
+    case: Case, tmp_path: Path
+) -> None:
+    with RecordFile(case.done) as record:
+        at_s = record.parts()[1].at_s
+    rows = ", ".join(LATE % pair for pair in ((at_s - 1e-6, 0), (at_s + 1e-6, 1)))
+    with RecordFile(tampered(case.done, tmp_path / "late.heron", EVENT + rows)) as record:
+        assert record.late_devices() == {(1, 3, "MG1", "ess"): {"safe": 1}}
+    only = tampered(case.done, tmp_path / "only.heron", EVENT + LATE % (at_s - 1e-6, 0))
+    with RecordFile(only) as record:
+        assert record.late_devices() == {}
+
+
 def test_a_message_of_a_step_that_was_done_again_is_abandoned() -> None:
     parts = [RunPart(), RunPart(first=(1, 3), at_s=10.0)]
     assert is_abandoned(parts, 9.0, (1, 3))

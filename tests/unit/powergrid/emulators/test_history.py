@@ -16,7 +16,7 @@ from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState, parse_fault
 from powergrid.emulators.history import DeviceHistory, device_history
 from powergrid.scenario import scenario_from_dict
-from support.recorded_runs import record_run
+from support.recorded_runs import record_run, tampered
 from support.small_grid import scenario
 
 pytestmark = pytest.mark.usefixtures("built_once")
@@ -109,3 +109,13 @@ def test_another_episode_begins_afresh(path: Path) -> None:
 
 def test_a_device_without_a_finished_step_has_no_history(path: Path) -> None:
     assert device_history(path, "MG1", "nothing") is None
+
+
+def test_telemetry_of_a_stranger_does_not_keep_a_device_from_resuming(path: Path, tmp_path: Path) -> None:
+    told = ", ".join(
+        f"('in', 'devices/MG1/ess/telemetry', 'telemetry', '{payload}', x'00')"
+        for payload in ('{"ack_boot": "b", "ack_seq": []}', '{"ack_boot": {}, "ack_seq": 1}', "[]")
+    )
+    insert = "INSERT INTO message_row (direction, channel, type, payload, hash) VALUES "
+    foreign = tampered(path, tmp_path / "foreign.heron", insert + told)
+    assert device_history(foreign, "MG1", "ess") == device_history(path, "MG1", "ess")
