@@ -35,7 +35,7 @@ class GridState:
         full: Observations show the whole grid instead of the agent's own part.
         shape: () for one grid, (n_copies,) for copies of it.
         horizon: How many steps are foretold.
-        scale: Of observations.
+        scale: Of the observations of learners; what policies see is in the scenario's scale.
         named: Observations are dicts by name instead of flat arrays.
 
     Attributes:
@@ -107,6 +107,10 @@ class GridState:
         bounds = state_bounds(simulation, layout, at_rest, n_bus)
         self.whole = ObservationForm(*layout.whole(), bounds, scale)
         self._own = {agent: ObservationForm(*layout.own(agent), bounds, scale) for agent in simulation.agents}
+        self._of_policies = {  # a network stays the same whatever scale learners beside it ask for
+            agent: ObservationForm(*layout.own(agent), bounds, scenario.observation_scale)
+            for agent in simulation.agents
+        }
 
     def _view(self, section: str) -> Array:
         return self._values[..., self._sections[section]]
@@ -232,15 +236,15 @@ class GridState:
         """Return each agent's (..., n) float32, laid out as ``names`` says; the arrays are the caller's."""
         if not self._full:
             seen: dict[str, Observed] = {
-                agent: self._shown(self._own[agent], self.own(agent)) for agent in agents
+                agent: self._shown(self._own[agent], self._own[agent].flat(self._values)) for agent in agents
             }
             return seen
         whole = self.everything()
         return {agent: self._shown(self.whole, whole.copy()) for agent in agents}
 
     def own(self, agent: str) -> NDArray[np.float32]:
-        """Return the (..., n) that an agent knows of its own part, flat: what its policy may see."""
-        return self._own[agent].flat(self._values)
+        """Return the (..., n) that an agent's policy may see: its own part, flat, in the scenario's scale."""
+        return self._of_policies[agent].flat(self._values)
 
     def everything(self) -> NDArray[np.float32]:
         """Return the (..., n) whole grid, flat."""

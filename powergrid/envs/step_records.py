@@ -23,7 +23,7 @@ class StepRecords:
     Args:
         simulation: The grid.
         state: Of one grid, not of copies.
-        observing: The agents whose policy takes the observation of learners.
+        observing: The agents whose policy takes an observation, in the scenario's scale.
 
     Attributes:
         cost: (n_agents,) generation cost of the last step, $.

@@ -92,6 +92,23 @@ def test_it_does_what_a_learner_does_in_a_batch(learner: tuple[Path, list[dict[s
             assert found[agent][0] == pytest.approx(rewards[agent], abs=1e-7)
 
 
+@pytest.mark.parametrize("learners_scale", ["si", "unit"])
+def test_it_sees_the_scenarios_scale_whatever_learners_beside_it_see(
+    learner: tuple[Path, list[dict[str, float]]], learners_scale: str
+) -> None:
+    file, wanted = learner
+    config = {"scenario": deciding(file), "observation_scale": learners_scale}
+    env = MultiAgentMicrogrids(config)
+    batch = BatchedMicrogrids({**config, "num_envs": 2, "start_rows": "scenario"})
+    seen = env.reset(seed=4)[0]["MG1"]
+    batch.reset(seed=[4, 9])
+    assert (np.abs(seen).max() > 1.0) == (learners_scale == "si")
+    assert env.step({})[1] == wanted[0]
+    found = batch.step({})[1]
+    for agent in MGS:
+        assert found[agent][0] == pytest.approx(wanted[0][agent], abs=1e-7)
+
+
 def test_only_policies_that_ask_for_it_get_the_observation_over_messages(
     learner: tuple[Path, list[dict[str, float]]],
 ) -> None:
