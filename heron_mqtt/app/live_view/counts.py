@@ -100,8 +100,12 @@ class ChannelTraffic:
         found = KnownChannel(f"{self._env_id}/{channel}", levels, kind, may_be_event(levels))
         return self._known.setdefault(channel, found)
 
-    def note(self, channel: KnownChannel, fields: Mapping[str, Any], at_s: float) -> None:
-        """Count one message; ``fields`` without a number (or none at all) counts for no gap."""
+    def note(self, channel: KnownChannel, fields: Mapping[str, Any], at_s: float) -> bool:
+        """Count one message; ``fields`` without a number (or none at all) counts for no gap.
+
+        Returns:
+            Whether it came before, by its number.
+        """
         kind = channel.kind
         kind.note(at_s)
         held_s = fields.get("held_s")
@@ -115,6 +119,7 @@ class ChannelTraffic:
             kind.held += 1
         elif (sent_at := fields.get("sent_at")) is not None:
             kind.delays.note(self._quickest.later_s(fields.get("sender"), sent_at, at_s))
+        return arrival is Arrival.DUPLICATE
 
     def as_json(self, now_s: float) -> Json:
         """Return messages, lost, repeated, held (with age) and rate by kind of channel."""

@@ -12,7 +12,7 @@ from heron_mqtt.app.live_view.trace import DeviceTrace
 from heron_mqtt.app.operator_client.environments import MAX_NAMES
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.errors import MessageError
-from heron_mqtt.messages import Action, Observation, parse_known_fields
+from heron_mqtt.messages import Action, Observation, RunState, parse_known_fields
 
 Json = dict[str, Any]
 
@@ -152,21 +152,33 @@ class MicrogridsLive:
         self.microgrids: dict[str, MicrogridSeen] = {}
         self.devices: dict[str, DeviceLive] = {}
         self.step_at_s = 0.0
+        """When the newest step was first heard of."""
         self.periods_s: deque[float] = deque(maxlen=STEPS)
         """Between the newest steps, s."""
+        self._stands: RunState | None = None
 
-    def note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> tuple[str, str] | None:
+    def note(
+        self, levels: list[str], fields: Mapping[str, Any], heard: Heard, *, is_repeated: bool = False
+    ) -> tuple[str, str] | None:
         """Take one message; what cannot be read is named by the operator's view of it.
+
+        Args:
+            levels: Of its channel.
+            fields: What it says.
+            heard: The message.
+            is_repeated: It came before, by its number: what was done and told counts once.
 
         Returns:
             Which device rejects what it was told, and why, where that is new.
         """
         try:
-            return self._note(levels, fields, heard)
+            return self._note(levels, fields, heard, is_repeated)
         except (MessageError, OverflowError):
             return None
 
-    def _note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard) -> tuple[str, str] | None:
+    def _note(
+        self, levels: list[str], fields: Mapping[str, Any], heard: Heard, is_repeated: bool
+    ) -> tuple[str, str] | None:
         match levels:
             case ["devices", agent, name, "telemetry"] if not heard.retained:
                 device = self._device(f"{agent}/{name}")
@@ -179,22 +191,32 @@ class MicrogridsLive:
             case ["agents", agent, "observation"]:
                 if (seen := self._microgrid(agent)) is not None:
                     seen.observation = parse_known_fields(Observation, fields)[0]
-            case ["agents", agent, "action"]:
+            case ["agents", agent, "action"] if not is_repeated:
                 if (seen := self._microgrid(agent)) is not None:
                     seen.action, seen.action_at_s = parse_known_fields(Action, fields)[0], heard.at_s
                     seen.missed += 0 if heard.retained else seen.action.missed
                     self._note_fallbacks(agent, seen, seen.action)
                     self._note_residuals(agent, seen.action)
-            case ["devices", agent, name, "setpoint"] if not heard.retained:
+            case ["devices", agent, name, "setpoint"] if not (heard.retained or is_repeated):
                 if (device := self._device(f"{agent}/{name}")) is not None:
                     device.note_setpoint(fields, heard.at_s)
             case ["run", "state"] if not heard.retained:
-                if self.step_at_s and fields.get("state") == "running":
-                    self.periods_s.append(heard.at_s - self.step_at_s)
-                self.step_at_s = heard.at_s
+                self._note_run(parse_known_fields(RunState, fields)[0], heard.at_s)
             case _:
                 pass
         return None
+
+    def _note_run(self, run: RunState, at_s: float) -> None:
+        """Take where the run stands; an operator says so several times within a step."""
+        before, step = self._stands, run.step
+        if before is not None and (before.boot, before.episode) == (run.boot, run.episode):
+            if (before.state, before.step) == (run.state, step):
+                return
+            if before.state == run.state == "running" and before.step is not None and step is not None:
+                if step < before.step:  # overtaken on its way
+                    return
+                self.periods_s.append((at_s - self.step_at_s) / (step - before.step))
+        self._stands, self.step_at_s = run, at_s
 
     def _microgrid(self, agent: str) -> MicrogridSeen | None:
         if agent not in self.microgrids and len(self.microgrids) >= MAX_NAMES:

@@ -104,10 +104,11 @@ class LiveView:
         before = self._facts(heard.env_id, levels) if is_event else None
         self.environments.take(heard, levels)
         fields = heard.fields
-        live.channels.note(channel, {} if heard.retained or not fields else fields, heard.at_s)
+        counted = {} if heard.retained or not fields else fields
+        is_repeated = live.channels.note(channel, counted, heard.at_s)
         self.messages.note(heard)
         if fields is not None:
-            rejection = live.microgrids.note(levels, fields, heard)
+            rejection = live.microgrids.note(levels, fields, heard, is_repeated=is_repeated)
             if rejection is not None:
                 live.events.note(heard, ("refusal", rejection[0], f"rejects its setpoint: {rejection[1]}"))
             if levels[0] == "run":

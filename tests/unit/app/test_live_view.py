@@ -103,6 +103,34 @@ def test_deadlines_missed_and_the_pace_of_the_steps_are_counted() -> None:
     assert found["microgrids"]["MG1"]["missed_so_far"] == 4
 
 
+def run_at(at_s: float, step: int, state: str = "running", episode: int = 0) -> Heard:
+    return told("run/state", NOW + at_s, type="run_state", state=state, step=step, episode=episode, boot="r")
+
+
+def test_a_state_that_is_repeated_within_its_step_is_no_step() -> None:
+    spoken = [run_at(at_s, int(at_s // 60)) for at_s in range(0, 150, 7)]
+    found = seen(*spoken, now_s=NOW + 150)
+    assert found["step_period_s"] == pytest.approx((126 - 0) / 2)
+    assert found["step_age_s"] == 24.0, "since the step began, not since it was named last"
+
+
+def test_between_episodes_there_is_no_period_and_a_step_that_was_not_heard_counts() -> None:
+    reset = run_at(50, 0, "reset", episode=1)
+    found = seen(run_at(0, 0), run_at(1, 1), reset, run_at(59, 0, episode=1), run_at(61, 2, episode=1))
+    assert found["step_period_s"] == 1.0
+    overtaken = seen(run_at(0, 0), run_at(1, 1), run_at(1.5, 0), run_at(2, 2))
+    assert overtaken["step_period_s"] == 1.0
+
+
+def test_an_action_or_setpoint_that_is_delivered_twice_counts_once() -> None:
+    numbered = {"boot": "g", "seq": 4, "sender": "MG1"}
+    late = told("agents/MG1/action", type="action", p_ess=0.0, missed=2, fallback_ess="silent", **numbered)
+    setpoint = told("devices/MG1/ess/setpoint", type="setpoint", p_mw=0.02, lease_s=5.0, **numbered)
+    found = seen(RUN, BIRTH, SPOKE, late, late, setpoint, setpoint)
+    assert found["microgrids"]["MG1"]["missed_so_far"] == 2
+    assert (found["devices"]["MG1/ess"]["fallbacks"], found["devices"]["MG1/ess"]["setpoints"]) == (1, 1)
+
+
 def test_a_silent_device_is_said_to_be_silent_within_two_seconds() -> None:
     assert seen(RUN, BIRTH, SPOKE, now_s=NOW + SILENT_S - 0.1)["devices"]["MG1/ess"]["health"] == "online"
     found = seen(RUN, BIRTH, SPOKE, now_s=NOW + SILENT_S + 0.1)
