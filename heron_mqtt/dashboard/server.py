@@ -13,23 +13,21 @@ import ssl
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 from urllib.parse import SplitResult, urlsplit
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.protocol import State
 
 from heron_mqtt.app.live_view import LiveView
+from heron_mqtt.dashboard.door import Door
 from heron_mqtt.dashboard.live_source import LiveSource
 from heron_mqtt.dashboard.pages import FILES, StaticFiles, answer
 from heron_mqtt.dashboard.sockets import Serve
 from heron_mqtt.errors import ConfigError
 
-MAX_CONNECTIONS = 256
-"""With those that have not said anything yet: each is an open file, and so is the broker's."""
 MAX_SOCKETS = 32
 """Of people who have not logged in; who has is let in beyond them."""
 MAX_SOCKETS_OF_PEOPLE = 64
@@ -80,6 +78,7 @@ class Dashboard:
             ConfigError: The address cannot be listened on.
         """
         log.addFilter(_is_no_handshake_failure)
+        door = Door(self._tls)
         try:
             server = await serve(
                 self._browser,
@@ -91,9 +90,7 @@ class Dashboard:
                 server_header=None,
                 open_timeout=10,
                 logger=log,
-                create_connection=_CountedConnection,
-                ssl=self._tls,
-                ssl_handshake_timeout=None if self._tls is None else 10.0,
+                create_connection=cast("type[ServerConnection]", door.connection),
                 compression=None,  # it costs more than it saves on one machine
             )
         except OSError as exc:
@@ -102,7 +99,10 @@ class Dashboard:
             port = next(iter(server.sockets)).getsockname()[1]
             shown = f"[{self._host}]" if ":" in self._host else self._host
             on_ready(f"{'http' if self._tls is None else 'https'}://{shown}:{port}/")
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                door.close()
 
     def _respond(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer what is no WebSocket; None lets the WebSocket begin."""
@@ -152,26 +152,6 @@ def _split(address: str) -> SplitResult | None:
         return urlsplit(address)
     except ValueError:
         return None
-
-
-class _CountedConnection(ServerConnection):
-    """One of a bounded number; where there are too many, the oldest that has not asked yet gives way."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        server: Server = self.server
-        if len(server.handlers) >= MAX_CONNECTIONS and not _one_gives_way(server):
-            super(ServerConnection, self).connection_made(transport)  # without a task that serves it
-            self.transport.abort()
-            return
-        super().connection_made(transport)
-
-
-def _one_gives_way(server: Server) -> bool:
-    for one in server.handlers:
-        if one.state is State.CONNECTING and not one.transport.is_closing():
-            one.transport.abort()
-            return True
-    return False
 
 
 def _is_no_handshake_failure(record: logging.LogRecord) -> bool:

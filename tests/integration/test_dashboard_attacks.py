@@ -18,7 +18,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from heron_mqtt.dashboard.control.source import LOGINS
-from heron_mqtt.dashboard.server import MAX_CONNECTIONS, MAX_SOCKETS
+from heron_mqtt.dashboard.door import MAX_CONNECTIONS
+from heron_mqtt.dashboard.server import MAX_SOCKETS
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 from support.browser import address_of, eventually, open_browser, severe, text
 from support.certificates import Certificates, key_of
@@ -207,6 +208,39 @@ def test_control_from_elsewhere_goes_by_tls_with_a_cookie_that_plain_http_never_
         assert about["who"] == "ann"
         with _raw(f"http://localhost:{port}", b"GET / HTTP/1.1\r\n\r\n") as plain:
             assert not _heard(plain).startswith(b"HTTP/1.1 2")
+        with contextlib.ExitStack() as held:
+            silent = [
+                held.enter_context(_raw(f"http://localhost:{port}", b"")) for _ in range(MAX_CONNECTIONS + 40)
+            ]
+            silent[0].settimeout(5.0)  # a handshake may take longer
+            with contextlib.suppress(ConnectionResetError):
+                assert silent[0].recv(1) == b"", "without a word of TLS it counts, and the oldest gives way"
+            made_by_person = http.client.HTTPSConnection(f"localhost:{port}", context=made.client_context())
+            made_by_person.request("GET", "/")
+            assert made_by_person.getresponse().status == 200
+        assert _answer_to_early_request(port, made.client_context()).startswith(b"HTTP/1.1 200")
+        assert [line for line in program.err if "has logged in" not in line] == []
+
+
+def _answer_to_early_request(port: str, tls: ssl.SSLContext) -> bytes:
+    """Ask in the same piece as the end of the handshake."""
+    coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = tls.wrap_bio(coming, going, server_hostname="localhost")
+    with _raw(f"http://localhost:{port}", b"") as made:
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                made.sendall(going.read())
+                coming.write(made.recv(65_536))
+        client.write(b"GET / HTTP/1.1\r\nHost: localhost:" + port.encode() + b"\r\n\r\n")
+        made.sendall(going.read())
+        while True:
+            try:
+                return client.read(100)
+            except ssl.SSLWantReadError:
+                coming.write(made.recv(65_536))
 
 
 def test_a_certificate_that_is_none_is_refused_in_one_line(mosquitto: Mosquitto, tmp_path: Path) -> None:
