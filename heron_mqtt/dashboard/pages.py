@@ -17,7 +17,10 @@ FILES = {
     "/style.css": f"{STATIC}style.css",
     "/uPlot.js": f"{PLOTS}uPlot.iife.min.js",
     "/uPlot.css": f"{PLOTS}uPlot.min.css",
-    **{f"/{name}.js": f"{STATIC}{name}.js" for name in ("main", "store", "table", "time", "format")},
+    **{
+        f"/{name}.js": f"{STATIC}{name}.js"
+        for name in ("main", "store", "table", "pressed", "time", "format")
+    },
     **{f"/views/{name}.js": f"{STATIC}views/{name}.js" for name in VIEWS},
 }
 """Every path that there is, and its file in the package; no other one is looked at."""

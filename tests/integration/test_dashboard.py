@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +121,29 @@ def test_a_device_that_falls_silent_turns_red(browser: webdriver.Chrome, page: s
     browser.get(f"{page}/#devices")
 
     eventually(lambda: "silent" in cell(browser, "tr[data-row='MG1/old'] td.bad"))
+
+
+@pytest.mark.parametrize("view", ["devices", "events"])
+def test_a_table_goes_on_after_a_press_whose_release_a_menu_took(
+    browser: webdriver.Chrome, page: str, site: Site, view: str
+) -> None:
+    browser.get(f"{page}/#{view}")
+    eventually(lambda: browser.find_elements(By.CSS_SELECTOR, "main tbody tr"))
+    press = """
+        const here = document.querySelector("main tbody");
+        const say = (name, button) => here.dispatchEvent(new PointerEvent(name, { button, bubbles: true }));
+        for (const [name, button] of arguments[0]) say(name, button);
+        here.firstChild.id = "old";
+    """
+    for events in ([["pointerdown", 2]], [["pointerdown", 0], ["contextmenu", 0]]):
+        browser.execute_script(press, events)
+        eventually(lambda: not browser.find_elements(By.ID, "old"))
+    browser.execute_script(press, [["pointerdown", 0]])
+    site.say("devices/MG1/ess/telemetry", {"type": "telemetry", "p_mw": 0.0})
+    time.sleep(0.5)  # two snapshots
+    assert browser.find_elements(By.ID, "old"), "a row is replaced between pressing and letting go"
+    browser.execute_script("dispatchEvent(new Event('blur'))")
+    eventually(lambda: not browser.find_elements(By.ID, "old"))
 
 
 def test_no_error_and_no_request_to_anybody_else(browser: webdriver.Chrome, page: str) -> None:

@@ -56,25 +56,26 @@ async function loadNetwork(environment) {
   }
 }
 
-let live = null, looking = null;
+let live = null, looking = null, again = null;
 
 // Each view has a socket of its own: what it does not show is not sent.
 export function lookAt(view) {
   if (view === looking) return;
   looking = view;
   const before = live;
+  clearTimeout(again);
   connect();
   if (before) before.close();
 }
 
 function connect() {
   const mine = live = socket(`/live?view=${looking}`);
-  mine.addEventListener("open", () => { store.connected = true; });
+  mine.addEventListener("open", () => { if (live === mine) store.connected = true; });
   mine.addEventListener("message", (event) => { if (live === mine) hear(JSON.parse(event.data)); });
   mine.addEventListener("close", () => {
     if (live !== mine) return; // another view is looked at
     store.connected = false;
     changed();
-    setTimeout(connect, 1000);
+    again = setTimeout(connect, 1000);
   });
 }

@@ -1,11 +1,7 @@
 // A table that filters, sorts and pages, so that a thousand rows stay usable.
 
 import { el } from "./format.js";
-
-// A row that is replaced between pressing and letting go would lose the click.
-let pressed = false;
-addEventListener("pointerup", () => setTimeout(() => { pressed = false; }, 0));
-addEventListener("pointercancel", () => { pressed = false; });
+import { isPressed, waitForRelease } from "./pressed.js";
 
 const isNothing = (value) => value === null || value === undefined;
 
@@ -30,7 +26,7 @@ export function pagedTable({ things, columns, size, extra = [], keep = () => tru
   const tools = el("div", { class: "tools" }, el("label", {}, "filter by name", filter), ...extra, back, on, where);
   const table = el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": things },
     el("table", {}, el("thead", {}, headings), rows));
-  for (const place of [rows, headings]) place.addEventListener("pointerdown", () => { pressed = true; });
+  for (const place of [rows, headings]) waitForRelease(place);
 
   function heading(column) {
     const order = column === sort ? (down ? "descending" : "ascending") : "none";
@@ -39,7 +35,7 @@ export function pagedTable({ things, columns, size, extra = [], keep = () => tru
   }
 
   function draw() {
-    if (pressed) return;
+    if (isPressed()) return;
     const wanted = filter.value.toLowerCase();
     const all = newest.filter((one) => one.label.toLowerCase().includes(wanted) && keep(one));
     all.sort((a, b) => (down ? -1 : 1) * compare(sort.value(a), sort.value(b)) || compare(a.label, b.label));

@@ -1,6 +1,7 @@
 // Stops, authority, leases, faults and births: the newest first.
 
 import { cell, el, seconds, since } from "../format.js";
+import { isPressed, waitForRelease } from "../pressed.js";
 import { store as known } from "../store.js";
 
 // Who has seen it; who is logged in may say so.
@@ -13,16 +14,13 @@ function acknowledged(env_id, one) {
 export function open(main, store) {
   const kinds = el("select", { onchange: () => update(store) }, ...["all", "stop", "run", "agent", "device", "authority", "lease", "refusal", "fault", "fallback", "back", "owner", "late", "error"].map((name) => el("option", {}, name)));
   const rows = el("tbody", {});
-  let pressed = false;
-  rows.addEventListener("pointerdown", () => { pressed = true; });
-  rows.addEventListener("pointerup", () => setTimeout(() => { pressed = false; }, 0));
-  rows.addEventListener("pointercancel", () => { pressed = false; });
+  waitForRelease(rows);
   main.append(
     el("div", { class: "tools" }, el("label", {}, "kind", kinds)),
     el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Events" }, el("table", {},
       el("thead", {}, el("tr", {}, ...["since", "at (UTC)", "kind", "who", "what", "acknowledged by"].map((name) => el("th", { scope: "col" }, name)))), rows)));
   function update({ snapshot }) {
-    if (!snapshot || pressed) return;
+    if (!snapshot || isPressed()) return;
     const all = snapshot.environments.flatMap((environment) => environment.events.map((one) => ({ ...one, env_id: environment.env_id }))).filter((one) => kinds.value === "all" || one.kind === kinds.value);
     const focused = document.activeElement && rows.contains(document.activeElement) ? document.activeElement.dataset.event : null;
     rows.replaceChildren(...all.slice(0, 200).map((one) => el("tr", {},
