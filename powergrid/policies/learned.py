@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from heron_mqtt.errors import ConfigError
 from powergrid.agents.policy import AgentPolicy, PolicyContext, PolicyView
 from powergrid.policies.baselines import batteries
+from powergrid.policies.checkpoint import numbers, read_arrays
 
 __all__ = ["CHECKPOINT", "N_WEIGHTS", "LearnedPolicy", "features"]
 
@@ -100,11 +101,7 @@ def forward(weights: Array, seen: Array) -> Array:
 
 
 def _read(path: Path) -> Array:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            weights = np.asarray(stored["weights"], dtype=float)
-    except (OSError, KeyError, ValueError) as exc:
-        raise ConfigError(f"checkpoint {path}: cannot be read: {exc}") from None
-    if weights.shape != (N_WEIGHTS,) or not np.isfinite(weights).all():
-        raise ConfigError(f"checkpoint {path}: expected {N_WEIGHTS} finite weights, got {weights.shape}")
+    weights = numbers(path, read_arrays(path), "weights")
+    if weights.shape != (N_WEIGHTS,):
+        raise ConfigError(f"checkpoint {path}: expected weights ({N_WEIGHTS},), got {weights.shape}")
     return weights

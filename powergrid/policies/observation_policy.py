@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.errors import ConfigError
 from powergrid.agents.policy import AgentPolicy, PolicyContext, PolicyView
+from powergrid.policies.checkpoint import numbers, read_arrays
 
 __all__ = ["NetworkPolicy", "ObservationPolicy"]
 
@@ -93,24 +94,20 @@ class NetworkPolicy(ObservationPolicy):
 
 
 def _read(path: Path) -> tuple[list[tuple[Any, Any]], str]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            n = sum(name.startswith("weight_") for name in stored.files)
-            layers = [
-                (stored[f"weight_{i}"].astype(float), stored[f"bias_{i}"].astype(float)) for i in range(n)
-            ]
-            activation = str(stored["activation"]) if "activation" in stored.files else "tanh"
-    except (OSError, KeyError, ValueError) as exc:
-        raise ConfigError(f"checkpoint {path}: cannot be read: {exc}") from None
-    widths = [layers[0][0].shape[-1]] if layers else []
-    for weight, bias in layers:
-        if weight.ndim != 2 or bias.shape != weight.shape[:1] or weight.shape[1] != widths[-1]:
-            raise ConfigError(f"checkpoint {path}: layers of {weight.shape} and {bias.shape} do not fit")
-        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            raise ConfigError(f"checkpoint {path}: expected finite weights")
-        widths.append(weight.shape[0])
-    if not layers:
-        raise ConfigError(f"checkpoint {path}: expected weight_0, bias_0 and so on")
+    stored = read_arrays(path)
+    n = sum(name.startswith("weight_") for name in stored)
+    layers: list[tuple[Any, Any]] = []
+    for i in range(max(n, 1)):
+        weight, bias = numbers(path, stored, f"weight_{i}"), numbers(path, stored, f"bias_{i}")
+        follows = not layers or weight.shape[1:] == layers[-1][1].shape
+        if weight.ndim != 2 or 0 in weight.shape or bias.shape != weight.shape[:1] or not follows:
+            before = len(layers[-1][1]) if layers else "inputs"
+            raise ConfigError(
+                f"checkpoint {path}: layers of {weight.shape} and {bias.shape} do not fit: "
+                f"expected weight_{i} (outputs, {before}) and bias_{i} (outputs,)"
+            )
+        layers.append((weight, bias))
+    activation = str(stored.get("activation", "tanh"))
     if activation not in ACTIVATIONS:
-        raise ConfigError(f"checkpoint {path}: activation {activation!r}: expected tanh or relu")
+        raise ConfigError(f"checkpoint {path}: activation {activation[:60]!r}: expected tanh or relu")
     return layers, activation

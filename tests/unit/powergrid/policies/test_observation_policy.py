@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.agents.policy import PolicyContext
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
-from powergrid.policies import NetworkPolicy
+from powergrid.policies import LearnedPolicy, NetworkPolicy
 from powergrid.scenario import scenario_from_dict
 from support.env_modes import MGS, make
 from support.small_grid import scenario as small
@@ -138,7 +139,9 @@ def test_without_an_observation_the_rules_decide(learner: tuple[Path, list[dict[
         ({"weight_1": np.ones((3, 8)), "bias_1": np.ones(3)}, "3 outputs, and MG1 has 4 actions: p_gen"),
         ({"bias_0": np.full(8, np.nan)}, "expected finite weights"),
         ({"activation": "gelu"}, "'gelu': expected tanh or relu"),
-        ({"bias_1": np.array(["a"])}, "cannot be read"),
+        ({"bias_1": np.array(["a"])}, "bias_1: expected numbers, got <U1"),
+        ({"weight_0": np.float32(1.0)}, r"expected weight_0 \(outputs, inputs\) and bias_0 \(outputs,\)"),
+        ({"bias_1": np.array([None] * 4)}, "expected a .npz file"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(
@@ -146,6 +149,40 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
         NetworkPolicy(context(), str(checkpoint(tmp_path, 5, **more)))
+
+
+def _cut_off(file: Path) -> None:
+    np.savez(file, weight_0=np.ones((4, 5)), bias_0=np.ones(4))
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def _single_array(file: Path) -> None:
+    with file.open("wb") as stream:
+        np.save(stream, np.ones(3))
+
+
+@pytest.mark.parametrize("policy", [NetworkPolicy, LearnedPolicy])
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda file: None, "No such file"),
+        (lambda file: file.touch(), "expected a .npz file"),
+        (lambda file: file.write_text("weights"), "expected a .npz file"),
+        (_single_array, "expected a .npz file"),
+        (_cut_off, "expected a .npz file"),
+        (lambda file: np.savez(file, other=np.ones(3)), "expected weight.*; it has other"),
+        (lambda file: np.savez(file, weights=1.0, weight_0=1.0, bias_0=1.0), "expected weight"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_one_line(
+    tmp_path: Path, policy: Any, spoil: Callable[[Path], Any], complaint: str
+) -> None:
+    file = tmp_path / "net.npz"
+    spoil(file)
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        policy(context(), str(file))
+    assert f"checkpoint {file}: " in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_network_of_another_observation_is_refused_by_name(tmp_path: Path) -> None:
