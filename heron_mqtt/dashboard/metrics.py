@@ -78,7 +78,7 @@ def _messages(environments: list[Json]) -> Iterator[Metric]:
         yield family
     age = GaugeMetricFamily(
         "heron_messages_held_age_seconds",
-        "For how long an outbox had kept the newest message; 0 = it came at once.",
+        "For how long an outbox had kept a message of the last minute, at most; 0 = all came at once.",
         labels=labels,
     )
     for one in environments:

@@ -22,7 +22,9 @@ def labels_by_metric() -> dict[str, set[str]]:
         "problems": [],
         "step_age_s": 0.1,
         "price": 1.0,
-        "channels": {"run/state": {"messages": 1, "lost": 0, "repeated": 0, "held": 0}},
+        "channels": {
+            "run/state": {"messages": 1, "lost": 0, "repeated": 0, "held": 0, "held_age_s": 0.0},
+        },
         "microgrids": {"MG1": microgrid},
         "devices": {"MG1/ess": device},
     }

@@ -18,6 +18,8 @@ KINDS = 500
 KNOWN_CHANNELS = 20_000
 RATE_S = 5  # over which rates are counted
 MAX_AGE_S = 1e10  # three centuries
+HELD_FOR_S = 60
+"""How long the age of what an outbox handed over is shown: senders share a kind, and live ones speak too."""
 OTHER = "(other channels)"
 
 
@@ -25,8 +27,8 @@ OTHER = "(other channels)"
 class KindCount:
     """Messages of one kind of channel; ``by_second`` has second and number, of the newest seconds.
 
-    ``held_age_s`` is for how long its sender had kept the newest of them, s; 0 = it came at once. While an
-    outbox is emptied, oldest first, that is the age of the oldest that it still has.
+    ``held`` were kept by their sender while it had no connection. While an outbox is emptied, oldest first,
+    the longest age among the newest of them is that of the oldest that is left.
     """
 
     messages: int = 0
@@ -34,7 +36,8 @@ class KindCount:
     repeated: int = 0
     held: int = 0
     delays: Delays = field(default_factory=Delays)
-    held_age_s: float = 0.0
+    held_ages: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=HELD_FOR_S + 1))
+    """Second, and the longest age in it, s; longest age first."""
     by_second: deque[list[int]] = field(default_factory=lambda: deque(maxlen=RATE_S + 1))
 
     def note(self, at_s: float) -> None:
@@ -45,6 +48,19 @@ class KindCount:
             self.by_second[-1][1] += 1
         else:
             self.by_second.append([second, 1])
+
+    def note_held(self, at_s: float, age_s: float) -> None:
+        """Take note of a message that its sender had kept for so long."""
+        second = int(at_s)
+        while self.held_ages and self.held_ages[-1][1] <= age_s:
+            self.held_ages.pop()
+        if not self.held_ages or self.held_ages[-1][0] != second:
+            self.held_ages.append((second, age_s))
+
+    def held_age_s(self, now_s: float) -> float:
+        """Return the longest time for which one of the newest was kept, s; 0 = all came at once."""
+        since = int(now_s) - HELD_FOR_S
+        return next((age_s for second, age_s in self.held_ages if second >= since), 0.0)
 
     def rate(self, now_s: float) -> float:
         """Return messages a second, over the last whole seconds."""
@@ -109,7 +125,8 @@ class ChannelTraffic:
         kind = channel.kind
         kind.note(at_s)
         held_s = fields.get("held_s")
-        kind.held_age_s = _age(held_s)
+        if held_s is not None:
+            kind.note_held(at_s, _age(held_s))
         arrival, missing = observed(self._tracker, channel.name, fields)
         if missing:
             kind.lost += missing
@@ -129,7 +146,7 @@ class ChannelTraffic:
                 "lost": kind.lost,
                 "repeated": kind.repeated,
                 "held": kind.held,
-                "held_age_s": round(kind.held_age_s, 3),
+                "held_age_s": round(kind.held_age_s(now_s), 3),
                 "rate": round(kind.rate(now_s), 2),
                 "delay_mean_s": kind.delays.mean_s,
                 "delay_max_s": kind.delays.max_s,

@@ -164,6 +164,19 @@ def test_the_age_of_what_an_outbox_hands_over_is_shown_if_it_can_be_one(held_s: 
     assert (kind["held"], kind["held_age_s"]) == (1, age_s)
 
 
+def test_the_age_of_what_is_held_stays_a_minute_whatever_others_say_and_no_longer() -> None:
+    telemetry = "devices/MG1/ess/telemetry"
+    held = [told(telemetry, NOW + n, boot="d", seq=9 + n, sender="MG1/ess", held_s=50.0 - n) for n in (0, 1)]
+    live = told("devices/MG1/pv/telemetry", NOW + 2, boot="p", seq=1, sender="MG1/pv")
+    kept = told(telemetry, NOW + 2, retained=True, boot="d", seq=11, sender="MG1/ess", held_s=1e6)
+
+    def age_s(after_s: float) -> float:
+        found = seen(RUN, BIRTH, *held, live, kept, now_s=NOW + after_s)
+        return float(found["channels"]["devices/+/+/telemetry"]["held_age_s"])
+
+    assert [age_s(after_s) for after_s in (2, 60, 61, 62)] == [50.0, 50.0, 49.0, 0.0]
+
+
 def test_a_fallback_and_its_reason_are_shown_while_they_last() -> None:
     away = told("agents/MG1/action", p_ess=0.0, fallback_ess="device silent")
     back = told("agents/MG1/action", p_ess=0.0)
