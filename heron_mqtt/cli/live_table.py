@@ -13,13 +13,13 @@ from rich.text import Text
 
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.app.run_summary import Summary
+from heron_mqtt.cli.kilo import kilo
 from heron_mqtt.cli.sparkline import sparkline
 
 KEPT = 24  # points of a sparkline
 SOC_KEPT = 8
 EVENTS = 3
 GAP = 2
-KW_PER_MW = 1e3
 
 # Columns, and which goes first where they do not all fit: no value is ever cut.
 HEADINGS = ("microgrid", "load kW", "devices kW", "charge %", "net kWh", "voltage pu", "traded kWh")
@@ -123,15 +123,15 @@ class LiveTable:
         line = sparkline(self._socs.get(agent, ()), low=0.0, high=1.0, ascii_only=ascii_only)
         return {
             "microgrid": printable(agent, 40),
-            "load kW": _kw(info["p_load_mw"]),
+            "load kW": kilo(info["p_load_mw"], signed=True),
             "devices kW": "\n".join(
-                f"{printable(name, 40)} {_kw(p)}{'*' if name in marks else ''}"
+                f"{printable(name, 40)} {kilo(p, signed=True)}{'*' if name in marks else ''}"
                 for name, p in info["p_mw"].items()
             ),
             "charge %": f"{line} {charge}" if line else charge,
-            "net kWh": _kw(info["net_mwh"]),
+            "net kWh": kilo(info["net_mwh"], signed=True),
             "voltage pu": f"{info['vm_pu']['min']:.3f}-{info['vm_pu']['max']:.3f}",
-            "traded kWh": _kw(traded),
+            "traded kWh": kilo(traded, signed=True),
         }
 
 
@@ -158,7 +158,3 @@ def _that_fit(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
             break
         shown.remove(heading)
     return shown
-
-
-def _kw(mw: float) -> str:
-    return f"{mw * KW_PER_MW:+.4g}"

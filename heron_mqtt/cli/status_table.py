@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from heron_mqtt.app.operator_client.text import printable
+from heron_mqtt.cli.kilo import kilo
 
 WIDTH = 80
-KW_PER_MW = 1e3
 
 Json = dict[str, Any]
 
@@ -85,7 +85,7 @@ def _devices(devices: Json) -> Table:
             f"  {printable(label)}",
             device["health"],
             "-" if device["age_s"] is None else f"{device['age_s']:.1f}",
-            "-" if device["p_mw"] is None else f"{device['p_mw'] * KW_PER_MW:.4g}",
+            "-" if device["p_mw"] is None else kilo(device["p_mw"]),
             _authority(device["authority"]),
             _lease(device["lease"]),
         )
@@ -108,7 +108,7 @@ def _lease(lease: Json | None) -> str:
 
 
 def _manual(manual: Json) -> str:
-    p_kw = "" if manual["p_mw"] is None else f", {manual['p_mw'] * KW_PER_MW:.4g} kW"
+    p_kw = "" if manual["p_mw"] is None else f", {kilo(manual['p_mw'])} kW"
     for_s = "" if manual["for_s"] is None else f", for {manual['for_s']:.0f} s when it was told"
     return f"in hand of {printable(manual['who'])}{p_kw}{for_s}"
 

@@ -10,6 +10,7 @@ from heron_mqtt.app.live_view.counts import observed
 from heron_mqtt.app.live_view.delays import QuickestOfSenders
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.app.operator_client.text import printable
+from heron_mqtt.cli.kilo import kilo
 from heron_mqtt.messages import MAX_INTEGER
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
 
@@ -82,9 +83,9 @@ def _value(name: str, value: Any) -> str:
         return f"{name}=?"
     if isinstance(value, int | float):
         if name.endswith("_mw") or name.startswith("p_"):
-            return f"{name.removesuffix('_mw')}={value * 1e3:.4g}kW"
+            return f"{name.removesuffix('_mw')}={kilo(value)}kW"
         if name.endswith("_mvar") or name.startswith("q_"):
-            return f"{name.removesuffix('_mvar')}={value * 1e3:.4g}kvar" if value else ""
+            return f"{name.removesuffix('_mvar')}={kilo(value)}kvar" if value else ""
         if name == "soc" or name.startswith("soc_"):
             return f"{name}={value * 100:.1f}%"
         if name.endswith("_s"):

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from heron_mqtt.app.operator_client.text import printable
+from heron_mqtt.cli.kilo import kilo
 from heron_mqtt.cli.sparkline import sparkline
 
 Json = dict[str, Any]
@@ -130,4 +131,4 @@ def _devices(devices: Json) -> Table:
 
 
 def _kw(mw: float | None) -> str:
-    return "-" if mw is None else f"{mw * 1e3:.4g}"
+    return "-" if mw is None else kilo(mw)

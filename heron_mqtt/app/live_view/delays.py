@@ -13,6 +13,7 @@ from datetime import datetime
 
 NEWEST = 200
 SENDERS = 10_000
+MAX_SENDER = 200  # characters, as messages have it: what is remembered is bounded
 WINDOW_S = 600.0
 """Clocks drift: the quickest message of the present and the last window counts."""
 
@@ -54,9 +55,9 @@ class QuickestOfSenders:
             at_s: When it came, by ours; any beginning.
 
         Returns:
-            None where it does not say who sent it and when.
+            None where it does not say who sent it and when, or the sender is no name.
         """
-        if not isinstance(sender, str) or not isinstance(sent_at, str):
+        if not isinstance(sender, str) or len(sender) > MAX_SENDER or not isinstance(sent_at, str):
             return None
         try:
             sent = datetime.fromisoformat(sent_at)

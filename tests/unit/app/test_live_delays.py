@@ -30,6 +30,13 @@ def test_a_wrong_clock_of_the_sender_changes_no_delay(off_s: float, delays_s: li
         assert told == pytest.approx(delay_s, abs=1e-3)
 
 
+def test_a_sender_that_is_no_name_is_not_remembered() -> None:
+    quickest = QuickestOfSenders()
+    assert quickest.later_s("x" * 200, sent(0.0), 0.0) == 0.0
+    assert quickest.later_s("x" * 201, sent(0.0), 0.0) is None
+    assert len(quickest._senders) == 1
+
+
 def test_a_drifting_clock_is_forgotten_after_two_windows() -> None:
     quickest = QuickestOfSenders()
     assert quickest.later_s("MG1", sent(0.0), 0.0) == 0.0
