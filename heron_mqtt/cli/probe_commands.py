@@ -75,7 +75,7 @@ def probe(
             metavar="AREA:FIRST-LAST", help="With --modbus: what stands there, as every type: input:0-49."
         ),
     ] = None,
-    unit: Annotated[int, typer.Option(metavar="N", help="Modbus unit id.")] = 1,
+    unit: Annotated[int | None, typer.Option(metavar="N", help="With --modbus: its unit id (1).")] = None,
     framing: Annotated[str | None, typer.Option(metavar="tcp|rtu", help="rtu: RTU frames over TCP.")] = None,
     baud: Annotated[int | None, typer.Option(metavar="N", help="Of a serial port (9600).")] = None,
     parity: Annotated[
@@ -104,10 +104,12 @@ def probe(
         )
     if ask and (mapping is None or modbus is not None or send is not None):
         raise ConfigError("--ask: goes with --broker and --mapping; --send and --modbus ask by themselves")
-    line = {"framing": framing, "baud": baud, "parity": parity, "stop_bits": stop_bits}
-    place = None if modbus is None else _modbus(modbus, unit, line)
-    if registers is not None and modbus is None:
-        raise ConfigError("--registers needs --modbus HOST[:PORT]")
+    line = {"unit": unit, "framing": framing, "baud": baud, "parity": parity, "stop_bits": stop_bits}
+    if modbus is None:
+        for key, value in {"registers": registers, **line}.items():
+            if value is not None:
+                raise ConfigError(f"--{key.replace('_', '-')} {value}: needs --modbus HOST[:PORT]|PORT")
+    place = None if modbus is None else _modbus(modbus, line)
     if send is not None:
         from heron_mqtt.cli.probe_trial import try_setpoint
 
@@ -139,14 +141,14 @@ def probe(
         _show_topics(broker, topic, listen, write, as_json=as_json)
 
 
-def _modbus(address: str, unit: int, line: Mapping[str, object]) -> DeviceModbusTable:
+def _modbus(address: str, line: Mapping[str, object]) -> DeviceModbusTable:
     from heron_mqtt.config import validate
     from heron_mqtt.field.modbus.address_table import DeviceModbusTable
     from heron_mqtt.field.modbus.place import is_serial_port
 
     where = "serial" if is_serial_port(address) else "address"
     given = {key: value for key, value in line.items() if value is not None}
-    return validate(DeviceModbusTable, {where: address, "unit": unit, **given}, "--modbus")
+    return validate(DeviceModbusTable, {where: address, **given}, "--modbus")
 
 
 def _show_registers(table: DeviceModbusTable, wanted: str, *, as_json: bool) -> None:

@@ -332,7 +332,13 @@ def test_what_does_not_fit_in_a_scenario_is_named(
     [
         ([], "--broker URL or --modbus HOST[:PORT]: one of them must be given"),
         (["--modbus", "127.0.0.1"], "--modbus needs --mapping FILE or --registers AREA:FIRST-LAST"),
-        (["--broker", "mqtt://x", "--registers", "input:0"], "--registers needs --modbus"),
+        (["--broker", "mqtt://x", "--registers", "input:0"], "--registers input:0: needs --modbus"),
+        (["--broker", "mqtt://x", "--baud", "9600"], "--baud 9600: needs --modbus"),
+        (["--broker", "mqtt://x", "--stop-bits", "2"], "--stop-bits 2: needs --modbus"),
+        (["--broker", "mqtt://x", "--framing", "rtu"], "--framing rtu: needs --modbus"),
+        (["--broker", "mqtt://x", "--unit", "3"], "--unit 3: needs --modbus"),
+        (["--modbus", "/dev/ttyUSB0", "--registers", "input:0", "--baud", "0"], "--modbus: baud = 0: "),
+        (["--modbus", "/dev/ttyUSB0", "--registers", "input:0", "--baud", "-1"], "--modbus: baud = -1: "),
         (
             ["--modbus", "127.0.0.1", "--mapping", "sungrow_sh.toml", "--send", "1W", "--yes"],
             "--send: needs --broker URL, where stops and leases are heard, also on Modbus",
