@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 
 import pytest
 
@@ -87,6 +88,29 @@ def test_setpoints_that_must_not_be_are_seen() -> None:
     outcome = run_trials([trial], ["embedded"], times=1, outcome=FaultsOutcome(0))
     (result,) = outcome.results
     assert (result.tally.outside, result.tally.to_shadow, outcome.is_kept) == (2, 1, False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_trial_that_fails_itself_is_broken_and_the_next_one_is_tried_on_a_whole_site() -> None:
+    def fail(site: TrialSite, rng: random.Random) -> None:
+        assert site.proxy is not None
+        site.proxy.signal(signal.SIGSTOP)
+        raise AssertionError("what it looked for was not there")
+
+    def leave_out(site: TrialSite, rng: random.Random) -> None:
+        site.was_not_tried("it was not the day for it")
+
+    bad = FaultTrial("bad", "it fails", "nothing", at_site=fail)
+    good = FaultTrial("good", "nothing is done", "nothing", at_site=lambda site, _: site.is_over())
+    left_out = FaultTrial("out", "it cannot be done", "nothing", at_site=leave_out)
+    outcome = run_trials([bad, good, left_out], ["embedded"], times=1, outcome=FaultsOutcome(0))
+    assert [one.verdict for one in outcome.results] == ["BROKEN", "kept", "not tried"]
+    assert outcome.results[0].tally.notes == [
+        "the trial itself failed: AssertionError: what it looked for was not there"
+    ]
+    assert outcome.results[2].why_not == "it was not the day for it"
+    assert not outcome.results[2].tally.recovered_s
 
 
 @pytest.mark.slow

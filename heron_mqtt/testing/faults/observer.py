@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from heron_mqtt.errors import NotReady
 from heron_mqtt.testing.faults.programs import until
 
 
@@ -55,7 +56,9 @@ class PlainClient:
         assert parts.hostname is not None
         self.client.connect(parts.hostname, parts.port or 1883, keepalive=5)
         self.client.loop_start()
-        assert self._ready.wait(30.0), "no connection"
+        if not self._ready.wait(30.0):
+            self.client.loop_stop()
+            raise NotReady(f"{url}: no connection, or no subscription, within 30 s")
 
     def _on_connect(self, client: Any, *_: Any) -> None:
         client.subscribe([(f, 1) for f in [*self._filters, self._mark]])
@@ -165,7 +168,7 @@ class PlainDevice(PlainClient):
         self._newest: dict[str | None, int] = {}
         self._ack: dict[str, Any] = {}
         self._judges_age, self._follows = judges_age, follows
-        self._period_s, self._birth = period_s, birth or {}
+        self.period_s, self._birth = period_s, birth or {}
         self._lock = threading.RLock()
         self._ended = threading.Event()
         will = (f"{self.base}/status", {"type": "status", "state": "offline"})
@@ -248,7 +251,7 @@ class PlainDevice(PlainClient):
                     self._set(0.0)
                     due = now
                 if now >= due:
-                    due = now + self._period_s
+                    due = now + self.period_s
                     if self.is_speaking:
                         self.say()
 

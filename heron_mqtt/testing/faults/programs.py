@@ -145,7 +145,12 @@ class Program:
 
     def signal(self, number: int) -> None:
         """Send a signal to its process group, as a terminal does."""
-        os.killpg(self.pid, number)
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            raise ProcessLookupError(
+                f"no process to signal: it ended with {self.process.poll()}; it said {self.err[-3:]}"
+            ) from None
 
     def wait(self, within_s: float = START_S) -> Ended:
         """Wait for its end."""
@@ -153,6 +158,7 @@ class Program:
             code = self.process.wait(within_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
             raise AssertionError(f"still running after {within_s:g} s; it said {self.err[-20:]}") from None
         for reader in self._readers:
             reader.join(10.0)  # whoever inherited the pipe has it closed too

@@ -149,23 +149,32 @@ def run_trials(
 def _try_at_site(
     results: Sequence[FaultResult], times: int, outcome: FaultsOutcome, compare_each: bool, tell: Tell
 ) -> None:
-    """Try faults on one site, which is mended in between."""
-    if not results:
-        return
-    kind = results[0].broker
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        TrialSite(kind, Path(folder), _rng(outcome.seed, kind, "site")) as site,
-    ):
-        for result in results:
-            begun = time.monotonic()
-            for trial in range(times):
-                _one_at_site(site, result, _rng(outcome.seed, kind, result.trial.name, trial))
-            if compare_each or result is results[-1]:
-                site.compare_counts()
-            outcome.longest_stall_s = site.longest_stall_s
-            result.seconds = time.monotonic() - begun
-            tell(result)
+    """Try faults on one site, which is mended in between; after a trial that fails on a new one."""
+    waiting = list(results)
+    while waiting:
+        kind = waiting[0].broker
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            TrialSite(kind, Path(folder), _rng(outcome.seed, kind, "site")) as site,
+        ):
+            is_whole = True
+            while waiting and is_whole:
+                result = waiting.pop(0)
+                begun = time.monotonic()
+                try:
+                    for trial in range(times):
+                        _one_at_site(site, result, _rng(outcome.seed, kind, result.trial.name, trial))
+                    if compare_each or not waiting:
+                        site.compare_counts()
+                except Exception as exc:
+                    if not site.was_driven:  # nothing was broken yet: the trials cannot be made here at all
+                        raise
+                    is_whole = False
+                    _failed(result, exc)
+                outcome.longest_stall_s = max(outcome.longest_stall_s, site.longest_stall_s)
+                result.seconds = time.monotonic() - begun
+                result.why_not = "" if result.tally.tried else result.tally.untried
+                tell(result)
 
 
 def _one_at_site(site: TrialSite, result: FaultResult, rng: random.Random) -> None:
@@ -176,21 +185,29 @@ def _one_at_site(site: TrialSite, result: FaultResult, rng: random.Random) -> No
     site.judge()
 
 
+def _failed(result: FaultResult, exc: Exception) -> None:
+    """Count a trial that did not come to its end as broken: what it promises was not seen."""
+    result.tally.break_promise(f"the trial itself failed: {type(exc).__name__}: {exc}")
+
+
 def _try_in_stream(result: FaultResult, times: int, seed: int) -> None:
     """Try a fault of a stream, each time with programs of its own."""
     trial, begun = result.trial, time.monotonic()
     assert trial.in_stream is not None
     for number in range(times):
         rng = _rng(seed, result.broker, trial.name, number)
+        lost, result.tally.lost = result.tally.lost, 0
         with (
             tempfile.TemporaryDirectory() as folder,
             NumberedStream(result.broker, Path(folder), rng, is_receiver_far=trial.is_receiver_far) as stream,
         ):
             stream.tally = result.tally
-            lost, result.tally.lost = result.tally.lost, 0
             result.tally.tried += 1
-            trial.in_stream(stream)
-            result.tally.lost += lost
+            try:
+                trial.in_stream(stream)
+            except Exception as exc:  # the other faults are worth trying all the same
+                _failed(result, exc)
+        result.tally.lost += lost
     result.seconds = time.monotonic() - begun
 
 

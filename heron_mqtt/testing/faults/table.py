@@ -36,7 +36,7 @@ def cells(result: FaultResult) -> tuple[str, ...]:
     held = f"{t.held_s:.2f}" if t.held_s else "-"
     trial = result.trial
     row = (f"`{trial.name}`", trial.what, trial.promise, result.broker, t.tried, recovered, held)
-    if not t.tried:
+    if result.verdict == "not tried":
         return (*map(str, row[:5]), *["-"] * 8, f"not tried: {result.why_not}")
     return tuple(map(str, (*row, t.lost, t.undetected, *counts, t.hung, result.verdict)))
 

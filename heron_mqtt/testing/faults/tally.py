@@ -16,7 +16,7 @@ TOLERATED_S = 0.25
 
 @dataclass(slots=True)
 class FaultTally:
-    """Counts of one fault; all but the first five must be 0.
+    """Counts of one fault; all but the first six must be 0.
 
     Attributes:
         tried: Trials.
@@ -24,6 +24,7 @@ class FaultTally:
         lost: Messages that never came, and that somebody was told of.
         held_s: Longest power of a device after the last rightful setpoint, s; at most the lease.
         notes: What is worth a look.
+        untried: Why a trial could not be made at a site that was there; empty: each was.
         undetected: Messages that never came, and of which nobody was told.
         outside: Setpoints outside the envelope.
         past_lease: Setpoints for a dead environment later than one lease, and devices that had power for
@@ -40,6 +41,7 @@ class FaultTally:
     lost: int = 0
     held_s: float = 0.0
     notes: list[str] = field(default_factory=list)
+    untried: str = ""
     undetected: int = 0
     outside: int = 0
     past_lease: int = 0

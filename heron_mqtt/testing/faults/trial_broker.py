@@ -56,6 +56,14 @@ class TrialBroker:
         """Whether it was started and not ended."""
         return self._pid is not None
 
+    @property
+    def ended_with(self) -> int | None:
+        """Its exit code, if it was started and has ended without being killed here."""
+        if self._program is not None:
+            return self._program.process.poll()
+        process = self._server.process if self._server is not None else None
+        return None if process is None else process.poll()
+
     def start(self) -> None:
         """Start it, on the port that it had before."""
         if self._server is not None:

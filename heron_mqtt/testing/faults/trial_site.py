@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,12 +33,15 @@ IN_FLIGHT_S = 0.25
 LIMITS_MW = {"MG1/ess": (-0.008, 0.01), "MG1/gen": (0.0, 0.02), "MG2/ess": (-0.008, 0.01)}
 RAMP_MW = 0.013
 """What a generator can reach in one step of 900 s from rest: its least power, and its ramp of 0.009 MW."""
+PROGRAMS = ("run", "proxy", "battery")
 DRIVEN = ("MG1/ess", "MG2/ess")
 SHADOW = "MG3/ess"
 HANGS_S = 20.0
 STARTS_S = 180.0  # on a machine that does ten other things; 4 s on an idle one
 COUNTED = ("telemetry", "held", "refused", "flooded", "lost")
 """What a run counts of a device's telemetry; together they are all that it said."""
+ENDS_WELL = (0, 130)
+"""Exit codes of a run that was finished, or interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,28 +86,25 @@ def write_site(folder: Path, **changes: Any) -> Path:
 
 
 class TrialSite:
-    """All of it; what is missing is started by ``mend``."""
+    """All of it, once entered; what is missing is started by ``mend``.
+
+    ``run``, ``proxy`` and ``battery`` are None as soon as a trial has ended them (``end_program``): one that
+    has ended although it is still named here did so by itself, and that breaks a promise.
+    """
 
     def __init__(self, kind: str, folder: Path, rng: random.Random) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.scenario = write_site(folder)
         self.broker = TrialBroker(kind, folder)
-        self.broker.start()
-        self.link = TcpLink(self.broker.port, rng).start()
-        """Between the broker and what is not at its side: the remote proxy, and the battery's program."""
-        self.observer = SiteObserver(self.broker.url)
         self.run: Program | None = None
         self.proxy: Program | None = None
         self.battery: Program | None = None
-        self.ess = self._plain("MG1/ess")
-        generator = {"kind": "generator", "p_min_mw": 0.0, "p_max_mw": 0.02}
-        self.gen = PlainDevice(self.broker.url, ENV, "MG1/gen", birth=generator)
-        self.shadow = self._plain(SHADOW, judges_age=False)
-        self.shadow.is_speaking = False
+        self.was_driven = False
+        """Whether the site has come up once."""
         self.tally = FaultTally()
         self.begun = time.monotonic()
-        self.powers: list[PlainDevice] = [self.ess]
+        self.powers: list[PlainDevice] = []
         """Plain batteries of MG1 in this trial, the dead ones too."""
         self.dead: list[TimeSpan] = []
         """When there was no living environment."""
@@ -116,23 +117,53 @@ class TrialSite:
         self.device_stood_still_s = 0.0
         """For how long the program of MG2/ess was stopped in this trial: nothing can end its lease then."""
         self._shadow_from = 0
-        self._stalls = _Stalls()
+        self._rng = rng
+        self._open = ExitStack()
 
     # -- life ------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        with ExitStack() as stack:  # what fails half-way leaves nothing behind
+            self._stalls = _Stalls()
+            stack.callback(self._stalls.end)
+            stack.callback(self.broker.kill)
+            self.broker.start()
+            self.link = TcpLink(self.broker.port, self._rng).start()
+            """Between the broker and what is not at its side: the remote proxy, and the battery's program."""
+            stack.callback(self.link.close)
+            self.observer = SiteObserver(self.broker.url)
+            stack.callback(self.observer.close)
+            self.ess = self._plain("MG1/ess")
+            self.powers = [self.ess]
+            stack.callback(self._close_battery)
+            generator = {"kind": "generator", "p_min_mw": 0.0, "p_max_mw": 0.02}
+            self.gen = PlainDevice(self.broker.url, ENV, "MG1/gen", birth=generator)
+            stack.callback(self.gen.close)
+            self.shadow = self._plain(SHADOW, judges_age=False)
+            self.shadow.is_speaking = False
+            stack.callback(self.shadow.close)
+            for name in PROGRAMS:
+                stack.callback(self.end_program, name)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for program in (self.run, self.proxy, self.battery):
-            if program is not None:
-                program.process.kill()
-                program.process.wait()
-        for client in (self.ess, self.gen, self.shadow, self.observer):
-            client.close()
-        self.link.close()
-        self.broker.kill()
-        self._stalls.end()
+        self._open.close()
+
+    def end_program(self, name: str) -> None:
+        """End a program as a power cut would; on purpose, so that nobody asks why it has ended.
+
+        Args:
+            name: One of ``PROGRAMS``.
+        """
+        program: Program | None = getattr(self, name)
+        if program is not None:
+            program.process.kill()
+            program.process.wait()
+            setattr(self, name, None)
+
+    def _close_battery(self) -> None:
+        self.ess.close()  # the one that is there in the end
 
     def _plain(self, name: str, **arguments: Any) -> PlainDevice:
         birth = {"p_min_mw": -0.008, "p_max_mw": 0.01, "max_e_mwh": 5000.0}
@@ -145,8 +176,8 @@ class TrialSite:
 
     def begin(self, tally: FaultTally) -> None:
         """Begin a trial: everything runs, and both batteries are driven."""
+        self.tally = tally  # what ended or hangs before it is no secret either
         self.mend()
-        self.tally = tally
         tally.tried += 1
         self.begun = time.monotonic()
         self.dead.clear()
@@ -168,9 +199,21 @@ class TrialSite:
         """What this trial ends and starts is a part of it, and how long that takes says nothing."""
         self._is_recovered = True
 
+    def was_not_tried(self, why: str) -> None:
+        """Take this trial back: the fault could not be done to the site."""
+        self.tally.tried -= 1
+        self.tally.untried = why
+        self.note(f"not tried: {why}")
+        self.has_nothing_to_recover()
+
+    @property
+    def said_in_shadow(self) -> int:
+        """What the device in shadow has said to this run; messages that were left out on purpose count."""
+        return self.shadow.seq - self._shadow_from
+
     def compare_counts(self) -> None:
         """End the run, unless a trial has, so that what it counted is compared with what was said."""
-        if not self._is_compared and self.run is not None and self.run.process.poll() is None:
+        if not self._is_compared and self.run is not None:
             self.end_run()
 
     def recover(self) -> None:
@@ -213,27 +256,51 @@ class TrialSite:
         self.broker.kill()
 
     def mend(self) -> None:
-        """Start what is not there, and wait until both batteries are driven."""
+        """Start what is not there, and wait until both batteries are driven.
+
+        What was not ended by the trial and is not there all the same breaks a promise.
+
+        Raises:
+            NotReady: They are not driven.
+        """
+        self._find_ended()
         if not self.broker.is_up:
             self.restart_broker()
-        if self.battery is None or self.battery.process.poll() is not None:
+        if self.battery is None:
             self.start_battery()
-        if self.proxy is None or self.proxy.process.poll() is not None:
+        if self.proxy is None:
             self.start_proxy()
-        if self.run is None or self.run.process.poll() is not None:
+        if self.run is None:
             self.start_run()
         for attempt in range(2):
             if self.wait(partial(self._is_driven, time.monotonic()), 60.0):
+                self.was_driven = True
                 return
             self.note(f"not driven again within 60 s (attempt {attempt + 1}): {self._state()}")
             self.tally.hung += 1
-            for program in (self.run, self.proxy):
-                assert program is not None
-                program.process.kill()
-                program.process.wait()
+            self._find_ended()
+            for name in ("run", "proxy"):
+                self.end_program(name)
+            if self.battery is None:
+                self.start_battery()
             self.start_proxy()
             self.start_run()
         raise NotReady(f"the site of the trials is not driven: {self._state()}")
+
+    def _find_ended(self) -> None:
+        """Break the promise for each program that ended by itself."""
+        code = self.broker.ended_with
+        if code is not None:
+            self.tally.break_promise(f"the broker ended with {code}")
+            self.kill_broker()
+        for name in PROGRAMS:
+            program: Program | None = getattr(self, name)
+            code = None if program is None else program.process.poll()
+            if program is not None and code is not None:
+                self.tally.break_promise(f"{name} ended with {code}: {program.err[-3:]}")
+                if name == "run":
+                    self.dead.append(TimeSpan(time.monotonic(), float("inf")))
+                setattr(self, name, None)
 
     def _is_driven(self, since: float) -> bool:
         shown = self.observer.on("MG2/ess/telemetry")
@@ -242,9 +309,12 @@ class TrialSite:
 
     def _state(self) -> str:
         parts = []
-        for name in ("run", "proxy", "battery"):
-            program = getattr(self, name)
-            parts.append(f"{name} {program.process.poll()} said {program.err[-3:]}")
+        for name in PROGRAMS:
+            program: Program | None = getattr(self, name)
+            if program is None:
+                parts.append(f"{name} not started")
+            else:
+                parts.append(f"{name} {program.process.poll()} said {program.err[-3:]}")
         return "; ".join(parts)
 
     def start_run(self, *more: str) -> None:
@@ -261,28 +331,40 @@ class TrialSite:
             self.tally.hung += 1
             self.note(f"a run did not start within {STARTS_S:g} s: {self._state()}")
         self._shadow_from = self.shadow.seq
-        self._run_begun = time.monotonic()
+        self._run_begun = begun
         self._run_lost_its_broker = False
         self.shadow.is_speaking = True
 
     def end_run(self, *, compare: bool = True) -> dict[str, Any]:
-        """End the run as Ctrl-C does, and compare what it counted with what was said."""
-        assert self.run is not None
+        """End the run as Ctrl-C does, and compare what it counted with what was said.
+
+        Returns:
+            Its JSON object; empty where it gave none, which breaks a promise.
+        """
         self.shadow.is_speaking = False
         time.sleep(0.4)
-        said = self.shadow.seq - self._shadow_from
-        self.run.signal(signal.SIGINT)
-        try:
-            done = self.run.wait(10.0)
-        except AssertionError:
-            self.tally.hung += 1
-            self.note("the run did not end within 10 s of SIGINT")
+        said = self.said_in_shadow
+        self._find_ended()
+        run, self.run = self.run, None
+        if run is None:  # it ended by itself, and that was said
             return {}
-        self.dead.append(TimeSpan(time.monotonic(), float("inf")))
+        run.signal(signal.SIGINT)
+        try:
+            done = run.wait(10.0)
+        except AssertionError as exc:
+            self.tally.hung += 1
+            self.note(f"the run did not end within 10 s of SIGINT, and was killed: {exc}")
+            return {}
+        finally:
+            self.dead.append(TimeSpan(time.monotonic(), float("inf")))
+        if done.code not in ENDS_WELL:
+            self.tally.break_promise(f"the run ended with {done.code}: {done.err[-300:]!r}")
         try:
             result = done.result
-        except ValueError:
-            self.note(f"no result: {done.out[-200:]!r} {done.err[-300:]!r}")
+        except (ValueError, AssertionError):
+            self.tally.break_promise(
+                f"the run ended without a result: {done.out[-200:]!r} {done.err[-300:]!r}"
+            )
             return {}
         if compare:
             self._compare(result, said)
@@ -296,23 +378,24 @@ class TrialSite:
         if known != said:
             self.tally.undetected += max(0, said - known)
             picked = {key: counted[key] for key in (*COUNTED, "duplicated")}
-            self.note(f"{SHADOW} said {said}, counted {known}: {picked}")
-        if self._run_lost_its_broker:
+            self.tally.break_promise(f"{SHADOW} said {said}, counted {known}: {picked}")
+        if self._run_lost_its_broker:  # what was under way then was counted, and the observer was cut off too
             return
         boots = {m.json["boot"] for m in self._setpoints("MG2/ess", self._run_begun)}
         seen = [m.json for m in self._setpoints("MG2/ess", self._run_begun) if not m.json.get("renewal")]
         told = result["devices"]["MG2/ess"]["setpoints"]
-        if len(boots) == 1 and len(seen) != told:
-            self.note(f"MG2/ess: {len(seen)} setpoints seen, {told} counted")
+        # of several gateways one is that of an earlier run, whose last words came late: not this run's count
+        if len(boots) <= 1 and len(seen) != told:
+            self.tally.break_promise(f"MG2/ess: {len(seen)} setpoints seen, {told} counted")
         fell = [
             m
             for m in self.observer.on("agents/MG2/action")
             if m.at > self._run_begun and "fallback_ess" in m.json
         ]
-        if not 0 <= result["devices"]["MG2/ess"]["fallbacks"] - len(fell) <= 1:
-            self.note(
-                f"MG2/ess: {len(fell)} fallbacks seen, {result['devices']['MG2/ess']['fallbacks']} counted"
-            )
+        fallbacks = result["devices"]["MG2/ess"]["fallbacks"]
+        # that of the step in which the run was interrupted is counted, and its action is not sent any more
+        if not 0 <= fallbacks - len(fell) <= 1:
+            self.tally.break_promise(f"MG2/ess: {len(fell)} fallbacks seen, {fallbacks} counted")
 
     @property
     def _far_url(self) -> str:
@@ -354,11 +437,10 @@ class TrialSite:
 
     def goes_on(self) -> None:
         """Count the run as hung unless it takes another step."""
-        assert self.run is not None
-        since, code = time.monotonic(), self.run.process.poll()
-        if code is not None:
+        since = time.monotonic()
+        self._find_ended()
+        if self.run is None:
             self.tally.hung += 1
-            self.note(f"the run ended with {code}: {self.run.err[-3:]}")
         elif not self.wait(lambda: [m for m in self.observer.on("run/state") if m.at > since], HANGS_S):
             self.tally.hung += 1
             self.note(f"no step within {HANGS_S:g} s")

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import random
 import re
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.testing.faults import FAULT_TRIALS, HEADINGS, FaultResult, chosen_trials, markdown
+from heron_mqtt.testing.faults.programs import Program
+from heron_mqtt.testing.faults.site_faults import _compare_losses
 from heron_mqtt.testing.faults.tally import FaultTally
 from heron_mqtt.testing.faults.tcp_link import LinkFaults, TcpLink
+from heron_mqtt.testing.faults.trial_site import COUNTED, SHADOW, TrialSite
 
 
 def test_each_fault_has_a_name_of_its_own_a_promise_and_one_place_where_it_happens() -> None:
@@ -55,6 +62,109 @@ def test_the_table_has_a_row_for_each_and_says_why_one_was_not_tried() -> None:
     assert one.count(" | ") == other.count(" | ") == len(HEADINGS) - 1
     assert "| 0.50 / 0.50 | - | 4 | 0 |" in one
     assert other.endswith("| not tried: no server |")
+
+
+def test_a_program_that_hangs_before_its_first_trial_is_no_trial_left_out() -> None:
+    result = FaultResult(FAULT_TRIALS[0], "mosquitto", FaultTally(hung=1))
+    assert result.verdict == "BROKEN"
+    assert markdown([result]).splitlines()[-1].endswith("| 1 | BROKEN |")
+
+
+# -- a site's programs, without the site -----------------------------------------------------------------
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> TrialSite:
+    """Nothing of it is started."""
+    made = TrialSite("embedded", tmp_path, random.Random(1))
+    made.shadow = Silent()  # type: ignore[assignment]
+    return made
+
+
+class Silent:
+    """The device in shadow, as far as its numbers go."""
+
+    seq = 0
+    is_speaking = False
+
+
+def program(code: str) -> Program:
+    return Program([sys.executable, "-c", code])
+
+
+@pytest.mark.parametrize("name", ["run", "proxy", "battery"])
+def test_a_program_that_ends_by_itself_breaks_the_promise_and_one_that_a_trial_ends_does_not(
+    site: TrialSite, name: str
+) -> None:
+    setattr(site, name, program("import time; time.sleep(60)"))
+    site.end_program(name)
+    site._find_ended()
+    assert site.tally.is_kept
+    ended = program("raise SystemExit('it is broken')")
+    ended.wait()
+    setattr(site, name, ended)
+    site._find_ended()
+    assert (site.tally.broken, getattr(site, name)) == (1, None)
+    assert site.tally.notes == [f"{name} ended with 1: ['it is broken\\n']"]
+
+
+PATIENT = (
+    "import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: {}); "
+    "print('there', file=sys.stderr, flush=True); time.sleep(60)"
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("sys.exit(130)", "the run ended without a result"),
+        ("(print('{}{}'), sys.exit(130))", "the run ended without a result"),
+        ("(print('{}'), sys.exit(7))", "the run ended with 7"),
+    ],
+)
+def test_a_run_that_ends_without_its_result_or_with_an_error_breaks_the_promise(
+    site: TrialSite, end: str, told: str
+) -> None:
+    site.run = program(PATIENT.format(end))
+    site.run.wait_for("there")
+    assert site.end_run(compare=False) == {}
+    assert site.tally.broken == 1
+    assert site.tally.notes[0].startswith(told)
+    assert site.run is None
+
+
+def test_a_signal_to_what_has_ended_says_what_it_said() -> None:
+    ended = program("raise SystemExit('it is broken')")
+    ended.wait()
+    with pytest.raises(ProcessLookupError, match=r"it ended with 1; it said \['it is broken"):
+        ended.signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ({}, "no result"),
+        ({"done": 0, "counted": 0}, "the fault was not there"),
+        ({"done": 3, "counted": 0}, "the network lost 3 messages, and the run counted none"),
+        ({"done": 3, "counted": 1, "known": 97}, "MG3/ess said 100, counted 97"),
+        ({"done": 3, "counted": 1, "known": 101}, "MG3/ess said 100, counted 101"),
+        ({"done": 3, "counted": 1, "known": 98}, ""),
+    ],
+)
+def test_what_a_network_loses_must_be_counted_also_where_it_loses_little(
+    site: TrialSite, result: dict[str, Any], told: str
+) -> None:
+    site.shadow.seq = 100
+    if result:
+        device = dict.fromkeys(COUNTED, 0) | {"telemetry": result.get("known", 100)}
+        result = {
+            "impairment": {"lost": result["done"]},
+            "messages": {"lost": result["counted"]},
+            "devices": {SHADOW: device},
+        }
+    _compare_losses(site, result, 0.01)
+    assert site.tally.is_kept == (not told)
+    assert told in "".join(site.tally.notes)
 
 
 # -- the link --------------------------------------------------------------------------------------------
