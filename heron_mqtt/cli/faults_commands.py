@@ -13,7 +13,7 @@ import typer
 
 from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain
 from heron_mqtt.end_signals import OF_THIS_PROGRAM
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, NotReady
 
 if TYPE_CHECKING:
     from heron_mqtt.testing.faults import FaultResult, FaultsOutcome
@@ -89,14 +89,22 @@ def faults(
             )
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
+    except NotReady:  # of what the trials need; what was tried before is told all the same
+        if as_json:
+            _tell_json(outcome)
+        raise
     finally:  # what was tried is worth having, also where a later trial could not be set up
         if table is not None:
             _write(table, outcome)
     if as_json:
-        typer.echo(json.dumps(outcome.as_dict(), allow_nan=False))
+        _tell_json(outcome)
     else:
         _print_end(outcome)
     raise SystemExit(code or (EXIT_OK if outcome.is_kept else EXIT_FAILED))
+
+
+def _tell_json(outcome: FaultsOutcome) -> None:
+    typer.echo(json.dumps(outcome.as_dict(), allow_nan=False))
 
 
 def _installed(*, quick: bool) -> list[str]:

@@ -143,6 +143,9 @@ def run_trials(
                     tell(result)
     finally:
         outcome.seconds = time.monotonic() - begun
+        for result in outcome.results:
+            if result.verdict == "not tried" and not result.why_not:
+                result.why_not = "the trials ended before it"
     return outcome
 
 

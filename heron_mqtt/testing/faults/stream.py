@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,13 +50,8 @@ class NumberedStream:
         self.rng = rng
         self.tally = FaultTally()
         self.broker = TrialBroker(kind, folder)
-        self.broker.start()
-        self.link = TcpLink(self.broker.port, rng).start()
-        self.far_url = self.broker.url_at(self.link.port)
-        self.observer: SiteObserver | NatsListener = (
-            NatsListener(self.broker.port) if kind == "nats" else SiteObserver(self.broker.url)
-        )
-        self.receiver = open_broker(self.far_url if is_receiver_far else self.broker.url, env_id=ENV)
+        self._is_receiver_far = is_receiver_far
+        self._open = ExitStack()
         self.got: list[tuple[str, int, float]] = []
         """Boot and number of what came to the receiver, and when."""
         self.publisher: Program | None = None
@@ -69,20 +65,36 @@ class NumberedStream:
             await self.receiver.connect()
             await self.receiver.subscribe(CHANNEL, self._on_message)
 
-        run_sync(subscribe())
+        with ExitStack() as stack:  # what fails half-way leaves nothing behind
+            stack.callback(self.broker.kill)
+            self.broker.start()
+            stack.callback(self.broker.signal, signal.SIGCONT)
+            self.link = TcpLink(self.broker.port, self.rng).start()
+            stack.callback(self.link.close)
+            self.far_url = self.broker.url_at(self.link.port)
+            self.observer: SiteObserver | NatsListener = (
+                NatsListener(self.broker.port)
+                if self.broker.kind == "nats"
+                else SiteObserver(self.broker.url)
+            )
+            stack.callback(self.observer.close)
+            url = self.far_url if self._is_receiver_far else self.broker.url
+            self.receiver = open_broker(url, env_id=ENV)
+            stack.callback(lambda: run_sync(self.receiver.close()))
+            run_sync(subscribe())
+            stack.callback(self.link.mend)
+            stack.callback(self._end_publishers)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def _end_publishers(self) -> None:
         for program in self.publishers:
             if program.process.poll() is None:
                 program.process.kill()
             program.process.wait()
-        self.link.mend()
-        run_sync(self.receiver.close())
-        self.observer.close()
-        self.link.close()
-        self.broker.signal(signal.SIGCONT)
-        self.broker.kill()
 
     def _on_message(self, message: Received) -> None:
         self.got.append((message["boot"], message["seq"], time.monotonic()))

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.testing import mosquitto_server, nats_server
 from heron_mqtt.testing.faults.programs import Program, heron_program
 from heron_mqtt.testing.loopback_server import LoopbackServer
@@ -65,12 +65,21 @@ class TrialBroker:
         return None if process is None else process.poll()
 
     def start(self) -> None:
-        """Start it, on the port that it had before."""
+        """Start it, on the port that it had before.
+
+        Raises:
+            NotReady: It does not come up; with what it said.
+        """
         if self._server is not None:
             self.port = self._server.start().port
             return
         self._program = heron_program("broker", "--port", str(self.port))
-        self.port = int(self._program.wait_for("listening").split()[-1].rpartition(":")[2])
+        try:
+            told = self._program.wait_for("listening")
+        except AssertionError as exc:
+            self.kill()
+            raise NotReady(f"heron-mqtt broker did not start: {exc}") from None
+        self.port = int(told.split()[-1].rpartition(":")[2])
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -82,8 +91,8 @@ class TrialBroker:
             self._program = None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        if self._pid is not None:
+        """Send it a signal; one that has ended gets none."""
+        if self._pid is not None and self.ended_with is None:
             os.kill(self._pid, number)
 
     @property

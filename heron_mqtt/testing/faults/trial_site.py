@@ -144,6 +144,7 @@ class TrialSite:
             stack.callback(self.shadow.close)
             for name in PROGRAMS:
                 stack.callback(self.end_program, name)
+            stack.callback(self.broker.signal, signal.SIGCONT)  # who leaves it can say so
             self._open = stack.pop_all()
         return self
 
