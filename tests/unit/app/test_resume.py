@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.app.recording import Recording
-from heron_mqtt.app.resume import plan_resumed
+from heron_mqtt.app.resume import _stops, plan_resumed
 from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
 from heron_mqtt.app.run_summary import Summary
 from heron_mqtt.app.runner import _undisturbed, new_summary, run
@@ -264,6 +264,22 @@ def test_a_stop_in_force_stays_in_force_when_the_run_is_resumed(
     assert summary.estop is not None
     assert (summary.estop["active"], summary.estop["who"], summary.estop["why"]) == (True, "ann", "smoke")
     assert bounds_after(path, 3) == {"emergency stop"}
+
+
+def test_a_stop_that_could_not_be_read_is_found_in_what_the_run_did(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stopped_run(case, tmp_path / "stopped.heron", monkeypatch)
+    no_event = "DELETE FROM event_row WHERE kind = 'stop'"
+    for name, change in (
+        ("ended", no_event),
+        ("killed", f"{no_event} OR kind = 'summary'"),
+    ):
+        with RecordFile(tampered(path, tmp_path / f"{name}.heron", change)) as record:
+            (stop,) = _stops(record, "small")
+            assert stop["active"] is True, name
+    with RecordFile(case.cut) as record:
+        assert _stops(record, "small") == ()
 
 
 EVENT = "INSERT INTO event_row (at_s, episode, step, kind, subject, what, data, hash) VALUES "
