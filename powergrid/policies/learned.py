@@ -103,5 +103,5 @@ def forward(weights: Array, seen: Array) -> Array:
 def _read(path: Path) -> Array:
     weights = numbers(path, read_arrays(path), "weights")
     if weights.shape != (N_WEIGHTS,):
-        raise ConfigError(f"checkpoint {path}: expected weights ({N_WEIGHTS},), got {weights.shape}")
+        raise ConfigError(f"checkpoint {path}: expected {N_WEIGHTS} finite weights, got {weights.shape}")
     return weights
