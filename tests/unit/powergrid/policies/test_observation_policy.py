@@ -171,7 +171,7 @@ def _single_array(file: Path) -> None:
         (_single_array, "expected a .npz file"),
         (_cut_off, "expected a .npz file"),
         (lambda file: np.savez(file, other=np.ones(3)), "expected weight.*; it has other"),
-        (lambda file: np.savez(file, weights=1.0, weight_0=1.0, bias_0=1.0), "expected weight"),
+        (lambda file: np.savez(file, weights=1.0, weight_0=1.0, bias_0=1.0), "expected .*weight"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_one_line(
