@@ -22,6 +22,7 @@ import pytest
 
 from heron_mqtt.errors import BrokerClosed, ConfigError, MessageExpired
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.outbox.kept_message import HELD_S
 from support.heron_command import Program, heron, run_heron
 from support.mosquitto_server import Mosquitto
 from support.observer import Observer
@@ -276,7 +277,9 @@ def test_a_gateway_killed_with_its_outbox_replays_nothing_that_drives(
         with proxy(scenario, server.url, *gateway) as killed, run(scenario, server.url) as environment:
             before.wait("the device is driven", lambda: len(before.driving()) > 8)
             server.kill()
-            time.sleep(1.5)  # a step ends, whatever comes of it; leases run out
+            # A step ends, whatever comes of it; leases run out; and what was measured before is then so old
+            # that it says for how long it was held.
+            time.sleep(LEASE_S + HELD_S + 0.5)
             for program in (killed, environment):
                 for process in (*program.descendants(), program.process):
                     process.kill()
