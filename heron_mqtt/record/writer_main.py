@@ -6,7 +6,6 @@ python -m heron_mqtt.record.writer_main FILE SOURCE MAX_BYTES
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from dataclasses import asdict
@@ -18,15 +17,12 @@ from heron_mqtt.messaging.codec import decode
 from heron_mqtt.record.schema import TABLES
 from heron_mqtt.record.writer import RecordLimits, RecordWriter
 
-NICENESS = 10  # where cores are few the control loop goes first; a batch may wait
 CLOSE_S = 60.0  # for a slow disk to take what waits; nobody is kept waiting by it
 
 
 def main() -> int:
     """Write what comes until the pipe ends; then say what is in the file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(NICENESS)
     path, source, max_bytes = sys.argv[1:]
 
     def report(text: str) -> None:
