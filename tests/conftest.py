@@ -93,6 +93,15 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def file_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """A mosquitto that the tests of one file share: nothing that others have left is on it."""
+    _need_mosquitto()
+    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def own_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
     """Make a mosquitto of the test's own, to kill, to restart, or with further configuration lines."""

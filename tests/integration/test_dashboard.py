@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +26,9 @@ from support.recorded_runs import STEPS, record_run
 
 
 @pytest.fixture(scope="module")
-def site(shared_mosquitto: Mosquitto) -> Iterator[Site]:
+def site(file_mosquitto: Mosquitto) -> Iterator[Site]:
     """An environment of plain paho: a run, a gateway, a device that speaks."""
-    with Site(shared_mosquitto.url, "lab") as site:
+    with Site(file_mosquitto.url, "lab") as site:
         site.run_state()
         site.gateway("MG1")
         site.bare_device("MG1/ess")
@@ -40,17 +39,8 @@ def site(shared_mosquitto: Mosquitto) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def shared_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    if shutil.which("mosquitto") is None and not shutil.which("mosquitto", path="/usr/sbin"):
-        pytest.skip("mosquitto is not installed")
-    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def page(site: Site, shared_mosquitto: Mosquitto) -> Iterator[str]:
-    with heron("dashboard", "--broker", shared_mosquitto.url, "--port", "0") as program:
+def page(site: Site, file_mosquitto: Mosquitto) -> Iterator[str]:
+    with heron("dashboard", "--broker", file_mosquitto.url, "--port", "0") as program:
         yield address_of(program)
 
 
@@ -162,15 +152,15 @@ def test_no_error_and_no_request_to_anybody_else(browser: webdriver.Chrome, page
 
 @pytest.mark.slow
 def test_it_says_when_it_is_cut_off_and_comes_back(
-    browser: webdriver.Chrome, site: Site, shared_mosquitto: Mosquitto
+    browser: webdriver.Chrome, site: Site, file_mosquitto: Mosquitto
 ) -> None:
-    with heron("dashboard", "--broker", shared_mosquitto.url, "--port", "0") as program:
+    with heron("dashboard", "--broker", file_mosquitto.url, "--port", "0") as program:
         url = address_of(program)
         browser.get(url)
         eventually(lambda: text(browser, "#link") == "live")
     eventually(lambda: "CUT OFF" in text(browser, "#link"))
     port = url.rpartition(":")[2]
-    with heron("dashboard", "--broker", shared_mosquitto.url, "--port", port):
+    with heron("dashboard", "--broker", file_mosquitto.url, "--port", port):
         eventually(lambda: text(browser, "#link") == "live")
 
 
@@ -268,15 +258,15 @@ def test_metrics_are_those_of_the_page_by_agent(page: str) -> None:
     assert named <= samples | {"heron_step_age_seconds", "heron_fallbacks_total"}
 
 
-def test_top_and_tail_show_the_same_in_a_terminal(page: str, shared_mosquitto: Mosquitto) -> None:
-    done = run_heron("top", "--broker", shared_mosquitto.url, "--once")
+def test_top_and_tail_show_the_same_in_a_terminal(page: str, file_mosquitto: Mosquitto) -> None:
+    done = run_heron("top", "--broker", file_mosquitto.url, "--once")
     assert done.code == 0
     assert "lab: running" in done.out
     assert "MG1/ess  online" in done.out
     assert max(map(len, done.out.splitlines())) <= 80
-    with heron("tail", "--broker", shared_mosquitto.url, "--channel", "devices/+/ess/telemetry") as program:
+    with heron("tail", "--broker", file_mosquitto.url, "--channel", "devices/+/ess/telemetry") as program:
         assert "kW" in program.wait_for("devices/MG1/ess/telemetry")
-    assert run_heron("tail", "--broker", shared_mosquitto.url, "--channel", "a/#/b").code == 2
+    assert run_heron("tail", "--broker", file_mosquitto.url, "--channel", "a/#/b").code == 2
 
 
 def test_a_run_serves_its_page_and_takes_it_along_when_it_ends() -> None:

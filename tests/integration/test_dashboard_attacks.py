@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import shutil
 import socket
 import ssl
 from collections.abc import Iterator
@@ -32,15 +31,6 @@ MARKUP = "<img src=x onerror=document.title='taken'>"
 
 
 @pytest.fixture(scope="module")
-def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    if shutil.which("mosquitto") is None and not shutil.which("mosquitto", path="/usr/sbin"):
-        pytest.skip("mosquitto is not installed")
-    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """The options of a page on which ann may log in."""
     folder = tmp_path_factory.mktemp("credentials")
@@ -50,8 +40,8 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def program(mosquitto: Mosquitto, control: tuple[str, ...]) -> Iterator[Program]:
-    with heron("dashboard", "--broker", mosquitto.url, "--port", "0", *control) as program:
+def program(file_mosquitto: Mosquitto, control: tuple[str, ...]) -> Iterator[Program]:
+    with heron("dashboard", "--broker", file_mosquitto.url, "--port", "0", *control) as program:
         address_of(program)
         yield program
 
@@ -173,10 +163,10 @@ def test_the_page_cannot_be_framed_or_read_by_another_site(page: str) -> None:
 
 
 def test_names_and_reasons_are_text_and_cannot_turn_the_writing_round(
-    mosquitto: Mosquitto, page: str, tmp_path: Path
+    file_mosquitto: Mosquitto, page: str, tmp_path: Path
 ) -> None:
     turned, long = "a\u202eb", "long " * 50
-    with Site(mosquitto.url, "lab") as site, open_browser(tmp_path) as browser:
+    with Site(file_mosquitto.url, "lab") as site, open_browser(tmp_path) as browser:
         site.say("run/state", {"type": "run_state", "state": "running", "boot": MARKUP, "scenario": MARKUP})
         for name in (MARKUP, turned, long):
             status = {"type": "status", "state": "fault", "reason": MARKUP}
@@ -195,11 +185,11 @@ def test_names_and_reasons_are_text_and_cannot_turn_the_writing_round(
 
 
 def test_control_from_elsewhere_goes_by_tls_with_a_cookie_that_plain_http_never_sees(
-    mosquitto: Mosquitto, control: tuple[str, ...], tmp_path: Path
+    file_mosquitto: Mosquitto, control: tuple[str, ...], tmp_path: Path
 ) -> None:
     made = Certificates(tmp_path)
     files = ("--tls-cert", made.server, "--tls-key", key_of(made.server))
-    arguments = ("--broker", mosquitto.url, "--port", "0", "--host", "0.0.0.0", *control, *files)
+    arguments = ("--broker", file_mosquitto.url, "--port", "0", "--host", "0.0.0.0", *control, *files)
     with heron("dashboard", *arguments) as program:
         port = address_of(program).rpartition(":")[2]
         assert address_of(program).startswith("https://")
@@ -243,11 +233,11 @@ def _answer_to_early_request(port: str, tls: ssl.SSLContext) -> bytes:
                 coming.write(made.recv(65_536))
 
 
-def test_a_certificate_that_is_none_is_refused_in_one_line(mosquitto: Mosquitto, tmp_path: Path) -> None:
+def test_a_certificate_that_is_none_is_refused_in_one_line(file_mosquitto: Mosquitto, tmp_path: Path) -> None:
     wrong = tmp_path / "cert.pem"
     wrong.write_text("not a certificate")
-    done = run_heron("dashboard", "--broker", mosquitto.url, "--tls-cert", str(wrong))
+    done = run_heron("dashboard", "--broker", file_mosquitto.url, "--tls-cert", str(wrong))
     assert (done.code, len(done.errors)) == (2, 1)
     assert f"--tls-cert, --tls-key: {wrong} is not a certificate" in done.errors[0]
-    done = run_heron("dashboard", "--broker", mosquitto.url, "--tls-key", str(wrong))
+    done = run_heron("dashboard", "--broker", file_mosquitto.url, "--tls-key", str(wrong))
     assert "--tls-key: expected --tls-cert with it" in done.errors[0]

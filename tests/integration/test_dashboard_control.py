@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,6 @@ from support.mosquitto_clients import Watcher
 from support.mosquitto_server import Mosquitto
 
 PASSWORD = "correct horse"
-
-
-@pytest.fixture(scope="module")
-def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    if shutil.which("mosquitto") is None and not shutil.which("mosquitto", path="/usr/sbin"):
-        pytest.skip("mosquitto is not installed")
-    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +49,14 @@ def _scenario(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def page(
-    mosquitto: Mosquitto, files: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+    file_mosquitto: Mosquitto, files: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The page of a run that goes on meanwhile."""
     run = ("run", str(_scenario(tmp_path_factory.mktemp("scenario"))), "--no-record")
     control = ("--control", "--users", files[0], "--acl", files[1])
-    with heron(*run, "--broker", mosquitto.url) as program:
+    with heron(*run, "--broker", file_mosquitto.url) as program:
         program.wait_for("step ")
-        with heron("dashboard", "--broker", mosquitto.url, "--port", "0", *control) as serving:
+        with heron("dashboard", "--broker", file_mosquitto.url, "--port", "0", *control) as serving:
             yield address_of(serving)
 
 
@@ -108,9 +98,9 @@ def _choose(browser: webdriver.Chrome, device: str) -> None:
 
 
 def test_a_stop_is_confirmed_proven_and_released_in_the_name_of_the_person(
-    browser: webdriver.Chrome, mosquitto: Mosquitto
+    browser: webdriver.Chrome, file_mosquitto: Mosquitto
 ) -> None:
-    with Watcher(mosquitto.url) as watcher:
+    with Watcher(file_mosquitto.url) as watcher:
         eventually(lambda: clicked(browser, "#person button.danger"))
         eventually(lambda: browser.find_elements(By.CSS_SELECTOR, "dialog[open]"))
         assert browser.switch_to.active_element.text == "cancel", "the safe answer has the focus"
@@ -160,13 +150,15 @@ def test_authority_shows_its_gates_before_it_is_asked_for(browser: webdriver.Chr
     eventually(lambda: "MG2/ess: simulated" in text(browser, "#result"))
 
 
-def test_a_device_is_taken_in_hand_and_given_back(browser: webdriver.Chrome, mosquitto: Mosquitto) -> None:
+def test_a_device_is_taken_in_hand_and_given_back(
+    browser: webdriver.Chrome, file_mosquitto: Mosquitto
+) -> None:
     _choose(browser, "MG1/ess")
     form = browser.find_elements(By.CSS_SELECTOR, ".control form")[1]
     power = form.find_element(By.CSS_SELECTOR, "input")
     power.clear()
     power.send_keys("2")
-    with Watcher(mosquitto.url) as watcher:
+    with Watcher(file_mosquitto.url) as watcher:
         form.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
         assert "MG1/ess is told 2.00 kW (into the grid) for 10 min" in _confirm(browser, "a look")
         state = watcher.wait_seen(
@@ -183,11 +175,11 @@ def test_a_device_is_taken_in_hand_and_given_back(browser: webdriver.Chrome, mos
 
 
 def test_a_fault_reaches_an_emulator_and_no_other_device(
-    browser: webdriver.Chrome, mosquitto: Mosquitto
+    browser: webdriver.Chrome, file_mosquitto: Mosquitto
 ) -> None:
     _choose(browser, "MG1/ess")
     form = browser.find_elements(By.CSS_SELECTOR, ".control form")[2]
-    with Watcher(mosquitto.url) as watcher:
+    with Watcher(file_mosquitto.url) as watcher:
         form.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
         assert "has the fault silence for 1 steps" in _confirm(browser, "drill")
         fault = watcher.wait_seen("heron/hil_battery/devices/MG1/ess/fault")
@@ -241,7 +233,7 @@ def _control(page: str, cookie: str | None, origin: str | None = None) -> Client
     return connect(url, origin=origin or page, additional_headers=headers)
 
 
-def test_without_cookie_origin_or_token_no_request_is_taken(page: str, mosquitto: Mosquitto) -> None:
+def test_without_cookie_origin_or_token_no_request_is_taken(page: str, file_mosquitto: Mosquitto) -> None:
     cookie, csrf = _cookie_of(page)
     with pytest.raises(InvalidStatus) as refused:
         _control(page, None)
@@ -250,7 +242,7 @@ def test_without_cookie_origin_or_token_no_request_is_taken(page: str, mosquitto
         _control(page, cookie, origin="http://evil.example")
     assert refused.value.response.status_code == 403
     stop = json.dumps({"do": "stop", "env_id": "hil_battery", "id": 1})
-    with Watcher(mosquitto.url) as watcher:
+    with Watcher(file_mosquitto.url) as watcher:
         for first in (json.dumps({"csrf": "guessed"}), stop, "[]", "x"):
             with _control(page, cookie) as socket:
                 socket.send(first)
@@ -286,13 +278,13 @@ def test_who_may_not_stop_everything_may_not_log_in(page: str) -> None:
 
 
 def test_a_person_who_is_removed_can_do_nothing_more(
-    mosquitto: Mosquitto, files: tuple[str, str], tmp_path: Path
+    file_mosquitto: Mosquitto, files: tuple[str, str], tmp_path: Path
 ) -> None:
     users, acl = tmp_path / "users.txt", tmp_path / "acl.txt"
     for name in ("ann", "bob"):
         add_credentials(name, "operator", PASSWORD.encode(), users_file=users, acl_file=acl)
     arguments = ("--control", "--users", str(users), "--acl", str(acl))
-    with heron("dashboard", "--broker", mosquitto.url, "--port", "0", *arguments) as program:
+    with heron("dashboard", "--broker", file_mosquitto.url, "--port", "0", *arguments) as program:
         page = address_of(program)
         cookie, csrf = _cookie_of(page)
         with _control(page, cookie) as socket:
@@ -317,7 +309,7 @@ def test_a_person_who_is_removed_can_do_nothing_more(
 
 
 def test_a_stop_that_nobody_confirms_says_so_loudly(
-    mosquitto: Mosquitto, page: str, files: tuple[str, str]
+    file_mosquitto: Mosquitto, page: str, files: tuple[str, str]
 ) -> None:
     cookie, csrf = _cookie_of(page)
     with _control(page, cookie) as socket:
@@ -330,8 +322,8 @@ def test_a_stop_that_nobody_confirms_says_so_loudly(
         assert answer["lines"] == ["no gateway or device is known there"]
 
 
-def test_without_control_there_is_no_way_to_write(mosquitto: Mosquitto) -> None:
-    with heron("dashboard", "--broker", mosquitto.url, "--port", "0") as program:
+def test_without_control_there_is_no_way_to_write(file_mosquitto: Mosquitto) -> None:
+    with heron("dashboard", "--broker", file_mosquitto.url, "--port", "0") as program:
         page = address_of(program)
         for path in ("/session", "/login", "/control", "/views/control.js"):
             connection = http.client.HTTPConnection(page.removeprefix("http://"))
@@ -352,9 +344,9 @@ def test_without_control_there_is_no_way_to_write(mosquitto: Mosquitto) -> None:
     ],
 )
 def test_control_that_cannot_be_safe_is_refused_in_one_line(
-    mosquitto: Mosquitto, files: tuple[str, str], arguments: list[str], why: str
+    file_mosquitto: Mosquitto, files: tuple[str, str], arguments: list[str], why: str
 ) -> None:
-    given = ["--broker", mosquitto.url, "--control", "--users", files[0], "--acl", files[1], *arguments]
+    given = ["--broker", file_mosquitto.url, "--control", "--users", files[0], "--acl", files[1], *arguments]
     done = run_heron("dashboard", *given)
     assert done.code in {1, 2}
     assert len(done.errors) == 1

@@ -37,23 +37,21 @@ def broker_killed(stream: NumberedStream) -> None:
 def broker_stopped(stream: NumberedStream) -> None:
     """SIGSTOP and SIGCONT the broker."""
     stream.publish()
-    stream.pause(0.1, 0.5)
-    stream.broker.signal(signal.SIGSTOP)
-    stream.pause(0.2, 2.0)
-    stream.broker.signal(signal.SIGCONT)
-    stream.is_over()
-    stream.finish()
-    _none_lost(stream)
+    _stand_still(stream, stream.broker.signal)
 
 
 def publisher_stopped(stream: NumberedStream) -> None:
     """SIGSTOP and SIGCONT the publisher."""
     stream.publish()
-    stream.pause(0.1, 0.5)
     assert stream.publisher is not None
-    stream.publisher.signal(signal.SIGSTOP)
+    _stand_still(stream, stream.publisher.signal)
+
+
+def _stand_still(stream: NumberedStream, send_signal: Callable[[signal.Signals], None]) -> None:
+    stream.pause(0.1, 0.5)
+    send_signal(signal.SIGSTOP)
     stream.pause(0.2, 2.0)
-    stream.publisher.signal(signal.SIGCONT)
+    send_signal(signal.SIGCONT)
     stream.is_over()
     stream.finish()
     _none_lost(stream)
