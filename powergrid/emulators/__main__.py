@@ -25,10 +25,14 @@ from typing import Any, NoReturn
 
 from powergrid.emulators import run_script
 
+NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.idna")
+"""What every device imports, now or when it connects; what is missing here, each would import by itself."""
+
 
 def main() -> int:
     """Fork the devices, and wait until all of them have ended; returns the exit code."""
-    importlib.import_module("powergrid.emulators.script")  # what every device needs
+    for module in NEEDED:
+        importlib.import_module(module)
     line = sys.stdin.readline()
     if not line:
         return 0  # whoever started this has gone

@@ -72,6 +72,25 @@ def test_the_scripts_import_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_what_a_device_imports_is_imported_before_it_is_forked(mosquitto: Mosquitto) -> None:
+    """Beside a run nine of them share one import; what is left to each is paid for nine times."""
+    program = f"""
+import importlib, sys
+from powergrid.emulators import run_script
+from powergrid.emulators.__main__ import NEEDED
+for module in NEEDED:
+    importlib.import_module(module)
+before = set(sys.modules)
+code = run_script("battery", ["--agent", "MG1", "--name", "ess", "--broker", {mosquitto.url!r},
+                              "--env-id", "forked-{uuid.uuid4().hex[:8]}", "--duration", "0.2"])
+little = ("encodings", "importlib", "pwd")  # of the standard library: to read a file, and a home folder
+print(code, sorted(m for m in set(sys.modules) - before if m.partition(".")[0] not in little))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
+
+
 @pytest.mark.slow_but("battery")
 @pytest.mark.parametrize("script", KINDS)
 def test_a_birth_tells_the_nameplate_and_stays(script: str, mosquitto: Mosquitto) -> None:

@@ -22,7 +22,6 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
@@ -30,6 +29,7 @@ from typing import Any, ClassVar, TypeVar
 from heron_mqtt.cancellation import end_tasks, unless_cancelled
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.device.lease import DeviceLease, Holder
+from heron_mqtt.field.device.moving_deadline import MovingDeadline
 from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
 from heron_mqtt.messages import Json, LeaseState, RunState, Setpoint, StopConfirm, Telemetry
@@ -120,7 +120,8 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._has_told_holder = False
         self._monotonic = monotonic
         self._next_telemetry_at = 0.0
-        self._timing_changed = asyncio.Event()
+        self._telemetry_due = MovingDeadline(lambda: self._next_telemetry_at, monotonic)
+        self._lease_end = MovingDeadline(lambda: self._lease.ends_at, monotonic)
         self._stop = StopRegister(env_id)
         self._safe_after_s: float | None = None
         self._first = asyncio.Event()
@@ -289,43 +290,22 @@ class FieldDevice(PresentDevice, abc.ABC):
     async def _keep_time(self) -> None:
         """Publish telemetry when it is due."""
         while True:
-            self._timing_changed.clear()
-            if self._telemetry_due_s() > 0.0:
-                await self._timing_changes(self._telemetry_due_s())
-                continue
+            await self._telemetry_due.reached()
             async with self._busy:
                 await self._publish_telemetry()
 
     async def _watch_lease(self) -> None:
         """Go to the safe state when the lease is over; telemetry that takes long does not hold that up."""
         while True:
-            self._timing_changed.clear()
-            if self._lease_over_s() > 0.0:
-                await self._timing_changes(self._lease_over_s())
-            else:
-                await self._lease_over()
-
-    async def _timing_changes(self, within_s: float) -> None:
-        """Wait until something is due at another time, ``within_s`` at most."""
-        try:
-            async with asyncio.timeout(within_s if within_s < math.inf else None):
-                await self._timing_changed.wait()
-        except TimeoutError:
-            pass
-
-    def _telemetry_due_s(self) -> float:
-        return self._next_telemetry_at - self._monotonic()
-
-    def _lease_over_s(self) -> float:
-        left_s = self._lease.left_s
-        return math.inf if left_s is None else left_s
+            await self._lease_end.reached()
+            await self._lease_over()
 
     def _schedule_telemetry(self) -> None:
         """Say when the next telemetry is due, counted from now."""
         longest_s = self._lease.telemetry_every_s
         every_s = min(self._period_s, longest_s) if self._period_s > 0.0 else longest_s
         self._next_telemetry_at = self._monotonic() + every_s
-        self._timing_changed.set()
+        self._telemetry_due.moved()
 
     async def _publish_telemetry(
         self,
@@ -427,7 +407,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         rejected: str | None = "emergency stop" if self.stopped else None
         if rejected is None:
             self._lease.hold(setpoint)
-            self._timing_changed.set()
+            self._lease_end.moved()
             self._tell_holder()  # before the hardware is told: whoever comes after us knows that it was
             self.is_safe = False
             self._held = setpoint
@@ -512,7 +492,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             self.refused += 1
             return
         self._lease.hold(renewal)
-        self._timing_changed.set()
+        self._lease_end.moved()
         if self._held is None:
             return
         again = {"lease_s": renewal.lease_s, "seq": renewal.seq, "boot": renewal.boot, "renewal": True}

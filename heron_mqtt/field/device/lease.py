@@ -8,6 +8,7 @@ what is replayed, and what was meant for an earlier life of the device.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -144,9 +145,9 @@ class DeviceLease:
         return self.holder is not None and self._monotonic() < self._ends_at
 
     @property
-    def left_s(self) -> float | None:
-        """Time until the lease is over, s, not below 0; None = nobody holds it."""
-        return None if self.holder is None else max(0.0, self._ends_at - self._monotonic())
+    def ends_at(self) -> float:
+        """When the lease is over, by this device's clock, s; infinite = nobody holds it."""
+        return math.inf if self.holder is None else self._ends_at
 
     @property
     def held_for_s(self) -> float:

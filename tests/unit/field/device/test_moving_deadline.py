@@ -1,0 +1,82 @@
+"""A deadline that moves while it is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from heron_mqtt.field.device.moving_deadline import MovingDeadline
+
+SHORT_S = 0.05
+
+
+class Moment:
+    """A deadline whose moment the test sets, and how often it was asked for."""
+
+    def __init__(self, in_s: float) -> None:
+        self.at = time.monotonic() + in_s
+        self.asked = 0
+        self.deadline = MovingDeadline(self._ask, time.monotonic)
+
+    def _ask(self) -> float:
+        self.asked += 1
+        return self.at
+
+    def move(self, in_s: float) -> None:
+        self.at = time.monotonic() + in_s
+        self.deadline.moved()
+
+
+@contextlib.asynccontextmanager
+async def waiting(moment: Moment) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(moment.deadline.reached())
+    await asyncio.sleep(0)
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+async def test_it_is_reached_at_its_moment_and_at_once_when_that_is_past() -> None:
+    moment = Moment(SHORT_S)
+    await asyncio.wait_for(moment.deadline.reached(), 2.0)
+    assert time.monotonic() >= moment.at
+    await asyncio.wait_for(moment.deadline.reached(), 0.0001)
+
+
+async def test_one_that_comes_nearer_wakes_its_waiter() -> None:
+    moment = Moment(math.inf)
+    async with waiting(moment) as task:
+        moment.move(60.0)
+        await asyncio.sleep(0)
+        assert not task.done()
+        moment.move(SHORT_S)
+        await asyncio.wait_for(task, 2.0)
+    assert time.monotonic() >= moment.at
+
+
+async def test_one_that_is_put_off_wakes_nobody_and_is_kept_all_the_same() -> None:
+    moment = Moment(SHORT_S)
+    async with waiting(moment) as task:
+        before = moment.asked
+        for _ in range(10):
+            moment.move(3 * SHORT_S)
+            await asyncio.sleep(0)
+        assert moment.asked == before + 10, "each move is a comparison, and wakes nobody"
+        await asyncio.wait_for(task, 2.0)
+    assert time.monotonic() >= moment.at
+
+
+async def test_after_a_cancelled_wait_it_can_be_waited_for_again() -> None:
+    moment = Moment(math.inf)
+    async with waiting(moment) as task:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    moment.move(SHORT_S)
+    await asyncio.wait_for(moment.deadline.reached(), 2.0)
