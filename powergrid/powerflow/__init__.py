@@ -12,6 +12,7 @@ first is tested against. Both have the interface :class:`PowerFlow`::
 
 from typing import TYPE_CHECKING, Any
 
+import powergrid.powerflow.numpy_parts  # noqa: F401 - before the first import of scipy
 from powergrid.powerflow.compiled import CompiledPowerFlow
 from powergrid.powerflow.injections import Generators, Injections
 from powergrid.powerflow.interface import PowerFlow, make_power_flow
