@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -37,6 +40,10 @@ from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 if TYPE_CHECKING:
     from heron_mqtt.app.run_plan import RunPlan
     from heron_mqtt.app.run_summary import Summary
+    from heron_mqtt.app.runner import Progress
+
+    Page = Callable[[str], None]
+    Shown = AbstractContextManager[Progress]
 
 DEFAULT_SCENARIO = "three_microgrids"
 
@@ -236,25 +243,14 @@ def run(
     raise SystemExit(code)
 
 
-def _run(plan: RunPlan, summary: Summary, *, as_json: bool, page: Callable[[str], None] | None = None) -> int:
+def _run(plan: RunPlan, summary: Summary, *, as_json: bool, page: Page | None = None) -> int:
     from heron_mqtt.app.runner import run as run_plan
-    from heron_mqtt.cli.console import (
-        EVERY,
-        ConsoleProgress,
-        QuietProgress,
-        make_console,
-        print_summary,
-    )
 
     code, failure = EXIT_OK, None
-    console = make_console()
+    shown, show_end = _as_json(page) if as_json else _on_console(plan, page)
     try:
-        if as_json:
-            run_until_told(run_plan(plan, QuietProgress(page), summary))
-        else:
-            every = EVERY if plan.realtime_s is None else 1  # on a clock, whoever reads a pipe sees each step
-            with ConsoleProgress(console, plan.steps, page, every=every) as progress:
-                run_until_told(run_plan(plan, progress, summary))
+        with shown as progress:
+            run_until_told(run_plan(plan, progress, summary))
     except KeyboardInterrupt:
         summary.interrupted, code = True, EXIT_INTERRUPTED
     except ConfigError:
@@ -262,11 +258,8 @@ def _run(plan: RunPlan, summary: Summary, *, as_json: bool, page: Callable[[str]
     except HeronError as exc:
         failure = exc
         summary.error = str(exc)
-    if as_json:
-        sys.stdout.write(json.dumps(summary.as_dict(), allow_nan=False) + "\n")
-        sys.stdout.flush()
-    elif summary.steps or failure is None:
-        print_summary(console, summary)
+    if as_json or summary.steps or failure is None:
+        show_end(summary)
     if failure is not None:
         return report(failure)
     if summary.diverged is not None:
@@ -274,6 +267,26 @@ def _run(plan: RunPlan, summary: Summary, *, as_json: bool, page: Callable[[str]
             PowerFlowDiverged(f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}")
         )
     return code
+
+
+def _as_json(page: Page | None) -> tuple[Shown, Callable[[Summary], None]]:
+    """Return what shows nothing of a run, and what prints its summary as one JSON object."""
+    from heron_mqtt.cli.quiet_progress import QuietProgress
+
+    def print_json(summary: Summary) -> None:
+        sys.stdout.write(json.dumps(summary.as_dict(), allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+    return contextlib.nullcontext(QuietProgress(page)), print_json
+
+
+def _on_console(plan: RunPlan, page: Page | None) -> tuple[Shown, Callable[[Summary], None]]:
+    """Return what shows each step of a run, and what prints the table at its end."""
+    from heron_mqtt.cli.console import EVERY, ConsoleProgress, make_console, print_summary
+
+    console = make_console()
+    every = EVERY if plan.realtime_s is None else 1  # on a clock, whoever reads a pipe sees each step
+    return ConsoleProgress(console, plan.steps, page, every=every), partial(print_summary, console)
 
 
 def _where(record: str | None, no_record: bool) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 
 from heron_mqtt.app.run_plan import RunOptions, plan_run
 from heron_mqtt.app.runner import new_summary, run
-from heron_mqtt.cli.console import QuietProgress
+from heron_mqtt.cli.quiet_progress import QuietProgress
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import register_scheme, schemes
 from heron_mqtt.messaging.base import MessageBroker

@@ -12,7 +12,7 @@ import heron_mqtt.app.runner as run_module
 from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.run_plan import RunOptions, plan_run
 from heron_mqtt.app.runner import new_summary
-from heron_mqtt.cli.console import QuietProgress
+from heron_mqtt.cli.quiet_progress import QuietProgress
 from powergrid.scenario import scenario_from_dict
 from support.small_grid import scenario as small
 

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from heron_mqtt.app.run_summary import AgentTotals, Summary
-from heron_mqtt.cli.console import FILE_WIDTH, ConsoleProgress, QuietProgress, make_console, print_summary
+from heron_mqtt.cli.console import FILE_WIDTH, ConsoleProgress, make_console, print_summary
+from heron_mqtt.cli.quiet_progress import QuietProgress
 from heron_mqtt.protocols.p2p import SettledTrade
 
 
