@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
@@ -74,10 +74,15 @@ class Emulator(FieldDevice):
 
     # -- the device --------------------------------------------------------------------------------
 
-    async def apply(self, setpoint: Setpoint) -> None:
-        """Let the model take the step, as far as the fault in force lets it."""
+    def apply(self, setpoint: Setpoint) -> Awaitable[None] | None:
+        """Let the model take the step, as far as the fault in force lets it; at once, if it is not slow."""
         if (delay_s := self._imperfect.answer_delay_s()) > 0.0:
-            await asyncio.sleep(delay_s)
+            return self._move_later(setpoint, delay_s)
+        self._move(setpoint)
+        return None
+
+    async def _move_later(self, setpoint: Setpoint, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
         self._move(setpoint)
 
     def _move(self, setpoint: Setpoint) -> None:
