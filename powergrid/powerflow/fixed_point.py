@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.linalg import splu
 
 from heron_mqtt.errors import PowerFlowDiverged
 from powergrid.powerflow.arrays import ComplexArray, GridArrays
@@ -48,6 +47,8 @@ class FixedPointSolver:
         free, active = self._free, self._active_of_free
         if not len(free):
             return
+        from scipy.sparse.linalg import splu  # 0.1 s that a run by Newton's method has no use for
+
         rows = matrix[free]
         unit = np.zeros((len(free), len(active)), dtype=complex)
         unit[active, np.arange(len(active))] = 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import splu
 
 from heron_mqtt.errors import PowerFlowError
 from powergrid.powerflow.arrays import ComplexArray, GridArrays, IntArray
@@ -13,6 +12,7 @@ from powergrid.powerflow.injections import Generators
 
 __all__ = ["StartVoltages"]
 
+_DENSE_NODES = 256  # up to here a dense solve takes milliseconds, and scipy's sparse one 0.1 s to import
 _SAME_PU = 1e-5  # set-points closer than this count as equal, as they do in pandapower
 
 
@@ -41,7 +41,7 @@ class StartVoltages:
         if len(free):
             rows = matrix[free]
             with SingleThreadedBlas():
-                per_slack[free] = splu(rows[:, free].tocsc()).solve(-rows[:, reference].toarray())
+                per_slack[free] = _solved(rows[:, free], -rows[:, reference].toarray())
         if grid.base_voltage is not None and (grid.gen_node < grid.n_node).any():
             slack = grid.base_voltage[reference]
             missing = grid.base_voltage - per_slack @ slack
@@ -88,3 +88,12 @@ class StartVoltages:
             )
         self.voltage = voltage
         return np.unique(node)
+
+
+def _solved(matrix: sp.csc_matrix, right: ComplexArray) -> ComplexArray:
+    """Return x with ``matrix @ x = right``, (n, k)."""
+    if matrix.shape[0] <= _DENSE_NODES:
+        return np.asarray(np.linalg.solve(matrix.toarray(), right), dtype=complex)
+    from scipy.sparse.linalg import splu
+
+    return np.asarray(splu(matrix.tocsc()).solve(right))
