@@ -12,7 +12,7 @@ import subprocess
 import time
 import tomllib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ import pytest
 from heron_mqtt.app.vendor_adapters import vendor_devices
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.core.background_loop import run_sync
+from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.scenario import scenario_from_dict
@@ -49,6 +51,21 @@ def tried(box: ScriptedBox, url: str, file: Path, *more: str, send: str = "500W"
 
 def bad(report: Any) -> list[str]:
     return [name for name, verdict in report["verdicts"].items() if not verdict["good"]]
+
+
+@pytest.fixture(scope="module")
+def mosquitto(file_mosquitto: Mosquitto) -> Mosquitto:
+    """One of this file's own: a stop that another test left, in whatever environment, forbids a trial."""
+    return file_mosquitto
+
+
+@pytest.fixture(scope="module")
+def embedded_url() -> Iterator[str]:
+    """One of this file's own, for the same reason."""
+    server = EmbeddedBroker()
+    run_sync(server.start())
+    yield server.url
+    run_sync(server.close())
 
 
 @pytest.fixture(params=["mosquitto", "embedded"])

@@ -93,6 +93,12 @@ def mapping(folder: Path, base: str) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def mosquitto(file_mosquitto: Mosquitto) -> Mosquitto:
+    """One of this file's own: a stop that another test left, in whatever environment, forbids a trial."""
+    return file_mosquitto
+
+
 @pytest.mark.slow_but("cut")
 @pytest.mark.parametrize("ends", ["well", "cut"])
 def test_it_is_driven_while_its_will_has_not_spoken(
