@@ -57,20 +57,24 @@ class EnvironmentWatch:
         self._owner: str | None = None  # boot that holds run/owner
         self._heard_at: float | None = None
         self._newest: dict[str, int] = {}  # seq of the newest message of the environment, by channel
-        self._pause = PauseDetector()
+        self._pause: PauseDetector | None = None  # None while nobody listens
         self._end: str | None = None  # why it is not alive, where that was said
         self._subscriptions = SubscriptionGroup(broker)
 
     async def open(self) -> None:
         """Listen."""
-        self._pause.start()
+        if self._pause is None:
+            self._pause = PauseDetector.of_running_loop()
+            self._pause.start()
         await self._subscriptions.open(
             [(topics.RUN_OWNER, self._on_owner), (topics.RUN_STATE, self._on_run_state)]
         )
 
     def close(self) -> None:
         """Stop listening. Idempotent."""
-        self._pause.stop()
+        if self._pause is not None:
+            self._pause.stop()
+            self._pause = None
         self._subscriptions.close()
 
     # -- what is known -------------------------------------------------------------------------------
@@ -127,7 +131,7 @@ class EnvironmentWatch:
             if seq is None or seq <= self._newest.get(channel, -1):
                 return False
             self._newest[channel] = seq
-        if self._pause.is_recent():
+        if self._pause is not None and self._pause.is_recent():
             return False
         self._heard_at = self._monotonic()
         return True

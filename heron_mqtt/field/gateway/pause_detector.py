@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable
 
 TICK_S = 0.2
@@ -16,7 +17,7 @@ DISTRUST_S = 0.3  # after a pause: what has waited is read within that time
 
 
 class PauseDetector:
-    """Ticks in the event loop, and looks whether the ticks come.
+    """Ticks in the event loop, and looks whether the ticks come. ``of_running_loop`` returns the shared one.
 
     Args:
         monotonic: A clock that goes on while the process does not, s.
@@ -26,18 +27,33 @@ class PauseDetector:
         self._monotonic = monotonic
         self._ticked_at: float | None = None
         self._distrust_until = 0.0
+        self._users = 0
         self._task: asyncio.Task[None] | None = None
 
+    @staticmethod
+    def of_running_loop() -> PauseDetector:
+        """Return the detector of the running loop: one clock ticks for all who watch in it."""
+        loop = asyncio.get_running_loop()
+        known = _shared.get(loop)
+        detector = None if known is None else known()
+        if detector is None:
+            detector = PauseDetector()
+            _shared[loop] = weakref.ref(detector)
+        return detector
+
     def start(self) -> None:
-        """Tick in the running loop."""
-        self._ticked_at = self._monotonic()
-        self._task = asyncio.get_running_loop().create_task(self._tick(), name="pause detector")
+        """Tick in the running loop, until everybody has stopped who has started."""
+        self._users += 1
+        if self._task is None:
+            self._ticked_at = self._monotonic()
+            self._task = asyncio.get_running_loop().create_task(self._tick(), name="pause detector")
 
     def stop(self) -> None:
-        """Tick no more. Idempotent."""
-        if self._task is not None:
+        """Tick no more, unless somebody else needs it."""
+        self._users -= 1
+        if self._users == 0 and self._task is not None:
             self._task.cancel()
-        self._task = self._ticked_at = None
+            self._task = self._ticked_at = None
 
     def is_recent(self) -> bool:
         """Whether the process has just come back from a pause."""
@@ -52,3 +68,8 @@ class PauseDetector:
             await asyncio.sleep(TICK_S)
             self.is_recent()
             self._ticked_at = self._monotonic()
+
+
+_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[PauseDetector]] = (
+    weakref.WeakKeyDictionary()
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -76,6 +77,19 @@ async def test_what_is_read_just_after_a_pause_is_no_sign_of_life() -> None:
     now[0] += DISTRUST_S + 0.01
     assert not pause.is_recent()
     pause.stop()
+
+
+async def test_all_who_watch_in_a_loop_share_one_clock_until_the_last_has_stopped() -> None:
+    pause = PauseDetector.of_running_loop()
+    assert PauseDetector.of_running_loop() is pause
+    pause.start()
+    pause.start()
+    pause.stop()
+    ticking = [task for task in asyncio.all_tasks() if task.get_name() == "pause detector"]
+    assert len(ticking) == 1
+    pause.stop()
+    await asyncio.wait(ticking, timeout=5.0)
+    assert ticking[0].cancelled()
 
 
 @pytest.mark.parametrize("state", ["lost", "finished"])
