@@ -80,6 +80,7 @@ class SystemOperator:
         self._presence: Announcement | None = None
         self._now = (0, -1)
         self._statuses: dict[str, Status] = {}
+        self._offline: set[str] = set()  # subordinates that have said so, or whose wills have
         self._reports: dict[str, StepReport] = {}
         self._plans: dict[str, SetpointPlan] = {}
         self._wakeup = Wakeup()
@@ -225,7 +226,11 @@ class SystemOperator:
                 raise NotReady(f"the broker did not take {topics.RUN_STATE} within {timeout_s:g} s") from None
         if is_first:
             self._publish_network()
-        if not await self._wakeup.until(lambda: not self._not_ready(episode), timeout_s):
+
+        def all_ready() -> bool:
+            return all(self._is_ready(agent, episode) for agent in self.subordinates)
+
+        if not await self._wakeup.until(all_ready, timeout_s):
             raise NotReady(f"not ready after {timeout_s:g} s: {', '.join(self._not_ready(episode))}")
 
     def begin_step(self, episode: int, step: int, price: float, clock: datetime) -> None:
@@ -320,19 +325,17 @@ class SystemOperator:
         return self._plans
 
     def _none_missing(self, heard: Mapping[str, object]) -> bool:
-        """Whether everyone has spoken who is there."""
+        """Whether everyone has spoken who is there; asked at every message, so most are told by number."""
         if len(heard) == len(self.subordinates):
             return True
-        return all(self._is_offline(agent) for agent in self.subordinates if agent not in heard)
-
-    def _is_offline(self, agent: str) -> bool:
-        status = self._statuses.get(agent)
-        return status is not None and status.state == "offline"
+        if len(heard) + len(self._offline) < len(self.subordinates):
+            return False
+        return self._offline.issuperset(agent for agent in self.subordinates if agent not in heard)
 
     def _log_missing(self, what: str, heard: Mapping[str, object], timeout_s: float) -> None:
         for agent in self.subordinates:
             if agent not in heard:
-                why = "it is offline" if self._is_offline(agent) else f"none within {timeout_s:.3g} s"
+                why = "it is offline" if agent in self._offline else f"none within {timeout_s:.3g} s"
                 log.warning("no %s from %s in step %d: %s", what, agent, self._now[1], why)
 
     def _on_plan(self, message: Received) -> None:
@@ -368,6 +371,10 @@ class SystemOperator:
             self.dropped += 1
             return
         self._statuses[agent] = status
+        if status.state == "offline":
+            self._offline.add(agent)
+        else:
+            self._offline.discard(agent)
         if status.stopped:
             self._hear_of_stop(agent)
         self._wakeup.notify()
@@ -409,13 +416,20 @@ class SystemOperator:
         again = EmergencyStop(active=True, who=stop.who, why=stop.why)
         self._broker.publish(topics.ESTOP, self._stamper.stamp(topics.ESTOP, again), **self._retain)
 
+    def _is_in_episode(self, agent: str, episode: int) -> bool:
+        status = self._statuses.get(agent)
+        return status is not None and (status.run, status.episode) == (self._stamper.boot, episode)
+
+    def _is_ready(self, agent: str, episode: int) -> bool:
+        return self._is_in_episode(agent, episode) and self._statuses[agent].state == "online"
+
     def _not_ready(self, episode: int) -> list[str]:
         """Return who is not ready for an episode, each with what is known of it."""
         missing = []
         for agent in self.subordinates:
-            status = self._statuses.get(agent)
-            if status is None or (status.run, status.episode) != (self._stamper.boot, episode):
+            if not self._is_in_episode(agent, episode):
                 missing.append(f"agent {agent} (not online for this episode)")
-            elif status.state != "online":
+            elif not self._is_ready(agent, episode):
+                status = self._statuses[agent]
                 missing.append(f"agent {agent} ({status.state}: {status.reason})")
         return missing

@@ -221,7 +221,7 @@ class Proxy:
             self._resumed[1]()
 
         def is_settled() -> bool:
-            return inbox.new_episode is not None or not self.gateway.absent(run, episode)
+            return inbox.new_episode is not None or self.gateway.is_complete(run, episode)
 
         if absent := self.gateway.absent(run, episode):
             log.info("%s waits for %s", self.agent_id, "; ".join(absent))

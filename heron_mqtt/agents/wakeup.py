@@ -9,7 +9,9 @@ from collections.abc import Callable
 class Wakeup:
     """Lets one task wait for a condition; whoever may have made it true calls ``notify``.
 
-    Everything happens in one event loop: callbacks and the waiting task.
+    Everything happens in one event loop: callbacks and the waiting task. The condition is looked at where
+    ``notify`` is called, so that the task is switched to only when it can go on: most messages of a step are
+    not the one that is waited for.
 
     One timer serves many waits, because a step has a dozen of them and hardly any lasts: a wait that
     ends in time leaves the timer running, and when it goes off it is set again for who waits then.
@@ -17,20 +19,26 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
+        self._condition: Callable[[], bool] = lambda: True  # of the wait under way
         self._error: BaseException | None = None
         self._ends_s: float | None = None  # of the wait under way, on the loop's clock
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # of the timer
 
     def notify(self) -> None:
-        """Have the condition looked at again."""
+        """Look at the condition again."""
+        if self._waiter is not None and not self._waiter.done() and self._condition():
+            self._waiter.set_result(None)
+
+    def _wake(self) -> None:
+        """Let the task look what has become of its wait."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def fail(self, error: BaseException) -> None:
         """Have this and every later wait raise: what is waited for will never come."""
         self._error = error
-        self.notify()
+        self._wake()
 
     async def until(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
         """Wait until ``condition`` holds; False if ``timeout_s`` is over first (None = no limit).
@@ -44,6 +52,7 @@ class Wakeup:
             return True
         loop = asyncio.get_running_loop()
         ends_s = None if timeout_s is None else loop.time() + timeout_s
+        self._condition = condition
         self._expect(loop, ends_s)
         waited = False  # even where the time is over already: what is on its way may still come
         try:
@@ -79,4 +88,4 @@ class Wakeup:
         if loop.time() < self._ends_s:
             self._expect(loop, self._ends_s)
         else:
-            self.notify()
+            self._wake()

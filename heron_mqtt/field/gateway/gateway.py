@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -104,6 +104,7 @@ class FieldGateway:
             twins, {name: settings.gateway.gate_mw(nameplates[name]) for name, settings in devices.items()}
         )
         self._sent: dict[str, SetpointRequest] = {}
+        self._awaited: list[str] = []  # of them, those that had not answered when that was last looked at
         self._unsent: dict[str, str] = {}  # by device, why nothing was sent in this step
         self._taken_up: dict[str, Telemetry] = {}  # by device, where its model was put since the last step
         self._put_since_sent: set[str] = set()  # devices whose models were put where they are
@@ -184,20 +185,25 @@ class FieldGateway:
         An emulator must be in the episode. A real device must have been heard as often as the gate of its
         level wants; one that was heard, but not well enough, starts the run in shadow after the wait.
         """
-        found = {}
+        return dict(self._lacking(run, episode))
+
+    def is_complete(self, run: str | None, episode: int) -> bool:
+        """Whether no device lacks anything; asked at every message, so it ends at the first that does."""
+        return next(self._lacking(run, episode), None) is None
+
+    def _lacking(self, run: str | None, episode: int) -> Iterator[tuple[str, str]]:
         for name, link in sorted(self.links.items()):
             if not RULES[self.authority.ceiling(name)].sends:
                 continue
             if self._settings[name].is_real:
                 if not self._is_proven(name):
-                    found[name] = link.waits_for(self._settings[name].gateway.gate_steps)
+                    yield name, link.waits_for(self._settings[name].gateway.gate_steps)
             elif self._is_real_after_all(name):
-                found[name] = REAL_AFTER_ALL
+                yield name, REAL_AFTER_ALL
             elif not link.is_ready(run, episode):
-                found[name] = f"no birth for this episode on {link.status_channel}"
+                yield name, f"no birth for this episode on {link.status_channel}"
             elif link.telemetry is None:
-                found[name] = f"nothing on {link.telemetry_channel}"
-        return found
+                yield name, f"nothing on {link.telemetry_channel}"
 
     def can_begin_in_shadow(self, name: str) -> bool:
         """Whether a run begins without a device that is not ready: a real one that was heard."""
@@ -323,6 +329,7 @@ class FieldGateway:
                 continue
             link.send(setpoint, self._stamper, lease_s=lease_s, dt_s=dt_s, episode=episode, step=step)
             self._sent[name] = setpoint
+        self._awaited = list(self._sent)
         if self._sent:
             self._leases.sent()
             self._renewals_changed.set()
@@ -347,8 +354,14 @@ class FieldGateway:
                 allowed[name] = replace(setpoint, p_mw=p_mw)
 
     def answered(self) -> bool:
-        """Whether nobody is awaited: not who answered, fell silent before, or has said that it cannot."""
-        return not any(self._is_awaited(name) for name in self._sent)
+        """Whether nobody is awaited: not who answered, fell silent before, or has said that it cannot.
+
+        Asked at every message of a device, so one that is awaited is looked at first.
+        """
+        awaited = self._awaited
+        while awaited and not self._is_awaited(awaited[-1]):
+            awaited.pop()
+        return not awaited and not any(self._is_awaited(name) for name in self._sent)
 
     def _is_awaited(self, name: str) -> bool:
         link = self.links[name]
