@@ -63,6 +63,7 @@ class InMemoryBroker(MessageBroker):
         """
         topics.check_channel(channel)
         payload = encode(message)
+        dispatcher = self._dispatcher
         if not_after is not None and (expired := self._expired(channel, not_after)) is not None:
             return expired
         with self._lock:
@@ -73,11 +74,11 @@ class InMemoryBroker(MessageBroker):
                     self._retained[channel] = payload
                 else:
                     self._retained.pop(channel, None)
-            self.stats.published += 1
-            if self._dispatcher.tap is not None:
-                self._dispatcher.tap.published(channel, message, payload, retain)
-            self._dispatcher.keep(channel)
-            self._dispatcher.arrive(channel, payload)
+            dispatcher.stats.published += 1
+            if dispatcher.tap is not None:
+                dispatcher.tap.published(channel, message, payload, retain)
+            dispatcher.keep(channel)
+            dispatcher.arrive(channel, payload)
         return DELIVERED
 
     def _expired(self, channel: str, not_after: float) -> Delivery | None:

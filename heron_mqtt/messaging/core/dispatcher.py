@@ -149,7 +149,7 @@ class Dispatcher:
             if channel in topics.ALWAYS_DELIVERED:
                 self.arrive_malformed(channel, str(exc), retained=retained)
             return
-        self.arrive_decoded(channel, message, retained=retained, payload=payload, late=late)
+        self._take(channel, message, retained, payload, late)
 
     def arrive_malformed(self, channel: str, why: str, *, retained: bool = False) -> None:
         """Hand on that something came which could not be decoded."""
@@ -167,11 +167,17 @@ class Dispatcher:
         late: bool = False,
     ) -> None:
         """Take one message that is already decoded; see ``arrive``."""
-        self.stats.received += 1
-        if isinstance(message, Received) and message.malformed is not None:  # another broker handed it on
-            self.arrive_malformed(channel, message.malformed, retained=retained)
-            return
-        late = late or (isinstance(message, Received) and message.late)
+        if isinstance(message, Received):  # another broker handed it on
+            if message.malformed is not None:
+                self.stats.received += 1
+                self.arrive_malformed(channel, message.malformed, retained=retained)
+                return
+            late = late or message.late
+        self._take(channel, message, retained, payload, late)
+
+    def _take(self, channel: str, message: Json, retained: bool, payload: bytes | None, late: bool) -> None:
+        stats = self.stats
+        stats.received += 1
         with self._lock:
             known = self._is_known(channel, message, retained) and channel not in topics.ALWAYS_DELIVERED
             if self.tap is not None:
@@ -179,18 +185,20 @@ class Dispatcher:
                 kind: ArrivalKind = "repeated" if known else "late" if is_late else "new"
                 self.tap.arrived(channel, message, payload, retained, kind)
             if known and not retained:
-                self.stats.duplicated += 1
+                stats.duplicated += 1
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1
                 return
             box = None if known else self._mailboxes.get(channel)
             asked = box is not None and box.asked
             if box is not None and not asked:
                 box.unasked.append((message, retained))
+            subscriptions = self._routes.get(channel)
+        if subscriptions is None:
+            subscriptions = self.subscriptions(channel)
         models: dict[type[Message], Message] = {}
         here = running_loop()
-        for subscription in self.subscriptions(channel):
-            received = Received(message, channel, retained, models, late=late)
-            subscription.deliver(received, here, repeated=known)
+        for subscription in subscriptions:
+            subscription.deliver(Received(message, channel, retained, models, None, late), here, known)
         if asked:
             self._to_mailbox(channel, Received(message, channel, retained, late=late))
 
@@ -210,6 +218,8 @@ class Dispatcher:
             return known
         lost_before = self._tracker.lost
         arrival = self._tracker.observe(sender, boot, channel, seq)
+        if arrival is Arrival.EXPECTED:
+            return False
         if self._tracker.lost != lost_before:
             self.stats.lost = self._tracker.lost
             if len(self._troubled) >= MAX_CHANNELS:
