@@ -496,8 +496,8 @@ def parse(model: type[M], payload: Mapping[str, Any]) -> M:
     Raises:
         MessageError: One line naming each wrong field, what it held and what was expected.
     """
-    try:
-        return model.model_validate(payload)
+    try:  # model_validate without what it does about options that are not given: a quarter of its time
+        return model.__pydantic_validator__.validate_python(payload)  # type: ignore[no-any-return]
     except ValidationError as exc:
         first = exc
     try:

@@ -43,6 +43,7 @@ class MessageStamper:
         self.boot = boot or new_boot()
         self._now = now
         self._next: dict[str, int] = {}
+        self._second, self._second_text = -1.0, ""  # of the last stamp: most have the same second
         self._said: Message | None = None
         self._fields: Json = {}
 
@@ -100,7 +101,11 @@ class MessageStamper:
         return stamped
 
     def _sent_at(self) -> str:
-        return self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = self._now()
+        second = now.timestamp() // 1.0
+        if second != self._second:
+            self._second, self._second_text = second, now.isoformat()[: len("2026-01-01T00:00:00")]
+        return f"{self._second_text}.{now.microsecond // 1000:03d}Z"
 
     def will(self, message: Message) -> Json:
         """Return the message as a last word: without boot and time, because when it is said is not known."""
