@@ -62,7 +62,7 @@ def decode(data: bytes, limit: int = MAX_PAYLOAD_BYTES) -> Json:
     if not isinstance(value, dict):
         raise MessageError(f"payload must be a JSON object, got {type(value).__name__}")
     try:
-        quotes = _quotes(value)
+        quotes = 2 * len(value) + _quotes(value.values())
     except OverflowError:  # 1e999 parses, and is infinite
         why = f"payload holds a number too large for a float; it begins {bytes(data[:40])!r}"
         raise MessageError(why) from None
@@ -71,16 +71,12 @@ def decode(data: bytes, limit: int = MAX_PAYLOAD_BYTES) -> Json:
     return value
 
 
-def _quotes(table: Mapping[str, Any]) -> int:
-    """Return how many quotes the keys and texts of an object have around them in JSON.
+def _quotes(values: Iterable[Any]) -> int:
+    """Return how many quotes the keys and texts in these values have around them in JSON.
 
     Raises:
         OverflowError: A number in it is not finite.
     """
-    return 2 * len(table) + _quotes_of(table.values())
-
-
-def _quotes_of(values: Iterable[Any]) -> int:
     quotes = 0
     for value in values:
         kind = type(value)
@@ -90,9 +86,9 @@ def _quotes_of(values: Iterable[Any]) -> int:
             if value - value != 0.0:
                 raise OverflowError
         elif kind is dict:
-            quotes += _quotes(value)
+            quotes += 2 * len(value) + _quotes(value.values())
         elif kind is list:
-            quotes += _quotes_of(value)
+            quotes += _quotes(value)
     return quotes
 
 

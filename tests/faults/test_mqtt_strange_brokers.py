@@ -14,6 +14,7 @@ import pytest
 from heron_mqtt.errors import BrokerRefused, BrokerUnavailable
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker, send_queue, subscriber
+from heron_mqtt.messaging.mqtt.read_pacing import ReadPacing
 from support.waiting import until
 
 CONNACK_4, CONNACK_5 = b"\x20\x02\0\0", b"\x20\x03\0\0\0"
@@ -238,6 +239,53 @@ async def test_a_message_beyond_our_limit_is_counted_acknowledged_and_locks_nobo
         assert "over the limit of 1048576" in report.what
         await until(lambda: not qos or server.ids(0x40 if qos == 1 else 0x70) == [7], "the acknowledgement")
         assert server.connections == 1
+
+
+@pytest.fixture
+def long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a message that came alone, the next is read an hour later."""
+    monkeypatch.setattr(ReadPacing, "pause_s", lambda _, packets: 3_600.0 if packets == 1 else 0.0)
+
+
+def telling(first: int, body: bytes) -> bytes | None:
+    """Answer as a good broker does, and tell of every message that it was sent."""
+    told = publish("heron/default/c", b'{"i": 1}', qos=1, packet_id=7) if first & 0xF6 == 0x32 else b""
+    return obliging(first, body) + told
+
+
+@pytest.mark.usefixtures("long_pauses")
+async def test_what_is_sent_ends_a_pause_between_two_reads() -> None:
+    got: list[Received] = []
+    async with strange(telling) as server:
+        broker = broker_of(server)
+        async with asyncio.timeout(10):
+            await broker.connect()  # a single packet was read
+            await broker.subscribe("c", got.append)
+            await broker.publish("d", {})
+            await until(lambda: got, "the message")
+            await until(lambda: server.ids(0x40) == [7], "the acknowledgement")
+            await broker.close()
+
+
+@pytest.mark.usefixtures("long_pauses")
+async def test_a_connection_can_be_closed_within_a_pause_between_two_reads() -> None:
+    async with strange(obliging) as server:
+        broker = broker_of(server)
+        async with asyncio.timeout(10):
+            await broker.connect()
+            await broker.close()
+        await until(lambda: server.got[-1][0] == 0xE0, "the goodbye")
+
+
+async def test_a_connection_that_ends_within_a_pause_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ReadPacing, "pause_s", lambda *_: 0.01)
+    got: list[Received] = []
+    async with strange(telling) as server, broker_of(server) as broker:
+        await asyncio.wait_for(awaited(broker.subscribe("c", got.append)), 5)
+        server.writers[0].close()
+        await until(lambda: broker.stats.reconnects == 1 and broker.connected, "another connection")
+        await asyncio.wait_for(awaited(broker.publish("d", {})), 5)
+        await until(lambda: got, "the message")
 
 
 async def test_a_message_of_qos_2_is_delivered_once() -> None:

@@ -23,6 +23,7 @@ from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.mqtt.packets import Publish
 from heron_mqtt.messaging.mqtt.paho_client import Client
 from heron_mqtt.messaging.mqtt.properties import with_reason
+from heron_mqtt.messaging.mqtt.read_pacing import ReadPacing
 from heron_mqtt.messaging.mqtt.socket_stream import (
     MAX_PACKET_BYTES,
     HandshakeFailed,
@@ -77,6 +78,8 @@ class Connection:
         self._answer: asyncio.Future[None] = self._loop.create_future()
         self._flush_due = False
         self._reading = False
+        self._pacing = ReadPacing(self._loop.time)
+        self._pause: asyncio.TimerHandle | None = None  # until the next read; None = when something is there
         self._writer_watched = False
         self._misc: asyncio.TimerHandle | None = None
         self.receive_maximum = RECEIVE_MAXIMUM
@@ -151,6 +154,7 @@ class Connection:
         Nothing is written before the event loop comes round, so the answer cannot come before this
         returns.
         """
+        self._expect_answer()
         return self._running().send(topic, payload, qos, retain, not_after)
 
     @property
@@ -180,6 +184,7 @@ class Connection:
 
     def subscribe(self, filters: list[str]) -> int:
         """Subscribe at QoS 1; return the id that ``on_subscribed`` will name."""
+        self._expect_answer()
         mid = self._running().subscribe([(f, 1) for f in filters])[1]
         return int(mid or 0)
 
@@ -310,11 +315,13 @@ class Connection:
         stream, client = self._stream, self._client
         if stream is None or client is None:
             return
-        stream.fill()
-        client.heard()
+        if stream.fill():
+            client.heard()
         self._reading = True
+        packets = 0
         try:
             while not self.lost.done() and (packet := stream.next_packet()) is not None:
+                packets += 1
                 if isinstance(packet, Oversized):
                     client.take_oversized(packet)
                 else:
@@ -327,10 +334,41 @@ class Connection:
             self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
         finally:
             self._reading = False
-            if self._flush_due:  # after the tasks that were woken: acknowledgements go with their answers
+            pause_s = self._pacing.pause_s(packets)
+            if self._flush_due and not pause_s:
+                # after the tasks that were woken: acknowledgements go with their answers
                 self._loop.call_soon(self._flush)
         if stream.ended:
             self._end(stream.why())
+        else:
+            self._pace(stream, pause_s)
+
+    def _pace(self, stream: Stream, pause_s: float) -> None:
+        """Read next after a pause, or as soon as something is there."""
+        if pause_s and self._flush_due:
+            self._flush()  # nobody speaks whose words could go with the acknowledgements
+        if self.lost.done():
+            return
+        if pause_s:
+            if self._pause is None:
+                self._loop.remove_reader(stream.fileno())
+            else:
+                self._pause.cancel()
+            self._pause = self._loop.call_later(pause_s, self._on_readable)
+        elif self._pause is not None:
+            self._end_pause()
+
+    def _expect_answer(self) -> None:
+        """Have the next reads wait for nothing: what comes may be what a step waits for."""
+        self._pacing.sent()
+        if self._pause is not None:
+            self._end_pause()
+
+    def _end_pause(self) -> None:
+        if self._pause is not None and self._stream is not None:
+            self._pause.cancel()
+            self._pause = None
+            self._loop.add_reader(self._stream.fileno(), self._on_readable)
 
     def _on_want_write(self) -> None:
         if self._flush_due:
@@ -368,6 +406,9 @@ class Connection:
             self._misc = self._loop.call_later(period_s, self._tick)
 
     def _on_socket_close(self, *_: object) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         if self._stream is not None and self._stream.fileno() != -1:
             self._watch_writer(False)
             self._loop.remove_reader(self._stream.fileno())

@@ -30,6 +30,11 @@ def read_length(data: bytes, at: int) -> tuple[int, int] | None:
     Raises:
         Malformed: It is longer than four bytes.
     """
+    two = data[at : at + 2]
+    if two and two[0] < 0x80:
+        return two[0], at + 1
+    if len(two) == 2 and two[1] < 0x80:  # a message of ours
+        return two[0] & 0x7F | two[1] << 7, at + 2
     value = 0
     for n, byte in enumerate(data[at : at + 4]):
         value |= (byte & 0x7F) << 7 * n

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import time
@@ -73,17 +72,20 @@ class Stream:
 
     # -- what the event loop calls -----------------------------------------------------------------
 
-    def fill(self) -> None:
-        """Take what the kernel has received; an end or an error of the connection is kept."""
+    def fill(self) -> bool:
+        """Take what the kernel has received; return whether that is anything.
+
+        An end or an error of the connection is kept.
+        """
         try:
             data = self._sock.recv(READ_BYTES)
             while data and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
                 data += self._sock.recv(self._sock.pending())  # decrypted already: the selector cannot see it
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
+            return False
         except OSError as exc:
             self._error = exc
-            return
+            return False
         self._acknowledge_at_once()
         self._ended = not data
         if self._skip:
@@ -92,6 +94,7 @@ class Stream:
             data = data[skipped:]
         self._in = self._in[self._at :] + data if self._at < len(self._in) else data
         self._at = 0
+        return True
 
     def _acknowledge_at_once(self) -> None:
         """Keep Linux from delaying its TCP acknowledgement, up to 40 ms, in the hope of data to go with it.
@@ -99,9 +102,12 @@ class Stream:
         A broker whose own TCP_NODELAY is off (mosquitto's default) holds its next small packet back until
         then. The option lasts until the kernel thinks otherwise: set it after every read.
         """
-        if QUICKACK is not None:
-            with contextlib.suppress(OSError):  # the connection has ended: the next read says so
-                self._sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+        if QUICKACK is None:
+            return
+        try:  # noqa: SIM105 - at every read: contextlib.suppress takes as long as the call itself
+            self._sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+        except OSError:  # the connection has ended: the next read says so
+            pass
 
     def next_packet(self) -> tuple[int, bytes] | Oversized | None:
         """Return the first byte of the next packet and what follows its length; None = not all there yet.
