@@ -13,7 +13,7 @@ from heron_mqtt.app.policies import policy_maker
 from heron_mqtt.app.run_time import MAX_DAYS, chosen_time
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
-from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of
+from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of, without_login
 from heron_mqtt.messaging.settings import LASTING
 
 if TYPE_CHECKING:
@@ -175,6 +175,25 @@ def remote_agents(loaded: LoadedScenario) -> tuple[str, ...]:
     return tuple(agent for agent, table in loaded.scenario.microgrids.items() if table.remote)
 
 
+def _hardware_problems(loaded: LoadedScenario, options: RunOptions) -> list[str]:
+    """Return why the devices that the scenario does not simulate cannot be driven over this broker."""
+    if options.scheme is None or not options.scheme.lacks or options.centralized:
+        return []
+    grids = loaded.scenario.microgrids
+    driven = ", ".join(
+        f"{agent}/{name}"
+        for agent, grid in grids.items()
+        for name, table in grid.devices.items()
+        if table.authority not in {None, "simulated"}
+    )
+    if not driven:
+        return []
+    return [
+        f"{loaded.source}: {driven}: cannot be driven over --broker {without_login(options.url)}"
+        f"{options._because}; simulate them (authority), or use --broker mqtt://host:port"
+    ]
+
+
 def _mapping_problems(loaded: LoadedScenario) -> tuple[str, ...]:
     if not loaded.scenario.mapped_devices:
         return ()
@@ -212,6 +231,7 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
             f"{loaded.source}: microgrids.{remote[0]}.remote = true: its agent must be able to connect"
             f"{options._because}; use --broker embedded or mqtt://host:port"
         )
+    problems += _hardware_problems(loaded, options)
     if options.watch:
         problems += watch_problems(
             loaded, [agent for agent in loaded.scenario.microgrids if agent not in remote], options

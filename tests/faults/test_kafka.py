@@ -157,8 +157,8 @@ def test_a_run_over_it_earns_what_direct_calls_earn(kafka_server: KafkaServer) -
 
 def test_hardware_is_refused(kafka_server: KafkaServer) -> None:
     ended = run_heron("run", "hil_battery", "--broker", kafka_server.url)
-    assert ended.code == 1
-    assert re.search("MG1/ess: cannot be driven over a broker without retained messages", ended.errors[0])
+    assert ended.code == 2
+    assert re.search("MG1/ess, MG2/ess: cannot be driven over --broker kafka:", ended.errors[0])
 
 
 @pytest.mark.parametrize(
