@@ -24,13 +24,19 @@ SOON_DAYS = 30.0
 DAY_S = 86_400.0
 
 
-async def examine_tls(options: MqttOptions) -> BrokerFinding:
-    """Look at the encryption of the connection, and at how long the certificate lasts."""
+async def examine_tls(options: MqttOptions, where: str = "") -> BrokerFinding:
+    """Look at the encryption of the connection, and at how long the certificate lasts.
+
+    Args:
+        options: Of the connection to one host.
+        where: Which of several, to stand behind the name of the check; empty = there is one.
+    """
+    check = f"TLS{where}"
     if options.tls is None:
         if is_loopback(options.host):
-            return BrokerFinding("TLS", "note", "not used; the broker is on this machine")
+            return BrokerFinding(check, "note", "not used; the broker is on this machine")
         return BrokerFinding(
-            "TLS",
+            check,
             "no-go",
             f"{options.address} is not encrypted: whoever is on the way reads logins and changes setpoints",
             "let the broker listen with TLS and connect with mqtts:// (config/mosquitto/tls.conf)",
@@ -40,7 +46,7 @@ async def examine_tls(options: MqttOptions) -> BrokerFinding:
             sock = await connect_socket(options.host, options.port, options.tls, options.server_name)
     except (OSError, TimeoutError) as exc:
         return BrokerFinding(
-            "TLS", "no-go", f"no handshake with {options.address}: {exc or 'it does not answer'}"
+            check, "no-go", f"no handshake with {options.address}: {exc or 'it does not answer'}"
         )
     with sock:
         assert isinstance(sock, ssl.SSLSocket)
@@ -50,35 +56,43 @@ async def examine_tls(options: MqttOptions) -> BrokerFinding:
     what = f"{version}, certificate trusted and made for {options.server_name or options.host}"
     figures: dict[str, Any] = {"version": version, "days_left": None if left is None else round(left, 1)}
     if left is None:
-        return BrokerFinding("TLS", "go", what, figures=figures)
+        return BrokerFinding(check, "go", what, figures=figures)
     what += f", valid for {left:.0f} more days"
     if left < SOON_DAYS:
-        return BrokerFinding("TLS", "note", what, "renew the broker's certificate", figures)
-    return BrokerFinding("TLS", "go", what, figures=figures)
+        return BrokerFinding(check, "note", what, "renew the broker's certificate", figures)
+    return BrokerFinding(check, "go", what, figures=figures)
 
 
-async def examine_strangers(broker: MqttBroker, channel: str, *, has_logins: bool) -> list[BrokerFinding]:
+async def examine_strangers(
+    broker: MqttBroker, channel: str, where: str = "", *, has_logins: bool
+) -> list[BrokerFinding]:
     """See whether somebody without a login, or with a wrong password, gets in.
 
     Args:
         broker: Connected, of one who may read ``channel``.
         channel: Where the stranger tries to publish.
+        where: As of ``examine_tls``.
         has_logins: Whether the site has a login for each user.
     """
     options = broker.options
-    findings = [await _anonymous(broker, channel, has_logins=has_logins)]
+    findings = [await _anonymous(broker, channel, f"no login{where}", has_logins=has_logins)]
     if options.username and options.password:
         wrong = replace(options, password=secrets.token_urlsafe(12), client_id=_client_id())
-        if await _gets_in(wrong) is None:
+        got_in = await _gets_in(wrong)
+        if not broker.connected:
+            findings.append(_gone(f"wrong password{where}"))
+        elif got_in is None:
             findings.append(
                 BrokerFinding(
-                    "wrong password", "go", f"user {options.username!r} is refused with another password"
+                    f"wrong password{where}",
+                    "go",
+                    f"user {options.username!r} is refused with another password",
                 )
             )
         else:
             findings.append(
                 BrokerFinding(
-                    "wrong password",
+                    f"wrong password{where}",
                     "no-go",
                     f"user {options.username!r} gets in with any password",
                     "give the broker a password file and refuse everybody else (mosquitto: password_file, "
@@ -88,7 +102,12 @@ async def examine_strangers(broker: MqttBroker, channel: str, *, has_logins: boo
     return findings
 
 
-async def _anonymous(broker: MqttBroker, channel: str, *, has_logins: bool) -> BrokerFinding:
+def _gone(check: str) -> BrokerFinding:
+    """Nobody got in, because the broker was not there: that proves nothing."""
+    return BrokerFinding(check, "not tried", "the broker ended our own connection meanwhile")
+
+
+async def _anonymous(broker: MqttBroker, channel: str, check: str, *, has_logins: bool) -> BrokerFinding:
     options = broker.options
     ca = options.environment.get(variable_of("ca"))
     stranger = read_options(
@@ -106,8 +125,10 @@ async def _anonymous(broker: MqttBroker, channel: str, *, has_logins: bool) -> B
     try:
         await subscription
         got_in = await _gets_in(stranger, (broker.topic_map.topic(channel), payload))
+        if not broker.connected:
+            return _gone(check)
         if got_in is None:
-            return BrokerFinding("no login", "go", "a client without a login is refused")
+            return BrokerFinding(check, "go", "a client without a login is refused")
         for _ in range(20):
             if heard:
                 break
@@ -117,14 +138,12 @@ async def _anonymous(broker: MqttBroker, channel: str, *, has_logins: bool) -> B
     change = "let nobody in without a login (mosquitto: allow_anonymous false; config/mosquitto)"
     if not heard:
         return BrokerFinding(
-            "no login", "note", "a client without a login gets in and may publish nothing", change
+            check, "note", "a client without a login gets in and may publish nothing", change
         )
     what = "a client without a login gets in and may drive devices"
     if is_loopback(options.host) and not has_logins:
-        return BrokerFinding(
-            "no login", "note", f"{what}; only programs on this machine reach the broker", change
-        )
-    return BrokerFinding("no login", "no-go", what, change)
+        return BrokerFinding(check, "note", f"{what}; only programs on this machine reach the broker", change)
+    return BrokerFinding(check, "no-go", what, change)
 
 
 async def _gets_in(options: MqttOptions, message: tuple[str, bytes] | None = None) -> bool | None:

@@ -15,6 +15,7 @@ from heron_mqtt.app.broker_probe import probe_features
 from heron_mqtt.app.doctor.access import examine_strangers, examine_tls
 from heron_mqtt.app.doctor.clocks import examine_clocks
 from heron_mqtt.app.doctor.findings import BrokerFinding, Examination
+from heron_mqtt.app.doctor.hosts import examine_hosts, host_of
 from heron_mqtt.app.doctor.kept import examine_kept_session
 from heron_mqtt.app.doctor.logins import Login
 from heron_mqtt.app.doctor.rights import examine_rights
@@ -23,6 +24,7 @@ from heron_mqtt.app.doctor.traffic import examine_order, examine_qos, examine_ro
 from heron_mqtt.errors import BrokerError, ConfigError
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.options import MqttOptions
 from heron_mqtt.messaging.schemes import scheme_of, without_login
 from heron_mqtt.messaging.stamping import new_boot
 
@@ -71,7 +73,7 @@ async def examine(
     env_id = env_id or doctor_env(in_use or "heron")
     defaults = None if loaded is None else loaded.broker_settings()
 
-    def connect(login: Login, env: str = env_id, **options: Any) -> MqttBroker:
+    def connect(login: Login, env: str = env_id, url: str = url, **options: Any) -> MqttBroker:
         settings: dict[str, Any] = {**login.settings, **options}
         return MqttBroker(url, env_id=env, defaults=defaults, **settings)
 
@@ -126,12 +128,18 @@ def _checks(
     loaded: LoadedScenario | None,
 ) -> list[tuple[str, Check]]:
     deadline_s = None if loaded is None else loaded.scenario.deadlines.device_s
-    strangers = partial(examine_strangers, broker, STRANGER_CHANNEL, has_logins=bool(logins))
-    checks: list[tuple[str, Check]] = [
-        ("TLS", partial(examine_tls, broker.options)),
-        ("no login", strangers),
-        ("retained and will", partial(_features, as_operator, "run", "")),
-    ]
+    checks: list[tuple[str, Check]] = []
+    places = broker.options.places()
+    for place in places:
+        where = f" at {host_of(place)}" if len(places) > 1 else ""
+        at_place = partial(_at, place, connect, operator)
+        checks += [
+            (f"TLS{where}", partial(examine_tls, place, where)),
+            (f"no login{where}", partial(_strangers, at_place, where, has_logins=bool(logins))),
+        ]
+    if len(places) > 1:
+        checks.append(("hosts", partial(examine_hosts, [partial(_at, p, connect, operator) for p in places])))
+    checks.append(("retained and will", partial(_features, as_operator, "run", "")))
     for login in alive:
         if login.role == "agent":
             parent = f"agents/{login.name}"
@@ -150,6 +158,23 @@ def _checks(
         ("message size", partial(examine_size, as_operator)),
     ]
     return checks
+
+
+def _at(place: MqttOptions, connect: Callable[..., MqttBroker], login: Login) -> MqttBroker:
+    """Return a connection to one of several hosts, not open yet."""
+    url = place.address
+    options = {"username": place.username, "password": place.password}  # they may stand in the URL given
+    return connect(login, url=url, **{name: value for name, value in options.items() if value is not None})
+
+
+async def _strangers(
+    at_place: Callable[[], MqttBroker], where: str, *, has_logins: bool
+) -> list[BrokerFinding]:
+    try:
+        async with at_place() as broker:
+            return await examine_strangers(broker, STRANGER_CHANNEL, where, has_logins=has_logins)
+    except BrokerError as exc:
+        return [BrokerFinding(f"no login{where}", "not tried", str(exc))]
 
 
 def _check_names(logins: list[Login], loaded: LoadedScenario | None) -> None:

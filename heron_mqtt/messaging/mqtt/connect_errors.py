@@ -18,8 +18,8 @@ def nobody_answers(address: str, exc: OSError, what: str = "an MQTT broker") -> 
     )
 
 
-def ended_early(address: str, why: str) -> BrokerError:
-    """Something listens, and ended the connection before it answered CONNECT."""
+def ended_early(address: str, why: str, protocol: str) -> BrokerError:
+    """Something listens, and ended the connection before it answered CONNECT in this protocol."""
     if address.startswith(("mqtt://", "ws://")):
         causes = (
             "it may expect TLS (port 8883 usually does: use mqtts:// or wss://), take no more connections, "
@@ -30,6 +30,8 @@ def ended_early(address: str, why: str) -> BrokerError:
             "it may speak no TLS (port 1883 usually does not: use mqtt:// or ws://), take no more "
             "connections, expect a client certificate (cert=, key=), or not be an MQTT broker"
         )
+    if protocol == "5":
+        causes = f"it may speak MQTT 3.1.1 only (protocol='3.1.1'), {causes.removeprefix('it may ')}"
     return BrokerUnavailable(f"{address} ended the connection before it was made ({why}): {causes}")
 
 

@@ -118,7 +118,7 @@ class Connection:
             raise
         except (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, HandshakeFailed) as exc:
             self.abort()
-            raise ended_early(address, str(exc)) from exc
+            raise ended_early(address, str(exc), self._options.protocol) from exc
         except OSError as exc:
             self.abort()
             raise nobody_answers(address, exc) from exc
@@ -422,7 +422,7 @@ class Connection:
             self._answer.set_exception(
                 tls_failed(address, broken)  # TLS 1.3 refuses a client's certificate after the handshake
                 if isinstance(broken, ssl.SSLError)
-                else ended_early(address, why)
+                else ended_early(address, why, self._options.protocol)
             )
             self._answer.exception()  # open() may have ended already
         if self._misc is not None:
