@@ -466,6 +466,32 @@ FaultKind = Literal[
 ]
 
 
+class OutboxKindReport(BaseModel):
+    """What an outbox holds of one kind of channel."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    messages: int = Field(ge=0, le=MAX_INTEGER)
+    size_bytes: int = Field(ge=0, le=MAX_INTEGER)
+    dropped: int = Field(ge=0, le=MAX_INTEGER)
+
+
+class OutboxReport(Message):
+    """What waits in an outbox. For those who watch: no part of the contract, nobody acts by it."""
+
+    type: Literal["outbox"] = "outbox"
+    client: Identifier = Field(description="Whose: its client id at the broker.")
+    messages: int = Field(ge=0, le=MAX_INTEGER, description="How many wait, those on their way included.")
+    size_bytes: int = Field(ge=0, le=MAX_INTEGER, description="What they count for.")
+    max_bytes: int = Field(ge=1, le=MAX_INTEGER, description="What it may hold; then the oldest goes.")
+    age_s: float | None = Field(None, ge=0, description="For how long the oldest has waited, s.")
+    dropped: int = Field(ge=0, le=MAX_INTEGER, description="Given up since the program began.")
+    disk_errors: int = Field(ge=0, le=MAX_INTEGER, description="Failures of its disk since then.")
+    kinds: Annotated[dict[str, OutboxKindReport], Field(max_length=20)] = Field(
+        default_factory=dict, description="The same by kind of channel."
+    )
+
+
 class Fault(Message):
     """Tells an emulator to misbehave from the next step on; real devices ignore it."""
 

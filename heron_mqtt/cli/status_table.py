@@ -57,8 +57,19 @@ def _print_environment(console: Console, environment: Json) -> None:
     for label, device in environment["devices"].items():
         if device["manual"] is not None:
             _fact(console, "manual", f"{printable(label)} {_manual(device['manual'])}", "yellow")
+    for client, outbox in environment["outboxes"].items():
+        if outbox["messages"] or outbox["dropped"] or outbox["disk_errors"]:
+            is_bad = outbox["dropped"] or outbox["disk_errors"]
+            _fact(console, "outbox", f"{printable(client)} {_outbox(outbox)}", "red" if is_bad else "yellow")
     for problem in environment["problems"]:
         _fact(console, "NOT WELL", printable(problem, 700), "red")
+
+
+def _outbox(outbox: Json) -> str:
+    age = "" if outbox["age_s"] is None else f", the oldest for {outbox['age_s']:.0f} s"
+    dropped = f", {outbox['dropped']} given up" if outbox["dropped"] else ""
+    errors = f", its disk failed {outbox['disk_errors']} times" if outbox["disk_errors"] else ""
+    return f"{outbox['messages']} messages wait ({outbox['size_bytes'] / 1e6:.1f} MB{age}){dropped}{errors}"
 
 
 def _run(run: Json | None) -> str:

@@ -1,4 +1,7 @@
-"""What goes on at a broker as Prometheus metrics: labels by environment and agent, not by device."""
+"""What goes on at a broker as Prometheus metrics: labels by environment and agent, not by device.
+
+What an outbox holds has the label of its client: few have one.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,7 @@ class BrokerMetrics:
         yield from _environments(environments)
         yield from _messages(environments)
         yield from _agents(environments)
+        yield from _outboxes(environments)
 
 
 def _environments(environments: list[Json]) -> Iterator[Metric]:
@@ -85,6 +89,29 @@ def _messages(environments: list[Json]) -> Iterator[Metric]:
         for channel, kind in one["channels"].items():
             age.add_metric([one["env_id"], channel], kind["held_age_s"])
     yield age
+
+
+def _outboxes(environments: list[Json]) -> Iterator[Metric]:
+    by_client, by_kind = ("env_id", "client"), ("env_id", "client", "kind")
+    age = GaugeMetricFamily(
+        "heron_outbox_age_seconds", "For how long the oldest has waited, s.", labels=by_client
+    )
+    most = GaugeMetricFamily("heron_outbox_max_bytes", "What an outbox may hold.", labels=by_client)
+    errors = CounterMetricFamily("heron_outbox_disk_errors", "Failures of its disk.", labels=by_client)
+    waiting = GaugeMetricFamily("heron_outbox_messages", "Messages that wait in an outbox.", labels=by_kind)
+    size = GaugeMetricFamily("heron_outbox_bytes", "What they count for.", labels=by_kind)
+    dropped = CounterMetricFamily("heron_outbox_dropped", "Messages that it gave up.", labels=by_kind)
+    for one in environments:
+        for client, outbox in one["outboxes"].items():
+            whose = [one["env_id"], client]
+            age.add_metric(whose, outbox["age_s"] or 0.0)
+            most.add_metric(whose, outbox["max_bytes"])
+            errors.add_metric(whose, outbox["disk_errors"])
+            for kind, of_kind in outbox["kinds"].items():
+                waiting.add_metric([*whose, kind], of_kind["messages"])
+                size.add_metric([*whose, kind], of_kind["size_bytes"])
+                dropped.add_metric([*whose, kind], of_kind["dropped"])
+    yield from (age, most, errors, waiting, size, dropped)
 
 
 def _agents(environments: list[Json]) -> Iterator[Metric]:

@@ -102,6 +102,7 @@ RULES: Final[tuple[ChannelRule, ...]] = (
     _rule("devices/{agent}/{device}/take", "operator", "agent", away="dropped"),
     _rule("devices/{agent}/{device}/fault", "operator", "device"),
     _rule("session/{client}/probe", "operator agents devices", "agents devices"),
+    _rule("session/{client}/outbox", "operator agents devices"),
     _rule("bench/hop", "operator"),
 )
 """Every channel of the wire contract. Access rights, ACL files, what a broker keeps and what an outbox stores
@@ -163,6 +164,11 @@ def device(agent_id: str, device_name: str, leaf: str) -> str:
 def session_probe(client_id: str) -> str:
     """Channel of the mark by which a client tells what waited at the broker from what is of now."""
     return f"session/{escape(client_id)}/probe"
+
+
+def session_outbox(client_id: str) -> str:
+    """Channel on which a client tells what waits in its outbox."""
+    return f"session/{escape(client_id)}/outbox"
 
 
 def stop_confirm(agent_id: str, device_name: str | None = None) -> str:
@@ -386,6 +392,12 @@ def while_away(channel: str, message: Mapping[str, Any]) -> WhileAway:
 def is_release(message: Mapping[str, Any]) -> bool:
     """Whether a message on ``estop`` asks for the end of a stop."""
     return message.get("active") is False
+
+
+@functools.lru_cache(maxsize=10_000)
+def kind_of(channel: str) -> str:
+    """Return the rule of a channel as a filter (``devices/+/+/telemetry``); empty where there is none."""
+    return next((fill(rule.pattern, {}) for rule in RULES if matches(fill(rule.pattern, {}), channel)), "")
 
 
 @functools.lru_cache(maxsize=10_000)  # the same few channels, at every publish

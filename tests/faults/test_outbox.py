@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.app.live_view import LiveView
+from heron_mqtt.dashboard.metrics import BrokerMetrics
 from heron_mqtt.errors import BrokerClosed, ConfigError, MessageExpired
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.outbox.kept_message import HELD_S
@@ -80,13 +82,50 @@ async def test_a_stop_comes_first_then_the_rest_in_order_and_nothing_that_was_fo
             await broker.wait_connected(20)
             await until(lambda: broker.outbox is not None and broker.outbox.messages == 0, "it is empty")
             await until(lambda: len(seqs(observer)) == 300)
-            topics = [m.topic.removeprefix("heron/site/") for m in observer.seen]
+            topics = [
+                m.topic.removeprefix("heron/site/") for m in observer.seen if "/session/" not in m.topic
+            ]
             assert topics[0] == "estop"
             assert topics[1:] == [
                 *[TELEMETRY] * 300, "agents/MG1/action", "p2p/MG1/MG2", "devices/MG1/ess/authority_state",
             ]  # fmt: skip
             assert seqs(observer) == list(range(300))
     assert rows(tmp_path / "outbox") == []
+
+
+async def test_what_waits_and_what_was_given_up_is_told_by_kind(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server, options = own_mosquitto(), {"client_id": "gateway-1", "outbox_max_mb": 0.02}
+    async with MqttBroker(server.url, env_id="site", outbox=tmp_path / "outbox", **options) as broker:
+        assert broker.outbox is not None
+        await lost(server, broker)
+        broker.publish("agents/MG1/action", {"type": "action", "p_ess": 0.001})
+        for n in range(200):
+            broker.publish(TELEMETRY, number(n))
+        broker.publish("estop", STOP, retain=True)
+        kinds, waiting = broker.outbox.kinds, broker.outbox.messages
+        assert kinds["estop"].messages == 1
+        assert kinds["agents/+/action"].dropped == 1
+        of_telemetry = kinds["devices/+/+/telemetry"]
+        assert of_telemetry.messages + of_telemetry.dropped == 200
+        assert waiting == of_telemetry.messages + 1
+        await asyncio.to_thread(server.start)
+        await broker.wait_connected(20)
+        broker.publish("agents/MG1/status", {"type": "status", "state": "online"}, retain=True)
+        await until(lambda: broker.outbox is not None and broker.outbox.messages == 0, "it is empty")
+        async with LiveView(server.url, "site") as view:
+            await until(lambda: bool(view.snapshot()["environments"][0]["outboxes"]), "its report")
+            snapshot = view.snapshot()
+            text = BrokerMetrics(lambda: snapshot).text().decode()
+        seen = await asyncio.to_thread(run_heron, "status", "--broker", server.url)
+        assert (
+            f"outbox   gateway-1 0 messages wait (0.0 MB), {broker.stats.outbox_dropped} given up" in seen.out
+        )
+    labels = 'client="gateway-1",env_id="site",kind="devices/+/+/telemetry"'
+    assert f"heron_outbox_messages{{{labels}}} 0.0" in text
+    assert f"heron_outbox_dropped_total{{{labels}}} {float(of_telemetry.dropped)}" in text
+    assert 'heron_outbox_max_bytes{client="gateway-1",env_id="site"} 20000.0' in text
 
 
 async def test_what_is_published_live_follows_what_waited_on_its_channel(

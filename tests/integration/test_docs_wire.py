@@ -31,7 +31,9 @@ RECORDED = [
     for topic, payload in (line.split(" ", 1) for line in block.text.splitlines())
 ]
 
-INTERNAL = re.compile("^bench/|/probe(_will)?$")  # of benchmarks, and what tries out a broker
+INTERNAL = re.compile(
+    "^bench/|^session/|/probe(_will)?$"
+)  # of benchmarks, of clients, what tries out a broker
 
 
 def contract() -> dict[str, set[str]]:

@@ -15,6 +15,12 @@ def labels_by_metric() -> dict[str, set[str]]:
         "loading_max_percent": 1.0,
         "p_mw": {"a": 1},
     }
+    outbox = {
+        "age_s": None,
+        "max_bytes": 1,
+        "disk_errors": 0,
+        "kinds": {"estop": {"messages": 0, "size_bytes": 0, "dropped": 0}},
+    }
     environment = {
         "env_id": "lab",
         "run": {"step": 1},
@@ -27,6 +33,7 @@ def labels_by_metric() -> dict[str, set[str]]:
         },
         "microgrids": {"MG1": microgrid},
         "devices": {"MG1/ess": device},
+        "outboxes": {"gateway-1": outbox},
     }
     metrics = BrokerMetrics(lambda: {"connected": True, "environments": [environment]})
     return {sample.name: set(sample.labels) for family in metrics.collect() for sample in family.samples}

@@ -13,6 +13,7 @@ from heron_mqtt.messages import (
     AuthorityState,
     LeaseState,
     M,
+    OutboxReport,
     Owner,
     RunState,
     Status,
@@ -24,6 +25,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.subscription import Received
 
 MAX_NAMES = 10_000  # environments, agents and devices come from the network: what is kept stays bounded
+MAX_OUTBOXES = 1_000
 PRESENT = {"online", "fault"}
 GOING = {"reset", "running"}
 
@@ -67,6 +69,7 @@ class EnvironmentSeen:
 
     Attributes:
         env_id: Its name on the wire.
+        outboxes: What clients say of theirs, by client id.
         unreadable: Messages that say nothing that can be understood, by channel.
     """
 
@@ -76,6 +79,7 @@ class EnvironmentSeen:
     stop: StopRegister = field(init=False)
     agents: dict[str, AgentSeen] = field(default_factory=dict)
     devices: dict[str, DeviceSeen] = field(default_factory=dict)
+    outboxes: dict[str, OutboxReport] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -133,6 +137,10 @@ class EnvironmentSeen:
             case ["agents", agent, leaf]:
                 if (who := self._agent(agent)) is not None:
                     _take_presence(who, leaf, heard)
+            case ["session", client, "outbox"]:
+                report = _read(OutboxReport, heard)
+                if report is not None and (client in self.outboxes or len(self.outboxes) < MAX_OUTBOXES):
+                    self.outboxes[client] = report
             case _:
                 pass
 

@@ -16,7 +16,7 @@ from heron_mqtt.app.operator_client.environments import (
     checked_env_id,
 )
 from heron_mqtt.app.operator_client.observer import PRESENCE, Observer
-from heron_mqtt.messages import Message, Owner
+from heron_mqtt.messages import Message, OutboxReport, Owner
 
 CHANNELS = (
     *PRESENCE,
@@ -28,6 +28,7 @@ CHANNELS = (
     "estop",
     "estop/confirm/+",
     "estop/confirm/+/+",
+    "session/+/outbox",
 )
 LISTEN_S = 2.0
 
@@ -104,6 +105,7 @@ def environment(view: EnvironmentSeen, now_s: float, listen_s: float) -> Json:
         "devices": {
             label: _device(device, now_s, listen_s) for label, device in sorted(view.devices.items())
         },
+        "outboxes": {name: _outbox(report) for name, report in sorted(view.outboxes.items())},
         "unreadable": dict(sorted(view.unreadable.items())),
         "problems": [problem.text for problem in problems],
         "problems_since": [
@@ -132,6 +134,12 @@ def _agent(agent: AgentSeen) -> Json:
         "reason": None if agent.status is None else agent.status.reason,
         "owner": _owner(agent.owner),
     }
+
+
+def _outbox(report: OutboxReport) -> Json:
+    return report.model_dump(
+        include={"messages", "size_bytes", "max_bytes", "age_s", "dropped", "disk_errors", "kinds"}
+    )
 
 
 def _device(device: DeviceSeen, now_s: float, listen_s: float) -> Json:

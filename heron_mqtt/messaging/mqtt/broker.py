@@ -14,10 +14,12 @@ the next use tries again.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,10 +39,19 @@ from heron_mqtt.messaging.mqtt.options import (
     LastWill,
     read_options,
 )
+from heron_mqtt.messaging.mqtt.outbox_reports import OutboxReports
 from heron_mqtt.messaging.mqtt.session import MqttSession
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.outbox import Outbox, OutboxStore
-from heron_mqtt.messaging.topics import ESTOP, TopicMap, is_filter, session_probe, while_away
+from heron_mqtt.messaging.topics import (
+    ESTOP,
+    TopicMap,
+    is_filter,
+    kind_of,
+    session_outbox,
+    session_probe,
+    while_away,
+)
 
 
 class MqttBroker(SessionBroker):
@@ -157,6 +168,13 @@ class MqttBroker(SessionBroker):
                 max_bytes=kept.outbox_max_bytes,
                 max_age_s=kept.outbox_max_age_s,
                 may_come_late=self._may_come_late,
+                kind_of=lambda topic: kind_of(self.topic_map.channel(topic) or ""),
+            )
+            self._outbox_reports = OutboxReports(
+                self.outbox,
+                options.client_id,
+                lambda: self.stats.outbox_errors,
+                partial(self._report, self.topic_map.topic(session_outbox(options.client_id))),
             )
         self._session = MqttSession(
             self.options,
@@ -186,6 +204,10 @@ class MqttBroker(SessionBroker):
             self, self.options, self._owner_loop, self._session, will_channel, rng, self.tell_presence
         )
 
+    def _report(self, topic: str, payload: bytes) -> asyncio.Future[None] | None:
+        """Publish what is of no use later; None = there is no connection."""
+        return self._session.publish(topic, payload, 0, False) if self.connected else None
+
     def _may_come_late(self, topic: str, payload: bytes) -> bool:
         """Whether what an outbox file holds may be sent: the file is not believed to hold only what we wrote.
 
@@ -205,11 +227,15 @@ class MqttBroker(SessionBroker):
 
     async def _say_goodbye(self) -> None:
         await self._presences.leave()
+        if self._outbox_reports is not None:
+            self._outbox_reports.tell()
 
     def on_connected(self, again: bool) -> None:
         """Say again that we are here: meanwhile the broker may have published the will."""
         if again:
             self._presences.repeat()
+        if self._outbox_reports is not None:
+            self._outbox_reports.begin()
         super().on_connected(again)
 
     # -- messages ----------------------------------------------------------------------------------

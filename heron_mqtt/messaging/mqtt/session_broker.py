@@ -14,6 +14,7 @@ from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Callback, Subsc
 from heron_mqtt.messaging.loop_bound import LoopBoundBroker
 from heron_mqtt.messaging.mqtt.kept_session import KeptSession
 from heron_mqtt.messaging.mqtt.options import MqttOptions
+from heron_mqtt.messaging.mqtt.outbox_reports import OutboxReports
 from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
 from heron_mqtt.messaging.outbox import Outbox
 from heron_mqtt.messaging.tap import MessageTap
@@ -46,6 +47,7 @@ class SessionBroker(LoopBoundBroker):
         self._on_reconnect: list[Callable[[], None]] = []
         self.outbox: Outbox | None = None
         """What waits to be sent, also over a restart; None = there is none."""
+        self._outbox_reports: OutboxReports | None = None
         self._kept: KeptSession | None = None
         """Brings what may come late, also what came while we were away; None = there is none."""
         super().__init__(name, Dispatcher(on_removed=self._on_removed))
@@ -99,6 +101,7 @@ class SessionBroker(LoopBoundBroker):
             await self.outbox.close()
 
     async def _abandon(self, *_: object) -> None:
+        self._end_reports()
         for session in self._sessions():
             session.retired = True
             session.drop()
@@ -122,11 +125,16 @@ class SessionBroker(LoopBoundBroker):
             await self._say_goodbye()
             for session in self._links():
                 await session.close(max(0.0, end - loop.time()))
+        self._end_reports()
         for session in sessions:
             await session.abort()
         if self.outbox is not None:
             await self.outbox.close()
         self._dispatcher.clear()
+
+    def _end_reports(self) -> None:
+        if self._outbox_reports is not None:
+            self._outbox_reports.end()
 
     def _links(self) -> list[MqttSession]:
         """Return the sessions that connect with this broker."""

@@ -20,6 +20,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from heron_mqtt.errors import BrokerError, BrokerOverflow
 from heron_mqtt.messaging.core.stats import MessageStats
@@ -35,8 +36,19 @@ MAX_IN_MEMORY, READ_AHEAD = 2_000, 1_000  # while the file can be written to
 MAX_UNWRITTEN, MAX_UNWRITTEN_BYTES = 20_000, 64 << 20  # that wait in memory for a disk that does not work
 MAX_STOPS = 1_000
 
-Found = tuple[tuple[int, int, int], list[StoredMessage], list[StoredMessage]]
-"""What a file holds: number, bytes and largest id; the stops; the oldest of the others."""
+Found = tuple[tuple[dict[str, tuple[int, int]], int], list[StoredMessage], list[StoredMessage]]
+"""What a file holds: number and bytes by topic, and the largest id; the stops; the oldest of the others."""
+
+DAMAGED = "(damaged)"
+
+
+@dataclass(slots=True)
+class OutboxKind:
+    """Messages of one kind: how many wait, the bytes that they count for, and how many were given up."""
+
+    messages: int = 0
+    size: int = 0
+    dropped: int = 0
 
 
 class Outbox:
@@ -49,6 +61,7 @@ class Outbox:
         max_age_s: After so long a message is not sent any more.
         may_come_late: Whether something that the file held may be sent, by topic and payload: the file may be
             of an earlier version, or have been written to by others. None = everything.
+        kind_of: The kind of a topic, for ``kinds``; there are few. None = all are one kind.
         clock: s since the epoch; for ages across restarts.
     """
 
@@ -60,13 +73,17 @@ class Outbox:
         max_bytes: int,
         max_age_s: float,
         may_come_late: Callable[[str, bytes], bool] | None = None,
+        kind_of: Callable[[str], str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.on_ready: Callable[[], None] = lambda: None
         """Called when there is something to take, after there was not."""
         self._store = store
         self._stats = stats
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        self.kinds: dict[str, OutboxKind] = {}
+        """What waits and what was given up since this was made, by kind."""
+        self._kind_of = kind_of or (lambda _: "")
         self._max_age_s = max_age_s
         self._may_come_late = may_come_late
         self._clock = clock
@@ -101,6 +118,11 @@ class Outbox:
     def size(self) -> int:
         """Bytes that they count for."""
         return self._bytes
+
+    @property
+    def dropped(self) -> int:
+        """How many were given up since this was made."""
+        return sum(kind.dropped for kind in self.kinds.values())
 
     @property
     def age_s(self) -> float | None:
@@ -161,6 +183,8 @@ class Outbox:
             some.clear()
         self._to_remove.clear()
         self._count = self._bytes = self._in_file_only = self._dropped = self._late = 0
+        for kind in self.kinds.values():
+            kind.messages = kind.size = 0
         self._next_id, self._is_read = 1, False
 
     def _last_job(self) -> Callable[[], None]:
@@ -180,13 +204,15 @@ class Outbox:
 
     def _adopt(self, found: Found) -> None:
         """Put what the file held before what has been published meanwhile."""
-        (count, size, newest_id), stops, oldest = found
+        (by_topic, newest_id), stops, oldest = found
         now_s, wall_s = self._now(), self._clock()
         for message in (*self._stops, *self._taken, *self._waiting, *self._newest):
             message.id += newest_id
         self._next_id += newest_id
-        self._count += count
-        self._bytes += size
+        before = self._count
+        for topic, (number, size) in by_topic.items():
+            self._note(topic, number, size)
+        count = self._count - before
         kept, refused = self._sorted([KeptMessage.restored(row, now_s, wall_s) for row in stops])
         self._stops.extendleft(reversed(kept))
         later = [*self._waiting, *self._newest]
@@ -203,6 +229,7 @@ class Outbox:
         self._refuse([*refused, *more_refused])
         if self._store.damaged:
             self._stats.outbox_dropped += self._store.damaged
+            self._kind(DAMAGED).dropped += self._store.damaged
             what = f"{self._store.damaged} rows in it are damaged, and are removed"
             self._stats.report("outbox", str(self._store.path), what)
             self._store.damaged = 0
@@ -218,6 +245,7 @@ class Outbox:
         """Give up what the file held and may not be sent late."""
         for message in messages:
             self._forget(message)
+            self._kind(self._kind_of(message.topic)).dropped += 1
         if messages:
             self._stats.outbox_dropped += len(messages)
             what = (
@@ -235,8 +263,7 @@ class Outbox:
             self._next_id, stop, topic, payload, qos, retain, self._clock(), self._now(), done
         )
         self._next_id += 1
-        self._count += 1
-        self._bytes += message.size
+        self._note(topic, 1, message.size)
         if stop:
             self._stops.append(message)
             self._unwritten[message] = None
@@ -311,10 +338,20 @@ class Outbox:
         for message in (*self._taken, *self._stops, *self._waiting, *self._writing, *self._newest):
             _fail(message, exc)
 
+    def _kind(self, name: str) -> OutboxKind:
+        return self.kinds.setdefault(name, OutboxKind())
+
+    def _note(self, topic: str, number: int, size: int) -> None:
+        """Count messages of a topic in; a negative number is taken off."""
+        self._count += number
+        self._bytes += size
+        kind = self._kind(self._kind_of(topic))
+        kind.messages += number
+        kind.size += size
+
     def _forget(self, message: KeptMessage) -> None:
         message.is_settled = True
-        self._count -= 1
-        self._bytes -= message.size
+        self._note(message.topic, -1, -message.size)
         self._unwritten.pop(message, None)
         if not message.is_new:
             self._to_remove.append(message.id)
@@ -344,8 +381,8 @@ class Outbox:
     def _bound(self) -> None:
         if len(self._stops) > MAX_STOPS:
             self._drop(self._stops.popleft(), f"more than {MAX_STOPS} stops wait")
-        while self._bytes > self._max_bytes and (oldest := self._waiting or self._newest):
-            self._drop(oldest.popleft(), f"more than {self._max_bytes / 1e6:g} MB wait")
+        while self._bytes > self.max_bytes and (oldest := self._waiting or self._newest):
+            self._drop(oldest.popleft(), f"more than {self.max_bytes / 1e6:g} MB wait")
         if self._is_read and self.trouble is None:
             return
         while (oldest := self._waiting or self._newest) and (
@@ -356,6 +393,7 @@ class Outbox:
     def _drop(self, message: KeptMessage, why: str) -> None:
         self._forget(message)
         self._stats.outbox_dropped += 1
+        self._kind(self._kind_of(message.topic)).dropped += 1
         self._dropped += 1
         if self._dropped == 1:  # one line an outage
             self._stats.report("outbox", message.topic, f"{why}: the oldest is dropped")

@@ -200,17 +200,15 @@ class OutboxStore:
         """Return the oldest messages beyond an id, stops left out, in order."""
         return self._select("WHERE stop = 0 AND id > ? ORDER BY id LIMIT ?", (after, limit))
 
-    def totals(self) -> tuple[int, int, int]:
-        """Return how many messages there are, what they count for in bytes, and the largest id."""
-        row = (
-            self._open_one()
-            .execute(
-                "SELECT count(*), coalesce(sum(length(payload) + length(topic)), 0), coalesce(max(id), 0) "
-                "FROM message"
-            )
-            .fetchone()
+    def totals(self) -> tuple[dict[str, tuple[int, int]], int]:
+        """Return number and bytes of the messages in it by topic, and the largest id."""
+        database = self._open_one()
+        rows = database.execute(
+            "SELECT topic, count(*), sum(length(payload) + length(topic)) FROM message GROUP BY topic"
         )
-        return int(row[0]), int(row[1]) + int(row[0]) * ROW_BYTES, int(row[2])
+        found = {topic: (int(count), int(size) + int(count) * ROW_BYTES) for topic, count, size in rows}
+        (newest,) = database.execute("SELECT coalesce(max(id), 0) FROM message").fetchone()
+        return found, int(newest)
 
     def _select(self, where: str, values: tuple[int, ...]) -> list[StoredMessage]:
         rows = self._open_one().execute(f"SELECT {COLUMNS} FROM message {where}", values)  # noqa: S608

@@ -42,7 +42,7 @@ def test_legends_name_labels_that_the_expression_keeps() -> None:
     there = labels_by_metric()
     for panel in PANELS:
         for target in panel["targets"]:
-            kept = set(re.findall(r"by \(([^)]*)\)", target["expr"]))
+            kept = {label for by in re.findall(r"by \(([^)]*)\)", target["expr"]) for label in by.split(", ")}
             name = re.search(r"heron_\w+", target["expr"])
             assert name is not None
             labels = kept or ({"none"} if target["expr"].startswith("sum(") else there[name[0]])

@@ -89,6 +89,8 @@ async def test_the_order_holds_whatever_happens(tmp_path: Path, seed: int) -> No
                 _back(model)
                 queue = made(path)
         assert queue.messages == len(model.stops) + len(model.others) + len(model.taken)
+        assert queue.messages == sum(kind.messages for kind in queue.kinds.values())
+        assert queue.size == sum(kind.size for kind in queue.kinds.values())
     while model.stops or model.others:
         await _take(queue, model)
         queue.settle(model.taken.pop())
