@@ -1,4 +1,4 @@
-"""Fuzz what takes bytes of others, guided by coverage: client, server, payloads, vendors' devices.
+"""Fuzz what takes bytes of others, guided by coverage: clients, server, payloads, devices, registers.
 
     python scripts/fuzz.py client --seconds 60
     python scripts/fuzz.py all --seconds 30 --corpus /tmp/corpus
@@ -24,7 +24,7 @@ MAX_BYTES = 2_000
 def main() -> int:
     """Fuzz one target, or all of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("target", help="client, server, payload, estop, names, vendor, sparkplug, or all")
+    parser.add_argument("target", help="client, server, payload, nats, modbus, ... (TARGETS), or all")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--corpus", type=Path, help="folder that keeps what reached new code")
     parser.add_argument("--seed", type=int, default=1)

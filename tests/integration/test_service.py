@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import configparser
 import shlex
+import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +113,21 @@ def test_a_run_is_ready_when_every_agent_is_and_its_children_say_nothing(
         "READY=1\nSTATUS=small: every agent and device is ready"
     ]
     assert told.count("STOPPING=1") == 1
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_understands_every_line_where_it_is_installed(unit: Path, tmp_path: Path) -> None:
+    systemd = shutil.which("systemd-analyze")
+    if systemd is None:
+        return  # what matters of it is looked at below; it comes with Debian's systemd
+    there = tmp_path / unit.name.replace("@.", "@roof.")
+    program = shutil.which("true")  # ours is not installed where the unit says
+    assert program is not None
+    there.write_text(unit.read_text().replace("/opt/heron/bin/heron-mqtt", program))
+    command = [systemd, "verify", "--man=no", str(there)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    ours = [line for line in done.stderr.splitlines() if str(there.name) in line]
+    assert (done.returncode, ours) == (0, [])
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

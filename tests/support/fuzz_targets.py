@@ -16,8 +16,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.errors import ConfigError, MessageError
+from aiokafka.structs import ConsumerRecord
+from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadHoldingRegistersResponse
+
+from heron_mqtt.errors import BrokerError, ConfigError, HeronError, MessageError
 from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.field.modbus import encoding
+from heron_mqtt.field.modbus.place import TcpAddress
+from heron_mqtt.field.modbus.registers import ILLEGAL_ADDRESS, ModbusConnection, ModbusFault, Registers
+from heron_mqtt.field.sunspec.block import Block
+from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.field.vendor import sparkplug_payload
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.vendor_state import VendorState
@@ -36,12 +44,16 @@ from heron_mqtt.messaging.codec import decode, encode
 from heron_mqtt.messaging.core.subscription import Received
 from heron_mqtt.messaging.embedded import BrokerOptions, Limits
 from heron_mqtt.messaging.embedded.server.server import BrokerServer
+from heron_mqtt.messaging.kafka.connection import KafkaConnection
 from heron_mqtt.messaging.kafka.names import topic_of as topic_of_record
 from heron_mqtt.messaging.mqtt.connection import Connection
 from heron_mqtt.messaging.mqtt.options import read_options
 from heron_mqtt.messaging.mqtt.packets import write_publish
 from heron_mqtt.messaging.mqtt.socket_stream import Stream
+from heron_mqtt.messaging.nats.connection import NatsConnection
 from heron_mqtt.messaging.nats_subjects import subject_of, topic_of
+from heron_mqtt.messaging.urls import NATS_URLS
+from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
 
 OURS = f"{Path(__file__).resolve().parents[2] / 'heron_mqtt'}/"
 SAMPLES = Path(__file__).resolve().parents[1] / "unit" / "field" / "vendor" / "device_profiles"
@@ -241,6 +253,186 @@ def names(data: bytes) -> None:
     topic_of_record(prefix, key)
 
 
+# -- NATS and Kafka ----------------------------------------------------------------------------------------
+
+
+def nats(data: bytes) -> None:
+    """Feed the NATS client what a server sends after it has answered CONNECT."""
+    asyncio.run(_nats(data))
+
+
+async def _nats(data: bytes) -> None:
+    info = b'INFO {"server_id":"f","version":"2.10.0","max_payload":1048576,"headers":true}\r\n'
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(info)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            await reader.readuntil(b"PING\r\n")  # behind the subscriptions
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    events, faults = _Events(), _FaultsOfOurs()
+    faulty = asyncio.get_running_loop()
+    faulty.set_exception_handler(lambda _, context: setattr(faults, "error", context.get("exception")))
+    host, port = listener.sockets[0].getsockname()[:2]
+    options = read_options(f"nats://{host}:{port}", client_id="fuzz", kind=NATS_URLS)
+    connection = NatsConnection(options, events, None)
+    try:
+        await connection.open()
+        connection.subscribe([TOPIC, "heron/default/#"])
+        connection.publish(TOPIC, b"{}", 1, False)
+        async with asyncio.timeout(10.0):
+            await connection.lost
+    except BrokerError:
+        pass
+    finally:
+        connection.abort()
+        listener.close()
+        await listener.wait_closed()
+    for error in (events.error, faults.error):
+        if error is not None:
+            raise AssertionError("an error of ours") from error
+
+
+def kafka(data: bytes) -> None:
+    """Hand the Kafka client a record that somebody wrote: topic, key and value, separated by NULs."""
+    topic, _, rest = data.partition(b"\0")
+    key, _, value = rest.partition(b"\0")
+    connection = KafkaConnection.__new__(KafkaConnection)  # without its clients, which need a server
+    connection._events = events = _Events()
+    connection._routes, connection._filters = {}, {"heron/default/#": None}
+    record = ConsumerRecord(
+        topic=topic.decode("latin-1"), partition=0, offset=1, timestamp=0, timestamp_type=0, key=key or None,
+        value=value or None, checksum=None, serialized_key_size=len(key), serialized_value_size=len(value),
+        headers=(),
+    )  # fmt: skip
+    connection._take(record)
+    if events.error is not None:
+        raise AssertionError("an error of ours") from events.error
+
+
+# -- Modbus and SunSpec ------------------------------------------------------------------------------------
+
+
+def modbus(data: bytes) -> None:
+    """Answer two reads of registers and one of bits by any bytes, then end the connection."""
+    asyncio.run(_modbus(data))
+
+
+async def _modbus(data: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            asked = await reader.read(100)
+            writer.write(
+                asked[:2] + data[2:] if data[:1] == b"\1" else data[1:]
+            )  # with its number, or without
+            await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = listener.sockets[0].getsockname()[:2]
+    connection = ModbusConnection(
+        TcpAddress(host, port), timeout_s=0.03, framing="rtu" if data[:1] == b"\2" else "tcp"
+    )
+    registers = Registers(connection, 1)
+    logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)
+    told: list[str] = []
+    try:
+        for area, count in (("holding", 2), ("coil", 9)):
+            try:
+                words = await registers.read(7, count, area)  # type: ignore[arg-type]
+            except ModbusFault as exc:
+                told.append(str(exc))
+            else:
+                assert len(words) == count
+                assert all(0 <= word < 1 << 16 for word in words)
+    finally:
+        connection.close()
+        listener.close()
+    assert not any("\n" in text for text in told)
+
+
+def registers(data: bytes) -> None:
+    """Read registers as a value of each type, and write that value again."""
+    words = [int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data) - 1, 2)]
+    for type_ in encoding.RegisterType.__args__:  # type: ignore[attr-defined]
+        count = encoding.register_count(type_, len(words))
+        for swap_words, swap_bytes in ((False, False), (True, False), (False, True)):
+            if len(words) < count or not count:
+                continue
+            order = {"swap_words": swap_words, "swap_bytes": swap_bytes}
+            value = encoding.decode(words[:count], type_, **order)
+            if type_ not in encoding.FLOATS | {"string", "bool"} and not isinstance(value, str):
+                assert encoding.encode(value, type_, **order) == words[:count]
+
+
+class _Image:
+    """A unit whose registers are an image; stands for the connection and for pymodbus's client."""
+
+    address = "fuzz"
+
+    def __init__(self, image: bytes) -> None:
+        self._words = [int.from_bytes(image[i : i + 2], "big") for i in range(0, len(image) - 1, 2)]
+        self._endless = bool(image) and image[-1] == 1
+        self._requests = 0
+
+    async def ask(self, what: str, request: Callable[[Any], Any], *, unit: int, is_write: bool) -> Any:
+        self._requests += 1
+        if self._requests > 3_000:
+            raise AssertionError("it asks for ever")
+        return None if is_write else request(self)
+
+    async def connect(self, _unit: int) -> None: ...
+
+    def connections_of(self, _unit: int) -> int:
+        return 1
+
+    def read_holding_registers(self, at: int, *, count: int, device_id: int) -> ReadHoldingRegistersResponse:
+        ReadHoldingRegistersRequest(address=at, count=count, dev_id=device_id).encode()
+        begin = at - 40_000
+        found = self._words[begin : begin + count] if begin >= 0 else []
+        if self._endless and begin >= 0:
+            found += [0] * (count - len(found))
+        if len(found) < count:
+            raise ModbusFault("none there", ILLEGAL_ADDRESS)
+        return ReadHoldingRegistersResponse(registers=found)
+
+
+def sunspec(data: bytes) -> None:
+    """Connect to an inverter whose registers are any bytes, measure, and tell it something."""
+    asyncio.run(_sunspec(data))
+
+
+async def _sunspec(data: bytes) -> None:
+    image: Any = _Image(data)
+    told: list[str] = []
+    for read_only in (True, False):
+        log = logging.getLogger("heron_mqtt")
+        level = log.level
+        log.setLevel(logging.CRITICAL)
+        try:
+            settings = Settings(timer_needed=False, read_only=read_only, nominal_v=230.0)
+            inverter = await Inverter.connect(Registers(image, 1), settings, lambda: 0.0)
+            telemetry = await inverter.measure()
+            decode(encode(telemetry.model_dump(exclude_none=True)))
+            if not read_only:
+                await inverter.set(0.001, 0.0, 30.0)
+        except HeronError as exc:
+            told.append(str(exc))
+        finally:
+            log.setLevel(level)
+    assert all(len(text) < 2_000 for text in told)
+    words = [int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data) - 1, 2)]
+    for at in range(2, min(len(words), 6)):
+        with contextlib.suppress(HeronError):
+            for _ in Block(words[at], 40_000 + at, words[at:]).shown():
+                pass
+
+
 # -- vendors' devices --------------------------------------------------------------------------------------
 
 
@@ -289,6 +481,11 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "payload": read_payload,
     "estop": estop,
     "names": names,
+    "nats": nats,
+    "kafka": kafka,
+    "modbus": modbus,
+    "registers": registers,
+    "sunspec": sunspec,
     "vendor": vendor,
     "sparkplug": sparkplug,
 }
@@ -326,12 +523,45 @@ def _payload_seeds() -> list[bytes]:
     ]
 
 
+def _nats_seeds() -> list[bytes]:
+    subject = TOPIC.replace("/", ".").encode()
+    message = b"MSG %s 1 %d\r\n%s\r\n" % (subject, len(TELEMETRY), TELEMETRY)
+    headers = b"NATS/1.0\r\nA: b\r\n\r\n"
+    with_headers = b"HMSG %s 1 %d %d\r\n%s{}\r\n" % (subject, len(headers), len(headers) + 2, headers)
+    denied = b"-ERR 'Permissions Violation for Publish to \"a\"'\r\nPONG\r\n"
+    return [b"PONG\r\n" + message, with_headers, denied, b"PING\r\n",
+            b"+OK\r\n", b'INFO {"ldm": true, "connect_urls": ["x"]}\r\n']  # fmt: skip
+
+
+def _modbus_seeds() -> list[bytes]:
+    return [b"\1\0\0\0\0\x07\1\x03\x04\x12\x34\x56\x78", b"\1\0\0\0\0\x03\1\x83\2",
+            b"\1\0\0\0\0\5\1\1\2\xff\1", b"\2\1\x03\x04\x12\x34\x56\x78\x81\x07",
+            b"\0\1\2\0\0\0\6\1\3\4\0\1\0\2"]  # fmt: skip
+
+
+def _sunspec_seeds() -> list[bytes]:
+    images = [EmulatedInverter(models).image for models in (PV, BATTERY, DER)]
+    misstated = [*images[0][:2], 1, 0xFFFF]  # a model as long as everything, of a device that answers all
+    return [b"".join(word.to_bytes(2, "big") for word in image) for image in images] + [
+        b"".join(word.to_bytes(2, "big") for word in misstated) + b"\1"
+    ]
+
+
 _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "client": _client_seeds,
     "server": _server_seeds,
     "payload": _payload_seeds,
     "estop": _payload_seeds,
     "names": lambda: [b"heron.default.run.state", b"heron.default.devices\0MG1/ess/telemetry", b"a..b././/"],
+    "nats": _nats_seeds,
+    "kafka": lambda: [
+        b"heron.default.devices\0devices/MG1/ess/telemetry\0" + TELEMETRY,
+        b"heron.default.run\0run/state\0",
+        b"other\0\xff\0{}",
+    ],
+    "modbus": _modbus_seeds,
+    "registers": lambda: [bytes(range(40)), b"\x7f\xc0\0\0\0\0\0\0", b"AB\0\0CD\0\0"],
+    "sunspec": _sunspec_seeds,
     "vendor": lambda: [
         number.to_bytes(2, "big") + payload for number, (_, _, payload) in enumerate(vendor_topics())
     ],

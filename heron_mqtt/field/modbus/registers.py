@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_READ = 125  # registers in one request; Modbus application protocol, function 3
 MAX_READ_BITS = 2000
+REGISTERS = 1 << 16  # of each table; Modbus application protocol, section 4.3
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, BUSY = 1, 2, 6
 EXCEPTIONS = {
     1: "illegal function",
@@ -290,6 +291,8 @@ class Registers:
         while len(found) < count:
             at, n = address + len(found), min(count - len(found), most)
             what = f"{self.address}: reading {n} {noun} at {at}"
+            if at + n > REGISTERS:  # a device that misstates its own length would lead us there
+                raise ModbusFault(f"{what}: there are none beyond {REGISTERS - 1}", ILLEGAL_ADDRESS)
             answer = await self._ask(what, partial(self._read, area, at, n), is_write=False)
             if area in {"coil", "discrete"}:
                 words = [int(bit) for bit in answer.bits[:n]]  # padded to whole bytes

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.modbus.registers import ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.controls import (
@@ -34,7 +34,7 @@ from heron_mqtt.field.sunspec.measurement import (
 )
 from heron_mqtt.field.sunspec.nameplate import STATIC_MODELS, Kind, Nameplate, read_nameplate
 from heron_mqtt.field.sunspec.ramp import IncreaseRamp
-from heron_mqtt.messages import Telemetry
+from heron_mqtt.messages import Telemetry, parse_known_fields
 
 log = logging.getLogger("heron_mqtt.sunspec")
 
@@ -112,6 +112,7 @@ class Inverter:
         self._is_another = False
         self._clips = False
         self._told: set[str] = set()
+        self._left_out = ""  # what the newest measurement said of readings that cannot be
 
     @classmethod
     async def connect(
@@ -195,12 +196,21 @@ class Inverter:
         if self._settings.dc_battery is not None:
             p_w = await self._dc_battery_w()
         nominal_v = self._settings.nominal_v
-        return Telemetry(
-            p_mw=p_w / W_PER_MW,
-            q_mvar=found.q_var / W_PER_MW,
-            soc=await self._soc(),
-            vm_pu=None if nominal_v is None or found.volts is None else found.volts / nominal_v,
-        )
+        measured = {
+            "p_mw": p_w / W_PER_MW,
+            "q_mvar": found.q_var / W_PER_MW,
+            "soc": await self._soc(),
+            "vm_pu": None if nominal_v is None or found.volts is None else found.volts / nominal_v,
+        }
+        try:
+            telemetry, left_out = parse_known_fields(Telemetry, measured)
+        except MessageError as exc:
+            raise SunSpecError(f"{self._registers.address}: model {block.model}: {exc}") from None
+        if left_out != self._left_out:
+            self._left_out = left_out
+            if left_out:
+                log.warning("%s: %s", self._registers.address, left_out)
+        return telemetry
 
     async def set(self, p_mw: float, q_mvar: float, revert_s: float) -> None:
         """Hold a power, MW and Mvar, positive = injected; for PV p_mw is an upper limit.

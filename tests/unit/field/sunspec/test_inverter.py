@@ -952,3 +952,15 @@ async def test_what_an_inverter_cannot_do_beside_setpoints_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=why):
         await make(models, changes, der=wanted)
+
+
+async def test_a_voltage_that_cannot_be_is_left_out_and_said_once(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    below_zero = {113: {"PhVphA": -231.0, "PhVphB": -230.0, "PhVphC": -229.0}}
+    pair = await make(FLOAT, below_zero, nominal_v=230.0)
+    for _ in range(2):
+        told = await pair.inverter.measure()
+        assert (told.p_mw, told.vm_pu) == (4321.5e-6, None)
+    (line,) = [record.getMessage() for record in caplog.records if "vm_pu" in record.getMessage()]
+    assert "left out what cannot be read" in line

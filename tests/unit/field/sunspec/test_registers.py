@@ -13,6 +13,7 @@ import sunspec2.device
 from hypothesis import given
 from hypothesis import strategies as st
 from pymodbus.constants import ExcCodes
+from pymodbus.pdu.register_message import ReadHoldingRegistersResponse
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.modbus.place import TcpAddress
@@ -238,3 +239,13 @@ def test_without_pymodbus_one_line_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"pip install 'heron-mqtt\[modbus\]'"):
         ModbusConnection(TcpAddress("127.0.0.1", 502))
+
+
+async def test_a_model_that_is_longer_than_all_registers_is_one_clear_fault() -> None:
+    class Liar(ModbusConnection):
+        async def ask(self, what: str, request: Any, *, unit: int, is_write: bool) -> Any:
+            return ReadHoldingRegistersResponse(registers=[0] * 125)
+
+    registers = Registers(Liar(TcpAddress("127.0.0.1", 1)), 1)
+    with pytest.raises(ModbusFault, match=r"reading 25 registers at 65536: there are none beyond 65535"):
+        await registers.read(65_411, 150)
