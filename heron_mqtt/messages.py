@@ -459,6 +459,9 @@ class StopConfirm(Message):
     safe: bool = Field(description="Whether the device, or every device of the gateway, is told to be at 0.")
     stop_boot: Identifier | None = Field(None, description="boot of the message that this confirms.")
     stop_seq: int | None = Field(None, ge=0, description="seq of the message that this confirms.")
+    settable: bool | None = Field(
+        None, description="False: nothing here can set the device; it is only read, or only watched."
+    )
 
 
 FaultKind = Literal[

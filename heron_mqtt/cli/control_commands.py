@@ -80,7 +80,8 @@ def estop(
     """Emergency stop: every device to its safe state until released, those that connect later too.
 
     Prints who has confirmed it. Exit code 0: it stands at the broker, and every gateway and device that is
-    known to be there has confirmed; 1: not so, or none is known; 2: wrong arguments, nothing was sent.
+    known to be there has confirmed, but for devices that nothing here can set, which are named NOT OURS TO
+    STOP; 1: not so, or none is known; 2: wrong arguments, nothing was sent.
 
     Example: heron-mqtt estop on --broker mqtt://127.0.0.1:1883 --why smoke
     """
@@ -104,7 +105,9 @@ def _print_stop(report: StopReport) -> None:
         typer.echo(f"  {name}: {how}")
     for name, why in report.missing.items():
         _warn(f"  {name}: {'NOT CONFIRMED' if report.active else 'STILL STOPPED or silent'}: {why}")
-    if not report.confirmed and not report.missing:
+    for name, what in report.not_ours.items():
+        _warn(f"  {name}: NOT OURS TO STOP: {what}")
+    if not report.confirmed and not report.missing and not report.not_ours:
         _warn(f"no gateway or device is known {where}: nobody has confirmed it")
 
 

@@ -132,6 +132,31 @@ def test_telemetry_that_knows_of_the_stop_does_not_outweigh_a_device_that_is_not
     ]
 
 
+def test_what_nothing_here_can_set_is_named_and_fails_only_where_nobody_else_has_confirmed(
+    site: Site, url: str, cli: Cli
+) -> None:
+    site.device("MG1/pv", safe=False, settable=False)
+    alone = cli("estop", "on", "--broker", url, "--wait", "0.8")
+    site.gateway("MG1")
+    site.device("MG1/ess")
+    assert until(lambda: site.messages("devices/MG1/ess/telemetry"))
+    code, out, err = cli("estop", "on", "--broker", url, "--wait", "0.8")
+    why = "nothing here can set it: it is only read, or only watched; it measures 1 kW"
+    assert err.splitlines() == [f"  device MG1/pv: NOT OURS TO STOP: {why}"]
+    assert "  device MG1/ess: confirmed" in out.splitlines()
+    assert (alone[0], code) == (1, 0)
+
+
+def test_a_device_that_could_be_set_is_never_excused(site: Site, url: str, cli: Cli) -> None:
+    site.gateway("MG1")
+    site.device("MG1/gen", safe=False, settable=True)
+    site.device("MG1/ess", confirms=False)
+    code, _, err = cli("estop", "on", "--broker", url, "--wait", "0.8")
+    assert code == 1
+    assert "NOT OURS" not in err
+    assert len(err.splitlines()) == 2
+
+
 def test_a_release_says_who_is_still_stopped(site: Site, url: str, cli: Cli) -> None:
     site.gateway("MG1")
     site.bare_device("MG1/pv")
@@ -342,9 +367,15 @@ def by_hand(site: Site) -> None:
     site.say("devices/MG1/ess/lease", {"type": "lease", "state": "held", "lease_s": 5.0}, retain=True)
 
 
+def not_handed_back(site: Site) -> None:
+    lease = {"type": "lease", "state": "held", "holder": "MG1/ess", "holder_boot": "d1"}
+    site.say("devices/MG1/ess/lease", lease, retain=True)
+
+
 @pytest.mark.parametrize(
     ("trouble", "problem"),
     [
+        (not_handed_back, "device MG1/ess is still to be handed back"),
         (stranger, "device MG1/ess is led by EVE (boot e1), which is not its agent's gateway (boot g1)"),
         (orphan, "device MG1/ess is led by MG1 (boot g0), and no gateway holds its agent's name"),
         (by_hand, "device MG1/ess is led by setpoints by hand: they name no sender"),

@@ -277,6 +277,34 @@ async def test_a_setpoint_that_a_killed_bridge_left_in_force_is_ended_by_the_nex
     assert not zero_is_held(site.box)
 
 
+@pytest.mark.parametrize(("read_only", "settable"), [(True, False), (False, None)])
+async def test_a_stop_is_confirmed_with_whether_the_bridge_can_set_the_inverter(
+    make: Any, read_only: bool, settable: bool | None
+) -> None:
+    site = await make(BATTERY, read_only=read_only)
+    confirmed = confirmations(site)
+    site.gateway.stop(True)
+    await until(lambda: confirmed, "what it says of the stop")
+    assert confirmed[-1].get("settable") is settable
+
+
+async def test_zero_that_an_earlier_bridge_left_is_handed_back_where_zero_is_not_the_safe_state(
+    make: Any,
+) -> None:
+    models = {**BATTERY, 124: {**BATTERY[124], "OutWRte": 0, "InWRte": 0, "StorCtl_Mod": 3}}
+    site = await make(models, safe_zero=False)
+    await until(lambda: site.box[124, "StorCtl_Mod"] == 0, "its own control")
+    await until(lambda: site.gateway.telemetry and site.gateway.telemetry[-1]["safe"], "told as safe")
+
+
+async def test_zero_that_an_earlier_bridge_left_stays_where_it_is_the_safe_state(make: Any) -> None:
+    models = {**BATTERY, 124: {**BATTERY[124], "OutWRte": 0, "InWRte": 0, "StorCtl_Mod": 3}}
+    site = await make(models)
+    await until(lambda: len(site.gateway.telemetry) > 2, "some telemetry")
+    assert zero_is_held(site.box)
+    assert site.box.writes() == []
+
+
 async def test_a_bridge_that_is_refused_the_name_does_not_end_what_the_other_one_holds(
     make: Any,
 ) -> None:

@@ -213,10 +213,15 @@ def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
     for label, device in sorted(view.devices.items()):
         for what, since in _device_problems(device, view, listen_s):
             yield Problem(f"device {label} {what}", since)
+        if device.lease is None:
+            continue
+        if device.lease.state == "held" and device.lease.holder == label:  # nobody's setpoint: its own end
+            if not view.stop.is_active:
+                yield Problem(f"device {label} is still to be handed back", device.lease.sent_at)
+            continue
         gateway = view.agents.get(label.partition("/")[0])
         if (stranger := _stranger(device, gateway)) is not None:
-            since = None if device.lease is None else device.lease.sent_at
-            yield Problem(f"device {label} is led by {stranger}", since)
+            yield Problem(f"device {label} is led by {stranger}", device.lease.sent_at)
     for channel, why in sorted(view.unreadable.items()):
         yield Problem(f"{channel} cannot be read: {why}")
 

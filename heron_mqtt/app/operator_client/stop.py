@@ -20,6 +20,7 @@ from heron_mqtt.app.operator_client.environments import (
 )
 from heron_mqtt.app.operator_client.observer import PRESENCE, QUIET_S, Heard, Observer, PublishingObserver
 from heron_mqtt.app.operator_client.requests import Person
+from heron_mqtt.app.operator_client.take import KW_PER_MW
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.messages import EmergencyStop
@@ -43,6 +44,8 @@ class StopReport:
         failure: Why it is not in force at the broker; None = it is.
         confirmed: Gateways and devices that confirmed, each with how.
         missing: Those that did not, each with what is known of it.
+        not_ours: Devices with power that nothing of ours can set, each with what is known of it: they are
+            only read, or only watched, and the stop has changed nothing there.
     """
 
     env_id: str
@@ -50,10 +53,11 @@ class StopReport:
     failure: str | None = None
     confirmed: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    not_ours: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_proven(self) -> bool:
-        """Whether it is in force, and every known gateway and device has confirmed; there is at least one."""
+        """Whether it is in force, and all that can be told have confirmed, at least one of them."""
         return self.failure is None and bool(self.confirmed) and not self.missing
 
 
@@ -182,7 +186,7 @@ async def _confirmations(
 
 def _judge(view: EnvironmentSeen, report: StopReport, published_s: float, wait_s: float) -> None:
     """Sort who is known into those who have confirmed and those who have not."""
-    report.confirmed, report.missing = {}, {}
+    report.confirmed, report.missing, report.not_ours = {}, {}, {}
     for agent, member in sorted(view.agents.items()):
         if member.is_present:
             _note(report, f"gateway {agent}", *_by_confirmation(member, report.active, wait_s))
@@ -191,11 +195,28 @@ def _judge(view: EnvironmentSeen, report: StopReport, published_s: float, wait_s
             confirmed, how = _by_confirmation(device, report.active, wait_s)
             if not confirmed and device.telemetry is not None and device.telemetry_at_s > published_s:
                 confirmed, how = _by_telemetry(device, report.active, how)
+            if not confirmed and _is_not_ours(device, report.active):
+                report.not_ours[printable(f"device {label}")] = _measured(device)
+                continue
             _note(report, f"device {label}", confirmed, how)
 
 
 def _note(report: StopReport, name: str, confirmed: bool, how: str) -> None:
     (report.confirmed if confirmed else report.missing)[printable(name)] = how
+
+
+def _is_not_ours(device: DeviceSeen, active: bool) -> bool:
+    """Whether a device has heard the stop from a program that says it cannot set it."""
+    told = device.confirm
+    return active and told is not None and told.active and told.settable is False
+
+
+def _measured(device: DeviceSeen) -> str:
+    """Return what is known of the power of a device that nothing here can set."""
+    why = "nothing here can set it: it is only read, or only watched"
+    if device.telemetry is None:
+        return f"{why}; its power is not known"
+    return f"{why}; it measures {KW_PER_MW * device.telemetry.p_mw:g} kW"
 
 
 def _by_confirmation(member: AgentSeen, active: bool, wait_s: float) -> tuple[bool, str]:

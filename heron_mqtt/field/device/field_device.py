@@ -176,6 +176,11 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Whether the hardware has still to be brought into the safe state; telemetry and stops say so."""
         return False
 
+    @property
+    def is_settable(self) -> bool:
+        """Whether anything here can set the hardware; of what can only be read a stop is not ours to do."""
+        return True
+
     def begin_episode(self, run_state: RunState) -> None:
         """Start afresh with a new episode, if it ``follows_episodes``."""
 
@@ -570,7 +575,13 @@ class FieldDevice(PresentDevice, abc.ABC):
         channel = topics.stop_confirm(self.agent_id, self.name)
         boot, seq = self._stop.identity
         is_safe = self.is_safe and self._rests and not self.owes_safe_state
-        told = StopConfirm(active=self.stopped, safe=is_safe, stop_boot=boot, stop_seq=seq)
+        told = StopConfirm(
+            active=self.stopped,
+            safe=is_safe,
+            stop_boot=boot,
+            stop_seq=seq,
+            settable=None if self.is_settable else False,
+        )
         self._broker.publish(channel, self._stamper.stamp(channel, told))
 
     def rest_reached(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
+from heron_mqtt.field.sunspec.controls import Left
 from heron_mqtt.field.sunspec.inverter import W_PER_MW, Inverter, NotControllable
 from heron_mqtt.messages import Setpoint, Telemetry
 
@@ -40,13 +41,18 @@ class SunSpecDevice(FieldDevice):
         self._told_by = 0  # the connection that it was told over
         self._has_written = False
         self._heeds_left = inverter.found is not None  # once the name is ours: it may be another bridge's
-        self._owes = inverter.found == "setpoint"
+        self._owes = self._is_owed(inverter.found)
         self._doubted = False  # it acknowledged zero power and did not hold it
 
     @property
     def owes_safe_state(self) -> bool:
         """Whether the inverter has still to be told of the safe state."""
         return self._owes
+
+    @property
+    def is_settable(self) -> bool:
+        """Whether it takes setpoints from here at all."""
+        return self._inverter.is_controlled
 
     async def apply(self, setpoint: Setpoint) -> None:
         """Tell the inverter, with the lease as its reversion time."""
@@ -124,10 +130,15 @@ class SunSpecDevice(FieldDevice):
         """Take what a bridge that was killed has left in force for our own: it is ended, and handed back."""
         left = await self._inverter.what_was_left()
         self._heeds_left = False
-        self._owes = left == "setpoint"
+        self._owes = self._is_owed(left)
         self._has_written = left is not None
         if self._owes:
-            log.warning("%s: a setpoint of an earlier controller is in force, and is ended", self.label)
+            what = "a setpoint" if left == "setpoint" else "zero power"
+            log.warning("%s: %s of an earlier controller is in force, and is ended", self.label, what)
+
+    def _is_owed(self, left: Left | None) -> bool:
+        """Whether what was left has to be ended: a setpoint, or zero power that is not the safe state."""
+        return left == "setpoint" or (left == "zero" and not self._inverter.safe_is_zero)
 
     async def _stay_safe(self) -> None:
         """Bring it into the safe state, if it is not there or is there no longer."""

@@ -52,8 +52,9 @@ class VendorDevice(FieldDevice):
       is sent. An emergency stop sets 0 and is not ended by a release: the device is handed back when the
       stop is. While its power says that it is not at 0 it is told again, and is not safe; nor is one that is
       not told, because it can only be read or is in ``shadow``.
-    - ``lease`` says ``held`` until the device has taken its release: what an earlier program of its name left
-      driven, because it was killed or could not hand it back, is handed back once it is heard.
+    - ``lease`` says ``held`` until the device has taken its release, also while a stop keeps it at 0: what an
+      earlier program of its name left, because it was killed, ended in a stop or could not hand it back, is
+      handed back once it is heard.
     - Its last power counts for ``stale_after_s``. A device that says nothing for longer is a fault, and the
       gateway's model stands in. One that has said nothing yet is reported only.
     - What confirms a setpoint is said by the mapping; without the confirmation it counts as rejected.
@@ -217,6 +218,12 @@ class VendorDevice(FieldDevice):
     def _obeys_stops(self) -> bool:
         """Whether a stop is sent to the device although no setpoint was."""
         return self._level in SENDS or (self._stands_alone and self._level is None)
+
+    @property
+    def is_settable(self) -> bool:
+        """Whether the device is told anything from here; not one to be read only, nor one in ``shadow``."""
+        is_watched = self._level is not None and self._level not in SENDS and not self.is_driven
+        return bool(self._mapping.sets) and not is_watched
 
     @property
     def owes_safe_state(self) -> bool:
@@ -636,9 +643,7 @@ class VendorDevice(FieldDevice):
         state = self._broker.parsed(message, LeaseState)
         if state is None or state.state != "held" or state.boot == self._stamper.boot or self._is_driven:
             return
-        log.warning(
-            "%s: an earlier program ended while it drove the device, which is handed back", self.label
-        )
+        log.warning("%s: an earlier program ended while it held the device, which is handed back", self.label)
         self._is_driven = self._owes_end = True  # caught up when the device is heard
         self._told_holder, self._has_told_holder = Holder(state.holder, state.holder_boot), False
         self._tell_holder()  # whoever comes after us has to know it, too
@@ -646,10 +651,13 @@ class VendorDevice(FieldDevice):
     def _holder_to_tell(self) -> Holder | None:
         """Return whose setpoints are followed; the last one's until the device was handed back.
 
-        The broker keeps it, and by it alone the next program knows that the device is to be handed back.
+        The device itself holds what a stop keeps at 0. The broker keeps it, and by it alone the next program
+        knows that the device is to be handed back.
         """
         holder = super()._holder_to_tell()
-        if holder is None and self.is_owed_its_end:
+        if holder is None and self._is_held_by_stop:
+            return Holder(self.label, self._stamper.boot)
+        if holder is None and self._is_driven:
             return self._told_holder or Holder(self.label, self._stamper.boot)
         return holder
 

@@ -484,12 +484,75 @@ async def test_one_that_ends_while_its_box_is_away_leaves_the_lease_held(make: A
     assert [each["state"] for each in site.leases] == ["free", "held"]
 
 
-async def test_a_stop_that_a_box_has_taken_leaves_its_lease_free(make: Any) -> None:
+@pytest.mark.parametrize("is_told_anything", [True, False])
+async def test_a_box_that_a_stop_keeps_at_zero_is_held_until_it_is_handed_back(
+    make: Any, is_told_anything: bool
+) -> None:
     site = await make(RELEASED)
-    site.send(0.001)
-    await until(lambda: site.wire.sent, "the setpoint")
+    site.level("full")
+    await until(lambda: site.leases, "the first lease")
+    if is_told_anything:
+        site.send(0.001)
+        await until(lambda: site.wire.sent, "the setpoint")
     site.stop()
+    await until(lambda: site.leases[-1].get("holder") == "MG1/ess", "held by the device itself")
+    site.stop(False)
     await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
+    assert site.wire.sent[-1] == ("box/mode", "auto")
+
+
+@pytest.mark.parametrize("is_released_meanwhile", [True, False])
+async def test_a_box_that_a_stop_keeps_at_zero_over_the_end_is_handed_back_after_the_stop(
+    make: Any, is_released_meanwhile: bool
+) -> None:
+    first = await make(RELEASED)
+    first.level("full")
+    first.send(0.001)
+    await until(lambda: first.wire.sent, "the setpoint")
+    first.stop()
+    await until(lambda: first.wire.set_to() == [1000, 0], "zero")
+    await first.end()
+    assert first.leases[-1]["state"] == "held"
+    if is_released_meanwhile:
+        first.stop(False)
+        await asyncio.sleep(0)
+
+    second = await make(RELEASED, first.broker)
+    if not is_released_meanwhile:
+        second.stop()  # the broker has kept it
+    second.wire.says("box/state", {"p": 0})
+    if not is_released_meanwhile:
+        await until(lambda: second.wire.set_to() == [0], "zero again")
+        assert ("box/mode", "auto") not in second.wire.sent
+        second.stop(False)
+    await until(lambda: ("box/mode", "auto") in second.wire.sent, "the release")
+    await until(lambda: second.leases[-1]["state"] == "free", "free, now that it was handed back")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "levels", "settable"),
+    [
+        (READ_ONLY, ["full"], False),
+        (PLAIN, ["shadow"], False),
+        (PLAIN, ["simulated"], False),
+        (RELEASED, [], None),  # not known yet: it counts as one that could be set
+        (RELEASED, ["limited"], None),
+        (RELEASED, ["full"], None),
+    ],
+)
+async def test_a_stop_is_confirmed_with_whether_anything_here_can_set_the_device(
+    make: Any, mapping: Any, levels: list[str], settable: bool | None
+) -> None:
+    site = await make(mapping)
+    confirmed: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    for level in levels:
+        site.level(level)
+    site.wire.says("box/state", {"p": 1000})
+    site.stop()
+    await until(lambda: confirmed, "the confirmation")
+    assert confirmed[-1].get("settable") is settable
+    assert confirmed[-1]["safe"] is (mapping is RELEASED and bool(levels))
 
 
 async def test_a_lease_that_cannot_be_told_at_the_end_holds_up_no_goodbye(
