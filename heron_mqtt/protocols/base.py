@@ -9,7 +9,7 @@ the round's deadline has passed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -24,6 +24,7 @@ __all__ = [
     "ProtocolSettings",
     "StepPosition",
     "Trade",
+    "run_lossy_sessions",
     "run_sessions",
 ]
 
@@ -147,3 +148,54 @@ def run_sessions(sessions: Mapping[str, HorizontalSession]) -> None:
             for peer, message in session.outgoing().items():
                 sessions[peer].receive(name, message)
         going = {name: session for name, session in going.items() if session.advance()}
+
+
+def run_lossy_sessions(
+    sessions: Mapping[str, HorizontalSession],
+    carry: Callable[[str, str], bool],
+    begin_s: Mapping[str, float],
+    round_s: float,
+) -> dict[str, int]:
+    """Carry the sessions of a step through every round, when messages may be lost.
+
+    As over a broker: whoever waits for nobody goes on at once, the others at their deadlines, which count
+    from when each began. Messages that arrive take no time.
+
+    Args:
+        sessions: By agent; one without a session says nothing, though others speak to it.
+        carry: Whether a message from one agent to another arrives; asked once a message.
+        begin_s: When each begins, s.
+        round_s: How long a round may take, s.
+
+    Returns:
+        By agent, the rounds that ended without somebody who owed a word.
+    """
+    missed, ends_s = dict.fromkeys(sessions, 0), dict(begin_s)
+    begun: set[str] = set()
+
+    def speak(name: str) -> None:
+        ends_s[name] += round_s
+        for peer, message in sessions[name].outgoing().items():
+            if carry(name, peer) and peer in sessions:
+                sessions[peer].receive(name, message)
+
+    while ends_s:
+        going = [name for name in ends_s if name in begun and not sessions[name].waiting_for()]
+        if not going:
+            now_s = min(ends_s.values())
+            due = [name for name, end_s in ends_s.items() if end_s == now_s]
+            going = [name for name in due if name in begun]
+            for name in going:
+                missed[name] += 1
+        else:
+            due = going
+        speaking = [name for name in due if name not in begun]
+        begun.update(speaking)
+        for name in going:
+            if sessions[name].advance():
+                speaking.append(name)
+            else:
+                del ends_s[name]
+        for name in speaking:
+            speak(name)
+    return missed

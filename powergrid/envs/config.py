@@ -9,7 +9,9 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, InstanceOf
 
 from heron_mqtt.config import Table, validate
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.record.base import Recorder
 from powergrid.scenario import LoadedScenario, Scenario, load_scenario, scenario_from_dict
 
@@ -27,6 +29,21 @@ class _EpisodeConfig(Table):
     observation_form: Literal["flat", "dict"] = Field(
         "flat", description="One array an agent, or a dict of arrays by name."
     )
+    networks: list[str | Path | InstanceOf[ImpairmentTable]] = Field(
+        [],
+        description="Impaired networks (files, shipped names) whose losses and delays hold though no "
+        "messages are sent; each episode has one of them.",
+    )
+
+    def impairments(self) -> list[ImpairmentTable]:
+        """Return the tables of ``networks``.
+
+        Raises:
+            ConfigError: There is no such network, or its file is wrong.
+        """
+        return [
+            each if isinstance(each, ImpairmentTable) else load_impairment(each) for each in self.networks
+        ]
 
 
 class EnvConfig(_EpisodeConfig):
@@ -72,6 +89,11 @@ def load_config(config: Mapping[str, Any] | None) -> tuple[EnvConfig, LoadedScen
         ConfigError: One line for each problem.
     """
     made = validate(EnvConfig, {} if config is None else config, "MultiAgentMicrogrids")
+    if made.networks and not made.centralized:
+        raise ConfigError(
+            "MultiAgentMicrogrids: networks: messages are sent in distributed mode; put the network around "
+            "their broker (ImpairedBroker), or set centralized to true"
+        )
     return made, _load(made)
 
 

@@ -7,9 +7,11 @@ import copy
 import functools
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.agents.operator import SystemOperator
@@ -19,12 +21,13 @@ from heron_mqtt.field.gateway.clearance import apply_clearance, make_plan
 from heron_mqtt.field.gateway.twins import clamp_setpoints
 from heron_mqtt.messages import Clearance, Command, PriceSignal, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.protocols.base import run_sessions
+from heron_mqtt.protocols.base import run_lossy_sessions, run_sessions
 from heron_mqtt.protocols.price import PriceFollower
 from heron_mqtt.protocols.setpoint import CommandFollower
 from powergrid.agents import GridAgent
 from powergrid.agents.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario
+from powergrid.simulation.links import Links
 
 SIGNS_PER_LEASE = 4  # of life from the environment; gateways need three, and one may be lost
 STOP_POLL_S = 0.01  # how often to look whether gateways have heard a stop that is said again
@@ -44,11 +47,23 @@ class StepInput(NamedTuple):
 
 
 class DirectExchange:
-    """Centralized mode: the same agents and protocol objects, driven by calls; no broker, no event loop."""
+    """Centralized mode: the same agents and protocol objects, driven by calls; no broker, no event loop.
 
-    def __init__(self, agents: Mapping[str, GridAgent], check: Check | None = None) -> None:
+    Args:
+        agents: By name.
+        check: Clears plans; None = nobody asks for clearance.
+        links: What would become of messages; None = all of them arrive in time. As in a distributed run an
+            agent without observation takes no part in the step, and one whose action is not heard does, but
+            has no report.
+    """
+
+    def __init__(
+        self, agents: Mapping[str, GridAgent], check: Check | None = None, links: Links | None = None
+    ) -> None:
         self.agents = dict(agents)
         self._check = check
+        self._links = links
+        self._number = {name: i for i, name in enumerate(self.agents)}
         self._prices = {agent: PriceFollower() for agent in agents}
         self._commands = {agent: CommandFollower() for agent in agents}
 
@@ -78,41 +93,79 @@ class DirectExchange:
     def step(self, given: StepInput) -> Mapping[str, StepReport]:
         """Carry every agent through the step, round by round, and return what each reports."""
         signal = PriceSignal(value=given.price, episode=given.episode, step=given.step)
+        is_priced = self._links is None or bool(self._arriving("price", given.step, [True])[0])
+        informed = self._arrived("observation", given.step, self.agents)
+        commanded = self._arrived("command", given.step, given.commands)
+        missed = {}
         for name, agent in self.agents.items():
             follower, commands = self._prices[name], self._commands[name]
-            follower.receive(signal)
-            if name in given.commands:
+            if is_priced:
+                follower.receive(signal)
+            if name in commanded:
                 commands.receive(given.commands[name])
-            agent.observe(given.observations[name], follower.value)
-            agent.decide(commands.take(given.episode, given.step))
-        self._negotiate()
-        bounds = self._drive_devices(given.step)
-        reports = {name: agent.report() for name, agent in self.agents.items()}
-        for name, reasons in bounds.items():
-            reports[name].bounds = reasons
-        return reports
+            if name in informed:
+                missed[name] = int(not is_priced or (name in given.commands and name not in commanded))
+                agent.observe(given.observations[name], follower.value)
+                agent.decide(commands.take(given.episode, given.step))
+        self._negotiate(informed, given.step, missed)
+        bounds = self._drive_devices(informed, given.step, missed)
+        reports = {name: self.agents[name].report() for name in informed}
+        for name, report in reports.items():
+            report.missed = missed[name]
+            report.bounds = bounds.get(name, {})
+        heard = self._arrived("action", given.step, reports)
+        return {name: reports[name] for name in heard}
 
-    def _drive_devices(self, step: int) -> dict[str, dict[str, str]]:
+    def _arriving(self, leaf: str, step: int, sent: list[bool]) -> Any:
+        """Return which of the messages that are sent arrive in time."""
+        assert self._links is not None
+        return self._links.send(leaf, np.array([sent]), np.array([step]))[0]
+
+    def _arrived(self, leaf: str, step: int, senders: Collection[str]) -> Collection[str]:
+        """Return of the agents that a message is sent to, or by, those whose message arrives in time."""
+        if self._links is None:
+            return senders
+        arrived = self._arriving(leaf, step, [name in senders for name in self.agents])
+        return [name for name, is_there in zip(self.agents, arrived, strict=True) if is_there]
+
+    def _drive_devices(
+        self, names: Collection[str], step: int, missed: dict[str, int]
+    ) -> dict[str, dict[str, str]]:
         """Let the models take the step; return what changed their setpoints, by agent and device."""
-        devices = {name: agent.conclude() for name, agent in self.agents.items()}
+        agents = {name: self.agents[name] for name in names}
+        devices = {name: agent.conclude() for name, agent in agents.items()}
         if self._check is None:
-            for name, agent in self.agents.items():
+            for name, agent in agents.items():
                 for device in devices[name]:
                     agent.simulate(device)
             return {}
-        allowed = {name: clamp_setpoints(agent, agent.wanted())[0] for name, agent in self.agents.items()}
-        clearances = self._check(step, {name: make_plan(setpoints) for name, setpoints in allowed.items()})
+        allowed = {name: clamp_setpoints(agent, agent.wanted())[0] for name, agent in agents.items()}
+        plans = {name: make_plan(allowed[name]) for name in self._arrived("plan", step, allowed)}
+        clearances = self._check(step, plans)
+        cleared = self._arrived("clearance", step, clearances)
         bounds = {}
-        for name, agent in self.agents.items():
+        for name, agent in agents.items():
             setpoints = allowed[name]
-            bounds[name] = apply_clearance(setpoints, clearances[name])
+            missed[name] += name not in cleared
+            bounds[name] = apply_clearance(setpoints, clearances[name] if name in cleared else None)
             for device, setpoint in setpoints.items():
                 agent.simulate(device, setpoint=setpoint)
         return bounds
 
-    def _negotiate(self) -> None:
-        sessions = {name: agent.negotiate() for name, agent in self.agents.items()}
-        run_sessions({name: session for name, session in sessions.items() if session is not None})
+    def _negotiate(self, names: Iterable[str], step: int, missed: dict[str, int]) -> None:
+        begun = {name: self.agents[name].negotiate() for name in names}
+        sessions = {name: session for name, session in begun.items() if session is not None}
+        links, number = self._links, self._number
+        if links is None:
+            run_sessions(sessions)
+            return
+
+        def carry(sender: str, receiver: str) -> bool:
+            return links.carry(0, number[sender], number[receiver], step)
+
+        begin_s = {name: missed[name] * links.upstream_s for name in sessions}
+        for name, rounds in run_lossy_sessions(sessions, carry, begin_s, links.peer_s).items():
+            missed[name] += rounds
 
 
 class BrokerExchange:

@@ -38,6 +38,7 @@ from powergrid.simulation.grid_cache import GridCache
 from powergrid.simulation.grid_check import GridCheck
 from powergrid.simulation.grid_messages import results_fields
 from powergrid.simulation.grid_simulation import GridSimulation
+from powergrid.simulation.links import Links
 from powergrid.simulation.randomiser import EpisodeSeeds, Noise, Randomiser, drawn_socs
 from powergrid.simulation.time_series import Outlook
 
@@ -108,6 +109,8 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
         self._records = StepRecords(self.simulation, self._state, observing_agents(self.scenario))
         check = self._clear if self.scenario.envelope.grid_check else None
         self._grid_check = GridCheck(self.simulation, self.scenario.envelope)
+        tables = self.config.impairments()
+        self._links = Links(tables, self.scenario, self.possible_agents) if tables else None
         self._direct: DirectExchange | None = None
         self._exchange: BrokerExchange | None = None
         self._own_broker: MessageBroker | None = None
@@ -117,6 +120,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
             self._direct = DirectExchange(
                 {agent: GridAgent.from_scenario(self.scenario, agent) for agent in self.possible_agents},
                 check,
+                self._links,
             )
         else:
             self._connect()
@@ -252,6 +256,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
                 "start_row": self._start_row,
                 "seed": self._episode_seed,
                 "seeds": self._seeds.state,
+                "links": self._links.get_state() if self._links is not None else None,
             },
             agents=tuple(self.agents),
             rewards=dict(self._rewards),
@@ -315,6 +320,11 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
         self._start_row = position["start_row"]
         self._episode_seed, self._seeds.state = position["seed"], position["seeds"]
         self._noise = self._randomiser.noise(self._episode_seed)
+        if self._links is not None:
+            if position["links"] is None:  # of an environment in which everything arrives
+                self._links.begin([0], [self._episode_seed])
+            else:
+                self._links.set_state(position["links"])
         self.agents = list(state.agents)
         self._rewards = dict(state.rewards)
         self._state.set_state(state.grid)
@@ -415,6 +425,8 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
         self._episode_seed = self._seeds.draw()
         self._start_row = self._randomiser.start_row(self._episode_seed) if row is None else int(row)
         self._noise = self._randomiser.noise(self._episode_seed)
+        if self._links is not None:
+            self._links.begin([0], [self._episode_seed])
         self._episode += 1
         self._step = 0
         self.agents = []  # until everyone is ready

@@ -1,0 +1,271 @@
+"""What an impaired network would do to the messages of each step, where none are sent.
+
+Centralized environments and batches have no messages. Where their configuration names ``networks``, each
+message that the distributed run would send has its fate drawn here, by the sampler of ``ImpairedBroker`` from
+(seed, channel, direction, n): with the seed of the episode the very same messages are lost. A message that is
+later than the deadline of its phase counts as lost. Like there, a message between two agents crosses the
+network twice, to the broker and from it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.impaired.channel_queue import ChannelQueue
+from heron_mqtt.messaging.impairment import Direction, ImpairmentTable
+from powergrid.scenario import Scenario
+
+__all__ = ["Links"]
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Steps = NDArray[np.int64]
+
+DIRECTIONS: tuple[Direction, Direction] = ("out", "in")
+LEAVES = ("observation", "command", "plan", "clearance", "action")
+MAX_SEEDS = 512  # episodes whose fates are kept: copies of a batch often have the same ones
+_CHOICE = 5  # stream of the episode's seed; the randomiser has those below
+
+
+class Links:
+    """The links between operator and agents, of one environment or of (n,) copies.
+
+    Args:
+        tables: The impaired networks, of which each episode has one.
+        scenario: Deadlines and names.
+        agents: In the order of every (n, n_agents) array.
+        n: Number of copies.
+
+    Attributes:
+        upstream_s: How long an agent waits for price and command, s.
+        peer_s: How long it waits in a round of the horizontal protocol, s.
+
+    Raises:
+        ConfigError: A network is cut off by the clock, which stands still here.
+    """
+
+    def __init__(
+        self, tables: Sequence[ImpairmentTable], scenario: Scenario, agents: Sequence[str], n: int = 1
+    ) -> None:
+        for table in tables:
+            if any(window.begin_s is not None for window in table.partitions):
+                raise ConfigError(
+                    f"networks: {table.name or 'network'}: partitions in seconds need messages; where none "
+                    "are sent no time passes: give begin_step and end_step"
+                )
+        limits = scenario.deadlines
+        self._agents = tuple(agents)
+        self._tables = tuple(tables)
+        self.upstream_s, self.peer_s = limits.upstream_s, limits.peer_s
+        limits_s = (limits.action_s, limits.upstream_s, limits.plan_s, limits.clearance_s, limits.action_s)
+        channels = [topics.operator_price(scenario.operator_id)]
+        self._at = {"price": slice(0, 1)}
+        self._limit_s = {"price": limits.upstream_s, **dict(zip(LEAVES, limits_s, strict=True))}
+        for leaf in LEAVES:
+            self._at[leaf] = slice(len(channels), len(channels) + len(agents))
+            channels += [topics.agent(agent, leaf) for agent in agents]
+        self._channels = tuple(channels)
+        self._copies = np.arange(n)[:, np.newaxis]
+        self._count = np.zeros((n, len(channels), 2), dtype=np.int64)
+        self._fates: list[_Fates | None] = [None] * n
+        self._seeds = [-1] * n
+        self._peer_counts: list[dict[tuple[int, int], list[int]]] = [{} for _ in range(n)]
+        self._known = OrderedDict[int, _Fates]()
+        self._price = np.full(n, np.nan)
+
+    def begin(self, copies: Sequence[int] | NDArray[np.intp], seeds: Sequence[int]) -> None:
+        """Begin the episodes of seeds in some copies; the price heard last stays known."""
+        for copy, seed in zip(copies, seeds, strict=True):
+            self._fates[copy], self._seeds[copy] = self._of_seed(seed), seed
+            self._count[copy] = 0
+            self._peer_counts[copy] = {}
+
+    def network(self, copy: int = 0) -> str:
+        """Return the name of the network that a copy's episode has."""
+        fates = self._fates[copy]
+        return "" if fates is None else fates.table.name
+
+    # -- operator and agents -----------------------------------------------------------------------
+
+    def send(self, leaf: str, sent: Flags, steps: Steps) -> Flags:
+        """Send at most one message a channel; return which arrive in time.
+
+        Args:
+            leaf: ``price``, or one of ``LEAVES``.
+            sent: (n, n_agents) which are sent; (n, 1) of the price.
+            steps: (n,) under way.
+        """
+        at = self._at[leaf]
+        arrived = np.zeros(sent.shape, dtype=bool)
+        limit_s = self._limit_s[leaf]
+        for copy, fates in enumerate(self._fates):
+            if fates is None or not sent[copy].any():
+                continue
+            mine, count, step = sent[copy], self._count[copy, at], int(steps[copy])
+            if mine.all() and (count == step).all() and fates.all_pass(leaf, at, step, limit_s):
+                count += 1  # nearly always
+                arrived[copy] = True
+                continue
+            for i in np.flatnonzero(mine):
+                arrived[copy, i] = fates.channel(at.start + int(i)).send(count[i], step, limit_s)
+        return arrived
+
+    def hear_price(self, price: Array, steps: Steps) -> tuple[Array, Flags]:
+        """Return the (n,) prices that agents know, $/MWh, and whether they are of this step."""
+        heard = self.send("price", np.ones((len(price), 1), dtype=bool), steps)[:, 0]
+        self._price[heard] = price[heard]
+        return np.where(np.isnan(self._price), 0.0, self._price), heard
+
+    # -- agents among themselves -------------------------------------------------------------------
+
+    def carry(self, copy: int, sender: int, receiver: int, step: int) -> bool:
+        """Send a message from one agent to another; return whether it arrives in time."""
+        count = self._peer_counts[copy].setdefault((sender, receiver), [0, 0])
+        return self._peer(copy, sender, receiver).send(count, step, self.peer_s)
+
+    def is_clear(self, copy: int, words: int, step: int) -> bool:
+        """Whether the next messages between all agents of a copy arrive, up to ``words`` of each to each."""
+        counts = self._peer_counts[copy]
+        for sender in range(len(self._agents)):
+            for receiver in range(len(self._agents)):
+                if sender == receiver:
+                    continue
+                count = counts.setdefault((sender, receiver), [0, 0])
+                if not self._peer(copy, sender, receiver).passes(count, words, step, self.peer_s):
+                    return False
+        return True
+
+    def pass_by(self, copy: int, words: Sequence[Sequence[int]]) -> None:
+        """Count messages between agents that ``is_clear`` has found to arrive, sender by receiver."""
+        for pair, count in self._peer_counts[copy].items():
+            for direction in (0, 1):
+                count[direction] += words[pair[0]][pair[1]]
+
+    def _peer(self, copy: int, sender: int, receiver: int) -> _Channel:
+        fates = self._fates[copy]
+        assert fates is not None, "begin() comes first"
+        return fates.peer(topics.p2p(self._agents[sender], self._agents[receiver]))
+
+    # -- its state ---------------------------------------------------------------------------------
+
+    def get_state(self) -> Mapping[str, Any]:
+        """Return all that later fates depend on; a value."""
+        peers = [{pair: list(count) for pair, count in counts.items()} for counts in self._peer_counts]
+        return {
+            "seeds": list(self._seeds),
+            "count": self._count.copy(),
+            "peers": peers,
+            "price": self._price.copy(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Put it back."""
+        self._seeds = list(state["seeds"])
+        self._fates = [None if seed < 0 else self._of_seed(seed) for seed in self._seeds]
+        self._count[:], self._price[:] = state["count"], state["price"]
+        self._peer_counts = [
+            {pair: list(count) for pair, count in counts.items()} for counts in state["peers"]
+        ]
+
+    def _of_seed(self, seed: int) -> _Fates:
+        found = self._known.pop(seed, None)
+        if found is None:
+            chosen = 0
+            if len(self._tables) > 1:
+                chosen = int(np.random.default_rng([seed, _CHOICE]).integers(len(self._tables)))
+            found = _Fates(self._tables[chosen], seed, self._channels)
+            if len(self._known) >= MAX_SEEDS:
+                self._known.popitem(last=False)
+        self._known[seed] = found
+        return found
+
+
+class _Fates:
+    """What becomes of the messages of one episode; drawn as they are asked for, in order.
+
+    Args:
+        table: The network.
+        seed: Of the episode.
+        channels: Between operator and agents.
+    """
+
+    def __init__(self, table: ImpairmentTable, seed: int, channels: Sequence[str]) -> None:
+        self.table = table
+        self._seed = seed if table.seed is None else table.seed
+        self._names = channels
+        self._own: dict[int, _Channel] = {}
+        self._peers: dict[str, _Channel] = {}
+        self._all_pass: dict[tuple[str, int], bool] = {}
+
+    def channel(self, number: int) -> _Channel:
+        """Return a channel between operator and agents."""
+        found = self._own.get(number)
+        if found is None:
+            found = self._own[number] = _Channel(self._names[number], self.table, self._seed)
+        return found
+
+    def peer(self, name: str) -> _Channel:
+        """Return a channel between agents."""
+        found = self._peers.get(name)
+        if found is None:
+            found = self._peers[name] = _Channel(name, self.table, self._seed)
+        return found
+
+    def all_pass(self, leaf: str, at: slice, step: int, limit_s: float) -> bool:
+        """Whether message ``step`` of each channel arrives, if as many have gone before."""
+        found = self._all_pass.get((leaf, step))
+        if found is None:
+            count = [step, step]
+            channels = [self.channel(i) for i in range(at.start, at.stop)]
+            found = all(channel.passes(count, 1, step, limit_s) for channel in channels)
+            self._all_pass[leaf, step] = found
+        return found
+
+
+class _Channel:
+    """One channel, to the broker and from it: the delay of each message, s; infinite = lost."""
+
+    def __init__(self, name: str, table: ImpairmentTable, seed: int) -> None:
+        self._queues = tuple(ChannelQueue(direction, name, table, seed) for direction in DIRECTIONS)
+        self._delays: tuple[list[float], list[float]] = ([], [])
+        self._is_cut = any(queue.partitions for queue in self._queues)
+
+    def send(self, count: Any, step: int, limit_s: float) -> bool:
+        """Send the next message, and count it in each direction it goes; return whether it is in time.
+
+        Args:
+            count: How many have gone out, and how many have come in.
+            step: That it belongs to.
+            limit_s: How long it may take, s.
+        """
+        total_s = 0.0
+        for direction in (0, 1):
+            delay_s = self._delay_s(direction, int(count[direction]), step)
+            count[direction] += 1
+            if delay_s == np.inf:
+                return False
+            total_s += delay_s
+        return total_s <= limit_s
+
+    def passes(self, count: Sequence[int], words: int, step: int, limit_s: float) -> bool:
+        """Whether each of the next ``words`` messages would be in time; counts nothing."""
+        sent, heard = count
+        return all(
+            self._delay_s(0, sent + i, step) + self._delay_s(1, heard + i, step) <= limit_s
+            for i in range(words)
+        )
+
+    def _delay_s(self, direction: int, n: int, step: int) -> float:
+        delays, queue = self._delays[direction], self._queues[direction]
+        while n >= len(delays):
+            fate = queue.sampler(DIRECTIONS[direction]).sample()
+            held_s = queue.rule.reorder_s if fate.held_back and queue.rule is not None else 0.0
+            delays.append(np.inf if fate.lost else fate.delay_s + held_s)
+        return np.inf if self._is_cut and queue.cut(0.0, step) is not None else delays[n]

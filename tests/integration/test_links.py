@@ -1,0 +1,145 @@
+"""``networks``: without messages an environment loses what the distributed run loses, step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.impaired import ImpairedBroker
+from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.messaging.memory import InMemoryBroker
+from powergrid.envs import MultiAgentMicrogrids
+from support.small_grid import scenario as small
+from support.virtual import run_virtual
+
+pytestmark = pytest.mark.usefixtures("built_once")
+
+STEPS = 16
+SURE = {"pattern": ["run/state", "agents/+/status"], "exempt": True}  # or no episode would begin
+LOSSY = ImpairmentTable.model_validate(
+    {
+        "name": "lossy",
+        "rules": [
+            SURE,
+            {
+                "pattern": "#",
+                "delay_s": 0.025,
+                "jitter": "uniform",
+                "jitter_s": 0.03,
+                "loss": 0.03,
+                "burst": {"enter": 0.02, "leave": 0.5},
+                "duplicate": 0.02,
+            },
+        ],
+        "partitions": [
+            {"pattern": ["agents/MG1/#", "p2p/MG1/+", "p2p/+/MG1"], "begin_step": 5, "end_step": 7}
+        ],
+    }
+)
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return small({"steps": STEPS, "deadlines": {}, **changes})  # the deadlines of a scenario that names none
+
+
+def actions(step: int, env: MultiAgentMicrogrids) -> dict[str, Any]:
+    """Return actions of one agent, of two, of all, of none, and so on."""
+    rng = np.random.default_rng(step)
+    drawn = {agent: rng.uniform(-1.0, 1.0, env.action_space(agent).shape) for agent in env.possible_agents}
+    return dict(list(drawn.items())[: step % 4])
+
+
+def without_messages(scenario: dict[str, Any], seed: int) -> list[Any]:
+    env = MultiAgentMicrogrids({"scenario": scenario, "observation": "local", "networks": [LOSSY]})
+    env.reset(seed=seed)
+    steps = []
+    while env.agents:
+        observations, rewards, _, _, infos = env.step(actions(len(steps), env))
+        steps.append((observations, rewards, infos))
+    return steps
+
+
+async def over_messages(scenario: dict[str, Any], seed: int) -> list[Any]:
+    async with ImpairedBroker(InMemoryBroker(), LOSSY, seed=seed) as broker:
+        env = MultiAgentMicrogrids(
+            {"scenario": scenario, "observation": "local", "centralized": False, "message_broker": broker}
+        )
+        await env.reset_async(seed)
+        steps = []
+        while env.agents:
+            observations, rewards, _, _, infos = await env.step_async(actions(len(steps), env))
+            steps.append((observations, rewards, infos))
+        await env.close_async()
+        return steps
+
+
+def flat(data: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(data, dict):
+        return {k: v for name, part in data.items() for k, v in flat(part, f"{key}.{name}").items()}
+    if isinstance(data, np.ndarray):
+        return flat(data.tolist(), key)
+    if isinstance(data, list | tuple):
+        return {k: v for i, part in enumerate(data) for k, v in flat(part, f"{key}[{i}]").items()}
+    return {key: data}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"protocol.horizontal": "consensus"},
+        {"protocol.horizontal": "none"},
+        {"envelope.grid_check": True},
+    ],
+    ids=["p2p", "consensus", "none", "grid_check"],
+)
+def test_what_is_lost_over_messages_is_lost_without_them(changes: dict[str, Any], seed: int) -> None:
+    scenario = changed(**changes)
+    mine, theirs = without_messages(scenario, seed), run_virtual(over_messages(scenario, seed))
+    assert flat(mine) == pytest.approx(flat(theirs), abs=1e-9, nan_ok=True)
+    infos = [info for _, _, of_agents in mine for info in of_agents.values()]
+    assert sum(info["fallback"] is not None for info in infos) > 3
+    assert sum(info["missed"] for info in infos) > 3
+
+
+def test_each_episode_has_one_of_the_networks_and_a_fate_of_its_own() -> None:
+    perfect = ImpairmentTable(name="perfect")
+    env = MultiAgentMicrogrids({"scenario": changed(), "networks": [perfect, LOSSY]})
+
+    def losses(seed: int) -> list[bool]:
+        env.reset(seed=seed)
+        lost = []
+        while env.agents:
+            lost += [info["fallback"] is not None for info in env.step({})[4].values()]
+        return lost
+
+    each = [losses(seed) for seed in range(8)]
+    assert any(not any(lost) for lost in each)
+    assert len({tuple(lost) for lost in each}) > 3
+    assert losses(3) == each[3]
+
+
+def test_a_state_put_back_goes_on_with_the_same_losses() -> None:
+    env = MultiAgentMicrogrids({"scenario": changed(), "networks": [LOSSY]})
+    env.reset(seed=1)
+    for _ in range(4):
+        env.step({})
+    state = env.get_state()
+    first = [env.step({})[1] for _ in range(8)]
+    env.set_state(state)
+    assert [env.step({})[1] for _ in range(8)] == first
+
+
+def test_networks_are_refused_where_messages_are_sent() -> None:
+    with pytest.raises(ConfigError, match="ImpairedBroker"):
+        MultiAgentMicrogrids({"centralized": False, "networks": ["lan"]})
+
+
+def test_a_network_that_is_cut_off_by_the_clock_is_refused() -> None:
+    table = ImpairmentTable.model_validate({"partitions": [{"begin_s": 1.0, "end_s": 2.0}]})
+    with pytest.raises(ConfigError, match="begin_step"):
+        MultiAgentMicrogrids({"networks": [table]})
