@@ -2,6 +2,7 @@
 
     python scripts/train_policy.py --output learned.npz                       on the shipped week
     python scripts/train_policy.py --profiles FOLDER --output learned.npz     on a year of series
+    python scripts/train_policy.py ... --network lte_poor --network partition   over impaired networks
 
 All candidates of a generation are copies of one batch, and meet the same days. What is learnt from is the
 return of all microgrids plus the worth of the energy that is left, as ``heron-mqtt evaluate`` scores it. Days
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from powergrid.envs import BatchedMicrogrids
-from powergrid.policies.learned import N_WEIGHTS
+from powergrid.policies.learned import N_WEIGHTS, read_weights
 from powergrid.policies.scoring import stored_usd, with_policy
 from powergrid.scenario import LoadedScenario, load_scenario
 
@@ -41,16 +42,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--profiles", type=Path, help="folder with simbench_year.csv and price_year.csv")
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint, .npz")
     parser.add_argument("--curve", type=Path, help="write generation, time and scores there, CSV")
+    parser.add_argument("--begin", type=Path, help="go on from this checkpoint instead of chance")
+    parser.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="train with the losses of this impaired network; of several, each day has one",
+    )
     parser.add_argument("--generations", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=0.05, help="step of a weight in a generation, about")
     parser.add_argument("--pairs", type=int, default=16, help="antithetic pairs a generation")
     parser.add_argument("--days", type=int, default=8, help="days a generation")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     loaded = with_policy(_on(load_scenario(options.scenario), options.profiles), "learned")
-    trainer = Trainer(loaded, options.pairs, options.days, options.seed)
+    trainer = Trainer(
+        loaded, options.pairs, options.days, options.seed, networks=options.network, begin=options.begin
+    )
     begun_s, curve = time.monotonic(), []
     for generation in range(options.generations):
-        score = trainer.improve()
+        score = trainer.improve(rate=options.rate)
         curve.append((generation, time.monotonic() - begun_s, score))
         if generation % 10 == 0 or generation == options.generations - 1:
             sys.stdout.write(f"generation {generation}  {curve[-1][1]:.0f} s  score {score:.2f} $ a day\n")
@@ -91,16 +103,32 @@ class Trainer:
         pairs: Antithetic pairs of candidates.
         n_days: Days that every candidate meets in a generation.
         seed: Of everything.
+        networks: Impaired networks whose losses hold, of which each day has one; none = nothing is lost.
+        begin: A checkpoint to go on from; None = from small random weights.
 
     Attributes:
         mean: (N_WEIGHTS,) the weights.
     """
 
-    def __init__(self, loaded: LoadedScenario, pairs: int, n_days: int, seed: int) -> None:
+    def __init__(
+        self,
+        loaded: LoadedScenario,
+        pairs: int,
+        n_days: int,
+        seed: int,
+        *,
+        networks: Sequence[str] = (),
+        begin: Path | None = None,
+    ) -> None:
         self._rng = np.random.default_rng(seed)
         self._pairs, self._n_days = pairs, n_days
         self._batch = BatchedMicrogrids(
-            {"scenario": loaded, "num_envs": 2 * pairs * n_days, "observation": "local"}
+            {
+                "scenario": loaded,
+                "num_envs": 2 * pairs * n_days,
+                "observation": "local",
+                "networks": list(networks),
+            }
         )
         series, steps = self._batch.simulation.series, self._batch.max_episode_steps
         rows = range(0, series.last_start(steps) + 1, steps)
@@ -108,7 +136,7 @@ class Trainer:
         self._rows = np.array(
             [row for row in rows if not (on_a_year and is_held_out(series.local_clock(row).date()))]
         )
-        self.mean = 0.1 * self._rng.standard_normal(N_WEIGHTS)
+        self.mean = 0.1 * self._rng.standard_normal(N_WEIGHTS) if begin is None else read_weights(begin)
         self._first, self._second, self._count = np.zeros(N_WEIGHTS), np.zeros(N_WEIGHTS), 0
 
     def improve(self, sigma: float = 0.1, rate: float = 0.05) -> float:

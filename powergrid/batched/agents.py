@@ -27,6 +27,7 @@ from powergrid.scenario import Scenario
 __all__ = ["AgentArray"]
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 class AgentArray:
@@ -91,6 +92,8 @@ class AgentArray:
         p_available_mw: Mapping[str, Array],
         command: Mapping[str, Array],
         told: Mapping[str, Any] | None = None,
+        informed: Flags | None = None,
+        arrived: Flags | None = None,
     ) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy.
 
@@ -101,25 +104,47 @@ class AgentArray:
             command: (n,) setpoints ``p_<device>`` MW and ``q_<device>`` Mvar; a device that is not named
                 follows the policy in all copies.
             told: What else a policy of the scenario is told, by name in ``PolicyView``.
+            informed: (n,) copies whose policy is asked at all; None = all.
+            arrived: (n,) copies in which the command has arrived; the others follow the policy. None = all.
         """
         self._price, self._p_load, self._available = price, p_load_mw, p_available_mw
-        if self.policies and any(f"p_{name}" not in command for name in self.devices):
-            command = {**self._decide(told or {}), **command}
-        self._free = []
+        everywhere = arrived is None or bool(arrived.all())
+        is_whole = all(f"p_{name}" in command for name in self.devices)
+        own: Mapping[str, Array] = {}
+        if self.policies and not (everywhere and is_whole):
+            asked = np.ones(self._n, dtype=bool) if informed is None else informed
+            if is_whole and arrived is not None:
+                asked = asked & ~arrived
+            own = self._decide(told or {}, np.flatnonzero(asked).tolist())
+        self._free: dict[str, Array | None] = {}
+        self._arrived = arrived
         for name, device in self.devices.items():
-            commanded = command.get(f"p_{name}")
-            if commanded is not None:
+            commanded, decided = command.get(f"p_{name}"), own.get(f"p_{name}")
+            q_given, q_own = command.get(f"q_{name}"), own.get(f"q_{name}", self._nothing)
+            self._wanted_q[name] = q_own if q_given is None else self._where_arrived(q_given, q_own)
+            if commanded is not None and everywhere:
                 self._want(name, commanded)
-            elif name in self._dispatched:
-                self._free.append(name)
+            elif decided is None and name in self._dispatched:
+                self._free[name] = commanded
             else:
-                available = p_available_mw.get(name)
-                self._want(name, device.usual_p_mw(price, self._policy, self._dt_s, available))
-            self._wanted_q[name] = command.get(f"q_{name}", self._nothing)
+                if decided is None:
+                    available = p_available_mw.get(name)
+                    decided = device.usual_p_mw(price, self._policy, self._dt_s, available)
+                self._want(name, decided if commanded is None else self._where_arrived(commanded, decided))
         self.dispatch(price, price + self._adder)
 
-    def _decide(self, told: Mapping[str, Any]) -> dict[str, Array]:
+    def _where_arrived(self, commanded: Array | None, else_mw: Array) -> Array:
+        """Return (n,) commanded values where the command has arrived, and others elsewhere."""
+        if commanded is None:
+            return else_mw
+        return commanded if self._arrived is None else np.where(self._arrived, commanded, else_mw)
+
+    def _decide(self, told: Mapping[str, Any], asked: Sequence[int]) -> dict[str, Array]:
         """Return (n,) setpoints that the scenario's policy decides, by name.
+
+        Args:
+            told: As in ``decide``.
+            asked: The copies that are asked; what stands in the others means nothing.
 
         Raises:
             ConfigError: A copy's policy decides for other devices than the first one's, or for none there is.
@@ -137,21 +162,27 @@ class AgentArray:
             checked_setpoints({name: np.sum(values) for name, values in decided.items()}, self.devices, who)
             return {name: np.broadcast_to(values, (self._n,)).copy() for name, values in decided.items()}
         each = [
-            checked_setpoints(one.decide(_of_copy(view, copy)), self.devices, who)
-            for copy, one in enumerate(self.policies)
+            checked_setpoints(self.policies[copy].decide(_of_copy(view, copy)), self.devices, who)
+            for copy in asked
         ]
+        if not each:
+            return {}
         if any(one.keys() != each[0].keys() for one in each):
             raise ConfigError(f"{who}: in a batch every copy decides for the same devices")
-        return {name: np.array([one[name] for one in each]) for name in each[0]}
+        decided = {name: np.zeros(self._n) for name in each[0]}
+        for name, values in decided.items():
+            values[asked] = [one[name] for one in each]
+        return decided
 
     def dispatch(self, export_value: Array, import_value: Array) -> None:
         """Run each generator that is not commanded where the step earns most; (n,) $/MWh."""
-        for name in self._free:
-            self._want(name, self._nothing)
-        for name in self._free:
+        for name, commanded in self._free.items():
+            self._want(name, self._where_arrived(commanded, self._nothing))
+        for name, commanded in self._free.items():
             generator = self.devices[name]
             need_mw = -self._planned_mw(without=name)
-            self._want(name, economic_setpoints(generator, need_mw, export_value, import_value, self._dt_s))
+            best_mw = economic_setpoints(generator, need_mw, export_value, import_value, self._dt_s)
+            self._want(name, self._where_arrived(commanded, best_mw))
 
     def surplus_mwh(self) -> Array:
         """Return the (n,) net energy of the plan, MWh, positive = surplus."""
@@ -189,14 +220,17 @@ class AgentArray:
             price = self._price
             self.dispatch(np.where(agreed, value, price), np.where(agreed, value, price + self._adder))
 
-    def simulate(self) -> dict[str, Measurements]:
-        """Let the models take the step; return what each did."""
-        return {
-            name: device.step(
-                self._wanted_p[name], self._wanted_q[name], self._dt_s, self._available.get(name)
-            )
-            for name, device in self.devices.items()
-        }
+    def simulate(self, informed: Flags | None = None) -> dict[str, Measurements]:
+        """Let the models take the step, in all copies or those that are informed; return what each did."""
+        return {name: self._simulate(name, device, informed) for name, device in self.devices.items()}
+
+    def _simulate(self, name: str, device: DeviceArray, informed: Flags | None) -> Measurements:
+        before = None if informed is None or informed.all() else device.get_state()
+        p, q, available = self._wanted_p[name], self._wanted_q[name], self._available.get(name)
+        done = device.step(p, q, self._dt_s, available)
+        if before is not None and informed is not None:
+            device.put_back(before, ~informed)
+        return done
 
     def _want(self, name: str, p_mw: Array) -> None:
         self._wanted_p[name] = p_mw

@@ -69,6 +69,10 @@ class DeviceArray(ABC):
         """Put them back."""
 
     @abstractmethod
+    def put_back(self, state: Any, copies: NDArray[np.bool_]) -> None:
+        """Put some copies back, (n,) of a mask; the others go on from where they are."""
+
+    @abstractmethod
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """Return the (n,) active powers, MW, that ``step`` would realise; moves nothing."""
 
@@ -146,6 +150,11 @@ class CopiesArray(DeviceArray):
                 self._copies[i] = make_device(spec)
             self._copies[i].state = of_device
 
+    def put_back(self, state: Any, copies: NDArray[np.bool_]) -> None:
+        """See ``DeviceArray``."""
+        for copy in np.flatnonzero(copies):
+            self._copies[copy].state = state[copy][1]
+
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """See ``DeviceArray``."""
         asked = zip(self._copies, p_mw.tolist(), self._each(p_available_mw), strict=True)
@@ -215,6 +224,10 @@ class FormulaArray(DeviceArray):
         """See ``DeviceArray``."""
         self.state = state._make(values.copy() for values in state)
 
+    def put_back(self, state: Any, copies: NDArray[np.bool_]) -> None:
+        """See ``DeviceArray``."""
+        self.state = _mixed(state, self.state, copies)
+
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """See ``DeviceArray``."""
         p: Array = self._formulas.realised(self.state, p_mw, float(dt_s), p_available_mw, NUMPY)
@@ -278,6 +291,10 @@ class BatteryArray(DeviceArray):
     def set_state(self, state: Any) -> None:
         """See ``DeviceArray``."""
         self.p_mw, self.soc = (values.copy() for values in state)
+
+    def put_back(self, state: Any, copies: NDArray[np.bool_]) -> None:
+        """See ``DeviceArray``."""
+        self.p_mw, self.soc = _mixed(state, (self.p_mw, self.soc), copies)
 
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """See ``DeviceArray``."""
@@ -360,6 +377,11 @@ class GeneratorArray(DeviceArray):
         """See ``DeviceArray``."""
         self.p_mw, self.running, self.time_in_state_s = (values.copy() for values in state)
 
+    def put_back(self, state: Any, copies: NDArray[np.bool_]) -> None:
+        """See ``DeviceArray``."""
+        now = self.p_mw, self.running, self.time_in_state_s
+        self.p_mw, self.running, self.time_in_state_s = _mixed(state, now, copies)
+
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:
         """See ``DeviceArray``."""
         return self._decide(p_mw, dt_s)[1]
@@ -413,6 +435,12 @@ class GeneratorArray(DeviceArray):
     ) -> Array:
         """See ``DeviceArray``."""
         return np.zeros_like(price)  # its agent dispatches it
+
+
+def _mixed(then: Any, now: Any, copies: NDArray[np.bool_]) -> Any:
+    """Return states of which some copies are as they were then; new arrays."""
+    mixed = [np.where(copies, old, new) for old, new in zip(then, now, strict=True)]
+    return now._make(mixed) if hasattr(now, "_make") else tuple(mixed)
 
 
 def _clip(value: Array, low: Any, high: Any) -> Array:

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from powergrid.agents.policy import AgentPolicy
 from powergrid.batched.agents import AgentArray
+from powergrid.batched.hearing import Hearing
 from powergrid.batched.negotiation import make_negotiation, nothing_traded
 from powergrid.simulation.grid_simulation import GridSimulation
 
 __all__ = ["Fleet", "FleetStep"]
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 class FleetStep(NamedTuple):
@@ -81,6 +83,7 @@ class Fleet:
         p_available_mw: Array,
         commands: Mapping[str, Mapping[str, Array]],
         told: Callable[[str], Mapping[str, Any]],
+        hearing: Hearing | None = None,
     ) -> FleetStep:
         """Carry every agent of every copy through a step.
 
@@ -90,13 +93,19 @@ class Fleet:
             p_available_mw: (n, n_profiled) MW.
             commands: By agent, (n,) setpoints by name, as ``AgentArray.decide`` takes them.
             told: What an agent with a policy of the scenario is told besides.
+            hearing: Who hears what; None = everyone everything.
         """
+        informed: list[Flags | None] = [None] * len(self._names)
+        arrived: list[Flags | None] = [None] * len(self._names)
+        if hearing is not None:
+            informed, arrived = list(hearing.informed.T), list(hearing.commanded.T)
         for i, (name, agent) in enumerate(self._agents.items()):
             available = {plant: p_available_mw[:, j] for plant, j in self._plants[name].items()}
             more = told(name) if agent.policies else None
-            agent.decide(price[:, 0], p_load_mw[:, i], available, commands.get(name, {}), more)
-        traded_mwh, traded_usd = self._negotiate()
-        done = [agent.simulate() for agent in self._agents.values()]
+            known = price[:, 0], p_load_mw[:, i], available
+            agent.decide(*known, commands.get(name, {}), more, informed[i], arrived[i])
+        traded_mwh, traded_usd = self._negotiate(hearing)
+        done = [agent.simulate(who) for agent, who in zip(self._agents.values(), informed, strict=True)]
         devices = [measured for of_agent in done for measured in of_agent.values()]
         soc = [measured.soc for measured in devices if measured.soc is not None]
         return FleetStep(
@@ -108,8 +117,8 @@ class Fleet:
             traded_usd=traded_usd,
         )
 
-    def _negotiate(self) -> tuple[Array, Array]:
+    def _negotiate(self, hearing: Hearing | None) -> tuple[Array, Array]:
         """Run the horizontal protocol; return what was traded, MWh and $."""
         if len(self._names) < 2:
             return nothing_traded(self._n, len(self._names))
-        return self._negotiation(self._agents)
+        return self._negotiation(self._agents, hearing)

@@ -7,23 +7,36 @@ speed; tests hold them to the sessions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 
 import numpy as np
+from numpy.typing import NDArray
 
-from heron_mqtt.protocols.base import HorizontalProtocol, run_sessions
+from heron_mqtt.protocols.base import (
+    HorizontalProtocol,
+    HorizontalSession,
+    run_lossy_sessions,
+    run_sessions,
+)
 from heron_mqtt.protocols.consensus import ConsensusProtocol
 from heron_mqtt.protocols.p2p import PeerToPeerProtocol, settle
 from heron_mqtt.protocols.registry import PROTOCOLS, NoProtocol
 from powergrid.batched.agents import AgentArray, Array
+from powergrid.batched.hearing import Hearing
 from powergrid.batched.trading import Trading, run_consensus
 from powergrid.rewards import traded
 from powergrid.scenario import ProtocolTable
 
+Flags = NDArray[np.bool_]
+
 __all__ = ["Negotiation", "make_negotiation", "nothing_traded"]
 
-Negotiation = Callable[[Mapping[str, AgentArray]], tuple[Array, Array]]
-"""From the agents, who have planned and may be dispatched anew, to what was traded in (n,) copies: MWh
-(n, n_agents, n_agents), sold by the row's agent to the column's, and $ (n, n_agents), earned minus paid."""
+Negotiation = Callable[[Mapping[str, AgentArray], Hearing | None], tuple[Array, Array]]
+"""From the agents, who have planned and may be dispatched anew, and from what they hear (None = everything)
+to what was traded in (n,) copies: MWh (n, n_agents, n_agents), sold by the row's agent to the column's, and $
+(n, n_agents), earned minus paid."""
+
+P2P_WORDS = 2  # from one agent to another in a step: an offer, and an answer or a confirmation
 
 
 def make_negotiation(names: Sequence[str], table: ProtocolTable) -> Negotiation:
@@ -38,41 +51,102 @@ def nothing_traded(n: int, n_agents: int) -> tuple[Array, Array]:
     return np.zeros((n, n_agents, n_agents)), np.zeros((n, n_agents))
 
 
+class _Sessions:
+    """The sessions of any protocol, of one copy after the other."""
+
+    def __init__(self, names: Sequence[str], protocol: HorizontalProtocol) -> None:
+        self._names, self._protocol = tuple(names), protocol
+        self._peers = {name: tuple(sorted(set(names) - {name})) for name in names}
+
+    def run(
+        self, agents: Mapping[str, AgentArray], copies: Flags, hearing: Hearing | None
+    ) -> tuple[Array, Array, Array]:
+        """Return MWh and $ as a ``Negotiation``, of some copies, and (n_agents, n) values to dispatch by.
+
+        Args:
+            agents: Of all copies.
+            copies: (n,) which.
+            hearing: What they hear; None = everything.
+        """
+        numbers = np.flatnonzero(copies)
+        mwh, usd = nothing_traded(len(numbers), len(self._names))
+        values = np.full((len(self._names), len(copies)), np.nan)
+        each = zip(*(agents[name].positions(name, self._peers[name]) for name in self._names), strict=True)
+        for row, (copy, positions) in enumerate(zip(numbers, compress(each, copies), strict=True)):
+            begun = {
+                position.agent_id: self._protocol.begin(position)
+                for i, position in enumerate(positions)
+                if hearing is None or hearing.informed[copy, i]
+            }
+            sessions = {name: session for name, session in begun.items() if session is not None}
+            if hearing is None:
+                run_sessions(sessions)
+            else:
+                self._run_lossy(sessions, hearing, int(copy))
+            settlement = settle(
+                {
+                    name: session.trades
+                    for i, name in enumerate(self._names)
+                    if (session := sessions.get(name)) is not None
+                    and (hearing is None or hearing.reported[copy, i])
+                }
+            )
+            mwh[row], usd[row] = traded(self._names, settlement.trades)
+            for i, name in enumerate(self._names):
+                if name in sessions and (value := sessions[name].dispatch_value) is not None:
+                    values[i, copy] = value
+        return mwh, usd, values
+
+    def _run_lossy(self, sessions: Mapping[str, HorizontalSession], hearing: Hearing, copy: int) -> None:
+        links, step = hearing.links, int(hearing.steps[copy])
+        number = {name: i for i, name in enumerate(self._names)}
+
+        def carry(sender: str, receiver: str) -> bool:
+            return links.carry(copy, number[sender], number[receiver], step)
+
+        begin_s = {name: float(hearing.missed[copy, number[name]]) * links.upstream_s for name in sessions}
+        for name, rounds in run_lossy_sessions(sessions, carry, begin_s, links.peer_s).items():
+            hearing.missed[copy, number[name]] += rounds
+
+
 def _by_sessions(names: Sequence[str], protocol: HorizontalProtocol) -> Negotiation:
     """Return the negotiation of any protocol: the sessions of one copy after the other."""
-    peers = {name: tuple(sorted(set(names) - {name})) for name in names}
+    sessions = _Sessions(names, protocol)
 
-    def negotiate(agents: Mapping[str, AgentArray]) -> tuple[Array, Array]:
-        trades_mwh, trades_usd, values = [], [], []
-        for copy in zip(*(agents[name].positions(name, peers[name]) for name in names), strict=True):
-            begun = {position.agent_id: protocol.begin(position) for position in copy}
-            sessions = {name: session for name, session in begun.items() if session is not None}
-            run_sessions(sessions)
-            settlement = settle({name: session.trades for name, session in sessions.items()})
-            mwh, usd = traded(names, settlement.trades)
-            trades_mwh.append(mwh)
-            trades_usd.append(usd)
-            agreed = [session.dispatch_value if session is not None else None for session in begun.values()]
-            values.append([np.nan if value is None else value for value in agreed])
-        for name, value in zip(names, np.array(values).T, strict=True):
+    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> tuple[Array, Array]:
+        every = np.ones(len(next(iter(agents.values())).surplus_mwh()), dtype=bool)
+        mwh, usd, values = sessions.run(agents, every, hearing)
+        for name, value in zip(names, values, strict=True):
             agents[name].dispatch_where(value)
-        return np.stack(trades_mwh), np.stack(trades_usd)
+        return mwh, usd
 
     return negotiate
 
 
 def _p2p(names: Sequence[str], table: ProtocolTable) -> Negotiation:
-    trading = Trading(names)
+    trading, sessions = Trading(names), _Sessions(names, PeerToPeerProtocol())
 
-    def negotiate(agents: Mapping[str, AgentArray]) -> tuple[Array, Array]:
-        quantity, price = zip(*(agent.bid() for agent in agents.values()), strict=True)
-        return trading.settle(np.stack(quantity, axis=1), np.stack(price, axis=1))
+    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> tuple[Array, Array]:
+        bids = zip(*(agent.bid() for agent in agents.values()), strict=True)
+        quantity, price = (np.stack(part, axis=1) for part in bids)
+        if hearing is None:
+            return trading.settle(quantity, price)
+        clear = hearing.clear_copies(P2P_WORDS)
+        mwh, usd = trading.settle(quantity, price, hearing.reported)
+        hearing.pass_by(clear, trading.words(quantity, price))
+        if not clear.all():
+            mwh[~clear], usd[~clear], _ = sessions.run(agents, ~clear, hearing)
+        return mwh, usd
 
     return negotiate
 
 
 def _consensus(names: Sequence[str], table: ProtocolTable) -> Negotiation:
-    def negotiate(agents: Mapping[str, AgentArray]) -> tuple[Array, Array]:
+    by_sessions = _by_sessions(names, ConsensusProtocol())
+
+    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> tuple[Array, Array]:
+        if hearing is not None:
+            return by_sessions(agents, hearing)
         begin = np.stack([agent.estimate() for agent in agents.values()], axis=1)
         for agent, value in zip(agents.values(), run_consensus(names, table, begin).T, strict=True):
             agent.dispatch(value, value)
@@ -82,7 +156,7 @@ def _consensus(names: Sequence[str], table: ProtocolTable) -> Negotiation:
 
 
 def _none(names: Sequence[str], table: ProtocolTable) -> Negotiation:
-    return lambda agents: nothing_traded(len(next(iter(agents.values())).surplus_mwh()), len(names))
+    return lambda agents, _: nothing_traded(len(next(iter(agents.values())).surplus_mwh()), len(names))
 
 
 ARRAY_FORMS: Mapping[type[HorizontalProtocol], Callable[[Sequence[str], ProtocolTable], Negotiation]] = {

@@ -30,12 +30,15 @@ class Trading:
         self._by_name = np.argsort(agents)
         self._rank = np.argsort(self._by_name)
 
-    def settle(self, quantity_mwh: Array, price: Array) -> tuple[Array, Array]:
+    def settle(
+        self, quantity_mwh: Array, price: Array, reported: NDArray[np.bool_] | None = None
+    ) -> tuple[Array, Array]:
         """Trade once in every copy.
 
         Args:
             quantity_mwh: (n, n_agents) positive = for sale, negative = wanted.
             price: (n, n_agents) $/MWh; the ask of those who sell, the bid of those who buy.
+            reported: (n, n_agents) whose report is heard; trades of others are void. None = of all.
 
         Returns:
             (n, n_agents, n_agents) MWh that the row's agent sold to the column's, negative = bought from it;
@@ -45,10 +48,27 @@ class Trading:
         quantity, price = quantity_mwh[:, self._by_name], price[:, self._by_name]
         offered, wanted = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
         sold = _allot(_accept(offered, wanted, price), offered)
+        if reported is not None:
+            heard = reported[:, self._by_name]
+            sold *= heard[:, :, np.newaxis] & heard[:, np.newaxis, :]
         earned = sold * price[:, :, np.newaxis]
         usd = earned.sum(axis=2) - earned.sum(axis=1)
         mwh = sold - sold.transpose(0, 2, 1)
         return mwh[:, self._rank[:, np.newaxis], self._rank], usd[:, self._rank]
+
+    def words(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
+        """Return (n, sender, receiver) how many messages ``settle`` stands for; the same arguments.
+
+        Everyone offers; whoever sells nothing answers each offer of something, and a seller confirms each
+        accept of something.
+        """
+        quantity, price = quantity_mwh[:, self._by_name], price[:, self._by_name]
+        offered, wanted = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
+        sells = offered > 0.0
+        answers = ~sells[:, :, np.newaxis] & sells[:, np.newaxis, :]
+        confirms = _accept(offered, wanted, price) > 0.0
+        words: NDArray[np.int64] = 1 + answers.astype(np.int64) + confirms
+        return words[:, self._rank[:, np.newaxis], self._rank]
 
 
 def _accept(offered: Array, wanted: Array, price: Array) -> Array:

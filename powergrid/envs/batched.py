@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.agents.policy import AgentPolicy, observing_agents
-from powergrid.batched.fleet import Fleet
+from powergrid.batched.fleet import Fleet, FleetStep
 from powergrid.batched.flow import BatchFlow
+from powergrid.batched.hearing import Hearing
 from powergrid.envs.config import load_batch_config
 from powergrid.envs.copies import BatchState, CopiedByState, check_state
 from powergrid.envs.grid_state import GridState, check_length
@@ -25,6 +26,7 @@ from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.forecaster import Forecaster
 from powergrid.simulation.grid_cache import GridCache
 from powergrid.simulation.grid_simulation import GridSimulation
+from powergrid.simulation.links import Links
 from powergrid.simulation.randomiser import EpisodeSeeds, Randomiser, drawn_socs
 
 Array = NDArray[np.float64]
@@ -94,6 +96,15 @@ class BatchedMicrogrids(CopiedByState):
         )
         self.single_state_space = self._state.whole.box
         self._observing = observing_agents(scenario)
+        tables = self.config.impairments()
+        self._links = Links(tables, scenario, self.agents, n) if tables else None
+        devices = self.simulation.devices
+        owner = [self.agents.index(device.agent) for device in devices]
+        self._owner = np.array(owner, dtype=np.intp)
+        self._storage_owner = np.array(
+            [i for i, device in zip(owner, devices, strict=True) if device.has_soc], dtype=np.intp
+        )
+        self._own_p, self._own_soc = self._state.p_mw.copy(), self._state.soc.copy()
         self._actions = {agent: ActionMap(agent, table) for agent, table in scenario.microgrids.items()}
         self._spaces = {
             agent: Box(-1.0, 1.0, (n, len(m.names)), np.float32) for agent, m in self._actions.items()
@@ -194,10 +205,13 @@ class BatchedMicrogrids(CopiedByState):
         """
         if not self._is_reset:
             raise RuntimeError("step() without an episode under way: call reset() first")
-        state = self._state
-        done = self._fleet.step(
-            state.price, state.p_load_mw, state.p_available_mw, self._commands(actions or {}), self._told
-        )
+        state, commands = self._state, self._commands(actions or {})
+        price, hearing = state.price, None
+        if self._links is not None:
+            price, hearing = self._hear(self._links, commands)
+        done = self._fleet.step(price, state.p_load_mw, state.p_available_mw, commands, self._told, hearing)
+        if hearing is not None:
+            done = self._as_reported(done, hearing)
         state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
         state.traded_mwh[:] = done.traded_mwh
         state.account()
@@ -213,6 +227,10 @@ class BatchedMicrogrids(CopiedByState):
         terms = state.reward_terms(done.cost, done.traded_usd)
         terms[diverged] = np.nan
         infos = self._infos(terms)
+        if hearing is not None:
+            for i, info in enumerate(infos.values()):
+                info["fallback"] = ~hearing.reported[:, i]
+                info["missed"] = np.where(hearing.reported[:, i], hearing.missed[:, i], 0)
         rewards = terms.sum(axis=1).T.copy()
         table = self.scenario.reward
         if diverged.any():
@@ -271,6 +289,8 @@ class BatchedMicrogrids(CopiedByState):
                 "seeds": [seeds.state for seeds in self._seeds],
                 "noise": [None if part is None else part.copy() for part in self._noise],
                 "is_reset": self._is_reset,
+                "links": None if self._links is None else self._links.get_state(),
+                "own": (self._own_p.copy(), self._own_soc.copy()),
             },
             grid=self._state.get_state(),
             fleet=self._fleet.get_state(),
@@ -294,6 +314,12 @@ class BatchedMicrogrids(CopiedByState):
             if mine is not None:
                 mine[...] = given
         self._is_reset = position["is_reset"]
+        self._own_p[:], self._own_soc[:] = position["own"]
+        if self._links is not None:
+            if position["links"] is None:  # of a batch in which everything arrives
+                self._links.begin(range(self.num_envs), [seeds.state[0] for seeds in self._seeds])
+            else:
+                self._links.set_state(position["links"])
         self._state.set_state(state.grid)
         self._fleet.set_state(state.fleet)
 
@@ -304,7 +330,45 @@ class BatchedMicrogrids(CopiedByState):
         told = self._state.views[agent].told(self._state.snapshot(), self.num_envs)
         if agent in self._observing:
             told["observation"] = self._state.own(agent)
+        if self._links is not None:  # of its devices an agent knows more than was heard of it
+            number = self.agents.index(agent)
+            for name, own, owner in (
+                ("p_mw", self._own_p, self._owner),
+                ("soc", self._own_soc, self._storage_owner),
+            ):
+                told[name] = dict(zip(told[name], own[:, owner == number].T, strict=True))
         return told
+
+    def _hear(self, links: Links, commands: Mapping[str, Any]) -> tuple[Array, Hearing]:
+        """Return the (n, 1) prices that agents know, and who hears what in the step."""
+        n, steps = self.num_envs, self._steps
+        known, is_priced = links.hear_price(self._state.price[:, 0], steps)
+        sent = np.tile([agent in commands for agent in self.agents], (n, 1))
+        informed = links.send("observation", np.ones_like(sent), steps)
+        commanded = links.send("command", sent, steps)
+        missed = (~is_priced[:, np.newaxis] | (sent & ~commanded)).astype(np.int64)
+        reported = links.send("action", informed, steps)
+        return known[:, np.newaxis], Hearing(links, steps, informed, commanded, reported, missed)
+
+    def _as_reported(self, done: FleetStep, hearing: Hearing) -> FleetStep:
+        """Return what is known of the step: devices of agents that are not heard count as safe."""
+        state, devices = self._state, self.simulation.devices
+        informed = hearing.informed
+        np.copyto(self._own_p, done.p_mw, where=informed[:, self._owner])
+        np.copyto(self._own_soc, done.soc, where=informed[:, self._storage_owner])
+        silent = ~hearing.reported
+        safe = np.zeros_like(done.p_mw)
+        plants = [column for column, device in enumerate(devices) if device.follows_profile]
+        for available, column in zip(state.p_available_mw.T, plants, strict=True):
+            for copy in np.flatnonzero(silent[:, self._owner[column]]):
+                safe[copy, column] = devices[column].spec.safe_p_mw(float(available[copy]))
+        of_device = silent[:, self._owner]
+        return done._replace(
+            p_mw=np.where(of_device, safe, done.p_mw),
+            q_mvar=np.where(of_device, 0.0, done.q_mvar),
+            soc=np.where(silent[:, self._storage_owner], state.soc, done.soc),
+            cost=np.where(silent, 0.0, done.cost),
+        )
 
     def _commands(self, actions: Mapping[str, ArrayLike]) -> dict[str, dict[str, Array]]:
         unknown = [agent for agent in actions if agent not in self._actions]
@@ -334,6 +398,9 @@ class BatchedMicrogrids(CopiedByState):
         self._fleet.reset(copies, seeds)
         socs = [drawn_socs(self.simulation, seed) for seed in seeds]
         state.reset(which, None if socs[0] is None else np.array(socs))
+        self._own_p[which], self._own_soc[which] = state.p_mw[which], state.soc[which]
+        if self._links is not None:
+            self._links.begin(copies, seeds)
         factor = self._noise.load_at((copies, 0))
         result, converged = self._flow.solve(
             self._rows()[which], state.p_mw[which], state.q_mvar[which], factor

@@ -14,7 +14,7 @@ from powergrid.agents.policy import AgentPolicy, PolicyContext, PolicyView
 from powergrid.policies.baselines import batteries
 from powergrid.policies.checkpoint import numbers, read_arrays
 
-__all__ = ["CHECKPOINT", "N_WEIGHTS", "LearnedPolicy", "features"]
+__all__ = ["CHECKPOINT", "N_WEIGHTS", "LearnedPolicy", "features", "read_weights"]
 
 Array = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class LearnedPolicy(AgentPolicy):
         specs = [table.spec for table in context.scenario.microgrids[context.agent_id].devices.values()]
         self._size_mw = max(sum(spec.rated_s_mva for spec in specs if spec.kind == "battery"), 1e-9)
         self._step_h = context.scenario.step_s / 3600.0
-        self.weights = _read(path)
+        self.weights = read_weights(path)
 
     def decide(self, view: PolicyView) -> Mapping[str, Any]:
         """Return the setpoint of each battery, MW."""
@@ -100,7 +100,12 @@ def forward(weights: Array, seen: Array) -> Array:
     return out
 
 
-def _read(path: Path) -> Array:
+def read_weights(path: Path) -> Array:
+    """Return the (N_WEIGHTS,) weights of a checkpoint.
+
+    Raises:
+        ConfigError: It cannot be read, or is of another network.
+    """
     weights = numbers(path, read_arrays(path), "weights")
     if weights.shape != (N_WEIGHTS,):
         raise ConfigError(f"checkpoint {path}: expected {N_WEIGHTS} finite weights, got {weights.shape}")

@@ -11,7 +11,7 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.memory import InMemoryBroker
-from powergrid.envs import MultiAgentMicrogrids
+from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from support.small_grid import scenario as small
 from support.virtual import run_virtual
 
@@ -143,3 +143,58 @@ def test_a_network_that_is_cut_off_by_the_clock_is_refused() -> None:
     table = ImpairmentTable.model_validate({"partitions": [{"begin_s": 1.0, "end_s": 2.0}]})
     with pytest.raises(ConfigError, match="begin_step"):
         MultiAgentMicrogrids({"networks": [table]})
+
+
+# -- copies --------------------------------------------------------------------------------------------
+
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "rules": {},
+    "all copies": {"use": "powergrid.policies:LearnedPolicy"},
+    "one a copy": {"use": "powergrid.policies:RandomPolicy"},
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("horizontal", ["p2p", "consensus", "none"])
+def test_every_copy_loses_what_a_single_environment_loses(horizontal: str, policy: str) -> None:
+    changes = {"protocol.horizontal": horizontal}
+    changes |= {f"microgrids.{agent}.policy": POLICIES[policy] for agent in ("MG1", "MG3")}
+    scenario, seeds = changed(**changes), [5, 6, 9, 5]
+    batch = BatchedMicrogrids(
+        {"scenario": scenario, "num_envs": 4, "networks": [LOSSY, "lan"], "observation": "local"}
+    )
+    single = MultiAgentMicrogrids({"scenario": scenario, "networks": [LOSSY, "lan"], "observation": "local"})
+    drawn = [actions(step, single) for step in range(STEPS)]
+    batch.reset(seed=seeds, options={"start_rows": [30, 30, 40, 44]})
+    steps = [
+        batch.step({agent: np.tile(action, (4, 1)) for agent, action in given.items()}) for given in drawn
+    ]
+    lost = 0
+    for copy, (seed, row) in enumerate(zip(seeds, [30, 30, 40, 44], strict=True)):
+        single.reset(seed=seed, options={"start_row": row})
+        for given, (_, rewards, _, _, infos) in zip(drawn, steps, strict=True):
+            _, alone, _, _, alone_infos = single.step(given)
+            assert {agent: values[copy] for agent, values in rewards.items()} == pytest.approx(
+                alone, rel=1e-9, abs=1e-9
+            )
+            for agent, info in alone_infos.items():
+                mine = infos[agent]
+                assert mine["fallback"][copy] == (info["fallback"] is not None)
+                assert mine["missed"][copy] == info["missed"]
+                lost += bool(mine["fallback"][copy])
+                for quantity in ("p_mw", "q_mvar", "soc"):
+                    values = {name: part[copy] for name, part in mine[quantity].items()}
+                    assert values == pytest.approx(info[quantity], rel=1e-9, abs=1e-9), (agent, quantity)
+    assert lost > 3
+
+
+def test_a_batch_put_back_goes_on_with_the_same_losses() -> None:
+    batch = BatchedMicrogrids({"scenario": changed(), "num_envs": 3, "networks": [LOSSY]})
+    batch.reset(seed=1)
+    for _ in range(4):
+        batch.step({})
+    state = batch.get_state()
+    first = [batch.step({})[1]["MG1"] for _ in range(8)]
+    batch.set_state(state)
+    np.testing.assert_array_equal([batch.step({})[1]["MG1"] for _ in range(8)], first)

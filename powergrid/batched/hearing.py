@@ -1,0 +1,50 @@
+"""What agents of many copies hear of a step, where messages may be lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.simulation.links import Links
+
+__all__ = ["Hearing"]
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Hearing:
+    """One step of (n,) copies.
+
+    Attributes:
+        links: Of all copies.
+        steps: (n,) under way.
+        informed: (n, n_agents) who has the observation; the others take no part.
+        commanded: (n, n_agents) whose command has arrived, of those that were sent.
+        reported: (n, n_agents) whose action is heard.
+        missed: (n, n_agents) phases that ended at their deadline.
+    """
+
+    links: Links
+    steps: NDArray[np.int64]
+    informed: Flags
+    commanded: Flags
+    reported: Flags
+    missed: NDArray[np.int64]
+
+    def clear_copies(self, words: int) -> Flags:
+        """Return the (n,) copies in which all speak, and up to ``words`` messages to each peer arrive."""
+        is_late = self.links.upstream_s >= self.links.peer_s
+        clear: Flags = self.informed.all(axis=1)
+        if is_late:  # who waits for a command is too late for the offers
+            clear = np.logical_and(clear, ~self.missed.any(axis=1))
+        for copy in np.flatnonzero(clear):
+            clear[copy] = self.links.is_clear(int(copy), words, int(self.steps[copy]))
+        return clear
+
+    def pass_by(self, clear: Flags, words: NDArray[np.int64]) -> None:
+        """Count the (n, sender, receiver) messages between agents of clear copies."""
+        for copy in np.flatnonzero(clear):
+            self.links.pass_by(int(copy), words[copy].tolist())
