@@ -177,7 +177,8 @@ class RandomisationTable(Table):
     efficiency_factor: Range = Field((1.0, 1.0), description="Factor on efficiencies, [least, most].")
     response_delay_s: Range = Field(
         (0.0, 0.0),
-        description="Dead time of emulated devices on top of their own, [least, most], simulated s.",
+        description="Dead time of devices, simulated or emulated, on top of their own, [least, most], "
+        "simulated s.",
     )
     answer_delay_s: Range = Field(
         (0.0, 0.0),
@@ -207,6 +208,11 @@ class RandomisationTable(Table):
     def varies_delays(self) -> bool:
         """Whether emulated devices are slower in one episode than in another."""
         return self.response_delay_s != (0.0, 0.0) or self.answer_delay_s != (0.0, 0.0)
+
+    @property
+    def varies_response(self) -> bool:
+        """Whether devices have another dead time in one episode than in another."""
+        return self.response_delay_s != (0.0, 0.0)
 
     @property
     def varies_devices(self) -> bool:

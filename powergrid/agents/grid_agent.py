@@ -23,7 +23,7 @@ from powergrid.agents.policy import (
 )
 from powergrid.devices import Device, Measurement, make_device
 from powergrid.devices.base import clip, hours
-from powergrid.devices.draws import draw_device, drawn_device
+from powergrid.devices.draws import draw_delays, draw_device, drawn_device
 from powergrid.devices.response import mean_and_end
 from powergrid.scenario import (
     MarketTable,
@@ -49,6 +49,10 @@ class _Unit:
     wanted_q_mvar: float = 0.0
     p_available_mw: float | None = None
     done: Measurement | None = None
+    response_delay_s: float = 0.0
+    """Dead time that the episode has drawn for the device while its model is all there is, s."""
+    end_p_mw: float = 0.0
+    """Power of such a device at the end of the last step, MW."""
     _planned_mw: float | None = None
 
     def expected_mw(self, p_mw: float, dt_s: float) -> float:
@@ -65,6 +69,19 @@ class _Unit:
             ramp_mw_per_s=twin.ramp_mw_per_s,
         )
         return mean + twin.offset_mw
+
+    def step(self, p_mw: float, q_mvar: float, dt_s: float) -> Measurement:
+        """Let the device take the step, after its dead time, as an emulated one does."""
+        device, available = self.device, self.p_available_mw
+        if self.response_delay_s > 0.0:
+            target_mw = device.project(p_mw, dt_s, available)
+            p_mw, self.end_p_mw = mean_and_end(
+                self.end_p_mw, target_mw, dt_s, response_delay_s=self.response_delay_s
+            )
+        done = device.step(p_mw, q_mvar, dt_s, available)
+        if done.p_mw != p_mw:
+            self.end_p_mw = done.p_mw  # a limit of the device came first
+        return done
 
     def want(self, p_mw: float, planned_mw: float | None = None) -> None:
         """Plan a setpoint, MW, and what the device will do of it, if that is known."""
@@ -123,6 +140,7 @@ class GridAgent:
         self.decider = decider
         self._nameplates = {name: device.spec for name, device in self.devices.items()}
         self._randomisation = randomisation if randomisation and randomisation.varies_devices else None
+        self._delays = randomisation if randomisation and randomisation.varies_response else None
         self._differences = {name: twin for name, twin in (twins or {}).items() if twin != NO_DIFFERENCE}
         self.reset(0, None)
 
@@ -163,6 +181,10 @@ class GridAgent:
             name: _Unit(device, self._differences.get(name, NO_DIFFERENCE))
             for name, device in self.devices.items()
         }
+        if self._delays is not None and seed is not None:
+            for name, unit in self._units.items():
+                drawn = draw_delays(self._delays, seed, self.agent_id, name)
+                unit.response_delay_s, unit.end_p_mw = drawn.response_delay_s, unit.device.state.p_mw
         self._storage = [name for name, unit in self._units.items() if unit.device.spec.has_soc]
         self._dispatched = {name: unit for name, unit in self._units.items() if unit.device.is_dispatched}
         self._profiled = {
@@ -296,8 +318,10 @@ class GridAgent:
         p, q = unit.wanted_p_mw, unit.wanted_q_mvar
         if setpoint is not None:
             p, q = setpoint.p_mw, setpoint.q_mvar
-        unit.done = unit.device.step(p, q, self._dt_s, unit.p_available_mw)
-        if reason is not None:
+        if reason is None:
+            unit.done = unit.step(p, q, self._dt_s)
+        else:  # how slow a real device is today, its model does not know
+            unit.done = unit.device.step(p, q, self._dt_s, unit.p_available_mw)
             self._fallbacks[device] = reason
 
     def measured(
@@ -310,9 +334,10 @@ class GridAgent:
         """
         unit = self._units[device]
         before = unit.device.state
-        self.simulate(device, setpoint=setpoint)
-        model = unit.done
-        assert model is not None
+        p, q = unit.wanted_p_mw, unit.wanted_q_mvar
+        if setpoint is not None:
+            p, q = setpoint.p_mw, setpoint.q_mvar
+        model = unit.device.step(p, q, self._dt_s, unit.p_available_mw)
         soc = telemetry.soc
         if model.soc is not None and soc is None:  # all that tells the charge is what flowed
             unit.device.state = before
@@ -373,7 +398,10 @@ class GridAgent:
     def get_state(self) -> Any:
         """Return all that the next step depends on; a value that ``set_state`` takes, and that pickles."""
         units = {
-            name: (unit.device.spec, unit.device.state, unit.twin_p_mw, unit.p_available_mw)
+            name: (
+                *(unit.device.spec, unit.device.state, unit.twin_p_mw, unit.p_available_mw),
+                *(unit.response_delay_s, unit.end_p_mw),
+            )
             for name, unit in self._units.items()
         }
         twins = {name: device.state for name, device in self._twins.items()}
@@ -385,11 +413,12 @@ class GridAgent:
         units, twins, self._dt_s, self._load_mw, self._price, policy = state
         if self.decider is not None:
             self.decider.set_state(policy)
-        for name, (spec, of_device, twin_p_mw, p_available_mw) in units.items():
+        for name, (spec, of_device, twin_p_mw, p_available_mw, delay_s, end_p_mw) in units.items():
             unit = self._units[name]
             if unit.device.spec != spec:
                 unit.device = self.devices[name] = make_device(spec)
             unit.device.state, unit.twin_p_mw, unit.p_available_mw = of_device, twin_p_mw, p_available_mw
+            unit.response_delay_s, unit.end_p_mw = delay_s, end_p_mw
             unit.done = None
             unit.want(0.0)
         self._twins = {name: copy.copy(self._units[name].device) for name in twins}

@@ -19,9 +19,10 @@ from powergrid.agents.policy import (
     make_policy,
 )
 from powergrid.batched.devices import DeviceArray, Measurements, make_device_array
-from powergrid.devices import DEVICES
+from powergrid.devices import DEVICES, make_device
 from powergrid.devices.base import hours
-from powergrid.devices.draws import draw_device
+from powergrid.devices.draws import draw_delays, draw_device
+from powergrid.devices.response import delayed_mean
 from powergrid.scenario import Scenario
 
 __all__ = ["AgentArray"]
@@ -52,6 +53,11 @@ class AgentArray:
             name for name, table in microgrid.devices.items() if DEVICES[table.spec.kind].is_dispatched
         }
         self._agent, self._randomisation = agent, scenario.randomisation
+        self._delay_s: dict[str, Array] = {}
+        self._end_p_mw: dict[str, Array] = {}
+        if scenario.randomisation.varies_response:
+            self._delay_s = {name: np.zeros(n) for name in self.devices}
+            self._end_p_mw = {name: np.zeros(n) for name in self.devices}
         self._policy, self._dt_s = microgrid.policy, scenario.step_s
         self._protocol = scenario.protocol
         self._adder = scenario.market.import_adder_per_mwh
@@ -68,6 +74,10 @@ class AgentArray:
             if self._randomisation.varies_devices:
                 draws = [draw_device(self._randomisation, seed, self._agent, name) for seed in seeds]
                 device.redraw(copies, draws)
+            if name in self._delay_s:
+                drawn = [draw_delays(self._randomisation, seed, self._agent, name) for seed in seeds]
+                self._delay_s[name][copies] = [draw.response_delay_s for draw in drawn]
+                self._end_p_mw[name][copies] = make_device(device.spec).state.p_mw
         if self.policies and not self.policies[0].decides_for_copies:
             for copy, seed in zip(copies, seeds, strict=True):
                 self.policies[copy].reset(0, seed)
@@ -75,13 +85,16 @@ class AgentArray:
     def get_state(self) -> dict[str, Any]:
         """Return the states of the devices, by name; copies."""
         policies = [policy.get_state() for policy in self.policies]
-        return {"": policies, **{name: device.get_state() for name, device in self.devices.items()}}
+        slow = {name: (self._delay_s[name].copy(), self._end_p_mw[name].copy()) for name in self._delay_s}
+        devices = {name: device.get_state() for name, device in self.devices.items()}
+        return {"": policies, "/slow": slow, **devices}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put them back."""
-        for name, of_device in state.items():
-            if name:
-                self.devices[name].set_state(of_device)
+        for name, device in self.devices.items():
+            device.set_state(state[name])
+        for name, (delay_s, end_p_mw) in state["/slow"].items():
+            self._delay_s[name], self._end_p_mw[name] = delay_s.copy(), end_p_mw.copy()
         for policy, of_policy in zip(self.policies, state[""], strict=True):
             policy.set_state(of_policy)
 
@@ -227,9 +240,31 @@ class AgentArray:
     def _simulate(self, name: str, device: DeviceArray, informed: Flags | None) -> Measurements:
         before = None if informed is None or informed.all() else device.get_state()
         p, q, available = self._wanted_p[name], self._wanted_q[name], self._available.get(name)
-        done = device.step(p, q, self._dt_s, available)
+        done = self._step(name, device, p, q, available, informed)
         if before is not None and informed is not None:
             device.put_back(before, ~informed)
+        return done
+
+    def _step(
+        self,
+        name: str,
+        device: DeviceArray,
+        p_mw: Array,
+        q_mvar: Array,
+        available: Array | None,
+        informed: Flags | None,
+    ) -> Measurements:
+        """Let a device take the step, after its dead time if it has one."""
+        dt_s = self._dt_s
+        if name not in self._delay_s:
+            return device.step(p_mw, q_mvar, dt_s, available)
+        delay_s, before_mw = self._delay_s[name], self._end_p_mw[name]
+        target_mw = device.project(p_mw, dt_s, available)
+        dead_s = np.minimum(delay_s, dt_s)
+        mean_mw = np.where(dead_s > 0.0, delayed_mean(before_mw, target_mw, dead_s, dt_s), target_mw)
+        done = device.step(mean_mw, q_mvar, dt_s, available)
+        end_mw = np.where(done.p_mw != mean_mw, done.p_mw, np.where(delay_s < dt_s, target_mw, before_mw))
+        self._end_p_mw[name] = end_mw if informed is None else np.where(informed, end_mw, before_mw)
         return done
 
     def _want(self, name: str, p_mw: Array) -> None:

@@ -37,19 +37,19 @@ class DeviceRanges(Protocol):
 
 
 class DelayRanges(Protocol):
-    """The part of ``[randomisation]`` that emulated devices follow."""
+    """The part of ``[randomisation]`` that says how slow devices are."""
 
     @property
     def response_delay_s(self) -> tuple[float, float]:
-        """Range of a dead time, simulated s."""
+        """Range of a dead time, of simulated and emulated devices, simulated s."""
 
     @property
     def answer_delay_s(self) -> tuple[float, float]:
-        """Range of the time from setpoint to telemetry, wall-clock s."""
+        """Range of the time from setpoint to telemetry, of emulated devices, wall-clock s."""
 
 
 class DelayDraw(NamedTuple):
-    """How much slower an emulated device is in one episode.
+    """How much slower a device is in one episode.
 
     Attributes:
         response_delay_s: Before it moves, simulated s.
@@ -95,7 +95,7 @@ def draw_device(ranges: DeviceRanges, seed: int | None, agent: str, device: str)
 
 
 def draw_delays(ranges: DelayRanges, seed: int, agent: str, device: str) -> DelayDraw:
-    """Return how slow an episode's seed makes an emulated device; uniform, in a stream of its own."""
+    """Return how slow an episode's seed makes a device; uniform, in a stream of its own."""
     rng = random.Random(f"{seed}/{agent}/{device}/delays")  # noqa: S311 - not for secrets
     drawn = (
         low + rng.random() * (high - low) for low, high in (ranges.response_delay_s, ranges.answer_delay_s)

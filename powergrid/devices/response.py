@@ -10,6 +10,15 @@ what counts, so that energy is right:
 from __future__ import annotations
 
 import math
+from typing import Any
+
+
+def delayed_mean(before_mw: Any, target_mw: Any, dead_s: Any, dt_s: float) -> Any:
+    """Return the mean power over a step in which a device stays where it was for ``dead_s``, MW.
+
+    Numbers, or arrays of copies; arguments as in ``mean_and_end``, ``dead_s`` from 0 to ``dt_s``.
+    """
+    return (dead_s * before_mw + (dt_s - dead_s) * target_mw) / dt_s
 
 
 def mean_and_end(
@@ -37,7 +46,7 @@ def mean_and_end(
     target = min(max(target_mw, before_mw - reach), before_mw + reach)
     if lag_s == 0.0:
         end = target if moving_s > 0.0 else before_mw
-        return (dead_s * before_mw + moving_s * target) / dt_s if dead_s > 0.0 else target, end
+        return delayed_mean(before_mw, target, dead_s, dt_s) if dead_s > 0.0 else target, end
     left = math.exp(-moving_s / lag_s)
     lagging = (before_mw - target) * lag_s * (1.0 - left)
     end = target + (before_mw - target) * left

@@ -12,7 +12,7 @@ from support.heron_command import run_heron
 
 TABLE = """\
 randomisation = { start = "random", load_noise = 0.1, pv_noise = 0.1, price_noise_per_mwh = 4.0, \
-initial_soc = [0.2, 0.8], efficiency_factor = [0.9, 1.0] }
+initial_soc = [0.2, 0.8], efficiency_factor = [0.9, 1.0], response_delay_s = [0.0, 400.0] }
 """
 
 

@@ -61,6 +61,22 @@ def assert_copy_is(batch_step: Any, single_step: Any, copy: int) -> None:
 # -- the same as single environments -------------------------------------------------------------------
 
 
+def test_devices_are_as_slow_as_those_of_a_single_environment() -> None:
+    changes = {"randomisation": {"response_delay_s": [100.0, 1200.0], "initial_soc": [0.3, 0.7]}}
+    batch, single = make(changes), MultiAgentMicrogrids({"scenario": small(changes)})
+    actions = [random_actions(batch, step, MGS) for step in range(8)]
+    batch.reset(seed=3, options={"start_rows": ROWS})
+    steps = [batch.step(given) for given in actions]
+    for copy, row in enumerate(ROWS):
+        single.reset(seed=3 + copy, options={"start_row": row})
+        for given, step in zip(actions, steps, strict=True):
+            assert_copy_is(step, single.step({agent: a[copy] for agent, a in given.items()}), copy)
+    quick = MultiAgentMicrogrids({"scenario": small({"randomisation": {"initial_soc": [0.3, 0.7]}})})
+    quick.reset(seed=3, options={"start_row": ROWS[0]})
+    p_mw = quick.step({agent: a[0] for agent, a in actions[0].items()})[4]["MG1"]["p_mw"]["ess"]
+    assert abs(steps[0][4]["MG1"]["p_mw"]["ess"][0]) < abs(p_mw)
+
+
 @pytest.mark.parametrize("observation", ["full", "local"])
 @pytest.mark.parametrize("horizontal", ["p2p", "consensus", "none"])
 def test_every_copy_takes_the_way_of_a_single_environment(horizontal: str, observation: str) -> None:
