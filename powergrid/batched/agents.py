@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.gateway.clearance import apply_clearance
+from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.messages import Clearance
 from heron_mqtt.protocols.base import LEAST_TRADE_MWH, StepPosition
 from powergrid.agents.policy import (
     AgentPolicy,
@@ -232,6 +235,38 @@ class AgentArray:
         if agreed.any():
             price = self._price
             self.dispatch(np.where(agreed, value, price), np.where(agreed, value, price + self._adder))
+
+    def plan(self) -> tuple[list[Array], list[Array]]:
+        """Bound what is wanted, as a gateway does; return (n,) powers to expect by device, MW and Mvar."""
+        p_mw, q_mvar = [], []
+        for name, device in self.devices.items():
+            available, rated = self._available.get(name), device.spec.rated_s_mva
+            p = device.project(self._wanted_p[name], self._dt_s)
+            held = p if available is None else np.minimum(p, available)
+            room = np.sqrt(np.maximum((rated - held) * (rated + held), 0.0))
+            q = np.minimum(np.maximum(np.clip(self._wanted_q[name], -rated, rated), -room), room)
+            self._want(name, p)
+            self._wanted_q[name] = q
+            if available is not None:
+                gives = (available > 0.0) | (p > 0.0)
+                p = np.where(gives, np.minimum(p, available), np.maximum(p, available))
+            p_mw.append(p)
+            q_mvar.append(q)
+        return p_mw, q_mvar
+
+    def reduce(self, copy: int, clearance: Clearance | None) -> None:
+        """Leave of a copy's planned setpoints what was cleared; None = nothing of them."""
+        allowed = {
+            name: SetpointRequest(
+                float(self._wanted_p[name][copy]),
+                float(self._wanted_q[name][copy]),
+                None if (available := self._available.get(name)) is None else float(available[copy]),
+            )
+            for name in self.devices
+        }
+        apply_clearance(allowed, clearance)
+        for name, setpoint in allowed.items():
+            self._wanted_p[name][copy], self._wanted_q[name][copy] = setpoint.p_mw, setpoint.q_mvar
 
     def simulate(self, informed: Flags | None = None) -> dict[str, Measurements]:
         """Let the models take the step, in all copies or those that are informed; return what each did."""

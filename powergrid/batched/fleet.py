@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from heron_mqtt.messages import Clearance
 from powergrid.agents.policy import AgentPolicy
 from powergrid.batched.agents import AgentArray
 from powergrid.batched.hearing import Hearing
@@ -18,6 +19,11 @@ __all__ = ["Fleet", "FleetStep"]
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+
+
+Check = Callable[[Array, Array, Flags], Mapping[int, Mapping[str, Clearance]]]
+"""From plans, (n, n_devices) MW and Mvar, and whose are known, (n, n_agents), to the clearances of the copies
+whose plan breaks a limit."""
 
 
 class FleetStep(NamedTuple):
@@ -84,6 +90,7 @@ class Fleet:
         commands: Mapping[str, Mapping[str, Array]],
         told: Callable[[str], Mapping[str, Any]],
         hearing: Hearing | None = None,
+        check: Check | None = None,
     ) -> FleetStep:
         """Carry every agent of every copy through a step.
 
@@ -94,6 +101,7 @@ class Fleet:
             commands: By agent, (n,) setpoints by name, as ``AgentArray.decide`` takes them.
             told: What an agent with a policy of the scenario is told besides.
             hearing: Who hears what; None = everyone everything.
+            check: Clears the plans; None = nobody asks for clearance.
         """
         informed: list[Flags | None] = [None] * len(self._names)
         arrived: list[Flags | None] = [None] * len(self._names)
@@ -105,6 +113,8 @@ class Fleet:
             known = price[:, 0], p_load_mw[:, i], available
             agent.decide(*known, commands.get(name, {}), more, informed[i], arrived[i])
         traded_mwh, traded_usd = self._negotiate(hearing)
+        if check is not None:
+            self._clear(check, hearing)
         done = [agent.simulate(who) for agent, who in zip(self._agents.values(), informed, strict=True)]
         devices = [measured for of_agent in done for measured in of_agent.values()]
         soc = [measured.soc for measured in devices if measured.soc is not None]
@@ -116,6 +126,27 @@ class Fleet:
             traded_mwh=traded_mwh,
             traded_usd=traded_usd,
         )
+
+    def _clear(self, check: Check, hearing: Hearing | None) -> None:
+        """Have the plans checked together, and leave of each what was cleared."""
+        p_mw, q_mvar = [], []
+        for agent in self._agents.values():
+            of_agent = agent.plan()
+            p_mw += of_agent[0]
+            q_mvar += of_agent[1]
+        heard = np.ones((self._n, len(self._names)), dtype=bool)
+        cleared = heard
+        if hearing is not None:
+            heard = hearing.links.send("plan", hearing.informed, hearing.steps)
+            cleared = hearing.links.send("clearance", heard, hearing.steps)
+            hearing.missed += hearing.informed & ~cleared
+        reduced = check(np.stack(p_mw, axis=1), np.stack(q_mvar, axis=1), heard)
+        for i, (name, agent) in enumerate(self._agents.items()):
+            for copy, clearances in reduced.items():
+                if cleared[copy, i]:
+                    agent.reduce(copy, clearances[name])
+            for lost in np.flatnonzero(~cleared[:, i]):
+                agent.reduce(int(lost), None)
 
     def _negotiate(self, hearing: Hearing | None) -> tuple[Array, Array]:
         """Run the horizontal protocol; return what was traded, MWh and $."""

@@ -37,7 +37,7 @@ class Hearing:
     def clear_copies(self, words: int) -> Flags:
         """Return the (n,) copies in which all speak, and up to ``words`` messages to each peer arrive."""
         is_late = self.links.upstream_s >= self.links.peer_s
-        clear: Flags = self.informed.all(axis=1)
+        clear: Flags = np.logical_and.reduce(self.informed, axis=1)
         if is_late:  # who waits for a command is too late for the offers
             clear = np.logical_and(clear, ~self.missed.any(axis=1))
         for copy in np.flatnonzero(clear):

@@ -10,8 +10,10 @@ from gymnasium.spaces import Box, Dict
 from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
-from heron_mqtt.errors import ConfigError, PowerFlowDiverged
+from heron_mqtt.errors import PowerFlowDiverged
+from heron_mqtt.messages import Clearance
 from powergrid.agents.policy import AgentPolicy, observing_agents
+from powergrid.batched.clearing import PlanCheck
 from powergrid.batched.fleet import Fleet, FleetStep
 from powergrid.batched.flow import BatchFlow
 from powergrid.batched.hearing import Hearing
@@ -55,8 +57,7 @@ class BatchedMicrogrids(CopiedByState):
         single_state_space: Of one copy's row of ``state()``.
 
     Raises:
-        ConfigError: One line for each problem; also where the scenario asks for what only single environments
-            do (``envelope.grid_check``), or the network cannot be compiled.
+        ConfigError: One line for each problem; also where the network cannot be compiled.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -66,12 +67,6 @@ class BatchedMicrogrids(CopiedByState):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config, self.loaded = load_batch_config(config)
-        scenario = self.loaded.scenario
-        if scenario.envelope.grid_check:
-            raise ConfigError(
-                f"{self.loaded.source}: envelope.grid_check: BatchedMicrogrids does not check setpoints by "
-                "power flow; set it to false, or step single environments"
-            )
         self._make(build(self.loaded, GridCache.of_this_user()))
 
     def _assemble(self, blueprint: Blueprint) -> None:
@@ -82,6 +77,7 @@ class BatchedMicrogrids(CopiedByState):
         check_length(self.simulation, self.max_episode_steps, type(self).__name__)
         self.agents = list(self.simulation.agents)
         self._flow = BatchFlow(self.simulation)
+        self._plan_check = PlanCheck(self.simulation, self._flow) if scenario.envelope.grid_check else None
         self._fleet = Fleet(self.simulation, n)
         kind = self.config.observation or scenario.observation or "full"
         self._randomiser = Randomiser(self.simulation, self.max_episode_steps)
@@ -209,7 +205,13 @@ class BatchedMicrogrids(CopiedByState):
         price, hearing = state.price, None
         if self._links is not None:
             price, hearing = self._hear(self._links, commands)
-        done = self._fleet.step(price, state.p_load_mw, state.p_available_mw, commands, self._told, hearing)
+        done = self._fleet.step(
+            *(price, state.p_load_mw, state.p_available_mw),
+            commands,
+            self._told,
+            hearing,
+            None if self._plan_check is None else self._clear,
+        )
         if hearing is not None:
             done = self._as_reported(done, hearing)
         state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
@@ -338,6 +340,11 @@ class BatchedMicrogrids(CopiedByState):
             ):
                 told[name] = dict(zip(told[name], own[:, owner == number].T, strict=True))
         return told
+
+    def _clear(self, p_mw: Array, q_mvar: Array, heard: Flags) -> Mapping[int, Mapping[str, Clearance]]:
+        assert self._plan_check is not None
+        factor = self._noise.load_at((self._copies, self._steps))
+        return self._plan_check.clear(self._rows(), p_mw, q_mvar, heard, factor)
 
     def _hear(self, links: Links, commands: Mapping[str, Any]) -> tuple[Array, Hearing]:
         """Return the (n, 1) prices that agents know, and who hears what in the step."""

@@ -1,19 +1,21 @@
 """The check of a step's setpoints together: would the grid keep its limits if all of them were followed?
 
-Rule. Reference is the grid of the step without any device power; what it breaks by itself no setpoint
-is blamed for, but none may make it worse. If the plan breaks a limit, every setpoint is multiplied with
-one common factor, the largest in [0, 1] that keeps all limits; then, microgrid by microgrid in order of
-their names, its own factor is raised again as far as the limits allow. Factors are found by bisection,
-to 1/1024, and only ever set to values that were solved and found good: nothing is amplified, and a
-power flow that diverges counts as a broken limit. What is left of a generator's power is checked, and
-cleared, as what the device can do of it (``part_mw`` of its kind): a generator nothing or at least its
-``min_p_mw``, a load at least what it cannot shed (that part belongs to the reference, too).
+Rule. A plan that keeps all limits is cleared. Otherwise reference is the grid of the step without any
+device power; what it breaks by itself no setpoint is blamed for, but none may make it worse. If the plan
+breaks a limit beyond that, every setpoint is multiplied with one common factor, the largest in [0, 1] that
+keeps all limits; then, microgrid by microgrid in order of their names, its own factor is raised again as far
+as the limits allow. Factors are found by bisection, to 1/1024, and only ever set to values that were solved
+and found good: nothing is amplified, and a power flow that diverges counts as a broken limit. What is left of
+a generator's power is checked, and cleared, as what the device can do of it (``part_mw`` of its kind): a
+generator nothing or at least its ``min_p_mw``, a load at least what it cannot shed (that part belongs to the
+reference, too).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +61,9 @@ class GridCheck:
         self._load_factor = load_factor
         agents = sorted(p_mw)
         factors = dict.fromkeys(agents, 1.0)
+        whole = self._solve(row, p_mw, q_mvar, factors)
+        if whole is not None and self.is_within(whole):
+            return {agent: Clearance() for agent in agents}
         reference = self._excess(row, p_mw, q_mvar, dict.fromkeys(agents, 0.0))
 
         def good(factors: Mapping[str, float]) -> bool:
@@ -72,7 +77,7 @@ class GridCheck:
 
         if good(factors):
             return {agent: Clearance() for agent in agents}
-        limit = self._limit_that_bound(row, p_mw, q_mvar, reference)
+        limit = self._limit_that_bound(whole, reference)
         factors.update(dict.fromkeys(agents, _largest(lambda f: good(dict.fromkeys(agents, f)), 0.0)))
         for agent in agents:
             factors[agent] = _largest(partial(one, agent), factors[agent])
@@ -84,6 +89,10 @@ class GridCheck:
             )
             for agent in agents
         }
+
+    def is_within(self, result: Loadings) -> Any:
+        """Whether a result, or each of (n, ...) results, keeps all limits."""
+        return np.all(self._beyond(result) <= SLACK, axis=-1)
 
     def _left(self, agent: str, p_mw: Mapping[str, float], factor: float) -> dict[str, float]:
         """Return what devices do when told a part of their power, MW."""
@@ -111,13 +120,12 @@ class GridCheck:
 
     def _beyond(self, result: Loadings) -> Array:
         limits, vm = self._limits, np.nan_to_num(result.vm_pu, nan=1.0)
-        loading = np.concatenate([result.line_loading_percent, result.trafo_loading_percent])
+        loading = np.concatenate([result.line_loading_percent, result.trafo_loading_percent], axis=-1)
         over = (np.nan_to_num(loading) - limits.loading_max_percent) / 100.0
-        return np.concatenate([limits.vm_min_pu - vm, vm - limits.vm_max_pu, over])
+        return np.concatenate([limits.vm_min_pu - vm, vm - limits.vm_max_pu, over], axis=-1)
 
-    def _limit_that_bound(self, row: int, p_mw: Powers, q_mvar: Powers, reference: Array | None) -> str:
-        """Name the limit that the whole plan would break most beyond the reference."""
-        result = self._solve(row, p_mw, q_mvar, dict.fromkeys(p_mw, 1.0))
+    def _limit_that_bound(self, result: Loadings | None, reference: Array | None) -> str:
+        """Name the limit that the whole plan breaks most beyond the reference."""
         if result is None or reference is None:
             return "the power flow diverges"
         at = int(np.argmax(self._beyond(result) - reference))

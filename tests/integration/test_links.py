@@ -155,10 +155,22 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("horizontal", ["p2p", "consensus", "none"])
-def test_every_copy_loses_what_a_single_environment_loses(horizontal: str, policy: str) -> None:
-    changes = {"protocol.horizontal": horizontal}
+@pytest.mark.parametrize(
+    ("horizontal", "policy", "checked"),
+    [
+        ("p2p", "rules", False),
+        ("p2p", "one a copy", True),
+        ("consensus", "all copies", False),
+        ("none", "one a copy", False),
+    ],
+)
+def test_every_copy_loses_what_a_single_environment_loses(
+    horizontal: str, policy: str, checked: bool
+) -> None:
+    limits = {"vm_min_pu": 0.985, "vm_max_pu": 1.01, "loading_max_percent": 12.0}
+    changes: dict[str, Any] = {"protocol.horizontal": horizontal}
+    if checked:
+        changes["envelope"] = {"grid_check": True, **limits}
     changes |= {f"microgrids.{agent}.policy": POLICIES[policy] for agent in ("MG1", "MG3")}
     scenario, seeds = changed(**changes), [5, 6, 9, 5]
     batch = BatchedMicrogrids(

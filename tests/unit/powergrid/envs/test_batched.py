@@ -61,6 +61,28 @@ def assert_copy_is(batch_step: Any, single_step: Any, copy: int) -> None:
 # -- the same as single environments -------------------------------------------------------------------
 
 
+LIMITS = {"grid_check": True, "vm_min_pu": 0.985, "vm_max_pu": 1.01, "loading_max_percent": 12.0}
+
+
+def test_setpoints_are_checked_by_power_flow_as_in_a_single_environment() -> None:
+    changes = {"envelope": LIMITS}
+    batch, single = make(changes), MultiAgentMicrogrids({"scenario": small(changes)})
+    actions = [random_actions(batch, step, MGS if step % 2 else ["MG2"]) for step in range(8)]
+    batch.reset(options={"start_rows": ROWS})
+    steps, reduced, whole = [batch.step(given) for given in actions], 0, 0
+    for copy, row in enumerate(ROWS):
+        single.reset(options={"start_row": row})
+        for given, step in zip(actions, steps, strict=True):
+            alone = single.step({agent: a[copy] for agent, a in given.items()})
+            assert_copy_is(step, alone, copy)
+            bound = any(
+                "pu" in told or "percent" in told for i in alone[4].values() for told in i["bounds"].values()
+            )
+            reduced, whole = reduced + bound, whole + (not bound)
+    assert reduced > 3
+    assert whole > 3, "else this compares one way only"
+
+
 def test_devices_are_as_slow_as_those_of_a_single_environment() -> None:
     changes = {"randomisation": {"response_delay_s": [100.0, 1200.0], "initial_soc": [0.3, 0.7]}}
     batch, single = make(changes), MultiAgentMicrogrids({"scenario": small(changes)})
@@ -336,8 +358,3 @@ def test_wrong_start_rows_are_refused(rows: Any) -> None:
 def test_a_wrong_configuration_is_named(config: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         BatchedMicrogrids({"scenario": small(), "num_envs": 2, **config})
-
-
-def test_what_only_single_environments_do_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"envelope\.grid_check"):
-        make({"envelope.grid_check": True})
