@@ -104,7 +104,8 @@ class MessageStamper:
         now = self._now()
         second = now.timestamp() // 1.0
         if second != self._second:
-            self._second, self._second_text = second, now.isoformat()[: len("2026-01-01T00:00:00")]
+            text = now.astimezone(UTC).isoformat()
+            self._second, self._second_text = second, text[: len("2026-01-01T00:00:00")]
         return f"{self._second_text}.{now.microsecond // 1000:03d}Z"
 
     def will(self, message: Message) -> Json:

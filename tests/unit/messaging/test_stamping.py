@@ -1,0 +1,35 @@
+"""The metadata of a message: numbers that rise by channel, and the time in UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heron_mqtt.messages import PriceSignal
+from heron_mqtt.messaging.stamping import MessageStamper
+
+moments = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+ZONES = (UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-3)))
+
+
+@given(
+    start=moments,
+    waits_ms=st.lists(st.integers(-1_500, 1_500), max_size=12),
+    zone=st.sampled_from(ZONES),
+)
+def test_each_stamp_tells_its_own_time_in_utc(start: datetime, waits_ms: list[int], zone: timezone) -> None:
+    clock = [start]
+    stamper = MessageStamper("operator", "lab", now=lambda: clock[0].astimezone(zone))
+    for wait_ms in [0, *waits_ms]:
+        clock[0] += timedelta(milliseconds=wait_ms)
+        told = stamper.stamp("price", PriceSignal(value=1.0))["sent_at"]
+        assert told == clock[0].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_numbers_rise_by_channel() -> None:
+    stamper = MessageStamper("operator", "lab")
+    channels = ["price", "run/state", "price", "price"]
+    assert [stamper.stamp(c, PriceSignal(value=1.0))["seq"] for c in channels] == [0, 0, 1, 2]
+    assert stamper.next_seq("price") == 3
