@@ -35,7 +35,8 @@ class Inbox:
         upstream_id: The operator whose price counts.
         peers: Agents it may hear from.
         env_id: Messages of another environment are dropped.
-        environment: Which environment is served; every message of its step loop is a sign of life.
+        environment: Which environment is served; every message of its step loop is a sign of life. It hands
+            on ``run/state``, so it must be listening, too.
         broker: Where they come from; callbacks run in the loop that called ``open``.
         wakeup: Notified after every message.
     """
@@ -71,6 +72,7 @@ class Inbox:
         self._session: HorizontalSession | None = None
         self._early: dict[str, list[Message]] = {peer: [] for peer in peers}
         self._subscriptions = SubscriptionGroup(broker)
+        environment.on_state = self._on_run_state  # every step: one reader an agent
 
     async def open(self) -> None:
         """Subscribe; returns when every subscription is in force."""
@@ -82,7 +84,6 @@ class Inbox:
                 (topics.agent(mine, "observation"), self._on_observation),
                 *((channel, self._on_peer) for channel in self._peer_channels()),
                 (topics.agent(mine, "clearance"), self._on_clearance),
-                (topics.RUN_STATE, self._on_run_state),
             ]
         )
 
@@ -159,9 +160,11 @@ class Inbox:
         self.dropped += 1
         return None
 
-    def _on_run_state(self, message: Received) -> None:
-        state = self._take(RunState, message)
-        if state is None or state.state not in {"reset", "running"}:
+    def _on_run_state(self, state: RunState, retained: bool) -> None:
+        if state.env_id not in {None, self._env_id}:
+            self.dropped += 1
+            return
+        if state.state not in {"reset", "running"}:
             return
         if state.boot is None or state.episode is None:  # no run that could be followed
             self.dropped += 1
@@ -170,7 +173,7 @@ class Inbox:
             return
         if not self._environment.may_begin(state.boot):
             self.dropped += 1
-            if state.boot not in self._refused and not message.retained:
+            if state.boot not in self._refused and not retained:
                 self._refused = {*list(self._refused)[-9:], state.boot}
                 self._broker.stats.report(
                     "environment",

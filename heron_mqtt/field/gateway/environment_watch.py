@@ -48,6 +48,8 @@ class EnvironmentWatch:
         """Boot of the environment that is served; None before the first episode of one."""
         self.foreign = 0
         """Messages ignored: of an environment that is not served."""
+        self.on_state: Callable[[RunState, bool], object] = lambda state, retained: None
+        """Called with every ``run/state`` that is one, after it has counted here, and whether it was kept."""
         self._agent_id = agent_id
         self._broker = broker
         self._env_id = env_id
@@ -152,8 +154,11 @@ class EnvironmentWatch:
 
     def _on_run_state(self, message: Received) -> None:
         state = self._broker.parsed(message, RunState)
-        if state is None:
-            return
+        if state is not None:
+            self._take_state(state, message.retained)
+            self.on_state(state, message.retained)
+
+    def _take_state(self, state: RunState, retained: bool) -> None:
         if state.env_id not in {None, self._env_id}:
             self.foreign += 1
             return
@@ -165,7 +170,7 @@ class EnvironmentWatch:
             return
         if self.served is None or not is_ours:
             return
-        if message.retained or not self.heard(state.boot, (topics.RUN_STATE, state.seq)):
+        if retained or not self.heard(state.boot, (topics.RUN_STATE, state.seq)):
             return
         if self._end is not None and self._owner in {None, self.served}:
             self._end = None  # its will was sent although it lives: it says so itself

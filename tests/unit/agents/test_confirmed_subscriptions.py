@@ -77,7 +77,7 @@ def gateway(broker: InMemoryBroker) -> Awaitable[None]:
 # Who listens, and to how many channels.
 LISTENERS: list[tuple[Callable[[InMemoryBroker], Awaitable[None]], int]] = [
     (operator, 6),
-    (inbox, 6),
+    (inbox, 5),
     (device_link, 2),
     (stop_signals, 1),
     (environment_watch, 2),

@@ -75,6 +75,25 @@ def test_waits_that_end_in_time_leave_one_timer() -> None:
     asyncio.run(main())
 
 
+async def test_what_is_not_waited_for_wakes_nobody() -> None:
+    wakeup, looks, came = Wakeup(), [], False
+
+    def condition() -> bool:
+        looks.append(came)
+        return came
+
+    waiting = asyncio.create_task(wakeup.until(condition, 60.0))
+    await asyncio.sleep(0)
+    before = len(looks)
+    for _ in range(3):
+        wakeup.notify()
+        await asyncio.sleep(0)
+    assert looks[before:] == [False] * 3, "one look a message, and none by the task"
+    came = True
+    wakeup.notify()
+    assert await waiting
+
+
 def test_it_works_in_one_loop_after_another() -> None:
     wakeup = Wakeup()
 
