@@ -20,7 +20,7 @@ from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable, auth
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.messages import MAX_LEASE_S, FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
-from heron_mqtt.messaging.settings import FILES
+from heron_mqtt.messaging.settings import FILES, prefix_problem
 from heron_mqtt.messaging.urls import DEFAULT_PORTS, parse_url
 from heron_mqtt.protocols.registry import PROTOCOLS
 from heron_mqtt.registry import NameIn
@@ -448,6 +448,9 @@ class BrokerTable(Table):
     key: str | None = Field(None, description="PEM file of its private key, unencrypted.")
     server_name: str | None = Field(None, description="Name in its certificate, if not the host.")
     alpn: str | None = Field(None, description="Application protocol to name in the TLS handshake.")
+    topic_prefix: str | None = Field(
+        None, description="Topic levels before heron/ at this broker, such as sites/7."
+    )
     protocol: Literal["3.1.1", "5"] | None = Field(None, description="MQTT version; None = 3.1.1.")
     keepalive_s: int | None = Field(None, ge=1, le=65_535, description="None = 15 s.")
     client_id: str | None = Field(None, min_length=1, description="Of the run or proxy; None = one is made.")
@@ -466,6 +469,13 @@ class BrokerTable(Table):
     outbox_max_age_s: float | None = Field(
         None, gt=0.0, description="After which it sends a message no more; None = 604800 s, a week."
     )
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _begins_topics(cls, topic_prefix: str | None) -> str | None:
+        if topic_prefix and (problem := prefix_problem(topic_prefix.removesuffix("/"))):
+            raise ValueError(problem)
+        return topic_prefix
 
     @field_validator("url")
     @classmethod

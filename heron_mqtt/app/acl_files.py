@@ -10,6 +10,7 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded.auth.credentials import acl_section
 from heron_mqtt.messaging.nats_subjects import subjects_of
+from heron_mqtt.messaging.settings import topics_begin
 from powergrid.scenario import Scenario
 
 PROBES = "-doctor"
@@ -37,7 +38,7 @@ def acl_file(scenario: Scenario, kind: str, *, doctor: bool = False) -> str:
     """Return the rights of every user as a file for a broker.
 
     Args:
-        scenario: Names environment, agents and devices.
+        scenario: Names environment, agents and devices, and (the environment may, too) ``topic_prefix``.
         kind: ``mosquitto``, ``emqx`` or ``nats``.
         doctor: Also in the environment in which ``heron-mqtt doctor`` tries them.
 
@@ -48,28 +49,33 @@ def acl_file(scenario: Scenario, kind: str, *, doctor: bool = False) -> str:
     if write is None:
         raise ConfigError(f"--format {kind}: expected {', '.join(FORMATS)}")
     env_id = scenario.topic_env_id
+    before = topics_begin(scenario.broker.topic_prefix)
     environments = [env_id, f"{env_id}{PROBES}"] if doctor else [env_id]
-    return "\n".join(write(users_of(scenario), environments)) + "\n"
+    return "\n".join(write(users_of(scenario), environments, before)) + "\n"
 
 
-def _rights(user: SiteUser, environments: list[str]) -> list[tuple[str, str]]:
+def _rights(user: SiteUser, environments: list[str], before: str) -> list[tuple[str, str]]:
     """Return topic filter and right (read, write, readwrite) of a user."""
-    return [pair for env_id in environments for pair in topics.rights(user.role, user.name, env_id).items()]
+    return [
+        pair
+        for env_id in environments
+        for pair in topics.rights(user.role, user.name, env_id, before=before).items()
+    ]
 
 
-def _mosquitto(users: list[SiteUser], environments: list[str]) -> Iterator[str]:
+def _mosquitto(users: list[SiteUser], environments: list[str], before: str) -> Iterator[str]:
     yield "# acl_file of mosquitto; nobody else may do anything (allow_anonymous false)"
     for user in users:
-        sections = [acl_section(user.name, user.role, env_id) for env_id in environments]
+        sections = [acl_section(user.name, user.role, env_id, before=before) for env_id in environments]
         yield from sections[0]
         for more in sections[1:]:
             yield from (line for line in more if line.startswith("topic "))
 
 
-def _emqx(users: list[SiteUser], environments: list[str]) -> Iterator[str]:
+def _emqx(users: list[SiteUser], environments: list[str], before: str) -> Iterator[str]:
     yield "%% acl.conf of EMQX: {allow, Who, What, Topics}; what is not allowed is denied by the last line"
     for user in users:
-        rights = _rights(user, environments)
+        rights = _rights(user, environments, before)
         for action, wanted in (("publish", "write"), ("subscribe", "read")):
             filters = [json.dumps(topic) for topic, right in rights if right in {wanted, "readwrite"}]
             if filters:
@@ -77,12 +83,12 @@ def _emqx(users: list[SiteUser], environments: list[str]) -> Iterator[str]:
     yield "{deny, all}."
 
 
-def _nats(users: list[SiteUser], environments: list[str]) -> Iterator[str]:
+def _nats(users: list[SiteUser], environments: list[str], before: str) -> Iterator[str]:
     yield "# authorization of a NATS server; MQTT topics become subjects. Put a password into each $variable."
     yield "authorization {"
     yield "  users = ["
     for user in users:
-        rights = _rights(user, environments)
+        rights = _rights(user, environments, before)
         allowed = {
             action: [
                 json.dumps(subject)
@@ -108,7 +114,7 @@ _INNER = {
 """Subjects of NATS' own, by which its MQTT server keeps sessions and retained messages."""
 
 
-FORMATS: dict[str, Callable[[list[SiteUser], list[str]], Iterator[str]]] = {
+FORMATS: dict[str, Callable[[list[SiteUser], list[str], str], Iterator[str]]] = {
     "mosquitto": _mosquitto,
     "emqx": _emqx,
     "nats": _nats,

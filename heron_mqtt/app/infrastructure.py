@@ -122,7 +122,7 @@ async def mqtt_infrastructure(
             raise ConfigError(f"broker {without_login(url)}: devices and agents connect to MQTT brokers only")
         broker = await stack.enter_async_context(impaired(mqtt, impairment, seed))
         url = mqtt.options.address
-        note(f"broker: {url}  topics: {mqtt.topic_map.prefix}#")
+        note(f"broker: {url}  topics: {mqtt.options.topic_prefix}{mqtt.topic_map.prefix}#")
         starter = MessageStamper(f"start-{names[0].parent.replace('/', '-')}", scenario.topic_env_id)
         if not is_ours:
             await require_broker_features(

@@ -14,7 +14,7 @@ from heron_mqtt.app.run_time import MAX_DAYS, chosen_time
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of, without_login
-from heron_mqtt.messaging.settings import LASTING
+from heron_mqtt.messaging.settings import EVERYWHERE
 
 if TYPE_CHECKING:
     from heron_mqtt.app.resumption import Resumption
@@ -108,7 +108,7 @@ class RunOptions:
                 f"--{problem}"
                 if problem.startswith("broker ")
                 else problem  # it names a setting itself
-                if problem.partition(" ")[0] in LASTING
+                if problem.partition(" ")[0] in EVERYWHERE
                 else f"--broker: {problem}"
                 for problem in (re.sub(r"^\w+Broker: ", "", problem) for problem in exc.problems)
             ]

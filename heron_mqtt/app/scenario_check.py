@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from heron_mqtt.app.surprises import surprises
 from heron_mqtt.app.vendor_adapters import load_mappings, mapping_notes
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.settings import topics_begin
 from heron_mqtt.messaging.topics import TopicMap
 from powergrid.agents.proxies import emulated_devices
 from powergrid.scenario import LoadedScenario
@@ -44,7 +45,8 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
     )
     yield f"profiles    {loaded.path(scenario.profiles.file)}, {simulation.series.n_rows} rows"
     yield f"prices      {loaded.path(scenario.profiles.price_file)}, column {scenario.profiles.price_column}"
-    yield f"topics      {TopicMap(scenario.topic_env_id).prefix}#, operator {scenario.operator_id}"
+    before = topics_begin(scenario.broker.topic_prefix)
+    yield f"topics      {before}{TopicMap(scenario.topic_env_id).prefix}#, operator {scenario.operator_id}"
     yield f"protocols   price and setpoint, {scenario.protocol.horizontal} between the microgrids"
     for agent, table in scenario.microgrids.items():
         sites = blueprint.sites[agent]

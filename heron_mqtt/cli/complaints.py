@@ -6,7 +6,7 @@ import re
 import sys
 
 from heron_mqtt.errors import ConfigError, HeronError
-from heron_mqtt.messaging.settings import EVERYWHERE, LASTING, option_of
+from heron_mqtt.messaging.settings import EVERYWHERE, option_of
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -31,7 +31,7 @@ def _as_option(problem: str) -> str:
     problem = re.sub(
         rf"\b({names})=('?)([\w.]*)\2", lambda m: f"{option_of(m[1])} {m[3]}".rstrip(), problem
     ).replace("password=", "--password-file")
-    named = re.match(rf"(?:MqttBroker: )?({'|'.join(LASTING)}) ", problem)
+    named = re.match(rf"(?:MqttBroker: )?({names}) ", problem)
     if named is not None:  # a setting with its value
         return (
             problem[: named.start(1)].removeprefix("MqttBroker: ")

@@ -34,7 +34,7 @@ __all__ = ["BrokerScheme", "open_broker", "register_scheme", "scheme_names", "sc
 
 MQTT_ONLY = (
     "outbox", "outbox_max_mb", "outbox_max_age_s", "client_id", "clean_start", "session_expiry_s", "alpn",
-    "protocol",
+    "protocol", "topic_prefix",
 )  # fmt: skip
 """Settings that say nothing to a broker of another kind."""
 

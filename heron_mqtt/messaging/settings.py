@@ -23,6 +23,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "server_name": "Name that the broker's certificate must have, if not the host of the URL.",
     "alpn": "Application protocol to name in the TLS handshake, for example mqtt.",
     "protocol": "MQTT version: 3.1.1 or 5.",
+    "topic_prefix": "Topic levels that stand before heron/ at this broker, for example sites/7.",
     "keepalive_s": "Seconds of silence after which either side gives the other up.",
 }
 LASTING: Final[Mapping[str, str]] = {
@@ -36,7 +37,27 @@ LASTING: Final[Mapping[str, str]] = {
 """Settings of the one connection of a process that lasts: no other one may have the same. Commands that only
 look, or ask for something once, do not take them, and emulated devices do not inherit them."""
 EVERYWHERE: Final[Mapping[str, str]] = {**SETTINGS, **LASTING}
+MAX_PREFIX_BYTES = 500
 FILES: Final = frozenset({"password_file", "ca", "cert", "key", "outbox"})
+
+
+def prefix_problem(topic_prefix: str) -> str | None:
+    """Return why topics cannot begin with a prefix (without the last ``/``), or None."""
+    if len(topic_prefix.encode(errors="replace")) > MAX_PREFIX_BYTES:
+        return f"expected at most {MAX_PREFIX_BYTES} bytes"
+    if topic_prefix.startswith("$"):
+        return "topics that begin with $ are the broker's own"
+    if not topic_prefix.isprintable() or any(
+        not level or set(level) & {"+", "#"} for level in topic_prefix.split("/")
+    ):
+        return "expected topic levels such as sites/7: none empty, no + and no #"
+    return None
+
+
+def topics_begin(scenario_says: str | None) -> str:
+    """Return what stands before every topic of ours, by environment or scenario, with its last ``/``."""
+    said = os.environ.get(variable_of("topic_prefix")) or scenario_says or ""
+    return f"{said.removesuffix('/')}/" if said else ""
 
 
 def variable_of(setting: str) -> str:

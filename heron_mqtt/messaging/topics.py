@@ -307,7 +307,7 @@ class TopicMap:
 # -- who may do what -----------------------------------------------------------------------------------
 
 
-def rights(role: str, name: str, env_id: str | None = None) -> dict[str, str]:
+def rights(role: str, name: str, env_id: str | None = None, *, before: str = "") -> dict[str, str]:
     """Return the topic filters that a user needs, and whether to ``read``, ``write`` or ``readwrite`` them.
 
     Args:
@@ -315,14 +315,15 @@ def rights(role: str, name: str, env_id: str | None = None) -> dict[str, str]:
         name: Of an agent its id (``MG1``), of a device its agent's id and its own name (``MG1/ess``); not
             looked at for the others.
         env_id: The environment; None = any.
+        before: What stands before every topic of ours at the broker, with its last ``/``.
 
     Raises:
         ValueError: Not a role, or not the name of a device.
     """
     if role not in ROLES:
         raise ValueError(f"role {role!r}: expected one of {', '.join(ROLES)}")
-    prefix = f"{ROOT}/{'+' if env_id is None else escape(env_id)}/"
-    everything = f"{ROOT}/#" if env_id is None else f"{prefix}#"
+    prefix = f"{before}{ROOT}/{'+' if env_id is None else escape(env_id)}/"
+    everything = f"{before}{ROOT}/#" if env_id is None else f"{prefix}#"
     if role == "observer":
         return {everything: "read"}
     granted: dict[str, str] = {everything: "read"} if role == "operator" else {}

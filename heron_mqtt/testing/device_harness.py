@@ -122,18 +122,18 @@ class DeviceHarness:
         self.within_s, self.settle_s, self.tolerance = within_s, settle_s, tolerance
         self.dt_s = dt_s
         self.bound_mw, self.is_bounded = bound_mw, is_bounded
-        topics = TopicMap(env_id)
-        self.estop_topic = topics.topic(ESTOP)
-        self.run_topic = topics.topic(RUN_STATE)
-        self.confirm_topic = topics.topic(stop_confirm(agent_id, name))
+        self._options = options = read_options(url, client_id=f"harness-{uuid.uuid4().hex[:12]}")
+        topics, before = TopicMap(env_id), options.topic_prefix
+        self.estop_topic = before + topics.topic(ESTOP)
+        self.run_topic = before + topics.topic(RUN_STATE)
+        self.confirm_topic = before + topics.topic(stop_confirm(agent_id, name))
         self.sent: list[SentMessage] = []
         """Everything that it has sent, oldest first."""
-        self._base = topics.topic(device(agent_id, name, ""))
+        self._base = before + topics.topic(device(agent_id, name, ""))
         self._heard: list[WatchedMessage] = []
         self._changed = threading.Condition()
         self._ready = threading.Event()
         self._refused = ""
-        self._options = options = read_options(url, client_id=f"harness-{uuid.uuid4().hex[:12]}")
         transport: Literal["tcp", "websockets"] = "websockets" if options.scheme in WEB else "tcp"
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, options.client_id, transport=transport)
         if options.username is not None:

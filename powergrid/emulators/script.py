@@ -17,7 +17,7 @@ from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.schemes import open_broker, without_login
-from heron_mqtt.messaging.settings import add_options, use_options, without_lasting
+from heron_mqtt.messaging.settings import add_options, topics_begin, use_options, without_lasting
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.service_manager import THE_SERVICE
 from powergrid.devices import Device
@@ -167,7 +167,8 @@ async def _serve(
         def tell() -> None:
             THE_SERVICE.tell_ready(f"{device.kind} {device.label} online")
             if not options.supervised:  # beside a run, the run tells
-                address, prefix = without_login(options.broker), topics.TopicMap(env_id).prefix
+                before = topics_begin((settings.get("defaults") or {}).get("topic_prefix"))
+                address, prefix = without_login(options.broker), before + topics.TopicMap(env_id).prefix
                 sys.stdout.write(f"{device.kind} {device.label} online at {address}, topics {prefix}#\n")
                 sys.stdout.flush()
 

@@ -116,6 +116,7 @@ async def _anonymous(broker: MqttBroker, channel: str, check: str, *, has_logins
         ca=ca,
         server_name=options.server_name,
         protocol=options.protocol,
+        topic_prefix=options.topic_prefix,
         use_environment=False,
     )
     heard: list[object] = []
@@ -148,7 +149,7 @@ async def _anonymous(broker: MqttBroker, channel: str, check: str, *, has_logins
 
 async def _gets_in(options: MqttOptions, message: tuple[str, bytes] | None = None) -> bool | None:
     """Return None if the broker does not let a client in; publish a message where it does."""
-    client = RawMqtt(options, MessageStats())
+    client = RawMqtt(options, MessageStats(), ours=True)
     try:
         async with asyncio.timeout(ATTEMPT_S):
             await client.connect()

@@ -13,7 +13,7 @@ from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
 from heron_mqtt.messaging.schemes import open_broker
-from powergrid.scenario import HomeAssistantTable, LoadedScenario
+from powergrid.scenario import HomeAssistantTable, LoadedScenario, Scenario
 
 QUIET_S = 0.4  # what the broker has kept is here when nothing of it has come for so long
 READ_BACK_S = 3.0
@@ -36,11 +36,13 @@ async def announce(loaded: LoadedScenario, url: str, table: HomeAssistantTable |
         BrokerError: The broker is not there or refuses.
     """
     table = table or _table(loaded)
+    broker = _broker(loaded, url)
+    before = broker.options.topic_prefix
     wanted = {
         topic: json.dumps(config, ensure_ascii=False).encode()
-        for topic, config in discovery(loaded.scenario, table).items()
+        for topic, config in discovery(loaded.scenario, table, before=before).items()
     }
-    return await _replace(loaded, url, table.prefix, wanted)
+    return await _replace(loaded.scenario, broker, table.prefix, wanted)
 
 
 async def retract(loaded: LoadedScenario, url: str, prefix: str | None = None) -> int:
@@ -53,7 +55,7 @@ async def retract(loaded: LoadedScenario, url: str, prefix: str | None = None) -
     if prefix is None:
         said = loaded.scenario.integrations.home_assistant
         prefix = (said or HomeAssistantTable()).prefix
-    return await _replace(loaded, url, prefix, {})
+    return await _replace(loaded.scenario, _broker(loaded, url), prefix, {})
 
 
 def _table(loaded: LoadedScenario) -> HomeAssistantTable:
@@ -63,13 +65,16 @@ def _table(loaded: LoadedScenario) -> HomeAssistantTable:
     return table
 
 
-async def _replace(loaded: LoadedScenario, url: str, prefix: str, wanted: Mapping[str, bytes]) -> int:
-    scenario = loaded.scenario
+def _broker(loaded: LoadedScenario, url: str) -> MqttBroker:
     broker = open_broker(
-        url, env_id=scenario.topic_env_id, at_address=True, defaults=loaded.broker_settings()
+        url, env_id=loaded.scenario.topic_env_id, at_address=True, defaults=loaded.broker_settings()
     )
     if not isinstance(broker, MqttBroker):
         raise ConfigError("Home Assistant: expected an MQTT broker, mqtt://host:port")
+    return broker
+
+
+async def _replace(scenario: Scenario, broker: MqttBroker, prefix: str, wanted: Mapping[str, bytes]) -> int:
     below = f"{prefix}/+/{node_id(scenario)}/+/config"
     async with RawMqtt(broker.options, MessageStats()) as link:
         before = await _kept(link, below)

@@ -23,16 +23,17 @@ STOPPED = "{{ 'OFF' if value_json is defined and value_json.active is false else
 WHO = "home assistant"
 
 
-def discovery(scenario: Scenario, table: HomeAssistantTable) -> dict[str, Json]:
+def discovery(scenario: Scenario, table: HomeAssistantTable, *, before: str = "") -> dict[str, Json]:
     """Return the configuration of every entity by its topic, to be published retained as JSON.
 
     Args:
         scenario: Names devices and microgrids.
         table: How they are announced.
+        before: What stands before every topic of ours at the broker, with its last ``/``.
     """
     return {
         f"{table.prefix}/{component}/{node_id(scenario)}/{entity}/config": config
-        for component, entity, config in _entities(scenario, table)
+        for component, entity, config in _entities(scenario, table, before)
     }
 
 
@@ -41,8 +42,8 @@ def node_id(scenario: Scenario) -> str:
     return f"heron_{_slug(scenario.topic_env_id)}"
 
 
-def _entities(scenario: Scenario, table: HomeAssistantTable) -> Iterator[tuple[str, str, Json]]:
-    names = _Names(scenario)
+def _entities(scenario: Scenario, table: HomeAssistantTable, before: str) -> Iterator[tuple[str, str, Json]]:
+    names = _Names(scenario, before)
     yield from _of_run(names, scenario, table)
     for agent, microgrid in scenario.microgrids.items():
         yield from _of_microgrid(names, agent)
@@ -53,13 +54,14 @@ def _entities(scenario: Scenario, table: HomeAssistantTable) -> Iterator[tuple[s
 class _Names:
     """Topics and identities of one environment."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, before: str) -> None:
         self.node = node_id(scenario)
         self.env_id = scenario.topic_env_id
+        self._before = before
         self._topics = topics.TopicMap(scenario.topic_env_id)
 
     def topic(self, channel: str) -> str:
-        return self._topics.topic(channel)
+        return self._before + self._topics.topic(channel)
 
     def entity(self, place: str, quantity: str, label: str, of: Json, **more: Any) -> tuple[str, Json]:
         """Return the identity of an entity, and its configuration with what every one has."""

@@ -72,6 +72,7 @@ class MqttBroker(SessionBroker):
         cert, key: PEM files of a client certificate, unencrypted.
         server_name: The name that the broker's certificate must have, if not the host of the URL.
         alpn: Application protocol to name in the TLS handshake; several are separated by commas.
+        topic_prefix: Topic levels that stand before ``heron/`` at this broker: ``"sites/7"``.
         connect_timeout_s: Bound of one attempt to connect, name resolution to MQTT answer.
         patience_s: How long the first connection is tried for while nobody answers; 0 = once. Refusals
             (credentials, rights) are final at once.
@@ -112,6 +113,7 @@ class MqttBroker(SessionBroker):
         key: str | Path | None = None,
         server_name: str | None = None,
         alpn: str | None = None,
+        topic_prefix: str | None = None,
         connect_timeout_s: float = 5.0,
         patience_s: float = 0.0,
         max_pending: int = 20_000,
@@ -154,6 +156,7 @@ class MqttBroker(SessionBroker):
             server_name=server_name,
             alpn=alpn,
             protocol=protocol,
+            topic_prefix=topic_prefix,
             # the default says nothing: then environment or scenario may
             keepalive_s=None if keepalive_s == DEFAULT_KEEPALIVE_S else keepalive_s,
             connect_timeout_s=connect_timeout_s,

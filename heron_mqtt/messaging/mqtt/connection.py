@@ -66,10 +66,14 @@ class Events(Protocol):
 
 
 class Connection:
-    """One connection; ``open`` it once, then use it until ``lost`` is done."""
+    """One connection; ``open`` it once, then use it until ``lost`` is done.
+
+    Topics are named without the prefix that they have at this broker (``MqttOptions.topic_prefix``).
+    """
 
     def __init__(self, options: MqttOptions, events: Events, will: LastWill | None) -> None:
         self._options = options
+        self._prefix = options.topic_prefix
         self._events = events
         self._will = will
         self._loop = asyncio.get_running_loop()
@@ -155,7 +159,7 @@ class Connection:
         returns.
         """
         self._expect_answer()
-        return self._running().send(topic, payload, qos, retain, not_after)
+        return self._running().send(self._prefix + topic, payload, qos, retain, not_after)
 
     @property
     def has_limits(self) -> bool:
@@ -168,7 +172,7 @@ class Connection:
             return "this broker keeps no retained messages, and says so: give late subscribers another way"
         if self._maximum_packet_size is None:
             return None
-        size = len(topic.encode()) + len(payload) + PUBLISH_OVERHEAD_BYTES
+        size = len((self._prefix + topic).encode()) + len(payload) + PUBLISH_OVERHEAD_BYTES
         if size > self._maximum_packet_size:
             return f"{size} bytes are over the broker's limit of {self._maximum_packet_size} a packet"
         return None
@@ -177,7 +181,7 @@ class Connection:
         """Return how many of these filters fit into one packet, as far as the broker has told."""
         left = (self._maximum_packet_size or MAX_SUBSCRIBE_BYTES) - SUBSCRIBE_OVERHEAD_BYTES
         for n, topic_filter in enumerate(filters):
-            left -= len(topic_filter.encode()) + 3
+            left -= len((self._prefix + topic_filter).encode()) + 3
             if left < 0:
                 return max(1, n)
         return len(filters)
@@ -185,12 +189,12 @@ class Connection:
     def subscribe(self, filters: list[str]) -> int:
         """Subscribe at QoS 1; return the id that ``on_subscribed`` will name."""
         self._expect_answer()
-        mid = self._running().subscribe([(f, 1) for f in filters])[1]
+        mid = self._running().subscribe([(self._prefix + f, 1) for f in filters])[1]
         return int(mid or 0)
 
     def unsubscribe(self, filters: list[str]) -> None:
         """Unsubscribe."""
-        self._running().unsubscribe(list(filters))
+        self._running().unsubscribe([self._prefix + f for f in filters])
 
     def acknowledge_withheld(self) -> None:
         """Acknowledge the messages that were not to be acknowledged yet."""
@@ -232,14 +236,14 @@ class Connection:
         )
         client.stream, client.five, client.clock = stream, five, self._loop.time
         client.received, client.acknowledged = self._on_message, self._events.on_acknowledged
-        client.expired = self._events.on_expired
+        client.expired = self._on_expired
         client.refused_too_large = self._on_oversized
         client.want_flush = self._on_want_write
         client.max_inflight_messages = 0  # the link keeps the window; a limit here scans at every PUBACK
         if options.username:
             client.username_pw_set(options.username, options.password)
         if self._will is not None:
-            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+            client.will_set(self._prefix + self._will.topic, self._will.payload, qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish  # of QoS 2; the others do not pass through paho
@@ -293,10 +297,14 @@ class Connection:
         except UnicodeDecodeError as exc:
             self._events.on_bad_topic(repr(exc.object))
             return None
-        return self._events.on_message(topic, message.payload, message.retain)
+        return self._events.on_message(topic.removeprefix(self._prefix), message.payload, message.retain)
+
+    def _on_expired(self, mid: int, topic: str) -> None:
+        self._events.on_expired(mid, topic.removeprefix(self._prefix))
 
     def _on_oversized(self, topic: bytes, size: int) -> None:
-        self._events.on_oversized(topic.decode(errors="backslashreplace"), size)
+        name = topic.decode(errors="backslashreplace")
+        self._events.on_oversized(name.removeprefix(self._prefix), size)
 
     def _on_publish(
         self, _client: object, _data: object, mid: int, reason: ReasonCode, _properties: object

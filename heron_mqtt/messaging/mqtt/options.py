@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.messaging.settings import variable_of
+from heron_mqtt.messaging.settings import prefix_problem, variable_of
 from heron_mqtt.messaging.urls import MQTT_URLS, SECURE, WEB, UrlKind, parse_url
 from heron_mqtt.messaging.urls import without_login as shown
 
@@ -57,6 +57,8 @@ class MqttOptions:
     server_name: str | None = None
     session_expiry_s: int | None = None
     """How long the broker shall keep the session of a lost connection; None = not at all (clean)."""
+    topic_prefix: str = ""
+    """Stands before every topic of ours at this broker: levels, with a ``/`` behind each; empty = none."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The settings, as environment variables for a child process; without user and password."""
 
@@ -91,6 +93,7 @@ def read_options(
     server_name: str | None = None,
     alpn: str | None = None,
     protocol: str | None = None,
+    topic_prefix: str | None = None,
     keepalive_s: float | None = None,
     connect_timeout_s: float = 5.0,
     defaults: Mapping[str, str] | None = None,
@@ -133,11 +136,14 @@ def read_options(
         files = dict.fromkeys(files)  # those of the environment may be meant for another URL
     server_name, alpn = setting("server_name", server_name), setting("alpn", alpn)
     protocol = setting("protocol", protocol) or DEFAULT_PROTOCOL
+    topic_prefix = (setting("topic_prefix", topic_prefix) or "").removesuffix("/")
     keepalive = _number(keepalive_s, setting("keepalive_s", None))
     if password and not username:
         problems.append(f"a password without a username: pass username= or set {USERNAME_VARIABLE}")
     if protocol not in PROTOCOLS:
         problems.append(f"protocol {protocol!r}: expected {' or '.join(map(repr, PROTOCOLS))}")
+    if topic_prefix and (problem := prefix_problem(topic_prefix)):
+        problems.append(f"topic_prefix {topic_prefix!r}: {problem}")
     if not isinstance(keepalive, int | float) or not (
         1 <= keepalive <= MAX_KEEPALIVE_S and int(keepalive) == keepalive
     ):
@@ -156,6 +162,7 @@ def read_options(
             "the password for %s travels unencrypted: use TLS on networks you do not trust", shown(url)
         )
     settings = {**files, "server_name": server_name, "alpn": alpn, "protocol": protocol}
+    settings["topic_prefix"] = topic_prefix or None
     settings["keepalive_s"] = str(int(keepalive))
     (host, port), *others = parts.hosts
     return MqttOptions(
@@ -172,6 +179,7 @@ def read_options(
         others=tuple(others),
         path=(parts.path or "/mqtt") if parts.scheme in WEB else "",
         server_name=server_name,
+        topic_prefix=f"{topic_prefix}/" if topic_prefix else "",
         environment={variable_of(name): value for name, value in settings.items() if value is not None},
     )
 

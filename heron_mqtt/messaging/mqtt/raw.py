@@ -34,6 +34,7 @@ class RawMqtt:
         rng: Jitters the delays of reconnecting.
         will: What the broker publishes, retained, if the connection dies; None = nothing.
         keep_client_id: Connect with the client id as it is, where a broker knows its clients by name.
+        ours: The topics are ours after all, and have the prefix that ours have at this broker.
     """
 
     def __init__(
@@ -44,7 +45,10 @@ class RawMqtt:
         *,
         will: LastWill | None = None,
         keep_client_id: bool = False,
+        ours: bool = False,
     ) -> None:
+        if not ours:
+            options = replace(options, topic_prefix="")
         if not keep_client_id:
             options = replace(options, client_id=f"{options.client_id}-raw-{secrets.token_hex(2)}")
         self.stats = stats

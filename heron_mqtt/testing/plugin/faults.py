@@ -31,7 +31,7 @@ class FaultInjector:
         self._topics = TopicMap(env_id)
         self._stamper = MessageStamper("test", env_id)
         options = read_options(url, client_id=f"inject-{uuid.uuid4().hex[:8]}")
-        self._mqtt = RawMqtt(options, MessageStats())
+        self._mqtt = RawMqtt(options, MessageStats(), ours=True)
         self._has_stopped = False
 
     def __enter__(self) -> Self:

@@ -83,7 +83,7 @@ def add_credentials(
     _replace(users_file, [f"{user}:{stored}" for user, stored in users.items()])
 
 
-def acl_section(name: str, role: str, env_id: str | None = None) -> list[str]:
+def acl_section(name: str, role: str, env_id: str | None = None, *, before: str = "") -> list[str]:
     """Return one user's rows of an ACL file, from ``user`` on; mosquitto reads the same rights from them.
 
     The rights are those of the wire contract's table, ``heron_mqtt.messaging.topics.RULES``.
@@ -92,8 +92,10 @@ def acl_section(name: str, role: str, env_id: str | None = None) -> list[str]:
         name: Of the user; see ``add_credentials``.
         role: One of ``ROLES``.
         env_id: The environment that the rights are for; None = every one.
+        before: As of ``topics.rights``.
     """
-    rows = [f"topic {right} {topic_filter}" for topic_filter, right in rights(role, name, env_id).items()]
+    granted = rights(role, name, env_id, before=before)
+    rows = [f"topic {right} {topic_filter}" for topic_filter, right in granted.items()]
     if role in {"operator", "observer"}:
         rows.append("topic read $SYS/#")
     return [f"user {name}", f"# role: {role}", *rows]
