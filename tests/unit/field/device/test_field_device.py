@@ -115,6 +115,19 @@ async def test_a_renewal_reaches_the_hardware_with_the_setpoint_that_is_held_and
     assert site.device.told == [("apply", 0.01, 10.0), ("renew", 0.01, 20.0)]
 
 
+async def test_a_device_that_breaks_off_measuring_for_a_stop_measures_again_after_it(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hardware, "breaks_off_measuring", True)
+    site = await make(period_s=0.02)
+    await site.ask(0.01)
+    for active in (True, False):
+        site.stop(active)
+        count = len(site.telemetry)
+        await until(lambda count=count: len(site.telemetry) > count + 2, "telemetry goes on")
+    assert (await site.ask(0.02))["p_mw"] == 0.02
+
+
 async def test_a_renewal_extends_the_lease(make: Any) -> None:
     site = await make(period_s=0.02)
     await site.ask(0.01, 0.2)

@@ -964,3 +964,20 @@ async def test_a_voltage_that_cannot_be_is_left_out_and_said_once(
         assert (told.p_mw, told.vm_pu) == (4321.5e-6, None)
     (line,) = [record.getMessage() for record in caplog.records if "vm_pu" in record.getMessage()]
     assert "left out what cannot be read" in line
+
+
+@pytest.mark.parametrize(
+    ("points", "left"),
+    [
+        ({"OutWRte": 5000, "InWRte": -5000, "StorCtl_Mod": 3, "InOutWRte_RvrtTms": 0}, "setpoint"),
+        ({"OutWRte": 5000, "InWRte": -4999, "StorCtl_Mod": 3, "InOutWRte_RvrtTms": 0}, None),
+        ({"OutWRte": 5000, "InWRte": -5001, "StorCtl_Mod": 3, "InOutWRte_RvrtTms": 0}, None),
+        ({"OutWRte": 5000, "InWRte": 5000, "StorCtl_Mod": 3, "InOutWRte_RvrtTms": 30}, "setpoint"),
+        ({"OutWRte": 5000, "InWRte": -5000, "StorCtl_Mod": 0, "InOutWRte_RvrtTms": 30}, None),
+        ({"OutWRte": 0, "InWRte": 0, "StorCtl_Mod": 3, "InOutWRte_RvrtTms": 0}, "zero"),
+    ],
+)
+async def test_what_an_earlier_controller_left_in_storage_control_is_known(
+    make: Any, points: dict[str, int], left: str | None
+) -> None:
+    assert (await make(BATTERY, {124: points})).inverter.found == left

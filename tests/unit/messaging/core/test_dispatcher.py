@@ -213,3 +213,14 @@ async def test_a_tap_is_told_what_is_late_also_behind_another_broker() -> None:
     dispatcher.arrive_decoded("c", Received({**stream, "seq": 3}, "c", late=True))
     dispatcher.arrive("c", encode({**stream, "seq": 2}), late=True)
     assert told == [(0, "new"), (1, "late"), (2, "late"), (3, "late"), (2, "repeated")]
+
+
+def test_what_is_cleared_calls_nobody_and_wants_nothing() -> None:
+    dispatcher = Dispatcher()
+    got: list[Received] = []
+    dispatcher.add("a/+", got.append)
+    dispatcher.add("b", got.append)
+    dispatcher.clear()
+    _arrive(dispatcher, "a/b")
+    _arrive(dispatcher, "b")
+    assert (got, list(dispatcher.wanted())) == ([], [])

@@ -18,7 +18,7 @@ from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.networks import to_pandapower_p, to_pandapower_q
 from powergrid.scenario import EnvelopeTable, scenario_from_dict
-from powergrid.simulation.grid_check import BISECTIONS, GridCheck
+from powergrid.simulation.grid_check import BISECTIONS, GridCheck, _largest
 from powergrid.simulation.grid_simulation import GridSimulation
 from support.small_grid import build_once
 from support.small_grid import scenario as small
@@ -332,3 +332,14 @@ async def test_an_agent_whose_plan_or_clearance_is_lost_sends_nothing_but_zero_a
     assert infos["MG2"]["missed"] == 0
     assert infos["MG2"]["p_mw"]["ess"] > 0.0
     await env.close_async()
+
+
+@pytest.mark.parametrize(("most", "low"), [(0.3, 0.0), (0.999, 0.0), (0.7, 0.5), (0.0, 0.0)])
+def test_the_largest_factor_is_found_between_its_bounds_and_as_exactly_as_is_said(
+    most: float, low: float
+) -> None:
+    asked: list[float] = []
+    found = _largest(lambda factor: bool(asked.append(factor)) or factor <= most, low)
+    assert most - (1.0 - low) * 2.0**-BISECTIONS <= found <= most
+    assert max(asked) == 1.0
+    assert _largest(lambda _: True, low) == 1.0

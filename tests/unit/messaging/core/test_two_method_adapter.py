@@ -1,0 +1,63 @@
+"""A broker of two methods: what it is given to send goes out in time or not at all, and is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from heron_mqtt.errors import MessageExpired
+from heron_mqtt.messaging.core.stats import MessageStats
+from heron_mqtt.messaging.core.two_method_adapter import TwoMethodAdapter
+
+
+class Slow:
+    """A broker whose sending takes a while, or fails."""
+
+    def __init__(self, takes_s: float = 0.0, failure: Exception | None = None) -> None:
+        self.takes_s, self.failure = takes_s, failure
+        self.sent: list[str] = []
+
+    async def consume(self, channel: str) -> dict[str, Any]:
+        raise AssertionError(channel)
+
+    async def send(self, channel: str) -> None:
+        await asyncio.sleep(self.takes_s)
+        if self.failure is not None:
+            raise self.failure
+        self.sent.append(channel)
+
+
+def counts(stats: MessageStats) -> tuple[int, int, int]:
+    return stats.published, stats.expired, stats.undelivered
+
+
+async def test_what_has_time_is_sent_and_what_has_none_is_not() -> None:
+    broker = Slow()
+    adapter = TwoMethodAdapter(broker)  # type: ignore[arg-type]
+    now_s = asyncio.get_running_loop().time()
+    await adapter.publish("always", broker.send("always"))
+    await adapter.publish("in time", broker.send("in time"), now_s + 60.0)
+    with pytest.raises(MessageExpired, match="its time had passed"):
+        await adapter.publish("late", broker.send("late"), now_s - 1.0)
+    assert broker.sent == ["always", "in time"]
+    assert counts(adapter.dispatcher.stats) == (3, 1, 0)
+
+
+async def test_what_takes_too_long_is_given_up() -> None:
+    broker = Slow(takes_s=60.0)
+    adapter = TwoMethodAdapter(broker)  # type: ignore[arg-type]
+    with pytest.raises(MessageExpired, match="it was not sent in time"):
+        await adapter.publish("slow", broker.send("slow"), asyncio.get_running_loop().time() + 0.02)
+    assert broker.sent == []
+    assert counts(adapter.dispatcher.stats) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("failure", [ConnectionError("gone"), TimeoutError("its own")])
+async def test_a_failure_of_its_own_is_no_expiry(failure: Exception) -> None:
+    broker = Slow(failure=failure)
+    adapter = TwoMethodAdapter(broker)  # type: ignore[arg-type]
+    with pytest.raises(type(failure)):
+        await adapter.publish("x", broker.send("x"), asyncio.get_running_loop().time() + 60.0)
+    assert counts(adapter.dispatcher.stats) == (0, 0, 1)
