@@ -462,6 +462,23 @@ def test_a_device_is_taken_in_hand_and_given_back(site: Site, url: str, cli: Cli
     assert cli("authority", "MG1/ess", "limited", "--broker", url)[:2] == (0, "MG1/ess: limited\n")
 
 
+def test_a_take_that_nobody_answers_is_withdrawn(
+    site: Site, url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway or broker that stood still must not do later what nobody waits for."""
+    monkeypatch.setattr(
+        "heron_mqtt.app.operator_client.requests.ask_gateway.__kwdefaults__", {"timeout_s": 0.3}
+    )
+    site.gateway("MG1")
+    code, _, err = cli("take", "MG1/ess", "--p-kw", "5", "--for", "10m", "--broker", url)
+    assert code == 1
+    assert "no gateway answered for MG1/ess" in err
+    assert until(lambda: len(site.messages("devices/MG1/ess/take")) == 2)
+    asked, withdrawn = site.messages("devices/MG1/ess/take")
+    assert (asked["p_mw"], asked["for_s"], withdrawn["for_s"]) == (0.005, 600.0, 0.0)
+    assert (withdrawn["boot"], withdrawn["seq"]) == (asked["boot"], asked["seq"] + 1)
+
+
 def test_a_refusal_is_exit_code_1_and_says_why(site: Site, url: str, cli: Cli) -> None:
     answering(site, granted=False)
     code, out, _ = cli("take", "MG1/ess", "--broker", url, "--p-mw", "0.005", "--for", "90s")

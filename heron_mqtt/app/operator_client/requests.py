@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 from heron_mqtt.app.operator_client.environments import find_environment
-from heron_mqtt.errors import ConfigError, NotReady
+from heron_mqtt.errors import BrokerError, ConfigError, NotReady
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, Take
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
@@ -15,7 +16,7 @@ from heron_mqtt.messaging.ownership import user_name
 from heron_mqtt.messaging.stamping import MessageStamper
 
 MAX_WHO, MAX_WHY = 100, 500  # characters; who is part of the sender's name, too
-ANSWER_S = 5.0
+ANSWER_S, WITHDRAWN_S = 5.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ async def ask_gateway(
 ) -> AuthorityState:
     """Publish a request for ``AGENT/DEVICE`` and return what its gateway answers.
 
+    A take that nobody answers is withdrawn: it must not act once the gateway or the broker goes on.
+
     Args:
         url: Of the broker.
         env_id: The environment; None = the one that is alive.
@@ -111,6 +114,11 @@ async def ask_gateway(
             async with asyncio.timeout(timeout_s):
                 return await answered
         except TimeoutError:
+            if isinstance(request, Take) and request.for_s > 0.0:  # it may be late: it must not act then
+                withdrawn = request.model_copy(update={"for_s": 0.0, "why": "withdrawn: nobody answered"})
+                with contextlib.suppress(BrokerError, TimeoutError):
+                    async with asyncio.timeout(WITHDRAWN_S):
+                        await broker.publish(asked, stamper.stamp(asked, withdrawn))
             raise NotReady(
                 f"no gateway answered for {device} in environment {env_id!r} at {broker.options.address} "
                 f"within {timeout_s:g} s: is the run going on, is the device one of its scenario, and may "

@@ -21,6 +21,7 @@ from datetime import datetime
 from heron_mqtt.messages import AuthorityState, Level
 
 MAX_HISTORY = 1_000
+HAS_WAITED = "the request may have waited for long: ask again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +146,22 @@ class Authority:
         return True
 
     def request(
-        self, level: Level, evidence: Evidence, *, who: str, why: str, at: datetime, step: int
+        self,
+        level: Level,
+        evidence: Evidence,
+        *,
+        who: str,
+        why: str,
+        at: datetime,
+        step: int,
+        has_waited: bool = False,
     ) -> AuthorityChange:
-        """Grant or refuse a person's request, and record it. What is granted is the new ceiling."""
-        reason = self._refusal(level, evidence)
+        """Grant or refuse a person's request, and record it. What is granted is the new ceiling.
+
+        One that may have waited is of another moment: it lowers, and raises nothing.
+        """
+        is_raised = RULES[level].rank > min(self.rule.rank, RULES[self.ceiling].rank)
+        reason = HAS_WAITED if has_waited and is_raised else self._refusal(level, evidence)
         if not reason:
             self.ceiling = level
             self.is_demoted = RULES[level].rank < RULES[self._scenario_level].rank

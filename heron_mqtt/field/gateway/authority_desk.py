@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.gateway.authority import MAX_HISTORY, RULES, Authority, AuthorityChange, Evidence
+from heron_mqtt.field.gateway.authority import (
+    HAS_WAITED,
+    MAX_HISTORY,
+    RULES,
+    Authority,
+    AuthorityChange,
+    Evidence,
+)
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level, Take
@@ -57,7 +64,8 @@ class AuthorityDesk:
         on_change: Called with a device and its new level.
         now: Clock for the record, UTC.
         monotonic: Clock for how long a person holds a device, s.
-        is_stopped: Whether an emergency stop is in force: then nobody takes a device in hand.
+        why_not_in_hand: Why nobody may take a device in hand now: a stop, no living environment; else empty.
+        may_have_waited: Whether what is read now may have waited as long as this process stood still.
     """
 
     def __init__(
@@ -71,7 +79,8 @@ class AuthorityDesk:
         on_change: Callable[[str, Level], None],
         now: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
-        is_stopped: Callable[[], bool] = lambda: False,
+        why_not_in_hand: Callable[[], str] = lambda: "",
+        may_have_waited: Callable[[], bool] = lambda: False,
     ) -> None:
         self.step = 0
         """The step under way, for the record."""
@@ -89,7 +98,8 @@ class AuthorityDesk:
         self._heard_requests: dict[tuple[str, str, int], None] = {}
         self._has_begun = False
         self._put_right_at: dict[str, float] = {}
-        self._is_stopped = is_stopped
+        self._why_not_in_hand = why_not_in_hand
+        self._may_have_waited = may_have_waited
         self._held = {
             name: Authority(
                 settings.authority,
@@ -200,11 +210,23 @@ class AuthorityDesk:
                     )
                 self._tell(name, reason=authority.waits_for)
 
-    def request(self, name: str, asked: AuthorityRequest) -> AuthorityChange:
-        """Grant or refuse, record it and announce it."""
+    def request(self, name: str, asked: AuthorityRequest, *, has_waited: bool = False) -> AuthorityChange:
+        """Grant or refuse, record it and announce it.
+
+        Args:
+            name: The device.
+            asked: The request.
+            has_waited: It may be of another moment: then it lowers a level, and raises none.
+        """
         authority = self._held[name]
         change = authority.request(
-            asked.level, self._evidence(name), who=asked.who, why=asked.why, at=self._now(), step=self.step
+            asked.level,
+            self._evidence(name),
+            who=asked.who,
+            why=asked.why,
+            at=self._now(),
+            step=self.step,
+            has_waited=has_waited,
         )
         self._note(name, change)
         if change.granted and change.before != asked.level:
@@ -219,13 +241,20 @@ class AuthorityDesk:
         )
         return change
 
-    def take(self, name: str, asked: Take) -> str:
-        """Let a person take a device in hand, or give it back; return why not, or nothing."""
+    def take(self, name: str, asked: Take, *, has_waited: bool = False) -> str:
+        """Let a person take a device in hand, or give it back; return why not, or nothing.
+
+        Args:
+            name: The device.
+            asked: The request.
+            has_waited: It may be of another moment: then it gives a device back, and takes none.
+        """
         refusal = ""
-        if asked.for_s > 0.0 and not self.sends(name):
-            refusal = f"no setpoints are sent to the device at level {self.level(name)}"
-        elif asked.for_s > 0.0 and self._is_stopped():
-            refusal = "an emergency stop is in force"
+        if asked.for_s > 0.0:
+            if not self.sends(name):
+                refusal = f"no setpoints are sent to the device at level {self.level(name)}"
+            else:
+                refusal = HAS_WAITED if has_waited else self._why_not_in_hand()
         if not refusal:
             if asked.for_s > 0.0:
                 ends_at = self._monotonic() + asked.for_s
@@ -274,12 +303,17 @@ class AuthorityDesk:
     def _on_request(self, message: Received) -> None:
         asked = self._broker.parsed(message, AuthorityRequest)
         if asked is not None and self._is_for_now(message, asked):
-            self.request(topics.levels(message.channel)[2], asked)
+            has_waited = self._has_waited(message)
+            self.request(topics.levels(message.channel)[2], asked, has_waited=has_waited)
 
     def _on_take(self, message: Received) -> None:
         asked = self._broker.parsed(message, Take)
         if asked is not None and self._is_for_now(message, asked):
-            self.take(topics.levels(message.channel)[2], asked)
+            self.take(topics.levels(message.channel)[2], asked, has_waited=self._has_waited(message))
+
+    def _has_waited(self, message: Received) -> bool:
+        """Whether a request may be of another moment: whoever asked was told that nobody answered."""
+        return message.late or message.get("held_s") is not None or self._may_have_waited()
 
     def _is_for_now(self, message: Received, asked: AuthorityRequest | Take) -> bool:
         """Whether a request is of this environment, and asked now and for the first time."""

@@ -89,6 +89,11 @@ class EnvironmentWatch:
         return max(0.0, self._lease_s - (self._monotonic() - self._heard_at))
 
     @property
+    def has_just_paused(self) -> bool:
+        """Whether this process has just gone on after it stood still: what it reads may be as old as that."""
+        return self._pause.is_recent()
+
+    @property
     def why_silent(self) -> str:
         """Why nothing may be sent."""
         return self._end or f"the environment has been silent for longer than {self._lease_s:g} s"

@@ -83,7 +83,8 @@ class FieldGateway:
             on_change=self._authority_changed,
             now=now,
             monotonic=monotonic,
-            is_stopped=lambda: self.estop is not None,
+            why_not_in_hand=self._why_not_in_hand,
+            may_have_waited=lambda: self.environment.has_just_paused,
         )
         self.environment = EnvironmentWatch(
             agent_id,
@@ -479,6 +480,12 @@ class FieldGateway:
             self._leases.end()  # the devices hear the stop themselves; nothing must be renewed
             self.authority.drop_hands(ESTOP)
         self._notify()
+
+    def _why_not_in_hand(self) -> str:
+        """Return why nobody may take a device in hand now; empty where they may."""
+        if self.estop is not None:
+            return "an emergency stop is in force"
+        return "" if self.environment.left_s > 0.0 else f"nothing is sent: {self.environment.why_silent}"
 
     def _environment_ended(self, why: str) -> None:
         if why.endswith("finished"):

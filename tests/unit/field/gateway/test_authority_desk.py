@@ -1,0 +1,148 @@
+"""AuthorityDesk: a device in the hand of a person, and requests that come later than they were made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from heron_mqtt.field.gateway.authority import HAS_WAITED
+from support.field_rig import LEASE_S, Rig
+
+TAKE = {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"}
+
+
+class Desk:
+    """A gateway whose battery is at a level, and a person."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.said: list[dict[str, Any]] = []
+        rig.broker.subscribe("devices/MG1/ess/authority_state", self.said.append)
+
+    def ask(self, leaf: str = "take", **fields: Any) -> dict[str, Any]:
+        """Ask, and return the answer."""
+        count = len(self.said)
+        self.rig.broker.publish(f"devices/MG1/ess/{leaf}", {**(TAKE if leaf == "take" else {}), **fields})
+        assert len(self.said) > count, "no answer"
+        return self.said[-1]
+
+    def stands_still(self) -> None:
+        """Let the gateway's process be stopped for a while."""
+        watch = self.rig.gateway.environment._pause
+        watch._distrust_until = watch._monotonic() + 60.0
+
+    def sent_mw(self) -> float:
+        self.rig.measure()
+        self.rig.step(0.02)
+        return float(self.rig.sent[-1]["p_mw"])
+
+
+async def desk(level: Any = "full") -> Desk:
+    return Desk(await Rig(level).open())
+
+
+async def test_a_hand_holds_to_its_last_moment_and_not_longer() -> None:
+    made = await desk()
+    assert made.ask()["granted"] is True
+    made.rig.clock_s += 59.9
+    assert made.sent_mw() == 0.005
+    made.rig.clock_s += 0.1
+    assert made.sent_mw() == 0.02
+    assert "no longer in hand of ann: the time is over" in [each["reason"] for each in made.said]
+    assert "manual_by" not in made.said[-1]
+
+
+async def test_a_hand_is_given_back_by_zero_seconds_and_told_while_it_lasts() -> None:
+    made = await desk()
+    told = made.ask()
+    assert (told["manual_by"], told["manual_p_mw"], told["manual_s"]) == ("ann", 0.005, 60.0)
+    assert made.sent_mw() == 0.005
+    assert "manual_by" not in made.ask(for_s=0.0)
+    assert made.sent_mw() == 0.02
+
+
+@pytest.mark.parametrize(("level", "bound_mw"), [("full", 0.05), ("limited", 0.01)])
+async def test_a_hand_is_within_nameplate_and_band(level: Any, bound_mw: float) -> None:
+    made = await desk(level)
+    made.ask(p_mw=7.0)
+    assert made.sent_mw() == pytest.approx(bound_mw)
+
+
+@pytest.mark.parametrize("level", ["simulated", "shadow"])
+async def test_nobody_takes_what_is_sent_nothing(level: Any) -> None:
+    made = await desk(level)
+    told = made.ask()
+    assert (told["granted"], told["reason"]) == (
+        False,
+        f"no setpoints are sent to the device at level {level}",
+    )
+
+
+async def test_a_stop_ends_a_hand_and_its_release_does_not_bring_it_back() -> None:
+    made = await desk()
+    made.ask()
+    made.rig.broker.publish("estop", {"active": True})
+    assert made.rig.gateway.authority.in_hand("ess") is None
+    told = made.ask()
+    assert (told["granted"], told["reason"]) == (False, "an emergency stop is in force")
+    made.rig.broker.publish("estop", {"active": False})
+    assert made.sent_mw() == 0.02
+
+
+async def test_a_demotion_ends_a_hand_and_a_rise_does_not_bring_it_back() -> None:
+    made = await desk()
+    made.ask()
+    made.ask("authority", type="authority_request", level="shadow", who="bob")
+    made.rig.step(0.02)  # the hand is looked at
+    made.rig.gateway.authority._held["ess"].level = "full"
+    assert made.sent_mw() == 0.02
+
+
+async def test_nobody_takes_a_device_for_an_environment_that_is_silent() -> None:
+    made = await desk()
+    made.rig.clock_s += LEASE_S
+    told = made.ask()
+    assert told["granted"] is False
+    assert "the environment has been silent for longer than 3 s" in told["reason"]
+
+
+@pytest.mark.parametrize("fields", [{"held_s": 5.0}, {}], ids=["held in an outbox", "read after a pause"])
+async def test_a_request_that_has_waited_takes_nothing_raises_nothing_and_lowers(
+    fields: dict[str, Any],
+) -> None:
+    made = await desk("limited")
+    if not fields:
+        made.stands_still()
+    told = made.ask(**fields)
+    assert (told["granted"], told["reason"]) == (False, HAS_WAITED)
+    assert made.rig.gateway.authority.in_hand("ess") is None
+    told = made.ask("authority", type="authority_request", level="full", who="bob", **fields)
+    assert (told["granted"], told["reason"]) == (False, HAS_WAITED)
+    told = made.ask("authority", type="authority_request", level="shadow", who="bob", **fields)
+    assert (told["granted"], told["level"]) == (True, "shadow")
+    told = made.ask("authority", type="authority_request", level="limited", who="bob", **fields)
+    assert (told["granted"], told["reason"]) == (False, HAS_WAITED)
+
+
+async def test_a_request_that_has_waited_gives_a_device_back() -> None:
+    made = await desk()
+    made.ask()
+    made.stands_still()
+    assert made.ask(for_s=0.0)["granted"] is True
+    assert made.rig.gateway.authority.in_hand("ess") is None
+
+
+@pytest.mark.parametrize("changes", [{"p_mw": "5"}, {"for_s": -1.0}, {"for_s": 1e9}, {"who": ""}])
+async def test_what_cannot_be_read_takes_nothing(changes: dict[str, Any]) -> None:
+    made = await desk()
+    made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, **changes})
+    assert made.rig.gateway.authority.in_hand("ess") is None
+
+
+async def test_the_same_take_is_heard_once() -> None:
+    made = await desk()
+    made.ask(boot="a", seq=4)
+    made.ask(for_s=0.0, boot="a", seq=5)
+    made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 4})
+    assert made.rig.gateway.authority.in_hand("ess") is None
