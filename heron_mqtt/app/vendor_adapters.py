@@ -203,9 +203,13 @@ class VendorAdapters:
         Raises:
             ConfigError: The login of its own broker is not complete, or pymodbus is not installed.
             BrokerError: Its broker is not there, or refuses.
+            PlaceTaken: Another environment drives the device, by a program on this machine.
         """
         agent, name = key
         table = self._loaded.scenario.microgrids[agent].devices[name]
+        claim = self._links.claim(agent, name, mapping)
+        if mapping.sets and table.authority not in UNSENT:
+            claim.take()  # else it is, before the first setpoint: another one may drive what is watched here
         link = await self._links.open(agent, name, mapping)
         env_id = self._loaded.scenario.topic_env_id
         self._devices[key] = VendorDevice(
@@ -220,6 +224,7 @@ class VendorAdapters:
             stale_after_s=table.gateway.stale_after_s,
             take_over=self._take_over,
             budget=budget_of(mapping, env_id, agent, name),
+            claim=claim,
         )
         self.mappings[key] = mapping
         self._link_of[key] = link

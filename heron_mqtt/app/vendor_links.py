@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from heron_mqtt.errors import BrokerError, ConfigError
 from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
-from heron_mqtt.field.modbus.place import ModbusPlace
+from heron_mqtt.field.modbus.place import ModbusPlace, SerialLine
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers, require
+from heron_mqtt.field.place_claim import PlaceClaim, place_name
 from heron_mqtt.field.vendor.link import MqttLink, VendorLink
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
@@ -56,6 +57,24 @@ class VendorLinks:
             registers = Registers(self._address(table.modbus), table.modbus.unit)
             return await self._stack.enter_async_context(ModbusLink(registers, mapping))
         return MqttLink(await self._broker(table.broker, mapping.host_id, f"{agent}/{device}"))
+
+    def claim(self, agent: str, device: str, mapping: DeviceMapping) -> PlaceClaim:
+        """Return the claim of a device's place, closed with the links: see ``PlaceClaim``; not taken yet."""
+        table = self._loaded.scenario.microgrids[agent].devices[device]
+        places: list[str] = []
+        if table.modbus is not None:
+            place = table.modbus.place
+            host, port = (place.port, None) if isinstance(place, SerialLine) else (place.host, place.port)
+            places.append(place_name(host, port, "unit", table.modbus.unit))
+        else:
+            options = self._mqtt.options
+            if table.broker is not None:
+                options = broker_options(table.broker, self._loaded, environ=None)
+            places += [place_name(options.host, options.port, topic) for topic in mapping.command_filters()]
+        home = place_name(self._mqtt.options.host, self._mqtt.options.port)
+        claim = PlaceClaim(places, self._loaded.scenario.topic_env_id, home)
+        self._stack.callback(claim.close)
+        return claim
 
     async def retire(self, link: VendorLink) -> None:
         """End a link that is no longer used; connections that others may share stay."""

@@ -61,16 +61,16 @@ class Bench:
 
     def __init__(self, url: str, env_id: str, folder: Path, thread: BoxThread) -> None:
         assert isinstance(thread.box, Box)
-        self.box, self.thread, self._url, self.env_id = thread.box, thread, url, env_id
+        self.box, self.thread, self.url, self.env_id = thread.box, thread, url, env_id
         self._mapping = folder / "box.toml"
         self._mapping.write_text(TABLE)
         self.observer = Observer(url, [f"heron/{env_id}/#"])
 
-    def bridge(self) -> Program:
+    def bridge(self, *more: str) -> Program:
         words = ["device", "modbus_bridge", "--agent", "MG1", "--name", "ess", "--env-id", self.env_id]
-        words += ["--broker", self._url, "--mapping", str(self._mapping), "--kind", "battery"]
+        words += ["--broker", self.url, "--mapping", str(self._mapping), "--kind", "battery"]
         words += ["--modbus", f"127.0.0.1:{self.box.port}", "--timeout", "0.3", "--period", "0.2"]
-        return heron(*words, "--p-min-mw", "-0.003", "--p-max-mw", "0.003")
+        return heron(*words, "--p-min-mw", "-0.003", "--p-max-mw", "0.003", *more)
 
     def online(self) -> None:
         count = len(self.telemetry)
@@ -107,6 +107,26 @@ def bench(mosquitto: Mosquitto, env_id: str, tmp_path: Path) -> Iterator[Bench]:
         bench = Bench(mosquitto.url, env_id, tmp_path, thread)
         yield bench
         bench.observer.close()
+
+
+@pytest.mark.slow
+def test_a_bridge_of_another_environment_ends_before_it_has_said_anything_to_the_box(bench: Bench) -> None:
+    with Observer(bench.url, ["heron/another/#"]) as other, bench.bridge() as first:
+        bench.online()
+        bench.set(0.002)
+        until(lambda: bench.box[MODE] == 2, "the box is driven")
+        with bench.bridge("--env-id", "another") as second:
+            ended = second.wait()
+        assert ended.code == 1
+        (line,) = ended.errors
+        assert f"unit 1: environment '{bench.env_id[:16]}' drives it already, by process" in line
+        assert other.seen == []
+        bench.set(0.001)
+        until(lambda: bench.box[WATTS] == 1000, "the first one goes on")
+        first.signal(signal.SIGKILL)
+        first.wait()
+        with bench.bridge("--env-id", "another"):
+            other.wait("the other one serves it", lambda: other.on("MG1/ess/telemetry"))
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
@@ -26,12 +27,14 @@ from heron_mqtt.field.modbus.place import (
     tcp_address,
 )
 from heron_mqtt.field.modbus.registers import ModbusConnection
+from heron_mqtt.field.place_claim import PlaceClaim, place_name
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.schemes import open_broker
 from heron_mqtt.messaging.settings import add_options, use_options
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.messaging.urls import DEFAULT_PORTS
 from heron_mqtt.service_manager import THE_SERVICE
 
 log = logging.getLogger("heron_mqtt.modbus")
@@ -204,6 +207,36 @@ def place_of(
         if value is not None:
             raise ConfigError(f"{option} {value}: goes with a serial port; --modbus {place} is an address")
     return place
+
+
+def claim_unit(options: argparse.Namespace, env_id: str, unit: BridgedUnit, *, alone: bool) -> PlaceClaim:
+    """Claim a unit that a program may set, for its environment; the claim ends with the program.
+
+    Args:
+        options: What the program was told.
+        env_id: The environment.
+        unit: The unit.
+        alone: Not even another device of the environment may be set there.
+
+    Raises:
+        PlaceTaken: Another environment drives one of them, by a program on this machine.
+    """
+    where = options.modbus
+    host, port = (where.port, None) if isinstance(where, SerialLine) else (where.host, where.port)
+    device = f"{options.agent}/{unit.name}" if alone else ""
+    place = place_name(host, port, "unit", unit.unit)
+    claim = PlaceClaim([place], env_id, _broker_place(options.broker), device)
+    claim.take()
+    return claim
+
+
+def _broker_place(url: str) -> str:
+    """Return the place of a broker; of several hosts, or what is no URL, the text."""
+    parts = urlsplit(url)
+    try:
+        return place_name(parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme])
+    except (KeyError, ValueError):
+        return parts.netloc.rpartition("@")[2]
 
 
 class UnitsOnline:

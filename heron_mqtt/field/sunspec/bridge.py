@@ -19,6 +19,7 @@ from heron_mqtt.field.modbus.program import (
     BridgedUnit,
     UnitsOnline,
     bridge_parser,
+    claim_unit,
     connection_of,
     further_unit,
     positive,
@@ -151,7 +152,10 @@ def _ramp(text: str) -> int:
 async def _serve(options: argparse.Namespace, env_id: str) -> None:
     units = [BridgedUnit(options.name, options.unit, options.kind), *options.also]
     settings = [_settings(unit, options) for unit in units]
-    with contextlib.closing(connection_of(options)) as connection:
+    with contextlib.ExitStack() as stack:
+        for unit in () if options.read_only else units:
+            stack.enter_context(contextlib.closing(claim_unit(options, env_id, unit, alone=True)))
+        connection = stack.enter_context(contextlib.closing(connection_of(options)))
         inverters: list[tuple[BridgedUnit, Inverter]] = []
         for unit, wanted in zip(units, settings, strict=True):
             try:

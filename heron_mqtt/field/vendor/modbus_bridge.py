@@ -24,6 +24,7 @@ from heron_mqtt.field.modbus.program import (
     NotHandedBack,
     UnitsOnline,
     bridge_parser,
+    claim_unit,
     connection_of,
     further_unit,
     require_wire,
@@ -163,7 +164,10 @@ async def _serve(options: argparse.Namespace, env_id: str, scenario: BridgeScena
     units = [BridgedUnit(options.name, options.unit), *options.also]
     serving = [(unit, _mapping(options, unit.name), _place(options, unit, scenario)) for unit in units]
     online = UnitsOnline(options.agent, units)
-    with contextlib.closing(connection_of(options)) as connection:
+    with contextlib.ExitStack() as stack:
+        for unit in [unit for unit, mapping, _ in serving if mapping.sets]:
+            stack.enter_context(contextlib.closing(claim_unit(options, env_id, unit, alone=False)))
+        connection = stack.enter_context(contextlib.closing(connection_of(options)))
         await serve_all(
             [
                 _serve_one(unit, mapping, place, options, env_id, connection, online)

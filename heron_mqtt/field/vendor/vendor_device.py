@@ -18,6 +18,7 @@ from heron_mqtt.errors import HeronError, MessageError
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.gateway.authority import SENDS
+from heron_mqtt.field.place_claim import PlaceClaim, PlaceTaken
 from heron_mqtt.field.vendor.answers import SetpointAnswer
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
@@ -70,6 +71,8 @@ class VendorDevice(FieldDevice):
             sent to its device unless it is known to be in ``shadow`` or ``simulated``.
         answer_within_s: How long to wait for what confirms a setpoint, s; None = as the mapping says.
         budget: Counts writes; None = no limit.
+        claim: Claimed before the first setpoint: while another environment drives the device on this machine,
+            setpoints are rejected. None = it is known to be this one's.
         utc_s: The time of day, s since 1970, for ``{now}`` and timestamps.
         new_id: Makes the identifiers of messages.
     """
@@ -85,6 +88,7 @@ class VendorDevice(FieldDevice):
         stands_alone: bool = False,
         answer_within_s: float | None = None,
         budget: WriteBudget | None = None,
+        claim: PlaceClaim | None = None,
         utc_s: Callable[[], float] = time.time,
         new_id: Callable[[], str] | None = None,
         **kwargs: Any,
@@ -93,6 +97,7 @@ class VendorDevice(FieldDevice):
         self._mapping = mapping
         self._link = link
         self._kind = kind
+        self._claim = claim
         self._range = power_range_mw
         self._stale_after_s = stale_after_s
         self._stands_alone = stands_alone
@@ -161,12 +166,14 @@ class VendorDevice(FieldDevice):
             SetpointRejected: It is not sent (now).
             BrokerError: The broker refused it.
         """
-        self._is_driven = True  # also where sending fails half way
         try:
+            if self._claim is not None:
+                self._claim.take()
+            self._is_driven = True  # also where sending fails half way
             told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
-        except (NotSent, NotTaken, MessageError) as exc:
+        except (PlaceTaken, NotSent, NotTaken, MessageError) as exc:
             raise SetpointRejected(str(exc)) from None
 
     def _clipped(self, setpoint: Setpoint) -> Setpoint:

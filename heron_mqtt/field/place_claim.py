@@ -1,0 +1,125 @@
+"""One device, one environment: what drives a place claims it for all programs of this machine.
+
+Names on the wire are held by environment, and a box that speaks otherwise knows of none: two environments
+could drive it in turn. Where both programs run on one machine this is known, and the second one is refused.
+A claim is the name of a socket, so it ends with its process, however that ends, and no user owns it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from heron_mqtt.errors import HeronError
+
+_NAMES = Path("/proc/net/unix")
+_PREFIX = "heron-mqtt-place"
+_SHOWN = 16
+"""Characters of an environment and of a device that stand in a claim; a name has room for 107."""
+_SAME_MACHINE = frozenset({"localhost", "::1", "ip6-localhost"})
+_numbers = itertools.count()
+
+
+class PlaceTaken(HeronError):
+    """Another environment, or another device of it, drives the place by a program on this machine."""
+
+
+def place_name(host: str, port: int | None = None, *what: object) -> str:
+    """Return what a place is called, whoever spells its host.
+
+    Args:
+        host: Name or address, or a serial port.
+        port: Of TCP; None = ``host`` is a serial port.
+        what: Which device there: a unit, a topic.
+    """
+    if port is None:
+        where = os.path.realpath(host)
+    else:
+        where = f"{'127.0.0.1' if host.lower() in _SAME_MACHINE else host.lower()}:{port}"
+    return " ".join([where, *map(str, what)])
+
+
+class PlaceClaim:
+    """Places that one environment drives; the same one may claim them again, also in another program.
+
+    On systems without abstract socket names (all but Linux) nothing is known, and nothing refused.
+
+    Args:
+        places: As of ``place_name``.
+        env_id: The environment, on the wire.
+        broker: Its broker, as of ``place_name``: environments of one name at two brokers are two.
+        device: ``AGENT/DEVICE``, where not even another device of the environment may share the place; else
+            empty: what is behind one unit may be several devices.
+    """
+
+    def __init__(self, places: Iterable[str], env_id: str, broker: str, device: str = "") -> None:
+        self._places = tuple(places)
+        self._env_id, self._device = env_id, device
+        self._holder = _digest(f"{broker} {env_id} {device}")
+        self._held: list[socket.socket] = []
+
+    def take(self) -> None:
+        """Claim the places, unless they are claimed already by this.
+
+        Of two that claim at the same moment both may be refused, never none.
+
+        Raises:
+            PlaceTaken: Another environment has one of them; none is claimed then.
+        """
+        if self._held or not _NAMES.exists():
+            return
+        try:
+            for place in self._places:
+                self._bind(place)
+                self._refuse_others(place)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the places to others. Idempotent."""
+        for held in self._held:
+            held.close()
+        self._held.clear()
+
+    def _bind(self, place: str) -> None:
+        who = f"{_shown(self._env_id)} {_shown(self._device)}"
+        name = f"{_PREFIX} {_digest(place)} {self._holder} {os.getpid()} {next(_numbers)} {who}"
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._held.append(claim)
+        claim.bind(f"\0{name}")
+
+    def _refuse_others(self, place: str) -> None:
+        for holder, pid, env_id, device in _claims(place):
+            if holder != self._holder:
+                who = f"{device} of environment {env_id!r}" if device else f"environment {env_id!r}"
+                raise PlaceTaken(
+                    f"{place}: {who} drives it already, by process {pid} on this machine, and two must not; "
+                    "end that one first, or only read the device"
+                )
+
+
+def _claims(place: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield holder, process, environment and device of every claim of a place."""
+    wanted = _digest(place)
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = _NAMES.read_text(encoding="ascii", errors="replace").splitlines()
+    for line in lines:
+        _, found, name = line.partition(f"@{_PREFIX} ")
+        words = name.split(" ")
+        if found and len(words) == 6 and words[0] == wanted:
+            yield words[1], words[2], words[4], words[5]
+
+
+def _shown(text: str) -> str:
+    return "".join(c for c in text if c.isascii() and c.isprintable() and c != " ")[:_SHOWN]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

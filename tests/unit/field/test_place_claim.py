@@ -1,0 +1,154 @@
+"""One device, one environment: what is claimed by whom on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from heron_mqtt.field import place_claim
+from heron_mqtt.field.place_claim import PlaceClaim, PlaceTaken, place_name
+
+HOME = place_name("broker", 1883)
+
+
+@pytest.fixture
+def claims() -> Iterator[list[PlaceClaim]]:
+    made: list[PlaceClaim] = []
+    yield made
+    for claim in made:
+        claim.close()
+
+
+@pytest.fixture
+def place() -> str:
+    """A place that no other test knows."""
+    return place_name(f"box-{uuid.uuid4().hex}", 502, "unit", 1)
+
+
+def test_another_environment_is_refused_and_named_until_the_first_one_leaves(
+    claims: list[PlaceClaim], place: str
+) -> None:
+    first, second = PlaceClaim([place], "lab one", HOME), PlaceClaim([place], "field", HOME)
+    claims += [first, second]
+    first.take()
+    with pytest.raises(PlaceTaken) as refused:
+        second.take()
+    told = f"{place}: environment 'labone' drives it already, by process {os.getpid()} on this machine"
+    assert str(refused.value).startswith(told)
+    first.take()
+    first.close()
+    second.take()
+    with pytest.raises(PlaceTaken):
+        first.take()
+
+
+@pytest.mark.parametrize(("env_id", "broker"), [("lab", "other:1883"), ("field", HOME)])
+def test_environments_of_one_name_at_two_brokers_are_two(
+    claims: list[PlaceClaim], place: str, env_id: str, broker: str
+) -> None:
+    claims += [PlaceClaim([place], "lab", HOME), PlaceClaim([place], env_id, broker)]
+    claims[0].take()
+    with pytest.raises(PlaceTaken):
+        claims[1].take()
+
+
+def test_one_environment_may_drive_a_place_by_two_programs(claims: list[PlaceClaim], place: str) -> None:
+    claims += [
+        PlaceClaim([place], "lab", HOME),
+        PlaceClaim([place], "lab", HOME),
+        PlaceClaim([place], "f", HOME),
+    ]
+    claims[0].take()
+    claims[1].take()
+    claims[0].close()
+    with pytest.raises(PlaceTaken):
+        claims[2].take()
+
+
+def test_a_place_for_one_device_alone_is_refused_to_another_of_its_environment(
+    claims: list[PlaceClaim], place: str
+) -> None:
+    claims += [PlaceClaim([place], "lab", HOME, f"MG1/{name}") for name in ("ess", "ess", "pv")]
+    claims[0].take()
+    claims[1].take()
+    with pytest.raises(PlaceTaken, match="MG1/ess of environment 'lab' drives it already"):
+        claims[2].take()
+
+
+def test_of_several_places_all_are_claimed_or_none(claims: list[PlaceClaim], place: str) -> None:
+    claims += [
+        PlaceClaim([f"{place} b"], "lab", HOME),
+        PlaceClaim([f"{place} a", f"{place} b"], "field", HOME),
+        PlaceClaim([f"{place} a"], "third", HOME),
+    ]
+    claims[0].take()
+    with pytest.raises(PlaceTaken):
+        claims[1].take()
+    claims[2].take()
+
+
+def test_other_places_and_no_places_are_free(claims: list[PlaceClaim], place: str) -> None:
+    claims += [
+        PlaceClaim([place], "lab", HOME),
+        PlaceClaim([f"{place}0"], "f", HOME),
+        PlaceClaim([], "f", HOME),
+    ]
+    for claim in claims:
+        claim.take()
+
+
+def test_a_claim_ends_with_its_process_however_that_ends(claims: list[PlaceClaim], place: str) -> None:
+    program = (
+        "import sys, time; from heron_mqtt.field.place_claim import PlaceClaim\n"
+        f"claim = PlaceClaim([{place!r}], 'lab', {HOME!r}); claim.take()\n"
+        "print('up', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"up\n"
+        claims.append(PlaceClaim([place], "field", HOME))
+        with pytest.raises(PlaceTaken, match=f"by process {other.pid} "):
+            claims[0].take()
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close() if other.stdout else None
+    claims[0].take()
+
+
+def test_a_place_has_one_name_however_its_host_is_spelled(tmp_path: Path) -> None:
+    assert (
+        place_name("LOCALHOST", 502, "unit", 3)
+        == place_name("127.0.0.1", 502, "unit", 3)
+        == "127.0.0.1:502 unit 3"
+    )
+    assert place_name("Box.lan", 502) == "box.lan:502"
+    (tmp_path / "tty").touch()
+    (tmp_path / "by-id").symlink_to(tmp_path / "tty")
+    assert place_name(str(tmp_path / "by-id"), None, "unit", 1) == place_name(
+        str(tmp_path / "tty"), None, "unit", 1
+    )
+
+
+def test_where_nothing_can_be_known_nothing_is_refused(
+    claims: list[PlaceClaim], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place_claim, "_NAMES", Path("/nowhere"))
+    claims += [PlaceClaim([place], "lab", HOME), PlaceClaim([place], "field", HOME)]
+    for claim in claims:
+        claim.take()
+
+
+@pytest.mark.parametrize("env_id", ["x" * 200, "a b@c", "äöü", ""])
+def test_any_environment_can_claim(claims: list[PlaceClaim], place: str, env_id: str) -> None:
+    claims += [PlaceClaim([place], env_id, HOME), PlaceClaim([place], "field", HOME)]
+    claims[0].take()
+    with pytest.raises(PlaceTaken):
+        claims[1].take()
