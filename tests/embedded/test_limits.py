@@ -126,13 +126,13 @@ async def test_the_offline_queue_is_bounded_by_number_and_keeps_the_oldest() -> 
 
 @pytest.mark.parametrize("limit", ["max_queued_bytes", "max_total_queued_bytes"])
 async def test_the_offline_queue_is_bounded_by_memory(limit: str) -> None:
-    size = 1_000 + len("x") + MESSAGE_OVERHEAD_BYTES
+    size = 20_000 + len("x") + MESSAGE_OVERHEAD_BYTES  # more than what always fits
     async with limited(**{limit: 3 * size}) as broker, connected(broker.port) as sender:
         async with connected(broker.port, "away", clean=False) as client:
             await client.subscribe(("x", 1))
             await client.disconnect()
         for _ in range(5):
-            await sender.publish("x", bytes(1_000), qos=1)
+            await sender.publish("x", bytes(20_000), qos=1)
         assert (broker.stats.dropped, broker.stats.queued, broker.stats.queued_bytes) == (2, 3, 3 * size)
         async with connected(broker.port, "away", clean=True):
             assert (broker.stats.queued, broker.stats.queued_bytes) == (0, 0)

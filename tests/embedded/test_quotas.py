@@ -344,3 +344,26 @@ async def test_a_denied_publish_may_end_the_connection(site: dict[str, Path]) ->
         await operator.subscribe(("$SYS/broker/publish/messages/denied/+", 0))
         told = {m.topic.rpartition("/")[2]: m.payload for m in await operator.arrived()}
         assert told == {"bad0": b"1", "bad1": b"1", "bad2": b"1"}
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["away", "not acknowledging"])
+async def test_what_one_login_lets_wait_for_itself_keeps_no_stop_from_others(
+    site: dict[str, Path], stays: bool
+) -> None:
+    """Its sessions hold as much as all together may; a stop and a birth need room, too."""
+    own = "heron/plant/devices/MG1/ess/owner"
+    limits = {"max_queued_bytes": 2 << 20, "max_total_queued_bytes": 16 << 20}
+    async with serving(site, **limits) as broker, contextlib.AsyncExitStack() as stack:
+        for number in range(12):
+            client = await stack.enter_async_context(opened(broker.port))
+            assert await client.connect(f"hoard{number}", clean=False, **login("MG1/ess")) == 0
+            assert await client.subscribe((own, 1)) == [1]
+            if not stays:
+                await client.send(b"\xe0\x00")
+        async with connected(broker.port, "feeder", **login("MG1/ess")) as feeder:
+            for size, count in ((500_000, 5), (20_000, 5), (1, 60)):  # to the last byte
+                for _ in range(count):
+                    await feeder.publish(own, bytes(size), qos=1)
+        assert await check_others_are_served(broker.port) < SERVED_S
+        stats = await broker.read_stats()
+        assert 15 << 20 < stats.queued_bytes <= 16 << 20

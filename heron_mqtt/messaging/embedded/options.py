@@ -26,7 +26,8 @@ class Limits:
         max_inflight: Messages at QoS 1 and 2 sent to one client and not yet acknowledged by it.
         max_queued_messages: Messages that wait for one client, connected or away.
         max_queued_bytes: Memory of what waits for, or is in flight to, one client.
-        max_total_queued_bytes: The same, over all clients.
+        max_total_queued_bytes: The same, over all clients; when it is reached, a client still gets what makes
+            up 16 KiB of its own, so that a stop comes through.
         max_retained_messages: Topics with a retained message.
         max_retained_bytes: Memory of the retained messages.
         max_subscriptions: Topic filters of one client.
@@ -37,6 +38,7 @@ class Limits:
         max_user_subscriptions: Topic filters of one user, over all of its clients.
         max_user_retained_messages: Topics with a retained message of one user.
         max_user_retained_bytes: Memory of the retained messages of one user.
+        max_user_queued_bytes: Memory of what waits for, or is in flight to, all clients of one user.
         max_user_environments: Environments (second topic level) in which one user has retained messages.
         max_user_messages_per_s: Messages that one user may publish in a second, over all of its clients,
             in the long run; beyond it the broker reads more slowly and loses nothing. Only where there
@@ -66,6 +68,7 @@ class Limits:
     max_user_subscriptions: int = 10_000
     max_user_retained_messages: int = 1_000
     max_user_retained_bytes: int = 8 << 20
+    max_user_queued_bytes: int = 32 << 20
     max_user_environments: int = 16
     max_user_messages_per_s: int = 2_000
     stall_timeout_s: float = 10.0

@@ -26,7 +26,7 @@ class AccountSession(Protocol):
 
 
 class Account:
-    """One user's sessions, subscriptions, retained messages and rate.
+    """One user's sessions, subscriptions, retained and waiting messages, and rate.
 
     Args:
         user: None for all clients without a login together.
@@ -42,6 +42,8 @@ class Account:
         self.sessions: dict[str, AccountSession] = {}
         """By client identifier, in the order in which they were last connected or left."""
         self.subscriptions = 0
+        self.queued_bytes = 0
+        """Memory of what waits for, or is in flight to, its sessions."""
         self.retained: dict[str, int] = {}
         """Bytes by topic, the oldest first."""
         self.retained_bytes = 0

@@ -183,7 +183,7 @@ class BrokerServer:
             limits = self.options.limits
             session = ClientSession(client_id, clean=connect.clean_session, limits=limits, stats=self.stats)
         session.owner = who.user
-        session.account = account
+        session.belong_to(account)
         session.will = connect.will
         session.grant = self.authenticator.grant(who.user, client_id)
         self._core.connected(client_id, clean_session=session.clean_session)

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 MESSAGE_OVERHEAD_BYTES = 400
 
 
+ALWAYS_FITS_BYTES = 16 << 10
+"""What one session may hold also when all together hold what they may: others have used that up, and a stop
+needs little."""
+
+
 class BrokerMessage:
     """One published message, shared by everyone it goes to."""
 
@@ -130,6 +135,13 @@ class ClientSession:
         self._limits = limits
         self._stats = stats
         self._last_packet_id = 0
+
+    def belong_to(self, account: Account) -> None:
+        """Let what is held for this client count as one user's."""
+        if self.account is not None:
+            self.account.queued_bytes -= self.held_bytes
+        self.account = account
+        account.queued_bytes += self.held_bytes
 
     def deliver(self, message: BrokerMessage, qos: int, *, retain: bool = False) -> None:
         """Send a message to this client, or keep it for when the client can take it."""
@@ -252,16 +264,25 @@ class ClientSession:
         outlet.send(head, packet_id.to_bytes(2, "big"), message.payload)
 
     def _fits(self, size: int) -> bool:
-        limits = self._limits
-        return (
-            self.held_bytes + size <= limits.max_queued_bytes
-            and self._stats.queued_bytes + size <= limits.max_total_queued_bytes
-        )
+        limits, account, held_bytes = self._limits, self.account, self.held_bytes + size
+        if held_bytes > limits.max_queued_bytes:
+            return False
+        if held_bytes <= ALWAYS_FITS_BYTES:
+            return True
+        if self._stats.queued_bytes + size > limits.max_total_queued_bytes:
+            return False
+        if account is None or not account.is_limited:
+            return True
+        return account.queued_bytes + size <= limits.max_user_queued_bytes
 
     def _hold(self, size: int) -> None:
         self.held_bytes += size
         self._stats.queued_bytes += size
+        if self.account is not None:
+            self.account.queued_bytes += size
 
     def _release(self, size: int) -> None:
         self.held_bytes -= size
         self._stats.queued_bytes -= size
+        if self.account is not None:
+            self.account.queued_bytes -= size

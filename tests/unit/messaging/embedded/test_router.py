@@ -177,6 +177,8 @@ async def test_a_subscription_is_refused_filter_by_filter_and_said() -> None:
     one = site.client("1", ("subscribe receive", "a/#"))
     assert site.subscribe(one, ("a/b", 1), ("b", 1), ("a/#/b", 1), ("a/c", 0)) == [1, FAILURE, FAILURE, 0]
     assert (site.stats.refusals, one.subscriptions) == (2, {"a/b": 1, "a/c": 0})
+    event, told = site.events.told[0]
+    assert (event, told["client"], told["user"], told["filter"]) == ("subscription_refused", "1", "1", "b")
     reasons = [fields["reason"] for _, fields in site.events.told]
     assert reasons == ["no right to this filter", "# must be the whole last level"]
 

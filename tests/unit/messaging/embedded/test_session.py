@@ -8,6 +8,7 @@ import pytest
 
 from heron_mqtt.messaging.embedded.options import Limits
 from heron_mqtt.messaging.embedded.protocol import packets
+from heron_mqtt.messaging.embedded.server.accounts import Account
 from heron_mqtt.messaging.embedded.server.session import (
     MESSAGE_OVERHEAD_BYTES,
     BrokerMessage,
@@ -151,7 +152,14 @@ def test_who_is_away_and_full_loses_and_nothing_ends() -> None:
     assert site.counts() == (0, 1, 1)
 
 
+@pytest.fixture
+def nothing_always_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what a client is sent whatever the others hold."""
+    monkeypatch.setattr("heron_mqtt.messaging.embedded.server.session.ALWAYS_FITS_BYTES", 0)
+
+
 @pytest.mark.parametrize("limit", ["max_queued_bytes", "max_total_queued_bytes"])
+@pytest.mark.usefixtures("nothing_always_fits")
 def test_bytes_are_bounded_to_the_last_one(limit: str) -> None:
     exact = Site(connected=False, **{limit: 2 * SIZE})
     short = Site(connected=False, **{limit: 2 * SIZE - 1})
@@ -162,6 +170,44 @@ def test_bytes_are_bounded_to_the_last_one(limit: str) -> None:
     assert (exact.stats.dropped, short.stats.dropped) == (0, 1)
 
 
+@pytest.mark.parametrize(("held_bytes", "fits"), [(2 * SIZE, True), (2 * SIZE - 1, False)])
+def test_a_little_comes_through_whatever_others_have_used_up(
+    held_bytes: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.messaging.embedded.server.session.ALWAYS_FITS_BYTES", held_bytes)
+    site = Site(max_total_queued_bytes=SIZE)
+    site.stats.queued_bytes = SIZE  # another one's
+    site.deliver("1")
+    site.deliver("2")
+    assert site.payloads() == ["1", "2"][: 1 + fits]
+
+
+@pytest.mark.parametrize(("user", "in_charge", "sent"), [("a", False, 2), ("a", True, 3), (None, False, 3)])
+@pytest.mark.usefixtures("nothing_always_fits")
+def test_all_sessions_of_one_user_hold_so_much_together(user: str | None, in_charge: bool, sent: int) -> None:
+    limits = Limits(max_user_queued_bytes=2 * SIZE)
+    account = Account(user, limits, in_charge=in_charge, is_paced=False)
+    sites = [Site(max_user_queued_bytes=2 * SIZE) for _ in range(3)]
+    for site in sites:
+        site.session.belong_to(account)
+        site.deliver("1")
+    assert sum(len(site.payloads()) for site in sites) == sent
+    assert account.queued_bytes == sent * SIZE
+    sites[0].session.on_puback(1)
+    sites[1].session.forget()
+    assert account.queued_bytes == (sent - 2) * SIZE
+
+
+def test_what_is_held_goes_with_its_session_to_another_user() -> None:
+    one, other = (Account(user, Limits(), in_charge=False, is_paced=False) for user in "ab")
+    site = Site(connected=False)
+    site.deliver("1")
+    site.session.belong_to(one)
+    site.session.belong_to(other)
+    assert (one.queued_bytes, other.queued_bytes) == (0, SIZE)
+
+
+@pytest.mark.usefixtures("nothing_always_fits")
 def test_the_bytes_of_all_sessions_count_together() -> None:
     site = Site(connected=False, max_total_queued_bytes=2 * SIZE)
     site.stats.queued_bytes = SIZE  # another one's
