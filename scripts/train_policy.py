@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heron_mqtt.app.evaluate import mean_of
 from powergrid.envs import BatchedMicrogrids
 from powergrid.policies.learned import N_WEIGHTS, read_weights
 from powergrid.policies.scoring import stored_usd, with_policy
@@ -33,6 +34,8 @@ from powergrid.scenario import LoadedScenario, load_scenario
 
 Array = NDArray[np.float64]
 SHIPPED_WEEK = date(2016, 7, 4)
+LOOK_EVERY = 5  # generations
+HELD_OUT_DAYS = 32  # that the curve is measured on
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenario", default="training_days")
     parser.add_argument("--profiles", type=Path, help="folder with simbench_year.csv and price_year.csv")
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint, .npz")
-    parser.add_argument("--curve", type=Path, help="write generation, time and scores there, CSV")
+    parser.add_argument("--curve", type=Path, help="write there what held-out days say, CSV")
     parser.add_argument("--begin", type=Path, help="go on from this checkpoint instead of chance")
     parser.add_argument(
         "--network",
@@ -60,20 +63,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trainer = Trainer(
         loaded, options.pairs, options.days, options.seed, networks=options.network, begin=options.begin
     )
+    held_out = HeldOut(loaded, options.network)
     begun_s, curve = time.monotonic(), []
-    for generation in range(options.generations):
-        score = trainer.improve(rate=options.rate)
-        curve.append((generation, time.monotonic() - begun_s, score))
-        if generation % 10 == 0 or generation == options.generations - 1:
-            sys.stdout.write(f"generation {generation}  {curve[-1][1]:.0f} s  score {score:.2f} $ a day\n")
+    for generation in range(options.generations + 1):
+        if generation % LOOK_EVERY == 0 or generation == options.generations:
+            above, half = held_out.above_rule(trainer.mean)
+            curve.append((generation, f"{time.monotonic() - begun_s:.1f}", f"{above:.3f}", f"{half:.3f}"))
+            told = f"{curve[-1][1]} s  {above:.2f} ± {half:.2f} $ a day above the rule"
+            sys.stdout.write(f"generation {generation}  {told}\n")
             sys.stdout.flush()
             np.savez(options.output, weights=trainer.mean)
-    np.savez(options.output, weights=trainer.mean)
-    if options.curve is not None:
-        with options.curve.open("w", encoding="utf-8", newline="") as stream:
-            rows = csv.writer(stream, lineterminator="\n")
-            rows.writerow(["generation", "time_s", "score_usd"])
-            rows.writerows([(g, f"{t:.1f}", f"{s:.3f}") for g, t, s in curve])
+            if options.curve is not None:
+                _write(options.curve, curve)
+        if generation < options.generations:
+            trainer.improve(rate=options.rate)
+
+
+def _write(path: Path, curve: Sequence[tuple[Any, ...]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(["generation", "time_s", "above_rule_usd", "half_width_usd"])
+        rows.writerows(curve)
 
 
 def _on(loaded: LoadedScenario, folder: Path | None) -> LoadedScenario:
@@ -93,6 +103,34 @@ def is_held_out(day: date) -> bool:
     """Whether a day is kept from training: every fourth week, and the shipped one."""
     week = (day - SHIPPED_WEEK).days // 7
     return week % 4 == 0
+
+
+class HeldOut:
+    """Days that are never trained on, on which the learning curve is measured: always the same ones.
+
+    On the shipped week, which has no others, they are days of training with seeds of their own.
+
+    Args:
+        loaded: With the learned policy.
+        networks: As ``Trainer``.
+    """
+
+    def __init__(self, loaded: LoadedScenario, networks: Sequence[str]) -> None:
+        config = {"num_envs": HELD_OUT_DAYS, "observation": "local", "networks": list(networks)}
+        self._batch = BatchedMicrogrids({"scenario": loaded, **config})
+        rng = np.random.default_rng(SHIPPED_WEEK.toordinal())
+        self._days = _days(self._batch, held_out=True)
+        self._days = rng.choice(self._days, HELD_OUT_DAYS)
+        self._seeds = rng.integers(0, 2**31, HELD_OUT_DAYS)
+        rule = BatchedMicrogrids({"scenario": with_policy(loaded, "rule"), **config})
+        self._rule = day_scores(rule, self._days, self._seeds)
+
+    def above_rule(self, weights: Array) -> tuple[float, float]:
+        """Return the mean score above the rule's, $ a day, and half of its 95 % interval."""
+        _put(self._batch, weights)
+        gained = day_scores(self._batch, self._days, self._seeds) - self._rule
+        found = mean_of(gained.tolist())
+        return found.mean, found.half or 0.0
 
 
 class Trainer:
@@ -130,12 +168,7 @@ class Trainer:
                 "networks": list(networks),
             }
         )
-        series, steps = self._batch.simulation.series, self._batch.max_episode_steps
-        rows = range(0, series.last_start(steps) + 1, steps)
-        on_a_year = series.n_rows > 7 * steps
-        self._rows = np.array(
-            [row for row in rows if not (on_a_year and is_held_out(series.local_clock(row).date()))]
-        )
+        self._rows = _days(self._batch, held_out=False)
         self.mean = 0.1 * self._rng.standard_normal(N_WEIGHTS) if begin is None else read_weights(begin)
         self._first, self._second, self._count = np.zeros(N_WEIGHTS), np.zeros(N_WEIGHTS), 0
 
@@ -157,25 +190,45 @@ class Trainer:
 
     def _scores(self, weights: Array) -> Array:
         """Return the (n_candidates,) mean scores, $ a day; every candidate meets the same days."""
-        batch, n = self._batch, len(weights)
+        n = len(weights)
         rows = self._rng.choice(self._rows, self._n_days)
         seeds = self._rng.integers(0, 2**31, self._n_days)
-        for policies in batch.policies.values():
-            of_copies: list[Any] = list(policies)
-            for policy in of_copies:
-                policy.weights = np.repeat(weights, self._n_days, axis=0)
-        batch.reset(seed=np.tile(seeds, n).tolist(), options={"start_rows": np.tile(rows, n)})
-        begin, prices = batch.states_of_charge(), []
-        total: Any = 0.0
-        for _ in range(batch.max_episode_steps):
-            _, rewards, _, _, infos = batch.step()
-            total = total + sum(rewards.values())
-            first = next(iter(infos.values()))
-            prices.append(first["price"])
-        end = {(agent, name): soc for agent, info in infos.items() for name, soc in info["soc"].items()}
-        score = total + stored_usd(batch.scenario, begin, end, np.mean(prices, axis=0))
-        found: Array = np.asarray(score).reshape(n, self._n_days).mean(axis=1)
+        _put(self._batch, np.repeat(weights, self._n_days, axis=0))
+        scores = day_scores(self._batch, np.tile(rows, n), np.tile(seeds, n))
+        found: Array = scores.reshape(n, self._n_days).mean(axis=1)
         return found
+
+
+def _days(batch: BatchedMicrogrids, *, held_out: bool) -> NDArray[np.int64]:
+    """Return the rows with which days begin, of those that are held out or of the others."""
+    series, steps = batch.simulation.series, batch.max_episode_steps
+    rows = range(0, series.last_start(steps) + 1, steps)
+    on_a_year = series.n_rows > 7 * steps
+    wanted = [row for row in rows if not on_a_year or is_held_out(series.local_clock(row).date()) == held_out]
+    return np.array(wanted, dtype=np.int64)
+
+
+def _put(batch: BatchedMicrogrids, weights: Array) -> None:
+    """Give the learned policies of a batch these weights."""
+    for policies in batch.policies.values():
+        of_copies: list[Any] = list(policies)
+        for policy in of_copies:
+            policy.weights = weights
+
+
+def day_scores(batch: BatchedMicrogrids, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> Array:
+    """Return the (n,) scores of a day in each copy, $, with its row and seed."""
+    batch.reset(seed=seeds.tolist(), options={"start_rows": rows})
+    begin, prices = batch.states_of_charge(), []
+    total: Any = 0.0
+    for _ in range(batch.max_episode_steps):
+        _, rewards, _, _, infos = batch.step()
+        total = total + sum(rewards.values())
+        first = next(iter(infos.values()))
+        prices.append(first["price"])
+    end = {(agent, name): soc for agent, info in infos.items() for name, soc in info["soc"].items()}
+    score: Array = total + stored_usd(batch.scenario, begin, end, np.mean(prices, axis=0))
+    return score
 
 
 if __name__ == "__main__":

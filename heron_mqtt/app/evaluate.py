@@ -123,10 +123,12 @@ def evaluate(
     Args:
         scenario: A file, a shipped scenario's name, or a scenario; its ``[randomisation]`` says what a seed
             changes.
-        policies: Short names (rule, idle, random, mpc, learned), ``module:Class`` or ``file.py:Class``.
+        policies: Short names (rule, idle, random, mpc, learned, field), ``module:Class`` or
+            ``file.py:Class``.
         seeds: One episode each.
-        over: ``calls``, ``memory`` (messages in one process, whose waiting takes no time) or ``mqtt`` (an
-            embedded broker, in real time); None = calls, or memory where there are networks.
+        over: ``calls`` (no messages; what would be lost of them is lost all the same), ``memory`` (messages
+            in one process, whose waiting takes no time) or ``mqtt`` (an embedded broker, in real time); None
+            = calls, or memory where there are networks.
         networks: Files or shipped names of impaired networks; each policy runs over each of them, and over
             a perfect one.
         with_bound: Also the perfect-foresight optimum, and what it comes to with its power flow.
@@ -137,8 +139,8 @@ def evaluate(
     """
     loaded = load_scenario(scenario) if isinstance(scenario, str) else scenario
     way: Over = over or ("memory" if networks else "calls")
-    _check(loaded, policies, seeds, way, networks, with_bound)
-    tables: dict[str, ImpairmentTable | None] = {"": loaded_impairment(loaded)}
+    _check(loaded, policies, seeds, way, with_bound)
+    tables: dict[str, ImpairmentTable | None] = {"": None if way == "calls" else loaded_impairment(loaded)}
     tables |= {name: load_impairment(name) for name in networks}
     found = []
     for policy in policies:
@@ -165,7 +167,6 @@ def _check(
     policies: Sequence[str],
     seeds: Sequence[int],
     way: Over,
-    networks: Sequence[str],
     with_bound: bool,
 ) -> None:
     problems = []
@@ -173,8 +174,6 @@ def _check(
         problems.append("--seeds: expected at least one")
     if way not in WAYS:
         problems.append(f"--over {way}: expected one of {', '.join(WAYS)}")
-    if networks and way == "calls":
-        problems.append("--network: there are no messages with --over calls; use --over memory or mqtt")
     for name in policies:
         full = policy_name(name)
         if full is not None:
@@ -198,7 +197,8 @@ def _episodes(
     loaded: LoadedScenario, seeds: Sequence[int], way: Over, network: ImpairmentTable | None
 ) -> tuple[EpisodeScore, ...]:
     if way == "calls":
-        env = MultiAgentMicrogrids({"scenario": loaded, "observation": "local"})
+        networks = [] if network is None else [network]
+        env = MultiAgentMicrogrids({"scenario": loaded, "observation": "local", "networks": networks})
         return tuple(_direct_episode(env, seed) for seed in seeds)
     if way == "mqtt":
         return tuple(asyncio.run(_over_mqtt(loaded, seed, network)) for seed in seeds)

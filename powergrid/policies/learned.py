@@ -14,11 +14,20 @@ from powergrid.agents.policy import AgentPolicy, PolicyContext, PolicyView
 from powergrid.policies.baselines import batteries
 from powergrid.policies.checkpoint import numbers, read_arrays
 
-__all__ = ["CHECKPOINT", "N_WEIGHTS", "LearnedPolicy", "features", "read_weights"]
+__all__ = [
+    "CHECKPOINT",
+    "FIELD_CHECKPOINT",
+    "N_WEIGHTS",
+    "FieldPolicy",
+    "LearnedPolicy",
+    "features",
+    "read_weights",
+]
 
 Array = NDArray[np.float64]
 
 CHECKPOINT = Path(__file__).with_name("learned.npz")
+FIELD_CHECKPOINT = Path(__file__).with_name("learned_field.npz")
 N_FEATURES, N_HIDDEN = 12, 16
 N_WEIGHTS = N_HIDDEN * (N_FEATURES + 1) + N_HIDDEN + 1
 LEADS_H = (1.0, 3.0, 6.0, 12.0)  # of the foretold prices that it looks at, in means from now on
@@ -42,10 +51,11 @@ class LearnedPolicy(AgentPolicy):
     """
 
     decides_for_copies: ClassVar[bool] = True
+    shipped: ClassVar[Path] = CHECKPOINT
 
     def __init__(self, context: PolicyContext, checkpoint: str | None = None) -> None:
         super().__init__(context)
-        path = CHECKPOINT if checkpoint is None else Path(checkpoint)
+        path = self.shipped if checkpoint is None else Path(checkpoint)
         self._specs = batteries(context.scenario, context.agent_id)
         specs = [table.spec for table in context.scenario.microgrids[context.agent_id].devices.values()]
         self._size_mw = max(sum(spec.rated_s_mva for spec in specs if spec.kind == "battery"), 1e-9)
@@ -61,6 +71,12 @@ class LearnedPolicy(AgentPolicy):
             power = np.where(part >= 0.0, part * spec.max_p_discharge_mw, part * spec.max_p_charge_mw)
             wanted[f"p_{name}"] = power if power.ndim else float(power)
         return wanted
+
+
+class FieldPolicy(LearnedPolicy):
+    """``LearnedPolicy`` with the weights that were trained on with the losses of impaired networks."""
+
+    shipped: ClassVar[Path] = FIELD_CHECKPOINT
 
 
 def features(view: PolicyView, soc: Any, size_mw: float, step_h: float) -> Array:

@@ -74,9 +74,11 @@ class Links:
         self._channels = tuple(channels)
         self._copies = np.arange(n)[:, np.newaxis]
         self._count = np.zeros((n, len(channels), 2), dtype=np.int64)
+        self._even = {leaf: [True] * n for leaf in self._at}
         self._fates: list[_Fates | None] = [None] * n
         self._seeds = [-1] * n
         self._peer_counts: list[dict[tuple[int, int], list[int]]] = [{} for _ in range(n)]
+        self._peers_of: list[list[tuple[_Channel, list[int]]] | None] = [None] * n
         self._known = OrderedDict[int, _Fates]()
         self._price = np.full(n, np.nan)
 
@@ -85,12 +87,9 @@ class Links:
         for copy, seed in zip(copies, seeds, strict=True):
             self._fates[copy], self._seeds[copy] = self._of_seed(seed), seed
             self._count[copy] = 0
-            self._peer_counts[copy] = {}
-
-    def network(self, copy: int = 0) -> str:
-        """Return the name of the network that a copy's episode has."""
-        fates = self._fates[copy]
-        return "" if fates is None else fates.table.name
+            for even in self._even.values():
+                even[copy] = True
+            self._peer_counts[copy], self._peers_of[copy] = {}, None
 
     # -- operator and agents -----------------------------------------------------------------------
 
@@ -104,17 +103,20 @@ class Links:
         """
         at = self._at[leaf]
         arrived = np.zeros(sent.shape, dtype=bool)
-        limit_s = self._limit_s[leaf]
-        for copy, fates in enumerate(self._fates):
-            if fates is None or not sent[copy].any():
+        limit_s, even = self._limit_s[leaf], self._even[leaf]
+        whole = np.logical_and.reduce(sent, axis=1).tolist()
+        for copy, (fates, step) in enumerate(zip(self._fates, steps.tolist(), strict=True)):
+            if fates is None:
                 continue
-            mine, count, step = sent[copy], self._count[copy, at], int(steps[copy])
-            if mine.all() and (count == step).all() and fates.all_pass(leaf, at, step, limit_s):
-                count += 1  # nearly always
-                arrived[copy] = True
+            if whole[copy] and even[copy] and fates.all_pass(leaf, at, step, limit_s):
+                arrived[copy] = True  # nearly always, as long as nothing has been lost
                 continue
-            for i in np.flatnonzero(mine):
-                arrived[copy, i] = fates.channel(at.start + int(i)).send(count[i], step, limit_s)
+            mine, count = sent[copy], self._count[copy, at]
+            if even[copy]:  # every message of every step has arrived so far
+                even[copy] = False
+                count[:] = step
+            for i in np.flatnonzero(mine).tolist():
+                arrived[copy, i] = fates.channel(at.start + i).send(count[i], step, limit_s)
         return arrived
 
     def hear_price(self, price: Array, steps: Steps) -> tuple[Array, Flags]:
@@ -132,15 +134,21 @@ class Links:
 
     def is_clear(self, copy: int, words: int, step: int) -> bool:
         """Whether the next messages between all agents of a copy arrive, up to ``words`` of each to each."""
-        counts = self._peer_counts[copy]
-        for sender in range(len(self._agents)):
-            for receiver in range(len(self._agents)):
-                if sender == receiver:
-                    continue
-                count = counts.setdefault((sender, receiver), [0, 0])
-                if not self._peer(copy, sender, receiver).passes(count, words, step, self.peer_s):
-                    return False
-        return True
+        fates, limit_s = self._fates[copy], self.peer_s
+        assert fates is not None, "begin() comes first"
+        peers = self._peer_channels(copy, fates)
+        return all(channel.passes(count, words, step, limit_s) for channel, count in peers)
+
+    def _peer_channels(self, copy: int, fates: _Fates) -> list[tuple[_Channel, list[int]]]:
+        """Return the channels between all agents of a copy, each with its counts."""
+        found = self._peers_of[copy]
+        if found is None:
+            counts, agents = self._peer_counts[copy], enumerate(self._agents)
+            pairs = [(i, j) for i, _ in agents for j in range(len(self._agents)) if i != j]
+            found = self._peers_of[copy] = [
+                (self._peer(copy, *pair), counts.setdefault(pair, [0, 0])) for pair in pairs
+            ]
+        return found
 
     def pass_by(self, copy: int, words: Sequence[Sequence[int]]) -> None:
         """Count messages between agents that ``is_clear`` has found to arrive, sender by receiver."""
@@ -161,6 +169,7 @@ class Links:
         return {
             "seeds": list(self._seeds),
             "count": self._count.copy(),
+            "even": {leaf: list(even) for leaf, even in self._even.items()},
             "peers": peers,
             "price": self._price.copy(),
         }
@@ -169,10 +178,12 @@ class Links:
         """Put it back."""
         self._seeds = list(state["seeds"])
         self._fates = [None if seed < 0 else self._of_seed(seed) for seed in self._seeds]
+        self._even = {leaf: list(even) for leaf, even in state["even"].items()}
         self._count[:], self._price[:] = state["count"], state["price"]
         self._peer_counts = [
             {pair: list(count) for pair, count in counts.items()} for counts in state["peers"]
         ]
+        self._peers_of = [None] * len(self._peer_counts)
 
     def _of_seed(self, seed: int) -> _Fates:
         found = self._known.pop(seed, None)
@@ -236,6 +247,7 @@ class _Channel:
         self._queues = tuple(ChannelQueue(direction, name, table, seed) for direction in DIRECTIONS)
         self._delays: tuple[list[float], list[float]] = ([], [])
         self._is_cut = any(queue.partitions for queue in self._queues)
+        self._passes: dict[tuple[int, int, int, float], bool] = {}
 
     def send(self, count: Any, step: int, limit_s: float) -> bool:
         """Send the next message, and count it in each direction it goes; return whether it is in time.
@@ -257,10 +269,19 @@ class _Channel:
     def passes(self, count: Sequence[int], words: int, step: int, limit_s: float) -> bool:
         """Whether each of the next ``words`` messages would be in time; counts nothing."""
         sent, heard = count
-        return all(
-            self._delay_s(0, sent + i, step) + self._delay_s(1, heard + i, step) <= limit_s
-            for i in range(words)
-        )
+        if self._is_cut:
+            return all(
+                self._delay_s(0, sent + i, step) + self._delay_s(1, heard + i, step) <= limit_s
+                for i in range(words)
+            )
+        key = sent, heard, words, limit_s
+        found = self._passes.get(key)
+        if found is None:
+            found = self._passes[key] = all(
+                self._delay_s(0, sent + i, step) + self._delay_s(1, heard + i, step) <= limit_s
+                for i in range(words)
+            )
+        return found
 
     def _delay_s(self, direction: int, n: int, step: int) -> float:
         delays, queue = self._delays[direction], self._queues[direction]

@@ -17,7 +17,7 @@ def test_it_prints_what_policies_earn_over_calls_and_over_a_bad_network() -> Non
         "2",
         "--json",
     )
-    calls = run_heron(*common)
+    calls = run_heron(*common, "--over", "calls", "--network", "partition")
     assert calls.code == 0, calls.err
     messages = run_heron(*common, "--network", "partition")
     assert messages.code == 0, messages.err
@@ -29,7 +29,9 @@ def test_it_prints_what_policies_earn_over_calls_and_over_a_bad_network() -> Non
         for one, direct in zip(perfect, of_calls[policy, ""]["episodes"], strict=True):
             assert abs(one["score_usd"] - direct["score_usd"]) < 1e-6
             assert one["messages"] > 96
-        assert sum(one["missed"] for one in parted) > 0
+        for one, direct in zip(parted, of_calls[policy, "partition"]["episodes"], strict=True):
+            assert abs(one["score_usd"] - direct["score_usd"]) < 1e-6
+            assert one["missed"] == direct["missed"] > 0
         assert sum(one["missed"] for one in perfect) == 0
 
 

@@ -1,0 +1,169 @@
+"""Measure the policies that were trained here, and write the tables and the curves of docs/training.md.
+
+    python scripts/training_tables.py                 print the tables; some minutes
+    python scripts/training_tables.py --write         put them into the page, and draw its curves
+    python scripts/training_tables.py --without-mpc   without what takes longest
+
+Everything comes from seeds and from files of the repository: the same commit gives the same tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from schema_tables import between
+
+from heron_mqtt.app.evaluate import Evaluation, MeanEstimate, evaluate, mean_of
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE, CURVES = ROOT / "docs" / "training.md", ROOT / "docs" / "training"
+PICTURE = ROOT / "docs" / "training-curves.svg"
+BEGIN, END = (f"<!-- made by scripts/training_tables.py, {{name}}: {edge} -->" for edge in ("begin", "end"))
+SCENARIO, SEEDS = "training_days", range(20)
+POLICIES = ("rule", "idle", "random", "learned", "field", "mpc")
+TRAINED = ("rule", "learned", "field")
+NETWORKS = ("lan", "lte_poor", "partition")
+NAMES = {"learned": "**learned**", "field": "**field**", "mpc": "mpc, noisy forecasts"}
+LINES = {
+    "plain.csv": ("nothing lost", "#1f6f8b"),
+    "field.csv": ("losses of lte_poor and partition", "#b5482a"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print or write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="write docs/training.md and its curves")
+    parser.add_argument("--without-mpc", action="store_true", help="leave model-predictive control out")
+    options = parser.parse_args(arguments)
+    policies = [name for name in POLICIES if not (options.without_mpc and name == "mpc")]
+    seeds = list(SEEDS)
+    direct = evaluate(SCENARIO, policies, seeds=seeds, with_bound=True, progress=_say)
+    impaired = evaluate(SCENARIO, TRAINED, seeds=seeds, over="calls", networks=NETWORKS, progress=_say)
+    tables = {"policies": policies_table(direct), "networks": networks_table(impaired)}
+    for name, table in tables.items():
+        sys.stdout.write(f"{name}:\n\n{table}\n\n")
+    if options.write:
+        page = PAGE.read_text(encoding="utf-8")
+        for name, table in tables.items():
+            page = between(page, BEGIN.format(name=name), END.format(name=name), table)
+        PAGE.write_text(page, encoding="utf-8")
+        PICTURE.write_text(draw(CURVES), encoding="utf-8")
+
+
+def policies_table(found: Sequence[Evaluation]) -> str:
+    """Return what each policy earns where nothing is lost."""
+    rule = found[0]
+    lines = ["| policy | score, $ a day | above rule, $ | cost, $ | violations |", "|---|---|---|---|---|"]
+    for one in found:
+        gain = "" if one is rule else _text(one.gain(rule))
+        cost, broken = _text(one.estimate("cost_usd")), f"{one.estimate('violations').mean:.2f}"
+        if one.policy == "bound":
+            cost = broken = ""
+        lines.append(
+            _row(NAMES.get(one.policy, one.policy), _text(one.estimate("score_usd")), gain, cost, broken)
+        )
+    return "\n".join(lines)
+
+
+def networks_table(found: Sequence[Evaluation]) -> str:
+    """Return what each policy keeps over impaired networks."""
+    of = {(one.policy, one.network): one for one in found}
+    lines = [
+        "| policy | network | score, $ a day | above rule, same network, $ | lost to the network, $ | "
+        "above learned, same network, $ | phases missed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (policy, network), one in of.items():
+        above = "" if policy == "rule" else _text(one.gain(of["rule", network]))
+        lost = "" if not network else _text(_lost(of[policy, ""], one))
+        trained = _text(one.gain(of["learned", network])) if policy == "field" else ""
+        missed = f"{one.estimate('missed').mean:.0f}"
+        where = f"`{network}`" if network else "perfect"
+        lines.append(
+            _row(
+                NAMES.get(policy, policy),
+                where,
+                _text(one.estimate("score_usd")),
+                above,
+                lost,
+                trained,
+                missed,
+            )
+        )
+    return "\n".join(lines)
+
+
+def _lost(perfect: Evaluation, one: Evaluation) -> MeanEstimate:
+    pairs = zip(perfect.episodes, one.episodes, strict=True)
+    return mean_of([without.score_usd - with_it.score_usd for without, with_it in pairs])
+
+
+def draw(folder: Path) -> str:
+    """Return the learning curves as a picture, SVG: each generation, and the mean of ten around it."""
+    width, height, left, top, right, bottom = 640, 300, 60, 20, 20, 70
+    curves = {name: _scores(folder / name) for name in LINES}
+    smooth = {name: _smooth(scores) for name, scores in curves.items()}
+    low = min(min(scores) for scores in curves.values())
+    high = max(max(scores) for scores in curves.values())
+    last = max(len(scores) for scores in curves.values()) - 1
+
+    def path(scores: Sequence[float]) -> str:
+        def point(generation: int, score: float) -> str:
+            x = left + (width - left - right) * generation / last
+            y = top + (height - top - bottom) * (high - score) / (high - low)
+            return f"{x:.1f},{y:.1f}"
+
+        return " ".join(point(*at) for at in enumerate(scores))
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for value, y in ((high, top), (low, height - bottom)):
+        parts.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{value:.0f} $</text>')
+        parts.append(f'<path d="M{left} {y}H{width - right}" stroke="#ccc"/>')
+    for generation in range(0, last + 1, 10):
+        x = left + (width - left - right) * generation / last
+        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{generation}</text>')
+    for number, (name, (label, colour)) in enumerate(LINES.items()):
+        parts.append(f'<polyline points="{path(curves[name])}" fill="none" stroke="{colour}" opacity="0.3"/>')
+        parts.append(
+            f'<polyline points="{path(smooth[name])}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        )
+        y = height - 30 + 16 * number
+        parts.append(f'<path d="M{left} {y - 4}h24" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<text x="{left + 32}" y="{y}">{label}</text>')
+    parts.append(f'<text x="{width - right}" y="{height - 30}" text-anchor="end">generation</text></svg>\n')
+    return "\n".join(parts)
+
+
+def _scores(path: Path) -> list[float]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [float(row["score_usd"]) for row in csv.DictReader(stream)]
+
+
+def _smooth(scores: Sequence[float], reach: int = 5) -> list[float]:
+    windows = (scores[max(i - reach, 0) : i + reach + 1] for i in range(len(scores)))
+    return [sum(window) / len(window) for window in windows]
+
+
+def _text(value: MeanEstimate) -> str:
+    return f"{value.mean:.2f}" if value.half is None else f"{value.mean:.2f} ± {value.half:.2f}"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()
