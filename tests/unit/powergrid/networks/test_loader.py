@@ -88,3 +88,14 @@ def test_what_pandapower_cannot_build_is_a_config_error(monkeypatch: pytest.Monk
         load_grid("broken")
     with pytest.raises(ConfigError, match="'none': is not a network"):
         load_grid("none")
+
+
+@pytest.mark.parametrize("name", ["cigre_mv_lv", "create_cigre_network_lv"])
+def test_a_network_that_was_changed_is_a_new_one_for_who_asks_next(name: str) -> None:
+    first = load_grid(name)
+    buses, loads = len(first.net.bus), first.net.load.p_mw.sum()
+    first.net.load["p_mw"] = 0.0
+    first.net.bus.drop(first.net.bus.index[:3], inplace=True)
+    again = load_grid(name)
+    assert (len(again.net.bus), again.net.load.p_mw.sum()) == (buses, loads)
+    assert again.net is not first.net
