@@ -33,10 +33,12 @@ if _in_main_thread and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 # Runs of the tests leave no records behind; a test of records says where they go.
 os.environ["HERON_MQTT_RECORD"] = "off"
-# A grid is compiled once for all the processes of the tests, and for no run after them.
+# What all the processes of a test run share, and no run after them: the grids that they compile, and the
+# process that they fork programs of.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    _grids = tempfile.TemporaryDirectory(prefix="heron-test-grids-")
-    os.environ["HERON_MQTT_GRID_CACHE"] = _grids.name
+    _shared = tempfile.TemporaryDirectory(prefix="heron-tests-")
+    os.environ["HERON_TEST_FOLDER"] = _shared.name
+    os.environ["HERON_MQTT_GRID_CACHE"] = f"{_shared.name}/grids"
 
 # A busy machine is slow, not wrong: examples have no deadline. .ci/slow asks for the thorough profile.
 settings.register_profile("quick", deadline=None, max_examples=25)

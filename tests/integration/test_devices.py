@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.heron_command import HERON, Program, until
+from support.heron_command import HERON, HeronProgram, Program, heron, until
 from support.mosquitto_clients import Watcher, publish, retained
 from support.mosquitto_server import Mosquitto
 
@@ -23,7 +23,7 @@ KINDS = {"battery": "ess", "genset": "gen", "pv_inverter": "pv"}
 Record = Callable[[str, object], None]
 
 
-class Device(Program):
+class Device(HeronProgram):
     """One device of the shipped scenario in an environment of its own, with somebody watching it."""
 
     def __init__(self, url: str, *options: str, script: str = "battery", start: str = "heron-mqtt") -> None:
@@ -212,7 +212,7 @@ def test_a_retained_setpoint_of_an_earlier_day_moves_nothing(mosquitto: Mosquitt
     publish(mosquitto.url, f"{at}setpoint", kept, retain=True)
     named = ["--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id]
     with Watcher(mosquitto.url, f"{at}telemetry") as watcher:
-        with Program([HERON, "device", "battery", *named, "--period", "0.05"]) as program:
+        with heron("device", "battery", *named, "--period", "0.05") as program:
             assert "must not be retained" in program.wait_for("rejected on ")
             count = len(watcher.seen)
             until(lambda: len(watcher.seen) >= count + 5, "telemetry after it")
@@ -377,7 +377,7 @@ def test_it_is_back_after_its_broker_was(own_mosquitto: Callable[..., Mosquitto]
 )
 def test_a_mistake_is_one_line(arguments: list[str], code: int, why: str) -> None:
     broker = [] if "--broker" in arguments else ["--broker", "mqtt://127.0.0.1:1"]
-    with Program([HERON, "device", "battery", *arguments, *broker]) as program:
+    with heron("device", "battery", *arguments, *broker) as program:
         done = program.wait()
     assert done.code == code
     (line,) = done.errors

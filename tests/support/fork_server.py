@@ -4,24 +4,27 @@ The program is a process of its own all the same, with its own session, streams,
 and environment, and it ends as ever. What differs: its modules are imported already.
 ``HERON_FRESH_PROCESSES=1`` starts the installed command instead, as ``.ci/slow`` does.
 
-Run as a program, this file is the server: it forks for each request on the socket that is its standard
-input, and ends when that is closed.
+One server serves all the processes of a test run, at a socket in their folder (``HERON_TEST_FOLDER``): the
+first that needs it starts it. Run as a program, this file is the server: its standard input is the socket
+that listens. It forks for each request, and ends when the last of its clients is gone.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import gc
 import json
 import os
+import select
 import selectors
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -30,9 +33,12 @@ MODULES = (
     *("heron_mqtt.app.operator_client", "heron_mqtt.app.remote_agent", "heron_mqtt.app.run_plan"),
     *("heron_mqtt.app.run_time", "heron_mqtt.app.runner", "heron_mqtt.app.scenario_check"),
     *("heron_mqtt.app.vendor_adapters", "heron_mqtt.app.verify", "heron_mqtt.field.device"),
-    *("heron_mqtt.messaging.hosted", "heron_mqtt.messaging.schemes", "pandapower", "powergrid.emulators"),
-    *("powergrid.envs", "powergrid.networks.builders", "powergrid.simulation.build"),
+    *("heron_mqtt.dashboard.server", "heron_mqtt.messaging.hosted", "heron_mqtt.messaging.memory"),
+    *("heron_mqtt.messaging.schemes", "pandapower", "powergrid.emulators.emulator"),
+    *("powergrid.emulators.script", "powergrid.envs.multi_agent_microgrids", "powergrid.networks.builders"),
+    *("powergrid.powerflow.adapter", "powergrid.simulation.build", "stringprep", "typer.rich_utils"),
 )
+_ADDRESS = "fork-server"
 _LENGTH = 4
 _MOST_BYTES = 1 << 20
 
@@ -89,11 +95,11 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """The client's side; starts the server at the first request."""
+    """The client's side; connects at the first request, and starts the server if there is none."""
 
     def __init__(self) -> None:
         self._requests: socket.socket | None = None
-        self._server: subprocess.Popen[bytes] | None = None  # kept: it ends when the socket is closed
+        self._server: subprocess.Popen[bytes] | None = None  # kept: it ends after this process
 
     def start(self, words: Sequence[str], cwd: Path | None, environment: Mapping[str, str]) -> ForkedProcess:
         """Start ``heron-mqtt`` with these words behind it, in a session of its own, its streams pipes."""
@@ -113,44 +119,91 @@ class ForkServer:
 
     def _connected(self) -> socket.socket:
         if self._requests is None:
-            self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._requests.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_BYTES)
-            self._server = subprocess.Popen([sys.executable, __file__], stdin=theirs, start_new_session=True)
-            theirs.close()
+            address = Path(os.environ["HERON_TEST_FOLDER"]) / _ADDRESS
+            requests = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            requests.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_BYTES)
+            with _locked(address):
+                try:
+                    requests.connect(str(address))
+                except OSError:  # there is none yet, or no longer
+                    self._start(address)
+                    requests.connect(str(address))
+            self._requests = requests
         return self._requests
+
+    def _start(self, address: Path) -> None:
+        address.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(str(address))
+            listening.listen()
+            command = [sys.executable, __file__]
+            self._server = subprocess.Popen(command, stdin=listening, start_new_session=True)
+
+
+@contextlib.contextmanager
+def _locked(address: Path) -> Iterator[None]:
+    """While this holds, nobody else connects to the server, starts one, or is the one that ends."""
+    with address.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 # -- the server ----------------------------------------------------------------------------------------
 
 
-def _serve(requests: socket.socket) -> None:
+def _serve(listening: socket.socket) -> None:
     """Fork for each request; tell each one's client its process id, and how it has ended."""
     waiting: dict[int, tuple[int, socket.socket]] = {}
+    clients: set[socket.socket] = set()
+    listening.setblocking(False)
     with selectors.DefaultSelector() as selector:
-        selector.register(requests, selectors.EVENT_READ)
+        selector.register(listening, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                if key.fileobj is requests:
-                    data, given, _, _ = socket.recv_fds(requests, _MOST_BYTES, 4)
+                if key.fileobj is listening:
+                    client, _ = listening.accept()
+                    clients.add(client)
+                    selector.register(client, selectors.EVENT_READ)
+                elif key.fileobj in clients:
+                    client = key.fileobj
+                    data, given, _, _ = socket.recv_fds(client, _MOST_BYTES, 4)
                     if not data:
-                        return
+                        selector.unregister(client)
+                        clients.remove(client)
+                        client.close()
+                        continue
                     pid = os.fork()
                     if pid == 0:
                         selector.close()
                         _become(json.loads(data), given)
-                    client = socket.socket(fileno=given.pop())
+                    answers = socket.socket(fileno=given.pop())
                     for number in given:
                         os.close(number)
                     watched = os.pidfd_open(pid)
-                    waiting[watched] = (pid, client)
+                    waiting[watched] = (pid, answers)
                     selector.register(watched, selectors.EVENT_READ)
-                    _tell(client, pid)
+                    _tell(answers, pid)
                 else:
                     selector.unregister(key.fd)
                     os.close(key.fd)
-                    pid, client = waiting.pop(key.fd)
-                    _tell(client, os.waitpid(pid, 0)[1])
-                    client.close()
+                    pid, answers = waiting.pop(key.fd)
+                    _tell(answers, os.waitpid(pid, 0)[1])
+                    answers.close()
+            if not clients and _is_over(listening):
+                return
+
+
+def _is_over(listening: socket.socket) -> bool:
+    """Whether no further client is about to be served; there will be none then."""
+    address = Path(listening.getsockname())
+    try:
+        with _locked(address):
+            if select.select([listening], [], [], 0.0)[0]:
+                return False
+            address.unlink(missing_ok=True)
+    except FileNotFoundError:  # the folder is gone: so is the test run
+        return True
+    return True
 
 
 def _tell(client: socket.socket, number: int) -> None:
@@ -181,6 +234,8 @@ if __name__ == "__main__":
     sys.path.pop(0)  # the folder of this file: a module of the tests is not to stand in for another
     for _module in MODULES:
         __import__(_module)
+    load_grid = sys.modules["powergrid.networks.loader"].load_grid
+    load_grid("cigre_mv_lv")  # of most scenarios; it takes a second, and once built, is built for all
     gc.collect()
     gc.freeze()
     _serve(socket.socket(fileno=os.dup(0)))

@@ -22,6 +22,7 @@ __all__ = [
     "HERON",
     "START_S",
     "Ended",
+    "HeronProgram",
     "Process",
     "Program",
     "descendants",
@@ -35,18 +36,21 @@ FORK_SERVER = ForkServer()
 HERON = str(Path(sys.executable).with_name("heron-mqtt"))
 
 
-class _ForkedHeron(Program):
-    """``heron-mqtt`` with its modules imported already."""
+class HeronProgram(Program):
+    """A program; where it is ``heron-mqtt``, its modules are imported already.
+
+    ``HERON_FRESH_PROCESSES`` starts that one, too, from nothing.
+    """
 
     def _started(self, arguments: list[str], cwd: Path | None, environment: dict[str, str]) -> Started:
-        if environment.get("HERON_FRESH_PROCESSES"):
+        if arguments[0] != HERON or environment.get("HERON_FRESH_PROCESSES"):
             return super()._started(arguments, cwd, environment)
         return FORK_SERVER.start(arguments[1:], cwd, environment)
 
 
 def heron(*arguments: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> Program:
     """Start ``heron-mqtt``; its modules are imported already, unless ``HERON_FRESH_PROCESSES`` is set."""
-    return _ForkedHeron([HERON, *arguments], cwd=cwd, environment=environment)
+    return HeronProgram([HERON, *arguments], cwd=cwd, environment=environment)
 
 
 def run_heron(*arguments: str, cwd: Path | None = None, within_s: float = START_S) -> Ended:
