@@ -91,7 +91,7 @@ class EnvironmentWatch:
     @property
     def has_just_paused(self) -> bool:
         """Whether this process has just gone on after it stood still: what it reads may be as old as that."""
-        return self._pause.is_recent()
+        return self._pause is not None and self._pause.is_recent()
 
     @property
     def why_silent(self) -> str:
@@ -138,7 +138,7 @@ class EnvironmentWatch:
             if seq is None or seq <= self._newest.get(channel, -1):
                 return False
             self._newest[channel] = seq
-        if self._pause is not None and self._pause.is_recent():
+        if self.has_just_paused:
             return False
         self._heard_at = self._monotonic()
         return True
