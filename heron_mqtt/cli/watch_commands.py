@@ -156,23 +156,21 @@ def tail(
 async def _tail(broker: str, env_id: str | None, channel: str, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from heron_mqtt.app.live_view import LiveView
+    from heron_mqtt.app.operator_client.environments import checked_env_id
+    from heron_mqtt.app.operator_client.observer import Observer
     from heron_mqtt.cli.tail_lines import TailLines
-    from heron_mqtt.messaging import topics
 
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     lines = TailLines(many=env_id is None)
 
     def on_message(heard: Heard) -> None:
-        if not topics.matches(channel, heard.channel):
-            return
         if as_json:
             typer.echo(json.dumps(_plain(heard), ensure_ascii=False))
         else:
             text, style = lines.line(heard)
             console.print(text, style=style)
 
-    async with LiveView(broker, env_id, on_message):
+    async with Observer(broker, checked_env_id(env_id), (channel,), on_message, only_watches=True):
         await asyncio.Event().wait()
 
 

@@ -20,15 +20,14 @@ from heron_mqtt.dashboard.sockets import Serve, until_closed_or
 
 EVERY_S = 0.4
 """Between two snapshots: what changed in between is in the next one."""
-PARTS = {"microgrids", "grid", "devices", "channels", "events"}
-"""What of an environment is large, and goes only to a view that shows it."""
-SHOWN_BY_VIEW = {
+PARTS_BY_VIEW: dict[str, set[str]] = {
     "overview": {"microgrids", "grid"},
     "devices": {"devices"},
     "messages": {"channels"},
     "events": {"events"},
     "control": {"devices"},
 }
+"""What of an environment is large, and goes only to a view that shows it."""
 TAIL = 200  # messages in one part of the tail at most
 
 
@@ -41,21 +40,11 @@ class LiveSource:
 
     def __init__(self, view: LiveView) -> None:
         self._view = view
-        self._made_at_s = -EVERY_S
-        self._snapshot: dict[str, Any] = {}
-        self._texts: dict[str, str] = {}
+        self._made: dict[str, tuple[float, bytes]] = {}  # what is sent, and when it was made
         self.has_control = False
         """Whether people may log in, so that the page offers it."""
-        self._metrics = _metrics(self.snapshot)
+        self._metrics = _metrics(view.snapshot)
         self.sockets: Mapping[str, Serve] = {"/live": self._live, "/tail": self._tail}
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the newest snapshot, at most ``EVERY_S`` old."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._made_at_s >= EVERY_S * 0.9:
-            self._made_at_s, self._texts = now_s, {}
-            self._snapshot = {**self._view.snapshot(), "control": self.has_control}
-        return self._snapshot
 
     def refuse(self, _path: str, _headers: Headers) -> Response | None:
         """Refuse no socket: whoever reaches the page may read."""
@@ -80,26 +69,31 @@ class LiveSource:
         if self._metrics is None:
             why = "metrics need prometheus-client: pip install 'heron-mqtt[metrics]'\n"
             return answer(HTTPStatus.NOT_IMPLEMENTED, why)
-        text, kind = self._metrics()
-        return answer(HTTPStatus.OK, text, kind)
+        text, kind = self._metrics
+        return answer(HTTPStatus.OK, self._newest(path, text), kind)
 
-    def _text(self, view: str) -> str:
-        """Return what a view shows of the newest snapshot; made once for all who look at it."""
-        snapshot = self.snapshot()
-        if view not in self._texts:
-            environments = [_shown(one, SHOWN_BY_VIEW[view]) for one in snapshot["environments"]]
-            shown = {**snapshot, "view": view, "environments": environments}
-            self._texts[view] = to_json(shown, inf_nan_mode="null").decode()
-        return self._texts[view]
+    def _newest(self, what: str, make: Callable[[], bytes]) -> bytes:
+        """Return what is sent, at most ``EVERY_S`` old: made once for all who ask for it."""
+        now_s = asyncio.get_running_loop().time()
+        made = self._made.get(what)
+        if made is None or now_s - made[0] >= EVERY_S * 0.9:
+            made = self._made[what] = now_s, make()
+        return made[1]
+
+    def _shown(self, view: str) -> bytes:
+        """Return what a view shows now."""
+        shown = {**self._view.snapshot(PARTS_BY_VIEW[view]), "control": self.has_control, "view": view}
+        return to_json(shown, inf_nan_mode="null")
 
     async def _live(self, connection: ServerConnection, query: str) -> None:
         """Send what ``?view=`` shows."""
         view = parse_qs(query).get("view", ["overview"])[0]
-        if view not in SHOWN_BY_VIEW:
-            await connection.close(1008, f"expected ?view= {', '.join(SHOWN_BY_VIEW)}")
+        if view not in PARTS_BY_VIEW:
+            await connection.close(1008, f"expected ?view= {', '.join(PARTS_BY_VIEW)}")
             return
         while True:
-            await connection.send(self._text(view))  # waits for a browser that does not read; others do not
+            # waits for a browser that does not read; others do not
+            await connection.send(self._newest(view, lambda: self._shown(view)), text=True)
             if await until_closed_or(connection, EVERY_S):
                 return
 
@@ -116,20 +110,10 @@ class LiveSource:
                 return
 
 
-def _shown(environment: dict[str, Any], parts: set[str]) -> dict[str, Any]:
-    """Return an environment without what a view does not show; of devices there is always how they are."""
-    found = {name: value for name, value in environment.items() if name not in PARTS or name in parts}
-    if "devices" not in parts:
-        devices = environment["devices"].items()
-        found["devices"] = {label: {"health": one["health"], "p_mw": one["p_mw"]} for label, one in devices}
-    return found
-
-
-def _metrics(snapshot: Callable[[], dict[str, Any]]) -> Callable[[], tuple[bytes, str]] | None:
+def _metrics(snapshot: Callable[[], dict[str, Any]]) -> tuple[Callable[[], bytes], str] | None:
     """Return what makes the metrics and their type; None where the extra is not installed."""
     try:
         from heron_mqtt.dashboard.metrics import CONTENT_TYPE, BrokerMetrics
     except ImportError:
         return None
-    metrics = BrokerMetrics(snapshot)
-    return lambda: (metrics.text(), CONTENT_TYPE)
+    return BrokerMetrics(snapshot).text, CONTENT_TYPE

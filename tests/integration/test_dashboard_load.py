@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
 import urllib.request
@@ -11,64 +12,78 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-import paho.mqtt.client as paho
 import psutil
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
+from heron_mqtt.messaging.mqtt.packets import write_publish
 from support.browser import address_of, cell, eventually, open_browser, text
 from support.heron_command import Program, heron
 from support.mosquitto_server import Mosquitto
 
 pytestmark = pytest.mark.slow
 
-AGENTS, EACH, TIMES_A_SECOND, MEASURED_S = 100, 10, 5.0, 15.0
+AGENTS, EACH, TIMES_A_SECOND, TOGETHER, MEASURED_S = 100, 10, 5.0, 50, 15.0
+RATE = AGENTS * EACH * TIMES_A_SECOND
+PAGE_SHARE, BROWSER_SHARE = 0.10, 0.30
+"""Of a core, at most."""
 LABELS = [f"MG{n // EACH}/d{n % EACH}" for n in range(AGENTS * EACH)]
+
+
+def publish(topic: str, payload: str, *, retain: bool = False) -> bytes:
+    """Return a PUBLISH at QoS 0: a client library would take the processor that is measured."""
+    return write_publish(f"heron/fleet/{topic}", payload.encode(), 0, retain, 0, five=False)
 
 
 @contextmanager
 def fleet(url: str) -> Iterator[Callable[[], int]]:
-    """Devices of plain paho; yields how many telemetry messages were sent so far."""
+    """Yield how many telemetry messages were sent so far."""
     host, _, port = url.removeprefix("mqtt://").partition(":")
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, "fleet")
-    client.connect(host, int(port))
-    client.loop_start()
-    say = client.publish
-    say("heron/fleet/run/state", json.dumps({"type": "run_state", "state": "running", "boot": "r"}), 1, True)
-    for label in LABELS:
-        birth = json.dumps({"type": "status", "state": "online", "kind": "battery"})
-        say(f"heron/fleet/devices/{label}/status", birth, 1, True).wait_for_publish(5.0)
     ended, sent = threading.Event(), [0]
+    with socket.create_connection((host, int(port))) as link:
+        link.sendall(bytes.fromhex("1011 0004 4d515454 04 02 0000 0005") + b"fleet")  # CONNECT
+        assert link.recv(4) == bytes.fromhex("20020000")
+        link.sendall(publish("run/state", '{"type":"run_state","state":"running","boot":"r"}', retain=True))
+        for label in LABELS:
+            birth = '{"type":"status","state":"online","kind":"battery"}'
+            link.sendall(publish(f"devices/{label}/status", birth, retain=True))
+        talking = threading.Thread(target=talk, args=(link, ended, sent), daemon=True)
+        talking.start()
+        try:
+            yield lambda: sent[0]
+        finally:
+            ended.set()
+            talking.join(5.0)
 
-    def talk() -> None:
-        due_s, seq, now = time.monotonic(), 0, datetime.now(UTC).isoformat()
-        while not ended.is_set():
-            seq += 1
-            for n, label in enumerate(LABELS):
-                telemetry = {"type": "telemetry", "p_mw": 0.001 * ((seq + n) % 20), "soc": 0.5, "seq": seq}
-                telemetry |= {"sender": label, "boot": "b", "sent_at": now}
-                say(f"heron/fleet/devices/{label}/telemetry", json.dumps(telemetry))
-                sent[0] += 1
-                if n % 50 == 49:
-                    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                    ended.wait(max(0.0, due_s + n / len(LABELS) / TIMES_A_SECOND - time.monotonic()))
-            if seq % int(TIMES_A_SECOND) == 0:
-                for n in range(AGENTS):
-                    done = {f"p_d{k}": 0.001 * k for k in range(EACH)} | {"soc_d0": n / AGENTS}
-                    say(f"heron/fleet/agents/MG{n}/action", json.dumps({"type": "action", **done}))
-            due_s = max(due_s + 1.0 / TIMES_A_SECOND, time.monotonic() - 1.0)
 
-    talking = threading.Thread(target=talk, daemon=True)
-    talking.start()
-    try:
-        yield lambda: sent[0]
-    finally:
-        ended.set()
-        talking.join(5.0)
-        client.disconnect()
-        client.loop_stop()
+def talk(link: socket.socket, ended: threading.Event, sent: list[int]) -> None:
+    """Have every device speak five times a second, fifty at a time, and every agent once."""
+    due_s, seq = time.monotonic(), 0
+    while not ended.is_set():
+        seq += 1
+        for begin in range(0, len(LABELS), TOGETHER):
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            link.sendall(
+                b"".join(telemetry(n, seq, now) for n in range(begin, min(begin + TOGETHER, len(LABELS))))
+            )
+            sent[0] += TOGETHER
+            ended.wait(max(0.0, due_s + begin / len(LABELS) / TIMES_A_SECOND - time.monotonic()))
+        if seq % int(TIMES_A_SECOND) == 0:
+            for n in range(AGENTS):
+                done = {f"p_d{k}": 0.001 * k for k in range(EACH)} | {"soc_d0": n / AGENTS}
+                link.sendall(publish(f"agents/MG{n}/action", json.dumps({"type": "action", **done})))
+        due_s = max(due_s + 1.0 / TIMES_A_SECOND, time.monotonic() - 1.0)
+
+
+def telemetry(n: int, seq: int, now: str) -> bytes:
+    """Return what a device says."""
+    label = LABELS[n]
+    measured = f'{{"type":"telemetry","p_mw":{0.001 * ((seq + n) % 20):.3f},"soc":0.5,"seq":{seq},'
+    return publish(
+        f"devices/{label}/telemetry", f'{measured}"sender":"{label}","boot":"b","sent_at":"{now}"}}'
+    )
 
 
 def used_s(process: psutil.Process) -> float:
@@ -94,21 +109,24 @@ def test_a_thousand_devices_five_times_a_second(
             _look_on(browser, page, program, sent)
 
 
-def _look_on(browser: webdriver.Chrome, page: str, program: Program, sent: Callable[[], int]) -> None:
-    browser.get(f"{page}/#devices")
+def _look_on(browser: webdriver.Chrome, page_url: str, program: Program, sent: Callable[[], int]) -> None:
+    browser.get(f"{page_url}/#devices")
     eventually(lambda: "1000 devices, page 1 of 20" in text(browser))
     ours, theirs = psutil.Process(program.process.pid), psutil.Process(browser.service.process.pid)
     before = used_s(ours), used_s(theirs), time.monotonic(), sent()
-    time.sleep(MEASURED_S)
-    wall_s = time.monotonic() - before[2]
-    rate = (sent() - before[3]) / wall_s
-    shares = [(used_s(one) - used) / wall_s for one, used in ((ours, before[0]), (theirs, before[1]))]
-    print(f"{rate:.0f} messages a second: page {shares[0]:.0%} of a core, browser {shares[1]:.0%}")
+    eventually(lambda: sent() - before[3] >= MEASURED_S * RATE, within_s=4.0 * MEASURED_S)
+    wall_s, told = time.monotonic() - before[2], sent() - before[3]
+    # CPU time by what was done, and not by how long it took: a machine with other work takes longer
+    page, shown = (used_s(ours) - before[0]) / (told / RATE), (used_s(theirs) - before[1]) / wall_s
+    print(
+        f"{told / wall_s:.0f} messages a second; at {RATE:.0f} page {page:.1%} of a core, browser {shown:.1%}"
+    )
     _stays_usable(browser)
-    assert counted(page, "heron_messages_lost_total") == 0.0
+    assert counted(page_url, "heron_messages_lost_total") == 0.0
     # the page is not behind: what was sent has been counted, but for what is on its way
-    eventually(lambda: sent() - counted(page) < rate)
-    assert max(shares) < 0.6, "there is no room left"
+    eventually(lambda: sent() - counted(page_url) < RATE)
+    assert page < PAGE_SHARE
+    assert shown < BROWSER_SHARE
 
 
 def _stays_usable(browser: webdriver.Chrome) -> None:

@@ -47,9 +47,9 @@ def address_of(program: Program) -> str:
     return program.wait_for("dashboard: ").split()[-1].rstrip("/")
 
 
-def eventually(look: Callable[[], Any]) -> Any:
+def eventually(look: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
     """Return what a look finds, once it finds something."""
-    end = time.monotonic() + WITHIN_S
+    end = time.monotonic() + within_s
     while time.monotonic() < end:
         if found := look():
             return found

@@ -9,8 +9,9 @@ from typing import Any
 
 from heron_mqtt.app.live_view.delays import Delays, QuickestOfSenders
 from heron_mqtt.app.live_view.events import may_be_event
+from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
+from heron_mqtt.messaging.core.sequence import Arrival, SequenceStream, SequenceTracker
 
 Json = dict[str, Any]
 
@@ -38,14 +39,14 @@ class KindCount:
     delays: Delays = field(default_factory=Delays)
     held_ages: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=HELD_FOR_S + 1))
     """Second, and the longest age in it, s; longest age first."""
-    by_second: deque[list[int]] = field(default_factory=lambda: deque(maxlen=RATE_S + 1))
+    by_second: deque[list[int]] = field(default_factory=lambda: deque(([0, 0],), maxlen=RATE_S + 1))
 
     def note(self, at_s: float) -> None:
         """Count one message."""
         self.messages += 1
-        second = int(at_s)
-        if self.by_second and self.by_second[-1][0] == second:
-            self.by_second[-1][1] += 1
+        second, newest = int(at_s), self.by_second[-1]
+        if newest[0] == second:
+            newest[1] += 1
         else:
             self.by_second.append([second, 1])
 
@@ -68,7 +69,7 @@ class KindCount:
         return sum(number for second, number in self.by_second if now - RATE_S <= second < now) / RATE_S
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KnownChannel:
     """What follows from the name of a channel, so that it is worked out once.
 
@@ -77,12 +78,16 @@ class KnownChannel:
         levels: Of the channel, unescaped.
         kind: Where it is counted.
         may_be_event: Whether a message on it can be an event.
+        sender, boot, stream: Of the newest message with a number: the next one is nearly always of the same.
     """
 
     name: str
     levels: list[str]
     kind: KindCount
     may_be_event: bool
+    sender: str | None = None
+    boot: str | None = None
+    stream: SequenceStream | None = None
 
 
 class ChannelTraffic:
@@ -94,7 +99,12 @@ class ChannelTraffic:
         env_id: The environment.
     """
 
-    def __init__(self, tracker: SequenceTracker, quickest: QuickestOfSenders, env_id: str) -> None:
+    def __init__(
+        self,
+        tracker: SequenceTracker,
+        quickest: QuickestOfSenders,
+        env_id: str,
+    ) -> None:
         self.kinds: dict[str, KindCount] = {}
         self._known: dict[str, KnownChannel] = {}
         self._quickest = quickest
@@ -116,26 +126,55 @@ class ChannelTraffic:
         found = KnownChannel(f"{self._env_id}/{channel}", levels, kind, may_be_event(levels))
         return self._known.setdefault(channel, found)
 
-    def note(self, channel: KnownChannel, fields: Mapping[str, Any], at_s: float) -> bool:
-        """Count one message; ``fields`` without a number (or none at all) counts for no gap.
+    def note_heard(self, channel: KnownChannel, heard: Heard) -> bool:
+        """Count one message; what says nothing, or was kept by the broker, counts for no gap.
 
         Returns:
             Whether it came before, by its number.
         """
-        kind = channel.kind
+        fields = heard.fields
+        if fields and not heard.retained:
+            return self.note(channel, fields, heard.at_s)
+        channel.kind.note(heard.at_s)
+        return False
+
+    def note(self, channel: KnownChannel, fields: Mapping[str, Any], at_s: float) -> bool:
+        """Count one message that came live.
+
+        Args:
+            channel: Its channel.
+            fields: What it says.
+            at_s: When it came, by the loop's clock.
+
+        Returns:
+            Whether it came before, by its number.
+        """
+        get, kind, stream = fields.get, channel.kind, channel.stream
         kind.note(at_s)
-        held_s = fields.get("held_s")
+        held_s, sender = get("held_s"), get("sender")
         if held_s is not None:
             kind.note_held(at_s, _age(held_s))
-        arrival, missing = observed(self._tracker, channel.name, fields)
-        if missing:
-            kind.lost += missing
-        if arrival is Arrival.DUPLICATE:
+        if stream is not None and sender == channel.sender and get("boot") == channel.boot:
+            is_next = stream.is_next(get("seq"))
+        else:
+            is_next = False
+        if not is_next and self._is_repeated(channel, fields):
             kind.repeated += 1
-        elif held_s is not None:
+            return True
+        if held_s is not None:
             kind.held += 1
-        elif (sent_at := fields.get("sent_at")) is not None:
-            kind.delays.note(self._quickest.later_s(fields.get("sender"), sent_at, at_s))
+        elif (sent_at := get("sent_at")) is not None:
+            kind.delays.note(self._quickest.later_s(sender, sent_at, at_s))
+        return False
+
+    def _is_repeated(self, channel: KnownChannel, fields: Mapping[str, Any]) -> bool:
+        """Have a number looked at that is not the next one; count what is missing or has come late."""
+        arrival, missing = observed(self._tracker, channel.name, fields)
+        if arrival is None:
+            return False
+        channel.kind.lost += missing
+        channel.sender, channel.boot = fields.get("sender"), fields["boot"]
+        channel.stream = self._tracker.stream(str(fields.get("sender", "")), fields["boot"], channel.name)
         return arrival is Arrival.DUPLICATE
 
     def as_json(self, now_s: float) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -83,24 +84,28 @@ class DeviceLive:
     rejected: str | None = None
     """Why it would not do what it was told last."""
 
-    def note_telemetry(self, fields: Mapping[str, Any], at_s: float) -> str | None:
-        """Note that it speaks; return why it rejects what it was told, where that is new."""
-        rejected = fields.get("rejected")
-        before, self.rejected = self.rejected, str(rejected)[:500] if rejected else None
+    def note_telemetry(self, told: Mapping[str, Any], at_s: float) -> str | None:
+        """Note that it speaks; return why it rejects what it was told, where that is new.
+
+        Args:
+            told: Fields of ``Telemetry``.
+            at_s: When it came, by the loop's clock.
+        """
+        rejected, before = told.get("rejected") or None, self.rejected
         if self.spoke_at_s is not None:
             self.gaps_s.append(at_s - self.spoke_at_s)
         self.spoke_at_s = at_s
-        self._note_answer(fields, at_s)
-        p_mw = fields.get("p_mw")
-        if isinstance(p_mw, int | float) and math.isfinite(p_mw):
-            self.trace.note(at_s, self.told_mw(at_s), p_mw)
-        return None if self.rejected == before else self.rejected
+        if self._unanswered is not None:
+            self._note_answer(self._unanswered, told, at_s)
+        self.trace.note(at_s, self.told_mw(at_s), told["p_mw"])
+        if rejected == before:
+            return None
+        self.rejected = rejected
+        return rejected
 
-    def _note_answer(self, fields: Mapping[str, Any], at_s: float) -> None:
-        asked, boot = self._unanswered, fields.get("ack_boot")
-        if asked is None or fields.get("ack_seq") != asked[0]:
-            return
-        if boot is None or boot == asked[1]:
+    def _note_answer(self, asked: tuple[Any, Any, float], told: Mapping[str, Any], at_s: float) -> None:
+        boot = told.get("ack_boot")
+        if told.get("ack_seq") == asked[0] and (boot is None or boot == asked[1]):
             self.answer_s, self._unanswered = at_s - asked[2], None
 
     @property
@@ -126,8 +131,8 @@ class DeviceLive:
 
     def told_mw(self, now_s: float) -> float | None:
         """Return what it is told to do, MW, positive = injected; a setpoint whose lease is over is none."""
-        holds = self.lease_s is not None and self.heard_at_s + self.lease_s > now_s
-        return self.setpoint_mw if holds else None
+        lease_s = self.lease_s
+        return None if lease_s is None or self.heard_at_s + lease_s <= now_s else self.setpoint_mw
 
     def as_json(self, now_s: float) -> Json:
         """Return it, without its points."""
@@ -159,31 +164,20 @@ class MicrogridsLive:
 
     def note(
         self, levels: list[str], fields: Mapping[str, Any], heard: Heard, *, is_repeated: bool = False
-    ) -> tuple[str, str] | None:
+    ) -> None:
         """Take one message; what cannot be read is named by the operator's view of it.
 
         Args:
-            levels: Of its channel.
+            levels: Of its channel, which is not telemetry: see ``TelemetryReader``.
             fields: What it says.
             heard: The message.
             is_repeated: It came before, by its number: what was done and told counts once.
-
-        Returns:
-            Which device rejects what it was told, and why, where that is new.
         """
-        try:
-            return self._note(levels, fields, heard, is_repeated)
-        except (MessageError, OverflowError):
-            return None
+        with contextlib.suppress(MessageError, OverflowError):
+            self._note(levels, fields, heard, is_repeated)
 
-    def _note(
-        self, levels: list[str], fields: Mapping[str, Any], heard: Heard, is_repeated: bool
-    ) -> tuple[str, str] | None:
+    def _note(self, levels: list[str], fields: Mapping[str, Any], heard: Heard, is_repeated: bool) -> None:
         match levels:
-            case ["devices", agent, name, "telemetry"] if not heard.retained:
-                device = self._device(f"{agent}/{name}")
-                why = None if device is None else device.note_telemetry(fields, heard.at_s)
-                return None if why is None else (f"{agent}/{name}", why)
             case ["operators", _, "price"]:
                 value = fields.get("value")
                 if isinstance(value, int | float) and math.isfinite(value):
@@ -198,13 +192,12 @@ class MicrogridsLive:
                     self._note_fallbacks(agent, seen, seen.action)
                     self._note_residuals(agent, seen.action)
             case ["devices", agent, name, "setpoint"] if not (heard.retained or is_repeated):
-                if (device := self._device(f"{agent}/{name}")) is not None:
+                if (device := self.device(agent, name)) is not None:
                     device.note_setpoint(fields, heard.at_s)
             case ["run", "state"] if not heard.retained:
                 self._note_run(parse_known_fields(RunState, fields)[0], heard.at_s)
             case _:
                 pass
-        return None
 
     def _note_run(self, run: RunState, at_s: float) -> None:
         """Take where the run stands; an operator says so several times within a step."""
@@ -223,7 +216,9 @@ class MicrogridsLive:
             return None
         return self.microgrids.setdefault(agent, MicrogridSeen())
 
-    def _device(self, label: str) -> DeviceLive | None:
+    def device(self, agent: str, name: str) -> DeviceLive | None:
+        """Return a device, known from now on; None where there are too many."""
+        label = f"{agent}/{name}"
         found = self.devices.get(label)
         if found is None and len(self.devices) < MAX_NAMES:
             found = self.devices[label] = DeviceLive()
@@ -235,7 +230,7 @@ class MicrogridsLive:
             if (back := self.devices.get(f"{agent}/{name}")) is not None:
                 back.why = None
         for name, reason in why.items():
-            if (device := self._device(f"{agent}/{name}")) is not None:
+            if (device := self.device(agent, name)) is not None:
                 device.fallbacks += 1
                 device.why = str(reason)[:200]
         seen.standing_in = set(why)

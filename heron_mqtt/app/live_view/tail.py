@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,16 +21,34 @@ class MessageTail:
     """Keeps the newest messages, numbered; they become text when somebody looks, not before."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[int, float, Heard]] = deque(maxlen=MESSAGES)
-        self._number = 0
+        # when each came, UNIX time, s; what makes a message of the payload; payload, and when by the loop
+        self._kept: deque[tuple[float, Callable[[bytes, float], Heard] | Heard, bytes, float]] = deque(
+            maxlen=MESSAGES
+        )
+        self.newest = 0
+        """Number of the newest message; 0 = there was none."""
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def note(self, heard: Heard) -> None:
         """Keep one message."""
-        self._number += 1
-        self._kept.append((self._number, time.time(), heard))
+        self.newest += 1
+        self._kept.append((time.time(), heard, b"", 0.0))
+
+    def note_payload(
+        self, heard: Callable[[bytes, float], Heard], payload: bytes, at_s: float, unix_s: float
+    ) -> None:
+        """Keep what becomes a message only if somebody looks.
+
+        Args:
+            heard: Makes a message of the payload and ``at_s``.
+            payload: Of the message.
+            at_s: When it came, by the loop's clock.
+            unix_s: The same as UNIX time.
+        """
+        self.newest += 1
+        self._kept.append((unix_s, heard, payload, at_s))
 
     def newer(self, than: int, containing: str = "", limit: int = MESSAGES) -> list[Json]:
         """Return the newest messages that came after a number, oldest first, at most ``limit``.
@@ -40,17 +59,15 @@ class MessageTail:
             limit: How many at most.
         """
         found: list[Json] = []
-        for number, at, heard in reversed(self._kept):
-            if number <= than or len(found) >= limit:
+        for number, (unix_s, kept, payload, at_s) in zip(
+            range(self.newest, than, -1), reversed(self._kept), strict=False
+        ):
+            if len(found) >= limit:
                 break
+            heard = kept if isinstance(kept, Heard) else kept(payload, at_s)
             if containing in f"{heard.env_id}/{heard.channel}":
-                found.append(_as_json(number, at, heard))
+                found.append(_as_json(number, unix_s, heard))
         return found[::-1]
-
-    @property
-    def newest(self) -> int:
-        """Number of the newest message; 0 = there was none."""
-        return self._number
 
 
 def _as_json(number: int, at_s: float, heard: Heard) -> Json:

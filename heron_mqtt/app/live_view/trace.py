@@ -7,6 +7,7 @@ from array import array
 from typing import Any
 
 POINTS = 400
+KEPT = 3 * (POINTS - 1)
 APART_S = 0.4  # a page is drawn no more often
 
 Json = dict[str, Any]
@@ -15,10 +16,14 @@ Json = dict[str, Any]
 class DeviceTrace:
     """A ring of points, 24 bytes each; NaN where there is no value."""
 
+    __slots__ = ("_done_mw", "_newest_at_s", "_next", "_points", "_told_mw")
+
     def __init__(self) -> None:
-        self._points = array("d")
+        self._points = array("d")  # but for the newest one
         self._next = 0
-        self._newest_at_s = -APART_S
+        self._newest_at_s: float | None = None
+        self._told_mw: float | None = None
+        self._done_mw = 0.0
 
     def note(self, at_s: float, told_mw: float | None, done_mw: float) -> None:
         """Keep a point; one that was just before is replaced, at its time.
@@ -28,22 +33,29 @@ class DeviceTrace:
             told_mw: The setpoint in force, MW, positive = injected; None = there is none.
             done_mw: Measured, MW, positive = injected.
         """
-        told = float("nan") if told_mw is None else told_mw
-        if at_s - self._newest_at_s < APART_S and self._points:
-            self._points[self._next - 2], self._points[self._next - 1] = told, done_mw
-            return
-        self._newest_at_s = at_s
-        point = array("d", (at_s, told, done_mw))
-        if len(self._points) < 3 * POINTS:
+        newest_at_s = self._newest_at_s
+        if newest_at_s is None or at_s - newest_at_s >= APART_S:
+            if newest_at_s is not None:
+                self._keep(newest_at_s)
+            self._newest_at_s = at_s
+        self._told_mw, self._done_mw = told_mw, done_mw
+
+    def _keep(self, at_s: float) -> None:
+        told_mw = float("nan") if self._told_mw is None else self._told_mw
+        point = array("d", (at_s, told_mw, self._done_mw))
+        if len(self._points) < KEPT:
             self._points.extend(point)
         else:
             self._points[self._next : self._next + 3] = point
-        self._next = (self._next + 3) % (3 * POINTS)
+        self._next = (self._next + 3) % KEPT
 
     def as_json(self, offset_s: float) -> Json:
         """Return the points, oldest first: ``t`` with an offset, s, ``told`` and ``done``, MW or None."""
-        begin = self._next if len(self._points) == 3 * POINTS else 0
+        begin = self._next if len(self._points) == KEPT else 0
         points = self._points[begin:] + self._points[:begin]
+        if self._newest_at_s is not None:
+            told_mw = float("nan") if self._told_mw is None else self._told_mw
+            points.extend((self._newest_at_s, told_mw, self._done_mw))
         return {
             "t": [round(at_s + offset_s, 3) for at_s in points[0::3]],
             "told": [_or_none(value) for value in points[1::3]],

@@ -7,38 +7,94 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from heron_mqtt.app.live_view.counts import ChannelTraffic
+from heron_mqtt.app.live_view.counts import ChannelTraffic, KnownChannel
 from heron_mqtt.app.live_view.delays import QuickestOfSenders
 from heron_mqtt.app.live_view.events import LiveEvents, facts
 from heron_mqtt.app.live_view.grid import GridLive
 from heron_mqtt.app.live_view.microgrids import SILENT_S, DeviceLive, MicrogridsLive
 from heron_mqtt.app.live_view.tail import MessageTail
-from heron_mqtt.app.operator_client.environments import Environments, EnvironmentSeen, checked_env_id
+from heron_mqtt.app.live_view.telemetry import TelemetryReader
+from heron_mqtt.app.operator_client.environments import (
+    MAX_NAMES,
+    Environments,
+    EnvironmentSeen,
+    checked_env_id,
+)
 from heron_mqtt.app.operator_client.observer import Heard, Observer
 from heron_mqtt.app.operator_client.status import environment
 from heron_mqtt.messaging.core.sequence import SequenceTracker
+from heron_mqtt.messaging.mqtt.socket_stream import RawMessage
 
 Json = dict[str, Any]
 
 ENVIRONMENTS = 100
 """More of them at one broker are not followed: ``unseen`` counts their messages; --env-id names one."""
 
+PARTS = frozenset({"microgrids", "grid", "devices", "channels", "events"})
+"""What of an environment is large."""
+
 _NEVER_TOLD = DeviceLive()
 
 
 class EnvironmentLive:
-    """One environment, beside what ``operator_client`` knows of it."""
+    """One environment, beside what ``operator_client`` knows of it.
 
-    def __init__(self, tracker: SequenceTracker, quickest: QuickestOfSenders, env_id: str) -> None:
-        self.channels = ChannelTraffic(tracker, quickest, env_id)
+    Args:
+        tracker: See ``ChannelTraffic``.
+        quickest: The same.
+        seen: What ``operator_client`` knows of it.
+    """
+
+    def __init__(self, tracker: SequenceTracker, quickest: QuickestOfSenders, seen: EnvironmentSeen) -> None:
+        self._seen = seen
+        self._readers: dict[str, TelemetryReader] = {}
+        self.channels = ChannelTraffic(tracker, quickest, seen.env_id)
         self.events = LiveEvents()
         self.microgrids = MicrogridsLive()
         self.grid = GridLive()
+
+    def take(self, heard: Heard) -> TelemetryReader | None:
+        """Take a message; return what takes the next one of its channel, where that is telemetry."""
+        reader = self._readers.get(heard.channel)
+        if reader is not None:
+            if (why := reader.take(heard)) is not None:
+                self.events.note(heard, ("refusal", reader.label, f"rejects its setpoint: {why}"))
+            return reader
+        channel = self.channels.known(heard.channel)
+        match channel.levels:
+            case ["devices", agent, name, "telemetry"] if self._may_read(heard.channel, agent, name):
+                return self.take(heard)
+            case _:
+                self._take_other(channel, heard)
+                return None
+
+    def _may_read(self, channel: str, agent: str, name: str) -> bool:
+        """Make what reads the telemetry of a device; return False where there are too many."""
+        seen, live = self._seen.device(agent, name), self.microgrids.device(agent, name)
+        if seen is None or live is None:
+            return False
+        label = f"{agent}/{name}"
+        self._readers[channel] = TelemetryReader(channel, label, self.channels, self._seen, seen, live)
+        return True
+
+    def _take_other(self, channel: KnownChannel, heard: Heard) -> None:
+        levels, is_event = channel.levels, channel.may_be_event
+        is_repeated = self.channels.note_heard(channel, heard)
+        before = facts(self._seen, levels) if is_event else None
+        self._seen.take(heard, levels)
+        if heard.fields is not None:
+            self.microgrids.note(levels, heard.fields, heard, is_repeated=is_repeated)
+            if levels[0] == "run":
+                self.grid.note(levels, heard.fields)
+        if is_event:
+            after = facts(self._seen, levels)
+            if after is not None and after != before:
+                self.events.note(heard, after)
 
 
 class LiveView:
@@ -47,24 +103,23 @@ class LiveView:
     Args:
         url: Of the broker.
         env_id: The environment to watch; None = all.
-        on_message: Called with each message; for a tail.
 
     Raises:
         ConfigError: The URL or the environment is wrong.
         BrokerError: When entered: the broker is not there or refuses.
     """
 
-    def __init__(
-        self, url: str, env_id: str | None = None, on_message: Callable[[Heard], None] | None = None
-    ) -> None:
+    def __init__(self, url: str, env_id: str | None = None) -> None:
         self.environments = Environments()
         self.messages = MessageTail()
         self.unseen = 0
         """Messages of environments beyond ``ENVIRONMENTS``."""
         self._live: dict[str, EnvironmentLive] = {}
         self._tracker, self._quickest = SequenceTracker(), QuickestOfSenders()
-        self._on_message = on_message
-        self._observer = Observer(url, checked_env_id(env_id), ("#",), self._take)
+        self._observer = Observer(
+            url, checked_env_id(env_id), ("#",), self._hear, only_watches=True, on_messages=self._take_all
+        )
+        self._readers: dict[bytes, TelemetryReader] = {}
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -91,50 +146,51 @@ class LiveView:
         """Return when what the broker has kept is here."""
         await self._observer.settle()
 
-    def _take(self, heard: Heard) -> None:
-        live = self._live.get(heard.env_id)
+    def _take(self, heard: Heard) -> TelemetryReader | None:
+        live = self._live.get(heard.env_id) or self._follow(heard.env_id)
         if live is None:
-            if len(self._live) >= ENVIRONMENTS:
-                self.unseen += 1
-                return
-            live = EnvironmentLive(self._tracker, self._quickest, heard.env_id)
-            self._live[heard.env_id] = live
-        channel = live.channels.known(heard.channel)
-        levels, is_event = channel.levels, channel.may_be_event
-        before = self._facts(heard.env_id, levels) if is_event else None
-        self.environments.take(heard, levels)
-        fields = heard.fields
-        counted = {} if heard.retained or not fields else fields
-        is_repeated = live.channels.note(channel, counted, heard.at_s)
+            self.unseen += 1
+            return None
         self.messages.note(heard)
-        if fields is not None:
-            rejection = live.microgrids.note(levels, fields, heard, is_repeated=is_repeated)
-            if rejection is not None:
-                live.events.note(heard, ("refusal", rejection[0], f"rejects its setpoint: {rejection[1]}"))
-            if levels[0] == "run":
-                live.grid.note(levels, fields)
-        if is_event:
-            after = self._facts(heard.env_id, levels)
-            if after is not None and after != before:
-                live.events.note(heard, after)
-        if self._on_message is not None:
-            self._on_message(heard)
+        return live.take(heard)
 
-    def _facts(self, env_id: str, levels: list[str]) -> tuple[str, str, str] | None:
-        view = self.environments.get(env_id)
-        return None if view is None else facts(view, levels)
+    def _hear(self, heard: Heard) -> None:
+        self._take(heard)
+
+    def _take_all(self, messages: list[RawMessage]) -> None:
+        """Take what has come in one piece: nearly all of it is telemetry that holds no surprise."""
+        at_s, unix_s = asyncio.get_running_loop().time(), time.time()
+        readers, note_payload = self._readers, self.messages.note_payload
+        for message in messages:
+            topic, payload, retained = message
+            reader = readers.get(topic)
+            if reader is not None and not retained and reader.take_plain(payload, at_s):
+                note_payload(reader.heard, payload, at_s, unix_s)
+            elif (heard := self._observer.heard(message)) is not None:
+                reader = self._take(heard)
+                if reader is not None and len(readers) < MAX_NAMES:
+                    readers[topic] = reader
+
+    def _follow(self, env_id: str) -> EnvironmentLive | None:
+        if len(self._live) >= ENVIRONMENTS:
+            return None
+        seen = self.environments[env_id] = EnvironmentSeen(env_id)
+        return self._live.setdefault(env_id, EnvironmentLive(self._tracker, self._quickest, seen))
 
     # -- what is known -----------------------------------------------------------------------------
 
-    def snapshot(self) -> Json:
-        """Return everything as plain JSON: environments, microgrids, devices, channels, events."""
+    def snapshot(self, parts: Set[str] = PARTS) -> Json:
+        """Return what is known as plain JSON; of each environment with those of ``PARTS`` that are asked for.
+
+        Without ``devices`` it has of each device its health and power.
+        """
         now_s = asyncio.get_running_loop().time()
         return {
             "broker": self.address,
             "connected": self.is_connected,
             "unseen": self.unseen,
             "environments": [
-                self._environment(self.environments[name], now_s) for name in self.environments.alive
+                self._environment(self.environments[name], now_s, parts) for name in self.environments.alive
             ],
         }
 
@@ -165,15 +221,18 @@ class LiveView:
             return None
         return device.trace.as_json(time.time() - asyncio.get_running_loop().time())
 
-    def _environment(self, view: EnvironmentSeen, now_s: float) -> Json:
+    def _environment(self, view: EnvironmentSeen, now_s: float, parts: Set[str]) -> Json:
         live = self._live[view.env_id]
         microgrids = live.microgrids
         found = environment(view, now_s, SILENT_S)
+        has_all = "devices" in parts
         for label, device in found["devices"].items():
             told = microgrids.devices.get(label, _NEVER_TOLD)
-            if device["health"] == "online" and (device["age_s"] or 0.0) > told.silent_after_s:
-                device["health"] = "silent"
-            device.update(told.as_json(now_s))
+            # how long it may be silent is looked up only where it might be
+            if (device["age_s"] or 0.0) > SILENT_S and device["health"] == "online":
+                device["health"] = "silent" if device["age_s"] > told.silent_after_s else "online"
+            if has_all:
+                device.update(told.as_json(now_s))
         for text, age_s in _silent(found["devices"]):
             since = datetime.fromtimestamp(time.time() - age_s, UTC)
             found["problems"].append(text)
@@ -182,12 +241,22 @@ class LiveView:
         found["step_age_s"] = round(now_s - microgrids.step_at_s, 2) if microgrids.step_at_s else None
         periods_s = microgrids.periods_s
         found["step_period_s"] = round(sum(periods_s) / len(periods_s), 3) if periods_s else None
-        found["microgrids"] = {
-            name: seen.as_json(now_s) for name, seen in sorted(microgrids.microgrids.items())
-        }
-        found["network"], found["grid"] = live.grid.number, live.grid.results
-        found["channels"] = live.channels.as_json(now_s)
-        found["events"] = live.events.as_json(now_s)
+        if not has_all:
+            found["devices"] = {
+                label: {"health": device["health"], "p_mw": device["p_mw"]}
+                for label, device in found["devices"].items()
+            }
+        if "microgrids" in parts:
+            found["microgrids"] = {
+                name: seen.as_json(now_s) for name, seen in sorted(microgrids.microgrids.items())
+            }
+        found["network"] = live.grid.number
+        if "grid" in parts:
+            found["grid"] = live.grid.results
+        if "channels" in parts:
+            found["channels"] = live.channels.as_json(now_s)
+        if "events" in parts:
+            found["events"] = live.events.as_json(now_s)
         return found
 
 

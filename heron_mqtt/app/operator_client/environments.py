@@ -11,6 +11,7 @@ from heron_mqtt.errors import ConfigError, MessageError, NotReady
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.messages import (
     AuthorityState,
+    Json,
     LeaseState,
     M,
     OutboxReport,
@@ -23,11 +24,15 @@ from heron_mqtt.messages import (
 )
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.subscription import Received
+from heron_mqtt.messaging.fields_reader import FieldsReader
 
 MAX_NAMES = 10_000  # environments, agents and devices come from the network: what is kept stays bounded
 MAX_OUTBOXES = 1_000
 PRESENT = {"online", "fault"}
 GOING = {"reset", "running"}
+
+TELEMETRY = FieldsReader(Telemetry)
+"""Most of what is heard is telemetry."""
 
 
 @dataclass(slots=True)
@@ -49,8 +54,8 @@ class AgentSeen:
 class DeviceSeen(AgentSeen):
     """What is known of one device."""
 
-    telemetry: Telemetry | None = None
-    """The newest that was heard live; what the broker had kept has no age."""
+    telemetry: Json | None = None
+    """Fields of the newest that was heard live, as in ``Telemetry``; what the broker had kept has no age."""
     telemetry_at_s: float = 0.0
     authority: AuthorityState | None = None
     lease: LeaseState | None = None
@@ -116,13 +121,25 @@ class EnvironmentSeen:
         try:
             self._take(levels, heard)
         except MessageError as exc:
-            if len(self.unreadable) < MAX_NAMES:
-                self.unreadable[heard.channel] = str(exc)
+            self.note_unreadable(heard.channel, str(exc))
+
+    def note_unreadable(self, channel: str, why: str) -> None:
+        """Remember that a message says nothing that can be understood."""
+        if len(self.unreadable) < MAX_NAMES:
+            self.unreadable[channel] = why
+
+    def device(self, agent: str, name: str) -> DeviceSeen | None:
+        """Return a device, known from now on; None where there are too many."""
+        label = f"{agent}/{name}"
+        found = self.devices.get(label)
+        if found is None and len(self.devices) < MAX_NAMES:
+            found = self.devices[label] = DeviceSeen()
+        return found
 
     def _take(self, levels: list[str], heard: Heard) -> None:
         match levels:
             case ["devices", agent, name, leaf]:
-                if (device := self._device(agent, name)) is not None:
+                if (device := self.device(agent, name)) is not None:
                     _take_device(device, leaf, heard)
             case ["run", "state"]:
                 self.run = _read(RunState, heard)
@@ -132,7 +149,7 @@ class EnvironmentSeen:
                 if not heard.retained and (who := self._agent(agent)) is not None:
                     who.confirm = _read(StopConfirm, heard)
             case ["estop", "confirm", agent, name]:
-                if not heard.retained and (device := self._device(agent, name)) is not None:
+                if not heard.retained and (device := self.device(agent, name)) is not None:
                     device.confirm = _read(StopConfirm, heard)
             case ["agents", agent, leaf]:
                 if (who := self._agent(agent)) is not None:
@@ -148,13 +165,6 @@ class EnvironmentSeen:
         found = self.agents.get(agent)
         if found is None and len(self.agents) < MAX_NAMES:
             found = self.agents[agent] = AgentSeen()
-        return found
-
-    def _device(self, agent: str, name: str) -> DeviceSeen | None:
-        label = f"{agent}/{name}"
-        found = self.devices.get(label)
-        if found is None and len(self.devices) < MAX_NAMES:
-            found = self.devices[label] = DeviceSeen()
         return found
 
 
@@ -231,10 +241,11 @@ def _take_presence(member: AgentSeen, leaf: str, heard: Heard) -> None:
 
 def _take_device(device: DeviceSeen, leaf: str, heard: Heard) -> None:
     if leaf == "telemetry":
+        if heard.malformed is not None and not heard.retained:
+            raise MessageError(heard.malformed)
         # what was kept in an outbox says nothing of now
-        if not heard.retained and (heard.fields or {}).get("held_s") is None:
-            device.telemetry = _read(Telemetry, heard)
-            device.telemetry_at_s = heard.at_s
+        if heard.fields is not None and not heard.retained and heard.fields.get("held_s") is None:
+            device.telemetry, device.telemetry_at_s = TELEMETRY.of_fields(heard.fields), heard.at_s
     elif leaf == "authority_state":
         device.authority = _read(AuthorityState, heard)
     elif leaf == "lease":

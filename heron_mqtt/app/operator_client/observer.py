@@ -8,15 +8,18 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from heron_mqtt.errors import BrokerRefused, MessageError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import Json, decode
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.mqtt.options import MqttOptions
+from heron_mqtt.messaging.mqtt.connection import Events
+from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.mqtt.session import MqttSession
+from heron_mqtt.messaging.mqtt.socket_stream import RawMessage
+from heron_mqtt.messaging.mqtt.watching import WatchingConnection
 
 MAX_PENDING = 100
 KNOWN_TOPICS = 20_000
@@ -26,24 +29,55 @@ PRESENCE = ("run/state", "run/owner", "agents/+/status", "devices/+/+/status")
 """What tells whether an environment is alive."""
 
 
-class Heard(NamedTuple):
-    """One message.
+class Heard:
+    """One message; its payload is decoded when somebody asks what it says, and once.
 
-    Attributes:
+    Args:
         env_id: Its environment.
         channel: Within the environment.
         fields: What it says; None = it could not be decoded, or it is empty.
         malformed: Why it could not be decoded.
         retained: Whether the broker had kept it.
         at_s: When it came, by the loop's clock.
+        payload: What ``fields`` and ``malformed`` are to be found in; None = they are given.
     """
 
-    env_id: str
-    channel: str
-    fields: Json | None
-    malformed: str | None
-    retained: bool
-    at_s: float
+    __slots__ = ("_fields", "_is_decoded", "_malformed", "at_s", "channel", "env_id", "payload", "retained")
+
+    def __init__(
+        self,
+        env_id: str,
+        channel: str,
+        fields: Json | None,
+        malformed: str | None,
+        retained: bool,
+        at_s: float,
+        payload: bytes | None = None,
+    ) -> None:
+        self.env_id, self.channel, self.retained, self.at_s = env_id, channel, retained, at_s
+        self._fields, self._malformed, self.payload = fields, malformed, payload
+        self._is_decoded = payload is None
+
+    @property
+    def fields(self) -> Json | None:
+        """What it says; None = it could not be decoded, or it is empty."""
+        if not self._is_decoded:
+            self._decode()
+        return self._fields
+
+    @property
+    def malformed(self) -> str | None:
+        """Why it could not be decoded."""
+        if not self._is_decoded:
+            self._decode()
+        return self._malformed
+
+    def _decode(self) -> None:
+        self._is_decoded = True
+        try:
+            self._fields = decode(self.payload) if self.payload else None
+        except MessageError as exc:
+            self._malformed = str(exc)
 
 
 class Observer:
@@ -55,6 +89,9 @@ class Observer:
         channels: Channels and filters to read.
         on_message: Called with each message.
         needs_all: Whether a channel that may not be read is an error.
+        only_watches: Nothing is decided by what is heard: see ``WatchingConnection``.
+        on_messages: With ``only_watches``: called with what has come in one piece, where ``on_message`` would
+            be called with each; ``heard`` makes of them what that would get.
 
     Raises:
         ConfigError: The URL or environment is wrong.
@@ -68,6 +105,8 @@ class Observer:
         on_message: Callable[[Heard], None],
         *,
         needs_all: bool = True,
+        only_watches: bool = False,
+        on_messages: Callable[[list[RawMessage]], None] | None = None,
     ) -> None:
         self.refusal: str | None = None
         """Why a channel cannot be read; only where not all are needed."""
@@ -75,7 +114,7 @@ class Observer:
         self.options = MqttBroker(url).options if isinstance(url, str) else url
         level = "+" if env_id is None else topics.escape(env_id)
         self._filters = tuple(f"{topics.ROOT}/{level}/{channel}" for channel in channels)
-        self._on_message = on_message
+        self._on_message, self._on_messages = on_message, on_messages or self._hand_over
         self._places: dict[str, tuple[str, str]] = {}
         self._kept_at_s = 0.0
         self._news = asyncio.Event()
@@ -87,7 +126,16 @@ class Observer:
             wanted=lambda: self._filters,
             rng=random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
             max_pending=MAX_PENDING,
+            make_connection=self._watching if only_watches else None,
         )
+
+    def _watching(self, options: MqttOptions, events: Events, will: LastWill | None) -> WatchingConnection:
+        return WatchingConnection(options, events, will, self._on_messages)
+
+    def _hand_over(self, messages: list[RawMessage]) -> None:
+        for message in messages:
+            if (heard := self.heard(message)) is not None:
+                self._on_message(heard)
 
     async def __aenter__(self) -> Self:
         """Connect and subscribe.
@@ -137,18 +185,24 @@ class Observer:
     # -- called by the link ------------------------------------------------------------------------
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """Decode a message and hand it over."""
+        """Hand a message over."""
+        self._on_message(self._heard(topic, payload, retained))
+
+    def heard(self, message: RawMessage) -> Heard | None:
+        """Return a message as it is handed over; None where its topic cannot be one of ours."""
+        topic, payload, retained = message
+        try:
+            return self._heard(topic.decode(), payload, bool(retained))
+        except UnicodeDecodeError:
+            return None
+
+    def _heard(self, topic: str, payload: bytes, retained: bool) -> Heard:
         now_s = asyncio.get_running_loop().time()
         if retained:
             self._kept_at_s = now_s
             self._news.set()
         env_id, channel = self._places.get(topic) or self._place(topic)
-        fields, malformed = None, None
-        try:
-            fields = decode(payload) if payload else None
-        except MessageError as exc:
-            malformed = str(exc)
-        self._on_message(Heard(env_id, channel, fields, malformed, retained, now_s))
+        return Heard(env_id, channel, None, None, retained, now_s, payload)
 
     def _place(self, topic: str) -> tuple[str, str]:
         """Return environment and channel of a topic, and remember them: the same few come again and again."""

@@ -149,9 +149,9 @@ def _device(device: DeviceSeen, now_s: float, listen_s: float) -> Json:
         "reason": None if device.status is None else device.status.reason,
         "kind": None if device.status is None else device.status.kind,
         "age_s": None if telemetry is None else round(now_s - device.telemetry_at_s, 3),
-        "p_mw": None if telemetry is None else telemetry.p_mw,
-        "soc": None if telemetry is None else telemetry.soc,
-        "safe": None if telemetry is None else telemetry.safe,
+        "p_mw": None if telemetry is None else telemetry["p_mw"],
+        "soc": None if telemetry is None else telemetry.get("soc"),
+        "safe": None if telemetry is None else telemetry.get("safe"),
         "stopped": _knows_of_stop(device),
         "authority": None
         if authority is None
@@ -196,7 +196,7 @@ def health(device: DeviceSeen) -> str:
 def _knows_of_stop(device: DeviceSeen) -> bool | None:
     """Return whether the device itself knows of a stop in force; what it said last counts."""
     if device.telemetry is not None:
-        return device.telemetry.stopped is True
+        return device.telemetry.get("stopped") is True
     return None if device.status is None else device.status.stopped is True
 
 

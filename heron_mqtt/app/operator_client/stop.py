@@ -237,11 +237,13 @@ def _by_telemetry(device: DeviceSeen, active: bool, why_not: str) -> tuple[bool,
     telemetry, told = device.telemetry, device.confirm
     assert telemetry is not None
     if active:
-        is_safe = telemetry.safe is True
-        if told is None and telemetry.safe is None:  # one that has said that it is not safe is believed
-            is_safe = telemetry.stopped is True
+        is_safe = telemetry.get("safe") is True
+        if (
+            told is None and telemetry.get("safe") is None
+        ):  # one that has said that it is not safe is believed
+            is_safe = telemetry.get("stopped") is True
         return is_safe, "its telemetry says that it is safe" if is_safe else why_not
-    if telemetry.stopped is True:
+    if telemetry.get("stopped") is True:
         return False, "its telemetry says that a stop is in force"
     if told is not None:
         return False, why_not

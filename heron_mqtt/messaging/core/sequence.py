@@ -26,11 +26,20 @@ class Arrival(enum.Enum):
 
 
 @dataclass(slots=True)
-class _Stream:
+class SequenceStream:
+    """What is known of one stream; ``SequenceTracker`` makes and follows it."""
+
     floor: int
     expected: int
     # seq -> whether it was counted as lost (those from before the first one heard were not)
     missing: dict[int, bool] = field(default_factory=dict)
+
+    def is_next(self, seq: object) -> bool:
+        """Take note of the next message, and say so; False = it is another one: ``observe`` says which."""
+        if seq != self.expected:
+            return False
+        self.expected += 1
+        return True
 
 
 class SequenceTracker:
@@ -45,18 +54,22 @@ class SequenceTracker:
     """
 
     def __init__(self, max_streams: int = 20_000, max_missing: int = 1_000) -> None:
-        self._streams: OrderedDict[tuple[str, str, str], _Stream] = OrderedDict()
+        self._streams: OrderedDict[tuple[str, str, str], SequenceStream] = OrderedDict()
         self._max_streams = max_streams
         self._max_missing = max_missing
         self.lost = 0
         """Messages that have not arrived though a later one of their stream has."""
+
+    def stream(self, sender: str, boot: str, channel: str) -> SequenceStream | None:
+        """Return what is remembered of a stream, for who hears one message after the other of it."""
+        return self._streams.get((sender, boot, channel))
 
     def observe(self, sender: str, boot: str, channel: str, seq: int) -> Arrival:
         """Take note of one message and say what it is."""
         key = (sender, boot, channel)
         stream = self._streams.get(key)
         if stream is None:
-            self._streams[key] = _Stream(seq, seq + 1)
+            self._streams[key] = SequenceStream(seq, seq + 1)
             if len(self._streams) > self._max_streams:
                 self._streams.popitem(last=False)
             return Arrival.EXPECTED
@@ -65,7 +78,7 @@ class SequenceTracker:
             stream.expected += 1
             return Arrival.EXPECTED
         if seq - stream.expected > MAX_GAP:
-            self._streams[key] = _Stream(seq, seq + 1)
+            self._streams[key] = SequenceStream(seq, seq + 1)
             return Arrival.AFTER_JUMP
         if seq > stream.expected:
             self.lost += seq - stream.expected
@@ -84,7 +97,7 @@ class SequenceTracker:
         self.lost -= counted
         return Arrival.LATE
 
-    def _remember(self, stream: _Stream, numbers: range, *, counted: bool) -> None:
+    def _remember(self, stream: SequenceStream, numbers: range, *, counted: bool) -> None:
         stream.missing.update(dict.fromkeys(numbers, counted))
         while len(stream.missing) > self._max_missing:
             del stream.missing[next(iter(stream.missing))]

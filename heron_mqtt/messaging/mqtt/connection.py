@@ -71,6 +71,8 @@ class Connection:
     Topics are named without the prefix that they have at this broker (``MqttOptions.topic_prefix``).
     """
 
+    subscribe_qos = 1
+
     def __init__(self, options: MqttOptions, events: Events, will: LastWill | None) -> None:
         self._options = options
         self._prefix = options.topic_prefix
@@ -187,9 +189,9 @@ class Connection:
         return len(filters)
 
     def subscribe(self, filters: list[str]) -> int:
-        """Subscribe at QoS 1; return the id that ``on_subscribed`` will name."""
+        """Subscribe at ``subscribe_qos``; return the id that ``on_subscribed`` will name."""
         self._expect_answer()
-        mid = self._running().subscribe([(self._prefix + f, 1) for f in filters])[1]
+        mid = self._running().subscribe([(self._prefix + f, self.subscribe_qos) for f in filters])[1]
         return int(mid or 0)
 
     def unsubscribe(self, filters: list[str]) -> None:
@@ -328,7 +330,7 @@ class Connection:
         self._reading = True
         packets = 0
         try:
-            while not self.lost.done() and (packet := stream.next_packet()) is not None:
+            while not self.lost.done() and (packet := self._next_packet(stream)) is not None:
                 packets += 1
                 if isinstance(packet, Oversized):
                     client.take_oversized(packet)
@@ -377,6 +379,9 @@ class Connection:
             self._pause.cancel()
             self._pause = None
             self._loop.add_reader(self._stream.fileno(), self._on_readable)
+
+    def _next_packet(self, stream: Stream) -> tuple[int, bytes] | Oversized | None:
+        return stream.next_packet()
 
     def _on_want_write(self) -> None:
         if self._flush_due:

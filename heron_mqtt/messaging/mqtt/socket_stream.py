@@ -36,6 +36,10 @@ class Oversized(NamedTuple):
     size: int
 
 
+RawMessage = tuple[bytes, bytes, int]
+"""Topic, payload, and 1 if the broker had kept it."""
+
+
 class _Timed(NamedTuple):
     """A packet that must not be written later than its time; positions count from the first byte sent."""
 
@@ -117,16 +121,45 @@ class Stream:
             Malformed: It does not say how long it is.
         """
         data, at = self._in, self._at
-        length = read_length(data, at + 1) if len(data) > at + 1 else None
-        if length is None:
+        begin = at + 2
+        if begin > len(data):
             return None
-        size, begin = length
+        size = data[at + 1]
+        if size >= 0x80:  # of more than one byte
+            length = read_length(data, at + 1)
+            if length is None:
+                return None
+            size, begin = length
         if size > MAX_PACKET_BYTES:
             return self._begin_to_skip(data[at], size, begin)
         if begin + size > len(data):
             return None
         self._at = begin + size
         return data[at], data[begin : begin + size]
+
+    def next_publishes(self) -> list[RawMessage]:
+        """Return the messages at QoS 0 (MQTT 3.1.1) that come next and are all there.
+
+        What is longer than 16 kB, or malformed, is left to ``next_packet``.
+        """
+        data, at, end = self._in, self._at, len(self._in)
+        found: list[RawMessage] = []
+        while at + 4 < end and data[at] & 0xF6 == PUBLISH:
+            size, begin = data[at + 1], at + 2
+            if size >= 0x80:
+                if data[begin] >= 0x80:
+                    break
+                size, begin = size & 0x7F | data[begin] << 7, begin + 1
+            stop, name = begin + size, begin + 2
+            if size < 3 or stop > end:
+                break
+            payload = name + (data[begin] << 8 | data[begin + 1])
+            if not name < payload <= stop:
+                break
+            found.append((data[name:payload], data[payload:stop], data[at] & 1))
+            at = stop
+        self._at = at
+        return found
 
     def _begin_to_skip(self, first: int, size: int, begin: int) -> Oversized | None:
         if first & 0xF0 != PUBLISH:

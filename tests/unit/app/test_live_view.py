@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from heron_mqtt.app.live_view import EVENTS, MESSAGES, SILENT_S, LiveView
 from heron_mqtt.app.live_view.counts import KINDS
-from heron_mqtt.app.live_view.view import ENVIRONMENTS
+from heron_mqtt.app.live_view.view import ENVIRONMENTS, PARTS
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.cli.sparkline import sparkline
 from heron_mqtt.cli.tail_lines import TailLines
@@ -327,6 +327,72 @@ def test_it_sees_a_real_broker(mosquitto: Mosquitto, env_id: str) -> None:
         snapshot = asyncio.run(look(site))
     assert snapshot["connected"]
     assert snapshot["environments"][0]["env_id"] == env_id
+
+
+PIECES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["devices/MG1/ess/telemetry", "devices/MG1/pv/telemetry", "devices/MG1/ess/setpoint"]
+        ),
+        st.dictionaries(
+            st.sampled_from(
+                ["p_mw", "seq", "boot", "sender", "held_s", "rejected", "soc", "lease_s", "more"]
+            ),
+            st.sampled_from([0.0, 0.5, 1, 2, 3, 4, "a", "b", None]),
+            max_size=6,
+        ).map(lambda fields: {"p_mw": 0.25, "boot": "d", **fields}),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+@given(PIECES)
+def test_what_comes_in_one_piece_is_what_comes_one_by_one(
+    pieces: list[tuple[str, dict[str, Any], bool]],
+) -> None:
+    async def look(*, together: bool) -> tuple[dict[str, Any], list[str]]:
+        loop = asyncio.get_running_loop()
+        loop.time = lambda: NOW  # type: ignore[method-assign]
+        view = LiveView("mqtt://127.0.0.1:1")
+        for message in (RUN, BIRTH):
+            view._take(message)
+        raw = [
+            (f"heron/lab/{channel}".encode(), json.dumps(fields).encode(), int(retained))
+            for channel, fields, retained in pieces
+        ]
+        if together:
+            view._take_all(raw)
+        else:
+            for message in raw:
+                view._take(view._observer.heard(message))  # type: ignore[arg-type]
+        environment = view.snapshot()["environments"][0]
+        for event in environment["events"]:
+            del event["at"]
+        return environment, [one["text"] for one in view.messages.newer(0)]
+
+    assert asyncio.run(look(together=True)) == asyncio.run(look(together=False))
+
+
+def test_telemetry_that_an_outbox_had_kept_is_not_of_now() -> None:
+    kept = told(
+        "devices/MG1/ess/telemetry", p_mw=0.5, held_s=9.0, rejected="old", boot="d", seq=2, sender="MG1/ess"
+    )
+    found = seen(RUN, BIRTH, SPOKE, kept)
+    assert found["devices"]["MG1/ess"]["p_mw"] == 0.01
+    assert not [event for event in found["events"] if event["kind"] == "refusal"]
+
+
+def test_a_view_gets_the_parts_that_it_shows() -> None:
+    async def look() -> dict[str, Any]:
+        view = LiveView("mqtt://127.0.0.1:1")
+        for message in (RUN, BIRTH, SPOKE):
+            view._take(message)
+        return dict(view.snapshot({"channels"})["environments"][0])
+
+    found = asyncio.run(look())
+    assert {"channels"} == PARTS & found.keys() - {"devices"}
+    assert found["devices"] == {"MG1/ess": {"health": "silent", "p_mw": 0.01}}
 
 
 def test_a_message_that_comes_late_is_no_longer_lost() -> None:

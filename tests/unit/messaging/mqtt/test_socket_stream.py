@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heron_mqtt.messaging.mqtt.packets import Malformed, write_length
+from heron_mqtt.messaging.mqtt.packets import Malformed, read_publish, write_length, write_publish
 from heron_mqtt.messaging.mqtt.socket_stream import MAX_PACKET_BYTES, Oversized, PacketTooLarge, Stream
 
 SEVERAL_SENDS = 1 << 20  # bytes; more than the kernel takes at once
@@ -40,6 +40,46 @@ def test_packets_come_whole_and_in_order_however_their_bytes_arrive(bodies: list
                 got.append(packet)
         assert got == list(enumerate(bodies))
         assert not stream.ended
+
+
+MESSAGES = st.tuples(
+    st.sampled_from(["a", "heron/e/x", "t" * 200]), st.binary(max_size=400), st.integers(0, 2)
+)
+
+
+@given(st.lists(MESSAGES, max_size=8), st.integers(1, 50))
+def test_messages_in_one_piece_are_those_that_come_one_by_one(
+    sent: list[tuple[str, bytes, int]], size: int
+) -> None:
+    wire = b"".join(
+        write_publish(topic, payload, qos, bool(len(payload) % 2), qos, five=False)
+        for topic, payload, qos in sent
+    )
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        stream, got = Stream(near), []
+        for at in range(0, len(wire), size):
+            far.sendall(wire[at : at + size])
+            stream.fill()
+            while True:
+                got += [(topic, payload, retained, 0) for topic, payload, retained in stream.next_publishes()]
+                packet = stream.next_packet()
+                if packet is None:
+                    break
+                assert not isinstance(packet, Oversized)
+                one = read_publish(*packet, five=False)
+                got.append((one.topic, one.payload, int(one.retain), one.packet_id))
+    assert got == [(topic.encode(), payload, len(payload) % 2, qos) for topic, payload, qos in sent]
+
+
+@pytest.mark.parametrize("wire", [b"\x30\x02\0\0", b"\x30\x03\0\x05a", b"\x30\x00", b"\x30\xff\xff\xff\x7f"])
+def test_a_message_that_is_none_is_left_where_it_is(ends: tuple[Stream, socket.socket], wire: bytes) -> None:
+    stream, far = ends
+    far.sendall(wire + b"\x30\x04\0\x01ab")
+    stream.fill()
+    assert stream.next_publishes() == []
+    assert stream.next_packet() is not None or len(wire) > 4
 
 
 def test_nothing_there_is_no_packet(ends: tuple[Stream, socket.socket]) -> None:
