@@ -45,6 +45,12 @@ def dashboard(
     host: Annotated[
         str, typer.Option(help="Address to listen on; another than this machine lets everybody read.")
     ] = "127.0.0.1",
+    served_as: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A further name by which people reach the page, as of a proxy; repeatable."
+        ),
+    ] = None,
     control: Annotated[
         bool, typer.Option("--control", help="Let people log in and control; without it the page only reads.")
     ] = False,
@@ -77,11 +83,11 @@ def dashboard(
     if not 0 <= port <= 65_535:
         raise ConfigError(f"--port {port}: expected 0 to 65535")
     tls = _tls(tls_cert, tls_key)
-    files = (users, acl) if control else None
+    files, names = (users, acl) if control else None, served_as or []
     serving = (
-        serve_record(run, host, port, _say_where, tls)
+        serve_record(run, host, port, _say_where, tls, names)
         if run is not None
-        else serve_dashboard(broker or "", env_id, host, port, _say_where, files, tls)
+        else serve_dashboard(broker or "", env_id, host, port, _say_where, files, tls, names)
     )
     run_until_told(_until_input_ends(serving) if ends_with_input else serving)
 

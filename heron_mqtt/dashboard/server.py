@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol, cast
@@ -21,9 +21,11 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.live_view import LiveView
 from heron_mqtt.dashboard.door import Door
 from heron_mqtt.dashboard.live_source import LiveSource
+from heron_mqtt.dashboard.own_names import LOCAL, OwnNames
 from heron_mqtt.dashboard.pages import FILES, StaticFiles, answer
 from heron_mqtt.dashboard.sockets import Serve
 from heron_mqtt.errors import ConfigError
@@ -33,7 +35,6 @@ MAX_SOCKETS = 32
 MAX_SOCKETS_OF_PEOPLE = 64
 MAX_BYTES = 8_192  # of what a browser may send: a request with its reason
 log = logging.getLogger("heron_mqtt.dashboard.http")
-LOCAL = {"localhost", "127.0.0.1", "[::1]", "::1"}
 
 
 class Source(Protocol):
@@ -61,10 +62,19 @@ class Dashboard:
         host: Address to listen on.
         port: 0 = a free one.
         tls: To serve it by TLS; None = plain.
+        served_as: Further names by which people reach it.
     """
 
-    def __init__(self, source: Source, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        served_as: Iterable[str] = (),
+    ) -> None:
         self._tls = tls
+        self._names = OwnNames(host, served_as, is_secured=tls is not None)
         self._source = source
         self._host = host
         self._port = port
@@ -106,8 +116,9 @@ class Dashboard:
 
     def _respond(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer what is no WebSocket; None lets the WebSocket begin."""
-        if not self._is_ours(request.headers.get("Host", "")):
-            return answer(HTTPStatus.FORBIDDEN, "this host is not served here\n")
+        if not self._names.include(request.headers.get("Host", "")):
+            why = "this host is not served here: --served-as NAME says that it is\n"
+            return answer(HTTPStatus.FORBIDDEN, why)
         parts, origin = _split(request.path), _split(request.headers.get("Origin", ""))
         if parts is None or origin is None:
             return answer(HTTPStatus.BAD_REQUEST, "this is no address\n")
@@ -126,11 +137,6 @@ class Dashboard:
         if self._sockets < MAX_SOCKETS:
             return True
         return self._sockets_of_people < MAX_SOCKETS_OF_PEOPLE and self._source.has_logged_in(headers)
-
-    def _is_ours(self, host: str) -> bool:
-        """Whether a request names us: any name where we listen for others, else this machine alone."""
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        return name in LOCAL or name.strip("[]") == self._host or self._host not in LOCAL
 
     async def _browser(self, connection: ServerConnection) -> None:
         assert connection.request is not None
@@ -167,6 +173,7 @@ async def serve_dashboard(
     on_ready: Callable[[str], None],
     control: tuple[Path, Path] | None = None,
     tls: ssl.SSLContext | None = None,
+    served_as: Iterable[str] = (),
 ) -> None:
     """Connect to a broker and serve its page until cancelled.
 
@@ -179,6 +186,7 @@ async def serve_dashboard(
         control: Files of the users and of their rights; None = the page only reads: there is no path and no
             object by which anything could be published.
         tls: To serve it by TLS; None = plain, which control takes on this machine alone.
+        served_as: See ``OwnNames``.
 
     Raises:
         ConfigError: URL, environment, address or files are wrong.
@@ -193,7 +201,8 @@ async def serve_dashboard(
         await view.settle()
         source: Source = LiveSource(view)
         if control is None:
-            return await Dashboard(source, host, port, tls).run(on_ready)
+            with frozen_gc():
+                return await Dashboard(source, host, port, tls, served_as).run(on_ready)
         from heron_mqtt.dashboard.control.commands import Commands
         from heron_mqtt.dashboard.control.people import People
         from heron_mqtt.dashboard.control.source import ControlledSource
@@ -201,13 +210,19 @@ async def serve_dashboard(
         people = People(*control)
         try:
             source = ControlledSource(LiveSource(view), people, Commands(url, view), is_tls=tls is not None)
-            return await Dashboard(source, host, port, tls).run(on_ready)
+            with frozen_gc():
+                return await Dashboard(source, host, port, tls, served_as).run(on_ready)
         finally:
             people.close()
 
 
 async def serve_record(
-    path: str, host: str, port: int, on_ready: Callable[[str], None], tls: ssl.SSLContext | None = None
+    path: str,
+    host: str,
+    port: int,
+    on_ready: Callable[[str], None],
+    tls: ssl.SSLContext | None = None,
+    served_as: Iterable[str] = (),
 ) -> None:
     """Serve the page of a record until cancelled.
 
@@ -222,6 +237,6 @@ async def serve_record(
 
     view = RecordView(path)
     try:
-        await Dashboard(RecordSource(view), host, port, tls).run(on_ready)
+        await Dashboard(RecordSource(view), host, port, tls, served_as).run(on_ready)
     finally:
         view.close()
