@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from heron_mqtt.app.acl_files import acl_file
+from heron_mqtt.app.live_view.view import LiveView
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.schemes import open_broker
+from heron_mqtt.messaging.settings import variable_of
 from powergrid.scenario import scenario_from_dict
 from support.heron_command import heron, run_heron
 from support.mosquitto_server import Mosquitto
@@ -40,6 +43,22 @@ async def test_topics_have_it_at_the_broker_and_nobody_else_sees_it(
         plain.wait("the will", lambda: any(m.topic.endswith("agents/MG1/status") for m in plain.seen))
         assert {m.topic.rsplit("/site/", 1)[0] for m in plain.seen} == {f"{PREFIX}/heron"}
     assert heard == [("devices/MG1/ess/telemetry", 0.001)]
+
+
+async def test_what_only_watches_reads_below_it(
+    own_mosquitto: Callable[..., Mosquitto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = own_mosquitto()
+    monkeypatch.setenv(variable_of("topic_prefix"), PREFIX)
+    telemetry = {"type": "telemetry", "p_mw": 0.001, "sender": "MG1/ess", "boot": "a"}
+    async with MqttBroker(server.url, env_id="site") as broker, LiveView(server.url) as view:
+        for seq in range(20):
+            await broker.publish("devices/MG1/ess/telemetry", {**telemetry, "seq": seq})
+        async with asyncio.timeout(10.0):
+            while not (seen := view.environments.get("site")) or "MG1/ess" not in seen.devices:
+                await asyncio.sleep(0.02)
+    assert list(view.environments) == ["site"]
+    assert seen.devices["MG1/ess"].telemetry is not None
 
 
 def test_a_run_its_devices_and_every_command_have_it(

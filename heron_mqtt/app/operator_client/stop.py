@@ -216,7 +216,8 @@ def _measured(device: DeviceSeen) -> str:
     why = "nothing here can set it: it is only read, or only watched"
     if device.telemetry is None:
         return f"{why}; its power is not known"
-    return f"{why}; it measures {KW_PER_MW * device.telemetry.p_mw:g} kW"
+    p_kw = KW_PER_MW * device.telemetry["p_mw"]
+    return f"{why}; it measures {p_kw:g} kW"
 
 
 def _by_confirmation(member: AgentSeen, active: bool, wait_s: float) -> tuple[bool, str]:

@@ -85,6 +85,7 @@ class Connection:
         self._flush_due = False
         self._reading = False
         self._pacing = ReadPacing(self._loop.time)
+        self._packets = 0  # of the read under way
         self._pause: asyncio.TimerHandle | None = None  # until the next read; None = when something is there
         self._writer_watched = False
         self._misc: asyncio.TimerHandle | None = None
@@ -328,10 +329,10 @@ class Connection:
         if stream.fill():
             client.heard()
         self._reading = True
-        packets = 0
+        self._packets = 0
         try:
             while not self.lost.done() and (packet := self._next_packet(stream)) is not None:
-                packets += 1
+                self._packets += 1
                 if isinstance(packet, Oversized):
                     client.take_oversized(packet)
                 else:
@@ -344,7 +345,7 @@ class Connection:
             self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
         finally:
             self._reading = False
-            pause_s = self._pacing.pause_s(packets)
+            pause_s = self._pacing.pause_s(self._packets)
             if self._flush_due and not pause_s:
                 # after the tasks that were woken: acknowledgements go with their answers
                 self._loop.call_soon(self._flush)

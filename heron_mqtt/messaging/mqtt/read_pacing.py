@@ -24,10 +24,15 @@ class ReadPacing:
 
     Args:
         clock: Monotonic, s.
+        max_pause_s: What a message may wait for others, at most.
+        together: Messages that one read shall bring.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], max_pause_s: float = MAX_PAUSE_S, together: int = TOGETHER
+    ) -> None:
         self._clock = clock
+        self._max_pause_s, self._together = max_pause_s, together
         self._since = clock()
         self._count = 0
         self._rate_per_s = 0.0
@@ -53,6 +58,6 @@ class ReadPacing:
             self._has_sent, self._hurry_until = False, now + HURRY_S
         if self._rate_per_s < MIN_RATE_PER_S or now < self._hurry_until:
             return 0.0
-        if packets > 4 * TOGETHER:  # they come together by themselves
+        if packets > 4 * self._together:  # they come together by themselves
             return 0.0
-        return min(MAX_PAUSE_S, TOGETHER / self._rate_per_s)
+        return min(self._max_pause_s, self._together / self._rate_per_s)

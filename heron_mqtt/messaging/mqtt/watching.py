@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from heron_mqtt.messaging.mqtt.connection import Connection, Events
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
+from heron_mqtt.messaging.mqtt.read_pacing import ReadPacing
 from heron_mqtt.messaging.mqtt.socket_stream import Oversized, RawMessage, Stream
 
-MANY_READS, FEW_READS = 500, 30
-"""In a second: after more than ``MANY_READS`` they are kept apart, until there are only ``FEW_READS``."""
-READ_APART_S = 0.02
-"""So long a message waits at most, then, until it is read."""
+MAX_PAUSE_S = 0.02
+"""So long a message waits at most, while hundreds come in a second."""
+TOGETHER = 100
 
 
 class WatchingConnection(Connection):
@@ -22,7 +22,7 @@ class WatchingConnection(Connection):
     never lost, and each message costs both ends an acknowledgement. At QoS 0 TCP carries all of them in
     order; what a broker drops even so shows as a gap in the numbers.
 
-    While thousands of messages come in a second, waking for each would cost more than the messages do.
+    While many come in a second, more of them are read together than where a step may wait for one.
 
     Args:
         options: As of ``Connection``, like the following two.
@@ -43,27 +43,13 @@ class WatchingConnection(Connection):
         super().__init__(options, events, will)
         self._on_messages = on_messages
         self._is_plain = options.protocol != "5"
-        self._is_busy = False
-        self._reads, self._second = 0, 0
+        self._before = options.topic_prefix.encode()
+        self._pacing = ReadPacing(self._loop.time, MAX_PAUSE_S, TOGETHER)
 
     def _next_packet(self, stream: Stream) -> tuple[int, bytes] | Oversized | None:
         if self._is_plain and (messages := stream.next_publishes()):
+            self._packets += len(messages)
+            if before := self._before:
+                messages = [(topic.removeprefix(before), said, kept) for topic, said, kept in messages]
             self._on_messages(messages)
         return stream.next_packet()
-
-    def _on_readable(self) -> None:
-        super()._on_readable()
-        if self.lost.done() or self._stream is None:
-            return
-        second = int(self._loop.time())
-        if second != self._second:
-            self._is_busy = self._reads > (FEW_READS if self._is_busy else MANY_READS)
-            self._second, self._reads = second, 0
-        self._reads += 1
-        if self._is_busy:
-            self._loop.remove_reader(self._stream.fileno())
-            self._loop.call_later(READ_APART_S, self._read_again)
-
-    def _read_again(self) -> None:
-        if not self.lost.done() and self._stream is not None:
-            self._loop.add_reader(self._stream.fileno(), self._on_readable)
