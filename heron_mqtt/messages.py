@@ -78,9 +78,11 @@ class _PerDevice(Message):
 
     @model_validator(mode="after")
     def _extras_have_their_type(self) -> Self:
+        prefixes = self.number_prefixes
         for name, value in (self.__pydantic_extra__ or {}).items():
-            if name.startswith(self.number_prefixes):
-                if not _is_finite_number(value):
+            if name.startswith(prefixes):
+                is_usual = type(value) is float and value - value == 0.0
+                if not is_usual and not _is_finite_number(value):
                     raise ValueError(f"{name} must be a finite number, got {shortened(value)}")
             elif name.startswith(self.text_prefixes) and not isinstance(value, str):
                 raise ValueError(f"{name} must be a text, got {value!r}")

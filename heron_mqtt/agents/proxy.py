@@ -182,7 +182,8 @@ class Proxy:
         Returns:
             What was published as the action.
         """
-        await self.start()
+        if self._presence is None:
+            await self.start()
         inbox, agent, limit_s = self._inbox, self.agent, self.deadlines.upstream_s
         missed = int(not await self._wakeup.until(lambda: inbox.observation is not None, limit_s))
         observation, episode, step = inbox.begin_step()

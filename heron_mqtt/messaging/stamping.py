@@ -71,9 +71,10 @@ class MessageStamper:
         seq = self._next.get(channel, 0)
         self._next[channel] = seq + 1
         # metadata of the message's own goes behind what it says, too
-        own_episode, own_step = stamped.pop("episode", None), stamped.pop("step", None)
-        episode = own_episode if episode is None else episode
-        step = own_step if step is None else step
+        if "episode" in stamped or "step" in stamped:
+            own_episode, own_step = stamped.pop("episode", None), stamped.pop("step", None)
+            episode = own_episode if episode is None else episode
+            step = own_step if step is None else step
         if episode is not None:
             stamped["episode"] = episode
         if step is not None:

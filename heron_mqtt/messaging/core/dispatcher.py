@@ -208,7 +208,10 @@ class Dispatcher:
         subscription.deliver(Received(message, message.channel, retained=True), running_loop())
 
     def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
-        sender, boot, seq = message.get("sender"), message.get("boot"), message.get("seq")
+        try:
+            sender, boot, seq = message["sender"], message["boot"], message["seq"]
+        except KeyError:
+            sender = boot = seq = None
         if type(seq) is not int or not isinstance(sender, str) or not isinstance(boot, str):
             # A foreign message: nothing to go by. Only a retained one that equals the last is no news.
             known = retained and self._foreign.get(channel) == message
