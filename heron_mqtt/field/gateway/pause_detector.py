@@ -44,7 +44,7 @@ class PauseDetector:
     def start(self) -> None:
         """Tick in the running loop, until everybody has stopped who has started."""
         self._users += 1
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._ticked_at = self._monotonic()
             self._task = asyncio.get_running_loop().create_task(self._tick(), name="pause detector")
 
