@@ -416,3 +416,15 @@ async def test_a_clearance_only_ever_takes_away(
     rig.gateway.clear(allowed, clearance)
     assert allowed["ess"].p_mw == p_mw
     assert rig.bound == why
+
+
+async def test_a_device_that_starts_again_after_its_answer_is_awaited_again() -> None:
+    rig = await Rig().open()
+    rig.answer = nothing
+    rig.gateway.send({"ess": SetpointRequest(0.005)}, dt_s=900.0, episode=1, step=0)
+    assert not rig.gateway.answered()
+    rig.measure(ack=rig.sent[-1])
+    assert rig.gateway.answered()
+    rig.boot = "b2"
+    rig.measure()
+    assert not rig.gateway.answered()
