@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from heron_mqtt.errors import BrokerError, UnsupportedFeature
+from heron_mqtt.errors import BrokerError, BrokerRefused, UnsupportedFeature
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
 
@@ -37,10 +37,12 @@ class FeatureProbe:
     Attributes:
         feature: What was tried.
         problem: What the broker does not do, and what follows from it; None = it does it.
+        is_right: It may well do it: this user lacks the right to publish or read there.
     """
 
     feature: str
     problem: str | None
+    is_right: bool = False
 
 
 async def probe_features(broker: MqttBroker, another: Connect, parent: str, boot: str) -> list[FeatureProbe]:
@@ -62,6 +64,9 @@ async def probe_features(broker: MqttBroker, another: Connect, parent: str, boot
     taken = False
     try:
         taken = await _retained(another, channel, {"type": "probe", "boot": boot})
+        if taken and (problem := await _rights_problem(another, channel, boot)) is not None:
+            features = ("retained by name", "retained by wildcard", "last will")
+            return [FeatureProbe(feature, problem, is_right=True) for feature in features]
         for how, wanted in (("by name", channel), ("by wildcard", _wildcard(parent))):
             problem = None
             if not taken:
@@ -99,13 +104,15 @@ async def require_broker_features(
 
     Raises:
         UnsupportedFeature: Names what it does not do, unless ``accept_limits``.
-        BrokerError: It refuses a connection or a subscription.
+        BrokerError: It refuses a connection or a subscription, or drops what we publish.
     """
     probes = await probe_features(broker, another, parent, boot)
     problems = list(dict.fromkeys(probe.problem for probe in probes if probe.problem is not None))
     if not problems:
         return
     where = broker.options.address
+    if probes[0].is_right:
+        raise BrokerRefused(f"{where}: {problems[0]}")
     if not accept_limits:
         raise UnsupportedFeature(
             f"{where}: {'; '.join(problems)}. Use another broker, or accept this with --accept-broker-limits"
@@ -155,6 +162,24 @@ async def arrives(
     finally:
         subscription()
     return True
+
+
+async def _rights_problem(another: Connect, channel: str, boot: str) -> str | None:
+    """Return that our messages do not even come live: MQTT 3.1.1 acknowledges what an access list drops."""
+    async with another() as sender, another() as reader:
+
+        async def publish() -> None:
+            async with asyncio.timeout(ACKNOWLEDGED_S):
+                await sender.publish(channel, {"type": "probe", "boot": boot}, retain=True)
+
+        if await arrives(reader, channel, channel, boot, retained=False, cause=publish):
+            return None
+        user = f"user {sender.options.username!r}" if sender.options.username else "a client without a login"
+        topic = sender.options.topic_prefix + sender.topic_map.topic(channel)
+    return (
+        f"what {user} publishes on {topic} is acknowledged and does not come to who subscribes to it: may "
+        "this user publish and read there? heron-mqtt acl names the rights"
+    )
 
 
 def _wildcard(parent: str) -> str:

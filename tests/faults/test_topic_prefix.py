@@ -102,4 +102,4 @@ def test_what_cannot_begin_a_topic_is_refused(wrong: str) -> None:
 def test_only_mqtt_has_it() -> None:
     for url in ("nats://127.0.0.1", "kafka://127.0.0.1"):
         with pytest.raises(ConfigError, match="topic_prefix"):
-            open_broker(url, topic_prefix=PREFIX)
+            open_broker(url, defaults={"topic_prefix": PREFIX})

@@ -13,6 +13,7 @@ import paho.mqtt.client as paho
 import pytest
 
 from heron_mqtt.app.acl_files import acl_file, users_of
+from heron_mqtt.app.doctor.examine import RIGHTS_CHANGE
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 from powergrid.scenario import load_scenario, scenario_from_dict
@@ -190,3 +191,23 @@ def test_a_killed_edge_forwards_everything_that_it_was_given(own_mosquitto: Serv
     reader.loop_stop()
     centre.stop()
     assert sorted(set(got)) == list(range(3000))
+
+
+@pytest.mark.slow
+def test_a_run_whose_messages_an_access_list_drops_names_the_rights(
+    own_mosquitto: Server, tmp_path: Path
+) -> None:
+    acl = tmp_path / "acl.txt"
+    acl.write_text("topic read heron/#\n")
+    server = own_mosquitto(OPEN, f"acl_file {acl}")
+    file = write_toml(tmp_path / "small.toml", scenario())
+    done = run_heron("run", str(file), "--broker", server.url)
+    assert done.code == 1
+    (line,) = done.errors
+    assert "heron/small/run/probe is acknowledged and does not come" in line
+    assert "may this user publish and read there? heron-mqtt acl names the rights" in line
+    assert "another broker" not in line
+    _, found = examined(server.url, cwd=tmp_path)
+    kept, order = found["retained by name"], found["order"]
+    assert (kept["verdict"], kept["change"]) == ("no-go", RIGHTS_CHANGE)
+    assert (order["verdict"], found["rights of operator"]["verdict"]) == ("not tried", "no-go")

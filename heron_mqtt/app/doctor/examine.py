@@ -37,6 +37,8 @@ TAKEN_S = 60.0
 """Bound of one check: a broker that never answers must not keep the others from being tried."""
 STRANGER_CHANNEL = "devices/doctor-agent/doctor-device/setpoint"
 LIMIT_CHANGE = "use another broker, or switch it on (mosquitto: retain_available true)"
+NEED_RIGHTS = {"QoS", "order", "kept session", "round trip", "message size", "stalled reader"}
+RIGHTS_CHANGE = "give this user the rights of its role: heron-mqtt acl SCENARIO"
 
 
 def doctor_env(env_id: str) -> str:
@@ -109,6 +111,9 @@ async def examine(
             )
         checks.append(("left behind", partial(_left_behind, as_operator)))
         for name, check in checks:
+            if name in NEED_RIGHTS and examination.has("retained by name", RIGHTS_CHANGE):
+                add(BrokerFinding(name, "not tried", "what the operator publishes does not come: see above"))
+                continue
             for finding in await _bounded(name, check):
                 add(finding)
     return examination
@@ -235,7 +240,8 @@ async def _features(another: Callable[..., MqttBroker], parent: str, who: str) -
         if probe.problem is None:
             findings.append(BrokerFinding(check, "go", "found over other connections"))
         else:
-            findings.append(BrokerFinding(check, "no-go", probe.problem, LIMIT_CHANGE))
+            change = RIGHTS_CHANGE if probe.is_right else LIMIT_CHANGE
+            findings.append(BrokerFinding(check, "no-go", probe.problem, change))
     return findings
 
 

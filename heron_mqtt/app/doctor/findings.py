@@ -41,6 +41,10 @@ class Examination:
         """Whether nothing speaks against a start."""
         return bool(self.findings) and all(f.verdict != "no-go" for f in self.findings)
 
+    def has(self, check: str, change: str) -> bool:
+        """Whether a check has ended with this advice."""
+        return any((found.check, found.change) == (check, change) for found in self.findings)
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as one JSON object."""
         return {
