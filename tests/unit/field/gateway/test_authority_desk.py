@@ -146,3 +146,22 @@ async def test_the_same_take_is_heard_once() -> None:
     made.ask(for_s=0.0, boot="a", seq=5)
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 4})
     assert made.rig.gateway.authority.in_hand("ess") is None
+
+
+async def test_what_another_one_says_of_a_level_is_put_right_once_a_second_and_not_followed() -> None:
+    made = await desk("limited")
+    made.rig.clock_s += 10.0
+    told = {"type": "authority_state", "level": "full", "ceiling": "full", "boot": "other"}
+    for _ in range(3):
+        made.rig.broker.publish("devices/MG1/ess/authority_state", told, retain=True)
+    answers = [each for each in made.said if each.get("reason") == "what another one said of it was not so"]
+    assert [each["level"] for each in answers] == ["limited"]
+    assert made.rig.gateway.authority.level("ess") == "limited"
+
+
+async def test_what_an_earlier_run_left_is_taken_before_the_gateway_begins() -> None:
+    rig = Rig("full")
+    left = {"type": "authority_state", "level": "shadow", "ceiling": "shadow", "demoted": True, "boot": "old"}
+    rig.broker.publish("devices/MG1/ess/authority_state", left, retain=True)
+    await rig.open()
+    assert rig.gateway.authority.ceiling("ess") == "shadow"

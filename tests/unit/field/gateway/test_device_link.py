@@ -300,6 +300,24 @@ async def test_a_field_that_cannot_be_read_harms_only_itself() -> None:
     assert "safe" in report
 
 
+async def test_evidence_begins_at_nothing() -> None:
+    rig = await Rig().open(birth=False)
+    assert rig.link.plausible_in_a_row == 0
+    rig.measure()
+    assert rig.link.plausible_in_a_row == 1
+
+
+@pytest.mark.parametrize(("kind", "sent"), [("battery", 1), (None, 1), ("pv", 0)])
+async def test_a_device_whose_birth_says_another_kind_is_sent_nothing(kind: str | None, sent: int) -> None:
+    rig = await Rig().open(birth=False)
+    rig.link._kind = "battery"
+    said = {} if kind is None else {"kind": kind}
+    rig.say("status", state="online", run="none", **said)
+    rig.measure()
+    rig.step(0.02)
+    assert len(rig.sent) == sent
+
+
 async def test_every_setpoint_and_renewal_echoes_the_newest_telemetry() -> None:
     rig = await Rig().open()
     heard = rig._seq

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heron_mqtt.field.modbus.program import BridgedUnit, UnitsOnline
+from heron_mqtt.field.modbus.program import BridgedUnit, UnitsOnline, bridge_parser
 from heron_mqtt.field.sunspec import bridge as sunspec_bridge
 from heron_mqtt.field.vendor import modbus_bridge
 from heron_mqtt.field.vendor.modbus_bridge import BridgeScenario, DevicePlace
@@ -51,3 +51,15 @@ def test_a_bridge_with_several_units_is_ready_only_when_all_are_online() -> None
     assert told == []
     online.note("ess")
     assert told == ["MG1/ess, MG1/roof online"]
+
+
+@pytest.mark.parametrize("text", ["-0.1", "inf", "nan", "x"])
+def test_a_period_that_is_no_time_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bridge_parser("p", "d", "e").parse_args(["--modbus", "h", "--period", text])
+    assert f"{text!r}: expected seconds, at least 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "period_s"), [("0", 0.0), ("2.5", 2.5)])
+def test_a_period_may_be_nothing(text: str, period_s: float) -> None:
+    assert bridge_parser("p", "d", "e").parse_args(["--modbus", "h", "--period", text]).period == period_s

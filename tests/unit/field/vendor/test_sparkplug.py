@@ -14,7 +14,7 @@ from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.outgoing import MessageContext
 from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
-from heron_mqtt.field.vendor.sparkplug_payload import decode, encode, typed
+from heron_mqtt.field.vendor.sparkplug_payload import _field, _read_varint, _varint, decode, encode, typed
 from heron_mqtt.messages import Setpoint
 
 TABLE: dict[str, Any] = {
@@ -147,3 +147,47 @@ def test_without_the_extra_it_is_refused_with_what_to_install(monkeypatch: pytes
         load_mapping(TABLE, agent="MG1", device="ess", source="test")
     told = "format 'sparkplug' needs the extra of that name: pip install 'heron-mqtt[sparkplug]'"
     assert f"test: telemetry[0].format: {told}" in caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("value", "data"),
+    [
+        (0, b"\x00"),
+        (1, b"\x01"),
+        (127, b"\x7f"),
+        (128, b"\x80\x01"),
+        (300, b"\xac\x02"),
+        (16_383, b"\xff\x7f"),
+        (2**64 - 1, b"\xff" * 9 + b"\x01"),
+    ],
+)
+def test_a_whole_number_is_written_and_read_as_protobuf_says(value: int, data: bytes) -> None:
+    assert _varint(value) == data
+    assert _read_varint(b"x" + data + b"y", 1) == (value, 1 + len(data))
+    assert _read_varint(data[:-1], 0) is None
+
+
+def test_a_number_without_end_is_none() -> None:
+    assert _read_varint(b"\xff" * 20, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"\x08\x96\x01rest", (1, 1, 3)),
+        (b"\x12\x03abcrest", (2, 2, 5)),
+        (b"\x12\x00", (2, 2, 2)),
+        (b"\x19" + bytes(8), (3, 1, 9)),
+        (b"\x25" + bytes(4), (4, 1, 5)),
+        (b"\x12\x03ab", None),
+        (b"\x19" + bytes(7), None),
+        (b"\x25" + bytes(3), None),
+        (b"\x08", None),
+        (b"\x12", None),
+        (b"\x00\x01", None),
+        (b"\x0b", None),
+        (b"", None),
+    ],
+)
+def test_a_field_is_found_with_its_number_and_bounds(data: bytes, found: tuple[int, int, int] | None) -> None:
+    assert _field(data, 0) == found
