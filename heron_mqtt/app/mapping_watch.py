@@ -19,11 +19,14 @@ from heron_mqtt.app.vendor_adapters import VendorAdapters, device_mapping, mappi
 from heron_mqtt.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
+    from heron_mqtt.field.vendor.mapping import DeviceMapping
     from powergrid.scenario import LoadedScenario
 
 log = logging.getLogger("heron_mqtt.mapping")
 
 LOOK_EVERY_S = 0.5
+RESCALED = 3.0
+"""A number that is so many times what it was, or of another sign, is told of: kW for W, charging for not."""
 Digests = dict[Path, str | None]
 """File -> hash of what is in it; None = it cannot be read."""
 
@@ -139,6 +142,8 @@ class MappingWatch:
         self, key: tuple[str, str], mapping: Any, loaded: LoadedScenario, digests: Digests
     ) -> None:
         label, path = "/".join(key), mapping_file(loaded, *key) or Path(self._source)
+        power_range_mw = loaded.scenario.microgrids[key[0]].devices[key[1]].spec.power_range_mw
+        rescaled = rescaling(self._adapters.mappings[key], mapping, power_range_mw)
         try:
             async with self.between_steps:
                 await self._adapters.replace(key, mapping)
@@ -147,8 +152,11 @@ class MappingWatch:
             return
         what = f"its mapping was read anew from {path}: handed back, and taken in hand as born again"
         self._note(f"{label}: {what}")
+        if rescaled:
+            log.warning("%s: %s; is that its unit, its scale, its sign?", label, rescaled)
         if self._event is not None:
-            self._event("mapping", label, what, {"file": str(path), "sha256": digests.get(path)})
+            data = {"file": str(path), "sha256": digests.get(path)}
+            self._event("mapping", label, what, data | ({"rescaled": rescaled} if rescaled else {}))
 
     def _refuse(self, label: str, exc: Exception) -> None:
         found = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
@@ -169,6 +177,24 @@ class MappingWatch:
                 where,
             )
         self._elsewhere = where
+
+
+def rescaling(old: DeviceMapping, new: DeviceMapping, power_range_mw: tuple[float, float]) -> str:
+    """Return how much else a device is told by a new mapping, at its nameplate; empty: about the same.
+
+    Only numbers that both mappings make of the power alone can be compared, by their names.
+    """
+    found = []
+    for p_mw in power_range_mw:
+        before, after = old.power_numbers(p_mw), new.power_numbers(p_mw)
+        for name in before.keys() & after.keys():
+            was, is_now = before[name], after[name]
+            if was == is_now or (was != 0.0 and 1.0 / RESCALED < is_now / was < RESCALED):
+                continue
+            found.append(f"{name} = {is_now:g} where it was {was:g}")
+        if found:
+            return f"by its new mapping it is told, for {p_mw:g} MW, {', '.join(sorted(found))}"
+    return ""
 
 
 def _digest(path: Path) -> str | None:

@@ -136,6 +136,11 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
                 if mapping.registers is None
                 else "a setpoint counts once the device has taken each write"
             )
+    if not mapping.bounds_power:
+        yield (
+            "nothing in its mapping bounds the power that it is told: give the value min and max, in its own "
+            "units, so that a wrong unit or scale cannot reach it"
+        )
     if table.send != "always" or table.min_interval_s or table.max_writes_per_day:
         limit = f", at most {table.max_writes_per_day} in 24 hours" if table.max_writes_per_day else ""
         pause = f", every {table.min_interval_s:g} s at most" if table.min_interval_s else ""

@@ -250,6 +250,15 @@ class DeviceMapping:
             found.append(f"rated_mw = {self.rated_mw:g}: {setpoint.p_mw:g} MW is more than the device has")
         return found
 
+    def power_numbers(self, p_mw: float) -> dict[str, float]:
+        """Return what a power comes to in the device's own units, by value; formulas and words left out."""
+        return {} if self._writer is None else self._writer.power_numbers(p_mw)
+
+    @property
+    def bounds_power(self) -> bool:
+        """Whether the mapping bounds the power that the device is told, by ``min`` and ``max``."""
+        return self._writer is None or self._writer.bounds_power
+
     def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[Command]:
         """Return the messages that carry a setpoint, in the order in which to send them.
 

@@ -107,7 +107,7 @@ class SetpointValue:
             raw = self.formula.evaluate(known)
             if isinstance(raw, str | bool):
                 return RenderedValue(raw, as_text(raw))
-        number = self._number(raw)
+        number = self.number(raw)
         if table.words is None:
             return RenderedValue(as_number(number, self._decimals), self._digits(number))
         word = [w.word for w in table.words if w.from_ is None or number >= w.from_][-1]
@@ -141,7 +141,8 @@ class SetpointValue:
             value = interpolated(value, table.table)
         return value
 
-    def _number(self, raw: float) -> float:
+    def number(self, raw: float) -> float:
+        """Return the vendor's number of a quantity, rounded and within ``min`` and ``max``."""
         table, value = self.table, self._scaled(raw)
         if self._decimals is not None:
             value = rounded(value, self._decimals, toward_zero=table.rounding == "toward_zero")
@@ -250,6 +251,22 @@ class SetpointWriter:
     def value(self, name: str) -> SetpointValue | None:
         """Return how a value is made; None if there is none of that name."""
         return self._values.get(name)
+
+    def power_numbers(self, p_mw: float) -> dict[str, float]:
+        """Return what each value that is a power alone comes to, in the device's own units."""
+        return {
+            name: value.number(p_mw)
+            for name, value in self._values.items()
+            if value.formula is None and value.table.quantity == "p_mw" and value.table.words is None
+        }
+
+    @property
+    def bounds_power(self) -> bool:
+        """Whether ``min`` and ``max`` bound every number that is a power alone; true where there is none."""
+        powers = [v.table for v in self._values.values() if v.formula is None and v.table.quantity == "p_mw"]
+        return all(
+            t.words is not None or (t.max is not None and (t.min is not None or t.absolute)) for t in powers
+        )
 
     def beyond(self, setpoint: Setpoint) -> list[str]:
         """Return the limits of the mapping that a power is beyond, one line each."""
