@@ -28,6 +28,7 @@ from support.certificates import Certificates, key_of
 from support.doc_pages import ROOT
 from support.heron_command import heron, run_heron
 from support.nats_server import NatsServer
+from support.sunspec_server import BATTERY, EmulatedInverter
 from support.waiting import until
 
 Make = Callable[..., NatsServer]
@@ -284,6 +285,20 @@ def test_hardware_and_agents_elsewhere_are_refused(
     assert ended.out == ""
     assert len(ended.errors) == 1
     assert re.search(said, ended.errors[0])
+
+
+async def test_a_bridge_to_hardware_is_refused_before_it_has_written_anything(
+    nats_server: NatsServer,
+) -> None:
+    """A stop that nobody keeps would not reach one that starts later, and nobody would say that it died."""
+    box = await EmulatedInverter(BATTERY).start()
+    words = ["device", "sunspec_bridge", "--agent", "MG1", "--name", "ess", "--env-id", "bridged"]
+    words += ["--modbus", f"127.0.0.1:{box.port}", "--broker", nats_server.url]
+    ended = await asyncio.to_thread(run_heron, *words)
+    await box.stop()
+    assert ended.code == 2
+    assert "core NATS keeps no message for who connects later and no last will" in ended.errors[-1]
+    assert box.writes() == []
 
 
 def test_a_second_run_of_one_environment_ends_before_it_acts(nats_server: NatsServer) -> None:
