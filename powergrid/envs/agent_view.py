@@ -72,14 +72,15 @@ class AgentView:
         return {peer: now[at] for peer, at in self._traded}
 
     def told(self, now: NDArray[np.float64], n: int) -> dict[str, Any]:
-        """Return what a policy is told besides price, load and sun, (n,) arrays by name in ``PolicyView``."""
+        """Return what a policy is told besides price, load, sun and its devices, by name in ``PolicyView``.
+
+        Each is an (n,) array.
+        """
         angle = np.arctan2(now[self._clock], now[self._clock + 1])
         has_bus = not np.isnan(now[self._vm_min]).all()
         return {
             "clock_s": np.round(angle / (2.0 * math.pi) * 86_400.0, 3) % 86_400.0,
             "q_load_mvar": now[self._q_load],
-            "p_mw": {name: now[at] for name, at in self._p},
-            "soc": {name: now[at] for name, at in self._soc},
             "vm_min_pu": now[self._vm_min] if has_bus else None,
             "vm_max_pu": now[self._vm_max] if has_bus else None,
             "loading_max_percent": now[self._loading] if has_bus else None,

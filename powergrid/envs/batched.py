@@ -17,6 +17,7 @@ from powergrid.batched.clearing import PlanCheck
 from powergrid.batched.fleet import Fleet, FleetStep
 from powergrid.batched.flow import BatchFlow
 from powergrid.batched.hearing import Hearing
+from powergrid.devices import make_device
 from powergrid.envs.config import load_batch_config
 from powergrid.envs.copies import BatchState, CopiedByState, check_state
 from powergrid.envs.grid_state import GridState, check_length
@@ -97,9 +98,16 @@ class BatchedMicrogrids(CopiedByState):
         devices = self.simulation.devices
         owner = [self.agents.index(device.agent) for device in devices]
         self._owner = np.array(owner, dtype=np.intp)
-        self._storage_owner = np.array(
-            [i for i, device in zip(owner, devices, strict=True) if device.has_soc], dtype=np.intp
+        storage = [device for device in devices if device.has_soc]
+        self._columns, self._storage_columns = (
+            {
+                agent: [(device.name, i) for i, device in enumerate(columns) if device.agent == agent]
+                for agent in self.agents
+            }
+            for columns in (devices, storage)
         )
+        self._storage_owner = np.array([self.agents.index(one.agent) for one in storage], dtype=np.intp)
+        self._initial_p = [make_device(device.spec).state.p_mw for device in devices]
         self._own_p, self._own_soc = self._state.p_mw.copy(), self._state.soc.copy()
         self._actions = {agent: ActionMap(agent, table) for agent, table in scenario.microgrids.items()}
         self._spaces = {
@@ -212,7 +220,9 @@ class BatchedMicrogrids(CopiedByState):
             hearing,
             None if self._plan_check is None else self._clear,
         )
-        if hearing is not None:
+        if hearing is None:
+            self._own_p[:], self._own_soc[:] = done.p_mw, done.soc
+        else:
             done = self._as_reported(done, hearing)
         state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
         state.traded_mwh[:] = done.traded_mwh
@@ -332,13 +342,9 @@ class BatchedMicrogrids(CopiedByState):
         told = self._state.views[agent].told(self._state.snapshot(), self.num_envs)
         if agent in self._observing:
             told["observation"] = self._state.own(agent)
-        if self._links is not None:  # of its devices an agent knows more than was heard of it
-            number = self.agents.index(agent)
-            for name, own, owner in (
-                ("p_mw", self._own_p, self._owner),
-                ("soc", self._own_soc, self._storage_owner),
-            ):
-                told[name] = dict(zip(told[name], own[:, owner == number].T, strict=True))
+        # An agent knows its own devices, whatever was heard of them.
+        told["p_mw"] = {name: self._own_p[:, column] for name, column in self._columns[agent]}
+        told["soc"] = {name: self._own_soc[:, column] for name, column in self._storage_columns[agent]}
         return told
 
     def _clear(self, p_mw: Array, q_mvar: Array, heard: Flags) -> Mapping[int, Mapping[str, Clearance]]:
@@ -405,7 +411,7 @@ class BatchedMicrogrids(CopiedByState):
         self._fleet.reset(copies, seeds)
         socs = [drawn_socs(self.simulation, seed) for seed in seeds]
         state.reset(which, None if socs[0] is None else np.array(socs))
-        self._own_p[which], self._own_soc[which] = state.p_mw[which], state.soc[which]
+        self._own_p[which], self._own_soc[which] = self._initial_p, state.soc[which]
         if self._links is not None:
             self._links.begin(copies, seeds)
         factor = self._noise.load_at((copies, 0))

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("built_once")
 
 HERE = f"{Path(__file__).resolve()}"
 MGS = ["MG1", "MG2", "MG3"]
+RUNNING = {"microgrids.MG1.devices.gen.initial_running": True}
 
 
 class Thermostat(AgentPolicy):
@@ -91,7 +92,7 @@ def test_it_decides_alike_centralized_and_over_messages(name: str, act: Any) -> 
 
 @pytest.mark.parametrize("name", ["Thermostat", "OverCopies"])
 def test_it_decides_alike_in_a_batch(name: str) -> None:
-    made = scenario(f"{HERE}:{name}", randomisation={"start": "random", "load_noise": 0.1})
+    made = scenario(f"{HERE}:{name}", randomisation={"start": "random", "load_noise": 0.1}, **RUNNING)
     batch = BatchedMicrogrids({"scenario": made, "num_envs": 3})
     singles = [MultiAgentMicrogrids({"scenario": made}) for _ in range(3)]
     batch.reset(seed=4)
