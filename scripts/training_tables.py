@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,53 +105,47 @@ def _lost(perfect: Evaluation, one: Evaluation) -> MeanEstimate:
 
 
 def draw(folder: Path) -> str:
-    """Return the learning curves as a picture, SVG: each generation, and the mean of ten around it."""
+    """Return the learning curves as a picture, SVG: $ a day above the rule, by generation, on held-out days."""
     width, height, left, top, right, bottom = 640, 300, 60, 20, 20, 70
-    curves = {name: _scores(folder / name) for name in LINES}
-    smooth = {name: _smooth(scores) for name, scores in curves.items()}
-    low = min(min(scores) for scores in curves.values())
-    high = max(max(scores) for scores in curves.values())
-    last = max(len(scores) for scores in curves.values()) - 1
+    curves = {name: _points(folder / name) for name in LINES}
+    scores = [score for points in curves.values() for _, score in points]
+    low, high = min(scores) - 0.2, max(scores) + 0.2
+    last = max(generation for points in curves.values() for generation, _ in points)
 
-    def path(scores: Sequence[float]) -> str:
-        def point(generation: int, score: float) -> str:
-            x = left + (width - left - right) * generation / last
-            y = top + (height - top - bottom) * (high - score) / (high - low)
-            return f"{x:.1f},{y:.1f}"
+    def x(generation: float) -> float:
+        return left + (width - left - right) * generation / last
 
-        return " ".join(point(*at) for at in enumerate(scores))
+    def y(score: float) -> float:
+        return top + (height - top - bottom) * (high - score) / (high - low)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
     ]
-    for value, y in ((high, top), (low, height - bottom)):
-        parts.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{value:.0f} $</text>')
-        parts.append(f'<path d="M{left} {y}H{width - right}" stroke="#ccc"/>')
+    for score in range(math.ceil(low), math.floor(high) + 1):
+        parts.append(f'<text x="{left - 8}" y="{y(score) + 4:.1f}" text-anchor="end">{score} $</text>')
+        parts.append(f'<path d="M{left} {y(score):.1f}H{width - right}" stroke="#ccc"/>')
     for generation in range(0, last + 1, 10):
-        x = left + (width - left - right) * generation / last
-        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{generation}</text>')
+        at = f'x="{x(generation):.1f}" y="{height - bottom + 18}"'
+        parts.append(f'<text {at} text-anchor="middle">{generation}</text>')
     for number, (name, (label, colour)) in enumerate(LINES.items()):
-        parts.append(f'<polyline points="{path(curves[name])}" fill="none" stroke="{colour}" opacity="0.3"/>')
-        parts.append(
-            f'<polyline points="{path(smooth[name])}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
-        y = height - 30 + 16 * number
-        parts.append(f'<path d="M{left} {y - 4}h24" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{left + 32}" y="{y}">{label}</text>')
-    parts.append(f'<text x="{width - right}" y="{height - 30}" text-anchor="end">generation</text></svg>\n')
-    return "\n".join(parts)
+        path = " ".join(f"{x(generation):.1f},{y(score):.1f}" for generation, score in curves[name])
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [
+            f'<circle cx="{x(generation):.1f}" cy="{y(score):.1f}" r="3" fill="{colour}"/>'
+            for generation, score in curves[name]
+        ]
+        below = height - 30 + 16 * number
+        parts.append(f'<path d="M{left} {below - 4}h24" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<text x="{left + 32}" y="{below}">{label}</text>')
+    parts.append(f'<text x="{width - right}" y="{height - 30}" text-anchor="end">generation</text></svg>')
+    return "\n".join(parts) + "\n"
 
 
-def _scores(path: Path) -> list[float]:
+def _points(path: Path) -> list[tuple[int, float]]:
     with path.open(encoding="utf-8", newline="") as stream:
-        return [float(row["score_usd"]) for row in csv.DictReader(stream)]
-
-
-def _smooth(scores: Sequence[float], reach: int = 5) -> list[float]:
-    windows = (scores[max(i - reach, 0) : i + reach + 1] for i in range(len(scores)))
-    return [sum(window) / len(window) for window in windows]
+        return [(int(row["generation"]), float(row["above_rule_usd"])) for row in csv.DictReader(stream)]
 
 
 def _text(value: MeanEstimate) -> str:
@@ -158,7 +153,7 @@ def _text(value: MeanEstimate) -> str:
 
 
 def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
 
 
 def _say(text: str) -> None:
