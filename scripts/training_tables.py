@@ -105,7 +105,7 @@ def _lost(perfect: Evaluation, one: Evaluation) -> MeanEstimate:
 
 
 def draw(folder: Path) -> str:
-    """Return the learning curves as a picture, SVG: $ a day above the rule, by generation, on held-out days."""
+    """Return the learning curves as a picture, SVG: $ a day above the rule on held-out days."""
     width, height, left, top, right, bottom = 640, 300, 60, 20, 20, 70
     curves = {name: _points(folder / name) for name in LINES}
     scores = [score for points in curves.values() for _, score in points]
