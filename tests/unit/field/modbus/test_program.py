@@ -37,7 +37,7 @@ def test_what_a_serial_line_does_not_have_is_refused_before_anything_is_written(
     assert ended == 2
 
 
-@pytest.mark.parametrize("baud", ["0", "-9600", "fast"])
+@pytest.mark.parametrize("baud", ["0", "-1", "-9600", "299", "4000001", "fast"])
 def test_a_baud_that_no_port_has_is_refused(baud: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         sunspec_bridge.run(["--modbus", "/dev/no-such-port", f"--baud={baud}", "--show"], lambda _: "lab")

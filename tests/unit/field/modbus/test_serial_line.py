@@ -12,7 +12,6 @@ from heron_mqtt.config import validate
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.modbus.place import SerialLine, TcpAddress
-from heron_mqtt.field.modbus.program import place_of
 from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Registers
 from support.modbus_box import ModbusBox, f32
 
@@ -102,12 +101,6 @@ def test_a_place_that_is_half_an_address_and_half_a_line_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=problem):
         validate(DeviceModbusTable, given, "site.toml")
-
-
-@pytest.mark.parametrize("baud", [0, -1, 299, 4_000_001])
-def test_a_speed_that_no_line_has_is_refused_on_the_command_line_too(baud: int) -> None:
-    with pytest.raises(ConfigError, match=f"--baud {baud}: expected bits a second, 300 to 4000000"):
-        place_of(SerialLine("/dev/ttyUSB0"), baud, None, None)
 
 
 def test_a_table_is_the_place_that_it_names() -> None:
