@@ -13,9 +13,9 @@ __all__ = ["BUSES", "build_once", "scenario"]
 _blueprints: dict[str, Blueprint] = {}
 
 
-def build_once(loaded: LoadedScenario, _cache: KnownGrids | None = None) -> Blueprint:
+def build_once(loaded: LoadedScenario, cache: KnownGrids | None = None) -> Blueprint:
     """Do what ``build`` does, once a scenario: it takes nine tenths of making a world."""
     key = f"{loaded.directory} {loaded.scenario.model_dump_json()}"
     if key not in _blueprints:
-        _blueprints[key] = build(loaded)
+        _blueprints[key] = build(loaded, cache)
     return _blueprints[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -25,11 +26,12 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def at(path: Path, n: int) -> dict[str, Any]:
-    view = RecordView(path)
-    try:
-        snapshot = view.snapshot(n)
-    finally:
-        view.close()
+    with contextlib.closing(RecordView(path)) as view:
+        return shown(view, n)
+
+
+def shown(view: RecordView, n: int) -> dict[str, Any]:
+    snapshot = view.snapshot(n)
     json.dumps(snapshot, allow_nan=False)
     return dict(snapshot["environments"][0])
 
@@ -40,17 +42,18 @@ def rows(path: Path, sql: str) -> list[dict[str, Any]]:
 
 
 def test_each_step_shows_what_was_recorded_of_it(day: Path) -> None:
-    for n, step in enumerate(rows(day, "SELECT * FROM steps ORDER BY id")):
-        found = at(day, n)
-        assert (found["run"]["step"], found["price"]) == (step["step"], step["price_per_mwh"])
-        for row in rows(day, f"SELECT * FROM devices WHERE step = {step['step']}"):
-            device = found["devices"][f"{row['agent']}/{row['device']}"]
-            assert device["setpoint_mw"] == row["sent_p_mw"]
-            assert device["why"] == row["fallback"]
-        for row in rows(day, f"SELECT * FROM agents WHERE step = {step['step']}"):
-            assert found["microgrids"][row["agent"]]["vm_min_pu"] == row["vm_min_pu"]
-    assert at(day, STEPS - 1)["run"]["state"] == "finished"
-    assert at(day, 0)["run"]["state"] == "running"
+    with contextlib.closing(RecordView(day)) as view:
+        for n, step in enumerate(rows(day, "SELECT * FROM steps ORDER BY id")):
+            found = shown(view, n)
+            assert (found["run"]["step"], found["price"]) == (step["step"], step["price_per_mwh"])
+            for row in rows(day, f"SELECT * FROM devices WHERE step = {step['step']}"):
+                device = found["devices"][f"{row['agent']}/{row['device']}"]
+                assert device["setpoint_mw"] == row["sent_p_mw"]
+                assert device["why"] == row["fallback"]
+            for row in rows(day, f"SELECT * FROM agents WHERE step = {step['step']}"):
+                assert found["microgrids"][row["agent"]]["vm_min_pu"] == row["vm_min_pu"]
+        assert shown(view, STEPS - 1)["run"]["state"] == "finished"
+        assert shown(view, 0)["run"]["state"] == "running"
 
 
 def test_the_grid_is_solved_again_and_gives_what_was_recorded(day: Path) -> None:
