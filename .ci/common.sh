@@ -5,6 +5,7 @@ root=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+unset PYTHONDONTWRITEBYTECODE  # or each of some hundred processes compiles what the one before it has compiled
 python=${PYTHON:-python3}
 
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }

@@ -46,6 +46,15 @@ settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Let the workers keep what they compile, also where ``PYTHONDONTWRITEBYTECODE`` is set.
+
+    Rewriting the assertions of all tests takes 13 s of the processor, in each of the four.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the cases of a parametrized test for which a quicker one stands in: see ``slow_but``."""
