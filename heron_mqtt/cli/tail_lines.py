@@ -14,7 +14,12 @@ from heron_mqtt.cli.kilo import kilo
 from heron_mqtt.messages import MAX_INTEGER
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
 
-HIDDEN = {"type", "env_id", "sender", "boot", "seq", "sent_at", "episode", "step", "ack_seq", "ack_boot"}
+HIDDEN = {
+    *("type", "env_id", "sender", "boot", "seq", "sent_at", "episode", "step"),
+    *("ack_seq", "ack_boot", "heard_seq", "heard_boot"),
+}
+SHOWN_IF_SO = {"renewal", "take_over", "release"}
+"""What a setpoint nearly always says no to."""
 SHOWN_FROM_S = 0.001  # a delay below it is none
 STYLES = {"setpoint": "yellow", "telemetry": "cyan", "estop": "bold red", "fault": "red", "action": "green"}
 TEXT = 160  # characters of what a message says
@@ -78,7 +83,7 @@ def _value(name: str, value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
-        return name if value else f"{name}=no"
+        return name if value else "" if name in SHOWN_IF_SO else f"{name}=no"
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
         return f"{name}=?"
     if isinstance(value, int | float):

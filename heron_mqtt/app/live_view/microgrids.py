@@ -168,7 +168,7 @@ class MicrogridsLive:
         """Take one message; what cannot be read is named by the operator's view of it.
 
         Args:
-            levels: Of its channel, which is not telemetry: see ``TelemetryReader``.
+            levels: Of its channel, which is not telemetry: see ``LiveTelemetry``.
             fields: What it says.
             heard: The message.
             is_repeated: It came before, by its number: what was done and told counts once.

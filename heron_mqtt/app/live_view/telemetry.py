@@ -9,7 +9,7 @@ from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.errors import MessageError
 
 
-class TelemetryReader:
+class LiveTelemetry:
     """Takes the telemetry of one device.
 
     Args:

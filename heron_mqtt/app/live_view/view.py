@@ -18,7 +18,7 @@ from heron_mqtt.app.live_view.events import LiveEvents, facts
 from heron_mqtt.app.live_view.grid import GridLive
 from heron_mqtt.app.live_view.microgrids import SILENT_S, DeviceLive, MicrogridsLive
 from heron_mqtt.app.live_view.tail import MessageTail
-from heron_mqtt.app.live_view.telemetry import TelemetryReader
+from heron_mqtt.app.live_view.telemetry import LiveTelemetry
 from heron_mqtt.app.operator_client.environments import (
     MAX_NAMES,
     Environments,
@@ -52,13 +52,13 @@ class EnvironmentLive:
 
     def __init__(self, tracker: SequenceTracker, quickest: QuickestOfSenders, seen: EnvironmentSeen) -> None:
         self._seen = seen
-        self._readers: dict[str, TelemetryReader] = {}
+        self._readers: dict[str, LiveTelemetry] = {}
         self.channels = ChannelTraffic(tracker, quickest, seen.env_id)
         self.events = LiveEvents()
         self.microgrids = MicrogridsLive()
         self.grid = GridLive()
 
-    def take(self, heard: Heard) -> TelemetryReader | None:
+    def take(self, heard: Heard) -> LiveTelemetry | None:
         """Take a message; return what takes the next one of its channel, where that is telemetry."""
         reader = self._readers.get(heard.channel)
         if reader is not None:
@@ -79,7 +79,7 @@ class EnvironmentLive:
         if seen is None or live is None:
             return False
         label = f"{agent}/{name}"
-        self._readers[channel] = TelemetryReader(channel, label, self.channels, self._seen, seen, live)
+        self._readers[channel] = LiveTelemetry(channel, label, self.channels, self._seen, seen, live)
         return True
 
     def _take_other(self, channel: KnownChannel, heard: Heard) -> None:
@@ -119,7 +119,7 @@ class LiveView:
         self._observer = Observer(
             url, checked_env_id(env_id), ("#",), self._hear, only_watches=True, on_messages=self._take_all
         )
-        self._readers: dict[bytes, TelemetryReader] = {}
+        self._readers: dict[bytes, LiveTelemetry] = {}
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -146,7 +146,7 @@ class LiveView:
         """Return when what the broker has kept is here."""
         await self._observer.settle()
 
-    def _take(self, heard: Heard) -> TelemetryReader | None:
+    def _take(self, heard: Heard) -> LiveTelemetry | None:
         live = self._live.get(heard.env_id) or self._follow(heard.env_id)
         if live is None:
             self.unseen += 1

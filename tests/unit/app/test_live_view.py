@@ -18,6 +18,7 @@ from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.cli.sparkline import sparkline
 from heron_mqtt.cli.tail_lines import TailLines
 from heron_mqtt.cli.top_table import TopScreen
+from heron_mqtt.messaging.mqtt.options import variable_of
 from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
 
@@ -296,6 +297,8 @@ def test_a_tail_line_has_engineering_units_and_gaps() -> None:
     first, style = lines.line(told(channel, **telemetry, p_mw=0.0123, soc=0.5, seq=1))
     assert first.endswith("devices/MG1/ess/telemetry  p=12.3kW soc=50.0%")
     assert style == "cyan"
+    setpoint = {"p_mw": 0.01, "lease_s": 5.0, "renewal": False, "release": False, "heard_seq": 3}
+    assert lines.line(told("devices/MG1/ess/setpoint", **setpoint))[0].endswith("setpoint  p=10kW lease=5s")
     second, _ = lines.line(told(channel, **telemetry, p_mw=0.0, seq=4))
     assert second.endswith("GAP of 2")
     unreadable, style = lines.line(Heard("lab", "estop", None, "payload is not JSON", False, 0.0))
@@ -308,7 +311,12 @@ def test_a_sparkline_goes_from_the_lowest_to_the_highest() -> None:
     assert sparkline(deque()) == ""
 
 
-def test_it_sees_a_real_broker(mosquitto: Mosquitto, env_id: str) -> None:
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_it_sees_a_real_broker(
+    mosquitto: Mosquitto, env_id: str, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable_of("protocol"), protocol)
+
     async def look(site: Site) -> dict[str, Any]:
         async with LiveView(mosquitto.url, env_id) as view:
             await view.settle()
