@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from heron_mqtt.errors import ConfigError
 
 END_S = 5.0
+NICENESS = 5
+"""Where there is not enough of the machine for both, the run comes first."""
 
 
 @contextmanager
@@ -25,20 +29,29 @@ def live_page(port: int | None) -> Iterator[Callable[[str], None] | None]:
         return
     if not 0 <= port <= 65_535:
         raise ConfigError(f"--dashboard {port}: expected a port, 0 to 65535")
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[tuple[subprocess.Popen[str], threading.Thread]] = []
 
     def begin(url: str) -> None:
         command = ["-m", "heron_mqtt", "dashboard", "--broker", url, "--port", str(port), "--ends-with-input"]
-        started.append(
-            subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, *command], stdin=subprocess.PIPE, stdout=sys.__stderr__
-            )
+        page = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="backslashreplace",
         )
+        assert page.stdout is not None
+        saying = threading.Thread(
+            target=_pass_on, args=(page.stdout,), name="what the page says", daemon=True
+        )
+        saying.start()
+        started.append((page, saying))
 
     try:
         yield begin
     finally:
-        for page in started:
+        for page, saying in started:
             if page.stdin is not None:
                 page.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -46,3 +59,11 @@ def live_page(port: int | None) -> Iterator[Callable[[str], None] | None]:
             if page.poll() is None:
                 page.kill()
                 page.wait()
+            saying.join(END_S)
+
+
+def _pass_on(said: TextIO) -> None:
+    """Say what the page says: written by itself, its address would be lost under a live table."""
+    for line in said:
+        sys.stderr.write(line)
+        sys.stderr.flush()

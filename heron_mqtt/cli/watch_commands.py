@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from heron_mqtt.cli.live_page import NICENESS
 from heron_mqtt.end_signals import run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
@@ -105,7 +107,8 @@ def _say_where(url: str) -> None:
 
 
 async def _until_input_ends(serving: Coroutine[Any, Any, None]) -> None:
-    """Serve until standard input ends, as it does with the run that has started us."""
+    """Serve until standard input ends, as it does with the run that has started us; the run comes first."""
+    os.nice(NICENESS)
     await until_input_ends(asyncio.create_task(serving, name="dashboard"))
 
 

@@ -18,6 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from heron_mqtt.cli.live_page import live_page
 from heron_mqtt.config import shipped_config
 from support.browser import address_of, cell, clicked, eventually, open_browser, severe, text
 from support.heron_command import heron, run_heron
@@ -290,6 +291,22 @@ def test_top_and_tail_show_the_same_in_a_terminal(page: str, file_mosquitto: Mos
     with heron("tail", "--broker", file_mosquitto.url, "--channel", "devices/+/ess/telemetry") as program:
         assert "kW" in program.wait_for("devices/MG1/ess/telemetry")
     assert run_heron("tail", "--broker", file_mosquitto.url, "--channel", "a/#/b").code == 2
+
+
+def test_a_run_itself_says_where_its_page_is(
+    file_mosquitto: Mosquitto, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ""
+
+    def is_said() -> bool:
+        nonlocal said
+        said += capsys.readouterr().err  # what the page wrote past us would not be there, but across a table
+        return "dashboard: http://127.0.0.1:" in said
+
+    with live_page(0) as begin:
+        assert begin is not None
+        begin(file_mosquitto.url)
+        eventually(is_said)
 
 
 def test_a_run_serves_its_page_and_takes_it_along_when_it_ends() -> None:
