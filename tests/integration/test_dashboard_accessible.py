@@ -19,6 +19,7 @@ from support.paho_site import Site
 from support.recorded_runs import record_run
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+ONE_LINE = 45  # pixels
 SIZES = {"wide": (1200, 900), "phone": (390, 800)}
 
 
@@ -101,11 +102,28 @@ def test_a_live_page_with_control(
                 eventually(lambda: "MG1/ess" in text(browser, "tbody"))
                 browser.execute_script("document.querySelector('tbody th button').click()")
                 eventually(lambda: browser.find_elements(By.CSS_SELECTOR, ".uplot"))
+                _plot_follows_the_colours(browser, size, scheme)
             if view == "messages":
                 eventually(lambda: text(browser, "ol.tail"))
             if view == "overview":
                 eventually(lambda: browser.find_elements(By.CSS_SELECTOR, ".oneline .bus"))
             assert violations(browser, axe) == [], view
+        heights = browser.execute_script(
+            "return [...document.querySelectorAll('nav a')].map((a) => a.offsetHeight)"
+        )
+        assert max(heights) < ONE_LINE, "no tab is broken into two lines"
+
+
+def _plot_follows_the_colours(browser: webdriver.Chrome, size: str, scheme: str) -> None:
+    """Have night fall, or day break, while a plot is open, and then again."""
+    for another in ("light" if scheme == "dark" else "dark", scheme):
+        (before,) = _plots(browser)
+        look_at(browser, size, another)
+        eventually(lambda known=before: known not in _plots(browser) and _plots(browser))
+
+
+def _plots(browser: webdriver.Chrome) -> list[str]:
+    return [one.id for one in browser.find_elements(By.CSS_SELECTOR, ".uplot")]
 
 
 def _fill(site: Site) -> None:

@@ -48,6 +48,15 @@ export function open(main, store) {
   });
   main.append(table.tools, figure, table.table);
 
+  // By day and by night: the plot has its colours from when it was drawn.
+  const night = matchMedia("(prefers-color-scheme: dark)");
+  function redraw() {
+    if (plot) plot.destroy();
+    plot = null;
+    drawPlot();
+  }
+  night.addEventListener("change", redraw);
+
   function drawPlot() {
     if (!points) return;
     const data = [points.t, points.done, points.told];
@@ -108,5 +117,5 @@ export function open(main, store) {
     if (record) drawPlot();
     else if (chosen !== null && Date.now() - asked >= PLOT_EVERY_MS) read();
   }
-  return { update };
+  return { update, close: () => night.removeEventListener("change", redraw) };
 }
