@@ -18,7 +18,7 @@ from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.cli.sparkline import sparkline
 from heron_mqtt.cli.tail_lines import TailLines
 from heron_mqtt.cli.top_table import TopScreen
-from heron_mqtt.messaging.mqtt.options import variable_of
+from heron_mqtt.messaging.settings import variable_of
 from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
 
