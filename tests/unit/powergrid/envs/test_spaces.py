@@ -85,7 +85,18 @@ def test_a_wrong_shape_names_the_agent_and_what_was_expected(action: object) -> 
 
 
 @pytest.mark.parametrize(
-    "action", ["text", ["a", "b", "c", "d"], None, {"p_gen": 1.0}, [0.0, [1.0], 0.0, 0.0]]
+    "action",
+    [
+        "text",
+        ["a", "b", "c", "d"],
+        ["0.5", "0.5", "0.5", "0.5"],
+        None,
+        {"p_gen": 1.0},
+        [0.0, [1.0], 0.0, 0.0],
+        [1j, 0.0, 0.0, 0.0],
+        np.ma.masked_array([0.1] * 4, mask=[True, False, False, False]),
+        [10**400, 0.0, 0.0, 0.0],
+    ],
 )
 def test_what_is_no_number_is_refused_with_the_agents_name(action: object) -> None:
     with pytest.raises(ValueError, match=r"action of MG1: "):
