@@ -70,16 +70,15 @@ class _Unit:
         )
         return mean + twin.offset_mw
 
-    def step(self, p_mw: float, q_mvar: float, dt_s: float) -> Measurement:
-        """Let the device take the step, after its dead time, as an emulated one does."""
+    def step_delayed(self, p_mw: float, q_mvar: float, dt_s: float) -> Measurement:
+        """Let the device take the step after its dead time, as an emulated one does."""
         device, available = self.device, self.p_available_mw
-        if self.response_delay_s > 0.0:
-            target_mw = device.project(p_mw, dt_s, available)
-            p_mw, self.end_p_mw = mean_and_end(
-                self.end_p_mw, target_mw, dt_s, response_delay_s=self.response_delay_s
-            )
-        done = device.step(p_mw, q_mvar, dt_s, available)
-        if done.p_mw != p_mw:
+        target_mw = device.project(p_mw, dt_s, available)
+        mean_mw, self.end_p_mw = mean_and_end(
+            self.end_p_mw, target_mw, dt_s, response_delay_s=self.response_delay_s
+        )
+        done = device.step(mean_mw, q_mvar, dt_s, available)
+        if done.p_mw != mean_mw:
             self.end_p_mw = done.p_mw  # a limit of the device came first
         return done
 
@@ -318,10 +317,11 @@ class GridAgent:
         p, q = unit.wanted_p_mw, unit.wanted_q_mvar
         if setpoint is not None:
             p, q = setpoint.p_mw, setpoint.q_mvar
-        if reason is None:
-            unit.done = unit.step(p, q, self._dt_s)
+        if reason is None and unit.response_delay_s > 0.0:
+            unit.done = unit.step_delayed(p, q, self._dt_s)
         else:  # how slow a real device is today, its model does not know
             unit.done = unit.device.step(p, q, self._dt_s, unit.p_available_mw)
+        if reason is not None:
             self._fallbacks[device] = reason
 
     def measured(

@@ -112,9 +112,11 @@ class DirectExchange:
         reports = {name: self.agents[name].report() for name in informed}
         for name, report in reports.items():
             report.missed = missed[name]
-            report.bounds = bounds.get(name, {})
-        heard = self._arrived("action", given.step, reports)
-        return {name: reports[name] for name in heard}
+            if name in bounds:
+                report.bounds = bounds[name]
+        if self._links is None:
+            return reports
+        return {name: reports[name] for name in self._arrived("action", given.step, reports)}
 
     def _arriving(self, leaf: str, step: int, sent: list[bool]) -> Any:
         """Return which of the messages that are sent arrive in time."""
