@@ -10,6 +10,7 @@ file: nothing is lost but what waited here, 0.05 s at most.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -178,6 +179,8 @@ class WriterProcess:
             self._write_batch(pipe)
             pipe.close()
         except (OSError, ValueError):
+            with contextlib.suppress(OSError):  # or Python 3.13 complains of what the pipe still holds
+                pipe.close()
             self._tell_lost(f"{self.path}: its writer has ended; the run goes on without a record")
 
     def _write_batch(self, pipe: IO[bytes]) -> None:
