@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -263,12 +264,21 @@ def test_it_only_reads_and_only_for_its_own_page(page: str) -> None:
         assert socket.close_code == 1008
 
 
-def test_metrics_are_those_of_the_page_by_agent(page: str) -> None:
+def scraped(page: str) -> dict[str, Metric]:
+    """Return what a Prometheus would read now, by name."""
     connection = http.client.HTTPConnection(page.removeprefix("http://"))
     connection.request("GET", "/metrics")
     answer = connection.getresponse()
     assert answer.status == 200
-    families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+    return {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+
+
+def test_metrics_are_those_of_the_page_by_agent(page: str, site: Site) -> None:
+    waits = {"messages": 2, "size_bytes": 300, "dropped": 0}
+    outbox = {"client": "edge", "max_bytes": 1000, "disk_errors": 0, "kinds": {"telemetry": waits}}
+    site.say("session/edge/outbox", {"type": "outbox", **waits, **outbox})
+    eventually(lambda: bool(scraped(page)["heron_outbox_messages"].samples))
+    families = scraped(page)
     assert families["heron_broker_connected"].samples[0].value == 1
     assert families["heron_stop_active"].samples[0].labels == {"env_id": "lab"}
     online = [s for s in families["heron_devices"].samples if s.labels["health"] == "online"]

@@ -66,7 +66,9 @@ class _Scale:
     def __init__(self, values: Sequence[float], first: float, last: float) -> None:
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         if high - low <= 1e-12 * max(abs(low), abs(high), 1e-12):
-            low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+            size = max(abs(low), abs(high))
+            around = size if size > 1e-12 else 1.0  # half of the least number there is would be nothing
+            low, high = low - 0.5 * around, high + 0.5 * around
         self._low, self._high, self._first, self._last = low, high, first, last
 
     def place(self, value: float) -> float:
