@@ -52,7 +52,7 @@ def _only_what_is_called(words: Sequence[str]) -> typer.Typer:
 
     typer makes the options of every command before it looks which is called: a tenth of a short run.
     """
-    first = next((word for word in words if not word.startswith("-")), None)
+    first = next((word for word in words if word not in VERBOSE), None)
     narrow = copy.copy(app)
     narrow.registered_commands = [c for c in app.registered_commands if _name_of(c) == first]
     narrow.registered_groups = [g for g in app.registered_groups if g.name == first]

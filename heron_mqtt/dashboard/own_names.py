@@ -7,10 +7,13 @@ address is no name: so addresses are taken, and of names those that we have or w
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
+
+from heron_mqtt.errors import ConfigError
 
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 
@@ -22,12 +25,15 @@ class OwnNames:
         host: Address that it listens on.
         served_as: Further names, for example of a proxy before it.
         is_secured: It is served by TLS: a browser itself refuses a name that the certificate does not have.
+
+    Raises:
+        ConfigError: One of ``served_as`` is no name.
     """
 
     def __init__(self, host: str, served_as: Iterable[str] = (), *, is_secured: bool = False) -> None:
         self._is_local = host in LOCAL
         self._takes_all = is_secured and not self._is_local
-        self._names = {*LOCAL, host.lower(), *(name.lower().rstrip(".") for name in served_as)}
+        self._names = {*LOCAL, host.lower(), *map(_given, served_as)}
         if not self._is_local:
             machine = socket.gethostname().lower()
             self._names |= {machine, f"{machine.partition('.')[0]}.local", socket.getfqdn().lower()}
@@ -39,6 +45,17 @@ class OwnNames:
         except ValueError:
             return False
         return self._takes_all or name in self._names or (not self._is_local and _is_address(name))
+
+
+def _given(name: str) -> str:
+    """Return a name that was given, as it is compared; a port behind it says nothing."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(f"//{name.strip()}")
+        if parts.hostname and not (parts.path or parts.query or parts.fragment or parts.username):
+            return parts.hostname.rstrip(".")
+    raise ConfigError(
+        f"--served-as {name!r}: expected a name of this page, such as grid.lab, without http://"
+    )
 
 
 def _is_address(name: str) -> bool:

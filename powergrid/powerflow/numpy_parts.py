@@ -2,34 +2,34 @@
 
 ``scipy.sparse`` begins with ``from numpy import *``, which imports every part of numpy that numpy itself
 imports only on demand, its Fortran compiler driver and its test tools among them. These take longer than the
-rest of scipy, 0.1 s of every process. Imported before scipy, this module leaves them to be executed at their
-first use.
+rest of scipy, 0.1 s of every process. ``left_out`` stands in for them while scipy is imported, and no longer.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import sys
+from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 
 ON_DEMAND = ("f2py", "testing")
 
 
-def leave_for_later(name: str) -> None:
-    """Let ``numpy.<name>`` be executed when an attribute of it is first asked for; nothing if it has been."""
-    full = f"numpy.{name}"
-    if full in sys.modules:
-        return
-    spec = importlib.util.find_spec(full)
-    if spec is None or spec.loader is None:
-        return  # a numpy without it
-    spec.loader = loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[full] = module
-    loader.exec_module(module)
-    setattr(np, name, module)
+@contextlib.contextmanager
+def left_out() -> Iterator[None]:
+    """Let ``numpy.<part>`` be an empty module for the time being, where it is not imported yet."""
+    empty = {part: ModuleType(f"numpy.{part}") for part in ON_DEMAND if f"numpy.{part}" not in sys.modules}
+    for part, module in empty.items():
+        setattr(np, part, module)
+    try:
+        yield
+    finally:
+        for part, module in empty.items():
+            if vars(np).get(part) is module:
+                delattr(np, part)
 
 
-for part in ON_DEMAND:
-    leave_for_later(part)
+with left_out():
+    import scipy.sparse  # noqa: F401

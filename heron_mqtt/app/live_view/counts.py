@@ -169,6 +169,8 @@ class ChannelTraffic:
 
     def _is_repeated(self, channel: KnownChannel, fields: Mapping[str, Any]) -> bool:
         """Have a number looked at that is not the next one; count what is missing or has come late."""
+        if (stream := channel.stream) is not None and channel.boot is not None:
+            self._tracker.keep(str(channel.sender or ""), channel.boot, channel.name, stream)
         arrival, missing = observed(self._tracker, channel.name, fields)
         if arrival is None:
             return False

@@ -79,6 +79,8 @@ class EnvironmentLive:
         if seen is None or live is None:
             return False
         label = f"{agent}/{name}"
+        if len(self._readers) >= MAX_NAMES:  # one name can be spelled in many ways; nothing is lost with them
+            self._readers.clear()
         self._readers[channel] = LiveTelemetry(channel, label, self.channels, self._seen, seen, live)
         return True
 
@@ -168,7 +170,9 @@ class LiveView:
                 note_payload(reader.heard, payload, at_s, unix_s)
             elif (heard := self._observer.heard(message)) is not None:
                 reader = self._take(heard)
-                if reader is not None and len(readers) < MAX_NAMES:
+                if reader is not None:
+                    if len(readers) >= MAX_NAMES:
+                        readers.clear()
                     readers[topic] = reader
 
     def _follow(self, env_id: str) -> EnvironmentLive | None:

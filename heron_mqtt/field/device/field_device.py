@@ -66,7 +66,7 @@ class FieldDevice(PresentDevice, abc.ABC):
     - Telemetry acknowledges the newest setpoint that was applied or rejected; never one that failed.
     - An emergency stop is a safe state that setpoints do not end; only its release does. Stops and
       releases are confirmed on ``estop/confirm/<agent>/<device>``.
-    - Telemetry goes out after the birth, after every setpoint, acknowledging it, every ``period_s``, and
+    - Telemetry goes out after each birth, after every setpoint, acknowledging it, every ``period_s``, and
       four times a lease while one is held.
     - The birth (retained, with the nameplate) follows every start and every new episode; ``offline`` is
       left as the will; ``fault`` is said while ``apply`` or ``measure`` raises.
@@ -653,6 +653,8 @@ class FieldDevice(PresentDevice, abc.ABC):
                 self._at = (state.episode, None)
                 self.begin_episode(state)
             await self._say(self._birth())
+            # who waits for this episode may have come after the last telemetry, and wants it before it begins
+            await self._speak_again()
         heard = self.on_run_state(state)
         if inspect.isawaitable(heard):
             await heard

@@ -64,14 +64,24 @@ class SequenceTracker:
         """Return what is remembered of a stream, for who hears one message after the other of it."""
         return self._streams.get((sender, boot, channel))
 
+    def keep(self, sender: str, boot: str, channel: str, stream: SequenceStream) -> None:
+        """Remember a stream as the newest heard of, though its messages were taken by ``is_next``."""
+        key = (sender, boot, channel)
+        self._streams[key] = stream
+        self._streams.move_to_end(key)
+        self._forget()
+
+    def _forget(self) -> None:
+        if len(self._streams) > self._max_streams:
+            self._streams.popitem(last=False)
+
     def observe(self, sender: str, boot: str, channel: str, seq: int) -> Arrival:
         """Take note of one message and say what it is."""
         key = (sender, boot, channel)
         stream = self._streams.get(key)
         if stream is None:
             self._streams[key] = SequenceStream(seq, seq + 1)
-            if len(self._streams) > self._max_streams:
-                self._streams.popitem(last=False)
+            self._forget()
             return Arrival.EXPECTED
         self._streams.move_to_end(key)
         if seq == stream.expected:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from heron_mqtt.app.live_view import EVENTS, MESSAGES, SILENT_S, LiveView
 from heron_mqtt.app.live_view.counts import KINDS
 from heron_mqtt.app.live_view.view import ENVIRONMENTS, PARTS
+from heron_mqtt.app.operator_client.environments import MAX_NAMES
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.cli.sparkline import sparkline
 from heron_mqtt.cli.tail_lines import TailLines
@@ -434,3 +435,23 @@ def test_rates_are_of_the_last_whole_seconds() -> None:
     ]
     kind = seen(RUN, BIRTH, *spoken, now_s=NOW + 10.0)["channels"]["devices/+/+/telemetry"]
     assert kind["rate"] == 10.0
+
+
+def test_a_device_that_is_spelled_in_many_ways_is_one_and_what_reads_it_stays_bounded() -> None:
+    spelled = [f"devices/MG1/e%{ord('s'):02x}s/telemetry", "devices/%4dG1/ess/telemetry"]
+    live_view = LiveView("mqtt://127.0.0.1:1")
+    loop = asyncio.new_event_loop()
+
+    async def look() -> None:
+        for channel in spelled:
+            live_view._take(told(channel, p_mw=0.01, boot="d", seq=1, sender="MG1/ess"))
+
+    loop.run_until_complete(look())
+    loop.close()
+    (live,) = live_view._live.values()
+    live._readers |= {f"x{n}": next(iter(live._readers.values())) for n in range(MAX_NAMES)}
+    assert (
+        live.take(told("devices/MG1/pv/telemetry", p_mw=0.01, boot="d", seq=1, sender="MG1/pv")) is not None
+    )
+    assert len(live._readers) == 1
+    assert set(live_view.environments["lab"].devices) == {"MG1/ess", "MG1/pv"}

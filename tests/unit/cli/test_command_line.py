@@ -29,7 +29,9 @@ def test_each_command_is_made_alone() -> None:
         assert called[0] in [*app.registered_commands, *app.registered_groups]
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["rnu"], ["-v", "rnu", "run"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["--version"], ["rnu"], ["-v", "rnu", "run"], ["--help", "run"]]
+)
 def test_without_a_command_that_is_known_all_of_them_are_made(words: list[str]) -> None:
     assert made(words) is app
 

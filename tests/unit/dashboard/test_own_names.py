@@ -7,8 +7,9 @@ import socket
 import pytest
 
 from heron_mqtt.dashboard.own_names import OwnNames
+from heron_mqtt.errors import ConfigError
 
-FOR_ALL = OwnNames("0.0.0.0", ["grid.lab"])
+FOR_ALL = OwnNames("0.0.0.0", ["grid.lab", "Plant.lab:8443"])
 LOCAL = OwnNames("127.0.0.1")
 
 
@@ -27,6 +28,7 @@ def test_a_foreign_name_is_none_of_ours_wherever_the_page_listens(host: str) -> 
         "[2001:db8::1]:8700",
         "localhost:8700",
         "GRID.lab",
+        "plant.lab:8443",
         "grid.lab.:80",
         socket.gethostname(),
     ],
@@ -45,3 +47,9 @@ def test_a_page_for_this_machine_has_no_other_address(host: str, is_ours: bool) 
 
 def test_by_tls_the_certificate_says_who_we_are() -> None:
     assert OwnNames("0.0.0.0", is_secured=True).include("broker.lab:8700")
+
+
+@pytest.mark.parametrize("name", ["https://grid.lab", "grid.lab/page", "", "[", "ann@grid.lab"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="expected a name of this page"):
+        OwnNames("0.0.0.0", [name])

@@ -79,3 +79,17 @@ def test_numbers_from_before_the_first_one_heard_are_late_not_lost() -> None:
     tracker = SequenceTracker()
     assert _observe(tracker, 5, 3, 4, 3) == [Arrival.EXPECTED, Arrival.LATE, Arrival.LATE, Arrival.DUPLICATE]
     assert tracker.lost == 0
+
+
+def test_a_stream_that_is_followed_elsewhere_is_not_forgotten_with_its_gap() -> None:
+    tracker = SequenceTracker(max_streams=3)
+    _observe(tracker, 0)
+    followed = tracker.stream("MG1", "b", "c")
+    assert followed is not None
+    for n in range(10):
+        assert followed.is_next(n + 1)
+        tracker.observe(f"other{n}", "b", "c", 0)
+    assert tracker.stream("MG1", "b", "c") is None
+    tracker.keep("MG1", "b", "c", followed)
+    assert _observe(tracker, 13) == [Arrival.AFTER_GAP]
+    assert tracker.lost == 2

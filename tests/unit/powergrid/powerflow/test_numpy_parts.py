@@ -1,4 +1,4 @@
-"""The parts of numpy that are left for later are there as soon as somebody asks for them."""
+"""The parts of numpy that are left out while scipy is imported are there as ever afterwards."""
 
 from __future__ import annotations
 
