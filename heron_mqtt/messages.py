@@ -412,6 +412,20 @@ class Take(Message):
     for_s: float = Field(ge=0, le=MAX_LEASE_S, description="How long, wall-clock s; 0 = give it back now.")
     who: Identifier = Field(description="Who takes it, for the record.")
     why: str = Field("", max_length=500, description="Why, for the record.")
+    request_seq: int | None = Field(
+        None,
+        ge=0,
+        description="seq of the take that this one, with for_s = 0, withdraws; no other hold ends.",
+    )
+    request_boot: Identifier | None = Field(None, description="boot of the sender of that take.")
+
+    @model_validator(mode="after")
+    def _check_withdrawal(self) -> Take:
+        if (self.request_seq is None) != (self.request_boot is None):
+            raise ValueError("request_seq and request_boot go together")
+        if self.request_seq is not None and self.for_s > 0.0:
+            raise ValueError("for_s: a take that withdraws another one takes nothing; expected 0")
+        return self
 
 
 class Owner(Message):

@@ -477,6 +477,7 @@ def test_a_take_that_nobody_answers_is_withdrawn(
     asked, withdrawn = site.messages("devices/MG1/ess/take")
     assert (asked["p_mw"], asked["for_s"], withdrawn["for_s"]) == (0.005, 600.0, 0.0)
     assert (withdrawn["boot"], withdrawn["seq"]) == (asked["boot"], asked["seq"] + 1)
+    assert (withdrawn["request_boot"], withdrawn["request_seq"]) == (asked["boot"], asked["seq"])
 
 
 def test_a_refusal_is_exit_code_1_and_says_why(site: Site, url: str, cli: Cli) -> None:

@@ -75,7 +75,8 @@ async def ask_gateway(
 ) -> AuthorityState:
     """Publish a request for ``AGENT/DEVICE`` and return what its gateway answers.
 
-    A take that nobody answers is withdrawn: it must not act once the gateway or the broker goes on.
+    A take that nobody answers is withdrawn: it must not act once the gateway or the broker goes on. The
+    withdrawal names it, so that it ends no other person's hold.
 
     Args:
         url: Of the broker.
@@ -115,7 +116,13 @@ async def ask_gateway(
                 return await answered
         except TimeoutError:
             if isinstance(request, Take) and request.for_s > 0.0:  # it may be late: it must not act then
-                withdrawn = request.model_copy(update={"for_s": 0.0, "why": "withdrawn: nobody answered"})
+                withdrawn = Take(
+                    for_s=0.0,
+                    who=request.who,
+                    why="withdrawn: nobody answered",
+                    request_seq=seq,
+                    request_boot=stamper.boot,
+                )
                 with contextlib.suppress(BrokerError, TimeoutError):
                     async with asyncio.timeout(WITHDRAWN_S):
                         await broker.publish(asked, stamper.stamp(asked, withdrawn))

@@ -40,6 +40,7 @@ class Manual:
         p_mw: MW, positive = injected.
         q_mvar: Mvar, positive = injected.
         ends_at: By our clock, s.
+        request: boot and seq of the take, by which it is withdrawn.
     """
 
     who: str
@@ -47,6 +48,7 @@ class Manual:
     p_mw: float
     q_mvar: float
     ends_at: float
+    request: tuple[str | None, int | None]
 
 
 class AuthorityDesk:
@@ -250,6 +252,8 @@ class AuthorityDesk:
             has_waited: It may be of another moment: then it gives a device back, and takes none.
         """
         refusal = ""
+        asked_by = "in hand of" if asked.request_seq is None else "withdrawn by"
+        what = "given back" if asked.for_s <= 0.0 else f"{asked.p_mw:g} MW for {asked.for_s:g} s"
         if asked.for_s > 0.0:
             if not self.sends(name):
                 refusal = f"no setpoints are sent to the device at level {self.level(name)}"
@@ -258,10 +262,12 @@ class AuthorityDesk:
         if not refusal:
             if asked.for_s > 0.0:
                 ends_at = self._monotonic() + asked.for_s
-                self._manual[name] = Manual(asked.who, asked.why, asked.p_mw, asked.q_mvar, ends_at)
-            else:
+                request = (asked.boot, asked.seq)
+                self._manual[name] = Manual(asked.who, asked.why, asked.p_mw, asked.q_mvar, ends_at, request)
+            elif asked.request_seq is None:
                 self._manual.pop(name, None)
-        what = "given back" if asked.for_s <= 0.0 else f"{asked.p_mw:g} MW for {asked.for_s:g} s"
+            else:
+                what = self._withdraw(name, (asked.request_boot, asked.request_seq))
         log.warning(
             "%s/%s: taken in hand by %s (%s): %s: %s",
             *(self._agent_id, name, asked.who, asked.why or "no reason given", what, refusal or "granted"),
@@ -269,11 +275,19 @@ class AuthorityDesk:
         self._tell(
             name,
             granted=not refusal,
-            reason=(refusal or f"in hand of {asked.who}: {what}")[:500],
+            reason=(refusal or f"{asked_by} {asked.who}: {what}")[:500],
             request_seq=asked.seq,
             request_boot=asked.boot,
         )
         return refusal
+
+    def _withdraw(self, name: str, request: tuple[str | None, int | None]) -> str:
+        """End the hold that one take began, and no other one's; return what came of it."""
+        manual = self._manual.get(name)
+        if manual is None or manual.request != request:
+            return "nothing, the take that is withdrawn does not hold it"
+        del self._manual[name]
+        return "given back, its take is withdrawn"
 
     def drop_hands(self, why: str) -> None:
         """End every person's hold: a stop, or the end of the environment, comes first."""
@@ -309,6 +323,8 @@ class AuthorityDesk:
     def _on_take(self, message: Received) -> None:
         asked = self._broker.parsed(message, Take)
         if asked is not None and self._is_for_now(message, asked):
+            if asked.request_boot is not None and asked.request_seq is not None:  # it may come after this
+                self._note_heard((message.channel, asked.request_boot, asked.request_seq))
             self.take(topics.levels(message.channel)[2], asked, has_waited=self._has_waited(message))
 
     def _has_waited(self, message: Received) -> bool:
@@ -325,13 +341,16 @@ class AuthorityDesk:
         elif asked.boot is not None and asked.seq is not None:
             number = (message.channel, asked.boot, asked.seq)
             if number in self._heard_requests:
-                why = "this request was heard before"
-            self._heard_requests[number] = None
-            while len(self._heard_requests) > MAX_HISTORY:
-                del self._heard_requests[next(iter(self._heard_requests))]
+                why = "this request was heard before, or withdrawn"
+            self._note_heard(number)
         if why:
             self._broker.reject(message, MessageError(why))
         return not why
+
+    def _note_heard(self, number: tuple[str, str, int]) -> None:
+        self._heard_requests[number] = None
+        while len(self._heard_requests) > MAX_HISTORY:
+            del self._heard_requests[next(iter(self._heard_requests))]
 
     def _on_state(self, message: Received) -> None:
         """Take what an earlier run has left; what another one says while we run is put right."""

@@ -133,7 +133,38 @@ async def test_a_request_that_has_waited_gives_a_device_back() -> None:
     assert made.rig.gateway.authority.in_hand("ess") is None
 
 
-@pytest.mark.parametrize("changes", [{"p_mw": "5"}, {"for_s": -1.0}, {"for_s": 1e9}, {"who": ""}])
+async def test_a_take_that_is_withdrawn_ends_the_hold_that_it_began_and_no_other() -> None:
+    made = await desk()
+    made.ask(who="bob", p_mw=0.004, boot="b", seq=0)
+    made.stands_still()
+    assert made.ask(p_mw=0.006, boot="a", seq=0)["granted"] is False
+    withdrawal = {"for_s": 0.0, "request_boot": "a", "request_seq": 0}
+    told = made.ask(boot="a", seq=1, **withdrawal)
+    assert (told["granted"], told["manual_by"], told["request_seq"]) == (True, "bob", 1)
+    assert made.sent_mw() == 0.004
+    told = made.ask(boot="a", seq=2, **{**withdrawal, "request_boot": "b"})
+    assert (told["granted"], told.get("manual_by")) == (True, None)
+    assert made.sent_mw() == 0.02
+
+
+async def test_a_take_that_comes_after_its_withdrawal_takes_nothing() -> None:
+    made = await desk()
+    made.ask(for_s=0.0, boot="a", seq=1, request_boot="a", request_seq=0)
+    made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 0})
+    assert made.rig.gateway.authority.in_hand("ess") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"p_mw": "5"},
+        {"for_s": -1.0},
+        {"for_s": 1e9},
+        {"who": ""},
+        {"request_boot": "a", "request_seq": 0},
+        {"request_seq": 0},
+    ],
+)
 async def test_what_cannot_be_read_takes_nothing(changes: dict[str, Any]) -> None:
     made = await desk()
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, **changes})
