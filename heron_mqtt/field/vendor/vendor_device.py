@@ -71,8 +71,9 @@ class VendorDevice(FieldDevice):
             sent to its device unless it is known to be in ``shadow`` or ``simulated``.
         answer_within_s: How long to wait for what confirms a setpoint, s; None = as the mapping says.
         budget: Counts writes; None = no limit.
-        claim: Claimed before the first setpoint: while another environment drives the device on this machine,
-            setpoints are rejected. None = it is known to be this one's.
+        claim: Claimed before the device is told anything but a stop, left once it is in ``shadow`` and handed
+            back: while another environment drives the device on this machine, setpoints are rejected, and
+            what an earlier program left is not handed back. None = it is known to be this one's.
         utc_s: The time of day, s since 1970, for ``{now}`` and timestamps.
         new_id: Makes the identifiers of messages.
     """
@@ -213,13 +214,27 @@ class VendorDevice(FieldDevice):
         if self.stopped:
             if self._is_driven or self._is_held_by_stop or self._obeys_stops:
                 self._owes_end = True
-                await self._commander.stop(self._context())
+                await self._commander.stop(self._context())  # also where it is another one's
                 self._stop_told_at = time.monotonic()
-                self._is_driven, self._is_held_by_stop, self._owes_end = False, True, False
+                self._is_held_by_stop = self._claim_place("it is not handed back after the stop")
+                self._is_driven = self._owes_end = False
         elif self._is_driven or self._is_held_by_stop:
             self._owes_end = True
-            await self._commander.release(self._context())
+            if self._claim_place("it is not handed back"):
+                await self._commander.release(self._context())
             self._is_driven = self._is_held_by_stop = self._owes_end = False
+            if self._claim is not None and not self.is_settable:
+                self._claim.close()  # it is only watched from now on: another one may drive it
+
+    def _claim_place(self, otherwise: str) -> bool:
+        """Whether the device is this environment's to tell; else says what follows."""
+        try:
+            if self._claim is not None:
+                self._claim.take()
+        except PlaceTaken as exc:
+            log.warning("%s: %s: %s", self.label, otherwise, exc)
+            return False
+        return True
 
     @property
     def _obeys_stops(self) -> bool:

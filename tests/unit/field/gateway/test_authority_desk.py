@@ -138,7 +138,7 @@ async def test_a_take_that_is_withdrawn_ends_the_hold_that_it_began_and_no_other
     made.ask(who="bob", p_mw=0.004, boot="b", seq=0)
     made.stands_still()
     assert made.ask(p_mw=0.006, boot="a", seq=0)["granted"] is False
-    withdrawal = {"for_s": 0.0, "request_boot": "a", "request_seq": 0}
+    withdrawal: dict[str, Any] = {"for_s": 0.0, "request_boot": "a", "request_seq": 0}
     told = made.ask(boot="a", seq=1, **withdrawal)
     assert (told["granted"], told["manual_by"], told["request_seq"]) == (True, "bob", 1)
     assert made.sent_mw() == 0.004

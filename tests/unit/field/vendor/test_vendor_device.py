@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from heron_mqtt.app.vendor_adapters import load_mappings
 from heron_mqtt.errors import ConfigError, MessageExpired
 from heron_mqtt.field.mapping import load_mapping
+from heron_mqtt.field.place_claim import PlaceClaim, place_name
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.link import MqttLink
 from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
@@ -404,6 +406,68 @@ async def test_a_device_that_is_held_by_a_stop_is_handed_back_when_the_stop_is_o
     await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
     await site.end()
     assert [topic for topic, _ in site.wire.sent].count("box/mode") == 1
+
+
+@pytest.fixture
+def claims() -> Iterator[tuple[PlaceClaim, PlaceClaim]]:
+    """One box, claimed by another environment, and what would claim it for this one."""
+    place = place_name(f"box-{uuid.uuid4().hex}", 1883, "box/set")
+    theirs, ours = PlaceClaim([place], "other", "home:1"), PlaceClaim([place], "default", "home:1")
+    theirs.take()
+    with contextlib.closing(theirs), contextlib.closing(ours):
+        yield theirs, ours
+
+
+async def left_held(broker: InMemoryBroker) -> None:
+    """Leave what a program leaves that was killed while it drove the box."""
+    left = {"type": "lease", "state": "held", "holder": "MG1", "holder_boot": "old", "boot": "killed"}
+    await broker.publish(topics.device("MG1", "ess", "lease"), left, retain=True)
+
+
+async def test_what_a_killed_program_left_is_not_handed_back_while_another_environment_drives_the_box(
+    make: Any, claims: tuple[PlaceClaim, PlaceClaim]
+) -> None:
+    async with InMemoryBroker() as broker:
+        await left_held(broker)
+        site = await make(RELEASED, broker, claim=claims[1])
+        site.level("shadow")
+        site.wire.says("box/state", {"p": 1000})
+        await until(lambda: site.leases[-1]["state"] == "free", "the debt to be dropped")
+        assert (site.wire.sent, site.device.is_driven, site.device.owes_safe_state) == ([], False, False)
+
+
+async def test_what_a_killed_program_left_is_handed_back_under_a_claim_that_ends_with_it(
+    make: Any, claims: tuple[PlaceClaim, PlaceClaim]
+) -> None:
+    theirs, ours = claims
+    theirs.close()
+    async with InMemoryBroker() as broker:
+        await left_held(broker)
+        site = await make(RELEASED, broker, claim=ours)
+        site.level("shadow")
+        site.wire.says("box/state", {"p": 1000})
+        await until(lambda: site.leases[-1]["state"] == "free", "handed back")
+        assert site.wire.sent == [("box/mode", "auto")]
+        theirs.take()
+
+
+async def test_a_stop_reaches_a_box_of_another_environment_and_its_release_does_not(
+    make: Any, claims: tuple[PlaceClaim, PlaceClaim]
+) -> None:
+    site = await make(RELEASED, claim=claims[1])
+    site.level("full")
+    site.wire.says("box/state", {"p": 1000})
+    told = await site.answered(site.send(0.002))
+    assert "environment 'other' drives it already" in told["rejected"]
+    site.stop()
+    await until(lambda: site.wire.set_to() == [0], "zero")
+    await until(lambda: site.telemetry[-1].get("stopped"), "stopped")
+    assert site.telemetry[-1]["safe"] is False  # its power says that it is not at 0
+    site.stop(False)
+    await until(lambda: not site.telemetry[-1].get("stopped"), "the end of the stop")
+    await site.end()
+    assert site.wire.set_to() == [0]
+    assert ("box/mode", "auto") not in site.wire.sent
 
 
 async def test_while_a_stop_is_in_force_the_end_does_not_hand_the_device_back(make: Any) -> None:
