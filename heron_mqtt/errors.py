@@ -1,4 +1,4 @@
-"""Every exception this project raises on purpose::
+"""The exceptions that this project raises on purpose and that reach its users::
 
     HeronError
     |-- ConfigError              a scenario, an argument or an input file is wrong (exit code 2)
@@ -14,10 +14,15 @@
     |-- MessageError             a payload is not JSON, not the right model, or too large
     |-- NotReady                 a remote agent or a device did not appear within its time
     |-- NameTaken                another process holds this environment, agent or device
+    |-- PlaceTaken               another environment drives this device, by a program on this machine
     |-- ModelFailed              a device's model could not take a step: a functional mock-up unit says why
     `-- PowerFlowError
         |-- PowerFlowDiverged    no solution was found; says why; results of that step are NaN
         `-- UnsupportedElement   the compiled power flow cannot represent an element exactly
+
+What is caught before it reaches a user stands beside what raises it, and is a ``HeronError`` as well:
+``NotSent`` and ``NotTaken`` (a setpoint that a vendor's device did not get or take), ``ModbusFault`` and
+``SunSpecError`` (a device that does not answer, or wrongly), ``NotHandedBack`` (exit code 1 of a bridge).
 
 A user's mistake ends in one of these, with one line that says what, where, what was expected and
 what to do; the command line prints that line and no traceback. Anything else that escapes is a bug
@@ -41,6 +46,7 @@ __all__ = [
     "ModelFailed",
     "NameTaken",
     "NotReady",
+    "PlaceTaken",
     "PowerFlowDiverged",
     "PowerFlowError",
     "UnsupportedElement",
@@ -113,6 +119,10 @@ class NotReady(HeronError, TimeoutError):
 
 class NameTaken(HeronError):
     """Another process holds this environment, agent or device; only one of a name may act."""
+
+
+class PlaceTaken(HeronError):
+    """Another environment, or another device of it, drives the place by a program on this machine."""
 
 
 class ModelFailed(HeronError):

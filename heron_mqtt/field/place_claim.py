@@ -15,7 +15,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from heron_mqtt.errors import HeronError
+from heron_mqtt.errors import PlaceTaken
 
 _NAMES = Path("/proc/net/unix")
 _PREFIX = "heron-mqtt-place"
@@ -23,10 +23,6 @@ _SHOWN = 16
 """Characters of an environment and of a device that stand in a claim; a name has room for 107."""
 _SAME_MACHINE = frozenset({"localhost", "::1", "ip6-localhost"})
 _numbers = itertools.count()
-
-
-class PlaceTaken(HeronError):
-    """Another environment, or another device of it, drives the place by a program on this machine."""
 
 
 def place_name(host: str, port: int | None = None, *what: object) -> str:

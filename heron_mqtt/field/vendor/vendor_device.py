@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from heron_mqtt.errors import HeronError, MessageError
+from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.gateway.authority import SENDS
-from heron_mqtt.field.place_claim import PlaceClaim, PlaceTaken
+from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor.answers import SetpointAnswer
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget

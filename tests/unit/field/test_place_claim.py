@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from heron_mqtt.errors import PlaceTaken
 from heron_mqtt.field import place_claim
-from heron_mqtt.field.place_claim import PlaceClaim, PlaceTaken, place_name
+from heron_mqtt.field.place_claim import PlaceClaim, place_name
 
 HOME = place_name("broker", 1883)
 
