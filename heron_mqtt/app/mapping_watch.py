@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from heron_mqtt.app.toml_lines import with_line
 from heron_mqtt.app.vendor_adapters import VendorAdapters, device_mapping, mapping_file
-from heron_mqtt.errors import BrokerError, ConfigError
+from heron_mqtt.errors import BrokerError, ConfigError, PlaceTaken
 
 if TYPE_CHECKING:
     from heron_mqtt.field.vendor.mapping import DeviceMapping
@@ -147,7 +147,7 @@ class MappingWatch:
         try:
             async with self.between_steps:
                 await self._adapters.replace(key, mapping)
-        except (ConfigError, BrokerError) as exc:
+        except (ConfigError, BrokerError, PlaceTaken) as exc:
             self._refuse(label, exc)
             return
         what = f"its mapping was read anew from {path}: handed back, and taken in hand as born again"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from heron_mqtt.app.vendor_links import VendorLinks, address_problems, broker_options, place_problems
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.commands import budget_of
 from heron_mqtt.field.vendor.link import VendorLink
@@ -194,6 +195,7 @@ class VendorAdapters:
         self._mqtt, self._loaded, self._take_over = mqtt, loaded, take_over
         self._links = VendorLinks(mqtt, loaded, stack)
         self._link_of: dict[tuple[str, str], VendorLink] = {}
+        self._claim_of: dict[tuple[str, str], PlaceClaim] = {}
         self._devices: dict[tuple[str, str], VendorDevice] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self.mappings: dict[tuple[str, str], DeviceMapping] = {}
@@ -213,9 +215,13 @@ class VendorAdapters:
         agent, name = key
         table = self._loaded.scenario.microgrids[agent].devices[name]
         claim = self._links.claim(agent, name, mapping)
-        if mapping.sets and table.authority not in UNSENT:
-            claim.take()  # else it is, before the first setpoint: another one may drive what is watched here
-        link = await self._links.open(agent, name, mapping)
+        try:
+            if mapping.sets and table.authority not in UNSENT:
+                claim.take()  # else before the first setpoint: another one may drive what is watched here
+            link = await self._links.open(agent, name, mapping)
+        except BaseException:
+            claim.close()
+            raise
         env_id = self._loaded.scenario.topic_env_id
         self._devices[key] = VendorDevice(
             mapping,
@@ -233,6 +239,7 @@ class VendorAdapters:
         )
         self.mappings[key] = mapping
         self._link_of[key] = link
+        self._claim_of[key] = claim
 
     def begin(self) -> None:
         """Let every adapter run."""
@@ -257,15 +264,17 @@ class VendorAdapters:
         begins, with a boot of its own: to the gateway the device is born again.
 
         Raises:
-            ConfigError, BrokerError: As of ``prepare``; the old mapping stays in force.
+            ConfigError, BrokerError, PlaceTaken: As of ``prepare``; the old mapping stays in force.
         """
         old, device, former = self._tasks[key], self._devices[key], self._link_of[key]
+        claim = self._claim_of[key]
         await self.prepare(key, mapping)
         with suppress(TimeoutError):
             async with asyncio.timeout(ONLINE_S):
                 await device.idle()
         await end_tasks([old])
         await self._links.retire(former)
+        claim.close()
         online = asyncio.Event()
         task = self._run(key, online.set)
         waiting = asyncio.create_task(online.wait(), name="vendor replaced")

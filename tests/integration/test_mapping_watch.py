@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator
@@ -14,9 +15,13 @@ import pytest
 
 from heron_mqtt.app.mapping_watch import MappingWatch
 from heron_mqtt.app.vendor_adapters import VendorAdapters, vendor_devices
+from heron_mqtt.app.vendor_links import VendorLinks
+from heron_mqtt.errors import BrokerUnavailable, PlaceTaken
+from heron_mqtt.field.place_claim import PlaceClaim, place_name
 from heron_mqtt.messages import EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.options import read_options
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.record.reader import RecordFile
 from powergrid.scenario import load_scenario
@@ -190,6 +195,50 @@ async def test_editors_that_replace_a_file_and_files_half_written_are_taken_once
     told = [r.getMessage() for r in caplog.records if r.name == "heron_mqtt.mapping"]
     assert told
     assert all("is that its unit, its scale, its sign?" in line for line in told), "a half file"
+
+
+def claim_of(mosquitto: Mosquitto, topic: str) -> PlaceClaim:
+    """Return another environment's claim of a box."""
+    options = read_options(mosquitto.url, client_id="tests")
+    return PlaceClaim([place_name(options.host, options.port, topic)], "other", "elsewhere:1883")
+
+
+async def test_a_place_that_another_environment_drives_is_refused_and_claimed_only_once_it_is_taken(
+    mosquitto: Mosquitto, env_id: str, tmp_path: Path
+) -> None:
+    file, base = scenario_file(tmp_path, env_id, "MG1"), f"{env_id}/MG1"
+    before, after = claim_of(mosquitto, f"{base}/set"), claim_of(mosquitto, f"{base}b/set")
+    with contextlib.closing(before), contextlib.closing(after):
+        after.take()
+        async with watched(mosquitto.url, file, env_id, "MG1") as site:
+            file.write_text(file.read_text().replace(base, f"{base}b"))
+            await until_async(lambda: site.events, "the refusal")
+            assert "environment 'other' drives it already" in site.events[0][2]["problems"][0]
+            assert site.notes == []
+            with pytest.raises(PlaceTaken):
+                before.take()  # the old mapping is in force
+            after.close()
+            file.write_text(file.read_text() + "\n")
+            await until_async(lambda: site.notes, "the change")
+            before.take()
+            with pytest.raises(PlaceTaken):
+                after.take()
+
+
+async def test_a_change_that_is_refused_leaves_its_place_to_others(
+    mosquitto: Mosquitto, env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody_answers(*args: Any) -> None:
+        raise BrokerUnavailable("nobody answers")
+
+    file, base = scenario_file(tmp_path, env_id, "MG1"), f"{env_id}/MG1"
+    with contextlib.closing(claim_of(mosquitto, f"{base}b/set")) as after:
+        async with watched(mosquitto.url, file, env_id, "MG1") as site:
+            monkeypatch.setattr(VendorLinks, "open", nobody_answers)
+            file.write_text(file.read_text().replace(base, f"{base}b"))
+            await until_async(lambda: site.events, "the refusal")
+            assert site.events[0][2]["problems"] == ["nobody answers"]
+            after.take()
 
 
 async def test_devices_that_share_a_file_are_all_changed_and_a_mistake_of_one_is_its_own(
