@@ -17,7 +17,7 @@ from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.modbus.place import ModbusPlace, SerialLine
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers, require
-from heron_mqtt.field.place_claim import PlaceClaim, place_name
+from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name
 from heron_mqtt.field.vendor.link import MqttLink, VendorLink
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
@@ -70,8 +70,12 @@ class VendorLinks:
             options = self._mqtt.options
             if table.broker is not None:
                 options = broker_options(table.broker, self._loaded, environ=None)
-            places += [place_name(options.host, options.port, topic) for topic in mapping.command_filters()]
-        home = place_name(self._mqtt.options.host, self._mqtt.options.port)
+            places += [
+                place_name(host, port, topic)
+                for host, port in options.hosts
+                for topic in mapping.command_filters()
+            ]
+        home = broker_place(self._mqtt.options.hosts)
         claim = PlaceClaim(places, self._loaded.scenario.topic_env_id, home)
         self._stack.callback(claim.close)
         return claim

@@ -40,6 +40,15 @@ def place_name(host: str, port: int | None = None, *what: object) -> str:
     return " ".join([where, *map(str, what)])
 
 
+def broker_place(hosts: Iterable[tuple[str, int]]) -> str:
+    """Return what a broker is called, in whatever order its URL names its hosts.
+
+    Args:
+        hosts: Host and port of each.
+    """
+    return ",".join(sorted({place_name(host, port) for host, port in hosts}))
+
+
 class PlaceClaim:
     """Places that one environment drives; the same one may claim them again, also in another program.
 
@@ -48,7 +57,7 @@ class PlaceClaim:
     Args:
         places: As of ``place_name``.
         env_id: The environment, on the wire.
-        broker: Its broker, as of ``place_name``: environments of one name at two brokers are two.
+        broker: Its broker, as of ``broker_place``: environments of one name at two brokers are two.
         device: ``AGENT/DEVICE``, where not even another device of the environment may share the place; else
             empty: what is behind one unit may be several devices.
     """

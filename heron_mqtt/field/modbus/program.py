@@ -9,7 +9,6 @@ import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
@@ -27,14 +26,14 @@ from heron_mqtt.field.modbus.place import (
     tcp_address,
 )
 from heron_mqtt.field.modbus.registers import ModbusConnection
-from heron_mqtt.field.place_claim import PlaceClaim, place_name
+from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.schemes import open_broker
 from heron_mqtt.messaging.settings import add_options, use_options
 from heron_mqtt.messaging.stamping import MessageStamper
-from heron_mqtt.messaging.urls import DEFAULT_PORTS
+from heron_mqtt.messaging.urls import parse_url, without_login
 from heron_mqtt.service_manager import THE_SERVICE
 
 log = logging.getLogger("heron_mqtt.modbus")
@@ -229,12 +228,11 @@ def claim_unit(options: argparse.Namespace, env_id: str, unit: BridgedUnit, *, a
 
 
 def _broker_place(url: str) -> str:
-    """Return the place of a broker; of several hosts, or what is no URL, the text."""
-    parts = urlsplit(url)
+    """Return the place of a broker; of what is no MQTT address the text: connecting says what is wrong."""
     try:
-        return place_name(parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme])
-    except (KeyError, ValueError):
-        return parts.netloc.rpartition("@")[2]
+        return broker_place(parse_url(url).hosts)
+    except ConfigError:
+        return without_login(url)
 
 
 class UnitsOnline:

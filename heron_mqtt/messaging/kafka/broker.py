@@ -110,7 +110,7 @@ class KafkaBroker(ForwardingBroker):
             defaults=defaults,
             kind=KAFKA_URLS,
         )
-        servers = ((options.host, options.port), *options.others)
+        servers = options.hosts
         settings = KafkaSettings(
             tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in servers),
             sasl_mechanism,

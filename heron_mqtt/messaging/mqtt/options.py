@@ -63,16 +63,19 @@ class MqttOptions:
     """The settings, as environment variables for a child process; without user and password."""
 
     @property
+    def hosts(self) -> tuple[tuple[str, int], ...]:
+        """Every host and its port, the first one first."""
+        return ((self.host, self.port), *self.others)
+
+    @property
     def address(self) -> str:
         """The broker's URL without credentials, for messages and logs."""
-        places = ((self.host, self.port), *self.others)
-        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in places)
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         return f"{self.scheme}://{hosts}{self.path}"
 
     def places(self) -> list[MqttOptions]:
         """Return the same settings for each host alone."""
-        found = ((self.host, self.port), *self.others)
-        return [replace(self, host=host, port=port, others=()) for host, port in found]
+        return [replace(self, host=host, port=port, others=()) for host, port in self.hosts]
 
     def login_environment(self) -> dict[str, str]:
         """Return the environment variables that hand these credentials and settings to a child process."""

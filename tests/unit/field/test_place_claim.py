@@ -13,7 +13,7 @@ import pytest
 
 from heron_mqtt.errors import PlaceTaken
 from heron_mqtt.field import place_claim
-from heron_mqtt.field.place_claim import PlaceClaim, place_name
+from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name
 
 HOME = place_name("broker", 1883)
 
@@ -136,6 +136,11 @@ def test_a_place_has_one_name_however_its_host_is_spelled(tmp_path: Path) -> Non
     assert place_name(str(tmp_path / "by-id"), None, "unit", 1) == place_name(
         str(tmp_path / "tty"), None, "unit", 1
     )
+
+
+def test_a_broker_has_one_name_in_whatever_order_its_hosts_are_given() -> None:
+    assert broker_place([("B", 1884), ("localhost", 1883)]) == "127.0.0.1:1883,b:1884"
+    assert broker_place([("::1", 1883), ("b", 1884)]) == broker_place([("b", 1884), ("127.0.0.1", 1883)])
 
 
 def test_where_nothing_can_be_known_nothing_is_refused(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import uuid
+
 import pytest
 
-from heron_mqtt.field.modbus.program import BridgedUnit, UnitsOnline, bridge_parser
+from heron_mqtt.errors import PlaceTaken
+from heron_mqtt.field.modbus.program import BridgedUnit, UnitsOnline, bridge_parser, claim_unit
+from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name
 from heron_mqtt.field.sunspec import bridge as sunspec_bridge
 from heron_mqtt.field.vendor import modbus_bridge
 from heron_mqtt.field.vendor.modbus_bridge import BridgeScenario, DevicePlace
+from heron_mqtt.messaging.mqtt.options import read_options
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,22 @@ def test_what_a_serial_line_does_not_have_is_refused_before_anything_is_written(
         ended = modbus_bridge.run([*port, *wire, *mapping, *said], lambda _: scenario)
     assert why in capsys.readouterr().err
     assert ended == 2
+
+
+@pytest.mark.parametrize("place", ["a,b:1884", "b:1884,a", "jane:secret@B:1884,A:1883"])
+def test_a_bridge_counts_as_of_the_environment_of_a_run_whatever_host_comes_first(place: str) -> None:
+    box = f"box-{uuid.uuid4().hex}"
+    said = ["--agent", "MG1", "--name", "ess", "--modbus", box, "--broker", f"mqtt://{place}"]
+    options = bridge_parser("p", "d", "e").parse_args(said)
+    broker = broker_place(read_options("mqtt://a,b:1884", client_id="run").hosts)
+    claims = [PlaceClaim([place_name(box, 502, "unit", 1)], "lab", at) for at in (broker, "other:1883")]
+    with (
+        contextlib.closing(claim_unit(options, "lab", BridgedUnit("ess", 1), alone=False)),
+        contextlib.closing(claims[0]),
+    ):
+        claims[0].take()
+        with pytest.raises(PlaceTaken):
+            claims[1].take()
 
 
 @pytest.mark.parametrize("baud", ["0", "-1", "-9600", "299", "4000001", "fast"])
