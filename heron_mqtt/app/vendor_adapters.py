@@ -217,7 +217,7 @@ class VendorAdapters:
         claim = self._links.claim(agent, name, mapping)
         try:
             if mapping.sets and table.authority not in UNSENT:
-                claim.take()  # else before the first setpoint: another one may drive what is watched here
+                claim.take()  # else, and what is learned, before the first setpoint: it may only be watched
             link = await self._links.open(agent, name, mapping)
         except BaseException:
             claim.close()

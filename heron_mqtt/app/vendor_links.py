@@ -73,7 +73,7 @@ class VendorLinks:
             places += [
                 place_name(host, port, topic)
                 for host, port in options.hosts
-                for topic in mapping.command_filters()
+                for topic in mapping.command_places()
             ]
         home = broker_place(self._mqtt.options.hosts)
         claim = PlaceClaim(places, self._loaded.scenario.topic_env_id, home)

@@ -11,8 +11,9 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from heron_mqtt.errors import PlaceTaken
@@ -22,6 +23,7 @@ _PREFIX = "heron-mqtt-place"
 _SHOWN = 16
 """Characters of an environment and of a device that stand in a claim; a name has room for 107."""
 _SAME_MACHINE = frozenset({"localhost", "::1", "ip6-localhost"})
+_LEARNED = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _numbers = itertools.count()
 
 
@@ -55,7 +57,7 @@ class PlaceClaim:
     On systems without abstract socket names (all but Linux) nothing is known, and nothing refused.
 
     Args:
-        places: As of ``place_name``.
+        places: As of ``place_name``; one with ``{name}`` is several, of which one is claimed: see ``take``.
         env_id: The environment, on the wire.
         broker: Its broker, as of ``broker_place``: environments of one name at two brokers are two.
         device: ``AGENT/DEVICE``, where not even another device of the environment may share the place; else
@@ -66,37 +68,48 @@ class PlaceClaim:
         self._places = tuple(places)
         self._env_id, self._device = env_id, device
         self._holder = _digest(f"{broker} {env_id} {device}")
-        self._held: list[socket.socket] = []
+        self._held: dict[str, socket.socket] = {}
 
-    def take(self) -> None:
+    def take(self, learned: Mapping[str, str] | None = None) -> None:
         """Claim the places, unless they are claimed already by this.
 
         Of two that claim at the same moment both may be refused, never none.
 
+        Args:
+            learned: What stands for ``{name}`` in places, by name. A place with one that is not known is not
+                claimed; what was claimed with another value is left.
+
         Raises:
-            PlaceTaken: Another environment has one of them; none is claimed then.
+            PlaceTaken: Another environment has one of them; none more than before is claimed then.
         """
-        if self._held or not _NAMES.exists():
+        filled = (_filled(place, learned or {}) for place in self._places)
+        wanted = dict.fromkeys(place for place in filled if place is not None)
+        if wanted.keys() == self._held.keys() or not _NAMES.exists():
             return
+        more = [place for place in wanted if place not in self._held]
         try:
-            for place in self._places:
+            for place in more:
                 self._bind(place)
                 self._refuse_others(place)
         except BaseException:
-            self.close()
+            self._leave(more)
             raise
+        self._leave([place for place in self._held if place not in wanted])
 
     def close(self) -> None:
         """Leave the places to others. Idempotent."""
-        for held in self._held:
-            held.close()
-        self._held.clear()
+        self._leave(list(self._held))
+
+    def _leave(self, places: Iterable[str]) -> None:
+        for place in places:
+            if (held := self._held.pop(place, None)) is not None:
+                held.close()
 
     def _bind(self, place: str) -> None:
         who = f"{_shown(self._env_id)} {_shown(self._device)}"
         name = f"{_PREFIX} {_digest(place)} {self._holder} {os.getpid()} {next(_numbers)} {who}"
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._held.append(claim)
+        self._held[place] = claim
         claim.bind(f"\0{name}")
 
     def _refuse_others(self, place: str) -> None:
@@ -120,6 +133,13 @@ def _claims(place: str) -> Iterator[tuple[str, str, str, str]]:
         words = name.split(" ")
         if found and len(words) == 6 and words[0] == wanted:
             yield words[1], words[2], words[4], words[5]
+
+
+def _filled(place: str, learned: Mapping[str, str]) -> str | None:
+    """Return a place with what is learned; None = not all of it is known."""
+    if not learned.keys() >= set(_LEARNED.findall(place)):
+        return None
+    return _LEARNED.sub(lambda found: learned[found[1]], place)
 
 
 def _shown(text: str) -> str:

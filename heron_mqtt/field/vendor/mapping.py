@@ -229,8 +229,18 @@ class DeviceMapping:
 
     def command_filters(self) -> tuple[str, ...]:
         """Return the topics on which the device is told something, as filters; keepalives left out."""
-        sent = [topic for key, topic in _sent_topics(self.table) if not key.startswith("keepalive")]
-        return tuple(dict.fromkeys(TopicPattern(topic).filter for topic in sent))
+        return tuple(dict.fromkeys(TopicPattern(topic).filter for topic in self._command_topics()))
+
+    def command_places(self) -> tuple[str, ...]:
+        """Return the same for a claim: a level that is learned keeps its ``{name}`` until that is known."""
+        found = ("/".join(map(self._place_level, topic.split("/"))) for topic in self._command_topics())
+        return tuple(dict.fromkeys(found))
+
+    def _command_topics(self) -> list[str]:
+        return [topic for key, topic in _sent_topics(self.table) if not key.startswith("keepalive")]
+
+    def _place_level(self, level: str) -> str:
+        return level if self.learned.keys() >= set(PLACEHOLDER.findall(level)) else "+"
 
     @property
     def rated_mw(self) -> float | None:

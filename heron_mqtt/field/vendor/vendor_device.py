@@ -169,7 +169,7 @@ class VendorDevice(FieldDevice):
         """
         try:
             if self._claim is not None:
-                self._claim.take()
+                self._claim.take(self._state.learned)
             self._is_driven = True  # also where sending fails half way
             told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
@@ -230,7 +230,7 @@ class VendorDevice(FieldDevice):
         """Whether the device is this environment's to tell; else says what follows."""
         try:
             if self._claim is not None:
-                self._claim.take()
+                self._claim.take(self._state.learned)
         except PlaceTaken as exc:
             log.warning("%s: %s: %s", self.label, otherwise, exc)
             return False

@@ -138,6 +138,32 @@ def test_a_place_has_one_name_however_its_host_is_spelled(tmp_path: Path) -> Non
     )
 
 
+def test_what_is_learned_is_claimed_once_it_is_known_and_left_for_what_is_learned_instead(
+    claims: list[PlaceClaim], place: str
+) -> None:
+    sets = [f"{place} {text}" for text in ("boxes/{id}/set", "boxes/7/set", "boxes/8/set", "mode")]
+    learner, seven, eight, mode = (
+        PlaceClaim([each], env, HOME) for each, env in zip(sets, "abcd", strict=True)
+    )
+    both = PlaceClaim([sets[0], sets[3]], "a", HOME)
+    claims += [learner, seven, eight, mode, both]
+    seven.take()
+    learner.take()
+    learner.take({"other": "7"})
+    with pytest.raises(PlaceTaken, match="boxes/7/set: environment 'b' drives it already"):
+        learner.take({"id": "7"})
+    both.take()
+    with pytest.raises(PlaceTaken, match="boxes/7/set"):
+        both.take({"id": "7"})
+    with pytest.raises(PlaceTaken):
+        mode.take()  # what was claimed before stays
+    both.take({"id": "8"})
+    with pytest.raises(PlaceTaken):
+        eight.take()
+    both.take({"id": "9"})
+    eight.take()
+
+
 def test_a_broker_has_one_name_in_whatever_order_its_hosts_are_given() -> None:
     assert broker_place([("B", 1884), ("localhost", 1883)]) == "127.0.0.1:1883,b:1884"
     assert broker_place([("::1", 1883), ("b", 1884)]) == broker_place([("b", 1884), ("127.0.0.1", 1883)])

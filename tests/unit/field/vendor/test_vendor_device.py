@@ -470,6 +470,35 @@ async def test_a_stop_reaches_a_box_of_another_environment_and_its_release_does_
     assert ("box/mode", "auto") not in site.wire.sent
 
 
+async def test_a_box_whose_topic_is_learned_is_claimed_by_what_was_learned(make: Any) -> None:
+    table = {
+        **PLAIN,
+        "parameters": {"id": {"learn": True}},
+        "setpoint": {
+            "values": {"p": {"quantity": "p_mw", "unit": "W"}, "n": {"quantity": "seq"}},
+            "messages": [{"topic": "boxes/{id}/set/{n}", "payload": {"p": "{p}"}}],
+        },
+        "telemetry": [{**TELEMETRY[0], "topic": "boxes/{id}/state"}],
+    }
+    places = load_mapping(table, agent="MG1", device="ess", source="test").command_places()
+    assert places == ("boxes/{id}/set/+",)
+    at = uuid.uuid4().hex
+    theirs = PlaceClaim([place_name(at, 1883, "boxes/7/set/+")], "other", "home:1")
+    ours = PlaceClaim([place_name(at, 1883, each) for each in places], "default", "home:1")
+    with contextlib.closing(theirs), contextlib.closing(ours):
+        theirs.take()
+        site = await make(table, claim=ours)
+        for callback in site.wire.callbacks["boxes/+/state"]:
+            callback("boxes/7/state", b'{"p": 0}', False)
+        told = await site.answered(site.send(0.002))
+        assert "boxes/7/set/+: environment 'other' drives it already" in told["rejected"]
+        assert site.wire.sent == []
+        theirs.close()
+        await site.answered(site.send(0.002))
+        assert [topic.rpartition("/")[0] for topic, _ in site.wire.sent] == ["boxes/7/set"]
+        await site.end()
+
+
 async def test_while_a_stop_is_in_force_the_end_does_not_hand_the_device_back(make: Any) -> None:
     site = await make(RELEASED)
     site.level("full")
