@@ -71,9 +71,10 @@ class VendorDevice(FieldDevice):
             sent to its device unless it is known to be in ``shadow`` or ``simulated``.
         answer_within_s: How long to wait for what confirms a setpoint, s; None = as the mapping says.
         budget: Counts writes; None = no limit.
-        claim: Claimed before the device is told anything but a stop, left once it is in ``shadow`` and handed
-            back: while another environment drives the device on this machine, setpoints are rejected, and
-            what an earlier program left is not handed back. None = it is known to be this one's.
+        claim: Claimed before the device is told anything but a stop, left once it is in ``shadow``, does not
+            rise by itself and was handed back. While another environment drives the device on this machine,
+            setpoints are rejected, and what an earlier program left is not handed back. None = it is known
+            to be this one's.
         utc_s: The time of day, s since 1970, for ``{now}`` and timestamps.
         new_id: Makes the identifiers of messages.
     """
@@ -129,6 +130,7 @@ class VendorDevice(FieldDevice):
         self._is_rest_unknown = False  # it was told of the stop, and its power is not known
         self._insist_s = LEAVES_POWER_S
         self._level: Level | None = None
+        self._rises = False  # to a level that sends, once its gates pass
         self._keeping: list[asyncio.Task[None]] = []
         self._settling: asyncio.TimerHandle | None = None
         self._reported: dict[str, float] = {}
@@ -223,7 +225,7 @@ class VendorDevice(FieldDevice):
             if self._claim_place("it is not handed back"):
                 await self._commander.release(self._context())
             self._is_driven = self._is_held_by_stop = self._owes_end = False
-            if self._claim is not None and not self.is_settable:
+            if self._claim is not None and not (self.is_settable or self._rises):
                 self._claim.close()  # it is only watched from now on: another one may drive it
 
     def _claim_place(self, otherwise: str) -> bool:
@@ -690,6 +692,7 @@ class VendorDevice(FieldDevice):
         if state is None:
             return
         before, self._level = self._level, state.level
+        self._rises = state.ceiling in SENDS
         if self.stopped and before not in SENDS and state.level in SENDS:
             async with self._busy:
                 await self._make_safe("it came under control during an emergency stop")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.app.vendor_adapters import load_mappings
-from heron_mqtt.errors import ConfigError, MessageExpired
+from heron_mqtt.errors import ConfigError, MessageExpired, PlaceTaken
 from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.place_claim import PlaceClaim, place_name
 from heron_mqtt.field.vendor import VendorDevice
@@ -117,8 +117,9 @@ class Site:
         setpoint = Setpoint(p_mw=p_mw, lease_s=lease_s, renewal=renewal)
         return self.publish(topics.device("MG1", "ess", "setpoint"), setpoint)
 
-    def level(self, level: Any) -> None:
-        self.publish(topics.device("MG1", "ess", "authority_state"), AuthorityState(level=level))
+    def level(self, level: Any, ceiling: Any = None) -> None:
+        channel = topics.device("MG1", "ess", "authority_state")
+        self.publish(channel, AuthorityState(level=level, ceiling=ceiling))
 
     def stop(self, active: bool = True) -> None:
         self.publish(topics.ESTOP, EmergencyStop(active=active, who="tests"))
@@ -436,19 +437,21 @@ async def test_what_a_killed_program_left_is_not_handed_back_while_another_envir
         assert (site.wire.sent, site.device.is_driven, site.device.owes_safe_state) == ([], False, False)
 
 
-async def test_what_a_killed_program_left_is_handed_back_under_a_claim_that_ends_with_it(
-    make: Any, claims: tuple[PlaceClaim, PlaceClaim]
+@pytest.mark.parametrize(("ceiling", "keeps"), [("shadow", False), (None, False), ("full", True)])
+async def test_what_a_killed_program_left_is_handed_back_under_a_claim_that_ends_unless_it_rises(
+    make: Any, claims: tuple[PlaceClaim, PlaceClaim], ceiling: Any, keeps: bool
 ) -> None:
     theirs, ours = claims
     theirs.close()
     async with InMemoryBroker() as broker:
         await left_held(broker)
         site = await make(RELEASED, broker, claim=ours)
-        site.level("shadow")
+        site.level("shadow", ceiling)
         site.wire.says("box/state", {"p": 1000})
         await until(lambda: site.leases[-1]["state"] == "free", "handed back")
         assert site.wire.sent == [("box/mode", "auto")]
-        theirs.take()
+        with pytest.raises(PlaceTaken) if keeps else contextlib.nullcontext():
+            theirs.take()
 
 
 async def test_a_stop_reaches_a_box_of_another_environment_and_its_release_does_not(
