@@ -244,7 +244,7 @@ async def test_a_message_beyond_our_limit_is_counted_acknowledged_and_locks_nobo
 @pytest.fixture
 def long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a message that came alone, the next is read an hour later."""
-    monkeypatch.setattr(ReadPacing, "pause_s", lambda _, packets: 3_600.0 if packets == 1 else 0.0)
+    monkeypatch.setattr(ReadPacing, "pause_s", lambda _, packets, **__: 3_600.0 if packets == 1 else 0.0)
 
 
 def telling(first: int, body: bytes) -> bytes | None:
@@ -278,7 +278,7 @@ async def test_a_connection_can_be_closed_within_a_pause_between_two_reads() -> 
 
 
 async def test_a_connection_that_ends_within_a_pause_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ReadPacing, "pause_s", lambda *_: 0.01)
+    monkeypatch.setattr(ReadPacing, "pause_s", lambda *_, **__: 0.01)
     got: list[Received] = []
     async with strange(telling) as server, broker_of(server) as broker:
         await asyncio.wait_for(awaited(broker.subscribe("c", got.append)), 5)

@@ -345,7 +345,7 @@ class Connection:
             self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
         finally:
             self._reading = False
-            pause_s = self._pacing.pause_s(self._packets)
+            pause_s = self._pacing.pause_s(self._packets, is_drained=stream.is_drained)
             if self._flush_due and not pause_s:
                 # after the tasks that were woken: acknowledgements go with their answers
                 self._loop.call_soon(self._flush)

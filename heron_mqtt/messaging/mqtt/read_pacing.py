@@ -43,11 +43,13 @@ class ReadPacing:
         """Something goes out that may be answered: reads do not wait for a while."""
         self._has_sent = True
 
-    def pause_s(self, packets: int) -> float:
+    def pause_s(self, packets: int, *, is_drained: bool = True) -> float:
         """Take note of a read, and return how long the next may wait, s; 0 = not at all.
 
         Args:
             packets: That it has brought.
+            is_drained: Whether it took all that was there. What is left does not wait: else no more would
+                come through than one read holds in each pause.
         """
         now = self._clock()
         self._count += packets
@@ -58,6 +60,6 @@ class ReadPacing:
             self._has_sent, self._hurry_until = False, now + HURRY_S
         if self._rate_per_s < MIN_RATE_PER_S or now < self._hurry_until:
             return 0.0
-        if packets > 4 * self._together:  # they come together by themselves
+        if not is_drained or packets > 4 * self._together:  # they come together by themselves
             return 0.0
         return min(self._max_pause_s, self._together / self._rate_per_s)

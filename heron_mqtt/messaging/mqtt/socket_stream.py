@@ -14,6 +14,8 @@ from heron_mqtt.messaging.mqtt.packets import PUBLISH, publish_head_bytes, read_
 
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 READ_BYTES = 1 << 16
+FULL_BYTES = READ_BYTES // 2
+"""A read of so much may have left something, or kept it away: windows can be below ``READ_BYTES``."""
 TLS_RECORD_BYTES = 1 << 14  # RFC 8446, section 5.1
 MAX_UNWRITTEN_BYTES = 1 << 18
 MAX_PACKET_BYTES = (1 << 20) + (1 << 17)  # the codec's limit on a payload and the longest topic
@@ -38,6 +40,53 @@ class Oversized(NamedTuple):
 
 RawMessage = tuple[bytes, bytes, int]
 """Topic, payload, and 1 if the broker had kept it."""
+
+
+class Reading(NamedTuple):
+    """What one read of a socket has brought."""
+
+    data: bytes
+    is_ended: bool
+    """Nothing comes after it."""
+    is_full: bool
+    """It brought ``FULL_BYTES`` or more."""
+    error: OSError | None = None
+    """What broke the connection after it."""
+
+
+def read_socket(sock: socket.socket) -> Reading:
+    """Take what has arrived, about ``READ_BYTES`` at most.
+
+    One read of a TLS socket brings one record, and what is sent message by message comes in as many
+    records: all that are there are taken.
+
+    Raises:
+        BlockingIOError: Nothing has arrived.
+        OSError: The connection is broken.
+    """
+    is_tls = isinstance(sock, ssl.SSLSocket)
+    try:
+        data = sock.recv(READ_BYTES)
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        raise BlockingIOError from None
+    if not is_tls or not data:
+        return Reading(data, not data, len(data) >= FULL_BYTES)
+    records, size = [data], len(data)
+    is_ended, error = False, None
+    while size < READ_BYTES:
+        try:
+            data = sock.recv(READ_BYTES)  # a whole record: no part stays where the selector cannot see it
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            break
+        except OSError as exc:
+            error = exc
+            break
+        if not data:
+            is_ended = True
+            break
+        records.append(data)
+        size += len(data)
+    return Reading(b"".join(records), is_ended, size >= FULL_BYTES, error)
 
 
 class _Timed(NamedTuple):
@@ -73,6 +122,8 @@ class Stream:
         self._out = bytearray()
         self._ended = False
         self._error: OSError | None = None
+        self.is_drained = True
+        """Whether the last ``fill`` took all that was there; False: more may be."""
 
     # -- what the event loop calls -----------------------------------------------------------------
 
@@ -81,17 +132,17 @@ class Stream:
 
         An end or an error of the connection is kept.
         """
+        self.is_drained = True
         try:
-            data = self._sock.recv(READ_BYTES)
-            while data and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-                data += self._sock.recv(self._sock.pending())  # decrypted already: the selector cannot see it
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            data, self._ended, is_full, error = self._read()
+        except BlockingIOError:
             return False
         except OSError as exc:
             self._error = exc
             return False
+        self.is_drained = not is_full
+        self._error = self._error or error
         self._acknowledge_at_once()
-        self._ended = not data
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
@@ -99,6 +150,10 @@ class Stream:
         self._in = self._in[self._at :] + data if self._at < len(self._in) else data
         self._at = 0
         return True
+
+    def _read(self) -> Reading:
+        """Take what has arrived; raises as ``read_socket``."""
+        return read_socket(self._sock)
 
     def _acknowledge_at_once(self) -> None:
         """Keep Linux from delaying its TCP acknowledgement, up to 40 ms, in the hope of data to go with it.

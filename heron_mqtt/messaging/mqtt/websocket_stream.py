@@ -17,10 +17,11 @@ from websockets.uri import parse_uri
 
 from heron_mqtt.messaging.mqtt.options import MqttOptions
 from heron_mqtt.messaging.mqtt.socket_stream import (
-    READ_BYTES,
     HandshakeFailed,
+    Reading,
     Stream,
     connect_socket,
+    read_socket,
     wait_readable,
     wait_writable,
 )
@@ -76,25 +77,26 @@ class FramedSocket:
         while self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None:
             await wait_readable(self._sock)
             with contextlib.suppress(BlockingIOError):
-                if not self._receive():
+                if self._receive().is_ended:
                     break
         if self._protocol.state is not State.OPEN:
             exc = self._protocol.handshake_exc
             why = str(exc) if isinstance(exc, InvalidHandshake) else "the answer is no WebSocket's"
             raise HandshakeFailed(f"the WebSocket handshake failed: {why}; check port and path")
 
-    def recv(self, size: int) -> bytes:
-        """Return what arrived; empty at the end.
+    def read(self) -> Reading:
+        """Take what arrived.
 
         Raises:
             BlockingIOError: Nothing yet.
         """
-        if not self._payload:
-            self._receive()
+        reading = None if self._payload or self._is_closed else self._receive()
         payload, self._payload = self._payload, b""
-        if not payload and not self._is_closed:
+        if not payload and not self._is_closed and (reading is None or reading.error is None):
             raise BlockingIOError
-        return payload
+        if reading is None:
+            return Reading(payload, self._is_closed, False)
+        return reading._replace(data=payload, is_ended=self._is_closed)
 
     def send(self, data: bytes | bytearray) -> int:
         """Take some bytes, at most a frame, and return how many; see ``push``.
@@ -135,16 +137,11 @@ class FramedSocket:
             self.push()
         self._sock.close()
 
-    def _receive(self) -> bool:
-        try:
-            data = self._sock.recv(READ_BYTES)
-            while data and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-                data += self._sock.recv(self._sock.pending())
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise BlockingIOError from None
-        if data:
-            self._protocol.receive_data(data)
-        else:
+    def _receive(self) -> Reading:
+        reading = read_socket(self._sock)
+        if reading.data:
+            self._protocol.receive_data(reading.data)
+        if reading.is_ended:
             self._protocol.receive_eof()
             self._is_closed = True
         for event in self._protocol.events_received():
@@ -155,7 +152,7 @@ class FramedSocket:
                     self._is_closed = True
         self._collect()
         self.push()
-        return bool(data)
+        return reading
 
     def _collect(self) -> None:
         for data in self._protocol.data_to_send():
@@ -168,6 +165,9 @@ class WebSocketStream(Stream):
     def __init__(self, framed: FramedSocket, clock: Callable[[], float]) -> None:
         super().__init__(cast("socket.socket", framed), clock)
         self._framed = framed
+
+    def _read(self) -> Reading:
+        return self._framed.read()
 
     def _drain(self) -> bool:
         try:

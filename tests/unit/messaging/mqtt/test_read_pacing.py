@@ -47,6 +47,14 @@ def test_what_comes_together_by_itself_does_not_wait() -> None:
     assert not any(Reads().at(10_000.0, 1.0, packets=4 * TOGETHER + 1))
 
 
+def test_what_a_read_has_left_does_not_wait() -> None:
+    reads = Reads()
+    assert reads.at(1_000.0, 1.0)[-1] > 0.0
+    reads.now_s += 0.001
+    assert reads.pacing.pause_s(1, is_drained=False) == 0.0
+    assert reads.at(1_000.0, 0.01)[-1] > 0.0
+
+
 def test_nothing_waits_after_something_was_sent() -> None:
     reads = Reads()
     assert reads.at(1_000.0, 1.0)[-1] > 0.0

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.protocol import State
 
 from heron_mqtt.messaging.mqtt.packets import Malformed, read_publish, write_length, write_publish
-from heron_mqtt.messaging.mqtt.socket_stream import MAX_PACKET_BYTES, Oversized, PacketTooLarge, Stream
+from heron_mqtt.messaging.mqtt.socket_stream import (
+    MAX_PACKET_BYTES,
+    READ_BYTES,
+    TLS_RECORD_BYTES,
+    Oversized,
+    PacketTooLarge,
+    Stream,
+    read_socket,
+)
+from heron_mqtt.messaging.mqtt.websocket_stream import FramedSocket
+from support.certificates import Certificates, key_of
 
 SEVERAL_SENDS = 1 << 20  # bytes; more than the kernel takes at once
 
@@ -80,6 +93,91 @@ def test_a_message_that_is_none_is_left_where_it_is(ends: tuple[Stream, socket.s
     stream.fill()
     assert stream.next_publishes() == []
     assert stream.next_packet() is not None or len(wire) > 4
+
+
+@pytest.fixture
+def tls_ends(tmp_path: Path) -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
+    certificates = Certificates(tmp_path)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(certificates.server, key_of(certificates.server))
+    plain = socket.socketpair()
+    for end in plain:
+        end.setblocking(False)
+    near = certificates.client_context().wrap_socket(
+        plain[0], server_hostname="localhost", do_handshake_on_connect=False
+    )
+    far = serving.wrap_socket(plain[1], server_side=True, do_handshake_on_connect=False)
+    is_done = False
+    while not is_done:
+        is_done = True
+        for end in (near, far):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                is_done = False
+    with near, far:
+        yield near, far
+
+
+def test_one_read_takes_every_tls_record_that_is_there(
+    tls_ends: tuple[ssl.SSLSocket, ssl.SSLSocket],
+) -> None:
+    near, far = tls_ends
+    stream = Stream(near)
+    for n in range(50):  # each a record of its own
+        far.sendall(write_publish("a", b"%d" % n, 0, False, 0, five=False))
+    assert stream.fill()
+    assert [payload for _, payload, _ in stream.next_publishes()] == [b"%d" % n for n in range(50)]
+    assert stream.is_drained
+    assert not stream.fill()
+    far.sendall(write_publish("a", b"last", 0, False, 0, five=False))
+    far.close()
+    assert stream.fill()
+    assert [payload for _, payload, _ in stream.next_publishes()] == [b"last"]
+    assert stream.ended
+
+
+def test_one_read_of_tls_is_bounded_and_says_that_it_has_left_something(
+    tls_ends: tuple[ssl.SSLSocket, ssl.SSLSocket],
+) -> None:
+    near, far = tls_ends
+    sent = 0
+    while sent <= 2 * READ_BYTES:
+        try:
+            sent += far.send(bytes(1_000))
+        except ssl.SSLWantWriteError:
+            break
+    first = read_socket(near)
+    assert first.is_full
+    assert READ_BYTES <= len(first.data) < READ_BYTES + TLS_RECORD_BYTES
+    assert len(first.data) + len(read_socket(near).data) <= sent
+
+
+def test_a_websocket_by_tls_is_read_the_same_way(tls_ends: tuple[ssl.SSLSocket, ssl.SSLSocket]) -> None:
+    near, far = tls_ends
+    framed = FramedSocket(near, "wss://localhost/mqtt")
+    framed._protocol.state = State.OPEN
+    framed._protocol.parser = framed._protocol.parse()
+    next(framed._protocol.parser)
+    for n in range(50):
+        far.sendall(b"\x82\x01" + bytes((n,)))
+    reading = framed.read()
+    assert reading.data == bytes(range(50))
+    assert not reading.is_full
+    with pytest.raises(BlockingIOError):
+        framed.read()
+
+
+@pytest.mark.parametrize(("size", "is_drained"), [(100, True), (READ_BYTES // 2, False)])
+def test_a_large_read_may_have_left_something(
+    ends: tuple[Stream, socket.socket], size: int, is_drained: bool
+) -> None:
+    stream, far = ends
+    far.sendall(bytes(size))
+    assert stream.fill()
+    assert stream.is_drained is is_drained
+    assert not stream.fill()
+    assert stream.is_drained
 
 
 def test_nothing_there_is_no_packet(ends: tuple[Stream, socket.socket]) -> None:
