@@ -131,15 +131,17 @@ class BoxesHeard:
         topics: By name.
         listened_s: For how long, s.
         more: Topics beyond the number that is kept.
+        topic_prefix: What stands before our own topics at this broker.
     """
 
     topics: dict[str, TopicHeard] = field(default_factory=dict)
     listened_s: float = 0.0
     more: int = 0
+    topic_prefix: str = ""
 
     def take(self, topic: str, payload: bytes, retained: bool, now_s: float) -> None:
         """Take one message; what is ours and the broker's own is left out."""
-        if topic.startswith((f"{topics.ROOT}/", "$")):
+        if topic.startswith((f"{topics.ROOT}/", f"{self.topic_prefix}{topics.ROOT}/", "$")):
             return
         one = self.topics.get(topic)
         if one is None:
@@ -184,8 +186,9 @@ async def listen(url: str, topic_filter: str, listen_s: float) -> BoxesHeard:
         topics.check_filter(topic_filter)
     except ValueError as exc:
         raise ConfigError(f"--topic {topic_filter}: {exc}") from None
-    client = RawMqtt(MqttBroker(url).options, MessageStats())
-    heard = BoxesHeard(listened_s=listen_s)
+    options = MqttBroker(url).options
+    client = RawMqtt(options, MessageStats())
+    heard = BoxesHeard(listened_s=listen_s, topic_prefix=options.topic_prefix)
     loop = asyncio.get_running_loop()
     await client.connect()
     try:

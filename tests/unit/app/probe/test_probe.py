@@ -205,6 +205,10 @@ def test_garbage_and_floods_are_bounded_and_harm_nothing() -> None:
     ours.take("heron/lab/devices/MG1/ess/telemetry", b"{}", False, 0.0)
     ours.take("$SYS/broker/uptime", b"1", False, 0.0)
     assert ours.topics == {}
+    below = BoxesHeard(topic_prefix="sites/7/")
+    below.take("sites/7/heron/lab/devices/MG1/ess/telemetry", b"{}", False, 0.0)
+    below.take("sites/7/inverter/power", b"{}", False, 0.0)
+    assert list(below.topics) == ["sites/7/inverter/power"]
 
 
 def test_a_device_without_an_agent_is_refused(tmp_path: Path) -> None:
