@@ -14,6 +14,8 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
 
+from heron_mqtt.errors import ConfigError
+
 SETTINGS: Final[Mapping[str, str]] = {
     "username": "User name at the MQTT broker.",
     "password_file": "File that holds the password in its first line.",
@@ -54,10 +56,32 @@ def prefix_problem(topic_prefix: str) -> str | None:
     return None
 
 
+def topic_prefix_of(said: str | None) -> str:
+    """Return what stands before every topic of ours, with its last ``/``; "" = nothing.
+
+    Raises:
+        ConfigError: Topics cannot begin with it.
+    """
+    if not said:
+        return ""
+    if problem := prefix_problem(prefix := said.removesuffix("/")):
+        raise ConfigError(f"topic_prefix {said!r}: {problem}")
+    return f"{prefix}/"
+
+
 def topics_begin(scenario_says: str | None) -> str:
-    """Return what stands before every topic of ours, by environment or scenario, with its last ``/``."""
-    said = os.environ.get(variable_of("topic_prefix")) or scenario_says or ""
-    return f"{said.removesuffix('/')}/" if said else ""
+    """Return what stands before every topic of ours, by environment or scenario, with its last ``/``.
+
+    Raises:
+        ConfigError: Topics cannot begin with it.
+    """
+    variable = variable_of("topic_prefix")
+    said = os.environ.get(variable)
+    try:
+        return topic_prefix_of(said or scenario_says)
+    except ConfigError as exc:
+        where = variable if said else "broker"
+        raise ConfigError(*(f"{where}: {problem}" for problem in exc.problems)) from None
 
 
 def variable_of(setting: str) -> str:

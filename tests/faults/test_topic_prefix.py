@@ -88,12 +88,18 @@ def test_rights_are_below_it() -> None:
     assert '"sites.7.heron.' in acl_file(site, "nats")
 
 
-@pytest.mark.parametrize("wrong", ["a//b", "/a", "a/+", "#", "$SYS", "a\n", "x" * 501])
-def test_what_cannot_begin_a_topic_is_refused(wrong: str) -> None:
+@pytest.mark.parametrize("wrong", ["a//b", "/a", "/", "a//", "a/+", "#", "$SYS", "a\n", "x" * 501])
+def test_what_cannot_begin_a_topic_is_refused(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="topic_prefix"):
         MqttBroker("mqtt://127.0.0.1", topic_prefix=wrong)
     with pytest.raises(ConfigError, match="topic_prefix"):
         scenario_from_dict({**scenario(), "broker": {"topic_prefix": wrong}})
+    monkeypatch.setenv(variable_of("topic_prefix"), wrong)
+    with pytest.raises(ConfigError, match="topic_prefix"):
+        MqttBroker("mqtt://127.0.0.1")
+    with pytest.raises(ConfigError, match="HERON_MQTT_TOPIC_PREFIX: topic_prefix"):
+        acl_file(scenario_from_dict(scenario()).scenario, "mosquitto")
+    monkeypatch.delenv(variable_of("topic_prefix"))
     done = run_heron("status", "--broker", "mqtt://127.0.0.1:1", "--topic-prefix", wrong)
     assert done.code == 2
     assert done.errors[0].startswith("heron-mqtt: --topic-prefix ")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.messaging.settings import prefix_problem, variable_of
+from heron_mqtt.messaging.settings import topic_prefix_of, variable_of
 from heron_mqtt.messaging.urls import MQTT_URLS, SECURE, WEB, UrlKind, parse_url
 from heron_mqtt.messaging.urls import without_login as shown
 
@@ -139,14 +139,16 @@ def read_options(
         files = dict.fromkeys(files)  # those of the environment may be meant for another URL
     server_name, alpn = setting("server_name", server_name), setting("alpn", alpn)
     protocol = setting("protocol", protocol) or DEFAULT_PROTOCOL
-    topic_prefix = (setting("topic_prefix", topic_prefix) or "").removesuffix("/")
     keepalive = _number(keepalive_s, setting("keepalive_s", None))
     if password and not username:
         problems.append(f"a password without a username: pass username= or set {USERNAME_VARIABLE}")
     if protocol not in PROTOCOLS:
         problems.append(f"protocol {protocol!r}: expected {' or '.join(map(repr, PROTOCOLS))}")
-    if topic_prefix and (problem := prefix_problem(topic_prefix)):
-        problems.append(f"topic_prefix {topic_prefix!r}: {problem}")
+    begin = ""
+    try:
+        begin = topic_prefix_of(setting("topic_prefix", topic_prefix))
+    except ConfigError as exc:
+        problems += exc.problems
     if not isinstance(keepalive, int | float) or not (
         1 <= keepalive <= MAX_KEEPALIVE_S and int(keepalive) == keepalive
     ):
@@ -165,7 +167,7 @@ def read_options(
             "the password for %s travels unencrypted: use TLS on networks you do not trust", shown(url)
         )
     settings = {**files, "server_name": server_name, "alpn": alpn, "protocol": protocol}
-    settings["topic_prefix"] = topic_prefix or None
+    settings["topic_prefix"] = begin.removesuffix("/") or None
     settings["keepalive_s"] = str(int(keepalive))
     (host, port), *others = parts.hosts
     return MqttOptions(
@@ -182,7 +184,7 @@ def read_options(
         others=tuple(others),
         path=(parts.path or "/mqtt") if parts.scheme in WEB else "",
         server_name=server_name,
-        topic_prefix=f"{topic_prefix}/" if topic_prefix else "",
+        topic_prefix=begin,
         environment={variable_of(name): value for name, value in settings.items() if value is not None},
     )
 
