@@ -14,6 +14,7 @@ import pytest
 from heron_mqtt.errors import BrokerRefused, BrokerUnavailable
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker, send_queue, subscriber
+from heron_mqtt.messaging.mqtt.connection import Connection
 from heron_mqtt.messaging.mqtt.read_pacing import ReadPacing
 from support.waiting import until
 
@@ -264,6 +265,20 @@ async def test_what_is_sent_ends_a_pause_between_two_reads() -> None:
             await broker.publish("d", {})
             await until(lambda: got, "the message")
             await until(lambda: server.ids(0x40) == [7], "the acknowledgement")
+            await broker.close()
+
+
+@pytest.mark.usefixtures("long_pauses")
+async def test_what_has_no_answer_does_not_end_it() -> None:
+    async with strange(obliging) as server:
+        broker = broker_of(server)
+        async with asyncio.timeout(10):
+            await broker.connect()
+            connection = broker._session._connection
+            assert isinstance(connection, Connection)
+            await broker.publish("d", {}, qos=0)
+            assert connection._pause is not None
+            await broker.publish("d", {})
             await broker.close()
 
 

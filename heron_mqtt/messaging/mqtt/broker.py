@@ -14,7 +14,6 @@ the next use tries again.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import secrets
@@ -207,9 +206,12 @@ class MqttBroker(SessionBroker):
             self, self.options, self._owner_loop, self._session, will_channel, rng, self.tell_presence
         )
 
-    def _report(self, topic: str, payload: bytes) -> asyncio.Future[None] | None:
-        """Publish what is of no use later; None = there is no connection."""
-        return self._session.publish(topic, payload, 0, False) if self.connected else None
+    def _report(self, topic: str, payload: bytes) -> bool:
+        """Publish what is of no use later, unless it would have to wait; return whether that was done."""
+        if not self._session.sends_at_once:
+            return False
+        self._session.publish(topic, payload, 0, False)
+        return True
 
     def _may_come_late(self, topic: str, payload: bytes) -> bool:
         """Whether what an outbox file holds may be sent: the file is not believed to hold only what we wrote.

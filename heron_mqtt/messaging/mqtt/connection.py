@@ -161,7 +161,8 @@ class Connection:
         Nothing is written before the event loop comes round, so the answer cannot come before this
         returns.
         """
-        self._expect_answer()
+        if qos:  # what somebody waits for is not sent to whom it may
+            self._expect_answer()
         return self._running().send(self._prefix + topic, payload, qos, retain, not_after)
 
     @property

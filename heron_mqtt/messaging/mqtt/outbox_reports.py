@@ -14,20 +14,22 @@ from heron_mqtt.messaging.codec import encode
 from heron_mqtt.messaging.outbox import Outbox
 
 LOOK_S = 1.0
-REPEAT_S, REPEAT_WELL_S = 1.5, 10.0
-"""Whoever takes a look for two seconds (``heron-mqtt status``) hears what is not well."""
+"""While anything waits it is told so often: a look of two seconds (``heron-mqtt status``) hears it."""
+REPEAT_EMPTY_S = 10.0
+LOSS_TOLD_S = 60.0
+"""For so long after something was given up, or the disk failed, it is told as often."""
 
-Publish = Callable[[bytes], asyncio.Future[None] | None]
+Publish = Callable[[bytes], bool]
 
 
 class OutboxReports:
-    """Publishes what an outbox holds: within ``LOOK_S`` of a change, and again while nothing changes.
+    """Publishes what an outbox holds: every ``LOOK_S`` while that is anything or changes, else now and then.
 
     Args:
         outbox: Whose.
         client_id: Names it.
         errors: Returns how often its disk has failed.
-        publish: Sends a payload, and returns what is done when it has left; None = there is no connection.
+        publish: Sends a payload if it can go at once; returns whether it could.
     """
 
     def __init__(self, outbox: Outbox, client_id: str, errors: Callable[[], int], publish: Publish) -> None:
@@ -36,9 +38,10 @@ class OutboxReports:
         self._errors = errors
         self._publish = publish
         self._timer: asyncio.TimerHandle | None = None
-        self._leaving: asyncio.Future[None] | None = None
         self._told: tuple[object, ...] | None = None
         self._told_at_s = 0.0
+        self._losses = (0, 0)  # given up, and failures of the disk
+        self._lost_at_s = float("-inf")
 
     def begin(self) -> None:
         """There is a connection (again)."""
@@ -52,21 +55,22 @@ class OutboxReports:
             self._timer.cancel()
             self._timer = None
 
-    def tell(self) -> None:
-        """Say it now, unless the broker has not even taken what was said before."""
-        if self._leaving is None or self._leaving.done():
-            self._leaving = self._publish(encode(self._report()))
+    def tell(self) -> bool:
+        """Say it now, if it can go at once; return whether it could."""
+        return self._publish(encode(self._report()))
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(LOOK_S, self._look)
         outbox = self._outbox
-        now = (outbox.messages, outbox.size, outbox.dropped, self._errors())
-        is_well = not (outbox.messages or outbox.dropped or self._errors())
-        repeat_s = REPEAT_WELL_S if is_well else REPEAT_S - LOOK_S
-        if now != self._told or loop.time() - self._told_at_s >= repeat_s:
-            self._told, self._told_at_s = now, loop.time()
-            self.tell()
+        now_s, losses = loop.time(), (outbox.dropped, self._errors())
+        if losses != self._losses:
+            self._losses, self._lost_at_s = losses, now_s
+        now = (outbox.messages, outbox.size, *losses)
+        is_well = not outbox.messages and now_s - self._lost_at_s >= LOSS_TOLD_S
+        is_due = not is_well or now != self._told or now_s - self._told_at_s >= REPEAT_EMPTY_S
+        if is_due and self.tell():
+            self._told, self._told_at_s = now, now_s
 
     def _report(self) -> dict[str, Any]:
         outbox = self._outbox

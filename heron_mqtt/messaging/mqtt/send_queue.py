@@ -81,6 +81,7 @@ class SendQueue:
         max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
         acknowledge_s: A broker that does not acknowledge a message for so long, and yet is there, is
             connected to anew.
+        topic_prefix: What stands before each topic at this broker; for messages.
         outbox: Where to keep what may come late; None = nowhere.
     """
 
@@ -91,6 +92,7 @@ class SendQueue:
         max_pending: int,
         acknowledge_s: float = ACKNOWLEDGE_S,
         *,
+        topic_prefix: str = "",
         outbox: Outbox | None = None,
     ) -> None:
         self._outbox = outbox
@@ -99,6 +101,7 @@ class SendQueue:
         self._acknowledge_s = acknowledge_s
         self._deadline: asyncio.TimerHandle | None = None
         self._address = address
+        self._topic_prefix = topic_prefix
         self._stats = stats
         self._max_pending = max_pending
         self._pending: deque[_QueuedMessage] = deque()
@@ -147,14 +150,17 @@ class SendQueue:
         elif not_after is not None and loop.time() > not_after:
             self._expire(topic, "its time had passed when it was published", message.done)
         elif self._connection is not None and (
-            self._may_send_stop(self._connection)
-            if stop
-            else not self._pending and self._may_send(self._connection)
+            self._may_send_stop(self._connection) if stop else self.sends_at_once
         ):
             self._send_now(self._connection, message)
         else:
             self._queue(message)
         return message.done
+
+    @property
+    def sends_at_once(self) -> bool:
+        """Whether what is published now would wait for nothing: connection, other messages, window."""
+        return self._connection is not None and not self._pending and self._may_send(self._connection)
 
     def keep(self, topic: str, payload: bytes, qos: int, retain: bool, *, stop: bool) -> asyncio.Future[None]:
         """Send a message by way of the outbox; the future is done as that of ``Outbox.add``."""
@@ -180,7 +186,9 @@ class SendQueue:
         if message.kept is not None and self._outbox is not None:
             self._outbox.settle(message.kept)
         if refusal is not None:
-            self._fail(message, BrokerRefused(f"{self._address} refuses {message.topic!r}: {refusal}"))
+            self._fail(
+                message, BrokerRefused(f"{self._address} refuses {self._full(message.topic)}: {refusal}")
+            )
         elif not message.done.done():
             message.done.set_result(None)
         if self._pending or self._outbox is not None:
@@ -219,11 +227,11 @@ class SendQueue:
             unsure[0].ended_connections += 1
             if unsure[0].ended_connections >= (MAX_IGNORED if ignored else MAX_SENDINGS):
                 message = unsure.pop(0)
-                size, topic = len(message.payload), message.topic
+                size, topic = len(message.payload), self._full(message.topic)
                 why = (
-                    f"does not acknowledge {size} bytes on {topic!r} within {self._acknowledge_s:g} s"
+                    f"does not acknowledge {size} bytes on {topic} within {self._acknowledge_s:g} s"
                     if ignored
-                    else f"ends the connection whenever {size} bytes are published on {topic!r}"
+                    else f"ends the connection whenever {size} bytes are published on {topic}"
                 )
                 self._fail(
                     message, BrokerRefused(f"{self._address} {why}: check its size limit and access rights")
@@ -301,6 +309,10 @@ class SendQueue:
         self._pending_bytes -= len(message.payload)
         return message
 
+    def _full(self, topic: str) -> str:
+        """Return a topic as it is at the broker, for messages."""
+        return repr(self._topic_prefix + topic)
+
     def _may_send(self, connection: Transmitter) -> bool:
         return len(self._in_flight) < self._window and connection.ready
 
@@ -311,7 +323,8 @@ class SendQueue:
         if self._has_limits:
             why = connection.refusal(message.topic, message.payload, retain=message.retain)
             if why is not None:
-                self._fail(message, BrokerRefused(f"{self._address}: {message.topic!r} was not sent: {why}"))
+                topic = self._full(message.topic)
+                self._fail(message, BrokerRefused(f"{self._address}: {topic} was not sent: {why}"))
                 return
         mid = connection.publish(
             message.topic, message.payload, message.qos, message.retain, message.not_after
@@ -374,7 +387,7 @@ class SendQueue:
             return
         self._ignored = True
         self._connection.give_up(
-            f"the broker does not acknowledge {oldest.topic!r} within {self._acknowledge_s:g} s"
+            f"the broker does not acknowledge {self._full(oldest.topic)} within {self._acknowledge_s:g} s"
         )
 
     # -- time limits -------------------------------------------------------------------------------

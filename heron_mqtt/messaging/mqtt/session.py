@@ -113,7 +113,9 @@ class MqttSession:
         self._stats = stats
         self._will = will
         self._rng = rng
-        self._send_queue = SendQueue(options.address, stats, max_pending, outbox=outbox)
+        self._send_queue = SendQueue(
+            options.address, stats, max_pending, topic_prefix=options.topic_prefix, outbox=outbox
+        )
         self.on_acknowledged = self._send_queue.acknowledged
         self.on_expired, self.on_writable = self._send_queue.expired, self._send_queue.pump
         self._subscriptions = BrokerSubscriptions(wanted)
@@ -132,6 +134,11 @@ class MqttSession:
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self._connection is not None
+
+    @property
+    def sends_at_once(self) -> bool:
+        """Whether what is published now would wait for nothing."""
+        return self._send_queue.sends_at_once
 
     def start(self) -> asyncio.Future[None]:
         """Begin to connect, unless that is under way; return what is done when the first attempt ended.

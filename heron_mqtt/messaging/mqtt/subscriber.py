@@ -143,11 +143,15 @@ class Subscriber:
 
     def _give_up(self, topic_filter: str) -> None:
         refusal = self._given_up[topic_filter] = BrokerRefused(
-            f"{self._options.address} does not take the subscription to {topic_filter!r}: "
+            f"{self._options.address} does not take the subscription to {self._full(topic_filter)}: "
             f"{MAX_ATTEMPTS} times it ended the connection, or did not answer within {self._answer_s:g} s; "
             f"check its limits on packets and filters, and the access rights of {self._user}"
         )
         self._on_answer(topic_filter, refusal)
+
+    def _full(self, topic_filter: str) -> str:
+        """Return a filter as it is at the broker, for messages."""
+        return repr(self._options.topic_prefix + topic_filter)
 
     @property
     def _user(self) -> str:
@@ -180,7 +184,7 @@ class Subscriber:
 
     def _refusal(self, topic_filter: str, why: str) -> BrokerError:
         return BrokerRefused(
-            f"{self._options.address} refuses the subscription to {topic_filter!r} ({why}): "
+            f"{self._options.address} refuses the subscription to {self._full(topic_filter)} ({why}): "
             f"check the access rights of {self._user}, and how many subscriptions a connection may have there"
         )
 
