@@ -506,7 +506,7 @@ class OutboxReport(Message):
     age_s: float | None = Field(None, ge=0, description="For how long the oldest has waited, s.")
     dropped: int = Field(ge=0, le=MAX_INTEGER, description="Given up since the program began.")
     disk_errors: int = Field(ge=0, le=MAX_INTEGER, description="Failures of its disk since then.")
-    kinds: Annotated[dict[str, OutboxKindReport], Field(max_length=20)] = Field(
+    kinds: Annotated[dict[Identifier, OutboxKindReport], Field(max_length=20)] = Field(
         default_factory=dict, description="The same by kind of channel."
     )
 

@@ -35,7 +35,7 @@ Json = dict[str, Any]
 ENVIRONMENTS = 100
 """More of them at one broker are not followed: ``unseen`` counts their messages; --env-id names one."""
 
-PARTS = frozenset({"microgrids", "grid", "devices", "channels", "events"})
+PARTS = frozenset({"microgrids", "grid", "devices", "channels", "events", "outboxes"})
 """What of an environment is large."""
 
 _NEVER_TOLD = DeviceLive()
@@ -228,7 +228,7 @@ class LiveView:
     def _environment(self, view: EnvironmentSeen, now_s: float, parts: Set[str]) -> Json:
         live = self._live[view.env_id]
         microgrids = live.microgrids
-        found = environment(view, now_s, SILENT_S)
+        found = environment(view, now_s, SILENT_S, with_outboxes="outboxes" in parts)
         has_all = "devices" in parts
         for label, device in found["devices"].items():
             told = microgrids.devices.get(label, _NEVER_TOLD)

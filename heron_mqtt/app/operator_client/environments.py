@@ -21,6 +21,7 @@ from heron_mqtt.messages import (
     StopConfirm,
     Telemetry,
     parse_known_fields,
+    shortened,
 )
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.subscription import Received
@@ -74,7 +75,7 @@ class EnvironmentSeen:
 
     Attributes:
         env_id: Its name on the wire.
-        outboxes: What clients say of theirs, by client id.
+        outboxes: What clients say of theirs, by client id: the report, and when it came by the loop's clock.
         unreadable: Messages that say nothing that can be understood, by channel.
     """
 
@@ -84,7 +85,7 @@ class EnvironmentSeen:
     stop: StopRegister = field(init=False)
     agents: dict[str, AgentSeen] = field(default_factory=dict)
     devices: dict[str, DeviceSeen] = field(default_factory=dict)
-    outboxes: dict[str, OutboxReport] = field(default_factory=dict)
+    outboxes: dict[str, tuple[OutboxReport, float]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -156,8 +157,10 @@ class EnvironmentSeen:
                     _take_presence(who, leaf, heard)
             case ["session", client, "outbox"]:
                 report = _read(OutboxReport, heard)
+                if report is not None and report.client != client:
+                    raise MessageError(f"is of another client, {shortened(report.client)}")
                 if report is not None and (client in self.outboxes or len(self.outboxes) < MAX_OUTBOXES):
-                    self.outboxes[client] = report
+                    self.outboxes[client] = report, heard.at_s
             case _:
                 pass
 

@@ -16,7 +16,7 @@ from heron_mqtt.app.operator_client.environments import (
     checked_env_id,
 )
 from heron_mqtt.app.operator_client.observer import PRESENCE, Observer
-from heron_mqtt.messages import Message, OutboxReport, Owner
+from heron_mqtt.messages import Message, Owner
 
 CHANNELS = (
     *PRESENCE,
@@ -31,6 +31,8 @@ CHANNELS = (
     "session/+/outbox",
 )
 LISTEN_S = 2.0
+OUTBOX_TOLD_S = 30.0
+"""Whoever has an outbox tells of it every 10 s at least: what was said longer ago is not of now."""
 
 Json = dict[str, Any]
 
@@ -78,13 +80,14 @@ async def look(url: str, env_id: str | None, *, listen_s: float = LISTEN_S) -> J
     }
 
 
-def environment(view: EnvironmentSeen, now_s: float, listen_s: float) -> Json:
+def environment(view: EnvironmentSeen, now_s: float, listen_s: float, *, with_outboxes: bool = True) -> Json:
     """Return what is known of one environment.
 
     Args:
         view: What was heard.
         now_s: The time, by the clock that telemetry was stamped with on arrival.
         listen_s: For how long telemetry was listened for, s.
+        with_outboxes: Whether to say what clients say of their outboxes.
     """
     run, stop = view.run, view.stop.stop
     problems = list(_problems(view, listen_s))
@@ -105,7 +108,7 @@ def environment(view: EnvironmentSeen, now_s: float, listen_s: float) -> Json:
         "devices": {
             label: _device(device, now_s, listen_s) for label, device in sorted(view.devices.items())
         },
-        "outboxes": {name: _outbox(report) for name, report in sorted(view.outboxes.items())},
+        **({"outboxes": _outboxes(view, now_s)} if with_outboxes else {}),
         "unreadable": dict(sorted(view.unreadable.items())),
         "problems": [problem.text for problem in problems],
         "problems_since": [
@@ -136,10 +139,13 @@ def _agent(agent: AgentSeen) -> Json:
     }
 
 
-def _outbox(report: OutboxReport) -> Json:
-    return report.model_dump(
-        include={"messages", "size_bytes", "max_bytes", "age_s", "dropped", "disk_errors", "kinds"}
-    )
+def _outboxes(view: EnvironmentSeen, now_s: float) -> Json:
+    fields = {"messages", "size_bytes", "max_bytes", "age_s", "dropped", "disk_errors", "kinds"}
+    return {
+        client: report.model_dump(include=fields)
+        for client, (report, at_s) in sorted(view.outboxes.items())
+        if now_s - at_s <= OUTBOX_TOLD_S
+    }
 
 
 def _device(device: DeviceSeen, now_s: float, listen_s: float) -> Json:

@@ -397,6 +397,7 @@ def test_a_view_gets_the_parts_that_it_shows() -> None:
         view = LiveView("mqtt://127.0.0.1:1")
         for message in (RUN, BIRTH, SPOKE):
             view._take(message)
+        assert "outboxes" in view.snapshot()["environments"][0]
         return dict(view.snapshot({"channels"})["environments"][0])
 
     found = asyncio.run(look())

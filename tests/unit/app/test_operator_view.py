@@ -57,6 +57,33 @@ def test_no_message_breaks_the_view(messages: list[tuple[str, dict[str, Any] | N
         print_status(status_console(), whole)
 
 
+def outbox_report(**more: Any) -> dict[str, Any]:
+    numbers = {"messages": 3, "size_bytes": 900, "max_bytes": 1_000, "dropped": 0, "disk_errors": 0}
+    return {"type": "outbox", "client": "gateway-1", **numbers, **more}
+
+
+def test_an_outbox_of_which_nothing_is_said_any_more_is_left_out() -> None:
+    found = Environments()
+    found.take(heard("session/gateway-1/outbox", outbox_report(), at_s=1.0))
+    (view,) = found.values()
+    assert environment(view, 31.0, 2.0)["outboxes"]["gateway-1"]["messages"] == 3
+    assert environment(view, 31.1, 2.0)["outboxes"] == {}
+    assert "outboxes" not in environment(view, 1.0, 2.0, with_outboxes=False)
+
+
+def test_an_outbox_report_has_bounded_names() -> None:
+    kind = {"messages": 1, "size_bytes": 1, "dropped": 0}
+    found = Environments()
+    found.take(heard("session/a/outbox", outbox_report(client="a", kinds={"x" * 200: kind})))
+    found.take(heard("session/b/outbox", outbox_report(client="b", kinds={"x" * 201: kind})))
+    long = f"session/{'x' * 201}/outbox"
+    found.take(heard(long, outbox_report(client="x" * 201)))
+    found.take(heard("session/other/outbox", outbox_report()))
+    (view,) = found.values()
+    assert {client: len(report.kinds) for client, (report, _) in view.outboxes.items()} == {"a": 1, "b": 0}
+    assert list(view.unreadable) == [long, "session/other/outbox"]
+
+
 def test_what_an_outbox_held_is_no_telemetry_of_now() -> None:
     found = Environments()
     told = {"type": "telemetry", "p_mw": 0.001, "stopped": True}
