@@ -103,7 +103,8 @@ async def set_stop(
         if report.failure is not None:
             return report
         kept = await _read_back(observer.options, env_id, boot)
-        report.failure = _why_not_kept(kept, boot, active=active, has_come_back=has_come_back)
+        topic = observer.options.topic_prefix + topics.TopicMap(env_id).topic(topics.ESTOP)
+        report.failure = _why_not_kept(kept, topic, boot, active=active, has_come_back=has_come_back)
         if report.failure is not None and observer.refusal is not None:
             report.failure += f"; {observer.refusal}"
         if has_come_back or observer.refusal is not None:
@@ -144,9 +145,11 @@ async def _read_back(options: MqttOptions, env_id: str, boot: str) -> Environmen
     return kept
 
 
-def _why_not_kept(kept: EnvironmentSeen, boot: str, *, active: bool, has_come_back: bool) -> str | None:
-    """Return why the broker does not keep what was published; None = it does."""
-    stands, topic = kept.stop, topics.TopicMap(kept.env_id).topic(topics.ESTOP)
+def _why_not_kept(
+    kept: EnvironmentSeen, topic: str, boot: str, *, active: bool, has_come_back: bool
+) -> str | None:
+    """Return why the broker does not keep what was published on a topic; None = it does."""
+    stands = kept.stop
     if stands.identity[0] == boot:
         return None
     if not has_come_back:
