@@ -282,6 +282,25 @@ async def test_what_has_no_answer_does_not_end_it() -> None:
             await broker.close()
 
 
+async def test_what_a_read_has_left_is_read_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    drained: list[bool] = []
+
+    def pause_s(_: ReadPacing, _packets: int, *, is_drained: bool) -> float:
+        drained.append(is_drained)
+        return 0.01 if is_drained else 0.0
+
+    def telling_much(first: int, body: bytes) -> bytes | None:
+        return obliging(first, body) + (much if first & 0xF0 == 0x80 else b"")
+
+    monkeypatch.setattr(ReadPacing, "pause_s", pause_s)
+    much = 200 * publish("heron/default/c", b'{"i": "%s"}' % bytes(1_000).replace(b"\0", b"x"), qos=0)
+    got: list[Received] = []
+    async with strange(telling_much) as server, broker_of(server) as broker:
+        await asyncio.wait_for(awaited(broker.subscribe("c", got.append)), 5)
+        await until(lambda: len(got) == 200, "all of them")
+    assert {True, False} == set(drained)
+
+
 @pytest.mark.usefixtures("long_pauses")
 async def test_a_connection_can_be_closed_within_a_pause_between_two_reads() -> None:
     async with strange(obliging) as server:

@@ -80,6 +80,16 @@ def test_a_run_its_devices_and_every_command_have_it(
     assert pressed.code == 0, pressed.out + pressed.err
 
 
+def test_a_denied_stop_is_named_with_it(own_mosquitto: Callable[..., Mosquitto], tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text(f"topic read {PREFIX}/heron/#\n")
+    server = own_mosquitto("allow_anonymous true", f"acl_file {acl}")
+    at = ("--broker", server.url, "--topic-prefix", PREFIX, "--env-id", "site")
+    done = run_heron("estop", "on", *at, "--wait", "0.5")
+    assert done.code == 1
+    assert f"may this user publish on {PREFIX}/heron/site/estop?" in done.err
+
+
 def test_rights_are_below_it() -> None:
     site = scenario_from_dict({**scenario(), "broker": {"topic_prefix": PREFIX}}).scenario
     rows = [line for line in acl_file(site, "mosquitto").splitlines() if line.startswith("topic ")]
