@@ -107,6 +107,7 @@ def helics(port: str, name: str) -> None:
     info = h.helicsCreateFederateInfo()
     h.helicsFederateInfoSetCoreTypeFromString(info, "zmq")
     h.helicsFederateInfoSetCoreInitString(info, f"--federates=1 --brokerport={port}")
+    h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_DELTA, 0.01)
     federate = h.helicsCreateMessageFederate(name, info)
     endpoint = h.helicsFederateRegisterGlobalEndpoint(federate, name, "")
     h.helicsFederateEnterExecutingMode(federate)

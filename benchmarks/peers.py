@@ -292,6 +292,7 @@ def helics_each(n: int, meter: Meter) -> None:
         info = h.helicsCreateFederateInfo()
         h.helicsFederateInfoSetCoreTypeFromString(info, "zmq")
         h.helicsFederateInfoSetCoreInitString(info, f"--federates=1 --brokerport={port}")
+        h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_DELTA, 0.01)
         federate = h.helicsCreateMessageFederate("environment", info)
         endpoint = h.helicsFederateRegisterGlobalEndpoint(federate, "environment", "")
         h.helicsFederateEnterExecutingMode(federate)
