@@ -140,7 +140,7 @@ def evaluate(
     loaded = load_scenario(scenario) if isinstance(scenario, str) else scenario
     way: Over = over or ("memory" if networks else "calls")
     _check(loaded, policies, seeds, way, with_bound)
-    tables: dict[str, ImpairmentTable | None] = {"": None if way == "calls" else loaded_impairment(loaded)}
+    tables: dict[str, ImpairmentTable | None] = {"": loaded_impairment(loaded)}
     tables |= {name: load_impairment(name) for name in networks}
     found = []
     for policy in policies:

@@ -64,6 +64,9 @@ class PolicyView(NamedTuple):
             nothing is foretold.
         observation: What a learner sees as the agent's ``local`` observation, (n_entries,) flat, or
             (n, n_entries); None = not told, or the policy does not ask for it (``takes_observation``).
+        asked: (n,) bool, the copies that decide in this step; None = all. The others have not heard of the
+            step, or follow a command: what is decided for them is not used, and a policy that remembers
+            leaves what it remembers of them as it is.
     """
 
     dt_s: float
@@ -79,6 +82,7 @@ class PolicyView(NamedTuple):
     loading_max_percent: Any
     forecast: Mapping[str, Any]
     observation: Any = None
+    asked: Any = None
 
 
 class AgentPolicy(ABC):
@@ -93,7 +97,7 @@ class AgentPolicy(ABC):
 
     Attributes:
         decides_for_copies: ``decide`` also takes a view of (n,) arrays, and returns such; else a batch makes
-            one policy a copy.
+            one policy a copy. With memory it heeds ``view.asked``.
         takes_observation: ``view.observation`` is wanted: the environment then sends it with the message.
     """
 

@@ -92,6 +92,14 @@ class AgentArray:
         devices = {name: device.get_state() for name, device in self.devices.items()}
         return {"": policies, "/slow": slow, **devices}
 
+    def fits(self, state: Mapping[str, Any]) -> bool:
+        """Whether a state is one of the same devices, dead times and number of policies."""
+        return (
+            state.keys() == {"", "/slow", *self.devices}
+            and state["/slow"].keys() == self._delay_s.keys()
+            and len(state[""]) == len(self.policies)
+        )
+
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put them back."""
         for name, device in self.devices.items():
@@ -131,7 +139,7 @@ class AgentArray:
             asked = np.ones(self._n, dtype=bool) if informed is None else informed
             if is_whole and arrived is not None:
                 asked = asked & ~arrived
-            own = self._decide(told or {}, np.flatnonzero(asked).tolist())
+            own = self._decide(told or {}, asked)
         self._free: dict[str, Array | None] = {}
         self._arrived = arrived
         for name, device in self.devices.items():
@@ -155,21 +163,24 @@ class AgentArray:
             return else_mw
         return commanded if self._arrived is None else np.where(self._arrived, commanded, else_mw)
 
-    def _decide(self, told: Mapping[str, Any], asked: Sequence[int]) -> dict[str, Array]:
+    def _decide(self, told: Mapping[str, Any], asked: Flags) -> dict[str, Array]:
         """Return (n,) setpoints that the scenario's policy decides, by name.
 
         Args:
             told: As in ``decide``.
-            asked: The copies that are asked; what stands in the others means nothing.
+            asked: (n,) copies that are asked; what stands in the others means nothing.
 
         Raises:
             ConfigError: A copy's policy decides for other devices than the first one's, or for none there is.
         """
+        if not asked.any():
+            return {}
         view = PolicyView(
             dt_s=self._dt_s,
             price=self._price,
             p_load_mw=self._p_load,
             p_available_mw=self._available,
+            asked=None if asked.all() else asked,
             **told,
         )
         who = f"policy {type(self.policies[0]).__name__} of {self._agent}"
@@ -179,10 +190,8 @@ class AgentArray:
             return {name: np.broadcast_to(values, (self._n,)).copy() for name, values in decided.items()}
         each = [
             checked_setpoints(self.policies[copy].decide(_of_copy(view, copy)), self.devices, who)
-            for copy in asked
+            for copy in np.flatnonzero(asked).tolist()
         ]
-        if not each:
-            return {}
         if any(one.keys() != each[0].keys() for one in each):
             raise ConfigError(f"{who}: in a batch every copy decides for the same devices")
         decided = {name: np.zeros(self._n) for name in each[0]}
@@ -339,7 +348,7 @@ def _of_copy(view: PolicyView, copy: int) -> PolicyView:
         return float(value[copy]) if value.ndim == 1 else value[copy].tolist()
 
     shown = None if view.observation is None else view.observation[copy]
-    return PolicyView(*(one(value) for value in view))._replace(observation=shown)
+    return PolicyView(*(one(value) for value in view))._replace(observation=shown, asked=None)
 
 
 def economic_setpoints(

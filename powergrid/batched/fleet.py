@@ -77,6 +77,20 @@ class Fleet:
         """Return the states of all devices, by agent and name; copies."""
         return {name: agent.get_state() for name, agent in self._agents.items()}
 
+    def check_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse the state of a fleet with other devices, policies or dead times than this one's.
+
+        Raises:
+            ValueError: Names the first agent that differs.
+        """
+        for name, agent in self._agents.items():
+            if name not in state or not agent.fits(state[name]):
+                raise ValueError(
+                    f"set_state: the state is one of a variant of the scenario in which {name} has other "
+                    "devices, another policy, or response_delay_s where it has none here, or the reverse: "
+                    "put it back into a batch of the same scenario"
+                )
+
     def set_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Put them back."""
         for name, of_agent in state.items():

@@ -115,7 +115,8 @@ class BatchedMicrogrids(CopiedByState):
         }
         self._rng = np.random.default_rng(scenario.seed)
         self._seeds = [EpisodeSeeds(scenario.seed + copy) for copy in range(n)]
-        self._noise = self._randomiser.noises(seeds.state[0] for seeds in self._seeds)
+        self._episode_seeds = [seeds.state[0] for seeds in self._seeds]
+        self._noise = self._randomiser.noises(self._episode_seeds)
         self._draws_rows = self.config.start_rows == "random" or (
             self.config.start_rows is None and scenario.randomisation.start == "fixed"
         )
@@ -299,6 +300,7 @@ class BatchedMicrogrids(CopiedByState):
                 "fixed_rows": None if self._fixed_rows is None else self._fixed_rows.copy(),
                 "generator": self._rng.bit_generator.state,
                 "seeds": [seeds.state for seeds in self._seeds],
+                "episode_seeds": list(self._episode_seeds),
                 "noise": [None if part is None else part.copy() for part in self._noise],
                 "is_reset": self._is_reset,
                 "links": None if self._links is None else self._links.get_state(),
@@ -312,9 +314,11 @@ class BatchedMicrogrids(CopiedByState):
         """Go back to where ``get_state`` was called, here or in another batch of the same kind.
 
         Raises:
-            ValueError: The state is of another scenario or number of copies; nothing has happened.
+            ValueError: The state is of another scenario or number of copies, or of a variant of the scenario
+                with other devices, policies or dead times; nothing has happened.
         """
         check_state(state, BatchState, self.scenario.name, self._state)
+        self._fleet.check_state(state.fleet)
         position = state.position
         self._start_rows[:], self._steps[:] = position["start_rows"], position["steps"]
         fixed = position["fixed_rows"]
@@ -322,6 +326,7 @@ class BatchedMicrogrids(CopiedByState):
         self._rng.bit_generator.state = position["generator"]
         for seeds, of_copy in zip(self._seeds, position["seeds"], strict=True):
             seeds.state = of_copy
+        self._episode_seeds = list(position["episode_seeds"])
         for mine, given in zip(self._noise, position["noise"], strict=True):
             if mine is not None:
                 mine[...] = given
@@ -329,7 +334,7 @@ class BatchedMicrogrids(CopiedByState):
         self._own_p[:], self._own_soc[:] = position["own"]
         if self._links is not None:
             if position["links"] is None:  # of a batch in which everything arrives
-                self._links.begin(range(self.num_envs), [seeds.state[0] for seeds in self._seeds])
+                self._links.begin(range(self.num_envs), self._episode_seeds)
             else:
                 self._links.set_state(position["links"])
         self._state.set_state(state.grid)
@@ -342,9 +347,9 @@ class BatchedMicrogrids(CopiedByState):
         told = self._state.views[agent].told(self._state.snapshot(), self.num_envs)
         if agent in self._observing:
             told["observation"] = self._state.own(agent)
-        # An agent knows its own devices, whatever was heard of them.
-        told["p_mw"] = {name: self._own_p[:, column] for name, column in self._columns[agent]}
-        told["soc"] = {name: self._own_soc[:, column] for name, column in self._storage_columns[agent]}
+        # An agent knows its own devices, whatever was heard of them; copies, which a policy may remember.
+        told["p_mw"] = {name: self._own_p[:, column].copy() for name, column in self._columns[agent]}
+        told["soc"] = {name: self._own_soc[:, column].copy() for name, column in self._storage_columns[agent]}
         return told
 
     def _clear(self, p_mw: Array, q_mvar: Array, heard: Flags) -> Mapping[int, Mapping[str, Clearance]]:
@@ -401,6 +406,8 @@ class BatchedMicrogrids(CopiedByState):
         """Begin an episode in some copies."""
         state, copies = self._state, np.flatnonzero(which)
         seeds = [self._seeds[copy].draw() for copy in copies]
+        for copy, seed in zip(copies, seeds, strict=True):
+            self._episode_seeds[copy] = seed
         self._start_rows[which] = (
             self._draw_rows(seeds) if self._fixed_rows is None else (self._fixed_rows[which])
         )

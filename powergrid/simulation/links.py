@@ -9,9 +9,9 @@ network twice, to the broker and from it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ Steps = NDArray[np.int64]
 
 DIRECTIONS: tuple[Direction, Direction] = ("out", "in")
 LEAVES = ("observation", "command", "plan", "clearance", "action")
-MAX_SEEDS = 512  # episodes whose fates are kept: copies of a batch often have the same ones
 _CHOICE = 5  # stream of the episode's seed; the randomiser has those below
 
 
@@ -79,7 +78,8 @@ class Links:
         self._seeds = [-1] * n
         self._peer_counts: list[dict[tuple[int, int], list[int]]] = [{} for _ in range(n)]
         self._peers_of: list[list[tuple[_Channel, list[int]]] | None] = [None] * n
-        self._known = OrderedDict[int, _Fates]()
+        # Of the episodes under way, which copies of a batch often share; what no copy has any more is freed.
+        self._known = WeakValueDictionary[int, _Fates]()
         self._price = np.full(n, np.nan)
 
     def begin(self, copies: Sequence[int] | NDArray[np.intp], seeds: Sequence[int]) -> None:
@@ -186,15 +186,12 @@ class Links:
         self._peers_of = [None] * len(self._peer_counts)
 
     def _of_seed(self, seed: int) -> _Fates:
-        found = self._known.pop(seed, None)
+        found = self._known.get(seed)
         if found is None:
             chosen = 0
             if len(self._tables) > 1:
                 chosen = int(np.random.default_rng([seed, _CHOICE]).integers(len(self._tables)))
-            found = _Fates(self._tables[chosen], seed, self._channels)
-            if len(self._known) >= MAX_SEEDS:
-                self._known.popitem(last=False)
-        self._known[seed] = found
+            found = self._known[seed] = _Fates(self._tables[chosen], seed, self._channels)
         return found
 
 

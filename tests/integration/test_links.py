@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,40 @@ def test_a_state_put_back_goes_on_with_the_same_losses() -> None:
     first = [env.step({})[1] for _ in range(8)]
     env.set_state(state)
     assert [env.step({})[1] for _ in range(8)] == first
+
+
+@pytest.mark.parametrize("episode", [1, 2])
+def test_a_state_without_losses_goes_on_with_those_of_its_episode(episode: int) -> None:
+    config = {"scenario": changed(steps=8), "num_envs": 1}
+    before, after = BatchedMicrogrids(config), BatchedMicrogrids({**config, "networks": [LOSSY]})
+    alone = MultiAgentMicrogrids({"scenario": changed(steps=8), "networks": [LOSSY]})
+    before.reset(seed=[5], options={"start_rows": [30]})
+    alone.reset(seed=5, options={"start_row": 30})
+    if episode == 2:
+        for _ in range(8):
+            before.step({})
+        alone.reset(options={"start_row": 30})
+    after.reset()
+    after.set_state(before.get_state())
+    lost = 0
+    for _ in range(7):
+        infos = after.step({})[4]
+        for agent, info in alone.step({})[4].items():
+            assert infos[agent]["fallback"][0] == (info["fallback"] is not None)
+            assert infos[agent]["missed"][0] == info["missed"]
+            lost += info["missed"]
+    assert lost > 1
+
+
+def test_fates_are_kept_no_longer_than_a_copy_uses_them() -> None:
+    batch = BatchedMicrogrids({"scenario": changed(), "num_envs": 3, "networks": [LOSSY]})
+    links = batch._links
+    assert links is not None
+    for seed in range(5):
+        batch.reset(seed=[seed, seed, seed + 1])
+        batch.step({})
+        gc.collect()
+        assert set(links._known) == {seed, seed + 1}
 
 
 def test_networks_are_refused_where_messages_are_sent() -> None:

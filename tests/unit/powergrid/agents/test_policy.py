@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.agents.policy import AgentPolicy, PolicyContext, PolicyView, load_policy
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
@@ -53,12 +54,23 @@ class Thermostat(AgentPolicy):
 
 
 class OverCopies(AgentPolicy):
-    """The like without memory, on numbers and arrays."""
+    """The like on numbers and arrays; it remembers what it was shown, and counts how often it was asked."""
 
     decides_for_copies: ClassVar[bool] = True
 
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
+        self._last: Any = None
+        self._count: Any = 0.0
+
     def decide(self, view: PolicyView) -> Mapping[str, Any]:
-        return {"p_ess": 0.01 * np.tanh((view.price - 60.0) / 20.0 + view.soc["ess"] + view.clock_s / 9e4)}
+        now = view.p_mw["ess"], view.soc["ess"]
+        last = now if self._last is None else self._last
+        here = True if view.asked is None else view.asked
+        self._last = tuple(np.where(here, *pair) for pair in zip(now, last, strict=True))
+        self._count = self._count + np.where(here, 1.0, 0.0)
+        change = 30.0 * (now[0] - last[0]) + 9.0 * (now[1] - last[1]) + 0.1 * np.sin(self._count)
+        return {"p_ess": 0.01 * np.tanh((view.price - 60.0) / 20.0 + now[1] + view.clock_s / 9e4 + change)}
 
 
 class Wrong(AgentPolicy):
@@ -108,6 +120,24 @@ def test_it_decides_alike_in_a_batch(name: str) -> None:
                 assert mine == pytest.approx(alone[4][agent]["p_mw"]["ess"], rel=1e-9, abs=1e-12)
             if truncated["MG1"][copy_]:
                 env.reset()
+
+
+def test_where_nothing_was_heard_it_is_not_asked_in_a_batch_either() -> None:
+    lossy = ImpairmentTable.model_validate({"rules": [{"pattern": "#", "loss": 0.2}]})
+    config = {"scenario": scenario(f"{HERE}:OverCopies"), "networks": [lossy]}
+    batch, lost = BatchedMicrogrids({**config, "num_envs": 3}), 0
+    batch.reset(seed=4, options={"start_rows": [8, 8, 8]})
+    singles = [MultiAgentMicrogrids(config) for _ in range(3)]
+    for copy_, env in enumerate(singles):
+        env.reset(seed=4 + copy_, options={"start_row": 8})
+    for _ in range(6):
+        infos = batch.step()[4]
+        for copy_, env in enumerate(singles):
+            for agent, info in env.step({})[4].items():
+                mine = infos[agent]["p_mw"]["ess"][copy_]
+                assert mine == pytest.approx(info["p_mw"]["ess"], rel=1e-9, abs=1e-12)
+                lost += info["fallback"] is not None
+    assert lost > 5
 
 
 def test_its_memory_goes_along_with_copies() -> None:

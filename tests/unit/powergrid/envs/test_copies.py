@@ -116,6 +116,24 @@ def test_a_state_of_another_scenario_is_refused_and_changes_nothing() -> None:
     assert env.agents
 
 
+@pytest.mark.parametrize("way", ["into none", "out of none"])
+def test_a_batch_refuses_a_state_with_other_dead_times(way: str) -> None:
+    slow = {"randomisation": {"response_delay_s": [100.0, 100.0]}}
+    batch, other = (
+        BatchedMicrogrids({"scenario": small(changes), "num_envs": 2})
+        for changes in ([{}, slow] if way == "into none" else [slow, {}])
+    )
+    batch.reset(seed=1)
+    other.reset(seed=2)
+    advance_batch(other, 2)
+    before = batch.get_state()
+    with pytest.raises(ValueError, match="MG1 has other devices, another policy, or response_delay_s"):
+        batch.set_state(other.get_state())
+    mine = advance_batch(batch, 2)
+    batch.set_state(before)
+    assert same(mine, advance_batch(batch, 2))
+
+
 def test_an_environment_over_a_broker_refuses_to_be_copied() -> None:
     env = make(centralized=False, message_broker=InMemoryBroker())
     for copied in COPIES.values():

@@ -10,6 +10,7 @@ import pytest
 
 from heron_mqtt.app.evaluate import BOUND, REPLAYED, evaluate, mean_of
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.impairment import ImpairmentTable
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.policies import POLICIES
 from powergrid.policies.dispatch_program import DispatchProgram
@@ -39,6 +40,24 @@ def test_predictive_control_and_the_learned_policy_earn_more_than_rules_and_rest
     for name in ("mpc", "learned"):
         for other in ("rule", "idle", "random"):
             assert found[name].gain(found[other]).mean > 0.0, (name, other)
+
+
+def test_without_messages_the_scenarios_own_network_holds_too() -> None:
+    loaded = load_scenario("training_days")
+    lossy = ImpairmentTable.model_validate(
+        {
+            "rules": [
+                {"pattern": ["run/state", "agents/+/status"], "exempt": True},
+                {"pattern": "#", "loss": 0.1},
+            ]
+        }
+    )
+    scenario = loaded.scenario.model_copy(update={"steps": 8, "impairment": lossy})
+    loaded = loaded.model_copy(update={"scenario": scenario})
+    calls, memory = (evaluate(loaded, ["idle"], seeds=[1], over=over)[0] for over in ("calls", "memory"))
+    mine, theirs = calls.episodes[0], memory.episodes[0]
+    assert mine.missed == theirs.missed > 0
+    assert mine.score_usd == pytest.approx(theirs.score_usd, abs=1e-9)
 
 
 def test_batteries_rest_when_idle_and_use_their_range_at_random() -> None:
