@@ -155,7 +155,7 @@ def run_lossy_sessions(
     carry: Callable[[str, str], bool],
     begin_s: Mapping[str, float],
     round_s: float,
-) -> dict[str, int]:
+) -> dict[str, tuple[int, float]]:
     """Carry the sessions of a step through every round, when messages may be lost.
 
     As over a broker: whoever waits for nobody goes on at once, the others at their deadlines, which count
@@ -168,10 +168,12 @@ def run_lossy_sessions(
         round_s: How long a round may take, s.
 
     Returns:
-        By agent, the rounds that ended without somebody who owed a word.
+        By agent, the rounds that ended without somebody who owed a word, and when its session ended, s.
     """
     missed, ends_s = dict.fromkeys(sessions, 0), dict(begin_s)
+    over_s = dict(begin_s)
     begun: set[str] = set()
+    now_s = 0.0
 
     def speak(name: str) -> None:
         ends_s[name] += round_s
@@ -195,7 +197,8 @@ def run_lossy_sessions(
             if sessions[name].advance():
                 speaking.append(name)
             else:
+                over_s[name] = now_s
                 del ends_s[name]
         for name in speaking:
             speak(name)
-    return missed
+    return {name: (missed[name], over_s[name]) for name in sessions}

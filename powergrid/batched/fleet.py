@@ -12,7 +12,7 @@ from heron_mqtt.messages import Clearance
 from powergrid.agents.policy import AgentPolicy
 from powergrid.batched.agents import AgentArray
 from powergrid.batched.hearing import Hearing
-from powergrid.batched.negotiation import make_negotiation, nothing_traded
+from powergrid.batched.negotiation import Settling, make_negotiation, nothing_traded
 from powergrid.simulation.grid_simulation import GridSimulation
 
 __all__ = ["Fleet", "FleetStep"]
@@ -35,6 +35,7 @@ class FleetStep(NamedTuple):
         cost: (n, n_agents) generation cost, $.
         traded_mwh: (n, n_agents, n_agents) MWh that the row's agent sold to the column's, negative = bought.
         traded_usd: (n, n_agents) earned minus paid, $.
+        reported: (n, n_agents) whose action is heard; None = everyone's.
     """
 
     p_mw: Array
@@ -43,6 +44,7 @@ class FleetStep(NamedTuple):
     cost: Array
     traded_mwh: Array
     traded_usd: Array
+    reported: Flags | None = None
 
 
 class Fleet:
@@ -126,9 +128,11 @@ class Fleet:
             more = told(name) if agent.policies else None
             known = price[:, 0], p_load_mw[:, i], available
             agent.decide(*known, commands.get(name, {}), more, informed[i], arrived[i])
-        traded_mwh, traded_usd = self._negotiate(hearing)
+        settled = self._negotiate(hearing)
         if check is not None:
             self._clear(check, hearing)
+        reported = None if hearing is None else hearing.links.report(hearing.informed, hearing.steps)
+        traded_mwh, traded_usd = settled(reported)
         done = [agent.simulate(who) for agent, who in zip(self._agents.values(), informed, strict=True)]
         devices = [measured for of_agent in done for measured in of_agent.values()]
         soc = [measured.soc for measured in devices if measured.soc is not None]
@@ -139,6 +143,7 @@ class Fleet:
             cost=np.stack([sum(m.cost for m in of_agent.values()) for of_agent in done], axis=1),
             traded_mwh=traded_mwh,
             traded_usd=traded_usd,
+            reported=reported,
         )
 
     def _clear(self, check: Check, hearing: Hearing | None) -> None:
@@ -151,8 +156,7 @@ class Fleet:
         heard = np.ones((self._n, len(self._names)), dtype=bool)
         cleared = heard
         if hearing is not None:
-            heard = hearing.links.send("plan", hearing.informed, hearing.steps)
-            cleared = hearing.links.send("clearance", heard, hearing.steps)
+            heard, cleared = hearing.links.clear(hearing.informed, hearing.steps)
             hearing.missed += hearing.informed & ~cleared
         reduced = check(np.stack(p_mw, axis=1), np.stack(q_mvar, axis=1), heard)
         for i, (name, agent) in enumerate(self._agents.items()):
@@ -162,8 +166,8 @@ class Fleet:
             for lost in np.flatnonzero(~cleared[:, i]):
                 agent.reduce(int(lost), None)
 
-    def _negotiate(self, hearing: Hearing | None) -> tuple[Array, Array]:
-        """Run the horizontal protocol; return what was traded, MWh and $."""
+    def _negotiate(self, hearing: Hearing | None) -> Settling:
+        """Run the horizontal protocol; return what can be settled."""
         if len(self._names) < 2:
-            return nothing_traded(self._n, len(self._names))
+            return lambda _: nothing_traded(self._n, len(self._names))
         return self._negotiation(self._agents, hearing)

@@ -23,7 +23,6 @@ class Hearing:
         steps: (n,) under way.
         informed: (n, n_agents) who has the observation; the others take no part.
         commanded: (n, n_agents) whose command has arrived, of those that were sent.
-        reported: (n, n_agents) whose action is heard.
         missed: (n, n_agents) phases that ended at their deadline.
     """
 
@@ -31,20 +30,21 @@ class Hearing:
     steps: NDArray[np.int64]
     informed: Flags
     commanded: Flags
-    reported: Flags
     missed: NDArray[np.int64]
 
     def clear_copies(self, words: int) -> Flags:
         """Return the (n,) copies in which all speak, and up to ``words`` messages to each peer arrive."""
-        is_late = self.links.upstream_s >= self.links.peer_s
         clear: Flags = np.logical_and.reduce(self.informed, axis=1)
-        if is_late:  # who waits for a command is too late for the offers
-            clear = np.logical_and(clear, ~self.missed.any(axis=1))
+        clear &= (
+            self.links.elapsed_s.max(axis=1) < self.links.peer_s
+        )  # or somebody is too late for the offers
         for copy in np.flatnonzero(clear):
             clear[copy] = self.links.is_clear(int(copy), words, int(self.steps[copy]))
         return clear
 
     def pass_by(self, clear: Flags, words: NDArray[np.int64]) -> None:
-        """Count the (n, sender, receiver) messages between agents of clear copies."""
+        """Count the (n, sender, receiver) messages between agents of clear copies; all wait for the last."""
+        elapsed_s = self.links.elapsed_s
+        elapsed_s[clear] = elapsed_s[clear].max(axis=1, keepdims=True)
         for copy in np.flatnonzero(clear):
             self.links.pass_by(int(copy), words[copy].tolist())

@@ -29,12 +29,15 @@ from powergrid.scenario import ProtocolTable
 
 Flags = NDArray[np.bool_]
 
-__all__ = ["Negotiation", "make_negotiation", "nothing_traded"]
+__all__ = ["Negotiation", "Settling", "make_negotiation", "nothing_traded"]
 
-Negotiation = Callable[[Mapping[str, AgentArray], Hearing | None], tuple[Array, Array]]
+Settling = Callable[[Flags | None], tuple[Array, Array]]
+"""From whose actions are heard, (n, n_agents), None = all, to what was traded in (n,) copies: MWh
+(n, n_agents, n_agents), sold by the row's agent to the column's, and $ (n, n_agents), earned minus paid."""
+
+Negotiation = Callable[[Mapping[str, AgentArray], Hearing | None], Settling]
 """From the agents, who have planned and may be dispatched anew, and from what they hear (None = everything)
-to what was traded in (n,) copies: MWh (n, n_agents, n_agents), sold by the row's agent to the column's, and $
-(n, n_agents), earned minus paid."""
+to what can be settled at the end of the step."""
 
 P2P_WORDS = 2  # from one agent to another in a step: an offer, and an answer or a confirmation
 
@@ -60,8 +63,8 @@ class _Sessions:
 
     def run(
         self, agents: Mapping[str, AgentArray], copies: Flags, hearing: Hearing | None
-    ) -> tuple[Array, Array, Array]:
-        """Return MWh and $ as a ``Negotiation``, of some copies, and (n_agents, n) values to dispatch by.
+    ) -> tuple[Settling, Array]:
+        """Return what can be settled of some copies, and (n_agents, n) values to dispatch by.
 
         Args:
             agents: Of all copies.
@@ -69,10 +72,10 @@ class _Sessions:
             hearing: What they hear; None = everything.
         """
         numbers = np.flatnonzero(copies)
-        mwh, usd = nothing_traded(len(numbers), len(self._names))
+        every: list[Mapping[str, HorizontalSession]] = []
         values = np.full((len(self._names), len(copies)), np.nan)
         each = zip(*(agents[name].positions(name, self._peers[name]) for name in self._names), strict=True)
-        for row, (copy, positions) in enumerate(zip(numbers, compress(each, copies), strict=True)):
+        for copy, positions in zip(numbers, compress(each, copies), strict=True):
             begun = {
                 position.agent_id: self._protocol.begin(position)
                 for i, position in enumerate(positions)
@@ -83,19 +86,23 @@ class _Sessions:
                 run_sessions(sessions)
             else:
                 self._run_lossy(sessions, hearing, int(copy))
-            settlement = settle(
-                {
-                    name: session.trades
-                    for i, name in enumerate(self._names)
-                    if (session := sessions.get(name)) is not None
-                    and (hearing is None or hearing.reported[copy, i])
-                }
-            )
-            mwh[row], usd[row] = traded(self._names, settlement.trades)
+            every.append(sessions)
             for i, name in enumerate(self._names):
                 if name in sessions and (value := sessions[name].dispatch_value) is not None:
                     values[i, copy] = value
-        return mwh, usd, values
+
+        def settled(reported: Flags | None) -> tuple[Array, Array]:
+            mwh, usd = nothing_traded(len(numbers), len(self._names))
+            for row, (copy, sessions) in enumerate(zip(numbers, every, strict=True)):
+                heard = {
+                    name: sessions[name].trades
+                    for i, name in enumerate(self._names)
+                    if name in sessions and (reported is None or reported[copy, i])
+                }
+                mwh[row], usd[row] = traded(self._names, settle(heard).trades)
+            return mwh, usd
+
+        return settled, values
 
     def _run_lossy(self, sessions: Mapping[str, HorizontalSession], hearing: Hearing, copy: int) -> None:
         links, step = hearing.links, int(hearing.steps[copy])
@@ -104,21 +111,23 @@ class _Sessions:
         def carry(sender: str, receiver: str) -> bool:
             return links.carry(copy, number[sender], number[receiver], step)
 
-        begin_s = {name: float(hearing.missed[copy, number[name]]) * links.upstream_s for name in sessions}
-        for name, rounds in run_lossy_sessions(sessions, carry, begin_s, links.peer_s).items():
-            hearing.missed[copy, number[name]] += rounds
+        begin_s = {name: float(links.elapsed_s[copy, number[name]]) for name in sessions}
+        ends = run_lossy_sessions(sessions, carry, begin_s, links.peer_s)
+        for name, (missed, end_s) in ends.items():
+            hearing.missed[copy, number[name]] += missed
+            links.elapsed_s[copy, number[name]] = end_s
 
 
 def _by_sessions(names: Sequence[str], protocol: HorizontalProtocol) -> Negotiation:
     """Return the negotiation of any protocol: the sessions of one copy after the other."""
     sessions = _Sessions(names, protocol)
 
-    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> tuple[Array, Array]:
+    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> Settling:
         every = np.ones(len(next(iter(agents.values())).surplus_mwh()), dtype=bool)
-        mwh, usd, values = sessions.run(agents, every, hearing)
+        settled, values = sessions.run(agents, every, hearing)
         for name, value in zip(names, values, strict=True):
             agents[name].dispatch_where(value)
-        return mwh, usd
+        return settled
 
     return negotiate
 
@@ -126,17 +135,22 @@ def _by_sessions(names: Sequence[str], protocol: HorizontalProtocol) -> Negotiat
 def _p2p(names: Sequence[str], table: ProtocolTable) -> Negotiation:
     trading, sessions = Trading(names), _Sessions(names, PeerToPeerProtocol())
 
-    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> tuple[Array, Array]:
+    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> Settling:
         bids = zip(*(agent.bid() for agent in agents.values()), strict=True)
         quantity, price = (np.stack(part, axis=1) for part in bids)
         if hearing is None:
-            return trading.settle(quantity, price)
+            return lambda reported: trading.settle(quantity, price, reported)
         clear = hearing.clear_copies(P2P_WORDS)
-        mwh, usd = trading.settle(quantity, price, hearing.reported)
         hearing.pass_by(clear, trading.words(quantity, price))
-        if not clear.all():
-            mwh[~clear], usd[~clear], _ = sessions.run(agents, ~clear, hearing)
-        return mwh, usd
+        others = None if clear.all() else sessions.run(agents, ~clear, hearing)[0]
+
+        def settled(reported: Flags | None) -> tuple[Array, Array]:
+            mwh, usd = trading.settle(quantity, price, reported)
+            if others is not None:
+                mwh[~clear], usd[~clear] = others(reported)
+            return mwh, usd
+
+        return settled
 
     return negotiate
 
@@ -144,19 +158,23 @@ def _p2p(names: Sequence[str], table: ProtocolTable) -> Negotiation:
 def _consensus(names: Sequence[str], table: ProtocolTable) -> Negotiation:
     by_sessions = _by_sessions(names, ConsensusProtocol())
 
-    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> tuple[Array, Array]:
+    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> Settling:
         if hearing is not None:
             return by_sessions(agents, hearing)
         begin = np.stack([agent.estimate() for agent in agents.values()], axis=1)
         for agent, value in zip(agents.values(), run_consensus(names, table, begin).T, strict=True):
             agent.dispatch(value, value)
-        return nothing_traded(len(begin), len(names))
+        return lambda _: nothing_traded(len(begin), len(names))
 
     return negotiate
 
 
 def _none(names: Sequence[str], table: ProtocolTable) -> Negotiation:
-    return lambda agents, _: nothing_traded(len(next(iter(agents.values())).surplus_mwh()), len(names))
+    def negotiate(agents: Mapping[str, AgentArray], _: Hearing | None) -> Settling:
+        n = len(next(iter(agents.values())).surplus_mwh())
+        return lambda _: nothing_traded(n, len(names))
+
+    return negotiate
 
 
 ARRAY_FORMS: Mapping[type[HorizontalProtocol], Callable[[Sequence[str], ProtocolTable], Negotiation]] = {

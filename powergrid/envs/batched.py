@@ -221,10 +221,10 @@ class BatchedMicrogrids(CopiedByState):
             hearing,
             None if self._plan_check is None else self._clear,
         )
-        if hearing is None:
+        if hearing is None or done.reported is None:
             self._own_p[:], self._own_soc[:] = done.p_mw, done.soc
         else:
-            done = self._as_reported(done, hearing)
+            done = self._as_reported(done, hearing.informed, ~done.reported)
         state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
         state.traded_mwh[:] = done.traded_mwh
         state.account()
@@ -240,10 +240,10 @@ class BatchedMicrogrids(CopiedByState):
         terms = state.reward_terms(done.cost, done.traded_usd)
         terms[diverged] = np.nan
         infos = self._infos(terms)
-        if hearing is not None:
+        if hearing is not None and done.reported is not None:
             for i, info in enumerate(infos.values()):
-                info["fallback"] = ~hearing.reported[:, i]
-                info["missed"] = np.where(hearing.reported[:, i], hearing.missed[:, i], 0)
+                info["fallback"] = ~done.reported[:, i]
+                info["missed"] = np.where(done.reported[:, i], hearing.missed[:, i], 0)
         rewards = terms.sum(axis=1).T.copy()
         table = self.scenario.reward
         if diverged.any():
@@ -364,17 +364,15 @@ class BatchedMicrogrids(CopiedByState):
         sent = np.tile([agent in commands for agent in self.agents], (n, 1))
         informed = links.send("observation", np.ones_like(sent), steps)
         commanded = links.send("command", sent, steps)
-        missed = (~is_priced[:, np.newaxis] | (sent & ~commanded)).astype(np.int64)
-        reported = links.send("action", informed, steps)
-        return known[:, np.newaxis], Hearing(links, steps, informed, commanded, reported, missed)
+        waited = ~is_priced[:, np.newaxis] | (sent & ~commanded)
+        links.elapsed_s[waited & informed] += links.upstream_s
+        return known[:, np.newaxis], Hearing(links, steps, informed, commanded, waited.astype(np.int64))
 
-    def _as_reported(self, done: FleetStep, hearing: Hearing) -> FleetStep:
-        """Return what is known of the step: devices of agents that are not heard count as safe."""
+    def _as_reported(self, done: FleetStep, informed: Flags, silent: Flags) -> FleetStep:
+        """Return what is known of the step: devices of agents that are silent count as safe."""
         state, devices = self._state, self.simulation.devices
-        informed = hearing.informed
         np.copyto(self._own_p, done.p_mw, where=informed[:, self._owner])
         np.copyto(self._own_soc, done.soc, where=informed[:, self._storage_owner])
-        silent = ~hearing.reported
         safe = np.zeros_like(done.p_mw)
         plants = [column for column, device in enumerate(devices) if device.follows_profile]
         for available, column in zip(state.p_available_mw.T, plants, strict=True):

@@ -93,7 +93,9 @@ class DirectExchange:
     def step(self, given: StepInput) -> Mapping[str, StepReport]:
         """Carry every agent through the step, round by round, and return what each reports."""
         signal = PriceSignal(value=given.price, episode=given.episode, step=given.step)
-        is_priced = self._links is None or bool(self._arriving("price", given.step, [True])[0])
+        is_priced = self._links is None or bool(
+            self._links.send("price", np.array([[True]]), np.array([given.step]))[0, 0]
+        )
         informed = self._arrived("observation", given.step, self.agents)
         commanded = self._arrived("command", given.step, given.commands)
         missed = {}
@@ -105,6 +107,8 @@ class DirectExchange:
                 commands.receive(given.commands[name])
             if name in informed:
                 missed[name] = int(not is_priced or (name in given.commands and name not in commanded))
+                if missed[name] and self._links is not None:
+                    self._links.elapsed_s[0, self._number[name]] += self._links.upstream_s
                 agent.observe(given.observations[name], follower.value)
                 agent.decide(commands.take(given.episode, given.step))
         self._negotiate(informed, given.step, missed)
@@ -116,19 +120,30 @@ class DirectExchange:
                 report.bounds = bounds[name]
         if self._links is None:
             return reports
-        return {name: reports[name] for name in self._arrived("action", given.step, reports)}
-
-    def _arriving(self, leaf: str, step: int, sent: list[bool]) -> Any:
-        """Return which of the messages that are sent arrive in time."""
-        assert self._links is not None
-        return self._links.send(leaf, np.array([sent]), np.array([step]))[0]
+        sent = self._flags(reports)
+        return {name: reports[name] for name in self._names(self._links.report(sent, np.array([given.step])))}
 
     def _arrived(self, leaf: str, step: int, senders: Collection[str]) -> Collection[str]:
         """Return of the agents that a message is sent to, or by, those whose message arrives in time."""
         if self._links is None:
             return senders
-        arrived = self._arriving(leaf, step, [name in senders for name in self.agents])
-        return [name for name, is_there in zip(self.agents, arrived, strict=True) if is_there]
+        return self._names(self._links.send(leaf, self._flags(senders), np.array([step])))
+
+    def _flags(self, names: Collection[str]) -> Any:
+        """Return (1, n_agents) which agents are named."""
+        return np.array([[name in names for name in self.agents]])
+
+    def _names(self, flags: Any) -> list[str]:
+        """Return which agents (1, n_agents) flags name."""
+        return [name for name, is_there in zip(self.agents, flags[0], strict=True) if is_there]
+
+    def _clear(self, check: Check, step: int, plans: Mapping[str, SetpointPlan]) -> Mapping[str, Clearance]:
+        """Have the plans that arrive checked together; return the clearances that arrive."""
+        if self._links is None:
+            return check(step, plans)
+        heard, cleared = self._links.clear(self._flags(plans), np.array([step]))
+        clearances = check(step, {name: plans[name] for name in self._names(heard)})
+        return {name: clearances[name] for name in self._names(cleared)}
 
     def _drive_devices(
         self, names: Collection[str], step: int, missed: dict[str, int]
@@ -142,14 +157,12 @@ class DirectExchange:
                     agent.simulate(device)
             return {}
         allowed = {name: clamp_setpoints(agent, agent.wanted())[0] for name, agent in agents.items()}
-        plans = {name: make_plan(allowed[name]) for name in self._arrived("plan", step, allowed)}
-        clearances = self._check(step, plans)
-        cleared = self._arrived("clearance", step, clearances)
+        cleared = self._clear(self._check, step, {name: make_plan(allowed[name]) for name in allowed})
         bounds = {}
         for name, agent in agents.items():
             setpoints = allowed[name]
             missed[name] += name not in cleared
-            bounds[name] = apply_clearance(setpoints, clearances[name] if name in cleared else None)
+            bounds[name] = apply_clearance(setpoints, cleared.get(name))
             for device, setpoint in setpoints.items():
                 agent.simulate(device, setpoint=setpoint)
         return bounds
@@ -165,9 +178,10 @@ class DirectExchange:
         def carry(sender: str, receiver: str) -> bool:
             return links.carry(0, number[sender], number[receiver], step)
 
-        begin_s = {name: missed[name] * links.upstream_s for name in sessions}
-        for name, rounds in run_lossy_sessions(sessions, carry, begin_s, links.peer_s).items():
+        begin_s = {name: float(links.elapsed_s[0, number[name]]) for name in sessions}
+        for name, (rounds, end_s) in run_lossy_sessions(sessions, carry, begin_s, links.peer_s).items():
             missed[name] += rounds
+            links.elapsed_s[0, number[name]] = end_s
 
 
 class BrokerExchange:

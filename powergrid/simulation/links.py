@@ -3,8 +3,8 @@
 Centralized environments and batches have no messages. Where their configuration names ``networks``, each
 message that the distributed run would send has its fate drawn here, by the sampler of ``ImpairedBroker`` from
 (seed, channel, direction, n): with the seed of the episode the very same messages are lost. A message that is
-later than the deadline of its phase counts as lost. Like there, a message between two agents crosses the
-network twice, to the broker and from it.
+later than the deadline of its phase counts as lost; who has waited in vain says what it has to say later by
+that. Like there, a message between two agents crosses the network twice, to the broker and from it.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Links:
     Attributes:
         upstream_s: How long an agent waits for price and command, s.
         peer_s: How long it waits in a round of the horizontal protocol, s.
+        elapsed_s: (n, n_agents) how long after the beginning of the step each agent goes on, because of what
+            it has waited for in vain, s; between two steps what is left of the one before.
 
     Raises:
         ConfigError: A network is cut off by the clock, which stands still here.
@@ -60,6 +62,12 @@ class Links:
                     "are sent no time passes: give begin_step and end_step"
                 )
         limits = scenario.deadlines
+        self._plan_s, self._clearance_s, self._action_s = (
+            limits.plan_s,
+            limits.clearance_s,
+            limits.action_s,
+        )
+        self.elapsed_s: Array = np.zeros((n, len(agents)))
         self._agents = tuple(agents)
         self._tables = tuple(tables)
         self.upstream_s, self.peer_s = limits.upstream_s, limits.peer_s
@@ -86,25 +94,29 @@ class Links:
         """Begin the episodes of seeds in some copies; the price heard last stays known."""
         for copy, seed in zip(copies, seeds, strict=True):
             self._fates[copy], self._seeds[copy] = self._of_seed(seed), seed
-            self._count[copy] = 0
+            self._count[copy], self.elapsed_s[copy] = 0, 0.0
             for even in self._even.values():
                 even[copy] = True
             self._peer_counts[copy], self._peers_of[copy] = {}, None
 
     # -- operator and agents -----------------------------------------------------------------------
 
-    def send(self, leaf: str, sent: Flags, steps: Steps) -> Flags:
+    def send(self, leaf: str, sent: Flags, steps: Steps, after_s: Array | None = None) -> Flags:
         """Send at most one message a channel; return which arrive in time.
 
         Args:
             leaf: ``price``, or one of ``LEAVES``.
             sent: (n, n_agents) which are sent; (n, 1) of the price.
             steps: (n,) under way.
+            after_s: Shape of ``sent``; how long after its deadline began to count each is sent, s. None = 0.
         """
         at = self._at[leaf]
         arrived = np.zeros(sent.shape, dtype=bool)
         limit_s, even = self._limit_s[leaf], self._even[leaf]
-        whole = np.logical_and.reduce(sent, axis=1).tolist()
+        whole = np.logical_and.reduce(sent, axis=1)
+        if after_s is not None:
+            whole &= ~after_s.any(axis=1)
+        left_s = np.full(sent.shape, limit_s) if after_s is None else limit_s - after_s
         for copy, (fates, step) in enumerate(zip(self._fates, steps.tolist(), strict=True)):
             if fates is None:
                 continue
@@ -116,8 +128,36 @@ class Links:
                 even[copy] = False
                 count[:] = step
             for i in np.flatnonzero(mine).tolist():
-                arrived[copy, i] = fates.channel(at.start + i).send(count[i], step, limit_s)
+                arrived[copy, i] = fates.channel(at.start + i).send(count[i], step, left_s[copy, i])
         return arrived
+
+    def clear(self, sent: Flags, steps: Steps) -> tuple[Flags, Flags]:
+        """Send plans, and the clearances of those that arrive; agents wait for theirs.
+
+        Plans are checked when all are there, and at their deadline if one is missing.
+
+        Args:
+            sent: (n, n_agents) whose plans.
+            steps: (n,) under way.
+
+        Returns:
+            (n, n_agents) whose plans arrive in time, and who has its clearance in time.
+        """
+        heard = self.send("plan", sent, steps, self.elapsed_s)
+        last_s = self.elapsed_s.max(axis=1)
+        checked_s = np.where(heard.all(axis=1), last_s, self._plan_s)[:, np.newaxis]
+        cleared = self.send("clearance", heard, steps, checked_s - self.elapsed_s)
+        waited_s = np.where(cleared, checked_s, self.elapsed_s + self._clearance_s)
+        np.copyto(self.elapsed_s, waited_s, where=sent)
+        return heard, cleared
+
+    def report(self, sent: Flags, steps: Steps) -> Flags:
+        """Send the (n, n_agents) actions, with which the step ends; return which arrive in time."""
+        reported = self.send("action", sent, steps, self.elapsed_s)
+        # The step lasts until the deadline if one is missing; who is still busy then is late in the next.
+        late_s = np.maximum(self.elapsed_s - self._action_s, 0.0)
+        self.elapsed_s[:] = np.where(reported.all(axis=1, keepdims=True), 0.0, late_s)
+        return reported
 
     def hear_price(self, price: Array, steps: Steps) -> tuple[Array, Flags]:
         """Return the (n,) prices that agents know, $/MWh, and whether they are of this step."""
@@ -172,6 +212,7 @@ class Links:
             "even": {leaf: list(even) for leaf, even in self._even.items()},
             "peers": peers,
             "price": self._price.copy(),
+            "elapsed_s": self.elapsed_s.copy(),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -180,6 +221,7 @@ class Links:
         self._fates = [None if seed < 0 else self._of_seed(seed) for seed in self._seeds]
         self._even = {leaf: list(even) for leaf, even in state["even"].items()}
         self._count[:], self._price[:] = state["count"], state["price"]
+        self.elapsed_s[:] = state["elapsed_s"]
         self._peer_counts = [
             {pair: list(count) for pair, count in counts.items()} for counts in state["peers"]
         ]

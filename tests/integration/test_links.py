@@ -95,8 +95,13 @@ def flat(data: Any, key: str = "") -> dict[str, Any]:
         {"protocol.horizontal": "consensus"},
         {"protocol.horizontal": "none"},
         {"envelope.grid_check": True},
+        {
+            "envelope.grid_check": True,
+            "protocol.horizontal": "consensus",
+            "deadlines": {"upstream_s": 0.37, "peer_s": 1.13},
+        },
     ],
-    ids=["p2p", "consensus", "none", "grid_check"],
+    ids=["p2p", "consensus", "none", "p2p, grid check", "consensus, grid check"],
 )
 def test_what_is_lost_over_messages_is_lost_without_them(changes: dict[str, Any], seed: int) -> None:
     scenario = changed(**changes)
@@ -105,6 +110,14 @@ def test_what_is_lost_over_messages_is_lost_without_them(changes: dict[str, Any]
     infos = [info for _, _, of_agents in mine for info in of_agents.values()]
     assert sum(info["fallback"] is not None for info in infos) > 3
     assert sum(info["missed"] for info in infos) > 3
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_waits_add_up_to_plans_and_actions_that_are_too_late_and_to_late_next_steps(seed: int) -> None:
+    scenario = changed(**{"protocol.horizontal": "consensus", "envelope.grid_check": True})
+    mine, theirs = without_messages(scenario, seed), run_virtual(over_messages(scenario, seed))
+    assert flat(mine) == pytest.approx(flat(theirs), abs=1e-9, nan_ok=True)
+    assert sum(info["fallback"] is not None for _, _, infos in mine for info in infos.values()) > 30
 
 
 def test_each_episode_has_one_of_the_networks_and_a_fate_of_its_own() -> None:
@@ -196,6 +209,7 @@ POLICIES: dict[str, dict[str, Any]] = {
         ("p2p", "rules", False),
         ("p2p", "one a copy", True),
         ("consensus", "all copies", False),
+        ("consensus", "rules", True),
         ("none", "one a copy", False),
     ],
 )
