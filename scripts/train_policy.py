@@ -101,14 +101,19 @@ def _on(loaded: LoadedScenario, folder: Path | None) -> LoadedScenario:
 
 def is_held_out(day: date) -> bool:
     """Whether a day is kept from training: every fourth week, and the shipped one."""
-    week = (day - SHIPPED_WEEK).days // 7
-    return week % 4 == 0
+    return _week(day) % 4 == 0
+
+
+def _week(day: date) -> int:
+    """Return which week a day is of, counted from the shipped one."""
+    return (day - SHIPPED_WEEK).days // 7
 
 
 class HeldOut:
-    """Days that are never trained on, on which the learning curve is measured: always the same ones.
+    """Days that are never trained on, on which the learning curve is measured, each once and always the same.
 
-    On the shipped week, which has no others, they are days of training with seeds of their own.
+    Those of the shipped week are not among them: policies are compared on it (``heron-mqtt evaluate``). On
+    the shipped week alone, which has no other days, they are days of training with seeds of their own.
 
     Args:
         loaded: With the learned policy.
@@ -116,12 +121,14 @@ class HeldOut:
     """
 
     def __init__(self, loaded: LoadedScenario, networks: Sequence[str]) -> None:
-        config = {"num_envs": HELD_OUT_DAYS, "observation": "local", "networks": list(networks)}
-        self._batch = BatchedMicrogrids({"scenario": loaded, **config})
+        config: dict[str, Any] = {"observation": "local", "networks": list(networks)}
+        one = BatchedMicrogrids({"scenario": loaded, "num_envs": 1})
+        days = _days(one, held_out=True)
         rng = np.random.default_rng(SHIPPED_WEEK.toordinal())
-        self._days = _days(self._batch, held_out=True)
-        self._days = rng.choice(self._days, HELD_OUT_DAYS)
-        self._seeds = rng.integers(0, 2**31, HELD_OUT_DAYS)
+        config["num_envs"] = n = min(HELD_OUT_DAYS, len(days))
+        self._batch = BatchedMicrogrids({"scenario": loaded, **config})
+        self._days = rng.choice(days, n, replace=False)
+        self._seeds = rng.integers(0, 2**31, n)
         rule = BatchedMicrogrids({"scenario": with_policy(loaded, "rule"), **config})
         self._rule = day_scores(rule, self._days, self._seeds)
 
@@ -200,11 +207,15 @@ class Trainer:
 
 
 def _days(batch: BatchedMicrogrids, *, held_out: bool) -> NDArray[np.int64]:
-    """Return the rows with which days begin, of those that are held out or of the others."""
+    """Return the rows with which days begin: those that are trained on, or those held out for curves."""
     series, steps = batch.simulation.series, batch.max_episode_steps
     rows = range(0, series.last_start(steps) + 1, steps)
     on_a_year = series.n_rows > 7 * steps
-    wanted = [row for row in rows if not on_a_year or is_held_out(series.local_clock(row).date()) == held_out]
+    if on_a_year:
+        dates = {row: series.local_clock(row).date() for row in rows}
+        wanted = [row for row, day in dates.items() if is_held_out(day) == held_out and _week(day) != 0]
+    else:
+        wanted = list(rows)
     return np.array(wanted, dtype=np.int64)
 
 

@@ -1,7 +1,7 @@
-"""Measure the policies that were trained here, and write the tables and the curves of docs/training.md.
+"""Measure the policies that were trained here, and write the tables and the curve of docs/training.md.
 
     python scripts/training_tables.py                 print the tables; some minutes
-    python scripts/training_tables.py --write         put them into the page, and draw its curves
+    python scripts/training_tables.py --write         put them into the page, and draw its curve
     python scripts/training_tables.py --without-mpc   without what takes longest
 
 Everything comes from seeds and from files of the repository: the same commit gives the same tables.
@@ -30,7 +30,6 @@ TRAINED = ("rule", "learned", "field")
 NETWORKS = ("lan", "lte_poor", "partition")
 NAMES = {"learned": "**learned**", "field": "**field**", "mpc": "mpc, noisy forecasts"}
 LINES = {
-    "plain.csv": ("nothing lost", "#1f6f8b"),
     "field.csv": ("losses of lte_poor and partition", "#b5482a"),
 }
 
@@ -38,7 +37,7 @@ LINES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print or write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="write docs/training.md and its curves")
+    parser.add_argument("--write", action="store_true", help="write docs/training.md and its curve")
     parser.add_argument("--without-mpc", action="store_true", help="leave model-predictive control out")
     options = parser.parse_args(arguments)
     policies = [name for name in POLICIES if not (options.without_mpc and name == "mpc")]
@@ -105,7 +104,7 @@ def _lost(perfect: Evaluation, one: Evaluation) -> MeanEstimate:
 
 
 def draw(folder: Path) -> str:
-    """Return the learning curves as a picture, SVG: $ a day above the rule on held-out days."""
+    """Return the learning curve as a picture, SVG: $ a day above the rule on held-out days."""
     width, height, left, top, right, bottom = 640, 300, 60, 20, 20, 70
     curves = {name: _points(folder / name) for name in LINES}
     scores = [score for points in curves.values() for _, score in points]

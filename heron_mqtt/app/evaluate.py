@@ -130,7 +130,7 @@ def evaluate(
             in one process, whose waiting takes no time) or ``mqtt`` (an embedded broker, in real time); None
             = calls, or memory where there are networks.
         networks: Files or shipped names of impaired networks; each policy runs over each of them, and over
-            a perfect one.
+            the scenario's own (``impairment``), or a perfect one where it has none.
         with_bound: Also the perfect-foresight optimum, and what it comes to with its power flow.
         progress: Takes a line for the user.
 
