@@ -19,6 +19,8 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -42,6 +44,7 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 HERE = Path(__file__).resolve().parent
 WARM = 20
 WAIT_S = 30.0
+LONGEST_S = 120.0  # for all steps of one contestant
 MS_PER_S = 1e3
 STATE = json.dumps(
     {"type": "run_state", "state": "running", "episode": 1, "seq": 10, "sender": "environment"}
@@ -337,11 +340,16 @@ def be(name: str, n: int, steps: int) -> None:
     print(json.dumps(meter.result()))
 
 
-def measured(name: str, n: int, steps: int) -> dict[str, float]:
-    """Run one contestant as a program."""
+def measured(name: str, n: int, steps: int) -> dict[str, float] | None:
+    """Run one contestant as a program; None = it did not end in time."""
     command = [sys.executable, __file__, "--be", name, "--agents", str(n), "--steps", str(steps)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=600)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as program:
+        try:
+            out, _ = program.communicate(timeout=LONGEST_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(program.pid, signal.SIGKILL)  # its agents, too
+            return None
+    found: dict[str, float] = json.loads(out.splitlines()[-1])
     return found
 
 
@@ -359,15 +367,20 @@ def main() -> None:
     if options.be is not None:
         be(options.be, options.agents[0], options.steps)
         return
-    table: dict[int, dict[str, dict[str, float]]] = {}
+    table: dict[int, dict[str, dict[str, float] | None]] = {}
     for n in options.agents:
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in options.only}
+        late: set[str] = set()
         for _ in range(options.rounds):
-            for name in options.only:
-                rounds[name].append(measured(name, n, options.steps))
+            for name in [name for name in options.only if name not in late]:
+                found = measured(name, n, options.steps)
+                if found is None:
+                    late.add(name)
+                else:
+                    rounds[name].append(found)
         table[n] = {
-            name: {key: statistics.median(r[key] for r in found) for key in found[0]}
-            for name, found in rounds.items()
+            name: None if name in late else {key: statistics.median(r[key] for r in ran) for key in ran[0]}
+            for name, ran in rounds.items()
         }
     if options.json:
         print(json.dumps(table))
@@ -375,6 +388,9 @@ def main() -> None:
     for n, rows in table.items():
         print(f"\n| N = {n} | CPU ms a step | median step ms | start to first step s |\n|---|---|---|---|")
         for name, row in rows.items():
+            if row is None:
+                print(f"| {CONTESTANTS[name][0]} | did not end within {LONGEST_S:g} s | | |")
+                continue
             cpu_ms, step_ms, first_s = row["cpu_ms"], row["step_ms"], row["first_s"]
             print(f"| {CONTESTANTS[name][0]} | {cpu_ms:.2f} | {step_ms:.2f} | {first_s:.1f} |")
 
