@@ -87,7 +87,7 @@ async def test_a_stop_comes_first_then_the_rest_in_order_and_nothing_that_was_fo
         with Observer(server.url) as observer:
             await broker.wait_connected(20)
             await until(lambda: broker.outbox is not None and broker.outbox.messages == 0, "it is empty")
-            await until(lambda: len(seqs(observer)) == 300)
+            await until(lambda: len(told(observer)) == 304)
             topics = told(observer)
             assert topics[0] == "estop"
             assert topics[1:] == [
