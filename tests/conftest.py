@@ -98,17 +98,18 @@ def env_id() -> str:
 @pytest.fixture(scope="session")
 def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     """A mosquitto that all tests share; do not disturb it."""
-    _need_mosquitto()
-    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
-    yield server
-    server.stop()
+    yield from _running_mosquitto(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def file_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     """A mosquitto that the tests of one file share: nothing that others have left is on it."""
+    yield from _running_mosquitto(tmp_path_factory)
+
+
+def _running_mosquitto(folders: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     _need_mosquitto()
-    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
+    server = Mosquitto(folders.mktemp("mosquitto")).start()
     yield server
     server.stop()
 

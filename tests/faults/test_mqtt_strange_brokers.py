@@ -16,6 +16,7 @@ from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker, send_queue, subscriber
 from heron_mqtt.messaging.mqtt.connection import Connection
 from heron_mqtt.messaging.mqtt.read_pacing import ReadPacing
+from support.raw_mqtt import read_packet
 from support.waiting import until
 
 CONNACK_4, CONNACK_5 = b"\x20\x02\0\0", b"\x20\x03\0\0\0"
@@ -66,16 +67,6 @@ class Strange:
 
     def ids(self, kind: int) -> list[int]:
         return [int.from_bytes(body[:2], "big") for first, body in self.got if first & 0xF0 == kind]
-
-
-async def read_packet(reader: asyncio.StreamReader) -> Packet:
-    first, length, shift = (await reader.readexactly(1))[0], 0, 0
-    while True:
-        more = (await reader.readexactly(1))[0]
-        length |= (more & 0x7F) << shift
-        shift += 7
-        if not more & 0x80:
-            return first, await reader.readexactly(length)
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from support.raw_mqtt import CONNECT, PUBLISH, SUBACK, SUBSCRIBE, UNSUBSCRIBE, packet
+from support.raw_mqtt import CONNECT, PUBLISH, SUBACK, SUBSCRIBE, UNSUBSCRIBE, packet, read_packet
 
 
 class RabbitNode:
@@ -43,7 +43,7 @@ class RabbitNode:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, names: set[str]
     ) -> None:
         while True:
-            first, body = await _read(reader)
+            first, body = await read_packet(reader)
             if first >> 4 == CONNECT and body[6] != 4:
                 return
             if first >> 4 == SUBSCRIBE:
@@ -60,7 +60,7 @@ class RabbitNode:
         names: set[str],
     ) -> None:
         while True:
-            first, body = await _read(reader)
+            first, body = await read_packet(reader)
             if first >> 4 == SUBACK:
                 body = body[:2] + bytes(min(code, 1) for code in body[2:])
             if first >> 4 == PUBLISH and first & 1:
@@ -81,16 +81,6 @@ async def rabbit_node(port: int, *, keeps: bool = True) -> AsyncIterator[str]:
         yield f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-
-
-async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    first, length, shift = (await reader.readexactly(1))[0], 0, 0
-    while True:
-        more = (await reader.readexactly(1))[0]
-        length |= (more & 0x7F) << shift
-        shift += 7
-        if not more & 0x80:
-            return first, await reader.readexactly(length)
 
 
 def _filters(body: bytes, *, after: int = 1) -> list[str]:

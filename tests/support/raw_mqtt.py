@@ -69,6 +69,17 @@ def packet(first: int, body: bytes) -> bytes:
             return bytes((first,)) + bytes(encoded) + body
 
 
+async def read_packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Return the first byte of the next packet, and what follows its length."""
+    first, length, shift = (await reader.readexactly(1))[0], 0, 0
+    while True:
+        more = (await reader.readexactly(1))[0]
+        length |= (more & 0x7F) << shift
+        shift += 7
+        if not more & 0x80:
+            return first, await reader.readexactly(length)
+
+
 def connect_packet(
     client_id: str,
     *,
@@ -143,15 +154,8 @@ class RawClient:
         """
         try:
             async with asyncio.timeout(WAIT_S if wait_s is None else wait_s):
-                first = (await self.reader.readexactly(1))[0]
-                length, shift = 0, 0
-                while True:
-                    more = (await self.reader.readexactly(1))[0]
-                    length |= (more & 0x7F) << shift
-                    shift += 7
-                    if not more & 0x80:
-                        break
-                return Packet(first >> 4, first & 15, await self.reader.readexactly(length))
+                first, body = await read_packet(self.reader)
+                return Packet(first >> 4, first & 15, body)
         except (asyncio.IncompleteReadError, ConnectionError) as exc:
             raise Ended from exc
 

@@ -176,15 +176,10 @@ class Stream:
             Malformed: It does not say how long it is.
         """
         data, at = self._in, self._at
-        begin = at + 2
-        if begin > len(data):
+        length = read_length(data, at + 1)
+        if length is None:
             return None
-        size = data[at + 1]
-        if size >= 0x80:  # of more than one byte
-            length = read_length(data, at + 1)
-            if length is None:
-                return None
-            size, begin = length
+        size, begin = length
         if size > MAX_PACKET_BYTES:
             return self._begin_to_skip(data[at], size, begin)
         if begin + size > len(data):
