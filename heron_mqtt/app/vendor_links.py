@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from heron_mqtt.errors import BrokerError, ConfigError
 from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
-from heron_mqtt.field.modbus.place import ModbusPlace, SerialLine
+from heron_mqtt.field.modbus.place import ModbusPlace
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers, require
-from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name
+from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name, unit_place
 from heron_mqtt.field.vendor.link import MqttLink, VendorLink
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
@@ -63,9 +63,7 @@ class VendorLinks:
         table = self._loaded.scenario.microgrids[agent].devices[device]
         places: list[str] = []
         if table.modbus is not None:
-            place = table.modbus.place
-            host, port = (place.port, None) if isinstance(place, SerialLine) else (place.host, place.port)
-            places.append(place_name(host, port, "unit", table.modbus.unit))
+            places.append(unit_place(table.modbus.place, table.modbus.unit))
         else:
             options = self._mqtt.options
             if table.broker is not None:

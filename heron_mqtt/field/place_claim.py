@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from heron_mqtt.errors import PlaceTaken
+from heron_mqtt.field.modbus.place import ModbusPlace, SerialLine
 
 _NAMES = Path("/proc/net/unix")
 _PREFIX = "heron-mqtt-place"
@@ -40,6 +41,13 @@ def place_name(host: str, port: int | None = None, *what: object) -> str:
     else:
         where = f"{'127.0.0.1' if host.lower() in _SAME_MACHINE else host.lower()}:{port}"
     return " ".join([where, *map(str, what)])
+
+
+def unit_place(place: ModbusPlace, unit: int) -> str:
+    """Return what a Modbus unit is called, at a serial line or behind an address."""
+    if isinstance(place, SerialLine):
+        return place_name(place.port, None, "unit", unit)
+    return place_name(place.host, place.port, "unit", unit)
 
 
 def broker_place(hosts: Iterable[tuple[str, int]]) -> str:

@@ -26,7 +26,7 @@ from heron_mqtt.field.modbus.place import (
     tcp_address,
 )
 from heron_mqtt.field.modbus.registers import ModbusConnection
-from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name
+from heron_mqtt.field.place_claim import PlaceClaim, broker_place, unit_place
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
@@ -218,10 +218,8 @@ def claim_unit(options: argparse.Namespace, env_id: str, unit: BridgedUnit, *, a
     Raises:
         PlaceTaken: Another environment drives one of them, by a program on this machine.
     """
-    where = options.modbus
-    host, port = (where.port, None) if isinstance(where, SerialLine) else (where.host, where.port)
     device = f"{options.agent}/{unit.name}" if alone else ""
-    place = place_name(host, port, "unit", unit.unit)
+    place = unit_place(options.modbus, unit.unit)
     claim = PlaceClaim([place], env_id, _broker_place(options.broker), device)
     claim.take()
     return claim
