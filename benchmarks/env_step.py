@@ -67,12 +67,12 @@ class Recorded:
         assert isinstance(flow, CompiledPowerFlow)
         self.flow = flow
         self.powers: list[Any] = []
-        self.arguments: list[tuple[int, Any, Any]] = []
+        self.arguments: list[tuple[int, Any, Any, Any]] = []
         real = self.simulation.solve
 
-        def noted(row: int, p_mw: Any, q_mvar: Any) -> Any:
-            self.arguments.append((row, p_mw.copy(), q_mvar.copy()))
-            result = real(row, p_mw, q_mvar)
+        def noted(row: int, p_mw: Any, q_mvar: Any, load_factor: Any) -> Any:
+            self.arguments.append((row, p_mw.copy(), q_mvar.copy(), load_factor))
+            result = real(row, p_mw, q_mvar, load_factor)
             self.powers.append(flow._node_power.one().copy())
             return result
 
