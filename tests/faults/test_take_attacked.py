@@ -143,3 +143,19 @@ def test_a_hand_that_runs_out_while_the_gateway_stands_still_is_over(tmp_path: P
         gateway.signal(signal.SIGCONT)
         observer.wait("the agent drives it again", lambda: device.p_mw not in {0.0, HAND_MW})
         assert HAND_MW not in [m.json["p_mw"] for m in observer.setpoints() if m.at > woken]
+
+
+@on_mosquitto
+def test_nothing_of_a_hand_outlives_it_however_long_a_step_takes(tmp_path: Path, url: str) -> None:
+    scenario = write(tmp_path, realtime_s=4.0)
+    with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url):
+        observer.wait("the device is driven", lambda: device.p_mw != 0.0)
+        for_s = 5.0
+        assert answer_to(observer, take(observer, for_s=for_s))["granted"] is True
+        granted = time.monotonic()
+        observer.wait("the device is in hand", lambda: device.p_mw == HAND_MW)
+        observer.wait("it is safe before the agent's next step", lambda: device.p_mw == 0.0)
+        observer.wait("the agent drives it again", lambda: device.p_mw not in {0.0, HAND_MW})
+        told = [m for m in observer.setpoints() if m.json["p_mw"] == HAND_MW]
+        assert len(told) > 1, "it was renewed while it lasted"
+        assert max(m.at + m.json["lease_s"] for m in told) <= granted + for_s + 0.1

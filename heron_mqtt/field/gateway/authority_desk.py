@@ -154,17 +154,22 @@ class AuthorityDesk:
 
     def override(
         self, wanted: Mapping[str, SetpointRequest]
-    ) -> tuple[dict[str, SetpointRequest], dict[str, str]]:
-        """Put what persons ask for in place of what the agent wants; also return who, by device."""
-        result, who = dict(wanted), {}
+    ) -> tuple[dict[str, SetpointRequest], dict[str, Manual]]:
+        """Put what persons ask for in place of what the agent wants; also return it, by device."""
+        result, in_hand = dict(wanted), {}
         for name in list(self._manual):
             manual = self.in_hand(name)
             if manual is not None and name in result:
                 result[name] = replace(
                     result[name], p_mw=manual.p_mw, q_mvar=manual.q_mvar, asked_p_mw=manual.p_mw
                 )
-                who[name] = f"in hand of {manual.who}"
-        return result, who
+                in_hand[name] = manual
+        return result, in_hand
+
+    def left_in_hand_s(self, name: str) -> float:
+        """Return how long a device stays in hand, s; 0 = it is in nobody's."""
+        manual = self.in_hand(name)
+        return 0.0 if manual is None else max(0.0, manual.ends_at - self._monotonic())
 
     # -- life ----------------------------------------------------------------------------------------
 

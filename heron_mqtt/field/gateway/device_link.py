@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.gateway.device_stats import DeviceStats
@@ -45,6 +45,13 @@ class SetpointRequest:
     def zero(self) -> SetpointRequest:
         """Return the setpoint of no power."""
         return SetpointRequest(0.0, 0.0, self.p_available_mw)
+
+
+class _SentLease(NamedTuple):
+    """What was sent last, and when its lease ends by our clock, s: not later than by the device's."""
+
+    setpoint: Setpoint
+    ends_at: float
 
 
 class DeviceLink:
@@ -105,7 +112,7 @@ class DeviceLink:
         self._given_up: tuple[str, int] | None = None
         self.expects_answer = True
         """Whether a step should wait for it: not after a setpoint without answer, until it answers again."""
-        self._last: Setpoint | None = None
+        self._lease: _SentLease | None = None
         self._arrived_at: float | None = None
         self._refused_at: float | None = None
         self._unanswered_since: float | None = None
@@ -286,7 +293,7 @@ class DeviceLink:
             dt_s=dt_s,
             p_available_mw=wanted.p_available_mw,
         )
-        self._last = setpoint
+        self._lease = _SentLease(setpoint, self._monotonic() + lease_s)
         if self._displaces:
             setpoint = setpoint.model_copy(update={"take_over": True})
         stamped = self._stamped(setpoint, stamper, episode, step)
@@ -301,28 +308,30 @@ class DeviceLink:
         self._publish(stamped, lease_s)
 
     def renew(self, stamper: MessageStamper, *, lease_s: float, episode: int, step: int) -> None:
-        """Publish the newest setpoint again, to extend its lease and nothing else."""
-        if self._last is None:
+        """Publish the newest setpoint again, to extend a lease that runs and nothing else."""
+        if self._lease is None or not self.holds_setpoint:
             return
-        again = self._last.model_copy(update={"renewal": True, "lease_s": lease_s})
+        sent, ends_at = self._lease
+        self._lease = _SentLease(sent, max(ends_at, self._monotonic() + lease_s))
+        again = sent.model_copy(update={"renewal": True, "lease_s": lease_s})
         self._publish(self._stamped(again, stamper, episode, step), lease_s)
 
     def release(self, stamper: MessageStamper) -> None:
         """Give the lease back, if setpoints were sent: the device goes to its safe state now."""
-        if self._last is None:
+        if self._lease is None:
             return
-        self._last = None
+        self._lease = None
         back = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=self._lease_s, release=True)
         self._publish(self._stamped(back, stamper, None, None), self._lease_s)
 
     def forget_setpoint(self) -> None:
         """Renew no longer what was sent last: its lease runs out and the device goes safe by itself."""
-        self._last = None
+        self._lease = None
 
     @property
     def holds_setpoint(self) -> bool:
-        """Whether something was sent that is still to be renewed."""
-        return self._last is not None
+        """Whether something was sent that is still to be renewed: a lease that is over is not."""
+        return self._lease is not None and self._monotonic() < self._lease.ends_at
 
     def _stamped(
         self, setpoint: Setpoint, stamper: MessageStamper, episode: int | None, step: int | None
@@ -524,4 +533,4 @@ class DeviceLink:
         self.telemetry = None
         self._arrived_at = None
         self._echo = None
-        self._last = None
+        self._lease = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from heron_mqtt.errors import UnsupportedFeature
 from heron_mqtt.field.gateway.authority import RULES, Evidence
-from heron_mqtt.field.gateway.authority_desk import AuthorityDesk
+from heron_mqtt.field.gateway.authority_desk import AuthorityDesk, Manual
 from heron_mqtt.field.gateway.clearance import apply_clearance
 from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.envelope import Band
@@ -107,6 +107,7 @@ class FieldGateway:
         self._sent: dict[str, SetpointRequest] = {}
         self._awaited: list[str] = []  # of them, those that had not answered when that was last looked at
         self._unsent: dict[str, str] = {}  # by device, why nothing was sent in this step
+        self._in_hand: dict[str, Manual] = {}  # devices whose setpoint of this step is a person's
         self._taken_up: dict[str, Telemetry] = {}  # by device, where its model was put since the last step
         self._put_since_sent: set[str] = set()  # devices whose models were put where they are
         self._to_put_again: set[str] = set()  # those whose models have then taken a step that they did not
@@ -270,11 +271,12 @@ class FieldGateway:
         if self.estop is not None:
             self._outcome.begin_step(dict.fromkeys(wanted, ESTOP))
             return {name: want.zero() for name, want in wanted.items()}
-        told, in_hand = self.authority.override(wanted)
+        told, self._in_hand = self.authority.override(wanted)
         bands = {name: band for name in self._settings if (band := self._band(name)) is not None}
         real = [name for name, settings in self._settings.items() if settings.is_real]
         allowed, reasons = clamp_setpoints(self._twins, told, bands, explained=real)
-        for name, who in in_hand.items():
+        for name, manual in self._in_hand.items():
+            who = f"in hand of {manual.who}"
             reasons[name] = f"{who}, {reasons[name]}" if name in reasons else who
         self._outcome.begin_step(
             {name: why for name, why in reasons.items() if self.authority.level(name) != "simulated"}
@@ -321,8 +323,10 @@ class FieldGateway:
         for name, setpoint in allowed.items():
             if dt_s is None or not self.authority.sends(name):
                 continue
-            link, lease_s = self.links[name], self._leases.lease_s
-            why = link.why_not_sent if lease_s > 0.0 else self.environment.why_silent
+            link, lease_s = self.links[name], self._lease_s(name)
+            why = link.why_not_sent if self._leases.lease_s > 0.0 else self.environment.why_silent
+            if why is None and lease_s <= 0.0:
+                why = "it is no longer in hand"
             if self._is_real_after_all(name):
                 why = REAL_AFTER_ALL
             if why is not None:
@@ -519,12 +523,20 @@ class FieldGateway:
                     continue
             self._renew()
 
+    def _lease_s(self, name: str) -> float:
+        """Return how long a setpoint of a device may last now, s; 0 = none may be sent or renewed.
+
+        What a person has asked for outlives neither the hold nor its withdrawal.
+        """
+        lease_s = self._leases.lease_s
+        return min(lease_s, self.authority.left_in_hand_s(name)) if name in self._in_hand else lease_s
+
     def _renew(self) -> None:
         episode, step = self._at
-        lease_s = math.floor(self._leases.lease_s * 1e3) / 1e3
         self._leases.sent()  # the next time comes, whatever becomes of this one
-        if self.estop is not None or lease_s <= 0.0:
+        if self.estop is not None:
             return
         for name in self._leases.renewable():
-            if self.authority.sends(name):
+            lease_s = math.floor(self._lease_s(name) * 1e3) / 1e3
+            if lease_s > 0.0 and self.authority.sends(name):
                 self.links[name].renew(self._stamper, lease_s=lease_s, episode=episode, step=step)

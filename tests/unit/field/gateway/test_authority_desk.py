@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from heron_mqtt.field.gateway.authority import HAS_WAITED
-from support.field_rig import LEASE_S, Rig
+from heron_mqtt.messages import Command, Observation
+from support.field_rig import DT_S, LEASE_S, Rig
 
 TAKE = {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"}
 
@@ -51,6 +52,54 @@ async def test_a_hand_holds_to_its_last_moment_and_not_longer() -> None:
     assert made.sent_mw() == 0.02
     assert "no longer in hand of ann: the time is over" in [each["reason"] for each in made.said]
     assert "manual_by" not in made.said[-1]
+
+
+async def test_nothing_of_a_hand_lasts_longer_than_it_within_a_step() -> None:
+    made = await desk()
+    made.ask(for_s=4.0)
+    assert made.sent_mw() == 0.005
+    assert made.rig.sent[-1]["lease_s"] == LEASE_S
+    made.rig.clock_s += 2.5
+    made.rig.measure()
+    made.rig.gateway.environment.heard(None)
+    made.rig.gateway._renew()
+    assert (made.rig.sent[-1]["renewal"], made.rig.sent[-1]["lease_s"]) == (True, 1.5)
+    made.rig.clock_s += 1.5
+    made.rig.measure()
+    made.rig.gateway.environment.heard(None)
+    before = len(made.rig.sent)
+    made.rig.gateway._renew()
+    assert len(made.rig.sent) == before
+    assert made.sent_mw() == 0.02, "the next step is the agent's"
+    assert made.rig.sent[-1]["lease_s"] == LEASE_S
+
+
+async def test_what_a_hand_asked_for_is_not_renewed_once_it_is_given_back() -> None:
+    made = await desk()
+    made.ask()
+    assert made.sent_mw() == 0.005
+    made.ask(for_s=0.0)
+    before = len(made.rig.sent)
+    made.rig.gateway._renew()
+    assert len(made.rig.sent) == before
+
+
+async def test_a_hand_that_ends_while_its_setpoint_is_cleared_sends_nothing() -> None:
+    made = await desk()
+    made.ask(for_s=4.0)
+    rig = made.rig
+    rig.measure()
+    rig.agent.observe(Observation(dt_s=DT_S, episode=1, step=0), 50.0)
+    rig.agent.decide(Command.model_validate({"p_ess": 0.02}))
+    rig.agent.conclude()
+    allowed = rig.gateway.clamp_setpoints(rig.agent.wanted())
+    rig.clock_s += 4.0
+    rig.measure()
+    rig.gateway.environment.heard(None)
+    rig.gateway.send(allowed, dt_s=DT_S, episode=1, step=0)
+    rig.gateway.settle(allowed)
+    assert rig.sent == []
+    assert rig.fallback == "it is no longer in hand"
 
 
 async def test_a_hand_is_given_back_by_zero_seconds_and_told_while_it_lasts() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.messages import Clearance
-from support.field_rig import Answer, Rig, follow, nothing
+from support.field_rig import LEASE_S, Answer, Rig, follow, nothing
 from support.waiting import until
 
 
@@ -119,6 +119,26 @@ async def test_a_device_gone_for_good_gets_no_setpoints() -> None:
     rig.gateway._renew()
     assert len(rig.sent) == before
     assert rig.fallback == "device offline"
+
+
+async def test_a_lease_that_is_over_is_not_renewed() -> None:
+    rig = await Rig().open()
+    rig.step()
+    rig.clock_s += LEASE_S - 0.1
+    rig.measure()
+    rig.gateway.environment.heard(None)
+    rig.gateway._renew()
+    assert rig.sent[-1]["renewal"] is True
+    rig.clock_s += LEASE_S  # stopped, or kept busy: the device has gone safe by itself
+    rig.measure()
+    rig.gateway.environment.heard(None)
+    before = len(rig.sent)
+    rig.gateway._renew()
+    assert len(rig.sent) == before
+    rig.step()
+    assert rig.sent[-1]["renewal"] is False
+    rig.gateway._renew()
+    assert rig.sent[-1]["renewal"] is True
 
 
 async def test_what_lacks_of_a_device_is_named_with_the_topic_on_which_it_is_expected() -> None:
