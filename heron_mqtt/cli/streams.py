@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from typing import Any, TextIO, cast
 
@@ -80,6 +81,27 @@ class GuardedStream:
     def __getattr__(self, name: str) -> Any:
         """Everything else is the stream's own."""
         return getattr(self._stream, name)
+
+
+async def until_reader_leaves(descriptor: int = 1) -> None:
+    """Wait until what reads a pipe has left, as ``head -1`` does; for ever where it is another file.
+
+    For commands that have nothing to do but to print.
+
+    Args:
+        descriptor: What is written to; 1 = standard output.
+    """
+    import asyncio
+
+    loop, left = asyncio.get_running_loop(), asyncio.Event()
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        await left.wait()
+    # The end that is written to never has anything to read: it wakes the loop when the other one is closed.
+    loop.add_reader(descriptor, left.set)
+    try:
+        await left.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 def guard_streams() -> tuple[GuardedStream, GuardedStream]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heron_mqtt.cli.live_page import NICENESS
+from heron_mqtt.cli.streams import until_reader_leaves
 from heron_mqtt.end_signals import run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
@@ -180,7 +181,7 @@ async def _tail(broker: str, env_id: str | None, channel: str, *, as_json: bool)
             console.print(text, style=style)
 
     async with Observer(broker, checked_env_id(env_id), (channel,), on_message, only_watches=True):
-        await asyncio.Event().wait()
+        await until_reader_leaves()
 
 
 def _plain(heard: Heard) -> dict[str, Any]:
