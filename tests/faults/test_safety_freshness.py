@@ -65,6 +65,26 @@ def test_a_gateway_that_was_stopped_sends_nothing_old(tmp_path: Path, url: str) 
 
 
 @on_mosquitto
+def test_a_gateway_that_was_stopped_renews_no_lease_that_is_over(tmp_path: Path, url: str) -> None:
+    scenario = write(tmp_path, realtime_s=1.3)  # each step is renewed
+    with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url) as program:
+        until_driven(observer, device)
+        for stopped_s in (1.05, 1.2, 1.6):
+            time.sleep(0.7)
+            os.kill(program.pid, signal.SIGSTOP)
+            time.sleep(stopped_s * LEASE_S)
+            os.kill(program.pid, signal.SIGCONT)
+            time.sleep(0.8)
+        ends_at, renewed = 0.0, 0
+        for told in observer.setpoints():
+            if told.json["renewal"]:
+                assert told.at <= ends_at + 0.05, "the device has gone safe by itself"
+                renewed += 1
+            ends_at = max(ends_at, told.at + told.json["lease_s"])
+        assert renewed > 3
+
+
+@on_mosquitto
 def test_a_reborn_battery_is_asked_for_what_it_says_it_has(tmp_path: Path, url: str) -> None:
     scenario = write(tmp_path)
     with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url):
