@@ -169,7 +169,10 @@ class Agent(Protocol):
         """
 
     def decide(self, command: Command | None) -> None:
-        """Plan the step: follow the command where there is one, else the agent's own policy."""
+        """Plan the step: follow the command where there is one, else the agent's own policy.
+
+        The environment's own agents get it as a ``StepCommand`` in centralized mode.
+        """
 
     def negotiate(self) -> HorizontalSession | None:
         """Return this agent's part in the horizontal protocol of this step, if it takes part."""

@@ -52,7 +52,7 @@ class Inbox:
         environment: EnvironmentWatch,
     ) -> None:
         self.price = PriceFollower()
-        self.commands = CommandFollower()
+        self.commands: CommandFollower[Command] = CommandFollower()
         self.observation: Observation | None = None
         """The newest one, until a step begins with it."""
         self.new_episode: RunState | None = None

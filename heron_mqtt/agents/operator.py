@@ -271,8 +271,8 @@ class SystemOperator:
                 return True
             self.say_alive()
 
-    def command(self, agent: str, command: Command) -> None:
-        """Publish a command for the step under way."""
+    def command(self, agent: str, command: Command | Json) -> None:
+        """Publish a command for the step under way: the message, or its fields if known to be right."""
         self._publish(topics.agent(agent, "command"), command)
 
     def publish_observation(self, agent: str, observation: Observation | Json) -> None:

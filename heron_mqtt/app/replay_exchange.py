@@ -21,6 +21,7 @@ from heron_mqtt.field.gateway.twins import clamp_setpoints
 from heron_mqtt.messages import Command, Consensus, PriceSignal, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.protocols.base import HorizontalSession
+from heron_mqtt.protocols.setpoint import StepCommand
 from heron_mqtt.record.deliveries import Deliveries
 from powergrid.agents import GridAgent
 from powergrid.envs.exchange import Check, DirectExchange, StepInput
@@ -116,15 +117,14 @@ class ReplayExchange(DirectExchange):
         agent.observe(told if heard else None, follower.value)
         agent.decide(commands.take(given.episode, given.step))
 
-    def _recorded_command(self, name: str, given: StepInput) -> Command | None:
+    def _recorded_command(self, name: str, given: StepInput) -> StepCommand | None:
         """Return what the agent was commanded in the record, if it was."""
         one = self._recorded.get(given.step)
         said = one.agents.get(name) if one is not None else None
         if said is None or said["command"] is None:
             return None
-        return Command.model_validate(
-            {"episode": given.episode, "step": given.step, **json.loads(said["command"])}
-        )
+        command = Command.model_validate(json.loads(said["command"]))
+        return StepCommand(given.episode, given.step, command.values("p_"), command.values("q_"))
 
     def _heard(self, at: tuple[int, int], agent: str, channel: str, kind: str) -> bool:
         if self._network is not None:

@@ -7,20 +7,61 @@ policy. What is wanted is not what is sent: every setpoint is bounded by the dev
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
 from heron_mqtt.messages import Command
 
 MAX_AHEAD = 16  # commands kept for steps that have not begun; they come from the network
 
 
-class CommandFollower:
+class StepCommand(NamedTuple):
+    """Setpoints for one step; the plain form of a ``Command`` message, for numbers known to be finite.
+
+    Attributes:
+        episode: For which it holds, as ``step``.
+        step: None = the next step that begins.
+        p_mw: By device, MW, positive = injected.
+        q_mvar: By device, Mvar, positive = injected.
+    """
+
+    episode: int | None
+    step: int | None
+    p_mw: Mapping[str, float]
+    q_mvar: Mapping[str, float]
+    boot: None = None  # the environment's own: of no other run
+
+    def values(self, prefix: str) -> Mapping[str, float]:
+        """Return the numbers by device as the message does: what begins with ``p_`` or ``q_``."""
+        return {"p_": self.p_mw, "q_": self.q_mvar}.get(prefix, {})
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the fields of that message."""
+        return {"type": "command", "episode": self.episode, "step": self.step, **self.setpoints()}
+
+    def setpoints(self) -> dict[str, float]:
+        """Return the setpoints as the message names them, device by device."""
+        named = {}
+        for device in dict.fromkeys((*self.p_mw, *self.q_mvar)):
+            if device in self.p_mw:
+                named[f"p_{device}"] = self.p_mw[device]
+            if device in self.q_mvar:
+                named[f"q_{device}"] = self.q_mvar[device]
+        return named
+
+
+AnyCommand = TypeVar("AnyCommand", Command, StepCommand)
+
+
+class CommandFollower(Generic[AnyCommand]):
     """The commands an agent has received and not yet used; the first one of a step counts."""
 
     def __init__(self) -> None:
-        self._commands: dict[tuple[int, int], Command] = {}
-        self._next: Command | None = None
+        self._commands: dict[tuple[int, int], AnyCommand] = {}
+        self._next: AnyCommand | None = None
         self._taken: tuple[int, int] | None = None  # the newest step that has begun
 
-    def receive(self, command: Command) -> bool:
+    def receive(self, command: AnyCommand) -> bool:
         """Take a command; False if it is too late, too early, or there is one for that step already."""
         if command.episode is None or command.step is None:
             self._next = command
@@ -37,7 +78,7 @@ class CommandFollower:
         """Whether a command for this step has arrived."""
         return (episode, step) in self._commands
 
-    def take(self, episode: int, step: int) -> Command | None:
+    def take(self, episode: int, step: int) -> AnyCommand | None:
         """Return the command for this step, and forget it and all earlier ones."""
         command = self._commands.get((episode, step), self._next)
         self._next = None

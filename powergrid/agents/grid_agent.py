@@ -13,6 +13,7 @@ from heron_mqtt.field.gateway.envelope import SetpointLimits
 from heron_mqtt.messages import Command, Observation, Telemetry
 from heron_mqtt.protocols.base import HorizontalSession, StepPosition
 from heron_mqtt.protocols.registry import PROTOCOLS
+from heron_mqtt.protocols.setpoint import StepCommand
 from powergrid.agents.economic_dispatch import economic_setpoint
 from powergrid.agents.policy import (
     AgentPolicy,
@@ -225,7 +226,7 @@ class GridAgent:
             guess = unit.p_available_mw if unit.device.spec.profile_holds else 0.0
             unit.p_available_mw = available.get(name, guess)
 
-    def decide(self, command: Command | None) -> None:
+    def decide(self, command: Command | StepCommand | None) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy."""
         p, q = self._decided(command)
         self._commanded = p
@@ -236,7 +237,9 @@ class GridAgent:
             unit.wanted_q_mvar = q.get(name, 0.0)
         self._dispatch(self._price, self._price + self._market.import_adder_per_mwh)
 
-    def _decided(self, command: Command | None) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    def _decided(
+        self, command: Command | StepCommand | None
+    ) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """Return P and Q by device, MW and Mvar: as commanded, else as the policy decides."""
         p = command.values("p_") if command is not None else {}
         q = command.values("q_") if command is not None else {}

@@ -19,11 +19,11 @@ from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.errors import NotReady
 from heron_mqtt.field.gateway.clearance import apply_clearance, make_plan
 from heron_mqtt.field.gateway.twins import clamp_setpoints
-from heron_mqtt.messages import Clearance, Command, PriceSignal, SetpointPlan
+from heron_mqtt.messages import Clearance, PriceSignal, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.base import run_lossy_sessions, run_sessions
 from heron_mqtt.protocols.price import PriceFollower
-from heron_mqtt.protocols.setpoint import CommandFollower
+from heron_mqtt.protocols.setpoint import CommandFollower, StepCommand
 from powergrid.agents import GridAgent
 from powergrid.agents.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario
@@ -43,7 +43,7 @@ class StepInput(NamedTuple):
     step: int
     price: float
     observations: Mapping[str, LocalState]
-    commands: Mapping[str, Command]
+    commands: Mapping[str, StepCommand]
 
 
 class DirectExchange:
@@ -65,7 +65,7 @@ class DirectExchange:
         self._links = links
         self._number = {name: i for i, name in enumerate(self.agents)}
         self._prices = {agent: PriceFollower() for agent in agents}
-        self._commands = {agent: CommandFollower() for agent in agents}
+        self._commands = {agent: CommandFollower[StepCommand]() for agent in agents}
 
     def reset(self, episode: int, seed: int | None) -> None:
         """Begin an episode."""
@@ -305,7 +305,7 @@ class BrokerExchange:
         marks = [clock_s()]
         operator.begin_step(given.episode, given.step, given.price, clock)
         for agent, command in given.commands.items():
-            operator.command(agent, command)
+            operator.command(agent, command.to_fields())
         for agent, observation in given.observations.items():
             operator.publish_observation(agent, observation.to_fields())
         begun = asyncio.get_running_loop().time()

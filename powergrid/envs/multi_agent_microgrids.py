@@ -494,7 +494,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
                 price=given.price,
                 phases_s={**phases_s, "solve": solve_s},
                 observations={agent: told.to_fields() for agent, told in given.observations.items()},
-                commands={agent: command.model_extra or {} for agent, command in given.commands.items()},
+                commands={agent: command.setpoints() for agent, command in given.commands.items()},
                 rewards=self._rewards,
                 infos=infos,
                 seed=self._episode_seed if self.scenario.randomisation != NOT_RANDOM else None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
-from heron_mqtt.messages import Command
+from heron_mqtt.protocols.setpoint import StepCommand
 from powergrid.scenario import MicrogridTable
 
 Array = NDArray[np.float64]
@@ -37,9 +39,17 @@ class ActionMap:
         self.names = tuple(row[0] for row in rows)
         low, self._middle, high = np.array([row[1:] for row in rows]).reshape(-1, 3).T
         self._below, self._above = self._middle - low, high - self._middle
+        # The same for the few numbers of one copy, on which numpy would spend most of its time on calls.
+        self._spans = list(
+            zip(*(part.tolist() for part in (self._below, self._middle, self._above)), strict=True)
+        )
+        self._p, self._q = (
+            [(name[2:], i) for i, name in enumerate(self.names) if name.startswith(prefix)]
+            for prefix in ("p_", "q_")
+        )
         self.space = Box(-1.0, 1.0, (len(rows),), np.float32)
 
-    def command(self, action: ArrayLike, episode: int | None = None, step: int | None = None) -> Command:
+    def command(self, action: ArrayLike, episode: int | None = None, step: int | None = None) -> StepCommand:
         """Return the command of a normalised action; values beyond [-1, 1] count as the nearest bound.
 
         Args:
@@ -50,9 +60,16 @@ class ActionMap:
         Raises:
             ValueError: Wrong shape, or an entry that is not a finite number; names agent and index.
         """
-        powers = self._setpoints(action, self.space.shape).tolist()
-        return Command.model_validate(
-            {"episode": episode, "step": step, **dict(zip(self.names, powers, strict=True))}
+        values = self._numbers(action, self.space.shape)
+        given = values.tolist()
+        if not all(map(isfinite, given)):
+            raise self._not_finite(values)
+        powers = [_physical(value, *span) for value, span in zip(given, self._spans, strict=True)]
+        return StepCommand(
+            episode,
+            step,
+            {device: powers[i] for device, i in self._p},
+            {device: powers[i] for device, i in self._q},
         )
 
     def setpoints(self, actions: ArrayLike, n: int) -> dict[str, Array]:
@@ -65,10 +82,19 @@ class ActionMap:
         Raises:
             ValueError: As ``command``.
         """
-        return dict(zip(self.names, self._setpoints(actions, (n, len(self.names))).T, strict=True))
+        values = self._numbers(actions, (n, len(self.names)))
+        if not np.isfinite(values).all():
+            raise self._not_finite(values)
+        bounded = np.minimum(np.maximum(values, -1.0), 1.0)
+        powers = self._middle + bounded * np.where(bounded >= 0.0, self._above, self._below)
+        return dict(zip(self.names, powers.T, strict=True))
 
-    def _setpoints(self, action: ArrayLike, shape: tuple[int, ...]) -> Array:
-        """Return physical setpoints, positive = injected: linear between the values at -1, 0 and +1."""
+    def _numbers(self, action: ArrayLike, shape: tuple[int, ...]) -> Array:
+        """Return an action as an array of floats.
+
+        Raises:
+            ValueError: It is something else, or of another shape.
+        """
         try:
             given = np.asarray(action)
             if isinstance(action, np.ma.MaskedArray) or given.dtype.kind not in "fiub":
@@ -80,13 +106,19 @@ class ActionMap:
             raise ValueError(
                 f"action of {self._agent}: shape {values.shape}, expected {shape}: {', '.join(self.names)}"
             )
-        if not np.isfinite(values).all():
-            at = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
-            where = f"index {at[-1]}" if len(at) == 1 else f"copy {at[0]}, index {at[-1]}"
-            raise ValueError(
-                f"action of {self._agent}: {where} ({self.names[at[-1]]}) is {values[at]}, "
-                "expected a number in [-1, 1]"
-            )
-        bounded = np.minimum(np.maximum(values, -1.0), 1.0)
-        physical: Array = self._middle + bounded * np.where(bounded >= 0.0, self._above, self._below)
-        return physical
+        return values
+
+    def _not_finite(self, values: Array) -> ValueError:
+        """Return what to raise: the first entry that is NaN or infinite."""
+        at = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
+        where = f"index {at[-1]}" if len(at) == 1 else f"copy {at[0]}, index {at[-1]}"
+        return ValueError(
+            f"action of {self._agent}: {where} ({self.names[at[-1]]}) is {values[at]}, "
+            "expected a number in [-1, 1]"
+        )
+
+
+def _physical(value: float, below: float, middle: float, above: float) -> float:
+    """Return the setpoint of one entry, as ``ActionMap.setpoints`` of many: linear from -1 to 0 to +1."""
+    bounded = min(max(value, -1.0), 1.0)
+    return middle + bounded * (above if bounded >= 0.0 else below)

@@ -8,7 +8,7 @@ import pytest
 
 from heron_mqtt.messages import Command, PriceSignal
 from heron_mqtt.protocols.price import PriceFollower
-from heron_mqtt.protocols.setpoint import MAX_AHEAD, CommandFollower
+from heron_mqtt.protocols.setpoint import MAX_AHEAD, CommandFollower, StepCommand
 
 
 def price(value: float, episode: int | None = None, step: int | None = None, boot: str = "b1") -> PriceSignal:
@@ -162,3 +162,15 @@ def test_a_new_episode_forgets_the_commands_of_others() -> None:
     assert not follower.has(2, 96)
     assert follower.receive(command(2.0, 1, 0)), "its steps count from the beginning"
     assert follower.take(1, 0) == command(2.0, 1, 0)
+
+
+def test_the_plain_form_of_a_command_says_what_its_message_says() -> None:
+    plain = StepCommand(2, 5, {"ess": 0.25, "pv": 0.5}, {"pv": -0.125})
+    message = Command.model_validate(plain.to_fields())
+    assert (message.episode, message.step, message.boot) == (plain.episode, plain.step, plain.boot)
+    assert message.model_extra == plain.setpoints() == {"p_ess": 0.25, "p_pv": 0.5, "q_pv": -0.125}
+    for prefix in ("p_", "q_"):
+        assert message.values(prefix) == plain.values(prefix)
+    follower = CommandFollower()
+    assert follower.receive(plain)
+    assert follower.take(2, 5) is plain

@@ -54,6 +54,12 @@ def test_no_action_leads_outside_the_nameplate(action: list[float]) -> None:
     assert -0.022 <= found["q_pv"] <= 0.022
 
 
+@given(st.lists(st.floats(-2.0, 2.0), min_size=4, max_size=4))
+def test_a_copy_of_many_is_told_the_same_to_the_last_bit(action: list[float]) -> None:
+    many = ACTIONS.setpoints(np.array([[0.0] * 4, action]), 2)
+    assert powers(action) == {name: float(values[1]) for name, values in many.items()}
+
+
 @settings(deadline=None)
 @given(st.floats(-1.0, 1.0), st.floats(-1.0, 1.0))
 def test_more_is_never_less(one: float, other: float) -> None:
