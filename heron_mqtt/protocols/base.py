@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel
 
@@ -24,6 +24,7 @@ __all__ = [
     "ProtocolSettings",
     "StepPosition",
     "Trade",
+    "run_conversation",
     "run_lossy_sessions",
     "run_sessions",
 ]
@@ -64,13 +65,12 @@ class DefaultSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class StepPosition:
+class StepPosition(NamedTuple):
     """What an agent brings into the negotiation of a step.
 
     Attributes:
         agent_id: The agent.
-        peers: Those it may talk to, sorted.
+        peers: Those it may run_conversation to, sorted.
         surplus_mwh: Net energy of its plan, MWh, positive = surplus, negative = deficit.
         price: The operator's, $/MWh.
         import_adder: What energy drawn from the grid costs on top of the price, $/MWh.
@@ -85,11 +85,19 @@ class StepPosition:
     import_adder: float = 0.0
     ask_share: float = 0.25
     bid_share: float = 0.75
-    settings: ProtocolSettings = field(default_factory=DefaultSettings)
+    settings: ProtocolSettings = DefaultSettings()
 
 
 class HorizontalSession(Protocol):
     """One agent's part in one step of a horizontal protocol."""
+
+    @classmethod
+    def run_all(cls, sessions: Mapping[str, Self]) -> None:
+        """Carry the sessions of all agents of a step to their end, when every message arrives.
+
+        A protocol may write out what the conversation comes to, where making the messages takes longest.
+        """
+        run_conversation(sessions)
 
     def outgoing(self) -> Mapping[str, Message]:
         """Return this round's messages, at most one a peer; the same ones at every call in a round."""
@@ -119,7 +127,7 @@ class HorizontalSession(Protocol):
 
 
 class HorizontalProtocol(ABC):
-    """How agents talk to each other in a step: one class and one registration in ``PROTOCOLS``.
+    """How agents run_conversation to each other in a step: one class and one registration in ``PROTOCOLS``.
 
     Attributes:
         name: In scenarios: ``[protocol] horizontal = "auction"``.
@@ -137,11 +145,18 @@ class HorizontalProtocol(ABC):
 
 
 def run_sessions(sessions: Mapping[str, HorizontalSession]) -> None:
-    """Carry the sessions of all agents of a step through every round, when every message arrives.
+    """Carry the sessions of all agents of a step to their end, when every message arrives.
 
     Args:
         sessions: By agent.
     """
+    kinds = {type(session) for session in sessions.values()}
+    run_all = getattr(kinds.pop(), "run_all", run_conversation) if len(kinds) == 1 else run_conversation
+    run_all(sessions)
+
+
+def run_conversation(sessions: Mapping[str, HorizontalSession]) -> None:
+    """Carry sessions through every round of their conversation, when every message arrives."""
     going = dict(sessions)
     while going:
         for name, session in going.items():

@@ -12,9 +12,9 @@ offered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 from heron_mqtt.messages import Accept, Confirm, Message, Offer
 from heron_mqtt.protocols.base import (
@@ -41,8 +41,7 @@ _ROUND_OF = {kind: number for number, kind in enumerate(ROUNDS)}
 NOT_WANTED = Accept(quantity=0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Bid:
+class Bid(NamedTuple):
     """What an agent wants to trade in one step.
 
     Attributes:
@@ -79,16 +78,38 @@ class P2PSession(HorizontalSession):
         self._wanted = max(-bid.quantity_mwh, 0.0)
         self._bought: dict[str, float] = {}  # MWh accepted by this agent, by seller
         self._sold: dict[str, float] = {}  # MWh confirmed by it, by buyer
-        self._outgoing: Mapping[str, Message] = dict.fromkeys(
-            peers,
-            # a buyer's price is its limit: it is nobody's business before it has accepted an ask
-            Offer(quantity=self._offered, price=bid.price if self._offered > 0.0 else 0.0),
-        )
-        self._owed: Set[str] = self._outgoing.keys()
+        self._outgoing: Mapping[str, Message] | None = None  # not asked for yet
+        self._owed: Set[str] = frozenset(peers)
+        self._trades: dict[str, Trade] | None = None  # without a conversation
+
+    @classmethod
+    def run_all(cls, sessions: Mapping[str, Self]) -> None:
+        """Trade as the sessions would in their conversation; see ``protocols.base.HorizontalSession``."""
+        offers = [(one.bid.price, name, one._offered) for name, one in sessions.items() if one._offered]
+        accepts: dict[str, dict[str, float]] = {seller: {} for _, seller, _ in offers}
+        for buyer, session in sessions.items():
+            session._end()
+            if session._wanted:
+                for seller, mwh in session._choose(
+                    offer
+                    for offer in offers
+                    if offer[1] in session._peers and buyer in sessions[offer[1]]._peers
+                ).items():
+                    accepts[seller][buyer] = mwh
+        trades: dict[str, dict[str, Trade]] = {name: {} for name in sessions}
+        for seller, accepted in accepts.items():
+            price = sessions[seller].bid.price
+            for buyer, mwh in sessions[seller]._allot(accepted).items():
+                if mwh > 0.0:
+                    trades[seller][buyer], trades[buyer][seller] = Trade(mwh, price), Trade(-mwh, price)
+        for name, session in sessions.items():
+            session._trades = trades[name]
 
     @property
     def trades(self) -> dict[str, Trade]:
         """What was traded, one entry a peer; complete once ``advance`` has returned False."""
+        if self._trades is not None:
+            return self._trades
         trades = {p: Trade(mwh, self.bid.price) for p, mwh in self._sold.items() if mwh > 0.0}
         for peer, confirm in self._confirms.items():
             if self._is_what_was_agreed(peer, confirm):
@@ -97,6 +118,10 @@ class P2PSession(HorizontalSession):
 
     def outgoing(self) -> Mapping[str, Message]:
         """Return this round's messages, at most one a peer."""
+        if self._outgoing is None:
+            # a buyer's price is its limit: it is nobody's business before it has accepted an ask
+            price = self.bid.price if self._offered else 0.0
+            self._outgoing = dict.fromkeys(self._peers, Offer(quantity=self._offered, price=price))
         return self._outgoing
 
     def receive(self, peer: str, message: Message) -> bool:
@@ -120,17 +145,22 @@ class P2PSession(HorizontalSession):
             elif self.round == 2:
                 self._outgoing, self._owed = self._confirmations()
             else:
-                self._outgoing, self._owed = {}, frozenset()
+                self._end()
                 return False
             if self._outgoing or (self._owed and self.waiting_for()):
                 return True
+
+    def _end(self) -> None:
+        self.round, self._outgoing, self._owed = len(ROUNDS), {}, frozenset()
 
     def _answers(self) -> tuple[Mapping[str, Message], Set[str]]:
         """Return the accepts to send, and who owes one."""
         offers = self._offers
         if self._offered:
             return {}, {peer for peer, offer in offers.items() if not offer.quantity}
-        self._bought = self._choose()
+        self._bought = self._choose(
+            (offer.price, peer, offer.quantity) for peer, offer in offers.items() if offer.quantity > 0.0
+        )
         answers = {
             peer: Accept(quantity=self._bought[peer]) if peer in self._bought else NOT_WANTED
             for peer in self._peers
@@ -142,7 +172,9 @@ class P2PSession(HorizontalSession):
         """Return the confirms to send, and who owes one."""
         if not self._offered:
             return {}, self._bought.keys()
-        self._sold = self._allot()
+        self._sold = self._allot(
+            {peer: accept.quantity for peer, accept in self._accepts.items() if accept.quantity > 0.0}
+        )
         confirms = {
             peer: Confirm(quantity=self._sold.get(peer, 0.0), price=self.bid.price)
             for peer in self._peers
@@ -157,32 +189,23 @@ class P2PSession(HorizontalSession):
             return accept.quantity > 0.0
         return offer is None or offer.quantity == 0.0
 
-    def _choose(self) -> dict[str, float]:
-        """Buyer: take the cheapest offers within the bid until the need is met; ties by peer name."""
-        if self._wanted == 0.0:
-            return {}
-        offers = [
-            (offer.price, peer, offer.quantity)
-            for peer, offer in self._offers.items()
-            if offer.quantity > 0.0 and offer.price <= self.bid.price
-        ]
+    def _choose(self, offers: Iterable[tuple[float, str, float]]) -> dict[str, float]:
+        """Buyer: take the cheapest offers within the bid until the need is met; ties by peer name.
+
+        Args:
+            offers: Price, peer and quantity of each.
+        """
         need, chosen = self._wanted, {}
-        for _, peer, quantity in sorted(offers):
-            if need <= 0.0:
+        for price, peer, quantity in sorted(offers):
+            if need <= 0.0 or price > self.bid.price:
                 break
             chosen[peer] = min(quantity, need)
             need -= chosen[peer]
         return chosen
 
-    def _allot(self) -> dict[str, float]:
+    def _allot(self, accepted: Mapping[str, float]) -> dict[str, float]:
         """Seller: give each buyer what it accepted, or its share where that is more than was offered."""
-        if self._offered == 0.0:
-            return {}
-        asked = {
-            peer: min(accept.quantity, self._offered)
-            for peer, accept in sorted(self._accepts.items())
-            if accept.quantity > 0.0
-        }
+        asked = {peer: min(quantity, self._offered) for peer, quantity in sorted(accepted.items())}
         total = sum(asked.values())
         share = 1.0 if total <= self._offered else self._offered / total
         left, allotted = self._offered, {}

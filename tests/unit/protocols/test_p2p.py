@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import Accept, Confirm, Consensus, Message, Offer
-from heron_mqtt.protocols.base import run_sessions
+from heron_mqtt.protocols.base import run_conversation, run_sessions
 from heron_mqtt.protocols.p2p import ROUNDS, Bid, P2PSession, Trade, settle
 
 quantities = st.floats(-10.0, 10.0, allow_subnormal=False) | st.just(0.0)
@@ -442,3 +442,23 @@ def test_sessions_that_hear_everything_trade_what_they_can() -> None:
     sold, bought = (sum(trade.mwh for trade in session.trades.values()) for session in sessions.values())
     assert sold == pytest.approx(2.0)
     assert bought == pytest.approx(-2.0)
+
+
+few = st.sampled_from([-2.0, -1.0, -0.3, 0.0, 0.3, 1.0])
+
+
+@given(bids | st.lists(st.builds(Bid, few, st.sampled_from([40.0, 50.0])), min_size=2, max_size=6), seeds)
+def test_without_messages_sessions_trade_what_their_conversation_comes_to(
+    all_bids: list[Bid], seed: int
+) -> None:
+    rng, names = random.Random(seed), [f"MG{i}" for i in range(len(all_bids))]
+    peers = {name: tuple(n for n in names if n != name and rng.random() < 0.8) for name in names}
+    short, long = (
+        {name: P2PSession(name, peers[name], bid) for name, bid in zip(names, all_bids, strict=True)}
+        for _ in range(2)
+    )
+    run_sessions(short)
+    run_conversation(long)
+    assert reports(short) == reports(long)
+    for session in short.values():
+        assert (session.round, session.outgoing(), session.waiting_for()) == (len(ROUNDS), {}, set())
