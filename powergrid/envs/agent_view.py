@@ -87,20 +87,15 @@ class AgentView:
             "forecast": {name: now[part].T for name, part in self._ahead.items()},
         }
 
-    def local_state(self, now: Sequence[float], dt_s: float, commanded: bool) -> LocalState:
+    def local_state(self, now: Sequence[float], dt_s: float, clock_s: float, commanded: bool) -> LocalState:
         """Return what the agent is told of the coming step: its own part of the grid and no more."""
         available = {name: now[at] for name, at in self._available}
         forecast = {name: now[part] for name, part in self._ahead.items()} if self._ahead else None
         told = dt_s, commanded, now[self._p_load], now[self._q_load], available
         if math.isnan(now[self._vm_min]):  # no bus of it has a voltage
-            return LocalState(*told, clock_s=self._clock_s(now), forecast=forecast)
+            return LocalState(*told, clock_s=clock_s, forecast=forecast)
         grid = now[self._vm_min], now[self._vm_max], now[self._loading]
-        return LocalState(*told, *grid, self._clock_s(now), forecast)
-
-    def _clock_s(self, now: Sequence[float]) -> float:
-        """Return the seconds since local midnight, from their sine and cosine, to the millisecond."""
-        angle = math.atan2(now[self._clock], now[self._clock + 1])
-        return round(angle / (2.0 * math.pi) * 86_400.0, 3) % 86_400.0
+        return LocalState(*told, *grid, clock_s, forecast)
 
     def _foretold(
         self, layout: Layout, number: int, n_agents: int, profiled: Sequence[Any], agent: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -114,6 +115,11 @@ class GridState:
 
     def _view(self, section: str) -> Array:
         return self._values[..., self._sections[section]]
+
+    def clock_s(self) -> float:
+        """Return the seconds since local midnight of one grid, from sine and cosine, to the millisecond."""
+        angle = math.atan2(*self._hour.tolist())
+        return round(angle / (2.0 * math.pi) * 86_400.0, 3) % 86_400.0
 
     def plain(self) -> list[float]:
         """Return the microgrids' quantities of one grid as numbers, for ``views``."""

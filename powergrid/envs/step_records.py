@@ -45,9 +45,9 @@ class StepRecords:
         state, p_mw, q_mvar, cost = self._state, [], [], []
         for agent, view in state.views.items():
             report = reports.get(agent) or self._safe(agent)
-            for name in view.devices:
-                p_mw.append(report.p_mw.get(name, 0.0))
-                q_mvar.append(report.q_mvar.get(name, 0.0))
+            p_of, q_of = report.p_mw.get, report.q_mvar.get
+            p_mw += [p_of(name, 0.0) for name in view.devices]
+            q_mvar += [q_of(name, 0.0) for name in view.devices]
             cost.append(sum(report.cost.values()))
         state.p_mw[:], state.q_mvar[:], self.cost[:] = p_mw, q_mvar, cost
         state.soc[:] = [
@@ -68,10 +68,10 @@ class StepRecords:
         Args:
             commanded: The agents to which a command is on its way.
         """
-        now, dt_s = self._state.plain(), self._dt_s
+        now, dt_s, clock_s = self._state.plain(), self._dt_s, self._state.clock_s()
         told = {}
         for agent, view in self._state.views.items():
-            local = view.local_state(now, dt_s, agent in commanded)
+            local = view.local_state(now, dt_s, clock_s, agent in commanded)
             if agent in self._observing:
                 local = local._replace(observation=self._state.own(agent).tolist())
             told[agent] = local
