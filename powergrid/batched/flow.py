@@ -15,14 +15,16 @@ Array = NDArray[np.float64]
 
 # The fixed point stops at this mismatch, so that its voltages are Newton's to about 1e-11 pu.
 TOLERANCE_MVA = 1e-12
+# Iterations of the fixed point for the network as given, beyond which Newton's method is as fast.
+MAX_ITERATIONS = 30
 
 
 class BatchFlow:
     """Solves copies of a world's grid together.
 
-    Networks without voltage-controlling generators are solved by fixed point, all copies in one matrix
-    product; what does not converge is tried once more by the simulation's own solver, which decides. Other
-    networks are solved one copy after the other.
+    They are solved by fixed point, all copies in one matrix product; what does not converge is tried once
+    more by the simulation's own solver, which decides. Networks that the fixed point does not suit, as those
+    whose voltages are held by many generators, are solved one copy after the other.
 
     Args:
         simulation: The grid; its set-points are overwritten where a copy is solved by itself.
@@ -36,12 +38,11 @@ class BatchFlow:
         table = simulation.scenario.network
         try:
             network = simulation.blueprint.grid.compiled()
-            if network.n_gen:
+            self._flow = CompiledPowerFlow(
+                network, solver="fixed_point", tolerance_mva=min(TOLERANCE_MVA, table.tolerance_mva)
+            )
+            if network.n_gen and not _converges(self._flow):
                 self._flow = CompiledPowerFlow(network, tolerance_mva=table.tolerance_mva)
-            else:
-                self._flow = CompiledPowerFlow(
-                    network, solver="fixed_point", tolerance_mva=min(TOLERANCE_MVA, table.tolerance_mva)
-                )
         except PowerFlowError as exc:
             raise ConfigError(f"{simulation.blueprint.loaded.source}: network: {exc}") from exc
         if table.vm_pu is not None:
@@ -80,3 +81,11 @@ class BatchFlow:
                 together[copy] = values
             result.converged[copy] = True
         return found, result.converged
+
+
+def _converges(flow: CompiledPowerFlow) -> bool:
+    """Whether the fixed point solves the network as given, in a number of iterations that pays."""
+    try:
+        return flow.solve().iterations <= MAX_ITERATIONS
+    except PowerFlowError:
+        return False

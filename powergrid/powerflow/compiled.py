@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from heron_mqtt.errors import PowerFlowDiverged, UnsupportedElement
+from heron_mqtt.errors import PowerFlowDiverged
 from powergrid.powerflow.admittance import AdmittanceMatrix
 from powergrid.powerflow.arrays import ComplexArray
 from powergrid.powerflow.batch import Blocks
@@ -38,7 +38,7 @@ class CompiledPowerFlow:
     Args:
         net: A pandapower network, or what it was compiled into; copied, never written to. A change of
             topology (switches, lines and transformers in or out of service) needs a new object.
-        solver: "newton" (any network) or "fixed_point" (no generators; fast in batches).
+        solver: "newton" (any network) or "fixed_point" (distribution networks; fast in batches).
         tolerance_mva: Largest power mismatch of a node, MVA, > 0.
         max_iterations: None for 20 Newton or 100 fixed-point iterations.
 
@@ -64,11 +64,6 @@ class CompiledPowerFlow:
             raise ValueError(f'solver: expected "newton" or "fixed_point", got {solver!r}')
         check_limits(tolerance_mva, max_iterations)
         self._network = network = _compiled(net, tolerance_mva)
-        if solver == "fixed_point" and network.n_gen:
-            raise UnsupportedElement(
-                f'solver "fixed_point" does not support gen ({network.n_gen}): it cannot hold voltages; '
-                'use solver = "newton"'
-            )
         self._injections = given = FlatInjections(network.injections)
         self.load, self.sgen, self.storage, self.gen = given.load, given.sgen, given.storage, given.gen
         self._grid = grid = network.grid
@@ -159,9 +154,7 @@ class CompiledPowerFlow:
         seen = (gen.vm_pu.tobytes(), gen.in_service.tobytes())
         if seen == self._generators_seen:
             return
-        controlled = self._start.hold(gen)
-        if isinstance(self._solver, NewtonSolver):
-            self._solver.set_controlled_nodes(controlled)
+        self._solver.set_controlled_nodes(self._start.hold(gen))
         self._generators_seen = seen
 
 

@@ -1,9 +1,10 @@
-"""Fixed point V = w + Z conj(S / V): networks without voltage-controlling generators, many cases at once.
+"""Fixed point V = w + Z conj(S / V): distribution networks, many cases at once.
 
 ``w`` is the no-load voltage profile that the reference nodes impose and Z the inverse of the admittance
 matrix without the reference nodes. The iteration needs only the rows and columns of Z of the nodes that
 have injections. It contracts for loads below the point of voltage collapse that distribution networks
-are operated at.
+are operated at. Where generators hold voltages their reactive power is corrected in each iteration
+(``VoltageHold``); that contracts where generators are few beside the reference, as in distribution networks.
 
 Source: S. Bolognani, S. Zampieri, "On the existence and linear approximation of the power flow solution
 in power distribution networks", IEEE Trans. Power Systems 31(1), 2016 (the iteration and its condition).
@@ -16,8 +17,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from heron_mqtt.errors import PowerFlowDiverged
-from powergrid.powerflow.arrays import ComplexArray, GridArrays
+from powergrid.powerflow.arrays import ComplexArray, GridArrays, IntArray
 from powergrid.powerflow.blas import SingleThreadedBlas
+from powergrid.powerflow.voltage_hold import VoltageHold
 
 __all__ = ["FixedPointSolver"]
 
@@ -26,7 +28,7 @@ class FixedPointSolver:
     """Solve for node voltages, one case or a batch; a pure function of its arguments.
 
     Args:
-        grid: The compiled network, without generators.
+        grid: The compiled network.
         tolerance_mva: Largest apparent power mismatch of a node, MVA.
         max_iterations: Iterations before giving up.
     """
@@ -40,6 +42,7 @@ class FixedPointSolver:
         injected = np.unique(grid.injection_node[grid.injection_node < n])
         self._active = np.setdiff1d(injected, reference)
         self._active_of_free = np.searchsorted(self._free, self._active)
+        self._held = np.zeros(0, dtype=np.intp)
         self._blas = SingleThreadedBlas()
 
     def set_matrix(self, matrix: sp.csc_matrix) -> None:
@@ -56,14 +59,21 @@ class FixedPointSolver:
             factors = splu(rows[:, free].tocsc())
             self._z_free = np.ascontiguousarray(factors.solve(unit))
             self._w_free = factors.solve(-rows[:, self._grid.reference_node].toarray())
-        self._z_active = np.ascontiguousarray(self._z_free[active])
+        self._z_active: ComplexArray = np.ascontiguousarray(self._z_free[active])
+
+    def set_controlled_nodes(self, pv: IntArray) -> None:
+        """Hold the voltage magnitude of the start voltages at these nodes."""
+        self._held = np.searchsorted(self._active, np.setdiff1d(pv, self._grid.reference_node))
+
+    def _hold(self, start: ComplexArray) -> VoltageHold | None:
+        return VoltageHold(self._held, start[self._active], self._z_active) if len(self._held) else None
 
     def solve(self, power: ComplexArray, start: ComplexArray) -> tuple[ComplexArray, int]:
         """Return voltages (n_node,) and the number of iterations.
 
         Args:
             power: (n_node,) complex power injected, pu, positive = into the network.
-            start: (n_node,) first guess, pu; holds the reference voltages.
+            start: (n_node,) first guess, pu; holds the reference voltages and the controlled magnitudes.
 
         Raises:
             PowerFlowDiverged: No solution was found.
@@ -75,14 +85,16 @@ class FixedPointSolver:
             w_free = self._w_free @ start[self._grid.reference_node]
             w = w_free[self._active_of_free]
             v, s_conj = start[self._active], power[self._active].conj()
+            hold = self._hold(start)
             for iteration in range(1, self._max_iterations + 1):
                 current = s_conj / v.conj()
                 update = self._z_active @ current
                 update += w
+                missing = 0.0 if hold is None else hold.correct(s_conj, v, current, update)
                 # The currents are exact for the new voltages; what is off is the power they carry.
                 mismatch = np.abs((update - v) * current)
                 v = update
-                largest = mismatch.max(initial=0.0)
+                largest = np.maximum(mismatch.max(initial=0.0), missing)
                 if largest < self._tolerance:
                     voltage[self._free] = w_free + self._z_free @ current
                     return voltage, iteration
@@ -90,7 +102,10 @@ class FixedPointSolver:
                     raise PowerFlowDiverged("the voltages became infinite")
         by_node = np.zeros(self._grid.n_node)
         by_node[self._active] = mismatch
-        raise PowerFlowDiverged(self._grid.not_converged(self._max_iterations, by_node))
+        reason = self._grid.not_converged(self._max_iterations, by_node)
+        if len(self._held):
+            reason += f'; {len(self._held)} nodes hold voltages, which solver = "newton" is better at'
+        raise PowerFlowDiverged(reason)
 
     def solve_batch(
         self, power: ComplexArray, start: ComplexArray
@@ -117,11 +132,13 @@ class FixedPointSolver:
             open_rows = np.arange(n_scenarios)
             s_conj = power[:, self._active].conj()
             v = np.tile(start[self._active], (n_scenarios, 1))
+            hold = self._hold(start)
             for iteration in range(1, self._max_iterations + 1):
                 current = s_conj / v.conj()
                 update = current @ self._z_active.T
                 update += w
-                largest = np.abs((update - v) * current).max(axis=1, initial=0.0)
+                missing = 0.0 if hold is None else hold.correct(s_conj, v, current, update)
+                largest = np.maximum(np.abs((update - v) * current).max(axis=1, initial=0.0), missing)
                 done = largest < self._tolerance
                 keep = ~done & np.isfinite(largest)
                 if done.any():

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
+from powergrid.powerflow.fixed_point import FixedPointSolver
+from powergrid.powerflow.newton import NewtonSolver
 from support.small_grid import scenario as small
 
 MGS = ["MG1", "MG2", "MG3"]
@@ -141,17 +143,27 @@ def test_a_day_of_a_shipped_scenario_is_the_same(name: str) -> None:
     assert started, "no generator ever ran: this compares too little"
 
 
-def test_a_network_with_voltage_controlling_generators_is_stepped_too() -> None:
-    """IEEE 14-bus network: the fixed point cannot hold voltages, so copies are solved one after another."""
+@pytest.mark.slow_but("few")
+@pytest.mark.parametrize(
+    ("source", "buses", "together"),
+    [
+        pytest.param("case14", (8, 10, 12), True, id="few"),
+        pytest.param("case118", (10, 50, 105), False, id="many"),
+    ],
+)
+def test_a_network_with_voltage_controlling_generators_is_stepped_too(
+    source: str, buses: tuple[int, ...], together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fixed point holds the voltages of 4 generators; with 53, copies are solved one after another."""
     devices = {
         "ess": {"kind": "battery", "max_e_mwh": 4.0, "max_p_charge_mw": 2.0, "max_p_discharge_mw": 2.0}
     }
     scenario = {
         "name": "ieee14",
         "steps": 3,
-        "network": {"source": "case14"},
+        "network": {"source": source},
         "microgrids": {
-            name: {"buses": [bus], "devices": devices} for name, bus in zip(MGS, (8, 10, 12), strict=True)
+            name: {"buses": [bus], "devices": devices} for name, bus in zip(MGS, buses, strict=True)
         },
     }
     batch, single = (
@@ -160,8 +172,18 @@ def test_a_network_with_voltage_controlling_generators_is_stepped_too() -> None:
     )
     batch.reset(options={"start_rows": [0, 60]})
     single.reset(options={"start_row": 60})
+    solver: Any = FixedPointSolver if together else NewtonSolver
+    solved: list[int] = []
+    real = solver.solve_batch
+
+    def noted(self: Any, power: Any, start: Any) -> Any:
+        solved.append(len(power))
+        return real(self, power, start)
+
+    monkeypatch.setattr(solver, "solve_batch", noted)
     while single.agents:
         assert_copy_is(batch.step(), single.step({}), 1)
+    assert solved == [2, 2, 2, 2], "three steps, and the beginning of the next episode"
 
 
 # -- episodes ------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ CASES = [
     ("fixed_point", menagerie),
     ("newton", lambda: shipped("cigre_mv_der")),
     ("newton", menagerie_with_generators),
+    ("fixed_point", menagerie_with_generators),
 ]
 
 # Voltages agree to the last digits. A current through a short cable is the small difference of two voltages

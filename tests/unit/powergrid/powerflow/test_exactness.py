@@ -57,7 +57,7 @@ def test_every_supported_element_matches_runpp() -> None:
 
 
 def test_generators_in_and_out_of_service_match_runpp() -> None:
-    compare_steps(menagerie_with_generators(), ["newton"], n_steps=10, seed=4)
+    compare_steps(menagerie_with_generators(), ["newton", "fixed_point"], n_steps=10, seed=4)
 
 
 @pytest.mark.parametrize("name", ["cigre_lv", "case118"])

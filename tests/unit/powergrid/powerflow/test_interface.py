@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pandapower.toolbox import nets_equal
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from heron_mqtt.errors import PowerFlowDiverged
 from powergrid.powerflow import CompiledPowerFlow, PandapowerFlow, PowerFlow, make_power_flow
 from powergrid.powerflow.blas import SingleThreadedBlas
 from support.powerflow_nets import ALLOWED, assert_bitwise_equal, assert_matches, menagerie, shipped
@@ -226,3 +227,9 @@ def test_power_is_conserved_and_both_solvers_agree(
         assert result.ext_grid_p_mw.sum() == pytest.approx(sum(p_mw) + result.losses_mw, abs=1e-6)
         results.append(result)
     np.testing.assert_allclose(results[0].vm_pu, results[1].vm_pu, atol=1e-7)
+
+
+def test_a_fixed_point_that_does_not_suit_many_generators_names_the_solver_that_does() -> None:
+    flow = CompiledPowerFlow(shipped("case118"), solver="fixed_point")
+    with pytest.raises(PowerFlowDiverged, match=r'53 nodes hold voltages, which solver = "newton" is better'):
+        flow.solve()

@@ -91,11 +91,6 @@ def test_ext_grids_at_one_bus_with_different_slack_weights_are_refused() -> None
         CompiledPowerFlow(net)
 
 
-def test_fixed_point_refuses_generators() -> None:
-    with pytest.raises(UnsupportedElement, match=r"gen \(4\)"):
-        CompiledPowerFlow(menagerie_with_generators(), solver="fixed_point")
-
-
 def test_what_is_refused_can_be_solved_with_pandapower() -> None:
     net = shipped("case33bw")
     net.load["const_z_p_percent"] = 100.0
