@@ -3,11 +3,13 @@
     python scripts/mutants.py --seed 0 --mutants 200
     python scripts/mutants.py --mutants 20 --modules heron_mqtt/agents powergrid/simulation/grid_check.py
 
-Every change is made in a temporary copy, never in the working tree. For each module only the tests are
-run that are named for it below, those that mirror its file first. A survivor either shows a test that is
-missing, or changes nothing that can be seen (a log line, a bound that is never met): read it before you
-write a test. Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests fail without
-any change.
+Every change is made in a temporary copy, never in the working tree. The tests that are named for a module
+below are run once without a change, which tells those that come through each line. Of a change they are run
+first, those that mirror its file before the others, and the rest of them only if it survives: what is made
+once a process may be seen by a test that did not make it. A line that no test comes through survives without
+a run. A survivor either shows a test that is missing, or changes nothing that can be seen (a log line, a
+bound that is never met): read it before you write a test. A large sample is run in parts: ``--part 2/3``.
+Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests fail without any change.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("heron_mqtt", "powergrid", "devices", "tests", "config", "docs", "pyproject.toml")
@@ -94,12 +98,15 @@ class Mutant:
     Attributes:
         module: The file, relative to the project.
         line: Where it begins.
+        lines: Those of its statement; one of them is executed whenever it is. A compound statement's are
+            those before its body.
         before, after: The changed piece of code, as Python would write it.
         source: Of the whole module, changed.
     """
 
     module: str
     line: int
+    lines: range
     before: str
     after: str
     source: str
@@ -160,8 +167,27 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
             after = ast.unparse(ast.fix_missing_locations(_shown_part(replacement)))
             if changed is not None and changed != source:
                 line = getattr(node, "lineno", 0)
-                found.append(Mutant(module, line, before, after, changed))
+                found.append(Mutant(module, line, _statement_lines(tree, node), before, after, changed))
     return found
+
+
+def _statement_lines(tree: ast.Module, node: ast.AST) -> range:
+    """Return the lines of the statement that a node is in, without those of its body."""
+    assert isinstance(node, ast.expr | ast.stmt)  # it has a place in the source
+    spans = [range(node.lineno, (node.end_lineno or node.lineno) + 1)]
+    for statement in ast.walk(tree):
+        if isinstance(statement, ast.stmt):
+            match statement:
+                case ast.Match(subject=subject):
+                    end = subject.end_lineno
+                case ast.If(body=[first, *_]) | ast.While(body=[first, *_]) | ast.For(body=[first, *_]):
+                    end = max(statement.lineno, first.lineno - 1)
+                case _ if isinstance(body := getattr(statement, "body", None), list):
+                    end = max(statement.lineno, body[0].lineno - 1)
+                case _:
+                    end = statement.end_lineno
+            spans.append(range(statement.lineno, (end or statement.lineno) + 1))
+    return max((span for span in spans if node.lineno in span), key=lambda span: (span.start, -len(span)))
 
 
 def _code(node: ast.AST) -> Iterator[ast.AST]:
@@ -246,21 +272,55 @@ def modules_under(names: list[str]) -> list[str]:
     return sorted(found)
 
 
-def mirrors_of(module: str, tests: list[str]) -> list[str]:
-    """Return those of a module's tests that are named like its file: they are quick, and notice most."""
-    name = f"test_{Path(module).stem}.py"
-    return sorted(
-        str(found.relative_to(ROOT))
-        for test in tests
-        if (ROOT / test).is_dir()
-        for found in (ROOT / test).rglob(name)
-    )
+class Coverage:
+    """Which tests come through which line, as one run of them without a change has told.
+
+    Args:
+        folder: The copy that they ran in.
+        file: What ``coverage`` has written.
+    """
+
+    def __init__(self, folder: Path, file: Path) -> None:
+        self._folder = folder
+        self._data = CoverageData(str(file))
+        self._data.read()
+
+    def tests_of(self, mutant: Mutant) -> list[str] | None:
+        """Return the tests that come through a change, quick ones first; None = it is there at import.
+
+        A test of many cases is named as a whole, and one whose fixture comes through it by its file: others
+        share the fixture.
+        """
+        by_line = self._data.contexts_by_lineno(str(self._folder / mutant.module))
+        contexts = {context for line in mutant.lines for context in by_line.get(line, ())}
+        if "" in contexts:
+            return None
+        found = set()
+        for context in contexts:
+            test, _, phase = context.rpartition("|")
+            found.add(test.partition("[")[0] if phase == "run" else test.partition("::")[0])
+        mirror = f"/test_{Path(mutant.module).stem}.py"
+        return sorted(found, key=lambda test: (mirror not in test, test))
 
 
-def notices(folder: Path, tests: list[str], limit_s: float = math.inf) -> bool:
+def covered(folder: Path, tests: list[str]) -> Coverage | None:
+    """Run tests in the copy, and return what each comes through; None = one of them fails."""
+    with tempfile.NamedTemporaryFile(prefix="coverage-", dir=folder, delete=False) as made:
+        file = Path(made.name)
+    rules = folder / "coverage.ini"
+    rules.write_text("[run]\nsource = heron_mqtt, powergrid\ncore = ctrace\n", "utf-8")
+    file.unlink()
+    options = ["--cov", f"--cov-config={rules}", "--cov-context=test", "--cov-report="]
+    return None if notices(folder, [*options, *tests], data_file=file) else Coverage(folder, file)
+
+
+def notices(folder: Path, tests: list[str], limit_s: float = math.inf, data_file: Path | None = None) -> bool:
     """Run tests in the copy; return whether one of them failed, or they did not come to their end."""
     command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "--tb", "no", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what does not change is compiled once
+    if data_file is not None:
+        environment["COVERAGE_FILE"] = str(data_file)
     try:
         done = subprocess.run(  # noqa: S603 - our own tests
             [*command, "--timeout", str(TEST_LIMIT_S), *tests],
@@ -283,6 +343,21 @@ def sample(modules: list[str], count: int, seed: int) -> list[Mutant]:
     return sorted(chosen, key=lambda m: (m.module, m.line, m.after))
 
 
+def _part(text: str) -> tuple[int, int]:
+    """Return which part of how many."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a part of the sample such as 2/3")
+    return int(part), int(parts)
+
+
+def _write(path: Path, source: str) -> None:
+    """Write a module, and forget what was compiled of it: that is told by size and second alone."""
+    path.write_text(source, "utf-8")
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        compiled.unlink()
+
+
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
@@ -297,9 +372,14 @@ def main() -> int:
     parser.add_argument(
         "--at-least", type=float, default=0.0, metavar="PERCENT", help="caught, for exit code 0"
     )
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="K/N", help="of the sample, for a run at another time"
+    )
     parser.add_argument("--list", action="store_true", help="show the changes and run nothing")
     args = parser.parse_args()
     chosen = sample(modules_under(args.modules), args.mutants, args.seed)
+    part, parts = args.part
+    chosen = chosen[len(chosen) * (part - 1) // parts : len(chosen) * part // parts]
     if args.list:
         _say("\n".join(map(str, chosen)))
         return 0
@@ -309,22 +389,28 @@ def main() -> int:
             copied = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copied(ROOT / part, folder / part)
         limits_s: dict[tuple[str, ...], float] = {}
+        coverage: dict[tuple[str, ...], Coverage] = {}
         for tests in sorted({tuple(tests_of(m.module)) for m in chosen}):
             begun = time.monotonic()
-            if notices(folder, list(tests)):
+            told = covered(folder, list(tests))
+            if told is None:
                 _say(f"mutants: {' '.join(tests)} fail without any change")
                 return 2
+            coverage[tests] = told
             limits_s[tests] = max(LEAST_LIMIT_S, LIMIT_FACTOR * (time.monotonic() - begun))
         counts: Counter[bool] = Counter()
         for mutant in chosen:
-            path = folder / mutant.module
-            path.write_text(mutant.source, "utf-8")
             tests = tuple(tests_of(mutant.module))
-            mirrors = mirrors_of(mutant.module, list(tests))
-            caught = any(notices(folder, some, limits_s[tests]) for some in (mirrors, list(tests)) if some)
-            path.write_text((ROOT / mutant.module).read_text("utf-8"), "utf-8")
+            concerned = coverage[tests].tests_of(mutant)
+            path = folder / mutant.module
+            original = path.read_text("utf-8")
+            _write(path, mutant.source)
+            rounds = [list(tests)] if concerned is None else [concerned, list(tests)] if concerned else []
+            caught = any(notices(folder, some, limits_s[tests]) for some in rounds)
+            _write(path, original)
             counts[caught] += 1
-            _say(f"{'caught  ' if caught else 'SURVIVED'} {mutant}")
+            unseen = "" if rounds else "  (no test comes through it)"
+            _say(f"{'caught  ' if caught else 'SURVIVED'} {mutant}{unseen}")
     percent = 100.0 * counts[True] / max(1, counts.total())
     _say(f"{counts[True]} of {counts.total()} caught ({percent:.1f} %), seed {args.seed}")
     return 0 if percent >= args.at_least else 1
