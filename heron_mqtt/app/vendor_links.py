@@ -61,18 +61,10 @@ class VendorLinks:
     def claim(self, agent: str, device: str, mapping: DeviceMapping) -> PlaceClaim:
         """Return the claim of a device's place, closed with the links: see ``PlaceClaim``; not taken yet."""
         table = self._loaded.scenario.microgrids[agent].devices[device]
-        places: list[str] = []
-        if table.modbus is not None:
-            places.append(unit_place(table.modbus.place, table.modbus.unit))
-        else:
-            options = self._mqtt.options
-            if table.broker is not None:
-                options = broker_options(table.broker, self._loaded, environ=None)
-            places += [
-                place_name(host, port, topic)
-                for host, port in options.hosts
-                for topic in mapping.command_places()
-            ]
+        options = self._mqtt.options
+        if table.broker is not None:
+            options = broker_options(table.broker, self._loaded, environ=None)
+        places = claimed_places(mapping, options, table.modbus)
         home = broker_place(self._mqtt.options.hosts)
         claim = PlaceClaim(places, self._loaded.scenario.topic_env_id, home)
         self._stack.callback(claim.close)
@@ -100,6 +92,23 @@ class VendorLinks:
             if host is not None:
                 await self._stack.enter_async_context(host.present(raw))
         return self._brokers[key]
+
+
+def claimed_places(
+    mapping: DeviceMapping, options: MqttOptions, modbus: DeviceModbusTable | None
+) -> list[str]:
+    """Return what whoever drives a device claims: its unit, or its command topics at each host.
+
+    Args:
+        mapping: Of the device.
+        options: Of its broker; without meaning for a device on Modbus.
+        modbus: Where it is, if it is on Modbus.
+    """
+    if modbus is not None:
+        return [unit_place(modbus.place, modbus.unit)]
+    return [
+        place_name(host, port, topic) for host, port in options.hosts for topic in mapping.command_places()
+    ]
 
 
 def place_problems(where: str, mapping: DeviceMapping, device: DeviceTable) -> Iterator[str]:

@@ -20,6 +20,7 @@ import paho.mqtt.client as paho
 import pytest
 
 from heron_mqtt.app.vendor_adapters import vendor_devices
+from heron_mqtt.errors import PlaceTaken
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.background_loop import run_sync
@@ -219,7 +220,7 @@ def test_while_another_one_holds_the_lease_or_sends_setpoints_nothing_is_sent(
 async def test_while_a_run_has_the_device_nothing_is_sent(
     mosquitto: Mosquitto, base: str, env_id: str, tmp_path: Path
 ) -> None:
-    """In its environment the name is taken; from another one its lease is seen."""
+    """It is claimed on this machine under whatever name, before anything is sent; then its lease is seen."""
     box = ScriptedBox(mosquitto.url, base)
     file = box.mapping(tmp_path)
     at = "microgrids.MG1.devices.ess"
@@ -231,15 +232,42 @@ async def test_while_a_run_has_the_device_nothing_is_sent(
             MqttBroker(mosquitto.url, env_id=env_id) as broker,
             vendor_devices(broker, loaded, ["MG1"]),
         ):
-            taken = await asyncio.to_thread(run_heron, *arguments(mosquitto.url, file, "--env-id", env_id))
-            assert taken.code == 1
-            assert f"device MG1/ess in environment '{env_id}' is held by" in taken.errors[0]
+            drives = f"{base}/set: environment '{env_id[:16]}' drives it already, by process {os.getpid()} on"
+            for more in (["--env-id", env_id], ["--device", "MG9/box"]):
+                taken = await asyncio.to_thread(run_heron, *arguments(mosquitto.url, file, *more))
+                assert taken.code == 1
+                assert [drives in line for line in taken.errors] == [True]
+            assert box.told == []
             broker.publish(channel, stamper.stamp(channel, Setpoint(p_mw=0.0001, lease_s=60.0)))
             await asyncio.to_thread(until, lambda: box.told, "the setpoint of the run")
             seen = await asyncio.to_thread(run_heron, *arguments(mosquitto.url, file))
             assert seen.code == 1
             assert "MG1 holds the lease on MG1/ess" in seen.errors[0]
             assert {text for _, text in box.told} == {"100.0"}
+
+
+async def test_while_a_probe_has_the_box_no_run_of_this_machine_begins_to_drive_it(
+    mosquitto: Mosquitto, base: str, env_id: str, tmp_path: Path
+) -> None:
+    box = ScriptedBox(mosquitto.url, base)
+    file = box.mapping(tmp_path)
+    at = "microgrids.MG1.devices.ess"
+    mapping = {f"{at}.authority": "full", f"{at}.mapping": tomllib.loads(file.read_text())}
+    loaded = scenario_from_dict(scenario({"env_id": env_id, **mapping}))
+    said = arguments(mosquitto.url, file, "--device", "MG9/box")
+    with box, heron(*said) as program:
+        await asyncio.to_thread(program.wait_for, "listening")
+        async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
+            with pytest.raises(PlaceTaken, match=f"{base}/set: probe:MG9/box of environment 'trial-"):
+                async with vendor_devices(broker, loaded, ["MG1"]):
+                    pass
+        program.signal(signal.SIGTERM)
+        await asyncio.to_thread(program.wait)
+        async with (
+            MqttBroker(mosquitto.url, env_id=env_id) as broker,
+            vendor_devices(broker, loaded, ["MG1"]),
+        ):
+            pass  # it is free again
 
 
 @pytest.mark.slow_but("mosquitto")

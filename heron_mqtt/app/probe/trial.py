@@ -2,7 +2,8 @@
 
 The box is driven by the same adapter as in a run (``VendorDevice``), so lease, renewals, answers, an
 emergency stop and the release are those of a run. It is handed back at the end, also if the trial is
-cancelled or broken off; where the connection is lost, as soon as it is back.
+cancelled or broken off; where the connection is lost, as soon as it is back. It is claimed for that time, as
+by a run: one that a program of this machine drives is not touched.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.app.probe.rivals import BoxConnection, OwnMessages, OwnRegisters, RivalWatch
 from heron_mqtt.app.probe.step_response import PowerBefore, Sample, power_before, step_response
 from heron_mqtt.app.probe.verdicts import SetpointAck, Verdict, judge, kw
-from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.app.vendor_links import claimed_places
+from heron_mqtt.errors import ConfigError, MessageError, PlaceTaken
 from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
+from heron_mqtt.field.place_claim import PlaceClaim, broker_place
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import NotSent, budget_of
@@ -172,6 +175,10 @@ class SetpointTrial:
             if modbus is None
             else OwnRegisters(modbus, mapping)
         )
+        options = self._broker.options
+        self._claim = PlaceClaim(
+            claimed_places(mapping, options, modbus), env_id, broker_place(options.hosts), f"probe:{label}"
+        )
         self._state = VendorState(mapping)
         self._samples: list[Sample] = []
         self._heard: tuple[str, int] | None = None  # the adapter's newest telemetry
@@ -188,6 +195,7 @@ class SetpointTrial:
             period_s=0.5,
             stale_after_s=max(SILENCE_S, order.listen_s),
             budget=budget_of(mapping, env_id, agent, name),
+            claim=self._claim,
         )
         self._serving: asyncio.Task[None] | None = None
 
@@ -210,12 +218,15 @@ class SetpointTrial:
             await stack.enter_async_context(self._watch.observer)
             await self._watch.observer.settle()
             self._refuse_rivals()
+            stack.callback(self._claim.close)
+            self._claim_box()
             await stack.enter_async_context(self._listening())
             before = await self._listened()
             plan = self._plan(before)
             if not await self._asked(confirm, plan):
                 return None
             self._refuse_rivals()
+            self._claim_box()
             before = self._power_now()
             return await self._tried(before)
 
@@ -311,6 +322,13 @@ class SetpointTrial:
                 f"{self._label}: it cannot be seen whether another one drives the box or a stop is in force: "
                 f"{self._watch.observer.refusal}: nothing was sent"
             )
+
+    def _claim_box(self) -> None:
+        """Claim the box, with what is learned of its topics by now, so that no run drives it meanwhile."""
+        try:
+            self._claim.take(self._state.learned)
+        except PlaceTaken as exc:
+            raise NotSent(f"{self._label}: nothing was sent: {exc}") from None
 
     async def _listened(self) -> PowerBefore:
         """Listen to the box for a while."""
