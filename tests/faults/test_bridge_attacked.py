@@ -8,105 +8,19 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from support.heron_command import Program, heron, until
-from support.modbus_box import BoxThread, ModbusBox
+from support.bridge_bench import MODE, RATED_W, WATTS, Bench, bridge_bench
+from support.heron_command import until
 from support.mosquitto_server import Mosquitto
-from support.observer import Observed, Observer
-
-OWN_W, RATED_W, MODE, WATTS = 2_100, 3_000, 10, 11
-TABLE = """
-name = "box"
-[modbus]
-period_s = 0.1
-[registers]
-power = { address = 0, area = "input", type = "int16" }
-mode = { address = 10, words = { 0 = "auto", 2 = "forced" } }
-watts = { address = 11, type = "int16" }
-[quantities.p_mw]
-formula = "power"
-unit = "W"
-[setpoint.values.p]
-quantity = "p_mw"
-unit = "W"
-decimals = 0
-[[setpoint.messages]]
-registers = { watts = "{p}", mode = "forced" }
-[[setpoint.release]]
-registers = { mode = "auto", watts = 0 }
-"""
-
-
-class Box(ModbusBox):
-    """Does what it is told; left alone it does as it likes."""
-
-    def __init__(self) -> None:
-        super().__init__({1: {"input": {0: [OWN_W]}, "holding": {MODE: [0, 0]}}})
-        self.on_write = lambda _address, _word: self.act()
-
-    def act(self) -> None:
-        self.put(0, self[WATTS] if self[MODE] == 2 else OWN_W, area="input")
-
-    def falls_back(self) -> None:
-        """Leave what it was told, as after a power cut that nobody saw, or by a timer of its own."""
-        self.put(MODE, 0, 0)
-        self.act()
-
-
-class Bench:
-    """A box, the bridge to it, and who watches both."""
-
-    def __init__(self, url: str, env_id: str, folder: Path, thread: BoxThread) -> None:
-        assert isinstance(thread.box, Box)
-        self.box, self.thread, self.url, self.env_id = thread.box, thread, url, env_id
-        self._mapping = folder / "box.toml"
-        self._mapping.write_text(TABLE)
-        self.observer = Observer(url, [f"heron/{env_id}/#"])
-
-    def bridge(self, *more: str) -> Program:
-        words = ["device", "modbus_bridge", "--agent", "MG1", "--name", "ess", "--env-id", self.env_id]
-        words += ["--broker", self.url, "--mapping", str(self._mapping), "--kind", "battery"]
-        words += ["--modbus", f"127.0.0.1:{self.box.port}", "--timeout", "0.3", "--period", "0.2"]
-        return heron(*words, "--p-min-mw", "-0.003", "--p-max-mw", "0.003", *more)
-
-    def online(self) -> None:
-        count = len(self.telemetry)
-        self.observer.wait("telemetry", lambda: len(self.telemetry) > count)
-
-    @property
-    def telemetry(self) -> list[Observed]:
-        return self.observer.on("MG1/ess/telemetry")
-
-    def says(self, **wanted: Any) -> None:
-        """Wait until the newest telemetry says this."""
-        until(
-            lambda: self.telemetry and wanted.items() <= self.telemetry[-1].json.items(),
-            f"telemetry {wanted}",
-        )
-
-    def set(self, p_mw: float, lease_s: float = 30.0, **more: Any) -> None:
-        message = {"p_mw": p_mw, "lease_s": lease_s, **more}
-        self.observer.publish(f"heron/{self.env_id}/devices/MG1/ess/setpoint", message)
-
-    def stop(self, *, active: bool) -> None:
-        self.observer.publish(f"heron/{self.env_id}/estop", {"active": active}, retain=True)
-
-    def confirmed(self) -> list[bool]:
-        """Return whether the device said that it is safe, each time that it confirmed a stop."""
-        said = [m.json for m in self.observer.on("estop/confirm/MG1/ess")]
-        return [m["safe"] for m in said if m["active"]]
+from support.observer import Observer
 
 
 @pytest.fixture
 def bench(mosquitto: Mosquitto, env_id: str, tmp_path: Path) -> Iterator[Bench]:
-    thread = BoxThread(Box())
-    with thread:
-        bench = Bench(mosquitto.url, env_id, tmp_path, thread)
+    with bridge_bench(mosquitto.url, env_id, tmp_path) as bench:
         yield bench
-        bench.observer.close()
 
 
 @pytest.mark.slow

@@ -22,7 +22,6 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
@@ -32,6 +31,7 @@ from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.moving_deadline import MovingDeadline
 from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.messages import Json, LeaseState, RunState, Setpoint, StopConfirm, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, MessageBroker, Received
@@ -98,7 +98,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         period_s: float = 1.0,
         require_proof: bool = False,
         take_over: bool = False,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
         stamper: MessageStamper | None = None,
     ) -> None:
         super().__init__(agent_id, name, broker, env_id=env_id, stamper=stamper, take_over=take_over)

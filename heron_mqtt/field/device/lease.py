@@ -9,11 +9,11 @@ what is replayed, and what was meant for an earlier life of the device.
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.messages import Setpoint
 
 REMEMBERED_TELEMETRY = 20_000  # 100 a second for 200 s
@@ -48,9 +48,7 @@ class DeviceLease:
         require_proof: Refuse setpoints that do not echo telemetry.
     """
 
-    def __init__(
-        self, monotonic: Callable[[], float] = time.monotonic, *, require_proof: bool = False
-    ) -> None:
+    def __init__(self, monotonic: Callable[[], float] = steady_s, *, require_proof: bool = False) -> None:
         self.holder: Holder | None = None
         """Who holds it; None = free."""
         self.lease_s: float | None = None

@@ -6,12 +6,15 @@ import asyncio
 import math
 from collections.abc import Callable
 
+LOOK_S = 2.0
+
 
 class MovingDeadline:
     """Wakes its one waiter when the moment has come, wherever it has moved by then.
 
     A waiter is woken early only if the moment has come nearer. Most moves put it off: these cost a
-    comparison, and the waiter finds out when it wakes at the old moment.
+    comparison, and the waiter finds out when it wakes at the old moment. It also wakes every ``LOOK_S``:
+    timers of an event loop stand still while the machine sleeps, and the clock may not.
 
     Args:
         at: Returns the moment, by ``monotonic``, s; infinite = never.
@@ -36,7 +39,7 @@ class MovingDeadline:
                 self._sleeps_until = at
                 self._nearer.clear()
                 try:
-                    async with asyncio.timeout(left_s if left_s < math.inf else None):
+                    async with asyncio.timeout(min(left_s, LOOK_S) if left_s < math.inf else None):
                         await self._nearer.wait()
                 except TimeoutError:
                     pass

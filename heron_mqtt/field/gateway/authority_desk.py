@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,6 +19,7 @@ from heron_mqtt.field.gateway.authority import (
 )
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level, Take
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
@@ -80,7 +80,7 @@ class AuthorityDesk:
         evidence: Callable[[str], Evidence],
         on_change: Callable[[str, Level], None],
         now: Callable[[], datetime],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
         why_not_in_hand: Callable[[], str] = lambda: "",
         may_have_waited: Callable[[], bool] = lambda: False,
     ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from heron_mqtt.field.gateway.device_stats import DeviceStats
 from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.messages import Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
@@ -87,7 +87,7 @@ class DeviceLink:
         s_max_mva: float | None = None,
         kind: str | None = None,
         take_over: bool = False,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.agent_id = agent_id

@@ -10,10 +10,10 @@ no owner is known, when the one that was served is gone.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.messages import Owner, RunState
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
@@ -42,7 +42,7 @@ class EnvironmentWatch:
         *,
         lease_s: float,
         on_end: Callable[[str], None],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
     ) -> None:
         self.served: str | None = None
         """Boot of the environment that is served; None before the first episode of one."""

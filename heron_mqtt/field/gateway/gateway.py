@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -23,6 +22,7 @@ from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.gateway.step_outcome import StepOutcome
 from heron_mqtt.field.gateway.stop_signals import StopSignals
 from heron_mqtt.field.gateway.twins import DeviceTwins, clamp_setpoints
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.messages import Clearance, EmergencyStop, Level, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
@@ -63,7 +63,7 @@ class FieldGateway:
         notify: Callable[[], None],
         lease_s: float,
         take_over: bool = False,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         if devices and broker.features.external and not broker.features.retain:

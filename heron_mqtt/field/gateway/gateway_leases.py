@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 from heron_mqtt.field.gateway.device_link import DeviceLink
+from heron_mqtt.field.steady_clock import steady_s
 
 RENEWALS = 3  # a lease survives two lost renewals
 
@@ -26,7 +26,7 @@ class GatewayLeases:
         *,
         lease_s: float,
         left_s: Callable[[], float],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
     ) -> None:
         self._links = links
         self._lease_s = lease_s

@@ -7,9 +7,10 @@ as if it had come now.
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
 from collections.abc import Callable
+
+from heron_mqtt.field.steady_clock import steady_s
 
 TICK_S = 0.2
 PAUSE_S = 0.8  # longer between two ticks than a busy event loop takes
@@ -23,7 +24,7 @@ class PauseDetector:
         monotonic: A clock that goes on while the process does not, s.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float] = steady_s) -> None:
         self._monotonic = monotonic
         self._ticked_at: float | None = None
         self._distrust_until = 0.0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.modbus.registers import ModbusFault, Registers
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.controls import (
     Control,
@@ -95,7 +95,7 @@ class Inverter:
         self,
         registers: Registers,
         settings: Settings,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
     ) -> None:
         self._registers = registers
         percent_s = settings.der.ramp_percent_s
@@ -119,7 +119,7 @@ class Inverter:
         cls,
         registers: Registers,
         settings: Settings,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
     ) -> Inverter:
         """Find an inverter's models, read its nameplate, choose how it is measured and controlled.
 

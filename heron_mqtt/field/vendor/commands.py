@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from heron_mqtt.errors import HeronError
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.outgoing import Command, MessageContext, RegisterCommand, RenderedValue
 from heron_mqtt.messages import Setpoint
@@ -116,7 +117,7 @@ class Commander:
         within_s: float,
         label: str = "",
         budget: WriteBudget | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
     ) -> None:
         self.values: Mapping[str, RenderedValue] = {}
         """Of the setpoint that holds; empty while none does."""

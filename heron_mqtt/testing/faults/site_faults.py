@@ -346,17 +346,21 @@ def _faketime() -> str | None:
     return next((path for path in FAKETIME if Path(path).exists()), None)
 
 
-def clock_jump(site: TrialSite, rng: random.Random) -> None:
-    """Let the wall clock of the remote proxy and of a battery jump, back and forth by up to a day."""
-    clock = site.folder / "clock"
+def with_moved_clock(clock: Path) -> dict[str, str]:
+    """Return the environment of a program whose wall clock is moved by what a file says, ``+3600``, s."""
     clock.write_text("+0")
-    environment = {
+    return {
         "LD_PRELOAD": _faketime() or "",
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    _restart_far_side(site, environment)
+
+
+def clock_jump(site: TrialSite, rng: random.Random) -> None:
+    """Let the wall clock of the remote proxy and of a battery jump, back and forth by up to a day."""
+    clock = site.folder / "clock"
+    _restart_far_side(site, with_moved_clock(clock))
     site.mend()
     for _ in range(3):
         clock.write_text(f"{rng.uniform(-86_400.0, 86_400.0):+.0f}")

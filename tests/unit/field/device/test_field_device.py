@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.field.device import FieldDevice, SetpointRejected, moving_deadline
 from heron_mqtt.messages import EmergencyStop, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -89,9 +90,9 @@ class Site:
 async def make() -> AsyncIterator[Any]:
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(period_s: float = 0.0) -> Site:
+        async def start(period_s: float = 0.0, **options: Any) -> Site:
             broker = await stack.enter_async_context(InMemoryBroker())
-            site = Site(Hardware("MG1", "ess", broker, period_s=period_s), broker)
+            site = Site(Hardware("MG1", "ess", broker, period_s=period_s, **options), broker)
             running = asyncio.create_task(site.device.run())
 
             async def end() -> None:
@@ -277,3 +278,16 @@ async def test_after_a_reconnection_it_says_again_whose_lease_it_follows(make: A
     site.device._on_reconnect()
     await until(lambda: len(told) > before, "the lease again")
     assert told[-1]["holder"] == "MG1"
+
+
+async def test_a_lease_that_ran_out_while_the_machine_slept_is_over_soon_after(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept_s = [0.0]
+    monkeypatch.setattr(moving_deadline, "LOOK_S", 0.05)
+    site: Site = await make(0.0, monotonic=lambda: time.monotonic() + slept_s[0])
+    await site.ask(0.02, 3600.0)
+    slept_s[0] = 7200.0
+    await until(lambda: site.telemetry[-1].get("safe"), "the safe state")
+    assert site.device.p_mw == 0.0
+    assert site.telemetry[-1]["safe_after_s"] >= 7200.0, "it says after how long"

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from heron_mqtt.field.device.moving_deadline import MovingDeadline
+from heron_mqtt.field.device.moving_deadline import LOOK_S, MovingDeadline
+from support.virtual import run_virtual, virtual_now
 
 SHORT_S = 0.05
 
@@ -80,3 +81,18 @@ async def test_after_a_cancelled_wait_it_can_be_waited_for_again() -> None:
             await task
     moment.move(SHORT_S)
     await asyncio.wait_for(moment.deadline.reached(), 2.0)
+
+
+def test_a_moment_that_came_while_timers_stood_still_is_reached_soon_after() -> None:
+    """As when the machine slept: the clock is far ahead, and the timer of the loop is not."""
+
+    async def main() -> None:
+        slept_s = [0.0]
+        deadline = MovingDeadline(lambda: 3600.0, lambda: virtual_now() + slept_s[0])
+        waiter = asyncio.create_task(deadline.reached())
+        await asyncio.sleep(60.0)
+        assert not waiter.done(), "it has not come yet"
+        slept_s[0] = 3600.0
+        await asyncio.wait_for(waiter, LOOK_S)
+
+    run_virtual(main())

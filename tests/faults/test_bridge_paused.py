@@ -1,0 +1,120 @@
+"""A bridge whose process stands still, whose clock jumps, whose machine sleeps: plain paho, and a box."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from heron_mqtt.testing.faults.site_faults import why_no_clock, with_moved_clock
+from support.bridge_bench import MODE, WATTS, Bench, bridge_bench
+from support.heron_command import until
+from support.mosquitto_server import Mosquitto
+
+pytestmark = pytest.mark.slow
+LEASE_S = 1.0
+FRESH = {"HERON_FRESH_PROCESSES": "1"}  # a library that is loaded first needs a process of its own
+SLEEP = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+
+static volatile long long *slept_s;
+
+__attribute__((constructor)) static void begin(void) {
+    int file = open(getenv("SLEPT"), O_RDONLY);
+    slept_s = mmap(0, 8, PROT_READ, MAP_SHARED, file, 0);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real(clock, now);
+    if (!failed && clock == CLOCK_BOOTTIME) now->tv_sec += *slept_s;
+    return failed;
+}
+"""
+
+
+@pytest.fixture
+def bench(mosquitto: Mosquitto, env_id: str, tmp_path: Path) -> Iterator[Bench]:
+    with bridge_bench(mosquitto.url, env_id, tmp_path) as bench:
+        yield bench
+
+
+def drive(bench: Bench, p_mw: float, lease_s: float = LEASE_S) -> None:
+    """Set the box as a gateway does, with an echo of the newest telemetry."""
+    bench.online()
+    bench.set(p_mw, lease_s, **bench.heard())
+    until(lambda: bench.box[MODE] == 2 and bench.box[WATTS] == round(p_mw * 1e6), "the box is driven")
+
+
+def handed_back(bench: Bench, within_s: float) -> None:
+    until(lambda: bench.box[MODE] == 0, "the box is handed back", within_s)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_waited_while_a_bridge_stood_still_moves_nothing_and_the_box_is_handed_back(
+    bench: Bench, seed: int
+) -> None:
+    rng = random.Random(seed)
+    with bench.bridge() as program:
+        drive(bench, 0.002)
+        time.sleep(rng.uniform(0.0, 0.5))  # anywhere between two readings of the box
+        echo = bench.heard()
+        program.signal(signal.SIGSTOP)
+        for p_mw, more in ((0.003, {}), (0.002, {"renewal": True}), (0.0025, {"take_over": True})):
+            bench.set(p_mw, LEASE_S, **echo, **more)
+        time.sleep(LEASE_S + rng.uniform(0.1, 1.0))
+        bench.box.requests.clear()
+        program.signal(signal.SIGCONT)
+        handed_back(bench, LEASE_S)
+        bench.online()
+        told = [words[0] for address, words in bench.box.writes() if address == WATTS]
+        assert told in ([], [0]), "nothing that waited is told to the box, nor is it renewed"
+        drive(bench, 0.001)  # it serves again
+
+
+@pytest.mark.skipif(bool(why_no_clock()), reason=why_no_clock())
+def test_a_lease_is_as_long_whatever_the_wall_clock_does(bench: Bench, tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    with bench.bridge(environment={**FRESH, **with_moved_clock(clock)}):
+        for day_s in (86_400, -86_400):
+            drive(bench, 0.002, 3.0)
+            clock.write_text(f"{day_s:+d}")
+            bench.online()
+            assert bench.box[MODE] == 2, "the lease goes on"
+            handed_back(bench, 4.0)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: cc missing (Debian: apt install gcc)")
+def test_a_lease_that_ran_out_while_the_machine_slept_is_over_when_it_wakes(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """As the program sees it: of its clocks only that one has gone on which counts sleep."""
+    slept, source, library = tmp_path / "slept", tmp_path / "sleep.c", tmp_path / "sleep.so"
+    slept.write_bytes(struct.pack("q", 0))
+    source.write_text(SLEEP)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    with bench.bridge(environment={**FRESH, "LD_PRELOAD": str(library), "SLEPT": str(slept)}):
+        drive(bench, 0.002, 60.0)
+        echo = bench.heard()
+        with slept.open("r+b") as file:
+            file.write(struct.pack("q", 120))
+        handed_back(bench, 15.0)
+        bench.says(safe=True)
+        assert bench.telemetry[-1].json["safe_after_s"] >= 120.0
+        bench.set(0.003, 60.0, **echo)
+        until(lambda: "stale" in str([m.json.get("rejected") for m in bench.telemetry]), "it is refused")
+        assert bench.box[MODE] == 0
+        drive(bench, 0.001)
