@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
 import signal
 import struct
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +17,12 @@ import pytest
 
 from heron_mqtt.testing.faults.site_faults import why_no_clock, with_moved_clock
 from support.bridge_bench import MODE, WATTS, Bench, bridge_bench
-from support.heron_command import until
+from support.heron_command import heron, until
 from support.mosquitto_server import Mosquitto
+from support.observer import Observer
+from support.safety_runs import run, write
+from support.scripted_box import ScriptedBox
+from support.sunspec_server import DER, EmulatedInverter
 
 pytestmark = pytest.mark.slow
 LEASE_S = 1.0
@@ -118,3 +124,68 @@ def test_a_lease_that_ran_out_while_the_machine_slept_is_over_when_it_wakes(
         until(lambda: "stale" in str([m.json.get("rejected") for m in bench.telemetry]), "it is refused")
         assert bench.box[MODE] == 0
         drive(bench, 0.001)
+
+
+async def test_a_sunspec_bridge_that_stood_still_follows_nothing_that_waited_and_holds_zero(
+    mosquitto: Mosquitto, env_id: str
+) -> None:
+    inverter = await EmulatedInverter(DER).start()  # its own timer does not run here
+    words = ["device", "sunspec_bridge", "--agent", "MG1", "--name", "ess", "--env-id", env_id]
+    words += ["--broker", mosquitto.url, "--modbus", f"127.0.0.1:{inverter.port}", "--period", "0.2"]
+    at = f"heron/{env_id}/devices/MG1/ess/setpoint"
+
+    def watts() -> tuple[int, int]:
+        return inverter[704, "WSet"], inverter[704, "WSetEna"]
+
+    def attack() -> None:
+        with Observer(mosquitto.url, [f"heron/{env_id}/#"]) as observer, heron(*words) as program:
+
+            def echo() -> dict[str, object]:
+                newest = observer.on("MG1/ess/telemetry")[-1].json
+                return {"heard_boot": newest["boot"], "heard_seq": newest["seq"], "lease_s": LEASE_S}
+
+            observer.wait("it is online", lambda: observer.on("MG1/ess/telemetry"))
+            for seed in range(3):
+                rng = random.Random(seed)
+                observer.publish(at, {"p_mw": 0.003, **echo()})
+                until(lambda: watts() == (3000, 1), "the inverter is driven")
+                heard = echo()
+                program.signal(signal.SIGSTOP)
+                observer.publish(at, {"p_mw": 0.004, **heard})
+                observer.publish(at, {"p_mw": 0.003, "renewal": True, **heard})
+                time.sleep(LEASE_S + rng.uniform(0.1, 1.0))
+                assert watts() == (3000, 1), "nobody is left to count its lease"
+                told = len(inverter.writes())
+                program.signal(signal.SIGCONT)
+                until(lambda: watts() == (0, 1), "the inverter holds zero", 2.0)
+                written = [words for _, words in inverter.writes()[told:]]
+                assert not any(4000 in words for words in written), "what waited is told to nobody"
+
+    try:
+        await asyncio.to_thread(attack)
+    finally:
+        await inverter.stop()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_run_that_stood_still_hands_its_box_back_before_it_drives_it_again(
+    mosquitto: Mosquitto, env_id: str, tmp_path: Path, seed: int
+) -> None:
+    """A vendor's device of a run: its adapter stands still with the run, and its lease of 1 s goes on."""
+    box = ScriptedBox(mosquitto.url, f"plant/{env_id}")
+    real = {
+        "authority": "full",
+        "mapping": tomllib.loads(box.mapping(tmp_path).read_text()),
+        "gateway": {"gate_steps": 2},
+    }
+    file = write(tmp_path, real, env_id=env_id)
+    with box, run(file, mosquitto.url) as program:
+        until(lambda: box.told and box.told[-1][0].endswith("/set"), "the box is driven", 30.0)
+        time.sleep(random.Random(seed).uniform(0.0, 0.5))
+        program.signal(signal.SIGSTOP)
+        time.sleep(2.0 * LEASE_S)
+        told = len(box.told)
+        program.signal(signal.SIGCONT)
+        until(lambda: len(box.told) > told + 1, "it goes on", 20.0)
+        assert box.told[told][0].endswith("/mode"), "the lease was over: it is handed back first"
+        until(lambda: box.told[-1][0].endswith("/set"), "it is driven again")
