@@ -144,9 +144,9 @@ async def test_a_sunspec_bridge_that_stood_still_follows_nothing_that_waited_and
                 newest = observer.on("MG1/ess/telemetry")[-1].json
                 return {"heard_boot": newest["boot"], "heard_seq": newest["seq"], "lease_s": LEASE_S}
 
-            observer.wait("it is online", lambda: observer.on("MG1/ess/telemetry"))
             for seed in range(3):
-                rng = random.Random(seed)
+                rng, known = random.Random(seed), len(observer.on("MG1/ess/telemetry"))
+                observer.wait("it speaks", lambda known=known: len(observer.on("MG1/ess/telemetry")) > known)
                 observer.publish(at, {"p_mw": 0.003, **echo()})
                 until(lambda: watts() == (3000, 1), "the inverter is driven")
                 heard = echo()
