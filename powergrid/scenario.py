@@ -373,11 +373,15 @@ class DeviceTable(Table):
         if problem is not None:
             raise ValueError(problem)
         least_mw, band = getattr(self.spec, "min_p_mw", 0.0), self.gateway.band
-        if band is not None and least_mw > 0.0 and band.p_max_mw < least_mw:
-            raise ValueError(
-                f"gateway.band ends at {band.p_max_mw} MW, below min_p_mw = {least_mw}: the device could "
-                "never run within it"
-            )
+        if band is not None and least_mw > 0.0:  # a magnitude, also of a charger
+            end, end_mw, wanted = "p_max_mw", band.p_max_mw, f"{least_mw} or more"
+            if nameplate[1] <= 0.0:
+                end, end_mw, wanted = "p_min_mw", band.p_min_mw, f"{-least_mw} or less"
+            if abs(end_mw) < least_mw:
+                raise ValueError(
+                    f"gateway.band.{end} = {end_mw}: nearer to 0 than min_p_mw = {least_mw}, the device can "
+                    f"never run within it; expected {wanted}"
+                )
         return self
 
     @property

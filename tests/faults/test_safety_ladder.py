@@ -50,6 +50,21 @@ def test_check_refuses_levels_that_cannot_be_held(tmp_path: Path, ess: dict[str,
     assert told in checked.err
 
 
+def test_check_refuses_a_band_below_the_least_that_a_generator_can_do(tmp_path: Path) -> None:
+    """It would be told a power that it cannot have, and nobody would say that it is not met."""
+    limited = {"authority": "limited", "gateway": {"band": {"p_min_mw": 0.0, "p_max_mw": 0.001}}}
+    at = "microgrids.MG1.devices.gen"
+    changes = {
+        f"{at}.{key}": value for key, value in (limited | {"external": True, "min_p_mw": 0.02}).items()
+    }
+    checked = run_heron("check", str(write(tmp_path, **changes)))
+    assert checked.code == 2
+    (line,) = checked.errors
+    assert (
+        "microgrids.MG1.devices.gen: gateway.band.p_max_mw = 0.001: nearer to 0 than min_p_mw = 0.02" in line
+    )
+
+
 @on_mosquitto
 def test_a_device_that_never_spoke_is_sent_nothing_and_named(tmp_path: Path, url: str) -> None:
     deadlines = {**DEADLINES, "ready_s": 2.0}

@@ -296,3 +296,49 @@ def test_every_key_of_a_scenario_says_its_unit_in_its_name_or_has_a_description(
             if field.annotation is float and not name.endswith(units) and not field.description:
                 missing.append(f"{getattr(table, '__name__', table)}.{name}")
     assert not missing
+
+
+# -- a band, and the least that a device can do ----------------------------------------------------------
+
+GENERATOR = {"kind": "generator", "max_p_mw": 0.1, "min_p_mw": 0.02, "cost_b_usd_per_mwh": 60.0}
+CHARGER = {
+    "kind": "ev_charger",
+    "max_p_mw": 0.011,
+    "min_p_mw": 0.0014,
+    "max_e_mwh": 0.05,
+    "profile": "residential_p_pu",
+}
+
+
+@pytest.mark.parametrize(
+    ("device", "band", "problem"),
+    [
+        (GENERATOR, (0.0, 0.02), ""),
+        (
+            GENERATOR,
+            (0.0, 0.0199),
+            "gateway.band.p_max_mw = 0.0199: nearer to 0 than min_p_mw = 0.02, the device can never run "
+            "within it; expected 0.02 or more",
+        ),
+        (CHARGER, (-0.0014, 0.0), ""),
+        (
+            CHARGER,
+            (-0.0013, 0.0),
+            "gateway.band.p_min_mw = -0.0013: nearer to 0 than min_p_mw = 0.0014, the device can never run "
+            "within it; expected -0.0014 or less",
+        ),
+    ],
+)
+def test_a_band_in_which_a_device_with_a_minimum_power_could_never_run_is_refused(
+    device: dict[str, Any], band: tuple[float, float], problem: str
+) -> None:
+    """It would be sent setpoints that it cannot follow, or be run beyond the band by its own rule."""
+    limited = {
+        "authority": "limited",
+        "gateway": {"band": dict(zip(("p_min_mw", "p_max_mw"), band, strict=True))},
+    }
+    changes = {"microgrids.MG1.devices.extra": {**device, **limited}}
+    if problem:
+        assert problem in one_problem(changes)
+    else:
+        scenario_from_dict(small(changes), "my.toml")
