@@ -3,10 +3,10 @@
     python scripts/mutants.py --seed 0 --mutants 200
     python scripts/mutants.py --mutants 20 --modules heron_mqtt/agents powergrid/simulation/grid_check.py
 
-Every change is made in a temporary copy, never in the working tree. The tests that are named for a module
+Every change is made in a temporary copy, never in the working tree. The tests that are named for the modules
 below are run once without a change, which tells those that come through each line. Of a change they are run
-first, those that mirror its file before the others, and the rest of them only if it survives: what is made
-once a process may be seen by a test that did not make it. A line that no test comes through survives without
+first, those that mirror its file before the others, and all that are named for it only if it survives: what
+is made once a process may be seen by a test that did not make it. A line that no test comes through survives without
 a run. A survivor either shows a test that is missing, or changes nothing that can be seen (a log line, a
 bound that is never met): read it before you write a test. A large sample is run in parts: ``--part 2/3``.
 Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests fail without any change.
@@ -26,8 +26,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from coverage import CoverageData
@@ -53,7 +55,11 @@ TESTS = {
     ],
     "heron_mqtt/field/sunspec": ["tests/unit/field/sunspec"],
     "heron_mqtt/field/vendor": ["tests/unit/field/vendor"],
-    "heron_mqtt/protocols": ["tests/unit/protocols"],
+    "heron_mqtt/protocols": [
+        "tests/unit/protocols",
+        "tests/unit/agents",
+        "tests/unit/powergrid/envs/test_distributed.py",
+    ],
     "heron_mqtt/messaging/core": ["tests/unit/messaging/core", "tests/unit/field/gateway"],
     "heron_mqtt/messaging/mqtt": ["tests/unit/messaging/mqtt"],
     "heron_mqtt/messaging/embedded": ["tests/unit/messaging/embedded"],
@@ -153,41 +159,48 @@ def replacements(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Return(ast.Constant(None))
 
 
-def mutants_of(module: str, source: str) -> list[Mutant]:
-    """Return every change that can be made to a module; those of annotations and docstrings are none."""
+def mutants_of(module: str, source: str) -> Iterator[Callable[[], Mutant | None]]:
+    """Yield what makes each change of a module, or None where it would be no Python, or none.
+
+    Those of annotations and docstrings are no changes. A source is spelled only for what is chosen: each has
+    to be parsed again.
+    """
     tree = ast.parse(source)
-    found = []
+    lines = _lines_of_statements(tree)
     for node in _code(tree):
         for replacement in replacements(node):
-            spelled = ast.unparse(ast.fix_missing_locations(replacement))
-            if isinstance(node, ast.expr) and not isinstance(node, ast.Constant):
-                spelled = f"({spelled})"
-            changed = _with(source, node, spelled, replacement)
-            before = ast.get_source_segment(source, _shown_part(node)) or ""
-            after = ast.unparse(ast.fix_missing_locations(_shown_part(replacement)))
-            if changed is not None and changed != source:
-                line = getattr(node, "lineno", 0)
-                found.append(Mutant(module, line, _statement_lines(tree, node), before, after, changed))
-    return found
+            yield partial(_mutant, module, source, node, replacement, lines)
 
 
-def _statement_lines(tree: ast.Module, node: ast.AST) -> range:
-    """Return the lines of the statement that a node is in, without those of its body."""
+def _mutant(
+    module: str, source: str, node: ast.AST, replacement: ast.AST, lines: dict[int, range]
+) -> Mutant | None:
     assert isinstance(node, ast.expr | ast.stmt)  # it has a place in the source
-    spans = [range(node.lineno, (node.end_lineno or node.lineno) + 1)]
-    for statement in ast.walk(tree):
-        if isinstance(statement, ast.stmt):
-            match statement:
-                case ast.Match(subject=subject):
-                    end = subject.end_lineno
-                case ast.If(body=[first, *_]) | ast.While(body=[first, *_]) | ast.For(body=[first, *_]):
-                    end = max(statement.lineno, first.lineno - 1)
-                case _ if isinstance(body := getattr(statement, "body", None), list):
-                    end = max(statement.lineno, body[0].lineno - 1)
-                case _:
-                    end = statement.end_lineno
-            spans.append(range(statement.lineno, (end or statement.lineno) + 1))
-    return max((span for span in spans if node.lineno in span), key=lambda span: (span.start, -len(span)))
+    spelled = ast.unparse(ast.fix_missing_locations(replacement))
+    if isinstance(node, ast.expr) and not isinstance(node, ast.Constant):
+        spelled = f"({spelled})"
+    changed = _with(source, node, spelled, replacement)
+    if changed is None or changed == source:
+        return None
+    before = ast.get_source_segment(source, _shown_part(node)) or ""
+    after = ast.unparse(ast.fix_missing_locations(_shown_part(replacement)))
+    own = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    return Mutant(module, node.lineno, lines.get(node.lineno, own), before, after, changed)
+
+
+def _lines_of_statements(tree: ast.Module) -> dict[int, range]:
+    """Return by line the lines of the innermost statement there; a compound one has those before its body."""
+    found: dict[int, range] = {}
+    for node in ast.walk(tree):  # from the outside inwards
+        if not isinstance(node, ast.stmt):
+            continue
+        end = node.end_lineno or node.lineno
+        if isinstance(node, ast.Match):
+            end = node.subject.end_lineno or node.lineno
+        elif isinstance(body := getattr(node, "body", None), list):
+            end = max(node.lineno, body[0].lineno - 1)
+        found.update(dict.fromkeys(range(node.lineno, end + 1), range(node.lineno, end + 1)))
+    return found
 
 
 def _code(node: ast.AST) -> Iterator[ast.AST]:
@@ -285,11 +298,11 @@ class Coverage:
         self._data = CoverageData(str(file))
         self._data.read()
 
-    def tests_of(self, mutant: Mutant) -> list[str] | None:
-        """Return the tests that come through a change, quick ones first; None = it is there at import.
+    def tests_of(self, mutant: Mutant, named: list[str]) -> list[str] | None:
+        """Return those of the named tests that come through a change; None = it is there at import.
 
-        A test of many cases is named as a whole, and one whose fixture comes through it by its file: others
-        share the fixture.
+        Those that mirror its file come first: they are quick, and notice most. A test of many cases is named
+        as a whole, and one whose fixture comes through it by its file: others share the fixture.
         """
         by_line = self._data.contexts_by_lineno(str(self._folder / mutant.module))
         contexts = {context for line in mutant.lines for context in by_line.get(line, ())}
@@ -298,6 +311,8 @@ class Coverage:
         found = set()
         for context in contexts:
             test, _, phase = context.rpartition("|")
+            if not any(test.startswith((f"{name}/", f"{name}::")) for name in named):
+                continue
             found.add(test.partition("[")[0] if phase == "run" else test.partition("::")[0])
         mirror = f"/test_{Path(mutant.module).stem}.py"
         return sorted(found, key=lambda test: (mirror not in test, test))
@@ -338,8 +353,10 @@ def notices(folder: Path, tests: list[str], limit_s: float = math.inf, data_file
 
 def sample(modules: list[str], count: int, seed: int) -> list[Mutant]:
     """Return changes chosen at random from all that can be made, in the order of the files."""
-    every = [m for module in modules for m in mutants_of(module, (ROOT / module).read_text("utf-8"))]
-    chosen = random.Random(seed).sample(every, min(count, len(every)))  # noqa: S311 - a choice that repeats
+    every = [make for module in modules for make in mutants_of(module, (ROOT / module).read_text("utf-8"))]
+    random.Random(seed).shuffle(every)  # noqa: S311 - a choice that repeats
+    made = (make() for make in every)
+    chosen = islice((mutant for mutant in made if mutant is not None), count)
     return sorted(chosen, key=lambda m: (m.module, m.line, m.after))
 
 
@@ -388,25 +405,21 @@ def main() -> int:
         for part in COPIED:
             copied = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copied(ROOT / part, folder / part)
-        limits_s: dict[tuple[str, ...], float] = {}
-        coverage: dict[tuple[str, ...], Coverage] = {}
-        for tests in sorted({tuple(tests_of(m.module)) for m in chosen}):
-            begun = time.monotonic()
-            told = covered(folder, list(tests))
-            if told is None:
-                _say(f"mutants: {' '.join(tests)} fail without any change")
-                return 2
-            coverage[tests] = told
-            limits_s[tests] = max(LEAST_LIMIT_S, LIMIT_FACTOR * (time.monotonic() - begun))
+        begun = time.monotonic()
+        coverage = covered(folder, sorted({test for m in chosen for test in tests_of(m.module)}))
+        if coverage is None:
+            _say("mutants: the tests fail without any change")
+            return 2
+        limit_s = max(LEAST_LIMIT_S, LIMIT_FACTOR * (time.monotonic() - begun))
         counts: Counter[bool] = Counter()
         for mutant in chosen:
-            tests = tuple(tests_of(mutant.module))
-            concerned = coverage[tests].tests_of(mutant)
+            tests = tests_of(mutant.module)
+            concerned = coverage.tests_of(mutant, tests)
             path = folder / mutant.module
             original = path.read_text("utf-8")
             _write(path, mutant.source)
-            rounds = [list(tests)] if concerned is None else [concerned, list(tests)] if concerned else []
-            caught = any(notices(folder, some, limits_s[tests]) for some in rounds)
+            rounds = [tests] if concerned is None else [concerned, tests] if concerned else []
+            caught = any(notices(folder, some, limit_s) for some in rounds)
             _write(path, original)
             counts[caught] += 1
             unseen = "" if rounds else "  (no test comes through it)"
