@@ -6,10 +6,10 @@
 Every change is made in a temporary copy, never in the working tree. The tests that are named for the modules
 below are run once without a change, which tells those that come through each line. Of a change they are run
 first, those that mirror its file before the others, and all that are named for it only if it survives: what
-is made once a process may be seen by a test that did not make it. A line that no test comes through survives without
-a run. A survivor either shows a test that is missing, or changes nothing that can be seen (a log line, a
-bound that is never met): read it before you write a test. A large sample is run in parts: ``--part 2/3``.
-Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests fail without any change.
+is made once a process may be seen by a test that did not make it. A line that no test comes through survives
+without a run. A survivor either shows a test that is missing, or changes nothing that can be seen (a log
+line, a bound that is never met): read it before you write a test. A large sample is run in parts: ``--part
+2/3``. Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests fail without any change.
 """
 
 from __future__ import annotations
