@@ -53,7 +53,7 @@ TESTS = {
         "tests/unit/field/vendor/test_modbus_device.py",
         "tests/unit/field/vendor/test_register_map.py",
     ],
-    "heron_mqtt/field/sunspec": ["tests/unit/field/sunspec"],
+    "heron_mqtt/field/sunspec": ["tests/unit/field/sunspec", "tests/integration/test_sunspec_bridge.py"],
     "heron_mqtt/field/vendor": ["tests/unit/field/vendor"],
     "heron_mqtt/protocols": [
         "tests/unit/protocols",

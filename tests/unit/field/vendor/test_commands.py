@@ -170,3 +170,13 @@ def test_every_message_has_its_own_time_number_and_identifier() -> None:
 def test_a_format_that_is_none_is_named(text: str) -> None:
     name, form = text.split(":")
     assert f"{{{text}}}: expected" in str(problem(name, form))
+
+
+@pytest.mark.parametrize(
+    ("send", "sent"), [("setpoint", ["100"]), ("change", ["100"]), ("always", ["100", "100"])]
+)
+async def test_a_renewal_is_sent_only_to_a_device_that_is_told_always(send: str, sent: list[str]) -> None:
+    rig = Rig([{"topic": "p", "payload": "{w}"}], send=send)
+    assert await rig.tell(100.0) is True
+    assert await rig.tell(100.0, seq=1, renewal=True) is (send == "always")
+    assert rig.sent == sent

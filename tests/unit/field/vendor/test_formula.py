@@ -140,3 +140,16 @@ def test_no_text_raises_anything_but_what_is_promised(text: str) -> None:
 @given(number=st.integers(-(1 << 31), (1 << 31) - 1))
 def test_signed_undoes_what_an_unsigned_register_did(number: int) -> None:
     assert signed(number % (1 << 32), 32) == number
+
+
+@pytest.mark.parametrize(
+    ("bits", "read", "number"), [(1, 1, -1), (1, 0, 0), (64, (1 << 64) - (1 << 12), -(1 << 12))]
+)
+def test_signed_takes_one_bit_to_sixty_four(bits: int, read: int, number: int) -> None:
+    assert signed(read, bits) == number
+
+
+@pytest.mark.parametrize("bits", [0, 65])
+def test_signed_takes_no_other_size(bits: int) -> None:
+    with pytest.raises(ValueError, match=f"{bits} bits; expected 1 to 64"):
+        signed(0, bits)
