@@ -114,11 +114,7 @@ class SetpointValue:
         return RenderedValue(word, as_text(word))
 
     def beyond(self, raw: float) -> str | None:
-        """Return which of ``min`` and ``max`` turns ``raw`` into something else than was meant, and how.
-
-        A number of the other sign that ``min`` or ``max`` makes 0 is none of that: so does a mapping say that
-        charging and discharging are two numbers.
-        """
+        """Return which of ``min`` and ``max`` turns ``raw`` into something else than was meant, and how."""
         table, value = self.table, self._scaled(raw)
         if table.max is not None and value > max(table.max, 0.0):
             return f"{value:g} is above max = {table.max:g}"
@@ -127,6 +123,11 @@ class SetpointValue:
         if table.min is not None and 0.0 < value < table.min:
             return f"{value:g} would be raised to min = {table.min:g}"
         return None
+
+    def is_for_other_sign(self, raw: float) -> bool:
+        """Whether ``min`` or ``max`` makes 0 of a number of the other sign: charging beside discharging."""
+        table, value = self.table, self._scaled(raw)
+        return (table.min == 0.0 and value < 0.0) or (table.max == 0.0 and value > 0.0)
 
     def _scaled(self, raw: float) -> float:
         table = self.table
@@ -269,13 +270,20 @@ class SetpointWriter:
         )
 
     def beyond(self, setpoint: Setpoint) -> list[str]:
-        """Return the limits of the mapping that a power is beyond, one line each."""
-        found = []
-        for name, value in self._values.items():
-            if value.formula is None and value.table.quantity == "p_mw":
-                why = value.beyond(setpoint.p_mw)
-                found += [] if why is None else [f"setpoint.values.{name}: {why}"]
-        return found
+        """Return the limits of the mapping that a power is beyond, one line each.
+
+        Where charging and discharging are two numbers, that of the other sign is 0 and none of that, unless
+        no number is left for this one.
+        """
+        p_mw = setpoint.p_mw
+        values = {
+            name: value
+            for name, value in self._values.items()
+            if value.formula is None and value.table.quantity == "p_mw"
+        }
+        carries = {name: value for name, value in values.items() if not value.is_for_other_sign(p_mw)}
+        found = {name: value.beyond(p_mw) for name, value in (carries or values).items()}
+        return [f"setpoint.values.{name}: {why}" for name, why in found.items() if why is not None]
 
     def render(self, setpoint: Setpoint, context: MessageContext) -> dict[str, RenderedValue]:
         """Return every value of a setpoint.

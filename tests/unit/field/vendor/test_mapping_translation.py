@@ -509,3 +509,56 @@ def test_topics_of_others_leave_a_box_as_it_is() -> None:
     box = VendorState(topics_of_a_box())
     assert box.take("elsewhere", b"1", 0.0) is None
     assert box.telemetry() is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "power_mw", "beyond"),
+    [
+        ({"max": 1000.0}, 0.001, None),
+        ({"max": 1000.0}, 0.0011, "1100 is above max = 1000"),
+        ({"max": -1.0}, -0.001, None),
+        ({"max": -1.0}, 0.000001, "1 is above max = -1"),
+        ({"max": -1.0}, 0.0, None),
+        ({"min": -1000.0}, -0.001, None),
+        ({"min": -1000.0}, -0.0011, "-1100 is below min = -1000"),
+        ({"min": 500.0}, 0.0005, None),
+        ({"min": 500.0}, 0.0004, "400 would be raised to min = 500"),
+        ({"min": 500.0}, 0.0, None),
+        ({"min": 500.0}, -0.0004, "-400 is below min = 500"),
+        ({"min": 0.0}, -0.0, None),
+        ({"min": 0.0}, -0.0004, "-400 is below min = 0"),
+    ],
+)
+def test_a_power_that_limits_would_make_another_one_is_named(
+    limits: dict[str, float], power_mw: float, beyond: str | None
+) -> None:
+    box = mapping(value={"quantity": "p_mw", "unit": "W", **limits})
+    found = box.beyond(Setpoint(p_mw=power_mw, lease_s=30.0))
+    assert [f.split(": ", maxsplit=1)[-1] for f in found] == ([] if beyond is None else [beyond])
+
+
+CHARGE = {"quantity": "p_mw", "unit": "W", "sign": -1, "min": 0.0, "max": 3000.0}
+DISCHARGE = {"quantity": "p_mw", "unit": "W", "min": 0.0, "max": 2000.0}
+
+
+@pytest.mark.parametrize(
+    ("power_mw", "beyond"),
+    [
+        (0.002, []),
+        (0.0021, ["setpoint.values.discharge: 2100 is above max = 2000"]),
+        (-0.003, []),
+        (-0.0031, ["setpoint.values.charge: 3100 is above max = 3000"]),
+    ],
+)
+def test_of_charging_and_discharging_as_two_numbers_only_that_of_the_sign_is_looked_at(
+    power_mw: float, beyond: list[str]
+) -> None:
+    table = {
+        "setpoint": {
+            "values": {"charge": CHARGE, "discharge": DISCHARGE},
+            "messages": [{"topic": "box/set", "payload": "{charge} {discharge}"}],
+        },
+        "telemetry": [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "MW"}}}],
+    }
+    box = load_mapping(table, agent="MG1", device="ess", source="test.toml: mapping")
+    assert box.beyond(Setpoint(p_mw=power_mw, lease_s=30.0)) == beyond
