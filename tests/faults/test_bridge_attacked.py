@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.bridge_bench import MODE, RATED_W, WATTS, Bench, bridge_bench
-from support.heron_command import until
+from support.heron_command import run_heron, until
 from support.mosquitto_server import Mosquitto
 from support.observer import Observer
 
@@ -41,6 +41,25 @@ def test_a_bridge_of_another_environment_ends_before_it_has_said_anything_to_the
         first.wait()
         with bench.bridge("--env-id", "another"):
             other.wait("the other one serves it", lambda: other.on("MG1/ess/telemetry"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", ["its own", "another"])
+def test_a_probe_writes_nothing_to_a_box_that_a_bridge_of_this_machine_may_drive(
+    bench: Bench, environment: str
+) -> None:
+    env_id = bench.env_id if environment == "its own" else "another"
+    words = ["probe", "--broker", bench.url, "--mapping", str(bench.mapping), "--env-id", env_id, "--yes"]
+    words += ["--modbus", f"127.0.0.1:{bench.box.port}", "--device", "MG9/box", "--send", "0.5kW"]
+    words += ["--for", "2.5s", "--listen", "1"]
+    with bench.bridge():
+        bench.online()
+        refused = run_heron(*words)
+        (line,) = refused.errors
+        assert (refused.code, bench.box.writes()) == (1, [])
+        assert f"unit 1: environment '{bench.env_id[:16]}' drives it already, by process" in line
+    assert run_heron(*words).code in {0, 1}
+    assert bench.box.writes() != [], "left alone, the box is tried"
 
 
 @pytest.mark.slow

@@ -56,13 +56,13 @@ class Bench:
     def __init__(self, url: str, env_id: str, folder: Path, thread: BoxThread) -> None:
         assert isinstance(thread.box, Box)
         self.box, self.thread, self.url, self.env_id = thread.box, thread, url, env_id
-        self._mapping = folder / "box.toml"
-        self._mapping.write_text(TABLE)
+        self.mapping = folder / "box.toml"
+        self.mapping.write_text(TABLE)
         self.observer = Observer(url, [f"heron/{env_id}/#"])
 
     def bridge(self, *more: str, environment: Mapping[str, str] | None = None) -> Program:
         words = ["device", "modbus_bridge", "--agent", "MG1", "--name", "ess", "--env-id", self.env_id]
-        words += ["--broker", self.url, "--mapping", str(self._mapping), "--kind", "battery"]
+        words += ["--broker", self.url, "--mapping", str(self.mapping), "--kind", "battery"]
         words += ["--modbus", f"127.0.0.1:{self.box.port}", "--timeout", "0.3", "--period", "0.2"]
         words += ["--p-min-mw", "-0.003", "--p-max-mw", "0.003", *more]
         return heron(*words, environment=environment)
