@@ -11,15 +11,15 @@ from collections.abc import Iterator
 def frozen_gc() -> Iterator[None]:
     """Leave what is loaded now out of garbage collection meanwhile.
 
-    With pandapower imported a full collection looks at 170,000 objects and takes 0.1 s, in which no
-    message is read and no lease renewed. For a program's main part, not for a library: what becomes
-    garbage of it meanwhile stays until the end.
+    A full collection looks at every object: 170,000 with pandapower imported, 30 more a device of a gateway.
+    It takes 0.1 s, and 0.25 s with 10,000 devices, in which no message is read and no lease renewed. For a
+    program's main part, not for a library: what becomes garbage of it meanwhile stays until the end. A block
+    inside another one leaves out what has been set up since, too, until the outer one ends.
     """
-    if gc.get_freeze_count():  # somebody else has done it, and will undo it
-        yield
-        return
+    is_outermost = not gc.get_freeze_count()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if is_outermost:
+            gc.unfreeze()

@@ -184,7 +184,8 @@ async def _run_in(
             THE_SERVICE.tell_ready(f"{summary.scenario}: every agent and device is ready")
             faults = FaultPlan(plan.loaded.scenario, infrastructure.broker)
             in_step = None if mappings is None else mappings.between_steps
-            await _steps(env, faults, plan, progress, summary, in_step, policy=policy, first=first)
+            with frozen_gc():  # the devices, too, that are here by now
+                await _steps(env, faults, plan, progress, summary, in_step, policy=policy, first=first)
         if plan.is_disturbed:
             summary.undisturbed = await in_daemon_thread(lambda: _undisturbed(plan))
     finally:

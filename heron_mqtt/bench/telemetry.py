@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import gc
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.bench.processes import module, next_line
 from heron_mqtt.bench.senders import AGENT, ENV_ID, device_name
 from heron_mqtt.field.gateway.device_link import DeviceLink
@@ -23,13 +27,18 @@ class Taken:
     Attributes:
         sent, taken: Messages.
         delays_s: From the sender's stamp to the end of the gateway's work on it, sorted.
-        cpu: Cores' worth of CPU that the gateway took.
+        cpu_s: CPU time that the gateway took, s.
+        late_s: By how much a message was sent too late: the machine had no core for the sender, and may have
+            had none for the gateway.
+        collected_s: The longest garbage collection of the gateway, in which it read nothing.
     """
 
     sent: int
     taken: int
     delays_s: list[float]
-    cpu: float
+    cpu_s: float
+    late_s: float
+    collected_s: float
 
     def delay_ms(self, fraction: float) -> float:
         """Return a quantile of the delays, ms."""
@@ -37,7 +46,10 @@ class Taken:
 
 
 async def take_telemetry(url: str, n: int, seconds: int) -> Taken:
-    """Have ``n`` devices in another process send for some seconds, and take it with one link each."""
+    """Have ``n`` devices in another process send for some seconds, and take it with one link each.
+
+    The garbage collector stays away from the links, as it does in ``heron-mqtt run`` and ``proxy``.
+    """
     delays_s: list[float] = []
     links: list[DeviceLink] = []
 
@@ -55,15 +67,37 @@ async def take_telemetry(url: str, n: int, seconds: int) -> Taken:
         await asyncio.gather(*(link.open() for link in links))
         async with module("heron_mqtt.bench.senders", url, str(n), str(seconds)) as child:
             await next_line(child)
-            began_s, cpu_s = time.perf_counter(), time.process_time()
-            assert child.stdin is not None
-            child.stdin.write(b"go\n")
-            sent = int(await next_line(child, seconds + 60.0))
-            cpu = (time.process_time() - cpu_s) / (time.perf_counter() - began_s)
-            for _ in range(round(LATE_S / 0.01)):  # the last ones are on their way
-                if len(delays_s) >= sent:
-                    break
-                await asyncio.sleep(0.01)
+            with frozen_gc(), _collections() as collected_s:
+                cpu_s = time.process_time()
+                assert child.stdin is not None
+                child.stdin.write(b"go\n")
+                sent, late_s = (await next_line(child, seconds + 60.0)).split()
+                for _ in range(round(LATE_S / 0.01)):  # the last ones are on their way
+                    if len(delays_s) >= int(sent):
+                        break
+                    await asyncio.sleep(0.01)
+                cpu_s = time.process_time() - cpu_s
         for link in links:
             link.close()
-    return Taken(sent, len(delays_s), sorted(delays_s), cpu)
+    longest_s = max(collected_s, default=0.0)
+    return Taken(int(sent), len(delays_s), sorted(delays_s), cpu_s, float(late_s), longest_s)
+
+
+@contextlib.contextmanager
+def _collections() -> Iterator[list[float]]:
+    """Note how long each garbage collection takes meanwhile, s."""
+    took_s: list[float] = []
+    began_s = 0.0
+
+    def note(phase: str, _info: dict[str, int]) -> None:
+        nonlocal began_s
+        if phase == "start":
+            began_s = time.perf_counter()
+        else:
+            took_s.append(time.perf_counter() - began_s)
+
+    gc.callbacks.append(note)
+    try:
+        yield took_s
+    finally:
+        gc.callbacks.remove(note)

@@ -26,6 +26,16 @@ def test_it_lasts_as_long_as_its_block() -> None:
     assert gc.get_freeze_count() == 0
 
 
+def test_a_block_inside_leaves_out_what_has_been_set_up_since_until_the_outer_one_ends() -> None:
+    with frozen_gc():
+        before = gc.get_freeze_count()
+        devices = [[number] for number in range(5_000)]
+        with frozen_gc():
+            assert gc.get_freeze_count() >= before + len(devices)
+        assert gc.get_freeze_count() >= before + len(devices), "the outer block still holds"
+    assert gc.get_freeze_count() == 0
+
+
 def test_a_run_settles_the_heap_for_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = []
 
