@@ -9,13 +9,13 @@ import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.bench.processes import module, next_line
 from heron_mqtt.bench.senders import AGENT, ENV_ID, device_name
 from heron_mqtt.field.gateway.device_link import DeviceLink
 from heron_mqtt.messaging.mqtt import MqttBroker
-from heron_mqtt.messaging.stamping import utc_now
 
 LATE_S = 5.0  # how long the last messages may take before they count as lost
 
@@ -50,13 +50,15 @@ async def take_telemetry(url: str, n: int, seconds: int) -> Taken:
 
     The garbage collector stays away from the links, as it does in ``heron-mqtt run`` and ``proxy``.
     """
-    delays_s: list[float] = []
+    came_at_s: list[float] = []  # since 1970, as the stamps; compared afterwards, not at the gateway's cost
+    stamped: list[datetime] = []
     links: list[DeviceLink] = []
 
     def note(i: int) -> None:
         telemetry = links[i].telemetry
         if telemetry is not None and telemetry.sent_at is not None:
-            delays_s.append((utc_now() - telemetry.sent_at).total_seconds())
+            came_at_s.append(time.time())
+            stamped.append(telemetry.sent_at)
 
     async with MqttBroker(url, env_id=ENV_ID) as broker:
         for i in range(n):
@@ -73,14 +75,14 @@ async def take_telemetry(url: str, n: int, seconds: int) -> Taken:
                 child.stdin.write(b"go\n")
                 sent, late_s = (await next_line(child, seconds + 60.0)).split()
                 for _ in range(round(LATE_S / 0.01)):  # the last ones are on their way
-                    if len(delays_s) >= int(sent):
+                    if len(stamped) >= int(sent):
                         break
                     await asyncio.sleep(0.01)
                 cpu_s = time.process_time() - cpu_s
         for link in links:
             link.close()
-    longest_s = max(collected_s, default=0.0)
-    return Taken(int(sent), len(delays_s), sorted(delays_s), cpu_s, float(late_s), longest_s)
+    delays_s = sorted(at_s - sent_at.timestamp() for at_s, sent_at in zip(came_at_s, stamped, strict=True))
+    return Taken(int(sent), len(stamped), delays_s, cpu_s, float(late_s), max(collected_s, default=0.0))
 
 
 @contextlib.contextmanager

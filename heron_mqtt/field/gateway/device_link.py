@@ -73,6 +73,28 @@ class DeviceLink:
         now: The time of day, UTC, to which the device's clock is compared.
     """
 
+    __slots__ = (
+        "__dict__",
+        # what each telemetry touches, side by side: with thousands of devices it has left the cache meanwhile
+        "_arrived_at",
+        "_boot",
+        "_echo",
+        "_env_id",
+        "_heard_at",
+        "_heard_unanswered",
+        "_measured_at",
+        "_monotonic",
+        "_on_change",
+        "_plausible",
+        "_sent",
+        "awaits_rebirth_telemetry",
+        "measurements",
+        "plausible_in_a_row",
+        "says_stopped",
+        "stats",
+        "telemetry",
+    )
+
     def __init__(
         self,
         agent_id: str,
@@ -427,60 +449,69 @@ class DeviceLink:
         if message.late or message.get("held_s") is not None:
             self.stats.held += 1  # it tells what was, for records: nothing is decided by it
             return
-        if self._plausible.is_flood():
+        now_s, plausible = self._monotonic(), self._plausible
+        if plausible.is_flood(now_s):
             self.stats.flooded += 1
             return
         if message.retained:
-            self._plausible.once(
+            plausible.once(
                 "retained",
                 f"telemetry on {self._telemetry} is retained: nobody knows its age, it is not used",
             )
             return
         try:
             telemetry, left_out = message.parse_known_fields(Telemetry)
-            if telemetry.env_id not in {None, self._env_id}:
+            if telemetry.env_id != self._env_id and telemetry.env_id is not None:
                 raise MessageError(f"telemetry of environment {telemetry.env_id!r}, not of {self._env_id!r}")
-            self._plausible.check_telemetry(telemetry)
+            plausible.check_telemetry(telemetry)
         except MessageError as exc:
-            self._refused_at = self._monotonic()
+            self._refused_at = now_s
             self.stats.refused += 1
             self.plausible_in_a_row = 0
             self._broker.reject(message, exc)
             return
         if left_out:
-            self._plausible.once(left_out, f"telemetry: {left_out}")
-        if self._plausible.is_past(telemetry.boot):
-            return  # of an earlier life of the device, late; or of a second one
-        self._note_boot(telemetry.boot)
-        if telemetry.boot is not None and telemetry.seq is not None:
-            self._echo = (telemetry.boot, telemetry.seq)
-        self._reseed_due |= self.awaits_rebirth_telemetry
-        self.awaits_rebirth_telemetry = False
-        measured_at = self._monotonic() - (telemetry.age_s or 0.0)
-        if telemetry.age_s is None or measured_at > self._measured_at + SAME_MEASUREMENT_S:
+            plausible.once(left_out, f"telemetry: {left_out}")
+        boot, seq = telemetry.boot, telemetry.seq
+        if boot is not None and boot != self._boot:
+            if plausible.is_past(boot):
+                return  # of an earlier life of the device, late; or of a second one
+            self._note_boot(boot)
+        if boot is not None and seq is not None:
+            self._echo = (boot, seq)
+        if self.awaits_rebirth_telemetry:
+            self._reseed_due, self.awaits_rebirth_telemetry = True, False
+        age_s = telemetry.age_s
+        measured_at = now_s if age_s is None else now_s - age_s
+        if age_s is None or measured_at > self._measured_at + SAME_MEASUREMENT_S:
             self.measurements += 1
             self.plausible_in_a_row += 1
             self._measured_at = measured_at
         self.says_stopped = telemetry.stopped is True
-        answered = self.answer() is not None
-        self.telemetry = telemetry
-        self._arrived_at = self._heard_at = self._monotonic()
+        before, self.telemetry = self.telemetry, telemetry
+        self._arrived_at = self._heard_at = now_s
         self.stats.telemetry += 1
         self._heard_unanswered += 1
         if telemetry.safe_after_s is not None:
             self.stats.time_to_safe_s = max(self.stats.time_to_safe_s or 0.0, telemetry.safe_after_s)
-        if self._acknowledges(telemetry, self._sent) and telemetry.rejected is None:
+        if self._sent is not None:
+            self._take_answer(before, telemetry)
+        self._on_change()
+
+    def _take_answer(self, before: Telemetry | None, telemetry: Telemetry) -> None:
+        """See whether telemetry answers a setpoint, which ``before`` may have done already."""
+        answers = self._acknowledges(telemetry, self._sent)
+        if answers and telemetry.rejected is None:
             self._displaces = False  # the lease is ours
         if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
             self._given_up = None
             self.expects_answer = True
             self._answered()
             self.stats.late += 1
-        elif not answered and self.answer() is not None:
+        elif answers and not (before is not None and self._acknowledges(before, self._sent)):
             self._answered()
             self.round_trip_s = self.waited_s
             self.stats.sample(self.stats.round_trip_s, self.round_trip_s)
-        self._on_change()
 
     def _on_status(self, message: Received) -> None:
         try:

@@ -27,6 +27,24 @@ class Plausibility:
         now: The time of day, UTC, to which the device's clock is compared.
     """
 
+    __slots__ = (
+        "_boots",
+        "_from_past",
+        "_in_second",
+        "_max_rate_per_s",
+        "_monotonic",
+        "_name",
+        "_nameplate_mw",
+        "_now",
+        "_power_mw",
+        "_q_limit_mvar",
+        "_s_max_mva",
+        "_second",
+        "_settings",
+        "_tell",
+        "_told",
+    )
+
     def __init__(
         self,
         name: str,
@@ -40,15 +58,23 @@ class Plausibility:
     ) -> None:
         self._name = name
         self._settings = settings
+        self._max_rate_per_s = settings.max_rate_per_s
         self._nameplate_mw = nameplate_mw
         self._s_max_mva = s_max_mva
+        self._power_mw: tuple[float, float] | None = None  # that telemetry may say
+        if nameplate_mw is not None:
+            low, high = nameplate_mw
+            slack = settings.tolerance * max(abs(low), abs(high))
+            self._power_mw = (low - slack, high + slack)
+        self._q_limit_mvar = None if s_max_mva is None else s_max_mva * (1.0 + settings.tolerance)
         self._tell = tell
         self._monotonic = monotonic
         self._now = now
         self._told: set[str] = set()
         self._boots: list[str] = []  # the present one last
         self._from_past: list[float] = []  # when messages of an earlier boot came
-        self._second = (-1, 0)
+        self._second = -1
+        self._in_second = 0  # messages in it
 
     def once(self, kind: str, what: str) -> None:
         """Tell something, unless this kind of thing was told before."""
@@ -58,19 +84,18 @@ class Plausibility:
 
     def asked(self) -> None:
         """An answer was asked for: it is no flood, however fast the steps go."""
-        second, count = self._second
-        self._second = (second, count - 1)
+        self._in_second -= 1
 
-    def is_flood(self) -> bool:
+    def is_flood(self, now_s: float) -> bool:
         """Count one message; whether it is one too many in this second."""
-        second = int(self._monotonic())
-        count = self._second[1] + 1 if self._second[0] == second else 1
-        self._second = (second, count)
-        if count <= self._settings.max_rate_per_s:
+        second = int(now_s)
+        if second == self._second:
+            self._in_second += 1
+        else:
+            self._second, self._in_second = second, 1
+        if self._in_second <= self._max_rate_per_s:
             return False
-        self.once(
-            "flood", f"more than {self._settings.max_rate_per_s:g} telemetry a second; the rest is dropped"
-        )
+        self.once("flood", f"more than {self._max_rate_per_s:g} telemetry a second; the rest is dropped")
         return True
 
     def check_telemetry(self, telemetry: Telemetry) -> None:
@@ -79,20 +104,18 @@ class Plausibility:
         Raises:
             MessageError: Says what is wrong with it.
         """
-        self.check_name(telemetry.sender)
-        tolerance = self._settings.tolerance
-        if self._nameplate_mw is not None:
-            low, high = self._nameplate_mw
-            slack = tolerance * max(abs(low), abs(high))
-            if not low - slack <= telemetry.p_mw <= high + slack:
-                raise MessageError(
-                    f"p_mw = {telemetry.p_mw} is outside the nameplate {low} .. {high} MW by more than "
-                    f"{tolerance:.0%}: wrong unit or sign? expected MW, positive = injected"
-                )
-        if self._s_max_mva is not None and abs(telemetry.q_mvar) > self._s_max_mva * (1.0 + tolerance):
+        if telemetry.sender != self._name:
+            self.check_name(telemetry.sender)
+        if self._power_mw is not None and not self._power_mw[0] <= telemetry.p_mw <= self._power_mw[1]:
+            low, high = self._nameplate_mw or (0.0, 0.0)
+            raise MessageError(
+                f"p_mw = {telemetry.p_mw} is outside the nameplate {low} .. {high} MW by more than "
+                f"{self._settings.tolerance:.0%}: wrong unit or sign? expected MW, positive = injected"
+            )
+        if self._q_limit_mvar is not None and abs(telemetry.q_mvar) > self._q_limit_mvar:
             raise MessageError(
                 f"q_mvar = {telemetry.q_mvar} is beyond the apparent power of {self._s_max_mva} MVA by more "
-                f"than {tolerance:.0%}: wrong unit? expected Mvar, positive = injected"
+                f"than {self._settings.tolerance:.0%}: wrong unit? expected Mvar, positive = injected"
             )
         if telemetry.sent_at is not None and abs(self._now() - telemetry.sent_at) > MAX_SKEW:
             self.once(

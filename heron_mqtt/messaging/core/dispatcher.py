@@ -7,18 +7,27 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messages import Message
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, Json, decode
 from heron_mqtt.messaging.core.background_loop import running_loop
-from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
+from heron_mqtt.messaging.core.sequence import Arrival, SequenceStream, SequenceTracker
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, MAX_QUEUE, Callback, Received, Subscription
 from heron_mqtt.messaging.tap import ArrivalKind, MessageTap
 
 UNASKED = 16  # messages kept for a first consume() on a channel that so far only had callbacks
+
+
+class _Followed(NamedTuple):
+    """The stream that a channel's last message belongs to."""
+
+    sender: str
+    boot: str
+    stream: SequenceStream
 
 
 class _Mailbox:
@@ -28,8 +37,11 @@ class _Mailbox:
         self.messages: deque[Received] = deque()
         self.waiters: deque[asyncio.Future[Received]] = deque()
         self.asked = False
-        self.unasked: deque[tuple[Json, bool]] = deque(maxlen=UNASKED)
-        """The last messages, and whether each was retained, until somebody asks for the first time."""
+        self.unasked: deque[tuple[Json | bytes, bool]] = deque(maxlen=UNASKED)
+        """The last messages, and whether each was retained, until somebody asks for the first time.
+
+        As payloads where they came as such: objects would take half as much memory again.
+        """
 
 
 @dataclass(slots=True)
@@ -65,6 +77,7 @@ class Dispatcher:
         self.on_ended = on_ended
         self.tap: MessageTap | None = None
         self._tracker = SequenceTracker()
+        self._followed: dict[str, _Followed] = {}
         self._max_payload = max_payload
         self._max_queue = max_queue
         self._lock = threading.RLock()
@@ -127,10 +140,14 @@ class Dispatcher:
             if found is None:
                 wide = [f for f in self._wide if topics.matches(f, channel)]
                 found = tuple(s for f in (channel, *wide) for s in self._subscriptions.get(f, ()))
-                if len(self._routes) >= MAX_CHANNELS:
+                if len(self._routes) >= self._max_channels():
                     self._routes.clear()
                 self._routes[channel] = found
             return found
+
+    def _max_channels(self) -> int:
+        """Return of how many channels something may be kept: the network names some, we name the others."""
+        return MAX_CHANNELS + len(self._subscriptions)
 
     # -- arrival -----------------------------------------------------------------------------------
 
@@ -191,7 +208,7 @@ class Dispatcher:
             box = None if known else self._mailboxes.get(channel)
             asked = box is not None and box.asked
             if box is not None and not asked:
-                box.unasked.append((message, retained))
+                box.unasked.append((message if payload is None else payload, retained))
             subscriptions = self._routes.get(channel)
         if subscriptions is None:
             subscriptions = self.subscriptions(channel)
@@ -208,10 +225,13 @@ class Dispatcher:
         subscription.deliver(Received(message, message.channel, retained=True), running_loop())
 
     def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
-        try:
-            sender, boot, seq = message["sender"], message["boot"], message["seq"]
-        except KeyError:
-            sender = boot = seq = None
+        get = message.get
+        sender, boot, seq = get("sender"), get("boot"), get("seq")
+        followed = self._followed.get(channel)
+        if followed is not None and followed.sender == sender and followed.boot == boot:
+            if type(seq) is int and followed.stream.is_next(seq):
+                return False  # nearly every message: it is the one after the last on its channel
+            self._tracker.keep(followed.sender, followed.boot, channel, followed.stream)
         if type(seq) is not int or not isinstance(sender, str) or not isinstance(boot, str):
             # A foreign message: nothing to go by. Only a retained one that equals the last is no news.
             known = retained and self._foreign.get(channel) == message
@@ -221,6 +241,7 @@ class Dispatcher:
             return known
         lost_before = self._tracker.lost
         arrival = self._tracker.observe(sender, boot, channel, seq)
+        self._follow(channel, sender, boot)
         if arrival is Arrival.EXPECTED:
             return False
         if self._tracker.lost != lost_before:
@@ -234,6 +255,23 @@ class Dispatcher:
         elif arrival is Arrival.AFTER_JUMP:
             self.stats.report("gap", channel, f"{sender} jumped to seq {seq}: it does not count by one")
         return arrival is Arrival.DUPLICATE
+
+    def _follow(self, channel: str, sender: str, boot: str) -> None:
+        """Remember the stream of a channel's last message: the next one is likely to go on with it.
+
+        A stream whose messages are taken without asking the tracker is handed back to it before it is left:
+        the tracker forgets those that it has not heard of for longest.
+        """
+        stream = self._tracker.stream(sender, boot, channel)
+        before = self._followed.get(channel)
+        if before is not None and (before.sender, before.boot) != (sender, boot):
+            self._tracker.keep(before.sender, before.boot, channel, before.stream)
+        if before is None and len(self._followed) >= self._max_channels():
+            for name, (whose, which, known) in self._followed.items():
+                self._tracker.keep(whose, which, name, known)
+            self._followed.clear()
+        if stream is not None:
+            self._followed[channel] = _Followed(sender, boot, stream)
 
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return what went wrong on one channel so far."""
@@ -285,7 +323,9 @@ class Dispatcher:
             box = self._mailboxes.setdefault(channel, _Mailbox())
             if not box.asked:
                 box.asked = True
-                box.messages.extend(Received(message, channel, kept) for message, kept in box.unasked)
+                for told, kept in box.unasked:
+                    message = decode(told, self._max_payload) if isinstance(told, bytes) else told
+                    box.messages.append(Received(message, channel, kept))
                 box.unasked.clear()
 
     async def take(self, channel: str) -> Received:

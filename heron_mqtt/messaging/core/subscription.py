@@ -18,6 +18,7 @@ from heron_mqtt.messages import M, Message, model_of, parse, parse_known_fields
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.core.background_loop import background_loop, running_loop
 from heron_mqtt.messaging.core.stats import MessageStats
+from heron_mqtt.messaging.topics import is_filter
 
 MAX_QUEUE = 1_000
 MAX_CHANNELS = 10_000  # channels come from the network: what is kept for each stays bounded
@@ -106,16 +107,32 @@ Callback = Callable[[Received], object]
 class Subscription:
     """One subscription; call it to unsubscribe, await it to know that the broker has taken it."""
 
+    __slots__ = (
+        "__weakref__",
+        "_active",
+        "_callback",
+        "_loop",
+        "_max_queue",
+        "_owner",
+        "_queue",
+        "_ready",
+        "_seen",
+        "_was_heard",
+        "_worker",
+        "channel",
+    )
+
     def __init__(self, owner: SubscriptionOwner, channel: str, callback: Callback, max_queue: int) -> None:
         self.channel = channel
-        self._seen: set[str] = set()
+        self._was_heard = False
+        self._seen: set[str] | None = set() if is_filter(channel) else None  # None = there is one channel
         self._owner = owner
         self._callback = callback
-        self._is_async = inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
+        is_async = inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
             getattr(callback, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
-        self._loop = running_loop() or (background_loop() if self._is_async else None)
-        self._queue: deque[Received] = deque()
+        self._loop = running_loop() or (background_loop() if is_async else None)
+        self._queue: deque[Received] | None = deque() if is_async else None  # None = called where it stands
         self._max_queue = max_queue
         self._worker: asyncio.Task[None] | None = None
         self._active = True
@@ -150,13 +167,13 @@ class Subscription:
             repeated: A retained message that the process has seen already. It is sent again because
                 somebody subscribed; only those who have heard nothing on this channel take it.
         """
-        if message.channel not in self._seen:
-            if len(self._seen) >= MAX_CHANNELS:
-                self._seen.clear()
-            self._seen.add(message.channel)
-        elif repeated:
+        if self._seen is None:
+            is_first, self._was_heard = not self._was_heard, True
+        else:
+            is_first = self._note(self._seen, message.channel)
+        if repeated and not is_first:
             return
-        if self._loop is None or self._loop is here:
+        if self._loop is here or self._loop is None:
             self._run(message)
         elif self._loop.is_closed():
             self._owner.stats.report("callback", message.channel, "the subscriber's event loop is closed")
@@ -164,10 +181,20 @@ class Subscription:
         else:
             self._loop.call_soon_threadsafe(self._run, message)
 
+    @staticmethod
+    def _note(seen: set[str], channel: str) -> bool:
+        """Take note of a channel; return whether it is a new one."""
+        if channel in seen:
+            return False
+        if len(seen) >= MAX_CHANNELS:
+            seen.clear()
+        seen.add(channel)
+        return True
+
     def _run(self, message: Received) -> None:
         if not self._active:
             return
-        if self._is_async:
+        if self._queue is not None:
             if len(self._queue) >= self._max_queue:
                 self._queue.popleft()
                 self._owner.overflow(message.channel, f"a callback is {self._max_queue} messages behind")

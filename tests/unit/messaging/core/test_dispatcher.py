@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+import heron_mqtt.messaging.core.dispatcher as dispatcher_module
 from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.core.dispatcher import UNASKED, Dispatcher
+from heron_mqtt.messaging.core.sequence import SequenceTracker
 from heron_mqtt.messaging.core.subscription import Received
 
 
@@ -224,3 +226,71 @@ def test_what_is_cleared_calls_nobody_and_wants_nothing() -> None:
     _arrive(dispatcher, "a/b")
     _arrive(dispatcher, "b")
     assert (got, list(dispatcher.wanted())) == ([], [])
+
+
+def _say(dispatcher: Dispatcher, seq: int, *, channel: str = "c", sender: str = "a", boot: str = "x") -> None:
+    _arrive(dispatcher, channel, sender=sender, boot=boot, seq=seq)
+
+
+def test_two_senders_in_turn_on_one_channel_are_each_followed() -> None:
+    dispatcher = Dispatcher()
+    for seq in (0, 1, 2, 2, 4):
+        _say(dispatcher, seq, sender="a")
+        _say(dispatcher, seq, sender="b")
+    assert (dispatcher.stats.duplicated, dispatcher.stats.lost) == (2, 2)
+
+
+def test_after_a_jump_the_next_number_is_expected_and_the_same_one_known() -> None:
+    dispatcher = Dispatcher()
+    for seq in (0, 1, 1_000_000, 1_000_001, 1_000_001):
+        _say(dispatcher, seq)
+    assert (dispatcher.stats.duplicated, dispatcher.stats.lost) == (1, 0)
+    assert [report.kind for report in dispatcher.stats.reports] == ["gap"]
+
+
+def test_a_new_boot_starts_afresh_and_an_old_one_is_still_known() -> None:
+    dispatcher = Dispatcher()
+    for seq, boot in [(5, "x"), (6, "x"), (0, "y"), (1, "y"), (6, "x"), (2, "y")]:
+        _say(dispatcher, seq, boot=boot)
+    assert (dispatcher.stats.duplicated, dispatcher.stats.lost) == (1, 0)
+
+
+def test_a_number_that_is_none_is_no_next_one() -> None:
+    dispatcher = Dispatcher()
+    _say(dispatcher, 0)
+    _arrive(dispatcher, "c", sender="a", boot="x", seq=True)
+    _arrive(dispatcher, "c", sender="a", boot="x")
+    _say(dispatcher, 1)
+    _say(dispatcher, 1)
+    assert (dispatcher.stats.duplicated, dispatcher.stats.lost) == (1, 0)
+
+
+def test_streams_of_more_channels_than_are_followed_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher_module, "MAX_CHANNELS", 3)
+    dispatcher = Dispatcher()
+    for _ in range(2):
+        for seq in (0, 1, 3):
+            for n in range(8):
+                _say(dispatcher, seq, channel=f"c/{n}")
+    assert len(dispatcher._followed) <= 3
+    assert (dispatcher.stats.duplicated, dispatcher.stats.lost) == (3 * 8, 8)
+
+
+def test_a_stream_that_is_heard_all_the_time_outlives_those_that_came_once() -> None:
+    dispatcher = Dispatcher()
+    dispatcher._tracker = SequenceTracker(max_streams=3)
+    for seq in range(10):
+        _say(dispatcher, seq)
+        _say(dispatcher, 0, channel=f"once/{seq}")
+    _say(dispatcher, 9)
+    _say(dispatcher, 11)
+    assert (dispatcher.stats.duplicated, dispatcher.stats.lost) == (1, 1)
+
+
+async def test_what_came_before_it_was_asked_for_is_as_it_came() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add("c", lambda _: None)
+    dispatcher.arrive("c", encode({"i": 0}), retained=True)
+    dispatcher.arrive_decoded("c", {"i": 1})
+    first, second = await dispatcher.take("c"), await dispatcher.take("c")
+    assert [(first, first.retained), (second, second.retained)] == [({"i": 0}, True), ({"i": 1}, False)]
