@@ -6,10 +6,11 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heron_mqtt.app.infrastructure import impaired
 from heron_mqtt.errors import ConfigError
@@ -19,6 +20,7 @@ from heron_mqtt.messaging.virtual_time import VirtualTimeLoop
 from powergrid.agents.policy import load_policy
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.policies.dispatch_program import DispatchProgram
+from powergrid.policies.district_scores import DistrictScores, district_scores
 from powergrid.policies.scoring import policy_name, stored_usd, with_policy
 from powergrid.scenario import LoadedScenario, load_scenario
 
@@ -26,6 +28,8 @@ Over = Literal["calls", "memory", "mqtt"]
 WAYS: tuple[Over, ...] = ("calls", "memory", "mqtt")
 BOUND = "bound"
 REPLAYED = "bound, replayed"
+IDLE = "idle"
+DISTRICT_SCORES = tuple(field.name for field in fields(DistrictScores))
 _KINDS = {"battery", "generator", "pv"}  # that the bound is one for
 
 
@@ -43,6 +47,7 @@ class EpisodeScore:
         messages: That were published.
         missed: Phases that ended at their deadline.
         diverged: Whether the power flow had no solution.
+        district: What all microgrids together draw from the grid; None = not known, or cut short.
     """
 
     seed: int
@@ -54,6 +59,7 @@ class EpisodeScore:
     messages: int = 0
     missed: int = 0
     diverged: bool = False
+    district: DistrictScores | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +93,41 @@ class Evaluation:
         pairs = zip(self.episodes, other.episodes, strict=True)
         return mean_of([mine.score_usd - theirs.score_usd for mine, theirs in pairs])
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return {
+    def district_ratio(self, quantity: str, baseline: Evaluation) -> MeanEstimate | None:
+        """Return a quantity of ``DistrictScores``, summed over the episodes, over that of a baseline.
+
+        The interval is that of a ratio of means of pairs (W. G. Cochran, Sampling Techniques, 1977, 6.3).
+
+        Returns:
+            None where an episode has no such score, or the baseline's sum is not above 0.
+        """
+        mine, theirs = self._district(quantity), baseline._district(quantity)
+        if mine is None or theirs is None or theirs.mean() <= 0.0:
+            return None
+        ratio = float(mine.mean() / theirs.mean())
+        return MeanEstimate(ratio, mean_of(((mine - ratio * theirs) / theirs.mean()).tolist()).half)
+
+    def _district(self, quantity: str) -> NDArray[np.float64] | None:
+        values = [getattr(episode.district, quantity, None) for episode in self.episodes]
+        return None if None in values else np.array(values, dtype=float)
+
+    def as_dict(self, baseline: Evaluation | None = None) -> dict[str, Any]:
+        """Return it as plain data; with a baseline also its district's ratios to it."""
+        found: dict[str, Any] = {
             "policy": self.policy,
             "network": self.network,
             "score_usd": asdict(self.estimate("score_usd")),
             "episodes": [asdict(episode) for episode in self.episodes],
         }
+        if baseline is not None:
+            ratios = {name: self.district_ratio(name, baseline) for name in DISTRICT_SCORES}
+            found["to_idle"] = {name: ratio and asdict(ratio) for name, ratio in ratios.items()}
+        return found
+
+
+def idle_of(found: Sequence[Evaluation], network: str) -> Evaluation | None:
+    """Return the evaluation of batteries at rest over a network: the baseline of district scores."""
+    return next((one for one in found if one.policy == IDLE and one.network == network), None)
 
 
 def mean_of(values: Sequence[float]) -> MeanEstimate:
@@ -250,6 +283,7 @@ class _Tally:
         self._begin = env.states_of_charge()
         self._end = dict(self._begin)
         self._prices: list[float] = []
+        self._drawn_mwh: list[float] = []
         self._return = self._cost = self._traded = 0.0
         self._violations = self._missed = 0
         self._diverged = False
@@ -267,10 +301,13 @@ class _Tally:
             self._missed += info["missed"] + (info["fallback"] is not None)
             self._end |= {(agent, name): soc for name, soc in info["soc"].items()}
         self._prices.append(next(iter(infos.values()))["price"])
+        self._drawn_mwh.append(-sum(info["net_mwh"] for info in infos.values()))
 
     def score(self, messages: int) -> EpisodeScore:
         """Return what it comes to."""
         gained = float(stored_usd(self._scenario, self._begin, self._end, float(np.mean(self._prices))))
+        bought_at = [price + self._scenario.market.import_adder_per_mwh for price in self._prices]
+        district = district_scores(self._drawn_mwh, bought_at, self._scenario.step_s)
         return EpisodeScore(
             seed=self._seed,
             score_usd=self._return + gained,
@@ -281,6 +318,7 @@ class _Tally:
             messages=messages,
             missed=self._missed,
             diverged=self._diverged,
+            district=None if self._diverged else district,
         )
 
 

@@ -14,7 +14,18 @@ import typer
 from heron_mqtt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from heron_mqtt.app.evaluate import Evaluation, MeanEstimate
+
+DISTRICT_COLUMNS = {
+    "cost_usd": "cost",
+    "consumption_mwh": "consumption",
+    "ramping_mw": "ramping",
+    "daily_peak_mw": "daily peak",
+    "one_minus_load_factor": "1 - load factor",
+}
+"""Of ``DistrictScores`` -> its heading."""
 
 
 def add_evaluate_commands(app: typer.Typer) -> None:
@@ -48,6 +59,7 @@ def evaluate(
 ) -> None:
     """Run policies on the same days and compare them, with 95 % confidence intervals."""
     from heron_mqtt.app.evaluate import evaluate as run_all
+    from heron_mqtt.app.evaluate import idle_of
 
     if seeds < 1 or first_seed < 0:
         raise ConfigError(f"--seeds {seeds} --first-seed {first_seed}: expected at least 1, and at least 0")
@@ -66,7 +78,8 @@ def evaluate(
             progress=progress,
         )
     if as_json:
-        typer.echo(json.dumps({"scenario": scenario, "evaluations": [one.as_dict() for one in found]}))
+        evaluations = [one.as_dict(idle_of(found, one.network)) for one in found]
+        typer.echo(json.dumps({"scenario": scenario, "evaluations": evaluations}))
     else:
         _print(scenario, seeds, found)
 
@@ -100,7 +113,29 @@ def _print(scenario: str, seeds: int, found: list[Evaluation]) -> None:
         counts = [f"{one.estimate(name).mean:.0f}" for name in ("messages", "missed")]
         rest = [""] * len(columns) if one.policy == "bound" else [*cost, *counts]
         table.add_row(one.policy, one.network or "-", _text(one.estimate("score_usd")), gain, *rest)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    if any(one.policy == "idle" for one in found):
+        console.print(_district_table(found))
+
+
+def _district_table(found: list[Evaluation]) -> Table:
+    from rich.table import Table
+
+    from heron_mqtt.app.evaluate import idle_of
+
+    title = "what all microgrids draw from the grid, ratio to idle (CityLearn's scores; less is better)"
+    table = Table(title=title, title_justify="left")
+    for name in ("policy", "network"):
+        table.add_column(name)
+    for column in DISTRICT_COLUMNS.values():
+        table.add_column(column, justify="right")
+    for one in found:
+        idle = idle_of(found, one.network)
+        if idle is not None and one.policy != "bound":
+            ratios = [one.district_ratio(name, idle) for name in DISTRICT_COLUMNS]
+            table.add_row(one.policy, one.network or "-", *("-" if r is None else _text(r) for r in ratios))
+    return table
 
 
 def _text(estimate: MeanEstimate) -> str:
