@@ -2,7 +2,7 @@
 
     python scripts/training_tables.py                 print the tables; some minutes
     python scripts/training_tables.py --write         put them into the page, and draw its curve
-    python scripts/training_tables.py --without-mpc   without what takes longest
+    python scripts/training_tables.py --without-mpc   print them without what takes longest
 
 Everything comes from seeds and from files of the repository: the same commit gives the same tables.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import math
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,17 @@ from pathlib import Path
 
 from schema_tables import between
 
-from heron_mqtt.app.evaluate import Evaluation, MeanEstimate, evaluate, mean_of
+from heron_mqtt.app.evaluate import (
+    BOUND,
+    IDLE,
+    Evaluation,
+    MeanEstimate,
+    evaluate,
+    idle_of,
+    mean_of,
+)
+from heron_mqtt.cli.evaluate_commands import DISTRICT_COLUMNS
+from powergrid.scenario import LoadedScenario, load_scenario
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, CURVES = ROOT / "docs" / "training.md", ROOT / "docs" / "training"
@@ -28,6 +39,7 @@ SCENARIO, SEEDS = "training_days", range(20)
 POLICIES = ("rule", "idle", "random", "learned", "field", "mpc")
 TRAINED = ("rule", "learned", "field")
 NETWORKS = ("lan", "lte_poor", "partition")
+PERFECT_MPC = "mpc, perfect forecasts"
 NAMES = {"learned": "**learned**", "field": "**field**", "mpc": "mpc, noisy forecasts"}
 LINES = {
     "field.csv": ("losses of lte_poor and partition", "#b5482a"),
@@ -40,11 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="write docs/training.md and its curve")
     parser.add_argument("--without-mpc", action="store_true", help="leave model-predictive control out")
     options = parser.parse_args(arguments)
-    policies = [name for name in POLICIES if not (options.without_mpc and name == "mpc")]
-    seeds = list(SEEDS)
-    direct = evaluate(SCENARIO, policies, seeds=seeds, with_bound=True, progress=_say)
-    impaired = evaluate(SCENARIO, TRAINED, seeds=seeds, over="calls", networks=NETWORKS, progress=_say)
-    tables = {"policies": policies_table(direct), "networks": networks_table(impaired)}
+    if options.write and options.without_mpc:
+        parser.error("--write with --without-mpc: the page has the rows of mpc")
+    tables = measure(load_scenario(SCENARIO), list(SEEDS), with_mpc=not options.without_mpc)
     for name, table in tables.items():
         sys.stdout.write(f"{name}:\n\n{table}\n\n")
     if options.write:
@@ -55,18 +65,63 @@ def main(arguments: Sequence[str] | None = None) -> None:
         PICTURE.write_text(draw(CURVES), encoding="utf-8")
 
 
+def measure(loaded: LoadedScenario, seeds: Sequence[int], *, with_mpc: bool = True) -> dict[str, str]:
+    """Return every table of the page by its name.
+
+    Args:
+        loaded: The scenario.
+        seeds: One episode each.
+        with_mpc: Also model-predictive control, with the scenario's forecasts and with perfect ones.
+    """
+    policies = [name for name in POLICIES if with_mpc or name != "mpc"]
+    direct = evaluate(loaded, policies, seeds=seeds, with_bound=True, progress=_say)
+    if with_mpc:
+        foreseen = evaluate(_foretold(loaded), ["mpc"], seeds=seeds, progress=_say)[0]
+        direct.insert(len(policies), dataclasses.replace(foreseen, policy=PERFECT_MPC))
+    impaired = evaluate(loaded, TRAINED, seeds=seeds, over="calls", networks=NETWORKS, progress=_say)
+    return {
+        "policies": policies_table(direct),
+        "networks": networks_table(impaired),
+        "district": district_table(direct),
+    }
+
+
+def _foretold(loaded: LoadedScenario) -> LoadedScenario:
+    """Return the scenario with forecasts of what will be."""
+    forecast = loaded.scenario.forecast.model_copy(update={"kind": "perfect"})
+    return loaded.model_copy(update={"scenario": loaded.scenario.model_copy(update={"forecast": forecast})})
+
+
 def policies_table(found: Sequence[Evaluation]) -> str:
     """Return what each policy earns where nothing is lost."""
-    rule = found[0]
-    lines = ["| policy | score, $ a day | above rule, $ | cost, $ | violations |", "|---|---|---|---|---|"]
+    of = {one.policy: one for one in found}
+    rule, idle = of["rule"], of[IDLE]
+    lines = [
+        "| policy | score, $ a day | above rule, $ | above idle, $ | cost, $ | violations |",
+        "|---|---|---|---|---|---|",
+    ]
     for one in found:
-        gain = "" if one is rule else _text(one.gain(rule))
+        above = "" if one is rule else _text(one.gain(rule))
+        above_idle = "" if one in (rule, idle) else _text(one.gain(idle))
         cost, broken = _text(one.estimate("cost_usd")), f"{one.estimate('violations').mean:.2f}"
-        if one.policy == "bound":
+        if one.policy == BOUND:
             cost = broken = ""
-        lines.append(
-            _row(NAMES.get(one.policy, one.policy), _text(one.estimate("score_usd")), gain, cost, broken)
-        )
+        name, score = NAMES.get(one.policy, one.policy), _text(one.estimate("score_usd"))
+        lines.append(_row(name, score, above, above_idle, cost, broken))
+    return "\n".join(lines)
+
+
+def district_table(found: Sequence[Evaluation]) -> str:
+    """Return what all microgrids draw from the grid with each policy, as ratios to idle."""
+    idle = idle_of(found, "")
+    assert idle is not None
+    lines = [_row("policy", *DISTRICT_COLUMNS.values()), "|---" * (len(DISTRICT_COLUMNS) + 1) + "|"]
+    for one in found:
+        if one is not idle and one.policy != BOUND:
+            ratios = [one.district_ratio(name, idle) for name in DISTRICT_COLUMNS]
+            lines.append(
+                _row(NAMES.get(one.policy, one.policy), *("" if r is None else _text(r) for r in ratios))
+            )
     return "\n".join(lines)
 
 

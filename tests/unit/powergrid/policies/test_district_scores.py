@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from heron_mqtt.app.evaluate import EpisodeScore, Evaluation, MeanEstimate, evaluate
@@ -35,6 +36,18 @@ def test_they_are_what_was_worked_out_by_hand() -> None:
     assert found.ramping_mw == 4.0 + 1.0  # rises only
     assert found.daily_peak_mw == 4.0
     assert found.one_minus_load_factor == 1.0 - 2.0 / 4.0
+
+
+def test_they_are_citylearns_own() -> None:
+    """The expected values are those of CityLearn 3.0.2 for the same series, a window of 24 steps."""
+    rng = np.random.default_rng(0)
+    drawn, price = rng.normal(1.0, 1.5, 72).tolist(), rng.uniform(10.0, 90.0, 72).tolist()
+    found = district_scores(drawn, price, HOUR_S)
+    assert found.cost_usd == pytest.approx(4877.419417534686, rel=1e-12)
+    assert found.consumption_mwh == pytest.approx(93.51271814250981, rel=1e-12)
+    assert found.ramping_mw == pytest.approx(51.697456437897074, rel=1e-12)
+    assert found.daily_peak_mw == pytest.approx(3.564178328432888, rel=1e-12)
+    assert found.one_minus_load_factor == pytest.approx(0.6853421944730616, rel=1e-12)
 
 
 def test_peaks_are_of_days_and_powers_do_not_depend_on_the_step() -> None:

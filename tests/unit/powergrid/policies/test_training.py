@@ -1,4 +1,4 @@
-"""Which days ``scripts/train_policy.py`` trains on, and on which its curves are measured."""
+"""``scripts/train_policy.py``: its days of training and of curves, what it learns, and what it writes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from heron_mqtt.app.evaluate import evaluate
+from powergrid.envs import BatchedMicrogrids
+from powergrid.policies.learned import CHECKPOINT, N_WEIGHTS, read_weights
 from powergrid.policies.scoring import with_policy
 from powergrid.scenario import load_scenario
 
@@ -52,3 +56,57 @@ def test_each_day_of_a_curve_is_there_once(script: ModuleType, monkeypatch: pyte
     monkeypatch.setattr(script, "day_scores", lambda batch, days, seeds: 0.0 * days)
     found = script.HeldOut(with_policy(load_scenario("training_days"), "learned"), [])
     assert sorted(found._days) == [STEPS * day for day in range(7)]
+
+
+def test_a_day_scores_what_it_does_when_policies_are_evaluated(script: ModuleType) -> None:
+    loaded = load_scenario("training_days")
+    seeds = [3, 4]
+    batch = BatchedMicrogrids({"scenario": with_policy(loaded, "learned"), "num_envs": 2})
+    _, infos = batch.reset(seed=seeds)
+    found = script.day_scores(batch, infos["MG1"]["start_row"], np.array(seeds))
+    expected = [one.score_usd for one in evaluate(loaded, ["learned"], seeds=seeds)[0].episodes]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_strategy_climbs_a_hill_of_which_it_knows_scores_alone(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores are those of a known hill: nothing is simulated."""
+    top = np.linspace(-1.0, 1.0, N_WEIGHTS)
+    given: list[Any] = []
+    monkeypatch.setattr(script, "_put", lambda batch, weights: given.append(weights))
+    monkeypatch.setattr(script, "day_scores", lambda *args: -((given[-1] - top) ** 2).sum(axis=1))
+    loaded = with_policy(load_scenario("training_days"), "learned")
+    trainer = script.Trainer(loaded, pairs=8, n_days=1, seed=1)
+    before = float(((trainer.mean - top) ** 2).sum())
+    for _ in range(100):
+        trainer.improve()
+    assert ((trainer.mean - top) ** 2).sum() < 0.5 * before
+    assert len(given[0]) == 16  # antithetic: the mean of all candidates is where they are tried around
+    assert (given[-1][:8] + given[-1][8:]).std(axis=0) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.slow
+def test_training_writes_checkpoint_and_curve_and_a_seed_makes_them_again(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    def trained(name: str, *more: str) -> tuple[Any, list[list[str]]]:
+        output, curve = tmp_path / f"{name}.npz", tmp_path / f"{name}.csv"
+        few = ["--pairs", "1", "--days", "1", "--generations", "1"]
+        script.main(["--output", str(output), "--curve", str(curve), *few, *more])
+        lines = curve.read_text(encoding="utf-8").splitlines()
+        assert lines[0] == "generation,above_rule_usd,half_width_usd"
+        return read_weights(output), [line.split(",") for line in lines[1:]]
+
+    one, curve = trained("one", "--begin", str(CHECKPOINT))
+    again, curve_again = trained("again", "--begin", str(CHECKPOINT))
+    assert np.array_equal(one, again)
+    assert curve == curve_again
+    assert [row[0] for row in curve] == ["0", "1"]
+    assert not np.array_equal(one, read_weights(CHECKPOINT))
+    held_out = script.HeldOut(with_policy(load_scenario("training_days"), "learned"), [])
+    for row, weights in zip(curve, (read_weights(CHECKPOINT), one), strict=True):
+        above, half = held_out.above_rule(weights)
+        assert row[1:] == [f"{above:.3f}", f"{half:.3f}"]
+    other, _ = trained("other", "--begin", str(CHECKPOINT), "--seed", "2", "--network", "lte_poor")
+    assert not np.array_equal(one, other)
