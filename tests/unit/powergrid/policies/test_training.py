@@ -87,6 +87,7 @@ def test_the_strategy_climbs_a_hill_of_which_it_knows_scores_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_training_writes_checkpoint_and_curve_and_a_seed_makes_them_again(
     script: ModuleType, tmp_path: Path
 ) -> None:
