@@ -3,7 +3,7 @@
     pip install grid2op                               in the environment of this project
     pip install citylearn                             each in one of its own: they want older libraries
     pip install 'numpy<2' python-microgrid
-    python benchmarks/env_peers.py [--python /path/to/other/bin/python ...] [--rounds 3] [--json]
+    python benchmarks/env_peers.py [--python OTHER/bin/python ...] [--rounds 3] [--only NAME] [--json]
 
 Every row is a process of its own, on one core, of the first interpreter that has its library; a row of which
 none has it is "not installed". Rows follow one another, round after round; told is CPU time a step, after a
@@ -332,13 +332,14 @@ def homes(pythons: Sequence[str]) -> dict[str, str]:
     return {name: home for name, row in ROWS.items() if (home := of[row.library]) is not None}
 
 
-def table(found: dict[str, list[dict[str, Any]]], failed: dict[str, str]) -> list[tuple[str, ...]]:
+def table(found: dict[str, list[dict[str, Any]]], missing: dict[str, str]) -> list[tuple[str, ...]]:
     """Return a line a row: name and version, us, ratio to ours with its extremes, what is in a step."""
     ours = [one["us"] for one in found[OURS]]
     lines: list[tuple[str, ...]] = []
     for name, row in ROWS.items():
+        if name in missing:
+            lines.append((name, missing[name], "", row.what))
         if name not in found:
-            lines.append((name, "failed" if name in failed else "not installed", "", row.what))
             continue
         times = [one["us"] for one in found[name]]
         ratios = [time_us / base for time_us, base in zip(times, ours, strict=True)]
@@ -353,6 +354,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="One step of environments, side by side.")
     parser.add_argument("--python", action="append", default=[], help="another interpreter with libraries")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="beside ours, only rows whose name has this in it")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -362,8 +364,9 @@ def main() -> None:
     home = homes([sys.executable, *options.python])
     if OURS not in home:
         raise SystemExit("heron-mqtt is not installed here: pip install -e .")
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in home}
-    failed: dict[str, str] = {}
+    wanted = [name for name in home if name == OURS or options.only in name]
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
+    missing = {name: "not installed" for name in ROWS if name not in home and options.only in name}
     for number in range(options.rounds):
         for name in list(found):
             print(f"round {number + 1}: {name}", file=sys.stderr)
@@ -373,12 +376,12 @@ def main() -> None:
                 if name == OURS:
                     raise
                 print(f"{name} failed: {error}", file=sys.stderr)
-                failed[name] = str(error)
+                missing[name] = "failed"
                 del found[name]
     if options.json:
-        print(json.dumps({"rows": found, "failed": failed}))
+        print(json.dumps({"rows": found, "missing": missing}))
         return
-    for title, took_us, ratio, what in table(found, failed):
+    for title, took_us, ratio, what in table(found, missing):
         print(f"{title:52s}{took_us:>14s}{'' if not ratio else ' us':3s}  {ratio:24s}{what}")
 
 
