@@ -1,6 +1,6 @@
 """Measure the policies that were trained here, and write the tables and the curve of docs/training.md.
 
-    python scripts/training_tables.py                 print the tables; some minutes
+    python scripts/training_tables.py                 print the tables; 3 minutes of an idle core
     python scripts/training_tables.py --write         put them into the page, and draw its curve
     python scripts/training_tables.py --without-mpc   print them without what takes longest
 
@@ -78,6 +78,7 @@ def measure(loaded: LoadedScenario, seeds: Sequence[int], *, with_mpc: bool = Tr
     if with_mpc:
         foreseen = evaluate(_foretold(loaded), ["mpc"], seeds=seeds, progress=_say)[0]
         direct.insert(len(policies), dataclasses.replace(foreseen, policy=PERFECT_MPC))
+    direct.sort(key=lambda one: one.policy == BOUND)  # what nothing exceeds stands last
     impaired = evaluate(loaded, TRAINED, seeds=seeds, over="calls", networks=NETWORKS, progress=_say)
     return {
         "policies": policies_table(direct),
