@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import sys
 from typing import Any
 
+from heron_mqtt.errors import HeronError
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.messages import Setpoint, Telemetry
 from heron_mqtt.messaging.embedded import EmbeddedBroker
@@ -101,8 +103,13 @@ def main() -> None:
     parser.add_argument("--env-id", default="three_microgrids", help="environment on the wire")
     parser.add_argument("--steps", type=int, default=4, help="of the demonstration")
     options = parser.parse_args()
-    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends it: offline is said, the connection closed
-        asyncio.run(serve(options.broker, options.env_id) if options.broker else demonstrate(options.steps))
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends it: offline is said, the connection closed
+            asyncio.run(
+                serve(options.broker, options.env_id) if options.broker else demonstrate(options.steps)
+            )
+    except HeronError as exc:  # no broker there, a wrong login, a second device of this name
+        sys.exit(f"{parser.prog}: {exc}")
 
 
 if __name__ == "__main__":

@@ -557,9 +557,11 @@ def check_malformed_stops(device: DeviceHarness) -> None:
         sender = device.sender()
         sender.do(p_mw)
         mark = device.stop(payload)
-        device.telemetry(device.is_safe, f"the safe state after a stop: {what}", mark)
+        written = f"{payload if isinstance(payload, str | bytes) else json.dumps(payload):.80}"
+        about = f"{what} (estop: {written or 'an empty message'})"
+        device.telemetry(device.is_safe, f"the safe state after a stop: {about}", mark)
         answer = sender.answer(sender.send(p_mw))
-        _need(answer.get("rejected") and device.is_safe(answer), f"{what}: it is not stopped: {answer}")
+        _need(answer.get("rejected") and device.is_safe(answer), f"{about}: it is not stopped: {answer}")
         device.release_stop()
 
 

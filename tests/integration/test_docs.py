@@ -81,6 +81,7 @@ def test_what_a_page_takes_from_an_example_is_in_it(block: Block) -> None:
 @pytest.mark.parametrize("block", SCENARIOS, ids=_name)
 def test_scenarios_in_pages_are_valid(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    write_site_csv(tmp_path / "site.csv")
     build(scenario_from_dict(tomllib.loads(block.text)))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from heron_mqtt.app.doctor.examine import RIGHTS_CHANGE
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 from powergrid.scenario import load_scenario, scenario_from_dict
+from support.doc_pages import ROOT, blocks
 from support.heron_command import heron, run_heron, write_toml
 from support.mosquitto_server import Mosquitto
 from support.mosquitto_templates import template
@@ -71,6 +74,20 @@ def test_the_template_for_a_site_passes_for_every_user(
     assert found["wrong password"]["verdict"] == "go"
     assert found["stalled reader"]["figures"]["lost"] == 0
     assert found["left behind"]["verdict"] == "go"
+
+
+def test_the_lines_of_the_page_make_a_broker_that_passes(own_mosquitto: Server, tmp_path: Path) -> None:
+    write_toml(tmp_path / "site.toml", scenario())
+    (block,) = (b for b in blocks(ROOT / "docs" / "pilots.md", "sh") if "mosquitto" in b.words)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-eu", "-c", block.text], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True
+    )
+    server = own_mosquitto(*template("site.conf", tmp_path, without="persistence"))
+    code, found = examined(server.url, "--logins", "logins.toml", cwd=tmp_path)
+    assert verdicts(found) == {}
+    assert code == 0
+    assert {name for name in found if name.startswith("rights of ")} >= {"rights of MG1/ess (device)"}
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ TAKEN_S = 60.0
 STRANGER_CHANNEL = "devices/doctor-agent/doctor-device/setpoint"
 LIMIT_CHANGE = "use another broker, or switch it on (mosquitto: retain_available true)"
 NEED_RIGHTS = {"QoS", "order", "kept session", "round trip", "message size", "stalled reader"}
-RIGHTS_CHANGE = "give this user the rights of its role: heron-mqtt acl SCENARIO"
+RIGHTS_CHANGE = "give this user the rights of its role: heron-mqtt acl SCENARIO --doctor"
 
 
 def doctor_env(env_id: str) -> str:

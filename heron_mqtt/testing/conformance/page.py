@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from heron_mqtt.testing.conformance.promises import RULES
+from heron_mqtt.testing.conformance.promises import PROMISES, RULES
 from heron_mqtt.testing.conformance.results import ConformanceResult, PromiseResult
 
 
@@ -36,6 +36,8 @@ def verdict_of(result: ConformanceResult) -> str:
         f"{result.count('not applicable')} not applicable on this bench",
     ]
     head = "CONFORMS" if result.conforms else "DOES NOT CONFORM"
+    if result.conforms and not result.is_whole:
+        head = f"KEPT AS FAR AS EXAMINED, {len(result.results)} of {len(PROMISES)} promises"
     if result.interrupted:
         head = "NOT EXAMINED TO THE END"
     return f"{head}: {', '.join(counts)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from heron_mqtt.testing.conformance.promises import RULES, DevicePromise
+from heron_mqtt.testing.conformance.promises import PROMISES, RULES, DevicePromise
 
 PromiseVerdict = Literal["pass", "fail", "not tried", "not applicable"]
 """``not tried``: what it stands on is broken, so it cannot be told. ``not applicable``: this bench cannot
@@ -60,6 +60,11 @@ class ConformanceResult:
         verdicts = {result.verdict for result in self.results}
         return not self.interrupted and "pass" in verdicts and verdicts <= {"pass", "not applicable"}
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every promise was looked at, not only those that somebody chose."""
+        return {result.promise.id for result in self.results} >= {promise.id for promise in PROMISES}
+
     def count(self, verdict: PromiseVerdict) -> int:
         """Return how many promises have a verdict."""
         return sum(result.verdict == verdict for result in self.results)
@@ -84,6 +89,7 @@ class ConformanceResult:
             "begun": self.begun.isoformat(timespec="seconds"),
             "conforms": self.conforms,
             "interrupted": self.interrupted,
+            "whole": self.is_whole,
             "rules": {str(rule): self.verdict_of_rule(rule) for rule in RULES},
             "promises": [
                 {

@@ -33,6 +33,44 @@ def test_the_scenario_is_valid_and_its_own_tests_pass(tmp_path: Path) -> None:
     assert "3 passed" in done.stdout
 
 
+def test_its_tests_still_pass_with_a_real_device_and_one_more(tmp_path: Path) -> None:
+    make_project(tmp_path, "create_cigre_network_lv", 2, 0)
+    path = tmp_path / "scenario.toml"
+    real = (
+        'external = true\nauthority = "limited"\ngateway = { band = { p_min_mw = -0.01, p_max_mw = 0.01 } }\n'
+    )
+    text = path.read_text().replace(
+        "[microgrids.MG1.devices.ess]\n", f"[microgrids.MG1.devices.ess]\n{real}", 1
+    )
+    more = '\n[microgrids.MG1.devices.spare]\nkind = "battery"\nmax_e_mwh = 0.1\n'
+    path.write_text(
+        f"{text}{more}max_p_charge_mw = 0.01\nmax_p_discharge_mw = 0.01\nbus = 2\nexternal = true\n"
+    )
+    assert "a real device" in "".join(describe(load_scenario(path)))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_its_device_says_in_one_line_that_there_is_no_broker(tmp_path: Path) -> None:
+    make_project(tmp_path, "create_cigre_network_lv", 2, 0)
+    done = subprocess.run(
+        [sys.executable, "device.py", "mqtt://127.0.0.1:1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("device.py: nobody answers at mqtt://127.0.0.1:1")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_thirty_microgrids_on_a_library_network_share_its_load_and_overload_nothing(tmp_path: Path) -> None:
     make_project(tmp_path, "mv_oberrhein", 30, 7)
     scenario = load_scenario(tmp_path / "scenario.toml").scenario

@@ -20,6 +20,7 @@ from heron_mqtt.testing.conformance import (
     PromiseResult,
     conformance_junit,
     conformance_page,
+    verdict_of,
 )
 from heron_mqtt.testing.conformance.results import PromiseVerdict
 from heron_mqtt.testing.conformance.serve import device_class
@@ -68,6 +69,15 @@ def test_each_promise_is_examined_after_what_it_stands_on() -> None:
 )
 def test_only_what_was_examined_and_kept_counts(verdicts: tuple[PromiseVerdict, ...], conforms: bool) -> None:
     assert result_of(*verdicts).conforms is conforms
+
+
+def test_a_part_of_the_promises_is_not_called_conformance() -> None:
+    part = result_of("pass")
+    assert verdict_of(part).startswith(f"KEPT AS FAR AS EXAMINED, 1 of {len(PROMISES)} promises")
+    assert part.as_dict()["whole"] is False
+    whole = result_of(*["pass"] * len(PROMISES))
+    assert verdict_of(whole).startswith("CONFORMS: ")
+    assert whole.as_dict()["whole"] is True
 
 
 def test_an_examination_that_was_broken_off_does_not_conform() -> None:
