@@ -557,8 +557,8 @@ def check_malformed_stops(device: DeviceHarness) -> None:
         sender = device.sender()
         sender.do(p_mw)
         mark = device.stop(payload)
-        written = f"{payload if isinstance(payload, str | bytes) else json.dumps(payload):.80}"
-        about = f"{what} (estop: {written or 'an empty message'})"
+        written = json.dumps(payload) if isinstance(payload, dict) else str(payload)
+        about = f"{what} (estop: {written[:80] or 'an empty message'})"
         device.telemetry(device.is_safe, f"the safe state after a stop: {about}", mark)
         answer = sender.answer(sender.send(p_mw))
         _need(answer.get("rejected") and device.is_safe(answer), f"{about}: it is not stopped: {answer}")
