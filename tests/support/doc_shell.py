@@ -152,5 +152,6 @@ def write_site_csv(path: Path) -> None:
     """Write a reader's own file, as pages name it: one day of a hospital, and a column of ones."""
     rows = ["time,hospital_kw,hospital_kvar,roof_pu,always_pu"]
     for i in range(96):
-        rows.append(f"2024-03-01T{i // 4:02}:{i % 4 * 15:02}:00+01:00,{400 + i},95.5,0.{i:02},1.0")
+        at, p_kw = f"2024-03-01T{i // 4:02}:{i % 4 * 15:02}:00+01:00", 400 + i
+        rows += [f"{at},{p_kw},95.5,0.{i:02},1.0"]
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
