@@ -14,6 +14,7 @@
     |-- MessageError             a payload is not JSON, not the right model, or too large
     |-- NotReady                 a remote agent or a device did not appear within its time
     |-- NameTaken                another process holds this environment, agent or device
+    |   `-- Displaced            another process has taken it over: this one has stopped (exit code 3)
     |-- PlaceTaken               another environment drives this device, by a program on this machine
     |-- ModelFailed              a device's model could not take a step: a functional mock-up unit says why
     `-- PowerFlowError
@@ -31,6 +32,8 @@ and keeps its traceback.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 __all__ = [
     "AddressInUse",
     "BrokerClosed",
@@ -40,6 +43,7 @@ __all__ = [
     "BrokerUnavailable",
     "ConfigError",
     "DataError",
+    "Displaced",
     "HeronError",
     "MessageError",
     "MessageExpired",
@@ -57,6 +61,9 @@ __all__ = [
 class HeronError(Exception):
     """Base of every error raised on purpose."""
 
+    exit_code: ClassVar[int] = 1
+    """Of a program of ours that ends with it."""
+
 
 class ConfigError(HeronError, ValueError):
     """A scenario, an argument or an input file is wrong.
@@ -64,6 +71,8 @@ class ConfigError(HeronError, ValueError):
     Args:
         problems: One line each: file, key, value and what was expected.
     """
+
+    exit_code = 2
 
     def __init__(self, *problems: str) -> None:
         self.problems = tuple(problems)
@@ -119,6 +128,15 @@ class NotReady(HeronError, TimeoutError):
 
 class NameTaken(HeronError):
     """Another process holds this environment, agent or device; only one of a name may act."""
+
+
+class Displaced(NameTaken):
+    """Another process has taken the name over, as somebody told it to; this one has stopped.
+
+    A code of its own: a service manager must not start again what was displaced on purpose.
+    """
+
+    exit_code = 3
 
 
 class PlaceTaken(HeronError):

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
-from heron_mqtt.errors import BrokerError, NameTaken, NotReady
+from heron_mqtt.errors import BrokerError, Displaced, NotReady
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
 from heron_mqtt.messages import (
     Action,
@@ -91,7 +91,7 @@ class SystemOperator:
         self._interrupted_stop: EmergencyStop | None = None
         self._saying_again: asyncio.Task[None] | None = None
         self._forget_reconnect: Callable[[], None] = lambda: None
-        self._displaced: NameTaken | None = None
+        self._displaced: Displaced | None = None
         self._ownership = NameOwnership(
             broker,
             topics.RUN_OWNER,
@@ -190,7 +190,7 @@ class SystemOperator:
             await presence.update(self._stamper.presence(finished, episode=self._now[0]))
         await presence.withdraw(say_offline=False)
 
-    def _on_displaced(self, error: NameTaken) -> None:
+    def _on_displaced(self, error: Displaced) -> None:
         self._displaced = error
         self.fail(error)
 
@@ -254,7 +254,7 @@ class SystemOperator:
         """Wait between two steps, and stay alive for the gateways meanwhile.
 
         Raises:
-            NameTaken: Another environment has taken over.
+            Displaced: Another environment has taken over.
         """
         await self._until(lambda: False, duration_s)
 

@@ -11,7 +11,7 @@ from heron_mqtt.agents.base import Agent, StepReport
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.wakeup import Wakeup
-from heron_mqtt.errors import BrokerClosed, BrokerError, NameTaken
+from heron_mqtt.errors import BrokerClosed, BrokerError, Displaced
 from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.clearance import make_plan
 from heron_mqtt.field.gateway.device_link import SetpointRequest
@@ -155,7 +155,7 @@ class Proxy:
                 await presence.withdraw(say_offline=not self._is_displaced)
             await self._ownership.release()
 
-    def _on_displaced(self, error: NameTaken) -> None:
+    def _on_displaced(self, error: Displaced) -> None:
         """Obey at once: another proxy speaks for the agent and drives its devices."""
         self._is_displaced = True
         self.gateway.abandon()

@@ -12,7 +12,7 @@ from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure, unless
 from heron_mqtt.app.recording import open_record, run_facts
 from heron_mqtt.app.run_plan import Devices, remote_agents, watch_problems
 from heron_mqtt.cancellation import end_tasks
-from heron_mqtt.errors import ConfigError, NameTaken
+from heron_mqtt.errors import ConfigError, Displaced
 from heron_mqtt.messaging import topics
 from heron_mqtt.service_manager import THE_SERVICE
 from powergrid.agents.proxies import make_proxy
@@ -85,7 +85,8 @@ async def serve_proxies(
 
     Raises:
         ConfigError: There is no mapping to watch.
-        NameTaken: Another proxy of one of them lives: nothing was begun. Or: every one was taken over.
+        NameTaken: Another proxy of one of them lives: nothing was begun.
+        Displaced: Every one was taken over.
         BrokerError: The broker is not there, or refuses.
     """
     scenario = loaded.scenario
@@ -146,7 +147,7 @@ async def _run_each(proxies: dict[str, Proxy], note: Callable[[str], None]) -> N
     """Run every proxy until cancelled, or until no one is left.
 
     Raises:
-        NameTaken: The last one was taken over.
+        Displaced: The last one was taken over.
     """
     going = {
         asyncio.create_task(proxy.run(), name=f"proxy of {agent}"): proxy for agent, proxy in proxies.items()
@@ -158,7 +159,7 @@ async def _run_each(proxies: dict[str, Proxy], note: Callable[[str], None]) -> N
                 proxy = going.pop(task)
                 try:
                     task.result()
-                except NameTaken as exc:
+                except Displaced as exc:
                     if not going:
                         raise
                     note(f"{exc}; the others go on")

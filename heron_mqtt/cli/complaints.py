@@ -16,7 +16,7 @@ def report(exc: HeronError) -> int:
     problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
     for problem in problems:
         complain(_as_option(problem))
-    return EXIT_USAGE if isinstance(exc, ConfigError) else EXIT_FAILED
+    return exc.exit_code
 
 
 def complain(problem: str) -> None:

@@ -21,7 +21,8 @@ EXIT_INTERRUPTED = 130  # what a shell says of a program that Ctrl-C has ended: 
 def main() -> NoReturn:
     """Run the command line, and end the process.
 
-    Exit codes: 0 done, 1 the run failed, 2 the scenario or the arguments are wrong, 130 interrupted.
+    Exit codes: 0 done, 1 the run failed, 2 the scenario or the arguments are wrong, 3 displaced by another
+    process with ``--take-over``, 130 interrupted.
     SIGTERM (a service manager) and SIGHUP (the terminal is gone) do what Ctrl-C does.
     """
     out, err = guard_streams()

@@ -21,7 +21,7 @@ import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from heron_mqtt.errors import BrokerError, NameTaken
+from heron_mqtt.errors import BrokerError, Displaced, NameTaken
 from heron_mqtt.messages import Owner
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
 from heron_mqtt.messaging.stamping import MessageStamper
@@ -67,7 +67,7 @@ class NameOwnership:
         stamper: MessageStamper,
         *,
         what: str,
-        on_displaced: Callable[[NameTaken], None],
+        on_displaced: Callable[[Displaced], None],
         take_over: bool = False,
         answer_s: float = 1.0,
         who: str | None = None,
@@ -247,7 +247,7 @@ class NameOwnership:
 
     def _lose(self, owner: Owner) -> None:
         self.is_held = False
-        error = NameTaken(f"{self._what} was taken over by {_name(owner)}: this one has stopped")
+        error = Displaced(f"{self._what} was taken over by {_name(owner)}: this one has stopped")
         log.error("%s", error)
         self._on_displaced(error)
 

@@ -34,7 +34,7 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
     """Run the emulator of a kind of device as a program called ``script``; returns its exit code.
 
     0 done or ended by SIGTERM, 1 the broker is not there or refuses, 2 arguments or scenario are wrong,
-    130 ended by Ctrl-C or SIGHUP.
+    3 displaced by another device of its name, 130 ended by Ctrl-C or SIGHUP.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
@@ -61,7 +61,7 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
         problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
         for problem in problems:
             sys.stderr.write(f"{parser.prog}: {problem}\n")
-        return 2 if isinstance(exc, ConfigError) else 1
+        return exc.exit_code
     return 0
 
 

@@ -39,7 +39,7 @@ def test_a_second_run_ends_before_it_sends(tmp_path: Path, url: str) -> None:
         taken = time.monotonic()
         with run(scenario, url, "--take-over") as third:
             done = first.wait()
-            assert done.code == 1
+            assert done.code == 3
             assert "was taken over by" in done.errors[-1]
             observer.wait(
                 "the other one drives", lambda: {m.json["boot"] for m in observer.driving()} - boots
@@ -48,6 +48,25 @@ def test_a_second_run_ends_before_it_sends(tmp_path: Path, url: str) -> None:
             order = [m.json["boot"] for m in observer.driving(after=taken)]
             assert order == sorted(order, key=lambda boot: boot == new), "never in turn"
             assert third.process.poll() is None
+
+
+@on_mosquitto
+def test_a_displaced_proxy_and_a_displaced_device_end_with_a_code_of_their_own(
+    tmp_path: Path, url: str
+) -> None:
+    """A service manager starts again what failed; what was displaced on purpose it must not."""
+    scenario = write(tmp_path, **{"microgrids.MG1.remote": True})
+    arguments = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", url]
+    with proxy(scenario, url) as first, heron(*arguments) as device:
+        first.wait_for("agent MG1 online")
+        device.wait_for("online")
+        with proxy(scenario, url, "--take-over") as second, heron(*arguments, "--take-over") as other:
+            for displaced in (first, device):
+                done = displaced.wait()
+                assert done.code == 3
+                assert "was taken over by" in done.errors[-1]
+            second.wait_for("agent MG1 online")
+            assert other.process.poll() is None
 
 
 @on_mosquitto

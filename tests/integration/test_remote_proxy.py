@@ -211,7 +211,7 @@ def test_an_agent_that_is_taken_over_leaves_the_others_of_its_process_at_work(
             with heron("proxy", str(file), "--agent=MG1", "--agent=MG3", "--take-over", *simulated) as last:
                 last.wait_for("agent MG3 online")
                 ended = everyone.wait()
-    assert ended.code == 1, "nobody is left to serve"
+    assert ended.code == 3, "nobody is left to serve"
     assert "taken over" in ended.errors[-1]
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from heron_mqtt.cli.complaints import EXIT_INTERRUPTED
+from heron_mqtt.errors import Displaced
 from heron_mqtt.testing.embedded_server import EmbeddedServer
 from support.heron_command import Program, heron, run_heron, until
 from support.small_runs import write_scenario
@@ -142,6 +144,9 @@ def test_a_unit_waits_for_ready_has_a_watchdog_and_starts_a_command_of_ours(unit
     assert program.endswith("/heron-mqtt")
     assert (service["KillSignal"], service["Restart"]) in {("SIGTERM", "always"), ("SIGTERM", "on-failure")}
     assert command in {"proxy", "run", "device"}
+    assert service["RestartPreventExitStatus"] == str(Displaced.exit_code), "each would end the other"
+    ends_with = 0 if command == "device" else EXIT_INTERRUPTED  # after SIGTERM
+    assert service.getint("SuccessExitStatus", 0) == ends_with, "stopped is not failed"
     options = [word for word in shlex.split(service["ExecStart"]) if word.startswith("--")]
     help_text = run_heron(command, *(["battery"] if command == "device" else []), "--help").out
     assert all(option in help_text for option in options), options

@@ -218,7 +218,8 @@ class FieldDevice(PresentDevice, abc.ABC):
             on_online: Called once the birth is published: setpoints are heard from here on.
 
         Raises:
-            NameTaken: Another device holds the name, or has taken it over.
+            NameTaken: Another device holds the name.
+            Displaced: It has taken it over.
         """
         subscriptions = SubscriptionGroup(self._broker)
         forget_reconnect = self._broker.on_reconnect(self._on_reconnect)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
-from heron_mqtt.errors import HeronError, NameTaken
+from heron_mqtt.errors import Displaced, HeronError, NameTaken
 from heron_mqtt.messages import NO_RUN, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
@@ -63,7 +63,7 @@ class PresentDevice:
         self._unsaid: dict[str, Any] | None = None  # what is to be said once there is a presence
         self._fault: str | None = None
         self._name_taken = asyncio.Event()
-        self._taken_by: NameTaken | None = None
+        self._taken_by: Displaced | None = None
         self._ownership = NameOwnership(
             broker,
             topics.device(agent_id, name, "owner"),
@@ -85,7 +85,7 @@ class PresentDevice:
         """
         await self._ownership.acquire()
 
-    def _on_displaced(self, error: NameTaken) -> None:
+    def _on_displaced(self, error: Displaced) -> None:
         self._taken_by = error
         self._name_taken.set()
 
@@ -93,7 +93,7 @@ class PresentDevice:
         """Return never, unless another device has taken the name.
 
         Raises:
-            NameTaken: Says which.
+            Displaced: Says which.
         """
         await self._name_taken.wait()
         assert self._taken_by is not None

@@ -126,7 +126,8 @@ def run_bridge(
     """Run a bridge until it is told to end; returns the exit code.
 
     0 done or ended by SIGTERM, 1 broker or device are not there, or a device could not be handed back,
-    2 arguments, scenario or device do not fit, 130 ended by Ctrl-C or SIGHUP.
+    2 arguments, scenario or device do not fit, 3 displaced by another device of its name, 130 ended by
+    Ctrl-C or SIGHUP.
 
     Args:
         parser: For the name of the program.
@@ -147,7 +148,7 @@ def run_bridge(
     except HeronError as exc:
         for problem in exc.problems if isinstance(exc, ConfigError) else (str(exc),):
             sys.stderr.write(f"{parser.prog}: {problem}\n")
-        return 2 if isinstance(exc, ConfigError) else 1
+        return exc.exit_code
     return 0
 
 

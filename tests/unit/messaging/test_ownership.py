@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from heron_mqtt.errors import NameTaken
+from heron_mqtt.errors import Displaced, NameTaken
 from heron_mqtt.messaging.base import Features
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.ownership import NameOwnership
@@ -19,7 +19,7 @@ CHANNEL = "agents/MG1/owner"
 
 class Participant:
     def __init__(self, broker: OpenMemoryBroker, boot: str, *, take_over: bool = False) -> None:
-        self.displaced: list[NameTaken] = []
+        self.displaced: list[Displaced] = []
         self.name = NameOwnership(
             broker,
             CHANNEL,
@@ -58,7 +58,7 @@ async def test_the_first_one_is_displaced_where_that_is_asked_for(broker: OpenMe
     await first.name.acquire()
     await second.name.acquire()
     assert (first.name.is_held, second.name.is_held) == (False, True)
-    assert len(first.displaced) == 1
+    assert [type(error) for error in first.displaced] == [Displaced]
     assert second.displaced == []
 
 
