@@ -16,6 +16,7 @@ from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.clearance import make_plan
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
+from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.field.observer import NOBODY, GatewayObserver, observed
 from heron_mqtt.messages import Json, RunState, Status
 from heron_mqtt.messaging import topics
@@ -47,6 +48,7 @@ class Proxy:
         deadlines: Bounds on every wait.
         lease_s: How long a setpoint holds on a device without a newer one, wall-clock s.
         take_over: Displace another proxy of this agent, and whoever holds its devices.
+        succession: Its earlier starts, whose leases it goes on with; not closed here. None = none are known.
         stamper: Stamps what is published; handed in by tests.
     """
 
@@ -64,6 +66,7 @@ class Proxy:
         deadlines: Deadlines | None = None,
         lease_s: float = 30.0,
         take_over: bool = False,
+        succession: Succession | None = None,
         stamper: MessageStamper | None = None,
     ) -> None:
         self.agent_id = agent_id
@@ -89,7 +92,9 @@ class Proxy:
             notify=self._on_gateway,
             lease_s=lease_s,
             take_over=take_over,
+            predecessors=frozenset() if succession is None else succession.predecessors,
         )
+        self._succession = succession
         self._inbox = Inbox(mine, upstream_id, peers, env_id, broker, self._wakeup, self.gateway.environment)
         self._ownership = NameOwnership(
             broker,
@@ -135,6 +140,8 @@ class Proxy:
             await self.gateway.open()
             await self._inbox.open()
             await self._ownership.acquire()  # what the broker kept on any of these has come by now
+            if self._succession is not None:
+                self._succession.begin(self._stamper.boot)
             self.gateway.begin()
             self._presence = await self._broker.announce(
                 topics.agent(self.agent.agent_id, "status"),

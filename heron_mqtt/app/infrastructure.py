@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +14,7 @@ from heron_mqtt.app.broker_probe import require_broker_features
 from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.errors import BrokerUnavailable, ConfigError, NameTaken
+from heron_mqtt.field.gateway.succession import Succession, machine_run
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
 from heron_mqtt.messaging.embedded import EmbeddedBroker
@@ -60,6 +61,7 @@ class Infrastructure:
         while_starting: Each raises once the run cannot begin any more.
         throughout: Each raises once the run cannot go on.
         adapters: Of the vendors' devices; None = there are none.
+        successions: Earlier starts of the gateways here, by agent; empty = none are to be known.
     """
 
     broker: MessageBroker | None = None
@@ -67,6 +69,7 @@ class Infrastructure:
     while_starting: tuple[Watch, ...] = ()
     throughout: tuple[Watch, ...] = ()
     adapters: VendorAdapters | None = None
+    successions: Mapping[str, Succession] = field(default_factory=dict)
 
 
 @asynccontextmanager
@@ -83,6 +86,7 @@ async def mqtt_infrastructure(
     take_over: bool = False,
     accept_broker_limits: bool = False,
     resume: Path | None = None,
+    state: Path | None = None,
 ) -> AsyncIterator[Infrastructure]:
     """Connect to an MQTT broker and start the emulated devices of some agents; end them on leaving.
 
@@ -99,14 +103,17 @@ async def mqtt_infrastructure(
         take_over: Displace another process that holds one.
         accept_broker_limits: Go on with a broker that does not do what safety depends on.
         resume: The record of an interrupted run that goes on: emulated devices are where they were in it.
+        state: Folder that tells a later start which leases were ours; None = it waits until they are over.
 
     Raises:
+        ConfigError: ``state`` cannot be used.
         BrokerError: The broker is not there, refuses, or does not do what safety depends on.
-        NameTaken: Another process holds one of the names.
+        NameTaken: Another process holds one of the names, or has ``state`` for one of the agents.
     """
     scenario = loaded.scenario
     emulated = [(agent, name) for agent in agents for name in emulated_devices(scenario, agent, devices)]
     async with AsyncExitStack() as stack:
+        successions = _successions(stack, state, scenario.topic_env_id, agents, note)
         processes = DeviceProcesses()
         throughout: list[Watch] = []
         if emulated:  # first of all: devices import while the broker starts
@@ -157,7 +164,27 @@ async def mqtt_infrastructure(
             if adapters := await stack.enter_async_context(speaking):
                 note(f"vendor devices: {len(adapters)} by their own topics or registers")
         starting = (processes.until_lost,) if emulated else ()
-        yield Infrastructure(broker, url, starting, tuple(throughout), adapters)
+        yield Infrastructure(broker, url, starting, tuple(throughout), adapters, successions)
+
+
+def _successions(
+    stack: AsyncExitStack,
+    state: Path | None,
+    env_id: str,
+    agents: Sequence[str],
+    note: Callable[[str], None],
+) -> dict[str, Succession]:
+    """Return the earlier starts of the agents' gateways, and make sure that they are dead."""
+    if state is None:
+        return {}
+    found: dict[str, Succession] = {}
+    machine = machine_run()
+    for agent in agents:
+        found[agent] = known = Succession(state, env_id, agent, machine)
+        stack.callback(known.close)
+        if known.why_none:
+            note(f"state: {known.path}: {known.why_none}; leases of earlier starts of {agent} are waited for")
+    return found
 
 
 async def _ensure_free(

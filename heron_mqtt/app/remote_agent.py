@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.agents.proxy import Proxy
@@ -66,6 +67,7 @@ async def serve_proxies(
     accept_broker_limits: bool = False,
     record: str | None = None,
     watch: bool = False,
+    state: Path | None = None,
 ) -> None:
     """Serve one run after another, each agent by itself, until cancelled.
 
@@ -82,10 +84,11 @@ async def serve_proxies(
         accept_broker_limits: Go on with a broker that does not do what safety depends on.
         record: The file that this side is recorded in; ``auto`` = a new one in the default directory.
         watch: Read mappings anew that are changed meanwhile.
+        state: Folder that tells a later start which leases were ours; None = it waits until they are over.
 
     Raises:
         ConfigError: There is no mapping to watch.
-        NameTaken: Another proxy of one of them lives: nothing was begun.
+        NameTaken: Another proxy of one of them lives, or may: nothing was begun.
         Displaced: Every one was taken over.
         BrokerError: The broker is not there, or refuses.
     """
@@ -104,6 +107,7 @@ async def serve_proxies(
         ],
         take_over=take_over,
         accept_broker_limits=accept_broker_limits,
+        state=state,
     ) as infrastructure:
         assert infrastructure.broker is not None
         proxies = {
@@ -114,6 +118,7 @@ async def serve_proxies(
                 env_id=scenario.topic_env_id,
                 devices=devices,
                 take_over=take_over,
+                succession=infrastructure.successions.get(agent),
             )
             for agent in agents
         }

@@ -56,6 +56,7 @@ class RunOptions:
     realtime_s: float | None = None
     network: str | None = None
     take_over: bool = False
+    state: Path | None = None
     accept_broker_limits: bool = False
     record: str | None = None
     record_messages: bool | None = None

@@ -143,6 +143,7 @@ async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[In
             take_over=plan.options.take_over,
             accept_broker_limits=plan.options.accept_broker_limits,
             resume=None if plan.resumed is None else plan.resumed.path,
+            state=plan.options.state,
         ) as infrastructure:
             if infrastructure.url is not None:
                 progress.opened(infrastructure.url)
@@ -352,6 +353,7 @@ def _make_environment(
             "observation": observation,
             "devices": plan.devices,
             "take_over": plan.options.take_over,
+            "successions": dict(infrastructure.successions),
             "publish_grid": plan.options.is_reachable,
             "recorder": None if recording is None else recording.recorder,
         }

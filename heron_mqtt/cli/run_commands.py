@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -76,6 +77,14 @@ Scenario = Annotated[
 Devices = Annotated[
     Literal["emulated", "simulated"] | None,
     typer.Option(help="emulated: processes on the broker; simulated: models in process."),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="After a kill, go on with the leases of the dead predecessor that this folder tells of; "
+        "default: the first of $STATE_DIRECTORY, as systemd sets it.",
+    ),
 ]
 TakeOver = Annotated[
     bool,
@@ -155,6 +164,7 @@ def run(
         typer.Option(metavar="FILE", help="Impair the network: a file of config/networks or its name."),
     ] = None,
     take_over: TakeOver = False,
+    state: State = None,
     watch: Watch = False,
     accept_broker_limits: AcceptLimits = False,
     record: Annotated[
@@ -220,6 +230,7 @@ def run(
         csv=csv,
         policy=policy,
         take_over=take_over,
+        state=_state(state),
         watch=watch,
         accept_broker_limits=accept_broker_limits,
     )
@@ -296,6 +307,12 @@ def _where(record: str | None, no_record: bool) -> str | None:
     return None if no_record else record or "auto"
 
 
+def _state(folder: Path | None) -> Path | None:
+    """Return the folder that outlives this process: as it is given, or the first that systemd names."""
+    named = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return folder if folder is not None else Path(named) if named else None
+
+
 @app.command()
 def check(scenario: Scenario = DEFAULT_SCENARIO) -> None:
     """Validate a scenario with all it names, and print what would run.
@@ -356,6 +373,7 @@ def proxy(
     ] = None,
     devices: Devices = None,
     take_over: TakeOver = False,
+    state: State = None,
     watch: Watch = False,
     accept_broker_limits: AcceptLimits = False,
     record: Annotated[
@@ -384,6 +402,7 @@ def proxy(
             devices or "emulated",
             typer.echo,
             take_over=take_over,
+            state=_state(state),
             accept_broker_limits=accept_broker_limits,
             record=_where(record, no_record),
             watch=watch,

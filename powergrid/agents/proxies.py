@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from heron_mqtt.agents.proxy import Proxy
+from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.messaging.base import MessageBroker
 from powergrid.agents.grid_agent import GridAgent
 from powergrid.scenario import Scenario
@@ -30,6 +31,7 @@ def make_proxy(
     env_id: str,
     devices: Authority,
     take_over: bool = False,
+    succession: Succession | None = None,
 ) -> Proxy:
     """Return the proxy of one agent, with the agent itself.
 
@@ -40,6 +42,7 @@ def make_proxy(
         env_id: The environment.
         devices: For devices whose authority the scenario leaves open.
         take_over: Displace another proxy of this agent.
+        succession: Its earlier starts, whose leases it goes on with; not closed here.
 
     Raises:
         UnsupportedFeature: Devices are not simulated, and the broker keeps no retained messages.
@@ -59,4 +62,5 @@ def make_proxy(
         deadlines=scenario.deadlines,
         lease_s=scenario.lease_s,
         take_over=take_over,
+        succession=succession,
     )

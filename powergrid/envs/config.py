@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, InstanceOf
 
 from heron_mqtt.config import Table, validate
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.record.base import Recorder
@@ -61,6 +62,10 @@ class EnvConfig(_EpisodeConfig):
         "simulated", description="For devices whose authority the scenario leaves open."
     )
     take_over: bool = Field(False, description="Displace an environment of this env_id that runs elsewhere.")
+    successions: dict[str, InstanceOf[Succession]] = Field(
+        {},
+        description="Earlier starts of the agents' gateways, whose leases they go on with; not closed here.",
+    )
     publish_grid: bool = Field(
         False, description="Publish the network and each step's power flow (run/network, run/grid)."
     )

@@ -18,6 +18,7 @@ from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.errors import NotReady
 from heron_mqtt.field.gateway.clearance import apply_clearance, make_plan
+from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.field.gateway.twins import clamp_setpoints
 from heron_mqtt.messages import Clearance, PriceSignal, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker
@@ -385,6 +386,7 @@ def make_broker_exchange(
     devices: Authority,
     check: Check | None = None,
     take_over: bool = False,
+    successions: Mapping[str, Succession],
 ) -> BrokerExchange:
     """Return the operator and the proxies of all agents that are not remote."""
     operator = SystemOperator(
@@ -400,7 +402,15 @@ def make_broker_exchange(
     return BrokerExchange(
         operator,
         [
-            make_proxy(scenario, agent, broker, env_id=env_id, devices=devices, take_over=take_over)
+            make_proxy(
+                scenario,
+                agent,
+                broker,
+                env_id=env_id,
+                devices=devices,
+                take_over=take_over,
+                succession=successions.get(agent),
+            )
             for agent in local
         ],
         action_s=scenario.deadlines.action_s,

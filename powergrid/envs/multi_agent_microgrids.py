@@ -138,6 +138,7 @@ class MultiAgentMicrogrids(CopiedByState, ParallelEnv[str, Observed, NDArray[np.
             devices=self.config.devices,
             check=self._clear if self.scenario.envelope.grid_check else None,
             take_over=self.config.take_over,
+            successions=self.config.successions,
         )
         if self.config.publish_grid:
             self._exchange.operator.network = self.simulation.blueprint.grid.drawing()

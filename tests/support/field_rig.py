@@ -53,7 +53,9 @@ def nothing(rig: Rig, setpoint: dict[str, Any]) -> None:
 class Rig:
     """One gateway of MG1 with the battery ``ess``; the test is the device and moves the clock."""
 
-    def __init__(self, level: Level = "emulated", **table: Any) -> None:
+    def __init__(
+        self, level: Level = "emulated", *, predecessors: frozenset[str] = frozenset(), **table: Any
+    ) -> None:
         self.clock_s = 1000.0
         self.broker = OpenMemoryBroker()
         self.agent = GridAgent("MG1", {"ess": Battery(ESS)}, step_s=DT_S)
@@ -67,6 +69,7 @@ class Rig:
             MessageStamper("MG1", "test"),
             notify=lambda: None,
             lease_s=LEASE_S,
+            predecessors=predecessors,
             monotonic=lambda: self.clock_s,
             now=lambda: NOON + timedelta(seconds=self.clock_s),
         )

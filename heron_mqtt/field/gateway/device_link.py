@@ -10,11 +10,12 @@ from typing import Any, Literal, NamedTuple
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.gateway.device_stats import DeviceStats
+from heron_mqtt.field.gateway.lease_taking import LeaseTaking
 from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.field.steady_clock import steady_s
-from heron_mqtt.messages import Setpoint, Status, Telemetry
+from heron_mqtt.messages import LeaseState, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper, utc_now
@@ -69,6 +70,7 @@ class DeviceLink:
         s_max_mva: Apparent power; reactive power beyond it (and a tolerance) is refused.
         kind: What the scenario says it is; a birth that says another kind is sent nothing. None = not known.
         take_over: Displace whoever holds the device's lease, with the first setpoint.
+        predecessors: Boots of earlier starts of this gateway, all dead: their lease is taken, too.
         monotonic: The clock by which ages are measured, s; never the device's.
         now: The time of day, UTC, to which the device's clock is compared.
     """
@@ -109,6 +111,7 @@ class DeviceLink:
         s_max_mva: float | None = None,
         kind: str | None = None,
         take_over: bool = False,
+        predecessors: frozenset[str] = frozenset(),
         monotonic: Callable[[], float] = steady_s,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -158,7 +161,7 @@ class DeviceLink:
         self._wrong_kind: str | None = None
         self._reseed_due = False
         self._hint = MappingHint(max(map(abs, nameplate_mw or (0.0,))))
-        self._displaces = take_over
+        self._taking = LeaseTaking(agent_id, from_anybody=take_over, predecessors=predecessors)
         self._env_id = env_id
         self._has_live_status = False
         self._plausible = Plausibility(
@@ -173,12 +176,13 @@ class DeviceLink:
 
     async def open(self) -> None:
         """Listen to the device."""
-        await self._subscriptions.open(
-            [
-                (self.telemetry_channel, self._on_telemetry),
-                (self.status_channel, self._on_status),
-            ]
-        )
+        channels = [
+            (self.telemetry_channel, self._on_telemetry),
+            (self.status_channel, self._on_status),
+        ]
+        if self._taking.depends_on_holder:
+            channels.append((topics.device(self.agent_id, self.device, "lease"), self._on_lease))
+        await self._subscriptions.open(channels)
 
     def on_reconnect(self) -> None:
         """What the broker tells of the device now is news again: its will may have been sent meanwhile."""
@@ -316,7 +320,7 @@ class DeviceLink:
             p_available_mw=wanted.p_available_mw,
         )
         self._lease = _SentLease(setpoint, self._monotonic() + lease_s)
-        if self._displaces:
+        if self._taking.may_displace(self._boot):
             setpoint = setpoint.model_copy(update={"take_over": True})
         stamped = self._stamped(setpoint, stamper, episode, step)
         # All of this before it leaves: in memory the answer comes while it does.
@@ -502,7 +506,7 @@ class DeviceLink:
         """See whether telemetry answers a setpoint, which ``before`` may have done already."""
         answers = self._acknowledges(telemetry, self._sent)
         if answers and telemetry.rejected is None:
-            self._displaces = False  # the lease is ours
+            self._taking.is_ours()
         if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
             self._given_up = None
             self.expects_answer = True
@@ -541,6 +545,11 @@ class DeviceLink:
         self.expects_answer |= status.state == "online"
         self._heard_at = self._monotonic()
         self._on_change()
+
+    def _on_lease(self, message: Received) -> None:
+        lease = self._broker.parsed(message, LeaseState)
+        if lease is not None and lease.env_id in {None, self._env_id}:
+            self._taking.heard(lease)
 
     def _note_kind(self, kind: str | None) -> None:
         self._wrong_kind = None

@@ -47,6 +47,7 @@ class FieldGateway:
         notify: Called after every message, to have conditions looked at again.
         lease_s: How long a setpoint holds on a device without renewal, wall-clock s.
         take_over: Displace whoever holds a device's lease, with the first setpoint.
+        predecessors: Boots of earlier starts of this gateway, all dead: their leases are taken, too.
         monotonic: Clock for ages and waits, s.
         now: Clock for the record, UTC.
     """
@@ -63,6 +64,7 @@ class FieldGateway:
         notify: Callable[[], None],
         lease_s: float,
         take_over: bool = False,
+        predecessors: frozenset[str] = frozenset(),
         monotonic: Callable[[], float] = steady_s,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -130,6 +132,7 @@ class FieldGateway:
                 nameplate_mw=nameplates[name],
                 s_max_mva=twins.limits(name).s_max_mva,
                 take_over=take_over,
+                predecessors=predecessors,
                 monotonic=monotonic,
                 now=now,
             )

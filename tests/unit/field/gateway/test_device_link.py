@@ -378,3 +378,46 @@ async def test_telemetry_that_waited_at_the_broker_decides_nothing() -> None:
     rig.link._on_telemetry(Received({**told, "seq": 901}, "devices/MG1/ess/telemetry"))
     rig.step()
     assert rig.sent[-1]["heard_seq"] == 901
+
+
+HELD = {"state": "held", "holder": "MG1", "lease_s": LEASE_S}
+
+
+@pytest.mark.parametrize(
+    ("told", "is_taken"),
+    [
+        ({**HELD, "holder_boot": "dead"}, True),
+        ({**HELD, "holder_boot": "dead too", "boot": None}, True),
+        ({**HELD, "holder_boot": "another"}, False),
+        ({**HELD}, False),
+        ({**HELD, "holder_boot": "dead", "holder": "MG2"}, False),
+        ({**HELD, "holder_boot": "dead", "holder": None}, False),
+        ({**HELD, "holder_boot": "dead", "state": "free"}, False),
+        ({**HELD, "holder_boot": "dead", "env_id": "elsewhere"}, False),
+        ({**HELD, "holder_boot": "dead", "boot": "an earlier life of the device"}, False),
+        (None, False),
+    ],
+)
+async def test_a_lease_is_taken_from_an_own_dead_predecessor_only(
+    told: dict[str, Any] | None, is_taken: bool
+) -> None:
+    rig = Rig(predecessors=frozenset({"dead", "dead too"}))
+    if told is not None:
+        rig.say("lease", retain=True, **told)  # the broker has kept it
+    await rig.open()
+    rig.step()
+    assert rig.sent[-1].get("take_over", False) is is_taken
+
+
+async def test_nothing_is_taken_any_more_once_the_lease_is_ours_or_somebody_elses() -> None:
+    rig = Rig(predecessors=frozenset({"dead"}))
+    rig.say("lease", retain=True, **HELD, holder_boot="dead")
+    await rig.open()
+    rig.answer = nothing
+    for _ in range(2):  # the first one may be lost
+        rig.step()
+    ours = rig.sent[-1]["boot"]
+    for holder_boot in (ours, "taken by hand", ours):
+        rig.say("lease", retain=True, **HELD, holder_boot=holder_boot)
+        rig.step()
+    assert [setpoint.get("take_over", False) for setpoint in rig.sent] == [True, True, False, False, False]
