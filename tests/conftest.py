@@ -182,6 +182,7 @@ def _need_mosquitto() -> None:
 MAY_BE_MISSING = (
     "micropython",
     "network namespaces cannot be made here",
+    "no image localhost/heron-mqtt",
     "pip install 'heron-mqtt[rl]'",
     "pip install 'heron-mqtt[rllib]'",
     "pip install 'heron-mqtt[torchrl]'",
