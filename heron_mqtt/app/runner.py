@@ -26,6 +26,7 @@ from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
 from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.errors import BrokerError, HeronError, NotReady
+from heron_mqtt.importing import importing
 from heron_mqtt.messages import Fault, RecordHead
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
@@ -333,7 +334,8 @@ def _undisturbed(plan: RunPlan) -> dict[str, Any]:
 
 
 def _import_environment() -> None:
-    import powergrid.envs.multi_agent_microgrids  # noqa: F401
+    with importing():
+        import powergrid.envs.multi_agent_microgrids  # noqa: F401
 
 
 def _make_environment(

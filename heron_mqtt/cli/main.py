@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from heron_mqtt.cli.streams import guard_streams
 from heron_mqtt.end_signals import OF_THIS_PROGRAM
+from heron_mqtt.importing import importing
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # what a shell says of a program that Ctrl-C has ended: 128 + SIGINT
@@ -28,7 +29,8 @@ def main() -> NoReturn:
     out, err = guard_streams()
     with OF_THIS_PROGRAM:
         try:
-            from heron_mqtt.cli.command_line import run_command_line
+            with importing():
+                from heron_mqtt.cli.command_line import run_command_line
 
             code = run_command_line()
         except KeyboardInterrupt:

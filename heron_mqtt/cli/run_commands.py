@@ -37,6 +37,7 @@ from heron_mqtt.cli.suite_commands import add_suite_commands
 from heron_mqtt.cli.watch_commands import add_watch_commands
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
+from heron_mqtt.importing import importing
 
 if TYPE_CHECKING:
     from heron_mqtt.app.run_plan import RunPlan
@@ -210,8 +211,9 @@ def run(
 
     Example: heron-mqtt run hil_battery --broker mqtt://127.0.0.1:1883
     """
-    from heron_mqtt.app.run_plan import RunOptions, plan_run
-    from heron_mqtt.app.runner import new_summary
+    with importing():
+        from heron_mqtt.app.run_plan import RunOptions, plan_run
+        from heron_mqtt.app.runner import new_summary
 
     options = RunOptions(
         steps=steps,

@@ -1,0 +1,71 @@
+"""While modules are imported nobody looks for garbage, and what they made is old afterwards."""
+
+from __future__ import annotations
+
+import gc
+
+from heron_mqtt.importing import importing
+
+
+class _Made:
+    """Something that the collector tracks."""
+
+
+def _generation_of(thing: object) -> int:
+    return next(n for n in range(3) if any(held is thing for held in gc.get_objects(n)))
+
+
+def test_the_collector_does_nothing_meanwhile() -> None:
+    seen: list[str] = []
+
+    def look(phase: str, _info: dict[str, int]) -> None:
+        seen.append(phase)
+
+    gc.callbacks.append(look)
+    try:
+        with importing():
+            made = [[n] for n in range(10_000)]
+            looked = len(seen)
+    finally:
+        gc.callbacks.remove(look)
+    assert looked == 0
+    assert len(made) == 10_000
+    assert gc.isenabled()
+
+
+def test_what_was_made_is_in_the_oldest_generation() -> None:
+    with importing():
+        made = _Made()
+        before = _generation_of(made)
+    assert (before, _generation_of(made)) == (0, 2)
+    assert gc.get_freeze_count() == 0
+
+
+def test_it_is_on_again_after_an_error() -> None:
+    try:
+        with importing():
+            raise ImportError("no such module")
+    except ImportError:
+        pass
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with importing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_what_somebody_holds_back_stays_held_back() -> None:
+    gc.freeze()
+    try:
+        held = gc.get_freeze_count()
+        with importing():
+            pass
+        assert gc.get_freeze_count() >= held - 100  # some of it is gone by itself
+    finally:
+        gc.unfreeze()
