@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Self
 
 from heron_mqtt.errors import BrokerError
@@ -11,12 +11,20 @@ from heron_mqtt.messaging.core.background_loop import running_loop
 
 
 class Delivery:
-    """The outcome of one ``publish``; await it or ignore it, from any event loop."""
+    """The outcome of one ``publish``; await it or ignore it, from any event loop.
 
-    __slots__ = ("_error", "_future")
+    Args:
+        future: Done when it is delivered; None = it is.
+        hurry: Called, in the future's loop, when somebody begins to wait for it.
+    """
 
-    def __init__(self, future: asyncio.Future[Any] | None = None) -> None:
+    __slots__ = ("_error", "_future", "_hurry")
+
+    def __init__(
+        self, future: asyncio.Future[Any] | None = None, hurry: Callable[[], None] | None = None
+    ) -> None:
         self._future = future
+        self._hurry = hurry
         self._error: BrokerError | None = None
 
     @classmethod
@@ -38,10 +46,12 @@ class Delivery:
                 raise self._error
             return
         if future.get_loop() is running_loop():
+            if self._hurry is not None and not future.done():
+                self._hurry()
             yield from asyncio.shield(future).__await__()
         else:
             yield from asyncio.wrap_future(
-                asyncio.run_coroutine_threadsafe(_outcome(future), future.get_loop())
+                asyncio.run_coroutine_threadsafe(_outcome(future, self._hurry), future.get_loop())
             ).__await__()
 
     def done(self) -> bool:
@@ -49,5 +59,7 @@ class Delivery:
         return self._future is None or self._future.done()
 
 
-async def _outcome(future: asyncio.Future[Any]) -> None:
+async def _outcome(future: asyncio.Future[Any], hurry: Callable[[], None] | None) -> None:
+    if hurry is not None and not future.done():
+        hurry()
     await asyncio.shield(future)

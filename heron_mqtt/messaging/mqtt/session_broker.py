@@ -165,7 +165,9 @@ class SessionBroker(LoopBoundBroker):
         away = while_away(channel, message)
         stop = channel == ESTOP and away == "stored"
         if self.connected and self._owner_loop.is_current():
-            return Delivery(self._session.publish(topic, payload, qos, retain, not_after, away, stop))
+            session = self._session
+            sent = session.publish(topic, payload, qos, retain, not_after, away, stop, is_awaited=False)
+            return Delivery(sent, session.hurry)
         return self._owner_loop.begin(
             self._owner_loop.acquire(),
             self._session.publish,
