@@ -79,6 +79,13 @@ class EndSignals:
                 signal.signal(number, handler)
             self._before.clear()
 
+    def forget(self) -> None:
+        """In a process that was forked inside: have signals do again what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+        self._depth, self._task, self._asked = 0, None, None
+
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return

@@ -43,6 +43,11 @@ class ServiceManager:
         self._is_ready = self._is_stopping = False
         self._status_at_s = -STATUS_S
 
+    def forget(self) -> None:
+        """In a process that was forked from the service: say nothing."""
+        self._read()
+        self._address = self._socket = self._watchdog_s = None
+
     @property
     def watchdog_s(self) -> float | None:
         """How long it may be silent, s; None = no watchdog, or that of another process."""

@@ -9,11 +9,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from heron_mqtt.errors import NotReady
+from heron_mqtt.forked_program import ForkedProgram, fork_program
 from heron_mqtt.messaging.settings import inherited
 
 log = logging.getLogger("heron_mqtt.run")
@@ -39,15 +40,19 @@ class DeviceProgram:
 
 
 class DeviceProcesses:
-    """Emulated devices, a process each, all from one start of ``python -m powergrid.emulators``.
+    """Emulated devices, a process each, all from one program, ``powergrid.emulators``.
 
     That program gets a pipe as its standard input, which the devices inherit: when this process ends,
     however it ends, the pipe closes and so do they. They are a session of their own, so that Ctrl-C in
     a terminal reaches this process alone and the order of ending is ours.
+
+    Args:
+        forked: The program, waiting for its devices; None = it is started, and imports what devices need.
     """
 
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
+    def __init__(self, forked: ForkedProgram | None = None) -> None:
+        self._forked = forked
+        self._process: asyncio.subprocess.Process | ForkedProgram | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._lost: asyncio.Future[str] | None = None
@@ -57,24 +62,30 @@ class DeviceProcesses:
     async def open(self) -> None:
         """Start the program; it imports what devices need while we go on."""
         self._lost = asyncio.get_running_loop().create_future()
+        if self._forked is None:
+            self._process = await self._started_program()
+        else:
+            await self._forked.open(LINE_BYTES)
+            self._process = self._forked
+        self._watcher = asyncio.create_task(self._watch(self._process), name="emulated devices")
+        if (said := self._process.stderr) is not None:
+            self._listener = asyncio.create_task(_pass_on(said), name="log of the emulated devices")
+
+    async def _started_program(self) -> asyncio.subprocess.Process:
         before = os.environ.get("PYTHONPATH")
         path = os.pathsep.join([PACKAGE_ROOT, *([before] if before else [])])
-        self._process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a directory called powergrid where the user happens to be is none of ours
             "-m",
             "powergrid.emulators",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            # On a terminal what they say goes through us: it must not be written across a live table.
-            stderr=asyncio.subprocess.PIPE if sys.stderr.isatty() else None,
+            stderr=asyncio.subprocess.PIPE if _passes_on() else None,
             limit=LINE_BYTES,
             start_new_session=True,
             env={**inherited(os.environ), "PYTHONPATH": path},
         )
-        self._watcher = asyncio.create_task(self._watch(self._process), name="emulated devices")
-        if (said := self._process.stderr) is not None:
-            self._listener = asyncio.create_task(_pass_on(said), name="log of the emulated devices")
 
     def start(self, devices: Sequence[DeviceProgram], environment: Mapping[str, str]) -> None:
         """Start the devices; once, after ``open``.
@@ -120,7 +131,7 @@ class DeviceProcesses:
                 async with asyncio.timeout(END_S):
                     await self._listener  # what they said last
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch(self, process: asyncio.subprocess.Process | ForkedProgram) -> None:
         """Hear what became of the devices."""
         assert process.stdout is not None
         while line := await process.stdout.readline():
@@ -139,6 +150,30 @@ class DeviceProcesses:
         log.error("%s", line)
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(line)
+
+
+@contextlib.contextmanager
+def forked_emulators(wanted: bool) -> Iterator[ForkedProgram | None]:
+    """Fork the program of the emulated devices from this one; None = not wanted, or not possible here.
+
+    For the beginning of a program: see ``fork_program``. What devices need is imported here already, which
+    is most of their start.
+    """
+    program = None
+    if wanted:
+        from powergrid.emulators.__main__ import main
+
+        program = fork_program(main, inherited(os.environ), own_stderr=_passes_on())
+    try:
+        yield program
+    finally:
+        if program is not None:
+            program.abandon()
+
+
+def _passes_on() -> bool:
+    """Whether what devices say goes through us: on a terminal it must not be written across a live table."""
+    return sys.stderr.isatty()
 
 
 async def _pass_on(said: asyncio.StreamReader) -> None:

@@ -29,7 +29,8 @@ from powergrid.agents.proxies import emulated_devices
 
 if TYPE_CHECKING:
     from heron_mqtt.app.vendor_adapters import VendorAdapters
-    from powergrid.scenario import LoadedScenario
+    from heron_mqtt.forked_program import ForkedProgram
+    from powergrid.scenario import LoadedScenario, Scenario
 
 T = TypeVar("T")
 Watch = Callable[[], Coroutine[Any, Any, None]]
@@ -72,6 +73,11 @@ class Infrastructure:
     successions: Mapping[str, Succession] = field(default_factory=dict)
 
 
+def all_emulated(scenario: Scenario, agents: Sequence[str], devices: Devices) -> list[tuple[str, str]]:
+    """Return agent and name of each device of some agents that is to be a process of its own."""
+    return [(agent, name) for agent in agents for name in emulated_devices(scenario, agent, devices)]
+
+
 @asynccontextmanager
 async def mqtt_infrastructure(
     url: str,
@@ -87,6 +93,7 @@ async def mqtt_infrastructure(
     accept_broker_limits: bool = False,
     resume: Path | None = None,
     state: Path | None = None,
+    emulators: ForkedProgram | None = None,
 ) -> AsyncIterator[Infrastructure]:
     """Connect to an MQTT broker and start the emulated devices of some agents; end them on leaving.
 
@@ -104,6 +111,7 @@ async def mqtt_infrastructure(
         accept_broker_limits: Go on with a broker that does not do what safety depends on.
         resume: The record of an interrupted run that goes on: emulated devices are where they were in it.
         state: Folder that tells a later start which leases were ours; None = it waits until they are over.
+        emulators: Their program, if it was forked already.
 
     Raises:
         ConfigError: ``state`` cannot be used.
@@ -111,10 +119,10 @@ async def mqtt_infrastructure(
         NameTaken: Another process holds one of the names, or has ``state`` for one of the agents.
     """
     scenario = loaded.scenario
-    emulated = [(agent, name) for agent in agents for name in emulated_devices(scenario, agent, devices)]
+    emulated = all_emulated(scenario, agents, devices)
     async with AsyncExitStack() as stack:
         successions = _successions(stack, state, scenario.topic_env_id, agents, note)
-        processes = DeviceProcesses()
+        processes = DeviceProcesses(emulators)
         throughout: list[Watch] = []
         if emulated:  # first of all: devices import while the broker starts
             stack.push_async_callback(processes.close)

@@ -16,6 +16,7 @@ from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.infrastructure import (
     THE_ENVIRONMENT,
     Infrastructure,
+    all_emulated,
     impaired,
     mqtt_infrastructure,
     unless,
@@ -38,6 +39,7 @@ from heron_mqtt.service_manager import THE_SERVICE
 
 if TYPE_CHECKING:
     from heron_mqtt.app.mapping_watch import MappingWatch
+    from heron_mqtt.forked_program import ForkedProgram
     from powergrid.envs import MultiAgentMicrogrids
     from powergrid.scenario import Scenario
 
@@ -59,8 +61,22 @@ class Progress(Protocol):
         """Take the address of the broker, once it is there and others can reach it; no login in it."""
 
 
-async def run(plan: RunPlan, progress: Progress, summary: Summary) -> None:
+def has_emulated_devices(plan: RunPlan) -> bool:
+    """Whether a run has devices in processes of their own."""
+    options, scenario = plan.options, plan.loaded.scenario
+    return options.is_reachable and bool(all_emulated(scenario, _local_agents(plan), plan.devices))
+
+
+async def run(
+    plan: RunPlan, progress: Progress, summary: Summary, emulators: ForkedProgram | None = None
+) -> None:
     """Run a plan to its end; ``summary`` always holds what ran so far, also when this is cancelled.
+
+    Args:
+        plan: What to run.
+        progress: Shows it.
+        summary: Counts.
+        emulators: The program of the emulated devices, if it was forked already: see ``forked_emulators``.
 
     Raises:
         ConfigError: Something that the scenario names is wrong; nothing ran.
@@ -69,7 +85,7 @@ async def run(plan: RunPlan, progress: Progress, summary: Summary) -> None:
     importing = asyncio.ensure_future(in_daemon_thread(_import_environment))  # while the broker starts
     recording = Recording(plan, progress.note)
     try:
-        async with _infrastructure(plan, progress) as infrastructure:
+        async with _infrastructure(plan, progress, emulators) as infrastructure:
             mappings = _mapping_watch(plan, infrastructure, progress, recording)
             await unless(
                 _run_in(infrastructure, importing, recording, plan, progress, summary, mappings),
@@ -113,7 +129,9 @@ def new_summary(plan: RunPlan) -> Summary:
 
 
 @asynccontextmanager
-async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[Infrastructure]:
+async def _infrastructure(
+    plan: RunPlan, progress: Progress, emulators: ForkedProgram | None
+) -> AsyncIterator[Infrastructure]:
     broker = plan.options.url
     if plan.options.centralized:
         yield Infrastructure()
@@ -131,11 +149,10 @@ async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[In
             watches = (partial(until_away, opened, longest_s),) if isinstance(opened, SessionBroker) else ()
             yield Infrastructure(inside, throughout=watches)
     else:
-        local = [agent for agent in plan.loaded.scenario.microgrids if agent not in plan.remote_agents]
         async with mqtt_infrastructure(
             broker,
             plan.loaded,
-            local,
+            _local_agents(plan),
             plan.devices,
             progress.note,
             plan.impairment,
@@ -145,11 +162,17 @@ async def _infrastructure(plan: RunPlan, progress: Progress) -> AsyncIterator[In
             accept_broker_limits=plan.options.accept_broker_limits,
             resume=None if plan.resumed is None else plan.resumed.path,
             state=plan.options.state,
+            emulators=emulators,
         ) as infrastructure:
             if infrastructure.url is not None:
                 progress.opened(infrastructure.url)
                 await _announce(plan, infrastructure.url if broker == "embedded" else broker, progress.note)
             yield infrastructure
+
+
+def _local_agents(plan: RunPlan) -> list[str]:
+    """Return the agents whose proxies and devices this process serves."""
+    return [agent for agent in plan.loaded.scenario.microgrids if agent not in plan.remote_agents]
 
 
 async def _announce(plan: RunPlan, url: str, note: Callable[[str], None]) -> None:

@@ -257,13 +257,15 @@ def run(
 
 
 def _run(plan: RunPlan, summary: Summary, *, as_json: bool, page: Page | None = None) -> int:
+    from heron_mqtt.app.emulator_processes import forked_emulators
+    from heron_mqtt.app.runner import has_emulated_devices
     from heron_mqtt.app.runner import run as run_plan
 
     code, failure = EXIT_OK, None
     shown, show_end = _as_json(page) if as_json else _on_console(plan, page)
     try:
-        with shown as progress:
-            run_until_told(run_plan(plan, progress, summary))
+        with forked_emulators(has_emulated_devices(plan)) as emulators, shown as progress:
+            run_until_told(run_plan(plan, progress, summary, emulators))
     except KeyboardInterrupt:
         summary.interrupted, code = True, EXIT_INTERRUPTED
     except ConfigError:

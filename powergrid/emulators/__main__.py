@@ -1,6 +1,7 @@
-"""Many emulated devices from one start: ``python -m powergrid.emulators``, which forks a process for each.
+"""Many emulated devices from one start: a program that forks a process for each.
 
 Most of a device's start is importing; here that is done once for all of them, and they share its memory.
+A run forks this program in its turn; where it cannot, it starts ``python -m powergrid.emulators``.
 Standard input says in one line which devices::
 
     {"environment": {...}, "devices": [{"name": "MG1/ess", "script": "battery", "arguments": [...]}, ...]}
@@ -31,6 +32,7 @@ NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.
 
 def main() -> int:
     """Fork the devices, and wait until all of them have ended; returns the exit code."""
+    _call_this_process("emulators")
     for module in NEEDED:
         importlib.import_module(module)
     line = sys.stdin.readline()
@@ -55,8 +57,7 @@ def main() -> int:
 def _become(device: dict[str, Any]) -> NoReturn:
     """Be one device until it ends, in the process that was forked for it."""
     os.dup2(2, 1)  # standard output is for what became of the devices
-    with contextlib.suppress(OSError):  # where there is no /proc, all are called python
-        Path("/proc/self/comm").write_text(device["name"], encoding="utf-8")
+    _call_this_process(device["name"])
     code: Any = 1
     try:
         code = run_script(device["script"], device["arguments"])
@@ -68,6 +69,11 @@ def _become(device: dict[str, Any]) -> NoReturn:
         logging.shutdown()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)  # the rest of the interpreter is the parent's
+
+
+def _call_this_process(name: str) -> None:
+    with contextlib.suppress(OSError):  # where there is no /proc, all are called python
+        Path("/proc/self/comm").write_text(name, encoding="utf-8")
 
 
 def _say(event: dict[str, Any]) -> None:

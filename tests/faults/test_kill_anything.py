@@ -42,15 +42,19 @@ def scenario(tmp_path: Path) -> Path:
 
 def device_processes(program: Program) -> list[Process]:
     """Return the processes of the emulated devices: the grandchildren, beside no other's."""
-    mothers = [p for p in program.descendants() if b"-m\0powergrid.emulators" in _command_line(p.pid)]
-    return [child for mother in mothers for child in descendants(mother.pid)]
+    return [child for mother in mothers(program) for child in descendants(mother.pid)]
 
 
-def _command_line(pid: int) -> bytes:
+def mothers(program: Program) -> list[Process]:
+    """Return the processes that the emulated devices were forked from."""
+    return [p for p in program.descendants() if _name(p.pid) == "emulators"]
+
+
+def _name(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
     except OSError:
-        return b""
+        return ""
 
 
 def step_of(watcher: Watcher) -> int:
@@ -119,17 +123,8 @@ def test_an_embedded_broker_that_dies_ends_the_run_soon_and_with_one_line(scenar
         program.wait_for("devices: 3 emulated")
         with Watcher(url) as watcher:  # a device that is still connecting would have a word of its own
             until(lambda: step_of(watcher) >= 1, "a step", 60.0)
-        devices = {
-            p.pid
-            for m in program.descendants()
-            if b"-m\0powergrid.emulators" in _command_line(m.pid)
-            for p in [m]
-        }
-        brokers = [
-            p
-            for p in program.descendants()
-            if p.pid not in devices and p.pid not in {d.pid for d in device_processes(program)}
-        ]
+        devices = {p.pid for p in (*mothers(program), *device_processes(program))}
+        brokers = [p for p in program.descendants() if p.pid not in devices]
         assert len(brokers) == 1
         begun = time.monotonic()
         brokers[0].kill()

@@ -24,6 +24,7 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt": "root",
         "heron_mqtt.errors": "errors",
         "heron_mqtt.end_signals": "program",
+        "heron_mqtt.forked_program": "program",
         "heron_mqtt.importing": "program",
         "heron_mqtt.service_manager": "program",
         "heron_mqtt.cancellation": "program",

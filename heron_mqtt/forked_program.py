@@ -1,0 +1,187 @@
+"""A program of ours as a fork of this process: what is imported here, it need not import again.
+
+Only at the beginning of a program, before its event loop and while it has one thread: another thread could
+hold a lock that nobody in the fork would ever release.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from heron_mqtt.end_signals import OF_THIS_PROGRAM
+from heron_mqtt.service_manager import THE_SERVICE
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["ForkedProgram", "fork_program"]
+
+INTERRUPTED = 130
+
+
+class ForkedProgram:
+    """A forked process with pipes to its standard input and output; see ``fork_program``.
+
+    Once it is ``open`` it is used as an ``asyncio.subprocess.Process``.
+
+    Args:
+        pid: Its process, the leader of a session and of a process group.
+        pipes: Our ends of its standard input, output, and error (None = it has ours).
+    """
+
+    def __init__(self, pid: int, pipes: tuple[int, int, int | None]) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        """As ``subprocess`` has it; None = it has not ended, or nobody has noticed yet."""
+        self.stdin: asyncio.WriteTransport | None = None
+        self.stdout: asyncio.StreamReader | None = None
+        self.stderr: asyncio.StreamReader | None = None
+        self._pipes: tuple[int, int, int | None] | None = pipes
+        self._watched = -1
+        self._ended: asyncio.Event | None = None
+
+    async def open(self, limit: int) -> None:
+        """Take its pipes into the running event loop; ``limit``: of a line, bytes."""
+        import asyncio
+
+        assert self._pipes is not None, "it is opened once"
+        (stdin, stdout, stderr), self._pipes = self._pipes, None
+        loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._watched = os.pidfd_open(self.pid)
+        loop.add_reader(self._watched, self._reap)
+        self.stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(stdin, "wb", 0))
+        self.stdout = await _reader(stdout, limit)
+        self.stderr = None if stderr is None else await _reader(stderr, limit)
+
+    async def wait(self) -> int:
+        """Return its exit code once it has ended."""
+        assert self._ended is not None, "open() comes first"
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def abandon(self) -> None:
+        """End it by force, with all that it has started, unless it has ended; without an event loop."""
+        if self._pipes is not None:
+            for pipe in self._pipes:
+                if pipe is not None:
+                    os.close(pipe)
+            self._pipes = None
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)  # it may not have made its group yet
+            self._note_end(0)
+
+    def _reap(self) -> None:
+        import asyncio
+
+        self._note_end(os.WNOHANG)
+        if self.returncode is not None and self._ended is not None:
+            asyncio.get_running_loop().remove_reader(self._watched)
+            os.close(self._watched)
+            self._ended.set()
+
+    def _note_end(self, options: int) -> None:
+        try:
+            pid, status = os.waitpid(self.pid, options)
+        except ChildProcessError:  # somebody else has asked for its end
+            self.returncode = 255
+            return
+        if pid == self.pid:
+            self.returncode = os.waitstatus_to_exitcode(status)
+
+
+async def _reader(pipe: int, limit: int) -> asyncio.StreamReader:
+    import asyncio
+
+    reader = asyncio.StreamReader(limit)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", 0)
+    )
+    return reader
+
+
+def fork_program(
+    main: Callable[[], int], environment: Mapping[str, str], *, own_stderr: bool
+) -> ForkedProgram | None:
+    """Fork a process that runs ``main`` and ends with its exit code; return None where that is not possible.
+
+    The fork has nothing of ours but what is imported: no descriptor beside the three, no log, no signal
+    handler, and its standard input ends when this process does.
+
+    Args:
+        main: What it runs. It starts where this process is now.
+        environment: Its environment.
+        own_stderr: Whether its standard error is a pipe to us, too; else it is ours.
+    """
+    if not _may_fork():
+        return None
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # else it would be written twice
+    its_input, our_input = os.pipe()
+    our_output, its_output = os.pipe()
+    our_error, its_error = os.pipe() if own_stderr else (None, None)
+    pid = os.fork()
+    if pid == 0:
+        _become(main, environment, (its_input, its_output, its_error))
+    for pipe in (its_input, its_output, its_error):
+        if pipe is not None:
+            os.close(pipe)
+    return ForkedProgram(pid, (our_input, our_output, our_error))
+
+
+def _may_fork() -> bool:
+    """Whether this is Linux, and this thread the only one, those of libraries included."""
+    if not hasattr(os, "pidfd_open") or threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        return len(list(Path("/proc/self/task").iterdir())) == 1
+    except OSError:
+        return False
+
+
+def _become(
+    main: Callable[[], int], environment: Mapping[str, str], pipes: tuple[int, int, int | None]
+) -> NoReturn:
+    code: Any = 1
+    try:
+        OF_THIS_PROGRAM.forget()
+        THE_SERVICE.forget()
+        os.setsid()
+        for number, pipe in enumerate(pipes):
+            if pipe is not None:
+                os.dup2(pipe, number)
+        for descriptor in list(Path("/proc/self/fd").iterdir()):
+            if int(descriptor.name) > 2:
+                with contextlib.suppress(OSError):  # the one that they were listed by
+                    os.close(int(descriptor.name))
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+        sys.stdout, sys.stderr = (
+            os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+            for number in (1, 2)
+        )
+        logging.root.handlers.clear()
+        logging.root.setLevel(logging.WARNING)
+        os.environ.clear()
+        os.environ.update(environment)
+        code = main()
+    except SystemExit as exc:
+        code = exc.code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BaseException:  # a bug: its traceback, as at the end of any program
+        traceback.print_exc()
+    finally:
+        os._exit(code if isinstance(code, int) else 1)  # the rest of the interpreter is the parent's

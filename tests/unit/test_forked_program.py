@@ -1,0 +1,129 @@
+"""A program that is forked from this one: what it has of it, what not, and how it ends.
+
+The tests' own process has threads, and is not forked: each case is the beginning of a program of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
+
+BEGIN = """
+import asyncio, os, signal, sys, threading, time
+from pathlib import Path
+from heron_mqtt.forked_program import fork_program
+
+def main():
+    line = sys.stdin.readline().strip()
+    if line == "descriptors":
+        time.sleep(0)
+        print(sorted(int(p.name) for p in Path("/proc/self/fd").iterdir())[:-1], flush=True)
+    elif line == "signals":
+        print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, os.getpgrp() == os.getpid(), flush=True)
+    elif line == "environment":
+        print(dict(os.environ), flush=True)
+    elif line == "error":
+        raise ValueError("a bug")
+    elif line == "leave":
+        sys.exit(5)
+    elif line == "stay":
+        print("here", flush=True)
+        time.sleep(60)
+    return 3
+
+async def ask(program, line):
+    await program.open(1 << 16)
+    program.stdin.write(line.encode() + b"\\n")
+    said = (await program.stdout.readline()).decode().strip()
+    return said, program
+"""
+
+
+def outcome(case: str) -> tuple[str, str]:
+    """Run a case after ``BEGIN``, and return what it prints on standard output and error."""
+    code = BEGIN + textwrap.dedent(case)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    return ran.stdout.strip(), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("descriptors", "[0, 1, 2]"),
+        ("signals", "True True"),
+        ("environment", "{'A': 'b'}"),
+        ("nothing", ""),
+    ],
+)
+def test_it_answers_by_its_own_descriptors_signals_and_environment(line: str, said: str) -> None:
+    out, err = outcome(f"""
+        from heron_mqtt.end_signals import OF_THIS_PROGRAM
+        held = open(os.devnull)
+        with OF_THIS_PROGRAM:
+            program = fork_program(main, {{"A": "b"}}, own_stderr=False)
+        async def parent():
+            said, _ = await ask(program, {line!r})
+            print(said, await program.wait(), program.returncode)
+        asyncio.run(parent())
+        """)
+    assert (out, err) == (f"{said} 3 3".strip(), "")
+
+
+def test_what_it_raises_is_told_where_its_standard_error_goes() -> None:
+    out, err = outcome("""
+        program = fork_program(main, os.environ, own_stderr=True)
+        async def parent():
+            await ask(program, "error")
+            error = (await program.stderr.read()).decode().splitlines()
+            print(error[0], error[-1], await program.wait())
+        asyncio.run(parent())
+        """)
+    assert out == "Traceback (most recent call last): ValueError: a bug 1"
+    assert err == ""
+
+
+def test_it_ends_with_the_code_that_it_leaves_by() -> None:
+    out, _ = outcome("""
+        program = fork_program(main, os.environ, own_stderr=False)
+        async def parent():
+            await ask(program, "leave")
+            print(await program.wait())
+        asyncio.run(parent())
+        """)
+    assert out == "5"
+
+
+def test_its_input_ends_with_its_parent() -> None:
+    out, _ = outcome("""
+        program = fork_program(lambda: print(repr(sys.stdin.read()), flush=True) or 0, {}, own_stderr=False)
+        os.set_inheritable(program._pipes[1], True)
+        os.execv("/bin/cat", ["cat", f"/proc/self/fd/{program._pipes[1]}"])
+        """)
+    assert out == "''"
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_one_that_is_abandoned_is_gone(opened: bool) -> None:
+    out, _ = outcome(f"""
+        program = fork_program(main, os.environ, own_stderr=False)
+        if {opened}:
+            asyncio.run(ask(program, "stay"))
+        program.abandon()
+        print(program.returncode, Path(f"/proc/{{program.pid}}").exists())
+        """)
+    assert out == "-9 False"
+
+
+def test_a_process_with_threads_is_not_forked() -> None:
+    out, _ = outcome("""
+        done = threading.Event()
+        threading.Thread(target=done.wait).start()
+        print(fork_program(main, os.environ, own_stderr=False))
+        done.set()
+        """)
+    assert out == "None"
