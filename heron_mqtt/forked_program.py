@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,7 +23,7 @@ from heron_mqtt.service_manager import THE_SERVICE
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["ForkedProgram", "fork_program"]
+__all__ = ["ForkedProgram", "fork_program", "forked", "name_process"]
 
 INTERRUPTED = 130
 
@@ -69,6 +69,12 @@ class ForkedProgram:
         await self._ended.wait()
         assert self.returncode is not None
         return self.returncode
+
+    def kill(self) -> None:
+        """End it by force; raises ``ProcessLookupError`` if it is known to have ended."""
+        if self.returncode is not None:
+            raise ProcessLookupError
+        os.kill(self.pid, signal.SIGKILL)
 
     def abandon(self) -> None:
         """End it by force, with all that it has started, unless it has ended; without an event loop."""
@@ -140,6 +146,25 @@ def fork_program(
         if pipe is not None:
             os.close(pipe)
     return ForkedProgram(pid, (our_input, our_output, our_error))
+
+
+def name_process(name: str) -> None:
+    """Have ``ps`` and ``top`` call this process ``name`` (15 bytes), and not as what it was forked from."""
+    with contextlib.suppress(OSError):  # where there is no /proc, all are called python
+        Path("/proc/self/comm").write_text(name, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def forked(
+    main: Callable[[], int], environment: Mapping[str, str], *, own_stderr: bool
+) -> Iterator[ForkedProgram | None]:
+    """Fork a program that is gone at the end; see ``fork_program``."""
+    program = fork_program(main, environment, own_stderr=own_stderr)
+    try:
+        yield program
+    finally:
+        if program is not None:
+            program.abandon()
 
 
 def _may_fork() -> bool:

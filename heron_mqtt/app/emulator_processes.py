@@ -9,12 +9,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from heron_mqtt.errors import NotReady
-from heron_mqtt.forked_program import ForkedProgram, fork_program
+from heron_mqtt.forked_program import ForkedProgram, forked
 from heron_mqtt.messaging.settings import inherited
 
 log = logging.getLogger("heron_mqtt.run")
@@ -152,23 +153,15 @@ class DeviceProcesses:
             self._lost.set_result(line)
 
 
-@contextlib.contextmanager
-def forked_emulators(wanted: bool) -> Iterator[ForkedProgram | None]:
-    """Fork the program of the emulated devices from this one; None = not wanted, or not possible here.
+def forked_emulators() -> AbstractContextManager[ForkedProgram | None]:
+    """Fork the program of the emulated devices from this one; None = not possible here.
 
     For the beginning of a program: see ``fork_program``. What devices need is imported here already, which
     is most of their start.
     """
-    program = None
-    if wanted:
-        from powergrid.emulators.__main__ import main
+    from powergrid.emulators.__main__ import main
 
-        program = fork_program(main, inherited(os.environ), own_stderr=_passes_on())
-    try:
-        yield program
-    finally:
-        if program is not None:
-            program.abandon()
+    return forked(main, inherited(os.environ), own_stderr=_passes_on())
 
 
 def _passes_on() -> bool:

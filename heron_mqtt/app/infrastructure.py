@@ -73,6 +73,22 @@ class Infrastructure:
     successions: Mapping[str, Succession] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Forks:
+    """Programs of a run that were forked at its beginning; None = they are started when they are needed.
+
+    Attributes:
+        broker: The embedded broker's process (``forked_child``).
+        emulators: The program of the emulated devices (``forked_emulators``).
+    """
+
+    broker: ForkedProgram | None = None
+    emulators: ForkedProgram | None = None
+
+
+NO_FORKS = Forks()
+
+
 def all_emulated(scenario: Scenario, agents: Sequence[str], devices: Devices) -> list[tuple[str, str]]:
     """Return agent and name of each device of some agents that is to be a process of its own."""
     return [(agent, name) for agent in agents for name in emulated_devices(scenario, agent, devices)]
@@ -93,7 +109,7 @@ async def mqtt_infrastructure(
     accept_broker_limits: bool = False,
     resume: Path | None = None,
     state: Path | None = None,
-    emulators: ForkedProgram | None = None,
+    forks: Forks = NO_FORKS,
 ) -> AsyncIterator[Infrastructure]:
     """Connect to an MQTT broker and start the emulated devices of some agents; end them on leaving.
 
@@ -111,7 +127,7 @@ async def mqtt_infrastructure(
         accept_broker_limits: Go on with a broker that does not do what safety depends on.
         resume: The record of an interrupted run that goes on: emulated devices are where they were in it.
         state: Folder that tells a later start which leases were ours; None = it waits until they are over.
-        emulators: Their program, if it was forked already.
+        forks: Programs that were forked already.
 
     Raises:
         ConfigError: ``state`` cannot be used.
@@ -122,14 +138,14 @@ async def mqtt_infrastructure(
     emulated = all_emulated(scenario, agents, devices)
     async with AsyncExitStack() as stack:
         successions = _successions(stack, state, scenario.topic_env_id, agents, note)
-        processes = DeviceProcesses(emulators)
+        processes = DeviceProcesses(forks.emulators)
         throughout: list[Watch] = []
         if emulated:  # first of all: devices import while the broker starts
             stack.push_async_callback(processes.close)
             await processes.open()
         is_ours, given_url = url == "embedded", url
         if is_ours:
-            url = await _start_embedded(stack, throughout)
+            url = await _start_embedded(stack, throughout, forks.broker)
         mqtt = open_broker(
             url, env_id=scenario.topic_env_id, at_address=True, defaults=loaded.broker_settings()
         )
@@ -269,9 +285,9 @@ async def unless(work: Coroutine[Any, Any, T], *watches: Watch) -> T:
         await asyncio.gather(main, *watching, return_exceptions=True)  # until they have cleaned up
 
 
-async def _start_embedded(stack: AsyncExitStack, throughout: list[Watch]) -> str:
+async def _start_embedded(stack: AsyncExitStack, throughout: list[Watch], child: ForkedProgram | None) -> str:
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = await stack.enter_async_context(EmbeddedBroker(on_exit=ended.set_result))
+    server = await stack.enter_async_context(EmbeddedBroker(on_exit=ended.set_result, child=child))
 
     async def until_ended() -> None:
         raise BrokerUnavailable(await asyncio.shield(ended))

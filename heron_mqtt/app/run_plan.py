@@ -76,6 +76,11 @@ class RunOptions:
         return not self.centralized and (self.scheme is None or self.scheme.is_external)
 
     @property
+    def starts_broker(self) -> bool:
+        """Whether the broker is the run's own process."""
+        return self.url == "embedded" and not self.centralized
+
+    @property
     def scheme(self) -> BrokerScheme | None:
         """The kind of broker; None if there is no such kind, which is one of the ``problems``."""
         try:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.infrastructure import (
+    NO_FORKS,
     THE_ENVIRONMENT,
+    Forks,
     Infrastructure,
     all_emulated,
     impaired,
@@ -39,7 +41,6 @@ from heron_mqtt.service_manager import THE_SERVICE
 
 if TYPE_CHECKING:
     from heron_mqtt.app.mapping_watch import MappingWatch
-    from heron_mqtt.forked_program import ForkedProgram
     from powergrid.envs import MultiAgentMicrogrids
     from powergrid.scenario import Scenario
 
@@ -67,16 +68,14 @@ def has_emulated_devices(plan: RunPlan) -> bool:
     return options.is_reachable and bool(all_emulated(scenario, _local_agents(plan), plan.devices))
 
 
-async def run(
-    plan: RunPlan, progress: Progress, summary: Summary, emulators: ForkedProgram | None = None
-) -> None:
+async def run(plan: RunPlan, progress: Progress, summary: Summary, forks: Forks = NO_FORKS) -> None:
     """Run a plan to its end; ``summary`` always holds what ran so far, also when this is cancelled.
 
     Args:
         plan: What to run.
         progress: Shows it.
         summary: Counts.
-        emulators: The program of the emulated devices, if it was forked already: see ``forked_emulators``.
+        forks: Programs that were forked already.
 
     Raises:
         ConfigError: Something that the scenario names is wrong; nothing ran.
@@ -85,7 +84,7 @@ async def run(
     importing = asyncio.ensure_future(in_daemon_thread(_import_environment))  # while the broker starts
     recording = Recording(plan, progress.note)
     try:
-        async with _infrastructure(plan, progress, emulators) as infrastructure:
+        async with _infrastructure(plan, progress, forks) as infrastructure:
             mappings = _mapping_watch(plan, infrastructure, progress, recording)
             await unless(
                 _run_in(infrastructure, importing, recording, plan, progress, summary, mappings),
@@ -129,9 +128,7 @@ def new_summary(plan: RunPlan) -> Summary:
 
 
 @asynccontextmanager
-async def _infrastructure(
-    plan: RunPlan, progress: Progress, emulators: ForkedProgram | None
-) -> AsyncIterator[Infrastructure]:
+async def _infrastructure(plan: RunPlan, progress: Progress, forks: Forks) -> AsyncIterator[Infrastructure]:
     broker = plan.options.url
     if plan.options.centralized:
         yield Infrastructure()
@@ -162,7 +159,7 @@ async def _infrastructure(
             accept_broker_limits=plan.options.accept_broker_limits,
             resume=None if plan.resumed is None else plan.resumed.path,
             state=plan.options.state,
-            emulators=emulators,
+            forks=forks,
         ) as infrastructure:
             if infrastructure.url is not None:
                 progress.opened(infrastructure.url)

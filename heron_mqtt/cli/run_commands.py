@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -38,8 +38,10 @@ from heron_mqtt.cli.watch_commands import add_watch_commands
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 from heron_mqtt.importing import importing
+from heron_mqtt.messaging.embedded.process.supervisor import forked_child
 
 if TYPE_CHECKING:
+    from heron_mqtt.app.infrastructure import Forks
     from heron_mqtt.app.run_plan import RunPlan
     from heron_mqtt.app.run_summary import Summary
     from heron_mqtt.app.runner import Progress
@@ -213,7 +215,6 @@ def run(
     """
     with importing():
         from heron_mqtt.app.run_plan import RunOptions, plan_run
-        from heron_mqtt.app.runner import new_summary
 
     options = RunOptions(
         steps=steps,
@@ -244,11 +245,14 @@ def run(
         from heron_mqtt.app.resume import plan_resumed
 
         plan = plan_resumed(resume, scenario, options)
-    summary = new_summary(plan)
     if dashboard is not None and not plan.options.is_reachable:
         raise ConfigError("--dashboard: the page reads a broker, and this run has none that can be reached")
-    with live_page(dashboard) as page:
-        code = _run(plan, summary, as_json=as_json, page=page)
+    with _forks(plan) as forks:
+        from heron_mqtt.app.runner import new_summary
+
+        summary = new_summary(plan)
+        with live_page(dashboard) as page:
+            code = _run(plan, summary, forks, as_json=as_json, page=page)
     tell_what_was_held_back()
     for budget in summary.over_budget(strict=strict, max_fallbacks=max_fallbacks):
         complain(budget)
@@ -256,16 +260,28 @@ def run(
     raise SystemExit(code)
 
 
-def _run(plan: RunPlan, summary: Summary, *, as_json: bool, page: Page | None = None) -> int:
-    from heron_mqtt.app.emulator_processes import forked_emulators
-    from heron_mqtt.app.runner import has_emulated_devices
+@contextlib.contextmanager
+def _forks(plan: RunPlan) -> Iterator[Forks]:
+    """Fork what a run starts, before there are threads and an event loop; import the run meanwhile."""
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(forked_child()) if plan.options.starts_broker else None
+        with importing():  # most of what the devices need as well
+            from heron_mqtt.app.emulator_processes import forked_emulators
+            from heron_mqtt.app.infrastructure import Forks
+            from heron_mqtt.app.runner import has_emulated_devices
+
+        emulators = stack.enter_context(forked_emulators()) if has_emulated_devices(plan) else None
+        yield Forks(broker, emulators)
+
+
+def _run(plan: RunPlan, summary: Summary, forks: Forks, *, as_json: bool, page: Page | None = None) -> int:
     from heron_mqtt.app.runner import run as run_plan
 
     code, failure = EXIT_OK, None
     shown, show_end = _as_json(page) if as_json else _on_console(plan, page)
     try:
-        with forked_emulators(has_emulated_devices(plan)) as emulators, shown as progress:
-            run_until_told(run_plan(plan, progress, summary, emulators))
+        with shown as progress:
+            run_until_told(run_plan(plan, progress, summary, forks))
     except KeyboardInterrupt:
         summary.interrupted, code = True, EXIT_INTERRUPTED
     except ConfigError:

@@ -21,9 +21,9 @@ import logging
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import Any, NoReturn
 
+from heron_mqtt.forked_program import name_process
 from powergrid.emulators import run_script
 
 NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.idna")
@@ -32,7 +32,7 @@ NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.
 
 def main() -> int:
     """Fork the devices, and wait until all of them have ended; returns the exit code."""
-    _call_this_process("emulators")
+    name_process("emulators")
     for module in NEEDED:
         importlib.import_module(module)
     line = sys.stdin.readline()
@@ -57,7 +57,7 @@ def main() -> int:
 def _become(device: dict[str, Any]) -> NoReturn:
     """Be one device until it ends, in the process that was forked for it."""
     os.dup2(2, 1)  # standard output is for what became of the devices
-    _call_this_process(device["name"])
+    name_process(device["name"])
     code: Any = 1
     try:
         code = run_script(device["script"], device["arguments"])
@@ -69,11 +69,6 @@ def _become(device: dict[str, Any]) -> NoReturn:
         logging.shutdown()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)  # the rest of the interpreter is the parent's
-
-
-def _call_this_process(name: str) -> None:
-    with contextlib.suppress(OSError):  # where there is no /proc, all are called python
-        Path("/proc/self/comm").write_text(name, encoding="utf-8")
 
 
 def _say(event: dict[str, Any]) -> None:

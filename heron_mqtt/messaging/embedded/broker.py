@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from heron_mqtt.forked_program import ForkedProgram
     from heron_mqtt.messaging.embedded.server.server import BrokerServer
 
 
@@ -48,6 +49,7 @@ class EmbeddedBroker:
             has no other answer) or ``disconnect`` (the end of its connection).
         limits: Bounds on packets, connections, queues and time.
         on_exit: Called in the event loop with one line if the child process ends unexpectedly.
+        child: The child process, if it was forked already (`forked_child`).
 
     Attributes:
         host: As given.
@@ -75,6 +77,7 @@ class EmbeddedBroker:
         denied: str = "acknowledge",
         limits: Limits | None = None,
         on_exit: Callable[[str], None] | None = None,
+        child: ForkedProgram | None = None,
     ) -> None:
         if identity_from_certificate is None:
             identity_from_certificate = client_ca is not None and users_file is None
@@ -100,6 +103,7 @@ class EmbeddedBroker:
         self.websocket_url: str | None = None
         self._in_process = in_process
         self._on_exit = on_exit
+        self._child = child
         self._server: BrokerServer | None = None
         self._supervisor: Supervisor | None = None
         self._final_stats = BrokerStats()
@@ -130,7 +134,7 @@ class EmbeddedBroker:
             self._server = server
             self.url, self.websocket_url = server.listeners.url, server.listeners.websocket_url
         else:
-            self._supervisor = Supervisor(self.options, self._on_child_exit)
+            self._supervisor = Supervisor(self.options, self._on_child_exit, self._child)
             self.url, self.websocket_url = await self._supervisor.start()
         self.port = int(self.url.rpartition(":")[2])
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.end_signals import END_SIGNALS
 from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.forked_program import name_process
+from heron_mqtt.importing import importing
 from heron_mqtt.messaging.embedded.event_log import LOGGER_NAME
 from heron_mqtt.messaging.embedded.options import BrokerOptions
 
@@ -27,16 +29,23 @@ _PARENT_CHECK_S = 0.5
 _PARENT_ENDS_S = 3.0  # it needs 2 s at most
 
 
-def main() -> None:
-    """Serve until standard input ends, or the parent is gone, or for a while longer after SIGTERM."""
+def main() -> int:
+    """Serve until standard input ends, or the parent is gone, or for a while longer after SIGTERM.
+
+    Returns:
+        The exit code.
+    """
     parent = os.getppid()
+    name_process("embedded-broker")
     for number in END_SIGNALS:  # the parent decides when this process ends
         signal.signal(number, signal.SIG_IGN)
+    with importing():  # while the parent goes on
+        import heron_mqtt.messaging.embedded.server.server  # noqa: F401
     # Unbuffered: what comes after the first line is for the event loop.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as requests:
         line = requests.readline()
     if not line.endswith(b"\n"):
-        sys.exit(2)  # the parent is already gone, or somebody started this module by hand
+        return 2  # the parent is already gone, or somebody started this module by hand
     for stream in (sys.stdout, sys.stderr):
         # A parent that does not read for a while must not stop the broker: what does not fit is left out.
         os.set_blocking(stream.fileno(), False)
@@ -47,7 +56,8 @@ def main() -> None:
     except HeronError as exc:
         lines = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
         _say("error " + json.dumps({"kind": type(exc).__name__, "lines": lines}))
-        sys.exit(2)
+        return 2
+    return 0
 
 
 def run_event_loop(main_task: Callable[[], Coroutine[None, None, None]]) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import AddressInUse, BrokerUnavailable, ConfigError, DataError, HeronError
+from heron_mqtt.forked_program import ForkedProgram, forked
 from heron_mqtt.messaging.embedded.event_log import LOGGER_NAME
 from heron_mqtt.messaging.embedded.stats import BrokerStats
 
@@ -35,19 +36,33 @@ _MAX_LINE_BYTES = 256 * 1024
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[4])
 
 
+def forked_child() -> contextlib.AbstractContextManager[ForkedProgram | None]:
+    """Fork a broker's child process, for the `Supervisor` to come; None = not possible here.
+
+    For the beginning of a program: see `fork_program`. It imports what it needs while its parent goes on.
+    """
+    from heron_mqtt.messaging.embedded.process.child import main
+
+    return forked(main, os.environ, own_stderr=True)
+
+
 class Supervisor:
     """Starts the child process, relays its log, notices its end.
 
     Args:
         options: Already checked.
         on_exit: Called with one line when the child ends although `close` was not called.
+        child: The process, if it was forked already: see `forked_child`.
     """
 
-    def __init__(self, options: BrokerOptions, on_exit: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: BrokerOptions, on_exit: Callable[[str], None], child: ForkedProgram | None = None
+    ) -> None:
         self.stats = BrokerStats()
         self._options = options
         self._on_exit = on_exit
-        self._process: asyncio.subprocess.Process | None = None
+        self._forked = child
+        self._process: asyncio.subprocess.Process | ForkedProgram | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stats_waiters: list[asyncio.Future[BrokerStats]] = []
         self._closing = False
@@ -64,24 +79,13 @@ class Supervisor:
             ConfigError, AddressInUse: As the child found.
             BrokerUnavailable: It did not come up.
         """
-        environment = dict(os.environ)
-        # The child imports this very package, also from a source tree that is not installed; -P keeps
-        # modules of the current directory from standing in for those of the standard library.
-        inherited = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_ROOT, *([inherited] if inherited else [])])
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "heron_mqtt.messaging.embedded",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment,
-            limit=_MAX_LINE_BYTES,
-            # Ctrl-C in a terminal goes to the foreground group; the order of shutdown is ours to decide.
-            process_group=0,
-        )
+        process: asyncio.subprocess.Process | ForkedProgram
+        if self._forked is None:
+            process = await self._started_child()
+        else:
+            process = self._forked
+            await self._forked.open(_MAX_LINE_BYTES)
+        self._process = process
         self._tasks.append(asyncio.create_task(self._relay_log(), name="embedded-broker log"))
         try:
             self._tell(self._options.to_json())
@@ -105,6 +109,26 @@ class Supervisor:
         self._tasks.append(asyncio.create_task(self._watch(), name="embedded-broker watch"))
         url, _, websocket_url = rest.partition(" ")
         return url, websocket_url or None
+
+    async def _started_child(self) -> asyncio.subprocess.Process:
+        environment = dict(os.environ)
+        # The child imports this very package, also from a source tree that is not installed; -P keeps
+        # modules of the current directory from standing in for those of the standard library.
+        inherited = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_ROOT, *([inherited] if inherited else [])])
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "heron_mqtt.messaging.embedded",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            limit=_MAX_LINE_BYTES,
+            # Ctrl-C in a terminal goes to the foreground group; the order of shutdown is ours to decide.
+            process_group=0,
+        )
 
     async def close(self) -> None:
         """End the child: in good order if it can, by force if it takes longer than 1.4 s."""
