@@ -18,6 +18,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from heron_mqtt.errors import BrokerError, BrokerUnavailable, UnsupportedFeature
+from heron_mqtt.messaging.mqtt.ack_holding import AckHolding
 from heron_mqtt.messaging.mqtt.connect_errors import ended_early, nobody_answers, refused, tls_failed
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.mqtt.packets import Publish
@@ -87,6 +88,9 @@ class Connection:
         self._flush_due = False
         self._reading = False
         self._pacing = ReadPacing(self._loop.time)
+        self._holding = AckHolding(self._loop.time, may_hold=options.session_expiry_s is None)
+        self._held: asyncio.TimerHandle | None = None  # acknowledgements, until then
+        self._has_read = False  # what was woken by that may speak before the next flush
         self._packets = 0  # of the read under way
         self._pause: asyncio.TimerHandle | None = None  # until the next read; None = when something is there
         self._writer_watched = False
@@ -262,6 +266,7 @@ class Connection:
         client.expired = self._on_expired
         client.refused_too_large = self._on_oversized
         client.want_flush = self._on_want_write
+        client.acknowledges = self._holding.owed
         client.max_inflight_messages = 0  # the link keeps the window; a limit here scans at every PUBACK
         if options.username:
             client.username_pw_set(options.username, options.password)
@@ -367,9 +372,10 @@ class Connection:
         finally:
             self._reading = False
             pause_s = self._pacing.pause_s(self._packets, is_drained=stream.is_drained)
-            if self._flush_due and not pause_s:
+            if (self._flush_due or self._holding.holds) and not pause_s and not self._has_read:
                 # after the tasks that were woken: acknowledgements go with their answers
-                self._loop.call_soon(self._flush)
+                self._has_read = True
+                self._loop.call_soon(self._after_read)
         if stream.ended:
             self._end(stream.why())
             return
@@ -378,9 +384,26 @@ class Connection:
             self._hurries = False
         self._set_patience()
 
+    def _after_read(self) -> None:
+        """Write what was said meanwhile; where nothing was, acknowledgements may wait until something is."""
+        self._has_read = False
+        if self._flush_due:
+            self._flush()
+        elif self._holding.holds:
+            hold_s = self._holding.hold_s()
+            if not hold_s:
+                self._flush()
+            elif self._held is None:
+                self._held = self._loop.call_later(hold_s, self._acknowledge_alone)
+
+    def _acknowledge_alone(self) -> None:
+        self._held = None
+        self._holding.waited_in_vain()
+        self._flush()
+
     def _pace(self, stream: Stream, pause_s: float) -> None:
         """Read next after a pause, or as soon as something is there."""
-        if pause_s and self._flush_due:
+        if pause_s and (self._flush_due or self._holding.holds):
             self._flush()  # nobody speaks whose words could go with the acknowledgements
         if self.lost.done():
             return
@@ -432,11 +455,15 @@ class Connection:
         if self._flush_due:
             return
         self._flush_due = True  # one write for all that is sent until then
-        if not self._reading:
+        if not self._reading and not self._has_read:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_due = False
+        self._holding.went()
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
         if self._stream is None or self.lost.done():
             return
         taken = self._stream.flush()
@@ -485,7 +512,7 @@ class Connection:
                 else ended_early(address, why, self._options.protocol)
             )
             self._answer.exception()  # open() may have ended already
-        for timer in (self._misc, self._look):
+        for timer in (self._misc, self._look, self._held):
             if timer is not None:
                 timer.cancel()
         self._on_socket_close()

@@ -58,6 +58,8 @@ class Client(paho.Client):
     refused_too_large: Callable[[bytes, int], None]
     """Called with topic and size of a message beyond our limit, which was skipped."""
     want_flush: Callable[[], None]
+    acknowledges: Callable[[], None]
+    """Called after an acknowledgement was written, which may wait for a message to go with."""
     maximum_packet_size: int | None = None
     """That an MQTT 5 broker takes; None = any."""
     _limit: tuple[str, float] | None = None
@@ -130,7 +132,7 @@ class Client(paho.Client):
                 self._withheld.append(message.packet_id)
             elif message.packet_id:
                 self.stream.send(write_puback(message.packet_id))
-                self.want_flush()
+                self.acknowledges()
         elif kind == PUBACK:
             packet_id, reason = read_puback(body, five=self.five)
             self._used_ids.discard(packet_id)

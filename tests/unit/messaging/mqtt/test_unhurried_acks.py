@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.messaging.base import Received
-from heron_mqtt.messaging.mqtt import MqttBroker, connection
+from heron_mqtt.messaging.mqtt import MqttBroker, ack_holding, connection
 from heron_mqtt.messaging.mqtt.connection import Connection
 from support.raw_mqtt import packet, read_packet, string
 from support.waiting import until
@@ -83,8 +83,10 @@ def message(n: int) -> dict[str, Any]:
     return {"type": "probe", "n": n}
 
 
-def arriving(n: int) -> bytes:
-    return packet(0x30, string("heron/default/probe") + b'{"type": "probe", "n": %d}' % n)
+def arriving(n: int, packet_id: int = 0) -> bytes:
+    middle = packet_id.to_bytes(2, "big") if packet_id else b""
+    first = 0x32 if packet_id else 0x30
+    return packet(first, string("heron/default/probe") + middle + b'{"type": "probe", "n": %d}' % n)
 
 
 async def test_one_that_comes_alone_is_read_with_the_next_message(reads: list[float]) -> None:
@@ -146,6 +148,52 @@ async def test_the_end_of_the_connection_is_noticed_at_once(reads: list[float]) 
         assert server.writer is not None
         server.writer.close()
         await until(lambda: len(reads) > before)
+
+
+# -- acknowledgements of ours --------------------------------------------------------------------------
+
+
+async def test_ours_goes_with_what_is_said_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ack_holding, "MAX_HOLD_S", NEVER_S)
+    heard: asyncio.Queue[Received] = asyncio.Queue()
+    async with served() as server, MqttBroker(server.url) as broker, asyncio.timeout(5.0):
+        await broker.subscribe("probe", heard.put_nowait)
+        before = len(server.got)
+        server.send(arriving(1, packet_id=7))
+        await heard.get()
+        await asyncio.sleep(0.02)
+        assert len(server.got) == before, "it waits"
+        broker.publish("other", message(2))
+        await until(lambda: len(server.got) == before + 2)
+        assert server.got[before:] == [0x40, 0x30], "in the order of what happened"
+
+
+async def test_ours_goes_alone_after_a_while() -> None:
+    async with served() as server, MqttBroker(server.url) as broker:
+        await broker.subscribe("probe", lambda _: None)
+        server.send(arriving(1, packet_id=7))
+        await until(lambda: server.got[-1] == 0x40, within_s=5.0)
+
+
+async def test_many_of_ours_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ack_holding, "MAX_HOLD_S", NEVER_S)
+    async with served() as server, MqttBroker(server.url) as broker:
+        await broker.subscribe("probe", lambda _: None)
+        for n in range(1, ack_holding.MAX_HELD + 1):
+            server.send(arriving(n, packet_id=n))
+        await until(lambda: server.got.count(0x40) == ack_holding.MAX_HELD, within_s=5.0)
+
+
+async def test_ours_goes_before_the_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ack_holding, "MAX_HOLD_S", NEVER_S)
+    heard: asyncio.Queue[Received] = asyncio.Queue()
+    async with served() as server:
+        async with MqttBroker(server.url) as broker:
+            await broker.subscribe("probe", heard.put_nowait)
+            server.send(arriving(1, packet_id=7))
+            await heard.get()
+        await until(lambda: server.got[-1] == 0xE0, within_s=5.0)
+        assert server.got[-2] == 0x40
 
 
 @pytest.mark.slow
