@@ -42,6 +42,7 @@ async def test_over_a_websocket_of_the_embedded_broker() -> None:
             assert broker.options.address.startswith("ws://127.0.0.1:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 async def test_over_a_websocket_of_mosquitto(own_mosquitto: Callable[..., Mosquitto], protocol: str) -> None:
     port = free_port()

@@ -267,7 +267,7 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path: Path) -
     assert done.err == ""
 
 
-@pytest.mark.parametrize("closing", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("closing", [">&-", pytest.param(">/dev/full", marks=pytest.mark.slow)])
 def test_a_result_that_cannot_be_written_is_not_lost_and_said(tmp_path: Path, closing: str) -> None:
     file = write_toml(tmp_path / "small.toml", scenario())
     arguments = ["run", str(file), "--broker", "memory", "--json", "--record", str(tmp_path / "day.heron")]

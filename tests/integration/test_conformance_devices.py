@@ -81,6 +81,7 @@ def test_the_bare_device_imports_nothing_of_ours() -> None:
     assert "heron_mqtt" not in text.replace("heron-mqtt", "")
 
 
+@pytest.mark.slow_but("bare_device.py")
 @pytest.mark.parametrize("program", ON_MOSQUITTO)
 def test_a_battery_discharged_for_a_quarter_of_an_hour_has_less_in_it(program: str, tmp_path: Path) -> None:
     with devices.online(ON_MOSQUITTO[program], tmp_path, EmbeddedServer()) as bench:

@@ -308,6 +308,7 @@ def test_a_person_who_is_removed_can_do_nothing_more(
         assert "too many wrong passwords" in _ticket(page, "bob", PASSWORD)["error"]
 
 
+@pytest.mark.slow
 def test_a_stop_that_nobody_confirms_says_so_loudly(
     file_mosquitto: Mosquitto, page: str, files: tuple[str, str]
 ) -> None:

@@ -128,6 +128,7 @@ def test_the_broker_ends_as_asked(number: int) -> None:
         end(program, number, 0)
 
 
+@pytest.mark.slow_but("15")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 130), (signal.SIGTERM, 0)])
 def test_a_device_in_the_background_goes_to_its_safe_state_and_says_that_it_is_gone(
     number: int, code: int, mosquitto: Mosquitto, env_id: str
@@ -171,6 +172,7 @@ async def bridge(box: EmulatedInverter, url: str, env_id: str) -> asyncio.subpro
     return process
 
 
+@pytest.mark.slow_but("15")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 130), (signal.SIGTERM, 0)])
 async def test_the_bridge_hands_the_inverter_back(
     number: int, code: int, mosquitto: Mosquitto, env_id: str

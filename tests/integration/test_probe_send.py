@@ -98,7 +98,7 @@ def test_a_right_mapping_gets_five_good_verdicts_and_the_box_is_handed_back(
     assert box.is_released
 
 
-@pytest.mark.slow_but("opposite", "not-freed")
+@pytest.mark.slow_but("opposite")
 @pytest.mark.parametrize(
     ("script", "wrong", "words"),
     [
@@ -336,6 +336,7 @@ def test_whoever_ends_it_the_box_is_handed_back(url: str, base: str, tmp_path: P
     assert "handed back" in done.err
 
 
+@pytest.mark.slow
 def test_a_lost_connection_ends_it_and_the_box_is_handed_back_when_it_is_there_again(
     own_mosquitto: Callable[..., Mosquitto], base: str, tmp_path: Path
 ) -> None:

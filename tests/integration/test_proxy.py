@@ -326,6 +326,7 @@ async def step_until_calm(env: MultiAgentMicrogrids) -> None:
     pytest.fail("the run does not recover")
 
 
+@pytest.mark.slow
 async def test_reset_and_close_are_bounded_when_the_broker_has_died(
     own_mosquitto: Callable[..., Mosquitto], env_id: str
 ) -> None:

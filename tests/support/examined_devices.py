@@ -19,7 +19,7 @@ from heron_mqtt.testing.device_harness import DeviceHarness
 from heron_mqtt.testing.device_process import DeviceProcess
 from heron_mqtt.testing.embedded_server import EmbeddedServer
 from heron_mqtt.testing.mosquitto_server import Mosquitto
-from support.heron_command import HERON
+from support.heron_command import FORK_SERVER, HERON
 from support.sunspec_server import BATTERY, EmulatedInverter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +35,22 @@ class Prepared:
     command: list[str]
     cwd: Path | None = None
     environment: dict[str, str] = field(default_factory=dict)
+
+
+class ForkedDeviceProcess(DeviceProcess):
+    """A device's program; where it is ``heron-mqtt``, its modules are imported already, as ``heron`` does."""
+
+    def start(self) -> None:
+        """Start it."""
+        if self.command[0] != HERON or self._environment.get("HERON_FRESH_PROCESSES"):
+            super().start()
+            return
+        self.said.clear()
+        process = FORK_SERVER.start(self.command[1:], self._cwd, self._environment)
+        process.stdin.close()
+        for stream in (process.stdout, process.stderr):
+            threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+        self._process = process  # type: ignore[assignment]  # has what is used of subprocess.Popen
 
 
 Prepare = Callable[[str, Path, bool], Prepared]
@@ -149,7 +165,7 @@ def online(
     try:
         made = prepare(server.url.removeprefix("mqtt://"), folder, proof)
         with (
-            DeviceProcess(made.command, cwd=made.cwd, environment=made.environment) as program,
+            ForkedDeviceProcess(made.command, cwd=made.cwd, environment=made.environment) as program,
             DeviceHarness(server.url, env_id=ENV, name=name, within_s=WITHIN_S, dt_s=dt_s) as harness,
         ):
             bench = ConformanceBench(harness, program, server, requires_proof=proof)

@@ -114,11 +114,16 @@ async def test_a_timeout_around_it_is_a_timeout() -> None:
 
 
 def test_our_own_code_does_not_use_what_loses_a_cancel() -> None:
-    users = [
-        f"{path.relative_to(ROOT)}:{node.lineno}"
+    texts = {
+        path: path.read_text(encoding="utf-8")
         for package in ("heron_mqtt", "powergrid")
         for path in (ROOT / package).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    users = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, text in texts.items()
+        if "wait_for" in text
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Attribute) and node.attr == "wait_for"
         if isinstance(node.value, ast.Name) and node.value.id == "asyncio"
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -25,10 +26,15 @@ FILES = {
 SHIPPED = [(what, path) for what, pattern in FILES.items() for path in sorted(shipped_config().glob(pattern))]
 
 
-def errors(what: str, data: Any) -> list[str]:
+@functools.cache  # to check a schema itself takes half a second
+def validator(what: str) -> jsonschema.Draft202012Validator:
     schema = schema_of(what)
     jsonschema.Draft202012Validator.check_schema(schema)
-    return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(data)]
+    return jsonschema.Draft202012Validator(schema)
+
+
+def errors(what: str, data: Any) -> list[str]:
+    return [error.message for error in validator(what).iter_errors(data)]
 
 
 @pytest.mark.parametrize("what", SCHEMAS)

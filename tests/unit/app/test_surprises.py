@@ -17,6 +17,7 @@ def found(changes: dict[str, Any] | None = None) -> list[str]:
     return list(surprises(loaded, build(loaded)))
 
 
+@pytest.mark.slow_but("hil_battery", "neighbourhood")
 @pytest.mark.parametrize("name", ["three_microgrids", "hil_battery", "mw_microgrids", "neighbourhood"])
 def test_the_shipped_scenarios_hold_few_surprises(name: str) -> None:
     loaded = load_scenario(name)

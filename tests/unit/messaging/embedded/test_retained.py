@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.messaging.embedded.options import Limits
@@ -137,7 +137,6 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300)
 @given(STEPS)
 def test_whatever_happens_the_bounds_hold_and_the_sums_are_right(steps: list[tuple[str, str, int]]) -> None:
     site = Site(

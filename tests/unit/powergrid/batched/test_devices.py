@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.protocols.consensus import ConsensusSession, neighbours
@@ -47,7 +47,6 @@ def days(draw: st.DrawFn) -> tuple[Any, list[tuple[list[float], list[float], flo
 
 
 @given(days())
-@settings(max_examples=300)
 def test_copies_of_a_device_do_to_the_last_bit_what_single_devices_do(day: Any) -> None:
     spec, steps = day
     singles, copies = [make_device(spec) for _ in range(COPIES)], make_device_array(spec, COPIES)
@@ -100,7 +99,6 @@ def test_the_policy_of_a_kind_is_the_same_for_one_device_and_for_copies(spec: An
 
 
 @given(days())
-@settings(max_examples=60)
 def test_a_kind_without_formulas_is_run_copy_by_copy(day: Any) -> None:
     spec, steps = day
     written, looped = make_device_array(spec, COPIES), CopiesArray(DEVICES[spec.kind], spec, COPIES)
@@ -163,7 +161,6 @@ def markets(draw: st.DrawFn) -> tuple[list[str], list[list[tuple[float, float]]]
 
 
 @given(markets())
-@settings(max_examples=300)
 def test_all_agents_trade_what_their_sessions_trade(market: Any) -> None:
     names, copies = market
     bids = np.array(copies)

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from powergrid.devices import BatterySpec, GeneratorSpec
@@ -64,7 +64,6 @@ powers = st.floats(-1.0, 1.0)
 @given(
     powers, powers, st.floats(0.0, 100.0), st.floats(0.0, 100.0), st.one_of(st.none(), st.floats(1e-4, 1.0))
 )
-@settings(max_examples=200)
 def test_the_response_stays_between_where_it_was_and_where_it_shall_be(
     before: float, target: float, dead_s: float, lag_s: float, ramp: float | None
 ) -> None:

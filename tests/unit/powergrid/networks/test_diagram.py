@@ -20,6 +20,7 @@ def model(net: Any) -> Any:
     return found
 
 
+@pytest.mark.slow_but("cigre_mv_lv")
 @pytest.mark.parametrize("source", ["cigre_mv_lv", "three_case33bw_on_cigre_mv", "case118", "mv_oberrhein"])
 def test_every_bus_and_branch_is_in_it_and_no_two_buses_at_one_place(source: str) -> None:
     net = load_grid(source).net

@@ -57,7 +57,7 @@ def test_a_saved_network_comes_back(tmp_path: Path) -> None:
         assert back[table].name.tolist() == net[table].name.tolist()
 
 
-@pytest.mark.slow_but("mv_oberrhein")
+@pytest.mark.slow_but("case39")
 @pytest.mark.parametrize("name", ["mv_oberrhein", "case39"])
 def test_networks_of_pandapower_survive_a_file(tmp_path: Path, name: str) -> None:
     net = load_grid(name).net

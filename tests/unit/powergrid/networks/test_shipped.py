@@ -110,6 +110,7 @@ def test_every_call_builds_the_same_network_anew() -> None:
     assert first.microgrids == second.microgrids
 
 
+@pytest.mark.slow
 def test_cigre_feeders_behave_in_the_grid_as_they_do_alone() -> None:
     """CIGRE's own network gives each feeder's result when fed with the voltage of its bus in the grid."""
     grid = _built("cigre_mv_lv")

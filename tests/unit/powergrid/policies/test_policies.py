@@ -18,12 +18,13 @@ from powergrid.policies.learned import CHECKPOINT, N_WEIGHTS
 from powergrid.policies.scoring import with_policy
 from powergrid.scenario import load_scenario
 
-SEEDS = range(3)
 
-
-@pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
-    every = evaluate("training_days", list(POLICIES), seeds=SEEDS, with_bound=True)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(1, id="one day"), pytest.param(3, id="three days", marks=pytest.mark.slow)],
+)
+def found(request: pytest.FixtureRequest) -> dict[str, Any]:
+    every = evaluate("training_days", list(POLICIES), seeds=range(request.param), with_bound=True)
     return {one.policy: one for one in every}
 
 

@@ -19,8 +19,8 @@ from support.powerflow_nets import (
 
 CASES = [
     ("newton", lambda: shipped("cigre_lv")),
-    ("newton", lambda: shipped("mv_oberrhein")),
-    ("newton", lambda: shipped("case118")),
+    pytest.param("newton", lambda: shipped("mv_oberrhein"), marks=pytest.mark.slow),
+    pytest.param("newton", lambda: shipped("case118"), marks=pytest.mark.slow),
     ("newton", menagerie_with_generators),
     ("fixed_point", lambda: shipped("cigre_lv")),
     ("fixed_point", menagerie),

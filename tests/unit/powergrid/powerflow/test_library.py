@@ -39,6 +39,7 @@ def check_exact(name: str) -> None:
     np.testing.assert_allclose(found.va_degree, expected.va_degree.to_numpy(float), rtol=0.0, atol=1e-6)
 
 
+@pytest.mark.slow_but("create_cigre_network_hv")
 @pytest.mark.parametrize("name", STAGNATING)
 def test_a_network_whose_rounding_exceeds_the_tolerance_is_solved(name: str) -> None:
     check_exact(name)
@@ -73,6 +74,7 @@ def test_a_line_without_impedance_is_refused_by_name(solver: Any, column: str) -
     make_power_flow(net, solver).solve()
 
 
+@pytest.mark.slow
 def test_a_network_whose_slack_is_a_generator_is_solved_as_pandapower_solves_it(tmp_path: Path) -> None:
     net = load_network("create_cigre_network_lv")
     pp.create_gen(net, int(net.ext_grid.bus.iloc[0]), p_mw=0.0, vm_pu=1.02, slack=True)

@@ -23,6 +23,7 @@ def python(code: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.slow_but("by from")
 @pytest.mark.parametrize("use", USES)
 def test_it_is_used_as_ever(use: str) -> None:
     assert python(f"{OURS}\n{USES[use]}") == "numpy.f2py"

@@ -230,7 +230,7 @@ def test_a_damaged_file_is_not_used_and_made_anew(directory: Path) -> None:
 COMPILED: list[tuple[Any, bytes]] = []
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(min_value=0), bit=st.integers(0, 7))
 def test_a_bit_that_flips_is_noticed_or_changes_nothing(at: int, bit: int) -> None:
     if not COMPILED:
