@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any, Self
 
 from heron_mqtt.errors import BrokerError
@@ -11,20 +11,12 @@ from heron_mqtt.messaging.core.background_loop import running_loop
 
 
 class Delivery:
-    """The outcome of one ``publish``; await it or ignore it, from any event loop.
+    """The outcome of one ``publish``; await it or ignore it, from any event loop."""
 
-    Args:
-        future: Done when it is delivered; None = it is.
-        hurry: Called, in the future's loop, when somebody begins to wait for it.
-    """
+    __slots__ = ("_error", "_future")
 
-    __slots__ = ("_error", "_future", "_hurry")
-
-    def __init__(
-        self, future: asyncio.Future[Any] | None = None, hurry: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, future: asyncio.Future[Any] | None = None) -> None:
         self._future = future
-        self._hurry = hurry
         self._error: BrokerError | None = None
 
     @classmethod
@@ -46,12 +38,10 @@ class Delivery:
                 raise self._error
             return
         if future.get_loop() is running_loop():
-            if self._hurry is not None and not future.done():
-                self._hurry()
             yield from asyncio.shield(future).__await__()
         else:
             yield from asyncio.wrap_future(
-                asyncio.run_coroutine_threadsafe(_outcome(future, self._hurry), future.get_loop())
+                asyncio.run_coroutine_threadsafe(_outcome(future), future.get_loop())
             ).__await__()
 
     def done(self) -> bool:
@@ -59,7 +49,5 @@ class Delivery:
         return self._future is None or self._future.done()
 
 
-async def _outcome(future: asyncio.Future[Any], hurry: Callable[[], None] | None) -> None:
-    if hurry is not None and not future.done():
-        hurry()
+async def _outcome(future: asyncio.Future[Any]) -> None:
     await asyncio.shield(future)

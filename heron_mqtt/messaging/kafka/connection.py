@@ -207,9 +207,6 @@ class KafkaConnection:
         """End the connection because the server does not do its part; ``lost`` says so."""
         self._end(why)
 
-    def hurry(self) -> None:
-        """Do nothing: acknowledgements are never put off."""
-
     def disconnect(self) -> None:
         """Close; what was sent is acknowledged, or given up by who waited for it."""
         self._end("closed")

@@ -38,8 +38,6 @@ log = logging.getLogger("heron_mqtt.messaging")
 
 PUBLISH_OVERHEAD_BYTES, SUBSCRIBE_OVERHEAD_BYTES = 16, 16  # headers, lengths, ids: no more than that
 MAX_SUBSCRIBE_BYTES = 1 << 16
-ACK_BYTES = 4  # a PUBACK; an MQTT message has more
-READ_ACKS_S = 0.25  # how long acknowledgements that nobody waits for may stay unread
 RECEIVE_MAXIMUM = 65_535  # MQTT 5, section 3.2.2.3.3: in force where the broker names none
 
 
@@ -94,10 +92,6 @@ class Connection:
         self._packets = 0  # of the read under way
         self._pause: asyncio.TimerHandle | None = None  # until the next read; None = when something is there
         self._writer_watched = False
-        self._is_open = False
-        self._hurries = False  # somebody waits for an acknowledgement
-        self._is_patient = False  # an acknowledgement that comes alone does not wake us
-        self._look: asyncio.TimerHandle | None = None  # for it
         self._misc: asyncio.TimerHandle | None = None
         self.receive_maximum = RECEIVE_MAXIMUM
         self._maximum_packet_size: int | None = None  # that the broker takes; MQTT 5
@@ -173,20 +167,7 @@ class Connection:
         """
         if qos:  # what somebody waits for is not sent to whom it may
             self._expect_answer()
-            if qos == 2:  # its answers are as short, and the message waits for them
-                self.hurry()
-            elif self._look is None and self._is_patient:
-                self._look = self._loop.call_later(READ_ACKS_S, self._read_acks)
         return self._running().send(self._prefix + topic, payload, qos, retain, not_after)
-
-    def hurry(self) -> None:
-        """Somebody waits for the acknowledgement of what was sent: it is read when it comes.
-
-        Otherwise one that comes alone wakes nobody: it is read with the next message, or after
-        ``READ_ACKS_S``. To wake for it costs as much as for a message.
-        """
-        self._hurries = True
-        self._set_patience()
 
     @property
     def has_limits(self) -> bool:
@@ -309,7 +290,6 @@ class Connection:
             self._running().maximum_packet_size = self._maximum_packet_size
             self._retain_available = bool(getattr(properties, "RetainAvailable", 1))
             self._answer.set_result(None)
-            self._is_open = True
             if self._misc is not None:  # an MQTT 5 broker may have demanded a shorter keepalive
                 self._misc.cancel()
             self._loop.call_soon(self._tick)
@@ -378,11 +358,8 @@ class Connection:
                 self._loop.call_soon(self._after_read)
         if stream.ended:
             self._end(stream.why())
-            return
-        self._pace(stream, pause_s)
-        if self._hurries and not client.awaits_answers:
-            self._hurries = False
-        self._set_patience()
+        else:
+            self._pace(stream, pause_s)
 
     def _after_read(self) -> None:
         """Write what was said meanwhile; where nothing was, acknowledgements may wait until something is."""
@@ -428,26 +405,6 @@ class Connection:
             self._pause = None
             self._loop.add_reader(self._stream.fileno(), self._on_readable)
 
-    def _set_patience(self) -> None:
-        """Choose what wakes us: anything, or more than an acknowledgement that nobody waits for."""
-        stream = self._stream
-        if stream is None or self.lost.done():
-            return
-        is_patient = self._is_open and not self._hurries and not stream.is_inside_packet
-        if is_patient != self._is_patient:
-            self._is_patient = is_patient
-            stream.wake_at(ACK_BYTES + 1 if is_patient else 1)
-
-    def _read_acks(self) -> None:
-        """Read the acknowledgements that came alone."""
-        self._look = None
-        client = self._client
-        if client is None or self.lost.done() or not client.awaits_answers:
-            return
-        self._on_readable()
-        if not self.lost.done() and client.awaits_answers:
-            self._look = self._loop.call_later(READ_ACKS_S, self._read_acks)
-
     def _next_packet(self, stream: Stream) -> tuple[int, bytes] | Oversized | None:
         return stream.next_packet()
 
@@ -483,8 +440,6 @@ class Connection:
             self._loop.remove_writer(self._stream.fileno())
 
     def _tick(self) -> None:
-        if self._is_patient and not self.lost.done():
-            self._on_readable()  # the answer to a ping is as short as an acknowledgement
         if self._client is not None and not self.lost.done():
             self._client.loop_misc()  # keepalive: pings, and gives up when no answer comes
         if not self.lost.done():
@@ -512,7 +467,7 @@ class Connection:
                 else ended_early(address, why, self._options.protocol)
             )
             self._answer.exception()  # open() may have ended already
-        for timer in (self._misc, self._look, self._held):
+        for timer in (self._misc, self._held):
             if timer is not None:
                 timer.cancel()
         self._on_socket_close()

@@ -107,11 +107,6 @@ class Client(paho.Client):
             self.stream.send_timed(packet, not_after, lambda: self._on_expired(packet_id, topic))
         self.want_flush()
 
-    @property
-    def awaits_answers(self) -> bool:
-        """Whether the broker has something to acknowledge yet."""
-        return bool(self._used_ids)
-
     def take(self, first: int, body: bytes) -> None:
         """Take a packet that has arrived.
 

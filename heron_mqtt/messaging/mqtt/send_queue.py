@@ -57,9 +57,6 @@ class Transmitter(Protocol):
     def give_up(self, why: str) -> None:
         """End the connection because the broker does not do its part."""
 
-    def hurry(self) -> None:
-        """Read the next acknowledgements when they come: something waits for them."""
-
 
 @dataclass(slots=True)
 class _QueuedMessage:
@@ -160,11 +157,6 @@ class SendQueue:
             self._queue(message)
         return message.done
 
-    def hurry(self) -> None:
-        """Somebody waits for the acknowledgement of what was sent."""
-        if self._connection is not None:
-            self._connection.hurry()
-
     @property
     def sends_at_once(self) -> bool:
         """Whether what is published now would wait for nothing: connection, other messages, window."""
@@ -217,7 +209,6 @@ class SendQueue:
         self._has_limits = connection.has_limits
         self._window = min(WINDOW, connection.receive_maximum)
         self._acknowledged = 0
-        connection.hurry()  # whoever published before there was one may wait
         self.pump()
         if self._overflowed:
             what = f"{self._overflowed} messages were dropped because the queue was full"
@@ -341,8 +332,6 @@ class SendQueue:
         if message.qos:
             message.sent_at_s = asyncio.get_running_loop().time()
             self._in_flight[mid] = message
-            if len(self._in_flight) >= self._window - self._window // LIVE_SHARE:
-                connection.hurry()  # others may wait for its acknowledgement
             if self._deadline is None:
                 self._set_deadline(message)
         elif not message.done.done():

@@ -186,7 +186,6 @@ class MqttSession:
         not_after: float | None = None,
         away: WhileAway = "queued",
         stop: bool = False,
-        is_awaited: bool = True,
     ) -> asyncio.Future[None]:
         """Send or queue a message; the future is done when the broker has taken it. See ``SendQueue``.
 
@@ -198,14 +197,11 @@ class MqttSession:
             not_after: See ``SendQueue.publish``.
             away: What becomes of it while there is no connection.
             stop: It goes before everything else.
-            is_awaited: False = its acknowledgement may be read later, unless ``hurry`` is called.
         """
         self._stats.published += 1
         if self._started is None:
             return self._send_queue.refuse(topic, self._failure)
         self._subscriber.flush()  # subscribe, then publish: the message must come back
-        if is_awaited and qos:
-            self.hurry()
         if self._has_outbox and away == "stored" and qos and not_after is None:
             return self._send_queue.keep(topic, payload, qos, retain, stop=stop)
         is_for_now = away == "dropped" and not_after is None
@@ -214,10 +210,6 @@ class MqttSession:
         return self._send_queue.publish(
             topic, payload, qos, retain, not_after, stop=stop, waits_for_first=is_for_now
         )
-
-    def hurry(self) -> None:
-        """Somebody waits for the acknowledgement of what was sent."""
-        self._send_queue.hurry()
 
     # -- subscribe ---------------------------------------------------------------------------------
 
@@ -377,7 +369,6 @@ class MqttSession:
         """Wait for what is outstanding, at most ``wait_s``; say goodbye, and end. Idempotent."""
         outstanding = self._send_queue.outstanding() if self._started is not None else []
         if outstanding:
-            self.hurry()
             await asyncio.wait(outstanding, timeout=wait_s)
         if self._connection is not None:
             self._connection.disconnect()

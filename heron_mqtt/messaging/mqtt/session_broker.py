@@ -165,9 +165,7 @@ class SessionBroker(LoopBoundBroker):
         away = while_away(channel, message)
         stop = channel == ESTOP and away == "stored"
         if self.connected and self._owner_loop.is_current():
-            session = self._session
-            sent = session.publish(topic, payload, qos, retain, not_after, away, stop, is_awaited=False)
-            return Delivery(sent, session.hurry)
+            return Delivery(self._session.publish(topic, payload, qos, retain, not_after, away, stop))
         return self._owner_loop.begin(
             self._owner_loop.acquire(),
             self._session.publish,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from typing import NamedTuple
 from heron_mqtt.messaging.mqtt.packets import PUBLISH, publish_head_bytes, read_length
 
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
-RCVLOWAT: int | None = socket.SO_RCVLOWAT if sys.platform == "linux" else None
 READ_BYTES = 1 << 16
 FULL_BYTES = READ_BYTES // 2
 """A read of so much may have left something, or kept it away: windows can be below ``READ_BYTES``."""
@@ -169,23 +167,6 @@ class Stream:
             self._sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
         except OSError:  # the connection has ended: the next read says so
             pass
-
-    def wake_at(self, size: int) -> None:
-        """Have the event loop told of what arrives from so many bytes on, or at the end of the connection.
-
-        Less can be taken all the same. Without effect where one byte here is not one on the wire.
-        """
-        if RCVLOWAT is None or type(self._sock) is not socket.socket:
-            return
-        try:  # noqa: SIM105 - often: see _acknowledge_at_once
-            self._sock.setsockopt(socket.SOL_SOCKET, RCVLOWAT, size)
-        except OSError:  # the connection has ended: the next read says so
-            pass
-
-    @property
-    def is_inside_packet(self) -> bool:
-        """Whether the rest of something is still to come, however small it is."""
-        return self._skip > 0 or self._at < len(self._in)
 
     def next_packet(self) -> tuple[int, bytes] | Oversized | None:
         """Return the first byte of the next packet and what follows its length; None = not all there yet.

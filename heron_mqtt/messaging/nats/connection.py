@@ -183,9 +183,6 @@ class NatsConnection:
         """End the connection because the server does not do its part; ``lost`` says so."""
         self._end(why)
 
-    def hurry(self) -> None:
-        """Do nothing: acknowledgements are never put off."""
-
     def disconnect(self) -> None:
         """Close, after what was sent before."""
         if not self.lost.done():

@@ -18,7 +18,6 @@ class ScriptedConnection:
     def __init__(self) -> None:
         self.ready = True
         self.sent: list[str] = []
-        self.hurries = 0
 
     def publish(
         self, topic: str, _payload: bytes, _qos: int, _retain: bool, _not_after: float | None = None
@@ -28,9 +27,6 @@ class ScriptedConnection:
 
     def refusal(self, _topic: str, _payload: bytes, *, retain: bool) -> str | None:
         return "it keeps nothing" if retain else None
-
-    def hurry(self) -> None:
-        self.hurries += 1
 
     def give_up(self, why: str) -> None:
         raise AssertionError(why)
@@ -73,14 +69,3 @@ async def test_a_message_that_is_refused_is_named_as_it_is_at_the_broker() -> No
     queue.open(connection)
     with pytest.raises(BrokerRefused, match="'sites/7/heron/site/price' was not sent: it keeps nothing"):
         await queue.publish("heron/site/price", b"{}", 1, True)
-
-
-async def test_acknowledgements_are_hurried_where_others_may_wait_for_them() -> None:
-    connection = ScriptedConnection()
-    connection.receive_maximum = 2
-    queue = opened(connection)
-    before = connection.hurries
-    queue.publish("t", b"{}", 1, False)
-    assert connection.hurries == before, "there is room"
-    queue.publish("t", b"{}", 1, False)
-    assert connection.hurries == before + 1, "the window is full"
