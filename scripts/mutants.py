@@ -4,12 +4,12 @@
     python scripts/mutants.py --mutants 20 --modules heron_mqtt/agents powergrid/simulation/grid_check.py
 
 Every change is made in a temporary copy, never in the working tree. The tests that are named for the modules
-below are run once without a change, which tells those that come through each line. Of a change they are run
-first, those that mirror its file before the others, and all that are named for it only if it survives: what
-is made once a process may be seen by a test that did not make it. A line that no test comes through survives
-without a run. A survivor either shows a test that is missing, or changes nothing that can be seen (a log
-line, a bound that is never met): read it before you write a test. A large sample is run in parts: ``--part
-2/3``. Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests fail without any change.
+below are run once without a change, which tells those that come through each line. Of a change they alone are
+run, those that mirror its file first; with ``--thorough`` a survivor meets all that are named for it, since
+what is made once a process may be seen by a test that did not make it. A line that no test comes through
+survives without a run. A survivor either shows a test that is missing, or changes nothing that can be seen (a
+log line, a bound that is never met): read it before you write a test. A large sample is run in parts:
+``--part 2/3``. Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests fail without any change.
 """
 
 from __future__ import annotations
@@ -392,6 +392,9 @@ def main() -> int:
     parser.add_argument(
         "--part", type=_part, default=(1, 1), metavar="K/N", help="of the sample, for a run at another time"
     )
+    parser.add_argument(
+        "--thorough", action="store_true", help="try survivors with all tests of their module"
+    )
     parser.add_argument("--list", action="store_true", help="show the changes and run nothing")
     args = parser.parse_args()
     chosen = sample(modules_under(args.modules), args.mutants, args.seed)
@@ -418,7 +421,9 @@ def main() -> int:
             path = folder / mutant.module
             original = path.read_text("utf-8")
             _write(path, mutant.source)
-            rounds = [tests] if concerned is None else [concerned, tests] if concerned else []
+            rounds = [tests] if concerned is None else [concerned] if concerned else []
+            if args.thorough and rounds == [concerned]:
+                rounds.append(tests)
             caught = any(notices(folder, some, limit_s) for some in rounds)
             _write(path, original)
             counts[caught] += 1
