@@ -9,7 +9,8 @@ run, those that mirror its file first; with ``--thorough`` a survivor meets all 
 what is made once a process may be seen by a test that did not make it. A line that no test comes through
 survives without a run. A survivor either shows a test that is missing, or changes nothing that can be seen (a
 log line, a bound that is never met): read it before you write a test. A large sample is run in parts:
-``--part 2/3``. Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests fail without any change.
+``--part 2/3``. Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests fail without
+any change.
 """
 
 from __future__ import annotations

@@ -172,10 +172,12 @@ def test_a_broker_has_one_name_in_whatever_order_its_hosts_are_given() -> None:
 def test_where_nothing_can_be_known_nothing_is_refused(
     claims: list[PlaceClaim], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place_claim, "_NAMES", Path("/nowhere"))
-    claims += [PlaceClaim([place], "lab", HOME), PlaceClaim([place], "field", HOME)]
-    for claim in claims:
-        claim.take()
+    claims += [PlaceClaim([place], name, HOME) for name in ("lab", "field", "last")]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(place_claim, "_NAMES", Path("/nowhere"))
+        for claim in claims[:2]:
+            claim.take()
+    claims[2].take()  # nor did they bind a name, which no other system has
 
 
 @pytest.mark.parametrize("env_id", ["x" * 200, "a b@c", "äöü", ""])

@@ -63,7 +63,7 @@ def block_124(**points: int) -> Block:
 
 
 @pytest.mark.parametrize(
-    ("raw", "sf", "value"), [(6400, -2, 64.0), (64, 0, 64.0), (6, 1, 60.0), (1, -10, 1e-10)]
+    ("raw", "sf", "value"), [(6400, -2, 64.0), (3, -1, 0.3), (64, 0, 64.0), (6, 1, 60.0), (1, -10, 1e-10)]
 )
 def test_a_scale_factor_is_a_power_of_ten(raw: int, sf: int, value: float) -> None:
     assert block_124(ChaState=raw, ChaState_SF=sf).value("ChaState") == value
