@@ -485,6 +485,22 @@ async def test_another_inverter_at_the_same_address_is_not_controlled(make: Any)
         await other.stop()
 
 
+async def test_zero_that_another_inverter_holds_says_nothing_of_ours(make: Any) -> None:
+    pair = await make(PV)
+    await pair.inverter.hold_zero()
+    assert await pair.inverter.holds_zero()
+    zero = {name: pair.box[123, name] for name in ("WMaxLimPct", "WMaxLim_Ena")}
+    await pair.box.stop()
+    other = EmulatedInverter(changed(PV, {1: {"SN": "0816"}, 123: zero}))
+    other.port = pair.box.port
+    await other.start()
+    try:
+        with pytest.raises(SunSpecError, match="another inverter answers"):
+            await pair.inverter.holds_zero()
+    finally:
+        await other.stop()
+
+
 async def test_a_write_that_is_refused_is_told(make: Any) -> None:
     pair = await make(PV)
     pair.box.refuse = ExcCodes.ILLEGAL_VALUE
