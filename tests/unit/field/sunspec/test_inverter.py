@@ -501,6 +501,16 @@ async def test_zero_that_another_inverter_holds_says_nothing_of_ours(make: Any) 
         await other.stop()
 
 
+async def test_zero_is_written_before_any_setpoint_to_an_inverter_that_answers_no_question(make: Any) -> None:
+    pair = await make(DER)
+    pair.box.answers_reads.clear()
+    try:
+        await asyncio.wait_for(pair.inverter.hold_zero(), 2.0)
+    finally:
+        pair.box.answers_reads.set()
+    assert [pair.box[704, name] for name in ("WSet", "WSetEna")] == [0, 1]
+
+
 async def test_a_write_that_is_refused_is_told(make: Any) -> None:
     pair = await make(PV)
     pair.box.refuse = ExcCodes.ILLEGAL_VALUE
