@@ -156,6 +156,7 @@ def test_numbers_of_an_array_are_cleaned_one_by_one() -> None:
         ({"at": 2}, "need struct"),
         ({"clamp": [5, 1]}, "the first must be below the second"),
         ({"clamp_tolerance": 1.0}, "needs clamp"),
+        ({"clamp": [0, 1], "clamp_tolerance": -0.5}, "greater than or equal to 0"),
         ({"other": 1}, "other needs words"),
         ({"decimal": ",", "thousands": ","}, "must differ"),
         ({"table": [[0, 0], [0, 1]]}, "must rise"),
