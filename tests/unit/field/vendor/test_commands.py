@@ -180,3 +180,17 @@ async def test_a_renewal_is_sent_only_to_a_device_that_is_told_always(send: str,
     assert await rig.tell(100.0) is True
     assert await rig.tell(100.0, seq=1, renewal=True) is (send == "always")
     assert rig.sent == sent
+
+
+def test_a_used_up_budget_says_at_which_full_hour_writes_are_free_again() -> None:
+    now_s = [1_700_000_000.0]  # 2023-11-14 22:13:20 UTC
+    budget = WriteBudget(2, utc_s=lambda: now_s[0])
+    assert budget.free_again() == "22:00 UTC", "the next day's: nothing was written yet"
+    budget.add(1)
+    now_s[0] += 3 * 3600.0
+    budget.add(1)
+    assert (budget.used, budget.free_again()) == (2, "22:00 UTC")
+    now_s[0] = 1_700_000_000.0 + 24 * 3600.0 - 801.0  # 21:59:59 the next day
+    assert budget.used == 2
+    now_s[0] += 1.0
+    assert (budget.used, budget.free_again()) == (1, "01:00 UTC")
