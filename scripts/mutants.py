@@ -18,9 +18,9 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
-import math
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -95,6 +95,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Div: ast.Mult,
 }
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
+_FAILED = re.compile(r"(FAILED|ERROR) \S")
 LOGGERS = ("log", "logging")
 
 
@@ -319,37 +320,46 @@ class Coverage:
         return sorted(found, key=lambda test: (mirror not in test, test))
 
 
-def covered(folder: Path, tests: list[str]) -> Coverage | None:
-    """Run tests in the copy, and return what each comes through; None = one of them fails."""
-    with tempfile.NamedTemporaryFile(prefix="coverage-", dir=folder, delete=False) as made:
-        file = Path(made.name)
-    rules = folder / "coverage.ini"
+def covered(folder: Path, tests: list[str]) -> tuple[Coverage, list[str]]:
+    """Run tests in the copy; return what each comes through, and those that fail.
+
+    One that fails is run once more, alone: on a busy machine a test may be late.
+    """
+    file, rules = folder / "coverage", folder / "coverage.ini"
     rules.write_text("[run]\nsource = heron_mqtt, powergrid\ncore = ctrace\n", "utf-8")
-    file.unlink()
-    options = ["--cov", f"--cov-config={rules}", "--cov-context=test", "--cov-report="]
-    return None if notices(folder, [*options, *tests], data_file=file) else Coverage(folder, file)
+    options = ["--cov", f"--cov-config={rules}", "--cov-context=test", "--cov-report=", "--timeout", "120"]
+    done = _pytest(folder, [*options, *tests], COVERAGE_FILE=str(file))
+    failed = [
+        line.split(" - ")[0].partition(" ")[2] for line in done.stdout.splitlines() if _FAILED.match(line)
+    ]
+    if done.returncode not in {0, 1}:  # not even collected
+        failed = tests
+    return Coverage(folder, file), [test for test in failed if notices(folder, [test])]
 
 
-def notices(folder: Path, tests: list[str], limit_s: float = math.inf, data_file: Path | None = None) -> bool:
+def notices(folder: Path, tests: list[str], limit_s: float | None = None) -> bool:
     """Run tests in the copy; return whether one of them failed, or they did not come to their end."""
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "--tb", "no", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what does not change is compiled once
-    if data_file is not None:
-        environment["COVERAGE_FILE"] = str(data_file)
     try:
-        done = subprocess.run(  # noqa: S603 - our own tests
-            [*command, "--timeout", str(TEST_LIMIT_S), *tests],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=None if math.isinf(limit_s) else limit_s,
-            check=False,
-        )
+        return _pytest(folder, ["-x", "--timeout", str(TEST_LIMIT_S), *tests], limit_s).returncode != 0
     except subprocess.TimeoutExpired:
         return True
-    return done.returncode != 0
+
+
+def _pytest(
+    folder: Path, arguments: list[str], limit_s: float | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder), **more}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what does not change is compiled once
+    return subprocess.run(  # noqa: S603 - our own tests
+        [sys.executable, "-m", "pytest", "-n", "0", "-q", "--tb", "no", "-p", "no:cacheprovider", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=limit_s,
+        check=False,
+    )
 
 
 def sample(modules: list[str], count: int, seed: int) -> list[Mutant]:
@@ -410,9 +420,9 @@ def main() -> int:
             copied = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copied(ROOT / part, folder / part)
         begun = time.monotonic()
-        coverage = covered(folder, sorted({test for m in chosen for test in tests_of(m.module)}))
-        if coverage is None:
-            _say("mutants: the tests fail without any change")
+        coverage, failed = covered(folder, sorted({test for m in chosen for test in tests_of(m.module)}))
+        if failed:
+            _say(f"mutants: without any change fails {', '.join(failed)}")
             return 2
         limit_s = max(LEAST_LIMIT_S, LIMIT_FACTOR * (time.monotonic() - begun))
         counts: Counter[bool] = Counter()
