@@ -1,7 +1,7 @@
 """What the live page costs a run: the same run with it and without it, in turns.
 
     python benchmarks/dashboard.py
-    python benchmarks/dashboard.py --rounds 15 --steps 960
+    python benchmarks/dashboard.py --rounds 15 --steps 480
 
 Broker, page and run are processes of their own. The page is there before the run begins, and somebody looks
 at it all the time, so both kinds of run are measured over the same: from the run's word that it is connected
@@ -28,6 +28,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 from websockets.asyncio.client import connect
@@ -75,9 +76,12 @@ def program(*arguments: str, says: str) -> Iterator[tuple[subprocess.Popen[bytes
 
 
 def used_s(process: subprocess.Popen[bytes]) -> float:
-    """Return the CPU time that a process has used, s."""
-    times = psutil.Process(process.pid).cpu_times()
-    return float(times.user + times.system)
+    """Return the CPU time that the threads of a process have used, s; not in ticks of 10 ms, as elsewhere."""
+    total_ns = 0
+    for thread in Path(f"/proc/{process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            total_ns += int((thread / "schedstat").read_text().split()[0])
+    return total_ns / 1e9
 
 
 async def look(page: str, seen: list[int]) -> None:
@@ -169,8 +173,8 @@ def _ratio(values: list[float], first: int) -> str:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=480)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=240)
     options = parser.parse_args()
     asyncio.run(compare(options.rounds, options.steps))
 

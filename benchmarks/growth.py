@@ -1,6 +1,6 @@
 """What a step costs by the number of buses, and by the number of devices.
 
-    python benchmarks/growth.py [--rounds 5] > growth.json
+    python benchmarks/growth.py [--rounds 5] [--quick] > growth.json
     python benchmarks/plot_growth.py growth.json docs
 
 Buses: one solve with all results, the raw KLU solve of the same network, and ``pandapower.runpp``.
@@ -17,7 +17,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pandapower as pp
@@ -48,10 +48,11 @@ def timed(work: Callable[[], object], times: int) -> float:
     return (clock() - began_s) / times * 1e6
 
 
-def by_buses(rounds: int) -> list[dict[str, Any]]:
-    """Return a row for each network."""
+def by_buses(rounds: int, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return a row for each of these networks."""
     rows = []
-    for name, make in NETWORKS.items():
+    for name in names:
+        make = NETWORKS[name]
         net = make()
         pp.runpp(net, numba=False)
         flow = CompiledPowerFlow(net)
@@ -91,11 +92,11 @@ def with_devices(n: int) -> Any:
     )
 
 
-def by_devices(rounds: int) -> list[dict[str, Any]]:
+def by_devices(rounds: int, per_microgrid: Iterable[int]) -> list[dict[str, Any]]:
     """Return a row for each number of devices."""
     rows = []
     loop = asyncio.new_event_loop()
-    for n in PER_MICROGRID:
+    for n in per_microgrid:
         scenario = with_devices(n)
         direct = MultiAgentMicrogrids({"scenario": scenario})
         memory = MultiAgentMicrogrids({"scenario": scenario, "centralized": False})
@@ -132,6 +133,9 @@ def medians(found: dict[str, list[float]]) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What a step costs by buses and by devices.")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="two networks, two numbers of devices")
     options = parser.parse_args()
+    most = 2 if options.quick else None
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    print(json.dumps({"buses": by_buses(options.rounds), "devices": by_devices(options.rounds)}, indent=1))
+    buses = by_buses(options.rounds, list(NETWORKS)[:most])
+    print(json.dumps({"buses": buses, "devices": by_devices(options.rounds, PER_MICROGRID[:most])}, indent=1))

@@ -1,6 +1,6 @@
 """What each shipped network does to the default scenario's day; the tables of docs/impaired-networks.md.
 
-    python benchmarks/impaired.py
+    python benchmarks/impaired.py [--networks perfect lte_poor ...]
 
 Runs in virtual time: waiting takes none, computing counts for none, and every figure but the last table's
 repeats exactly.
@@ -8,6 +8,7 @@ repeats exactly.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import time
@@ -77,11 +78,15 @@ async def messages_per_s(broker: MessageBroker) -> float:
 
 def main() -> None:
     """Print both tables."""
+    shipped = {"perfect": ImpairmentTable(), **{name: load_impairment(name) for name in shipped_networks()}}
+    parser = argparse.ArgumentParser(description="What an impaired network costs.")
+    parser.add_argument("--networks", nargs="+", choices=shipped, default=list(shipped), metavar="NAME")
+    options = parser.parse_args()
     logging.disable(logging.WARNING)
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-    for table in (ImpairmentTable(), *map(load_impairment, shipped_networks())):
+    for name in options.networks:
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-            print(runner.run(day(table)))
+            print(runner.run(day(shipped[name])))
     slow = ImpairmentTable.model_validate({"max_in_flight": MESSAGES, "rules": [{"delay_s": 0.001}]})
     print("\n| broker | messages a second |\n|---|---|")
     for name, broker in {
