@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -120,6 +120,8 @@ class FieldGateway:
         self._renewing: asyncio.Task[None] | None = None
         self._renewals_changed = asyncio.Event()
         self._forget_reconnect: Callable[[], None] = lambda: None
+        self._names = sorted(devices)
+        self._first_asked = 0  # of them, whether it lacks something
         for name, settings in devices.items():
             self.links[name] = DeviceLink(
                 agent_id,
@@ -190,25 +192,36 @@ class FieldGateway:
         An emulator must be in the episode. A real device must have been heard as often as the gate of its
         level wants; one that was heard, but not well enough, starts the run in shadow after the wait.
         """
-        return dict(self._lacking(run, episode))
+        told = {name: self._lack(name, run, episode) for name in self._names}
+        return {name: why for name, why in told.items() if why is not None}
 
     def is_complete(self, run: str | None, episode: int) -> bool:
-        """Whether no device lacks anything; asked at every message, so it ends at the first that does."""
-        return next(self._lacking(run, episode), None) is None
+        """Whether no device lacks anything.
 
-    def _lacking(self, run: str | None, episode: int) -> Iterator[tuple[str, str]]:
-        for name, link in sorted(self.links.items()):
-            if not RULES[self.authority.ceiling(name)].sends:
-                continue
-            if self._settings[name].is_real:
-                if not self._is_proven(name):
-                    yield name, link.waits_for(self._settings[name].gateway.gate_steps)
-            elif self._is_real_after_all(name):
-                yield name, REAL_AFTER_ALL
-            elif not link.is_ready(run, episode):
-                yield name, f"no birth for this episode on {link.status_channel}"
-            elif link.telemetry is None:
-                yield name, f"nothing on {link.telemetry_channel}"
+        Asked at every message while thousands of devices may still be missing: it ends at the first that
+        lacks something, and begins with that one the next time.
+        """
+        n = len(self._names)
+        for i in range(self._first_asked, self._first_asked + n):
+            if self._lack(self._names[i % n], run, episode) is not None:
+                self._first_asked = i % n
+                return False
+        return True
+
+    def _lack(self, name: str, run: str | None, episode: int) -> str | None:
+        """Return what lacks of one device; None = nothing."""
+        link = self.links[name]
+        if not RULES[self.authority.ceiling(name)].sends:
+            return None
+        if self._settings[name].is_real:
+            if self._is_proven(name):
+                return None
+            return link.waits_for(self._settings[name].gateway.gate_steps)
+        if self._is_real_after_all(name):
+            return REAL_AFTER_ALL
+        if not link.is_ready(run, episode):
+            return f"no birth for this episode on {link.status_channel}"
+        return f"nothing on {link.telemetry_channel}" if link.telemetry is None else None
 
     def can_begin_in_shadow(self, name: str) -> bool:
         """Whether a run begins without a device that is not ready: a real one that was heard."""
