@@ -46,6 +46,13 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(there), f"{page.name}: {target}: there are {sorted(anchors(there))}"
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=_name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = r"`((?:benchmarks|config|docs|heron_mqtt|powergrid|scripts|tests)/[\w/.-]+\.\w+)`"
+    missing = [file for file in re.findall(named, page.read_text("utf-8")) if not (ROOT / file).exists()]
+    assert not missing
+
+
 def test_the_readme_has_the_two_commands() -> None:
     lines = [line for block in blocks(README, "sh") for line in block.text.splitlines()]
     assert "pip install -e . && heron-mqtt run" in lines
