@@ -24,6 +24,7 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.ownership import NameOwnership
 from heron_mqtt.messaging.schemes import open_broker, without_login
+from heron_mqtt.messaging.settings import topics_begin
 from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.agents.proxies import emulated_devices
 
@@ -145,7 +146,8 @@ async def mqtt_infrastructure(
             await processes.open()
         is_ours, given_url = url == "embedded", url
         if is_ours:
-            url = await _start_embedded(stack, throughout, forks.broker)
+            prefix = topics_begin(scenario.broker.topic_prefix)
+            url = await _start_embedded(stack, throughout, prefix, forks.broker)
         mqtt = open_broker(
             url, env_id=scenario.topic_env_id, at_address=True, defaults=loaded.broker_settings()
         )
@@ -285,9 +287,13 @@ async def unless(work: Coroutine[Any, Any, T], *watches: Watch) -> T:
         await asyncio.gather(main, *watching, return_exceptions=True)  # until they have cleaned up
 
 
-async def _start_embedded(stack: AsyncExitStack, throughout: list[Watch], child: ForkedProgram | None) -> str:
+async def _start_embedded(
+    stack: AsyncExitStack, throughout: list[Watch], topic_prefix: str, child: ForkedProgram | None
+) -> str:
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = await stack.enter_async_context(EmbeddedBroker(on_exit=ended.set_result, child=child))
+    server = await stack.enter_async_context(
+        EmbeddedBroker(topic_prefix=topic_prefix, on_exit=ended.set_result, child=child)
+    )
 
     async def until_ended() -> None:
         raise BrokerUnavailable(await asyncio.shield(ended))

@@ -8,9 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
+from heron_mqtt.messaging.settings import SETTINGS, topic_prefix_of, topics_begin
 
 UsersFile = Annotated[Path, typer.Option("--users", metavar="FILE", help="Users file.")]
 AclFile = Annotated[Path, typer.Option("--acl", metavar="FILE", help="Access control file.")]
+TopicPrefix = Annotated[
+    str | None, typer.Option("--topic-prefix", metavar="LEVELS", help=SETTINGS["topic_prefix"])
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="MG1, MG1/ess for a device, or any other name.")]
 
 credentials = typer.Typer(
@@ -51,6 +55,7 @@ def broker(
         Literal["acknowledge", "disconnect"],
         typer.Option(help="What a client hears that publishes without the right to: nothing, or the end."),
     ] = "acknowledge",
+    topic_prefix: TopicPrefix = None,
 ) -> None:
     """Run the embedded broker alone until Ctrl-C; prints its address when it is ready.
 
@@ -70,6 +75,7 @@ def broker(
             websocket_port=websocket,
             allow_remote_anonymous=allow_remote_anonymous,
             denied=denied,
+            topic_prefix=topic_prefix,
         )
     )
 
@@ -85,6 +91,7 @@ def add(
     env_id: Annotated[
         str | None, typer.Option(metavar="ENV", help="Rights in this environment only, not in every one.")
     ] = None,
+    topic_prefix: TopicPrefix = None,
 ) -> None:
     """Add a user or change its password, which is asked for, or read from standard input.
 
@@ -92,7 +99,10 @@ def add(
     """
     from heron_mqtt.messaging.embedded.auth.credentials import add_credentials, read_password
 
-    add_credentials(name, role, read_password(name), users_file=users, acl_file=acl, env_id=env_id)
+    before = topics_begin(None) if topic_prefix is None else topic_prefix_of(topic_prefix)
+    add_credentials(
+        name, role, read_password(name), users_file=users, acl_file=acl, env_id=env_id, before=before
+    )
     typer.echo(f"{name} may now connect as {role}; users in {users}, rights in {acl}")
 
 

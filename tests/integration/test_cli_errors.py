@@ -75,7 +75,7 @@ def test_an_unknown_option_or_command_names_a_close_one() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["run", "--stepps", "3"], "run: no such option: --stepps, did you mean --steps?"),
+        (["run", "--stepps", "3"], "run: no such option: --stepps, did you mean --state, --steps?"),
         (["rnu"], "no such command 'rnu', did you mean 'run'?"),
         (["run", "--steps", "x"], "run: invalid value for '--steps': "),
         (["credentials", "remove"], "credentials remove: missing argument 'NAME'"),

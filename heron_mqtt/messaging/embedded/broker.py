@@ -10,6 +10,7 @@ from heron_mqtt.errors import BrokerClosed
 from heron_mqtt.messaging.embedded.options import BrokerOptions, Limits
 from heron_mqtt.messaging.embedded.process.supervisor import Supervisor
 from heron_mqtt.messaging.embedded.stats import BrokerStats
+from heron_mqtt.messaging.settings import topic_prefix_of, topics_begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,8 @@ class EmbeddedBroker:
         allow_remote_anonymous: Let anyone in from anywhere. Only on a network you trust entirely.
         denied: What a client hears that publishes without the right to: ``acknowledge`` (nothing; MQTT 3.1.1
             has no other answer) or ``disconnect`` (the end of its connection).
+        topic_prefix: Topic levels that stand before ``heron/`` here: the broker must know births, stops and
+            owners, and who may stop everything. None = as ``HERON_MQTT_TOPIC_PREFIX`` says.
         limits: Bounds on packets, connections, queues and time.
         on_exit: Called in the event loop with one line if the child process ends unexpectedly.
         child: The child process, if it was forked already (`forked_child`).
@@ -75,6 +78,7 @@ class EmbeddedBroker:
         allow_anonymous: bool = False,
         allow_remote_anonymous: bool = False,
         denied: str = "acknowledge",
+        topic_prefix: str | None = None,
         limits: Limits | None = None,
         on_exit: Callable[[str], None] | None = None,
         child: ForkedProgram | None = None,
@@ -95,6 +99,7 @@ class EmbeddedBroker:
             allow_anonymous=allow_anonymous,
             allow_remote_anonymous=allow_remote_anonymous,
             denied=denied,
+            topics_begin=topics_begin(None) if topic_prefix is None else topic_prefix_of(topic_prefix),
             limits=limits or Limits(),
         )
         self.host = host

@@ -127,6 +127,7 @@ class BrokerOptions:
     allow_anonymous: bool = False
     allow_remote_anonymous: bool = False
     denied: str = "acknowledge"
+    topics_begin: str = ""
     limits: Limits = field(default_factory=Limits)
 
     def check(self) -> None:

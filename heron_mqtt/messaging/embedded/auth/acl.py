@@ -78,12 +78,15 @@ class ClientGrant:
         """Return whether messages on this topic are sent to the client."""
         return self._may("receive", topic)
 
-    def is_in_charge(self) -> bool:
-        """Return whether the client may stop everything, in one environment at least."""
-        return any(
-            "publish" in row.rights and self.may_publish(f"{ROOT}/{_environment(row.topic_filter)}/{ESTOP}")
-            for row in self._rows
-        )
+    def is_in_charge(self, before: str = "") -> bool:
+        """Return whether the client may stop everything, in one environment at least.
+
+        Args:
+            before: What stands before every topic of ours, with its last ``/``.
+        """
+        level = before.count("/") + 1  # that names the environment
+        environments = (_level(row.topic_filter, level) for row in self._rows if "publish" in row.rights)
+        return any(self.may_publish(f"{before}{ROOT}/{env}/{ESTOP}") for env in environments)
 
     def _may(self, right: str, asked: str) -> bool:
         key = (right, asked)
@@ -97,9 +100,10 @@ class ClientGrant:
         return answer
 
 
-def _environment(topic_filter: str) -> str:
+def _level(topic_filter: str, number: int) -> str:
+    """Return one level of a filter, from 0; what ends before it, or with ``#``, has any there."""
     levels = topic_filter.split("/")
-    return levels[1] if len(levels) > 1 and levels[1] != "#" else "+"
+    return levels[number] if len(levels) > number and levels[number] != "#" else "+"
 
 
 class Acl:

@@ -136,7 +136,7 @@ class Authenticator:
 
     def is_in_charge(self, user: str | None) -> bool:
         """Return whether the access file lets a user stop everything, as an operator may."""
-        return self._acl is not None and self._acl.grant(user, "").is_in_charge()
+        return self._acl is not None and self._acl.grant(user, "").is_in_charge(self._options.topics_begin)
 
     @property
     def has_rights(self) -> bool:

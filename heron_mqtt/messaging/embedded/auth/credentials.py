@@ -54,6 +54,7 @@ def add_credentials(
     users_file: str | Path = DEFAULT_USERS_FILE,
     acl_file: str | Path = DEFAULT_ACL_FILE,
     env_id: str | None = None,
+    before: str = "",
 ) -> None:
     """Add a user, or give an existing one a new password and the rows of its role.
 
@@ -66,6 +67,7 @@ def add_credentials(
         users_file: Rows of ``NAME:HASH``.
         acl_file: In mosquitto's format; rows of other users and comments stay as they are.
         env_id: The environment that the rights are for; None = every one.
+        before: As of ``topics.rights``.
 
     Raises:
         ConfigError: The name or role is wrong, or a file cannot be written; DataError if one cannot be read.
@@ -77,7 +79,7 @@ def add_credentials(
     if Path(acl_file).exists():
         Acl.load(acl_file)  # says what is wrong with it before anything is changed
         acl_lines = _without_user(Path(acl_file).read_text(encoding="utf-8").splitlines(), name)
-    acl_lines += ["", *acl_section(name, role, env_id)]
+    acl_lines += ["", *acl_section(name, role, env_id, before=before)]
     # Rights first: a user that can log in already has them.
     _replace(acl_file, acl_lines)
     _replace(users_file, [f"{user}:{stored}" for user, stored in users.items()])

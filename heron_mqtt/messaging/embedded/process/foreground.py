@@ -34,6 +34,7 @@ async def run_broker(
     websocket_port: int | None = None,
     allow_remote_anonymous: bool = False,
     denied: str = "acknowledge",
+    topic_prefix: str | None = None,
     limits: Limits | None = None,
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, which end it in good order.
@@ -63,6 +64,7 @@ async def run_broker(
             websocket_port=websocket_port,
             allow_remote_anonymous=allow_remote_anonymous,
             denied=denied,
+            topic_prefix=topic_prefix,
             limits=limits,
         ) as broker:
             urls = [broker.url, *([broker.websocket_url] if broker.websocket_url else [])]

@@ -33,6 +33,7 @@ class RetainedStore:
         stats: Counts.
         is_vital: Whether a topic carries what safety depends on.
         accounts: Returns every account.
+        before: What stands before every topic of ours, with its last ``/``.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class RetainedStore:
         stats: BrokerStats,
         is_vital: Callable[[str], bool] = lambda _: False,
         accounts: Callable[[], Iterable[Account]] = tuple,
+        before: str = "",
     ) -> None:
         self._limits = limits
         self._stats = stats
         self._is_vital = is_vital
         self._accounts = accounts
+        self._before = before
         self._tree: TopicTree[BrokerMessage] = TopicTree()
         self._owners: dict[str, Account] = {}  # by topic; those of the broker itself are not in it
 
@@ -73,7 +76,7 @@ class RetainedStore:
             self._owners[topic] = account
             account.retained[topic] = message.size
             account.retained_bytes += message.size
-            account.environments[environment_of(topic)] += 1
+            account.environments[environment_of(topic, self._before)] += 1
         return True
 
     def get(self, topic: str) -> BrokerMessage | None:
@@ -94,7 +97,7 @@ class RetainedStore:
         if account is not None:
             del account.retained[topic]
             account.retained_bytes -= message.size
-            environment = environment_of(topic)
+            environment = environment_of(topic, self._before)
             account.environments[environment] -= 1
             if not account.environments[environment]:
                 del account.environments[environment]
@@ -119,7 +122,7 @@ class RetainedStore:
 
     def _has_own_room(self, topic: str, more: int, more_bytes: int, account: Account) -> bool:
         limits = self._limits
-        environment = environment_of(topic)
+        environment = environment_of(topic, self._before)
         if environment not in account.environments and (
             len(account.environments) >= limits.max_user_environments
         ):
@@ -162,7 +165,12 @@ class RetainedStore:
         self._stats.unretained += 1
 
 
-def environment_of(topic: str) -> str:
-    """Return the level of a topic that names the environment (``heron/<env>/...``), or the whole topic."""
-    levels = topic.split("/", 2)
+def environment_of(topic: str, before: str = "") -> str:
+    """Return the level of a topic that names the environment (``heron/<env>/...``), or the whole topic.
+
+    Args:
+        topic: As the broker has it.
+        before: What stands before every topic of ours, with its last ``/``.
+    """
+    levels = topic.removeprefix(before).split("/", 2)
     return levels[1] if len(levels) == 3 else topic

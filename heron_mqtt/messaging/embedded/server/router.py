@@ -35,6 +35,7 @@ class Router:
         events: Log.
         is_vital: Whether a topic's retained message is given up after all others.
         accounts: Returns what every user takes up.
+        before: What stands before every topic of ours, with its last ``/``.
     """
 
     def __init__(
@@ -44,12 +45,13 @@ class Router:
         events: EventLog,
         is_vital: Callable[[str], bool] = lambda _: False,
         accounts: Callable[[], Iterable[Account]] = tuple,
+        before: str = "",
     ) -> None:
         self._limits = limits
         self._stats = stats
         self._events = events
         self._tree: FilterTree[ClientSession, int] = FilterTree()
-        self._retained = RetainedStore(limits, stats, is_vital, accounts)
+        self._retained = RetainedStore(limits, stats, is_vital, accounts, before)
         self._replays = Replays(self._retained)
         self.denied: dict[str, int] = {}
         """Messages not taken for want of a right, by client; of the clients that tried last."""

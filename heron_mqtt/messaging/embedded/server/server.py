@@ -51,7 +51,15 @@ class BrokerServer:
         self.authenticator = Authenticator(options, self.events, loop.time)
         self.listeners = Listeners(options, self._accept_transport, self._has_room, self._turned_away)
         self.accounts = Accounts(options.limits)
-        self.router = Router(options.limits, self.stats, self.events, is_vital, self.accounts.all)
+        before = options.topics_begin
+        self.router = Router(
+            options.limits,
+            self.stats,
+            self.events,
+            lambda topic: topic.startswith(before) and is_vital(topic.removeprefix(before)),
+            self.accounts.all,
+            before,
+        )
         self._core = AmqttCore(
             options.limits.session_expiry_s, self.listeners.serve, self._on_session_expired
         )

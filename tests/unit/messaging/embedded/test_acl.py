@@ -145,3 +145,21 @@ def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "acl").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="cannot be read as UTF-8"):
         Acl.load(tmp_path / "acl")
+
+
+@pytest.mark.parametrize(
+    ("row", "in_charge"),
+    [
+        ("sites/7/heron/e/estop", True),
+        ("sites/7/heron/+/estop", True),
+        ("sites/7/heron/#", True),
+        ("sites/#", True),
+        ("+/+/heron/#", True),
+        ("#", True),
+        ("heron/#", False),
+        ("sites/8/heron/#", False),
+        ("sites/7/heron/e/agents/#", False),
+    ],
+)
+def test_who_may_stop_is_in_charge_below_a_prefix_and_only_there(row: str, in_charge: bool) -> None:
+    assert ClientGrant([AclRow(frozenset({"publish"}), row)]).is_in_charge("sites/7/") is in_charge
