@@ -7,10 +7,13 @@ A target takes bytes, and raises only where we err. ``scripts/fuzz.py`` runs the
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import logging
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,6 +24,7 @@ from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadHoldi
 
 from heron_mqtt.errors import BrokerError, ConfigError, HeronError, MessageError
 from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.field.modbus import encoding
 from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ILLEGAL_ADDRESS, ModbusConnection, ModbusFault, Registers
@@ -475,6 +479,32 @@ def sparkplug(data: bytes) -> None:
         _is_one_line(exc)
 
 
+@cache
+def _state_file() -> Path:
+    """Return a gateway's file, as a start of it has left it."""
+    folder = Path(tempfile.mkdtemp(prefix="heron-fuzz-"))
+    atexit.register(shutil.rmtree, folder)
+    with contextlib.closing(Succession(folder, "e", "MG1", "here")) as first:
+        first.begin("dead")
+    return first.path
+
+
+def succession(data: bytes) -> None:
+    """A gateway's file, by whoever could write to it: no start fails, and the next one knows of it."""
+    path = _state_file()
+    path.write_bytes(data)
+    with contextlib.closing(Succession(path.parent, "e", "MG1", "here")) as start:
+        assert not (start.predecessors and start.why_none)
+        start.begin("mine")
+    with contextlib.closing(Succession(path.parent, "e", "MG1", "here")) as successor:
+        assert "mine" in successor.predecessors, successor.why_none
+
+
+def _succession_seeds() -> list[bytes]:
+    succession(b"")
+    return [_state_file().read_bytes().rstrip(), b"", b"{}"]
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "client": client,
     "server": server,
@@ -488,6 +518,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "sunspec": sunspec,
     "vendor": vendor,
     "sparkplug": sparkplug,
+    "succession": succession,
 }
 
 
@@ -566,4 +597,5 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
         number.to_bytes(2, "big") + payload for number, (_, _, payload) in enumerate(vendor_topics())
     ],
     "sparkplug": lambda: [sparkplug_payload.encode({"P": 1.5, "S": "on"}, {"P": "Double", "S": "String"}, 5)],
+    "succession": _succession_seeds,
 }

@@ -123,7 +123,7 @@ class Succession:
 
         Where that fails (a full disk) the gateway works all the same: its successor then waits for the lease.
         """
-        self._boots = [*self._boots, boot][-REMEMBERED_BOOTS:]
+        self._boots = [*(old for old in self._boots if old != boot), boot][-REMEMBERED_BOOTS:]
         if self._machine is None or fcntl is None:
             return
         try:
