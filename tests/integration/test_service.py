@@ -144,6 +144,7 @@ def test_a_unit_waits_for_ready_has_a_watchdog_and_starts_a_command_of_ours(unit
     assert program.endswith("/heron-mqtt")
     assert (service["KillSignal"], service["Restart"]) in {("SIGTERM", "always"), ("SIGTERM", "on-failure")}
     assert command in {"proxy", "run", "device"}
+    assert service["KillMode"] == "mixed", "a record writer that is ended beside its program writes no end"
     assert service["RestartPreventExitStatus"] == str(Displaced.exit_code), "each would end the other"
     ends_with = 0 if command == "device" else EXIT_INTERRUPTED  # after SIGTERM
     assert service.getint("SuccessExitStatus", 0) == ends_with, "stopped is not failed"
