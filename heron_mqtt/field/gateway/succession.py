@@ -22,6 +22,7 @@ import hashlib
 import logging
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -183,6 +184,8 @@ class Succession:
             self.why_none = "it is another agent's"
         elif self._machine is None or fcntl is None:
             self.why_none = "here nobody can tell that the one who wrote it is dead"
+        elif about.st_uid != os.geteuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            self.why_none = "it is another user's, or others may write to it"
         elif written.machine != self._machine:
             self.why_none = "it was written on another machine, or before this one was switched on"
         elif (written.device, written.inode) != (about.st_dev, about.st_ino):

@@ -154,6 +154,25 @@ def test_a_file_that_was_renamed_to_another_agents_names_no_predecessor(folder: 
         assert (other.predecessors, other.why_none) == (frozenset(), "it is another agent's")
 
 
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_a_file_that_others_may_write_to_names_no_predecessor(folder: Path, mode: int) -> None:
+    path = lived(folder, "a")
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(mode)
+    with closing(start(folder)) as successor:
+        assert successor.predecessors == frozenset()
+        assert "others may write to it" in successor.why_none
+
+
+def test_a_file_of_another_user_names_no_predecessor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lived(folder, "a")
+    ours = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: ours + 1)
+    with closing(start(folder)) as successor:
+        assert successor.predecessors == frozenset()
+        assert "another user's" in successor.why_none
+
+
 def test_a_file_that_was_removed_while_its_owner_lives_leads_to_no_predecessor(folder: Path) -> None:
     with closing(start(folder)) as first:
         first.begin("a")
