@@ -243,6 +243,7 @@ async def test_a_stall_of_three_seconds_under_load_loses_nothing() -> None:
         assert (stats.dropped, stats.slow_readers, stats.queued) == (0, 0, 0)
 
 
+@pytest.mark.slow
 async def test_answers_that_are_not_read_do_not_pile_up() -> None:
     async with limited(max_queued_bytes=1_000) as broker, connected(broker.port) as rude:
         rude.writer.transport.pause_reading()  # type: ignore[attr-defined]

@@ -71,6 +71,7 @@ def test_a_broker_is_one_process_a_session_with_topics_of_its_own_for_each_test(
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_mosquitto_where_asked_by_option_or_marker_and_a_wrong_broker_is_said(
     pytester: pytest.Pytester,
 ) -> None:

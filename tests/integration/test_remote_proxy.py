@@ -51,6 +51,7 @@ def _run(file: Path, url: str, *options: str) -> Program:
     return heron("run", str(file), "--broker", url, "--steps", str(STEPS), "--json", *options)
 
 
+@pytest.mark.slow
 def test_a_proxy_serves_one_run_after_another(
     remote: Path, own_mosquitto: Callable[..., Mosquitto], rewards: dict[str, float]
 ) -> None:

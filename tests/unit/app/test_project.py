@@ -17,11 +17,16 @@ from powergrid.networks.layout import MAX_RISE_PU, SMALLEST_MW, VM_MAX_PU, laid_
 from powergrid.scenario import load_scenario
 
 
-def test_the_scenario_is_valid_and_its_own_tests_pass(tmp_path: Path) -> None:
+def test_the_scenario_is_valid(tmp_path: Path) -> None:
     files = make_project(tmp_path / "My Site", "create_cigre_network_lv", None, 0)
     assert {path.name for path in files} >= {"scenario.toml", "device.py", "agent.py", "README.md"}
     lines = list(describe(load_scenario(tmp_path / "My Site" / "scenario.toml")))
     assert any(line.startswith("scenario    my_site: 96 steps") for line in lines)
+
+
+@pytest.mark.slow
+def test_its_own_tests_pass(tmp_path: Path) -> None:
+    make_project(tmp_path / "My Site", "create_cigre_network_lv", None, 0)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path / "My Site",
@@ -33,6 +38,7 @@ def test_the_scenario_is_valid_and_its_own_tests_pass(tmp_path: Path) -> None:
     assert "3 passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_its_tests_still_pass_with_a_real_device_and_one_more(tmp_path: Path) -> None:
     make_project(tmp_path, "create_cigre_network_lv", 2, 0)
     path = tmp_path / "scenario.toml"
@@ -71,6 +77,7 @@ def test_its_device_says_in_one_line_that_there_is_no_broker(tmp_path: Path) -> 
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_thirty_microgrids_on_a_library_network_share_its_load_and_overload_nothing(tmp_path: Path) -> None:
     make_project(tmp_path, "mv_oberrhein", 30, 7)
     scenario = load_scenario(tmp_path / "scenario.toml").scenario

@@ -127,6 +127,7 @@ def test_the_file_is_a_network_for_a_run(poor: NetworkFit, tmp_path: Path) -> No
     assert table.name == "measured, small"
 
 
+@pytest.mark.slow
 def test_one_side_alone_sees_the_round_trip_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "run.heron"
     record_run(path, steps=12, emulated=True)
