@@ -3,23 +3,71 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'jobs -p | xargs -r kill 2>/dev/null; rm -rf "$work"' EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 unset PYTHONDONTWRITEBYTECODE  # or each of some hundred processes compiles what the one before it has compiled
 python=${PYTHON:-python3}
 
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
+# beside NAME COMMAND...: run it while something else waits for the network, or for time to pass.
+# joined NAME: wait for it, print what it printed, and end as it ended.
+declare -A beside
+beside() {
+  local name=$1
+  shift
+  ("$@") >"$work/$name.log" 2>&1 </dev/null &
+  beside[$name]=$!
+}
+joined() {
+  local code=0
+  wait "${beside[$1]}" || code=$?
+  cat "$work/$1.log"
+  [ "$code" = 0 ] || { echo "$1: ended with exit code $code"; exit "$code"; }
+}
+
+# install ENVIRONMENT REQUIREMENT...: by uv, from the indexes that pip is set to; by pip where uv is not to be had.
+install() {
+  local environment=$1
+  shift
+  if [ -x "$work/venv/bin/uv" ] && "$work/venv/bin/uv" pip install -q --python "$environment/bin/python" "$@"; then
+    return
+  fi
+  "$environment/bin/pip" install -q "$@"
+}
+
+# like_pip VARIABLE SETTING: tell uv what pip is told, by a variable or by its configuration.
+like_pip() {
+  local name=PIP_${2^^} value
+  name=${name//-/_}
+  value=${!name:-$("$work/venv/bin/pip" config get "global.$2" 2>/dev/null || true)}
+  [ -z "$value" ] || export "$1=$value"
+}
+
 fresh_environment() {
   step "a fresh virtual environment"
   "$python" -m venv "$work/venv"
-  "$work/venv/bin/pip" install -q -e '.[test]'
+  "$work/venv/bin/pip" install -q uv || echo "no uv: pip installs, which takes longer"
+  like_pip UV_DEFAULT_INDEX index-url
+  like_pip UV_EXTRA_INDEX_URL extra-index-url
+  like_pip UV_FIND_LINKS find-links
+  like_pip UV_CONSTRAINT constraint
+  like_pip SSL_CERT_FILE cert
+  export UV_CACHE_DIR="$work/uv" UV_INDEX_STRATEGY=unsafe-best-match  # the best of all indexes, as pip does
+  export UV_PYTHON_DOWNLOADS=never
+  install "$work/venv" -e '.[test]'
 }
 
+# What is not Python's: prepared by install_programs, beside other things, and then told by programs.
 programs() {
-  step "programs that the tests run against: .ci/debian-packages.txt"
-  local package known sudo="" missing=()
-  export PATH="$PATH:/usr/sbin"
+  step "programs that the tests run against: .ci/debian-packages.txt, .ci/npm-packages.txt"
+  joined programs
+  export PATH="$PATH:/usr/sbin" HERON_NODE_MODULES="$work/npm/node_modules"
+}
+
+install_programs() {
+  local package known sudo="" missing=() packages
+  PATH="$PATH:/usr/sbin"
   while read -r package known _; do
     case "$package" in "" | "#"*) continue ;; esac
     command -v "$known" >/dev/null 2>&1 || [ -e "$known" ] || missing+=("$package")
@@ -31,12 +79,8 @@ programs() {
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     echo "installed: ${missing[*]}"
   fi
-
-  step "packages of npm that the tests use: .ci/npm-packages.txt"
-  local packages
   mapfile -t packages < <(grep -v '^#' .ci/npm-packages.txt | cut -d' ' -f1)
   npm install --silent --no-audit --no-fund --prefix "$work/npm" "${packages[@]}" >/dev/null
-  export HERON_NODE_MODULES="$work/npm/node_modules"
 }
 
 # run_tests SELECTION [OPTION...]: the tests that pytest's -m SELECTION names; options for the first try only.
