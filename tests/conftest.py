@@ -51,7 +51,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 def pytest_xdist_setupnodes() -> None:
     """Let the workers keep what they compile, also where ``PYTHONDONTWRITEBYTECODE`` is set.
 
-    Rewriting the assertions of all tests takes 13 s of the processor, in each of the four.
+    Rewriting the assertions of all tests takes 13 s of the processor, in each of them.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
