@@ -218,6 +218,7 @@ async def test_qos_2_goes_on_with_pubrel_after_a_reconnect(broker: Target, name:
             assert await again.arrived() == []
 
 
+@pytest.mark.slow
 @waiting
 async def test_a_late_puback_loses_nothing(broker: Target, name: str) -> None:
     """Later than the 5 s after which amqtt drops a message."""
