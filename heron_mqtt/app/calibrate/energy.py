@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from heron_mqtt.app.calibrate.estimate import CONFIDENCE, Estimate, untold
 from heron_mqtt.app.calibrate.samples import DeviceSamples
@@ -57,7 +57,7 @@ def _from_numbers(
     if a <= 0.0 or b <= 0.0:
         note = "state of charge does not follow power: look at sign and unit of both"
         return tuple(untold(key, "nameplate", note, getattr(spec, key)) for key in KEYS)
-    quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2.0, freedom))
+    quantile = float(scipy.stats.t.ppf(0.5 + CONFIDENCE / 2.0, freedom))
 
     def half(gradient: tuple[float, float, float]) -> float:
         slope = np.array(gradient)

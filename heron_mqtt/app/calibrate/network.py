@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging import topics
@@ -274,7 +274,7 @@ def _losses(lost: Sequence[Sequence[bool]]) -> tuple[float, tuple[float, float] 
     share = gone / n
     after = [later for stream in lost for before, later in itertools.pairwise(stream) if before]
     again = sum(after)
-    if again >= 2 and stats.binomtest(again, len(after), share, alternative="greater").pvalue < BURSTY:
+    if again >= 2 and scipy.stats.binomtest(again, len(after), share, alternative="greater").pvalue < BURSTY:
         leave = max(1.0 - again / len(after), 1e-3)
         return 0.0, (min(share * leave / max(1.0 - share, 1e-9), 1.0), leave)
     return share, None
@@ -293,10 +293,10 @@ class DelayFit:
 
 _Cdf = Callable[[Array, float, float], Array]
 _DISTRIBUTIONS: Mapping[str, tuple[_Cdf, bool]] = {
-    "uniform": (lambda y, scale, _: stats.uniform.cdf(y, scale=scale), False),
-    "normal": (lambda y, scale, _: stats.halfnorm.cdf(y, scale=scale), False),
-    "lognormal": (lambda y, scale, shape: stats.lognorm.cdf(y, shape, scale=scale), True),
-    "pareto": (lambda y, scale, shape: stats.lomax.cdf(y, shape, scale=scale), True),
+    "uniform": (lambda y, scale, _: scipy.stats.uniform.cdf(y, scale=scale), False),
+    "normal": (lambda y, scale, _: scipy.stats.halfnorm.cdf(y, scale=scale), False),
+    "lognormal": (lambda y, scale, shape: scipy.stats.lognorm.cdf(y, shape, scale=scale), True),
+    "pareto": (lambda y, scale, shape: scipy.stats.lomax.cdf(y, shape, scale=scale), True),
 }
 """By the name that rules use: distribution function of the delay on top, and whether it has a shape."""
 
@@ -335,7 +335,7 @@ def fit_delay(delays: Array) -> DelayFit:
             least = share * float(x[0])
             guess = [least / middle, math.log(max(middle - least, 1e-6)), math.log(shape0)]
             start = np.array(guess if shaped else guess[:2], dtype=np.float64)
-            fit = optimize.minimize(
+            fit = scipy.optimize.minimize(
                 distance, start, method="Nelder-Mead", options={"maxiter": 600, "xatol": 1e-5, "fatol": 1e-5}
             )
             score = float(fit.fun) + (0.3 / math.sqrt(n) if shaped else 0.0)  # a shape must pay for itself

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 from heron_mqtt.app.calibrate.estimate import CONFIDENCE, Estimate, untold
 from heron_mqtt.app.calibrate.samples import Array, DeviceSamples
@@ -110,7 +110,7 @@ def _estimates(
             note = f"none was seen up to {largest:.3g} MW/s; larger changes in shorter steps would show one"
             found.append(untold("ramp_mw_per_s", "response", note))
     freedom = len(samples) - len(best.names)
-    low, high = (math.sqrt(freedom / stats.chi2.ppf(q, freedom)) * noise_mw for q in (0.975, 0.025))
+    low, high = (math.sqrt(freedom / scipy.stats.chi2.ppf(q, freedom)) * noise_mw for q in (0.975, 0.025))
     found.append(Estimate("noise_mw", "meter", noise_mw, low, high))
     found.append(Estimate("quantum_mw", "meter", quantum_mw, quantum_mw, quantum_mw))
     return found
@@ -138,7 +138,7 @@ class _Fit:
             given = dict(zip(self.names, values * size, strict=True))
             return (samples.p_mw - _predicted(samples, *_all(given))) / scale_mw
 
-        fit = optimize.least_squares(
+        fit = scipy.optimize.least_squares(
             errors,
             np.clip(np.asarray(start, dtype=float) / size, low / size + 1e-12, high / size),
             bounds=(low / size, high / size),
@@ -163,7 +163,8 @@ class _Fit:
     def estimate(self, name: str, key: str, table: str, note: str = "") -> Estimate:
         """Return a parameter with its interval; one that was not kept is 0, within what it could hide."""
         value = self[name]
-        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2.0, self.freedom)) * float(self._spread.get(name, 0.0))
+        quantile = float(scipy.stats.t.ppf(0.5 + CONFIDENCE / 2.0, self.freedom))
+        half = quantile * float(self._spread.get(name, 0.0))
         return Estimate(key, table, value, value - half, value + half, note=note)
 
 
