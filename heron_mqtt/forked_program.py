@@ -183,7 +183,6 @@ def _become(
     code: Any = 1
     try:
         OF_THIS_PROGRAM.forget()
-        THE_SERVICE.forget()
         os.setsid()
         for number, pipe in enumerate(pipes):
             if pipe is not None:
@@ -199,8 +198,10 @@ def _become(
         )
         logging.root.handlers.clear()
         logging.root.setLevel(logging.WARNING)
+        its_own = dict(environment)  # it may be this process's
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update(its_own)
+        THE_SERVICE.forget()
         code = main()
     except SystemExit as exc:
         code = exc.code

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,38 @@ def test_it_answers_by_its_own_descriptors_signals_and_environment(line: str, sa
         asyncio.run(parent())
         """)
     assert (out, err) == (f"{said} 3 3".strip(), "")
+
+
+def test_it_does_not_speak_for_the_service(tmp_path: Path) -> None:
+    out, err = outcome(f"""
+        import socket
+        supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        supervisor.bind({str(tmp_path / "notify")!r})
+        supervisor.setblocking(False)
+        os.environ["NOTIFY_SOCKET"] = {str(tmp_path / "notify")!r}
+        from heron_mqtt.service_manager import THE_SERVICE
+        def speak():
+            THE_SERVICE.tell_ready("the fork")
+            return int("NOTIFY_SOCKET" in os.environ)
+        program = fork_program(speak, os.environ, own_stderr=False)
+        print(os.waitstatus_to_exitcode(os.waitpid(program.pid, 0)[1]))
+        try:
+            print(supervisor.recv(4096))
+        except BlockingIOError:
+            print("nothing")
+        THE_SERVICE.tell_ready("the parent")
+        print(supervisor.recv(4096).decode().splitlines()[0])
+        """)
+    assert (out.split("\n"), err) == (["0", "nothing", "READY=1"], "")
+
+
+def test_it_has_our_environment_where_it_is_given_that() -> None:
+    out, _ = outcome("""
+        os.environ["OF_THE_TEST"] = "1"
+        program = fork_program(lambda: int(os.environ.get("OF_THE_TEST", "0")), os.environ, own_stderr=False)
+        print(os.waitstatus_to_exitcode(os.waitpid(program.pid, 0)[1]))
+        """)
+    assert out == "1"
 
 
 def test_what_it_raises_is_told_where_its_standard_error_goes() -> None:
