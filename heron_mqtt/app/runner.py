@@ -28,6 +28,7 @@ from heron_mqtt.app.policies import Policy, actions_of, load_policy
 from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
 from heron_mqtt.app.run_summary import AgentTotals, Summary
+from heron_mqtt.app.step_clock import StepClock
 from heron_mqtt.errors import BrokerError, HeronError, NotReady
 from heron_mqtt.importing import importing
 from heron_mqtt.messages import Fault, RecordHead
@@ -287,18 +288,11 @@ async def _steps(
         first: What the agents see before the first step.
         in_step: Held during each step: what must not happen within one waits for it.
     """
-    realtime_s, done = plan.realtime_s, summary.steps
-    begin = time.monotonic()
+    clock = None if plan.realtime_s is None else StepClock(plan.realtime_s, env.rest_async)
     observations = first
     while env.agents:
-        if realtime_s is not None:
-            wait_s = begin + (summary.steps - done) * realtime_s - time.monotonic()
-            if wait_s > 0.0:
-                await env.rest_async(wait_s)
-            elif summary.steps > done:
-                summary.overruns += 1
-                if wait_s < -realtime_s:  # never two steps at once to catch up
-                    begin = time.monotonic() - (summary.steps - done) * realtime_s
+        if clock is not None and await clock.next_step():
+            summary.overruns += 1
         async with in_step or contextlib.nullcontext():
             await faults.begin(summary.steps)
             started = time.perf_counter()
