@@ -179,6 +179,29 @@ def test_a_step_goes_on_when_its_device_is_taken_from_it() -> None:
     run_virtual(main())
 
 
+def test_an_agent_takes_no_step_before_it_has_observed_something() -> None:
+    async def main() -> None:
+        site, actions = Site(), []
+        site.broker.subscribe("agents/MG1/action", actions.append)
+        running = asyncio.create_task(site.proxy.run())
+        await asyncio.sleep(1.0)
+        site.say("run/state", type="run_state", state="running")
+        await asyncio.sleep(3 * DEADLINE_S)
+        assert actions == []
+        site.price()
+        site.command()
+        site.observation(commanded=True)
+        await asyncio.sleep(1.0)
+        assert [action["step"] for action in actions] == [0]
+        await asyncio.sleep(3 * DEADLINE_S)
+        assert len(actions) == 1, "one observation is one step"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await site.proxy.close()
+
+    run_virtual(main())
+
+
 def test_the_operator_goes_on_with_the_last_action_that_comes() -> None:
     async def main() -> None:
         broker = InMemoryBroker()

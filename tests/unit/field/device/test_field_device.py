@@ -291,3 +291,46 @@ async def test_a_lease_that_ran_out_while_the_machine_slept_is_over_soon_after(
     await until(lambda: site.telemetry[-1].get("safe"), "the safe state")
     assert site.device.p_mw == 0.0
     assert site.telemetry[-1]["safe_after_s"] >= 7200.0, "it says after how long"
+
+
+async def test_a_stop_that_the_hardware_did_not_take_is_not_confirmed_as_safe(make: Any) -> None:
+    site: Site = await make()
+    confirmed: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    await site.ask(0.02)
+    site.device.apply_error = RuntimeError("the bus is dead")
+    site.stop(True)
+    await until(lambda: confirmed, "what it says of the stop")
+    assert [m["safe"] for m in confirmed] == [False] * len(confirmed)
+    site.device.apply_error = None
+    site.device.rest_reached()
+    await until(lambda: confirmed[-1]["safe"], "it was taken after all")
+
+
+async def test_whose_lease_it_follows_is_said_before_the_hardware_is_told(make: Any) -> None:
+    site: Site = await make()
+    leases: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.device("MG1", "ess", "lease"), leases.append)
+    said_when_told: list[str] = []
+
+    async def apply(setpoint: Setpoint) -> None:
+        await asyncio.sleep(0.01)
+        said_when_told.extend(lease["state"] for lease in leases[-1:])
+
+    site.device.apply = apply  # type: ignore[method-assign]
+    await site.ask(0.02)
+    assert said_when_told == ["held"]
+
+
+async def test_a_setpoint_that_the_broker_kept_moves_nothing_and_is_told() -> None:
+    async with InMemoryBroker() as broker:
+        channel = topics.device("MG1", "ess", "setpoint")
+        kept = MessageStamper("MG1", "default").stamp(channel, Setpoint(p_mw=0.02, lease_s=30.0))
+        broker.publish(channel, kept, retain=True)
+        device = Hardware("MG1", "ess", broker)
+        running = asyncio.create_task(device.run())
+        await until(lambda: device.ignored, "it is looked at")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert all(p_mw == 0.0 for _, p_mw, _ in device.told)
+        assert broker.stats.rejected == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.field.device.lease import SPOKEN_PER_LEASE, DeviceLease, Holder
+from heron_mqtt.field.device.lease import REMEMBERED_SENDERS, SPOKEN_PER_LEASE, DeviceLease, Holder
 from heron_mqtt.messages import Setpoint
 
 
@@ -114,6 +114,16 @@ def test_what_was_heard_before_is_known_by_sender_and_number(clock: Clock) -> No
     assert not lease.is_repeated(told())
     lease.forget()
     assert not lease.is_repeated(told(seq=1))
+
+
+def test_of_many_senders_the_one_that_was_silent_longest_is_forgotten(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    for number in range(REMEMBERED_SENDERS):
+        assert not lease.is_repeated(told(sender=f"S{number}", seq=5))
+    assert not lease.is_repeated(told(sender="S0", seq=6)), "it speaks again"
+    assert not lease.is_repeated(told(sender="new", seq=1))
+    assert lease.is_repeated(told(sender="S0", seq=6)), "it is remembered"
+    assert not lease.is_repeated(told(sender="S1", seq=5)), "this one was silent longest"
 
 
 def test_a_device_speaks_often_enough_for_its_lease(clock: Clock) -> None:
