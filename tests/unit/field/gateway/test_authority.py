@@ -259,3 +259,11 @@ def test_the_gates_that_are_shown_beforehand_are_those_that_refuse(before: Level
                 refusing.add(change.reason.removeprefix("gate ").partition(":")[0])
     assert refusing <= shown
     assert shown - refusing <= {"residual"}, "residual is asked for last, after the ladder"
+
+
+@pytest.mark.parametrize("wanted_mw", [0.02, -0.02])
+async def test_limited_without_a_band_is_told_nothing_but_zero(wanted_mw: float) -> None:
+    """The scenario and the gate refuse it; were it there all the same, it must not be full power."""
+    rig = await Rig("limited", band=None).open()
+    rig.step(wanted_mw)
+    assert [setpoint["p_mw"] for setpoint in rig.sent] == [0.0]

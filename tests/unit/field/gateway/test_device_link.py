@@ -421,3 +421,12 @@ async def test_nothing_is_taken_any_more_once_the_lease_is_ours_or_somebody_else
         rig.say("lease", retain=True, **HELD, holder_boot=holder_boot)
         rig.step()
     assert [setpoint.get("take_over", False) for setpoint in rig.sent] == [True, True, False, False, False]
+
+
+async def test_how_often_a_device_was_born_again_is_counted() -> None:
+    rig = await Rig().open()
+    assert rig.link.reborn == 0
+    rig.boot = "b2"
+    rig.say("status", state="online", run="none")
+    rig.measure()
+    assert rig.link.reborn == 1
