@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from heron_mqtt.app.recording import open_record, run_facts
 from heron_mqtt.app.run_plan import Devices, remote_agents, watch_problems
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import ConfigError, Displaced
+from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.messaging import topics
 from heron_mqtt.service_manager import THE_SERVICE
 from powergrid.agents.proxies import make_proxy
@@ -140,7 +141,7 @@ async def serve_proxies(
                 note(f"agent {agent} online")
             THE_SERVICE.tell_ready(f"online: {', '.join(agents)}")
             with frozen_gc():
-                await unless(_run_each(proxies, note), *watches)
+                await unless(_run_each(proxies, infrastructure.successions, note), *watches)
         finally:
             await _together([proxy.close() for proxy in proxies.values()])
             if recorder is not None:
@@ -148,8 +149,12 @@ async def serve_proxies(
                 note(f"record: {told['file']}  head {told['head']}")
 
 
-async def _run_each(proxies: dict[str, Proxy], note: Callable[[str], None]) -> None:
+async def _run_each(
+    proxies: dict[str, Proxy], successions: Mapping[str, Succession], note: Callable[[str], None]
+) -> None:
     """Run every proxy until cancelled, or until no one is left.
+
+    What a displaced one knew of its earlier starts is left to a later start: its gateway is as good as dead.
 
     Raises:
         Displaced: The last one was taken over.
@@ -169,6 +174,8 @@ async def _run_each(proxies: dict[str, Proxy], note: Callable[[str], None]) -> N
                         raise
                     note(f"{exc}; the others go on")
                     await proxy.close()
+                    if (known := successions.get(proxy.agent.agent_id)) is not None:
+                        known.close()
     finally:
         await end_tasks(going)
 

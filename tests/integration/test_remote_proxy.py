@@ -196,7 +196,8 @@ def test_an_agent_that_is_taken_over_leaves_the_others_of_its_process_at_work(
 ) -> None:
     file = _scenario(tmp_path, {"env_id": env_id, **EVERYONE})
     simulated = ["--devices", "simulated", "--broker", mosquitto.url]
-    with heron("proxy", str(file), "--all", *simulated) as everyone:
+    state = ["--state", str(tmp_path / "state")]
+    with heron("proxy", str(file), "--all", *simulated, *state) as everyone:
         everyone.wait_for("agent MG3 online")
         refused = run_heron("proxy", str(file), "--agent=MG1", "--agent=MG2", *simulated)
         assert refused.code == 1
@@ -205,6 +206,12 @@ def test_an_agent_that_is_taken_over_leaves_the_others_of_its_process_at_work(
         with heron("proxy", str(file), "--agent", "MG2", "--take-over", *simulated) as other:
             other.wait_for("agent MG2 online")
             assert "agent MG2" in everyone.wait_for("taken over")
+            again = {
+                agent: run_heron("proxy", str(file), "--agent", agent, *simulated, *state).errors[0]
+                for agent in ("MG1", "MG2")
+            }
+            assert "which has not ended" in again["MG1"]
+            assert "is held by" in again["MG2"], "the file of the one that was displaced is free"
             with _run(file, mosquitto.url) as program:
                 done = program.wait()
             assert done.code == 0, done.err
