@@ -62,10 +62,18 @@ ROWS: dict[str, list[str]] = {
         rf"^\| paho with its threads, mosquitto, one process (\|{NUMBER} ){{3}}\|$",
         rf"^\| aiomqtt, mosquitto, one process (\|{NUMBER} ){{3}}\|$",
     ],
+    "env_peers.py --rounds 1 --only recycle": [
+        rf"^heron-mqtt, own policies \(.*\){NUMBER} us  1\.00 ",
+        rf"^pandapower, runpp with recycle \(.*\){NUMBER} us{NUMBER} ",
+    ],
     "growth.py --rounds 1 --quick": [r'"network": "case33bw"', rf'"solve us":{NUMBER}', r'"devices": 18,'],
 }
 NEEDS_MOSQUITTO = {"broker.py", "peers.py", "scaling.py"}
-BY_ANOTHER = {"peer_agent.py": "peers.py starts it", "plot_growth.py": "it reads what growth.py prints"}
+BY_ANOTHER = {
+    "peer_agent.py": "peers.py starts it",
+    "plot_growth.py": "it reads what growth.py prints",
+    "two_processes.py": "a row of env_step.py",
+}
 
 
 def run(command: str) -> str:
