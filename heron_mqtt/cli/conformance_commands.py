@@ -124,7 +124,7 @@ def conformance(
     if as_json:
         typer.echo(json.dumps(result.as_dict(), allow_nan=False))
     else:
-        _print_lines(result, junit, html)
+        _print_lines(result)
     raise SystemExit(code or (EXIT_OK if result.conforms else EXIT_FAILED))
 
 
@@ -163,22 +163,17 @@ def _print(result: PromiseResult) -> None:
         typer.echo(f"{'':15} {result.what}")
 
 
-def _print_lines(result: ConformanceResult, *written: Path | None) -> None:
-    """Print the verdict by line of docs/safety.md, the whole, and which files have it."""
+def _print_lines(result: ConformanceResult) -> None:
+    """Print the verdict by line of docs/safety.md, and the whole."""
     from heron_mqtt.testing.conformance import RULES, verdict_of
 
     typer.echo()
     for rule, heading in RULES.items():
         verdict = result.verdict_of_rule(rule)
-        if not result.of_rule(rule):
-            typer.echo(f"{'NOT EXAMINED':15} {rule}. {heading}")
-            continue
         typer.echo(
             f"{typer.style(f'{verdict.upper():15}', fg=COLOURS[verdict], bold=True)} {rule}. {heading}"
         )
     typer.echo(f"\n{result.device}: {verdict_of(result)}")
-    for path in filter(None, written):
-        typer.echo(f"written: {path}")
 
 
 def _write(result: ConformanceResult, junit: Path | None, html: Path | None) -> None:
