@@ -462,3 +462,16 @@ def test_without_messages_sessions_trade_what_their_conversation_comes_to(
     assert reports(short) == reports(long)
     for session in short.values():
         assert (session.round, session.outgoing(), session.waiting_for()) == (len(ROUNDS), {}, set())
+
+
+def test_a_buyer_whose_need_is_met_waits_for_nobody_else() -> None:
+    buyer = P2PSession("MG1", ("MG2", "MG3"), Bid(-1.0, 100.0))
+    assert buyer.receive("MG2", Offer(quantity=1.0, price=40.0))
+    assert buyer.receive("MG3", Offer(quantity=1.0, price=50.0))
+    assert buyer.advance()
+    accepted = {peer: message.quantity for peer, message in buyer.outgoing().items()}  # type: ignore[attr-defined]
+    assert accepted == {"MG2": 1.0, "MG3": 0.0}
+    assert buyer.receive("MG2", Accept(quantity=0.0))
+    assert buyer.receive("MG3", Accept(quantity=0.0))
+    buyer.advance()
+    assert buyer.waiting_for() == {"MG2"}
