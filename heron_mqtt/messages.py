@@ -22,6 +22,7 @@ MAX_INTEGER = 1 << 63
 """Larger integers are refused: no field needs them, and a float cannot hold all of them."""
 Identifier = Annotated[str, Field(min_length=1, max_length=200)]
 MAX_REASON = 500  # characters of a text for people
+UNNAMED_KIND = "device"  # what a device says in its birth whose program names no kind
 
 
 def shortened(value: object, limit: int = 60) -> str:

@@ -398,9 +398,8 @@ class DeviceTable(Table):
         level = self.authority or default
         if self.authority is None and self.is_real and RULES[default].sends:
             level = "shadow"  # by rank emulated is below it, but an emulator's level sends
-        return DeviceSettings(
-            authority=level, kind=self.spec.kind, is_real=self.is_real, gateway=self.gateway
-        )
+        kind = None if self.spec.is_any_kind else self.spec.kind
+        return DeviceSettings(authority=level, kind=kind, is_real=self.is_real, gateway=self.gateway)
 
     @property
     def rated_s_mva(self) -> float:

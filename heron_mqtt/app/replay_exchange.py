@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from heron_mqtt.agents.base import StepReport
@@ -280,4 +281,4 @@ def _is_same(setpoint: SetpointRequest, row: dict[str, Any], stage: str) -> bool
 def _recorded_setpoint(row: dict[str, Any], setpoint: SetpointRequest) -> SetpointRequest:
     if row["cleared_p_mw"] is None:
         return setpoint
-    return SetpointRequest(row["cleared_p_mw"], row["cleared_q_mvar"] or 0.0, setpoint.p_available_mw)
+    return replace(setpoint, p_mw=row["cleared_p_mw"], q_mvar=row["cleared_q_mvar"] or 0.0)

@@ -132,7 +132,7 @@ class _Agent:
                 where = at(*one.at, f"{self._name}/{name}")
                 self._check_bounds(name, row, where, bounds)
                 if clearances is not None and self._scenario.envelope.grid_check:
-                    _check_clearance(name, row, cleared, where, bounds)
+                    _check_clearance(name, self._tables[name], row, cleared, where, bounds)
                 self._move(name, row, where, twins, arrived=told.get("fallback") is None)
 
     def _take_up(
@@ -266,11 +266,17 @@ def _check_band(table: DeviceTable, row: dict[str, Any], where: str, bounds: Fin
 
 
 def _check_clearance(
-    name: str, row: dict[str, Any], cleared: dict[str, Any] | None, where: str, bounds: Finding
+    name: str,
+    table: DeviceTable,
+    row: dict[str, Any],
+    cleared: dict[str, Any] | None,
+    where: str,
+    bounds: Finding,
 ) -> None:
     if row["sent_p_mw"] is None:
         return
-    sent = expected_p_mw(SetpointRequest(row["sent_p_mw"], row["sent_q_mvar"] or 0.0, row["p_available_mw"]))
+    reach_mw = row["p_available_mw"] if table.spec.profile_bounds else None
+    sent = expected_p_mw(SetpointRequest(row["sent_p_mw"], row["sent_q_mvar"] or 0.0, reach_mw=reach_mw))
     if cleared is None:
         bounds.check(abs(sent) <= ROUNDING_MW, f"{where}: {sent:.6g} MW sent without a clearance")
     elif cleared.get("limit") is not None:

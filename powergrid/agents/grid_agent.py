@@ -301,6 +301,7 @@ class GridAgent:
                 q_mvar=clip(unit.wanted_q_mvar, -unit.device.spec.rated_s_mva, unit.device.spec.rated_s_mva),
                 p_available_mw=unit.p_available_mw,
                 asked_p_mw=unit.wanted_p_mw,
+                reach_mw=unit.p_available_mw if unit.device.spec.profile_bounds else None,
             )
             for name, unit in self._units.items()
         }

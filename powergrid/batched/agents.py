@@ -256,7 +256,7 @@ class AgentArray:
             q = np.minimum(np.maximum(np.clip(self._wanted_q[name], -rated, rated), -room), room)
             self._want(name, p)
             self._wanted_q[name] = q
-            if available is not None:
+            if available is not None and device.spec.profile_bounds:
                 gives = (available > 0.0) | (p > 0.0)
                 p = np.where(gives, np.minimum(p, available), np.maximum(p, available))
             p_mw.append(p)
@@ -270,8 +270,11 @@ class AgentArray:
                 float(self._wanted_p[name][copy]),
                 float(self._wanted_q[name][copy]),
                 None if (available := self._available.get(name)) is None else float(available[copy]),
+                reach_mw=None
+                if available is None or not device.spec.profile_bounds
+                else float(available[copy]),
             )
-            for name in self.devices
+            for name, device in self.devices.items()
         }
         apply_clearance(allowed, clearance)
         for name, setpoint in allowed.items():

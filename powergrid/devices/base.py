@@ -56,6 +56,9 @@ class DeviceSpecBase(BaseModel):
         has_cost: Its steps may cost something beside energy; reported and part of the reward.
         profile_says: What its profile column says, for messages ("what the sun offers"); None = it has none.
         profile_holds: Without news the last value of the profile holds; else it counts as 0.
+        profile_bounds: It goes no further than its profile says; else it may draw more: into a store, or to
+            catch up.
+        is_any_kind: It may stand for a device of any kind, which says another one in its birth.
         controls_q: Its reactive power can be set.
         rests_when_safe: Its safe state is no power; else it goes on as it is, without commands.
     """
@@ -68,6 +71,8 @@ class DeviceSpecBase(BaseModel):
     has_cost: ClassVar[bool] = False
     profile_says: ClassVar[str | None] = None
     profile_holds: ClassVar[bool] = True
+    profile_bounds: ClassVar[bool] = True
+    is_any_kind: ClassVar[bool] = False
     controls_q: ClassVar[bool] = True
     rests_when_safe: ClassVar[bool] = True
 

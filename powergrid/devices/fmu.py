@@ -85,6 +85,7 @@ class FmuSpec(DeviceSpecBase):
     """Nameplate of a functional mock-up unit (FMI 2 or 3, co-simulation), and which variable means what."""
 
     pandapower_table: ClassVar[PandapowerTable] = "sgen"
+    is_any_kind: ClassVar[bool] = True
 
     kind: Literal["fmu"] = Field(default="fmu", description="Kind of device")
     file: Annotated[str, Field(min_length=1, max_length=1000)] = Field(

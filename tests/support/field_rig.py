@@ -63,7 +63,7 @@ class Rig:
         self.gateway = FieldGateway(
             "MG1",
             self.agent,
-            {"ess": DeviceSettings(authority=level, gateway=settings)},
+            {"ess": DeviceSettings(authority=level, kind="battery", gateway=settings)},
             {"ess": ESS.power_range_mw},
             self.broker,
             MessageStamper("MG1", "test"),

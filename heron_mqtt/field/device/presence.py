@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 from heron_mqtt.errors import Displaced, HeronError, NameTaken
-from heron_mqtt.messages import NO_RUN, Status
+from heron_mqtt.messages import NO_RUN, UNNAMED_KIND, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
 from heron_mqtt.messaging.ownership import NameOwnership
@@ -38,7 +38,7 @@ async def leaving_others_alone(broker: MessageBroker) -> AsyncIterator[MessageBr
 class PresentDevice:
     """A device with a name and a presence; see ``FieldDevice`` for its arguments."""
 
-    kind: ClassVar[str] = "device"
+    kind: ClassVar[str] = UNNAMED_KIND
     follows_episodes: ClassVar[bool] = False
     """Whether it starts afresh with every episode, as emulators do; the gateway then waits for it."""
 

@@ -6,6 +6,7 @@ What a clearance leaves of a setpoint is never more than was planned: same direc
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
 
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.messages import Clearance, SetpointPlan
@@ -23,12 +24,13 @@ def make_plan(allowed: Mapping[str, SetpointRequest]) -> SetpointPlan:
 
 
 def expected_p_mw(wanted: SetpointRequest) -> float:
-    """Return the power that a setpoint leads to: PV gives no more than there is, a load draws no more."""
-    if wanted.p_available_mw is None:
+    """Return the power that a setpoint leads to, MW: PV gives no more than there is, a load draws no more.
+
+    A consumer that can draw more than its present demand, into a store or to catch up, does what it is told.
+    """
+    if wanted.reach_mw is None:
         return wanted.p_mw
-    return (min if wanted.p_available_mw > 0.0 or wanted.p_mw > 0.0 else max)(
-        wanted.p_mw, wanted.p_available_mw
-    )
+    return (min if wanted.reach_mw > 0.0 or wanted.p_mw > 0.0 else max)(wanted.p_mw, wanted.reach_mw)
 
 
 def apply_clearance(
@@ -48,7 +50,7 @@ def apply_clearance(
         planned = expected_p_mw(wanted)
         p_mw, q_mvar = _no_more(p.get(name, 0.0), planned), _no_more(q.get(name, 0.0), wanted.q_mvar)
         if (p_mw, q_mvar) != (planned, wanted.q_mvar):
-            allowed[name] = SetpointRequest(p_mw, q_mvar, wanted.p_available_mw)
+            allowed[name] = replace(wanted, p_mw=p_mw, q_mvar=q_mvar)
             limit = NO_CLEARANCE if clearance is None else clearance.limit or "the check of all together"
             reasons[name] = f"{limit} ({planned:.6g} -> {p_mw:.6g} MW)"
     return reasons

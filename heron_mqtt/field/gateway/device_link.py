@@ -15,7 +15,7 @@ from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.field.steady_clock import steady_s
-from heron_mqtt.messages import LeaseState, Setpoint, Status, Telemetry
+from heron_mqtt.messages import UNNAMED_KIND, LeaseState, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper, utc_now
@@ -36,16 +36,18 @@ class SetpointRequest:
         q_mvar: Mvar, positive = injected.
         p_available_mw: What the source offers in this step, MW (PV); None for other kinds.
         asked_p_mw: What was asked for before the device's state bounded it, MW; None = the same.
+        reach_mw: As far as sun or demand let the device go in this step, MW; None = as far as it is told.
     """
 
     p_mw: float
     q_mvar: float = 0.0
     p_available_mw: float | None = None
     asked_p_mw: float | None = None
+    reach_mw: float | None = None
 
     def zero(self) -> SetpointRequest:
         """Return the setpoint of no power."""
-        return SetpointRequest(0.0, 0.0, self.p_available_mw)
+        return SetpointRequest(0.0, 0.0, self.p_available_mw, reach_mw=self.reach_mw)
 
 
 class _SentLease(NamedTuple):
@@ -553,7 +555,7 @@ class DeviceLink:
 
     def _note_kind(self, kind: str | None) -> None:
         self._wrong_kind = None
-        if kind is not None and self._kind is not None and kind != self._kind:
+        if kind not in {None, UNNAMED_KIND, self._kind} and self._kind is not None:
             self._wrong_kind = f"its birth says that it is a {kind}, the scenario says a {self._kind}"
             self._plausible.once("kind", f"{self._wrong_kind}: nothing is sent to it")
 

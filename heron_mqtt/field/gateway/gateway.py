@@ -133,6 +133,7 @@ class FieldGateway:
                 settings=settings.gateway,
                 nameplate_mw=nameplates[name],
                 s_max_mva=twins.limits(name).s_max_mva,
+                kind=settings.kind,
                 take_over=take_over,
                 predecessors=predecessors,
                 monotonic=monotonic,

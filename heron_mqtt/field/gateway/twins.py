@@ -51,12 +51,11 @@ def clamp_setpoints(
     allowed, reasons = {}, {}
     for name, want in wanted.items():
         band = bands.get(name) if bands else None
-        available = want.p_available_mw
-        if available is not None and not math.isfinite(available):
-            available = 0.0  # a source that nobody can put a number on offers nothing
+        # a source that nobody can put a number on offers nothing
+        available, reach_mw = _known(want.p_available_mw), _known(want.reach_mw)
         limits = twins.limits(name)
         done = clamp(want.p_mw, want.q_mvar, limits, band, p_available_mw=available)
-        allowed[name] = SetpointRequest(done.p_mw, done.q_mvar, available)
+        allowed[name] = SetpointRequest(done.p_mw, done.q_mvar, available, reach_mw=reach_mw)
         hit = done.bound_by
         if name in explained and want.asked_p_mw is not None and want.asked_p_mw != want.p_mw:
             # the agent has bounded it itself, by the same limits: say by which
@@ -64,3 +63,7 @@ def clamp_setpoints(
         if hit:
             reasons[name] = ", ".join(hit)
     return allowed, reasons
+
+
+def _known(p_mw: float | None) -> float | None:
+    return 0.0 if p_mw is not None and not math.isfinite(p_mw) else p_mw

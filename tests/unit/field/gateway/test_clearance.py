@@ -25,24 +25,33 @@ from heron_mqtt.messages import Clearance
 def test_a_plan_says_what_a_setpoint_leads_to(
     p_mw: float, available_mw: float | None, expected_mw: float
 ) -> None:
-    wanted = SetpointRequest(p_mw, 0.01, available_mw)
+    wanted = SetpointRequest(p_mw, 0.01, available_mw, reach_mw=available_mw)
     assert expected_p_mw(wanted) == expected_mw
     assert make_plan({"x": wanted}).by_prefix() == {"p_": {"x": expected_mw}, "q_": {"x": 0.01}}
 
 
+def test_a_consumer_that_may_draw_more_than_its_demand_is_planned_with_what_it_is_told() -> None:
+    wanted = SetpointRequest(-0.02, 0.0, -0.0018)
+    assert expected_p_mw(wanted) == -0.02
+    allowed = {"heat_pump": wanted}
+    clearance = Clearance.model_validate({"p_heat_pump": -0.01, "q_heat_pump": 0.0, "limit": "x"})
+    apply_clearance(allowed, clearance)
+    assert allowed["heat_pump"].p_mw == -0.01
+
+
 def test_a_load_that_sheds_partly_is_told_what_was_cleared_of_it() -> None:
-    allowed = {"load": SetpointRequest(-0.05, -0.01, -0.04)}
+    allowed = {"load": SetpointRequest(-0.05, -0.01, -0.04, reach_mw=-0.04)}
     clearance = Clearance.model_validate(
         {"p_load": -0.03, "q_load": -0.0075, "factor": 0.5, "limit": "vm_min_pu 0.9"}
     )
     reasons = apply_clearance(allowed, clearance)
-    assert allowed == {"load": SetpointRequest(-0.03, -0.0075, -0.04)}
+    assert allowed == {"load": SetpointRequest(-0.03, -0.0075, -0.04, reach_mw=-0.04)}
     assert reasons == {"load": "vm_min_pu 0.9 (-0.04 -> -0.03 MW)"}
 
 
 def test_a_load_is_never_cleared_for_more_than_it_planned_nor_for_the_other_side() -> None:
     for cleared_mw, left_mw in ((-9.0, -0.04), (0.02, 0.0)):
-        allowed = {"load": SetpointRequest(-0.05, 0.0, -0.04)}
+        allowed = {"load": SetpointRequest(-0.05, 0.0, -0.04, reach_mw=-0.04)}
         fields = {"p_load": cleared_mw, "q_load": 0.0, "limit": "x"}
         apply_clearance(allowed, Clearance.model_validate(fields))
         assert expected_p_mw(allowed["load"]) == left_mw

@@ -121,6 +121,23 @@ async def test_a_device_gone_for_good_gets_no_setpoints() -> None:
     assert rig.fallback == "device offline"
 
 
+async def test_a_device_of_another_kind_than_the_scenario_says_is_sent_nothing() -> None:
+    rig = await Rig().open(birth=False)
+    rig.say("status", state="online", run="none", kind="generator")
+    rig.measure()
+    rig.step()
+    assert rig.sent == []
+    assert rig.fallback == "its birth says that it is a generator, the scenario says a battery"
+    assert [what for what in rig.reports if "generator" in what] == [f"{rig.fallback}: nothing is sent to it"]
+    for kind in ("battery", "device", None):  # its program may name none
+        rig.boot = f"b{kind}"
+        rig.say("status", state="online", run="none", kind=kind)
+        rig.measure()
+        before = len(rig.sent)
+        rig.step()
+        assert len(rig.sent) == before + 1, kind
+
+
 async def test_a_lease_that_is_over_is_not_renewed() -> None:
     rig = await Rig().open()
     rig.step()
