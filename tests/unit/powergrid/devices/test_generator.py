@@ -267,3 +267,9 @@ def test_restoring_an_impossible_time_is_refused_and_moves_nothing(bad: float) -
 def test_a_contradictory_nameplate_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         generator(**fields)
+
+
+def test_a_generators_nameplate_reaches_from_off_to_its_largest_power() -> None:
+    spec = GeneratorSpec(max_p_mw=0.1, min_p_mw=0.02)
+    assert spec.power_range_mw == (0.0, 0.1)
+    assert spec.action_range_mw == (0.0, 0.05, 0.1)

@@ -222,3 +222,8 @@ def test_nothing_more_is_shed_once_too_much_is_owed() -> None:
 def test_its_own_policy_sheds_when_energy_is_dear(price: float, expected: float) -> None:
     policy = PolicyTable(charge_below=30.0, discharge_above=70.0)
     assert FlexibleLoad(FlexibleLoadSpec(**LAUNDRY)).usual_p_mw(price, policy, STEP_S, -0.01) == expected
+
+
+def test_an_episode_of_a_charger_begins_with_the_car_that_arrives() -> None:
+    spec = EvChargerSpec(max_p_mw=0.011, max_e_mwh=0.05, arrival_soc=0.4)
+    assert spec.soc_at_reset == 0.4
