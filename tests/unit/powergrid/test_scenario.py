@@ -11,6 +11,7 @@ from heron_mqtt.config import MAX_SCENARIO_BYTES, find_scenario, read_toml, ship
 from heron_mqtt.errors import ConfigError
 from powergrid.devices import BatterySpec, GeneratorSpec, PvSpec
 from powergrid.scenario import Scenario, load_scenario, scenario_from_dict
+from support import fmus
 from support.small_grid import scenario as small
 
 
@@ -342,3 +343,12 @@ def test_a_band_in_which_a_device_with_a_minimum_power_could_never_run_is_refuse
         assert problem in one_problem(changes)
     else:
         scenario_from_dict(small(changes), "my.toml")
+
+
+def test_a_gateway_is_told_which_kind_a_device_is_but_for_a_model_of_any_kind() -> None:
+    tables = scenario_from_dict(small()).scenario.microgrids["MG1"].devices
+    assert {name: table.settings("shadow").kind for name, table in tables.items()} == {
+        name: table.spec.kind for name, table in tables.items()
+    }
+    modelled = next(iter(tables.values())).model_copy(update={"spec": fmus.spec()})
+    assert modelled.settings("shadow").kind is None
