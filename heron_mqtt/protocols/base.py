@@ -131,7 +131,7 @@ class HorizontalProtocol(ABC):
 
     Attributes:
         name: In scenarios: ``[protocol] horizontal = "auction"``.
-        messages: Message types of its own; peers may send them on ``agents/<agent>/p2p/<peer>``.
+        messages: Message types of its own; peers may send them on ``p2p/<from>/<to>``.
         options: Model of ``[protocol.options]``; None = it has none.
     """
 
