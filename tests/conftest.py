@@ -71,6 +71,14 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.fixture
+def unfrozen() -> Iterator[None]:
+    """What the tests themselves keep out of the garbage collector is let in meanwhile."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the cases of a parametrized test for which a quicker one stands in: see ``slow_but``."""

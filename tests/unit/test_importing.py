@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 
+import pytest
+
 from heron_mqtt.importing import importing
+
+pytestmark = pytest.mark.usefixtures("unfrozen")
 
 
 class _Made:

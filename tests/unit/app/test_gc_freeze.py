@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,13 +16,7 @@ from heron_mqtt.cli.quiet_progress import QuietProgress
 from powergrid.scenario import scenario_from_dict
 from support.small_grid import scenario as small
 
-
-@pytest.fixture(autouse=True)
-def _nothing_is_frozen() -> Iterator[None]:
-    """What the tests themselves keep out of the garbage collector is let in meanwhile."""
-    gc.unfreeze()
-    yield
-    gc.freeze()
+pytestmark = pytest.mark.usefixtures("unfrozen")
 
 
 def test_it_lasts_as_long_as_its_block() -> None:

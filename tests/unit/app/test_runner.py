@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from heron_mqtt.app import runner as run_module
+from heron_mqtt.app import step_clock
 from support.virtual import run_virtual, virtual_now
 
 SLOT_S = 0.05
@@ -52,8 +54,8 @@ class FakeSummary:
 
 def drive(monkeypatch: pytest.MonkeyPatch, took_s: list[float]) -> tuple[FakeEnv, FakeSummary]:
     env, summary = FakeEnv(took_s), FakeSummary()
-    clock = SimpleNamespace(monotonic=virtual_now, perf_counter=virtual_now)
-    monkeypatch.setattr(run_module, "time", clock)
+    monkeypatch.setattr(step_clock, "TIMER_S", 0.0)  # those of virtual time are exact
+    monkeypatch.setattr(run_module, "StepClock", partial(step_clock.StepClock, clock=virtual_now))
 
     async def no_fault(step: int) -> None: ...
 
