@@ -66,6 +66,7 @@ ROWS: dict[str, list[str]] = {
         rf"^heron-mqtt, own policies \(.*\){NUMBER} us  1\.00 ",
         rf"^pandapower, runpp with recycle \(.*\){NUMBER} us{NUMBER} ",
     ],
+    "cross_check.py --copies 4 --rounds 1": [rf"^case33bw{NUMBER}", r"^CIGRE MV "],
     "growth.py --rounds 1 --quick": [r'"network": "case33bw"', rf'"solve us":{NUMBER}', r'"devices": 18,'],
 }
 NEEDS_MOSQUITTO = {"broker.py", "peers.py", "scaling.py"}
