@@ -3,10 +3,19 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 work=$(mktemp -d)
-trap 'jobs -p | xargs -r kill 2>/dev/null; rm -rf "$work"' EXIT
+trap cleanup EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 unset PYTHONDONTWRITEBYTECODE  # or each of some hundred processes compiles what the one before it has compiled
 python=${PYTHON:-python3}
+
+cleanup() {
+  local code=$? pid
+  for pid in "${beside[@]}"; do
+    kill -- "-$pid" 2>/dev/null || true
+  done
+  rm -rf "$work" || true
+  exit "$code"
+}
 
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
@@ -16,12 +25,15 @@ declare -A beside
 beside() {
   local name=$1
   shift
+  set -m  # a process group of its own: what it has started ends with it
   ("$@") >"$work/$name.log" 2>&1 </dev/null &
+  set +m
   beside[$name]=$!
 }
 joined() {
-  local code=0
-  wait "${beside[$1]}" || code=$?
+  local code=0 pid=${beside[$1]}
+  wait "$pid" || code=$?
+  unset "beside[$1]"
   cat "$work/$1.log"
   [ "$code" = 0 ] || { echo "$1: ended with exit code $code"; exit "$code"; }
 }
@@ -30,31 +42,32 @@ joined() {
 install() {
   local environment=$1
   shift
-  if [ -x "$work/venv/bin/uv" ] && "$work/venv/bin/uv" pip install -q --python "$environment/bin/python" "$@"; then
+  if [ -x "$work/venv/bin/uv" ] && [ -z "${PIP_NO_INDEX:-}" ] &&
+    env "${uv_settings[@]}" "$work/venv/bin/uv" pip install -q --python "$environment/bin/python" "$@"; then
     return
   fi
   "$environment/bin/pip" install -q "$@"
 }
 
-# like_pip VARIABLE SETTING: tell uv what pip is told, by a variable or by its configuration.
+# like_pip VARIABLE SETTING SEPARATOR: tell uv what pip is told, by a variable or by its configuration.
+uv_settings=(UV_PYTHON_DOWNLOADS=never UV_INDEX_STRATEGY=unsafe-best-match)  # the best of all indexes, as pip does
 like_pip() {
   local name=PIP_${2^^} value
   name=${name//-/_}
   value=${!name:-$("$work/venv/bin/pip" config get "global.$2" 2>/dev/null || true)}
-  [ -z "$value" ] || export "$1=$value"
+  [ -z "$value" ] || uv_settings+=("$1=${value// /$3}")
 }
 
 fresh_environment() {
   step "a fresh virtual environment"
   "$python" -m venv "$work/venv"
   "$work/venv/bin/pip" install -q uv || echo "no uv: pip installs, which takes longer"
-  like_pip UV_DEFAULT_INDEX index-url
-  like_pip UV_EXTRA_INDEX_URL extra-index-url
-  like_pip UV_FIND_LINKS find-links
-  like_pip UV_CONSTRAINT constraint
-  like_pip SSL_CERT_FILE cert
-  export UV_CACHE_DIR="$work/uv" UV_INDEX_STRATEGY=unsafe-best-match  # the best of all indexes, as pip does
-  export UV_PYTHON_DOWNLOADS=never
+  like_pip UV_DEFAULT_INDEX index-url " "
+  like_pip UV_EXTRA_INDEX_URL extra-index-url " "
+  like_pip UV_FIND_LINKS find-links ,
+  like_pip UV_CONSTRAINT constraint " "
+  like_pip SSL_CERT_FILE cert " "
+  uv_settings+=("UV_CACHE_DIR=${UV_CACHE_DIR:-$work/uv}")
   install "$work/venv" -e '.[test]'
 }
 

@@ -340,7 +340,11 @@ def covered(folder: Path, tests: list[str]) -> tuple[Coverage, list[str]]:
 def notices(folder: Path, tests: list[str], limit_s: float | None = None) -> bool:
     """Run tests in the copy; return whether one of them failed, or they did not come to their end."""
     try:
-        return _pytest(folder, ["-x", "--timeout", str(TEST_LIMIT_S), *tests], limit_s).returncode != 0
+        return _pytest(folder, ["-x", "--timeout", str(TEST_LIMIT_S), *tests], limit_s).returncode in {
+            1,
+            2,
+            3,
+        }
     except subprocess.TimeoutExpired:
         return True
 
@@ -433,7 +437,7 @@ def main() -> int:
             original = path.read_text("utf-8")
             _write(path, mutant.source)
             rounds = [tests] if concerned is None else [concerned] if concerned else []
-            if args.thorough and rounds == [concerned]:
+            if args.thorough and concerned is not None:
                 rounds.append(tests)
             caught = any(notices(folder, some, limit_s) for some in rounds)
             _write(path, original)

@@ -49,8 +49,9 @@ MEANINGS = {
     ("Scenario", "seed"): "Seed of a run that is given none.",
     ("Scenario", "observation"): "None = `full` when centralized, `local` when distributed (docs/modes.md).",
     ("NetworkTable", "solver"): (
-        "The first two are compiled once and fast; `pandapower` calls `runpp` in every step and takes every "
-        "network that it can solve."
+        "The first two are compiled once and fast, `fixed_point` where few generators hold voltages (`check` "
+        "says where it does not suit); `pandapower` calls `runpp` in every step and takes every network that "
+        "it can solve."
     ),
     ("ProtocolTable", "horizontal"): "What the microgrids say to each other in a step (docs/models.md).",
     ("ProtocolTable", "consensus_rounds"): "Rounds of consensus in a step.",

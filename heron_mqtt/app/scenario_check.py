@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from heron_mqtt.app.surprises import surprises
 from heron_mqtt.app.vendor_adapters import load_mappings, mapping_notes
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from heron_mqtt.messaging.settings import topics_begin
 from heron_mqtt.messaging.topics import TopicMap
 from powergrid.agents.proxies import emulated_devices
 from powergrid.scenario import LoadedScenario
+
+if TYPE_CHECKING:
+    from powergrid.simulation.grid_simulation import GridSimulation
 
 
 def describe(loaded: LoadedScenario) -> Iterator[str]:
@@ -36,6 +42,8 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
         raise ConfigError(*problems)
     simulation = GridSimulation(blueprint)
     net = blueprint.net
+    if scenario.network.solver == "fixed_point" and len(net.gen):
+        _require_fixed_point(loaded, simulation)
     yield f"{loaded.source}: valid"
     start = f"{simulation.series.clock(scenario.profiles.start_row):%Y-%m-%d %H:%M} UTC"
     yield f"scenario    {scenario.name}: {scenario.steps} steps of {scenario.step_s:g} s from {start}"
@@ -72,3 +80,15 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
                 yield from (f"            {note}" for note in mapping_notes(mappings[agent, name]))
     for text in surprises(loaded, blueprint):
         yield f"SURPRISE    {text}"
+
+
+def _require_fixed_point(loaded: LoadedScenario, simulation: GridSimulation) -> None:
+    """See that the fixed point holds the voltages of the generators, which it does where they are few."""
+    nothing = np.zeros(len(simulation.columns))
+    try:
+        simulation.solve(loaded.scenario.profiles.start_row, nothing, nothing)
+    except PowerFlowDiverged as exc:
+        raise ConfigError(
+            f"{loaded.source}: network.solver: 'fixed_point' does not suit {loaded.scenario.network.source}: "
+            f"{exc}"
+        ) from None

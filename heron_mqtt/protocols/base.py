@@ -70,7 +70,7 @@ class StepPosition(NamedTuple):
 
     Attributes:
         agent_id: The agent.
-        peers: Those it may run_conversation to, sorted.
+        peers: Those it may talk to, sorted.
         surplus_mwh: Net energy of its plan, MWh, positive = surplus, negative = deficit.
         price: The operator's, $/MWh.
         import_adder: What energy drawn from the grid costs on top of the price, $/MWh.
@@ -127,7 +127,7 @@ class HorizontalSession(Protocol):
 
 
 class HorizontalProtocol(ABC):
-    """How agents run_conversation to each other in a step: one class and one registration in ``PROTOCOLS``.
+    """How agents talk to each other in a step: one class and one registration in ``PROTOCOLS``.
 
     Attributes:
         name: In scenarios: ``[protocol] horizontal = "auction"``.
@@ -151,8 +151,11 @@ def run_sessions(sessions: Mapping[str, HorizontalSession]) -> None:
         sessions: By agent.
     """
     kinds = {type(session) for session in sessions.values()}
-    run_all = getattr(kinds.pop(), "run_all", run_conversation) if len(kinds) == 1 else run_conversation
-    run_all(sessions)
+    # its own: what it inherits would not know what it has changed of the conversation
+    if len(kinds) == 1 and "run_all" in vars(kind := kinds.pop()):
+        kind.run_all(sessions)  # type: ignore[attr-defined]
+    else:
+        run_conversation(sessions)
 
 
 def run_conversation(sessions: Mapping[str, HorizontalSession]) -> None:

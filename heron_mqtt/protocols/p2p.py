@@ -109,7 +109,7 @@ class P2PSession(HorizontalSession):
     def trades(self) -> dict[str, Trade]:
         """What was traded, one entry a peer; complete once ``advance`` has returned False."""
         if self._trades is not None:
-            return self._trades
+            return dict(self._trades)
         trades = {p: Trade(mwh, self.bid.price) for p, mwh in self._sold.items() if mwh > 0.0}
         for peer, confirm in self._confirms.items():
             if self._is_what_was_agreed(peer, confirm):
