@@ -153,7 +153,7 @@ def run_sessions(sessions: Mapping[str, HorizontalSession]) -> None:
     kinds = {type(session) for session in sessions.values()}
     # its own: what it inherits would not know what it has changed of the conversation
     if len(kinds) == 1 and "run_all" in vars(kind := kinds.pop()):
-        kind.run_all(sessions)  # type: ignore[attr-defined]
+        kind.run_all(sessions)
     else:
         run_conversation(sessions)
 

@@ -51,7 +51,11 @@ class SetpointRequest:
 
 
 class _SentLease(NamedTuple):
-    """What was sent last, and when its lease ends by our clock, s: not later than by the device's."""
+    """What was sent last, and when its lease ends by our clock, s.
+
+    A device that counts from the telemetry that is echoed ends it a little earlier, one that counts from the
+    arrival a little later.
+    """
 
     setpoint: Setpoint
     ends_at: float

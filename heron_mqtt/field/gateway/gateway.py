@@ -286,6 +286,7 @@ class FieldGateway:
         self.authority.rise()
         self._put_again()
         if self.estop is not None:
+            self._in_hand = {}
             self._outcome.begin_step(dict.fromkeys(wanted, ESTOP))
             return {name: want.zero() for name, want in wanted.items()}
         told, self._in_hand = self.authority.override(wanted)
@@ -353,7 +354,7 @@ class FieldGateway:
             self._sent[name] = setpoint
         self._awaited = list(self._sent)
         if self._sent:
-            self._leases.sent()
+            self._leases.sent(min(self._lease_s(name) for name in self._sent))
             self._renewals_changed.set()
 
     def _keep_what_is_allowed_now(self, allowed: dict[str, SetpointRequest]) -> None:
@@ -543,17 +544,23 @@ class FieldGateway:
     def _lease_s(self, name: str) -> float:
         """Return how long a setpoint of a device may last now, s; 0 = none may be sent or renewed.
 
-        What a person has asked for outlives neither the hold nor its withdrawal.
+        What a person has asked for outlives neither the hold nor its withdrawal; a hold that asks for the
+        same goes on with it. The zero of a stop is nobody's.
         """
-        lease_s = self._leases.lease_s
-        return min(lease_s, self.authority.left_in_hand_s(name)) if name in self._in_hand else lease_s
+        lease_s, asked = self._leases.lease_s, self._in_hand.get(name)
+        if asked is None or self.estop is not None:
+            return lease_s
+        holds = self.authority.in_hand(name)
+        if holds is None or (holds.p_mw, holds.q_mvar) != (asked.p_mw, asked.q_mvar):
+            return 0.0
+        return min(lease_s, self.authority.left_in_hand_s(name))
 
     def _renew(self) -> None:
         episode, step = self._at
-        self._leases.sent()  # the next time comes, whatever becomes of this one
+        leases_s = {name: math.floor(self._lease_s(name) * 1e3) / 1e3 for name in self._leases.renewable()}
+        self._leases.sent(min(leases_s.values(), default=0.0))  # the next time comes, whatever becomes of it
         if self.estop is not None:
             return
-        for name in self._leases.renewable():
-            lease_s = math.floor(self._lease_s(name) * 1e3) / 1e3
+        for name, lease_s in leases_s.items():
             if lease_s > 0.0 and self.authority.sends(name):
                 self.links[name].renew(self._stamper, lease_s=lease_s, episode=episode, step=step)

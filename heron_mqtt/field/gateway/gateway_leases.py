@@ -8,6 +8,7 @@ from heron_mqtt.field.gateway.device_link import DeviceLink
 from heron_mqtt.field.steady_clock import steady_s
 
 RENEWALS = 3  # a lease survives two lost renewals
+LEAST_LEASE_S = 0.2  # a shorter one ends before it could be renewed often
 
 
 class GatewayLeases:
@@ -43,9 +44,14 @@ class GatewayLeases:
         """
         return min(self._lease_s, self._left_s())
 
-    def sent(self) -> None:
-        """Setpoints have left, or been renewed: the next renewal is due after a third of the lease."""
-        self._due_at = self._monotonic() + self._lease_s / RENEWALS
+    def sent(self, shortest_s: float) -> None:
+        """Setpoints have left, or been renewed: the next renewal is due after a third of the lease.
+
+        Args:
+            shortest_s: The shortest lease among them, s; one that is nearly over is not counted by it.
+        """
+        lease_s = shortest_s if shortest_s > LEAST_LEASE_S else self._lease_s
+        self._due_at = self._monotonic() + min(lease_s, self._lease_s) / RENEWALS
 
     def end(self) -> None:
         """Nothing is renewed any more, until something is sent again."""

@@ -24,7 +24,7 @@ def on_fixed_point(network: str, *buses: int) -> LoadedScenario:
 
 
 def test_a_solver_that_does_not_suit_the_network_is_refused_before_a_run() -> None:
-    with pytest.raises(ConfigError, match="network.solver: 'fixed_point' does not suit case118.*newton"):
+    with pytest.raises(ConfigError, match=r"network\.solver: 'fixed_point' does not suit case118.*newton"):
         list(describe(on_fixed_point("case118", 10, 50)))
 
 

@@ -84,6 +84,48 @@ async def test_what_a_hand_asked_for_is_not_renewed_once_it_is_given_back() -> N
     assert len(made.rig.sent) == before
 
 
+async def test_what_one_person_asked_for_is_not_renewed_on_another_ones_time() -> None:
+    made = await desk()
+    made.ask(for_s=4.0)
+    assert made.sent_mw() == 0.005
+    made.ask(for_s=0.0)
+    made.ask(who="bob", p_mw=0.001, for_s=600.0)
+    before = len(made.rig.sent)
+    made.rig.gateway._renew()
+    assert len(made.rig.sent) == before
+    assert made.sent_mw() == 0.001
+
+
+async def test_a_hand_that_is_extended_before_it_is_over_goes_on_within_the_step() -> None:
+    made = await desk()
+    made.ask(for_s=1.0)
+    assert made.sent_mw() == 0.005
+    due_s = made.rig.gateway._leases.due_s
+    assert due_s is not None
+    assert due_s <= 0.34, "before the short lease is over"
+    made.rig.clock_s += due_s
+    made.rig.measure()
+    made.ask(for_s=600.0)
+    made.rig.gateway.environment.heard(None)
+    made.rig.gateway._renew()
+    assert (made.rig.sent[-1]["renewal"], made.rig.sent[-1]["lease_s"]) == (True, LEASE_S)
+
+
+async def test_a_device_that_was_in_hand_and_does_not_stop_is_counted_with_what_it_measures() -> None:
+    made = await desk()
+    made.ask(p_mw=0.01)
+    assert made.sent_mw() == 0.01
+    rig = made.rig
+    rig.broker.publish("estop", {"type": "estop", "active": True, "who": "ann"}, retain=True)
+    rig.answer = lambda told, setpoint: told.measure(ack=setpoint, p_mw=0.01)
+    before = len(rig.sent)
+    rig.measure(p_mw=0.01)
+    rig.step(0.02)
+    assert [setpoint["p_mw"] for setpoint in rig.sent[before:]] == [0.0]
+    assert (rig.p_done_mw, rig.fallback) == (0.01, None)
+    assert "not followed by the device" in (rig.bound or "")
+
+
 async def test_a_hand_that_ends_while_its_setpoint_is_cleared_sends_nothing() -> None:
     made = await desk()
     made.ask(for_s=4.0)
