@@ -24,6 +24,10 @@ class AgentView:
         simulation: The grid.
         layout: Of the state vector.
         agent: One of the microgrids.
+
+    Attributes:
+        devices: Names of its devices, in the order of the state vector.
+        storage: Of those with a state of charge, likewise.
     """
 
     def __init__(self, simulation: GridSimulation, layout: Layout, agent: str) -> None:
@@ -37,6 +41,7 @@ class AgentView:
         self._p = [(name, begin["p_mw"] + d) for d, name in own]
         self._q = [(name, begin["q_mvar"] + d) for d, name in own]
         self._soc = [(b.name, begin["soc"] + i) for i, b in enumerate(storage) if b.agent == agent]
+        self.storage = tuple(name for name, _ in self._soc)
         self._p_load, self._q_load = begin["p_load_mw"] + number, begin["q_load_mvar"] + number
         self._net = begin["net_mwh"] + number
         self._vm_min, self._vm_max, self._loading = (begin[name] + number for name in RESULTS)

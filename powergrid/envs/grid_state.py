@@ -77,6 +77,8 @@ class GridState:
         self.price, self._hour = self._view("price"), self._view("hour")
         self.p_load_mw, self.q_load_mvar = self._view("p_load_mw"), self._view("q_load_mvar")
         self.p_mw, self.q_mvar = self._view("p_mw"), self._view("q_mvar")
+        of_devices = slice(layout.sections["p_mw"].start, layout.sections["soc"].stop)
+        self._of_devices = self._values[..., of_devices]  # powers and states of charge, which are neighbours
         self.soc, self.p_available_mw = self._view("soc"), self._view("p_available_mw")
         self.vm_min_pu, self.vm_max_pu = self._view("vm_min_pu"), self._view("vm_max_pu")
         self.loading_max_percent = self._view("loading_max_percent")
@@ -149,6 +151,10 @@ class GridState:
         for quantity in (self.p_mw, self.q_mvar, self.traded_mwh, self.net_mwh):
             quantity[where] = 0.0
         self.soc[where] = self._initial_soc if soc is None else soc
+
+    def take_devices(self, p_mw: list[float], q_mvar: list[float], soc: list[float]) -> None:
+        """Take what the devices of one grid did; entries as in the attributes of these names."""
+        self._of_devices[:] = p_mw + q_mvar + soc
 
     def look_ahead(self, outlook: Outlook | None, clock_s: Any) -> None:
         """Take what holds in the coming step.

@@ -47,7 +47,8 @@ class ActionMap:
             [(name[2:], i) for i, name in enumerate(self.names) if name.startswith(prefix)]
             for prefix in ("p_", "q_")
         )
-        self.space = Box(-1.0, 1.0, (len(rows),), np.float32)
+        self._shape = (len(rows),)
+        self.space = Box(-1.0, 1.0, self._shape, np.float32)
 
     def command(self, action: ArrayLike, episode: int | None = None, step: int | None = None) -> StepCommand:
         """Return the command of a normalised action; values beyond [-1, 1] count as the nearest bound.
@@ -60,11 +61,16 @@ class ActionMap:
         Raises:
             ValueError: Wrong shape, or an entry that is not a finite number; names agent and index.
         """
-        values = self._numbers(action, self.space.shape)
-        given = values.tolist()
-        if not all(map(isfinite, given)):
-            raise self._not_finite(values)
-        powers = [_physical(value, *span) for value, span in zip(given, self._spans, strict=True)]
+        values = self._numbers(action, self._shape)
+        powers = []
+        for value, (below, middle, above) in zip(values.tolist(), self._spans, strict=True):
+            if not isfinite(value):
+                raise self._not_finite(values)
+            # As ``setpoints`` of many: linear from -1 to 0 to +1.
+            if value >= 0.0:
+                powers.append(middle + min(value, 1.0) * above)
+            else:
+                powers.append(middle + max(value, -1.0) * below)
         return StepCommand(
             episode,
             step,
@@ -116,9 +122,3 @@ class ActionMap:
             f"action of {self._agent}: {where} ({self.names[at[-1]]}) is {values[at]}, "
             "expected a number in [-1, 1]"
         )
-
-
-def _physical(value: float, below: float, middle: float, above: float) -> float:
-    """Return the setpoint of one entry, as ``ActionMap.setpoints`` of many: linear from -1 to 0 to +1."""
-    bounded = min(max(value, -1.0), 1.0)
-    return middle + bounded * (above if bounded >= 0.0 else below)

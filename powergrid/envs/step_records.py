@@ -35,25 +35,28 @@ class StepRecords:
         self._state = state
         self._agents = simulation.agents
         self._dt_s = simulation.scenario.step_s
-        self._storage = [(d.agent, d.name) for d in simulation.devices if d.has_soc]
         self._plants = [d for d in simulation.devices if d.follows_profile]
         self.cost: Array = np.zeros(len(simulation.agents))
         self.traded_usd: Array = np.zeros(len(simulation.agents))
 
     def record(self, reports: Mapping[str, StepReport], settlement: Settlement) -> None:
         """Take the agents' reports; an agent without one is taken to be in its safe state."""
-        state, p_mw, q_mvar, cost = self._state, [], [], []
+        state = self._state
+        p_mw: list[float] = []
+        q_mvar: list[float] = []
+        soc: list[float] = []
+        cost = []
+        soc_before = iter(state.soc.tolist())
         for agent, view in state.views.items():
             report = reports.get(agent) or self._safe(agent)
-            p_of, q_of = report.p_mw.get, report.q_mvar.get
-            p_mw += [p_of(name, 0.0) for name in view.devices]
-            q_mvar += [q_of(name, 0.0) for name in view.devices]
+            p_of, q_of, soc_of = report.p_mw.get, report.q_mvar.get, report.soc.get
+            for name in view.devices:
+                p_mw.append(p_of(name, 0.0))
+                q_mvar.append(q_of(name, 0.0))
+            soc += [soc_of(name, next(soc_before)) for name in view.storage]
             cost.append(sum(report.cost.values()))
-        state.p_mw[:], state.q_mvar[:], self.cost[:] = p_mw, q_mvar, cost
-        state.soc[:] = [
-            reports.get(agent, NO_REPORT).soc.get(name, before)
-            for (agent, name), before in zip(self._storage, state.soc.tolist(), strict=True)
-        ]
+        state.take_devices(p_mw, q_mvar, soc)
+        self.cost[:] = cost
         state.traded_mwh[:], self.traded_usd = traded(self._agents, settlement.trades)
         state.account()
 
@@ -87,17 +90,18 @@ class StepRecords:
             settlement: Of the trades.
             terms: (n_terms, n_agents) of the reward, $.
         """
-        now = self._state.plain()
-        infos = {agent: view.info(now) for agent, view in self._state.views.items()}
-        for (agent, info), earned in zip(infos.items(), terms.T.tolist(), strict=True):
+        now, names = self._state.plain(), self._state.reward_names
+        infos = {}
+        for (agent, view), earned in zip(self._state.views.items(), terms.T.tolist(), strict=True):
             report = reports.get(agent, NO_REPORT)
+            info = infos[agent] = view.info(now)
             info["trades"], info["void_trades"] = [], []
             info["fallbacks"] = dict(report.fallbacks)
             info["fallback"] = None if agent in reports else NO_ACTION
             info["missed"] = report.missed
             info["bounds"] = dict(report.bounds)
             info["authority"] = dict(report.authority)
-            info["reward_terms"] = dict(zip(self._state.reward_names, earned, strict=True))
+            info["reward_terms"] = dict(zip(names, earned, strict=True))
         for trade in settlement.trades:
             infos[trade.seller]["trades"].append(trade)
             infos[trade.buyer]["trades"].append(trade)
