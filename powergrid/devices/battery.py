@@ -5,15 +5,14 @@ Source: docs/models.md, battery.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal, Self
+from math import nan
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from powergrid.devices.base import (
     Device,
     DeviceSpecBase,
-    DeviceState,
     Fraction,
     Measurement,
     PandapowerTable,
@@ -113,10 +112,10 @@ class BatterySpec(DeviceSpecBase):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class BatteryState(DeviceState):
-    """``soc``: state of charge, fraction of ``max_e_mwh``; ``p_mw``: positive = discharging."""
+class BatteryState(NamedTuple):
+    """``p_mw``: MW, positive = discharging; ``soc``: state of charge, fraction of ``max_e_mwh``."""
 
+    p_mw: float
     soc: float
 
 
@@ -139,7 +138,7 @@ class Battery(Device):
         self._max_discharge_mw = min(spec.max_p_discharge_mw, spec.rated_s_mva)
         self._rated_s_mva = spec.rated_s_mva
         self.reset()
-        self._worked_out: tuple[BatteryState, float, tuple[float, float]] = self.state, 0.0, (0.0, 0.0)
+        self._worked_out: tuple[BatteryState, float, tuple[float, float]] = self.state, nan, (0.0, 0.0)
 
     def reset(self) -> None:
         """Go back to ``initial_soc`` at zero power."""
@@ -148,18 +147,23 @@ class Battery(Device):
     def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
         """Return (largest charging as a negative number, largest discharging), MW; see ``Device``."""
         no_profile("battery", p_available_mw)
-        return self._limits(dt_s, hours(dt_s))
+        return self._limits(dt_s)
 
-    def _limits(self, dt_s: float, dt_h: float) -> tuple[float, float]:
+    def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
+        """Return the active power, MW, that ``step`` would realise for this setpoint; moves nothing."""
+        no_profile("battery", p_available_mw)
+        return clip(finite("p_mw", p_mw), *self._limits(dt_s))
+
+    def _limits(self, dt_s: float) -> tuple[float, float]:
         """Return ``feasible``; worked out once a state, since a plan asks several times before the step."""
         state, of_dt_s, limits = self._worked_out
         if state is not self.state or of_dt_s != dt_s:
-            limits = self._work_out(dt_s, dt_h)
+            limits = self._work_out(dt_s)
             self._worked_out = self.state, dt_s, limits
         return limits
 
-    def _work_out(self, dt_s: float, dt_h: float) -> tuple[float, float]:
-        spec, state = self.spec, self.state
+    def _work_out(self, dt_s: float) -> tuple[float, float]:
+        spec, state, dt_h = self.spec, self.state, hours(dt_s)
         above_mwh = (state.soc - spec.min_soc) * spec.max_e_mwh
         below_mwh = (spec.max_soc - state.soc) * spec.max_e_mwh
         # The standby loss comes out of the cells first: it takes from a discharge and makes room for a
@@ -180,7 +184,7 @@ class Battery(Device):
         no_profile("battery", p_available_mw)
         dt_h = hours(dt_s)
         wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        p = clip(wanted_p, *self._limits(dt_s, dt_h))
+        p = clip(wanted_p, *self._limits(dt_s))
         q = clip_q(wanted_q, p, self._rated_s_mva)
         soc, loss_mwh = self._after(p, dt_h)
         self.state = BatteryState(p, soc)
@@ -201,7 +205,7 @@ class Battery(Device):
         """
         p = finite("p_mw", p_mw)
         if soc is None:
-            self.state = replace(self.state, p_mw=p)
+            self.state = self.state._replace(p_mw=p)
             return
         if not 0.0 <= soc <= 1.0:
             raise ValueError(f"soc must be within [0, 1], got {soc}")

@@ -350,7 +350,7 @@ class Fmu(Device):
     description = "A functional mock-up unit (FMI 2 or 3, co-simulation), emulated."
 
     spec: FmuSpec
-    state: FmuState  # type: ignore[assignment]
+    state: FmuState
 
     def __init__(self, spec: FmuSpec) -> None:
         self.spec = spec

@@ -5,15 +5,14 @@ Source: docs/models.md, generator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal, Self
+from math import nan
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from powergrid.devices.base import (
     Device,
     DeviceSpecBase,
-    DeviceState,
     Measurement,
     PandapowerTable,
     PositivePowerMw,
@@ -99,15 +98,16 @@ class GeneratorSpec(DeviceSpecBase):
         return told_mw
 
 
-@dataclass(frozen=True, slots=True)
-class GeneratorState(DeviceState):
-    """``p_mw`` is 0 when off.
+class GeneratorState(NamedTuple):
+    """How a generator runs.
 
     Attributes:
+        p_mw: Active power of the last step, MW, 0 when off.
         running: Synchronised to the grid.
         time_in_state_s: How long it has been running, or off, s.
     """
 
+    p_mw: float
     running: bool
     time_in_state_s: float
 
@@ -137,7 +137,7 @@ class Generator(Device):
         self._rated_s_mva = spec.rated_s_mva
         self.reset()
         self._worked_out: tuple[GeneratorState, float, tuple[bool, tuple[float, float] | None]]
-        self._worked_out = self.state, 0.0, (True, None)
+        self._worked_out = self.state, nan, (True, None)
 
     def reset(self) -> None:
         """Go back to the initial state, free to start or stop at once."""
@@ -150,7 +150,6 @@ class Generator(Device):
     def feasible(self, dt_s: float, p_available_mw: float | None = None) -> tuple[float, float]:
         """Return the span of reachable power, MW, 0 = off; see ``Device`` and the class for the gap."""
         no_profile("generator", p_available_mw)
-        hours(dt_s)
         may_be_off, running_range = self._reachable(dt_s)
         if running_range is None:
             return 0.0, 0.0
@@ -160,7 +159,6 @@ class Generator(Device):
     def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
         """Return the active power, MW, that ``step`` would realise for this setpoint; moves nothing."""
         no_profile("generator", p_available_mw)
-        hours(dt_s)
         return self._decide(finite("p_mw", p_mw), dt_s)[1]
 
     def step(
@@ -209,7 +207,7 @@ class Generator(Device):
         p = clip(p, spec.min_p_mw, spec.max_p_mw) if running else 0.0
         self.state = GeneratorState(p, bool(running), float(time_in_state_s))
 
-    def follow(self, before: DeviceState, p_mw: float, dt_s: float, cost: float) -> float:
+    def follow(self, before: Any, p_mw: float, dt_s: float, cost: float) -> float:
         """Count up and down time; return the cost, $, of what the generator did rather than its model."""
         assert isinstance(before, GeneratorState)
         spec, ran = self.spec, self.state.running
@@ -218,7 +216,7 @@ class Generator(Device):
         if ran != before.running:
             cost += spec.start_cost_usd if ran else spec.stop_cost_usd
             time_in_state_s = dt_s
-        self.state = replace(self.state, time_in_state_s=time_in_state_s)
+        self.state = self.state._replace(time_in_state_s=time_in_state_s)
         return cost
 
     def cost_per_h(self, p_mw: float) -> float:
@@ -264,6 +262,7 @@ class Generator(Device):
         return reachable
 
     def _work_out(self, dt_s: float) -> tuple[bool, tuple[float, float] | None]:
+        hours(dt_s)  # which checks it
         spec, state = self.spec, self.state
         low, high = spec.min_p_mw, spec.max_p_mw
         if not state.running:

@@ -22,13 +22,13 @@ class NodePower:
 
     def __init__(self, grid: GridArrays, injections: FlatInjections) -> None:
         self._n_node, self._injections = grid.n_node, injections
-        node, n_slot = grid.injection_node, grid.n_node + 1  # one more slot: buses without supply
-        self._n_slot = n_slot
-        self._slot_of_part = np.concatenate([node, node + n_slot])
+        node = self._slot = grid.injection_node
+        self._n_slot = grid.n_node + 1  # one more slot: buses without supply
+        # Sums of active and reactive power alternate, as the parts of complex numbers do.
+        self._slot_of_part = np.concatenate([2 * node, 2 * node + 1])
         self._per_unit = injections.sign / grid.base_mva
         self._weight = np.empty(len(node))
         self._weighted = np.empty((2, len(node)))
-        self._power = np.empty(grid.n_node, dtype=complex)
         # For batches: settable columns sorted by node, and where each node's columns begin.
         settable = node[: injections.n_settable]
         self._order = np.argsort(settable, kind="stable")
@@ -36,14 +36,12 @@ class NodePower:
         self._nodes, self._begin = np.unique(settable[self._order], return_index=True)
 
     def one(self) -> ComplexArray:
-        """Return (n_node,) for the present set-points; the array is reused by the next call."""
-        given, n = self._injections, self._n_node
+        """Return (n_node,) for the present set-points."""
+        given = self._injections
         self._update_weight()
         np.multiply(given.power, self._weight, out=self._weighted)
         total = np.bincount(self._slot_of_part, self._weighted.ravel(), 2 * self._n_slot)
-        self._power.real = total[:n]
-        self._power.imag = total[self._n_slot : -1]
-        return self._power
+        return total.view(complex)[: self._n_node]
 
     def batch(self, p_mw: Array, q_mvar: Array) -> ComplexArray:
         """Return (n_scenarios, n_node) for (n_scenarios, n_settable) powers in the tables' own sign.
@@ -87,6 +85,6 @@ class NodePower:
     def _not_settable(self) -> ComplexArray:
         """(n_node,) power of generators and wards."""
         rest = slice(self._injections.n_settable, None)
-        slots, weight = self._slot_of_part[: len(self._weight)][rest], self._weight[rest]
+        slots, weight = self._slot[rest], self._weight[rest]
         p, q = (np.bincount(slots, row[rest] * weight, self._n_slot) for row in self._injections.power)
         return (p + 1j * q)[:-1]
