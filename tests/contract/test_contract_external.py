@@ -58,6 +58,9 @@ async def test_the_state_of_the_connection_can_be_seen(external_kind: Any) -> No
     assert "closed" in repr(broker)
 
 
+@pytest.mark.slow_but(
+    "mosquitto", "mosquitto-mqtt5", "mosquitto-kept", "embedded", "nats"
+)  # over Kafka a busy machine is as slow
 async def test_small_messages_are_not_held_back(external_broker: SessionBroker, another: Another) -> None:
     """Nagle's algorithm and delayed acknowledgements together cost 40 ms a hop, nearly every time."""
     peer = await another()
