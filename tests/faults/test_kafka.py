@@ -21,10 +21,9 @@ from heron_mqtt.errors import (
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.kafka import KafkaBroker
 from heron_mqtt.testing.loopback_server import free_port
-from support.doc_pages import ROOT
 from support.heron_command import run_heron
 from support.kafka_server import KafkaServer
-from support.sunspec_server import BATTERY, EmulatedInverter
+from support.refused_hardware import assert_bridge_refused, assert_refused
 from support.waiting import until
 
 
@@ -179,25 +178,14 @@ def test_a_device_an_agent_elsewhere_a_take_and_a_stop_are_refused_in_one_line(
     kafka_server: KafkaServer, arguments: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
     """Nobody would hear of a stop later, nor that the other end was killed: nothing real hangs on it."""
-    remote = tmp_path / "remote.toml"
-    text = (ROOT / "config" / "three_microgrids.toml").read_text()
-    remote.write_text(text.replace("[microgrids.MG1]", "[microgrids.MG1]\nremote = true", 1))
-    ended = run_heron(*(a.format(remote=remote) for a in arguments), "--broker", kafka_server.url)
-    assert (ended.code, ended.out, len(ended.errors)) == (2, "", 1)
-    assert re.search(said, ended.errors[0])
+    assert_refused(kafka_server.url, tmp_path, arguments, said)
 
 
 async def test_a_bridge_to_hardware_is_refused_before_it_has_written_anything(
     kafka_server: KafkaServer,
 ) -> None:
-    box = await EmulatedInverter(BATTERY).start()
-    words = ["device", "sunspec_bridge", "--agent", "MG1", "--name", "ess", "--env-id", "bridged"]
-    words += ["--modbus", f"127.0.0.1:{box.port}", "--broker", kafka_server.url]
-    ended = await asyncio.to_thread(run_heron, *words)
-    await box.stop()
-    assert ended.code == 2
-    assert "Kafka keeps no message for who connects later and no last will" in ended.errors[-1]
-    assert box.writes() == []
+    said = "Kafka keeps no message for who connects later and no last will"
+    await assert_bridge_refused(kafka_server.url, said)
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,9 @@ from heron_mqtt.messaging.nats import NatsBroker
 from heron_mqtt.messaging.nats_subjects import subjects_of
 from heron_mqtt.testing.loopback_server import free_port
 from support.certificates import Certificates, key_of
-from support.doc_pages import ROOT
 from support.heron_command import heron, run_heron
 from support.nats_server import NatsServer
-from support.sunspec_server import BATTERY, EmulatedInverter
+from support.refused_hardware import assert_bridge_refused, assert_refused
 from support.waiting import until
 
 Make = Callable[..., NatsServer]
@@ -277,28 +276,15 @@ def test_a_run_over_it_earns_what_direct_calls_earn(nats_server: NatsServer) -> 
 def test_hardware_and_agents_elsewhere_are_refused(
     nats_server: NatsServer, arguments: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
-    remote = tmp_path / "remote.toml"
-    text = (ROOT / "config" / "three_microgrids.toml").read_text()
-    remote.write_text(text.replace("[microgrids.MG1]", "[microgrids.MG1]\nremote = true", 1))
-    ended = run_heron(*(a.format(remote=remote) for a in arguments), "--broker", nats_server.url)
-    assert ended.code == 2
-    assert ended.out == ""
-    assert len(ended.errors) == 1
-    assert re.search(said, ended.errors[0])
+    assert_refused(nats_server.url, tmp_path, arguments, said)
 
 
 async def test_a_bridge_to_hardware_is_refused_before_it_has_written_anything(
     nats_server: NatsServer,
 ) -> None:
     """A stop that nobody keeps would not reach one that starts later, and nobody would say that it died."""
-    box = await EmulatedInverter(BATTERY).start()
-    words = ["device", "sunspec_bridge", "--agent", "MG1", "--name", "ess", "--env-id", "bridged"]
-    words += ["--modbus", f"127.0.0.1:{box.port}", "--broker", nats_server.url]
-    ended = await asyncio.to_thread(run_heron, *words)
-    await box.stop()
-    assert ended.code == 2
-    assert "core NATS keeps no message for who connects later and no last will" in ended.errors[-1]
-    assert box.writes() == []
+    said = "core NATS keeps no message for who connects later and no last will"
+    await assert_bridge_refused(nats_server.url, said)
 
 
 def test_a_second_run_of_one_environment_ends_before_it_acts(nats_server: NatsServer) -> None:

@@ -27,7 +27,7 @@ from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.stamping import MessageStamper
-from powergrid.scenario import scenario_from_dict
+from powergrid.scenario import LoadedScenario, scenario_from_dict
 from support.heron_command import HERON, Ended, heron, run_heron, until
 from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
@@ -217,15 +217,20 @@ def test_while_another_one_holds_the_lease_or_sends_setpoints_nothing_is_sent(
     assert f"MG9 holds the lease on MG9/ess in environment '{site.env_id}'" in line
 
 
+def driving(env_id: str, file: Path) -> LoadedScenario:
+    """Return a scenario in which MG1 drives the box of a mapping as its battery."""
+    at = "microgrids.MG1.devices.ess"
+    mapping = {f"{at}.authority": "full", f"{at}.mapping": tomllib.loads(file.read_text())}
+    return scenario_from_dict(scenario({"env_id": env_id, **mapping}))
+
+
 async def test_while_a_run_has_the_device_nothing_is_sent(
     mosquitto: Mosquitto, base: str, env_id: str, tmp_path: Path
 ) -> None:
     """It is claimed on this machine under whatever name, before anything is sent; then its lease is seen."""
     box = ScriptedBox(mosquitto.url, base)
     file = box.mapping(tmp_path)
-    at = "microgrids.MG1.devices.ess"
-    mapping = {f"{at}.authority": "full", f"{at}.mapping": tomllib.loads(file.read_text())}
-    loaded = scenario_from_dict(scenario({"env_id": env_id, **mapping}))
+    loaded = driving(env_id, file)
     stamper, channel = MessageStamper("MG1", env_id), topics.device("MG1", "ess", "setpoint")
     with box:
         async with (
@@ -251,9 +256,7 @@ async def test_while_a_probe_has_the_box_no_run_of_this_machine_begins_to_drive_
 ) -> None:
     box = ScriptedBox(mosquitto.url, base)
     file = box.mapping(tmp_path)
-    at = "microgrids.MG1.devices.ess"
-    mapping = {f"{at}.authority": "full", f"{at}.mapping": tomllib.loads(file.read_text())}
-    loaded = scenario_from_dict(scenario({"env_id": env_id, **mapping}))
+    loaded = driving(env_id, file)
     said = arguments(mosquitto.url, file, "--device", "MG9/box")
     with box, heron(*said) as program:
         await asyncio.to_thread(program.wait_for, "listening")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from powergrid.devices import FmuSpec
 from support.doc_pages import ROOT
+from support.script_module import load_script
 
 EXAMPLE = ROOT / "docs" / "examples" / "fmu_battery"
 _FOLDER = tempfile.TemporaryDirectory(prefix="heron-tests-fmu-")
@@ -20,11 +20,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="heron-tests-fmu-")
 @functools.cache
 def battery(version: int = 2) -> Path:
     """Return the battery as a unit of FMI 2 or 3; built once."""
-    spec = importlib.util.spec_from_file_location("build_fmu_battery", EXAMPLE / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(EXAMPLE / "build.py")
     built = module.build(version, Path(_FOLDER.name) / f"battery{version}.fmu")
     assert isinstance(built, Path)
     return built

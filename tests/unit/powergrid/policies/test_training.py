@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,6 +15,7 @@ from powergrid.envs import BatchedMicrogrids
 from powergrid.policies.learned import CHECKPOINT, N_WEIGHTS, read_weights
 from powergrid.policies.scoring import with_policy
 from powergrid.scenario import load_scenario
+from support.script_module import load_script
 
 SCRIPT = Path(__file__).parents[4] / "scripts" / "train_policy.py"
 STEPS = 96
@@ -24,12 +24,7 @@ JANUARY = datetime(2016, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_policy", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_curves_are_measured_on_days_that_are_neither_trained_on_nor_of_the_shipped_week(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 
 from powergrid.profiles import Profiles, load_profiles
+from support.script_module import load_script
 
 ROOT = Path(__file__).parents[4]
 FOLDER = ROOT / "config" / "profiles"
@@ -23,15 +22,7 @@ COLUMNS = (*(f"{load}_{power}_pu" for load in LOADS for power in "pq"), *PV, "wi
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "extract_profiles", ROOT / "scripts" / "extract_profiles.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "scripts" / "extract_profiles.py")
 
 
 @pytest.fixture(scope="module")
