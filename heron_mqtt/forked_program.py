@@ -15,9 +15,9 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from heron_mqtt.end_signals import OF_THIS_PROGRAM
+from heron_mqtt.end_signals import END_SIGNALS, OF_THIS_PROGRAM
 from heron_mqtt.service_manager import THE_SERVICE
 
 if TYPE_CHECKING:
@@ -50,18 +50,31 @@ class ForkedProgram:
         self._ended: asyncio.Event | None = None
 
     async def open(self, limit: int) -> None:
-        """Take its pipes into the running event loop; ``limit``: of a line, bytes."""
+        """Take its pipes into the running event loop; ``limit``: of a line, bytes.
+
+        Where that fails or is cancelled, our ends are closed, so that its input ends.
+        """
         import asyncio
 
         assert self._pipes is not None, "it is opened once"
         (stdin, stdout, stderr), self._pipes = self._pipes, None
         loop = asyncio.get_running_loop()
-        self._ended = asyncio.Event()
-        self._watched = os.pidfd_open(self.pid)
-        loop.add_reader(self._watched, self._reap)
-        self.stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(stdin, "wb", 0))
-        self.stdout = await _reader(stdout, limit)
-        self.stderr = None if stderr is None else await _reader(stderr, limit)
+        with contextlib.ExitStack() as undo:
+            # a file closes itself once, also where a transport has closed it already
+            its_input = undo.enter_context(os.fdopen(stdin, "wb", 0))
+            its_output = undo.enter_context(os.fdopen(stdout, "rb", 0))
+            its_error = None if stderr is None else undo.enter_context(os.fdopen(stderr, "rb", 0))
+            self._ended = asyncio.Event()
+            self._watched = os.pidfd_open(self.pid)
+            undo.callback(self._watch_no_more)
+            loop.add_reader(self._watched, self._reap)
+            self.stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, its_input)
+            undo.callback(self.stdin.abort)
+            self.stdout, output = await _reader(its_output, limit)
+            undo.callback(output.close)
+            if its_error is not None:
+                self.stderr, _ = await _reader(its_error, limit)
+            undo.pop_all()
 
     async def wait(self) -> int:
         """Return its exit code once it has ended."""
@@ -79,10 +92,11 @@ class ForkedProgram:
     def abandon(self) -> None:
         """End it by force, with all that it has started, unless it has ended; without an event loop."""
         if self._pipes is not None:
-            for pipe in self._pipes:
-                if pipe is not None:
-                    os.close(pipe)
+            _close(self._pipes)
             self._pipes = None
+        if self._watched >= 0:
+            os.close(self._watched)
+            self._watched = -1
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -91,13 +105,18 @@ class ForkedProgram:
             self._note_end(0)
 
     def _reap(self) -> None:
-        import asyncio
-
         self._note_end(os.WNOHANG)
         if self.returncode is not None and self._ended is not None:
+            self._watch_no_more()
+            self._ended.set()
+
+    def _watch_no_more(self) -> None:
+        import asyncio
+
+        if self._watched >= 0:
             asyncio.get_running_loop().remove_reader(self._watched)
             os.close(self._watched)
-            self._ended.set()
+            self._watched = -1
 
     def _note_end(self, options: int) -> None:
         try:
@@ -109,14 +128,20 @@ class ForkedProgram:
             self.returncode = os.waitstatus_to_exitcode(status)
 
 
-async def _reader(pipe: int, limit: int) -> asyncio.StreamReader:
+def _close(pipes: tuple[int | None, ...]) -> None:
+    for pipe in pipes:
+        if pipe is not None:
+            os.close(pipe)
+
+
+async def _reader(pipe: IO[bytes], limit: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
     import asyncio
 
     reader = asyncio.StreamReader(limit)
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", 0)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
     )
-    return reader
+    return reader, transport
 
 
 def fork_program(
@@ -139,13 +164,39 @@ def fork_program(
     its_input, our_input = os.pipe()
     our_output, its_output = os.pipe()
     our_error, its_error = os.pipe() if own_stderr else (None, None)
-    pid = os.fork()
-    if pid == 0:
-        _become(main, environment, (its_input, its_output, its_error))
-    for pipe in (its_input, its_output, its_error):
-        if pipe is not None:
-            os.close(pipe)
-    return ForkedProgram(pid, (our_input, our_output, our_error))
+    its, ours = (its_input, its_output, its_error), (our_input, our_output, our_error)
+    program: ForkedProgram | None = None
+    try:
+        with _end_signals_held_back() as heeds:
+            pid = os.fork()
+            if pid == 0:
+                _become(main, environment, its, heeds)
+            program = ForkedProgram(pid, ours)
+    except OSError:  # too many processes, or too little memory
+        _close(ours)
+    except BaseException:  # asked to end meanwhile
+        if program is None:
+            _close(ours)
+        else:
+            program.abandon()
+        raise
+    finally:
+        _close(its)
+    return program
+
+
+@contextlib.contextmanager
+def _end_signals_held_back() -> Iterator[set[signal.Signals | int]]:
+    """Have them wait inside, and yield the mask from before.
+
+    One that reached a fork before it has forgotten our handlers would raise there, in the midst of our code.
+    """
+    heeds = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+        yield heeds
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heeds)
 
 
 def name_process(name: str) -> None:
@@ -172,17 +223,22 @@ def _may_fork() -> bool:
     if not hasattr(os, "pidfd_open") or threading.current_thread() is not threading.main_thread():
         return False
     try:
+        os.close(os.pidfd_open(os.getpid()))  # a kernel may be too old for it, a sandbox may forbid it
         return len(list(Path("/proc/self/task").iterdir())) == 1
     except OSError:
         return False
 
 
 def _become(
-    main: Callable[[], int], environment: Mapping[str, str], pipes: tuple[int, int, int | None]
+    main: Callable[[], int],
+    environment: Mapping[str, str],
+    pipes: tuple[int, int, int | None],
+    heeds: set[signal.Signals | int],
 ) -> NoReturn:
     code: Any = 1
     try:
         OF_THIS_PROGRAM.forget()
+        signal.pthread_sigmask(signal.SIG_SETMASK, heeds)
         os.setsid()
         for number, pipe in enumerate(pipes):
             if pipe is not None:

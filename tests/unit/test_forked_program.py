@@ -160,3 +160,112 @@ def test_a_process_with_threads_is_not_forked() -> None:
         done.set()
         """)
     assert out == "None"
+
+
+@pytest.mark.parametrize("missing", ["pidfd_open", "fork"])
+def test_where_the_system_refuses_nothing_is_forked_and_nothing_left_open(missing: str) -> None:
+    """As on a kernel before 5.3, in a sandbox, or where a user may have no more processes."""
+    out, err = outcome(f"""
+        def refused(*_):
+            raise OSError(1, "Operation not permitted")
+        os.{missing} = refused
+        before = os.listdir("/proc/self/fd")
+        print(fork_program(main, os.environ, own_stderr=True), os.listdir("/proc/self/fd") == before)
+        print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        """)
+    assert (out.split("\n"), err) == (["None True", "set()"], "")
+
+
+SIGNALLED = """
+from heron_mqtt.end_signals import OF_THIS_PROGRAM, AskedToEnd
+fork = os.fork
+def signalled_at_once():
+    pid = fork()
+    if (pid == 0) == (WHO == "the fork"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return pid
+os.fork = signalled_at_once
+"""
+
+
+def test_a_signal_to_one_that_was_just_forked_ends_it_and_runs_none_of_our_code() -> None:
+    out, err = outcome(
+        "WHO = 'the fork'"
+        + SIGNALLED
+        + textwrap.dedent("""
+            with OF_THIS_PROGRAM:
+                try:
+                    program = fork_program(main, os.environ, own_stderr=False)
+                except AskedToEnd:
+                    print("raised", flush=True)
+                    os._exit(0)
+            print(os.waitstatus_to_exitcode(os.waitpid(program.pid, 0)[1]))
+            """)
+    )
+    assert (out, err) == ("-15", "")
+
+
+def test_a_signal_to_us_while_we_fork_leaves_no_fork_behind() -> None:
+    out, err = outcome(
+        "WHO = 'us'"
+        + SIGNALLED
+        + textwrap.dedent("""
+            before = os.listdir("/proc/self/fd")
+            with OF_THIS_PROGRAM:
+                try:
+                    fork_program(main, os.environ, own_stderr=False)
+                except AskedToEnd:
+                    print("raised", os.listdir("/proc/self/fd") == before)
+            print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                print("no child")
+            """)
+    )
+    assert (out.split("\n"), err) == (["raised True", "set()", "no child"], "")
+
+
+@pytest.mark.parametrize("own_stderr", [False, True])
+def test_one_whose_opening_is_cancelled_or_fails_leaves_nothing_open(own_stderr: bool) -> None:
+    out, err = outcome(f"""
+        import gc
+        async def cancelled(program, iterations):
+            before = set(os.listdir("/proc/self/fd"))
+            opening = asyncio.create_task(program.open(1 << 16))
+            for _ in range(iterations):
+                await asyncio.sleep(0)
+            if opening.done():
+                return True
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            await asyncio.sleep(0)
+            after = set(os.listdir("/proc/self/fd"))
+            assert after <= before, (iterations, after - before)
+            assert len(before - after) == {3 if own_stderr else 2}, (iterations, before - after)
+            return False
+        async def failed(program):
+            pidfd_open, os.pidfd_open = os.pidfd_open, None
+            try:
+                await program.open(1 << 16)
+            except TypeError:
+                print("failed")
+            os.pidfd_open = pidfd_open
+
+        was_opened, iterations = False, 1
+        while not was_opened:
+            program = fork_program(main, os.environ, own_stderr={own_stderr})
+            was_opened = asyncio.run(cancelled(program, iterations))
+            program.abandon()
+            iterations += 1
+        print(iterations > 4, program.returncode)
+        del program  # the one that was opened, with its pipes
+        gc.collect()
+        held = sorted(os.listdir("/proc/self/fd"))
+        program = fork_program(main, os.environ, own_stderr={own_stderr})
+        asyncio.run(failed(program))
+        program.abandon()
+        del program
+        print(sorted(os.listdir("/proc/self/fd")) == held)
+        """)
+    assert (out.split("\n"), err) == (["True -9", "failed", "True"], "")
