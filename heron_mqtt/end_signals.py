@@ -187,7 +187,14 @@ async def until_input_ends(serving: asyncio.Task[None]) -> None:
     import asyncio
 
     loop = asyncio.get_running_loop()
-    loop.add_reader(sys.stdin, serving.cancel)  # readable means closed: nobody writes to it
+
+    def end() -> None:
+        loop.remove_reader(
+            sys.stdin
+        )  # it stays readable, and each further cancel would break off the clean-up
+        serving.cancel()
+
+    loop.add_reader(sys.stdin, end)  # readable means closed: nobody writes to it
     try:
         await serving
     except asyncio.CancelledError:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +52,8 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
         patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
         settings = {"defaults": without_lasting(loaded.broker_settings()), "patience_s": patience_s}
         history = _history(options)
-        run_until_told(
-            _serve(table, loaded.scenario.randomisation, faults, history, options, env_id, settings)
-        )
+        serving = _serve(table, loaded.scenario.randomisation, faults, history, options, env_id, settings)
+        run_until_told(_until_input_ends(serving) if options.supervised else serving)
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:
@@ -134,6 +133,11 @@ def _history(options: argparse.Namespace) -> DeviceHistory | None:
     return device_history(Path(options.resume), options.agent, options.name)
 
 
+async def _until_input_ends(serving: Coroutine[Any, Any, None]) -> None:
+    """Serve as long as the run is there: from the beginning, the broker may be a while in coming."""
+    await until_input_ends(asyncio.create_task(serving, name="emulated device"))
+
+
 async def _serve(
     table: DeviceTable,
     randomisation: RandomisationTable,
@@ -172,8 +176,4 @@ async def _serve(
                 sys.stdout.write(f"{device.kind} {device.label} online at {address}, topics {prefix}#\n")
                 sys.stdout.flush()
 
-        serving = asyncio.create_task(
-            device.run(duration_s=options.duration, once=options.once, on_online=tell),
-            name=f"device {options.name}",
-        )
-        await (until_input_ends(serving) if options.supervised else serving)
+        await device.run(duration_s=options.duration, once=options.once, on_online=tell)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.testing.loopback_server import free_port
 from support.heron_command import HERON, HeronProgram, Program, heron, until
 from support.mosquitto_clients import Watcher, publish, retained
 from support.mosquitto_server import Mosquitto
@@ -342,6 +343,15 @@ def test_a_supervised_one_ends_with_its_supervisor(mosquitto: Mosquitto) -> None
         device.process.stdin.close()
         assert device.wait().code == 0
         device.offline()
+
+
+def test_a_supervised_one_that_waits_for_its_broker_ends_with_its_supervisor_too() -> None:
+    named = ["--agent", "MG1", "--name", "ess", "--broker", f"mqtt://127.0.0.1:{free_port()}"]
+    with heron("device", "battery", *named, "--supervised") as device:
+        device.wait_for("nobody answers")  # it tries for 30 s: the run may be starting its broker
+        assert device.process.stdin is not None
+        device.process.stdin.close()
+        assert device.wait(10.0).code == 0
 
 
 def test_it_is_back_after_its_broker_was(own_mosquitto: Callable[..., Mosquitto]) -> None:
