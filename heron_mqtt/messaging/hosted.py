@@ -24,7 +24,8 @@ class HostedBroker(MqttBroker):
         self._owner_loop.starts_by_itself = False
         self.url = ""
         """``mqtt://host:port`` once connected."""
-        self._server = EmbeddedBroker(on_exit=on_exit)
+        # Told what this connection says: the environment alone does not know of an option, or a scenario's.
+        self._server = EmbeddedBroker(topic_prefix=self.options.topic_prefix, on_exit=on_exit)
 
     async def _open(self) -> None:
         if not self.url:

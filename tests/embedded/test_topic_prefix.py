@@ -11,6 +11,8 @@ import pytest
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded import EmbeddedBroker, Limits
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
+from heron_mqtt.messaging.hosted import HostedBroker
+from heron_mqtt.messaging.schemes import open_broker
 from heron_mqtt.messaging.settings import variable_of
 from support.heron_command import heron, run_heron
 from support.raw_mqtt import RawClient, connected
@@ -69,6 +71,21 @@ async def test_environments_of_a_user_are_counted_below_it(broker: EmbeddedBroke
         for topic in topics:
             await device.publish(topic, b"x", qos=1, retain=True)
         assert await kept(so) == set(topics[:2])
+
+
+@pytest.mark.parametrize("by", ["option", "defaults"])
+async def test_a_broker_of_ones_own_keeps_births_first_below_the_prefix_of_its_connection(by: str) -> None:
+    """The environment says nothing of it: a scenario does, or who opens the connection."""
+    options: dict[str, Any] = {"topic_prefix": PREFIX}
+    broker = open_broker("embedded", env_id="plant", **(options if by == "option" else {"defaults": options}))
+    assert isinstance(broker, HostedBroker)
+    birth = f"{PLANT}/devices/MG1/ess/status"
+    async with broker, connected(broker._server.port, "a") as device:
+        await device.publish(birth, b"born", qos=1, retain=True)
+        for i in range(Limits().max_user_retained_messages):
+            await device.publish(f"{PLANT}/session/{i}/probe", b"x", retain=True)
+        await device.publish(f"{PLANT}/session/last/probe", b"x", qos=1, retain=True)
+        assert await kept(device, birth) == {birth}
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
