@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from heron_mqtt.app.broker_probe import require_broker_features
 from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.errors import BrokerUnavailable, ConfigError, NameTaken
-from heron_mqtt.field.gateway.succession import Succession, machine_run
+from heron_mqtt.field.gateway.succession import StateFolder, Succession, machine_run
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
 from heron_mqtt.messaging.embedded import EmbeddedBroker
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from heron_mqtt.app.vendor_adapters import VendorAdapters
     from heron_mqtt.forked_program import ForkedProgram
     from powergrid.scenario import LoadedScenario, Scenario
+
+log = logging.getLogger("heron_mqtt.gateway")
 
 T = TypeVar("T")
 Watch = Callable[[], Coroutine[Any, Any, None]]
@@ -109,7 +112,7 @@ async def mqtt_infrastructure(
     take_over: bool = False,
     accept_broker_limits: bool = False,
     resume: Path | None = None,
-    state: Path | None = None,
+    state: StateFolder | None = None,
     forks: Forks = NO_FORKS,
 ) -> AsyncIterator[Infrastructure]:
     """Connect to an MQTT broker and start the emulated devices of some agents; end them on leaving.
@@ -131,20 +134,22 @@ async def mqtt_infrastructure(
         forks: Programs that were forked already.
 
     Raises:
-        ConfigError: ``state`` cannot be used.
+        ConfigError: ``state`` was asked for, and cannot be used.
         BrokerError: The broker is not there, refuses, or does not do what safety depends on.
         NameTaken: Another process holds one of the names, or has ``state`` for one of the agents.
     """
     scenario = loaded.scenario
     emulated = all_emulated(scenario, agents, devices)
     async with AsyncExitStack() as stack:
+        is_ours, given_url = url == "embedded", url
+        if is_ours and state is not None and state.variable is not None:
+            state = None  # a service's folder: a run with a broker of its own has no service's devices
         successions = _successions(stack, state, scenario.topic_env_id, agents, note)
         processes = DeviceProcesses(forks.emulators)
         throughout: list[Watch] = []
         if emulated:  # first of all: devices import while the broker starts
             stack.push_async_callback(processes.close)
             await processes.open()
-        is_ours, given_url = url == "embedded", url
         if is_ours:
             prefix = topics_begin(scenario.broker.topic_prefix)
             url = await _start_embedded(stack, throughout, prefix, forks.broker)
@@ -195,21 +200,44 @@ async def mqtt_infrastructure(
 
 def _successions(
     stack: AsyncExitStack,
-    state: Path | None,
+    state: StateFolder | None,
     env_id: str,
     agents: Sequence[str],
     note: Callable[[str], None],
 ) -> dict[str, Succession]:
-    """Return the earlier starts of the agents' gateways, and make sure that they are dead."""
+    """Return the earlier starts of the agents' gateways, and make sure that they are dead.
+
+    A folder that nobody has asked for, and that cannot be used, is told of and left out.
+
+    Raises:
+        ConfigError: The folder that was asked for cannot be used.
+        NameTaken: One of them lives.
+    """
     if state is None:
         return {}
     found: dict[str, Succession] = {}
+    unusable: dict[str, ConfigError] = {}
     machine = machine_run()
     for agent in agents:
-        found[agent] = known = Succession(state, env_id, agent, machine)
+        try:
+            known = Succession(state.path, env_id, agent, machine)
+        except ConfigError as exc:
+            if state.variable is None:
+                raise ConfigError(f"--state {exc}") from exc
+            unusable[agent] = exc
+            continue
+        found[agent] = known
         stack.callback(known.close)
         if known.why_none:
             note(f"state: {known.path}: {known.why_none}; leases of earlier starts of {agent} are waited for")
+    if unusable:
+        why = next(iter(unusable.values()))
+        log.warning(
+            "%s=%s; without it, after a kill the next start of %s waits for the end of its leases",
+            state.variable,
+            why,
+            ", ".join(unusable),
+        )
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.agents.proxy import Proxy
@@ -20,6 +19,7 @@ from heron_mqtt.service_manager import THE_SERVICE
 from powergrid.agents.proxies import make_proxy
 
 if TYPE_CHECKING:
+    from heron_mqtt.field.gateway.succession import StateFolder
     from powergrid.scenario import LoadedScenario
 
 
@@ -68,7 +68,7 @@ async def serve_proxies(
     accept_broker_limits: bool = False,
     record: str | None = None,
     watch: bool = False,
-    state: Path | None = None,
+    state: StateFolder | None = None,
 ) -> None:
     """Serve one run after another, each agent by itself, until cancelled.
 

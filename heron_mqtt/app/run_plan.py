@@ -18,6 +18,7 @@ from heron_mqtt.messaging.settings import EVERYWHERE
 
 if TYPE_CHECKING:
     from heron_mqtt.app.resumption import Resumption
+    from heron_mqtt.field.gateway.succession import StateFolder
     from powergrid.scenario import LoadedScenario
 
 Devices = Literal["emulated", "simulated"]
@@ -56,7 +57,7 @@ class RunOptions:
     realtime_s: float | None = None
     network: str | None = None
     take_over: bool = False
-    state: Path | None = None
+    state: StateFolder | None = None
     accept_broker_limits: bool = False
     record: str | None = None
     record_messages: bool | None = None

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from heron_mqtt.app.run_plan import RunPlan
     from heron_mqtt.app.run_summary import Summary
     from heron_mqtt.app.runner import Progress
+    from heron_mqtt.field.gateway.succession import StateFolder
 
     Page = Callable[[str], None]
     Shown = AbstractContextManager[Progress]
@@ -327,10 +328,15 @@ def _where(record: str | None, no_record: bool) -> str | None:
     return None if no_record else record or "auto"
 
 
-def _state(folder: Path | None) -> Path | None:
+def _state(folder: Path | None) -> StateFolder | None:
     """Return the folder that outlives this process: as it is given, or the first that systemd names."""
-    named = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return folder if folder is not None else Path(named) if named else None
+    variable = "STATE_DIRECTORY"
+    named = os.environ.get(variable, "").split(":")[0]
+    if folder is None and not named:
+        return None
+    from heron_mqtt.field.gateway.succession import StateFolder
+
+    return StateFolder(Path(named), variable) if folder is None else StateFolder(folder)
 
 
 @app.command()

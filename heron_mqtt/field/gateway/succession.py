@@ -23,6 +23,8 @@ import logging
 import os
 import re
 import stat
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,13 +39,14 @@ try:
 except ImportError:  # Windows: without a lock nobody is known to be dead, and no lease is taken
     fcntl = None
 
-__all__ = ["Succession", "machine_run"]
+__all__ = ["StateFolder", "Succession", "machine_run"]
 
 log = logging.getLogger("heron_mqtt.gateway")
 
 REMEMBERED_BOOTS = 64
 """A gateway that fails at once may be started often, and the lease is that of the last one that worked."""
 FILE_BYTES = 8_192  # always: what is written in one piece is there whole, or as it was
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _MACHINE_RUN = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -52,6 +55,37 @@ def machine_run() -> str | None:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return _MACHINE_RUN.read_text(encoding="ascii").strip() or None
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """Where a gateway's state outlives it, and how sure it is that somebody wants it there.
+
+    Attributes:
+        path: The folder; made if it is not there.
+        variable: The environment variable that names it, as a service manager sets it for everything that it
+            starts: what cannot be kept there is only told. None = somebody asked for it by ``--state``.
+    """
+
+    path: Path
+    variable: str | None = None
+
+
+_open_here: weakref.WeakSet[Succession] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """Close, in a process that was just forked, what proves that its parent lives.
+
+    A lock belongs to the open file, which a fork shares: a worker that outlives its gateway would have it
+    still. Closing there takes nothing from the parent.
+    """
+    for succession in tuple(_open_here):
+        succession.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class _Written(BaseModel):
@@ -103,6 +137,7 @@ class Succession:
         self.path = folder / f"gateway-{shown}-{digest}.json"
         self._boots: list[str] = []
         self._descriptor = -1
+        _open_here.add(self)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -112,8 +147,8 @@ class Succession:
         except OSError as exc:
             self.close()
             raise ConfigError(
-                f"--state {folder}: {self.path.name} cannot be used there: {exc.strerror}; expected a "
-                "folder of this program's own, on a disk of this machine"
+                f"{folder}: {self.path.name} cannot be used there: {exc.strerror}; expected a folder of this "
+                "program's own, on a disk of this machine"
             ) from exc
         except BaseException:
             self.close()
@@ -129,6 +164,8 @@ class Succession:
             return
         try:
             about = os.fstat(self._descriptor)
+            if about.st_uid == os.geteuid() and about.st_mode & _WRITABLE_BY_OTHERS:
+                os.fchmod(self._descriptor, 0o600)  # or the next start would not believe it either
             told = _Written(
                 agent=self._agent_id,
                 env_id=self._env_id,
@@ -155,6 +192,7 @@ class Succession:
 
     def close(self) -> None:
         """Let another one have the file. Idempotent."""
+        _open_here.discard(self)
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -184,7 +222,7 @@ class Succession:
             self.why_none = "it is another agent's"
         elif self._machine is None or fcntl is None:
             self.why_none = "here nobody can tell that the one who wrote it is dead"
-        elif about.st_uid != os.geteuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        elif about.st_uid != os.geteuid() or about.st_mode & _WRITABLE_BY_OTHERS:
             self.why_none = "it is another user's, or others may write to it"
         elif written.machine != self._machine:
             self.why_none = "it was written on another machine, or before this one was switched on"

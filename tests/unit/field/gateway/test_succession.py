@@ -32,6 +32,10 @@ def lived(folder: Path, *boots: str) -> Path:
     return one.path
 
 
+def has_open(pid: int, path: Path) -> bool:
+    return any(os.path.realpath(link) == str(path) for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
@@ -113,6 +117,47 @@ def test_one_that_stands_still_lives_and_one_that_was_killed_is_a_predecessor(fo
             assert successor.predecessors == {"a"}
 
 
+FORKS_A_WORKER = """
+import os, pathlib, sys, time
+from heron_mqtt.field.gateway.succession import Succession
+one = Succession(pathlib.Path(sys.argv[1]), "env", "MG1", sys.argv[2])
+one.begin("a")
+if os.fork() == 0:
+    one.begin("the worker")
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+    os._exit(0)
+sys.stdin.read()
+"""
+
+
+def test_a_worker_that_was_forked_takes_no_lock_with_it_and_none_away(folder: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", FORKS_A_WORKER, str(folder), HERE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        try:
+            if sys.platform == "linux":
+                (path,) = folder.iterdir()
+                assert has_open(parent.pid, path)
+                assert not has_open(worker, path)
+            with pytest.raises(NameTaken, match=f"pid {parent.pid} "):
+                start(folder)
+            parent.kill()
+            parent.wait()
+            os.kill(worker, 0)  # it outlives its parent
+            with closing(start(folder)) as successor:
+                assert successor.predecessors == {"a"}
+        finally:
+            os.kill(worker, signal.SIGKILL)
+
+
 def test_a_file_of_another_machine_or_of_before_a_restart_of_this_one_names_no_predecessor(
     folder: Path,
 ) -> None:
@@ -162,6 +207,34 @@ def test_a_file_that_others_may_write_to_names_no_predecessor(folder: Path, mode
     with closing(start(folder)) as successor:
         assert successor.predecessors == frozenset()
         assert "others may write to it" in successor.why_none
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o606])
+def test_a_file_that_others_could_write_to_is_our_own_again_after_the_next_start(
+    folder: Path, mode: int
+) -> None:
+    path = lived(folder, "a")
+    path.chmod(mode)
+    lived(folder, "b")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with closing(start(folder)) as next_one:
+        assert (next_one.predecessors, next_one.why_none) == ({"b"}, "")
+
+
+def test_a_file_of_another_user_that_cannot_be_opened_is_named_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = lived(folder, "a")
+    real = os.open
+
+    def refused(name: object, *rest: object) -> int:
+        if name == path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(name, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(ConfigError, match=rf"{path.name} cannot be used there: Permission denied"):
+        start(folder)
 
 
 def test_a_file_of_another_user_names_no_predecessor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +299,7 @@ def test_a_folder_that_cannot_be_used_is_named_in_one_line(folder: Path, what: s
             path.symlink_to(folder / "elsewhere")
         else:
             os.mkfifo(path)
-    with pytest.raises(ConfigError, match=r"^--state .*gateway-MG1-\w+\.json ") as raised:
+    with pytest.raises(ConfigError, match=r"gateway-MG1-\w+\.json ") as raised:
         start(folder)
     assert len(raised.value.problems) == 1
 
