@@ -13,6 +13,7 @@ from heron_mqtt.config import read_toml
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.modbus.registers import Registers
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.link import RegisterPoll
 from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive, load_mapping
@@ -97,14 +98,13 @@ async def watch_mapping(
         The last lines.
     """
     state = VendorState(mapping)
-    loop = asyncio.get_running_loop()
     client = RawMqtt(MqttBroker(url).options, MessageStats())
     asking: list[asyncio.Task[None]] = []
     await client.connect()
     try:
 
         def take(topic: str, payload: bytes, retained: bool) -> None:
-            state.take(topic, payload, loop.time(), retained=retained)
+            state.take(topic, payload, steady_s(), retained=retained)
 
         for topic_filter in mapping.topic_filters():
             client.subscribe_raw(topic_filter, take)
@@ -145,12 +145,11 @@ async def _shown(
     until_s: float | None,
 ) -> list[ReportLine]:
     """Show what is known now and then; returns the last lines."""
-    loop = asyncio.get_running_loop()
-    begun_s = loop.time()
+    begun_s = steady_s()
     lines: list[ReportLine] = []
-    while until_s is None or loop.time() - begun_s < until_s:
+    while until_s is None or steady_s() - begun_s < until_s:
         await asyncio.sleep(every_s if until_s is None else min(every_s, until_s))
-        state.settle(loop.time())
-        lines = state.report(loop.time())
+        state.settle(steady_s())
+        lines = state.report(steady_s())
         show(lines)
     return lines

@@ -23,6 +23,7 @@ from heron_mqtt.errors import ConfigError, MessageError, PlaceTaken
 from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.place_claim import PlaceClaim, broker_place
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import NotSent, budget_of
@@ -273,7 +274,7 @@ class SetpointTrial:
             self._serving.result()
 
     def _on_raw(self, topic: str, payload: bytes, retained: bool) -> None:
-        now_s = asyncio.get_running_loop().time()
+        now_s = steady_s()
         taken = self._state.take(topic, payload, now_s, retained=retained)
         if taken is not None and not retained and "p_mw" in taken.fields:
             self._samples.append((now_s, float(taken.fields["p_mw"])))
@@ -291,7 +292,7 @@ class SetpointTrial:
             return
         self._heard = (telemetry.boot, telemetry.seq)
         if telemetry.ack_seq is not None and telemetry.ack_boot == self._stamper.boot:
-            now_s = asyncio.get_running_loop().time()
+            now_s = steady_s()
             self._answers.setdefault(telemetry.ack_seq, (now_s, telemetry.rejected))
 
     async def _tick(self) -> None:
@@ -301,7 +302,7 @@ class SetpointTrial:
     async def _sampled(self) -> None:
         """Wait a moment, and take what has become known; of what is reported on change, what holds."""
         await asyncio.sleep(TICK_S)
-        now_s = asyncio.get_running_loop().time()
+        now_s = steady_s()
         settled = self._state.settle(now_s)
         if "p_mw" in settled.fields:
             self._samples.append((now_s, float(settled.fields["p_mw"])))
@@ -333,14 +334,14 @@ class SetpointTrial:
     async def _listened(self) -> PowerBefore:
         """Listen to the box for a while."""
         self._say(f"listening for {self._order.listen_s:g} s to what the box says by itself")
-        end_s = asyncio.get_running_loop().time() + self._order.listen_s
-        while asyncio.get_running_loop().time() < end_s:
+        end_s = steady_s() + self._order.listen_s
+        while steady_s() < end_s:
             await self._tick()
             self._refuse_rivals()
         return self._power_now()
 
     def _power_now(self) -> PowerBefore:
-        now_s = asyncio.get_running_loop().time()
+        now_s = steady_s()
         recent = [(t, p) for t, p in self._samples if t >= now_s - max(self._order.listen_s, 2.0)]
         where = ", ".join(self._mapping.topics_of("p_mw"))
         if len(recent) < 2 or self._heard is None:
@@ -394,16 +395,16 @@ class SetpointTrial:
     # -- the test ----------------------------------------------------------------------------------
 
     async def _tried(self, before: PowerBefore) -> TrialReport:
-        loop, report = asyncio.get_running_loop(), TrialReport(before)
-        begun_s, begun_at = loop.time(), len(self._samples)
+        report = TrialReport(before)
+        begun_s, begun_at = steady_s(), len(self._samples)
         self._say(f"sending {kw(self._order.send_mw)} for {self._order.for_s:g} s")
         try:
             seq = self._send(self._lease_s(self._order.for_s))
             report.broken_off = await self._held(begun_s, begun_at, before)
-            held_s = loop.time() - begun_s
+            held_s = steady_s() - begun_s
             report.every = [(t - begun_s, p) for t, p in self._samples[begun_at:]]
             self._say("handing the box back")
-            released, released_s = await self._release(), loop.time()
+            released, released_s = await self._release(), steady_s()
             at = len(self._samples)
             if released is None:
                 await self._watched_release(released_s)
@@ -442,19 +443,18 @@ class SetpointTrial:
 
     async def _held(self, begun_s: float, begun_at: int, before: PowerBefore) -> str | None:
         """Let the setpoint hold for its time, renewing its lease; returns why it was broken off."""
-        loop = asyncio.get_running_loop()
         lease_ends_s = begun_s + self._lease_s(self._order.for_s)
         renewed_s = begun_s
-        while (left_s := begun_s + self._order.for_s - loop.time()) > 0.0:
+        while (left_s := begun_s + self._order.for_s - steady_s()) > 0.0:
             await self._tick()
             why = self._why_break_off(begun_at, before) or self._why_not_sent(begun_s)
             if why is not None:
                 self._say(f"broken off: {why}")
                 return why
             lease_s = self._lease_s(left_s)
-            if loop.time() - renewed_s >= LEASE_S / 3.0 and loop.time() + lease_s > lease_ends_s:
+            if steady_s() - renewed_s >= LEASE_S / 3.0 and steady_s() + lease_s > lease_ends_s:
                 self._send(lease_s, renewal=True)
-                renewed_s, lease_ends_s = loop.time(), loop.time() + lease_s
+                renewed_s, lease_ends_s = steady_s(), steady_s() + lease_s
         return None
 
     def _why_break_off(self, begun_at: int, before: PowerBefore) -> str | None:
@@ -466,14 +466,14 @@ class SetpointTrial:
             return why
         if self._device.stopped:
             return "an emergency stop came"
-        status = self._state.status(asyncio.get_running_loop().time())
+        status = self._state.status(steady_s())
         if status is not None and status.state != "online":
             return f"the box is {status.state}: {status.reason}"
         most = OVERSHOOT * max(self._order.max_mw, abs(before.p_mw)) + 5.0 * before.noise_mw
         over = next((p for _, p in self._samples[begun_at:] if abs(p) > most), None)
         if over is not None:
             return f"its power is {kw(over)}, the test may go to {kw(self._order.max_mw)} (--max)"
-        silent_s = asyncio.get_running_loop().time() - self._samples[-1][0]
+        silent_s = steady_s() - self._samples[-1][0]
         if silent_s > max(SILENCE_S, 4.0 * before.every_s):
             return f"the box has said nothing of its power for {silent_s:.0f} s"
         return None
@@ -485,7 +485,7 @@ class SetpointTrial:
         rejected = next((why for _, why in self._answers.values() if why is not None), None)
         if rejected is not None:
             return f"nothing was sent to the box: {rejected}"
-        if asyncio.get_running_loop().time() - begun_s > GRACE_S + self._table.answer_within_s:
+        if steady_s() - begun_s > GRACE_S + self._table.answer_within_s:
             return "nothing was sent to the box: the setpoint did not come back from the broker (its rights?)"
         return None
 
@@ -521,16 +521,14 @@ class SetpointTrial:
         return "the broker did not take the release" if self._device.is_driven else None
 
     async def _until(self, condition: Callable[[], bool], within_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + within_s
-        while not condition() and loop.time() < end_s:
+        end_s = steady_s() + within_s
+        while not condition() and steady_s() < end_s:
             await self._tick()
 
     async def _watched_release(self, released_s: float) -> None:
         """Look for a while what the box does by itself again."""
-        loop = asyncio.get_running_loop()
         end_s = released_s + min(self._order.for_s, WATCH_RELEASE_S)
-        while loop.time() < end_s:
+        while steady_s() < end_s:
             await self._sampled()
 
 

@@ -105,6 +105,7 @@ class Commander:
         publish: Sends one message; what it returns is done when the broker, or the device, has it.
         within_s: How long the broker may take.
         budget: Counts writes; None = no limit.
+        lease_runs: Whether a setpoint that has waited may still be sent: its lease is not over.
         monotonic: For intervals, s.
         label: For messages.
     """
@@ -115,6 +116,7 @@ class Commander:
         publish: Publish,
         *,
         within_s: float,
+        lease_runs: Callable[[], bool],
         label: str = "",
         budget: WriteBudget | None = None,
         monotonic: Callable[[], float] = steady_s,
@@ -125,6 +127,7 @@ class Commander:
         self._mapping = mapping
         self._publish = publish
         self._within_s = within_s
+        self._lease_runs = lease_runs
         self._label = label
         self._budget = budget
         self._monotonic = monotonic
@@ -239,6 +242,9 @@ class Commander:
     async def _tell_later(self, wait_s: float, setpoint: Setpoint, context: MessageContext) -> None:
         await asyncio.sleep(wait_s)
         self._later = None
+        if not self._lease_runs():  # it went on while the machine slept, and this timer did not
+            log.warning("%s: a setpoint that waited was not sent: its lease is over", self._label)
+            return
         try:
             await self.tell(setpoint, context)
         except HeronError as exc:

@@ -22,7 +22,8 @@ class RegisterPoll:
 
     Attributes:
         source: Which: where a topic would stand.
-        at_s: When the reading began (the loop's clock): what is in it is at least so old.
+        at_s: When the reading began, by the clock of leases (``steady_clock``): what is in it is at least so
+            old.
         values: Register -> what it holds, not cleaned; None = "not available".
         shown: Register -> the words as they are, for people.
         unread: Why something could not be read -> the registers that it harms.

@@ -9,7 +9,6 @@ program is for a machine near the device.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ from heron_mqtt.field.modbus.program import (
     serve_unit,
 )
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.commands import budget_of
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
@@ -239,11 +239,10 @@ async def read_once(connection: ModbusConnection, unit: int, mapping: DeviceMapp
     assert mapping.registers is not None
     state = VendorState(mapping)
     link = ModbusLink(Registers(connection, unit), mapping, everything=True)
-    loop = asyncio.get_running_loop()
     for group in mapping.registers.groups():
         poll = await link.read(group, mapping.registers.blocks(group.names))
         state.take_document(poll.source, poll.values, poll.at_s, shown=poll.shown, unread=poll.unread)
-    return state.report(loop.time())
+    return state.report(steady_s())
 
 
 async def _show(options: argparse.Namespace, _: str) -> None:

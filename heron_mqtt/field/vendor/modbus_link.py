@@ -10,6 +10,7 @@ from typing import Any, Self
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.field.modbus.blocks import ReadBlock
 from heron_mqtt.field.modbus.registers import BUSY, ModbusFault, Registers
+from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.link import Heard, NotTaken, Polled, RegisterPoll
 from heron_mqtt.field.vendor.mapping import DeviceMapping
@@ -36,11 +37,20 @@ class ModbusLink:
         registers: Of the unit; the connection may be shared, and is not closed here.
         mapping: Of a device on Modbus.
         everything: Read all registers, also those that are only written: to show them.
+        monotonic: By which it is said when something was read, s: that of the device it is read for.
     """
 
-    def __init__(self, registers: Registers, mapping: DeviceMapping, *, everything: bool = False) -> None:
+    def __init__(
+        self,
+        registers: Registers,
+        mapping: DeviceMapping,
+        *,
+        everything: bool = False,
+        monotonic: Callable[[], float] = steady_s,
+    ) -> None:
         assert mapping.registers is not None
         self._registers = registers
+        self._monotonic = monotonic
         self._map: RegisterMap = mapping.registers
         self._names = None if everything else mapping.polled
         self._listeners: list[Polled] = []
@@ -112,7 +122,7 @@ class ModbusLink:
 
     async def read(self, group: PollGroup, blocks: list[ReadBlock]) -> RegisterPoll:
         """Return what the registers of a group hold now."""
-        begun_s = asyncio.get_running_loop().time()
+        begun_s = self._monotonic()
         values: dict[str, Scalar | None] = {}
         shown: dict[str, str] = {}
         unread: dict[str, tuple[str, ...]] = {}

@@ -108,7 +108,13 @@ class VendorDevice(FieldDevice):
         self._state = VendorState(mapping, utc_s)
         self._built_ins = BuiltIns(utc_s) if new_id is None else BuiltIns(utc_s, new_id)
         self._commander = Commander(
-            mapping, self._send, within_s=self._within_s, label=self.label, budget=budget
+            mapping,
+            self._send,
+            within_s=self._within_s,
+            lease_runs=lambda: self._lease.is_running,
+            label=self.label,
+            budget=budget,
+            monotonic=self._monotonic,
         )
         self._confirm = _confirm(mapping)
         self._awaits = False
@@ -150,7 +156,7 @@ class VendorDevice(FieldDevice):
         try:
             if not await self._tell(setpoint):
                 return  # the device holds it already
-            self._counts_from = time.monotonic() + self._settle_s
+            self._counts_from = self._monotonic() + self._settle_s
             await self._wait_for_confirmation()
         finally:
             self._awaits = False
@@ -217,7 +223,7 @@ class VendorDevice(FieldDevice):
             if self._is_driven or self._is_held_by_stop or self._obeys_stops:
                 self._owes_end = True
                 await self._commander.stop(self._context())  # also where it is another one's
-                self._stop_told_at = time.monotonic()
+                self._stop_told_at = self._monotonic()
                 self._is_held_by_stop = self._claim_place("it is not handed back after the stop")
                 self._is_driven = self._owes_end = False
         elif self._is_driven or self._is_held_by_stop:
@@ -260,7 +266,7 @@ class VendorDevice(FieldDevice):
 
     def _is_at_rest(self) -> bool | None:
         """Whether the device's power is next to 0; None = it is not known."""
-        telemetry = self._state.telemetry(time.monotonic(), self._stale_after_s)
+        telemetry = self._state.telemetry(self._monotonic(), self._stale_after_s)
         if telemetry is None:
             return None
         return abs(telemetry.p_mw) <= AT_REST_SHARE * max(abs(bound) for bound in self._range)
@@ -269,7 +275,7 @@ class VendorDevice(FieldDevice):
         """Look, in a stop, whether the device is at 0: it may have restarted, or another one told it."""
         if not (self.stopped and self.is_safe) or self._owes_end:
             return
-        rests, now_s = self._is_at_rest(), time.monotonic()
+        rests, now_s = self._is_at_rest(), self._monotonic()
         if self._is_held_by_stop:
             settled_at = self._stop_told_at + self._settle_s
             if rests:
@@ -292,7 +298,7 @@ class VendorDevice(FieldDevice):
             self._broker.stats.report("device", self.label, what)
         elif not is_known and not self._is_rest_unknown:
             self._is_rest_unknown = True
-            why = self._state.why("p_mw", time.monotonic()) or "what was heard last is too old"
+            why = self._state.why("p_mw", self._monotonic()) or "what was heard last is too old"
             what = f"an emergency stop is in force, and whether it is at 0 is not known: its power: {why}"
             self._broker.stats.report("device", self.label, what)
 
@@ -304,7 +310,7 @@ class VendorDevice(FieldDevice):
         """Return what the device said last; None until it has said its power, and once that is too old."""
         self._prove_life()
         self._tell_trouble()
-        now_s = time.monotonic()
+        now_s = self._monotonic()
         telemetry = self._state.telemetry(now_s, self._stale_after_s)
         age_s = self._state.age_s("p_mw", now_s)
         if telemetry is None or not 0.0 < age_s < math.inf:
@@ -313,7 +319,7 @@ class VendorDevice(FieldDevice):
 
     def _prove_life(self) -> None:
         """Take in what proves that the device is there while it has nothing new to say."""
-        now_s = time.monotonic()
+        now_s = self._monotonic()
         if self._link.connected:
             self._state.connected(now_s)
         if self._state.age_s("p_mw", now_s) <= self._stale_after_s:
@@ -370,7 +376,7 @@ class VendorDevice(FieldDevice):
 
     def _on_raw(self, topic: str, payload: bytes, retained: bool) -> None:
         was = self._state.status()
-        taken = self._state.take(topic, payload, time.monotonic(), retained=retained)
+        taken = self._state.take(topic, payload, self._monotonic(), retained=retained)
         if taken is not None:
             self._take_in(topic, taken, retained)
             if not retained:
@@ -401,7 +407,7 @@ class VendorDevice(FieldDevice):
         while self._state.births_wanted:
             self._ask_for_birth(self._state.births_wanted.pop())
         if (due_s := self._state.due_s) is not None and self._settling is None:
-            wait_s = max(0.0, due_s - time.monotonic())
+            wait_s = max(0.0, due_s - self._monotonic())
             self._settling = asyncio.get_running_loop().call_later(wait_s, self._settle)
 
     def _ask_for_birth(self, topic: str) -> None:
@@ -413,7 +419,7 @@ class VendorDevice(FieldDevice):
 
     def _settle(self) -> None:
         self._settling = None
-        self._take_in("", self._state.settle(time.monotonic()), False)
+        self._take_in("", self._state.settle(self._monotonic()), False)
 
     def _take_in(
         self, topic: str, taken: StateUpdate, retained: bool, measured_at: float | None = None
@@ -437,7 +443,7 @@ class VendorDevice(FieldDevice):
         if self._confirm == "answer":
             confirms = self._awaited_seq is not None and taken.fields.get("ack_seq") == self._awaited_seq
         else:
-            measured_at = time.monotonic() if measured_at is None else measured_at
+            measured_at = self._monotonic() if measured_at is None else measured_at
             confirms = measured and measured_at >= self._counts_from
         if confirms:
             self._news.set()
@@ -455,7 +461,7 @@ class VendorDevice(FieldDevice):
 
     def _count_problem(self, topic: str, problem: str) -> None:
         """Count it; report it, unless the same was reported a moment ago."""
-        kind, now = problem.split(" gave ", maxsplit=1)[0], time.monotonic()
+        kind, now = problem.split(" gave ", maxsplit=1)[0], self._monotonic()
         if now - self._reported.get(kind, float("-inf")) < SAME_PROBLEM_S:
             self._broker.stats.rejected += 1
             return
@@ -483,7 +489,7 @@ class VendorDevice(FieldDevice):
 
     def _availability(self) -> Status | None:
         """Return what availability comes to; None if the mapping has no topic for it, and all is well."""
-        status = self._state.status(time.monotonic())
+        status = self._state.status(self._monotonic())
         if status is None and self._mapping.availability and not self._has_spoken:
             where = ", ".join(a.topic for a in self._mapping.availability)
             return Status(state="offline", reason=f"nothing has come yet on {where}"[:500])
@@ -491,7 +497,7 @@ class VendorDevice(FieldDevice):
 
     def _offline(self) -> bool:
         """Whether the device is offline, and the mapping says what its power is then."""
-        return "p_mw" in self._state.offline_values(time.monotonic())
+        return "p_mw" in self._state.offline_values(self._monotonic())
 
     def _present_trouble(self) -> Status | None:
         status = self._availability()
@@ -500,7 +506,7 @@ class VendorDevice(FieldDevice):
         return self._silence if status is None or status.state == "online" else status
 
     def _offline_text(self) -> str:
-        values = self._state.offline_values(time.monotonic())
+        values = self._state.offline_values(self._monotonic())
         return ", ".join(f"{name} = {value:g}" for name, value in values.items())
 
     def _tell_trouble(self) -> None:
@@ -536,7 +542,7 @@ class VendorDevice(FieldDevice):
                 is_reported = False
             except TimeoutError:
                 self._prove_life()
-                now = time.monotonic()
+                now = self._monotonic()
                 if self._offline() or self._state.age_s("p_mw", now) <= self._stale_after_s:
                     continue  # it is known by other means
                 why = self._state.why("p_mw", now)
@@ -612,7 +618,7 @@ class VendorDevice(FieldDevice):
 
     def _catch_up_soon(self) -> None:
         """Tell a device that is heard of a stop or an end that did not reach it, or that it refused."""
-        now_s = time.monotonic()
+        now_s = self._monotonic()
         pause_s = STOP_AGAIN_S if self.stopped else CATCH_UP_S
         if self._owes_end and now_s >= self._caught_up_at + pause_s:
             self._caught_up_at = now_s
@@ -640,7 +646,9 @@ class VendorDevice(FieldDevice):
     async def _keep_alive(self, keepalive: Keepalive) -> None:
         is_first = True
         while True:
-            is_wanted = not keepalive.while_driven or (self._is_driven and bool(self._commander.values))
+            # The timer stands still while the machine sleeps, the lease does not.
+            is_held = self._is_driven and bool(self._commander.values) and self._lease.is_running
+            is_wanted = is_held or not keepalive.while_driven
             if is_wanted and self._link.connected:  # else it would only wait in the queue
                 try:
                     message = keepalive.message(self._context(), self._commander.values, first=is_first)

@@ -34,10 +34,16 @@ class Rig:
             "telemetry": [{"topic": "read", "format": "text", "fields": {"p_mw": {"unit": "W"}}}],
         }
         self.now = 0.0
+        self.lease_runs = True
         self.sent: list[str] = []
         mapping = load_mapping(table, agent="MG1", device="ess", source="test")
         self.commander = Commander(
-            mapping, self._publish, within_s=1.0, budget=budget, monotonic=lambda: self.now
+            mapping,
+            self._publish,
+            within_s=1.0,
+            lease_runs=lambda: self.lease_runs,
+            budget=budget,
+            monotonic=lambda: self.now,
         )
         self.context = MessageContext(BuiltIns(lambda: 1_700_000_000.0, lambda: "id"))
 
@@ -137,6 +143,22 @@ async def test_a_write_that_comes_too_soon_waits_and_only_the_newest_is_sent() -
     await asyncio.sleep(0.1)
     assert rig.sent == ["1", "3"]
     assert rig.commander.deferred == 2
+
+
+async def test_what_waited_beyond_the_end_of_its_lease_is_not_sent_and_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = Rig([{"topic": "p", "payload": "{w}"}], min_interval_s=0.02)
+    await rig.tell(1)
+    with pytest.raises(NotSent):
+        await rig.tell(2)
+    rig.now, rig.lease_runs = 7200.0, False  # the machine has slept
+    await asyncio.sleep(0.05)
+    assert rig.sent == ["1"]
+    assert "a setpoint that waited was not sent: its lease is over" in caplog.text
+    rig.lease_runs = True
+    await rig.tell(3)
+    assert rig.sent == ["1", "3"]
 
 
 async def test_what_waits_is_dropped_at_the_end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -108,7 +109,8 @@ async def make() -> AsyncIterator[Any]:
             )
             stack.callback(connection.close)
             mapping = load_mapping(table, agent="MG1", device="ess", source="test")
-            link = await stack.enter_async_context(ModbusLink(Registers(connection, unit), mapping))
+            clock = {k: v for k, v in options.items() if k == "monotonic"}
+            link = await stack.enter_async_context(ModbusLink(Registers(connection, unit), mapping, **clock))
             broker = await stack.enter_async_context(InMemoryBroker())
             device = VendorDevice(
                 mapping,
@@ -394,6 +396,19 @@ async def test_a_heartbeat_is_written_while_it_is_driven(make: Any) -> None:
     assert 20 not in [address for address, _ in site.box.writes()]
     await site.gateway.ask(0.001, 30.0)
     await until(lambda: len([a for a, _ in site.box.writes() if a == 20]) > 2, "the heartbeat")
+
+
+async def test_what_is_read_is_as_old_as_it_is_by_the_clock_of_leases(make: Any) -> None:
+    """By one that is hours ahead of the loop's, as after a sleep, and that goes on in another one."""
+    slept_s = [7200.0]
+    site = await make(monotonic=lambda: time.monotonic() + slept_s[0])
+    await until(lambda: site.gateway.telemetry, "telemetry")
+    measured = site.device.measure()
+    assert measured is not None
+    assert 0.0 <= (measured.age_s or 0.0) <= 0.6
+    slept_s[0] += 7200.0
+    assert site.device.measure() is None, "what was read before the sleep is not of now"
+    await until(lambda: site.device.measure() is not None, "what is read after it")
 
 
 async def test_a_listener_that_fails_ends_no_reading() -> None:

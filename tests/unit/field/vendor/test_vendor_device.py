@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from heron_mqtt.app.vendor_adapters import load_mappings
 from heron_mqtt.errors import ConfigError, MessageExpired, PlaceTaken
+from heron_mqtt.field.device import moving_deadline
 from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.place_claim import PlaceClaim, place_name
 from heron_mqtt.field.vendor import VendorDevice
@@ -267,6 +269,66 @@ async def test_the_first_keepalive_is_sent_again_after_each_reconnection(make: A
         callback()
     await until(lambda: len(site.wire.sent) >= before + 2, "keepalives")
     assert [payload for _, payload in site.wire.sent[before : before + 2]] == ["first", "again"]
+
+
+# -- a machine that slept: its leases and ages went on, its timers did not -------------------------------
+
+
+class Sleep:
+    """A clock that also counts the time asleep, while timers do not, and nobody looks for the lease yet."""
+
+    def __init__(self) -> None:
+        self.slept_s = 0.0
+
+    def now_s(self) -> float:
+        return time.monotonic() + self.slept_s
+
+
+@pytest.fixture
+def sleep(monkeypatch: pytest.MonkeyPatch) -> Sleep:
+    monkeypatch.setattr(moving_deadline, "LOOK_S", 30.0)
+    return Sleep()
+
+
+async def test_a_setpoint_that_waited_over_a_sleep_reaches_no_box_once_its_lease_is_over(
+    make: Any, sleep: Sleep
+) -> None:
+    setpoint = {**PLAIN["setpoint"], "min_interval_s": 0.2}
+    site = await make({**PLAIN, "setpoint": setpoint}, monotonic=sleep.now_s)
+    site.wire.says("box/state", {"p": 0})  # or it has no telemetry to answer with
+    site.send(0.001, 10.0)
+    await until(lambda: site.wire.set_to() == [1000], "the first")
+    refused = site.send(0.002, 10.0)
+    assert "sent in" in (await site.answered(refused))["rejected"]
+    sleep.slept_s = 7200.0
+    await asyncio.sleep(0.3)
+    assert site.wire.set_to() == [1000]
+
+
+async def test_a_keepalive_with_a_setpoint_reaches_no_box_once_its_lease_is_over(
+    make: Any, sleep: Sleep
+) -> None:
+    table = {**PLAIN, "keepalive": [{"topic": "box/again", "payload": "{p}", "period_s": 0.1}]}
+    site = await make(table, monotonic=sleep.now_s)
+    site.send(0.001, 10.0)
+    await until(lambda: ("box/again", "1000") in site.wire.sent, "a keepalive")
+    sleep.slept_s = 7200.0
+    before = len(site.wire.sent)
+    await asyncio.sleep(0.25)
+    assert len(site.wire.sent) == before
+
+
+async def test_a_power_measured_before_a_sleep_confirms_no_stop(make: Any, sleep: Sleep) -> None:
+    site = await make(READ_ONLY, monotonic=sleep.now_s)
+    confirmed: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    site.wire.says("box/state", {"p": 0})
+    sleep.slept_s = 7200.0
+    site.stop()
+    await until(lambda: confirmed, "what it says of the stop")
+    assert confirmed[-1]["safe"] is False
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: confirmed[-1]["safe"], "it is at rest by what was measured since")
 
 
 # -- what the box says ---------------------------------------------------------------------------------
