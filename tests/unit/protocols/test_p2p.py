@@ -475,3 +475,26 @@ def test_a_buyer_whose_need_is_met_waits_for_nobody_else() -> None:
     assert buyer.receive("MG3", Accept(quantity=0.0))
     buyer.advance()
     assert buyer.waiting_for() == {"MG2"}
+
+
+class Unforthcoming(P2PSession):
+    """Hears nothing of MG0."""
+
+    def receive(self, peer: str, message: Message) -> bool:
+        return False if peer == "MG0" else super().receive(peer, message)
+
+
+def test_a_kind_of_session_of_ones_own_trades_alike_with_and_without_messages() -> None:
+    """The short form of what it inherits knows nothing of what it has changed."""
+
+    def sessions() -> dict[str, P2PSession]:
+        bids = {"MG0": Bid(1.0, 40.0), "MG1": Bid(-1.0, 50.0), "MG2": Bid(-1.0, 45.0)}
+        return {n: Unforthcoming(n, tuple(p for p in bids if p != n), bid) for n, bid in bids.items()}
+
+    short, spoken, plain = sessions(), sessions(), make([Bid(1.0, 40.0), Bid(-1.0, 50.0), Bid(-1.0, 45.0)])
+    run_sessions(short)
+    run_conversation(spoken)
+    run_sessions(plain)
+    assert {n: s.trades for n, s in short.items()} == {n: s.trades for n, s in spoken.items()}
+    assert any(s.trades for s in plain.values()), "they would have traded"
+    assert not any(s.trades for s in short.values())
