@@ -23,7 +23,7 @@ from heron_mqtt.service_manager import THE_SERVICE
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["ForkedProgram", "fork_program", "forked", "name_process"]
+__all__ = ["INTERRUPTED", "ForkedProgram", "fork_program", "forked", "name_process"]
 
 INTERRUPTED = 130
 
@@ -90,16 +90,20 @@ class ForkedProgram:
         os.kill(self.pid, signal.SIGKILL)
 
     def abandon(self) -> None:
-        """End it by force, with all that it has started, unless it has ended; without an event loop."""
+        """End it by force, with all that it has started; without an event loop.
+
+        One that ended by itself with exit code 0 has waited for what it started.
+        """
         if self._pipes is not None:
             _close(self._pipes)
             self._pipes = None
         if self._watched >= 0:
             os.close(self._watched)
             self._watched = -1
-        if self.returncode is None:
+        if self.returncode != 0:  # its group lives as long as one of its processes does
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+        if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)  # it may not have made its group yet
             self._note_end(0)

@@ -22,6 +22,7 @@ log = logging.getLogger("heron_mqtt.run")
 
 LINE_BYTES = 1 << 20
 END_S = 0.7  # a device says goodbye to its broker in a few ms; a run must end within 2 s
+LOOK_S = 0.02  # between two looks at devices that are nobody's children any more
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -119,12 +120,12 @@ class DeviceProcesses:
         assert process.stdin is not None
         process.stdin.close()
         for force in (False, True) if self._started else (True,):  # still importing: nobody to wait for
-            if force and process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # the devices are of its group
+            if force:
+                _signal_group(process, signal.SIGKILL)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(END_S):
-                    await process.wait()
+                    await _until_all_have_ended(process)
+                    break
         if self._watcher is not None:
             self._watcher.cancel()
         if self._listener is not None:
@@ -151,6 +152,24 @@ class DeviceProcesses:
         log.error("%s", line)
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(line)
+
+
+async def _until_all_have_ended(process: asyncio.subprocess.Process | ForkedProgram) -> None:
+    """Wait for the program, and for the devices that it did not wait for itself, as it was killed."""
+    await process.wait()
+    while _signal_group(process, 0):  # noqa: ASYNC110  nothing tells us, so we have to look
+        await asyncio.sleep(LOOK_S)
+
+
+def _signal_group(process: asyncio.subprocess.Process | ForkedProgram, number: int) -> bool:
+    """Signal the program and its devices, which are of its group; return whether one of them is there."""
+    if process.returncode == 0:  # it has waited for all of them
+        return False
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def forked_emulators() -> AbstractContextManager[ForkedProgram | None]:

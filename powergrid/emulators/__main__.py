@@ -19,11 +19,14 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from heron_mqtt.forked_program import name_process
+from heron_mqtt.end_signals import END_SIGNALS
+from heron_mqtt.forked_program import INTERRUPTED, name_process
 from powergrid.emulators import run_script
 
 NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.idna")
@@ -31,8 +34,12 @@ NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.
 
 
 def main() -> int:
-    """Fork the devices, and wait until all of them have ended; returns the exit code."""
+    """Fork the devices, and wait until all of them have ended; returns the exit code.
+
+    Signals end the devices, not this: the run closes its input, and hears of it how each of them ended.
+    """
     name_process("emulators")
+    heeded = {number: signal.signal(number, signal.SIG_IGN) for number in END_SIGNALS}
     for module in NEEDED:
         importlib.import_module(module)
     line = sys.stdin.readline()
@@ -45,7 +52,7 @@ def main() -> int:
     for device in request["devices"]:
         pid = os.fork()
         if pid == 0:
-            _become(device)
+            _become(device, heeded)
         names[pid] = device["name"]
         _say({"name": device["name"], "pid": pid})
     while names:
@@ -54,15 +61,19 @@ def main() -> int:
     return 0
 
 
-def _become(device: dict[str, Any]) -> NoReturn:
-    """Be one device until it ends, in the process that was forked for it."""
+def _become(device: dict[str, Any], heeded: Mapping[int, Any]) -> NoReturn:
+    """Be one device, which takes signals as ``heeded`` says, until it ends; in a process of its own."""
     os.dup2(2, 1)  # standard output is for what became of the devices
     name_process(device["name"])
     code: Any = 1
     try:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
         code = run_script(device["script"], device["arguments"])
     except SystemExit as exc:  # its arguments are wrong
         code = exc.code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except BaseException:  # a bug: its traceback, as at the end of any program
         traceback.print_exc()
     finally:

@@ -135,6 +135,29 @@ def test_an_embedded_broker_that_dies_ends_the_run_soon_and_with_one_line(scenar
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_to_all_processes_of_a_run_at_once_ends_it_as_one_to_the_run_does(
+    scenario: Path, number: int
+) -> None:
+    """So does ``pkill -f "heron-mqtt run"``: forks have the command line of the run."""
+    with heron("run", str(scenario), "--json") as program:
+        url = program.wait_for("broker: mqtt://").split()[1]
+        program.wait_for("devices: 3 emulated")
+        with Watcher(url) as watcher:
+            until(lambda: step_of(watcher) >= 1, "a step", 60.0)
+        started = program.descendants()
+        assert len(started) >= 5, "a broker, the emulators, three devices"
+        for process in started:  # those that were started last come first, at worst
+            os.kill(process.pid, number)
+        program.signal(number)
+        done = program.wait(15.0)
+        until(lambda: not any(process.is_alive for process in started), "the end of all of them", 5.0)
+    assert done.code == 130, done.err
+    assert "the embedded broker" not in done.err
+    assert "the program of the emulated devices" not in done.err
+    assert "Traceback" not in done.err
+
+
 @pytest.fixture
 def own_device(tmp_path: Path, own_mosquitto: Callable[..., Mosquitto]) -> Iterator[tuple[Path, Mosquitto]]:
     """A scenario whose battery of MG1 is a device of its own: no child of the run, it outlives it."""

@@ -152,6 +152,35 @@ def test_one_that_is_abandoned_is_gone(opened: bool) -> None:
     assert out == "-9 False"
 
 
+def test_what_one_has_started_is_gone_with_it_though_it_was_killed_before() -> None:
+    out, _ = outcome("""
+        def mother():
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+                os._exit(0)
+            print(child, flush=True)
+            time.sleep(60)
+        program = fork_program(mother, os.environ, own_stderr=False)
+        async def parent():
+            child, _ = await ask(program, "")
+            program.kill()
+            await program.wait()
+            return Path(f"/proc/{child}/stat")
+        child = asyncio.run(parent())
+        lived = child.exists()
+        program.abandon()
+        for _ in range(500):
+            if not child.exists() or child.read_text().split()[2] == "Z":
+                break
+            time.sleep(0.01)
+        else:
+            print("lives")
+        print(program.returncode, lived)
+        """)
+    assert out == "-9 True"
+
+
 def test_a_process_with_threads_is_not_forked() -> None:
     out, _ = outcome("""
         done = threading.Event()
