@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from selenium.webdriver.support.select import Select
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from heron_mqtt.app.live_view.view import LiveView
+from heron_mqtt.app.operator_client import set_stop
 from heron_mqtt.config import shipped_config
+from heron_mqtt.dashboard.control import commands
+from heron_mqtt.dashboard.control.commands import Commands
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 from support.browser import address_of, clicked, eventually, open_browser, severe, text
 from support.heron_command import heron, run_heron
@@ -308,19 +313,16 @@ def test_a_person_who_is_removed_can_do_nothing_more(
         assert "too many wrong passwords" in _ticket(page, "bob", PASSWORD)["error"]
 
 
-@pytest.mark.slow
-def test_a_stop_that_nobody_confirms_says_so_loudly(
-    file_mosquitto: Mosquitto, page: str, files: tuple[str, str]
+async def test_a_stop_that_nobody_confirms_says_so_loudly(
+    file_mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cookie, csrf = _cookie_of(page)
-    with _control(page, cookie) as socket:
-        socket.send(json.dumps({"csrf": csrf}))
-        socket.recv()
-        socket.send(json.dumps({"do": "stop", "env_id": "empty", "id": 2, "why": "nobody there"}))
-        answer = json.loads(socket.recv(timeout=20))
-        assert answer["ok"] is False
-        assert "NOT CONFIRMED BY ALL" in answer["text"]
-        assert answer["lines"] == ["no gateway or device is known there"]
+    """What the page shows of it, with a shorter wait than the page's."""
+    monkeypatch.setattr(commands, "set_stop", partial(set_stop, wait_s=0.2))
+    page = Commands(file_mosquitto.url, LiveView(file_mosquitto.url))
+    answer = await page.carry_out("ann", {"do": "stop", "env_id": "empty", "why": "nobody there"})
+    assert answer["ok"] is False
+    assert "NOT CONFIRMED BY ALL" in answer["text"]
+    assert answer["lines"] == ["no gateway or device is known there"]
 
 
 def test_without_control_there_is_no_way_to_write(file_mosquitto: Mosquitto) -> None:

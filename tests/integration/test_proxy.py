@@ -14,12 +14,13 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from heron_mqtt.agents import Proxy, StepReport
+from heron_mqtt.agents import Proxy, StepReport, operator
 from heron_mqtt.errors import BrokerUnavailable, NotReady
 from heron_mqtt.messages import Command, Observation
+from heron_mqtt.messaging import ownership
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt import MqttBroker, announcements, session_broker
 from powergrid.agents import GridAgent
 from powergrid.agents.proxies import make_proxy
 from powergrid.envs import MultiAgentMicrogrids
@@ -326,19 +327,27 @@ async def step_until_calm(env: MultiAgentMicrogrids) -> None:
     pytest.fail("the run does not recover")
 
 
-@pytest.mark.slow
 async def test_reset_and_close_are_bounded_when_the_broker_has_died(
-    own_mosquitto: Callable[..., Mosquitto], env_id: str
+    own_mosquitto: Callable[..., Mosquitto], env_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for module, bound in [  # each is a second
+        (operator, "GOODBYE_S"),
+        (ownership, "RELEASE_S"),
+        (announcements, "CLOSE_S"),
+        (session_broker, "CLOSE_S"),
+    ]:
+        monkeypatch.setattr(module, bound, 0.05)
     server = own_mosquitto()
     broker = MqttBroker(server.url, env_id=env_id)
     await broker.connect()
     env = distributed(broker, {"deadlines": SHORT})
     await env.reset_async(seed=1)
+    assert env._exchange is not None
+    env._exchange._ready_s = 0.2
     server.kill()
     await until(lambda: not broker.connected, "the loss to be noticed")
     begun = time.monotonic()
-    with pytest.raises(NotReady, match=r"the broker did not take run/state within 1.5 s"):
+    with pytest.raises(NotReady, match=r"the broker did not take run/state within 0.2 s"):
         await env.reset_async(seed=1)
     assert env.agents == []
     await env.close_async()
