@@ -258,8 +258,8 @@ async def _whole_steps(report: BenchReport, effort: Effort, say: Say, embedded: 
             "x",
             found["memory"].wall_s,
             direct.wall_s,
-            must=3.0,
-            aim=1.5,
+            must=2.8,
+            aim=2.0,
             raw=raw,
         )
     )
