@@ -32,15 +32,12 @@ def _programs() -> list[DeviceProgram]:
 
 async def _started(processes: DeviceProcesses) -> tuple[Process, list[Process]]:
     """Start devices; return their program and them."""
-    before = descendants(os.getpid())
     await processes.open()
+    assert processes._process is not None
+    pid = processes._process.pid  # this process may have other programs, of other tests, below it
+    (mother,) = [process for process in descendants(os.getpid()) if process.pid == pid]
     processes.start(_programs(), {})
-
-    def found() -> list[Process]:
-        return [process for process in descendants(os.getpid()) if process not in before]
-
-    await until(lambda: len(found()) == 3, "the program and two devices")
-    (mother,) = [process for process in found() if len(descendants(process.pid)) == 2]
+    await until(lambda: len(descendants(pid)) == 2, "the two devices")
     return mother, descendants(mother.pid)
 
 
