@@ -30,6 +30,7 @@ END_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 GRACE_S = 5.0  # a clean-up takes 2 s at most
+EXIT_INTERRUPTED = 130  # what a shell says of a program that Ctrl-C has ended: 128 + SIGINT
 
 
 class AskedToEnd(KeyboardInterrupt):
@@ -175,7 +176,7 @@ def run_until_told(
 
 def exit_code(asked: AskedToEnd) -> int:
     """Return the exit code of a program that serves: 0 for SIGTERM, its regular end, else 130."""
-    return 0 if asked.number == signal.SIGTERM else 130
+    return 0 if asked.number == signal.SIGTERM else EXIT_INTERRUPTED
 
 
 async def until_input_ends(serving: asyncio.Task[None]) -> None:
@@ -189,9 +190,8 @@ async def until_input_ends(serving: asyncio.Task[None]) -> None:
     loop = asyncio.get_running_loop()
 
     def end() -> None:
-        loop.remove_reader(
-            sys.stdin
-        )  # it stays readable, and each further cancel would break off the clean-up
+        # it stays readable, and each further cancel would break off the clean-up
+        loop.remove_reader(sys.stdin)
         serving.cancel()
 
     loop.add_reader(sys.stdin, end)  # readable means closed: nobody writes to it

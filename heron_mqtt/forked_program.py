@@ -17,15 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from heron_mqtt.end_signals import END_SIGNALS, OF_THIS_PROGRAM
+from heron_mqtt.end_signals import END_SIGNALS, EXIT_INTERRUPTED, OF_THIS_PROGRAM
 from heron_mqtt.service_manager import THE_SERVICE
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["INTERRUPTED", "ForkedProgram", "fork_program", "forked", "name_process"]
-
-INTERRUPTED = 130
+__all__ = ["ForkedProgram", "be_a_program", "fork_program", "forked", "name_process"]
 
 
 class ForkedProgram:
@@ -239,8 +237,7 @@ def _become(
     pipes: tuple[int, int, int | None],
     heeds: set[signal.Signals | int],
 ) -> NoReturn:
-    code: Any = 1
-    try:
+    def run() -> int:
         OF_THIS_PROGRAM.forget()
         signal.pthread_sigmask(signal.SIG_SETMASK, heeds)
         os.setsid()
@@ -262,11 +259,24 @@ def _become(
         os.environ.clear()
         os.environ.update(its_own)
         THE_SERVICE.forget()
-        code = main()
+        return main()
+
+    be_a_program(run)
+
+
+def be_a_program(run: Callable[[], int]) -> NoReturn:
+    """Run in a process that was forked for it, and end it as a program ends: nothing of its parent's runs on.
+
+    Args:
+        run: Returns the exit code.
+    """
+    code: Any = 1
+    try:
+        code = run()
     except SystemExit as exc:
         code = exc.code
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = EXIT_INTERRUPTED
     except BaseException:  # a bug: its traceback, as at the end of any program
         traceback.print_exc()
     finally:

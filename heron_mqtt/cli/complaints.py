@@ -8,7 +8,7 @@ import sys
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.messaging.settings import EVERYWHERE, option_of
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def report(exc: HeronError) -> int:

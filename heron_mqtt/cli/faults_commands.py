@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain
-from heron_mqtt.end_signals import OF_THIS_PROGRAM
+from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_OK, complain
+from heron_mqtt.end_signals import EXIT_INTERRUPTED, OF_THIS_PROGRAM
 from heron_mqtt.errors import ConfigError, NotReady
 
 if TYPE_CHECKING:

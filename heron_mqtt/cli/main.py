@@ -12,11 +12,10 @@ import sys
 from typing import NoReturn
 
 from heron_mqtt.cli.streams import guard_streams
-from heron_mqtt.end_signals import OF_THIS_PROGRAM
+from heron_mqtt.end_signals import EXIT_INTERRUPTED, OF_THIS_PROGRAM
 from heron_mqtt.importing import importing
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130  # what a shell says of a program that Ctrl-C has ended: 128 + SIGINT
 
 
 def main() -> NoReturn:

@@ -20,7 +20,7 @@ from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.broker_options import add_broker_options
 from heron_mqtt.cli.calibrate_commands import add_calibrate_commands
-from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain, report
+from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_OK, complain, report
 from heron_mqtt.cli.conformance_commands import add_conformance_commands
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.doctor_commands import add_doctor_commands
@@ -35,7 +35,7 @@ from heron_mqtt.cli.replay_commands import add_replay_commands
 from heron_mqtt.cli.setup_commands import add_setup_commands
 from heron_mqtt.cli.suite_commands import add_suite_commands
 from heron_mqtt.cli.watch_commands import add_watch_commands
-from heron_mqtt.end_signals import run_until_told
+from heron_mqtt.end_signals import EXIT_INTERRUPTED, run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, PowerFlowDiverged
 from heron_mqtt.importing import importing
 from heron_mqtt.messaging.embedded.process.supervisor import forked_child

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain
-from heron_mqtt.end_signals import run_until_told
+from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_OK, complain
+from heron_mqtt.end_signals import EXIT_INTERRUPTED, run_until_told
 from heron_mqtt.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -21,12 +21,11 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from heron_mqtt.end_signals import END_SIGNALS
-from heron_mqtt.forked_program import INTERRUPTED, name_process
+from heron_mqtt.forked_program import be_a_program, name_process
 from powergrid.emulators import run_script
 
 NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.idna")
@@ -65,21 +64,17 @@ def _become(device: dict[str, Any], heeded: Mapping[int, Any]) -> NoReturn:
     """Be one device, which takes signals as ``heeded`` says, until it ends; in a process of its own."""
     os.dup2(2, 1)  # standard output is for what became of the devices
     name_process(device["name"])
-    code: Any = 1
-    try:
-        for number, handler in heeded.items():
-            signal.signal(number, handler)
-        code = run_script(device["script"], device["arguments"])
-    except SystemExit as exc:  # its arguments are wrong
-        code = exc.code
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except BaseException:  # a bug: its traceback, as at the end of any program
-        traceback.print_exc()
-    finally:
-        logging.shutdown()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 1)  # the rest of the interpreter is the parent's
+
+    def run() -> int:
+        try:
+            for number, handler in heeded.items():
+                signal.signal(number, handler)
+            return run_script(device["script"], device["arguments"])
+        finally:
+            logging.shutdown()
+            sys.stderr.flush()
+
+    be_a_program(run)
 
 
 def _say(event: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from heron_mqtt.cli.complaints import EXIT_INTERRUPTED
+from heron_mqtt.end_signals import EXIT_INTERRUPTED
 from heron_mqtt.errors import Displaced
 from heron_mqtt.testing.embedded_server import EmbeddedServer
 from support.heron_command import Program, heron, run_heron, until

@@ -166,10 +166,12 @@ class AuthorityDesk:
                 in_hand[name] = manual
         return result, in_hand
 
-    def left_in_hand_s(self, name: str) -> float:
-        """Return how long a device stays in hand, s; 0 = it is in nobody's."""
+    def left_in_hand_s(self, name: str, asked: Manual) -> float:
+        """Return how long a device stays in a hand that asks for the same, s; 0 = it is in none."""
         manual = self.in_hand(name)
-        return 0.0 if manual is None else max(0.0, manual.ends_at - self._monotonic())
+        if manual is None or (manual.p_mw, manual.q_mvar) != (asked.p_mw, asked.q_mvar):
+            return 0.0
+        return max(0.0, manual.ends_at - self._monotonic())
 
     # -- life ----------------------------------------------------------------------------------------
 

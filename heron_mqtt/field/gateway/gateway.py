@@ -338,6 +338,7 @@ class FieldGateway:
         self._begin_step(episode, step)
         self._put_since_sent.clear()
         self._keep_what_is_allowed_now(allowed)
+        shortest_s = math.inf
         for name, setpoint in allowed.items():
             if dt_s is None or not self.authority.sends(name):
                 continue
@@ -352,9 +353,10 @@ class FieldGateway:
                 continue
             link.send(setpoint, self._stamper, lease_s=lease_s, dt_s=dt_s, episode=episode, step=step)
             self._sent[name] = setpoint
+            shortest_s = min(shortest_s, lease_s)
         self._awaited = list(self._sent)
         if self._sent:
-            self._leases.sent(min(self._lease_s(name) for name in self._sent))
+            self._leases.sent(shortest_s)
             self._renewals_changed.set()
 
     def _keep_what_is_allowed_now(self, allowed: dict[str, SetpointRequest]) -> None:
@@ -550,10 +552,7 @@ class FieldGateway:
         lease_s, asked = self._leases.lease_s, self._in_hand.get(name)
         if asked is None or self.estop is not None:
             return lease_s
-        holds = self.authority.in_hand(name)
-        if holds is None or (holds.p_mw, holds.q_mvar) != (asked.p_mw, asked.q_mvar):
-            return 0.0
-        return min(lease_s, self.authority.left_in_hand_s(name))
+        return min(lease_s, self.authority.left_in_hand_s(name, asked))
 
     def _renew(self) -> None:
         episode, step = self._at

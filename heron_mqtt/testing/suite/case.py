@@ -12,10 +12,8 @@ from heron_mqtt.app.run_summary import Summary
 from heron_mqtt.app.runner import new_summary
 from heron_mqtt.app.runner import run as run_plan
 from heron_mqtt.app.suite_file import load_suite
-from heron_mqtt.end_signals import AskedToEnd, run_until_told, until_input_ends
+from heron_mqtt.end_signals import EXIT_INTERRUPTED, AskedToEnd, run_until_told, until_input_ends
 from heron_mqtt.errors import HeronError
-
-EXIT_INTERRUPTED = 130
 
 
 class SilentProgress:

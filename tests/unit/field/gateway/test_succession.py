@@ -88,6 +88,17 @@ def test_the_second_of_two_on_one_machine_is_refused_and_told_by_whom(folder: Pa
         assert next_one.predecessors == {"a"}
 
 
+def program(code: str, folder: Path, stderr: int | None = None) -> subprocess.Popen[str]:
+    """Start a program that has the file of a folder until its input ends."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), HERE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+
+
 KEEPS_IT = """
 import sys, pathlib
 from heron_mqtt.field.gateway.succession import Succession
@@ -99,12 +110,7 @@ sys.stdin.read()
 
 
 def test_one_that_stands_still_lives_and_one_that_was_killed_is_a_predecessor(folder: Path) -> None:
-    holder = subprocess.Popen(
-        [sys.executable, "-c", KEEPS_IT, str(folder), HERE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    holder = program(KEEPS_IT, folder)
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "has it\n"
@@ -132,13 +138,7 @@ sys.stdin.read()
 
 
 def test_a_worker_that_was_forked_takes_no_lock_with_it_and_none_away(folder: Path) -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", FORKS_A_WORKER, str(folder), HERE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    parent = program(FORKS_A_WORKER, folder, stderr=subprocess.DEVNULL)
     with parent:
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
