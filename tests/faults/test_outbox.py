@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,14 @@ def told(observer: Observer) -> list[str]:
     return [channel for channel in channels if not channel.startswith("session/")]
 
 
+@contextlib.contextmanager
+def started_and_watched(server: Mosquitto) -> Iterator[Observer]:
+    """Start a server with an observer; the loop stands still, so that no broker in it is back before that."""
+    server.start()
+    with Observer(server.url) as observer:
+        yield observer
+
+
 def execute(path: Path, statement: str) -> list[tuple[Any, ...]]:
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         return database.execute(statement).fetchall()
@@ -83,8 +91,7 @@ async def test_a_stop_comes_first_then_the_rest_in_order_and_nothing_that_was_fo
         with pytest.raises(MessageExpired):
             await broker.publish("estop", RELEASE, retain=True)
         await until(lambda: broker.stats.stored == 304, "everything is on disk")
-        await asyncio.to_thread(server.start)
-        with Observer(server.url) as observer:
+        with started_and_watched(server) as observer:
             await broker.wait_connected(20)
             await until(lambda: broker.outbox is not None and broker.outbox.messages == 0, "it is empty")
             await until(lambda: len(told(observer)) == 304)
@@ -144,8 +151,7 @@ async def test_what_is_published_live_follows_what_waited_on_its_channel(
                 await asyncio.sleep(0)
         await until(lambda: broker.stats.stored == 2_500)
         await asyncio.sleep(1.0)  # so that they have been held
-        await asyncio.to_thread(server.start)
-        with Observer(server.url) as observer:
+        with started_and_watched(server) as observer:
             await broker.wait_connected(20)
             for n in range(2_500, 2_600):
                 broker.publish(TELEMETRY, number(n))
@@ -462,8 +468,7 @@ async def test_a_full_disk_is_said_once_and_counted_and_everything_goes_on(
         told = [r.what for r in broker.stats.reports if r.kind == "outbox"]
         assert len(told) == 1, told
         assert "full" in told[0]
-        await asyncio.to_thread(server.start)
-        with Observer(server.url) as observer:
+        with started_and_watched(server) as observer:
             await broker.wait_connected(20)
             await until(lambda: len(seqs(observer)) == 1_000, "from memory")
             assert seqs(observer) == list(range(1_000))

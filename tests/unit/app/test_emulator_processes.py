@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,15 @@ async def _started(processes: DeviceProcesses) -> tuple[Process, list[Process]]:
     (mother,) = [process for process in descendants(os.getpid()) if process.pid == pid]
     processes.start(_programs(), {})
     await until(lambda: len(descendants(pid)) == 2, "the two devices")
-    return mother, descendants(mother.pid)
+    devices = descendants(pid)
+    # Or one that is stopped at once still holds what its program tells us through, as if that lived.
+    told = _standard_output(mother)
+    await until(lambda: told not in map(_standard_output, devices), "devices with an output of their own")
+    return mother, devices
+
+
+def _standard_output(process: Process) -> Path:
+    return Path(f"/proc/{process.pid}/fd/1").readlink()
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["", "stopped"])

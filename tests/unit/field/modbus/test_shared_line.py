@@ -139,7 +139,7 @@ async def test_what_a_silent_unit_is_asked_gives_way_to_a_write() -> None:
 
 async def test_a_unit_alone_is_asked_at_once_after_any_silence() -> None:
     box = await EmulatedInverter(PV).start()
-    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.2)
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.5)
     unit = Registers(connection, 1)
     try:
         box.swallows = 4
