@@ -16,6 +16,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from schema_tables import between
 
@@ -29,6 +30,7 @@ from heron_mqtt.app.evaluate import (
     mean_of,
 )
 from heron_mqtt.cli.evaluate_commands import DISTRICT_COLUMNS
+from powergrid.policies.learned import LearnedPolicy
 from powergrid.scenario import LoadedScenario, load_scenario
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,13 +39,26 @@ PICTURE = ROOT / "docs" / "training-curves.svg"
 BEGIN, END = (f"<!-- made by scripts/training_tables.py, {{name}}: {edge} -->" for edge in ("begin", "end"))
 SCENARIO, SEEDS = "training_days", range(20)
 POLICIES = ("rule", "idle", "random", "learned", "field", "mpc")
-TRAINED = ("rule", "learned", "field")
+CONTROL = "training_tables:ControlPolicy"
+TRAINED = ("rule", "learned", CONTROL, "field")
 NETWORKS = ("lan", "lte_poor", "partition")
 PERFECT_MPC = "mpc, perfect forecasts"
-NAMES = {"learned": "**learned**", "field": "**field**", "mpc": "mpc, noisy forecasts"}
-LINES = {
-    "field.csv": ("losses of lte_poor and partition", "#b5482a"),
+NAMES = {
+    "learned": "**learned**",
+    "field": "**field**",
+    CONTROL: "control",
+    "mpc": "mpc, noisy forecasts",
 }
+LINES = {
+    "field.csv": ("field: with the losses of lte_poor and partition", "#b5482a"),
+    "control.csv": ("control: without losses", "#3a6ea5"),
+}
+
+
+class ControlPolicy(LearnedPolicy):
+    """What ``FieldPolicy`` is compared with: trained on for as long from the same weights, without losses."""
+
+    shipped: ClassVar[Path] = CURVES / "control.npz"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -131,13 +146,14 @@ def networks_table(found: Sequence[Evaluation]) -> str:
     of = {(one.policy, one.network): one for one in found}
     lines = [
         "| policy | network | score, $ a day | above rule, same network, $ | lost to the network, $ | "
-        "above learned, same network, $ | phases missed |",
-        "|---|---|---|---|---|---|---|",
+        "above learned, same network, $ | above control, same network, $ | phases missed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (policy, network), one in of.items():
         above = "" if policy == "rule" else _text(one.gain(of["rule", network]))
         lost = "" if not network else _text(_lost(of[policy, ""], one))
-        trained = _text(one.gain(of["learned", network])) if policy == "field" else ""
+        trained = _text(one.gain(of["learned", network])) if policy in (CONTROL, "field") else ""
+        by_losses = _text(one.gain(of[CONTROL, network])) if policy == "field" else ""
         missed = f"{one.estimate('missed').mean:.0f}"
         where = f"`{network}`" if network else "perfect"
         lines.append(
@@ -148,6 +164,7 @@ def networks_table(found: Sequence[Evaluation]) -> str:
                 above,
                 lost,
                 trained,
+                by_losses,
                 missed,
             )
         )

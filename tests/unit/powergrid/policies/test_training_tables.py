@@ -73,18 +73,25 @@ def test_policies_are_compared_with_the_rule_and_with_rest(script: ModuleType) -
 def test_what_a_network_costs_is_told_against_the_same_policy_without_it(script: ModuleType) -> None:
     found = [
         evaluation(policy, network, score, score, missed=7 if network else 0)
-        for policy, perfect, poor in (("rule", -20, -24), ("learned", -10, -13), ("field", -9, -11))
+        for policy, perfect, poor in (
+            ("rule", -20, -24),
+            ("learned", -10, -13),
+            (script.CONTROL, -9, -12),
+            ("field", -9, -11),
+        )
         for network, score in (("", perfect), ("lte_poor", poor))
     ]
     rows = {(row[0], row[1]): row[2:] for row in cells(script.networks_table(found))}
-    assert rows["rule", "perfect"] == ["-20.00 ± 0.00", "", "", "", "0"]
-    assert rows["rule", "`lte_poor`"] == ["-24.00 ± 0.00", "", "4.00 ± 0.00", "", "7"]
-    assert rows["**learned**", "`lte_poor`"] == ["-13.00 ± 0.00", "11.00 ± 0.00", "3.00 ± 0.00", "", "7"]
+    assert rows["rule", "perfect"] == ["-20.00 ± 0.00", "", "", "", "", "0"]
+    assert rows["rule", "`lte_poor`"] == ["-24.00 ± 0.00", "", "4.00 ± 0.00", "", "", "7"]
+    assert rows["**learned**", "`lte_poor`"] == ["-13.00 ± 0.00", "11.00 ± 0.00", "3.00 ± 0.00", "", "", "7"]
+    assert rows["control", "`lte_poor`"][3:] == ["1.00 ± 0.00", "", "7"]
     assert rows["**field**", "`lte_poor`"] == [
         "-11.00 ± 0.00",
         "13.00 ± 0.00",
         "2.00 ± 0.00",
         "2.00 ± 0.00",
+        "1.00 ± 0.00",
         "7",
     ]
 
