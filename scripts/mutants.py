@@ -4,13 +4,13 @@
     python scripts/mutants.py --mutants 20 --modules heron_mqtt/agents powergrid/simulation/grid_check.py
 
 Every change is made in a temporary copy, never in the working tree. The tests that are named for the modules
-below are run once without a change, which tells those that come through each line. Of a change they alone are
-run, those that mirror its file first; with ``--thorough`` a survivor meets all that are named for it, since
-what is made once a process may be seen by a test that did not make it. A line that no test comes through
-survives without a run. A survivor either shows a test that is missing, or changes nothing that can be seen (a
-log line, a bound that is never met): read it before you write a test. A large sample is run in parts:
-``--part 2/3``. Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests fail without
-any change.
+below are run once without a change, which tells those that come through each line; ``--coverage FILE`` keeps
+what was told for the next run. Of a change they alone are run, and the whole file that mirrors it first: what
+is made once a process may be seen by a test that did not make it. A test has to fail twice. A line that no
+test comes through survives without a run. A survivor either shows a test that is missing, or changes nothing
+that can be seen (a log line, a bound that is never met): read it before you write a test. A large sample is
+run in parts: ``--part 2/3``. Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests
+fail without any change.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import json
 import os
 import random
 import re
@@ -25,9 +26,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -37,9 +37,7 @@ from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("heron_mqtt", "powergrid", "devices", "tests", "config", "docs", "pyproject.toml")
-LEAST_LIMIT_S = 120.0  # of one run of tests; a change that makes them hang is noticed
-LIMIT_FACTOR = 5.0  # of what the tests take without a change: a busy machine is no change that was noticed
-TEST_LIMIT_S = 20
+HUNG = "(no end)"
 
 # Module or folder: what its unit tests are. The longest prefix counts.
 TESTS = {
@@ -258,7 +256,8 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _is_nothing(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+    """Whether it is None, or False: nobody tells the two apart where a truth is returned."""
+    return isinstance(node, ast.Constant) and (node.value is None or node.value is False)
 
 
 def _shown(code: str, most: int = 90) -> str:
@@ -291,79 +290,154 @@ class Coverage:
     """Which tests come through which line, as one run of them without a change has told.
 
     Args:
-        folder: The copy that they ran in.
-        file: What ``coverage`` has written.
+        file: What ``coverage`` has written, of a run in any copy.
     """
 
-    def __init__(self, folder: Path, file: Path) -> None:
-        self._folder = folder
+    def __init__(self, file: Path) -> None:
         self._data = CoverageData(str(file))
         self._data.read()
 
-    def tests_of(self, mutant: Mutant, named: list[str]) -> list[str] | None:
-        """Return those of the named tests that come through a change; None = it is there at import.
+    def tests_of(self, mutant: Mutant, named: list[str]) -> list[str]:
+        """Return those of the named tests that come through a change, the likely ones first.
 
-        Those that mirror its file come first: they are quick, and notice most. A test of many cases is named
-        as a whole, and one whose fixture comes through it by its file: others share the fixture.
+        A test of many cases is named as a whole, and one whose fixture comes through it by its file: others
+        share the fixture. Of what is there at import these are the files with tests that come through any
+        line of the module; all that are named where it has no such line.
         """
-        by_line = self._data.contexts_by_lineno(str(self._folder / mutant.module))
+        by_line = self._data.contexts_by_lineno(mutant.module)
         contexts = {context for line in mutant.lines for context in by_line.get(line, ())}
-        if "" in contexts:
-            return None
+        if "" not in contexts:
+            return self._in_order(mutant, self._named(contexts, named))
+        of_module = {context for contexts in by_line.values() for context in contexts}
+        files = {test.partition("::")[0] for test in self._named(of_module, named)}
+        return self._in_order(mutant, files) or named
+
+    @staticmethod
+    def _named(contexts: Iterable[str], named: list[str]) -> set[str]:
         found = set()
         for context in contexts:
             test, _, phase = context.rpartition("|")
-            if not any(test.startswith((f"{name}/", f"{name}::")) for name in named):
-                continue
-            found.add(test.partition("[")[0] if phase == "run" else test.partition("::")[0])
+            if any(test.startswith((f"{name}/", f"{name}::")) for name in named):
+                found.add(test.partition("[")[0] if phase == "run" else test.partition("::")[0])
+        return found
+
+    @staticmethod
+    def _in_order(mutant: Mutant, tests: set[str]) -> list[str]:
+        """Return those that mirror its file, those of its folder, other unit tests, and what takes longer."""
         mirror = f"/test_{Path(mutant.module).stem}.py"
-        return sorted(found, key=lambda test: (mirror not in test, test))
+        tests = {test.partition("::")[0] if mirror in test else test for test in tests}
+        folder = "tests/unit/" + str(Path(mutant.module).parent).removeprefix("heron_mqtt/") + "/"
+        return sorted(
+            tests,
+            key=lambda test: (
+                mirror not in test,
+                not test.startswith(folder),
+                not test.startswith("tests/unit/"),
+                test,
+            ),
+        )
 
 
-def covered(folder: Path, tests: list[str]) -> tuple[Coverage, list[str]]:
-    """Run tests in the copy; return what each comes through, and those that fail.
+def covered(folder: Path, tests: list[str], file: Path) -> list[str]:
+    """Run tests in the copy, and write to ``file`` what each comes through; return those that fail.
 
     One that fails is run once more, alone: on a busy machine a test may be late.
     """
-    file, rules = folder / "coverage", folder / "coverage.ini"
-    rules.write_text("[run]\nsource = heron_mqtt, powergrid\ncore = ctrace\n", "utf-8")
+    rules = folder / "coverage.ini"
+    rules.write_text("[run]\nsource = heron_mqtt, powergrid\ncore = ctrace\nrelative_files = true\n", "utf-8")
     options = ["--cov", f"--cov-config={rules}", "--cov-context=test", "--cov-report=", "--timeout", "120"]
-    done = _pytest(folder, [*options, *tests], COVERAGE_FILE=str(file))
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-q", "--tb", "no", "-p", "no:cacheprovider"]
+    done = subprocess.run(  # noqa: S603 - our own tests
+        [*command, *options, *tests],
+        cwd=folder,
+        env={**_environment(folder), "COVERAGE_FILE": str(file)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
     failed = [
         line.split(" - ")[0].partition(" ")[2] for line in done.stdout.splitlines() if _FAILED.match(line)
     ]
     if done.returncode not in {0, 1}:  # not even collected
-        failed = tests
-    return Coverage(folder, file), [test for test in failed if notices(folder, [test])]
+        return tests
+    return [
+        test
+        for test in failed
+        if subprocess.run(  # noqa: S603 - our own tests
+            [*command[:4], "0", *command[5:], test],
+            cwd=folder,
+            env=_environment(folder),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        ).returncode
+    ]
 
 
-def notices(folder: Path, tests: list[str], limit_s: float | None = None) -> bool:
-    """Run tests in the copy; return whether one of them failed, or they did not come to their end."""
-    try:
-        return _pytest(folder, ["-x", "--timeout", str(TEST_LIMIT_S), *tests], limit_s).returncode in {
-            1,
-            2,
-            3,
-        }
-    except subprocess.TimeoutExpired:
-        return True
-
-
-def _pytest(
-    folder: Path, arguments: list[str], limit_s: float | None = None, **more: str
-) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(folder), **more}
+def _environment(folder: Path) -> dict[str, str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what does not change is compiled once
-    return subprocess.run(  # noqa: S603 - our own tests
-        [sys.executable, "-m", "pytest", "-n", "0", "-q", "--tb", "no", "-p", "no:cacheprovider", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        timeout=limit_s,
-        check=False,
-    )
+    return environment
+
+
+class Runner:
+    """Runs tests of changed code: in forks of a process that has taken in the tests and the unchanged code.
+
+    Args:
+        folder: The copy.
+        tests: All that may be asked for.
+    """
+
+    def __init__(self, folder: Path, tests: list[str]) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, str(Path(__file__).parent / "mutant_runner.py"), *tests],
+            cwd=folder,
+            env=_environment(folder),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def failed_test(self, mutant: Mutant, tests: list[str], limit_s: float) -> str:
+        """Return a test that fails with the change, twice; empty if all pass."""
+        path = self._folder / mutant.module
+        original = path.read_text("utf-8")
+        _write(path, mutant.source)
+        try:
+            failed = self._first_failed(mutant, original, tests, limit_s)
+            if failed and failed != HUNG:
+                again = self._first_failed(mutant, original, [failed], limit_s)
+                if not again:  # it was late, or met the change by chance: what do the others say?
+                    left = [test for test in tests if not failed.startswith((f"{test}[", f"{test}::"))]
+                    failed = self._first_failed(mutant, original, left, limit_s) if left else ""
+            return failed
+        finally:
+            _write(path, original)
+
+    def _first_failed(self, mutant: Mutant, original: str, tests: list[str], limit_s: float) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        asked = {
+            "module": mutant.module,
+            "original": original,
+            "changed": mutant.source,
+            "tests": tests,
+            "limit_s": limit_s,
+        }
+        self._process.stdin.write(f"{json.dumps(asked)}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit("mutants: the process that runs the tests has ended")
+        return str(json.loads(answer)["failed"])
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def sample(modules: list[str], count: int, seed: int) -> list[Mutant]:
@@ -408,7 +482,10 @@ def main() -> int:
         "--part", type=_part, default=(1, 1), metavar="K/N", help="of the sample, for a run at another time"
     )
     parser.add_argument(
-        "--thorough", action="store_true", help="try survivors with all tests of their module"
+        "--coverage", type=Path, metavar="FILE", help="what a run of the tests told; made where it is missing"
+    )
+    parser.add_argument(
+        "--limit-s", type=float, default=300.0, help="after which the tests of a change are said to hang"
     )
     parser.add_argument("--list", action="store_true", help="show the changes and run nothing")
     args = parser.parse_args()
@@ -423,27 +500,25 @@ def main() -> int:
         for part in COPIED:
             copied = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copied(ROOT / part, folder / part)
-        begun = time.monotonic()
-        coverage, failed = covered(folder, sorted({test for m in chosen for test in tests_of(m.module)}))
-        if failed:
-            _say(f"mutants: without any change fails {', '.join(failed)}")
-            return 2
-        limit_s = max(LEAST_LIMIT_S, LIMIT_FACTOR * (time.monotonic() - begun))
+        named = sorted({test for m in chosen for test in tests_of(m.module)})
+        file = args.coverage or folder / "coverage"
+        if not file.exists():
+            failed = covered(folder, named, file)
+            if failed:
+                _say(f"mutants: without any change fails {', '.join(failed)}")
+                return 2
+        coverage = Coverage(file)
+        runner = Runner(folder, named)
         counts: Counter[bool] = Counter()
         for mutant in chosen:
-            tests = tests_of(mutant.module)
-            concerned = coverage.tests_of(mutant, tests)
-            path = folder / mutant.module
-            original = path.read_text("utf-8")
-            _write(path, mutant.source)
-            rounds = [tests] if concerned is None else [concerned] if concerned else []
-            if args.thorough and concerned is not None:
-                rounds.append(tests)
-            caught = any(notices(folder, some, limit_s) for some in rounds)
-            _write(path, original)
-            counts[caught] += 1
-            unseen = "" if rounds else "  (no test comes through it)"
-            _say(f"{'caught  ' if caught else 'SURVIVED'} {mutant}{unseen}")
+            concerned = coverage.tests_of(mutant, tests_of(mutant.module))
+            failed_test = runner.failed_test(mutant, concerned, args.limit_s) if concerned else ""
+            counts[bool(failed_test)] += 1
+            how = (
+                f"  by {failed_test}" if failed_test else "" if concerned else "  (no test comes through it)"
+            )
+            _say(f"{'caught  ' if failed_test else 'SURVIVED'} {mutant}{how}")
+        runner.close()
     percent = 100.0 * counts[True] / max(1, counts.total())
     _say(f"{counts[True]} of {counts.total()} caught ({percent:.1f} %), seed {args.seed}")
     return 0 if percent >= args.at_least else 1

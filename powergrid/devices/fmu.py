@@ -440,9 +440,9 @@ class Fmu(Device):
         if p_available_mw is not None:
             return clip(p_available_mw, low, high)
         if self.spec.has_soc and price <= policy.charge_below:
-            return min(low, 0.0)
+            return low
         if self.spec.has_soc and price >= policy.discharge_above:
-            return max(high, 0.0)
+            return high
         return clip(0.0, low, high)
 
     def _check_available(self, p_available_mw: float | None) -> None:

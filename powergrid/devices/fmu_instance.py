@@ -42,7 +42,6 @@ class FmuInstance:
         self._said: deque[str] = deque(maxlen=3)
         self.t_s = 0.0
         self._before: tuple[Any, float] | None = None  # its state before the last step, and that one's time
-        self._is_initialised = False
         self._unit: Any = self._load()
         try:
             self._instantiate()
@@ -53,7 +52,6 @@ class FmuInstance:
                 self._unit.setupExperiment(startTime=0.0)
                 self._unit.enterInitializationMode()
             self._unit.exitInitializationMode()
-            self._is_initialised = True
         except Exception as exc:
             self._lost("does not begin", exc)
 
@@ -210,8 +208,7 @@ class FmuInstance:
         if before is not None:
             self._quietly(self._forget)
         self._unit = None
-        if self._is_initialised:
-            self._quietly(unit.terminate)
+        self._quietly(unit.terminate)
         self._quietly(unit.freeInstance)
 
     @staticmethod

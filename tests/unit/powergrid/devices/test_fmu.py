@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from heron_mqtt.errors import ConfigError, ModelFailed
 from powergrid.devices import Fmu, FmuSpec, make_device
+from powergrid.scenario import PolicyTable
 from support.fmus import battery, changed, spec
 
 POWERS = [0.004, -0.005, 0.001, 0.0, 0.02, -0.02]
@@ -195,6 +196,19 @@ def test_another_state_of_charge_is_handed_to_the_unit_where_it_can_take_it() ->
     fixed = Fmu(spec(soc={"variable": "soc"}, initial_soc=None))
     fixed.restore(0.0, 0.9)
     assert fixed.step(0.0, 0.0, 60.0).soc == pytest.approx(0.5)  # it goes on as it knows itself
+
+
+@pytest.mark.parametrize(
+    ("least_mw", "most_mw", "between_mw"),
+    [(-0.005, 0.005, 0.0), (0.001, 0.005, 0.001), (-0.005, -0.001, -0.001)],
+)
+def test_its_usual_power_follows_the_price_within_its_nameplate(
+    least_mw: float, most_mw: float, between_mw: float
+) -> None:
+    policy = PolicyTable(charge_below=30.0, discharge_above=45.0)
+    device = Fmu(spec(min_p_mw=least_mw, max_p_mw=most_mw))
+    usual_mw = [device.usual_p_mw(price, policy, 900.0, None) for price in (0.0, 30.0, 30.1, 44.9, 45.0)]
+    assert usual_mw == [least_mw, least_mw, between_mw, between_mw, most_mw]
 
 
 # -- failures --------------------------------------------------------------------------------------------

@@ -1,0 +1,154 @@
+"""Run tests of changed code for ``mutants.py``, each time in a fork that has taken in the tests already.
+
+To begin pytest and take in the tests costs five seconds of the processor; a fork and a few tests cost a
+fraction of one. A change inside of functions is put into the functions as they are. One of what is done at
+import (a default, a constant, a class) needs a process of its own. In both cases the changed file stands in
+the copy, for the programs that tests start.
+
+Reads a line of JSON for each run: ``module``, ``original`` and ``changed`` source, ``tests``, ``limit_s``.
+Answers with a line: ``failed``, the first test that failed; empty if none did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+import pytest
+
+TEST_LIMIT_S = 60
+HUNG = "(no end)"
+OPTIONS = ["-n", "0", "-q", "-x", "--tb", "no", "-p", "no:cacheprovider", "--timeout", str(TEST_LIMIT_S)]
+
+
+class FirstFailure:
+    """Remembers the first test that failed."""
+
+    def __init__(self) -> None:
+        self.test = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.test:
+            self.test = report.nodeid
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and not self.test:
+            self.test = report.nodeid
+
+
+def first_failed(tests: list[str]) -> str:
+    """Run tests in this process."""
+    first = FirstFailure()
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        code = pytest.main([*OPTIONS, *tests], plugins=[first])
+    return "" if code in {0, 5} else first.test or f"(exit code {int(code)})"  # 5 = all are deselected
+
+
+def put_in(module: str, original: str, changed: str) -> bool:
+    """Put the changed code into the functions of a module; return False where more has changed."""
+    path = str(Path(module).resolve())
+    pairs = _changed_functions(compile(original, path, "exec"), compile(changed, path, "exec"))
+    if pairs is None:
+        return False
+    gc.unfreeze()
+    functions = [f for f in gc.get_objects() if isinstance(f, FunctionType)]
+    for before, after in pairs:
+        found = [f for f in functions if f.__code__ == before and f.__code__.co_filename == path]
+        if not found or before.co_freevars != after.co_freevars:
+            return False
+        for function in found:
+            function.__code__ = after
+    return True
+
+
+def _changed_functions(before: CodeType, after: CodeType) -> list[tuple[CodeType, CodeType]] | None:
+    """Return the outermost functions that differ; None if something else does, too."""
+    if _own(before) != _own(after):
+        return None
+    found: list[tuple[CodeType, CodeType]] = []
+    for one, other in zip(_inner(before), _inner(after), strict=True):
+        if one == other:
+            continue
+        if _is_function(one):
+            found.append((one, other))
+            continue
+        inside = _changed_functions(one, other)  # a class
+        if inside is None:
+            return None
+        found += inside
+    return found
+
+
+def _own(code: CodeType) -> tuple[Any, ...]:
+    own = [(type(c), c) for c in code.co_consts if not isinstance(c, CodeType)]
+    return code.co_code, own, code.co_names, code.co_varnames, len(_inner(code))
+
+
+def _inner(code: CodeType) -> list[CodeType]:
+    return [c for c in code.co_consts if isinstance(c, CodeType)]
+
+
+def _is_function(code: CodeType) -> bool:
+    return bool(code.co_flags & 0x2)  # CO_NEWLOCALS: of a function, not of a class
+
+
+def answer(asked: dict[str, Any]) -> str:
+    """Run what was asked for, in a fork or in a process of its own, and return the first failed test."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.close(reading)
+        failed = "(an error of the runner)"
+        try:
+            if put_in(asked["module"], asked["original"], asked["changed"]):
+                failed = first_failed(asked["tests"])
+            else:
+                # What a fork has imported is the unchanged code.
+                command = [sys.executable, __file__, "--once", *asked["tests"]]
+                nothing = subprocess.DEVNULL
+                done = subprocess.run(  # noqa: S603 - this program
+                    command, stdout=subprocess.PIPE, stdin=nothing, text=True, check=False
+                )
+                lines = done.stdout.splitlines()
+                failed = json.loads(lines[-1])["failed"] if lines else f"(exit code {done.returncode})"
+        finally:
+            os.write(writing, json.dumps(failed).encode())  # one write: the whole answer
+            os._exit(0)
+    os.close(writing)
+    # Programs that a test has left may hold the other end open: the first that is read is all.
+    in_time = select.select([reading], [], [], asked["limit_s"])[0]
+    said = os.read(reading, 65536) if in_time else b""
+    os.close(reading)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return str(json.loads(said)) if said else HUNG
+
+
+def main(arguments: list[str]) -> None:
+    """Take in the tests, then answer until there is nothing more to read."""
+    if arguments[0] == "--once":
+        failed = first_failed(arguments[1:])
+        sys.__stdout__.write(f"\n{json.dumps({'failed': failed})}\n")  # type: ignore[union-attr]
+        sys.__stdout__.flush()  # type: ignore[union-attr]
+        return
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        pytest.main(["--collect-only", *OPTIONS[:3], "-p", "no:cacheprovider", *arguments])
+    for line in sys.stdin:
+        failed = answer(json.loads(line))
+        sys.__stdout__.write(f"{json.dumps({'failed': failed})}\n")  # type: ignore[union-attr]
+        sys.__stdout__.flush()  # type: ignore[union-attr]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
