@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.field.emergency_stop import REMEMBERED_RELEASES, StopRegister
+from heron_mqtt.messages import MAX_INTEGER
 from heron_mqtt.messaging.base import Received
 
 
@@ -115,3 +116,117 @@ def test_a_release_tells_that_the_broker_knows() -> None:
     heard(register, active=False, seq=0, boot="b")
     assert register.is_told
     assert register.identity == ("b", 0), "0 is the first number"
+
+
+def test_what_is_cut_for_people_is_cut_at_its_limit_and_stops_all_the_same() -> None:
+    register = StopRegister("env")
+    assert heard(register, active=True, who="w" * 201, why="y" * 501) == "stopped"
+    assert register.stop is not None
+    assert (register.stop.who, register.stop.why) == ("w" * 200, "y" * 500)
+
+
+@pytest.mark.parametrize(
+    ("fields", "who", "why"),
+    [
+        ({"active": True}, None, ""),
+        ({"active": True, "who": "", "why": None}, None, ""),
+        ({"active": True, "who": 7, "why": 5}, None, "5"),
+        ({"active": True, "who": "Ann", "why": "fire"}, "Ann", "fire"),
+        ({"who": "Ann"}, "Ann", "a message on estop that is no valid release: {'who': 'Ann'}"),
+    ],
+)
+def test_a_stop_says_who_and_why_as_far_as_it_can_be_read(
+    fields: dict[str, Any], who: str | None, why: str
+) -> None:
+    register = StopRegister("env")
+    heard(register, **fields)
+    assert register.stop is not None
+    assert (register.stop.who, register.stop.why) == (who, why)
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "shown"),
+    [
+        ("2026-05-01T10:00:00+00:00", "2026-05-01T10:00:00+00:00"),
+        ("2026-05-01T10:00:00", None),
+        ("yesterday", None),
+        (5, None),
+        (None, None),
+    ],
+)
+def test_when_a_stop_was_sent_is_shown_where_it_is_said_readably(sent_at: object, shown: str | None) -> None:
+    register = StopRegister("env")
+    heard(register, active=True, sent_at=sent_at)
+    assert register.stop is not None
+    assert (register.stop.sent_at.isoformat() if register.stop.sent_at else None) == shown
+
+
+@pytest.mark.parametrize(
+    ("fields", "identity"),
+    [
+        ({"seq": 3, "boot": "b" * 200}, ("b" * 200, 3)),
+        ({"seq": 3, "boot": "b" * 201}, (None, None)),
+        ({"seq": 3, "boot": "b"}, ("b", 3)),
+        ({"seq": 3.0, "boot": 7}, ("7", 3)),
+        ({"seq": 3, "boot": 7.5}, ("7.5", 3)),
+        ({"seq": 0, "boot": "b"}, ("b", 0)),
+        ({"seq": 3.5, "boot": "b"}, (None, None)),
+        ({"seq": True, "boot": "b"}, (None, None)),
+        ({"seq": MAX_INTEGER, "boot": "b"}, ("b", MAX_INTEGER)),
+        ({"seq": MAX_INTEGER + 1, "boot": "b"}, (None, None)),
+        ({"boot": "b"}, (None, None)),
+        ({"seq": 3}, (None, None)),
+    ],
+)
+def test_a_stop_is_known_by_boot_and_number_where_both_are_in_range(
+    fields: dict[str, Any], identity: tuple[str | None, int | None]
+) -> None:
+    register = StopRegister("env")
+    heard(register, active=True, **fields)
+    assert register.identity == identity
+    heard(register, active=True)
+    assert register.identity == (None, None), "of the newest one"
+
+
+def test_the_newest_releases_are_remembered_and_the_oldest_forgotten() -> None:
+    register = StopRegister("env")
+    for seq in range(REMEMBERED_RELEASES):
+        heard(register, active=False, boot="b", seq=seq)
+    heard(register, active=True)
+    assert heard(register, active=False, boot="b", seq=0) == "unchanged"
+    assert heard(register, active=False, boot="b", seq=REMEMBERED_RELEASES) == "released"
+    heard(register, active=True)
+    assert heard(register, active=False, boot="b", seq=1) == "unchanged"
+    assert heard(register, active=False, boot="b", seq=0) == "released"
+
+
+def test_a_second_stop_and_a_release_of_nothing_change_nothing() -> None:
+    register = StopRegister("env")
+    assert heard(register, active=False) == "unchanged"
+    assert register.is_told
+    assert heard(register, active=True) == "stopped"
+    assert heard(register, active=True) == "unchanged"
+    assert register.take_word("MG1/ess") == "unchanged"
+    assert heard(register, active=False, who="Ann") == "released"
+    assert register.released_by == "Ann"
+    assert heard(register, active=False) == "unchanged"
+
+
+def test_a_release_that_is_told_again_while_nothing_is_stopped_says_that_the_broker_knows() -> None:
+    register = StopRegister("env")
+    heard(register, active=False, boot="b", seq=1)
+    register.on_reconnect()
+    assert heard(register, active=False, boot="b", seq=1) == "unchanged"
+    assert register.is_told
+
+
+def test_a_word_of_another_names_whoever_has_said_it() -> None:
+    register = StopRegister("env")
+    heard(register, active=True, boot="b", seq=1)
+    heard(register, active=False)
+    register.on_reconnect()
+    assert register.take_word("w" * 201) == "stopped"
+    assert register.stop is not None
+    assert register.stop.active
+    assert register.stop.who == "w" * 200
+    assert register.identity == (None, None)

@@ -32,8 +32,9 @@ class Watched:
         message = {"type": "run_state", "state": state, "boot": "e1", "sender": "so", "episode": 1, "step": 0}
         self.broker.publish("run/state", {**message, **fields})
 
-    def owner(self, boot: str, state: str = "holds") -> None:
-        self.broker.publish("run/owner", {"type": "owner", "state": state, "boot": boot, "sender": "so"})
+    def owner(self, boot: str | None, state: str = "holds", **fields: Any) -> None:
+        message = {"type": "owner", "state": state, "boot": boot, "sender": "so"}
+        self.broker.publish("run/owner", {**message, **fields})
 
 
 async def test_what_is_left_runs_down_without_a_sign_of_life_and_is_whole_again_with_one() -> None:
@@ -124,4 +125,151 @@ async def test_another_environment_is_followed_only_when_the_one_that_is_served_
     assert not site.watch.may_begin("e2")
     site.now_s += LEASE_S + 0.1
     assert site.watch.may_begin("e2")
+    site.watch.close()
+
+
+async def test_before_an_episode_nothing_may_be_sent_and_nothing_is_a_sign_of_life() -> None:
+    site = Watched()
+    await site.watch.open()
+    site.state(seq=1)
+    assert site.watch.left_s == 0.0
+    assert site.watch.why_silent == "the environment has been silent for longer than 3 s"
+    assert site.watch.is_served("anyone")
+    site.state("lost", seq=2)
+    assert site.ends == [], "none was served"
+    site.watch.close()
+
+
+async def test_the_first_number_of_an_environment_is_0_and_each_environment_counts_for_itself() -> None:
+    site = await Watched().serving()
+    site.now_s += 2.0
+    site.state(seq=0)
+    assert site.watch.left_s == LEASE_S
+    site.state(seq=1)
+    site.watch.serve("e1")  # another episode: the numbers go on
+    site.now_s += 2.0
+    site.state(seq=1)
+    assert site.watch.left_s == pytest.approx(1.0)
+    site.watch.serve("e2")
+    site.now_s += 2.0
+    site.state(seq=0, boot="e2")
+    assert site.watch.left_s == LEASE_S
+    site.watch.close()
+
+
+async def test_what_the_broker_kept_is_no_sign_of_life_and_a_kept_end_is_one() -> None:
+    site = await Watched().serving()
+    heard: list[tuple[str, bool]] = []
+    site.watch.on_state = lambda state, retained: heard.append((state.state, retained))
+    site.watch.close()
+    site.broker.publish(
+        "run/state",
+        {"type": "run_state", "state": "running", "boot": "e1", "sender": "so", "episode": 1, "seq": 4},
+        retain=True,
+    )
+    site.now_s += 2.0
+    await site.watch.open()
+    assert heard == [("running", True)]
+    assert site.watch.left_s == pytest.approx(1.0)
+    site.watch.close()
+    site.broker.publish(
+        "run/state", {"type": "run_state", "state": "lost", "boot": "e1", "sender": "so"}, retain=True
+    )
+    await site.watch.open()
+    assert site.watch.left_s == 0.0
+    site.watch.close()
+
+
+async def test_a_watch_that_is_closed_hears_nothing_more() -> None:
+    site = await Watched().serving()
+    site.watch.close()
+    site.watch.close()
+    site.state("lost")
+    assert site.ends == []
+    assert not site.watch.has_just_paused
+
+
+async def test_messages_of_another_environment_name_are_counted() -> None:
+    site = await Watched().serving()
+    site.state(seq=1)
+    assert site.watch.foreign == 0
+    site.state("lost", env_id="another")
+    site.state("running", seq=2, env_id="another")
+    assert site.watch.foreign == 2
+    site.state("running", seq=2, env_id="env")
+    assert (site.watch.foreign, site.ends) == (2, [])
+    site.watch.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "by"),
+    [({"who": "ann@lab", "sender": "so"}, "ann@lab"), ({}, "so"), ({"sender": None}, "another one")],
+)
+async def test_who_has_replaced_an_environment_is_said_once(fields: dict[str, Any], by: str) -> None:
+    site = await Watched().serving()
+    site.owner("e2", **fields)
+    assert site.ends == [f"the environment was replaced by {by}"]
+    assert site.watch.why_silent == site.ends[0]
+    site.watch.close()
+
+
+async def test_an_end_without_a_boot_is_of_the_environment_that_is_served() -> None:
+    site = await Watched().serving()
+    site.state("lost", boot=None)
+    assert site.watch.left_s == 0.0
+    site.watch.close()
+
+
+async def test_a_name_that_is_given_back_by_its_owner_is_nobodys() -> None:
+    site = Watched()
+    await site.watch.open()
+    site.owner("e1")
+    assert [site.watch.may_begin(boot) for boot in ("e1", "e2", None)] == [True, False, True]
+    site.owner("e2", "free")
+    assert not site.watch.may_begin("e2"), "it was not the owner"
+    site.owner("e1", "free")
+    assert site.watch.may_begin("e2")
+    site.watch.close()
+
+
+async def test_an_environment_that_holds_its_name_is_followed_at_once_and_one_that_does_not_is_not() -> None:
+    site = await Watched().serving()
+    assert [site.watch.may_begin(boot) for boot in ("e1", None)] == [True, False]
+    site.now_s += LEASE_S
+    assert site.watch.may_begin("e2"), "nothing is left, to the moment"
+    site.watch.serve("e1")
+    site.owner("e1")
+    site.now_s += 2 * LEASE_S
+    assert not site.watch.may_begin("e2"), "e1 holds it, however silent it is"
+    site.watch.close()
+
+
+async def test_a_message_counts_that_is_by_hand_or_of_the_environment_that_is_served() -> None:
+    site = await Watched().serving()
+    assert [site.watch.is_served(boot) for boot in ("e1", None, "e2")] == [True, True, False]
+    site.watch.close()
+
+
+@pytest.mark.parametrize("owner", [None, "e1"])
+async def test_an_environment_whose_end_was_said_too_early_says_itself_that_it_lives(
+    owner: str | None,
+) -> None:
+    site = await Watched().serving()
+    if owner is not None:
+        site.owner(owner)
+    site.state("lost")
+    site.state(seq=1)
+    assert site.watch.left_s == LEASE_S
+    assert "silent" in site.watch.why_silent
+    site.watch.close()
+
+
+async def test_nothing_is_a_sign_of_life_just_after_this_process_stood_still() -> None:
+    site = await Watched().serving()
+    assert not site.watch.has_just_paused
+    assert site.watch._pause is not None
+    site.watch._pause._distrust_until = site.watch._pause._monotonic() + 60.0
+    site.now_s += 2.0
+    site.state(seq=1)
+    assert site.watch.left_s == pytest.approx(1.0)
     site.watch.close()
