@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.field.device.lease import REMEMBERED_SENDERS, SPOKEN_PER_LEASE, DeviceLease, Holder
+from heron_mqtt.field.device.lease import (
+    LONGEST_SILENCE_S,
+    REMEMBERED_SENDERS,
+    REMEMBERED_TELEMETRY,
+    SPOKEN_PER_LEASE,
+    DeviceLease,
+    Holder,
+)
 from heron_mqtt.messages import Setpoint
 
 
@@ -157,3 +164,85 @@ def test_no_setpoint_holds_longer_than_its_lease_after_the_telemetry_that_it_ech
         else:
             assert age_s >= lease_s - 1e-9
         clock.now_s += wait_s
+
+
+def test_as_many_senders_as_are_remembered_are_and_one_more_is_not(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    for number in range(REMEMBERED_SENDERS):
+        lease.is_repeated(told(sender=f"S{number}", seq=5))
+    assert lease.is_repeated(told(sender="S0", seq=5))
+    lease.is_repeated(told(sender="new", seq=5))
+    assert not lease.is_repeated(told(sender="S0", seq=5)), "hearing it again made it no newer"
+
+
+def test_the_newest_telemetry_is_remembered_and_older_is_not(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    for seq in range(REMEMBERED_TELEMETRY):
+        lease.published("d1", seq)
+    assert lease.refusal(told(**echo(0))) is None
+    lease.published("d1", REMEMBERED_TELEMETRY)
+    refused = lease.refusal(told(**echo(0)))
+    assert refused is not None
+    assert "does not remember" in refused
+    assert lease.refusal(told(**echo(1))) is None
+
+
+@pytest.mark.parametrize(
+    ("holder", "shown"),
+    [
+        (Holder(None, None), "a sender by hand"),
+        (Holder("MG1", None), "MG1 (boot unknown)"),
+        (Holder(None, "g1"), "an unnamed sender (boot g1)"),
+        (Holder("MG1", "g1"), "MG1 (boot g1)"),
+    ],
+)
+def test_a_holder_is_named_as_far_as_it_is_known(holder: Holder, shown: str) -> None:
+    assert str(holder) == shown
+
+
+def test_a_lease_is_of_its_sender_until_its_last_moment(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    assert not lease.is_of(told())
+    assert not lease.is_running
+    lease.hold(told(2.0))
+    clock.now_s += 1.5
+    assert lease.held_for_s == 1.5
+    assert lease.is_of(told())
+    assert not lease.is_of(told(boot="g2"))
+    clock.now_s += 0.5
+    assert not lease.is_running, "to the moment"
+    assert not lease.is_of(told())
+    assert lease.holder is not None, "its end is for the device to say"
+
+
+def test_without_a_lease_the_device_speaks_as_often_as_a_gateway_needs_to_begin(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    assert lease.telemetry_every_s == LONGEST_SILENCE_S
+    lease.hold(told(2.0))
+    lease.end()
+    lease.end()
+    assert lease.telemetry_every_s == LONGEST_SILENCE_S
+    assert lease.refusal(told(boot="g2")) is None
+
+
+def test_a_renewal_of_another_sender_is_a_lease_of_its_own(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    lease.hold(told(10.0))
+    lease.hold(told(1.0, boot="g2", renewal=True, take_over=True))
+    assert lease.ends_at - clock.now_s == pytest.approx(1.0)
+
+
+def test_a_renewal_after_the_end_counts_from_itself(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    lease.hold(told(1.0))
+    clock.now_s += 5.0
+    lease.hold(told(2.0, renewal=True))
+    assert lease.ends_at - clock.now_s == pytest.approx(2.0)
+
+
+def test_a_device_that_goes_on_in_one_boot_remembers_all_that_it_said(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    lease.published("d1", 0)
+    lease.published("d1", 1)
+    assert lease.refusal(told(**echo(0))) is None
+    assert lease.refusal(told(**echo(1))) is None

@@ -8,9 +8,18 @@ from datetime import UTC, datetime
 import pytest
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.field.gateway.authority import LADDER, SENDS, Authority, Evidence, gates
+from heron_mqtt.field.gateway.authority import (
+    HAS_WAITED,
+    LADDER,
+    REAL_LEVELS,
+    SENDS,
+    Authority,
+    Evidence,
+    gates,
+    lower,
+)
 from heron_mqtt.field.gateway.settings import BandTable, GatewayTable
-from heron_mqtt.messages import Level
+from heron_mqtt.messages import AuthorityState, Level
 from support.field_rig import BAND, Rig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,6 +95,139 @@ def test_history_is_bounded() -> None:
 def test_a_band_without_the_safe_state_is_refused(low: float, high: float) -> None:
     with pytest.raises((ConfigError, ValueError), match="a band must hold 0"):
         GatewayTable(band=BandTable(p_min_mw=low, p_max_mw=high))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "kept", "is_lower", "ceiling", "level"),
+    [
+        ("full", {"level": "shadow", "ceiling": "shadow", "demoted": True}, True, "shadow", "shadow"),
+        (
+            "full",
+            {"level": "simulated", "ceiling": "simulated", "demoted": True},
+            True,
+            "simulated",
+            "simulated",
+        ),
+        ("full", {"level": "shadow", "ceiling": "limited", "demoted": True}, True, "limited", "shadow"),
+        ("full", {"level": "shadow", "ceiling": "shadow", "demoted": False}, False, "full", "shadow"),
+        ("full", {"level": "full", "ceiling": "full", "demoted": True}, False, "full", "shadow"),
+        ("limited", {"level": "full", "ceiling": "full", "demoted": True}, False, "limited", "shadow"),
+        ("shadow", {"level": "shadow", "ceiling": "shadow", "demoted": True}, False, "shadow", "shadow"),
+        ("full", {"level": "shadow"}, True, "shadow", "shadow"),  # of one that knew no ceilings
+        ("simulated", {"level": "shadow"}, False, "simulated", "simulated"),
+    ],
+)
+def test_of_the_scenario_and_what_an_earlier_run_left_the_lower_holds(
+    scenario: Level, kept: dict[str, object], is_lower: bool, ceiling: Level, level: Level
+) -> None:
+    authority = Authority(scenario, gate_steps=4, has_band=True)
+    assert authority.resume(AuthorityState.model_validate(kept)) is is_lower
+    assert (authority.ceiling, authority.level, authority.is_demoted) == (ceiling, level, is_lower)
+
+
+def test_a_request_below_the_scenario_is_a_demotion_until_a_request_at_it() -> None:
+    authority = Authority("limited", gate_steps=4, has_band=True)
+    for level, is_demoted in (("shadow", True), ("simulated", True), ("shadow", True), ("limited", False)):
+        authority.request(level, GOOD, who="ann", why="", at=NOW, step=0)
+        assert (authority.ceiling, authority.is_demoted) == (level, is_demoted)
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "before", "level", "is_raised"),
+    [
+        ("full", "limited", "full", True),
+        ("full", "shadow", "shadow", False),
+        ("full", "full", "limited", False),
+        ("shadow", "shadow", "limited", True),
+        ("simulated", "simulated", "simulated", False),
+        ("simulated", "shadow", "shadow", True),  # it stood above its ceiling
+    ],
+)
+def test_a_request_that_has_waited_raises_nothing(
+    ceiling: Level, before: Level, level: Level, is_raised: bool
+) -> None:
+    authority = Authority(ceiling, gate_steps=4, has_band=True)
+    authority.level = before
+    change = authority.request(level, GOOD, who="ann", why="", at=NOW, step=0, has_waited=True)
+    assert change.reason == (HAS_WAITED if is_raised else "")
+    assert authority.ceiling == (ceiling if is_raised else level)
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "has_band", "plausible", "steps"),
+    [
+        ("full", True, 4, ["limited", "full"]),
+        ("full", False, 4, ["full"]),
+        ("limited", True, 4, ["limited"]),
+        ("full", True, 3, []),
+        ("simulated", True, 4, []),
+    ],
+)
+def test_it_rises_rung_by_rung_by_enough_telemetry_and_then_by_steady_steps(
+    ceiling: Level, has_band: bool, plausible: int, steps: list[Level]
+) -> None:
+    authority = Authority(ceiling, gate_steps=4, has_band=has_band)
+    rungs = []
+    while (
+        change := authority.rise(Evidence("online", True, 4, plausible=plausible), at=NOW, step=7)
+    ) is not None:
+        assert (change.granted, change.who, change.step) == (True, "scenario", 7)
+        rungs.append(authority.level)
+    assert rungs == steps
+    if plausible < 4:
+        assert authority.waits_for == (
+            "gate telemetry: 3 plausible telemetry messages in a row, 4 are needed"
+        )
+    else:
+        assert authority.waits_for == ""
+
+
+def test_from_limited_it_does_not_rise_without_steady_steps() -> None:
+    authority = Authority("full", gate_steps=4, has_band=True)
+    authority.level = "limited"
+    assert authority.rise(Evidence("online", True, 3, plausible=99), at=NOW, step=0) is None
+    assert authority.waits_for == "gate residual: 3 steps in a row were steady, 4 are needed"
+    assert authority.rise(Evidence("online", True, 4), at=NOW, step=0) is not None
+
+
+def test_a_device_without_a_birth_rises_to_nothing() -> None:
+    for level in ("shadow", "limited"):
+        assert ask("simulated", level, Evidence("online", True, 9, is_born=False)) == (
+            "gate health: the device has not said that it is online (its birth, retained)"
+        )
+
+
+@pytest.mark.parametrize("level", LADDER)
+def test_a_real_device_is_never_held_at_a_level_for_emulators(level: Level) -> None:
+    authority = Authority("full", gate_steps=1, has_band=True, is_real=True)
+    authority.level = "full"
+    change = authority.request(level, GOOD, who="ann", why="", at=NOW, step=0)
+    assert change.granted is (level in REAL_LEVELS)
+    if not change.granted:
+        assert change.reason == (
+            f"gate kind: a real device is at the other end, {level} is for emulators; "
+            "expected simulated, shadow, limited, full"
+        )
+    assert Authority(level, gate_steps=1, has_band=True, is_real=True).ceiling == (
+        "shadow" if level == "emulated" else level
+    )
+
+
+def test_the_lower_of_two_levels() -> None:
+    for one, other in itertools.product(LADDER, LADDER):
+        assert lower(one, other) == LADDER[min(LADDER.index(one), LADDER.index(other))]
+
+
+def test_a_change_is_shown_with_its_reason() -> None:
+    authority = Authority("simulated", gate_steps=4, has_band=True)
+    granted = authority.request("simulated", GOOD, who="ann", why="", at=NOW, step=3)
+    assert str(granted) == "step 3: simulated -> simulated by ann: granted"
+    refused = authority.request("full", GOOD, who="bob", why="noon", at=NOW, step=4)
+    assert str(refused) == (
+        "step 4: simulated -> full by bob (noon): "
+        "gate ladder: full is reached from limited, not from simulated"
+    )
+    assert authority.history == [granted, refused]
 
 
 # -- in the gateway --------------------------------------------------------------------------------

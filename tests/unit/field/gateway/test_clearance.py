@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heron_mqtt.field.gateway.clearance import apply_clearance, expected_p_mw, make_plan
+from heron_mqtt.field.gateway.clearance import NO_CLEARANCE, apply_clearance, expected_p_mw, make_plan
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.messages import Clearance
 
@@ -55,3 +55,27 @@ def test_a_load_is_never_cleared_for_more_than_it_planned_nor_for_the_other_side
         fields = {"p_load": cleared_mw, "q_load": 0.0, "limit": "x"}
         apply_clearance(allowed, Clearance.model_validate(fields))
         assert expected_p_mw(allowed["load"]) == left_mw
+
+
+def test_without_a_clearance_everything_is_told_zero_and_why() -> None:
+    allowed = {"ess": SetpointRequest(0.02, -0.01), "pv": SetpointRequest(0.0, 0.0)}
+    reasons = apply_clearance(allowed, None)
+    assert allowed == {"ess": SetpointRequest(0.0, 0.0), "pv": SetpointRequest(0.0, 0.0)}
+    assert reasons == {"ess": f"{NO_CLEARANCE} (0.02 -> 0 MW)"}, "what was nothing is not reduced"
+
+
+def test_a_clearance_that_names_no_limit_changes_nothing() -> None:
+    allowed = {"ess": SetpointRequest(0.02, -0.01)}
+    assert apply_clearance(allowed, Clearance()) == {}
+    assert allowed == {"ess": SetpointRequest(0.02, -0.01)}
+
+
+def test_what_a_clearance_does_not_name_is_told_zero() -> None:
+    allowed = {"ess": SetpointRequest(0.02, 0.01), "pv": SetpointRequest(0.03, 0.0)}
+    fields = {"p_ess": 0.02, "q_ess": 0.005, "limit": ""}
+    reasons = apply_clearance(allowed, Clearance.model_validate(fields))
+    assert allowed == {"ess": SetpointRequest(0.02, 0.005), "pv": SetpointRequest(0.0, 0.0)}
+    assert reasons == {
+        "ess": "the check of all together (0.02 -> 0.02 MW)",
+        "pv": "the check of all together (0.03 -> 0 MW)",
+    }

@@ -226,3 +226,41 @@ async def test_no_setpoint_of_a_whole_episode_is_outside_the_envelope(
     assert broker.stats.callback_errors == 0, list(broker.stats.reports)
     assert len(seen) == 16 * 9
     assert len({round(m["p_mw"], 6) for m in seen}) > 8, "nothing but zeros would prove little"
+
+
+LIMITS = SetpointLimits(-2.0, 3.0, 2.5, -1.0, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("p_mw", "q_mvar", "more", "expected", "bound_by"),
+    [
+        (1.0, 0.0, {}, (1.0, 0.0), ()),
+        (1.5, 2.0, {}, (1.5, 2.0), ()),  # at every bound
+        (4.0, 0.0, {}, (1.5, 0.0), ("nameplate", "state of charge or ramp")),
+        (-1.5, 0.0, {}, (-1.0, 0.0), ("state of charge or ramp",)),
+        (1.0, 0.0, {"band": Band(-0.5, 0.5)}, (0.5, 0.0), ("band of limited authority",)),
+        (0.5, 0.0, {"band": Band(-0.5, 0.5)}, (0.5, 0.0), ()),
+        (1.5, 2.1, {}, (1.5, 2.0), ("apparent power",)),
+        (1.5, -2.1, {}, (1.5, -2.0), ("apparent power",)),
+        (1.5, 2.4, {"p_available_mw": 0.7}, (1.5, 2.4), ()),  # the sun gives less: more is left for q
+        (1.5, 2.5, {"p_available_mw": 0.7}, (1.5, 2.4), ("apparent power",)),
+        (0.7, 2.5, {"p_available_mw": 1.5}, (0.7, 2.4), ("apparent power",)),
+    ],
+)
+def test_the_nearest_setpoint_within_the_bounds_leaves_and_the_bounds_that_were_met_are_named(
+    p_mw: float,
+    q_mvar: float,
+    more: dict[str, Any],
+    expected: tuple[float, float],
+    bound_by: tuple[str, ...],
+) -> None:
+    done = clamp(p_mw, q_mvar, LIMITS, **more)
+    assert (done.p_mw, done.q_mvar) == pytest.approx(expected)
+    assert done.bound_by == bound_by
+
+
+def test_a_range_of_one_point_is_a_range() -> None:
+    done = clamp(1.0, 0.0, SetpointLimits(-1.0, 1.0, 1.0, 0.25, 0.25))
+    assert done.p_mw == 0.25
+    assert clamp(1.0, 0.0, SetpointLimits(-3.0, 3.0, 2.0, -3.0, 3.0)).bound_by == ()
+    assert clamp(3.0, 0.0, SetpointLimits(-3.0, 3.0, 2.0, -3.0, 3.0)).bound_by == ("apparent power",)
