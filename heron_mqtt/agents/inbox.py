@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from heron_mqtt.protocols.price import PriceFollower
 from heron_mqtt.protocols.setpoint import CommandFollower
 
 M = TypeVar("M", bound=Message)
+REMEMBERED_REFUSALS = 10
 MAX_EARLY = 256  # messages of one peer for a step that has not begun here; a round is one message
 
 
@@ -61,7 +63,8 @@ class Inbox:
         self._now = (0, -1)
         self._clearance: Clearance | None = None
         self._run: tuple[str | None, int] | None = None
-        self._refused: set[str] = set()  # boots of environments that are not followed
+        # boots of environments that are not followed, the newest last; each of these was named
+        self._refused: deque[str] = deque(maxlen=REMEMBERED_REFUSALS)
         self._agent_id = agent_id
         self._upstream_id = upstream_id
         self._peers = frozenset(peers)
@@ -174,7 +177,7 @@ class Inbox:
         if not self._environment.may_begin(state.boot):
             self.dropped += 1
             if state.boot not in self._refused and not retained:
-                self._refused = {*list(self._refused)[-9:], state.boot}
+                self._refused.append(state.boot)
                 self._broker.stats.report(
                     "environment",
                     self._agent_id,
