@@ -1,0 +1,247 @@
+"""SystemOperator: what it says of a run, whom it waits for, and what it takes and drops of what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from heron_mqtt.agents.operator import SystemOperator
+from heron_mqtt.errors import NotReady
+from heron_mqtt.messages import Clearance, Command, Observation, StopConfirm
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import Received
+from heron_mqtt.messaging.stamping import MessageStamper
+from support.field_rig import OpenMemoryBroker
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+AGENTS = ("MG1", "MG2")
+
+
+class Gathering:
+    """An operator of two agents, and everything that is published."""
+
+    def __init__(self, **options: Any) -> None:
+        self.broker = OpenMemoryBroker()
+        self.operator = SystemOperator(
+            "grid",
+            AGENTS,
+            self.broker,
+            env_id="test",
+            scenario="day",
+            stamper=MessageStamper("grid", "test", boot="o1"),
+            **options,
+        )
+        self.heard: list[Received] = []
+        for channel in ("run/state", "estop", "agents/+/+", "operator/grid/price"):
+            self.broker.subscribe(channel, self.heard.append)
+
+    def of(self, channel: str) -> list[Received]:
+        return [message for message in self.heard if message.channel == channel]
+
+    def say(self, agent: str, leaf: str, **fields: Any) -> None:
+        meta = {"type": leaf, "env_id": "test", "sender": agent, "episode": 1, "step": 0}
+        self.broker.publish(topics.agent(agent, leaf), {**meta, **fields})
+
+    def ready(self, agent: str, **fields: Any) -> None:
+        self.say(agent, "status", **{"state": "online", "run": "o1", **fields})
+
+
+async def gathering(**options: Any) -> Gathering:
+    made = Gathering(**options)
+    await made.operator.start()
+    return made
+
+
+async def begun(made: Gathering) -> None:
+    """Let the first step of the first episode begin."""
+    episode = asyncio.ensure_future(made.operator.begin_episode(1, 7, NOON, 5.0))
+    await asyncio.sleep(0)
+    for agent in AGENTS:
+        made.ready(agent)
+    await episode
+    made.operator.begin_step(1, 0, 50.0, NOON)
+
+
+async def test_an_episode_begins_when_all_are_ready_for_it_and_is_told_with_its_seed() -> None:
+    made = await gathering()
+    episode = asyncio.ensure_future(made.operator.begin_episode(1, 7, NOON, 5.0))
+    await asyncio.sleep(0)
+    (reset,) = made.of(topics.RUN_STATE)
+    assert (reset["state"], reset["scenario"], reset["seed"], reset["episode"]) == ("reset", "day", 7, 1)
+    assert (reset["boot"], reset["sender"], reset["env_id"]) == ("o1", "grid", "test")
+    made.ready("MG1")
+    for not_yet in (
+        {"episode": 0},
+        {"run": "another"},
+        {"run": None},
+        {"state": "fault"},
+        {"state": "offline"},
+    ):
+        made.ready("MG2", **not_yet)
+        await asyncio.sleep(0)
+        assert not episode.done()
+    made.ready("MG2")
+    await episode
+    await made.operator.close()
+
+
+async def test_who_is_not_ready_in_time_is_named_with_what_is_known_of_it() -> None:
+    made = await gathering()
+    made.ready("MG2", state="fault", reason="no battery")
+    with pytest.raises(NotReady) as refused:
+        await made.operator.begin_episode(1, None, NOON, 0.01)
+    assert str(refused.value) == (
+        "not ready after 0.01 s: agent MG1 (not online for this episode), agent MG2 (fault: no battery)"
+    )
+    await made.operator.close()
+
+
+async def test_a_step_is_told_with_where_the_run_stands_and_its_price_both_retained() -> None:
+    made = await gathering()
+    await begun(made)
+    late: list[Received] = []
+    for channel in (topics.RUN_STATE, topics.operator_price("grid")):
+        made.broker.subscribe(channel, late.append)
+    state, price = late
+    assert state.retained
+    assert price.retained
+    assert (state["state"], state["episode"], state["step"], state["scenario"]) == ("running", 1, 0, "day")
+    assert (price["value"], price["episode"], price["step"]) == (50.0, 1, 0)
+    await made.operator.close()
+
+
+async def test_what_is_for_an_agent_goes_to_it_alone_with_episode_and_step_and_is_not_kept() -> None:
+    made = await gathering()
+    await begun(made)
+    made.operator.command("MG1", Command.model_validate({"p_ess": 0.01}))
+    made.operator.publish_observation("MG1", Observation(dt_s=900.0))
+    made.operator.clear("MG1", Clearance())
+    for leaf in ("command", "observation", "clearance"):
+        (message,) = made.of(topics.agent("MG1", leaf))
+        assert (message["episode"], message["step"], message["boot"]) == (1, 0, "o1")
+        assert made.of(topics.agent("MG2", leaf)) == []
+        late: list[Received] = []
+        made.broker.subscribe(topics.agent("MG1", leaf), late.append)
+        assert late == []
+    await made.operator.close()
+
+
+@pytest.mark.parametrize(("leaf", "gather"), [("action", "gather"), ("plan", "gather_plans")])
+async def test_the_first_word_of_each_agent_in_the_step_counts(leaf: str, gather: str) -> None:
+    made = await gathering()
+    await begun(made)
+    for foreign in ({"env_id": "another"}, {"env_id": None}, {"step": 1}, {"episode": 0}, {"step": None}):
+        made.say("MG1", leaf, **foreign)
+    made.say("MG9", leaf)
+    assert made.operator.dropped == 6
+    for agent in AGENTS:
+        made.say(agent, leaf)
+    made.say("MG1", leaf)
+    assert made.operator.dropped == 7
+    assert set(await getattr(made.operator, gather)(60.0)) == set(AGENTS)
+    made.operator.begin_step(1, 1, 50.0, NOON)
+    assert await getattr(made.operator, gather)(0.0) == {}, "of an earlier step"
+    await made.operator.close()
+
+
+@pytest.mark.parametrize(("leaf", "gather"), [("action", "gather"), ("plan", "gather_plans")])
+async def test_who_is_silent_is_waited_for_until_the_deadline_and_who_is_offline_is_not(
+    leaf: str, gather: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = await gathering()
+    await begun(made)
+    made.say("MG1", leaf)
+    with caplog.at_level(logging.WARNING, "heron_mqtt.operator"):
+        assert set(await getattr(made.operator, gather)(0.02)) == {"MG1"}
+        made.ready("MG2", state="offline")
+        assert set(await getattr(made.operator, gather)(60.0)) == {"MG1"}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no {leaf} from MG2 in step 0: none within 0.02 s",
+        f"no {leaf} from MG2 in step 0: it is offline",
+    ]
+    made.ready("MG2")
+    waiting = asyncio.ensure_future(getattr(made.operator, gather)(60.0))
+    await asyncio.sleep(0)
+    assert not waiting.done(), "it is back"
+    made.say("MG2", leaf)
+    assert set(await waiting) == set(AGENTS)
+    await made.operator.close()
+
+
+async def test_an_agent_that_is_offline_does_not_stand_for_one_that_is_silent() -> None:
+    made = await gathering()
+    await begun(made)
+    made.say("MG1", "action")
+    made.ready("MG1", state="offline")
+    waiting = asyncio.ensure_future(made.operator.gather(60.0))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    made.say("MG2", "action")
+    assert set(await waiting) == set(AGENTS)
+    await made.operator.close()
+
+
+@pytest.mark.parametrize("fields", [{"env_id": "another"}, {"sender": "MG9"}])
+async def test_a_status_of_another_environment_or_of_a_stranger_is_dropped(fields: dict[str, Any]) -> None:
+    made = await gathering()
+    made.ready(fields.get("sender", "MG1"), stopped=True, **fields)
+    assert made.operator.dropped == 1
+    assert made.operator.estop is None
+    made.ready("MG1", env_id=None, stopped=True)
+    assert made.operator.dropped == 1
+    assert made.operator.estop is not None, "a stop that it knows of"
+    await made.operator.close()
+
+
+async def test_what_cannot_be_read_is_reported_and_not_counted_as_dropped() -> None:
+    made = await gathering()
+    await begun(made)
+    made.say("MG1", "status", state="asleep")
+    made.say("MG1", "action", p_mw="much")
+    made.say("MG1", "plan", p_ess="much")
+    made.broker.publish(topics.stop_confirm("MG1"), {"type": "stop_confirm", "active": "yes"})
+    assert made.operator.dropped == 0
+    assert {report.kind for report in made.broker.stats.reports} == {"rejected"}
+    assert made.operator.estop is None
+    await made.operator.close()
+
+
+async def test_the_end_is_told_once_and_kept_and_nothing_is_heard_after_it() -> None:
+    made = await gathering()
+    await begun(made)
+    await made.operator.close()
+    await made.operator.close()
+    finished = [message for message in made.of(topics.RUN_STATE) if message["state"] == "finished"]
+    assert [(message["scenario"], message["episode"]) for message in finished] == [("day", 1)]
+    late: list[Received] = []
+    made.broker.subscribe(topics.RUN_STATE, late.append)
+    assert [message["state"] for message in late] == ["finished"]
+    made.ready("MG9")
+    assert made.operator.dropped == 0
+    made.broker.publish(topics.ESTOP, {"type": "estop", "active": True})
+    assert made.operator.estop is None
+
+
+async def test_an_operator_that_began_nothing_says_nothing_at_its_end() -> None:
+    made = await gathering()
+    made.operator.say_alive()
+    await made.operator.close()
+    assert made.of(topics.RUN_STATE) == []
+
+
+async def test_a_stop_that_only_an_agent_knows_of_is_said_again_unless_a_release_came_since() -> None:
+    made = await gathering()
+    channel = topics.stop_confirm("MG1")
+    told = MessageStamper("MG1", "test").stamp(channel, StopConfirm(active=True, safe=True))
+    made.broker.publish(channel, told)
+    (again,) = made.of(topics.ESTOP)
+    assert (again["active"], again["who"]) == (True, "MG1")
+    made.broker.publish(topics.ESTOP, {"type": "estop", "active": False, "who": "ann"})
+    assert made.operator.estop is None
+    made.broker.publish(channel, told)
+    assert len(made.of(topics.ESTOP)) == 2, "it may be older than the release"
+    await made.operator.close()
