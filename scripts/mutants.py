@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -38,32 +38,24 @@ from coverage import CoverageData
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("heron_mqtt", "powergrid", "devices", "tests", "config", "docs", "pyproject.toml")
 HUNG = "(no end)"
+SCHEMAS = "tests/unit/app/test_schemas.py"
 
-# Module or folder: what its unit tests are. The longest prefix counts.
-TESTS = {
-    "heron_mqtt/agents": ["tests/unit/agents", "tests/unit/powergrid/envs/test_distributed.py"],
-    "heron_mqtt/field": ["tests/unit/field"],
-    "heron_mqtt/field/device": ["tests/unit/field/device"],
-    "heron_mqtt/field/gateway": ["tests/unit/field/gateway", "tests/unit/agents"],
-    "heron_mqtt/field/emergency_stop.py": ["tests/unit/field/gateway", "tests/unit/field/device"],
-    "heron_mqtt/field/modbus": [
-        "tests/unit/field/modbus",
-        "tests/unit/field/sunspec",
-        "tests/unit/field/vendor/test_modbus_device.py",
-        "tests/unit/field/vendor/test_register_map.py",
-    ],
-    "heron_mqtt/field/sunspec": ["tests/unit/field/sunspec", "tests/integration/test_sunspec_bridge.py"],
-    "heron_mqtt/field/vendor": ["tests/unit/field/vendor"],
-    "heron_mqtt/protocols": [
-        "tests/unit/protocols",
-        "tests/unit/agents",
-        "tests/unit/powergrid/envs/test_distributed.py",
-    ],
-    "heron_mqtt/messaging/core": ["tests/unit/messaging/core", "tests/unit/field/gateway"],
-    "heron_mqtt/messaging/mqtt": ["tests/unit/messaging/mqtt"],
-    "heron_mqtt/messaging/embedded": ["tests/unit/messaging/embedded"],
-    "powergrid/simulation/grid_check.py": ["tests/unit/powergrid/simulation/test_grid_check.py"],
-    "powergrid/devices": ["tests/unit/powergrid/devices"],
+# Module or folder: the tests of the quick suite that are to notice a change of it. The longest prefix counts.
+# Which of them come through a line is measured; what is named beside the unit tests was found by that.
+UNIT = "tests/unit"
+SAFETY = tuple(
+    f"tests/faults/test_safety_{what}.py" for what in ("freshness", "ladder", "one_of_each", "stop")
+)
+TESTS: dict[str, tuple[str, ...]] = {
+    "heron_mqtt": (UNIT,),
+    "heron_mqtt/agents": (UNIT, "tests/integration/test_proxy.py", *SAFETY),
+    "heron_mqtt/field": (UNIT, "tests/integration/test_field_device.py", *SAFETY),
+    "heron_mqtt/field/sunspec": (UNIT, "tests/integration/test_sunspec_bridge.py"),
+    "heron_mqtt/field/vendor": (UNIT, "tests/integration/test_vendor_cases.py"),
+    "heron_mqtt/messaging/core": (UNIT, "tests/contract"),
+    "heron_mqtt/messaging/mqtt": (UNIT, "tests/contract"),
+    "heron_mqtt/messaging/embedded": (UNIT,),  # they alone are to notice
+    "powergrid": (UNIT,),
 }
 DEFAULT_MODULES = (
     "heron_mqtt/field",
@@ -265,10 +257,10 @@ def _shown(code: str, most: int = 90) -> str:
     return line if len(line) <= most else f"{line[:most]}..."
 
 
-def tests_of(module: str) -> list[str]:
+def tests_of(module: str) -> tuple[str, ...]:
     """Return the tests that are run for a module; none where the table above names none."""
     prefixes = [p for p in TESTS if module == p or module.startswith(f"{p}/")]
-    return TESTS[max(prefixes, key=len)] if prefixes else []
+    return TESTS[max(prefixes, key=len)] if prefixes else ()
 
 
 def modules_under(names: list[str]) -> list[str]:
@@ -297,7 +289,7 @@ class Coverage:
         self._data = CoverageData(str(file))
         self._data.read()
 
-    def tests_of(self, mutant: Mutant, named: list[str]) -> list[str]:
+    def tests_of(self, mutant: Mutant, named: Sequence[str]) -> list[str]:
         """Return those of the named tests that come through a change, the likely ones first.
 
         A test of many cases is named as a whole, and one whose fixture comes through it by its file: others
@@ -310,10 +302,10 @@ class Coverage:
             return self._in_order(mutant, self._named(contexts, named))
         of_module = {context for contexts in by_line.values() for context in contexts}
         files = {test.partition("::")[0] for test in self._named(of_module, named)}
-        return self._in_order(mutant, files) or named
+        return self._in_order(mutant, files) or list(named)
 
     @staticmethod
-    def _named(contexts: Iterable[str], named: list[str]) -> set[str]:
+    def _named(contexts: Iterable[str], named: Sequence[str]) -> set[str]:
         found = set()
         for context in contexts:
             test, _, phase = context.rpartition("|")
@@ -332,6 +324,7 @@ class Coverage:
             key=lambda test: (
                 mirror not in test,
                 not test.startswith(folder),
+                SCHEMAS not in test,  # quick, and notices every bound and default of a table
                 not test.startswith("tests/unit/"),
                 test,
             ),
