@@ -334,3 +334,93 @@ async def test_a_setpoint_that_the_broker_kept_moves_nothing_and_is_told() -> No
         await asyncio.gather(running, return_exceptions=True)
         assert all(p_mw == 0.0 for _, p_mw, _ in device.told)
         assert broker.stats.rejected == 1
+
+
+async def test_a_device_without_a_period_speaks_when_asked_and_as_often_as_a_lease_needs(make: Any) -> None:
+    site: Site = await make(0.0)
+    await asyncio.sleep(0.1)
+    assert len(site.telemetry) == 1, "after its birth"
+    await site.ask(0.01, 0.2)
+    count = len(site.telemetry)
+    await until(lambda: len(site.telemetry) >= count + 2, "what the lease needs")
+
+
+async def test_a_device_with_a_period_speaks_that_often(make: Any) -> None:
+    site: Site = await make(0.02)
+    await until(lambda: len(site.telemetry) >= 3, "its telemetry")
+
+
+async def test_setpoints_of_before_the_newest_and_of_another_environment_are_counted_and_move_nothing(
+    make: Any,
+) -> None:
+    site: Site = await make()
+    channel = topics.device("MG1", "ess", "setpoint")
+    told = {"type": "setpoint", "p_mw": 0.03, "lease_s": 30.0, "sender": "MG1", "boot": "g1"}
+    site.broker.publish(channel, {**told, "env_id": "default", "seq": 8})
+    await until(lambda: site.device.p_mw == 0.03, "it is done")
+    site.broker.publish(channel, {**told, "p_mw": 0.02, "env_id": "default", "seq": 7})
+    site.broker.publish(channel, {**told, "p_mw": 0.01, "env_id": "another", "seq": 9})
+    await until(lambda: site.device.ignored == 2, "both are counted")
+    assert [p_mw for _, p_mw, _ in site.device.told] == [0.03]
+    assert site.device.refused == 0
+
+
+async def test_another_sender_is_answered_with_why_and_moves_nothing_while_the_lease_is_held(
+    make: Any,
+) -> None:
+    site: Site = await make()
+    await site.ask(0.02)
+    other = MessageStamper("MG9", "default", boot="x1")
+    channel = topics.device("MG1", "ess", "setpoint")
+    for fields in ({}, {"renewal": True}, {"release": True}):
+        message = other.stamp(channel, Setpoint(p_mw=0.03, lease_s=30.0, **fields))
+        count = site.device.refused
+        site.broker.publish(channel, message)
+        await until(lambda count=count: site.device.refused == count + 1, "it is refused")
+    rejections = [m for m in site.telemetry if m.get("rejected")]
+    assert [m["rejected"].partition(" for")[0] for m in rejections] == [
+        "the lease is held by MG1 (boot g1)",
+        "not the lease's owner",
+    ]
+    assert [(m["ack_boot"], m["ack_seq"]) for m in rejections] == [("x1", 0), ("x1", 2)]
+    assert [p_mw for _, p_mw, _ in site.device.told] == [0.02]
+    message = other.stamp(channel, Setpoint(p_mw=0.03, lease_s=30.0, take_over=True))
+    site.broker.publish(channel, message)
+    await until(lambda: site.device.p_mw == 0.03, "it is taken over")
+
+
+async def test_a_release_frees_the_device_and_sends_it_to_its_safe_state_once(make: Any) -> None:
+    site: Site = await make()
+    leases: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.device("MG1", "ess", "lease"), leases.append)
+    await site.ask(0.02)
+    for _ in range(2):
+        seq = site.send(0.0, release=True)
+        await until(lambda seq=seq: site.acked() == seq, "it is answered")
+        assert site.telemetry[-1]["safe"] is True
+        await until(lambda: leases[-1]["state"] == "free", "nobody's")
+    assert [p_mw for _, p_mw, _ in site.device.told] == [0.02, 0.0], "it was told once"
+    assert [lease["state"] for lease in leases].count("held") == 1
+
+
+async def test_a_device_that_serves_once_ends_after_its_first_answer() -> None:
+    async with InMemoryBroker() as broker:
+        device = Hardware("MG1", "ess", broker, period_s=0.0)
+        online: list[bool] = []
+        running = asyncio.create_task(device.run(once=True, on_online=lambda: online.append(True)))
+        site = Site(device, broker)
+        await until(lambda: online, "it is online")
+        assert not running.done()
+        await site.ask(0.01)
+        async with asyncio.timeout(5.0):
+            await running
+        assert device.is_safe
+
+
+async def test_a_device_that_serves_for_a_while_ends_after_it_in_its_safe_state() -> None:
+    async with InMemoryBroker() as broker:
+        device = Hardware("MG1", "ess", broker)
+        async with asyncio.timeout(5.0):
+            await device.run(duration_s=0.02)
+        assert device.is_safe
+        assert device.told == [], "it had nothing to be told"
