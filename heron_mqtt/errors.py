@@ -4,7 +4,7 @@
     |-- ConfigError              a scenario, an argument or an input file is wrong (exit code 2)
     |   `-- DataError            a time series or credentials file: says file, row and column
     |-- BrokerError              a broker could not do what it promises
-    |   |-- BrokerUnavailable    nobody answers at the address, or the answer is not MQTT
+    |   |-- BrokerUnavailable    no answer at the address, or the answer is not MQTT
     |   |-- BrokerRefused        the broker answered and said no: credentials, protocol version, ACL
     |   |-- BrokerClosed         used after close()
     |   |-- AddressInUse         the port to listen on is taken

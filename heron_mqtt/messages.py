@@ -56,7 +56,7 @@ class Message(BaseModel):
     held_s: float | None = Field(
         None,
         ge=0,
-        description="How long its sender kept it because nobody could take it, s; left out: it is of now.",
+        description="How long its sender stored it while the broker was away, s; left out: not stored.",
     )
 
 

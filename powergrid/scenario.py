@@ -499,7 +499,7 @@ class HomeAssistantTable(Table):
     )
     stop_switch: bool = Field(
         False,
-        description="Offer the emergency stop as a switch: whoever may use that Home Assistant may stop.",
+        description="Offer the emergency stop as a switch: every user of that Home Assistant may stop.",
     )
 
 

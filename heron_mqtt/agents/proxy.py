@@ -289,7 +289,7 @@ class Proxy:
             if not await self._wakeup.until(lambda: not session.waiting_for(), ends - clock()):
                 missed += 1
                 late = ", ".join(sorted(session.waiting_for()))
-                log.warning("%s: no word from %s in step %d", self.agent_id, late, step)
+                log.warning("%s: no message from %s in step %d", self.agent_id, late, step)
             going = session.advance()
         self._inbox.close_session()
         return missed

@@ -64,7 +64,7 @@ def _rights(user: SiteUser, environments: list[str], before: str) -> list[tuple[
 
 
 def _mosquitto(users: list[SiteUser], environments: list[str], before: str) -> Iterator[str]:
-    yield "# acl_file of mosquitto; nobody else may do anything (allow_anonymous false)"
+    yield "# acl_file of mosquitto; no other client may do anything (allow_anonymous false)"
     for user in users:
         sections = [acl_section(user.name, user.role, env_id, before=before) for env_id in environments]
         yield from sections[0]

@@ -76,7 +76,7 @@ async def next_line(child: asyncio.subprocess.Process, timeout_s: float = START_
     except TimeoutError:
         line = b""
     if not line:
-        raise BrokerUnavailable(f"a process of the benchmark said nothing within {timeout_s:g} s")
+        raise BrokerUnavailable(f"a process of the benchmark did not answer within {timeout_s:g} s")
     return line.decode().strip()
 
 

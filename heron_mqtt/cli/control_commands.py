@@ -108,7 +108,7 @@ def _print_stop(report: StopReport) -> None:
     for name, what in report.not_ours.items():
         _warn(f"  {name}: NOT OURS TO STOP: {what}")
     if not report.confirmed and not report.missing and not report.not_ours:
-        _warn(f"no gateway or device is known {where}: nobody has confirmed it")
+        _warn(f"no gateway or device is known {where}: there is no confirmation")
 
 
 def _warn(line: str) -> None:

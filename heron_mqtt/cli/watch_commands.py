@@ -46,7 +46,7 @@ def dashboard(
     env_id: EnvId = None,
     port: Annotated[int, typer.Option(help="Of the page; 0 = a free one.")] = DEFAULT_PORT,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; another than this machine lets everybody read.")
+        str, typer.Option(help="Address to listen on; another than this machine lets every client read.")
     ] = "127.0.0.1",
     served_as: Annotated[
         list[str] | None,

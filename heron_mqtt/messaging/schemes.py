@@ -127,7 +127,7 @@ def open_broker(
     """
     scheme = scheme_of(url)
     if at_address and not scheme.is_address:
-        raise ConfigError(f"broker {without_login(url)}: nobody else is there; expected mqtt://host:port")
+        raise ConfigError(f"broker {without_login(url)}: it has no other clients; expected mqtt://host:port")
     if at_address and scheme.lacks:
         raise ConfigError(f"broker {without_login(url)}: {scheme.lacks}; use mqtt://host:port")
     return scheme.make(url, env_id=env_id, **options)

@@ -154,7 +154,7 @@ class DeviceHarness:
         try:
             self._client.connect(self._options.host, self._options.port, keepalive=30)
         except OSError as exc:
-            raise BrokerError(f"{where}: nobody answers: {exc.strerror or exc}") from exc
+            raise BrokerError(f"{where}: no answer: {exc.strerror or exc}") from exc
         self._client.loop_start()  # a thread, because the checks are plain functions that wait
         if not self._ready.wait(self.within_s) or self._refused:
             self.__exit__(None, None, None)

@@ -119,7 +119,7 @@ async def test_a_client_certificate_is_shown_where_it_is_required(
 
 async def test_tls_at_a_port_without_it_says_so(mosquitto: Mosquitto) -> None:
     broker = MqttBroker(mosquitto.url.replace("mqtt://", "mqtts://"), connect_timeout_s=2)
-    with pytest.raises(BrokerUnavailable, match=r"TLS|nobody answers|no answer"):
+    with pytest.raises(BrokerUnavailable, match=r"TLS|no answer"):
         await broker.connect()
     await broker.close()
 

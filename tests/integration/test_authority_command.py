@@ -168,7 +168,7 @@ def test_a_run_that_begins_while_stopped_sends_nothing_but_zero(own_mosquitto: A
     server: Mosquitto = own_mosquitto()
     path = write_toml(tmp_path / "small.toml", small({"steps": 4}))
     pressed = run_heron("estop", "on", "--broker", server.url, "--env-id", "small", "--wait", "0.5")
-    assert (pressed.code, "nobody has confirmed it" in pressed.err) == (1, True)
+    assert (pressed.code, "there is no confirmation" in pressed.err) == (1, True)
     with Watcher(server.url, "heron/small/devices/#") as watcher:
         done = run_heron("run", str(path), "--broker", server.url, "--json")
         assert done.code == 0, done.err

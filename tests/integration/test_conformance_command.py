@@ -96,7 +96,7 @@ def test_nothing_is_sent_to_real_hardware_before_it_is_confirmed(running: Device
     done = run_heron(*at(running))
     assert done.code == 2
     assert "-0.05 to 0.05 MW" in done.err
-    assert "heron-mqtt: --yes: nobody is here to confirm it" in done.errors
+    assert "heron-mqtt: --yes: needed, because there is no terminal to confirm on" in done.errors
     assert running.heard("setpoint", mark) == []
     assert running.heard_on(running.estop_topic, mark) == []
 

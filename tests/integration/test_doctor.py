@@ -152,7 +152,7 @@ def test_how_much_a_broker_keeps_for_who_is_away_is_told_and_is_no_condition(own
 def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done = run_heron("doctor", "--broker", "mqtt://127.0.0.1:1")
     assert done.code == 1
-    assert "nobody answers at mqtt://127.0.0.1:1" in done.out
+    assert "no answer at mqtt://127.0.0.1:1" in done.out
     assert run_heron("doctor").errors == [
         "heron-mqtt: --broker: expected mqtt://host:port; no scenario names one either"
     ]

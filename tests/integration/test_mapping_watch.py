@@ -229,7 +229,7 @@ async def test_a_change_that_is_refused_leaves_its_place_to_others(
     mosquitto: Mosquitto, env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nobody_answers(*args: Any) -> None:
-        raise BrokerUnavailable("nobody answers")
+        raise BrokerUnavailable("no answer")
 
     file, base = scenario_file(tmp_path, env_id, "MG1"), f"{env_id}/MG1"
     with contextlib.closing(claim_of(mosquitto, f"{base}b/set")) as after:
@@ -237,7 +237,7 @@ async def test_a_change_that_is_refused_leaves_its_place_to_others(
             monkeypatch.setattr(VendorLinks, "open", nobody_answers)
             file.write_text(file.read_text().replace(base, f"{base}b"))
             await until_async(lambda: site.events, "the refusal")
-            assert site.events[0][2]["problems"] == ["nobody answers"]
+            assert site.events[0][2]["problems"] == ["no answer"]
             after.take()
 
 

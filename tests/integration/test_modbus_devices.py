@@ -383,7 +383,7 @@ SERVED = ["--agent", "MG1", "--broker", "mqtt://127.0.0.1:1", *ANYWHERE, "--mapp
         ([*SERVED, "--name", "ess", "--also", "other@3"], 2, "MG1/other: --scenario three_microgrids has no"),
         ([*SERVED, "--name", "ess", "--p-min-mw", "1"], 2, "expected the lower one first"),
         ([*SERVED, "--name", "ess"], 1, "127.0.0.1:1"),
-        ([*SERVED, "--show"], 1, "nothing could be read: 127.0.0.1:1 unit 1: nobody answers"),
+        ([*SERVED, "--show"], 1, "nothing could be read: 127.0.0.1:1 unit 1: no answer"),
         ([*SERVED, "--show", "--set", "p_max=3"], 2, "parameters.p_max: no placeholder uses it"),
         ([*ANYWHERE, "--mapping", "nothing.toml", "--show"], 2, "profile = 'nothing.toml': no such file"),
     ],

@@ -219,7 +219,7 @@ def test_a_stop_for_a_named_environment_is_sent_by_one_who_may_not_read_the_othe
     request.addfinalizer(lambda: run_sync(embedded.close()))
     code, _, err = cli("estop", "on", "--broker", embedded.url, "--env-id", env_id, "--wait", "0.5")
     assert code == 1
-    assert "nobody has confirmed it" in err
+    assert "there is no confirmation" in err
     assert "NOT pressed" not in err, "it stands at the broker"
 
 
@@ -243,7 +243,7 @@ def test_a_stop_that_nobody_confirms_is_left_and_said_to_be_unheard(site: Site, 
     code, out, err = cli("estop", "on", "--broker", url, "--env-id", site.env_id, "--wait", "0.6")
     assert code == 1
     assert out == f"emergency stop pressed in environment {site.env_id}\n"
-    assert "nobody has confirmed it" in err
+    assert "there is no confirmation" in err
     assert site.messages("estop")[0]["active"] is True
 
 
@@ -379,7 +379,7 @@ def not_handed_back(site: Site) -> None:
         (stranger, "device MG1/ess is led by EVE (boot e1), which is not its agent's gateway (boot g1)"),
         (orphan, "device MG1/ess is led by MG1 (boot g0), and no gateway holds its agent's name"),
         (by_hand, "device MG1/ess is led by setpoints by hand: they name no sender"),
-        (silent, "device MG1/pv says that it is online, and has said nothing for 0.6 s"),
+        (silent, "device MG1/pv is online by its status, and has published nothing for 0.6 s"),
         (offline, "device MG1/pv is offline"),
         (fault, "device MG1/pv is in a fault: hot"),
         (unborn, "device MG1/pv measures, and has no birth on its status channel"),
@@ -425,7 +425,7 @@ def test_the_table_fits_80_columns_and_obeys_no_control_characters(site: Site, u
     row = next(line for line in out.splitlines() if line.startswith("  MG1/ess"))
     assert row.split()[1] == "online"
     assert row.split()[4:] == ["limited", "MG1"]
-    assert "manual   MG1/ess in hand of ann, 5 kW, for 600 s when it was told" in out
+    assert "manual   MG1/ess in hand of ann, 5 kW, for 600 s when the gateway reported it" in out
 
 
 # -- take and authority --------------------------------------------------------------------------------

@@ -290,7 +290,7 @@ def test_while_somebody_writes_to_the_box_nothing_is_sent(url: str, base: str, t
     client.loop_stop()
     client.disconnect()
     assert done.code == 1
-    assert f"somebody else writes to the box: '-100' on {base}/set: nothing was sent" in done.errors[0]
+    assert f"another client writes to the device: '-100' on {base}/set: nothing was sent" in done.errors[0]
     assert {text for _, text in box.told} == {"-100"}
 
 

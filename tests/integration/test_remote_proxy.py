@@ -231,7 +231,7 @@ def test_an_agent_that_is_taken_over_leaves_the_others_of_its_process_at_work(
         ([], "--agent: expected an agent, once or more, or --all for every remote agent", 2),
         (["--agent", "MG1", "--all"], "--all: serves every remote agent; leave it or --agent out", 2),
         (["--agent", "MG1", "--broker", "memory"], "memory", 2),
-        (["--agent", "MG1", "--broker", "mqtt://127.0.0.1:1"], "nobody answers at mqtt://127.0.0.1:1", 1),
+        (["--agent", "MG1", "--broker", "mqtt://127.0.0.1:1"], "no answer at mqtt://127.0.0.1:1", 1),
     ],
 )
 def test_a_proxy_refuses_what_is_wrong_in_one_line(

@@ -611,7 +611,7 @@ async def test_the_program_shows_every_model_with_its_curves() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (["--modbus", "127.0.0.1:1", "--timeout", "0.5"], 1, "127.0.0.1:1 unit 1: nobody answers"),
+        (["--modbus", "127.0.0.1:1", "--timeout", "0.5"], 1, "127.0.0.1:1 unit 1: no answer"),
         (["--modbus", "127.0.0.1:1", "--scenario", "nothing"], 2, "no such scenario file"),
         (
             ["--modbus", "127.0.0.1:1", "--also", "roof@2,safe-state=off"],
@@ -640,7 +640,7 @@ def test_the_command_line_knows_the_bridge_and_emulators_do_not_load_it() -> Non
     ended = run_heron("device", "sunspec_bridge", *common, "--modbus", "127.0.0.1:1", "--timeout", "0.5")
     assert ended.code == 1
     (line,) = ended.err.splitlines()
-    assert "127.0.0.1:1 unit 1: nobody answers" in line
+    assert "127.0.0.1:1 unit 1: no answer" in line
     program = "import sys, powergrid.emulators.__main__, powergrid.emulators.script; "
     program += "print([m for m in sys.modules if 'sunspec' in m or 'pymodbus' in m])"
     command = [sys.executable, "-c", program]

@@ -38,7 +38,7 @@ async def examine_tls(options: MqttOptions, where: str = "") -> BrokerFinding:
         return BrokerFinding(
             check,
             "no-go",
-            f"{options.address} is not encrypted: whoever is on the way reads logins and changes setpoints",
+            f"{options.address} is not encrypted: an attacker on the way reads logins and changes setpoints",
             "let the broker listen with TLS and connect with mqtts:// (config/mosquitto/tls.conf)",
         )
     try:
@@ -95,7 +95,7 @@ async def examine_strangers(
                     f"wrong password{where}",
                     "no-go",
                     f"user {options.username!r} gets in with any password",
-                    "give the broker a password file and refuse everybody else (mosquitto: password_file, "
+                    "give the broker a password file and refuse all other clients (mosquitto: password_file, "
                     "allow_anonymous false)",
                 )
             )
@@ -136,7 +136,7 @@ async def _anonymous(broker: MqttBroker, channel: str, check: str, *, has_logins
             await asyncio.sleep(0.05)
     finally:
         subscription()
-    change = "let nobody in without a login (mosquitto: allow_anonymous false; config/mosquitto)"
+    change = "require a login (mosquitto: allow_anonymous false; config/mosquitto)"
     if not heard:
         return BrokerFinding(
             check, "note", "a client without a login gets in and may publish nothing", change

@@ -51,7 +51,7 @@ async def examine_clocks(broker: MqttBroker) -> BrokerFinding:
         return BrokerFinding(
             "clocks",
             "not tried",
-            f"{unknown}, and nobody spoke in environment {broker.topic_map.env_id!r} for {LISTEN_S:g} s",
+            f"{unknown}, and no message came in environment {broker.topic_map.env_id!r} for {LISTEN_S:g} s",
         )
     figures = {"least_delay_s": {name: round(value, 3) for name, value in sorted(least_s.items())}}
     wrong = {name: value for name, value in least_s.items() if not -TOLERATED_S < value < TOLERATED_S}

@@ -83,7 +83,7 @@ async def examine(
     operator = next((login for login in users if login.role == "operator"), None)
     if operator is None:
         raise ConfigError(
-            "--logins: names no operator: nobody could see what the others may publish; add [operator]"
+            "--logins: names no operator, who can see what the others may publish; add [operator]"
         )
     examination = Examination(connect(operator).options.address, env_id)
 

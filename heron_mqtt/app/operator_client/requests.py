@@ -119,7 +119,7 @@ async def ask_gateway(
                 withdrawn = Take(
                     for_s=0.0,
                     who=request.who,
-                    why="withdrawn: nobody answered",
+                    why="withdrawn: no answer",
                     request_seq=seq,
                     request_boot=stamper.boot,
                 )

@@ -273,7 +273,7 @@ def _device_problems(device: DeviceSeen, view: EnvironmentSeen, listen_s: float)
             yield Problem(f"is in a fault: {reason or 'no reason given'}", since)
         case "silent":
             lease = " although a lease is held" if is_held else ""
-            yield Problem(f"says that it is online, and has said nothing for {listen_s:g} s{lease}")
+            yield Problem(f"is online by its status, and has published nothing for {listen_s:g} s{lease}")
         case "unborn":
             yield Problem("measures, and has no birth on its status channel")
         case _:

@@ -251,4 +251,4 @@ def _by_telemetry(device: DeviceSeen, active: bool, why_not: str) -> tuple[bool,
         return False, "its telemetry says that a stop is in force"
     if told is not None:
         return False, why_not
-    return True, "its telemetry says nothing of a stop"
+    return True, "its telemetry does not mention a stop"

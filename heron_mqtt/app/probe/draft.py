@@ -36,7 +36,9 @@ def _with_profile(match: ProfileMatch, others: list[ProfileMatch]) -> str:
             "# The box says more only when this mapping asks it: probe does not (with --mapping: --ask)."
         )
     if others:
-        lines.append("# Other boxes spoke too; heron-mqtt probe --topic FILTER --write FILE writes theirs:")
+        lines.append(
+            "# Other devices publish here too; heron-mqtt probe --topic FILTER --write FILE writes theirs:"
+        )
         lines += [f"#   {other.name}: {other.topics[0]}" for other in others[:OTHERS]]
     lines += [f"profile = {json.dumps(match.profile)}", "", "[parameters]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in match.parameters.items()]

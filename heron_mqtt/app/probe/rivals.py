@@ -57,21 +57,21 @@ class RivalWatch:
         if heard.channel != self._setpoint_channel:
             self._seen.setdefault(heard.env_id, EnvironmentSeen(heard.env_id)).take(heard)
         elif not heard.retained and heard.fields is not None and heard.fields.get("boot") != self._boot:
-            who = printable(heard.fields.get("sender") or "somebody by hand", 100)
+            who = printable(heard.fields.get("sender") or "an unnamed sender", 100)
             self._setpoint = f"{who} sends setpoints to {self._label} in environment {heard.env_id!r}"
 
     def refusal(self) -> str | None:
         """Return why nothing may be sent now; None = nothing is in the way."""
         for env_id, seen in self._seen.items():
             if seen.stop.stop is not None:
-                who = printable(seen.stop.stop.who or "somebody", 100)
+                who = printable(seen.stop.stop.who or "an unnamed operator", 100)
                 return f"an emergency stop by {who} is in force in environment {env_id!r}"
             device = seen.devices.get(self._label)
             lease = None if device is None else device.lease
             if device is None or not device.is_present or lease is None or lease.state != "held":
                 continue
             if lease.holder_boot != self._boot:
-                who = printable(lease.holder or "somebody by hand", 100)
+                who = printable(lease.holder or "an unnamed sender", 100)
                 return f"{who} holds the lease on {self._label} in environment {env_id!r}"
         return self._setpoint or self.on_command
 
@@ -186,7 +186,9 @@ class OwnMessages:
     def _on_command(self, topic: str, payload: bytes, retained: bool) -> None:
         if not retained and (topic, payload) not in self._sent:
             shown = printable(payload[:60].decode(errors="replace"), 60)
-            self._watch.on_command = f"somebody else writes to the box: {shown!r} on {printable(topic, 100)}"
+            self._watch.on_command = (
+                f"another client writes to the device: {shown!r} on {printable(topic, 100)}"
+            )
 
     @property
     def connected(self) -> bool:

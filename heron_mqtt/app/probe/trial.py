@@ -475,7 +475,7 @@ class SetpointTrial:
             return f"its power is {kw(over)}, the test may go to {kw(self._order.max_mw)} (--max)"
         silent_s = steady_s() - self._samples[-1][0]
         if silent_s > max(SILENCE_S, 4.0 * before.every_s):
-            return f"the box has said nothing of its power for {silent_s:.0f} s"
+            return f"the box has published no power for {silent_s:.0f} s"
         return None
 
     def _why_not_sent(self, begun_s: float) -> str | None:

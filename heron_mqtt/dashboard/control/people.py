@@ -34,8 +34,8 @@ class People:
         self._hashing = ThreadPoolExecutor(1, "argon2")
         if not any(self.may_control(name) for name in load_users(users_file)):
             raise DataError(
-                f"{users_file}: nobody in it may control by {acl_file}; make one with heron-mqtt credentials "
-                "add NAME --role operator"
+                f"{users_file}: none of its users may control by {acl_file}; make one with heron-mqtt "
+                "credentials add NAME --role operator"
             )
 
     def close(self) -> None:

@@ -466,7 +466,7 @@ class DeviceLink:
         if message.retained:
             plausible.once(
                 "retained",
-                f"telemetry on {self._telemetry} is retained: nobody knows its age, it is not used",
+                f"telemetry on {self._telemetry} is retained: its age is unknown, it is not used",
             )
             return
         try:

@@ -221,7 +221,7 @@ class Succession:
         elif (written.agent, written.env_id) != (self._agent_id, self._env_id):
             self.why_none = "it is another agent's"
         elif self._machine is None or fcntl is None:
-            self.why_none = "here nobody can tell that the one who wrote it is dead"
+            self.why_none = "this system cannot tell whether the process that wrote it is dead"
         elif about.st_uid != os.geteuid() or about.st_mode & _WRITABLE_BY_OTHERS:
             self.why_none = "it is another user's, or others may write to it"
         elif written.machine != self._machine:

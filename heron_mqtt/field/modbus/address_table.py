@@ -65,7 +65,7 @@ class DeviceModbusTable(Table):
             raise ValueError("framing: goes with address; a serial port is always RTU")
         elif not 1 <= self.unit <= MAX_SERIAL_UNIT:
             raise ValueError(
-                f"unit: {self.unit} on a serial port: 0 is a broadcast that nobody answers; expected 1 to "
+                f"unit: {self.unit} on a serial port: 0 is a broadcast that no device answers; expected 1 to "
                 f"{MAX_SERIAL_UNIT}"
             )
         return self

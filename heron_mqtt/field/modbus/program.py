@@ -182,7 +182,7 @@ def _check_serial_line(options: argparse.Namespace) -> None:
         if not 1 <= unit <= MAX_SERIAL_UNIT:
             raise ConfigError(
                 f"{option}{unit}: on a serial port 0 is a broadcast, which every device on the line "
-                f"obeys and nobody answers; expected 1 to {MAX_SERIAL_UNIT}"
+                f"obeys and none answers; expected 1 to {MAX_SERIAL_UNIT}"
             )
 
 

@@ -371,7 +371,7 @@ def _resting(what: str, rests: UnitRests) -> ModbusFault:
 
 def _why_not_there(place: ModbusPlace) -> str:
     if isinstance(place, TcpAddress):
-        return "nobody answers; is Modbus TCP switched on there?"
+        return "no answer; is Modbus TCP switched on there?"
     if not Path(place.port).exists():
         return "there is no such serial port; is the adapter plugged in?"
     return "the serial port cannot be opened; may you use it (group dialout), has another program got it?"

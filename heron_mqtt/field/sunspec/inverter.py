@@ -433,7 +433,7 @@ class Inverter:
         except ModbusFault as exc:
             if self._is_another:
                 raise
-            log.warning("%s; it is told its safe state all the same", exc)
+            log.warning("%s; its safe state is written all the same", exc)
             return
         except SunSpecError:  # it is built otherwise than it was
             await self._after_reconnection()

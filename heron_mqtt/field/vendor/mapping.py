@@ -321,7 +321,7 @@ class DeviceMapping:
                     place(f"inputs.{name}", "is the name of a quantity; choose another")
                     continue
                 if iskeyword(name) or name in {"true", "false", "pi"}:
-                    place(f"inputs.{name}", "is a word of formulas; choose another")
+                    place(f"inputs.{name}", "is a keyword of formulas; choose another name")
                     continue
                 made = reader.inputs[name]
                 if name in found and found[name].kind != made.kind:

@@ -294,7 +294,7 @@ class VendorDevice(FieldDevice):
         """Say once, of a device that took a stop, that its power is not 0 or is not known."""
         if is_known and not self._leaves_stop:
             self._leaves_stop = True
-            what = "an emergency stop is in force, and its power is not 0: it is told again"
+            what = "an emergency stop is in force, and its power is not 0: the stop is sent again"
             self._broker.stats.report("device", self.label, what)
         elif not is_known and not self._is_rest_unknown:
             self._is_rest_unknown = True

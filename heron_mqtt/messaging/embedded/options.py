@@ -155,7 +155,7 @@ class BrokerOptions:
                 found.append(f"{name}: {path} is not a file, expected the path of a readable file")
         if not is_loopback(self.host) and not self.identifies_clients and not self.allow_remote_anonymous:
             found.append(
-                f"host: {self.host} is reachable from other machines and nobody has to log in; give a users "
+                f"host: {self.host} is reachable from other machines and no login is required; give a users "
                 "file (heron-mqtt credentials add ...) or a client_ca, or listen on 127.0.0.1, "
                 "or set allow_remote_anonymous if that is what you want"
             )

@@ -177,7 +177,7 @@ class KafkaConnection:
             )
         if isinstance(exc, KafkaConnectionError | OSError):
             return BrokerUnavailable(
-                f"nobody answers as Kafka at {address} ({exc}): start a server there or correct the address"
+                f"no answer as Kafka at {address} ({exc}): start a server there or correct the address"
             )
         return BrokerRefused(f"{address} refuses the connection: {exc}")
 

@@ -13,9 +13,7 @@ def nobody_answers(address: str, exc: OSError, what: str = "an MQTT broker") -> 
     """Nothing listens at the address, or it has none."""
     # asyncio puts its own words in place of the system's
     why = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)
-    return BrokerUnavailable(
-        f"nobody answers at {address} ({why}): start {what} there or correct the address"
-    )
+    return BrokerUnavailable(f"no answer at {address} ({why}): start {what} there or correct the address")
 
 
 def ended_early(address: str, why: str, protocol: str) -> BrokerError:

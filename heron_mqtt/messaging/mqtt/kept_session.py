@@ -181,7 +181,7 @@ class KeptSession:
             self._stats.report(
                 "connection",
                 unread[0][0],
-                f"{len(unread)} messages that the broker had kept are dropped: nobody subscribes to them "
+                f"{len(unread)} messages that the broker had kept are dropped: no subscription matches them "
                 f"within {GRACE_S:g} s",
             )
             self._acknowledge()

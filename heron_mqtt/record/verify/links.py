@@ -112,7 +112,7 @@ def _check_part(every: Iterable[Link], found: Finding) -> tuple[int, int]:
             before = min(heard, default=0)  # sent before anybody had subscribed
             missing = [seq for seq in missing if seq > before]
             found.check(
-                not missing, f"{name}: seq {missing[:1]} was sent, did not arrive, and nobody says why"
+                not missing, f"{name}: seq {missing[:1]} was sent, did not arrive, and no reason is recorded"
             )
             both = sorted(heard & link.lost)
             found.check(not both, f"{name}: seq {both[:1]} arrived although the network lost it")

@@ -52,7 +52,7 @@ class DevicePromise:
 def _program(bench: ConformanceBench) -> str:
     if bench.program is not None or bench.ask is not None:
         return ""
-    return "the kit did not start the device and nobody is there to cut its power (--by-hand)"
+    return "the kit did not start the device and no person is there to cut its power (--by-hand)"
 
 
 def _own_program(bench: ConformanceBench) -> str:

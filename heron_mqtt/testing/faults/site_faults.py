@@ -525,7 +525,7 @@ def stop_that_the_broker_forgets(site: TrialSite, rng: random.Random) -> None:
     site.restart_broker()
     back = time.monotonic()
     if not site.wait(lambda: [m for m in site.observer.on(f"{ENV}/estop") if m.at > back], 10.0):
-        site.tally.break_promise("nobody said the stop again within 10 s")
+        site.tally.break_promise("the stop was not published again within 10 s")
     told = site.end_run()
     if not told:
         site.tally.break_promise("the run gave no result to say that the stop is in force")

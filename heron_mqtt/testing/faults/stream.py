@@ -200,7 +200,7 @@ class NumberedStream:
         untold = tail - failed if failed is not None else tail & passed
         if untold:
             self.tally.undetected += len(untold)
-            self.tally.note(f"{boot}: nobody was told of {len(untold)} at the end: {sorted(untold)[:5]}")
+            self.tally.note(f"{boot}: neither side noticed {len(untold)} at the end: {sorted(untold)[:5]}")
         return len({number for number in missing if oldest < number < newest})
 
 

@@ -137,7 +137,7 @@ def test_a_silent_device_is_said_to_be_silent_within_two_seconds() -> None:
     assert seen(RUN, BIRTH, SPOKE, now_s=NOW + SILENT_S - 0.1)["devices"]["MG1/ess"]["health"] == "online"
     found = seen(RUN, BIRTH, SPOKE, now_s=NOW + SILENT_S + 0.1)
     assert found["devices"]["MG1/ess"]["health"] == "silent"
-    assert any("has said nothing for 2 s" in problem for problem in found["problems"])
+    assert any("has published nothing for 2 s" in problem for problem in found["problems"])
 
 
 def test_a_device_that_speaks_every_ten_seconds_is_not_silent_between() -> None:

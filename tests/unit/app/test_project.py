@@ -73,7 +73,7 @@ def test_its_device_says_in_one_line_that_there_is_no_broker(tmp_path: Path) -> 
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("device.py: nobody answers at mqtt://127.0.0.1:1")
+    assert done.stderr.startswith("device.py: no answer at mqtt://127.0.0.1:1")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -33,10 +33,10 @@ def test_an_equal_warning_is_shown_once_and_counted_at_the_end() -> None:
 
 def test_warnings_that_differ_in_numbers_are_shown_three_times() -> None:
     filtered = RepeatFilter(Now())
-    shown = [filtered.filter(record("MG1: no word from MG2 in step %d", step)) for step in range(10)]
+    shown = [filtered.filter(record("MG1: no message from MG2 in step %d", step)) for step in range(10)]
     assert shown.count(True) == 3
-    assert filtered.filter(record("MG1: no word from MG3 in step %d", 3))
-    assert filtered.filter(record("MG2: no word from MG2 in step %d", 3))
+    assert filtered.filter(record("MG1: no message from MG3 in step %d", 3))
+    assert filtered.filter(record("MG2: no message from MG2 in step %d", 3))
 
 
 def test_after_a_minute_it_is_said_again_with_how_many_there_were() -> None:

@@ -59,7 +59,7 @@ def test_a_url_that_names_none_is_refused_and_says_what_was_expected(url: str, s
 
 @pytest.mark.parametrize("url", ["memory", "embedded"])
 def test_where_others_must_be_there_a_private_broker_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="nobody else is there; expected mqtt://host:port"):
+    with pytest.raises(ConfigError, match="it has no other clients; expected mqtt://host:port"):
         open_broker(url, at_address=True)
 
 

@@ -63,7 +63,7 @@ function open_link({ who, csrf }) {
 // -- requests -----------------------------------------------------------------------------------------
 
 async function ask(request) {
-  if (!link) return show({ ok: false, text: "nobody is logged in: nothing was sent", lines: [] });
+  if (!link) return show({ ok: false, text: "no operator is logged in: nothing was sent", lines: [] });
   const id = ++number;
   show({ ok: null, text: `${request.do}: waiting for proof`, lines: [] });
   const answered = new Promise((resolve) => waiting.set(id, resolve));

@@ -232,7 +232,7 @@ async def test_retained_telemetry_is_not_taken_for_fresh() -> None:
     rig.step()
     assert rig.link.answer() is None
     assert rig.fallback is not None
-    assert "is retained: nobody knows its age" in rig.reports[0]
+    assert "is retained: its age is unknown" in rig.reports[0]
 
 
 async def test_a_device_that_nobody_hears_is_named_with_its_topic() -> None:

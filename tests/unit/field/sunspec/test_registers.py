@@ -206,7 +206,7 @@ async def test_a_silent_device_is_given_up_in_time_and_asked_again_on_a_new_conn
 async def test_nobody_at_the_address_is_told_in_one_line(make: Any) -> None:
     inverter, registers = await make(PV)
     await inverter.stop()
-    with pytest.raises(ModbusFault, match="nobody answers; is Modbus TCP switched on there"):
+    with pytest.raises(ModbusFault, match="no answer; is Modbus TCP switched on there"):
         await registers.connect()
 
 

@@ -212,7 +212,7 @@ async def test_the_wrong_unit_is_silence_that_is_told(make: Any) -> None:
 
 async def test_a_device_that_comes_later_is_found(make: Any) -> None:
     site = await make(is_there=False, answers=False)
-    await until(lambda: any("nobody answers" in r for r in site.reports), "the report")
+    await until(lambda: any("no answer" in r for r in site.reports), "the report")
     await site.box.start()
     await until(lambda: site.last.get("p_mw") == pytest.approx(0.0015), "telemetry")
 

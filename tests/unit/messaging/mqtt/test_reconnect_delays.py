@@ -67,7 +67,7 @@ class Connection:
         self.network.attempts_at_s.append(virtual_now())
         if self.network.refusals > 0:
             self.network.refusals -= 1
-            raise BrokerUnavailable("nobody answers")
+            raise BrokerUnavailable("no answer")
         self.network.newest = self
         self.network.connected.set()
 
