@@ -7,9 +7,9 @@ import io
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
@@ -55,21 +55,19 @@ class CsvRow(NamedTuple):
     cells: list[str]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class CsvTable:
-    """The parsed part of a file: cells as written, in the unit of their column's name."""
+    """The parsed part of a file: cells as written, in the unit of their column's name.
+
+    Attributes:
+        scales: Unit and divisor of each wanted column.
+        start: Time of the first row.
+        values: The numbers of each wanted column, finite, in the order of the rows.
+    """
 
     scales: Mapping[str, Scale]
-    lines: list[int] = field(default_factory=list)
-    times: list[datetime | None] = field(default_factory=list)
-    values: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def start(self) -> datetime:
-        """Time of the first row."""
-        start = self.times[0]
-        assert start is not None  # read_table() reports a row without a time, and raises
-        return start
+    start: datetime
+    values: Mapping[str, Sequence[float]]
 
 
 class CsvProblems:
@@ -89,6 +87,10 @@ class CsvProblems:
         where += [f"column '{_short(column)}'"] if column is not None else []
         self._shown.append(f"{', '.join(where)}: {what}")
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._shown)
+
     def raise_if_any(self) -> None:
         if self._shown:
             raise self._error()
@@ -106,30 +108,75 @@ class CsvProblems:
 def read_table(path: Path, wanted: Mapping[str, Collection[Unit]], step_s: float, n_rows: int) -> CsvTable:
     """Read and check the wanted columns; arguments and errors as ``profiles.load_profiles`` says."""
     problems = CsvProblems(path)
-    rows = _rows(_text(path, problems), problems)
+    text = _text(path, problems)
+    rows = _rows(text, problems)
     header = _header(rows, problems)
-    table = CsvTable(_scales(header, wanted, problems))
-    table.values = {name: [] for name in table.scales}
-    positions = {name: header.index(name) for name in table.scales}
+    scales = _scales(header, wanted, problems)
+    if not problems:
+        values = [(name, header.index(name)) for name in scales]
+        found = _flawless(text, len(header), header.index(TIME_COLUMN), values, step_s)
+        if found is not None and len(found[0]) >= n_rows:
+            return CsvTable(scales, found[0][0], found[1])
+    return _looked_through(rows, header, scales, step_s, n_rows, problems)
+
+
+def _flawless(
+    text: str, width: int, time: int, values: Sequence[tuple[str, int]], step_s: float
+) -> tuple[list[datetime], dict[str, list[float]]] | None:
+    """Return times and values of a file in which nothing is wrong; None where something may be.
+
+    Column by column, in a fifth of the time that it takes to say of each cell what is wrong with it.
+    """
+    try:
+        _, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        if not 0 < len(rows) <= MAX_ROWS or any(len(row) != width for row in rows):
+            return None
+        columns = list(zip(*rows, strict=True))
+        times = [datetime.fromisoformat(cell.strip()) for cell in columns[time]]
+        step = timedelta(seconds=step_s)
+        if any(later - earlier != step for earlier, later in itertools.pairwise(times)):
+            return None
+        found = {name: [float(cell) for cell in columns[position]] for name, position in values}
+    except (csv.Error, ValueError, TypeError, OverflowError):  # TypeError: some times have a UTC offset
+        return None
+    for name, position in values:
+        if "_" in "".join(columns[position]) or not all(map(math.isfinite, found[name])):
+            return None
+    return times, found
+
+
+def _looked_through(
+    rows: Iterator[CsvRow],
+    header: Sequence[str],
+    scales: Mapping[str, Scale],
+    step_s: float,
+    n_rows: int,
+    problems: CsvProblems,
+) -> CsvTable:
+    """Read the rows one by one, and say of each what is wrong with it."""
+    lines: list[int] = []
+    times: list[datetime | None] = []
+    values: dict[str, list[float]] = {name: [] for name in scales}
+    positions = {name: header.index(name) for name in scales}
     time_position = header.index(TIME_COLUMN) if TIME_COLUMN in header else None
     for row in rows:
-        if len(table.lines) == MAX_ROWS:
+        if len(lines) == MAX_ROWS:
             problems.stop(f"more than {MAX_ROWS} rows of data; cut the file to what is needed", row=row.line)
-        table.lines.append(row.line)
+        lines.append(row.line)
         if len(row.cells) != len(header):
             problems.add(f"has {len(row.cells)} cells, the header has {len(header)}", row=row.line)
-            table.times.append(None)
+            times.append(None)
             continue
-        table.times.append(
-            None if time_position is None else _time(row.cells[time_position], row.line, problems)
-        )
+        times.append(None if time_position is None else _time(row.cells[time_position], row.line, problems))
         for name, position in positions.items():
-            table.values[name].append(_number(row.cells[position].strip(), row.line, name, problems))
-    _check_times(table, step_s, problems)
-    if len(table.lines) < n_rows:
-        problems.add(f"too few rows: {len(table.lines)}, but {n_rows} steps are needed")
+            values[name].append(_number(row.cells[position].strip(), row.line, name, problems))
+    _check_times(lines, times, step_s, problems)
+    if len(lines) < n_rows:
+        problems.add(f"too few rows: {len(lines)}, but {n_rows} steps are needed")
     problems.raise_if_any()
-    return table
+    start = times[0]
+    assert start is not None  # a row without a time is a problem, and raises
+    return CsvTable(scales, start, values)
 
 
 def _text(path: Path, problems: CsvProblems) -> str:
@@ -236,9 +283,11 @@ def _number(cell: str, line: int, column: str, problems: CsvProblems) -> float:
     return math.nan
 
 
-def _check_times(table: CsvTable, step_s: float, problems: CsvProblems) -> None:
+def _check_times(
+    lines: Sequence[int], times: Sequence[datetime | None], step_s: float, problems: CsvProblems
+) -> None:
     """Check that every row begins ``step_s`` after the row before it."""
-    known = [(line, time) for line, time in zip(table.lines, table.times, strict=True) if time is not None]
+    known = [(line, time) for line, time in zip(lines, times, strict=True) if time is not None]
     for line, time in known:
         if (time.tzinfo is None) != (known[0][1].tzinfo is None):
             first = f"row {known[0][0]} ({known[0][1].isoformat()})"
@@ -246,7 +295,7 @@ def _check_times(table: CsvTable, step_s: float, problems: CsvProblems) -> None:
             problems.add(what, row=line, column=TIME_COLUMN)
             return
     # Only neighbouring rows are compared: a row without a readable time is already reported.
-    rows = zip(table.lines, table.times, strict=True)
+    rows = zip(lines, times, strict=True)
     pairs = [
         (line, time, next_line, next_time, round((next_time - time).total_seconds() - step_s, 6))
         for (line, time), (next_line, next_time) in itertools.pairwise(rows)
