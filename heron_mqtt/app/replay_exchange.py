@@ -19,7 +19,7 @@ from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.envelope import Band
 from heron_mqtt.field.gateway.gateway import ESTOP
 from heron_mqtt.field.gateway.twins import clamp_setpoints
-from heron_mqtt.messages import Command, Consensus, PriceSignal, Telemetry
+from heron_mqtt.messages import Command, Consensus, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.setpoint import StepCommand
@@ -107,16 +107,15 @@ class ReplayExchange(DirectExchange):
     # -- what the agents know ------------------------------------------------------------------------
 
     def _inform(self, name: str, agent: GridAgent, given: StepInput, at: tuple[int, int]) -> None:
-        follower, commands = self._prices[name], self._commands[name]
         if self._heard(at, name, topics.operator_price(self._scenario.operator_id), "price"):
-            follower.receive(PriceSignal(value=given.price, episode=given.episode, step=given.step))
+            self._prices[name] = given.price
         command = given.commands.get(name) or self._recorded_command(name, given)
-        if command is not None and self._heard(at, name, topics.agent(name, "command"), "command"):
-            commands.receive(command)
+        if command is not None and not self._heard(at, name, topics.agent(name, "command"), "command"):
+            command = None
         told = given.observations[name]
         heard = self._heard(at, name, topics.agent(name, "observation"), "observation")
-        agent.observe(told if heard else None, follower.value)
-        agent.decide(commands.take(given.episode, given.step))
+        agent.observe(told if heard else None, self._prices[name])
+        agent.decide(command)
 
     def _recorded_command(self, name: str, given: StepInput) -> StepCommand | None:
         """Return what the agent was commanded in the record, if it was."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,8 @@ class _Unit:
     """Dead time that the episode has drawn for the device while its model is all there is, s."""
     end_p_mw: float = 0.0
     """Power of such a device at the end of the last step, MW."""
-    _planned_mw: float | None = None
+    planned_mw: float | None = None
+    """What the device will do of what is wanted, MW; None = not worked out yet."""
 
     def expected_mw(self, p_mw: float, dt_s: float) -> float:
         """Return what the device's meter should show of a step that its model takes with ``p_mw``, MW."""
@@ -83,16 +84,17 @@ class _Unit:
             self.end_p_mw = done.p_mw  # a limit of the device came first
         return done
 
+    def follow(self, p_mw: float, q_mvar: float, dt_s: float) -> None:
+        """Let the model be the device, and take the step."""
+        if self.response_delay_s > 0.0:
+            self.done = self.step_delayed(p_mw, q_mvar, dt_s)
+        else:
+            self.done = self.device.step(p_mw, q_mvar, dt_s, self.p_available_mw)
+
     def want(self, p_mw: float, planned_mw: float | None = None) -> None:
         """Plan a setpoint, MW, and what the device will do of it, if that is known."""
         self.wanted_p_mw = p_mw
-        self._planned_mw = planned_mw
-
-    def planned_mw(self, dt_s: float) -> float:
-        """Return what the device will do of what is wanted, MW; worked out once a plan."""
-        if self._planned_mw is None:
-            self._planned_mw = self.device.project(self.wanted_p_mw, dt_s, self.p_available_mw)
-        return self._planned_mw
+        self.planned_mw = planned_mw
 
 
 class GridAgent:
@@ -186,6 +188,7 @@ class GridAgent:
                 drawn = draw_delays(self._delays, seed, self.agent_id, name)
                 unit.response_delay_s, unit.end_p_mw = drawn.response_delay_s, unit.device.state.p_mw
         self._storage = [name for name, unit in self._units.items() if unit.device.spec.has_soc]
+        self._costly = {name for name, unit in self._units.items() if unit.device.spec.has_cost}
         self._dispatched = {name: unit for name, unit in self._units.items() if unit.device.is_dispatched}
         self._profiled = {
             name: unit for name, unit in self._units.items() if unit.device.spec.profile_says is not None
@@ -223,8 +226,10 @@ class GridAgent:
         for unit in self._units.values():
             unit.done = None
         for name, unit in self._profiled.items():
-            guess = unit.p_available_mw if unit.device.spec.profile_holds else 0.0
-            unit.p_available_mw = available.get(name, guess)
+            if (told_mw := available.get(name)) is not None:
+                unit.p_available_mw = told_mw
+            elif not unit.device.spec.profile_holds:
+                unit.p_available_mw = 0.0
 
     def decide(self, command: Command | StepCommand | None) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy."""
@@ -233,7 +238,7 @@ class GridAgent:
         for name, unit in self._units.items():
             if (wanted_mw := p.get(name)) is None:
                 wanted_mw = unit.device.usual_p_mw(self._price, self._policy, self._dt_s, unit.p_available_mw)
-            unit.want(wanted_mw)
+            unit.wanted_p_mw, unit.planned_mw = wanted_mw, None
             unit.wanted_q_mvar = q.get(name, 0.0)
         self._dispatch(self._price, self._price + self._market.import_adder_per_mwh)
 
@@ -321,12 +326,18 @@ class GridAgent:
         p, q = unit.wanted_p_mw, unit.wanted_q_mvar
         if setpoint is not None:
             p, q = setpoint.p_mw, setpoint.q_mvar
-        if reason is None and unit.response_delay_s > 0.0:
-            unit.done = unit.step_delayed(p, q, self._dt_s)
+        if reason is None:
+            unit.follow(p, q, self._dt_s)
         else:  # how slow a real device is today, its model does not know
             unit.done = unit.device.step(p, q, self._dt_s, unit.p_available_mw)
-        if reason is not None:
             self._fallbacks[device] = reason
+
+    def simulate_each(self, devices: Iterable[str]) -> None:
+        """Let the models of devices take the step with what is wanted."""
+        units, dt_s = self._units, self._dt_s
+        for name in devices:
+            unit = units[name]
+            unit.follow(unit.wanted_p_mw, unit.wanted_q_mvar, dt_s)
 
     def measured(
         self, device: str, telemetry: Telemetry, *, setpoint: SetpointRequest | None = None
@@ -387,13 +398,13 @@ class GridAgent:
         """Return what happened; a device that was not driven in this step is not in it."""
         p_mw, q_mvar, soc, cost = {}, {}, {}, {}
         for name, unit in self._units.items():
-            if (done := unit.done) is None:
+            if unit.done is None:
                 continue
-            p_mw[name], q_mvar[name] = done.p_mw, done.q_mvar
-            if done.soc is not None:
-                soc[name] = done.soc
-            if unit.device.spec.has_cost:
-                cost[name] = done.cost
+            p_mw[name], q_mvar[name], level, _, of_step, _, _ = unit.done
+            if level is not None:
+                soc[name] = level
+            if name in self._costly:
+                cost[name] = of_step
         trades = self._session.trades if self._session is not None else {}
         return StepReport(p_mw, q_mvar, soc, cost, trades, self._fallbacks)
 
@@ -434,7 +445,8 @@ class GridAgent:
 
     def _dispatch(self, export_value: float, import_value: float) -> None:
         """Run what is dispatched and not commanded where the step earns most, in the scenario's order."""
-        free = [unit for name, unit in self._dispatched.items() if name not in self._commanded]
+        commanded = self._commanded
+        free = [unit for name, unit in self._dispatched.items() if name not in commanded]
         for unit in free:
             unit.want(0.0)  # what an earlier dispatch wanted counts for nothing
         for unit in free:
@@ -445,6 +457,10 @@ class GridAgent:
         """Return the microgrid's net injection if every device (but one) does what is wanted of it, MW."""
         total, dt_s = self._load_mw, self._dt_s
         for unit in self._units.values():
-            if unit is not without:
-                total += unit.planned_mw(dt_s)
+            if unit is without:
+                continue
+            if (planned_mw := unit.planned_mw) is None:
+                planned_mw = unit.device.project(unit.wanted_p_mw, dt_s, unit.p_available_mw)
+                unit.planned_mw = planned_mw
+            total += planned_mw
         return total

@@ -7,6 +7,7 @@ give bit-identical outputs in the simulation, in the twin beside a real device a
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -381,6 +382,7 @@ def finite(name: str, value: float) -> float:
     return float(value) + 0.0
 
 
+@functools.lru_cache(maxsize=16)  # every device of a step asks, several times
 def hours(dt_s: float) -> float:
     """Return a step's length in h.
 
@@ -412,5 +414,7 @@ def clip(value: float, low: float, high: float) -> float:
 
 def clip_q(q_mvar: float, p_mw: float, s_max_mva: float) -> float:
     """Return the reactive power, Mvar, that fits beside ``p_mw`` (|p_mw| <= s_max_mva)."""
+    if q_mvar == 0.0:
+        return 0.0
     limit = sqrt((s_max_mva - p_mw) * (s_max_mva + p_mw))
     return clip(q_mvar, -limit, limit)

@@ -134,11 +134,18 @@ class Battery(Device):
 
     def __init__(self, spec: BatterySpec) -> None:
         self.spec = spec
+        # Attributes of a nameplate, which pydantic guards, take several times as long to read as these.
+        self._max_e_mwh, self._min_soc, self._max_soc = spec.max_e_mwh, spec.min_soc, spec.max_soc
+        self._efficiency_charge = spec.efficiency_charge
+        self._efficiency_discharge = spec.efficiency_discharge
+        self._standby_loss_mw, self._ramp_mw_per_s = spec.standby_loss_mw, spec.ramp_mw_per_s
         self._max_charge_mw = min(spec.max_p_charge_mw, spec.rated_s_mva)
         self._max_discharge_mw = min(spec.max_p_discharge_mw, spec.rated_s_mva)
         self._rated_s_mva = spec.rated_s_mva
         self.reset()
         self._worked_out: tuple[BatteryState, float, tuple[float, float]] = self.state, nan, (0.0, 0.0)
+        # The last question, and the answer: a plan asks before the step, and with the same setpoint.
+        self._asked: tuple[BatteryState, float, float, float] = self.state, nan, nan, 0.0
 
     def reset(self) -> None:
         """Go back to ``initial_soc`` at zero power."""
@@ -151,8 +158,18 @@ class Battery(Device):
 
     def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
         """Return the active power, MW, that ``step`` would realise for this setpoint; moves nothing."""
-        no_profile("battery", p_available_mw)
-        return clip(finite("p_mw", p_mw), *self._limits(dt_s))
+        if p_available_mw is not None:
+            no_profile("battery", p_available_mw)
+        return self._realise(p_mw, dt_s)
+
+    def _realise(self, p_mw: float, dt_s: float) -> float:
+        """Return what becomes of a setpoint; worked out once."""
+        state, of_p_mw, of_dt_s, realised = self._asked
+        if state is not self.state or of_p_mw != p_mw or of_dt_s != dt_s:
+            wanted = finite("p_mw", p_mw)
+            realised = clip(wanted, *self._limits(dt_s))
+            self._asked = self.state, wanted, dt_s, realised
+        return realised
 
     def _limits(self, dt_s: float) -> tuple[float, float]:
         """Return ``feasible``; worked out once a state, since a plan asks several times before the step."""
@@ -163,30 +180,30 @@ class Battery(Device):
         return limits
 
     def _work_out(self, dt_s: float) -> tuple[float, float]:
-        spec, state, dt_h = self.spec, self.state, hours(dt_s)
-        above_mwh = (state.soc - spec.min_soc) * spec.max_e_mwh
-        below_mwh = (spec.max_soc - state.soc) * spec.max_e_mwh
+        (p_mw, soc), dt_h = self.state, hours(dt_s)
+        above_mwh = (soc - self._min_soc) * self._max_e_mwh
+        below_mwh = (self._max_soc - soc) * self._max_e_mwh
         # The standby loss comes out of the cells first: it takes from a discharge and makes room for a
         # charge. Telemetry may put the state of charge outside its band, hence the zeros.
-        can_give_mw = (above_mwh / dt_h - spec.standby_loss_mw) * spec.efficiency_discharge
-        can_take_mw = (below_mwh / dt_h + spec.standby_loss_mw) / spec.efficiency_charge
+        can_give_mw = (above_mwh / dt_h - self._standby_loss_mw) * self._efficiency_discharge
+        can_take_mw = (below_mwh / dt_h + self._standby_loss_mw) / self._efficiency_charge
         low = -clip(can_take_mw, 0.0, self._max_charge_mw)
         high = clip(can_give_mw, 0.0, self._max_discharge_mw)
-        if spec.ramp_mw_per_s is None:
+        if self._ramp_mw_per_s is None:
             return low + 0.0, high
-        reach_mw = spec.ramp_mw_per_s * float(dt_s)
-        return clip(state.p_mw - reach_mw, low, high), clip(state.p_mw + reach_mw, low, high)
+        reach_mw = self._ramp_mw_per_s * float(dt_s)
+        return clip(p_mw - reach_mw, low, high), clip(p_mw + reach_mw, low, high)
 
     def step(
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Charge or discharge for ``dt_s``; see ``Device``."""
-        no_profile("battery", p_available_mw)
-        dt_h = hours(dt_s)
-        wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        p = clip(wanted_p, *self._limits(dt_s))
+        if p_available_mw is not None:
+            no_profile("battery", p_available_mw)
+        p = self._realise(p_mw, dt_s)
+        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar)
         q = clip_q(wanted_q, p, self._rated_s_mva)
-        soc, loss_mwh = self._after(p, dt_h)
+        soc, loss_mwh = self._after(p, hours(dt_s))
         self.state = BatteryState(p, soc)
         clipped = p != wanted_p or q != wanted_q
         return Measurement(p, q, soc, None, 0.0, clipped, loss_mwh)
@@ -227,17 +244,17 @@ class Battery(Device):
 
     def _after(self, p_mw: float, dt_h: float) -> tuple[float, float]:
         """Return (soc, energy lost in MWh) after holding a feasible ``p_mw`` for ``dt_h``."""
-        spec, soc = self.spec, self.state.soc
+        soc, max_e_mwh = self.state.soc, self._max_e_mwh
         if p_mw >= 0.0:
-            from_cells_mwh = p_mw / spec.efficiency_discharge * dt_h
-            conversion_mwh = from_cells_mwh * (1.0 - spec.efficiency_discharge)
+            from_cells_mwh = p_mw / self._efficiency_discharge * dt_h
+            conversion_mwh = from_cells_mwh * (1.0 - self._efficiency_discharge)
         else:
-            from_cells_mwh = p_mw * spec.efficiency_charge * dt_h
-            conversion_mwh = -p_mw * (1.0 - spec.efficiency_charge) * dt_h
-        above_mwh = (soc - spec.min_soc) * spec.max_e_mwh
-        standby_mwh = clip(above_mwh - from_cells_mwh, 0.0, spec.standby_loss_mw * dt_h)
-        after = soc - (from_cells_mwh + standby_mwh) / spec.max_e_mwh
-        if not spec.min_soc <= after <= spec.max_soc:
+            from_cells_mwh = p_mw * self._efficiency_charge * dt_h
+            conversion_mwh = -p_mw * (1.0 - self._efficiency_charge) * dt_h
+        above_mwh = (soc - self._min_soc) * max_e_mwh
+        standby_mwh = clip(above_mwh - from_cells_mwh, 0.0, self._standby_loss_mw * dt_h)
+        after = soc - (from_cells_mwh + standby_mwh) / max_e_mwh
+        if not self._min_soc <= after <= self._max_soc:
             # ``p_mw`` keeps the band; this takes away the last rounding (a few 1e-16) and nothing else.
-            after = clip(after, min(soc, spec.min_soc), max(soc, spec.max_soc))
+            after = clip(after, min(soc, self._min_soc), max(soc, self._max_soc))
         return after, conversion_mwh + standby_mwh

@@ -64,6 +64,8 @@ class FormulaDevice(Device):
         self.spec = spec
         self._rated_s_mva = spec.rated_s_mva
         self._controls_q, self._has_soc = spec.controls_q, spec.has_soc
+        # What a profile is multiplied by, whose sign its values have; None = the kind follows no profile.
+        self._profile_mw: float | None = None if spec.profile_says is None else spec.profile_mw
         self.reset()
         # The last question, and the answer: a plan asks before the step, and with the same setpoint.
         self._asked: tuple[State, float, float, float | None, float] = None, 0.0, 0.0, None, 0.0
@@ -135,15 +137,15 @@ class FormulaDevice(Device):
 
     def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
         """Return the active power, MW, that ``step`` would realise; moves nothing."""
-        return self._realise(finite("p_mw", p_mw), dt_s, p_available_mw)
+        return self._realise(p_mw, dt_s, p_available_mw)
 
     def step(
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Hold what is possible for ``dt_s`` and move the state; see ``Device``."""
-        wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
+        p = self._realise(p_mw, dt_s, p_available_mw)  # which has checked all but this:
+        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar)
         available = None if p_available_mw is None else float(p_available_mw)
-        p = self._realise(wanted_p, dt_s, available)  # which has checked the rest
         q = self.reactive(wanted_q, p, available, SCALAR)
         state, cost, loss_mwh = self.after(self.state, p, float(dt_s), available, SCALAR)
         self.state = state
@@ -178,12 +180,13 @@ class FormulaDevice(Device):
         state, p, of_dt_s, available, realised = self._asked
         if state is self.state and p == p_mw and of_dt_s == dt_s and available == p_available_mw:
             return realised
-        hours(dt_s)
+        wanted = finite("p_mw", p_mw)
+        hours(dt_s)  # which checks it
         if p_available_mw is not None:
             self._check_available(p_available_mw)
             p_available_mw = float(p_available_mw)
-        realised = self.realised(self.state, p_mw, float(dt_s), p_available_mw, SCALAR)
-        self._asked = self.state, p_mw, dt_s, p_available_mw, realised
+        realised = self.realised(self.state, wanted, float(dt_s), p_available_mw, SCALAR)
+        self._asked = self.state, wanted, dt_s, p_available_mw, realised
         return self._asked[-1]
 
     def _check_available(self, p_available_mw: float) -> None:
@@ -192,12 +195,12 @@ class FormulaDevice(Device):
         Raises:
             ValueError: It is not finite, of the wrong sign, or the kind follows no profile.
         """
-        kind, sign = self.spec.kind, self.spec.profile_mw
-        if self.spec.profile_says is None:
-            no_profile(kind, p_available_mw)
-        if finite("p_available_mw", p_available_mw) * sign < 0.0:
+        sign = self._profile_mw
+        if sign is None:
+            no_profile(self.spec.kind, p_available_mw)
+        elif finite("p_available_mw", p_available_mw) * sign < 0.0:
             expected = ">= 0" if sign > 0.0 else "<= 0"
-            what = f"p_available_mw of a {kind}"
+            what = f"p_available_mw of a {self.spec.kind}"
             if sign < 0.0:
                 what += f" is {self.spec.profile_says} as an injection and"
             raise ValueError(f"{what} must be {expected}, got {p_available_mw}")

@@ -135,9 +135,20 @@ class Generator(Device):
     def __init__(self, spec: GeneratorSpec) -> None:
         self.spec = spec
         self._rated_s_mva = spec.rated_s_mva
+        # Attributes of a nameplate, which pydantic guards, take several times as long to read as these.
+        self._min_p_mw, self._max_p_mw = spec.min_p_mw, spec.max_p_mw
+        self._ramp_mw_per_s = spec.ramp_mw_per_s
+        self._cost_a, self._cost_b = spec.cost_a_usd_per_h, spec.cost_b_usd_per_mwh
+        self._cost_c = spec.cost_c_usd_per_mw2h
+        # How long a state must have lasted before the next one, s.
+        self._min_up_s = spec.min_up_s - CLOCK_TOLERANCE_S
+        self._min_down_s = spec.min_down_s - CLOCK_TOLERANCE_S
         self.reset()
         self._worked_out: tuple[GeneratorState, float, tuple[bool, tuple[float, float] | None]]
         self._worked_out = self.state, nan, (True, None)
+        # The last question, and the answer.
+        self._asked: tuple[GeneratorState, float, float, tuple[bool, float]]
+        self._asked = self.state, nan, nan, (False, 0.0)
 
     def reset(self) -> None:
         """Go back to the initial state, free to start or stop at once."""
@@ -158,29 +169,30 @@ class Generator(Device):
 
     def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
         """Return the active power, MW, that ``step`` would realise for this setpoint; moves nothing."""
-        no_profile("generator", p_available_mw)
-        return self._decide(finite("p_mw", p_mw), dt_s)[1]
+        if p_available_mw is not None:
+            no_profile("generator", p_available_mw)
+        return self._decide(p_mw, dt_s)[1]
 
     def step(
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Run, start or stop for ``dt_s``; an idle unit gives no reactive power; see ``Device``."""
-        no_profile("generator", p_available_mw)
-        dt_h = hours(dt_s)
-        wanted_p, wanted_q = finite("p_mw", p_mw), finite("q_mvar", q_mvar)
-        running, p = self._decide(wanted_p, dt_s)
+        if p_available_mw is not None:
+            no_profile("generator", p_available_mw)
+        running, p = self._decide(p_mw, dt_s)
+        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar)
         q = clip_q(wanted_q, p, self._rated_s_mva) if running else 0.0
-        cost = self._cost(running, p, dt_h)
-        before_s = self.state.time_in_state_s if running == self.state.running else 0.0
+        cost = self._cost(running, p, hours(dt_s))
+        _, ran, time_in_state_s = self.state
+        before_s = time_in_state_s if running == ran else 0.0
         self.state = GeneratorState(p, running, before_s + float(dt_s))
         clipped = p != wanted_p or q != wanted_q
         return Measurement(p, q, None, running, cost, clipped)
 
     def preview(self, p_mw: float, dt_s: float) -> tuple[float, float]:
         """Return active power, MW, and cost, $, that ``step`` would have for this setpoint; moves nothing."""
-        dt_h = hours(dt_s)
-        running, p = self._decide(finite("p_mw", p_mw), dt_s)
-        return p, self._cost(running, p, dt_h)
+        running, p = self._decide(p_mw, dt_s)
+        return p, self._cost(running, p, hours(dt_s))
 
     def restore(
         self,
@@ -221,12 +233,11 @@ class Generator(Device):
 
     def cost_per_h(self, p_mw: float) -> float:
         """Return the cost of running at ``p_mw``, $/h: a + b p + c p^2."""
-        spec = self.spec
-        return spec.cost_a_usd_per_h + (spec.cost_b_usd_per_mwh + spec.cost_c_usd_per_mw2h * p_mw) * p_mw
+        return self._cost_a + (self._cost_b + self._cost_c * p_mw) * p_mw
 
     def marginal_cost(self, p_mw: float) -> float:
         """Return the cost of one more MWh at ``p_mw``, $/MWh: b + 2 c p."""
-        return self.spec.cost_b_usd_per_mwh + 2.0 * self.spec.cost_c_usd_per_mw2h * p_mw
+        return self._cost_b + 2.0 * self._cost_c * p_mw
 
     def economic_p_mw(self, price: float) -> float:
         """Return the power, MW, at which a running unit's marginal cost equals ``price``, $/MWh.
@@ -237,11 +248,10 @@ class Generator(Device):
         Raises:
             ValueError: ``price`` is not finite.
         """
-        spec = self.spec
-        margin = finite("price", price) - spec.cost_b_usd_per_mwh
-        if spec.cost_c_usd_per_mw2h == 0.0:
-            return spec.max_p_mw if margin > 0.0 else spec.min_p_mw
-        return clip(margin / (2.0 * spec.cost_c_usd_per_mw2h), spec.min_p_mw, spec.max_p_mw)
+        margin = finite("price", price) - self._cost_b
+        if self._cost_c == 0.0:
+            return self._max_p_mw if margin > 0.0 else self._min_p_mw
+        return clip(margin / (2.0 * self._cost_c), self._min_p_mw, self._max_p_mw)
 
     def _cost(self, running: bool, p_mw: float, dt_h: float) -> float:
         """Return the cost, $, of a step at ``p_mw`` (0 when off), with the start or stop it begins with."""
@@ -263,23 +273,33 @@ class Generator(Device):
 
     def _work_out(self, dt_s: float) -> tuple[bool, tuple[float, float] | None]:
         hours(dt_s)  # which checks it
-        spec, state = self.spec, self.state
-        low, high = spec.min_p_mw, spec.max_p_mw
-        if not state.running:
-            if state.time_in_state_s < spec.min_down_s - CLOCK_TOLERANCE_S:
+        p_mw, running, time_in_state_s = self.state
+        low, high, ramp_mw_per_s = self._min_p_mw, self._max_p_mw, self._ramp_mw_per_s
+        if not running:
+            if time_in_state_s < self._min_down_s:
                 return True, None
-            if spec.ramp_mw_per_s is not None:
-                high = clip(low + spec.ramp_mw_per_s * float(dt_s), low, high)
+            if ramp_mw_per_s is not None:
+                high = clip(low + ramp_mw_per_s * float(dt_s), low, high)
             return True, (low, high)
-        if spec.ramp_mw_per_s is not None:
-            reach_mw = spec.ramp_mw_per_s * float(dt_s)
-            low, high = clip(state.p_mw - reach_mw, low, high), clip(state.p_mw + reach_mw, low, high)
-        been_up = state.time_in_state_s >= spec.min_up_s - CLOCK_TOLERANCE_S
-        return been_up and low == spec.min_p_mw, (low, high)
+        if ramp_mw_per_s is not None:
+            reach_mw = ramp_mw_per_s * float(dt_s)
+            low, high = clip(p_mw - reach_mw, low, high), clip(p_mw + reach_mw, low, high)
+        return time_in_state_s >= self._min_up_s and low == self._min_p_mw, (low, high)
 
     def _decide(self, p_mw: float, dt_s: float) -> tuple[bool, float]:
-        """Return (running, power in MW) for a finite setpoint."""
+        """Return (running, power in MW) for a setpoint; worked out once, as a plan asks before the step.
+
+        Raises:
+            ValueError: ``p_mw`` is not finite, or ``dt_s`` out of its range.
+        """
+        state, of_p_mw, of_dt_s, decided = self._asked
+        if state is self.state and of_p_mw == p_mw and of_dt_s == dt_s:
+            return decided
+        wanted = finite("p_mw", p_mw)
         may_be_off, running_range = self._reachable(dt_s)
-        if running_range is None or (may_be_off and p_mw <= 0.5 * self.spec.min_p_mw):
-            return False, 0.0
-        return True, clip(p_mw, *running_range)
+        if running_range is None or (may_be_off and wanted <= 0.5 * self._min_p_mw):
+            decided = False, 0.0
+        else:
+            decided = True, clip(wanted, *running_range)
+        self._asked = self.state, wanted, dt_s, decided
+        return decided

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import functools
 import time
 import weakref
@@ -20,11 +19,10 @@ from heron_mqtt.errors import NotReady
 from heron_mqtt.field.gateway.clearance import apply_clearance, make_plan
 from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.field.gateway.twins import clamp_setpoints
-from heron_mqtt.messages import Clearance, PriceSignal, SetpointPlan
+from heron_mqtt.messages import Clearance, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.base import run_lossy_sessions, run_sessions
-from heron_mqtt.protocols.price import PriceFollower
-from heron_mqtt.protocols.setpoint import CommandFollower, StepCommand
+from heron_mqtt.protocols.setpoint import StepCommand
 from powergrid.agents import GridAgent
 from powergrid.agents.proxies import Authority, make_proxy
 from powergrid.scenario import Scenario
@@ -48,7 +46,7 @@ class StepInput(NamedTuple):
 
 
 class DirectExchange:
-    """Centralized mode: the same agents and protocol objects, driven by calls; no broker, no event loop.
+    """Centralized mode: the same agents and trading sessions, driven by calls; no broker, no event loop.
 
     Args:
         agents: By name.
@@ -65,53 +63,44 @@ class DirectExchange:
         self._check = check
         self._links = links
         self._number = {name: i for i, name in enumerate(self.agents)}
-        self._prices = {agent: PriceFollower() for agent in agents}
-        self._commands = {agent: CommandFollower[StepCommand]() for agent in agents}
+        self._prices: dict[str, float | None] = dict.fromkeys(agents)  # the newest that each has heard
 
     def reset(self, episode: int, seed: int | None) -> None:
         """Begin an episode."""
-        for name, agent in self.agents.items():
-            self._prices[name].restart(episode)
+        for agent in self.agents.values():
             agent.reset(episode, seed)
 
     def get_state(self) -> dict[str, Any]:
-        """Return, by agent, its state and that of its protocol objects."""
-        return {
-            name: (
-                agent.get_state(),
-                copy.deepcopy(self._prices[name]),
-                copy.deepcopy(self._commands[name]),
-            )
-            for name, agent in self.agents.items()
-        }
+        """Return, by agent, its state and the price that it has heard."""
+        return {name: (agent.get_state(), self._prices[name]) for name, agent in self.agents.items()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put it back."""
-        for name, (of_agent, prices, commands) in state.items():
+        for name, (of_agent, price) in state.items():
             self.agents[name].set_state(of_agent)
-            self._prices[name], self._commands[name] = copy.deepcopy(prices), copy.deepcopy(commands)
+            self._prices[name] = price
 
     def step(self, given: StepInput) -> Mapping[str, StepReport]:
-        """Carry every agent through the step, round by round, and return what each reports."""
-        signal = PriceSignal(value=given.price, episode=given.episode, step=given.step)
+        """Carry every agent through the step, round by round, and return what each reports.
+
+        What is said in a step is heard in it or not at all, so nobody needs to remember what is for which.
+        """
         is_priced = self._links is None or bool(
             self._links.send("price", np.array([[True]]), np.array([given.step]))[0, 0]
         )
         informed = self._arrived("observation", given.step, self.agents)
-        commanded = self._arrived("command", given.step, given.commands)
+        commands, told = given.commands, given.observations
+        commanded = self._arrived("command", given.step, commands)
+        if is_priced:
+            self._prices = dict.fromkeys(self.agents, given.price)
         missed = {}
-        for name, agent in self.agents.items():
-            follower, commands = self._prices[name], self._commands[name]
-            if is_priced:
-                follower.receive(signal)
-            if name in commanded:
-                commands.receive(given.commands[name])
-            if name in informed:
-                missed[name] = int(not is_priced or (name in given.commands and name not in commanded))
-                if missed[name] and self._links is not None:
-                    self._links.elapsed_s[0, self._number[name]] += self._links.upstream_s
-                agent.observe(given.observations[name], follower.value)
-                agent.decide(commands.take(given.episode, given.step))
+        for name in informed:
+            agent = self.agents[name]
+            missed[name] = int(not is_priced or (name in commands and name not in commanded))
+            if missed[name] and self._links is not None:
+                self._links.elapsed_s[0, self._number[name]] += self._links.upstream_s
+            agent.observe(told[name], self._prices[name])
+            agent.decide(commands[name] if name in commanded else None)
         self._negotiate(informed, given.step, missed)
         bounds = self._drive_devices(informed, given.step, missed)
         reports = {name: self.agents[name].report() for name in informed}
@@ -154,8 +143,7 @@ class DirectExchange:
         devices = {name: agent.conclude() for name, agent in agents.items()}
         if self._check is None:
             for name, agent in agents.items():
-                for device in devices[name]:
-                    agent.simulate(device)
+                agent.simulate_each(devices[name])
             return {}
         allowed = {name: clamp_setpoints(agent, agent.wanted())[0] for name, agent in agents.items()}
         cleared = self._clear(self._check, step, {name: make_plan(allowed[name]) for name in allowed})
@@ -290,7 +278,7 @@ class BrokerExchange:
             NotReady: Names who is not.
         """
         for proxy in self.proxies:
-            state, _, _ = agents[proxy.agent.agent_id]
+            state, _ = agents[proxy.agent.agent_id]
             proxy.resume(episode, functools.partial(_put_back, proxy, state))
         await self.reset(episode, seed, clock)
 
