@@ -315,20 +315,20 @@ class Coverage:
 
     @staticmethod
     def _in_order(mutant: Mutant, tests: set[str]) -> list[str]:
-        """Return those that mirror its file, those of its folder, other unit tests, and what takes longer."""
-        mirror = f"/test_{Path(mutant.module).stem}.py"
-        tests = {test.partition("::")[0] if mirror in test else test for test in tests}
-        folder = "tests/unit/" + str(Path(mutant.module).parent).removeprefix("heron_mqtt/") + "/"
-        return sorted(
+        """Return the file that mirrors the module, tests of its folder, other unit tests, the rest."""
+        folder = "tests/unit/" + str(Path(mutant.module).parent).removeprefix("heron_mqtt/")
+        mirror = f"{folder}/test_{Path(mutant.module).stem}.py"
+        tests = {test for test in tests if not test.startswith(mirror)}
+        ordered = sorted(
             tests,
             key=lambda test: (
-                mirror not in test,
-                not test.startswith(folder),
+                not test.startswith(f"{folder}/"),
                 SCHEMAS not in test,  # quick, and notices every bound and default of a table
-                not test.startswith("tests/unit/"),
+                not test.startswith(f"{UNIT}/"),
                 test,
             ),
         )
+        return [mirror, *ordered] if (ROOT / mirror).exists() else ordered
 
 
 def covered(folder: Path, tests: list[str], file: Path) -> list[str]:
