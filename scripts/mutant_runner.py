@@ -27,6 +27,7 @@ import pytest
 
 TEST_LIMIT_S = 60
 HUNG = "(no end)"
+USAGE = "(no such test)"
 OPTIONS = ["-n", "0", "-q", "-x", "--tb", "no", "-p", "no:cacheprovider", "--timeout", str(TEST_LIMIT_S)]
 
 
@@ -50,19 +51,36 @@ def first_failed(tests: list[str]) -> str:
     first = FirstFailure()
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         code = pytest.main([*OPTIONS, *tests], plugins=[first])
-    return "" if code in {0, 5} else first.test or f"(exit code {int(code)})"  # 5 = all are deselected
+    if code in {0, 5}:  # 5 = all are deselected
+        return ""
+    if code == pytest.ExitCode.USAGE_ERROR:
+        return USAGE
+    return first.test or f"(exit code {int(code)})"
 
 
-def put_in(module: str, original: str, changed: str) -> bool:
+def functions_by_file() -> dict[str, list[FunctionType]]:
+    """Return the functions that are there, and keep all that is there as it is.
+
+    A fork that looked for them would copy every page of memory, and so would its garbage collector.
+    """
+    gc.unfreeze()
+    gc.collect()
+    found: dict[str, list[FunctionType]] = {}
+    for each in gc.get_objects():
+        if isinstance(each, FunctionType):
+            found.setdefault(each.__code__.co_filename, []).append(each)
+    gc.freeze()
+    return found
+
+
+def put_in(functions: dict[str, list[FunctionType]], module: str, original: str, changed: str) -> bool:
     """Put the changed code into the functions of a module; return False where more has changed."""
     path = str(Path(module).resolve())
     pairs = _changed_functions(compile(original, path, "exec"), compile(changed, path, "exec"))
     if pairs is None:
         return False
-    gc.unfreeze()
-    functions = [f for f in gc.get_objects() if isinstance(f, FunctionType)]
     for before, after in pairs:
-        found = [f for f in functions if f.__code__ == before and f.__code__.co_filename == path]
+        found = [f for f in functions.get(path, ()) if f.__code__ == before]
         if not found or before.co_freevars != after.co_freevars:
             return False
         for function in found:
@@ -101,7 +119,7 @@ def _is_function(code: CodeType) -> bool:
     return bool(code.co_flags & 0x2)  # CO_NEWLOCALS: of a function, not of a class
 
 
-def answer(asked: dict[str, Any]) -> str:
+def answer(functions: dict[str, list[FunctionType]], asked: dict[str, Any]) -> str:
     """Run what was asked for, in a fork or in a process of its own, and return the first failed test."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -110,7 +128,7 @@ def answer(asked: dict[str, Any]) -> str:
         os.close(reading)
         failed = "(an error of the runner)"
         try:
-            if put_in(asked["module"], asked["original"], asked["changed"]):
+            if put_in(functions, asked["module"], asked["original"], asked["changed"]):
                 failed = first_failed(asked["tests"])
             else:
                 # What a fork has imported is the unchanged code.
@@ -144,8 +162,9 @@ def main(arguments: list[str]) -> None:
         return
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         pytest.main(["--collect-only", *OPTIONS[:3], "-p", "no:cacheprovider", *arguments])
+    functions = functions_by_file()
     for line in sys.stdin:
-        failed = answer(json.loads(line))
+        failed = answer(functions, json.loads(line))
         sys.__stdout__.write(f"{json.dumps({'failed': failed})}\n")  # type: ignore[union-attr]
         sys.__stdout__.flush()  # type: ignore[union-attr]
 

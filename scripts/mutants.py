@@ -38,6 +38,7 @@ from coverage import CoverageData
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("heron_mqtt", "powergrid", "devices", "tests", "config", "docs", "pyproject.toml")
 HUNG = "(no end)"
+USAGE = "(no such test)"
 SCHEMAS = "tests/unit/app/test_schemas.py"
 
 # Module or folder: the tests of the quick suite that are to notice a change of it. The longest prefix counts.
@@ -282,10 +283,12 @@ class Coverage:
     """Which tests come through which line, as one run of them without a change has told.
 
     Args:
+        folder: The copy that tests will be run in.
         file: What ``coverage`` has written, of a run in any copy.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, folder: Path, file: Path) -> None:
+        self._folder = folder
         self._data = CoverageData(str(file))
         self._data.read()
 
@@ -313,8 +316,7 @@ class Coverage:
                 found.add(test.partition("[")[0] if phase == "run" else test.partition("::")[0])
         return found
 
-    @staticmethod
-    def _in_order(mutant: Mutant, tests: set[str]) -> list[str]:
+    def _in_order(self, mutant: Mutant, tests: set[str]) -> list[str]:
         """Return the file that mirrors the module, tests of its folder, other unit tests, the rest."""
         folder = "tests/unit/" + str(Path(mutant.module).parent).removeprefix("heron_mqtt/")
         mirror = f"{folder}/test_{Path(mutant.module).stem}.py"
@@ -328,7 +330,7 @@ class Coverage:
                 test,
             ),
         )
-        return [mirror, *ordered] if (ROOT / mirror).exists() else ordered
+        return [mirror, *ordered] if (self._folder / mirror).exists() else ordered
 
 
 def covered(folder: Path, tests: list[str], file: Path) -> list[str]:
@@ -424,7 +426,10 @@ class Runner:
         answer = self._process.stdout.readline()
         if not answer:
             raise SystemExit("mutants: the process that runs the tests has ended")
-        return str(json.loads(answer)["failed"])
+        failed = str(json.loads(answer)["failed"])
+        if failed == USAGE:
+            raise SystemExit(f"mutants: of these tests one is not there: {' '.join(tests)}")
+        return failed
 
     def close(self) -> None:
         """End it."""
@@ -500,7 +505,7 @@ def main() -> int:
             if failed:
                 _say(f"mutants: without any change fails {', '.join(failed)}")
                 return 2
-        coverage = Coverage(file)
+        coverage = Coverage(folder, file)
         runner = Runner(folder, named)
         counts: Counter[bool] = Counter()
         for mutant in chosen:
