@@ -34,6 +34,7 @@ class Table(BaseModel):
 
 T = TypeVar("T", bound=BaseModel)
 
+_SHOULD_BE = ": should be "
 _LOGIN = re.compile(r"//[^/@\s]*@")  # user and password in a URL: no error shows them
 
 
@@ -96,7 +97,16 @@ def validate(model: type[T], data: Mapping[str, Any], source: str) -> T:
     except ValidationError as exc:
         known = _known_keys(model)
         errors = exc.errors(include_url=False)
-        raise ConfigError(*dict.fromkeys(_describe(source, dict(e), data, known) for e in errors)) from None
+        raise ConfigError(*_one_a_place(_describe(source, dict(e), data, known) for e in errors)) from None
+
+
+def _one_a_place(lines: Iterable[str]) -> list[str]:
+    """Return the lines, those of one value as one: each type that it may have adds a line of its own."""
+    expected: dict[str, list[str]] = {}
+    for line in dict.fromkeys(lines):
+        place, should, what = line.rpartition(_SHOULD_BE)
+        expected.setdefault(place + should or line, []).append(what if should else "")
+    return [place + " or ".join(whats) for place, whats in expected.items()]
 
 
 def validate_inside(model: type[T], key: str, data: Any) -> T:

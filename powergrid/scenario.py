@@ -372,11 +372,12 @@ class DeviceTable(Table):
         problem = authority_problem(self.authority, self.gateway, nameplate, is_real=self.is_real)
         if problem is not None:
             raise ValueError(problem)
-        least_mw, band = getattr(self.spec, "min_p_mw", 0.0), self.gateway.band
-        if band is not None and least_mw > 0.0:  # a magnitude, also of a charger
-            end, end_mw, wanted = "p_max_mw", band.p_max_mw, f"{least_mw} or more"
-            if nameplate[1] <= 0.0:
-                end, end_mw, wanted = "p_min_mw", band.p_min_mw, f"{-least_mw} or less"
+        (low, high), band = self.spec.gap_mw, self.gateway.band
+        if band is not None and low < high:
+            end, end_mw, wanted = "p_max_mw", band.p_max_mw, f"{high} or more"
+            if low < 0.0:
+                end, end_mw, wanted = "p_min_mw", band.p_min_mw, f"{low} or less"
+            least_mw = max(high, -low)
             if abs(end_mw) < least_mw:
                 raise ValueError(
                     f"gateway.band.{end} = {end_mw}: nearer to 0 than min_p_mw = {least_mw}, the device can "
@@ -399,7 +400,9 @@ class DeviceTable(Table):
         if self.authority is None and self.is_real and RULES[default].sends:
             level = "shadow"  # by rank emulated is below it, but an emulator's level sends
         kind = None if self.spec.is_any_kind else self.spec.kind
-        return DeviceSettings(authority=level, kind=kind, is_real=self.is_real, gateway=self.gateway)
+        return DeviceSettings(
+            authority=level, kind=kind, is_real=self.is_real, gap_mw=self.spec.gap_mw, gateway=self.gateway
+        )
 
     @property
     def rated_s_mva(self) -> float:

@@ -175,7 +175,7 @@ async def _rights_problem(another: Connect, channel: str, boot: str) -> str | No
         if await arrives(reader, channel, channel, boot, retained=False, cause=publish):
             return None
         user = f"user {sender.options.username!r}" if sender.options.username else "a client without a login"
-        topic = sender.options.topic_prefix + sender.topic_map.topic(channel)
+        topic = sender.topic_of(channel)
     return (
         f"what {user} publishes on {topic} is acknowledged and does not come to who subscribes to it: may "
         "this user publish and read there? heron-mqtt acl names the rights"

@@ -124,6 +124,13 @@ class MessageBroker(abc.ABC):
         """Return how many messages of one channel came twice or never."""
         return adapter_of(self).dispatcher.trouble(channel)
 
+    def topic_of(self, channel: str) -> str:
+        """Return the whole name of a channel at this broker, with environment and prefix; for messages.
+
+        A broker without topics of its own returns the channel.
+        """
+        return channel
+
     def keeps(self, channel: str) -> bool:
         """Whether what is published on a channel while nobody can take it is kept on disk, and comes later.
 

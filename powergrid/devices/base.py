@@ -90,6 +90,11 @@ class DeviceSpecBase(BaseModel):
         """Apparent-power limit, MVA, with the default filled in; infinite where there is none."""
 
     @property
+    def gap_mw(self) -> tuple[float, float]:
+        """The powers between these two, MW, cannot be held: off or at least the minimum. Equal = none."""
+        return 0.0, 0.0
+
+    @property
     def profile_mw(self) -> float:
         """What a per-unit profile of the device multiplies, MW, positive = injected; 0 without a profile."""
         return 0.0

@@ -60,6 +60,11 @@ class EvChargerSpec(ConsumerSpecBase):
         return self
 
     @property
+    def gap_mw(self) -> tuple[float, float]:
+        """The powers between these two, MW, cannot be held: below the minimum nothing is charged."""
+        return -self.min_p_mw, 0.0
+
+    @property
     def soc_at_reset(self) -> float:
         """State of charge with which an episode begins: that of the next car."""
         return self.arrival_soc

@@ -81,6 +81,11 @@ class GeneratorSpec(DeviceSpecBase):
         return 0.0, self.max_p_mw
 
     @property
+    def gap_mw(self) -> tuple[float, float]:
+        """The powers between these two, MW, cannot be held: below the minimum it is off."""
+        return 0.0, self.min_p_mw
+
+    @property
     def rated_s_mva(self) -> float:
         """Apparent-power limit, MVA, with the default filled in."""
         return self.max_p_mw if self.s_max_mva is None else self.s_max_mva

@@ -44,7 +44,7 @@ async def inject_fault(url: str, env_id: str | None, device: str, fault: Fault, 
             async with asyncio.timeout(PASSED_ON_S):
                 await has_come.wait()
         except TimeoutError:
-            topic = broker.options.topic_prefix + broker.topic_map.topic(channel)
+            topic = broker.topic_of(channel)
             raise NotReady(
                 f"the broker has not passed on the fault for {device} within {PASSED_ON_S:g} s: may this "
                 f"user publish on {topic} and read it?"

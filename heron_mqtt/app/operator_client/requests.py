@@ -129,5 +129,5 @@ async def ask_gateway(
             raise NotReady(
                 f"no gateway answered for {device} in environment {env_id!r} at {broker.options.address} "
                 f"within {timeout_s:g} s: is the run going on, is the device one of its scenario, and may "
-                f"this user publish on {broker.options.topic_prefix}{broker.topic_map.topic(asked)}?"
+                f"this user publish on {broker.topic_of(asked)}?"
             ) from None

@@ -102,6 +102,7 @@ class AuthorityDesk:
         self._put_right_at: dict[str, float] = {}
         self._why_not_in_hand = why_not_in_hand
         self._may_have_waited = may_have_waited
+        self._gaps_mw = {name: settings.gap_mw for name, settings in devices.items()}
         self._held = {
             name: Authority(
                 settings.authority,
@@ -266,6 +267,7 @@ class AuthorityDesk:
                 refusal = f"no setpoints are sent to the device at level {self.level(name)}"
             else:
                 refusal = HAS_WAITED if has_waited else self._why_not_in_hand()
+            refusal = refusal or _why_not_held(asked.p_mw, self._gaps_mw[name])
         if not refusal:
             if asked.for_s > 0.0:
                 ends_at = self._monotonic() + asked.for_s
@@ -413,3 +415,12 @@ class AuthorityDesk:
         )
         channel = topics.device(self._agent_id, name, "authority_state")
         self._broker.publish(channel, self._stamper.stamp(channel, state), **self._retain)
+
+
+def _why_not_held(p_mw: float, gap_mw: tuple[float, float]) -> str:
+    """Return why a device cannot hold a power; empty if it can, or if it is bounded as any other."""
+    low, high = gap_mw
+    if not low < p_mw < high:
+        return ""
+    wanted = f"0, or {low:g} MW or less" if low < 0.0 else f"0, or {high:g} MW or more"
+    return f"{p_mw:g} MW is below the device's minimum power; expected {wanted}"

@@ -211,6 +211,16 @@ class DeviceLink:
         return self._telemetry
 
     @property
+    def status_topic(self) -> str:
+        """The whole topic of its birth; for messages."""
+        return self._broker.topic_of(self.status_channel)
+
+    @property
+    def telemetry_topic(self) -> str:
+        """The whole topic of its telemetry; for messages."""
+        return self._broker.topic_of(self._telemetry)
+
+    @property
     def is_born(self) -> bool:
         """Whether the device has said of itself that it is online."""
         return self.status is not None and self.status.state == "online"
@@ -223,12 +233,12 @@ class DeviceLink:
     def waits_for(self, wanted: int) -> str:
         """Say what lacks before the device counts as proven by ``wanted`` messages; for people."""
         if self.telemetry is None:
-            return f"nothing on {self._telemetry}"
+            return f"nothing on {self.telemetry_topic}"
         if not self.is_born:
-            return f"no birth on {self.status_channel}, retained"
+            return f"no birth on {self.status_topic}, retained"
         if self.health != "online":
             return f"it is {self.health}"
-        return f"{self.plausible_in_a_row} of {wanted} plausible messages in a row on {self._telemetry}"
+        return f"{self.plausible_in_a_row} of {wanted} plausible messages in a row on {self.telemetry_topic}"
 
     def takes_up_again(self) -> bool:
         """Whether the device has measured for the first time since it was born again; tells it once."""
@@ -419,8 +429,8 @@ class DeviceLink:
             if now - self._watched_since > limit_s:
                 self._plausible.once(
                     "no_data",
-                    f"nothing to use has come on {self._telemetry} for {limit_s:g} s: is the device there, "
-                    "does it publish on this topic, does its mapping match what it says?",
+                    f"nothing to use has come on {self.telemetry_topic} for {limit_s:g} s: is the device "
+                    "there, does it publish on this topic, does its mapping match what it says?",
                 )
         elif (
             self._unanswered_since is not None
@@ -430,7 +440,8 @@ class DeviceLink:
             self._plausible.once(
                 "no_ack",
                 f"it measures but has acknowledged no setpoint for {limit_s:g} s: does it listen on "
-                f"{self._setpoint}, and say ack_seq? what it measures is used meanwhile",
+                f"{self._broker.topic_of(self._setpoint)}, and say ack_seq? what it measures is used "
+                "meanwhile",
             )
 
     @property
@@ -466,7 +477,7 @@ class DeviceLink:
         if message.retained:
             plausible.once(
                 "retained",
-                f"telemetry on {self._telemetry} is retained: its age is unknown, it is not used",
+                f"telemetry on {self.telemetry_topic} is retained: its age is unknown, it is not used",
             )
             return
         try:

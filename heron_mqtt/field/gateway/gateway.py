@@ -221,8 +221,8 @@ class FieldGateway:
         if self._is_real_after_all(name):
             return REAL_AFTER_ALL
         if not link.is_ready(run, episode):
-            return f"no birth for this episode on {link.status_channel}"
-        return f"nothing on {link.telemetry_channel}" if link.telemetry is None else None
+            return f"no birth for this episode on {link.status_topic}"
+        return f"nothing on {link.telemetry_topic}" if link.telemetry is None else None
 
     def can_begin_in_shadow(self, name: str) -> bool:
         """Whether a run begins without a device that is not ready: a real one that was heard."""

@@ -80,4 +80,6 @@ class DeviceSettings(Table):
     """What it is, as scenarios name it; None = not known."""
     is_real: bool = False
     """Whether a real device is at the other end, not an emulator."""
+    gap_mw: tuple[float, float] = (0.0, 0.0)
+    """Powers between these two, MW, positive = injected, cannot be held by it; equal = there are none."""
     gateway: GatewayTable = GatewayTable()

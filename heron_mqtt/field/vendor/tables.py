@@ -7,16 +7,23 @@ import itertools
 import struct
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from heron_mqtt.config import Table
 from heron_mqtt.field.vendor.cleaning_keys import MAX_ITEMS, CleaningKeys, Path, Scalar
+from heron_mqtt.field.vendor.parameters import as_text
 from heron_mqtt.field.vendor.register_tables import ModbusTable, RegisterTable, WriteFunction
 from heron_mqtt.field.vendor.sparkplug_payload import DATATYPES
 from heron_mqtt.field.vendor.units import UnitKeys
 
-Payload = str | dict[str, Any] | list[Any]
-Topic = Annotated[str, Field(min_length=1, max_length=1000)]
+
+def _as_sent(value: Any) -> Any:
+    """Return a number or true/false as its text: what ``"{rated_w}"`` is where it stands alone."""
+    return as_text(value) if isinstance(value, bool | int | float) else value
+
+
+Payload = Annotated[str | dict[str, Any] | list[Any], BeforeValidator(_as_sent)]
+Topic = Annotated[str, BeforeValidator(_as_sent), Field(min_length=1, max_length=1000)]
 Topics = Topic | Annotated[list[Topic], Field(min_length=1, max_length=50)]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
 Formula = Annotated[str, Field(min_length=1, max_length=500)]

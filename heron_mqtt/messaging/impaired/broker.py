@@ -207,6 +207,10 @@ class ImpairedBroker(LoopBoundBroker):
                 f"{type(self.inner).__name__}.publish takes no {name!r}: this broker cannot carry it"
             )
 
+    def topic_of(self, channel: str) -> str:
+        """Return the name of a channel at the inner broker."""
+        return self.inner.topic_of(channel)
+
     def keeps(self, channel: str) -> bool:
         """Whether the inner broker keeps what is published on a channel."""
         return self.inner.keeps(channel)

@@ -178,6 +178,10 @@ class SessionBroker(LoopBoundBroker):
             stop,
         )
 
+    def topic_of(self, channel: str) -> str:
+        """Return the topic of a channel as others at this broker see it."""
+        return self.options.topic_prefix + self.topic_map.topic(channel)
+
     def keeps(self, channel: str) -> bool:
         """Whether there is an outbox, and it takes what is published on a channel."""
         return self.outbox is not None and away_of(channel) == "stored"

@@ -8,6 +8,8 @@ import pytest
 
 from heron_mqtt.field.gateway.authority import HAS_WAITED
 from heron_mqtt.messages import Command, Observation
+from powergrid.devices import BatterySpec, EvChargerSpec, GeneratorSpec
+from powergrid.scenario import DeviceTable
 from support.field_rig import DT_S, LEASE_S, Rig
 
 TAKE = {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"}
@@ -168,6 +170,46 @@ async def test_nobody_takes_what_is_sent_nothing(level: Any) -> None:
         False,
         f"no setpoints are sent to the device at level {level}",
     )
+
+
+@pytest.mark.parametrize(
+    ("gap_mw", "p_mw", "reason"),
+    [
+        ((0.0, 0.02), 0.01, "0.01 MW is below ...; expected 0, or 0.02 MW or more"),
+        ((0.0, 0.02), 0.02, ""),
+        ((0.0, 0.02), 0.0, ""),
+        (
+            (-0.02, 0.0),
+            -0.01,
+            "-0.01 MW is below the device's minimum power; expected 0, or -0.02 MW or less",
+        ),
+        ((-0.02, 0.0), -0.02, ""),
+        ((-0.02, 0.0), 0.01, ""),  # bounded by the nameplate, and said, as any other
+        ((0.0, 0.0), 0.01, ""),
+    ],
+)
+async def test_a_power_that_the_device_cannot_hold_is_refused_with_those_that_it_can(
+    gap_mw: tuple[float, float], p_mw: float, reason: str
+) -> None:
+    made = await desk()
+    made.rig.gateway.authority._gaps_mw["ess"] = gap_mw
+    told = made.ask(p_mw=p_mw)
+    assert (told["granted"], told["reason"]) == (
+        not reason,
+        reason or f"in hand of ann: {p_mw:g} MW for 60 s",
+    )
+    assert (made.rig.gateway.authority.in_hand("ess") is None) == bool(reason)
+
+
+def test_each_kind_says_by_its_nameplate_which_powers_cannot_be_held() -> None:
+    battery = BatterySpec(max_e_mwh=1.0, max_p_charge_mw=0.5, max_p_discharge_mw=0.5)
+    told = {
+        GeneratorSpec(max_p_mw=1.0, min_p_mw=0.2): (0.0, 0.2),
+        EvChargerSpec(max_p_mw=0.011, min_p_mw=0.004, max_e_mwh=0.06): (-0.004, 0.0),
+        battery: (0.0, 0.0),
+    }
+    for spec, gap_mw in told.items():
+        assert DeviceTable.model_construct(spec=spec).settings("emulated").gap_mw == gap_mw
 
 
 async def test_a_stop_ends_a_hand_and_its_release_does_not_bring_it_back() -> None:

@@ -11,6 +11,9 @@ import pytest
 from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messaging.base import Received
+from heron_mqtt.messaging.impaired import ImpairedBroker
+from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.stamping import MessageStamper
 from support.field_rig import LEASE_S, NOON, STALE_S, OpenMemoryBroker, Rig, follow, nothing
 
@@ -430,3 +433,12 @@ async def test_how_often_a_device_was_born_again_is_counted() -> None:
     rig.say("status", state="online", run="none")
     rig.measure()
     assert rig.link.reborn == 1
+
+
+async def test_topics_are_named_whole_with_environment_and_prefix() -> None:
+    inner = MqttBroker("mqtt://127.0.0.1:1", env_id="lab", topic_prefix="sites/7")
+    link = DeviceLink(
+        "MG1", "ess", ImpairedBroker(inner, ImpairmentTable()), lease_s=LEASE_S, on_change=nothing
+    )
+    assert link.waits_for(3) == "nothing on sites/7/heron/lab/devices/MG1/ess/telemetry"
+    assert link.status_topic == "sites/7/heron/lab/devices/MG1/ess/status"

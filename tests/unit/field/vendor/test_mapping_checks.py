@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.vendor_state import VendorState
+from heron_mqtt.messages import Setpoint
 
 GOOD: dict[str, Any] = {
     "setpoint": {
@@ -444,3 +446,30 @@ def test_what_is_learned_must_stand_in_a_topic_that_is_read() -> None:
         table["setpoint"]["messages"][0]["topic"] = "box/{i}/set"
 
     assert any("parameters.i: learn = true, but no topic of telemetry" in p for p in problems(spoil))
+
+
+def test_a_payload_and_a_topic_that_are_one_parameter_are_its_text() -> None:
+    table = copy.deepcopy(GOOD)
+    table["parameters"] |= {"rated_w": 3000, "awake": True, "part": 12}
+    table["setpoint"]["messages"] += [{"topic": "box/{id}/max", "payload": "{rated_w}"}]
+    table["keepalive"] = [
+        {"topic": "{part}", "payload": "{awake}", "first_payload": "{rated_w}", "period_s": 5.0}
+    ]
+    mapping = load(table)
+    sent = mapping.encode(Setpoint(p_mw=0.001, lease_s=5.0))
+    [wake] = mapping.keepalives
+    assert [m.payload for m in sent] == [b'{"value":1000.0}', b"3000"]
+    assert (wake.table.topic, wake.table.payload, wake.table.first_payload) == ("12", "true", "3000")
+
+
+def test_a_value_that_may_be_of_several_types_and_is_of_none_is_one_line() -> None:
+    def spoil(table: dict[str, Any]) -> None:
+        table["setpoint"]["messages"][0] = {"topic": "box/{id}/set", "payload": date(2026, 1, 5)}
+        table["telemetry"][0]["topic"] = date(2026, 1, 5)
+
+    found = problems(spoil)
+    assert [line.partition("mapping: ")[2] for line in found[:2]] == [
+        "setpoint.messages[0].payload = datetime.date(2026, 1, 5): should be a valid string or a table or a "
+        "valid list",
+        "telemetry[0].topic = datetime.date(2026, 1, 5): should be a valid string or a valid list",
+    ]

@@ -57,8 +57,8 @@ def exactly(value: Any) -> tuple[object, ...]:
 
 def in_gap(device: Device, p_mw: float) -> bool:
     """Whether a setpoint lies between nothing and the minimum of a kind that has one."""
-    minimum = device.spec.min_p_mw if isinstance(device, Generator | EvCharger) else 0.0
-    return 0.0 < abs(p_mw) < minimum
+    low, high = device.spec.gap_mw
+    return low < p_mw < high
 
 
 def test_importing_the_physics_loads_no_heavy_library() -> None:
