@@ -12,18 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from heron_mqtt.errors import NotReady
 from heron_mqtt.forked_program import ForkedProgram, forked
 from heron_mqtt.messaging.settings import inherited
+from heron_mqtt.own_program import module_command, module_environment
 
 log = logging.getLogger("heron_mqtt.run")
 
 LINE_BYTES = 1 << 20
 END_S = 0.7  # a device says goodbye to its broker in a few ms; a run must end within 2 s
 LOOK_S = 0.02  # between two looks at devices that are nobody's children any more
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +73,14 @@ class DeviceProcesses:
             self._listener = asyncio.create_task(_pass_on(said), name="log of the emulated devices")
 
     async def _started_program(self) -> asyncio.subprocess.Process:
-        before = os.environ.get("PYTHONPATH")
-        path = os.pathsep.join([PACKAGE_ROOT, *([before] if before else [])])
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # a directory called powergrid where the user happens to be is none of ours
-            "-m",
-            "powergrid.emulators",
+            *module_command("powergrid.emulators"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE if _passes_on() else None,
             limit=LINE_BYTES,
             start_new_session=True,
-            env={**inherited(os.environ), "PYTHONPATH": path},
+            env=module_environment(inherited(os.environ)),
         )
 
     def start(self, devices: Sequence[DeviceProgram], environment: Mapping[str, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import sys
 import time
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.app.emulator_processes import PACKAGE_ROOT
 from heron_mqtt.errors import BrokerError
+from heron_mqtt.own_program import module_environment
 
 HERON = ("-m", "heron_mqtt")
 
@@ -53,11 +52,9 @@ class CommandRunner:
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         """Start ``python`` with arguments; standard output and standard error are pipes."""
-        path = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
         environment = {
-            **os.environ,
+            **module_environment(),
             "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONPATH": path,
             "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode"),
         }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
-import os
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from heron_mqtt.app.emulator_processes import PACKAGE_ROOT
 from heron_mqtt.errors import BrokerUnavailable
+from heron_mqtt.own_program import module_command, module_environment
 
 START_S = 10.0
 TUNED = ("set_tcp_nodelay true", "max_queued_messages 0", "max_inflight_messages 0")
@@ -48,16 +46,11 @@ class Hop:
 @contextlib.asynccontextmanager
 async def module(name: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a module of ours; its standard input and output are pipes."""
-    path = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
     child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        name,
-        *arguments,
+        *module_command(name, *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+        env=module_environment(),
     )
     async with _ending(child):
         yield child

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.own_program import module_command, module_environment
 
 END_S = 5.0
 NICENESS = 5
@@ -32,9 +33,10 @@ def live_page(port: int | None) -> Iterator[Callable[[str], None] | None]:
     started: list[tuple[subprocess.Popen[str], threading.Thread]] = []
 
     def begin(url: str) -> None:
-        command = ["-m", "heron_mqtt", "dashboard", "--broker", url, "--port", str(port), "--ends-with-input"]
+        arguments = ["dashboard", "--broker", url, "--port", str(port), "--ends-with-input"]
         page = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, *command],
+            module_command("heron_mqtt", *arguments),
+            env=module_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

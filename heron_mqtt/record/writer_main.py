@@ -21,8 +21,13 @@ CLOSE_S = 60.0  # for a slow disk to take what waits; nobody is kept waiting by 
 
 
 def main() -> int:
-    """Write what comes until the pipe ends; then say what is in the file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Write what comes until the pipe ends; then say what is in the file.
+
+    Only that ends it in order: whoever ends every process of a run (a service manager, a shell) must not lose
+    what the run still hands over. The pipe ends with the run, however that ends.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     path, source, max_bytes = sys.argv[1:]
 
     def report(text: str) -> None:

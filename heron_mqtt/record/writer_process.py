@@ -13,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +22,13 @@ from typing import IO, Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from heron_mqtt.own_program import module_command, module_environment
 from heron_mqtt.record.schema import TABLES, RowTable
 from heron_mqtt.record.sink import Losses, Row
 from heron_mqtt.record.writer import FLUSH_S, MAX_WAITING, RecordLimits, create_record
 
 log = logging.getLogger("heron_mqtt.record")
 
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 _NUMBERS = {table.name: number for number, table in enumerate(TABLES)}
 
 Entry = tuple[Any, ...]
@@ -77,25 +75,18 @@ class WriterProcess:
         self._ended: dict[str, Any] = {}
         self._closed = False
         self._broken = False
-        inherited = os.environ.get("PYTHONPATH")
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [
-                sys.executable,
-                "-P",  # nothing of where the user happens to be
-                "-m",
+            module_command(
                 "heron_mqtt.record.writer_main",
                 str(path.resolve()),
                 source,
                 str((limits or RecordLimits()).max_bytes),
-            ],
+            ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for us
             pass_fds=tuple(keeps_open),
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([PACKAGE_ROOT, *([inherited] if inherited else [])]),
-            },
+            env=module_environment(),
         )
         self._feeder = threading.Thread(target=self._feed, name="record pipe", daemon=True)
         # Why a second thread: the other process may have to say that its disk is full while we write to it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from heron_mqtt.messaging.kafka import KafkaBroker
 from heron_mqtt.testing.loopback_server import free_port
 from support.heron_command import run_heron
 from support.kafka_server import KafkaServer
-from support.refused_hardware import assert_bridge_refused, assert_refused
+from support.refused_hardware import REFUSED, assert_bridge_refused, assert_refused
 from support.waiting import until
 
 
@@ -156,29 +155,12 @@ def test_a_run_over_it_earns_what_direct_calls_earn(kafka_server: KafkaServer) -
     assert over_kafka.result["rewards"] == pytest.approx(direct["rewards"], abs=1e-9)
 
 
-def test_hardware_is_refused(kafka_server: KafkaServer) -> None:
-    ended = run_heron("run", "hil_battery", "--broker", kafka_server.url)
-    assert ended.code == 2
-    assert re.search("MG1/ess, MG2/ess: cannot be driven over --broker kafka:", ended.errors[0])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("proxy", "{remote}", "--agent", "MG1"), "Kafka keeps no message.*use mqtt://host:port"),
-        (
-            ("device", "battery", "--agent", "MG1", "--name", "ess"),
-            "Kafka keeps no message.*an emergency stop",
-        ),
-        (("take", "MG1/ess", "--p-kw", "5", "--for", "1m"), "is no MQTT address"),
-        (("estop", "on"), "is no MQTT address"),
-    ],
-)
-def test_a_device_an_agent_elsewhere_a_take_and_a_stop_are_refused_in_one_line(
-    kafka_server: KafkaServer, arguments: tuple[str, ...], said: str, tmp_path: Path
+@pytest.mark.parametrize("what", REFUSED)
+def test_hardware_and_agents_elsewhere_are_refused_in_one_line(
+    kafka_server: KafkaServer, what: str, tmp_path: Path
 ) -> None:
-    """Nobody would hear of a stop later, nor that the other end was killed: nothing real hangs on it."""
-    assert_refused(kafka_server.url, tmp_path, arguments, said)
+    """No program would learn later of a stop, nor that the other end was killed."""
+    assert_refused(kafka_server.url, tmp_path, what, "Kafka keeps no message")
 
 
 async def test_a_bridge_to_hardware_is_refused_before_it_has_written_anything(

@@ -27,7 +27,7 @@ from heron_mqtt.testing.loopback_server import free_port
 from support.certificates import Certificates, key_of
 from support.heron_command import heron, run_heron
 from support.nats_server import NatsServer
-from support.refused_hardware import assert_bridge_refused, assert_refused
+from support.refused_hardware import REFUSED, assert_bridge_refused, assert_refused
 from support.waiting import until
 
 Make = Callable[..., NatsServer]
@@ -263,20 +263,11 @@ def test_a_run_over_it_earns_what_direct_calls_earn(nats_server: NatsServer) -> 
     assert over_nats["broker"] == "nats"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("run", "--devices", "emulated"), "nothing can connect to --broker nats://.*an emergency stop"),
-        (("run", "hil_battery"), "MG1/ess, MG2/ess: cannot be driven over --broker nats:.*an emergency stop"),
-        (("proxy", "--agent", "MG1", "{remote}"), "core NATS keeps no message.*use mqtt://host:port"),
-        (("run", "{remote}"), "must be able to connect .*an emergency stop.*use --broker embedded or mqtt"),
-        (("estop", "on"), "is no MQTT address"),
-    ],
-)
-def test_hardware_and_agents_elsewhere_are_refused(
-    nats_server: NatsServer, arguments: tuple[str, ...], said: str, tmp_path: Path
+@pytest.mark.parametrize("what", REFUSED)
+def test_hardware_and_agents_elsewhere_are_refused_in_one_line(
+    nats_server: NatsServer, what: str, tmp_path: Path
 ) -> None:
-    assert_refused(nats_server.url, tmp_path, arguments, said)
+    assert_refused(nats_server.url, tmp_path, what, "core NATS keeps no message")
 
 
 async def test_a_bridge_to_hardware_is_refused_before_it_has_written_anything(

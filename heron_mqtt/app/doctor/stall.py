@@ -7,12 +7,12 @@ import contextlib
 import os
 import secrets
 import signal
-import sys
 
 from heron_mqtt.app.doctor.findings import BrokerFinding
 from heron_mqtt.app.doctor.traffic import CHANNEL
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.own_program import module_command, module_environment
 
 MESSAGES = 3_000
 """A minute of ten agents with five devices each, which speak once a second."""
@@ -32,12 +32,13 @@ async def examine_stall(broker: MqttBroker) -> BrokerFinding:
     """
     token = secrets.token_hex(6)
     reader = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "heron_mqtt.app.doctor.stalled_reader"),
-        *(broker.options.address, broker.topic_map.env_id, CHANNEL, token),
+        *module_command(
+            "heron_mqtt.app.doctor.stalled_reader",
+            *(broker.options.address, broker.topic_map.env_id, CHANNEL, token),
+        ),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, **broker.options.login_environment()},
+        env=module_environment({**os.environ, **broker.options.login_environment()}),
     )
     try:
         return await _examine(broker, reader, token)

@@ -185,3 +185,19 @@ def test_who_writes_to_a_record_is_alone_until_he_has_ended(tmp_path: Path) -> N
     other.kill()
     other.wait()
     WriteLock(path).close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda n: n.name)
+def test_a_signal_that_ends_every_process_of_a_run_loses_no_row(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    path = tmp_path / "run.heron"
+    writer = process(path)
+    writer.add(EVENT, event(1))
+    with RecordFile(path) as record:
+        wait_until(lambda: len(list(record.query("SELECT id FROM event_row"))) == 1)  # it has started
+    os.kill(writer._process.pid, number)
+    writer.add(EVENT, event(2))
+    writer.close(20.0)
+    assert (writer.rows["event_row"], writer.losses.total) == (2, 0)
+    assert writer._process.returncode == 0

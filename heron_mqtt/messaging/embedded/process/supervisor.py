@@ -12,8 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heron_mqtt.cancellation import end_tasks
@@ -21,6 +19,7 @@ from heron_mqtt.errors import AddressInUse, BrokerUnavailable, ConfigError, Data
 from heron_mqtt.forked_program import ForkedProgram, forked
 from heron_mqtt.messaging.embedded.event_log import LOGGER_NAME
 from heron_mqtt.messaging.embedded.stats import BrokerStats
+from heron_mqtt.own_program import module_command, module_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +32,6 @@ _CLOSE_TIMEOUT_S = 1.4  # then it is killed, so that `close` keeps within 2 s
 _KILL_TIMEOUT_S = 0.5
 _STATS_TIMEOUT_S = 2.0
 _MAX_LINE_BYTES = 256 * 1024
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[4])
 
 
 def forked_child() -> contextlib.AbstractContextManager[ForkedProgram | None]:
@@ -111,20 +109,12 @@ class Supervisor:
         return url, websocket_url or None
 
     async def _started_child(self) -> asyncio.subprocess.Process:
-        environment = dict(os.environ)
-        # The child imports this very package, also from a source tree that is not installed; -P keeps
-        # modules of the current directory from standing in for those of the standard library.
-        inherited = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_ROOT, *([inherited] if inherited else [])])
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "heron_mqtt.messaging.embedded",
+            *module_command("heron_mqtt.messaging.embedded"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=environment,
+            env=module_environment(),
             limit=_MAX_LINE_BYTES,
             # Ctrl-C in a terminal goes to the foreground group; the order of shutdown is ours to decide.
             process_group=0,
