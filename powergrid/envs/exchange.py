@@ -103,9 +103,10 @@ class DirectExchange:
             agent.decide(commands[name] if name in commanded else None)
         self._negotiate(informed, given.step, missed)
         bounds = self._drive_devices(informed, given.step, missed)
-        reports = {name: self.agents[name].report() for name in informed}
-        for name, report in reports.items():
-            report.missed = missed[name]
+        reports = {}
+        for name, missed_by in missed.items():
+            report = reports[name] = self.agents[name].report()
+            report.missed = missed_by
             if name in bounds:
                 report.bounds = bounds[name]
         if self._links is None:
@@ -140,11 +141,12 @@ class DirectExchange:
     ) -> dict[str, dict[str, str]]:
         """Let the models take the step; return what changed their setpoints, by agent and device."""
         agents = {name: self.agents[name] for name in names}
-        devices = {name: agent.conclude() for name, agent in agents.items()}
         if self._check is None:
-            for name, agent in agents.items():
-                agent.simulate_each(devices[name])
+            for agent in agents.values():
+                agent.simulate_each(agent.conclude())
             return {}
+        for agent in agents.values():
+            agent.conclude()
         allowed = {name: clamp_setpoints(agent, agent.wanted())[0] for name, agent in agents.items()}
         cleared = self._clear(self._check, step, {name: make_plan(allowed[name]) for name in allowed})
         bounds = {}
@@ -157,8 +159,10 @@ class DirectExchange:
         return bounds
 
     def _negotiate(self, names: Iterable[str], step: int, missed: dict[str, int]) -> None:
-        begun = {name: self.agents[name].negotiate() for name in names}
-        sessions = {name: session for name, session in begun.items() if session is not None}
+        sessions = {}
+        for name in names:
+            if (session := self.agents[name].negotiate()) is not None:
+                sessions[name] = session
         links, number = self._links, self._number
         if links is None:
             run_sessions(sessions)

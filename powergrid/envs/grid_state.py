@@ -24,6 +24,8 @@ from powergrid.simulation.time_series import Outlook
 
 Array = NDArray[np.float64]
 
+_ZERO = np.array(0.0)  # numpy takes an array of its own in half the time of a number
+
 
 class GridState:
     """Device powers, grid results, outlook and trades, and the observations made of them.
@@ -91,7 +93,7 @@ class GridState:
         )
 
         self._initial_soc = [device.spec.soc_at_reset for device in simulation.devices if device.has_soc]
-        self._dt_h = scenario.step_s / 3600.0
+        self._dt_h = np.array(scenario.step_s / 3600.0)
         self._devices = GroupedReducer(simulation.positions())
         self._rewards = Rewards(scenario)
         places = simulation.microgrids.values()
@@ -187,7 +189,7 @@ class GridState:
         lowest, highest, self._outside[where] = self._limits.read(limited)
         self.vm_min_pu[where] = lowest[..., 0, :]
         self.vm_max_pu[where], self.loading_max_percent[where] = highest[..., 0, :], highest[..., 1, :]
-        self._grid[where] = np.fmax(limited.take(self._in_grid, axis=-1), 0.0)  # without supply: 0
+        self._grid[where] = np.fmax(limited.take(self._in_grid, axis=-1), _ZERO)  # without supply: 0
 
     def results(self, where: Any = ...) -> tuple[Array, ...]:
         """Return the results of the last power flow that was applied, copies; see ``put_results``."""

@@ -6,6 +6,7 @@ from math import isfinite
 
 import numpy as np
 from gymnasium.spaces import Box
+from numpy.ma import MaskedArray
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.protocols.setpoint import StepCommand
@@ -40,13 +41,10 @@ class ActionMap:
         low, self._middle, high = np.array([row[1:] for row in rows]).reshape(-1, 3).T
         self._below, self._above = self._middle - low, high - self._middle
         # The same for the few numbers of one copy, on which numpy would spend most of its time on calls.
-        self._spans = list(
-            zip(*(part.tolist() for part in (self._below, self._middle, self._above)), strict=True)
-        )
-        self._p, self._q = (
-            [(name[2:], i) for i, name in enumerate(self.names) if name.startswith(prefix)]
-            for prefix in ("p_", "q_")
-        )
+        spans = zip(*(part.tolist() for part in (self._below, self._middle, self._above)), strict=True)
+        self._entries = [
+            (name.startswith("p_"), name[2:], *span) for name, span in zip(self.names, spans, strict=True)
+        ]
         self._shape = (len(rows),)
         self.space = Box(-1.0, 1.0, self._shape, np.float32)
 
@@ -62,21 +60,16 @@ class ActionMap:
             ValueError: Wrong shape, or an entry that is not a finite number; names agent and index.
         """
         values = self._numbers(action, self._shape)
-        powers = []
-        for value, (below, middle, above) in zip(values.tolist(), self._spans, strict=True):
-            if not isfinite(value):
-                raise self._not_finite(values)
+        numbers = values.tolist()
+        if not isfinite(sum(numbers)) and not np.isfinite(values).all():  # the sum of large ones is inf, too
+            raise self._not_finite(values)
+        p_mw: dict[str, float] = {}
+        q_mvar: dict[str, float] = {}
+        for value, (is_active, device, below, middle, above) in zip(numbers, self._entries, strict=True):
             # As ``setpoints`` of many: linear from -1 to 0 to +1.
-            if value >= 0.0:
-                powers.append(middle + min(value, 1.0) * above)
-            else:
-                powers.append(middle + max(value, -1.0) * below)
-        return StepCommand(
-            episode,
-            step,
-            {device: powers[i] for device, i in self._p},
-            {device: powers[i] for device, i in self._q},
-        )
+            reach = min(value, 1.0) * above if value >= 0.0 else max(value, -1.0) * below
+            (p_mw if is_active else q_mvar)[device] = middle + reach
+        return StepCommand(episode, step, p_mw, q_mvar)
 
     def setpoints(self, actions: ArrayLike, n: int) -> dict[str, Array]:
         """Return the setpoints of ``n`` copies' normalised actions, (n,) MW or Mvar, by name.
@@ -103,7 +96,7 @@ class ActionMap:
         """
         try:
             given = np.asarray(action)
-            if isinstance(action, np.ma.MaskedArray) or given.dtype.kind not in "fiub":
+            if isinstance(action, MaskedArray) or given.dtype.kind not in "fiub":
                 raise TypeError
             values = given.astype(float)
         except (TypeError, ValueError, OverflowError):  # a text, complex, masked, ragged, or 10**400

@@ -90,18 +90,21 @@ class StepRecords:
             settlement: Of the trades.
             terms: (n_terms, n_agents) of the reward, $.
         """
-        now, names = self._state.plain(), self._state.reward_names
+        now, names = self._state.plain(), list(enumerate(self._state.reward_names))
         infos = {}
         for (agent, view), earned in zip(self._state.views.items(), terms.T.tolist(), strict=True):
             report = reports.get(agent, NO_REPORT)
-            info = infos[agent] = view.info(now)
-            info["trades"], info["void_trades"] = [], []
-            info["fallbacks"] = dict(report.fallbacks)
-            info["fallback"] = None if agent in reports else NO_ACTION
-            info["missed"] = report.missed
-            info["bounds"] = dict(report.bounds)
-            info["authority"] = dict(report.authority)
-            info["reward_terms"] = dict(zip(names, earned, strict=True))
+            infos[agent] = {
+                **view.info(now),
+                "trades": [],
+                "void_trades": [],
+                "fallbacks": report.fallbacks.copy(),
+                "fallback": None if agent in reports else NO_ACTION,
+                "missed": report.missed,
+                "bounds": report.bounds.copy(),
+                "authority": report.authority.copy(),
+                "reward_terms": {name: earned[i] for i, name in names},
+            }
         for trade in settlement.trades:
             infos[trade.seller]["trades"].append(trade)
             infos[trade.buyer]["trades"].append(trade)

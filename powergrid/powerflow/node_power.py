@@ -27,7 +27,9 @@ class NodePower:
         # Sums of active and reactive power alternate, as the parts of complex numbers do.
         self._slot_of_part = np.concatenate([2 * node, 2 * node + 1])
         self._per_unit = injections.sign / grid.base_mva
-        self._weight = np.empty(len(node))
+        self._weights = np.empty((2, len(node)))  # the same for active and reactive power
+        self._weight = self._weights[0]
+        self._weighted_by: tuple[bytes, bytes] | None = None
         self._weighted = np.empty((2, len(node)))
         # For batches: settable columns sorted by node, and where each node's columns begin.
         settable = node[: injections.n_settable]
@@ -39,7 +41,7 @@ class NodePower:
         """Return (n_node,) for the present set-points."""
         given = self._injections
         self._update_weight()
-        np.multiply(given.power, self._weight, out=self._weighted)
+        np.multiply(given.power, self._weights, out=self._weighted)
         total = np.bincount(self._slot_of_part, self._weighted.ravel(), 2 * self._n_slot)
         return total.view(complex)[: self._n_node]
 
@@ -73,9 +75,12 @@ class NodePower:
         return p, q
 
     def _update_weight(self) -> None:
+        """Work out the weights, if scaling or what is in service has changed."""
         given = self._injections
-        np.multiply(self._per_unit, given.scaling, out=self._weight)
-        np.multiply(self._weight, given.in_service, out=self._weight)
+        by = (given.scaling.tobytes(), given.in_service.tobytes())
+        if by != self._weighted_by:
+            self._weights[:] = self._per_unit * given.scaling * given.in_service
+            self._weighted_by = by
 
     def _summed(self, values: Array, weight: Array) -> Array:
         ordered = values[:, self._order]

@@ -33,7 +33,7 @@ class GroupedReducer:
 
         ``empty`` is one number for all groups, or (n_groups,).
         """
-        found: Array = ufunc.reduceat(taken, self._starts, axis=-1)
+        found: Array = ufunc.reduceat(taken, self._starts, -1)
         if len(self._filled) == self._n_groups:
             return found
         whole = np.full((*taken.shape[:-1], self._n_groups), empty)

@@ -48,8 +48,9 @@ class Rewards:
         """Return (..., n_terms, n_agents) $, rows as in ``names``; their sum is the reward."""
         cost = step.cost
         terms = np.empty((*cost.shape[:-1], len(self._terms), cost.shape[-1]))
-        for i, term in enumerate(self._terms):
-            terms[..., i, :] = term.earned(step)
+        rows = terms if terms.ndim == 2 else np.moveaxis(terms, -2, 0)
+        for row, term in zip(rows, self._terms, strict=True):
+            row[...] = term.earned(step)
         return terms
 
 
@@ -60,10 +61,10 @@ def traded(agents: Sequence[str], trades: Sequence[SettledTrade]) -> tuple[Array
         (n_agents, n_agents) MWh that the row's agent sold to the column's, negative = bought from it; and
         (n_agents,) $ earned minus paid.
     """
-    mwh, usd = np.zeros((len(agents), len(agents))), np.zeros(len(agents))
+    mwh, usd = np.zeros((len(agents), len(agents))), [0.0] * len(agents)
     for trade in trades:
         seller, buyer = agents.index(trade.seller), agents.index(trade.buyer)
         mwh[seller, buyer], mwh[buyer, seller] = trade.mwh, -trade.mwh
         usd[seller] += trade.mwh * trade.price
         usd[buyer] -= trade.mwh * trade.price
-    return mwh, usd
+    return mwh, np.array(usd)

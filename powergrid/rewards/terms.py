@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from heron_mqtt.registry import Registry
 from powergrid.scenario import Scenario
 
+_ZERO = np.array(0.0)
+
 __all__ = ["REWARD_TERMS", "RewardTerm", "StepAccount", "grid_bill"]
 
 Array = NDArray[np.float64]
@@ -96,10 +98,13 @@ class Grid(RewardTerm):
     name = "grid"
     is_shipped = True
 
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario)
+        self._adder = np.array(scenario.market.import_adder_per_mwh)
+
     def earned(self, step: StepAccount) -> Any:
         """Return the grid's bill of what was not traded."""
-        adder = self.scenario.market.import_adder_per_mwh
-        return grid_bill(step.net_mwh, step.traded_mwh, step.price, adder)
+        return grid_bill(step.net_mwh, step.traded_mwh, step.price, self._adder)
 
 
 @REWARD_TERMS.add
@@ -122,7 +127,8 @@ class _Violation(RewardTerm):
 
     def __init__(self, scenario: Scenario) -> None:
         super().__init__(scenario)
-        self._factor = -float(getattr(scenario.reward, f"{self.name}_weight"))
+        # Arrays of numpy's own: it takes them in half the time of numbers.
+        self._factor = np.array(-float(getattr(scenario.reward, f"{self.name}_weight")))
 
     def earned(self, step: StepAccount) -> Any:
         """Return the negative weighted sum of what lies outside."""
@@ -153,7 +159,7 @@ class Soc(_Violation):
     row = 2
 
 
-def grid_bill(net_mwh: Any, traded_mwh: Any, price: Any, import_adder: float) -> Any:
+def grid_bill(net_mwh: Any, traded_mwh: Any, price: Any, import_adder: Any) -> Any:
     """Return what the grid pays for the energy that was not traded, $; negative = the microgrid pays.
 
     Args:
@@ -165,4 +171,4 @@ def grid_bill(net_mwh: Any, traded_mwh: Any, price: Any, import_adder: float) ->
     Each but the last is a number or an array; the shapes must broadcast.
     """
     rest_mwh = net_mwh - traded_mwh
-    return rest_mwh * (price + import_adder * (rest_mwh < 0.0))
+    return rest_mwh * (price + import_adder * (rest_mwh < _ZERO))
