@@ -141,24 +141,17 @@ class Inbox:
 
     # -- callbacks ---------------------------------------------------------------------------------
 
-    def _take(self, model: type[M], message: Received) -> M | None:
-        """Validate a message; None if it is wrong (reported) or of another environment (counted)."""
-        parsed = self._broker.parsed(message, model)
-        if parsed is None or parsed.env_id in {None, self._env_id}:
-            return parsed
-        self.dropped += 1
-        return None
-
     def _take_served(self, model: type[M], message: Received) -> M | None:
         """Validate a message of the environment that is served; others, and kept ones, are counted.
 
-        Only a price is for whoever comes late: the rest is for now.
+        Only a price is for whoever comes late: the rest is for now. A wrong message is reported.
         """
-        parsed = self._take(model, message)
+        parsed = self._broker.parsed(message, model)
         if parsed is None:
             return None
+        is_here = parsed.env_id is None or parsed.env_id == self._env_id
         is_for_now = not message.retained or isinstance(parsed, PriceSignal)
-        if is_for_now and self._environment.is_served(parsed.boot):
+        if is_here and is_for_now and self._environment.is_served(parsed.boot):
             return parsed
         self.dropped += 1
         return None
@@ -226,10 +219,10 @@ class Inbox:
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
-        peer = topics.levels(message.channel)[1]
-        if parsed.env_id != self._env_id or peer not in self._peers or _when(parsed) < self._now:
+        peer, when = topics.levels(message.channel)[1], _when(parsed)
+        if parsed.env_id != self._env_id or peer not in self._peers or when < self._now:
             self.dropped += 1
-        elif _when(parsed) == self._now and self._session is not None:
+        elif when == self._now and self._session is not None:
             self.dropped += not self._session.receive(peer, parsed)
             self._wakeup.notify()
         elif len(self._early[peer]) < MAX_EARLY:

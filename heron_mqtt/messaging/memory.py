@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from heron_mqtt.errors import BrokerClosed, MessageExpired
+from heron_mqtt.errors import BrokerClosed, MessageError, MessageExpired
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Delivery, Features, MessageBroker
-from heron_mqtt.messaging.codec import Json, decode, encode
+from heron_mqtt.messaging.codec import Json, decode, decode_own, encode
 from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.dispatcher import ChannelTrouble, Dispatcher
 from heron_mqtt.messaging.core.stats import MessageStats
@@ -31,7 +31,7 @@ class InMemoryBroker(MessageBroker):
     features: ClassVar[Features] = Features(wildcards=True, retain=True)
 
     def __init__(self) -> None:
-        self._dispatcher = Dispatcher()
+        self._dispatcher = Dispatcher(keeps_all=True)
         self._retained: dict[str, bytes] = {}
         self._lock = threading.RLock()
         self._closed = False
@@ -77,8 +77,12 @@ class InMemoryBroker(MessageBroker):
             dispatcher.stats.published += 1
             if dispatcher.tap is not None:
                 dispatcher.tap.published(channel, message, payload, retain)
-            dispatcher.keep(channel)
-            dispatcher.arrive(channel, payload)
+            try:
+                told = decode_own(payload, message)
+            except MessageError as exc:  # too deep, or an integer too long to be read
+                dispatcher.refuse(channel, exc)
+            else:
+                dispatcher.hand_on(channel, told, payload=payload)
         return DELIVERED
 
     def _expired(self, channel: str, not_after: float) -> Delivery | None:

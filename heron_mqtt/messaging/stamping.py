@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from heron_mqtt.messages import Message
 from heron_mqtt.messaging.codec import Json
 
+NEVER = datetime.min.replace(tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+MILLISECONDS = tuple(f".{ms:03d}Z" for ms in range(1000))
 
-def utc_now() -> datetime:
-    """Return the time, UTC."""
-    return datetime.now(UTC)
+
+utc_now: Callable[[], datetime] = functools.partial(datetime.now, UTC)
+"""Return the time, UTC; asked once a message, so without a frame of our own."""
 
 
 def new_boot() -> str:
@@ -43,7 +47,8 @@ class MessageStamper:
         self.boot = boot or new_boot()
         self._now = now
         self._next: dict[str, int] = {}
-        self._second, self._second_text = -1.0, ""  # of the last stamp: most have the same second
+        self._second_begins = self._second_ends = NEVER  # of the last stamp: most have the same second
+        self._second_text = ""
         self._said: Message | None = None
         self._fields: Json = {}
 
@@ -89,7 +94,9 @@ class MessageStamper:
     def _dumped(self, message: Message) -> Json:
         """Return a model's fields; the same words to many peers are dumped once (messages never change)."""
         if message is not self._said:
-            self._said, self._fields = message, message.model_dump(exclude_none=True)
+            # model_dump without what it does about options that are not given
+            fields = message.__pydantic_serializer__.to_python(message, exclude_none=True)
+            self._said, self._fields = message, fields
         return self._fields.copy()
 
     def presence(self, message: Message, *, episode: int | None = None) -> Json:
@@ -103,11 +110,11 @@ class MessageStamper:
 
     def _sent_at(self) -> str:
         now = self._now()
-        second = now.timestamp() // 1.0
-        if second != self._second:
-            text = now.astimezone(UTC).isoformat()
-            self._second, self._second_text = second, text[: len("2026-01-01T00:00:00")]
-        return f"{self._second_text}.{now.microsecond // 1000:03d}Z"
+        if not self._second_begins <= now < self._second_ends:
+            begins = now.astimezone(UTC).replace(microsecond=0)
+            self._second_begins, self._second_ends = begins, begins + SECOND
+            self._second_text = begins.isoformat()[: len("2026-01-01T00:00:00")]
+        return self._second_text + MILLISECONDS[now.microsecond // 1000]
 
     def will(self, message: Message) -> Json:
         """Return the message as a last word: without boot and time, because when it is said is not known."""

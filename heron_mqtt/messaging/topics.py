@@ -133,11 +133,13 @@ def unescape(level: str) -> str:
     return unquote(level) if "%" in level else level
 
 
+@functools.lru_cache(maxsize=10_000)  # the same few, at every publish
 def operator_price(operator_id: str) -> str:
     """Channel of an operator's price."""
     return f"operators/{escape(operator_id)}/price"
 
 
+@functools.lru_cache(maxsize=10_000)  # the same few, at every publish
 def agent(agent_id: str, leaf: str) -> str:
     """Channel of an agent: ``leaf`` is observation, command, plan, clearance, action, status or owner."""
     return f"agents/{escape(agent_id)}/{leaf}"
@@ -148,6 +150,7 @@ def any_agent(leaf: str) -> str:
     return f"agents/+/{leaf}"
 
 
+@functools.lru_cache(maxsize=10_000)  # the same few, at every publish
 def p2p(sender: str, receiver: str) -> str:
     """Channel from one agent to another."""
     return f"p2p/{escape(sender)}/{escape(receiver)}"

@@ -12,7 +12,7 @@ offered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self
 
@@ -79,7 +79,7 @@ class P2PSession(HorizontalSession):
         self._bought: dict[str, float] = {}  # MWh accepted by this agent, by seller
         self._sold: dict[str, float] = {}  # MWh confirmed by it, by buyer
         self._outgoing: Mapping[str, Message] | None = None  # not asked for yet
-        self._owed: Set[str] = frozenset(peers)
+        self._owed = frozenset(peers)
         self._trades: dict[str, Trade] | None = None  # without a conversation
 
     @classmethod
@@ -134,7 +134,7 @@ class P2PSession(HorizontalSession):
 
     def waiting_for(self) -> set[str]:
         """Return the peers that owe a word in this round and have not spoken."""
-        return set(self._owed - self._heard[self.round].keys()) if self._owed else set()
+        return set(self._owed.difference(self._heard[self.round])) if self._owed else set()
 
     def advance(self) -> bool:
         """End the round and begin the next in which this agent speaks or waits; False if there is none."""
@@ -153,11 +153,11 @@ class P2PSession(HorizontalSession):
     def _end(self) -> None:
         self.round, self._outgoing, self._owed = len(ROUNDS), {}, frozenset()
 
-    def _answers(self) -> tuple[Mapping[str, Message], Set[str]]:
+    def _answers(self) -> tuple[Mapping[str, Message], frozenset[str]]:
         """Return the accepts to send, and who owes one."""
         offers = self._offers
         if self._offered:
-            return {}, {peer for peer, offer in offers.items() if not offer.quantity}
+            return {}, frozenset(peer for peer, offer in offers.items() if not offer.quantity)
         self._bought = self._choose(
             (offer.price, peer, offer.quantity) for peer, offer in offers.items() if offer.quantity > 0.0
         )
@@ -168,10 +168,10 @@ class P2PSession(HorizontalSession):
         }
         return answers, frozenset()
 
-    def _confirmations(self) -> tuple[Mapping[str, Message], Set[str]]:
+    def _confirmations(self) -> tuple[Mapping[str, Message], frozenset[str]]:
         """Return the confirms to send, and who owes one."""
         if not self._offered:
-            return {}, self._bought.keys()
+            return {}, frozenset(self._bought)
         self._sold = self._allot(
             {peer: accept.quantity for peer, accept in self._accepts.items() if accept.quantity > 0.0}
         )

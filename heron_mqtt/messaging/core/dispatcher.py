@@ -59,6 +59,7 @@ class Dispatcher:
         max_payload: Bytes; a larger payload is rejected.
         max_queue: Messages that may wait for one async callback or one consumer.
         stats: Its counters and reports; new ones if left out.
+        keeps_all: Keep the last few messages of every channel, also of one that nobody has asked for.
         on_removed: Called with the channel or filter of each subscription that has ended.
         on_ended: Called with the subscription itself.
     """
@@ -69,6 +70,7 @@ class Dispatcher:
         max_payload: int = MAX_PAYLOAD_BYTES,
         max_queue: int = MAX_QUEUE,
         stats: MessageStats | None = None,
+        keeps_all: bool = False,
         on_removed: Callable[[str], None] = lambda _: None,
         on_ended: Callable[[Subscription], None] = lambda _: None,
     ) -> None:
@@ -80,6 +82,7 @@ class Dispatcher:
         self._followed: dict[str, _Followed] = {}
         self._max_payload = max_payload
         self._max_queue = max_queue
+        self._keeps_all = keeps_all
         self._lock = threading.RLock()
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._wide: dict[str, None] = {}  # filters with wildcards among them: the only ones to search
@@ -162,11 +165,15 @@ class Dispatcher:
         try:
             message = decode(payload, self._max_payload)
         except MessageError as exc:
-            self.stats.reject(topic or channel, str(exc))
-            if channel in topics.ALWAYS_DELIVERED:
-                self.arrive_malformed(channel, str(exc), retained=retained)
+            self.refuse(channel, exc, topic=topic, retained=retained)
             return
-        self._take(channel, message, retained, payload, late)
+        self.hand_on(channel, message, retained=retained, payload=payload, late=late)
+
+    def refuse(self, channel: str, error: MessageError, *, topic: str = "", retained: bool = False) -> None:
+        """Count and report a payload that does not parse."""
+        self.stats.reject(topic or channel, str(error))
+        if channel in topics.ALWAYS_DELIVERED:
+            self.arrive_malformed(channel, str(error), retained=retained)
 
     def arrive_malformed(self, channel: str, why: str, *, retained: bool = False) -> None:
         """Hand on that something came which could not be decoded."""
@@ -190,9 +197,18 @@ class Dispatcher:
                 self.arrive_malformed(channel, message.malformed, retained=retained)
                 return
             late = late or message.late
-        self._take(channel, message, retained, payload, late)
+        self.hand_on(channel, message, retained=retained, payload=payload, late=late)
 
-    def _take(self, channel: str, message: Json, retained: bool, payload: bytes | None, late: bool) -> None:
+    def hand_on(
+        self,
+        channel: str,
+        message: Json,
+        *,
+        retained: bool = False,
+        payload: bytes | None = None,
+        late: bool = False,
+    ) -> None:
+        """Take one message that was decoded here: remove duplicates, count, hand over; see ``arrive``."""
         stats = self.stats
         stats.received += 1
         with self._lock:
@@ -206,6 +222,8 @@ class Dispatcher:
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1
                 return
             box = None if known else self._mailboxes.get(channel)
+            if box is None and self._keeps_all and not known and len(self._mailboxes) < MAX_CHANNELS:
+                box = self._mailboxes[channel] = _Mailbox()
             asked = box is not None and box.asked
             if box is not None and not asked:
                 box.unasked.append((message if payload is None else payload, retained))
@@ -310,11 +328,6 @@ class Dispatcher:
 
         loop.call_soon_threadsafe(resolve)
         return True
-
-    def keep(self, channel: str) -> None:
-        """Keep the last few messages of a channel that nobody has asked for yet."""
-        if channel not in self._mailboxes and len(self._mailboxes) < MAX_CHANNELS:
-            self._mailboxes[channel] = _Mailbox()
 
     def listen(self, channel: str) -> None:
         """Keep messages of a channel for ``consume`` from now on."""

@@ -167,10 +167,11 @@ class Subscription:
             repeated: A retained message that the process has seen already. It is sent again because
                 somebody subscribed; only those who have heard nothing on this channel take it.
         """
-        if self._seen is None:
+        seen = self._seen
+        if seen is None:
             is_first, self._was_heard = not self._was_heard, True
-        else:
-            is_first = self._note(self._seen, message.channel)
+        elif is_first := message.channel not in seen:
+            self._note(seen, message.channel)
         if repeated and not is_first:
             return
         if self._loop is here or self._loop is None:
@@ -182,14 +183,11 @@ class Subscription:
             self._loop.call_soon_threadsafe(self._run, message)
 
     @staticmethod
-    def _note(seen: set[str], channel: str) -> bool:
-        """Take note of a channel; return whether it is a new one."""
-        if channel in seen:
-            return False
+    def _note(seen: set[str], channel: str) -> None:
+        """Take note of a new channel."""
         if len(seen) >= MAX_CHANNELS:
             seen.clear()
         seen.add(channel)
-        return True
 
     def _run(self, message: Received) -> None:
         if not self._active:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
 import math
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, decode, encode
+from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, decode, decode_own, encode
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 values = st.recursive(
@@ -35,6 +36,66 @@ def test_an_object_comes_back_exactly(message: dict[str, Any]) -> None:
 @given(objects)
 def test_the_payload_is_plain_json_for_everybody(message: dict[str, Any]) -> None:
     assert json.loads(encode(message).decode()) == message
+
+
+class Word(enum.StrEnum):
+    HELD = "held"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Half(float):
+    pass
+
+
+NOT_AS_WRITTEN = st.sampled_from(
+    [
+        *(Word.HELD, Number.ONE, Half(0.5), np.float64(0.1), np.float32(0.1), np.int64(3), np.bool_(True)),
+        *(np.array([1.0, 2.0]), (1, 2.0), {1: 2}, 10**4_299, 10**4_400, -(2**63), math.nan, math.inf, -0.0),
+        *(datetime(2026, 1, 1, tzinfo=UTC), b"bytes", 'a "quote"', "\ud800", object()),
+    ]
+)
+NAMES = texts | st.sampled_from([Word.HELD, 1, 1.5, None, True])
+
+
+def _exact(value: Any) -> Any:
+    """Return a value with its type at every level, and with the sign of a zero."""
+    if isinstance(value, dict):
+        return [type(value), *((type(k), k, _exact(v)) for k, v in value.items())]
+    if isinstance(value, list):
+        return [type(value), *map(_exact, value)]
+    return type(value), value, math.copysign(1.0, value) if isinstance(value, float) else None
+
+
+def _outcome(read: Any) -> Any:
+    try:
+        return _exact(read())
+    except MessageError as exc:
+        return str(exc)
+
+
+@given(st.dictionaries(NAMES, values | NOT_AS_WRITTEN, max_size=6))
+@example({"p_mw": 0.1, "type": "action", "step": 3, "retained": False, "why": None})
+@example({"digits": 10**4_400})
+@example({"x": "text" * 2_000})
+def test_a_copy_stands_for_decoding_only_where_it_is_the_same(message: dict[Any, Any]) -> None:
+    try:
+        payload = encode(message)
+    except MessageError:
+        return  # nothing is published
+    assert _outcome(lambda: decode_own(payload, message)) == _outcome(lambda: decode(payload))
+
+
+def test_what_is_handed_on_is_no_longer_the_senders() -> None:
+    message = {"p_mw": 0.1, "vm_pu": [1.0]}
+    told = decode_own(encode(message), message)
+    flat = {"p_mw": 0.1}
+    copied = decode_own(encode(flat), flat)
+    message["p_mw"] = flat["p_mw"] = 0.2
+    message["vm_pu"].append(9.0)  # type: ignore[attr-defined]
+    assert (told, copied) == ({"p_mw": 0.1, "vm_pu": [1.0]}, {"p_mw": 0.1})
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
