@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-TEST_LIMIT_S = 60
+TEST_LIMIT_S = 20
 HUNG = "(no end)"
 USAGE = "(no such test)"
 OPTIONS = ["-n", "0", "-q", "-x", "--tb", "no", "-p", "no:cacheprovider", "--timeout", str(TEST_LIMIT_S)]
