@@ -305,6 +305,8 @@ class Coverage:
             return self._in_order(mutant, self._named(contexts, named))
         of_module = {context for contexts in by_line.values() for context in contexts}
         files = {test.partition("::")[0] for test in self._named(of_module, named)}
+        if files and UNIT in named:
+            files.add(SCHEMAS)
         return self._in_order(mutant, files) or list(named)
 
     @staticmethod

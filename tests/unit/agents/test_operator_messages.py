@@ -11,7 +11,7 @@ import pytest
 
 from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.errors import NotReady
-from heron_mqtt.messages import Clearance, Command, Observation, StopConfirm
+from heron_mqtt.messages import Clearance, Command, NetworkModel, Observation, StopConfirm
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.stamping import MessageStamper
@@ -244,4 +244,21 @@ async def test_a_stop_that_only_an_agent_knows_of_is_said_again_unless_a_release
     assert made.operator.estop is None
     made.broker.publish(channel, told)
     assert len(made.of(topics.ESTOP)) == 2, "it may be older than the release"
+    await made.operator.close()
+
+
+async def test_the_network_is_told_once_a_run_and_the_results_of_each_step_both_retained() -> None:
+    made = await gathering()
+    names = ("bus", "bus_kv", "bus_agent", "bus_x", "bus_y", "line", "line_from", "line_to")
+    made.operator.network = NetworkModel.model_validate({name: [] for name in names})
+    await begun(made)
+    made.operator.publish_results({"type": "grid_results", "vm_pu": [1.01]})
+    late: list[Received] = []
+    for channel in (topics.RUN_NETWORK, topics.RUN_GRID):
+        made.broker.subscribe(channel, late.append)
+    network, results = late
+    assert network.retained
+    assert results.retained
+    assert network["episode"] == 1
+    assert (results["episode"], results["step"], results["vm_pu"]) == (1, 0, [1.01])
     await made.operator.close()
