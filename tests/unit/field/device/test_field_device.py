@@ -424,3 +424,37 @@ async def test_a_device_that_serves_for_a_while_ends_after_it_in_its_safe_state(
             await device.run(duration_s=0.02)
         assert device.is_safe
         assert device.told == [], "it had nothing to be told"
+
+
+async def test_a_device_whose_program_has_ended_hears_nothing_and_leaves_its_lease_free() -> None:
+    async with InMemoryBroker() as broker:
+        site = Site(Hardware("MG1", "ess", broker, period_s=0.0), broker)
+        running = asyncio.create_task(site.device.run())
+        await until(lambda: site.status, "the birth")
+        leases: list[dict[str, Any]] = []
+        broker.subscribe(topics.device("MG1", "ess", "lease"), leases.append)
+        await site.ask(0.02)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await until(lambda: leases[-1]["state"] == "free", "the lease is free")
+        assert site.device.p_mw == 0.0
+        told, said = list(site.device.told), len(site.telemetry)
+        site.send(0.03)
+        site.stop(True)
+        await asyncio.sleep(0.05)
+        assert site.device.told == told
+        assert len(site.telemetry) == said
+        assert not site.device.stopped
+
+
+async def test_telemetry_says_whether_the_device_is_stopped_and_safe(make: Any) -> None:
+    site: Site = await make()
+    assert (site.telemetry[-1].get("stopped"), site.telemetry[-1]["safe"]) == (None, True)
+    await site.ask(0.02)
+    assert (site.telemetry[-1].get("stopped"), site.telemetry[-1]["safe"]) == (None, False)
+    site.stop(True)
+    await until(lambda: site.telemetry[-1].get("stopped"), "it says so")
+    assert site.telemetry[-1]["safe"] is True
+    site.stop(False)
+    await until(lambda: site.telemetry[-1].get("stopped") is None, "it is released")
+    assert site.telemetry[-1]["safe"] is True
