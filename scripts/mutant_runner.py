@@ -19,6 +19,8 @@ import select
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -26,16 +28,33 @@ from typing import Any
 import pytest
 
 TEST_LIMIT_S = 20
-HUNG = "(no end)"
+UNDECIDED = "(not decided)"  # the tests took too long, and none of them failed before
+ERROR = "(an error of the runner)"
 USAGE = "(no such test)"
 OPTIONS = ["-n", "0", "-q", "-x", "--tb", "no", "-p", "no:cacheprovider", "--timeout", str(TEST_LIMIT_S)]
 
 
 class FirstFailure:
-    """Remembers the first test that failed."""
+    """Remembers the first test that failed, and ends the process at one that hangs.
 
-    def __init__(self) -> None:
+    Args:
+        say: Takes the name of a test that hangs: where a loop goes round and round, the time limit of a test
+            that is raised in it may be taken for an error of a callback.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
         self.test = ""
+        self._say = say
+        self._watchdog: threading.Timer | None = None
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._watchdog = threading.Timer(2 * TEST_LIMIT_S, self._end, [nodeid])
+        self._watchdog.daemon = True
+        self._watchdog.start()
+
+    def pytest_runtest_logfinish(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.test:
@@ -45,10 +64,14 @@ class FirstFailure:
         if report.failed and not self.test:
             self.test = report.nodeid
 
+    def _end(self, test: str) -> None:
+        self._say(self.test or test)
+        os._exit(0)
 
-def first_failed(tests: list[str]) -> str:
-    """Run tests in this process."""
-    first = FirstFailure()
+
+def first_failed(tests: list[str], say: Callable[[str], None]) -> str:
+    """Run tests in this process; return the first that failed, or ``say`` which one hangs."""
+    first = FirstFailure(say)
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         code = pytest.main([*OPTIONS, *tests], plugins=[first])
     if code in {0, 5}:  # 5 = all are deselected
@@ -126,10 +149,14 @@ def answer(functions: dict[str, list[FunctionType]], asked: dict[str, Any]) -> s
     if child == 0:
         os.setsid()
         os.close(reading)
-        failed = "(an error of the runner)"
+        failed = ERROR
+
+        def say(what: str) -> None:
+            os.write(writing, json.dumps(what).encode())  # one write: the whole answer
+
         try:
             if put_in(functions, asked["module"], asked["original"], asked["changed"]):
-                failed = first_failed(asked["tests"])
+                failed = first_failed(asked["tests"], say)
             else:
                 # What a fork has imported is the unchanged code.
                 command = [sys.executable, __file__, "--once", *asked["tests"]]
@@ -138,9 +165,9 @@ def answer(functions: dict[str, list[FunctionType]], asked: dict[str, Any]) -> s
                     command, stdout=subprocess.PIPE, stdin=nothing, text=True, check=False
                 )
                 lines = done.stdout.splitlines()
-                failed = json.loads(lines[-1])["failed"] if lines else f"(exit code {done.returncode})"
+                failed = json.loads(lines[-1])["failed"] if lines else ERROR
         finally:
-            os.write(writing, json.dumps(failed).encode())  # one write: the whole answer
+            say(failed)
             os._exit(0)
     os.close(writing)
     # Programs that a test has left may hold the other end open: the first that is read is all.
@@ -150,23 +177,25 @@ def answer(functions: dict[str, list[FunctionType]], asked: dict[str, Any]) -> s
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return str(json.loads(said)) if said else HUNG
+    return str(json.loads(said)) if said else UNDECIDED
 
 
 def main(arguments: list[str]) -> None:
     """Take in the tests, then answer until there is nothing more to read."""
     if arguments[0] == "--once":
-        failed = first_failed(arguments[1:])
-        sys.__stdout__.write(f"\n{json.dumps({'failed': failed})}\n")  # type: ignore[union-attr]
-        sys.__stdout__.flush()  # type: ignore[union-attr]
+        _say(first_failed(arguments[1:], _say))
         return
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         pytest.main(["--collect-only", *OPTIONS[:3], "-p", "no:cacheprovider", *arguments])
     functions = functions_by_file()
     for line in sys.stdin:
-        failed = answer(functions, json.loads(line))
-        sys.__stdout__.write(f"{json.dumps({'failed': failed})}\n")  # type: ignore[union-attr]
-        sys.__stdout__.flush()  # type: ignore[union-attr]
+        _say(answer(functions, json.loads(line)))
+
+
+def _say(failed: str) -> None:
+    assert sys.__stdout__ is not None
+    sys.__stdout__.write(f"\n{json.dumps({'failed': failed})}\n")
+    sys.__stdout__.flush()
 
 
 if __name__ == "__main__":

@@ -37,8 +37,7 @@ from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("heron_mqtt", "powergrid", "devices", "tests", "config", "docs", "pyproject.toml")
-HUNG = "(no end)"
-USAGE = "(no such test)"
+UNDECIDED, ERROR, USAGE = "(not decided)", "(an error of the runner)", "(no such test)"  # of mutant_runner.py
 SCHEMAS = "tests/unit/app/test_schemas.py"
 
 # Module or folder: the tests of the quick suite that are to notice a change of it. The longest prefix counts.
@@ -404,7 +403,7 @@ class Runner:
         _write(path, mutant.source)
         try:
             failed = self._first_failed(mutant, original, tests, limit_s)
-            if failed and failed != HUNG:
+            if failed not in {"", UNDECIDED}:
                 again = self._first_failed(mutant, original, [failed], limit_s)
                 if not again:  # it was late, or met the change by chance: what do the others say?
                     left = [test for test in tests if not failed.startswith((f"{test}[", f"{test}::"))]
@@ -425,12 +424,13 @@ class Runner:
         }
         self._process.stdin.write(f"{json.dumps(asked)}\n")
         self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
+        lines = iter(self._process.stdout.readline, "")
+        answer = next((line for line in lines if line.startswith('{"failed"')), None)  # pytest may say things
+        if answer is None:
             raise SystemExit("mutants: the process that runs the tests has ended")
         failed = str(json.loads(answer)["failed"])
-        if failed == USAGE:
-            raise SystemExit(f"mutants: of these tests one is not there: {' '.join(tests)}")
+        if failed in {USAGE, ERROR}:
+            raise SystemExit(f"mutants: {failed}: {' '.join(tests)}")
         return failed
 
     def close(self) -> None:
@@ -485,7 +485,10 @@ def main() -> int:
         "--coverage", type=Path, metavar="FILE", help="what a run of the tests told; made where it is missing"
     )
     parser.add_argument(
-        "--limit-s", type=float, default=300.0, help="after which the tests of a change are said to hang"
+        "--limit-s",
+        type=float,
+        default=300.0,
+        help="after which it is left open whether the tests notice a change",
     )
     parser.add_argument("--list", action="store_true", help="show the changes and run nothing")
     args = parser.parse_args()
@@ -513,10 +516,12 @@ def main() -> int:
         for mutant in chosen:
             concerned = coverage.tests_of(mutant, tests_of(mutant.module))
             failed_test = runner.failed_test(mutant, concerned, args.limit_s) if concerned else ""
+            if failed_test == UNDECIDED:
+                _say(f"undecided {mutant}  (none failed within {args.limit_s:g} s)")
+                continue
             counts[bool(failed_test)] += 1
-            how = (
-                f"  by {failed_test}" if failed_test else "" if concerned else "  (no test comes through it)"
-            )
+            how = f"  by {failed_test}" if failed_test else ""
+            how = how if concerned else "  (no test comes through it)"
             _say(f"{'caught  ' if failed_test else 'SURVIVED'} {mutant}{how}")
         runner.close()
     percent = 100.0 * counts[True] / max(1, counts.total())
