@@ -19,6 +19,7 @@ from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.place_claim import PlaceClaim, place_name
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.link import MqttLink
+from heron_mqtt.field.vendor.vendor_device import CATCH_UP_S, STOP_AGAIN_S
 from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -601,6 +602,43 @@ async def test_a_lease_that_runs_out_without_a_connection_is_ended_when_the_devi
     site.wire.says("box/state", {"p": 1000})
     await until(lambda: ("box/mode", "auto") in site.wire.sent, "the release")
     assert not site.device.is_driven
+
+
+@pytest.mark.parametrize(("stops", "pause_s"), [(True, STOP_AGAIN_S), (False, CATCH_UP_S)])
+async def test_a_device_that_takes_no_end_is_told_again_after_a_pause_and_not_at_every_word_of_it(
+    make: Any, stops: bool, pause_s: float
+) -> None:
+    now_s = [1000.0]
+    site = await make(RELEASED, monotonic=lambda: now_s[0])
+    site.send(0.001, 3000.0)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.delivers = False
+    tried: list[str] = []
+    publish = site.wire.publish_raw
+
+    def counted(topic: str, payload: bytes, **options: Any) -> asyncio.Future[None]:
+        tried.append(topic)
+        return publish(topic, payload, **options)
+
+    site.wire.publish_raw = counted
+    if stops:
+        site.stop()
+    else:
+        site.publish(topics.device("MG1", "ess", "setpoint"), Setpoint(p_mw=0.0, lease_s=1.0, release=True))
+    await until(lambda: tried and site.device.is_safe, "it was tried")
+
+    async def words(count: int) -> int:
+        before = len(tried)
+        for _ in range(count):
+            site.wire.says("box/state", {"p": 1000})
+            await asyncio.sleep(0.005)
+        return len(tried) - before
+
+    await words(2)  # the first try again is at once
+    assert await words(10) == 0
+    now_s[0] += pause_s
+    assert await words(10) > 0
+    assert await words(10) == 0
 
 
 async def test_what_could_not_be_handed_back_stays_held_until_a_later_program_has_done_so(make: Any) -> None:
