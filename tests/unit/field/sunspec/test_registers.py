@@ -249,3 +249,24 @@ async def test_a_model_that_is_longer_than_all_registers_is_one_clear_fault() ->
     registers = Registers(Liar(TcpAddress("127.0.0.1", 1)), 1)
     with pytest.raises(ModbusFault, match=r"reading 25 registers at 65536: there are none beyond 65535"):
         await registers.read(65_411, 150)
+
+
+def test_people_are_shown_every_point_that_the_inverter_has_and_nothing_else() -> None:
+    silent = {"InWRte": 0x8000, "OutWRte": 0x8000}
+    shown = dict(block_124(ChaState=6400, ChaState_SF=0xFFFE, StorCtl_Mod=3, **silent).shown())
+    assert shown.keys() == {"ChaState", "StorCtl_Mod"}, "no scale factors, no number and length of the model"
+    assert shown["ChaState"].startswith("64")
+
+
+def test_groups_that_repeat_are_shown_with_their_numbers() -> None:
+    words = [714, 0]
+    for name, kind, size in list(defined_points(714, {"NPrt": 2}))[2:]:
+        last = name.rsplit(".", 1)[-1]
+        value = {"NPrt": 2, "PrtTyp": 1, "ID": 7}.get(last, 0)
+        words += [0] * (size - 1) + [value if kind != "string" else 0]
+    words[1] = len(words) - 2
+    shown = dict(Block(714, 0, words).shown())
+    assert {name.partition(".")[0] for name in shown if "." in name} == {"Prt[1]", "Prt[2]"}
+    assert "Prt[1].ID" in shown
+    assert "ID" not in shown
+    assert "L" not in shown
