@@ -173,7 +173,7 @@ class MqttAnnouncement(Announcement):
     def repeat(self) -> None:
         """Say the latest word again: the broker may have published the will in between."""
         if self._latest is not None and self._session is not None:
-            self._session.publish(self._topic, self._latest, 1, True)
+            self._session.publish(self._topic, self._latest, 1, True, counted=False)
 
     async def _say(self, payload: bytes) -> None:
         assert self._session is not None, "neither use() nor make_link()"

@@ -210,7 +210,7 @@ class MqttBroker(SessionBroker):
         """Publish what is of no use later, unless it would have to wait; return whether that was done."""
         if not self._session.sends_at_once:
             return False
-        self._session.publish(topic, payload, 0, False)
+        self._session.publish(topic, payload, 0, False, counted=False)
         return True
 
     def _may_come_late(self, topic: str, payload: bytes) -> bool:

@@ -108,7 +108,7 @@ class RawMqtt:
             retain: Keep it for late subscribers.
             not_after: See ``MessageBroker.publish``.
         """
-        return self._session.publish(topic, payload, qos, retain, not_after)
+        return self._session.publish(topic, payload, qos, retain, not_after, counted=False)
 
     def subscribe_raw(self, topic: str, callback: RawCallback) -> Callable[[], None]:
         """Call back for every message on a topic or filter; returns the unsubscribe."""

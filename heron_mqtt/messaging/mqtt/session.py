@@ -186,6 +186,7 @@ class MqttSession:
         not_after: float | None = None,
         away: WhileAway = "queued",
         stop: bool = False,
+        counted: bool = True,
     ) -> asyncio.Future[None]:
         """Send or queue a message; the future is done when the broker has taken it. See ``SendQueue``.
 
@@ -197,8 +198,10 @@ class MqttSession:
             not_after: See ``SendQueue.publish``.
             away: What becomes of it while there is no connection.
             stop: It goes before everything else.
+            counted: It is a message of a channel, which a tap is told of, and not a vendor's or one for the
+                broker alone: a record compares the two.
         """
-        self._stats.published += 1
+        self._stats.published += counted
         if self._started is None:
             return self._send_queue.refuse(topic, self._failure)
         self._subscriber.flush()  # subscribe, then publish: the message must come back
