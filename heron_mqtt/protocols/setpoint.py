@@ -33,7 +33,9 @@ class StepCommand(NamedTuple):
 
     def values(self, prefix: str) -> Mapping[str, float]:
         """Return the numbers by device as the message does: what begins with ``p_`` or ``q_``."""
-        return {"p_": self.p_mw, "q_": self.q_mvar}.get(prefix, {})
+        if prefix == "p_":
+            return self.p_mw
+        return self.q_mvar if prefix == "q_" else {}
 
     def to_fields(self) -> dict[str, Any]:
         """Return the fields of that message."""

@@ -135,8 +135,9 @@ class GridAgent:
         self.devices = dict(devices)
         self.peers = tuple(sorted(peers))
         self._step_s = step_s
-        self._market = market or MarketTable()
+        self._import_adder = (market or MarketTable()).import_adder_per_mwh
         self._policy = policy or PolicyTable()
+        self._ask_share, self._bid_share = self._policy.ask_share, self._policy.bid_share
         self._protocol = protocol or ProtocolTable()
         self._talk = PROTOCOLS[self._protocol.horizontal]()
         self.decider = decider
@@ -240,7 +241,7 @@ class GridAgent:
                 wanted_mw = unit.device.usual_p_mw(self._price, self._policy, self._dt_s, unit.p_available_mw)
             unit.wanted_p_mw, unit.planned_mw = wanted_mw, None
             unit.wanted_q_mvar = q.get(name, 0.0)
-        self._dispatch(self._price, self._price + self._market.import_adder_per_mwh)
+        self._dispatch(self._price, self._price + self._import_adder)
 
     def _decided(
         self, command: Command | StepCommand | None
@@ -283,9 +284,9 @@ class GridAgent:
             self.peers,
             self._planned_mw() * hours(self._dt_s),
             self._price,
-            self._market.import_adder_per_mwh,
-            self._policy.ask_share,
-            self._policy.bid_share,
+            self._import_adder,
+            self._ask_share,
+            self._bid_share,
             self._protocol,
         )
         self._session = self._talk.begin(position)

@@ -16,6 +16,7 @@ from powergrid.agents.policy import AgentPolicy, observing_agents
 from powergrid.batched.clearing import PlanCheck
 from powergrid.batched.fleet import Fleet, FleetStep
 from powergrid.batched.flow import BatchFlow
+from powergrid.batched.freed_memory import keep_freed_memory
 from powergrid.batched.hearing import Hearing
 from powergrid.devices import make_device
 from powergrid.envs.config import load_batch_config
@@ -71,6 +72,7 @@ class BatchedMicrogrids(CopiedByState):
         self._make(build(self.loaded, GridCache.of_this_user()))
 
     def _assemble(self, blueprint: Blueprint) -> None:
+        keep_freed_memory()
         self.scenario = scenario = self.loaded.scenario
         self.num_envs = n = self.config.num_envs
         self.max_episode_steps = self.config.max_episode_steps or scenario.steps

@@ -189,7 +189,7 @@ class GridState:
         lowest, highest, self._outside[where] = self._limits.read(limited)
         self.vm_min_pu[where] = lowest[..., 0, :]
         self.vm_max_pu[where], self.loading_max_percent[where] = highest[..., 0, :], highest[..., 1, :]
-        self._grid[where] = np.fmax(limited.take(self._in_grid, axis=-1), _ZERO)  # without supply: 0
+        self._grid[where] = np.fmax(limited.take(self._in_grid, -1), _ZERO)  # without supply: 0
 
     def results(self, where: Any = ...) -> tuple[Array, ...]:
         """Return the results of the last power flow that was applied, copies; see ``put_results``."""
@@ -215,7 +215,7 @@ class GridState:
             cost: (..., n_agents) generation cost, $.
             traded_usd: (..., n_agents) earned minus paid in trades, $.
         """
-        traded_mwh = np.add.reduce(self.traded_mwh, axis=-1)
+        traded_mwh = np.add.reduce(self.traded_mwh, -1)
         return self._rewards.terms(
             StepAccount(
                 cost,
@@ -289,7 +289,7 @@ def check_length(simulation: GridSimulation, n_steps: int, what: str) -> None:
 
 def _results(result: Loadings, *more: Array) -> Array:
     """Return voltages, loadings of lines and transformers, and more, side by side in the last axis."""
-    return np.concatenate((*result, *more), axis=-1)
+    return np.concatenate((*result, *more), -1)
 
 
 def _at_rest(simulation: GridSimulation) -> Loadings:

@@ -26,7 +26,7 @@ class GroupedReducer:
 
     def take(self, values: Array) -> Array:
         """Return (..., n_members) the members' values, group after group."""
-        return values.take(self._index, axis=-1)
+        return values.take(self._index, -1)
 
     def reduce(self, ufunc: np.ufunc, taken: Array, empty: float | Array) -> Array:
         """Return (..., n_groups) ``ufunc`` over each group of ``taken``; ``empty`` where there is nothing.

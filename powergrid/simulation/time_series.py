@@ -157,7 +157,7 @@ class _Loads:
 
     def at(self, row: Rows) -> Array:
         """(..., n) in one row or several."""
-        values: Array = self._factors[row].take(self._column_of, axis=-1)
+        values: Array = self._factors[row].take(self._column_of, -1)
         values *= self._base
         return values
 
