@@ -15,8 +15,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from heron_mqtt.errors import MessageError
+from heron_mqtt.json_object import Json
 
-Json = dict[str, Any]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 MAX_INTEGER = 1 << 63
 """Larger integers are refused: no field needs them, and a float cannot hold all of them."""

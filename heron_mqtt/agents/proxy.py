@@ -18,7 +18,8 @@ from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.field.observer import NOBODY, GatewayObserver, observed
-from heron_mqtt.messages import Json, RunState, Status
+from heron_mqtt.json_object import Json
+from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
 from heron_mqtt.messaging.ownership import NameOwnership

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.messages import Json
+from heron_mqtt.json_object import Json
 
 __all__ = ["MAX_PAYLOAD_BYTES", "Json", "decode", "decode_own", "encode"]
 

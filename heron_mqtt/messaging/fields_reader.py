@@ -9,7 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import SchemaValidator, core_schema
 
-from heron_mqtt.messages import Json, Message, parse_known_fields
+from heron_mqtt.json_object import Json
+from heron_mqtt.messages import Message, parse_known_fields
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
 
 

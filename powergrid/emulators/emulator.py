@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
-from heron_mqtt.messages import Fault, Json, RunState, Setpoint, Status, Telemetry
+from heron_mqtt.json_object import Json
+from heron_mqtt.messages import Fault, RunState, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 from heron_mqtt.messaging.stamping import new_boot

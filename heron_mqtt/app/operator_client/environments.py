@@ -9,9 +9,9 @@ from heron_mqtt.app.operator_client.observer import PRESENCE, Heard, Observer
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.errors import ConfigError, MessageError, NotReady
 from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.json_object import Json
 from heron_mqtt.messages import (
     AuthorityState,
-    Json,
     LeaseState,
     M,
     OutboxReport,

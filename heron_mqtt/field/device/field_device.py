@@ -32,7 +32,8 @@ from heron_mqtt.field.device.moving_deadline import MovingDeadline
 from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
 from heron_mqtt.field.steady_clock import steady_s
-from heron_mqtt.messages import Json, LeaseState, RunState, Setpoint, StopConfirm, Telemetry
+from heron_mqtt.json_object import Json
+from heron_mqtt.messages import LeaseState, RunState, Setpoint, StopConfirm, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper
