@@ -24,9 +24,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 MODULES = (
     *("heron_mqtt.cli.main", "heron_mqtt.cli.command_line", "heron_mqtt.cli.console"),
@@ -38,7 +38,6 @@ MODULES = (
     *("powergrid.emulators.script", "powergrid.envs.multi_agent_microgrids", "powergrid.networks.builders"),
     *("powergrid.powerflow.adapter", "powergrid.simulation.build", "stringprep", "typer.rich_utils"),
 )
-_ADDRESS = "fork-server"
 _LENGTH = 4
 _MOST_BYTES = 1 << 20
 
@@ -95,31 +94,44 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """The client's side; connects at the first request, and starts the server if there is none."""
+    """The client's side; connects at the first request, and starts the server if there is none.
 
-    def __init__(self) -> None:
+    Args:
+        program: The file that is the server, run with the listening socket as its standard input.
+        name: Of its socket in ``HERON_TEST_FOLDER``.
+    """
+
+    def __init__(self, program: str = __file__, name: str = "fork-server") -> None:
+        self._program, self._name = program, name
         self._requests: socket.socket | None = None
         self._server: subprocess.Popen[bytes] | None = None  # kept: it ends after this process
 
     def start(self, words: Sequence[str], cwd: Path | None, environment: Mapping[str, str]) -> ForkedProcess:
         """Start ``heron-mqtt`` with these words behind it, in a session of its own, its streams pipes."""
         pipes = [os.pipe() for _ in range(3)]
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        given = [pipes[0][0], pipes[1][1], pipes[2][1], theirs.fileno()]
-        request = {"words": list(words), "cwd": str(cwd or Path.cwd()), "environment": dict(environment)}
+        given = [pipes[0][0], pipes[1][1], pipes[2][1]]
         try:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", given))]
-            self._connected().sendmsg([json.dumps(request).encode()], rights)
+            answers = self.ask(words, cwd, environment, given)
         finally:
-            theirs.close()
-            for number in given[:3]:
+            for number in given:
                 os.close(number)
         streams = [open(pipes[0][1], "w"), open(pipes[1][0]), open(pipes[2][0])]  # noqa: PTH123, SIM115
-        return ForkedProcess(ours, streams)
+        return ForkedProcess(answers, streams)
+
+    def ask(
+        self, words: Sequence[str], cwd: Path | None, environment: Mapping[str, str], streams: Sequence[int]
+    ) -> socket.socket:
+        """Have a program forked with these descriptors as its streams; return where its number comes from."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        request = {"words": list(words), "cwd": str(cwd or Path.cwd()), "environment": dict(environment)}
+        with theirs:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [*streams, theirs.fileno()]))]
+            self._connected().sendmsg([json.dumps(request).encode()], rights)
+        return ours
 
     def _connected(self) -> socket.socket:
         if self._requests is None:
-            address = Path(os.environ["HERON_TEST_FOLDER"]) / _ADDRESS
+            address = Path(os.environ["HERON_TEST_FOLDER"]) / self._name
             requests = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             requests.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_BYTES)
             with _locked(address):
@@ -136,8 +148,10 @@ class ForkServer:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             listening.bind(str(address))
             listening.listen()
-            command = [sys.executable, __file__]
-            self._server = subprocess.Popen(command, stdin=listening, start_new_session=True)
+            command = [sys.executable, self._program]
+            self._server = subprocess.Popen(
+                command, stdin=listening, stdout=subprocess.DEVNULL, start_new_session=True
+            )
 
 
 @contextlib.contextmanager
@@ -151,8 +165,13 @@ def _locked(address: Path) -> Iterator[None]:
 # -- the server ----------------------------------------------------------------------------------------
 
 
-def _serve(listening: socket.socket) -> None:
-    """Fork for each request; tell each one's client its process id, and how it has ended."""
+def serve(listening: socket.socket, become: Callable[[list[str]], NoReturn]) -> None:
+    """Fork for each request; tell each one's client its process id, and how it has ended.
+
+    Args:
+        listening: The socket of the server.
+        become: Is the program, with the words that it is given; called in the child.
+    """
     waiting: dict[int, tuple[int, socket.socket]] = {}
     clients: set[socket.socket] = set()
     listening.setblocking(False)
@@ -175,7 +194,7 @@ def _serve(listening: socket.socket) -> None:
                     pid = os.fork()
                     if pid == 0:
                         selector.close()
-                        _become(json.loads(data), given)
+                        _become(json.loads(data), given, become)
                     answers = socket.socket(fileno=given.pop())
                     for number in given:
                         os.close(number)
@@ -211,7 +230,9 @@ def _tell(client: socket.socket, number: int) -> None:
         client.send(number.to_bytes(_LENGTH, "big"))
 
 
-def _become(request: dict[str, object], given: Sequence[int]) -> NoReturn:
+def _become(
+    request: dict[str, Any], given: Sequence[int], become: Callable[[list[str]], NoReturn]
+) -> NoReturn:
     """Be the program that was asked for; runs in the child."""
     os.setsid()
     for number, wanted in zip(given[:3], range(3), strict=True):
@@ -219,12 +240,16 @@ def _become(request: dict[str, object], given: Sequence[int]) -> NoReturn:
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # of the server, and of its other programs
     os.chdir(str(request["cwd"]))
     os.environ.clear()
-    os.environ.update(request["environment"])  # type: ignore[call-overload]
+    os.environ.update(request["environment"])
     time.tzset()
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.argv = ["heron-mqtt", *request["words"]]  # type: ignore[misc]
+    become(request["words"])
+
+
+def _heron(words: list[str]) -> NoReturn:
+    sys.argv = ["heron-mqtt", *words]
     from heron_mqtt.cli.main import main
 
     main()
@@ -238,4 +263,4 @@ if __name__ == "__main__":
     load_grid("cigre_mv_lv")  # of most scenarios; it takes a second, and once built, is built for all
     gc.collect()
     gc.freeze()
-    _serve(socket.socket(fileno=os.dup(0)))
+    serve(socket.socket(fileno=os.dup(0)), _heron)

@@ -39,6 +39,13 @@ def _shipped(name: str) -> Any:
     }[name]()
 
 
+def build_all() -> None:
+    """Build the networks that most tests of power flows ask for; a fork of this process copies them."""
+    for name in ("cigre_lv", "cigre_mv_der", "case33bw"):
+        _shipped(name)
+    pp.runpp(menagerie_with_generators(), numba=False)
+
+
 def shipped(name: str) -> Any:
     """Return a network that comes with pandapower, to do with as the test likes."""
     return copy.deepcopy(_shipped(name))
@@ -114,6 +121,11 @@ def _menagerie() -> Any:
 
 def menagerie_with_generators() -> Any:
     """:func:`menagerie` with voltage-controlling generators, two of them at one bus."""
+    return copy.deepcopy(_menagerie_with_generators())
+
+
+@cache
+def _menagerie_with_generators() -> Any:
     net = menagerie()
     for index, bus in zip((3, 14, 6, 1), (8, 8, 11, 60), strict=True):
         pp.create_gen(net, bus, p_mw=0.2, vm_pu=1.015, index=index, scaling=0.95)
