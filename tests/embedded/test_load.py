@@ -76,6 +76,7 @@ async def test_64_mb_in_packets_of_the_limit_pass_and_are_not_kept() -> None:
         assert resident_bytes(broker.pid) - before < 16 * MIB
 
 
+@pytest.mark.slow
 async def test_a_thousand_idle_connections() -> None:
     async with EmbeddedBroker() as broker, contextlib.AsyncExitStack() as stack:
         async with connected(broker.port):

@@ -303,6 +303,7 @@ def test_top_and_tail_show_the_same_in_a_terminal(page: str, file_mosquitto: Mos
     assert run_heron("tail", "--broker", file_mosquitto.url, "--channel", "a/#/b").code == 2
 
 
+@pytest.mark.slow
 def test_a_run_itself_says_where_its_page_is(
     file_mosquitto: Mosquitto, capsys: pytest.CaptureFixture[str]
 ) -> None:

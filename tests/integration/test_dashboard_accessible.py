@@ -58,7 +58,7 @@ def violations(browser: webdriver.Chrome, axe: str) -> list[str]:
     ]
 
 
-@pytest.mark.slow_but("wide-light")
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_live_page_with_control(

@@ -26,6 +26,7 @@ TAKEN = [b for b in all_blocks("python") if "from" in b.words]
 SCENARIOS = [b for b in all_blocks("toml") if "scenario" in b.words]
 SHELL_PAGES = [page for page in PAGES if any("no-run" not in b.words for b in blocks(page, "sh"))]
 LONG = {"quickstart.md", "record.md"}  # whole days with emulated devices
+LONG |= {"README.md", "dashboard.md"}  # processes; .ci/run reads the README once more, on a wheel
 LONG |= {"testing-your-controller.md", "testing-your-device.md"}  # test runs, and promises that take waiting
 
 

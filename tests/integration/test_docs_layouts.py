@@ -26,7 +26,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.slow_but("testing-your-controller.md")
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_tests_of_an_example_repository_pass(name: str, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_the_template_for_a_site_passes_for_every_user(
     assert found["left behind"]["verdict"] == "go"
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_page_make_a_broker_that_passes(own_mosquitto: Server, tmp_path: Path) -> None:
     write_toml(tmp_path / "site.toml", scenario())
     (block,) = (b for b in blocks(ROOT / "docs" / "pilots.md", "sh") if "mosquitto" in b.words)
@@ -170,6 +171,7 @@ def test_rights_are_written_for_other_brokers() -> None:
         acl_file(grid, "rabbit")
 
 
+@pytest.mark.slow
 def test_a_killed_edge_forwards_everything_that_it_was_given(own_mosquitto: Server, tmp_path: Path) -> None:
     """3,000 messages are given to an edge whose uplink is down; it is killed, and both come back."""
     (tmp_path / "centre").mkdir()

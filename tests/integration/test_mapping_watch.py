@@ -294,6 +294,7 @@ async def test_during_a_stop_nothing_is_exchanged(mosquitto: Mosquitto, env_id: 
             await until_async(lambda: site.unit() == "kW", "the change")
 
 
+@pytest.mark.slow
 def test_a_run_takes_a_change_between_steps_and_records_it(
     mosquitto: Mosquitto, env_id: str, tmp_path: Path
 ) -> None:

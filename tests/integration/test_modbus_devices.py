@@ -119,6 +119,7 @@ def quick() -> dict[str, Any]:
     return {"microgrids.MG1.devices.ess.mapping": table}
 
 
+@pytest.mark.slow
 def test_a_run_reads_and_drives_a_device_by_its_registers_and_hands_it_back(
     mosquitto: Mosquitto, inverter: BoxThread, env_id: str, tmp_path: Path
 ) -> None:

@@ -144,6 +144,7 @@ def test_microgrids_in_every_mode_count_for_the_budget(pytester: pytest.Pytester
     )
 
 
+@pytest.mark.slow
 def test_a_recorded_run_is_made_once_and_has_signals_whose_failure_is_plotted(
     pytester: pytest.Pytester,
 ) -> None:

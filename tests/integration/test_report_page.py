@@ -32,6 +32,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run.html"
 
 
+@pytest.mark.slow
 def test_on_paper_no_plot_is_wider_than_its_place(browser: webdriver.Chrome, page: Path) -> None:
     browser.get(page.as_uri())
     on_screen = browser.execute_script(WIDTHS)

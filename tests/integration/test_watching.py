@@ -227,6 +227,7 @@ def test_a_killed_run_is_seen_as_lost_and_all_of_it_as_offline(small: Path, serv
     assert {m["state"] for topic, m in after.items() if topic.endswith("/status")} == {"offline"}
 
 
+@pytest.mark.slow
 def test_a_killed_device_of_a_run_is_seen_and_the_run_goes_on(small: Path, server: Mosquitto) -> None:
     with (
         Watcher(server.url) as watcher,

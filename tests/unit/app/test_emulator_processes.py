@@ -73,6 +73,7 @@ async def test_devices_are_gone_though_their_program_was_killed_before(stopped: 
                 device.kill()
 
 
+@pytest.mark.slow_but("15")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_ends_devices_and_not_their_program_which_tells_how_they_ended(number: int) -> None:
     processes = DeviceProcesses()

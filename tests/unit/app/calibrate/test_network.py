@@ -108,6 +108,7 @@ def test_delay_loss_and_copies_come_back(poor: NetworkFit) -> None:
     assert channel.burst is None
 
 
+@pytest.mark.slow
 def test_bursts_and_a_long_tail_come_back(bursty: NetworkFit) -> None:
     channel = only(bursty)
     assert channel.burst is not None

@@ -36,6 +36,7 @@ def solve(net: Any) -> Any:
     return net
 
 
+@pytest.mark.slow_but("cigre_mv_lv")
 def test_voltages_are_plausible_from_full_load_to_no_load(grid: GridModel) -> None:
     net = copy.deepcopy(grid.net)
     for scaling in (1.0, 0.5, 0.0):

@@ -39,7 +39,7 @@ def solvers_for(name: str) -> list[Solver]:
     return ["newton", "fixed_point"] if name in NETS_WITHOUT_GENERATORS else ["newton"]
 
 
-@pytest.mark.slow_but("cigre_lv", "case33bw")
+@pytest.mark.slow_but("cigre_lv")
 @pytest.mark.parametrize("name", [name for name in NETS if name != "kerber_vorstadt"])
 def test_random_steps_match_runpp(name: str) -> None:
     compare_steps(shipped(name), solvers_for(name), n_steps=8, seed=1)

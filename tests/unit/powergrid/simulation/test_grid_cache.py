@@ -58,6 +58,7 @@ def directory(tmp_path: Path) -> Path:
 # -- the same grid -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_but("three_microgrids")
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_grid_of_a_shipped_scenario_is_shipped_and_is_what_is_built_now(name: str) -> None:
     one = load_scenario(name)
