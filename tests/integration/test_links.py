@@ -87,7 +87,7 @@ def flat(data: Any, key: str = "") -> dict[str, Any]:
     return {key: data}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -112,7 +112,7 @@ def test_what_is_lost_over_messages_is_lost_without_them(changes: dict[str, Any]
     assert sum(info["missed"] for info in infos) > 3
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.parametrize("seed", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_waits_add_up_to_plans_and_actions_that_are_too_late_and_to_late_next_steps(seed: int) -> None:
     scenario = changed(**{"protocol.horizontal": "consensus", "envelope.grid_check": True})
     mine, theirs = without_messages(scenario, seed), run_virtual(over_messages(scenario, seed))
