@@ -24,7 +24,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -165,13 +165,20 @@ def _locked(address: Path) -> Iterator[None]:
 # -- the server ----------------------------------------------------------------------------------------
 
 
-def serve(listening: socket.socket, become: Callable[[list[str]], NoReturn]) -> None:
+def serve(listening: socket.socket) -> list[str] | None:
     """Fork for each request; tell each one's client its process id, and how it has ended.
 
-    Args:
-        listening: The socket of the server.
-        become: Is the program, with the words that it is given; called in the child.
+    Returns:
+        In the child, the words that it is to be the program of: its streams, folder and environment are
+        those of the request, and nothing of the server is open. None in the server, at its end.
     """
+    asked = _forked_for(listening)
+    listening.close()
+    return None if asked is None else _taken_on(*asked)
+
+
+def _forked_for(listening: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Serve; return what was asked for in each child."""
     waiting: dict[int, tuple[int, socket.socket]] = {}
     clients: set[socket.socket] = set()
     listening.setblocking(False)
@@ -193,8 +200,7 @@ def serve(listening: socket.socket, become: Callable[[list[str]], NoReturn]) -> 
                         continue
                     pid = os.fork()
                     if pid == 0:
-                        selector.close()
-                        _become(json.loads(data), given, become)
+                        return json.loads(data), given
                     answers = socket.socket(fileno=given.pop())
                     for number in given:
                         os.close(number)
@@ -209,7 +215,7 @@ def serve(listening: socket.socket, become: Callable[[list[str]], NoReturn]) -> 
                     _tell(answers, os.waitpid(pid, 0)[1])
                     answers.close()
             if not clients and _is_over(listening):
-                return
+                return None
 
 
 def _is_over(listening: socket.socket) -> bool:
@@ -230,10 +236,8 @@ def _tell(client: socket.socket, number: int) -> None:
         client.send(number.to_bytes(_LENGTH, "big"))
 
 
-def _become(
-    request: dict[str, Any], given: Sequence[int], become: Callable[[list[str]], NoReturn]
-) -> NoReturn:
-    """Be the program that was asked for; runs in the child."""
+def _taken_on(request: dict[str, Any], given: list[int]) -> list[str]:
+    """Take on what a request gives, in the child; return its words."""
     os.setsid()
     for number, wanted in zip(given[:3], range(3), strict=True):
         os.dup2(number, wanted)
@@ -245,7 +249,8 @@ def _become(
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    become(request["words"])
+    words: list[str] = request["words"]
+    return words
 
 
 def _heron(words: list[str]) -> NoReturn:
@@ -263,4 +268,6 @@ if __name__ == "__main__":
     load_grid("cigre_mv_lv")  # of most scenarios; it takes a second, and once built, is built for all
     gc.collect()
     gc.freeze()
-    serve(socket.socket(fileno=os.dup(0)), _heron)
+    _words = serve(socket.socket(fileno=os.dup(0)))
+    if _words is not None:
+        _heron(_words)

@@ -76,6 +76,8 @@ def _worker(words: list[str]) -> NoReturn:
 if __name__ == "__main__":
     if stat.S_ISSOCK(os.fstat(0).st_mode):
         _take_in()
-        serve(socket.socket(fileno=os.dup(0)), _worker)
+        _words = serve(socket.socket(fileno=os.dup(0)))
+        if _words is not None:
+            _worker(_words)
     else:
         sys.exit(_pass_on())
