@@ -215,6 +215,7 @@ def run(
     Example: heron-mqtt run hil_battery --broker mqtt://127.0.0.1:1883
     """
     with importing():
+        import powergrid.scenario  # noqa: F401  what plan_run needs
         from heron_mqtt.app.run_plan import RunOptions, plan_run
 
     options = RunOptions(

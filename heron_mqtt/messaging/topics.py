@@ -369,15 +369,18 @@ def _regex(pattern: str) -> str:
     return re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(pattern))
 
 
-_VITAL = re.compile("|".join(_regex(rule.pattern) for rule in RULES if rule.vital))
-_AWAY = [(re.compile(_regex(rule.pattern)), rule.away) for rule in RULES]
+@functools.cache  # when the first is asked for: most programs need a few of 33, or none
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(_regex(pattern))
 
 
 @functools.lru_cache(maxsize=10_000)
 def is_vital(topic: str) -> bool:
     """Whether a topic carries what safety depends on: births, stops, owners, authority."""
     levels = topic.split("/", 2)
-    return len(levels) == 3 and levels[0] == ROOT and _VITAL.fullmatch(levels[2]) is not None
+    if len(levels) != 3 or levels[0] != ROOT:
+        return False
+    return any(_compiled(rule.pattern).fullmatch(levels[2]) for rule in RULES if rule.vital)
 
 
 # -- what waits while the broker is away ----------------------------------------------------------------
@@ -409,7 +412,7 @@ def kind_of(channel: str) -> str:
 @functools.lru_cache(maxsize=10_000)  # the same few channels, at every publish
 def away_of(channel: str) -> WhileAway:
     """Return what the rule of a channel says; channels of no rule are queued."""
-    return next((away for pattern, away in _AWAY if pattern.fullmatch(channel)), "queued")
+    return next((rule.away for rule in RULES if _compiled(rule.pattern).fullmatch(channel)), "queued")
 
 
 def is_storable(topic_filter: str) -> bool:

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Dict
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.envs.agent_view import AgentView
+from powergrid.envs.farama import Box, Dict
 from powergrid.envs.observation_bounds import state_bounds
 from powergrid.envs.observation_form import ObservationForm, ObservationScale, Observed
 from powergrid.envs.state_layout import Layout

@@ -8,9 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.spaces import Box, Dict
 from numpy.typing import ArrayLike, NDArray
-from pettingzoo import ParallelEnv
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.errors import PowerFlowDiverged
@@ -25,6 +23,7 @@ from powergrid.agents.policy import AgentPolicy, observing_agents
 from powergrid.envs.config import load_config
 from powergrid.envs.copies import CopiedByState, EnvState, check_state
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
+from powergrid.envs.farama import Box, Dict, ParallelEnv
 from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.observation_form import Observed
 from powergrid.envs.reset_arguments import check_options, checked_seed

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
+from powergrid.envs.farama import Box, Dict
 from powergrid.envs.observation_bounds import StateBounds
 from powergrid.envs.state_layout import Positions
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from math import isfinite
 
 import numpy as np
-from gymnasium.spaces import Box
-from numpy.ma import MaskedArray
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.protocols.setpoint import StepCommand
+from powergrid.envs.farama import Box
 from powergrid.scenario import MicrogridTable
 
 Array = NDArray[np.float64]
@@ -96,7 +95,7 @@ class ActionMap:
         """
         try:
             given = np.asarray(action)
-            if isinstance(action, MaskedArray) or given.dtype.kind not in "fiub":
+            if isinstance(action, np.ma.MaskedArray) or given.dtype.kind not in "fiub":
                 raise TypeError
             values = given.astype(float)
         except (TypeError, ValueError, OverflowError):  # a text, complex, masked, ragged, or 10**400

@@ -9,6 +9,8 @@ import pytest
 
 OURS = "import powergrid.powerflow"
 USES = {
+    "what scipy has kept": "import scipy._lib.array_api_compat.numpy as xp, numpy; "
+    "assert xp.ma.MaskedArray is numpy.ma.MaskedArray and xp.polynomial.Polynomial; print(xp.f2py.__name__)",
     "as an attribute": "import numpy; numpy.testing.assert_allclose(1.0, 1.0); print(numpy.f2py.__name__)",
     "by import": "import numpy.testing; numpy.testing.assert_allclose(1.0, 1.0); print('numpy.f2py')",
     "by from": "from numpy.testing import assert_allclose; assert_allclose(1.0, 1.0); print('numpy.f2py')",
