@@ -21,7 +21,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from heron_mqtt.end_signals import END_SIGNALS
@@ -30,6 +30,8 @@ from powergrid.emulators import run_script
 
 NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.idna")
 """What every device imports, now or when it connects; what is missing here, each would import by itself."""
+SCENARIO = "--scenario="
+"""How a device's arguments begin the one that names its scenario, which is loaded once for all of them."""
 
 
 def main() -> int:
@@ -41,11 +43,15 @@ def main() -> int:
     heeded = {number: signal.signal(number, signal.SIG_IGN) for number in END_SIGNALS}
     for module in NEEDED:
         importlib.import_module(module)
+    from powergrid.emulators.script import know_scenario
+
     line = sys.stdin.readline()
     if not line:
         return 0  # whoever started this has gone
     request = json.loads(line)
     os.environ.update(request["environment"])
+    for name in _scenarios(request["devices"]):
+        know_scenario(name)
     gc.freeze()  # what is loaded stays: no collection shall touch, and so copy, the shared pages
     names: dict[int, str] = {}
     for device in request["devices"]:
@@ -58,6 +64,13 @@ def main() -> int:
         pid, status = os.wait()
         _say({"name": names.pop(pid), "exit_code": os.waitstatus_to_exitcode(status)})
     return 0
+
+
+def _scenarios(devices: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the scenarios that devices ask for, each once."""
+    arguments = [argument for device in devices for argument in device["arguments"]]
+    asked = (argument.removeprefix(SCENARIO) for argument in arguments if argument.startswith(SCENARIO))
+    return list(dict.fromkeys(asked))
 
 
 def _become(device: dict[str, Any], heeded: Mapping[int, Any]) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import math
 import sys
@@ -30,6 +31,18 @@ if TYPE_CHECKING:
     from powergrid.emulators.history import DeviceHistory
 
 
+_known: dict[str, LoadedScenario] = {}
+
+
+def know_scenario(name: str) -> None:
+    """Load a scenario for the devices that are forked from this process, which then need not load it.
+
+    What is wrong with it each of them says itself.
+    """
+    with contextlib.suppress(ConfigError):
+        _known[name] = load_scenario(name)
+
+
 def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
     """Run the emulator of a kind of device as a program called ``script``; returns its exit code.
 
@@ -44,7 +57,7 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
     try:
         _check(options)
         use_options(vars(options))
-        loaded = load_scenario(options.scenario)
+        loaded = _known.get(options.scenario) or load_scenario(options.scenario)
         table = _table(kind_of(device), loaded, options.agent, options.name)
         faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
         env_id = options.env_id or loaded.scenario.topic_env_id

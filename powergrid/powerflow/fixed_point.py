@@ -38,9 +38,12 @@ class FixedPointSolver:
         self._tolerance = tolerance_mva / grid.base_mva
         self._max_iterations = max_iterations
         n, reference = grid.n_node, grid.reference_node
-        self._free = np.setdiff1d(np.arange(n), reference)
-        injected = np.unique(grid.injection_node[grid.injection_node < n])
-        self._active = np.setdiff1d(injected, reference)
+        is_free = np.ones(n, dtype=bool)  # by masks: numpy's set routines import numpy.ma
+        is_free[reference] = False
+        is_injected = np.zeros(n, dtype=bool)
+        is_injected[grid.injection_node[grid.injection_node < n]] = True
+        self._free = np.flatnonzero(is_free)
+        self._active = np.flatnonzero(is_free & is_injected)
         self._active_of_free = np.searchsorted(self._free, self._active)
         self._held = np.zeros(0, dtype=np.intp)
         self._blas = SingleThreadedBlas()

@@ -35,7 +35,9 @@ class NodePower:
         settable = node[: injections.n_settable]
         self._order = np.argsort(settable, kind="stable")
         self._order = self._order[settable[self._order] < grid.n_node]
-        self._nodes, self._begin = np.unique(settable[self._order], return_index=True)
+        by_node = settable[self._order]
+        self._begin = np.flatnonzero(np.diff(by_node, prepend=-1))
+        self._nodes = by_node[self._begin]
 
     def one(self) -> ComplexArray:
         """Return (n_node,) for the present set-points."""

@@ -35,7 +35,9 @@ class StartVoltages:
     def __init__(self, grid: GridArrays, matrix: sp.csc_matrix) -> None:
         self._grid = grid
         reference = grid.reference_node
-        free = np.setdiff1d(np.arange(grid.n_node), reference)
+        is_free = np.ones(grid.n_node, dtype=bool)
+        is_free[reference] = False
+        free = np.flatnonzero(is_free)
         per_slack = np.zeros((grid.n_node, len(reference)), dtype=complex)
         per_slack[reference, np.arange(len(reference))] = 1.0
         if len(free):
@@ -87,7 +89,7 @@ class StartVoltages:
                 f"vm_pu = {vm_pu[node == here].tolist()}"
             )
         self.voltage = voltage
-        return np.unique(node)
+        return np.flatnonzero(np.bincount(node))  # each once, sorted: np.unique imports numpy.ma
 
 
 def _solved(matrix: sp.csc_matrix, right: ComplexArray) -> ComplexArray:

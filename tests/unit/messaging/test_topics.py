@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import paho.mqtt.client as paho
 import pytest
@@ -139,6 +140,22 @@ def test_two_channels_may_change_places() -> None:
     mapped = TopicMap("e", {"a": "heron/e/b", "b": "heron/e/a"})
     assert mapped.channel(mapped.topic("a")) == "a"
     assert mapped.channel(mapped.topic("b")) == "b"
+
+
+@pytest.mark.parametrize("rule", topics.RULES, ids=lambda rule: rule.pattern)
+def test_a_rule_holds_for_its_channels_and_for_none_with_a_level_more_less_or_empty(
+    rule: topics.Rule,
+) -> None:
+    channel = re.sub(r"{\w+}", "x", rule.pattern)
+    others = {f"{channel}/more", f"more/{channel}", f"{channel}/", channel[:-1], f"{channel}x"}
+    others.add(rule.pattern.replace("{agent}", "").replace("{operator}", "").replace("{client}", ""))
+    regex = re.compile("|".join(re.sub(r"{\w+}", "[^/]+", known.pattern) for known in topics.RULES))
+    assert topics.away_of(channel) == rule.away
+    assert topics.is_vital(f"heron/env/{channel}") == rule.vital
+    for other in others:
+        if not regex.fullmatch(other):
+            assert topics.away_of(other) == "queued"
+            assert not topics.is_vital(f"heron/env/{other}")
 
 
 def test_what_moves_a_device_or_gives_rights_never_waits_and_what_tells_of_the_past_does() -> None:

@@ -1,0 +1,48 @@
+"""What a run imports is most of its start: what it does not need stays out, unnoticed by whoever needs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NOT_FOR_A_RUN = {
+    *("numpy.ma", "numpy.polynomial", "numpy.testing", "numpy.f2py", "numpy.ctypeslib", "numpy.rec"),
+    *("scipy.sparse.linalg", "scipy.linalg", "pandas", "pandapower", "multiprocessing", "rich"),
+    *("gymnasium", "gymnasium.envs", "gymnasium.wrappers", "gymnasium.vector", "powergrid.envs.batched"),
+    *("pettingzoo", "pettingzoo.utils", "pettingzoo.utils.wrappers"),
+    *("heron_mqtt.field.vendor", "heron_mqtt.dashboard", "heron_mqtt.testing", "heron_mqtt.bench"),
+}
+NOT_FOR_HELP = {"pydantic", "numpy", "scipy", "paho", "amqtt", "gymnasium", "powergrid", "heron_mqtt.app"}
+
+
+def imported(*arguments: str, folder: Path) -> set[str]:
+    """Return the modules that the command and the programs that it forks import."""
+    command = [sys.executable, "-X", "importtime", "-m", "heron_mqtt", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=120)
+    lines = [line for line in done.stderr.splitlines() if "import time:" in line]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.slow_but("a step")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--devices", "simulated"], id="a step"),
+        pytest.param(["--devices", "emulated"], id="emulated devices"),
+        pytest.param(["--broker", "memory"], id="in memory"),
+    ],
+)
+def test_a_run_imports_nothing_that_it_has_no_use_for(arguments: list[str], tmp_path: Path) -> None:
+    found = imported("run", "--no-record", "--json", "--steps", "1", *arguments, folder=tmp_path)
+    assert {"numpy", "gymnasium.spaces", "pettingzoo.utils.env", "powergrid.envs.farama"} <= found
+    assert not found & NOT_FOR_A_RUN
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_help_and_version_import_little(option: str, tmp_path: Path) -> None:
+    found = imported(option, folder=tmp_path)
+    assert "heron_mqtt.cli.command_line" in found
+    assert not found & NOT_FOR_HELP
