@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heron_mqtt.messaging import codec
+from heron_mqtt.messaging import codec, memory
 from heron_mqtt.messaging.base import Delivery
 from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
@@ -144,7 +144,7 @@ async def test_a_distributed_step_publishes_each_thing_once() -> None:
     await env.close_async()
 
 
-async def test_a_message_is_encoded_once_and_decoded_once_however_many_hear_it(
+async def test_a_message_is_encoded_once_and_read_once_however_many_hear_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broker = Counting()
@@ -154,9 +154,11 @@ async def test_a_message_is_encoded_once_and_decoded_once_however_many_hear_it(
         broker.subscribe("agents/#", callback=lambda _: None)
     broker.said.clear()
     encoded = count_calls(monkeypatch, codec, "to_json")
+    read = count_calls(monkeypatch, memory, "decode_own")
     decoded = count_calls(monkeypatch, codec, "from_json")
     await env.step_async({})
-    assert len(encoded) == len(decoded) == len(broker.said)
+    assert len(encoded) == len(read) == len(broker.said)
+    assert len(decoded) == 1, "run/state, which holds a time: of the others a copy is the same"
     await env.close_async()
 
 
