@@ -98,6 +98,16 @@ async def test_when_the_lease_runs_out_the_inverter_holds_zero(make: Any) -> Non
     assert site.box[124, "InOutWRte_RvrtTms"] == 0
 
 
+async def test_an_inverter_that_was_handed_back_is_measured_and_told_nothing_more(make: Any) -> None:
+    site = await make(BATTERY, period_s=0.02, safe_zero=False)
+    await site.gateway.ask(0.004, 0.2)
+    await until(lambda: site.box[124, "StorCtl_Mod"] == 0, "it is handed back")
+    await until(lambda: any(t["safe"] for t in site.gateway.telemetry if t.get("ack_seq") == 0), "safe")
+    written, measured = len(site.box.writes()), len(site.gateway.telemetry)
+    await until(lambda: len(site.gateway.telemetry) >= measured + 3, "telemetry")
+    assert len(site.box.writes()) == written
+
+
 async def test_a_renewal_starts_the_inverters_own_timer_anew(make: Any) -> None:
     site = await make(BATTERY, period_s=0.0)
     await site.gateway.ask(0.004, 10.0)
