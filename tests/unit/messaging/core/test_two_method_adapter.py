@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
 
-from heron_mqtt.errors import MessageExpired
+from heron_mqtt.errors import BrokerClosed, MessageExpired
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.core.two_method_adapter import TwoMethodAdapter
 
@@ -61,3 +62,46 @@ async def test_a_failure_of_its_own_is_no_expiry(failure: Exception) -> None:
     with pytest.raises(type(failure)):
         await adapter.publish("x", broker.send("x"), asyncio.get_running_loop().time() + 60.0)
     assert counts(adapter.dispatcher.stats) == (0, 0, 1)
+
+
+async def test_what_a_thread_without_a_loop_publishes_is_sent_in_the_adapters_and_its_outcome_told() -> None:
+    broker = Slow()
+    failing = Slow(failure=ConnectionError("gone"))
+    adapter = TwoMethodAdapter(broker)  # type: ignore[arg-type]
+    adapter.loop()  # this one
+
+    async def outcome(sending: Any) -> None:
+        await adapter.publish("elsewhere", sending)
+
+    def thread() -> None:
+        asyncio.run(outcome(broker.send("elsewhere")))
+        with pytest.raises(ConnectionError, match="gone"):
+            asyncio.run(outcome(failing.send("elsewhere")))
+
+    await asyncio.to_thread(thread)
+    assert broker.sent == ["elsewhere"]
+    assert counts(adapter.dispatcher.stats) == (1, 0, 1)
+
+
+async def test_who_ignores_a_delivery_from_another_thread_has_it_sent_all_the_same() -> None:
+    broker = Slow()
+    adapter = TwoMethodAdapter(broker)  # type: ignore[arg-type]
+    adapter.loop()
+    await asyncio.to_thread(lambda: adapter.publish("ignored", broker.send("ignored")))
+    async with asyncio.timeout(5.0):
+        while not broker.sent:
+            await asyncio.sleep(0.001)
+    assert broker.sent == ["ignored"]
+
+
+async def test_closing_waits_for_what_is_being_sent_and_takes_nothing_more() -> None:
+    broker = Slow(takes_s=0.02)
+    adapter = TwoMethodAdapter(broker)  # type: ignore[arg-type]
+    adapter.publish("on its way", broker.send("on its way"))
+    await adapter.close()
+    assert broker.sent == ["on its way"]
+    late = broker.send("late")
+    with pytest.raises(BrokerClosed, match="Slow is closed; nothing more can be published"):
+        adapter.publish("late", late)
+    assert inspect.getcoroutinestate(late) == inspect.CORO_CLOSED
+    assert broker.sent == ["on its way"]
