@@ -100,6 +100,7 @@ def test_what_is_meant(keys: dict[str, Any], raw: Any, wanted: Any) -> None:
         ({"time": "unix_s"}, "soon", "expected a number"),
         ({"bytes": "hex", "struct": ">h"}, "XY", "expected bytes in hex"),
         ({"bytes": "hex", "struct": ">h"}, "FF", "bytes 0 to 1 are missing, there are 1"),
+        ({"bytes": "base64", "struct": ">h"}, "A!AE=", "expected bytes in base64"),
         ({}, "1e999", "not finite"),
         ({}, True, "expected a number"),
         ({}, "9" * 65, "expected a number"),
