@@ -44,6 +44,17 @@ def shipped_config() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "config"
 
 
+def why_no_file(path: Path) -> str:
+    """Return why a path is not a file that can be read; for messages."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return "a symbolic link that leads to no file" if path.is_symlink() else "no such file"
+    except OSError as exc:  # a link that leads back to itself, a folder that may not be entered, a long name
+        return f"cannot be read: {exc.strerror}"
+    return "a folder; expected a file" if path.is_dir() else "a device, pipe or socket; expected a file"
+
+
 def find_scenario(name: str | Path) -> Path:
     """Return the scenario file that a user means: a path, or the name of a shipped one.
 
@@ -63,7 +74,8 @@ def find_scenario(name: str | Path) -> Path:
         if candidate.is_file() and candidate.resolve().is_relative_to(shipped.resolve()):
             return candidate
     known = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
-    raise ConfigError(f"{name}: no such scenario file; shipped scenarios are: {known}")
+    why = why_no_file(path).replace("no such file", "no such scenario file")
+    raise ConfigError(f"{name}: {why}; shipped scenarios are: {known}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -81,7 +93,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(data.decode("utf-8-sig"))  # editors put a byte order mark in front
     except UnicodeDecodeError as exc:
-        raise ConfigError(f"{path}: not UTF-8 at byte {exc.start}") from None
+        raise ConfigError(f"{path}: not UTF-8 at byte {exc.start}; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{path}: not valid TOML: {exc}") from None
 

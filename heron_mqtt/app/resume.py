@@ -27,7 +27,7 @@ from heron_mqtt.app.replay_env import ReplayEnv
 from heron_mqtt.app.resumption import Resumption
 from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
 from heron_mqtt.app.what_if import Comparison, compare_step
-from heron_mqtt.config import shipped_config
+from heron_mqtt.config import shipped_config, why_no_file
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.field.gateway.gateway import ESTOP
@@ -121,7 +121,7 @@ def _locked(run: Path) -> WriteLock:
         DataError: There is none, it cannot be written to, or its run goes on.
     """
     if not run.is_file():
-        raise DataError(f"{run}: no such file")
+        raise DataError(f"{run}: {why_no_file(run)}")
     ends = time.monotonic() + WRITER_S
     while True:
         try:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+from heron_mqtt.config import why_no_file
 from heron_mqtt.errors import DataError
 from heron_mqtt.record import chain, schema
 from heron_mqtt.record.run_part import RESUMED, RunPart, is_abandoned
@@ -61,7 +62,8 @@ class RecordFile:
         except sqlite3.DatabaseError as exc:
             raise DataError(f"{self.path}: not a record of a run: {exc}") from None
         if kind != schema.APPLICATION_ID:
-            raise DataError(f"{self.path}: not a record of a run (an SQLite file of something else)")
+            what = "an SQLite file of something else" if self.path.stat().st_size else "it is empty"
+            raise DataError(f"{self.path}: not a record of a run ({what})")
         if version > schema.SCHEMA_VERSION:
             raise DataError(
                 f"{self.path}: its layout is version {version}, this program reads up to "
@@ -223,7 +225,7 @@ class RecordFile:
 
 def _open(path: Path) -> sqlite3.Connection:
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: {why_no_file(path)}")
     where = f"file:{quote(str(path.resolve()))}"
     for options in ("mode=ro", "mode=ro&immutable=1"):  # the second: its directory cannot be written to
         try:

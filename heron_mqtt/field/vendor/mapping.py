@@ -14,7 +14,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.config import read_toml, shipped_config, validate
+from heron_mqtt.config import read_toml, shipped_config, validate, why_no_file
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
@@ -439,7 +439,8 @@ def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None)
     path = (find or shipped.joinpath)(profile) if isinstance(profile, str) and profile else None
     if path is None or not path.is_file():
         known = ", ".join(f"device_profiles/{p.name}" for p in sorted(shipped.glob("device_profiles/*.toml")))
-        raise ConfigError(f"{source}: profile = {profile!r}: no such file; shipped profiles are {known}")
+        why = "no such file" if path is None else why_no_file(path)
+        raise ConfigError(f"{source}: profile = {profile!r}: {why}; shipped profiles are {known}")
     return path
 
 
