@@ -8,7 +8,9 @@ us is refused), a socket must come from our own page, and what a browser sends e
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
@@ -104,7 +106,11 @@ class Dashboard:
                 compression=None,  # it costs more than it saves on one machine
             )
         except OSError as exc:
-            raise ConfigError(f"--port {self._port}: cannot be listened on: {exc.strerror or exc}") from None
+            if exc.errno == errno.EADDRINUSE:
+                why = f"is taken on {self._host}; choose another, or 0 for any free one"
+            else:
+                why = f"cannot be listened on at {self._host}: {os.strerror(exc.errno) if exc.errno else exc}"
+            raise ConfigError(f"port {self._port} of the page: {why}") from None
         async with server:
             port = next(iter(server.sockets)).getsockname()[1]
             shown = f"[{self._host}]" if ":" in self._host else self._host

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import math
 import sys
 from abc import ABC, abstractmethod
@@ -172,15 +173,38 @@ def observing_agents(scenario: Scenario) -> frozenset[str]:
     )
 
 
+def check_policy(table: PolicyTable) -> type[AgentPolicy] | None:
+    """Return the class that a scenario names, which takes the arguments beside it; None = the own rules.
+
+    Raises:
+        ConfigError: As ``load_policy``, or an argument is missing, or is none of the class.
+    """
+    if table.use is None:
+        return None
+    kind = load_policy(table.use)
+    taken = list(inspect.signature(kind).parameters.values())[1:]
+    names = [p.name for p in taken if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in taken) and kind.__init__ is not AgentPolicy.__init__
+    unknown = [] if takes_any else sorted(set(table.arguments) - set(names))
+    needed = [p.name for p in taken if p.name in names and p.default is p.empty]
+    missing = [name for name in needed if name not in table.arguments]
+    if unknown or missing:
+        what = f"no argument {unknown[0]!r}" if unknown else f"argument {missing[0]!r} is missing"
+        raise ConfigError(
+            f"policy {table.use!r}: arguments: {what}; {kind.__name__} takes {', '.join(names) or 'none'}"
+        )
+    return kind
+
+
 def make_policy(table: PolicyTable, context: PolicyContext) -> AgentPolicy | None:
     """Return the policy that a scenario names; None = the agent's own rules.
 
     Raises:
         ConfigError: As ``load_policy``, or its arguments do not fit.
     """
-    if table.use is None:
+    kind = check_policy(table)
+    if kind is None:
         return None
-    kind = load_policy(table.use)
     try:
         return kind(context, **table.arguments)
     except TypeError as exc:
@@ -191,16 +215,23 @@ def checked_setpoints(decided: Mapping[str, Any], devices: Mapping[str, Any], wh
     """Return what a policy decided as numbers, by ``p_<device>`` and ``q_<device>``.
 
     Raises:
-        ConfigError: A device that there is not, or no finite number; names the policy.
+        ConfigError: Not a mapping, a device that there is not, or no finite number; names the policy.
     """
+    if not isinstance(decided, Mapping):
+        raise ConfigError(f"{who} decided {repr(decided)[:80]}: expected a dict of setpoints by p_<device>")
     found = {}
     for name, value in decided.items():
         if name[:2] not in {"p_", "q_"} or name[2:] not in devices:
             known = ", ".join(f"p_{device}" for device in devices)
             raise ConfigError(f"{who} decided {name!r}: no such setpoint; there are {known} and q_ of them")
-        number = float(value)
+        try:
+            number = math.nan if isinstance(value, str | bytes | bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
         if not math.isfinite(number):
-            raise ConfigError(f"{who} decided {name} = {number}: expected a finite number")
+            raise ConfigError(
+                f"{who} decided {name} = {repr(value)[:80]}: expected a finite number, MW or Mvar"
+            )
         found[name] = number
     return found
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from heron_mqtt.errors import DataError
-from powergrid.agents.policy import load_policy
+from powergrid.agents.policy import check_policy
 from powergrid.networks import MicrogridSites
 from powergrid.profiles import Profiles, Unit, load_profiles
 from powergrid.rewards import Rewards
@@ -77,7 +77,7 @@ def build(loaded: LoadedScenario, cache: KnownGrids | None = None) -> Blueprint:
     attempt("reward.terms", lambda: Rewards(scenario))
     for name, table in scenario.microgrids.items():
         if table.policy.use is not None:
-            attempt(f"microgrids.{name}.policy", partial(load_policy, table.policy.use))
+            attempt(f"microgrids.{name}.policy", partial(check_policy, table.policy))
     loads = _load_series(scenario, grid.placement)
     columns = _columns(scenario, loads)
     profiles = attempt("profiles.file", lambda: _profiles(loaded, columns)) if columns else None

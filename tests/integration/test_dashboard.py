@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,6 +217,15 @@ def test_what_cannot_be_shown_is_one_line(arguments: list[str], why: str) -> Non
     assert done.code in {1, 2}
     assert len(done.errors) == 1
     assert why in done.errors[0]
+
+
+def test_a_port_of_the_page_that_is_taken_is_one_line(file_mosquitto: Mosquitto) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_heron("dashboard", "--broker", file_mosquitto.url, "--port", str(port))
+    (line,) = done.errors
+    assert done.code in {1, 2}
+    assert f"port {port} of the page: is taken on 127.0.0.1; choose another, or 0 for any free one" in line
 
 
 def _status(host: str, path: str, **headers: str) -> int:

@@ -13,9 +13,17 @@ import pytest
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.memory import InMemoryBroker
-from powergrid.agents.policy import AgentPolicy, PolicyContext, PolicyView, load_policy
+from powergrid.agents.policy import (
+    AgentPolicy,
+    PolicyContext,
+    PolicyView,
+    check_policy,
+    checked_setpoints,
+    load_policy,
+)
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
-from powergrid.scenario import load_scenario
+from powergrid.scenario import PolicyTable, load_scenario, scenario_from_dict
+from powergrid.simulation.build import build
 from support.small_grid import scenario as small
 from support.trajectories import assert_same, own_policies, some_random_actions, trajectory
 
@@ -208,3 +216,53 @@ def test_a_file_is_found_beside_the_scenario(tmp_path: Path, monkeypatch: pytest
     env = MultiAgentMicrogrids({"scenario": loaded})
     env.reset(seed=1)
     assert env.step({})[4]["MG2"]["p_mw"]["ess"] == pytest.approx(0.001)
+
+
+class Plain(AgentPolicy):
+    """Takes no arguments."""
+
+    def decide(self, view: PolicyView) -> Mapping[str, Any]:
+        return {}
+
+
+class NeedsOne(Plain):
+    """Cannot be made without an argument."""
+
+    def __init__(self, context: PolicyContext, until_h: float, share: float = 0.5) -> None:
+        super().__init__(context)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "expected"),
+    [
+        (Thermostat, {"shar": 0.4}, "no argument 'shar'; Thermostat takes share"),
+        (Plain, {"share": 0.4}, "no argument 'share'; Plain takes none"),
+        (NeedsOne, {"share": 0.4}, "argument 'until_h' is missing; NeedsOne takes until_h, share"),
+    ],
+)
+def test_an_argument_that_it_does_not_take_is_found_before_a_run(
+    kind: type[AgentPolicy], arguments: dict[str, Any], expected: str
+) -> None:
+    table = PolicyTable(use=f"{HERE}:{kind.__name__}", arguments=arguments)
+    with pytest.raises(ConfigError, match=f"arguments: {expected}"):
+        check_policy(table)
+    with pytest.raises(ConfigError, match=r"microgrids\.MG1\.policy: .*arguments: "):
+        build(scenario_from_dict(scenario({"use": table.use, "arguments": arguments})))
+
+
+@pytest.mark.parametrize(
+    "decided",
+    [
+        *({"p_ess": value} for value in ("much", "0.01", None, True, [0.1, 0.2], 10**400, 1j)),
+        *(None, [0.1], 0.1),
+    ],
+    ids=lambda decided: str(decided)[:20],
+)
+def test_what_is_no_number_is_refused_in_one_line(decided: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^policy X of MG1 decided .*: expected a "):
+        checked_setpoints(decided, {"ess": None}, "policy X of MG1")
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    decided = {"p_ess": np.float32(0.5), "q_ess": np.array(0.25)}
+    assert checked_setpoints(decided, {"ess": None}, "it") == {"p_ess": 0.5, "q_ess": 0.25}
