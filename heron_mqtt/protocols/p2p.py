@@ -89,7 +89,7 @@ class P2PSession(HorizontalSession):
         accepts: dict[str, dict[str, float]] = {seller: {} for _, seller, _ in offers}
         for buyer, session in sessions.items():
             session._end()
-            if session._wanted:
+            if session._wanted and offers:
                 for seller, mwh in session._choose(
                     offer
                     for offer in offers
