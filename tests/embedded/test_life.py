@@ -164,6 +164,7 @@ async def test_closing_tells_connected_clients(*, in_process: bool) -> None:
         await closing
 
 
+@pytest.mark.slow
 async def test_two_hundred_cycles_leak_no_descriptor_task_or_memory() -> None:
     async def cycle() -> None:
         async with (

@@ -135,6 +135,7 @@ def test_an_embedded_broker_that_dies_ends_the_run_soon_and_with_one_line(scenar
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow_but("SIGTERM")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_to_all_processes_of_a_run_at_once_ends_it_as_one_to_the_run_does(
     scenario: Path, number: int

@@ -11,7 +11,6 @@ from support.heron_command import heron
 from support.observer import Observer, PlainDevice
 from support.safety_runs import (
     LEASE_S,
-    on_both_brokers,
     on_mosquitto,
     run,
     until_driven,
@@ -19,7 +18,7 @@ from support.safety_runs import (
 )
 
 
-@on_both_brokers
+@on_mosquitto
 def test_nothing_that_was_recorded_moves_a_device_again(tmp_path: Path, url: str) -> None:
     scenario = write(tmp_path)
     arguments = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", url]

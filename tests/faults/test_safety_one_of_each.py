@@ -10,7 +10,6 @@ from support.heron_command import heron
 from support.mosquitto_server import Mosquitto
 from support.observer import Observer, PlainDevice
 from support.safety_runs import (
-    on_both_brokers,
     on_mosquitto,
     proxy,
     run,
@@ -19,7 +18,7 @@ from support.safety_runs import (
 )
 
 
-@on_both_brokers
+@on_mosquitto
 def test_a_second_run_ends_before_it_sends(tmp_path: Path, url: str) -> None:
     scenario = write(tmp_path)
     with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url) as first:

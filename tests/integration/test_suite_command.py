@@ -34,6 +34,7 @@ def suite(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_is_over_budget_is_named_in_every_report_and_the_exit_code(suite: Path, tmp_path: Path) -> None:
     files = ["--junit", "s.xml", "--html", "s.html", "--keep", "records"]
     done = run_heron("suite", str(suite), *files, cwd=tmp_path, within_s=110.0)

@@ -529,6 +529,7 @@ async def test_an_inverter_that_is_only_read_says_of_a_stop_that_it_is_not_safe(
     assert site.box.writes() == []
 
 
+@pytest.mark.slow
 async def test_the_program_serves_several_units_behind_one_connection(
     mosquitto: Mosquitto, env_id: str
 ) -> None:

@@ -63,7 +63,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenario(tmp_path_factory.mktemp("scenario"))
 
 
-@pytest.fixture(scope="module", params=["mosquitto", "heron-mqtt broker"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("mosquitto", marks=pytest.mark.slow), "heron-mqtt broker"]
+)
 def watched(
     request: pytest.FixtureRequest, small: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Watched]:
