@@ -10,6 +10,7 @@ import pytest
 
 from heron_mqtt.testing.conformance import ConformanceOptions, ConformanceResult, bench_of, examine_device
 from support.broken_devices import COMMAND, DEFECTS, write_broken
+from support.selection import selected
 
 FIRST = ("ignores the lease", "has the wrong sign", "accepts a foreign owner", "ignores a malformed stop")
 
@@ -40,8 +41,10 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ConformanceResu
 
 
 @pytest.fixture(scope="module")
-def every(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ConformanceResult]:
-    return examine_all(DEFECTS, tmp_path_factory.mktemp("every"))
+def every(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, ConformanceResult]:
+    return examine_all(selected(request, "defect"), tmp_path_factory.mktemp("every"))
 
 
 def fails_just_its_line(defect: str, result: ConformanceResult) -> None:
