@@ -6,6 +6,8 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
+_open_blocks: list[bool] = []
+
 
 @contextlib.contextmanager
 def frozen_gc() -> Iterator[None]:
@@ -16,10 +18,13 @@ def frozen_gc() -> Iterator[None]:
     program's main part, not for a library: what becomes garbage of it meanwhile stays until the end. A block
     inside another one leaves out what has been set up since, too, until the outer one ends.
     """
-    is_outermost = not gc.get_freeze_count()
+    # Inside another block nobody needs to count: it would take 10 ms.
+    is_outermost = not _open_blocks and not gc.get_freeze_count()
     gc.freeze()
+    _open_blocks.append(is_outermost)
     try:
         yield
     finally:
+        _open_blocks.pop()
         if is_outermost:
             gc.unfreeze()

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from heron_mqtt.app.broker_probe import require_broker_features
 from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.errors import BrokerUnavailable, ConfigError, NameTaken
@@ -19,7 +18,6 @@ from heron_mqtt.field.gateway.succession import StateFolder, Succession, machine
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
 from heron_mqtt.messaging.embedded import EmbeddedBroker
-from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
@@ -163,6 +161,8 @@ async def mqtt_infrastructure(
         note(f"broker: {url}  topics: {mqtt.options.topic_prefix}{mqtt.topic_map.prefix}#")
         starter = MessageStamper(f"start-{names[0].parent.replace('/', '-')}", scenario.topic_env_id)
         if not is_ours:
+            from heron_mqtt.app.broker_probe import require_broker_features
+
             await require_broker_features(
                 mqtt,
                 partial(
@@ -274,7 +274,11 @@ async def _ensure_free(
 
 def impaired(broker: MessageBroker, impairment: ImpairmentTable | None, seed: int) -> MessageBroker:
     """Return the broker as it is, or behind a network that misbehaves."""
-    return broker if impairment is None else ImpairedBroker(broker, impairment, seed=seed)
+    if impairment is None:
+        return broker
+    from heron_mqtt.messaging.impaired import ImpairedBroker
+
+    return ImpairedBroker(broker, impairment, seed=seed)
 
 
 async def until_away(broker: SessionBroker, longest_s: float) -> None:

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.stamping import utc_now
 from heron_mqtt.record.base import Recorder, RecorderGroup
-from heron_mqtt.record.csv_rows import CsvRecorder
 from heron_mqtt.record.facts import RunFacts
-from heron_mqtt.record.recorder import RunRecorder
 from heron_mqtt.record.run_files import KEPT, VARIABLE, default_directory, new_file, prune
-from heron_mqtt.record.writer import RecordLimits
 
 if TYPE_CHECKING:
     from heron_mqtt.app.resumption import Resumption
     from heron_mqtt.app.run_plan import RunPlan
+    from heron_mqtt.record.csv_rows import CsvRecorder
+    from heron_mqtt.record.recorder import RunRecorder
     from powergrid.scenario import LoadedScenario
 
 AUTO = "auto"
@@ -103,6 +102,9 @@ def open_record(
     Raises:
         ConfigError: The file that was asked for cannot be made.
     """
+    from heron_mqtt.record.recorder import RunRecorder  # not for a run that is not recorded
+    from heron_mqtt.record.writer import RecordLimits
+
     now, is_auto = utc_now(), where == AUTO
     directory = default_directory() if is_auto else None
     if is_auto and directory is None:
@@ -131,6 +133,8 @@ def open_record(
 
 def _reopen(resumed: Resumption, facts: RunFacts, note: Callable[[str], None]) -> RunRecorder:
     """Go on with the record of a run that was interrupted."""
+    from heron_mqtt.record.recorder import RunRecorder
+
     try:
         recorder = RunRecorder(
             resumed.path,
@@ -174,6 +178,8 @@ def _recorder(plan: RunPlan, note: Callable[[str], None]) -> RunRecorder | None:
 def _csv(plan: RunPlan, note: Callable[[str], None]) -> CsvRecorder | None:
     if plan.options.csv is None:
         return None
+    from heron_mqtt.record.csv_rows import CsvRecorder
+
     path = Path(plan.options.csv)
     names = [name for grid in plan.loaded.scenario.microgrids.values() for name in grid.devices]
     try:

@@ -34,7 +34,6 @@ from heron_mqtt.importing import importing
 from heron_mqtt.messages import Fault, RecordHead
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
@@ -216,15 +215,23 @@ async def _run_in(
             summary.note_messages(infrastructure.broker.stats.counts())
             summary.devices = env.device_reports()
             summary.note_stop(env.estop)
-            if isinstance(infrastructure.broker, ImpairedBroker):
-                name = infrastructure.broker.impairment.name
-                summary.impairment = {"name": name, **asdict(infrastructure.broker.record.totals())}
+            if plan.impairment is not None:
+                summary.impairment = _impairment_told(infrastructure.broker)
         with contextlib.suppress(TimeoutError):  # a broker that is gone has the wills to say it for us
             async with asyncio.timeout(GOODBYE_S):
                 await env.close_async()
         summary.record = recording.close(summary.as_dict())
         if plan.options.publish_record and summary.record is not None and infrastructure.broker is not None:
             await _publish_head(infrastructure.broker, plan.loaded.scenario, summary.record)
+
+
+def _impairment_told(broker: MessageBroker) -> dict[str, Any] | None:
+    """Return what an impaired network did to messages; None if the broker is not behind one."""
+    from heron_mqtt.messaging.impaired import ImpairedBroker
+
+    if not isinstance(broker, ImpairedBroker):
+        return None
+    return {"name": broker.impairment.name, **asdict(broker.record.totals())}
 
 
 async def _publish_head(broker: MessageBroker, scenario: Scenario, record: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ NOT_FOR_A_RUN = {
     *("scipy.sparse.linalg", "scipy.linalg", "pandas", "pandapower", "multiprocessing", "rich"),
     *("gymnasium", "gymnasium.envs", "gymnasium.wrappers", "gymnasium.vector", "powergrid.envs.batched"),
     *("pettingzoo", "pettingzoo.utils", "pettingzoo.utils.wrappers"),
+    *("heron_mqtt.messaging.impaired.broker", "heron_mqtt.record.recorder", "heron_mqtt.app.broker_probe"),
     *("heron_mqtt.field.vendor", "heron_mqtt.dashboard", "heron_mqtt.testing", "heron_mqtt.bench"),
 }
 NOT_FOR_HELP = {"pydantic", "numpy", "scipy", "paho", "amqtt", "gymnasium", "powergrid", "heron_mqtt.app"}
