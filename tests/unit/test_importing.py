@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import pytest
 
@@ -73,3 +74,26 @@ def test_what_somebody_holds_back_stays_held_back() -> None:
         assert gc.get_freeze_count() >= held - 100  # some of it is gone by itself
     finally:
         gc.unfreeze()
+
+
+def test_models_that_are_made_meanwhile_get_no_plugins_and_later_ones_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pydantic.plugin import _loader
+
+    plugin = object()
+    monkeypatch.setattr(_loader, "_plugins", {"a plugin": plugin})
+    monkeypatch.delenv("PYDANTIC_DISABLE_PLUGINS", raising=False)
+    with importing():
+        assert list(_loader.get_plugins()) == []
+        with importing():
+            pass
+        assert list(_loader.get_plugins()) == []
+    assert list(_loader.get_plugins()) == [plugin]
+
+
+def test_what_the_user_says_of_plugins_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYDANTIC_DISABLE_PLUGINS", "one-of-them")
+    with importing():
+        assert os.environ["PYDANTIC_DISABLE_PLUGINS"] == "one-of-them"
+    assert os.environ["PYDANTIC_DISABLE_PLUGINS"] == "one-of-them"
