@@ -14,11 +14,14 @@ from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.messages import RunState, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.impaired import ImpairedBroker
+from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.stamping import MessageStamper
 from support.waiting import until
 
 AT = ("MG1", "ess")
+SLOW_BIRTHS = [{"pattern": "devices/+/+/status", "delay_s": 0.01}]
 
 
 class Inverter(FieldDevice):
@@ -89,10 +92,10 @@ class Gateway:
 
 @asynccontextmanager
 async def served(
-    make: Callable[[MessageBroker], Inverter] = Inverter,
+    make: Callable[[MessageBroker], Inverter] = Inverter, through: MessageBroker | None = None
 ) -> AsyncIterator[tuple[Any, Gateway]]:
     """A device that serves, and the gateway it serves."""
-    async with InMemoryBroker() as broker:
+    async with through or InMemoryBroker() as broker:
         gateway = Gateway(broker)
         await gateway.listen()
         device = make(broker)
@@ -426,6 +429,24 @@ async def test_who_is_told_episodes_listens_to_no_step_until_the_run_has_ended()
         await until(lambda: len(device.episodes) == 3, "the episode of an older environment")
         assert device.episodes == [1, 3, 7]
         assert [(s["run"], s["episode"]) for s in gateway.statuses[1:]] == [("a", 1), ("a", 3), ("old", 7)]
+
+
+@pytest.mark.parametrize("first", [topics.RUN_STATE, topics.RUN_EPISODE])
+async def test_an_episode_that_both_channels_tell_of_at_once_begins_once_and_is_said(first: str) -> None:
+    """The device leaves run/state while it may still be at work on what came there."""
+    second = {topics.RUN_STATE, topics.RUN_EPISODE}.difference({first}).pop()
+    slow = ImpairedBroker(InMemoryBroker(), ImpairmentTable.model_validate({"rules": SLOW_BIRTHS}))
+    async with served(Follower, slow) as (device, gateway):
+        await until(lambda: gateway.statuses, "the birth")
+        for episode in range(1, 6):
+            for channel in (first, second):
+                gateway.broker.publish(channel, _run("reset", "a", episode))
+            await until(lambda now=episode: gateway.statuses[-1].get("episode") == now, "the birth")
+            await until(lambda: not device._steps, "it leaves run/state")
+            await gateway.say(topics.RUN_EPISODE, _run("finished", "a", episode))
+            await until(lambda: device._steps, "it listens to run/state again")
+        assert device.episodes == [1, 2, 3, 4, 5]
+        assert len(gateway.statuses) == 6
 
 
 async def test_an_episode_that_was_overtaken_does_not_come_back() -> None:

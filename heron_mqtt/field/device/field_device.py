@@ -126,6 +126,9 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._stop = StopRegister(env_id)
         self._steps = SubscriptionGroup(broker)  # run/state, while it is wanted
         self._is_told_episodes = False  # on run/episode: then run/state is for those alone who count steps
+        self._hearing = (
+            asyncio.Lock()
+        )  # two channels tell of the run; leaving one must not break off its work
         self._safe_after_s: float | None = None
         self._first = asyncio.Event()
         self._busy = asyncio.Lock()
@@ -674,19 +677,21 @@ class FieldDevice(PresentDevice, abc.ABC):
         state = self._run_state(message)
         if state is None:
             return
-        self._is_told_episodes = state.state == "reset"
-        await self._begin_if_new(state)
-        self._follow_steps()
+        async with self._hearing:
+            self._is_told_episodes = state.state == "reset"
+            await self._begin_if_new(state)
+            self._follow_steps()
 
     async def _on_run_state(self, message: Received) -> None:
         state = self._run_state(message)
         if state is None:
             return
-        await self._begin_if_new(state)
-        heard = self.on_run_state(state)
-        if inspect.isawaitable(heard):
-            await heard
-        self._follow_steps()
+        async with self._hearing:
+            await self._begin_if_new(state)
+            heard = self.on_run_state(state)
+            if inspect.isawaitable(heard):
+                await heard
+            self._follow_steps()
 
     def _run_state(self, message: Received) -> RunState | None:
         """Return what a message says of the run; None = unreadable, or of another environment."""
