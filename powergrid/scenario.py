@@ -318,6 +318,9 @@ class DeviceTable(Table):
         None, description="Where it is, for a device with a mapping of registers."
     )
     external: bool = Field(False, description="A real device speaks for itself: run starts no emulator.")
+    own_process: bool = Field(
+        False, description="Its emulator has a process of its own; else it shares one with the others."
+    )
     gateway: GatewayTable = Field(GatewayTable(), description="How the gateway treats it.")
     emulator: EmulatorTable = Field(EmulatorTable(), description="How its emulator differs from the model.")
     twin: TwinTable = Field(TwinTable(), description="How the device differs from its model, as measured.")
@@ -403,6 +406,11 @@ class DeviceTable(Table):
         return DeviceSettings(
             authority=level, kind=kind, is_real=self.is_real, gap_mw=self.spec.gap_mw, gateway=self.gateway
         )
+
+    @property
+    def has_own_process(self) -> bool:
+        """Whether its emulator shares no process: what becomes of one must not become of the others."""
+        return self.own_process or self.spec.runs_foreign_code
 
     @property
     def rated_s_mva(self) -> float:

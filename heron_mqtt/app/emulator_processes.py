@@ -23,6 +23,7 @@ log = logging.getLogger("heron_mqtt.run")
 LINE_BYTES = 1 << 20
 END_S = 0.7  # a device says goodbye to its broker in a few ms; a run must end within 2 s
 LOOK_S = 0.02  # between two looks at devices that are nobody's children any more
+SHARED = "devices"  # the process of all devices that have none of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,17 @@ class DeviceProgram:
         name: ``AGENT/DEVICE``, for the log.
         script: One of ``powergrid.emulators.scripts()``.
         arguments: Its command line.
+        process: Those with the same one share a process and its event loop, each with its own connection.
     """
 
     name: str
     script: str
     arguments: Sequence[str]
+    process: str = SHARED
 
 
 class DeviceProcesses:
-    """Emulated devices, a process each, all from one program, ``powergrid.emulators``.
+    """Emulated devices, in one process or several, all from one program, ``powergrid.emulators``.
 
     That program gets a pipe as its standard input, which the devices inherit: when this process ends,
     however it ends, the pipe closes and so do they. They are a session of their own, so that Ctrl-C in

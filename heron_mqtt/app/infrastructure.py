@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from heron_mqtt.app.emulator_processes import DeviceProcesses, DeviceProgram
+from heron_mqtt.app.emulator_processes import SHARED, DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
 from heron_mqtt.errors import BrokerUnavailable, ConfigError, NameTaken
 from heron_mqtt.field.gateway.succession import StateFolder, Succession, machine_run
@@ -92,7 +92,7 @@ NO_FORKS = Forks()
 
 
 def all_emulated(scenario: Scenario, agents: Sequence[str], devices: Devices) -> list[tuple[str, str]]:
-    """Return agent and name of each device of some agents that is to be a process of its own."""
+    """Return agent and name of each device of some agents that is to be emulated, outside this process."""
     return [(agent, name) for agent in agents for name in emulated_devices(scenario, agent, devices)]
 
 
@@ -182,11 +182,9 @@ async def mqtt_infrastructure(
         throughout.append(lambda: until_away(mqtt, scenario.deadlines.ready_s))
         if emulated:
             stack.push_async_callback(processes.close)  # before the broker: they say goodbye to it
-            processes.start(
-                _programs(loaded, emulated, url, take_over=take_over, resume=resume),
-                mqtt.options.login_environment(),
-            )
-            note(f"devices: {len(emulated)} emulated, in processes of their own")
+            programs = _programs(loaded, emulated, url, take_over=take_over, resume=resume)
+            processes.start(programs, mqtt.options.login_environment())
+            note(f"devices: {len(emulated)} emulated, {_where(programs)}")
         adapters = None
         if scenario.mapped_devices:
             from heron_mqtt.app.vendor_adapters import vendor_devices  # see run_plan
@@ -345,11 +343,11 @@ def _programs(
     from powergrid.emulators import emulators
 
     scripts = emulators()
-
+    tables = {at: loaded.scenario.microgrids[at[0]].devices[at[1]] for at in emulated}
     return [
         DeviceProgram(
             f"{agent}/{name}",
-            scripts[loaded.scenario.microgrids[agent].devices[name].spec.kind],
+            scripts[tables[agent, name].spec.kind],
             # as one word each: an agent's id may begin with a dash
             [
                 f"--agent={agent}",
@@ -360,6 +358,13 @@ def _programs(
                 *(["--take-over"] if take_over else []),
                 *([f"--resume={resume}"] if resume is not None else []),
             ],
+            f"{agent}/{name}" if tables[agent, name].has_own_process else SHARED,
         )
         for agent, name in emulated
     ]
+
+
+def _where(programs: Sequence[DeviceProgram]) -> str:
+    """Return in which processes devices are."""
+    n = len({program.process for program in programs})
+    return "in a process beside the run" if n == 1 else f"in {n} processes beside the run"

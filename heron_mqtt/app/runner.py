@@ -63,7 +63,7 @@ class Progress(Protocol):
 
 
 def has_emulated_devices(plan: RunPlan) -> bool:
-    """Whether a run has devices in processes of their own."""
+    """Whether a run has devices in processes beside it."""
     options, scenario = plan.options, plan.loaded.scenario
     return options.is_reachable and bool(all_emulated(scenario, _local_agents(plan), plan.devices))
 

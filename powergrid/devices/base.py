@@ -62,6 +62,7 @@ class DeviceSpecBase(BaseModel):
         is_any_kind: It may stand for a device of any kind, which says another one in its birth.
         controls_q: Its reactive power can be set.
         rests_when_safe: Its safe state is no power; else it goes on as it is, without commands.
+        runs_foreign_code: A step may take long, or end its process: its emulator has one of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
@@ -76,6 +77,7 @@ class DeviceSpecBase(BaseModel):
     is_any_kind: ClassVar[bool] = False
     controls_q: ClassVar[bool] = True
     rests_when_safe: ClassVar[bool] = True
+    runs_foreign_code: ClassVar[bool] = False
 
     kind: str
 

@@ -86,6 +86,7 @@ class FmuSpec(DeviceSpecBase):
 
     pandapower_table: ClassVar[PandapowerTable] = "sgen"
     is_any_kind: ClassVar[bool] = True
+    runs_foreign_code: ClassVar[bool] = True
 
     kind: Literal["fmu"] = Field(default="fmu", description="Kind of device")
     file: Annotated[str, Field(min_length=1, max_length=1000)] = Field(

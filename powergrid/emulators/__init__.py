@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from powergrid.devices import DEVICES
+from powergrid.devices import DEVICES, Device
 
 BRIDGES = ("modbus_bridge", "sunspec_bridge")
 """Programs that stand for a real device; each a module of this package."""
@@ -33,7 +33,11 @@ def run_script(name: str, argv: Sequence[str] | None = None) -> int:
     """Run one of the programs by its name; returns its exit code."""
     if name in BRIDGES:
         return int(importlib.import_module(f"powergrid.emulators.{name}").run(argv))
-    kind = next((kind for kind, script in emulators().items() if script == name), name)
     from powergrid.emulators.script import main
 
-    return main(DEVICES[kind], name, argv)
+    return main(emulated_by(name), name, argv)
+
+
+def emulated_by(script: str) -> type[Device]:
+    """Return the kind of device that a program emulates, given its name or that of the kind."""
+    return DEVICES[next((kind for kind, its in emulators().items() if its == script), script)]

@@ -1,10 +1,11 @@
-"""Many emulated devices from one start: a program that forks a process for each.
+"""Many emulated devices from one start: a program that forks the processes that they share, or have alone.
 
 Most of a device's start is importing; here that is done once for all of them, and they share its memory.
 A run forks this program in its turn; where it cannot, it starts ``python -m powergrid.emulators``.
 Standard input says in one line which devices::
 
-    {"environment": {...}, "devices": [{"name": "MG1/ess", "script": "battery", "arguments": [...]}, ...]}
+    {"environment": {...}, "devices": [
+        {"name": "MG1/ess", "script": "battery", "process": "devices", "arguments": [...]}, ...]}
 
 and then stays open: when it ends, every device ends (each is told ``--supervised``). Standard output
 tells what became of them, one object a line: ``{"name": "MG1/ess", "pid": 4711}`` when it has started,
@@ -21,17 +22,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from heron_mqtt.end_signals import END_SIGNALS
 from heron_mqtt.forked_program import be_a_program, name_process
-from powergrid.emulators import run_script
+from powergrid.emulators import emulated_by, run_script
 
 NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.idna")
 """What every device imports, now or when it connects; what is missing here, each would import by itself."""
-SCENARIO = "--scenario="
-"""How a device's arguments begin the one that names its scenario, which is loaded once for all of them."""
 
 
 def main() -> int:
@@ -43,46 +43,63 @@ def main() -> int:
     heeded = {number: signal.signal(number, signal.SIG_IGN) for number in END_SIGNALS}
     for module in NEEDED:
         importlib.import_module(module)
-    from powergrid.emulators.script import know_scenario
-
     line = sys.stdin.readline()
     if not line:
         return 0  # whoever started this has gone
     request = json.loads(line)
     os.environ.update(request["environment"])
-    for name in _scenarios(request["devices"]):
-        know_scenario(name)
     gc.freeze()  # what is loaded stays: no collection shall touch, and so copy, the shared pages
-    names: dict[int, str] = {}
+    processes: dict[str, list[dict[str, Any]]] = {}
     for device in request["devices"]:
+        processes.setdefault(device["process"], []).append(device)
+    names: dict[int, list[str]] = {}
+    # Devices that share a process tell of their ends through us: the end of our output says that we are gone.
+    told, tell = os.pipe()
+    for process, devices in processes.items():
         pid = os.fork()
         if pid == 0:
-            _become(device, heeded)
-        names[pid] = device["name"]
-        _say({"name": device["name"], "pid": pid})
+            _become(process, devices, heeded, tell)
+        names[pid] = [device["name"] for device in devices]
+        for name in names[pid]:
+            _say({"name": name, "pid": pid})
+    os.close(tell)
+    # A thread, since this one waits for processes to end.
+    passing_on = threading.Thread(target=_pass_on, args=(told,), name="what devices tell")
+    passing_on.start()
     while names:
         pid, status = os.wait()
-        _say({"name": names.pop(pid), "exit_code": os.waitstatus_to_exitcode(status)})
+        code, its = os.waitstatus_to_exitcode(status), names.pop(pid)
+        if len(its) == 1 or code != 0:  # several have said it themselves, if they could
+            for name in its:
+                _say({"name": name, "exit_code": code})
+    passing_on.join()
     return 0
 
 
-def _scenarios(devices: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the scenarios that devices ask for, each once."""
-    arguments = [argument for device in devices for argument in device["arguments"]]
-    asked = (argument.removeprefix(SCENARIO) for argument in arguments if argument.startswith(SCENARIO))
-    return list(dict.fromkeys(asked))
+def _pass_on(told: int) -> None:
+    """Say what devices tell of their ends, until the last of them has ended."""
+    with os.fdopen(told, "rb") as lines:
+        for line in lines:
+            _say(json.loads(line))
 
 
-def _become(device: dict[str, Any], heeded: Mapping[int, Any]) -> NoReturn:
-    """Be one device, which takes signals as ``heeded`` says, until it ends; in a process of its own."""
+def _become(process: str, devices: list[dict[str, Any]], heeded: Mapping[int, Any], tell: int) -> NoReturn:
+    """Be one or several devices, which take signals as ``heeded`` says and tell of their ends."""
     os.dup2(2, 1)  # standard output is for what became of the devices
-    name_process(device["name"])
+    name_process(process)
 
     def run() -> int:
         try:
             for number, handler in heeded.items():
                 signal.signal(number, handler)
-            return run_script(device["script"], device["arguments"])
+            if len(devices) == 1:
+                return run_script(devices[0]["script"], devices[0]["arguments"])
+            from powergrid.emulators.script import Emulated, main_of_several
+
+            emulated = [
+                Emulated(d["name"], emulated_by(d["script"]), d["script"], d["arguments"]) for d in devices
+            ]
+            return main_of_several(emulated, lambda name, code: _say({"name": name, "exit_code": code}, tell))
         finally:
             logging.shutdown()
             sys.stderr.flush()
@@ -90,9 +107,9 @@ def _become(device: dict[str, Any], heeded: Mapping[int, Any]) -> NoReturn:
     be_a_program(run)
 
 
-def _say(event: dict[str, Any]) -> None:
+def _say(event: dict[str, Any], to: int = 1) -> None:
     with contextlib.suppress(BrokenPipeError):
-        os.write(1, json.dumps(event).encode() + b"\n")
+        os.write(to, json.dumps(event).encode() + b"\n")
 
 
 if __name__ == "__main__":

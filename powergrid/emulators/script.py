@@ -1,14 +1,15 @@
-"""Runs one emulator as a program: its command line, its connection, its end."""
+"""Runs emulators as a program, one or several: their command lines, their connections, their ends."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import functools
 import logging
 import math
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,17 +31,7 @@ from powergrid.scenario import DeviceTable, LoadedScenario, RandomisationTable, 
 if TYPE_CHECKING:
     from powergrid.emulators.history import DeviceHistory
 
-
-_known: dict[str, LoadedScenario] = {}
-
-
-def know_scenario(name: str) -> None:
-    """Load a scenario for the devices that are forked from this process, which then need not load it.
-
-    What is wrong with it each of them says itself.
-    """
-    with contextlib.suppress(ConfigError):
-        _known[name] = load_scenario(name)
+log = logging.getLogger("heron_mqtt.emulator")
 
 
 def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
@@ -49,37 +40,121 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
     0 done or ended by SIGTERM, 1 the broker is not there or refuses, 2 arguments or scenario are wrong,
     3 displaced by another device of its name, 130 ended by Ctrl-C or SIGHUP.
     """
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
-    parser = _parser(device, script)
-    options = parser.parse_args(argv)
+    _log_to_stderr()
+    options = _parser(device, script).parse_args(argv)
     try:
-        _check(options)
-        use_options(vars(options))
-        loaded = _known.get(options.scenario) or load_scenario(options.scenario)
-        table = _table(kind_of(device), loaded, options.agent, options.name)
-        faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
-        env_id = options.env_id or loaded.scenario.topic_env_id
-        # beside a run: the broker may just be starting, and others wait for us as long
-        patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
-        settings = {"defaults": without_lasting(loaded.broker_settings()), "patience_s": patience_s}
-        history = _history(options)
-        serving = _serve(table, loaded.scenario.randomisation, faults, history, options, env_id, settings)
+        serving = _serving(device, options, load_scenario)
         run_until_told(_until_input_ends(serving) if options.supervised else serving)
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:
-        problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
-        for problem in problems:
-            sys.stderr.write(f"{parser.prog}: {problem}\n")
-        return exc.exit_code
+        return _tell(script, exc)
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Emulated:
+    """One of several emulators in one program.
+
+    Attributes:
+        name: ``AGENT/DEVICE``.
+        device: Its kind.
+        script: The program that it would be alone.
+        arguments: The command line of that.
+    """
+
+    name: str
+    device: type[Device]
+    script: str
+    arguments: Sequence[str]
+
+
+def main_of_several(devices: Sequence[Emulated], ended: Callable[[str, int], None]) -> int:
+    """Run several emulators in one event loop, each with its own connection, until standard input ends.
+
+    One that ends leaves the others alone. Returns 0, whatever became of them.
+
+    Args:
+        devices: Which.
+        ended: Told the name of each that has ended, with the exit code that it would have had alone.
+    """
+    _log_to_stderr()
+    load = functools.cache(load_scenario)  # one for all of them
+    left = {device.name: device for device in devices}
+
+    def end(name: str, code: int) -> None:
+        del left[name]
+        ended(name, code)
+
+    async def serve(device: Emulated) -> None:
+        code = 1
+        try:
+            options = _parser(device.device, device.script).parse_args(device.arguments)
+            await _serving(device.device, options, load)
+            code = 0
+        except HeronError as exc:
+            code = _tell(device.script, exc)
+        except Exception:
+            log.exception("device %s", device.name)
+        end(device.name, code)
+
+    async def serve_all() -> None:
+        async with asyncio.TaskGroup() as serving:
+            for device in devices:
+                serving.create_task(serve(device), name=f"device {device.name}")
+
+    code = 0
+    try:
+        run_until_told(_until_input_ends(serve_all()))
+    except AskedToEnd as asked:
+        code = exit_code(asked)
+    for name in list(left):  # they were told to
+        end(name, code)
+    return 0
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+def _tell(script: str, error: HeronError) -> int:
+    """Say what is wrong, a line each; return the exit code."""
+    problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+    for problem in problems:
+        sys.stderr.write(f"{_prog(script)}: {problem}\n")
+    return error.exit_code
+
+
+def _serving(
+    device: type[Device], options: argparse.Namespace, load: Callable[[str], LoadedScenario]
+) -> Coroutine[Any, Any, None]:
+    """Return what serves as the command line says.
+
+    Raises:
+        ConfigError: It is wrong, or the scenario is.
+    """
+    _check(options)
+    use_options(vars(options))
+    loaded = load(options.scenario)
+    table = _table(kind_of(device), loaded, options.agent, options.name)
+    faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
+    env_id = options.env_id or loaded.scenario.topic_env_id
+    # beside a run: the broker may just be starting, and others wait for us as long
+    patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
+    settings = {"defaults": without_lasting(loaded.broker_settings()), "patience_s": patience_s}
+    history = _history(options)
+    return _serve(table, loaded.scenario.randomisation, faults, history, options, env_id, settings)
+
+
+def _prog(script: str) -> str:
+    return f"heron-mqtt device {script}"
 
 
 def _parser(device: type[Device], script: str) -> argparse.ArgumentParser:
     what = device.description or f"A device of the kind {kind_of(device)}, emulated."
-    parser = argparse.ArgumentParser(prog=f"heron-mqtt device {script}", description=what)
+    parser = argparse.ArgumentParser(prog=_prog(script), description=what)
     parser.add_argument("--agent", required=True, help="agent that owns the device, for example MG1")
     parser.add_argument("--name", required=True, help="the device's name, for example ess")
     parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://host:port")

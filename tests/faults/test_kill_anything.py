@@ -37,6 +37,7 @@ def scenario(tmp_path: Path) -> Path:
         for a in ("MG1", "MG2", "MG3")
         for d in ("gen", "pv")
     }
+    changes |= {f"microgrids.{a}.devices.ess.own_process": True for a in ("MG1", "MG2", "MG3")}
     return write_toml(tmp_path / "small.toml", small(changes))
 
 

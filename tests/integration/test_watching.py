@@ -59,8 +59,9 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scenario file."""
-    return write_scenario(tmp_path_factory.mktemp("scenario"))
+    """A scenario file, in which one battery shares no process with the other devices."""
+    changes = {"microgrids.MG2.devices.ess.own_process": True}
+    return write_scenario(tmp_path_factory.mktemp("scenario"), changes)
 
 
 @pytest.fixture(

@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from heron_mqtt.app.emulator_processes import END_S, DeviceProcesses, DeviceProgram
+from heron_mqtt.app.emulator_processes import END_S, SHARED, DeviceProcesses, DeviceProgram
 from heron_mqtt.errors import NotReady
 from heron_mqtt.testing.faults.programs import Process, descendants
 from heron_mqtt.testing.loopback_server import free_port
@@ -20,25 +21,37 @@ from support.waiting import until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def _programs() -> list[DeviceProgram]:
-    """Return two devices that wait for a broker; nobody answers there."""
+def _programs(*shared: str, pv: Sequence[str] = ()) -> list[DeviceProgram]:
+    """Return two devices that wait for a broker; nobody answers there.
+
+    Args:
+        shared: The process of both; none = each has its own.
+        pv: What the command line of the second says besides.
+    """
     url = f"mqtt://127.0.0.1:{free_port()}"
     return [
         DeviceProgram(
-            f"MG1/{name}", script, ["--agent=MG1", f"--name={name}", f"--broker={url}", "--supervised"]
+            f"MG1/{name}",
+            script,
+            ["--agent=MG1", f"--name={name}", f"--broker={url}", "--supervised", *more],
+            *(shared or (f"MG1/{name}",)),
         )
-        for name, script in (("ess", "battery"), ("pv", "pv_inverter"))
+        for name, script, more in (("ess", "battery", ()), ("pv", "pv_inverter", pv))
     ]
 
 
-async def _started(processes: DeviceProcesses) -> tuple[Process, list[Process]]:
-    """Start devices; return their program and them."""
+async def _started(
+    processes: DeviceProcesses, programs: Sequence[DeviceProgram] | None = None
+) -> tuple[Process, list[Process]]:
+    """Start devices; return their program and their processes."""
     await processes.open()
     assert processes._process is not None
     pid = processes._process.pid  # this process may have other programs, of other tests, below it
     (mother,) = [process for process in descendants(os.getpid()) if process.pid == pid]
-    processes.start(_programs(), {})
-    await until(lambda: len(descendants(pid)) == 2, "the two devices")
+    programs = programs or _programs()
+    processes.start(programs, {})
+    n = len({program.process for program in programs})
+    await until(lambda: len(descendants(pid)) == n, "the processes of the devices")
     devices = descendants(pid)
     # Or one that is stopped at once still holds what its program tells us through, as if that lived.
     told = _standard_output(mother)
@@ -48,6 +61,48 @@ async def _started(processes: DeviceProcesses) -> tuple[Process, list[Process]]:
 
 def _standard_output(process: Process) -> Path:
     return Path(f"/proc/{process.pid}/fd/1").readlink()
+
+
+async def test_devices_that_share_a_process_are_each_told_of_when_it_is_killed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    processes = DeviceProcesses()
+    mother, (both,) = await _started(processes, _programs(SHARED))
+    both.kill()
+    with pytest.raises(NotReady, match="device MG1/ess ended by itself with signal 9"):
+        await asyncio.wait_for(processes.until_lost(), 10.0)
+    await until(lambda: "device MG1/pv ended by itself with signal 9" in caplog.text, "the other one")
+    await processes.close()
+    assert not mother.is_alive
+
+
+async def test_one_that_fails_in_a_shared_process_leaves_the_other_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    processes = DeviceProcesses()
+    mother, (both,) = await _started(processes, _programs(SHARED, pv=["--period=-1"]))
+    with pytest.raises(NotReady, match="device MG1/pv ended by itself with exit code 2"):
+        await asyncio.wait_for(processes.until_lost(), 10.0)
+    assert both.is_alive
+    begin = time.monotonic()
+    await processes.close()
+    assert time.monotonic() - begin < END_S, "by the end of its input, not by force"
+    assert not both.is_alive
+    assert not mother.is_alive
+    said = capfd.readouterr().err
+    assert said.count("heron-mqtt device pv_inverter: --period -1.0: expected seconds") == 1
+    assert "Traceback" not in said
+
+
+async def test_a_signal_to_a_shared_process_ends_all_its_devices_as_it_does_one() -> None:
+    processes = DeviceProcesses()
+    _, (both,) = await _started(processes, _programs(SHARED))
+    await asyncio.sleep(0.5)  # until it heeds them
+    os.kill(both.pid, signal.SIGINT)
+    with pytest.raises(NotReady, match=r"device MG1/(ess|pv) ended by itself with (exit code 130|signal 2)"):
+        await asyncio.wait_for(processes.until_lost(), 10.0)
+    await processes.close()
+    assert not both.is_alive
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["", "stopped"])
