@@ -175,6 +175,8 @@ class Plausibility:
     @property
     def is_contested(self) -> bool:
         """Whether two devices have spoken under this name of late."""
+        if len(self._from_past) <= LATE:  # asked dozens of times a step
+            return False
         now = self._monotonic()
         recent = [t for t in self._from_past if now - t <= self._settings.stale_after_s]
         return len(recent) > LATE
