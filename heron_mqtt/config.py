@@ -74,8 +74,9 @@ def find_scenario(name: str | Path) -> Path:
         if candidate.is_file() and candidate.resolve().is_relative_to(shipped.resolve()):
             return candidate
     known = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
-    why = why_no_file(path).replace("no such file", "no such scenario file")
-    raise ConfigError(f"{name}: {why}; shipped scenarios are: {known}")
+    if path.is_symlink() or path.exists():
+        raise ConfigError(f"{name}: {why_no_file(path)}; a shipped scenario is one of {known}")
+    raise ConfigError(f"{name}: no such scenario file; shipped scenarios are: {known}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
