@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
-from typer.models import CommandInfo
 
 from heron_mqtt.messaging.settings import EVERYWHERE, FILES, SETTINGS, option_of, use_options
 
@@ -21,24 +20,10 @@ LASTING_COMMANDS = {"run", "proxy"}
 
 def add_broker_options(app: typer.Typer) -> None:
     """Give the options to each command of ``app`` that takes a broker."""
-    app.registered_commands = [
-        command if "broker" not in getattr(command.callback, "__annotations__", ()) else _Connecting(command)
-        for command in app.registered_commands
-    ]
-
-
-class _Connecting(CommandInfo):
-    """A command that takes a broker; its options are made when it is called or explained."""
-
-    def __init__(self, command: CommandInfo) -> None:
-        vars(self).update(vars(command))
-        self._function: Callable[..., Any] = vars(self).pop("callback")
-        self.name = command.name or self._function.__name__.replace("_", "-")
-
-    @functools.cached_property
-    def callback(self) -> Callable[..., Any]:  # type: ignore[override]
-        lasts = self._function.__name__ in LASTING_COMMANDS
-        return with_broker_options(self._function, EVERYWHERE if lasts else SETTINGS)
+    for command in app.registered_commands:
+        if command.callback is not None and "broker" in inspect.signature(command.callback).parameters:
+            lasts = command.callback.__name__ in LASTING_COMMANDS
+            command.callback = with_broker_options(command.callback, EVERYWHERE if lasts else SETTINGS)
 
 
 def with_broker_options(command: Callable[..., Any], named: Mapping[str, str]) -> Callable[..., Any]:
