@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import two_processes
 
-import powergrid.envs.multi_agent_microgrids as env_module
+import powergrid.envs.microgrid_environment as env_module
 from powergrid.batched.flow import TOLERANCE_MVA
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from powergrid.envs.exchange import DirectExchange

@@ -118,7 +118,7 @@ def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build each scenario once a process: most tests of environments differ in other things than the grid."""
     from support.small_grid import build_once
 
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+    monkeypatch.setattr("powergrid.envs.microgrid_environment.build", build_once)
     monkeypatch.setattr("powergrid.envs.batched.build", build_once)
 
 

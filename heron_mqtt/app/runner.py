@@ -41,7 +41,7 @@ from heron_mqtt.service_manager import THE_SERVICE
 
 if TYPE_CHECKING:
     from heron_mqtt.app.mapping_watch import MappingWatch
-    from powergrid.envs import MultiAgentMicrogrids
+    from powergrid.envs.microgrid_environment import MicrogridEnvironment
     from powergrid.scenario import Scenario
 
 GOODBYE_S = 0.8  # for proxies and operator to say that they leave; a run must end within 2 s
@@ -245,7 +245,7 @@ async def _publish_head(broker: MessageBroker, scenario: Scenario, record: Mappi
 
 
 async def _begin(
-    env: MultiAgentMicrogrids, infrastructure: Infrastructure, plan: RunPlan, progress: Progress
+    env: MicrogridEnvironment, infrastructure: Infrastructure, plan: RunPlan, progress: Progress
 ) -> Mapping[str, Any]:
     """Begin the episode; returns what the agents see, when every agent and device is ready."""
     remote = plan.remote_agents
@@ -273,7 +273,7 @@ async def _begin(
 
 
 async def _steps(
-    env: MultiAgentMicrogrids,
+    env: MicrogridEnvironment,
     faults: FaultPlan,
     plan: RunPlan,
     progress: Progress,
@@ -356,7 +356,7 @@ def _undisturbed(plan: RunPlan) -> dict[str, Any]:
 
 def _import_environment() -> None:
     with importing():
-        import powergrid.envs.multi_agent_microgrids  # noqa: F401
+        import powergrid.envs.microgrid_environment  # noqa: F401
 
 
 def _make_environment(
@@ -364,10 +364,10 @@ def _make_environment(
     infrastructure: Infrastructure,
     recording: Recording | None = None,
     observation: str | None = None,
-) -> MultiAgentMicrogrids:
-    from powergrid.envs import MultiAgentMicrogrids
+) -> MicrogridEnvironment:
+    from powergrid.envs.microgrid_environment import MicrogridEnvironment
 
-    return MultiAgentMicrogrids(
+    return MicrogridEnvironment(
         {
             "centralized": plan.options.centralized,
             "message_broker": infrastructure.broker,

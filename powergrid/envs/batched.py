@@ -93,7 +93,7 @@ class BatchedMicrogrids(CopiedByState):
             scale=self.config.observation_scale or scenario.observation_scale,
             named=self.config.observation_form == "dict",
         )
-        self.single_state_space = self._state.whole.box
+        self.single_state_space = self._state.whole.flat_space
         self._observing = observing_agents(scenario)
         tables = self.config.impairments()
         self._links = Links(tables, scenario, self.agents, n) if tables else None

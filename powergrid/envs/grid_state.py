@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.envs.agent_view import AgentView
-from powergrid.envs.farama import Box, Dict
 from powergrid.envs.observation_bounds import state_bounds
 from powergrid.envs.observation_form import ObservationForm, ObservationScale, Observed
 from powergrid.envs.state_layout import Layout
@@ -21,6 +20,9 @@ from powergrid.rewards.group_reduce import GroupedReducer
 from powergrid.rewards.violations import LimitViolations
 from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.time_series import Outlook
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box, Dict
 
 Array = NDArray[np.float64]
 
@@ -240,7 +242,7 @@ class GridState:
     def space(self, agent: str) -> Box | Dict:
         """Return an agent's observation space; always the same object."""
         form = self._form(agent)
-        return form.dict if self._named else form.box
+        return form.named_space if self._named else form.flat_space
 
     def names(self, agent: str) -> tuple[str, ...]:
         """Return what each entry of an agent's flat observation is."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from powergrid.envs.farama import Box, Dict
 from powergrid.envs.observation_bounds import StateBounds
 from powergrid.envs.state_layout import Positions
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box, Dict
 
 __all__ = ["ObservationForm", "ObservationScale", "Observed", "by_name"]
 
@@ -31,10 +34,6 @@ class ObservationForm:
         positions: Where they stand in the state vector.
         bounds: Of the state vector.
         scale: ``si`` = in the units of the quantities, ``unit`` = [-1, 1] from lowest to highest.
-
-    Attributes:
-        box: The space of the flat form.
-        dict: The space of the form by name.
     """
 
     def __init__(
@@ -50,16 +49,26 @@ class ObservationForm:
         width = self._high - self._low
         self._middle = 0.5 * (self._low + self._high)
         self._factor = np.divide(2.0, width, out=np.zeros_like(width), where=width > 0.0)
+        self.parts = by_name(names)
+
+    @cached_property
+    def flat_space(self) -> Box:
+        """The space of the flat form."""
+        from gymnasium.spaces import Box  # not for a run: see MicrogridEnvironment
+
         edges = np.stack((self._low, self._high)).astype(np.float32)
         if self._unit:
             edges[0], edges[1] = -1.0, 1.0
-        self.box = Box(edges[0], edges[1], dtype=np.float32)
-        self.parts = by_name(names)
-        self.dict = Dict(
-            {
-                name: Box(self.box.low[part], self.box.high[part], dtype=np.float32)
-                for name, part in self.parts.items()
-            }
+        return Box(edges[0], edges[1], dtype=np.float32)
+
+    @cached_property
+    def named_space(self) -> Dict:
+        """The space of the form by name."""
+        from gymnasium.spaces import Box, Dict
+
+        box = self.flat_space
+        return Dict(
+            {name: Box(box.low[part], box.high[part], dtype=np.float32) for name, part in self.parts.items()}
         )
 
     def flat(self, state: Array) -> NDArray[np.float32]:

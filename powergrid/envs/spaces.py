@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.protocols.setpoint import StepCommand
-from powergrid.envs.farama import Box
 from powergrid.scenario import MicrogridTable
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box
 
 Array = NDArray[np.float64]
 
@@ -45,7 +49,13 @@ class ActionMap:
             (name.startswith("p_"), name[2:], *span) for name, span in zip(self.names, spans, strict=True)
         ]
         self._shape = (len(rows),)
-        self.space = Box(-1.0, 1.0, self._shape, np.float32)
+
+    @cached_property
+    def space(self) -> Box:
+        """[-1, 1] for each entry."""
+        from gymnasium.spaces import Box  # not for a run: see MicrogridEnvironment
+
+        return Box(-1.0, 1.0, self._shape, np.float32)
 
     def command(self, action: ArrayLike, episode: int | None = None, step: int | None = None) -> StepCommand:
         """Return the command of a normalised action; values beyond [-1, 1] count as the nearest bound.

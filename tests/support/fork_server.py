@@ -35,7 +35,7 @@ MODULES = (
     *("heron_mqtt.app.vendor_adapters", "heron_mqtt.app.verify", "heron_mqtt.field.device"),
     *("heron_mqtt.dashboard.server", "heron_mqtt.messaging.hosted", "heron_mqtt.messaging.memory"),
     *("heron_mqtt.messaging.schemes", "pandapower", "powergrid.emulators.emulator"),
-    *("powergrid.emulators.script", "powergrid.envs.multi_agent_microgrids", "powergrid.networks.builders"),
+    *("powergrid.emulators.script", "powergrid.envs.microgrid_environment", "powergrid.networks.builders"),
     *("powergrid.powerflow.adapter", "powergrid.simulation.build", "stringprep", "typer.rich_utils"),
 )
 _LENGTH = 4

@@ -135,7 +135,7 @@ async def test_no_setpoint_of_a_whole_episode_is_outside_the_envelope(
     A limit of the grid weighs more than a ramp: then what is left of a setpoint may be out of its reach,
     and the device goes there as fast as it can.
     """
-    monkeypatch.setattr("powergrid.envs.multi_agent_microgrids.build", build_once)
+    monkeypatch.setattr("powergrid.envs.microgrid_environment.build", build_once)
     changes = {f"microgrids.{a}.devices.ess.ramp_mw_per_s": 0.000005 for a in ("MG1", "MG2", "MG3")}
     band = {"p_min_mw": -0.001, "p_max_mw": 0.002}
     changes |= {
