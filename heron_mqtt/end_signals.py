@@ -53,7 +53,8 @@ def heeded() -> tuple[signal.Signals, ...]:
 class EndSignals:
     """Takes the signals while inside; elsewhere than in the main thread it does nothing.
 
-    Inside ``run`` the first signal cancels the main task; outside it raises ``AskedToEnd`` at once.
+    Inside ``run`` the first signal cancels the main task; outside it raises ``AskedToEnd`` at once. While an
+    event loop is made or closed it is noted, and heeded afterwards: a loop that is half made complains.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,7 @@ class EndSignals:
         self._task: asyncio.Task[Any] | None = None
         self._asked: int | None = None
         self._asked_at = 0.0
+        self._is_noting, self._noted = False, False
         self._terminals: list[int] = []
 
     def __enter__(self) -> Self:
@@ -85,7 +87,7 @@ class EndSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
-        self._depth, self._task, self._asked = 0, None, None
+        self._depth, self._task, self._asked, self._is_noting = 0, None, None, False
 
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -113,19 +115,29 @@ class EndSignals:
             raise AskedToEnd(self._asked)
 
         async def watched() -> T:
-            self._task = asyncio.current_task()
-            with THE_SERVICE.heartbeat(asyncio.get_running_loop()):
-                return await main
-
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            self._task, self._is_noting = asyncio.current_task(), False
+            if self._asked is not None:
+                main.close()
+                raise asyncio.CancelledError
             try:
-                return runner.run(watched())
-            except asyncio.CancelledError:
-                if self._asked is None:
-                    raise
-                raise AskedToEnd(self._asked) from None
+                with THE_SERVICE.heartbeat(asyncio.get_running_loop()):
+                    return await main
             finally:
-                self._task = None
+                self._task, self._is_noting = None, True
+
+        self._is_noting, self._noted = True, False
+        try:
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                result = runner.run(watched())
+        except asyncio.CancelledError:
+            if self._asked is None:
+                raise
+            raise AskedToEnd(self._asked) from None
+        finally:
+            self._is_noting = False
+        if self._noted and self._asked is not None:
+            raise AskedToEnd(self._asked)
+        return result
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._leave_terminals_that_are_gone()
@@ -134,6 +146,9 @@ class EndSignals:
         is_first, self._asked = self._asked is None, number
         self._asked_at = time.monotonic()
         task = self._task
+        if is_first and self._is_noting:
+            self._noted = True
+            return
         if task is None or task.done() or not is_first:
             raise AskedToEnd(number)
         from heron_mqtt.service_manager import THE_SERVICE  # imported already: a task runs

@@ -1,14 +1,16 @@
-"""How a program that is supervised ends when its supervisor has gone."""
+"""How a program ends that is told to, or whose supervisor has gone."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from heron_mqtt.end_signals import until_input_ends
+from heron_mqtt.end_signals import GRACE_S, AskedToEnd, EndSignals, until_input_ends
 
 
 async def test_one_whose_input_ends_is_cancelled_once_and_cleans_up_in_peace(
@@ -34,3 +36,47 @@ async def test_one_whose_input_ends_is_cancelled_once_and_cleans_up_in_peace(
         os.close(its)
         await asyncio.wait_for(waiting, 10.0)
     assert cleaned_up == [0, 1, 2]
+
+
+class ClosedByASignal(asyncio.SelectorEventLoop):
+    """A loop that Ctrl-C meets while it is closed."""
+
+    def close(self) -> None:
+        if not self.is_closed():
+            os.kill(os.getpid(), signal.SIGINT)
+        super().close()
+
+
+def made_by_a_signal() -> asyncio.AbstractEventLoop:
+    """Return a loop that Ctrl-C meets while it is made."""
+    os.kill(os.getpid(), signal.SIGINT)
+    return asyncio.SelectorEventLoop()
+
+
+@pytest.mark.parametrize(("make", "begins"), [(made_by_a_signal, False), (ClosedByASignal, True)])
+def test_a_signal_while_a_loop_is_made_or_closed_ends_the_program_after_that(
+    make: Callable[[], asyncio.AbstractEventLoop], begins: bool
+) -> None:
+    begun = []
+
+    async def main() -> None:
+        begun.append(True)
+
+    with EndSignals() as signals, pytest.raises(AskedToEnd):
+        signals.run(main(), make)
+    assert bool(begun) == begins
+
+
+def test_a_second_signal_breaks_off_what_notes_the_first() -> None:
+    def stuck() -> asyncio.AbstractEventLoop:
+        os.kill(os.getpid(), signal.SIGINT)
+        signals._asked_at -= GRACE_S
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it goes on")
+
+    async def main() -> None: ...
+
+    coroutine = main()
+    with EndSignals() as signals, pytest.raises(AskedToEnd):
+        signals.run(coroutine, stuck)
+    coroutine.close()
