@@ -51,9 +51,7 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     """Import a name, or look the version up, when it is asked for."""
     if name == "__version__":
-        from heron_mqtt.installed import own_version
-
-        return own_version()
+        return _version()
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
@@ -65,3 +63,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("heron-mqtt")
+    except PackageNotFoundError:  # imported from a source tree that was never installed
+        return "0+unknown"

@@ -1,4 +1,4 @@
-"""Imports without a look for garbage, and without a search for plugins: what they make stays as it is."""
+"""Imports without garbage collection, and without a search for plugins: what they make stays as it is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def importing() -> Iterator[None]:
     twelfth of the CPU time of the start, and find nothing. Old ones are looked at in full collections alone.
 
     With its first model pydantic reads what every installed package says of itself, to find plugins: a
-    thirtieth of the start. Models of ours need none; those that a policy of one's own makes get theirs.
+    thirtieth of the start. Models of ours need none. Those of a user's policy get theirs; those of kinds
+    that a package of the user registers are made meanwhile, and get none.
     """
     with _without_plugins():
         if not gc.isenabled():

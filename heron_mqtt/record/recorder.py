@@ -19,7 +19,6 @@ from typing import Any
 from pydantic_core import to_json
 
 from heron_mqtt.field.observer import AgentReport
-from heron_mqtt.installed import installed_version
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
 from heron_mqtt.messaging.stamping import new_boot, utc_now
@@ -320,9 +319,15 @@ def _packed(file: Path) -> tuple[str, bytes]:
 
 def versions_here() -> dict[str, str]:
     """Return the versions of what a run's results depend on, by package."""
-    packages = ("heron-mqtt", "pandapower", "lightsim2grid", "numpy", "paho-mqtt")
-    found = {package: installed_version(package) for package in packages}
-    return {package: version for package, version in found.items() if version is not None}
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("heron-mqtt", "pandapower", "lightsim2grid", "numpy", "paho-mqtt"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
 
 
 def _meta(facts: RunFacts, now: datetime, keeps_messages: bool) -> dict[str, str]:

@@ -335,6 +335,10 @@ class GridAgent:
 
     def simulate_each(self, devices: Iterable[str]) -> None:
         """Let the models of devices take the step with what is wanted."""
+        if type(self).simulate is not GridAgent.simulate:  # a class of one's own has the last word
+            for name in devices:
+                self.simulate(name)
+            return
         units, dt_s = self._units, self._dt_s
         for name in devices:
             unit = units[name]

@@ -389,14 +389,18 @@ def finite(name: str, value: float) -> float:
     return float(value) + 0.0
 
 
-@functools.lru_cache(maxsize=16)  # every device of a step asks, several times
 def hours(dt_s: float) -> float:
     """Return a step's length in h.
 
     Raises:
         ValueError: It is not a finite number > 0.
     """
-    dt_h = float(dt_s) / S_PER_H
+    return _hours(float(dt_s))
+
+
+@functools.lru_cache(maxsize=16)  # every device of a step asks, several times
+def _hours(dt_s: float) -> float:
+    dt_h = dt_s / S_PER_H
     if not 0.0 < dt_h < inf:
         raise ValueError(f"dt_s must be a finite number of seconds > 0, got {dt_s}")
     return dt_h

@@ -28,7 +28,8 @@ class EnvState:
         rewards: Of the last step, by agent, $.
         grid: Of ``GridState``.
         bills: Cost and trades of the last step, (n_agents,) $ each.
-        exchange: Of the agents and their protocol objects.
+        exchange: Of each agent, and the price that it has heard.
+        format: Number of this form of a state; one that was pickled in another form is refused.
     """
 
     scenario: str
@@ -38,6 +39,7 @@ class EnvState:
     grid: tuple[Array, Array]
     bills: tuple[Array, Array]
     exchange: Mapping[str, Any]
+    format: int = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,8 @@ def check_state(state: Any, kind: type[Any], scenario: str, grid: GridState) -> 
     """
     if not isinstance(state, kind):
         raise ValueError(f"set_state: expected what get_state returned, got a {type(state).__name__}")
+    if vars(state).get("format") != getattr(kind, "format", None):
+        raise ValueError("set_state: the state was made by another version of this package; make it anew")
     mine, given = [[a.shape for a in arrays] for arrays in (grid.get_state(), state.grid)]
     if state.scenario != scenario or mine != given:
         raise ValueError(

@@ -50,7 +50,7 @@ class DirectExchange:
 
     Args:
         agents: By name.
-        check: Clears plans; None = nobody asks for clearance.
+        check: Clears plans; None = no agent asks for clearance.
         links: What would become of messages; None = all of them arrive in time. As in a distributed run an
             agent without observation takes no part in the step, and one whose action is not heard does, but
             has no report.
@@ -83,7 +83,7 @@ class DirectExchange:
     def step(self, given: StepInput) -> Mapping[str, StepReport]:
         """Carry every agent through the step, round by round, and return what each reports.
 
-        What is said in a step is heard in it or not at all, so nobody needs to remember what is for which.
+        A message of a step arrives in that step or not at all, so agents keep no messages for other steps.
         """
         is_priced = self._links is None or bool(
             self._links.send("price", np.array([[True]]), np.array([given.step]))[0, 0]
@@ -183,7 +183,7 @@ class BrokerExchange:
     Args:
         operator: The upstream end.
         proxies: Of the agents that run in this process; the others are remote.
-        check: Clears plans; None = nobody asks for clearance.
+        check: Clears plans; None = no agent asks for clearance.
         plan_s: How long to wait for the plans of a step, wall-clock s.
         action_s: How long to wait for the actions of a step, wall-clock s.
         ready_s: How long to wait for agents and devices at the start of an episode, wall-clock s.

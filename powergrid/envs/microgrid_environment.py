@@ -132,11 +132,6 @@ class MicrogridEnvironment(CopiedByState):
 
     # -- PettingZoo --------------------------------------------------------------------------------
 
-    @property
-    def state_space(self) -> Box:
-        """Of ``state()``; the same object at every call."""
-        return self._state.whole.flat_space
-
     def observation_space(self, agent: str) -> Box | Dict:
         """Return an agent's observation space; the same object at every call."""
         return self._state.space(agent)

@@ -10,6 +10,7 @@ from pettingzoo import ParallelEnv
 
 from powergrid.envs.microgrid_environment import MicrogridEnvironment
 from powergrid.envs.observation_form import Observed
+from powergrid.simulation.build import Blueprint
 
 
 class MultiAgentMicrogrids(MicrogridEnvironment, ParallelEnv[str, Observed, NDArray[np.float32]]):
@@ -33,3 +34,7 @@ class MultiAgentMicrogrids(MicrogridEnvironment, ParallelEnv[str, Observed, NDAr
     """
 
     metadata: ClassVar[dict[str, Any]] = {"name": "multi_agent_microgrids_v0", "render_modes": ["ansi"]}
+
+    def _assemble(self, blueprint: Blueprint) -> None:
+        super()._assemble(blueprint)
+        self.state_space = self._state.whole.flat_space

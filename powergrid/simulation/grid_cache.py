@@ -17,10 +17,10 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-from heron_mqtt.installed import installed_version
 from powergrid.networks import find_source
 from powergrid.networks.devices import table_of
 from powergrid.scenario import LoadedScenario
@@ -124,7 +124,7 @@ def grid_key(loaded: LoadedScenario) -> str | None:
         for name, table in loaded.scenario.microgrids.items()
     }
     tolerance_mva = loaded.scenario.network.tolerance_mva
-    told = json.dumps([identity, tolerance_mva, installed_version("pandapower"), _code(), microgrids])
+    told = json.dumps([identity, tolerance_mva, version("pandapower"), _code(), microgrids])
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 

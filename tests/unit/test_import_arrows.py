@@ -27,7 +27,6 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt.end_signals": "program",
         "heron_mqtt.forked_program": "program",
         "heron_mqtt.importing": "program",
-        "heron_mqtt.installed": "program",
         "heron_mqtt.own_program": "program",
         "heron_mqtt.service_manager": "program",
         "heron_mqtt.cancellation": "program",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from heron_mqtt.cancellation import unless_cancelled
-from heron_mqtt.installed import own_version
 from heron_mqtt.messaging.embedded.auth.authenticator import Authenticator
 from heron_mqtt.messaging.embedded.event_log import EventLog
 from heron_mqtt.messaging.embedded.net.listeners import Listeners
@@ -330,7 +330,7 @@ class BrokerServer:
         return stats
 
     async def _publish_sys(self) -> None:
-        self.router.announce("$SYS/broker/version", f"heron-mqtt {own_version()}".encode())
+        self.router.announce("$SYS/broker/version", f"heron-mqtt {version('heron-mqtt')}".encode())
         while True:
             self.refresh_rights()
             stats = self.refresh_stats()

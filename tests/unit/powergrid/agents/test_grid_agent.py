@@ -8,6 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from heron_mqtt.agents.base import SetpointRequest
+from powergrid.agents import GridAgent
 from powergrid.devices import Battery, Generator, GeneratorSpec, Pv
 from powergrid.rewards import grid_bill
 from powergrid.scenario import PolicyTable, ProtocolTable
@@ -255,3 +257,23 @@ def test_a_setpoint_of_pv_is_a_limit_and_names_what_the_sun_offers() -> None:
     wanted = agent.wanted()["pv"]
     assert wanted.p_mw == pytest.approx(0.12)
     assert wanted.p_available_mw == pytest.approx(0.05)
+
+
+def test_a_class_of_ones_own_is_asked_for_each_device_also_where_all_are_simulated() -> None:
+    """``simulate_each`` is the quick way of calls; over messages each device is simulated by itself."""
+    asked = []
+
+    class Counting(GridAgent):
+        def simulate(
+            self, device: str, reason: str | None = None, *, setpoint: SetpointRequest | None = None
+        ) -> None:
+            asked.append(device)
+            super().simulate(device, reason, setpoint=setpoint)
+
+    agent = make({"ess": Battery(ESS), "pv": Pv(PV)})
+    agent.__class__ = Counting
+    agent.observe(observation(0.1), 50.0)
+    agent.decide(None)
+    agent.simulate_each(["ess", "pv"])
+    assert asked == ["ess", "pv"]
+    assert set(agent.report().p_mw) == {"ess", "pv"}

@@ -33,6 +33,7 @@ from powergrid.devices import (
     PvSpec,
     make_device,
 )
+from powergrid.devices.base import hours
 from support.device_strategies import any_spec, available_for, devices_with_steps, durations_s
 
 BATTERY = BatterySpec(max_e_mwh=1.0, max_p_charge_mw=0.5, max_p_discharge_mw=0.5)
@@ -301,3 +302,7 @@ def test_a_device_whose_agent_is_lost_is_taken_to_be_in_the_safe_state_of_its_em
     expected = 0.0 if spec.rests_when_safe else -0.003
     assert spec.safe_p_mw(sign * 0.003) == expected
     assert spec.safe_p_mw(None) == 0.0
+
+
+def test_a_step_may_be_an_array_of_no_dimension() -> None:
+    assert hours(np.array(900.0)) == 0.25  # type: ignore[arg-type]

@@ -113,6 +113,10 @@ def test_a_state_of_another_scenario_is_refused_and_changes_nothing() -> None:
         other.set_state(env.get_state())
     with pytest.raises(ValueError, match="expected what get_state returned, got a dict"):
         env.set_state({})  # type: ignore[arg-type]
+    old = env.get_state()
+    del vars(old)["format"]  # as it was pickled before there was one
+    with pytest.raises(ValueError, match="made by another version"):
+        env.set_state(old)
     assert env.agents
 
 
