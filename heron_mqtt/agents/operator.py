@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from heron_mqtt.agents.base import StepReport
@@ -36,7 +36,6 @@ log = logging.getLogger("heron_mqtt.operator")
 
 TOLD_WITHIN_S = 1.0  # what the broker has kept comes at once after a connection
 GOODBYE_S = 1.0  # how long the last word may take; the will says as much
-EPISODE_AGAIN_S = 1.0  # devices answer in milliseconds: the network has lost it
 
 
 class SystemOperator:
@@ -79,7 +78,6 @@ class SystemOperator:
         self._retain = {"retain": True} if broker.features.retain else {}
         self._subscriptions = SubscriptionGroup(broker)
         self._presence: Announcement | None = None
-        self._episode: RunState | None = None  # what run/episode says of the one under way
         self._now = (0, -1)
         self._statuses: dict[str, Status] = {}
         self._offline: set[str] = set()  # subordinates that have said so, or whose wills have
@@ -190,8 +188,6 @@ class SystemOperator:
         if self._displaced is None:
             finished = RunState(state="finished", scenario=self._scenario)
             await presence.update(self._stamper.presence(finished, episode=self._now[0]))
-            self._episode = finished
-            await self._say_episode()
         await presence.withdraw(say_offline=False)
 
     def _on_displaced(self, error: Displaced) -> None:
@@ -228,21 +224,14 @@ class SystemOperator:
                     await self._presence.update(reset)
             except TimeoutError:
                 raise NotReady(f"the broker did not take {topics.RUN_STATE} within {timeout_s:g} s") from None
-        self._episode = state
-        self._say_episode()
         if is_first:
             self._publish_network()
 
         def all_ready() -> bool:
             return all(self._is_ready(agent, episode) for agent in self.subordinates)
 
-        clock_s = asyncio.get_running_loop().time
-        ends_at = clock_s() + timeout_s
-        while not await self._wakeup.until(all_ready, min(max(ends_at - clock_s(), 0.0), EPISODE_AGAIN_S)):
-            if clock_s() >= ends_at:
-                raise NotReady(f"not ready after {timeout_s:g} s: {', '.join(self._not_ready(episode))}")
-            if not is_first:  # who has just come listens to run/state as well
-                self._say_episode()
+        if not await self._wakeup.until(all_ready, timeout_s):
+            raise NotReady(f"not ready after {timeout_s:g} s: {', '.join(self._not_ready(episode))}")
 
     def begin_step(self, episode: int, step: int, price: float, clock: datetime) -> None:
         """Publish where the run stands and the step's price; actions of earlier steps no longer count."""
@@ -301,13 +290,6 @@ class SystemOperator:
     def publish_results(self, results: GridResults | Json) -> None:
         """Publish what the power flow gave for the step under way: the message, or its fields."""
         self._publish(topics.RUN_GRID, results, **self._retain)
-
-    def _say_episode(self) -> Awaitable[None]:
-        """Publish what devices want of ``run/state``, without its steps; awaited = the broker has it."""
-        assert self._episode is not None
-        channel = topics.RUN_EPISODE
-        message = self._stamper.stamp(channel, self._episode, episode=self._now[0])
-        return self._broker.publish(channel, message, **self._retain)
 
     def _publish_network(self) -> None:
         if self.network is not None and self._displaced is None:
@@ -417,8 +399,6 @@ class SystemOperator:
     def _on_reconnect(self) -> None:
         """Look whether the broker still knows of a stop that we know of."""
         self._publish_network()
-        if self._episode is not None and self._displaced is None:
-            self._say_episode()
         self._stop.on_reconnect()
         if self._stop.is_active and (self._saying_again is None or self._saying_again.done()):
             loop = asyncio.get_running_loop()

@@ -18,7 +18,6 @@ ROOT = "heron"
 MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1, section 1.5.3: a UTF-8 string has a two-byte length
 
 RUN_STATE = "run/state"
-RUN_EPISODE = "run/episode"
 RUN_RECORD = "run/record"
 RUN_NETWORK = "run/network"
 RUN_GRID = "run/grid"
@@ -73,7 +72,6 @@ def _rule(
 
 RULES: Final[tuple[ChannelRule, ...]] = (
     _rule("run/state", "operator", "agents devices", kept="vital"),
-    _rule("run/episode", "operator", "agents devices", kept="retained"),
     _rule("run/owner", "operator", "agents devices", kept="vital"),
     _rule("run/record", "operator", kept="retained"),
     _rule("run/network", "operator", kept="retained"),

@@ -65,7 +65,6 @@ class Emulator(FieldDevice):
         self._table = table
         self._faults = faults
         self._history = history
-        self._is_joining = False  # what run/state says next is the step that a fault on demand came in
         self._is_asked_where = False  # a run goes on: it is waited for, whatever its fault is
         self._model_spec = spec.derated(table.efficiency_factor)
         self._model = make_device(self._model_spec)
@@ -199,24 +198,12 @@ class Emulator(FieldDevice):
             return
         log.warning("%s: fault on demand: %s for %d steps", self.label, fault.kind, fault.steps)
         self._faults.begin(fault)
-        if self._follow_steps():
-            self._is_joining = True
         if fault.kind == "reboot":
             await self._say(self._stamped(Status(state="offline", reason="rebooting")))
 
-    @property
-    def counts_steps(self) -> bool:
-        """Whether a fault is in force, or planned: it may begin and end in a step without a setpoint."""
-        return self._faults.counts_steps
-
     async def on_run_state(self, run_state: RunState) -> None:
         """Let the faults of the step begin and end."""
-        is_joining, self._is_joining = self._is_joining, False
-        if run_state.state != "running" or run_state.step is None:
-            return
-        if is_joining:
-            self._faults.join(run_state.step)
-        else:
+        if run_state.state == "running" and run_state.step is not None:
             await self._step(run_state.step)
 
     async def _step(self, step: int | None) -> None:

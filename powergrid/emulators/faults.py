@@ -26,16 +26,11 @@ class FaultState:
     planned: dict[int, Fault] = field(default_factory=dict)
     active: Fault | None = None
     step: int = -1
-    _ends: int | None = None  # unknown until a step is heard of
+    _ends: int = 0
 
     def begin(self, fault: Fault) -> None:
-        """Let a fault begin; its steps count from the next one that is heard of. It replaces one in force."""
-        self.active, self._ends = fault, None
-
-    @property
-    def counts_steps(self) -> bool:
-        """Whether every step has to be heard of, also those without a setpoint."""
-        return self.active is not None or bool(self.planned)
+        """Let a fault begin with the next step; it replaces one in force."""
+        self.active, self._ends = fault, self.step + 1 + fault.steps
 
     @property
     def kind(self) -> FaultKind | None:
@@ -46,23 +41,16 @@ class FaultState:
         """Begin an episode: steps count from 0 again, and a fault in force is over."""
         self.step, self.active = -1, None
 
-    def join(self, step: int) -> None:
-        """Learn which step is under way, where none was heard of before: it is not the next one."""
-        self.step = max(self.step, step)
-
     def on_step(self, step: int | None) -> bool:
         """Take note of a step (None = the next one); return whether a fault has just ended."""
         number = self.step + 1 if step is None else step
         if number <= self.step:
             return False
         if (due := self.planned.get(number)) is not None:
+            self.step = number - 1
             self.begin(due)
         self.step = number
-        if self.active is None:
-            return False
-        if self._ends is None:
-            self._ends = number + self.active.steps
-        if number < self._ends:
+        if self.active is None or number < self._ends:
             return False
         self.active = None
         return True

@@ -14,14 +14,11 @@ from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.messages import RunState, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
-from heron_mqtt.messaging.impaired import ImpairedBroker
-from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.stamping import MessageStamper
 from support.waiting import until
 
 AT = ("MG1", "ess")
-SLOW_BIRTHS = [{"pattern": "devices/+/+/status", "delay_s": 0.01}]
 
 
 class Inverter(FieldDevice):
@@ -92,10 +89,10 @@ class Gateway:
 
 @asynccontextmanager
 async def served(
-    make: Callable[[MessageBroker], Inverter] = Inverter, through: MessageBroker | None = None
+    make: Callable[[MessageBroker], Inverter] = Inverter,
 ) -> AsyncIterator[tuple[Any, Gateway]]:
     """A device that serves, and the gateway it serves."""
-    async with through or InMemoryBroker() as broker:
+    async with InMemoryBroker() as broker:
         gateway = Gateway(broker)
         await gateway.listen()
         device = make(broker)
@@ -410,81 +407,10 @@ async def test_an_emulator_starts_afresh_with_each_episode_of_each_run() -> None
         assert [(s["run"], s["episode"]) for s in gateway.statuses[1:]] == [("a", 1), ("a", 2), ("b", 1)]
 
 
-def _run(state: str, boot: str, episode: int) -> dict[str, Any]:
-    return {"type": "run_state", "state": state, "episode": episode, "boot": boot, "sender": "op"}
-
-
-async def test_who_is_told_episodes_listens_to_no_step_until_the_run_has_ended() -> None:
-    async with served(Follower) as (device, gateway):
-        await gateway.say(topics.RUN_EPISODE, _run("reset", "a", 1))
-        await until(lambda: device.episodes == [1], "the episode")
-        await until(lambda: not device._steps, "it leaves run/state")
-        await gateway.say(topics.RUN_STATE, _run("running", "a", 1))
-        await gateway.say(topics.RUN_STATE, _run("reset", "a", 2))  # not heard: it comes on run/episode
-        await gateway.say(topics.RUN_EPISODE, _run("reset", "a", 3))
-        await until(lambda: len(device.episodes) == 2, "the next episode")
-        await gateway.say(topics.RUN_EPISODE, _run("finished", "a", 3))
-        await until(lambda: device._steps, "it listens to run/state again")
-        await gateway.say(topics.RUN_STATE, _run("running", "old", 7))  # of one that knows no run/episode
-        await until(lambda: len(device.episodes) == 3, "the episode of an older environment")
-        assert device.episodes == [1, 3, 7]
-        assert [(s["run"], s["episode"]) for s in gateway.statuses[1:]] == [("a", 1), ("a", 3), ("old", 7)]
-
-
-@pytest.mark.parametrize("first", [topics.RUN_STATE, topics.RUN_EPISODE])
-async def test_an_episode_that_both_channels_tell_of_at_once_begins_once_and_is_said(first: str) -> None:
-    """The device leaves run/state while it may still be at work on what came there."""
-    second = {topics.RUN_STATE, topics.RUN_EPISODE}.difference({first}).pop()
-    slow = ImpairedBroker(InMemoryBroker(), ImpairmentTable.model_validate({"rules": SLOW_BIRTHS}))
-    async with served(Follower, slow) as (device, gateway):
-        await until(lambda: gateway.statuses, "the birth")
-        for episode in range(1, 6):
-            for channel in (first, second):
-                gateway.broker.publish(channel, _run("reset", "a", episode))
-            await until(lambda now=episode: gateway.statuses[-1].get("episode") == now, "the birth")
-            await until(lambda: not device._steps, "it leaves run/state")
-            await gateway.say(topics.RUN_EPISODE, _run("finished", "a", episode))
-            await until(lambda: device._steps, "it listens to run/state again")
-        assert device.episodes == [1, 2, 3, 4, 5]
-        assert len(gateway.statuses) == 6
-
-
-async def test_an_episode_that_was_overtaken_does_not_come_back() -> None:
-    async with served(Follower) as (device, gateway):
-        await gateway.say(topics.RUN_STATE, _run("reset", "a", 2))
-        await gateway.say(topics.RUN_EPISODE, _run("reset", "a", 1))  # delayed on its way
-        await gateway.say(topics.RUN_EPISODE, _run("reset", "a", 2))
-        await gateway.say(topics.RUN_EPISODE, _run("reset", "b", 1))
-        await until(lambda: len(device.episodes) == 2, "the episode of another run")
-        assert device.episodes == [2, 1]
-        assert (gateway.statuses[-1]["run"], gateway.statuses[-1]["episode"]) == ("b", 1)
-
-
-class Counter(Inverter):
-    """One that looks at every step; and one that has no use for them is ``Inverter``."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.heard: list[str] = []
-
-    def on_run_state(self, run_state: RunState) -> None:
-        self.heard.append(run_state.state)
-
-
-async def test_a_class_that_looks_at_the_run_hears_all_of_it() -> None:
-    async with served(Counter) as (device, gateway):
-        await gateway.say(topics.RUN_EPISODE, _run("reset", "a", 1))
-        for state in ("reset", "running", "running", "finished"):
-            await gateway.say(topics.RUN_STATE, _run(state, "a", 1))
-        await until(lambda: len(device.heard) == 4, "the run")
-        assert device.heard == ["reset", "running", "running", "finished"]
-
-
 async def test_hardware_takes_no_notice_of_episodes() -> None:
     async with served() as (_, gateway):
-        told = _run("reset", "a", 1)
+        told = {"type": "run_state", "state": "reset", "episode": 1, "boot": "a"}
         await gateway.say(topics.RUN_STATE, told)
-        await gateway.say(topics.RUN_EPISODE, told)
         await gateway.send(1.0)
         await until(lambda: gateway.answers, "an answer")
         assert len(gateway.statuses) == 1

@@ -82,9 +82,9 @@ def test_the_record_holds_what_the_run_returned(run: Run) -> None:
             (row,) = record.query("SELECT sum(reward) AS total FROM agents WHERE agent = ?", agent)
             assert row["total"] == pytest.approx(reward, abs=1e-12)
         (row,) = record.query("SELECT count(*) AS n FROM messages WHERE direction = 'out'")
-        # After the run has counted: operator and agents say goodbye and give their names back, the nine
-        # devices their leases, and the operator ends the episode.
-        goodbyes = 4 + 4 + 9 + 1
+        # After the run has counted: operator and agents say goodbye and give their names back, and the nine
+        # devices their leases.
+        goodbyes = 4 + 4 + 9
         assert row["n"] == run.done.result["messages"]["published"] + goodbyes
         followed = record.query("SELECT 1 FROM devices WHERE acknowledged = 1 AND residual_mw = 0.0")
         assert len(followed) == 9 * STEPS

@@ -37,12 +37,11 @@ CONTRACT: dict[str, set[str]] = {
     r"agents/(?P<sender>MG\d)/owner": {"owner"},
     r"run/owner": {"owner"},
     r"run/state": {"run_state"},
-    r"run/episode": {"run_state"},
     r"run/network": {"network"},
     r"run/grid": {"grid_results"},
 }
 RETAINED = re.compile(
-    r"operators/.*/price|.*/status|.*/authority_state|.*/lease|.*/owner|run/(?:state|episode|network|grid)"
+    r"operators/.*/price|.*/status|.*/authority_state|.*/lease|.*/owner|run/(?:state|network|grid)"
 )
 PROBE = re.compile(r"heron/small/run/probe(_will)?")
 """Where a run tries out whether its broker keeps messages and sends wills, before anything else."""

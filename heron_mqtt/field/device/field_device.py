@@ -124,11 +124,6 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._telemetry_due = MovingDeadline(lambda: self._next_telemetry_at, monotonic)
         self._lease_end = MovingDeadline(lambda: self._lease.ends_at, monotonic)
         self._stop = StopRegister(env_id)
-        self._steps = SubscriptionGroup(broker)  # run/state, while it is wanted
-        self._is_told_episodes = False  # on run/episode: then run/state is for those alone who count steps
-        self._hearing = (
-            asyncio.Lock()
-        )  # two channels tell of the run; leaving one must not break off its work
         self._safe_after_s: float | None = None
         self._first = asyncio.Event()
         self._busy = asyncio.Lock()
@@ -205,15 +200,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         return telemetry
 
     def on_run_state(self, run_state: RunState) -> Awaitable[None] | None:
-        """Hear where the run stands, after a new episode has begun with it; while it ``counts_steps``."""
-
-    @property
-    def counts_steps(self) -> bool:
-        """Whether it is to hear of every step of a run, which costs as much as a setpoint.
-
-        By default where a class of one's own has ``on_run_state``. It may change with what is heard.
-        """
-        return type(self).on_run_state is not FieldDevice.on_run_state
+        """Hear where the run stands, after a new episode has begun with it."""
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -239,7 +226,6 @@ class FieldDevice(PresentDevice, abc.ABC):
         forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
         try:
             await self._take_name()
-            self._follow_steps()
             await subscriptions.open([*self._own_channels(), *self.channels()])
             await self._appear()
             self._tell_holder()
@@ -254,7 +240,6 @@ class FieldDevice(PresentDevice, abc.ABC):
         finally:
             forget_reconnect()
             subscriptions.close()
-            self._steps.close()
             self._lease.end()
             for task in self._tasks:
                 task.cancel()
@@ -303,10 +288,9 @@ class FieldDevice(PresentDevice, abc.ABC):
         await self._first.wait()
 
     def _own_channels(self) -> list[tuple[str, Callback]]:
-        episodes = [(topics.RUN_EPISODE, self._on_episode)] if self.follows_episodes else []
         return [
             (topics.ESTOP, self._on_estop),
-            *episodes,
+            (topics.RUN_STATE, self._on_run_state),
             (topics.device(self.agent_id, self.name, "setpoint"), self._on_setpoint),
         ]
 
@@ -657,66 +641,22 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # -- the run -------------------------------------------------------------------------------------
-
-    def _follow_steps(self) -> bool:
-        """Listen to ``run/state`` where it is wanted, and no longer; return whether that begins now.
-
-        Who follows episodes has them from ``run/episode``. Where nothing is said there, because the
-        environment is an older one or may not be heard there, ``run/state`` tells them.
-        """
-        if self.counts_steps or (self.follows_episodes and not self._is_told_episodes):
-            if not self._steps:
-                self._steps.add(topics.RUN_STATE, self._on_run_state)
-                return True
-        else:
-            self._steps.close()
-        return False
-
-    async def _on_episode(self, message: Received) -> None:
-        state = self._run_state(message)
-        if state is None:
-            return
-        async with self._hearing:
-            self._is_told_episodes = state.state == "reset"
-            await self._begin_if_new(state)
-            self._follow_steps()
-
     async def _on_run_state(self, message: Received) -> None:
-        state = self._run_state(message)
+        state = self._broker.parsed(message, RunState)
         if state is None:
             return
-        async with self._hearing:
-            await self._begin_if_new(state)
-            heard = self.on_run_state(state)
-            if inspect.isawaitable(heard):
-                await heard
-            self._follow_steps()
-
-    def _run_state(self, message: Received) -> RunState | None:
-        """Return what a message says of the run; None = unreadable, or of another environment."""
-        state = self._broker.parsed(message, RunState)
-        return None if state is None or state.env_id not in {None, self._env_id} else state
-
-    async def _begin_if_new(self, state: RunState) -> None:
-        """Start afresh with an episode that is not the present one, nor one before it."""
-        if not self.follows_episodes or state.state not in {"reset", "running"}:
+        if state.env_id not in {None, self._env_id}:
             return
-        now = (state.boot, state.episode)
-        if now == self._run or self._is_over(state):
-            return
-        async with self._busy:
-            self._run = now
-            self._forget_setpoints()
-            self._at = (state.episode, None)
-            self.begin_episode(state)
-        await self._say(self._birth())
-        # who waits for this episode may have come after the last telemetry, and wants it before it begins
-        await self._speak_again()
-
-    def _is_over(self, state: RunState) -> bool:
-        """Whether an episode came before the present one: two channels may overtake each other."""
-        boot, episode = self._run or (None, None)
-        if boot != state.boot or episode is None or state.episode is None:
-            return False
-        return state.episode < episode
+        is_new = state.state in {"reset", "running"} and (state.boot, state.episode) != self._run
+        if self.follows_episodes and is_new:
+            async with self._busy:
+                self._run = (state.boot, state.episode)
+                self._forget_setpoints()
+                self._at = (state.episode, None)
+                self.begin_episode(state)
+            await self._say(self._birth())
+            # who waits for this episode may have come after the last telemetry, and wants it before it begins
+            await self._speak_again()
+        heard = self.on_run_state(state)
+        if inspect.isawaitable(heard):
+            await heard

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import pytest
 
 from heron_mqtt.agents.operator import SystemOperator
-from heron_mqtt.errors import NotReady
 from heron_mqtt.messages import StopConfirm
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
@@ -75,31 +74,3 @@ async def test_a_release_that_an_agent_confirms_stops_nothing(site: Site) -> Non
     await asyncio.sleep(0.05)
     assert site.stops == []
     assert site.operator.estop is None
-
-
-async def test_an_episode_is_said_again_until_everybody_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On ``run/episode``: a device that lost it would never begin. Once, where nobody has to wait."""
-    monkeypatch.setattr("heron_mqtt.agents.operator.EPISODE_AGAIN_S", 0.02)
-    async with InMemoryBroker() as broker:
-        operator = SystemOperator("grid", ["MG1"], broker)
-        said: list[Received] = []
-        broker.subscribe(topics.RUN_EPISODE, said.append)
-        await operator.start()
-
-        def be_ready(episode: int) -> None:
-            status = {"type": "status", "state": "online", "episode": episode, "run": said[0]["boot"]}
-            broker.publish(topics.agent("MG1", "status"), status)
-
-        for episode, times in ((1, 1), (2, 3)):
-            begin = asyncio.create_task(operator.begin_episode(episode, 7, NOON, 10.0))
-            await until(lambda n=episode, k=times: [s["episode"] for s in said].count(n) == k, "the episode")
-            be_ready(episode)
-            await begin
-        with pytest.raises(NotReady, match=r"not ready after 0\.05 s: agent MG1"):
-            await operator.begin_episode(3, 7, NOON, 0.05)
-        await operator.close()
-        assert {(s["state"], s["seed"]) for s in said[:-1]} == {("reset", 7)}
-        assert (said[-1]["state"], said[-1]["episode"]) == ("finished", 3)
-        kept: list[Received] = []
-        await broker.subscribe(topics.RUN_EPISODE, kept.append)
-        assert [(k["state"], k.retained) for k in kept] == [("finished", True)]

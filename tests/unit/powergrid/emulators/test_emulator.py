@@ -53,18 +53,13 @@ class Site:
         await self.broker.publish(channel, self.stamper.stamp(channel, Fault(kind=kind, **fields)))
         await until(lambda: self.device._faults.active is not None, "the fault")
 
-    async def new_episode(self, episode: int, seed: int | None = None, on: str = topics.RUN_STATE) -> None:
+    async def new_episode(self, episode: int, seed: int | None = None) -> None:
         births = len(self.status)
         begins = RunState(state="reset", scenario="t", seed=seed)
-        self.broker.publish(on, self.stamper.stamp(on, begins, episode=episode), retain=True)
+        state = self.stamper.stamp(topics.RUN_STATE, begins, episode=episode)
+        self.broker.publish(topics.RUN_STATE, state)
         await until(lambda: len(self.status) > births, "the birth")
         self.step = -1
-
-    def says_step(self, step: int, episode: int = 1) -> None:
-        """Publish where the run stands, without a setpoint."""
-        running = RunState(state="running")
-        said = self.stamper.stamp(topics.RUN_STATE, running, episode=episode, step=step)
-        self.broker.publish(topics.RUN_STATE, said, retain=True)
 
 
 @pytest.fixture
@@ -217,50 +212,6 @@ async def test_after_a_reboot_it_is_another_start_in_the_safe_state_with_its_cha
     for p_mw in (0.004, 0.0):
         done = model.step(p_mw, 0.0, 900.0)
     assert after["soc"] == done.soc
-
-
-@pytest.mark.parametrize("told_on", [topics.RUN_EPISODE, topics.RUN_STATE])
-async def test_a_fault_ends_with_the_steps_of_the_run_where_no_setpoint_comes(
-    make: Any, told_on: str
-) -> None:
-    """Who says nothing is sent nothing: it counts the steps of the run as long as the fault lasts."""
-    site = await make()
-    await site.new_episode(1, on=told_on)
-    site.says_step(40)
-    await site.fault("reboot", steps=3)
-    for step in (41, 42, 43):
-        site.says_step(step)
-        await asyncio.sleep(0.01)
-        assert site.status[-1]["state"] == "offline", step
-    site.says_step(44)
-    await until(lambda: site.status[-1]["state"] == "online", "the birth")
-
-
-async def test_a_planned_fault_begins_in_a_step_without_a_setpoint(make: Any) -> None:
-    site = await make(planned={2: Fault(kind="silence", steps=2)})
-    await site.new_episode(1, on=topics.RUN_EPISODE)
-    for step in range(5):
-        site.says_step(step)
-        await until(lambda now=step: site.device._faults.step == now, "the step")
-        assert (site.device._faults.kind == "silence") == (2 <= step < 4), step
-
-
-async def test_an_emulator_without_a_fault_hears_of_no_step(make: Any) -> None:
-    site = await make()
-    await site.new_episode(1, on=topics.RUN_EPISODE)
-    for step in range(3):
-        site.says_step(step)
-    await site.fault("silence", steps=2)
-    site.says_step(3)
-    await until(lambda: site.device._faults.step == 3, "a step, now that it counts them")
-    for step in (4, 5):
-        site.says_step(step)
-    await until(lambda: site.device._faults.active is None, "the end of the fault")
-    at = site.device._faults.step
-    for step in (6, 7, 8):
-        site.says_step(step)
-    assert (await site.ask(0.004))["p_mw"] == 0.004
-    assert site.device._faults.step == at
 
 
 async def test_a_fault_that_is_none_is_counted_and_changes_nothing(make: Any) -> None:

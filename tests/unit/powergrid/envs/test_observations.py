@@ -125,7 +125,6 @@ def test_every_message_of_a_step_reads_like_the_wire_contract(heard: dict[str, l
     assert {channel for channel in heard if channel.startswith(("operators/", "run/"))} == {
         "operators/system_operator/price",
         "run/state",
-        "run/episode",
     }
     assert {c for c in heard if c.startswith("p2p/")} == {f"p2p/{a}/{b}" for a in MGS for b in MGS if a != b}
     for agent in MGS:
