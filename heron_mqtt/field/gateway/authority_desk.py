@@ -28,6 +28,7 @@ from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 log = logging.getLogger("heron_mqtt.authority")
 
+ROUNDING_MW = 1e-9  # 1 mW: kW that were divided by 1000
 PUT_RIGHT_EVERY_S = 1.0
 
 
@@ -261,18 +262,19 @@ class AuthorityDesk:
         """
         refusal = ""
         asked_by = "in hand of" if asked.request_seq is None else "withdrawn by"
-        what = "given back" if asked.for_s <= 0.0 else f"{asked.p_mw:g} MW for {asked.for_s:g} s"
+        p_mw = _at_edge(asked.p_mw, self._gaps_mw[name])
+        what = "given back" if asked.for_s <= 0.0 else f"{p_mw:g} MW for {asked.for_s:g} s"
         if asked.for_s > 0.0:
             if not self.sends(name):
                 refusal = f"no setpoints are sent to the device at level {self.level(name)}"
             else:
                 refusal = HAS_WAITED if has_waited else self._why_not_in_hand()
-            refusal = refusal or _why_not_held(asked.p_mw, self._gaps_mw[name])
+            refusal = refusal or _why_not_held(p_mw, self._gaps_mw[name])
         if not refusal:
             if asked.for_s > 0.0:
                 ends_at = self._monotonic() + asked.for_s
                 request = (asked.boot, asked.seq)
-                self._manual[name] = Manual(asked.who, asked.why, asked.p_mw, asked.q_mvar, ends_at, request)
+                self._manual[name] = Manual(asked.who, asked.why, p_mw, asked.q_mvar, ends_at, request)
             elif asked.request_seq is None:
                 self._manual.pop(name, None)
             else:
@@ -423,4 +425,9 @@ def _why_not_held(p_mw: float, gap_mw: tuple[float, float]) -> str:
     if not low < p_mw < high:
         return ""
     wanted = f"0, or {low:g} MW or less" if low < 0.0 else f"0, or {high:g} MW or more"
-    return f"{p_mw:g} MW is below the device's minimum power; expected {wanted}"
+    return f"{p_mw:g} MW is between 0 and the device's minimum power; expected {wanted}"
+
+
+def _at_edge(p_mw: float, gap_mw: tuple[float, float]) -> float:
+    """Return the edge of the gap that a power is meant to be: 4.1 kW / 1000 is a rounding below 0.0041 MW."""
+    return next((edge for edge in gap_mw if abs(p_mw - edge) <= ROUNDING_MW), p_mw)

@@ -175,10 +175,12 @@ async def test_nobody_takes_what_is_sent_nothing(level: Any) -> None:
 @pytest.mark.parametrize(
     ("gap_mw", "p_mw", "reason"),
     [
-        ((0.0, 0.02), 0.01, "0.01 MW is below {least}; expected 0, or 0.02 MW or more"),
+        ((0.0, 0.02), 0.01, "0.01 MW is between 0 and {least}; expected 0, or 0.02 MW or more"),
         ((0.0, 0.02), 0.02, ""),
+        ((0.0, 0.0041), 4.1 / 1000.0, ""),  # a rounding below it
+        ((-0.0041, 0.0), -4.1 / 1000.0, ""),
         ((0.0, 0.02), 0.0, ""),
-        ((-0.02, 0.0), -0.01, "-0.01 MW is below {least}; expected 0, or -0.02 MW or less"),
+        ((-0.02, 0.0), -0.01, "-0.01 MW is between 0 and {least}; expected 0, or -0.02 MW or less"),
         ((-0.02, 0.0), -0.02, ""),
         ((-0.02, 0.0), 0.01, ""),  # bounded by the nameplate, and said, as any other
         ((0.0, 0.0), 0.01, ""),
@@ -194,7 +196,10 @@ async def test_a_power_that_the_device_cannot_hold_is_refused_with_those_that_it
         not reason,
         reason.format(least="the device's minimum power") or f"in hand of ann: {p_mw:g} MW for 60 s",
     )
-    assert (made.rig.gateway.authority.in_hand("ess") is None) == bool(reason)
+    hand = made.rig.gateway.authority.in_hand("ess")
+    assert (hand is None) == bool(reason)
+    if hand is not None:
+        assert not gap_mw[0] < hand.p_mw < gap_mw[1]
 
 
 def test_each_kind_says_by_its_nameplate_which_powers_cannot_be_held() -> None:
