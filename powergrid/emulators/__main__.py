@@ -58,6 +58,7 @@ def main() -> int:
     for process, devices in processes.items():
         pid = os.fork()
         if pid == 0:
+            os.close(told)
             _become(process, devices, heeded, tell)
         names[pid] = [device["name"] for device in devices]
         for name in names[pid]:

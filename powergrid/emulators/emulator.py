@@ -247,9 +247,15 @@ class Emulator(FieldDevice):
         )
 
     def _at_rest(self) -> Telemetry:
+        """Return what it shows until the first setpoint: also a generator that runs at first gives nothing.
+
+        From which power it ramps with that setpoint is the model's matter, as where devices are simulated.
+        """
         state = self._model.state
         return Telemetry(
-            p_mw=state.p_mw, soc=getattr(state, "soc", None), running=getattr(state, "running", None)
+            p_mw=0.0 if self._nameplate.rests_when_safe else state.p_mw,
+            soc=getattr(state, "soc", None),
+            running=getattr(state, "running", None),
         )
 
     def _new_imperfections(self, table: EmulatorTable, episode: int) -> Imperfections:

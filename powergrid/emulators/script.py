@@ -8,7 +8,7 @@ import functools
 import logging
 import math
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
     _log_to_stderr()
     options = _parser(device, script).parse_args(argv)
     try:
-        serving = _serving(device, options, load_scenario)
+        serving = _serving(device, options, load_scenario)()
         run_until_told(_until_input_ends(serving) if options.supervised else serving)
     except AskedToEnd as asked:
         return exit_code(asked)
@@ -86,31 +86,53 @@ def main_of_several(devices: Sequence[Emulated], ended: Callable[[str, int], Non
         del left[name]
         ended(name, code)
 
-    async def serve(device: Emulated) -> None:
-        code = 1
+    def prepared(device: Emulated) -> Callable[[], Coroutine[Any, Any, None]] | None:
         try:
             options = _parser(device.device, device.script).parse_args(device.arguments)
-            await _serving(device.device, options, load)
+            return _serving(device.device, options, load)
+        except (HeronError, SystemExit) as exc:
+            end(device.name, _code_of(device, exc))
+            return None
+
+    async def serve(device: Emulated, serving: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        code = 1
+        try:
+            await serving()
             code = 0
-        except HeronError as exc:
-            code = _tell(device.script, exc)
+        except (HeronError, SystemExit) as exc:
+            code = _code_of(device, exc)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # all of them end
+                raise
+            log.error("device %s: broken off by a cancel of its own", device.name)
         except Exception:
             log.exception("device %s", device.name)
         end(device.name, code)
 
-    async def serve_all() -> None:
+    async def serve_all(ready: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]) -> None:
         async with asyncio.TaskGroup() as serving:
             for device in devices:
-                serving.create_task(serve(device), name=f"device {device.name}")
+                if device.name in ready:
+                    serving.create_task(serve(device, ready[device.name]), name=f"device {device.name}")
 
     code = 0
     try:
-        run_until_told(_until_input_ends(serve_all()))
+        # Before the loop: to read what a device has lived through takes a while, others would stand still.
+        ready = {device.name: serving for device in devices if (serving := prepared(device)) is not None}
+        run_until_told(_until_input_ends(serve_all(ready)))
     except AskedToEnd as asked:
         code = exit_code(asked)
     for name in list(left):  # they were told to
         end(name, code)
     return 0
+
+
+def _code_of(device: Emulated, error: HeronError | SystemExit) -> int:
+    """Say what is wrong with a device; return the exit code that it would have had alone."""
+    if isinstance(error, HeronError):
+        return _tell(device.script, error)
+    return error.code if isinstance(error.code, int) else int(error.code is not None)
 
 
 def _log_to_stderr() -> None:
@@ -129,8 +151,8 @@ def _tell(script: str, error: HeronError) -> int:
 
 def _serving(
     device: type[Device], options: argparse.Namespace, load: Callable[[str], LoadedScenario]
-) -> Coroutine[Any, Any, None]:
-    """Return what serves as the command line says.
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Return what serves as the command line says, once it is called.
 
     Raises:
         ConfigError: It is wrong, or the scenario is.
@@ -145,7 +167,9 @@ def _serving(
     patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
     settings = {"defaults": without_lasting(loaded.broker_settings()), "patience_s": patience_s}
     history = _history(options)
-    return _serve(table, loaded.scenario.randomisation, faults, history, options, env_id, settings)
+    return functools.partial(
+        _serve, table, loaded.scenario.randomisation, faults, history, options, env_id, settings
+    )
 
 
 def _prog(script: str) -> str:

@@ -298,6 +298,9 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Publish telemetry when it is due."""
         while True:
             await self._telemetry_due.reached()
+            if self._lease.ends_at <= self._monotonic():
+                await self._lease_over()  # this process stood still: it does not tell of power that is over
+                continue
             async with self._busy:
                 await self._publish_telemetry()
 

@@ -94,6 +94,17 @@ async def test_one_that_fails_in_a_shared_process_leaves_the_other_alone(
     assert "Traceback" not in said
 
 
+async def test_one_that_is_asked_for_help_leaves_the_other_alone() -> None:
+    """``--help`` raises SystemExit(0); no code of a device may end its neighbours."""
+    processes = DeviceProcesses()
+    mother, (both,) = await _started(processes, _programs(SHARED, pv=["--help"]))
+    with pytest.raises(NotReady, match="device MG1/pv ended by itself with exit code 0"):
+        await asyncio.wait_for(processes.until_lost(), 10.0)
+    assert both.is_alive
+    await processes.close()
+    assert not mother.is_alive
+
+
 async def test_a_signal_to_a_shared_process_ends_all_its_devices_as_it_does_one() -> None:
     processes = DeviceProcesses()
     _, (both,) = await _started(processes, _programs(SHARED))

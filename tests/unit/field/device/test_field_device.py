@@ -291,6 +291,7 @@ async def test_a_lease_that_ran_out_while_the_machine_slept_is_over_soon_after(
     await until(lambda: site.telemetry[-1].get("safe"), "the safe state")
     assert site.device.p_mw == 0.0
     assert site.telemetry[-1]["safe_after_s"] >= 7200.0, "it says after how long"
+    assert [t["safe"] for t in site.telemetry].count(False) == 1, "the answer: nothing since says otherwise"
 
 
 async def test_a_stop_that_the_hardware_did_not_take_is_not_confirmed_as_safe(make: Any) -> None:

@@ -13,7 +13,7 @@ from heron_mqtt.messages import Fault, RunState, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.stamping import MessageStamper
-from powergrid.devices import BatterySpec, DeviceSpec, LoadSpec, make_device
+from powergrid.devices import BatterySpec, DeviceSpec, GeneratorSpec, LoadSpec, make_device
 from powergrid.emulators.emulator import Emulator
 from powergrid.emulators.faults import FaultState
 from powergrid.scenario import EmulatorTable, RandomisationTable
@@ -98,6 +98,23 @@ async def test_an_ideal_emulator_is_the_model_to_the_last_bit(make: Any) -> None
         telemetry = await site.ask(p_mw)
         done = model.step(p_mw, 0.0, 900.0)
         assert (telemetry["p_mw"], telemetry["soc"]) == (done.p_mw, done.soc)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_a_generator_that_runs_at_first_gives_nothing_before_its_first_setpoint(
+    make: Any, is_stopped: bool
+) -> None:
+    spec = GeneratorSpec(
+        max_p_mw=0.1, min_p_mw=0.02, ramp_mw_per_s=1e-5, initial_running=True, initial_p_mw=0.08
+    )
+    site = await make(Emulator, spec)
+    if is_stopped:
+        site.broker.publish(topics.ESTOP, {"active": True})
+    await site.new_episode(1)
+    await until(lambda: len(site.telemetry) > 1, "where it is")
+    assert {(t["p_mw"], t["safe"]) for t in site.telemetry} == {(0.0, True)}
+    if not is_stopped:  # its model ramps as where devices are simulated
+        assert (await site.ask(0.1))["p_mw"] == make_device(spec).step(0.1, 0.0, 900.0).p_mw
 
 
 async def test_a_load_meter_shows_its_demand_sheds_what_may_be_shed_and_no_safe_state_sheds(
