@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.protocols.p2p import SettledTrade
-from powergrid.rewards.terms import REWARD_TERMS, StepAccount
+from powergrid.rewards.terms import REWARD_TERMS, StepAccount, Violation
 from powergrid.scenario import Scenario
 
 Array = NDArray[np.float64]
@@ -43,14 +43,19 @@ class Rewards:
             term(scenario) for term in REWARD_TERMS.values() if term.is_shipped or term.name in wanted
         ]
         self.names = tuple(term.name for term in self._terms)
+        violations = {at: term for at, term in enumerate(self._terms) if isinstance(term, Violation)}
+        self._others = [(at, term) for at, term in enumerate(self._terms) if at not in violations]
+        # They stand side by side, as what lies outside does.
+        self._violations = slice(min(violations), max(violations) + 1)
+        self._factors = np.array([[term.factor] for term in violations.values()])
 
     def terms(self, step: StepAccount) -> Array:
         """Return (..., n_terms, n_agents) $, rows as in ``names``; their sum is the reward."""
         cost = step.cost
         terms = np.empty((*cost.shape[:-1], len(self._terms), cost.shape[-1]))
-        rows = terms if terms.ndim == 2 else np.moveaxis(terms, -2, 0)
-        for row, term in zip(rows, self._terms, strict=True):
-            row[...] = term.earned(step)
+        np.multiply(step.outside, self._factors, out=terms[..., self._violations, :])
+        for at, term in self._others:
+            terms[..., at, :] = term.earned(step)
         return terms
 
 

@@ -17,7 +17,7 @@ from powergrid.scenario import Scenario
 
 _ZERO = np.array(0.0)
 
-__all__ = ["REWARD_TERMS", "RewardTerm", "StepAccount", "grid_bill"]
+__all__ = ["REWARD_TERMS", "RewardTerm", "StepAccount", "Violation", "grid_bill"]
 
 Array = NDArray[np.float64]
 
@@ -119,24 +119,27 @@ class Trades(RewardTerm):
         return step.traded_usd
 
 
-class _Violation(RewardTerm):
-    """A weighted violation; ``row`` of what lies outside the limits."""
+class Violation(RewardTerm):
+    """A weighted violation; ``row`` of what lies outside the limits. ``Rewards`` works all out at once.
+
+    Attributes:
+        factor: $ for each unit outside, <= 0.
+    """
 
     is_shipped = True
     row: ClassVar[int]
 
     def __init__(self, scenario: Scenario) -> None:
         super().__init__(scenario)
-        # Arrays of numpy's own: it takes them in half the time of numbers.
-        self._factor = np.array(-float(getattr(scenario.reward, f"{self.name}_weight")))
+        self.factor = -float(getattr(scenario.reward, f"{self.name}_weight"))
 
     def earned(self, step: StepAccount) -> Any:
         """Return the negative weighted sum of what lies outside."""
-        return self._factor * step.outside[..., self.row, :]
+        return self.factor * step.outside[..., self.row, :]
 
 
 @REWARD_TERMS.add
-class Voltage(_Violation):
+class Voltage(Violation):
     """Bus voltages outside their band."""
 
     name = "voltage"
@@ -144,7 +147,7 @@ class Voltage(_Violation):
 
 
 @REWARD_TERMS.add
-class Loading(_Violation):
+class Loading(Violation):
     """Lines and transformers loaded beyond their limit."""
 
     name = "loading"
@@ -152,7 +155,7 @@ class Loading(_Violation):
 
 
 @REWARD_TERMS.add
-class Soc(_Violation):
+class Soc(Violation):
     """States of charge outside their preferred band."""
 
     name = "soc"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.protocols.p2p import SettledTrade, Trade, settle
-from powergrid.rewards import TERMS, Rewards, StepAccount, grid_bill, traded
+from powergrid.rewards import REWARD_TERMS, TERMS, Rewards, StepAccount, grid_bill, traded
 from powergrid.rewards.violations import LimitViolations
 from powergrid.scenario import MarketTable, RewardTable, load_scenario
 
@@ -209,3 +209,19 @@ def test_the_terms_are_weighted_and_signed_and_their_sum_is_the_reward() -> None
     expected = [[-1.5, 0.0], [5.0, -7.0], [16.0, -16.0], [-1.0, 0.0], [-1.0, 0.0], [0.0, -0.3]]
     assert terms == pytest.approx(np.array(expected))
     assert terms.sum(axis=0) == pytest.approx([17.5, -23.3])
+
+
+# -- all terms at once ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_terms_worked_out_together_are_those_of_each_term_alone(shape: tuple[int, ...]) -> None:
+    scenario = load_scenario("three_microgrids").scenario
+    rng, n = np.random.default_rng(0), len(scenario.microgrids)
+    cost, net_mwh, traded_mwh, traded_usd = rng.normal(size=(4, *shape, n))
+    price, outside = rng.uniform(10.0, 90.0, (*shape, 1)), rng.uniform(size=(*shape, 3, n))
+    step = StepAccount(cost, net_mwh, traded_mwh, traded_usd, price, outside)
+    together = Rewards(scenario).terms(step)
+    for at, name in enumerate(TERMS):
+        alone = REWARD_TERMS[name](scenario).earned(step)
+        np.testing.assert_array_equal(together[..., at, :], alone, err_msg=name)
