@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,8 @@ class GridState:
         self.soc, self.p_available_mw = self._view("soc"), self._view("p_available_mw")
         self.vm_min_pu, self.vm_max_pu = self._view("vm_min_pu"), self._view("vm_max_pu")
         self.loading_max_percent = self._view("loading_max_percent")
+        highest = slice(layout.sections["vm_max_pu"].start, layout.sections["loading_max_percent"].stop)
+        self._highest = self._values[..., highest].reshape(*shape, 2, n_agents)  # neighbours, too
         self.traded_mwh = self._view("traded_mwh").reshape(*shape, n_agents, n_agents)
         self.net_mwh, self._grid = self._view("net_mwh"), self._view("grid")
         self._price_ahead = self._view("price_ahead")
@@ -121,11 +123,6 @@ class GridState:
 
     def _view(self, section: str) -> Array:
         return self._values[..., self._sections[section]]
-
-    def clock_s(self) -> float:
-        """Return the seconds since local midnight of one grid, from sine and cosine, to the millisecond."""
-        angle = math.atan2(*self._hour.tolist())
-        return round(angle / (2.0 * math.pi) * 86_400.0, 3) % 86_400.0
 
     def plain(self) -> list[float]:
         """Return the microgrids' quantities of one grid as numbers, for ``views``."""
@@ -167,8 +164,7 @@ class GridState:
             outlook: Of (...) copies; None = the time series have ended, and the last values stay.
             clock_s: (...) seconds since local midnight.
         """
-        angle = (2.0 * np.pi / 86_400.0) * clock_s
-        self._hour[..., 0], self._hour[..., 1] = np.sin(angle), np.cos(angle)
+        self._hour[...] = _of_one_hour(clock_s) if isinstance(clock_s, float) else _hour(clock_s)
         if outlook is not None:
             self.price[..., 0] = outlook.price
             self.p_load_mw[...], self.q_load_mvar[...] = outlook.p_load_mw, outlook.q_load_mvar
@@ -189,8 +185,7 @@ class GridState:
         """Take the power flow's results, of all copies or ``where``."""
         limited = _results(result, self.soc[where])
         lowest, highest, self._outside[where] = self._limits.read(limited)
-        self.vm_min_pu[where] = lowest[..., 0, :]
-        self.vm_max_pu[where], self.loading_max_percent[where] = highest[..., 0, :], highest[..., 1, :]
+        self.vm_min_pu[where], self._highest[where] = lowest[..., 0, :], highest[..., :2, :]
         self._grid[where] = np.fmax(limited.take(self._in_grid, -1), _ZERO)  # without supply: 0
 
     def results(self, where: Any = ...) -> tuple[Array, ...]:
@@ -271,6 +266,15 @@ class GridState:
 
     def _shown(self, form: ObservationForm, flat: NDArray[np.float32]) -> Observed:
         return form.split(flat) if self._named else flat
+
+
+def _hour(clock_s: Any) -> Array:
+    """Return (..., 2) sine and cosine of a time of day, (...) s since midnight."""
+    angle = (2.0 * np.pi / 86_400.0) * clock_s
+    return np.stack((np.sin(angle), np.cos(angle)), -1)
+
+
+_of_one_hour = functools.lru_cache(maxsize=1024)(_hour)  # the same times come every day
 
 
 def check_length(simulation: GridSimulation, n_steps: int, what: str) -> None:

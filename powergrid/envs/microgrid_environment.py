@@ -456,7 +456,7 @@ class MicrogridEnvironment(CopiedByState):
             episode=episode,
             step=step,
             price=float(self._state.price[0]),
-            observations=self._records.local_states(commands),
+            observations=self._records.local_states(commands, self.simulation.series.clock_s(self._row)),
             commands=commands,
         )
 
@@ -514,8 +514,7 @@ class MicrogridEnvironment(CopiedByState):
                 info["diverged"] = diverged
         self._step += 1
         rewards = np.add.reduce(terms)
-        table = self.scenario.reward
-        if diverged is not None and table.on_divergence == "penalty":
+        if diverged is not None and (table := self.scenario.reward).on_divergence == "penalty":
             rewards[:] = -table.divergence_penalty
             state.put_results(last)
         self._rewards = dict(zip(self.agents, rewards.tolist(), strict=True))

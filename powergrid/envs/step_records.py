@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -46,14 +47,12 @@ class StepRecords:
         q_mvar: list[float] = []
         soc: list[float] = []
         cost = []
-        soc_before = iter(state.soc.tolist())
+        soc_before, nothing = iter(state.soc.tolist()), repeat(0.0)
         for agent, view in state.views.items():
             report = reports.get(agent) or self._safe(agent)
-            p_of, q_of, soc_of = report.p_mw.get, report.q_mvar.get, report.soc.get
-            for name in view.devices:
-                p_mw.append(p_of(name, 0.0))
-                q_mvar.append(q_of(name, 0.0))
-            soc += [soc_of(name, next(soc_before)) for name in view.storage]
+            p_mw += map(report.p_mw.get, view.devices, nothing)
+            q_mvar += map(report.q_mvar.get, view.devices, nothing)
+            soc += map(report.soc.get, view.storage, soc_before)
             cost.append(sum(report.cost.values()))
         state.take_devices(p_mw, q_mvar, soc)
         self.cost[:] = cost
@@ -65,13 +64,14 @@ class StepRecords:
         plants = zip(self._plants, self._state.p_available_mw.tolist(), strict=True)
         return StepReport(p_mw={d.name: d.spec.safe_p_mw(p) for d, p in plants if d.agent == agent})
 
-    def local_states(self, commanded: Container[str]) -> dict[str, LocalState]:
+    def local_states(self, commanded: Container[str], clock_s: float) -> dict[str, LocalState]:
         """Return what each agent is told of the coming step: its own part of the grid and no more.
 
         Args:
             commanded: The agents to which a command is on its way.
+            clock_s: Seconds since local midnight at which the step begins; told to the millisecond.
         """
-        now, dt_s, clock_s = self._state.plain(), self._dt_s, self._state.clock_s()
+        now, dt_s, clock_s = self._state.plain(), self._dt_s, round(clock_s, 3) % 86_400.0
         told = {}
         for agent, view in self._state.views.items():
             local = view.local_state(now, dt_s, clock_s, agent in commanded)

@@ -29,6 +29,7 @@ class Readout:
         # What a branch out of the model reports, beyond the loadings of those in it (see GridArrays).
         self._loading = np.concatenate([np.empty(self._n_branch), [0.0, np.nan, np.inf]])
         self._loading_of_branches = self._loading[: self._n_branch]
+        self._slots, self._n_line = np.concatenate([grid.line_slot, grid.trafo_slot]), len(grid.line_slot)
         self._voltage = np.full(grid.n_node + 1, complex(np.nan, np.nan))
         # Entries of the reference nodes' rows of the matrix, for the power they draw.
         entries = [np.flatnonzero(admittance.matrix.indices == node) for node in grid.reference_node]
@@ -93,8 +94,8 @@ class Readout:
         loading = np.abs(current)
         loading *= self._grid.loading_factor
         np.maximum(loading[0], loading[1], out=self._loading_of_branches)
-        line, trafo = self._loading.take(self._grid.line_slot), self._loading.take(self._grid.trafo_slot)
-        return Loadings(np.abs(at_bus), line, trafo)
+        of_tables = self._loading.take(self._slots)
+        return Loadings(np.abs(at_bus), of_tables[: self._n_line], of_tables[self._n_line :])
 
     def batch(self, voltage: ComplexArray, power: ComplexArray) -> BatchRows:
         """Return vm_pu, va_degree, line and trafo loading_percent, ext_grid p_mw and q_mvar, losses_mw.

@@ -173,7 +173,7 @@ def test_noise_leaves_powers_within_the_nameplate_and_their_sign() -> None:
         env.reset(seed=seed)
         while env.agents:
             for agent in MGS:
-                told = env._records.local_states(())[agent]
+                told = env._records.local_states((), 0.0)[agent]
                 assert told.p_load_mw <= 0.0
                 assert 0.0 <= told.p_available_mw["pv"] <= 0.02
             env.step({})
