@@ -15,7 +15,6 @@ how much of a difference is noise: the result is the median of many rounds, with
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -36,6 +35,7 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Origin
 
 from heron_mqtt.cli.live_page import NICENESS
+from heron_mqtt.program_arguments import ProgramArguments
 
 MS_PER_S = 1e3
 WHAT = {
@@ -172,7 +172,7 @@ def _ratio(values: list[float], first: int) -> str:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = ProgramArguments(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=240)
     options = parser.parse_args()

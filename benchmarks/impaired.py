@@ -8,7 +8,6 @@ repeats exactly.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import time
@@ -19,6 +18,7 @@ from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment, shipped_networks
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.virtual_time import VirtualTimeLoop
+from heron_mqtt.program_arguments import ProgramArguments
 from powergrid.envs import MultiAgentMicrogrids
 
 SEED = 1
@@ -79,7 +79,7 @@ async def messages_per_s(broker: MessageBroker) -> float:
 def main() -> None:
     """Print both tables."""
     shipped = {"perfect": ImpairmentTable(), **{name: load_impairment(name) for name in shipped_networks()}}
-    parser = argparse.ArgumentParser(description="What an impaired network costs.")
+    parser = ProgramArguments(description="What an impaired network costs.")
     parser.add_argument("--networks", nargs="+", choices=shipped, default=list(shipped), metavar="NAME")
     options = parser.parse_args()
     logging.disable(logging.WARNING)

@@ -40,6 +40,7 @@ from heron_mqtt.bench.agent_exchange import CLOCK, OBSERVATION, READY_S, Exchang
 from heron_mqtt.bench.processes import TUNED, mosquitto
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.program_arguments import ProgramArguments
 
 HERE = Path(__file__).resolve().parent
 WARM = 20
@@ -354,9 +355,7 @@ def measured(name: str, n: int, steps: int) -> dict[str, float] | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ProgramArguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, nargs="+", default=[3, 30])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)

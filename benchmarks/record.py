@@ -11,7 +11,6 @@ the writer's thread included.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 
 from heron_mqtt.app.run_plan import RunOptions, plan_run
 from heron_mqtt.app.runner import new_summary, run
+from heron_mqtt.program_arguments import ProgramArguments
 
 
 class Silent:
@@ -61,7 +61,7 @@ def measure(record: Path | None, steps: int, broker: str) -> Cost:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What recording a run costs.")
+    parser = ProgramArguments(description="What recording a run costs.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=96)
     parser.add_argument("--memory", action="store_true", help="in memory, with models")

@@ -31,6 +31,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from heron_mqtt.bench.processes import find_mosquitto
 from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.program_arguments import ProgramArguments
 
 MOSQUITTO = """
 listener {port} 127.0.0.1
@@ -235,7 +236,7 @@ if __name__ == "__main__":
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(host(sys.argv[2], sys.argv[3], sys.argv[4:]))
         raise SystemExit(0)
-    parser = argparse.ArgumentParser(description="What many agents and devices cost.")
+    parser = ProgramArguments(description="What many agents and devices cost.")
     parser.add_argument("--agents", type=int, default=100)
     parser.add_argument("--devices", type=int, default=10, help="of each agent")
     parser.add_argument("--proxies", type=int, default=4, help="processes that the agents are spread over")

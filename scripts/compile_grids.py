@@ -6,11 +6,11 @@ of where a shipped scenario has its microgrids and devices.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from heron_mqtt.config import shipped_config
+from heron_mqtt.program_arguments import ProgramArguments
 from powergrid.scenario import load_scenario
 from powergrid.simulation.build import build
 from powergrid.simulation.grid_cache import SHIPPED_GRIDS, grid_key, write_grid
@@ -19,7 +19,7 @@ from powergrid.simulation.placed_grid import KnownGrid
 
 def main() -> None:
     """Write one file a grid, and remove what is no longer one."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ProgramArguments(description=__doc__)
     parser.add_argument("directory", nargs="?", type=Path, default=SHIPPED_GRIDS)
     directory = parser.parse_args().directory
     directory.mkdir(exist_ok=True)

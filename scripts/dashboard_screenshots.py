@@ -8,7 +8,6 @@ It needs chromium and chromedriver, and selenium (extra ``test``). Look at each 
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import re
@@ -26,6 +25,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
+from heron_mqtt.program_arguments import ProgramArguments
 
 DOCS = Path(__file__).parents[1] / "docs"
 STEPS, STEP_S, DEVICE = 96, "1.2", "MG2/ess"
@@ -190,7 +190,7 @@ def take_record(camera: Camera, page: str) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = ProgramArguments(description=__doc__.partition("\n")[0])
     parser.add_argument("--to", type=Path, default=None, metavar="FOLDER")
     folder: Path | None = parser.parse_args().to
     with contextlib.ExitStack() as stack:

@@ -9,7 +9,6 @@ in the rules of the topics. Every example is read by its model before it is writ
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 from heron_mqtt.messages import WIRE_TYPES, parse_any
 from heron_mqtt.messaging import topics
+from heron_mqtt.program_arguments import ProgramArguments
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "messages-by-hand.md"
@@ -126,7 +126,7 @@ def page() -> str:
 
 def main() -> int:
     """Write or check the page; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Write docs/messages-by-hand.md.")
+    parser = ProgramArguments(description="Write docs/messages-by-hand.md.")
     parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
     options = parser.parse_args()
     wanted = page()

@@ -14,7 +14,6 @@ Source: T. Salimans et al., Evolution Strategies as a Scalable Alternative to Re
 
 from __future__ import annotations
 
-import argparse
 import csv
 import sys
 import time
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heron_mqtt.app.evaluate import mean_of
+from heron_mqtt.program_arguments import ProgramArguments
 from powergrid.envs import BatchedMicrogrids
 from powergrid.policies.learned import N_WEIGHTS, read_weights
 from powergrid.policies.scoring import stored_usd, with_policy
@@ -40,7 +40,7 @@ HELD_OUT_DAYS = 32  # that the curve is measured on
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, and write checkpoint and learning curve."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = ProgramArguments(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--scenario", default="training_days")
     parser.add_argument("--profiles", type=Path, help="folder with simbench_year.csv and price_year.csv")
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint, .npz")

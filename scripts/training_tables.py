@@ -9,7 +9,6 @@ Everything comes from seeds and from files of the repository: the same commit gi
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import math
@@ -30,6 +29,7 @@ from heron_mqtt.app.evaluate import (
     mean_of,
 )
 from heron_mqtt.cli.evaluate_commands import DISTRICT_COLUMNS
+from heron_mqtt.program_arguments import ProgramArguments
 from powergrid.policies.learned import LearnedPolicy
 from powergrid.scenario import LoadedScenario, load_scenario
 
@@ -63,7 +63,7 @@ class ControlPolicy(LearnedPolicy):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print or write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = ProgramArguments(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="write docs/training.md and its curve")
     parser.add_argument("--without-mpc", action="store_true", help="leave model-predictive control out")
     options = parser.parse_args(arguments)

@@ -6,13 +6,13 @@ python scripts/wire_reference.py --check    only say whether it is up to date (e
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from schema_tables import between, plain, row, type_text, value_text
 
 from heron_mqtt.messages import WIRE_TYPES, Message
+from heron_mqtt.program_arguments import ProgramArguments
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "wire-contract.md"
 METADATA = "metadata"
@@ -68,7 +68,7 @@ def page_with_tables(page: str) -> str:
 
 def main() -> int:
     """Write or check the page; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Write the field tables of docs/wire-contract.md.")
+    parser = ProgramArguments(description="Write the field tables of docs/wire-contract.md.")
     parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
     options = parser.parse_args()
     page = PAGE.read_text(encoding="utf-8")

@@ -13,6 +13,8 @@ import time
 
 import paho.mqtt.client as mqtt
 
+if len(sys.argv) < 6:
+    sys.exit("bare_device.py: expected HOST PORT ENV AGENT DEVICE, for example 127.0.0.1 1883 bench MG1 ess")
 host, port, env, agent, device = sys.argv[1], int(sys.argv[2]), *sys.argv[3:6]
 require_proof = "--require-proof" in sys.argv[6:]
 name, base, estop = f"{agent}/{device}", f"heron/{env}/devices/{agent}/{device}", f"heron/{env}/estop"

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import sys
 
 from heron_mqtt.agents import SystemOperator
 from heron_mqtt.bench.agent_exchange import CLOCK, OBSERVATION, READY_S, STEP_S
 from heron_mqtt.bench.cpu import rss_bytes
 from heron_mqtt.messages import Observation
 from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.program_arguments import ProgramArguments
 from powergrid.agents.proxies import make_proxy
 from powergrid.scenario import load_scenario
 
@@ -48,4 +48,7 @@ async def rss_of(n: int) -> int:
 
 
 if __name__ == "__main__":
-    print(asyncio.run(rss_of(int(sys.argv[1]))), flush=True)  # noqa: T201 - whoever started us reads it
+    parser = ProgramArguments(prog="python -m heron_mqtt.bench.memory_use", description=__doc__)
+    parser.add_argument("n", type=int, help="agents in the process")
+    agents = parser.parse_args().n
+    print(asyncio.run(rss_of(agents)), flush=True)  # noqa: T201 - the process that started this one reads it

@@ -17,6 +17,7 @@ from heron_mqtt.messages import Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.stamping import MessageStamper, utc_now
+from heron_mqtt.program_arguments import ProgramArguments
 
 CONNECTIONS = 4
 MAX_UNSENT = 20  # that are stamped before they are written; more are due where this process was kept waiting
@@ -42,7 +43,7 @@ async def send(url: str, n: int, seconds: int) -> tuple[int, float]:
         channels = [topics.device(AGENT, device_name(i), "telemetry") for i in range(n)]
         stampers = [MessageStamper(f"{AGENT}/{device_name(i)}", ENV_ID) for i in range(n)]
         gc.freeze()
-        print("ready", flush=True)  # noqa: T201 - whoever started us reads it
+        print("ready", flush=True)  # noqa: T201 - the process that started this one reads it
         await asyncio.to_thread(sys.stdin.readline)  # a pipe has no other portable way to be waited for
         loop = asyncio.get_running_loop()
         begin_s, late_s = loop.time(), 0.0
@@ -60,5 +61,10 @@ async def send(url: str, n: int, seconds: int) -> tuple[int, float]:
 
 
 if __name__ == "__main__":
-    sent, late_s = asyncio.run(send(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
-    print(sent, late_s, flush=True)  # noqa: T201 - whoever started us reads it
+    parser = ProgramArguments(prog="python -m heron_mqtt.bench.senders", description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("devices", type=int)
+    parser.add_argument("seconds", type=int)
+    wanted = parser.parse_args()
+    sent, late_s = asyncio.run(send(wanted.url, wanted.devices, wanted.seconds))
+    print(sent, late_s, flush=True)  # noqa: T201 - the process that started this one reads it

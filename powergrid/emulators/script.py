@@ -21,6 +21,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.settings import add_options, topics_begin, use_options, without_lasting
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.program_arguments import ProgramArguments
 from heron_mqtt.service_manager import THE_SERVICE
 from powergrid.devices import Device
 from powergrid.devices.registry import kind_of
@@ -176,9 +177,9 @@ def _prog(script: str) -> str:
     return f"heron-mqtt device {script}"
 
 
-def _parser(device: type[Device], script: str) -> argparse.ArgumentParser:
+def _parser(device: type[Device], script: str) -> ProgramArguments:
     what = device.description or f"A device of the kind {kind_of(device)}, emulated."
-    parser = argparse.ArgumentParser(prog=_prog(script), description=what)
+    parser = ProgramArguments(prog=_prog(script), description=what)
     parser.add_argument("--agent", required=True, help="agent that owns the device, for example MG1")
     parser.add_argument("--name", required=True, help="the device's name, for example ess")
     parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://host:port")

@@ -400,4 +400,8 @@ def test_missing_arguments_are_named() -> None:
     with Program([sys.executable, _path("battery"), "--agent", "MG1"]) as program:
         done = program.wait()
     assert done.code == 2
-    assert "the following arguments are required: --name, --broker" in done.err
+    (line,) = done.errors
+    assert line == (
+        "heron-mqtt device battery: the following arguments are required: --name, --broker; "
+        "see heron-mqtt device battery --help"
+    )

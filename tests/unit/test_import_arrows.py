@@ -28,6 +28,7 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt.forked_program": "program",
         "heron_mqtt.importing": "program",
         "heron_mqtt.own_program": "program",
+        "heron_mqtt.program_arguments": "program",
         "heron_mqtt.service_manager": "program",
         "heron_mqtt.cancellation": "program",
     },

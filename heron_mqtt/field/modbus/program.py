@@ -34,6 +34,7 @@ from heron_mqtt.messaging.schemes import open_broker
 from heron_mqtt.messaging.settings import add_options, use_options
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.messaging.urls import parse_url, without_login
+from heron_mqtt.program_arguments import ProgramArguments
 from heron_mqtt.service_manager import THE_SERVICE
 
 log = logging.getLogger("heron_mqtt.modbus")
@@ -65,9 +66,9 @@ class BridgedUnit:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-def bridge_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+def bridge_parser(prog: str, description: str, epilog: str) -> ProgramArguments:
     """Return a parser with the options that every Modbus bridge has."""
-    parser = argparse.ArgumentParser(
+    parser = ProgramArguments(
         prog=prog,
         description=description,
         epilog=epilog,
@@ -110,7 +111,7 @@ def bridge_parser(prog: str, description: str, epilog: str) -> argparse.Argument
     return parser
 
 
-def require_wire(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def require_wire(parser: ProgramArguments, options: argparse.Namespace) -> None:
     """End the program if it is not said what the device is called, or where the broker is."""
     missing = [f"--{n}" for n in ("agent", "name", "broker") if getattr(options, n) is None]
     if missing:
@@ -118,7 +119,7 @@ def require_wire(parser: argparse.ArgumentParser, options: argparse.Namespace) -
 
 
 def run_bridge(
-    parser: argparse.ArgumentParser,
+    parser: ProgramArguments,
     options: argparse.Namespace,
     env_id_of: Callable[[str], str],
     serve: Callable[[argparse.Namespace, str], Coroutine[Any, Any, None]],

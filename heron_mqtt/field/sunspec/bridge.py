@@ -38,6 +38,7 @@ from heron_mqtt.field.sunspec.layouts import layout
 from heron_mqtt.field.sunspec.nameplate import Kind
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.program_arguments import ProgramArguments
 
 __all__ = ["SunSpecDevice", "make_device", "run"]
 
@@ -65,7 +66,7 @@ def run(argv: Sequence[str] | None, env_id_of: Callable[[str], str]) -> int:
     return run_bridge(parser, options, env_id_of, _serve)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> ProgramArguments:
     parser = bridge_parser(
         "heron-mqtt device sunspec_bridge",
         "Puts a SunSpec inverter (Modbus TCP) on the wire.",

@@ -38,6 +38,7 @@ from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
 from heron_mqtt.field.vendor.vendor_device import VendorDevice
 from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState
+from heron_mqtt.program_arguments import ProgramArguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def run(argv: Sequence[str] | None, open_scenario: Callable[[str], BridgeScenari
     return run_bridge(parser, options, lambda name: open_scenario(name).env_id, serve)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> ProgramArguments:
     prog = "heron-mqtt device modbus_bridge"
     parser = bridge_parser(
         prog,

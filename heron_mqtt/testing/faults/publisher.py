@@ -20,6 +20,7 @@ from heron_mqtt.messaging.base import Delivery, MessageBroker
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.schemes import open_broker
+from heron_mqtt.program_arguments import ProgramArguments
 
 CHANNEL = "devices/MG1/ess/telemetry"
 LAST = 3
@@ -109,7 +110,7 @@ class NumberedFlow:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser()
+    parser = ProgramArguments()
     parser.add_argument("url")
     parser.add_argument("env")
     parser.add_argument("--boot", default="first")
