@@ -418,7 +418,11 @@ def check_owner_against_one_by_hand(device: DeviceHarness) -> None:
 
 
 def check_lease_is_told(device: DeviceHarness) -> None:
-    """Whom it follows stands on ``lease``: its owner, who took over, nobody after a release or a stop."""
+    """Whom it follows stands on ``lease``: its owner, who took over, none after a release or a stop.
+
+    During a stop the adapter of a vendor's device may name itself as the holder: the device is still to be
+    handed back, and its next program knows it by this (docs/wire-contract.md, leases and their owner).
+    """
     device.make_free()
     p_mw = device.full_mw
     one, other = device.sender("one"), device.sender("other")
@@ -430,8 +434,9 @@ def check_lease_is_told(device: DeviceHarness) -> None:
     _lease(device, "free", None)
     one.do(0.4 * p_mw)
     device.stop()
-    _lease(device, "free", None)
+    _lease(device, "free", None, or_held_by_itself=True)
     device.release_stop()
+    _lease(device, "free", None)
 
 
 def check_foreign_renewal(device: DeviceHarness) -> None:
@@ -464,14 +469,16 @@ def check_numbers_of_several_senders(device: DeviceHarness) -> None:
     sender.release()
 
 
-def _lease(device: DeviceHarness, state: str, boot: str | None) -> None:
-    """Wait until the lease channel says so."""
+def _lease(device: DeviceHarness, state: str, boot: str | None, *, or_held_by_itself: bool = False) -> None:
+    """Wait until the lease channel says so, or that the device itself holds it."""
     topic = device.topic("lease")
 
     def said() -> bool:
         found = device.heard_on(topic)
         last = found[-1].json if found else {}
-        return last.get("state") == state and last.get("holder_boot") == boot
+        by_itself = last.get("state") == "held" and last.get("holder") == device.label
+        as_wanted = last.get("state") == state and last.get("holder_boot") == boot
+        return as_wanted or (or_held_by_itself and by_itself)
 
     device.until(said, f"lease {state!r} of {boot!r} on {topic}")
 
