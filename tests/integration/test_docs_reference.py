@@ -72,7 +72,7 @@ def test_what_a_step_tells_and_how_much_an_agent_sees() -> None:
     env = MultiAgentMicrogrids({"observation": "local"})
     env.reset(seed=0)
     _, _, _, _, infos = env.step({})
-    assert set(first_cells(MODES, "What a step tells")) == {*infos["MG1"], "diverged"}
+    assert set(first_cells(MODES, "What a step returns")) == {*infos["MG1"], "diverged"}
     assert f"{len(env.observation_names('MG1'))} numbers in the default scenario" in MODES.read_text("utf-8")
 
 
