@@ -16,7 +16,7 @@ from rich.table import Table
 from heron_mqtt.app.run_summary import Summary, told
 from heron_mqtt.cli.live_table import LiveTable
 
-FILE_WIDTH = 120  # columns where nobody says how wide it is: a file, a pipe, a log
+FILE_WIDTH = 120  # columns of an output of unknown width: a file, a pipe, a log
 EVERY = 8  # steps between lines where there is no terminal to redraw
 
 

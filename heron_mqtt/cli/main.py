@@ -50,7 +50,7 @@ def _end(code: int) -> NoReturn:
     in which Ctrl-C seems to do nothing; and wait for a thread that may still be importing them.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads any more
+        with contextlib.suppress(OSError, ValueError):  # a pipe without a reader
             stream.flush()
     os._exit(code)
 

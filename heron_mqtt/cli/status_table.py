@@ -1,4 +1,4 @@
-"""What ``heron-mqtt status`` prints: one block an environment, in 80 columns where nobody says more."""
+"""What ``heron-mqtt status`` prints: one block an environment, in 80 columns unless more are known."""
 
 from __future__ import annotations
 

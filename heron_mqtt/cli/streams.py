@@ -1,4 +1,4 @@
-"""Standard output and error that may be full, closed or read by nobody: a run goes on without them.
+"""Standard output and error that may be full, closed or without a reader: a run goes on without them.
 
 A run drives devices. That a log has no room left, or that the reader of a pipe is gone, must neither end it
 with a traceback nor be kept quiet: what could not be written is said at the end, on standard error, and the

@@ -1,4 +1,4 @@
-"""The page's data from a broker: snapshots and a tail of messages, made only while somebody looks."""
+"""The page's data from a broker: snapshots and a tail of messages, made only while a page is open."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LiveSource:
         return None
 
     def has_logged_in(self, _headers: Headers) -> bool:
-        """Return that nobody has: there is no login."""
+        """Return that no user is logged in: there is no login."""
         return False
 
     def respond(self, path: str, query: str, _headers: Headers) -> Response | None:

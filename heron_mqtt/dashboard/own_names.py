@@ -1,6 +1,6 @@
-"""By which names people may reach the page: a name of somebody else's that leads here is none of ours.
+"""By which names people may reach the page: another site's name that leads here is none of ours.
 
-A page of somebody else's can have its own name resolve to our address (DNS rebinding): the browser then takes
+A page of another site can have its own name resolve to our address (DNS rebinding): the browser then takes
 both for the same site and lets it read. It cannot make a browser send another name than its own, and an
 address is no name: so addresses are taken, and of names those that we have or were given.
 """

@@ -40,7 +40,7 @@ class RecordSource:
         return None
 
     def has_logged_in(self, _headers: Headers) -> bool:
-        """Return that nobody has: there is no login."""
+        """Return that no user is logged in: there is no login."""
         return False
 
     def respond(self, path: str, query: str, _headers: Headers) -> Response | None:

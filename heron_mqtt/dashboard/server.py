@@ -1,6 +1,6 @@
 """The page's server: a handful of files, and sockets on which data go out.
 
-The browser is not trusted: a request must name a host that we are (a page of somebody else's that resolves to
+The browser is not trusted: a request must name a host that we are (a page of another site that resolves to
 us is refused), a socket must come from our own page, and what a browser sends ends its connection. Only with
 ``--control`` there is a socket on which requests come in: see ``heron_mqtt.dashboard.control.source``.
 """
@@ -139,7 +139,7 @@ class Dashboard:
         return found or answer(HTTPStatus.NOT_FOUND, "no such page\n")
 
     def _has_room(self, headers: Headers) -> bool:
-        """Whether one more socket may begin: nobody who only reads keeps those out who have logged in."""
+        """Whether one more socket may begin: readers do not take the sockets of those who have logged in."""
         if self._sockets < MAX_SOCKETS:
             return True
         return self._sockets_of_people < MAX_SOCKETS_OF_PEOPLE and self._source.has_logged_in(headers)

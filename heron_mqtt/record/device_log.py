@@ -87,7 +87,7 @@ class DeviceLog:
         return self._done.pop((agent, episode, step), {})
 
     def left_behind(self) -> dict[tuple[str, int, int], dict[str, Columns]]:
-        """Return what nobody has taken, and forget it."""
+        """Return what has not been taken yet, and forget it."""
         left, self._done = self._done, {}
         return left
 

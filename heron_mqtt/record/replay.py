@@ -74,7 +74,7 @@ async def replay(
     real = _real_devices(record) | present
     done, loop = Replayed(), asyncio.get_running_loop()
     begun_s, last_s, played_s = loop.time(), None, 0.0
-    breaks_s = [part.at_s for part in record.parts()[1:]]  # nobody waits for a run to be resumed
+    breaks_s = [part.at_s for part in record.parts()[1:]]  # the time until a run is resumed is skipped
     for row in record.each(
         "SELECT at_s, channel, payload FROM message_row WHERE payload IS NOT NULL AND "
         "(direction = 'out' OR arrival <> 'repeated') ORDER BY at_s, id"

@@ -1,4 +1,4 @@
-"""Where records go when nobody says where: a directory, a name, and how many are kept."""
+"""Where records go by default: a directory, a name, and how many are kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def default_directory(environment: Mapping[str, str] = os.environ) -> Path | Non
 
 
 def new_file(directory: Path, scenario: str, now: datetime) -> Path:
-    """Return a name in ``directory`` that nobody has: time, then scenario."""
+    """Return a name in ``directory`` that is not in use: time, then scenario."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", scenario)[:64] or "run"
     stem = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{name}"
     path, n = directory / f"{stem}{SUFFIX}", 2

@@ -45,7 +45,7 @@ class ResumedRecord:
         head: Its hash (hex).
         begun_at: When the record began.
         last_s: The latest time in it, s since it began.
-        lock: Held since before it was read, so that nobody else has written to it meanwhile.
+        lock: Held since before it was read, so that no other process has written to it meanwhile.
     """
 
     first: tuple[int, int]

@@ -9,7 +9,7 @@ from typing import Any
 fcntl: Any
 try:
     import fcntl
-except ImportError:  # Windows: there nobody is kept from writing beside another
+except ImportError:  # Windows: there a second writer is not refused
     fcntl = None
 
 __all__ = ["WriteLock"]

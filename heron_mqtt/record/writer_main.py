@@ -17,7 +17,7 @@ from heron_mqtt.messaging.codec import decode
 from heron_mqtt.record.schema import TABLES
 from heron_mqtt.record.writer import RecordLimits, RecordWriter
 
-CLOSE_S = 60.0  # for a slow disk to take what waits; nobody is kept waiting by it
+CLOSE_S = 60.0  # for a slow disk to take what waits; no other process waits for it
 
 
 def main() -> int:
@@ -76,7 +76,7 @@ def _say(what: dict[str, Any]) -> None:
     try:
         sys.stdout.write(json.dumps(what) + "\n")
         sys.stdout.flush()
-    except OSError:  # nobody is there any more: the record is what counts
+    except OSError:  # no reader any more: the record is what counts
         pass
 
 

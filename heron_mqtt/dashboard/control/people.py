@@ -23,7 +23,7 @@ class People:
         acl_file: Rights; who may not publish the emergency stop (a device, an agent) controls nothing here.
 
     Raises:
-        DataError: A file cannot be read, or nobody in it may control.
+        DataError: A file cannot be read, or no user in it may control.
     """
 
     def __init__(self, users_file: str | Path, acl_file: str | Path) -> None:

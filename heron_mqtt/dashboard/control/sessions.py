@@ -1,4 +1,4 @@
-"""Sessions of people who have logged in, and how often somebody may try. No I/O; the clock is handed in."""
+"""Sessions of logged-in users, and how often a login may be tried. No I/O; the clock is handed in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Session:
 
     Attributes:
         who: The name.
-        csrf: What the page has to say first on the socket; a page of somebody else's cannot know it.
+        csrf: What the page has to say first on the socket; a page of another site cannot know it.
         begun_s, seen_s: By the clock of the sessions.
     """
 
@@ -101,7 +101,7 @@ def is_same(told: object, secret: str) -> bool:
 
 
 class LoginLimit:
-    """How long somebody has to wait who was wrong too often; by address and by name, whichever is longer.
+    """How long a client waits after too many failed logins; by address and by name, whichever is longer.
 
     Args:
         clock: Monotonic time, s.

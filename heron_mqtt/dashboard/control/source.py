@@ -233,7 +233,7 @@ def _about(session: Session) -> Json:
 
 
 def _is_private(connection: ServerConnection) -> bool:
-    """Whether nobody between can read what is said: it goes by TLS, or does not leave this machine."""
+    """Whether no third party can read what is sent: it goes by TLS, or does not leave this machine."""
     if connection.transport.get_extra_info("ssl_object") is not None:
         return True
     host = _host(connection).partition("%")[0]
