@@ -347,6 +347,19 @@ async def test_reactive_power_is_what_the_apparent_power_leaves(make: Any) -> No
     assert [pair.box[704, n] for n in ("WSet", "VarSet")] == [4_500, 6_000]
 
 
+async def test_of_several_setpoints_that_are_clipped_the_first_is_told(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    inverter = (await make(PV)).inverter
+    told = []
+    for p_mw in (0.04, 0.06, 0.07, 0.05, 0.06):  # its maximum is 50 kW
+        caplog.clear()
+        await inverter.set(p_mw, 0.0, 20.0)
+        told.append([r.getMessage().partition(": ")[2] for r in caplog.records if "clipped" in r.message])
+    first = "60000 W, 0 var: clipped to what its nameplate allows, 50000 W, 0 var"
+    assert told == [[], [first], [], [], [first]]
+
+
 async def test_a_share_of_the_maximum_is_clipped_to_the_ratings_of_charging_and_discharging(
     make: Any,
 ) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.field.sunspec.nameplate import Nameplate
+from heron_mqtt.field.sunspec.block import Block
+from heron_mqtt.field.sunspec.layouts import layout
+from heron_mqtt.field.sunspec.nameplate import STATIC_MODELS, Nameplate, read_nameplate
 
 
 def nameplate(kind: str = "battery", **says: Any) -> Nameplate:
@@ -64,3 +66,60 @@ def test_a_generator_is_never_told_to_draw() -> None:
 
 def test_two_inverters_differ_by_maker_type_or_serial_number() -> None:
     assert nameplate().identity == ("M", "T", "S")
+
+
+STANDS_IN = {
+    "w_max": ((702, "WMax"), (702, "WMaxRtg"), (121, "WMax"), (120, "WRtg")),
+    "charge_w": ((702, "WChaRteMax"), (702, "WChaRteMaxRtg"), (124, "WChaMax"), (120, "MaxChaRte")),
+    "discharge_w": ((702, "WDisChaRteMax"), (702, "WDisChaRteMaxRtg"), (120, "MaxDisChaRte")),
+    "energy_wh": ((713, "WHRtg"), (120, "WHRtg")),
+    "var_max": ((702, "VarMaxInj"), (702, "VarMaxInjRtg")),
+    "var_absorbed": ((702, "VarMaxAbs"), (702, "VarMaxAbsRtg")),
+    "va_max": ((702, "VAMax"), (702, "VAMaxRtg"), (121, "VAMax"), (120, "VARtg")),
+}
+"""In docs/sunspec.md's order: settings before ratings, newer models before older ones."""
+
+
+def block(model: int, points: dict[str, int]) -> Block:
+    """Return a model with these points and scale factors of 0; no other is implemented."""
+    group = layout(model)
+    assert group is not None
+    words = [0xFFFF] * group.own_size
+    for name, point in group.points.items():
+        if point.type == "sunssf" or name in points:
+            value = points.get(name, 0)
+            words[point.offset : point.offset + point.size] = [0] * (point.size - 1) + [value]
+    return Block(model, 0, words)
+
+
+@pytest.mark.parametrize("field", STANDS_IN)
+def test_each_limit_is_read_from_the_first_point_that_the_inverter_has(field: str) -> None:
+    left = {place: 100 * (i + 1) for i, place in enumerate(STANDS_IN[field])}
+    while left:
+        first = next(iter(left.values()))
+        blocks = {m: block(m, {n: v for (of, n), v in left.items() if of == m}) for m in STATIC_MODELS[1:]}
+        assert getattr(read_nameplate(blocks, "battery"), field) == first
+        zero = {**left, next(iter(left)): 0}
+        del left[next(iter(left))]
+        blocks = {m: block(m, {n: v for (of, n), v in zero.items() if of == m}) for m in STATIC_MODELS[1:]}
+        assert getattr(read_nameplate(blocks, "battery"), field) == next(iter(left.values()), None)
+    assert getattr(read_nameplate({}, "battery"), field) is None
+
+
+@pytest.mark.parametrize(
+    ("blocks", "kind"),
+    [
+        ({120: {"DERTyp": 4}}, "pv"),
+        ({120: {"DERTyp": 82}}, "battery"),
+        ({120: {"DERTyp": 83}}, "pv"),
+        ({124: {}}, "battery"),
+        ({713: {}}, "battery"),
+        ({702: {}}, "pv"),
+    ],
+)
+def test_an_inverter_with_storage_is_one_of_its_type_or_with_a_model_of_storage(
+    blocks: dict[int, dict[str, int]], kind: str
+) -> None:
+    read = {model: block(model, points) for model, points in blocks.items()}
+    assert read_nameplate(read, None).kind == kind
+    assert read_nameplate(read, "pv").kind == "pv", "the user knows better"

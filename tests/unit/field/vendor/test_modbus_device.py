@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.vendor import VendorDevice, load_mapping
 from heron_mqtt.field.vendor.commands import WriteBudget
-from heron_mqtt.field.vendor.modbus_link import ModbusLink
+from heron_mqtt.field.vendor.link import NotTaken
+from heron_mqtt.field.vendor.modbus_link import LOST_AFTER, ModbusLink
+from heron_mqtt.field.vendor.register_map import RegisterWrite
 from heron_mqtt.messages import AuthorityState
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -296,6 +300,32 @@ async def test_a_refused_write_is_a_rejection_and_ends_the_message(make: Any) ->
     assert "mode: 127.0.0.1" in rejected
     assert "Modbus exception 3 (illegal data value)" in rejected
     assert [address for address, _ in site.box.writes()] == [10]
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+async def test_a_device_that_answers_no_write_is_away_and_one_that_refuses_it_is_not(
+    is_written: bool,
+) -> None:
+    """Of what is written and of what is read back; without any answer twice on end it is not there."""
+    box = await ModbusBox({1: UNIT}).start()
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.05)
+    mapping = load_mapping(TABLE, agent="MG1", device="ess", source="test")
+    link = ModbusLink(Registers(connection, 1), mapping)  # nothing is read in turn
+    link._note(answered=True)
+    write = RegisterWrite(("power",), "holding", 11, (5,), single=False)
+    work = partial(link._put, not_after=math.inf) if is_written else link._compare
+    box.lies.refuse = {11: 3}
+    for _ in range(LOST_AFTER):
+        with pytest.raises(NotTaken, match=r"power: .*exception 3"):
+            await work(write)
+    assert link.connected
+    box.lies.silent = True
+    for left in reversed(range(LOST_AFTER)):
+        with pytest.raises(NotTaken, match="no answer"):
+            await work(write)
+        assert link.connected is (left > 0)
+    connection.close()
+    await box.stop()
 
 
 async def test_a_busy_device_is_asked_again(make: Any) -> None:

@@ -13,8 +13,9 @@ from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.outgoing import MessageContext
-from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
+from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
 from heron_mqtt.field.vendor.sparkplug_payload import _field, _read_varint, _varint, decode, encode, typed
+from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint
 
 TABLE: dict[str, Any] = {
@@ -115,6 +116,32 @@ def test_a_node_is_followed_from_birth_to_death() -> None:
     assert take("NDEATH", [{"name": "bdSeq", "datatype": 4, "long_value": 2}], None).state == "offline"
     assert take("DDEATH", [], 7).state == "offline"
     assert node.take("spBv1.0/g/DCMD/n/d", b"anything").values is None
+
+
+def test_what_a_node_says_is_the_devices_power_presence_and_a_question_for_its_birth() -> None:
+    state = VendorState(load_mapping(TABLE, agent="MG1", device="ess", source="test"))
+
+    def take(kind: str, metrics: list[dict[str, Any]], seq: int | None, now_s: float) -> Any:
+        topic = f"spBv1.0/g/{kind}/n" + ("/d" if kind.startswith("D") else "")
+        return state.take(topic, payload(metrics, seq), now_s, retained=False)
+
+    power = {"name": "P", "alias": 1, "datatype": 3}
+    for now_s, asked in ((0.0, 1), (REBIRTH_S - 1.0, 1), (REBIRTH_S, 2)):  # once in a while
+        assert take("DDATA", [{"alias": 1, "int_value": 5}], 9, now_s).fields == {}
+        assert state.births_wanted == ["spBv1.0/g/NCMD/n"] * asked
+    take("NBIRTH", [{"name": "bdSeq", "datatype": 4, "long_value": 2}], 0, 100.0)
+    born = take("DBIRTH", [{**power, "int_value": 7}], 1, 100.0)
+    assert born.fields == {"p_mw": 7e-6}
+    status = state.status(100.0)
+    assert status is not None
+    assert (status.state, status.reason) == ("online", None)
+    told = take("DDATA", [{"alias": 1, "int_value": 9}], 2, 101.0)
+    assert told.fields == {"p_mw": 9e-6}
+    assert state.take("spBv1.0/g/DDATA/n/d", b"\xff", 102.0, retained=False).problems
+    assert take("DDEATH", [], 3, 103.0).fields == {}
+    status = state.status(103.0)
+    assert status is not None
+    assert (status.state, status.reason) == ("offline", "spBv1.0/g/DDEATH/n/d: it has died")
 
 
 def test_a_command_is_a_payload_of_metrics() -> None:

@@ -230,6 +230,19 @@ def test_a_step_that_fails_is_a_failure_with_what_the_unit_said(file: Path) -> N
     assert device.step(0.001, 0.0, 900.0).soc is not None
 
 
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [((False, True, False, 120.0), "asked to end"), ((False, False, True, 120.0), "returned early")],
+)
+def test_a_unit_that_ends_before_the_step_does_is_a_failure_that_says_which(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[bool, bool, bool, float], what: str
+) -> None:
+    device = Fmu(spec(battery(3)))
+    monkeypatch.setattr("fmpy.fmi3.FMU3Slave.doStep", lambda *_, **__: flags)  # the example's does neither
+    with pytest.raises(ModelFailed, match=f"it {what} at 120 s"):
+        device.step(0.001, 0.0, 900.0)
+
+
 def test_what_is_no_number_is_a_failure() -> None:
     device = Fmu(spec(start={"capacity_kwh": 0.0}))
     with pytest.raises(ModelFailed, match="soc is nan at"):
