@@ -6,7 +6,8 @@ import (a default, a constant, a class) needs a process of its own. In both case
 the copy, for the programs that tests start.
 
 Reads a line of JSON for each run: ``module``, ``original`` and ``changed`` source, ``tests``, ``limit_s``.
-Answers with a line: ``failed``, the first test that failed; empty if none did.
+Answers with a line: ``failed``, the first test that failed; empty if none did. A first such line says that
+all is taken in: no file may be changed before.
 """
 
 from __future__ import annotations
@@ -188,6 +189,7 @@ def main(arguments: list[str]) -> None:
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         pytest.main(["--collect-only", *OPTIONS[:3], "-p", "no:cacheprovider", *arguments])
     functions = functions_by_file()
+    _say("")  # only now a file may be changed: what is imported here is the unchanged code
     for line in sys.stdin:
         _say(answer(functions, json.loads(line)))
 

@@ -6,11 +6,11 @@
 Every change is made in a temporary copy, never in the working tree. The tests that are named for the modules
 below are run once without a change, which tells those that come through each line; ``--coverage FILE`` keeps
 what was told for the next run. Of a change they alone are run, and the whole file that mirrors it first: what
-is made once a process may be seen by a test that did not make it. A test has to fail twice. A line that no
-test comes through survives without a run. A survivor either shows a test that is missing, or changes nothing
-that can be seen (a log line, a bound that is never met): read it before you write a test. A large sample is
-run in parts: ``--part 2/3``. Exit code 1: a smaller part was caught than ``--at-least`` wants; 2: the tests
-fail without any change.
+is made once a process may be seen by a test that did not make it. A test has to fail twice with the change,
+and to pass without it. A line that no test comes through survives without a run. A survivor either shows a
+test that is missing, or changes nothing that can be seen (a log line, a bound that is never met): read it
+before you write a test. A large sample is run in parts: ``--part 2/3``. Exit code 1: a smaller
+part was caught than ``--at-least`` wants; 2: the tests fail without any change.
 """
 
 from __future__ import annotations
@@ -46,12 +46,15 @@ UNIT = "tests/unit"
 SAFETY = tuple(
     f"tests/faults/test_safety_{what}.py" for what in ("freshness", "ladder", "one_of_each", "stop")
 )
+SUNSPEC, MODBUS = "tests/integration/test_sunspec_bridge.py", "tests/integration/test_modbus_devices.py"
 TESTS: dict[str, tuple[str, ...]] = {
     "heron_mqtt": (UNIT,),
     "heron_mqtt/agents": (UNIT, "tests/integration/test_proxy.py", *SAFETY),
     "heron_mqtt/field": (UNIT, "tests/integration/test_field_device.py", *SAFETY),
-    "heron_mqtt/field/sunspec": (UNIT, "tests/integration/test_sunspec_bridge.py"),
-    "heron_mqtt/field/vendor": (UNIT, "tests/integration/test_vendor_cases.py"),
+    "heron_mqtt/field/device": (UNIT, "tests/integration/test_field_device.py", SUNSPEC, *SAFETY),
+    "heron_mqtt/field/modbus": (UNIT, MODBUS, SUNSPEC),
+    "heron_mqtt/field/sunspec": (UNIT, SUNSPEC),
+    "heron_mqtt/field/vendor": (UNIT, "tests/integration/test_vendor_cases.py", MODBUS),
     "heron_mqtt/messaging/core": (UNIT, "tests/contract"),
     "heron_mqtt/messaging/mqtt": (UNIT, "tests/contract"),
     "heron_mqtt/messaging/embedded": (UNIT,),  # they alone are to notice
@@ -395,43 +398,58 @@ class Runner:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._answer()  # a file that was changed before would be taken in, changed, for good
 
     def failed_test(self, mutant: Mutant, tests: list[str], limit_s: float) -> str:
-        """Return a test that fails with the change, twice; empty if all pass."""
+        """Return a test that fails with the change, twice, and passes here without it; empty if none does."""
         path = self._folder / mutant.module
         original = path.read_text("utf-8")
         _write(path, mutant.source)
+        left = tests
         try:
-            failed = self._first_failed(mutant, original, tests, limit_s)
-            if failed not in {"", UNDECIDED}:
-                again = self._first_failed(mutant, original, [failed], limit_s)
-                if not again:  # it was late, or met the change by chance: what do the others say?
-                    left = [test for test in tests if not failed.startswith((f"{test}[", f"{test}::"))]
-                    failed = self._first_failed(mutant, original, left, limit_s) if left else ""
-            return failed
+            while left:
+                failed = self._first_failed(mutant.module, original, mutant.source, left, limit_s)
+                if failed in {"", UNDECIDED}:
+                    return failed
+                if self._first_failed(mutant.module, original, mutant.source, [failed], limit_s):
+                    _write(path, original)
+                    if not self._first_failed(mutant.module, original, original, [failed], limit_s):
+                        return failed
+                    _say(f"          without any change fails {failed}")
+                    _write(path, mutant.source)
+                # It was late, met the change by chance, or fails in any case: what do the others say?
+                left = [
+                    t for t in left if t != failed and not failed.startswith((f"{t}[", f"{t}::", f"{t}/"))
+                ]
+            return ""
         finally:
             _write(path, original)
 
-    def _first_failed(self, mutant: Mutant, original: str, tests: list[str], limit_s: float) -> str:
+    def _first_failed(
+        self, module: str, original: str, changed: str, tests: list[str], limit_s: float
+    ) -> str:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         asked = {
-            "module": mutant.module,
+            "module": module,
             "original": original,
-            "changed": mutant.source,
+            "changed": changed,
             "tests": tests,
             "limit_s": limit_s,
         }
         self._process.stdin.write(f"{json.dumps(asked)}\n")
         self._process.stdin.flush()
+        failed = self._answer()
+        if failed in {USAGE, ERROR}:
+            raise SystemExit(f"mutants: {failed}: {' '.join(tests)}")
+        return failed
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
         lines = iter(self._process.stdout.readline, "")
         answer = next((line for line in lines if line.startswith('{"failed"')), None)  # pytest may say things
         if answer is None:
             raise SystemExit("mutants: the process that runs the tests has ended")
-        failed = str(json.loads(answer)["failed"])
-        if failed in {USAGE, ERROR}:
-            raise SystemExit(f"mutants: {failed}: {' '.join(tests)}")
-        return failed
+        return str(json.loads(answer)["failed"])
 
     def close(self) -> None:
         """End it."""
