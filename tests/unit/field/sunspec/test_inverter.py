@@ -788,11 +788,26 @@ async def test_what_an_earlier_controller_left_behind_is_no_setting_of_the_inver
     assert pair.box[123, "WMaxLim_Ena"] == 0
 
 
-async def test_a_window_of_the_storage_is_in_force_again_after_the_release(make: Any) -> None:
-    pair = await make(BATTERY, {124: {"StorCtl_Mod": 1, "InWRte": 5000, "OutWRte": 10_000}})
+@pytest.mark.parametrize(
+    ("out_rate", "in_rate", "timer", "mode", "is_its_own"),
+    [
+        (10_000, 5_000, 0, 1, True),
+        (5_000, -4_999, 0, 3, True),  # narrow, and still a window
+        (5_000, -5_001, 0, 3, True),
+        (5_000, -5_000, 0, 3, False),  # one power: a setpoint
+        (10_000, 5_000, 30, 3, False),  # it would have ended by itself
+    ],
+)
+async def test_a_window_of_the_storage_is_in_force_again_after_the_release(
+    make: Any, out_rate: int, in_rate: int, timer: int, mode: int, is_its_own: bool
+) -> None:
+    before = {"OutWRte": out_rate, "InWRte": in_rate, "InOutWRte_RvrtTms": timer, "StorCtl_Mod": mode}
+    pair = await make(BATTERY, {124: before})
     await pair.inverter.set(0.004, 0.0, 10.0)
+    assert (pair.box[124, "OutWRte"], pair.box[124, "InWRte"]) == (5_000, -5_000)
     await pair.inverter.release()
-    assert [pair.box[124, n] for n in ("StorCtl_Mod", "InWRte", "OutWRte")] == [1, 5000, 10_000]
+    after = {name: pair.box[124, name] for name in before}
+    assert (after["StorCtl_Mod"] if not is_its_own else after) == (before if is_its_own else 0)
 
 
 async def test_the_settings_of_a_der_are_in_force_again_also_over_a_reconnection(make: Any) -> None:

@@ -182,6 +182,14 @@ def test_a_little_comes_through_whatever_others_have_used_up(
     assert site.payloads() == ["1", "2"][: 1 + fits]
 
 
+@pytest.mark.parametrize(("over", "sent"), [(0, 1), (1, 0)])
+def test_what_always_comes_through_is_16_kib_to_the_last_byte(over: int, sent: int) -> None:
+    site = Site(max_total_queued_bytes=SIZE)
+    site.stats.queued_bytes = SIZE  # another one's
+    site.deliver("x" * (16 * 1024 - SIZE + 1 + over))
+    assert len(site.payloads()) == sent
+
+
 @pytest.mark.parametrize(("user", "in_charge", "sent"), [("a", False, 2), ("a", True, 3), (None, False, 3)])
 @pytest.mark.usefixtures("nothing_always_fits")
 def test_all_sessions_of_one_user_hold_so_much_together(user: str | None, in_charge: bool, sent: int) -> None:
