@@ -8,10 +8,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 unset PYTHONDONTWRITEBYTECODE  # or each of some hundred processes compiles what the one before it has compiled
 python=${PYTHON:-python3}
 
+# What has finished beside what failed has its say too; what has not is ended.
 cleanup() {
-  local code=$? pid
-  for pid in "${beside[@]}"; do
-    kill -- "-$pid" 2>/dev/null || true
+  local code=$? name
+  for name in "${!beside[@]}"; do
+    if kill -0 "${beside[$name]}" 2>/dev/null; then
+      end_group "$name"
+    else
+      step "$name, which went on beside that"
+      ended "$name" || true
+    fi
   done
   rm -rf "$work" || true
   exit "$code"
@@ -20,7 +26,9 @@ cleanup() {
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 # beside NAME COMMAND...: run it while something else waits for the network, or for time to pass.
-# joined NAME: wait for it, print what it printed, and end as it ended.
+# ended NAME: wait for it, print what it printed, end what it has left running, and return its exit code.
+# joined NAME: the same, and end as it ended.
+# joined_or_alone NAME COMMAND...: what fails beside other things is run once more, alone, and named.
 declare -A beside
 beside() {
   local name=$1
@@ -30,12 +38,33 @@ beside() {
   set +m
   beside[$name]=$!
 }
-joined() {
-  local code=0 pid=${beside[$1]}
-  wait "$pid" || code=$?
+end_group() {
+  kill -- "-${beside[$1]}" 2>/dev/null || true
   unset "beside[$1]"
+}
+ended() {
+  local code=0
+  wait "${beside[$1]}" || code=$?
+  end_group "$1"
   cat "$work/$1.log"
-  [ "$code" = 0 ] || { echo "$1: ended with exit code $code"; exit "$code"; }
+  [ "$code" = 0 ] || echo "$1: ended with exit code $code"
+  return "$code"
+}
+joined() {
+  local code=0
+  ended "$1" || code=$?
+  [ "$code" = 0 ] || exit "$code"
+}
+joined_or_alone() {
+  local name=$1 code=0
+  shift
+  ended "$name" || code=$?
+  if [ "$code" != 0 ]; then
+    step "once more, alone: $name"
+    ("$@")
+    printf '{"%s": true}' ".ci/run $name" >"$work/failed.json"
+    "$work/venv/bin/python" "$root/.ci/unsteady.py" "$work/failed.json" "$root/.ci/unsteady.txt"
+  fi
 }
 
 # install ENVIRONMENT REQUIREMENT...: by uv, from the indexes that pip is set to; by pip where uv is not to be had.

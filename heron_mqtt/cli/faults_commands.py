@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +57,7 @@ def faults(
 
     It starts brokers, a run, a remote agent and devices of its own, kills and stops them, and spoils the
     network between them. The observer is plain paho; nothing outside is touched. Exit code 0: every promise
-    was kept; 1: not; 2: arguments; 130: interrupted.
+    was kept, and what --only and --on ask for was tried; 1: not; 2: arguments; 130: interrupted.
 
     Example: heron-mqtt faults --only kill-broker --on mosquitto --times 5
     """
@@ -75,7 +76,7 @@ def faults(
     messaging = logging.getLogger("heron_mqtt.messaging")
     if not messaging.isEnabledFor(logging.INFO):
         messaging.setLevel(logging.ERROR)
-    outcome = FaultsOutcome(seed)
+    outcome = FaultsOutcome(seed, frozenset([*(only or ()), *(on or ())]))
     code = EXIT_OK
     try:
         with OF_THIS_PROGRAM:
@@ -130,13 +131,29 @@ def _print(result: FaultResult) -> None:
 
 
 def _print_end(outcome: FaultsOutcome) -> None:
-    bad = [f"{one.trial.name} on {one.broker}" for one in outcome.results if not one.tally.is_kept]
+    bad = [_named(one) for one in outcome.results if not one.tally.is_kept]
     tried = sum(one.tally.tried for one in outcome.results)
     what = f"BROKEN: {', '.join(bad)}" if bad else "every promise was kept" if tried else "nothing was tried"
+    if asked := outcome.asked_in_vain:
+        what += f"; ASKED FOR AND NOT TRIED: {_listed(asked)}"
+    elif left_out := outcome.not_tried:
+        what += f"; not tried: {_listed(left_out)}"
     typer.echo(
         f"\n{tried} trials in {outcome.seconds:.0f} s, seed {outcome.seed}; the machine kept the observer "
         f"waiting for {outcome.longest_stall_s:.2f} s at most: {what}"
     )
+
+
+def _named(result: FaultResult) -> str:
+    return f"{result.trial.name} on {result.broker}"
+
+
+def _listed(results: Sequence[FaultResult]) -> str:
+    """Name results with why they were not tried, each reason once."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for one in results:
+        reasons.setdefault((one.why_not, one.broker), []).append(one.trial.name)
+    return "; ".join(f"{', '.join(names)} on {broker} ({why})" for (why, broker), names in reasons.items())
 
 
 def _write(path: Path, outcome: FaultsOutcome) -> None:

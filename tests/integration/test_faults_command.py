@@ -8,8 +8,11 @@ import signal
 
 import pytest
 
+from heron_mqtt.cli.faults_commands import _print_end
 from heron_mqtt.testing.faults import FAULT_TRIALS, FaultsOutcome, run_trials
+from heron_mqtt.testing.faults.run import FaultResult
 from heron_mqtt.testing.faults.stream import NumberedStream
+from heron_mqtt.testing.faults.tally import FaultTally
 from heron_mqtt.testing.faults.trial import FaultTrial
 from heron_mqtt.testing.faults.trial_site import ENV, TrialSite
 from support.heron_command import heron, run_heron
@@ -46,6 +49,28 @@ def test_where_nothing_can_be_tried_that_is_no_success() -> None:
     outcome = run_trials([trial], ["embedded"], times=1, outcome=FaultsOutcome(0))
     (result,) = outcome.results
     assert (result.verdict, result.why_not, outcome.is_kept) == ("not tried", "no disk", False)
+
+
+def test_what_was_asked_for_and_not_tried_is_named_and_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = (FaultTrial(name, "nothing is done", "nothing") for name in ("good", "bad"))
+    results = [
+        FaultResult(good, "embedded", FaultTally(tried=1)),
+        FaultResult(bad, "embedded", why_not="no disk"),
+        *(FaultResult(trial, "nats", why_not="no nats") for trial in (good, bad)),
+    ]
+    left_out = FaultsOutcome(0, results=results)
+    _print_end(left_out)
+    assert left_out.is_kept
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("kept; not tried: bad on embedded (no disk); good, bad on nats (no nats)")
+
+    asked = FaultsOutcome(0, frozenset({"nats", "embedded"}), results)
+    _print_end(asked)
+    assert (asked.is_kept, asked.as_dict()["kept"]) == (False, False)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("kept; ASKED FOR AND NOT TRIED: good, bad on nats (no nats)")
+    assert not FaultsOutcome(0, frozenset({"bad"}), results).is_kept
+    assert FaultsOutcome(0, frozenset({"embedded"}), results).is_kept
 
 
 @pytest.mark.slow

@@ -55,25 +55,40 @@ class FaultsOutcome:
 
     Attributes:
         seed: Of the moments.
+        asked: Names of faults and brokers that were asked for: not to try them is a failure.
         results: In the order of the registry, a broker at a time.
         longest_stall_s: The longest that the machine kept the observer waiting, s.
         seconds: What it took.
     """
 
     seed: int
+    asked: frozenset[str] = frozenset()
     results: list[FaultResult] = field(default_factory=list)
     longest_stall_s: float = 0.0
     seconds: float = 0.0
 
     @property
     def is_kept(self) -> bool:
-        """Whether something was tried, and every promise was kept."""
-        return all(one.tally.is_kept for one in self.results) and any(one.tally.tried for one in self.results)
+        """Whether something was tried, all that was asked for by name, and every promise was kept."""
+        kept = all(one.tally.is_kept for one in self.results)
+        return kept and any(one.tally.tried for one in self.results) and not self.asked_in_vain
+
+    @property
+    def not_tried(self) -> list[FaultResult]:
+        """What was not tried; each says why."""
+        return [one for one in self.results if one.verdict == "not tried"]
+
+    @property
+    def asked_in_vain(self) -> list[FaultResult]:
+        """What was asked for by name and was not tried: a fault, or a broker on which nothing was."""
+        in_vain = self.asked - {one.broker for one in self.results if one.tally.tried}
+        return [one for one in self.not_tried if one.trial.name in in_vain or one.broker in in_vain]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
         return {
             "kept": self.is_kept,
+            "not_tried": len(self.not_tried),
             "seed": self.seed,
             "lease_s": LEASE_S,
             "seconds": round(self.seconds, 1),
