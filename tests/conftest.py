@@ -60,9 +60,7 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[XSpec]) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if os.environ.get("HERON_FRESH_PROCESSES") or config.getoption("cov_source", None):
         return
-    os.environ[forked_worker.ARGUMENTS] = "\n".join(config.invocation_params.args)
-    for spec in specs:
-        spec.python = forked_worker.PYTHON
+    forked_worker.fork_workers(config, specs)
 
 
 @pytest.hookimpl(wrapper=True)

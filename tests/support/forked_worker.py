@@ -8,26 +8,42 @@ server (its standard input is a socket) it is that one process.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import shlex
 import socket
 import stat
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
 
 from support.fork_server import ForkedProcess, ForkServer, serve
 
-__all__ = ["ARGUMENTS", "PYTHON"]
+if TYPE_CHECKING:
+    import pytest
+    from execnet import XSpec
+
+__all__ = ["fork_workers"]
 
 ARGUMENTS = "HERON_TEST_ARGUMENTS"
 """Environment variable: what pytest was called with, a line each."""
-PYTHON = f"{sys.executable} -S {__file__}"
+PYTHON = shlex.join([sys.executable, "-S", __file__])
 """What to give pytest-xdist as the Python of a worker."""
+
+
+def fork_workers(config: pytest.Config, specs: list[XSpec]) -> None:
+    """Have the workers of this machine forked; those of ``--tx`` with a Python of their own keep it."""
+    os.environ[ARGUMENTS] = "\n".join(config.invocation_params.args)
+    for spec in specs:
+        if spec.popen and not spec.python and not spec.via:
+            spec.python = PYTHON
 
 
 def _pass_on() -> int:
@@ -39,12 +55,19 @@ def _pass_on() -> int:
 
 
 def _take_in() -> None:
-    """Import the tests as pytest does, and what they import."""
+    """Import the tests as pytest does, and what they import.
+
+    All that the arguments name, whatever failed last: the cache is an empty one, which nobody reads after it.
+    """
     import pytest
 
     os.environ["PYTEST_XDIST_WORKER"] = "gw"  # what is in the folder of the test run is made already
     asked = os.environ[ARGUMENTS].splitlines()
-    code = pytest.main([*asked, "-n", "0", "--collect-only", "-qq", "-p", "no:cacheprovider"])
+    with tempfile.TemporaryDirectory() as folder, _kept_back(2) as told:
+        ours = ["-n", "0", "--collect-only", "-qq", "-o", f"cache_dir={folder}"]
+        code = pytest.main([*asked, *ours])
+        if code not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERRUPTED}:
+            told.append(f"the tests were not taken in before the workers began: {pytest.ExitCode(code)!r}")
     if code != pytest.ExitCode.OK:  # the workers meet the mistake themselves, and tell it
         tests = str(Path(__file__).parents[1])
         for name, module in list(sys.modules.items()):
@@ -53,6 +76,26 @@ def _take_in() -> None:
     _build_networks()
     gc.collect()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def _kept_back(stream: int) -> Iterator[list[str]]:
+    """Keep what is written to a stream from the terminal meanwhile, unless a reason is given to show it."""
+    reasons: list[str] = []
+    terminal = os.dup(stream)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), stream)
+        try:
+            yield reasons
+        except BaseException as exc:
+            reasons.append(repr(exc))
+            raise
+        finally:
+            os.dup2(terminal, stream)
+            os.close(terminal)
+            if reasons:
+                file.seek(0)
+                os.write(stream, file.read() + "".join(f"{reason}\n" for reason in reasons).encode())
 
 
 def _build_networks() -> None:

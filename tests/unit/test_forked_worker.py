@@ -1,0 +1,65 @@
+"""pytest-xdist with forked workers, in a project of its own: any path, any option, any worker's Python."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from support import forked_worker
+
+CONFTEST = """
+from support.forked_worker import fork_workers
+
+def pytest_xdist_setupnodes(config, specs):
+    fork_workers(config, specs)
+"""
+TESTS = """
+import os
+from pathlib import Path
+
+def test_forked():
+    assert "forked_worker.py" in Path(f"/proc/{os.getppid()}/cmdline").read_text()
+
+def test_of_its_own():
+    assert "forked_worker.py" not in Path(f"/proc/{os.getppid()}/cmdline").read_text()
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a space in its name; ``HERON_TEST_FOLDER`` is short, as a socket's path has to be."""
+    folder = tmp_path / "a 'path' of one's own"
+    (folder / "support").mkdir(parents=True)
+    for name in ("forked_worker.py", "fork_server.py"):
+        shutil.copy(Path(forked_worker.__file__).with_name(name), folder / "support")
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    (folder / "test_it.py").write_text(TESTS)
+    return folder
+
+
+def pytest_in(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "pytest", "--disable-plugin-autoload", "-p", "xdist", "-q", *options]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "HERON_"))}
+    with tempfile.TemporaryDirectory() as short:
+        environment = kept | {"HERON_TEST_FOLDER": short}
+        return subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=60.0, check=False
+        )
+
+
+def test_workers_are_forked_whatever_the_path_and_the_options(project: Path) -> None:
+    done = pytest_in(project, "-n", "1", "-k", "test_forked", "--lf", "--nf", "--sw", "--cache-clear")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_a_worker_keeps_the_python_that_it_was_given(project: Path) -> None:
+    spec = f"popen//python={sys.executable}"
+    done = pytest_in(project, "--dist", "load", "--tx", spec, "-k", "test_of_its_own")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
