@@ -2,7 +2,8 @@
 
 A case is a folder with ``mapping.toml``, what an engineer writes, and ``case.json``:
 
-- ``about``, ``kind``, ``every_s`` (0.1), ``cycles`` (8), ``stale_after_s`` (3.0)
+- ``about``, ``kind``, ``every_s`` (0.1), ``cycles`` (8), ``stale_after_s`` (3.0; what is to be said of what
+  came has to have come by then, on a busy machine too)
 - ``before``: what the device publishes before the adapter starts (``retain`` as given)
 - ``publish``: what it publishes each cycle; ``mod``/``phase``: every n-th cycle; ``from``/``until``: cycles
 - ``replies``: what it publishes when told something ``on`` a filter; ``"$a.b"`` is taken from a JSON
@@ -45,6 +46,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 FOLDER = Path(__file__).parents[1] / "vendor_cases"
 AT_ONCE = 12
+REPORTED_S = 10.0
 
 
 @dataclass
@@ -165,6 +167,7 @@ async def run_case(url: str, name: str, outcome: Outcome) -> None:
             running = asyncio.create_task(adapter.run())
             await _until(lambda: outcome.status, running)
             await _play(case, name, device, broker)
+            await _until_reported(case["expect"].get("reported"), outcome)
             seen = len(outcome.status)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -185,6 +188,13 @@ async def _play(case: dict[str, Any], name: str, device: Device, broker: MqttBro
             if action["at"] == cycle:
                 _act(action, name, broker, stamper)
         await asyncio.sleep(case.get("every_s", 0.1))
+
+
+async def _until_reported(part: str | None, outcome: Outcome) -> None:
+    """Give a report its time; whether it came is the test's to say."""
+    until = time.monotonic() + REPORTED_S
+    while part and not any(part in report for report in outcome.reports) and time.monotonic() < until:
+        await asyncio.sleep(0.02)
 
 
 def _act(action: dict[str, Any], name: str, broker: MqttBroker, stamper: MessageStamper) -> None:
