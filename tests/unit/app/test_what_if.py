@@ -17,7 +17,7 @@ from heron_mqtt.messaging.memory import InMemoryBroker
 from support.field_rig import OpenMemoryBroker
 from support.recorded_runs import record_run, tampered
 
-QUICK = {"deadlines": {"upstream_s": 2.0, "peer_s": 0.15, "device_s": 0.15, "action_s": 2.0, "ready_s": 5.0}}
+QUICK = {"deadlines": {"upstream_s": 2.0, "peer_s": 0.15, "device_s": 0.15, "action_s": 5.0, "ready_s": 5.0}}
 PEERS = {"rules": [{"pattern": "p2p/#", "loss": 0.25}]}
 DEVICES = {"rules": [{"pattern": ["devices/+/+/setpoint", "devices/+/+/telemetry"], "loss": 0.1}]}
 IMPERFECT = {
