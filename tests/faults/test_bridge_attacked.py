@@ -62,7 +62,6 @@ def test_a_probe_writes_nothing_to_a_box_that_a_bridge_of_this_machine_may_drive
     assert bench.box.writes() != [], "left alone, the box is tried"
 
 
-@pytest.mark.slow
 def test_no_setpoint_drives_a_box_beyond_its_nameplate(bench: Bench) -> None:
     with bench.bridge():
         bench.online()
@@ -74,7 +73,6 @@ def test_no_setpoint_drives_a_box_beyond_its_nameplate(bench: Bench) -> None:
         assert set(written) <= {RATED_W, -RATED_W & 0xFFFF}
 
 
-@pytest.mark.slow
 def test_a_stop_that_the_box_refuses_is_safe_nowhere_until_it_is_taken(bench: Bench) -> None:
     with bench.bridge():
         bench.online()
@@ -92,6 +90,7 @@ def test_a_stop_that_the_box_refuses_is_safe_nowhere_until_it_is_taken(bench: Be
 
 @pytest.mark.slow
 def test_a_box_that_leaves_the_stop_by_itself_is_not_safe_and_is_brought_back(bench: Bench) -> None:
+    """Quickly: the test of the same name in ``unit/field/vendor/test_modbus_device.py``."""
     with bench.bridge():
         bench.online()
         bench.set(0.002)
@@ -120,7 +119,6 @@ def test_a_box_that_restarts_in_a_stop_is_told_of_it_again(bench: Bench) -> None
         until(lambda: bench.box[MODE] == 2, "it is told again", within_s=15.0)
 
 
-@pytest.mark.slow
 def test_what_a_killed_bridge_left_driven_is_handed_back_by_the_next(bench: Bench) -> None:
     with bench.bridge() as first:
         bench.online()
@@ -151,7 +149,6 @@ def test_a_stop_reaches_a_box_that_this_bridge_has_told_nothing(bench: Bench) ->
         until(lambda: bench.box[MODE] == 0, "it is handed back")
 
 
-@pytest.mark.slow
 def test_a_box_in_shadow_is_written_nothing_and_confirms_no_stop_while_it_has_power(bench: Bench) -> None:
     shadow = {"type": "authority_state", "level": "shadow"}
     bench.observer.publish(f"heron/{bench.env_id}/devices/MG1/ess/authority_state", shadow, retain=True)

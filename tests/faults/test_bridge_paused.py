@@ -1,4 +1,9 @@
-"""A bridge whose process stands still, whose clock jumps, whose machine sleeps: plain paho, and a box."""
+"""A bridge whose process stands still, whose clock jumps, whose machine sleeps: plain paho, and a box.
+
+With a clock by hand, quickly, in ``unit/field/vendor/test_vendor_device.py``:
+``test_a_setpoint_that_waited_over_a_sleep_reaches_no_box_once_its_lease_is_over`` and the test after it; also
+``unit/field/device/test_lease.py``.
+"""
 
 from __future__ import annotations
 

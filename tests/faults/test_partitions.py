@@ -1,4 +1,9 @@
-"""Gateway and device in network namespaces of their own: the cable of either is pulled and put back."""
+"""Gateway and device in network namespaces of their own: the cable of either is pulled and put back.
+
+Quickly, without a network: a device whose lease runs out is safe (``unit/field/device/test_lease.py`` and
+``test_field_device.py``), and one that falls silent is stood in for and driven again
+(``unit/field/gateway/test_device_link.py``).
+"""
 
 from __future__ import annotations
 

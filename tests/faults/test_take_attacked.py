@@ -100,6 +100,9 @@ def test_a_hand_ends_with_its_gateway(tmp_path: Path, url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("url", ["mosquitto"], indirect=True)
 def test_a_take_that_waited_while_the_gateway_stood_still_moves_nothing(tmp_path: Path, url: str) -> None:
+    """With a clock by hand: ``test_a_request_that_has_waited_takes_nothing_raises_nothing_and_lowers``, in
+    ``unit/field/gateway/test_authority_desk.py``.
+    """
     scenario = write(tmp_path, **REMOTE)
     with (
         Observer(url) as observer,
@@ -126,6 +129,9 @@ def test_a_take_that_waited_while_the_gateway_stood_still_moves_nothing(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("url", ["mosquitto"], indirect=True)
 def test_a_hand_that_runs_out_while_the_gateway_stands_still_is_over(tmp_path: Path, url: str) -> None:
+    """With a clock by hand: ``test_a_hand_holds_to_its_last_moment_and_not_longer``, in
+    ``unit/field/gateway/test_authority_desk.py``.
+    """
     scenario = write(tmp_path, **REMOTE)
     with (
         Observer(url) as observer,

@@ -39,7 +39,11 @@ def scenario(folder: Path, env_id: str, mapping: Path, agent: str) -> Path:
 def test_the_second_of_two_runs_with_one_box_ends_before_it_has_said_anything_to_it(
     mosquitto: Mosquitto, env_id: str, tmp_path: Path, agent: str
 ) -> None:
-    """As the same device of its own environment, or as another one."""
+    """As the same device of its own environment, or as another one.
+
+    The claim itself, quickly: ``unit/field/test_place_claim.py``, and "what a killed program left" in
+    ``unit/field/vendor/test_vendor_device.py``.
+    """
     url, first_env, second_env = mosquitto.url, f"a-{env_id}", f"b-{env_id}"
     box = ScriptedBox(url, f"plant/{env_id}")
     mapping = box.mapping(tmp_path)

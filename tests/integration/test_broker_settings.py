@@ -73,14 +73,7 @@ def test_a_run_over_tls_with_a_login_said_in_each_way(
     own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:
     """With emulated devices, in processes of their own: they must get in, too."""
-    made = Certificates(tmp_path)
-    (tmp_path / "password").write_text("s3cr3t\n")
-    server = own_mosquitto(
-        "allow_anonymous false", f"password_file {_password_file(tmp_path)}",
-        f"certfile {made.server}", f"keyfile {key_of(made.server)}",
-    )  # fmt: skip
-    url = f"mqtts://127.0.0.1:{server.port}"
-    said = {"username": "ann", "password_file": str(tmp_path / "password"), "ca": made.ca, "protocol": "5"}
+    url, said = _over_tls_with_a_login(own_mosquitto, tmp_path)
     simulated = {f"microgrids.{a}.devices.{d}.authority": "simulated" for a in ("MG1", "MG2", "MG3")
                  for d in ("gen", "pv")}  # fmt: skip
     plain = write_scenario(tmp_path, simulated)
@@ -97,9 +90,33 @@ def test_a_run_over_tls_with_a_login_said_in_each_way(
         assert done.result["broker"] == "mqtt"
         assert "s3cr3t" not in done.err + done.out
     assert len({str(done.result["rewards"]) for done in ways.values()}) == 1
-    refused = _run(plain, "--broker", url, "--ca", made.ca)
+    refused = _run(plain, "--broker", url, "--ca", said["ca"])
     assert refused.code == 1
     assert "check --username and --password-file" in refused.errors[0]
+
+
+def test_a_run_over_tls_with_a_login(own_mosquitto: Callable[..., Mosquitto], tmp_path: Path) -> None:
+    url, said = _over_tls_with_a_login(own_mosquitto, tmp_path)
+    simulated = {f"microgrids.{a}.devices.{d}.authority": "simulated" for a in ("MG1", "MG2", "MG3")
+                 for d in ("gen", "pv", "ess")}  # fmt: skip
+    environment = {variable_of(name): value for name, value in said.items()}
+    done = _run(write_scenario(tmp_path, simulated), "--broker", url, environment=environment)
+    assert (done.code, done.result["broker"]) == (0, "mqtt"), done.err
+    assert "s3cr3t" not in done.err + done.out
+
+
+def _over_tls_with_a_login(
+    own_mosquitto: Callable[..., Mosquitto], folder: Path
+) -> tuple[str, dict[str, str]]:
+    """Return the address of a broker that takes nothing else, and what there is to say to reach it."""
+    made = Certificates(folder)
+    (folder / "password").write_text("s3cr3t\n")
+    server = own_mosquitto(
+        "allow_anonymous false", f"password_file {_password_file(folder)}",
+        f"certfile {made.server}", f"keyfile {key_of(made.server)}",
+    )  # fmt: skip
+    said = {"username": "ann", "password_file": str(folder / "password"), "ca": made.ca, "protocol": "5"}
+    return f"mqtts://127.0.0.1:{server.port}", said
 
 
 def _run(path: Path, *options: str, environment: Mapping[str, str] | None = None) -> Ended:

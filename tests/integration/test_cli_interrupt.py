@@ -187,7 +187,6 @@ def test_what_serves_ends_as_asked(
 # -- brokers that die ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_run_without_its_embedded_broker_ends_and_says_why(small: Path) -> None:
     with heron("run", str(small), "--steps", str(LONG)) as program:
         program.wait_for(f"step 8/{LONG}")

@@ -55,7 +55,6 @@ def test_it_prints_by_line_and_writes_both_reports(tmp_path: Path) -> None:
     assert "Conformance of MG1/ess" in (tmp_path / "a.html").read_text()
 
 
-@pytest.mark.slow
 def test_a_broken_device_is_named_with_what_was_seen_and_the_exit_code_is_1(tmp_path: Path) -> None:
     script = str(write_broken(DEFECTS["takes kW for MW"], tmp_path))
     done = run_heron(

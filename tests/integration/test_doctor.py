@@ -16,8 +16,12 @@ import pytest
 
 from heron_mqtt.app.acl_files import acl_file, users_of
 from heron_mqtt.app.doctor.examine import RIGHTS_CHANGE
+from heron_mqtt.app.doctor.logins import Login
+from heron_mqtt.app.doctor.rights import examine_rights
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
+from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.scenario import load_scenario, scenario_from_dict
 from support.doc_pages import ROOT, blocks
 from support.heron_command import heron, run_heron, write_toml
@@ -91,14 +95,41 @@ def test_the_lines_of_the_page_make_a_broker_that_passes(own_mosquitto: Server, 
     assert {name for name in found if name.startswith("rights of ")} >= {"rights of MG1/ess (device)"}
 
 
-@pytest.mark.slow
-def test_rights_too_many_and_too_few_are_named(own_mosquitto: Server, tmp_path: Path, logins: Path) -> None:
-    acl = tmp_path / "acl.txt"
-    rights = acl.read_text()
+async def test_a_right_too_many_and_one_too_few_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ANSWER_S", "SETTLE_S", "REFUSALS_S"):  # of a broker far away
+        monkeypatch.setattr(f"heron_mqtt.app.doctor.rights.{name}", 0.3)
+    env_id = f"{SITE.topic_env_id}-doctor"
+    users, acl = tmp_path / "users", tmp_path / "acl"
+    for user in USERS:
+        add_credentials(user.name, user.role, b"pw", users_file=users, acl_file=acl)
+    acl.write_text(_wrong(acl_file(SITE, "mosquitto", doctor=True)))
+    logins = {user.name: Login(user.name, user.role) for user in USERS}
+    async with EmbeddedBroker(in_process=True, users_file=users, acl_file=acl) as broker:
+
+        def connect(login: Login) -> MqttBroker:
+            return MqttBroker(broker.url, env_id=env_id, username=login.name, password="pw")
+
+        tried = [logins["MG1"], logins["MG1/ess"]]
+        agent, device = await examine_rights(connect, tried, logins["operator"], env_id)
+    assert (agent.verdict, agent.figures) == ("no-go", {"lacks": [], "must_not": ["publish on estop"]})
+    assert device.verdict == "no-go"
+    assert device.figures == {"lacks": ["publish on devices/MG1/ess/telemetry"], "must_not": []}
+
+
+def _wrong(rights: str) -> str:
+    """Return rights in which a device may not send its telemetry, and an agent may stop everything."""
     device = f"heron/{SITE.topic_env_id}-doctor/devices/MG1/ess/telemetry"
     assert device in rights
     too_many = "user MG1\ntopic write heron/+/estop\nuser MG1/ess\n"
-    acl.write_text(rights.replace(f"topic write {device}\n", "").replace("user MG1/ess\n", too_many))
+    return rights.replace(f"topic write {device}\n", "").replace("user MG1/ess\n", too_many)
+
+
+@pytest.mark.slow
+def test_rights_too_many_and_too_few_are_named(own_mosquitto: Server, tmp_path: Path, logins: Path) -> None:
+    acl = tmp_path / "acl.txt"
+    acl.write_text(_wrong(acl.read_text()))
     server = own_mosquitto(*template("site.conf", tmp_path, without="persistence"))
     code, found = examined(server.url, "--logins", str(logins), cwd=tmp_path)
     assert code == 1

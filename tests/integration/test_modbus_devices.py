@@ -123,6 +123,7 @@ def quick() -> dict[str, Any]:
 def test_a_run_reads_and_drives_a_device_by_its_registers_and_hands_it_back(
     mosquitto: Mosquitto, inverter: BoxThread, env_id: str, tmp_path: Path
 ) -> None:
+    """Handed back, quickly: ``unit/field/vendor/test_modbus_device.py``, "what ends it"."""
     box = inverter.box
     assert isinstance(box, Sungrow)
     file = write(tmp_path, env_id, box.port, quick())

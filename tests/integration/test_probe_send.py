@@ -19,7 +19,10 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
+from heron_mqtt.app.probe.mapped import mapping_of
+from heron_mqtt.app.probe.trial import SetpointTrial, TrialOrder, TrialPlan
 from heron_mqtt.app.vendor_adapters import vendor_devices
+from heron_mqtt.cli.probe_trial import _consent
 from heron_mqtt.errors import PlaceTaken
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging import topics
@@ -33,6 +36,7 @@ from support.mosquitto_server import Mosquitto
 from support.paho_site import Site
 from support.scripted_box import ScriptedBox
 from support.small_grid import scenario
+from support.waiting import until as eventually
 
 NAMES = ["sign", "factor", "delay", "acknowledgement", "release"]
 
@@ -373,6 +377,59 @@ def test_bounds_and_options_are_one_line(mosquitto: Mosquitto, base: str, tmp_pa
         done = run_heron(*on, *given)
         assert done.code == 2, (given, done.out, done.err)
         assert line in done.errors[0]
+
+
+@pytest.mark.parametrize(("typed", "sends"), [("yes\n", True), ("no\n", False), ("y\n", False), ("", False)])
+async def test_only_yes_is_consent(monkeypatch: pytest.MonkeyPatch, typed: str, sends: bool) -> None:
+    ours, its = os.pipe()
+    os.write(its, typed.encode())
+    os.close(its)
+    with open(ours) as stdin:  # noqa: PTH123
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert await _consent() is sends
+
+
+async def test_what_is_not_confirmed_is_not_sent(mosquitto: Mosquitto, base: str, tmp_path: Path) -> None:
+    box = ScriptedBox(mosquitto.url, base)
+    asked: list[TrialPlan] = []
+
+    async def refuse(plan: TrialPlan) -> bool:
+        asked.append(plan)
+        return False
+
+    with box:
+        assert await trial_of(box, mosquitto.url, tmp_path, print).run(refuse) is None
+    assert (len(asked), box.told) == (1, [])
+
+
+def trial_of(box: ScriptedBox, url: str, folder: Path, say: Callable[[str], None]) -> SetpointTrial:
+    order = TrialOrder(send_mw=0.0005, max_mw=0.001, for_s=60.0, listen_s=1.0)
+    mapping = mapping_of(box.mapping(folder), "MG1/box")
+    env_id = f"trial-{uuid.uuid4().hex[:8]}"
+    return SetpointTrial(url, mapping, "MG1/box", env_id=env_id, order=order, say=say)
+
+
+async def test_a_box_whose_connection_was_lost_is_handed_back(
+    own_mosquitto: Callable[..., Mosquitto], base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.app.probe.trial.WATCH_RELEASE_S", 0.5)
+    server, said = own_mosquitto(), []
+
+    async def confirm(_plan: TrialPlan) -> bool:
+        return True
+
+    box = ScriptedBox(server.url, base)
+    with box:
+        trial = asyncio.create_task(trial_of(box, server.url, tmp_path, said.append).run(confirm))
+        await eventually(lambda: box.told, "a setpoint")
+        await asyncio.to_thread(server.kill)
+        await eventually(lambda: any("waiting up to" in line for line in said), "the loss")
+        await asyncio.to_thread(server.start)
+        report = await trial
+        await eventually(lambda: box.is_released, "the release")
+    assert report is not None
+    assert not report.is_good
+    assert "broken off: the connection to the broker was lost" in said
 
 
 @pytest.mark.slow

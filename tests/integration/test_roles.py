@@ -118,7 +118,7 @@ def _has_step(watcher: Watcher, count: int) -> bool:
     return any(s.topic.endswith("/MG1/action") for s in watcher.seen[count:])
 
 
-@pytest.mark.slow
+@pytest.mark.slow_but("mosquitto-three_microgrids", "three_microgrids-mosquitto")
 @pytest.mark.parametrize("scenario", ["three_microgrids", "hil_battery"])
 def test_the_shipped_scenarios_are_denied_nothing(site: Site, scenario: str) -> None:
     done = site.call("so", "run", scenario, "--steps", "2", "--json")

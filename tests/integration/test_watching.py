@@ -231,6 +231,9 @@ def test_a_killed_run_is_seen_as_lost_and_all_of_it_as_offline(small: Path, serv
 
 @pytest.mark.slow
 def test_a_killed_device_of_a_run_is_seen_and_the_run_goes_on(small: Path, server: Mosquitto) -> None:
+    """Its parts are quick: who is told of the end (``unit/app/test_emulator_processes.py``), and that the
+    model stands in (``unit/field/gateway/test_device_link.py``).
+    """
     with (
         Watcher(server.url) as watcher,
         heron("run", str(small), "--steps", "40", "--broker", server.url, "--json") as program,

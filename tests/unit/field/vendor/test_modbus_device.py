@@ -525,6 +525,23 @@ async def test_a_stop_that_did_not_reach_it_is_not_confirmed_and_is_caught_up(ma
     await until(lambda: confirms[-1]["safe"], "its confirmation")
 
 
+async def test_a_box_that_leaves_the_stop_by_itself_is_not_safe_and_is_told_again(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.LEAVES_POWER_S", 0.2)
+    site = await make()
+    confirms: list[Any] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirms.append)
+    await site.gateway.ask(0.002, 30.0)
+    site.box.put(100, *i32(0), area="input")
+    site.gateway.stop(True)
+    await until(lambda: confirms and confirms[-1]["safe"], "its confirmation")
+    site.box.put(10, 0, 0)
+    site.box.put(100, *i32(1500), area="input")
+    await until(lambda: site.last["safe"] is False, "telemetry that says so")
+    await until(lambda: [site.box[10], site.box[11]] == [2, 0], "it is told again")
+
+
 async def test_in_a_stop_an_unknown_power_is_told_apart_from_one_that_is_not_0(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
