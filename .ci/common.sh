@@ -61,7 +61,8 @@ joined_or_alone() {
   ended "$name" || code=$?
   if [ "$code" != 0 ]; then
     step "once more, alone: $name"
-    ("$@")
+    beside "$name" "$@"
+    joined "$name"
     printf '{"%s": true}' ".ci/run $name" >"$work/failed.json"
     "$work/venv/bin/python" "$root/.ci/unsteady.py" "$work/failed.json" "$root/.ci/unsteady.txt"
   fi
