@@ -5,9 +5,10 @@ fraction of one. A change inside of functions is put into the functions as they 
 import (a default, a constant, a class) needs a process of its own. In both cases the changed file stands in
 the copy, for the programs that tests start.
 
-Reads a line of JSON for each run: ``module``, ``original`` and ``changed`` source, ``tests``, ``limit_s``.
-Answers with a line: ``failed``, the first test that failed; empty if none did. A first such line says that
-all is taken in: no file may be changed before.
+Reads a line of JSON for each run: ``module``, ``original`` and ``changed`` source, ``tests``, those that are
+left out of them (``without``), ``limit_s``. Answers with a line: ``failed``, the first test that failed;
+empty if none did, and in brackets what else kept the tests from an answer. A first such line says that all is
+taken in: no file may be changed before.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -39,14 +40,19 @@ class FirstFailure:
     """Remembers the first test that failed, and ends the process at one that hangs.
 
     Args:
+        without: Tests that are left out, by their whole names (``--deselect`` takes what a name begins with).
         say: Takes the name of a test that hangs: where a loop goes round and round, the time limit of a test
             that is raised in it may be taken for an error of a callback.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, without: Collection[str], say: Callable[[str], None]) -> None:
         self.test = ""
+        self._without = without
         self._say = say
         self._watchdog: threading.Timer | None = None
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid not in self._without]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._watchdog = threading.Timer(2 * TEST_LIMIT_S, self._end, [nodeid])
@@ -70,12 +76,12 @@ class FirstFailure:
         os._exit(0)
 
 
-def first_failed(tests: list[str], say: Callable[[str], None]) -> str:
+def first_failed(tests: list[str], without: Collection[str], say: Callable[[str], None]) -> str:
     """Run tests in this process; return the first that failed, or ``say`` which one hangs."""
-    first = FirstFailure(say)
+    first = FirstFailure(without, say)
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         code = pytest.main([*OPTIONS, *tests], plugins=[first])
-    if code in {0, 5}:  # 5 = all are deselected
+    if code in {0, 5}:  # 5 = all are deselected, or left out
         return ""
     if code == pytest.ExitCode.USAGE_ERROR:
         return USAGE
@@ -157,13 +163,15 @@ def answer(functions: dict[str, list[FunctionType]], asked: dict[str, Any]) -> s
 
         try:
             if put_in(functions, asked["module"], asked["original"], asked["changed"]):
-                failed = first_failed(asked["tests"], say)
+                failed = first_failed(asked["tests"], set(asked["without"]), say)
             else:
                 # What a fork has imported is the unchanged code.
-                command = [sys.executable, __file__, "--once", *asked["tests"]]
-                nothing = subprocess.DEVNULL
                 done = subprocess.run(  # noqa: S603 - this program
-                    command, stdout=subprocess.PIPE, stdin=nothing, text=True, check=False
+                    [sys.executable, __file__, "--once"],
+                    input=f"{json.dumps(asked)}\n",
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=False,
                 )
                 lines = done.stdout.splitlines()
                 failed = json.loads(lines[-1])["failed"] if lines else ERROR
@@ -184,7 +192,8 @@ def answer(functions: dict[str, list[FunctionType]], asked: dict[str, Any]) -> s
 def main(arguments: list[str]) -> None:
     """Take in the tests, then answer until there is nothing more to read."""
     if arguments[0] == "--once":
-        _say(first_failed(arguments[1:], _say))
+        asked = json.loads(sys.stdin.readline())
+        _say(first_failed(asked["tests"], set(asked["without"]), _say))
         return
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         pytest.main(["--collect-only", *OPTIONS[:3], "-p", "no:cacheprovider", *arguments])

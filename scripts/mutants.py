@@ -6,11 +6,14 @@
 Every change is made in a temporary copy, never in the working tree. The tests that are named for the modules
 below are run once without a change, which tells those that come through each line; ``--coverage FILE`` keeps
 what was told for the next run. Of a change they alone are run, and the whole file that mirrors it first: what
-is made once a process may be seen by a test that did not make it. A test has to fail twice with the change,
-and to pass without it. A line that no test comes through survives without a run. A survivor either shows a
-test that is missing, or changes nothing that can be seen (a log line, a bound that is never met): read it
-before you write a test. A large sample is run in parts: ``--part 2/3``. Exit code 1: a smaller
-part was caught than ``--at-least`` wants; 2: the tests fail without any change.
+is made once a process may be seen by a test that did not make it. One and the same test has to fail twice
+with the change, and to pass without it; one that does not is left out, and the others are asked. A line that
+no test comes through survives without a run. A survivor either shows a test that is missing, or changes
+nothing that can be seen (a log line, a bound that is never met): read it before you write a test. A change
+is open where the tests take too long or give no answer, such as where they end the process: neither caught
+nor survived, and told beside the percentage. A large sample is run in parts: ``--part 2/3``. Exit code 1: a
+smaller part was caught than ``--at-least`` wants, or more than one in twenty is open; 2: the tests fail
+without any change.
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -37,7 +41,9 @@ from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("heron_mqtt", "powergrid", "devices", "tests", "config", "docs", "pyproject.toml")
-UNDECIDED, ERROR, USAGE = "(not decided)", "(an error of the runner)", "(no such test)"  # of mutant_runner.py
+UNDECIDED, USAGE = "(not decided)", "(no such test)"  # as mutant_runner.py says it
+UNREADABLE = "(a test file that cannot be read each time)"
+OPEN_AT_MOST_PERCENT = 5.0  # of all changes: with more the percentage of the others says little
 SCHEMAS = "tests/unit/app/test_schemas.py"
 
 # Module or folder: the tests of the quick suite that are to notice a change of it. The longest prefix counts.
@@ -90,6 +96,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _FAILED = re.compile(r"(FAILED|ERROR) \S")
 LOGGERS = ("log", "logging")
+CAUGHT, SURVIVED, OPEN = "caught", "SURVIVED", "open"
 
 
 @dataclass(frozen=True)
@@ -338,18 +345,21 @@ class Coverage:
 
 
 def covered(folder: Path, tests: list[str], file: Path) -> list[str]:
-    """Run tests in the copy, and write to ``file`` what each comes through; return those that fail.
+    """Run tests in the copy; return those that fail, or write to ``file`` what each comes through.
 
     One that fails is run once more, alone: on a busy machine a test may be late.
     """
-    rules = folder / "coverage.ini"
+    measured = (
+        folder / "measured"
+    )  # in the copy: coverage removes what else is called so, such as measured.py
+    rules = folder / "rules.ini"
     rules.write_text("[run]\nsource = heron_mqtt, powergrid\ncore = ctrace\nrelative_files = true\n", "utf-8")
     options = ["--cov", f"--cov-config={rules}", "--cov-context=test", "--cov-report=", "--timeout", "120"]
     command = [sys.executable, "-m", "pytest", "-n", "2", "-q", "--tb", "no", "-p", "no:cacheprovider"]
     done = subprocess.run(  # noqa: S603 - our own tests
         [*command, *options, *tests],
         cwd=folder,
-        env={**_environment(folder), "COVERAGE_FILE": str(file)},
+        env={**_environment(folder), "COVERAGE_FILE": str(measured)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -360,7 +370,7 @@ def covered(folder: Path, tests: list[str], file: Path) -> list[str]:
     ]
     if done.returncode not in {0, 1}:  # not even collected
         return tests
-    return [
+    failed = [
         test
         for test in failed
         if subprocess.run(  # noqa: S603 - our own tests
@@ -372,6 +382,9 @@ def covered(folder: Path, tests: list[str], file: Path) -> list[str]:
             check=False,
         ).returncode
     ]
+    if not failed:
+        shutil.copyfile(measured, file)
+    return failed
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -401,32 +414,31 @@ class Runner:
         self._answer()  # a file that was changed before would be taken in, changed, for good
 
     def failed_test(self, mutant: Mutant, tests: list[str], limit_s: float) -> str:
-        """Return a test that fails with the change, twice, and passes here without it; empty if none does."""
+        """Return a test that fails with the change, twice, and passes here without it; empty if none does.
+
+        In brackets is returned why it is left open: the tests took longer than ``limit_s``, or gave no
+        answer.
+        """
         path = self._folder / mutant.module
         original = path.read_text("utf-8")
-        _write(path, mutant.source)
-        left = tests
+
+        def first_failed(source: str, asked: list[str], without: Sequence[str] = ()) -> str:
+            _write(path, source)
+            return self._first_failed(mutant.module, original, source, asked, without, limit_s)
+
         try:
-            while left:
-                failed = self._first_failed(mutant.module, original, mutant.source, left, limit_s)
-                if failed in {"", UNDECIDED}:
-                    return failed
-                if self._first_failed(mutant.module, original, mutant.source, [failed], limit_s):
-                    _write(path, original)
-                    if not self._first_failed(mutant.module, original, original, [failed], limit_s):
-                        return failed
-                    _say(f"          without any change fails {failed}")
-                    _write(path, mutant.source)
-                # It was late, met the change by chance, or fails in any case: what do the others say?
-                left = [
-                    t for t in left if t != failed and not failed.startswith((f"{t}[", f"{t}::", f"{t}/"))
-                ]
-            return ""
+            return _noticed(first_failed, original, mutant.source, tests, limit_s)
         finally:
             _write(path, original)
 
     def _first_failed(
-        self, module: str, original: str, changed: str, tests: list[str], limit_s: float
+        self,
+        module: str,
+        original: str,
+        changed: str,
+        tests: list[str],
+        without: Sequence[str],
+        limit_s: float,
     ) -> str:
         assert self._process.stdin is not None
         asked = {
@@ -434,14 +446,12 @@ class Runner:
             "original": original,
             "changed": changed,
             "tests": tests,
+            "without": list(without),
             "limit_s": limit_s,
         }
         self._process.stdin.write(f"{json.dumps(asked)}\n")
         self._process.stdin.flush()
-        failed = self._answer()
-        if failed in {USAGE, ERROR}:
-            raise SystemExit(f"mutants: {failed}: {' '.join(tests)}")
-        return failed
+        return self._answer()
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -458,6 +468,54 @@ class Runner:
         self._process.wait()
 
 
+def _noticed(
+    first_failed: Callable[..., str],
+    original: str,
+    changed: str,
+    tests: list[str],
+    limit_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> str:
+    """Return which test notices a change, by the rule of :meth:`Runner.failed_test`.
+
+    Args:
+        first_failed: Takes a source, the tests that are run with it, and those of them that are left out.
+            Returns the first that fails, empty if none does; in brackets why there is no answer.
+        original: The source without the change.
+        changed: The source with it.
+        tests: All that are asked.
+        limit_s: After which no other test is asked, s.
+        clock: Monotonic, s.
+    """
+    until = clock() + limit_s
+    without: list[str] = []
+    no_answer = ""  # of a test that was asked once more
+    while clock() <= until:
+        failed = first_failed(changed, tests, without)
+        if failed == USAGE and first_failed(original, tests, without) == USAGE:
+            raise SystemExit(f"mutants: {failed}: {' '.join(tests)}")
+        if failed == "":
+            return no_answer
+        if _is_no_answer(failed):
+            return failed
+        if failed in without:  # a file that now and then cannot be read: its tests cannot be asked
+            return UNREADABLE
+        again = first_failed(changed, [failed])
+        if again == failed:
+            if first_failed(original, [failed]) == "":
+                return failed
+            _say(f"          without any change fails {failed}")
+        no_answer = again if _is_no_answer(again) else no_answer
+        # It was late, met the change by chance, or fails in any case: what do the others say?
+        without.append(failed)
+    return UNDECIDED
+
+
+def _is_no_answer(failed: str) -> bool:
+    """Whether it says in brackets why no test can be named."""
+    return failed.startswith("(")
+
+
 def sample(modules: list[str], count: int, seed: int) -> list[Mutant]:
     """Return changes chosen at random from all that can be made, in the order of the files."""
     every = [make for module in modules for make in mutants_of(module, (ROOT / module).read_text("utf-8"))]
@@ -465,6 +523,29 @@ def sample(modules: list[str], count: int, seed: int) -> list[Mutant]:
     made = (make() for make in every)
     chosen = islice((mutant for mutant in made if mutant is not None), count)
     return sorted(chosen, key=lambda m: (m.module, m.line, m.after))
+
+
+def _word(failed_test: str) -> str:
+    """Return what is said of a change that this test notices, if any."""
+    if _is_no_answer(failed_test):
+        return OPEN
+    return CAUGHT if failed_test else SURVIVED
+
+
+def summary(counts: Mapping[str, int], at_least: float) -> tuple[str, bool]:
+    """Return what is said of all changes, and whether it is enough.
+
+    Args:
+        counts: How many were caught, survived, or are open.
+        at_least: Percentage that is to be caught of those that are decided.
+    """
+    decided, are_open = counts[CAUGHT] + counts[SURVIVED], counts[OPEN]
+    percent = 100.0 * counts[CAUGHT] / max(1, decided)
+    line = f"{counts[CAUGHT]} of {decided} caught ({percent:.1f} %), {are_open} open"
+    too_many = are_open * 100.0 > OPEN_AT_MOST_PERCENT * (decided + are_open)
+    if too_many:
+        line += f" (more than {OPEN_AT_MOST_PERCENT:g} %: nothing is shown)"
+    return line, percent >= at_least and not (too_many and at_least > 0.0)
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -510,7 +591,11 @@ def main() -> int:
     )
     parser.add_argument("--list", action="store_true", help="show the changes and run nothing")
     args = parser.parse_args()
+    if args.coverage is not None and not args.coverage.absolute().parent.is_dir():
+        parser.error(f"--coverage {args.coverage}: there is no folder {args.coverage.absolute().parent}")
     chosen = sample(modules_under(args.modules), args.mutants, args.seed)
+    # What the coverage of all parts needs: it may be kept for the others.
+    every_named = sorted({test for m in chosen for test in tests_of(m.module)})
     part, parts = args.part
     chosen = chosen[len(chosen) * (part - 1) // parts : len(chosen) * part // parts]
     if args.list:
@@ -524,27 +609,25 @@ def main() -> int:
         named = sorted({test for m in chosen for test in tests_of(m.module)})
         file = args.coverage or folder / "coverage"
         if not file.exists():
-            failed = covered(folder, named, file)
+            failed = covered(folder, every_named, file)
             if failed:
                 _say(f"mutants: without any change fails {', '.join(failed)}")
                 return 2
         coverage = Coverage(folder, file)
         runner = Runner(folder, named)
-        counts: Counter[bool] = Counter()
+        counts: Counter[str] = Counter()
         for mutant in chosen:
             concerned = coverage.tests_of(mutant, tests_of(mutant.module))
             failed_test = runner.failed_test(mutant, concerned, args.limit_s) if concerned else ""
-            if failed_test == UNDECIDED:
-                _say(f"undecided {mutant}  (none failed within {args.limit_s:g} s)")
-                continue
-            counts[bool(failed_test)] += 1
-            how = f"  by {failed_test}" if failed_test else ""
+            word = _word(failed_test)
+            counts[word] += 1
+            how = f"  by {failed_test}" if word == CAUGHT else f"  {failed_test}"
             how = how if concerned else "  (no test comes through it)"
-            _say(f"{'caught  ' if failed_test else 'SURVIVED'} {mutant}{how}")
+            _say(f"{word:8} {mutant}{how}".rstrip())
         runner.close()
-    percent = 100.0 * counts[True] / max(1, counts.total())
-    _say(f"{counts[True]} of {counts.total()} caught ({percent:.1f} %), seed {args.seed}")
-    return 0 if percent >= args.at_least else 1
+    line, is_enough = summary(counts, args.at_least)
+    _say(f"{line}, seed {args.seed}")
+    return 0 if is_enough else 1
 
 
 if __name__ == "__main__":
