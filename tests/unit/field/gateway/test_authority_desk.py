@@ -281,6 +281,18 @@ async def test_a_take_that_is_withdrawn_ends_the_hold_that_it_began_and_no_other
     assert made.sent_mw() == 0.02
 
 
+async def test_the_answer_to_a_take_says_what_came_of_it() -> None:
+    made = await desk()
+    take: dict[str, Any] = {"who": "bob", "boot": "b", "seq": 0}
+    assert made.ask(**take)["reason"] == "in hand of bob: 0.005 MW for 60 s"
+    withdrawal: dict[str, Any] = {"for_s": 0.0, "request_boot": "a", "request_seq": 0, "boot": "a"}
+    other = made.ask(**withdrawal, seq=1)["reason"]
+    assert other == "withdrawn by ann: nothing, the take that is withdrawn does not hold it"
+    own = made.ask(**{**withdrawal, "request_boot": "b"}, seq=2)["reason"]
+    assert own == "withdrawn by ann: given back, its take is withdrawn"
+    assert made.ask(for_s=0.0)["reason"] == "in hand of ann: given back"
+
+
 async def test_a_take_that_comes_after_its_withdrawal_takes_nothing() -> None:
     made = await desk()
     made.ask(for_s=0.0, boot="a", seq=1, request_boot="a", request_seq=0)
