@@ -120,6 +120,28 @@ async def test_a_write_goes_before_reads_that_wait_longer() -> None:
     assert done == ["first", "write", "read 0", "read 1", "read 2"]
 
 
+async def test_a_connection_is_made_before_reads_that_wait_longer() -> None:
+    pair = Pair("tcp", 1.0)
+    near, other = await pair.open()
+    done: list[str] = []
+
+    async def read() -> None:
+        await near.read(BASE, 2)
+        done.append("read")
+
+    async def connect() -> None:
+        await other.connect()
+        done.append("connected")
+
+    pair.connection.close()
+    async with asyncio.TaskGroup() as waiting, pair.connection._line.turn(1, is_write=False):
+        for work in (read(), connect()):
+            waiting.create_task(work)
+            await asyncio.sleep(0.0)
+    assert done == ["connected", "read"]
+    await pair.close()
+
+
 async def test_what_a_silent_unit_is_asked_gives_way_to_a_write() -> None:
     pair = Pair("tcp", 8.0)
     near, dead = await pair.open()

@@ -42,6 +42,8 @@ def test_a_formula_gives_what_the_same_arithmetic_gives(a: float, b: float, c: f
         ("clip(a, 0, 10) + round(b, 1)", {"a": 99.0, "b": 0.26}, 10.3),
         ("signed(65036, 16) + signed(4294967295, 32)", {}, -501.0),
         ("bit(8, 3)", {}, True),
+        ("bit(9, 0) and not bit(8, 0)", {}, True),
+        ("min(3, a, 2)", {"a": 1.0}, 1.0),
         ("sign(-3) * sqrt(9) + abs(-1) + floor(1.9) + ceil(0.1)", {}, 0.0),
         ("sin(0) + cos(0) + pi * 0", {}, 1.0),
         ("-0.0 * a", {"a": 1.0}, 0.0),
