@@ -298,6 +298,13 @@ async def test_an_unclear_reference_for_discharging_is_told(
     assert "taken to be WChaMax, 8000 W, but the largest discharge is 9000 W" in caplog.text
 
 
+async def test_a_reference_for_discharging_that_is_clear_is_not_complained_of(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await make(BATTERY, {124: {"WChaMax": 9000}})
+    assert "OutWRte" not in caplog.text
+
+
 async def test_storage_reverts_by_itself_and_is_released_with_full_rates(make: Any) -> None:
     pair = await make(BATTERY, safe_zero=False)
     await pair.inverter.set(0.004, 0.0, 15.0)
