@@ -403,6 +403,7 @@ class Runner:
 
     def __init__(self, folder: Path, tests: list[str]) -> None:
         self._folder = folder
+        self._fail_in_any_case: list[str] = []
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, str(Path(__file__).parent / "mutant_runner.py"), *tests],
             cwd=folder,
@@ -427,7 +428,7 @@ class Runner:
             return self._first_failed(mutant.module, original, source, asked, without, limit_s)
 
         try:
-            return _noticed(first_failed, original, mutant.source, tests, limit_s)
+            return _noticed(first_failed, original, mutant.source, tests, limit_s, self._fail_in_any_case)
         finally:
             _write(path, original)
 
@@ -474,6 +475,7 @@ def _noticed(
     changed: str,
     tests: list[str],
     limit_s: float,
+    fail_in_any_case: list[str],
     clock: Callable[[], float] = time.monotonic,
 ) -> str:
     """Return which test notices a change, by the rule of :meth:`Runner.failed_test`.
@@ -485,10 +487,11 @@ def _noticed(
         changed: The source with it.
         tests: All that are asked.
         limit_s: After which no other test is asked, s.
+        fail_in_any_case: Those that failed without a change before, and are not asked again; added to.
         clock: Monotonic, s.
     """
     until = clock() + limit_s
-    without: list[str] = []
+    without = list(fail_in_any_case)
     no_answer = ""  # of a test that was asked once more
     while clock() <= until:
         failed = first_failed(changed, tests, without)
@@ -505,6 +508,7 @@ def _noticed(
             if first_failed(original, [failed]) == "":
                 return failed
             _say(f"          without any change fails {failed}")
+            fail_in_any_case.append(failed)
         no_answer = again if _is_no_answer(again) else no_answer
         # It was late, met the change by chance, or fails in any case: what do the others say?
         without.append(failed)

@@ -58,11 +58,13 @@ class Tests:
                 return test
         return ""
 
-    def noticed(self, mutants: ModuleType, limit_s: float = 100.0) -> str:
-        asked = [FILE]
-        return str(
-            mutants._noticed(self.first_failed, "original", "changed", asked, limit_s, lambda: self.clock_s)
-        )
+    def noticed(
+        self, mutants: ModuleType, limit_s: float = 100.0, fail_in_any_case: list[str] | None = None
+    ) -> str:
+        known = [] if fail_in_any_case is None else fail_in_any_case
+        sources = "original", "changed"
+        found = mutants._noticed(self.first_failed, *sources, [FILE], limit_s, known, lambda: self.clock_s)
+        return str(found)
 
 
 def test_a_test_that_fails_twice_and_passes_without_the_change_has_noticed_it(mutants: ModuleType) -> None:
@@ -80,6 +82,16 @@ def test_the_others_of_a_file_are_asked_after_a_failure_that_is_not_repeated(mut
 def test_what_fails_without_the_change_has_not_noticed_it(mutants: ModuleType) -> None:
     assert Tests({FIRST: "1"}, in_any_case=[FIRST]).noticed(mutants) == ""
     assert Tests({FIRST: "1", SECOND: "1"}, in_any_case=[FIRST]).noticed(mutants) == SECOND
+
+
+def test_what_fails_without_a_change_is_not_asked_of_the_next_one(mutants: ModuleType) -> None:
+    known: list[str] = []
+    tests = Tests({FIRST: "1", SECOND: "1"}, in_any_case=[FIRST])
+    tests.noticed(mutants, fail_in_any_case=known)
+    assert known == [FIRST]
+    before = tests.asked
+    assert tests.noticed(mutants, fail_in_any_case=known) == SECOND
+    assert tests.asked - before == 3  # with the change, once more, and without it
 
 
 def test_what_gives_no_answer_is_open(mutants: ModuleType) -> None:
