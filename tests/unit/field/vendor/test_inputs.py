@@ -130,6 +130,12 @@ def test_every_byte_order_of_a_float_is_read(value: float, lead: int) -> None:
             assert reader("json", path="@", bytes=written, **keys).read(text) == value
 
 
+def test_a_pattern_is_searched_for_in_the_first_4096_characters() -> None:
+    number = reader(pattern=r"[0-9]")
+    assert number.read("x" * 4_095 + "5") == 5.0
+    assert isinstance(number.read("x" * 4_096 + "5"), MissingValue)
+
+
 def test_numbers_of_an_array_are_cleaned_one_by_one() -> None:
     keys = {"path": "l", "type": "numbers", "wrap": 16, "absent": [65535]}
     assert reader("json", **keys).read({"l": [65036, None, "7", 65535, math.nan]}) == [-500.0, 7.0]

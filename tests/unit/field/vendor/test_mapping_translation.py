@@ -562,3 +562,18 @@ def test_of_charging_and_discharging_as_two_numbers_only_that_of_the_sign_is_loo
     }
     box = load_mapping(table, agent="MG1", device="ess", source="test.toml: mapping")
     assert box.beyond(Setpoint(p_mw=power_mw, lease_s=30.0)) == beyond
+
+
+def test_without_messages_of_a_release_the_device_is_told_zero_for_a_second() -> None:
+    values = {"p": {"quantity": "p_mw", "unit": "W"}, "t": {"quantity": "lease_s", "unit": "s"}}
+    messages = [{"topic": "box/set", "payload": "{p} {t}"}]
+    box = load_mapping(
+        {
+            "setpoint": {"values": values, "messages": messages},
+            "telemetry": [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W"}}}],
+        },
+        agent="MG1",
+        device="ess",
+        source="test.toml: mapping",
+    )
+    assert [message.payload for message in box.release()] == [b"0 1"]
