@@ -18,6 +18,7 @@ two, and what cannot be built on them raises ``UnsupportedFeature``.
 from __future__ import annotations
 
 import abc
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -223,7 +224,11 @@ class Announcement:
     ) -> Self:
         """Publish ``online`` and return the presence."""
         announcement = cls(broker, channel, offline)
-        await announcement.update(online)
+        try:
+            await announcement.update(online)
+        except asyncio.CancelledError:
+            await announcement.withdraw()  # the broker may have it already
+            raise
         return announcement
 
     async def update(self, online: Mapping[str, Any]) -> None:

@@ -264,3 +264,23 @@ async def test_a_half_open_connection_is_given_up(own_mosquitto: Callable[..., M
             os.kill(server.process.pid, signal.SIGCONT)
         await broker.wait_connected(10)
         await broker.publish("c", {})
+
+
+async def test_a_birth_that_is_broken_off_is_taken_back(own_mosquitto: Callable[..., Mosquitto]) -> None:
+    """It is on its way when the program is told to end; a clean end of the session publishes no will."""
+    server, status = own_mosquitto(), "devices/MG1/ess/status"
+    online, offline = {"type": "status", "state": "online"}, {"type": "status", "state": "offline"}
+    async with MqttBroker(server.url, env_id="site", will=(status, offline)) as broker:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        appearing = asyncio.create_task(broker.announce(status, online, offline))
+        await asyncio.sleep(0.1)
+        appearing.cancel()
+        await asyncio.sleep(0.1)
+        os.kill(server.process.pid, signal.SIGCONT)
+        with pytest.raises(asyncio.CancelledError):
+            await appearing
+    told: list[Received] = []
+    async with MqttBroker(server.url, env_id="site") as later:
+        await later.subscribe(status, told.append)
+        await until(lambda: told, "what is retained")
+    assert [message["state"] for message in told] == ["offline"]

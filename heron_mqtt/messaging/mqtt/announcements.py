@@ -73,9 +73,7 @@ class Presences:
         try:
             await announcement.update(online)
         except BaseException:
-            self._forget(announcement)
-            if announcement.own_session is not None:
-                await announcement.own_session.abort()
+            await announcement.leave()  # the broker may have it already, and a clean end publishes no will
             raise
         return announcement
 
