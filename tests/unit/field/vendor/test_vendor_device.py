@@ -585,6 +585,35 @@ async def test_a_device_that_cannot_be_handed_back_is_told_of(make: Any) -> None
     assert any("not handed back" in report.what for report in site.broker.stats.reports)
 
 
+async def test_a_device_that_may_not_have_taken_its_end_is_told_of(make: Any) -> None:
+    site = await make(RELEASED)
+    site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.delivers = False
+    await site.end()
+    assert any("not sure that it was handed back" in report.what for report in site.broker.stats.reports)
+
+
+async def test_one_that_is_cancelled_again_while_it_hands_the_device_back_does_so_all_the_same(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await make(PLAIN)
+    site.send(0.001)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    begun = asyncio.Event()
+
+    def is_never_done(*_: Any, **__: Any) -> asyncio.Future[None]:
+        begun.set()
+        return asyncio.get_running_loop().create_future()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.wire, "publish_raw", is_never_done)
+        site.running.cancel()
+        await begun.wait()
+    await site.end()
+    assert site.wire.set_to() == [1000, 0]
+
+
 async def test_a_lease_that_runs_out_without_a_connection_is_ended_when_the_device_is_heard_again(
     make: Any,
 ) -> None:
