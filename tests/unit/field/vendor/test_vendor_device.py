@@ -231,6 +231,13 @@ async def test_during_an_emergency_stop_the_box_rests_whatever_is_sent(make: Any
     assert site.wire.set_to() == [1000, 0]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+async def test_a_box_is_told_no_power_beyond_its_nameplate(make: Any, sign: int) -> None:
+    site = await make(PLAIN)
+    site.send(sign * 0.02)
+    await until(lambda: site.wire.set_to() == [sign * 10_000], "the end of its nameplate")
+
+
 async def test_what_can_only_be_read_answers_with_what_it_measures_and_is_told_nothing(make: Any) -> None:
     site = await make(READ_ONLY)
     site.wire.says("box/state", {"p": 500})
@@ -317,6 +324,20 @@ async def test_a_keepalive_with_a_setpoint_reaches_no_box_once_its_lease_is_over
     before = site.wire.sent.count(("box/again", "1000"))
     await asyncio.sleep(0.25)
     assert site.wire.sent.count(("box/again", "1000")) == before  # 0 may be: the lease is over
+
+
+async def test_that_the_power_is_not_0_in_a_stop_is_said_once(make: Any, sleep: Sleep) -> None:
+    site = await make(PLAIN, monotonic=sleep.now_s)
+    site.send(0.001, 600.0)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [1000, 0], "zero")
+    sleep.slept_s = 60.0
+
+    for _ in range(3):
+        site.wire.says("box/state", {"p": 1000})
+    said = [each.what for each in site.broker.stats.reports]
+    assert said == ["an emergency stop is in force, and its power is not 0: the stop is sent again"]
 
 
 async def test_a_power_measured_before_a_sleep_confirms_no_stop(make: Any, sleep: Sleep) -> None:

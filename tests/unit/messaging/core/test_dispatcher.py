@@ -40,6 +40,13 @@ async def test_a_consumed_channel_keeps_its_bound_and_says_what_it_drops() -> No
     assert [r.kind for r in dispatcher.stats.reports] == ["overflow", "overflow"]
 
 
+async def test_a_channel_is_read_that_a_filter_matches_or_that_is_consumed() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add("a/#", lambda _: None)
+    dispatcher.listen("b")
+    assert [dispatcher.is_read(channel) for channel in ("a/1", "b", "c")] == [True, True, False]
+
+
 async def test_channels_nobody_wants_leave_nothing_behind() -> None:
     dispatcher = Dispatcher()
     dispatcher.add("agents/#", lambda _: None)

@@ -47,3 +47,16 @@ async def test_what_another_thread_begins_is_done_at_home_and_its_outcome_told(f
     said = await asyncio.wait_for(asyncio.to_thread(thread), 5.0)
     assert said == {"": "done", "at its start": "nobody there", "in the work": "lost"}[fails]
     assert told == ([] if fails == "at its start" else [("sent", home)])
+
+
+async def test_at_the_end_of_the_interpreter_it_is_closed_in_its_loop() -> None:
+    closed_in = []
+
+    async def close() -> None:
+        closed_in.append(asyncio.get_running_loop())
+
+    owner = OwnerLoop("broker", lambda: None, close)
+    owner._at_exit()  # it was never begun
+    assert owner.bind()
+    await asyncio.to_thread(owner._at_exit)
+    assert closed_in == [asyncio.get_running_loop()]
