@@ -105,3 +105,12 @@ async def test_closing_waits_for_what_is_being_sent_and_takes_nothing_more() -> 
         adapter.publish("late", late)
     assert inspect.getcoroutinestate(late) == inspect.CORO_CLOSED
     assert broker.sent == ["on its way"]
+
+
+async def test_what_a_thread_begins_may_be_waited_for_in_the_adapters_loop() -> None:
+    broker = Slow()
+    adapter = TwoMethodAdapter(broker)  # type: ignore[arg-type]
+    adapter.loop()  # this one
+    async with asyncio.timeout(5.0):
+        await (await asyncio.to_thread(adapter.publish, "elsewhere", broker.send("elsewhere")))
+    assert broker.sent == ["elsewhere"]

@@ -243,6 +243,28 @@ def test_a_unit_that_ends_before_the_step_does_is_a_failure_that_says_which(
         device.step(0.001, 0.0, 900.0)
 
 
+@pytest.mark.parametrize(("status", "freed"), [(3, 1), (4, 0)])
+def test_a_unit_is_freed_after_an_error_and_not_after_a_fatal_one(
+    monkeypatch: pytest.MonkeyPatch, status: int, freed: int
+) -> None:
+    device, calls = Fmu(spec(battery(3))), []
+
+    def fails(*_: Any, **__: Any) -> None:
+        exc = RuntimeError("it failed")
+        exc.status = status  # type: ignore[attr-defined]
+        raise exc
+
+    def noted(unit: object) -> None:
+        calls.append(unit)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fmpy.fmi3.FMU3Slave.doStep", fails)
+        patched.setattr("fmpy.fmi3.FMU3Slave.freeInstance", noted)
+        with pytest.raises(ModelFailed, match="it failed"):
+            device.step(0.001, 0.0, 900.0)
+        assert len(calls) == freed
+
+
 def test_what_is_no_number_is_a_failure() -> None:
     device = Fmu(spec(start={"capacity_kwh": 0.0}))
     with pytest.raises(ModelFailed, match="soc is nan at"):
