@@ -548,7 +548,7 @@ def summary(counts: Mapping[str, int], at_least: float) -> tuple[str, bool]:
     line = f"{counts[CAUGHT]} of {decided} caught ({percent:.1f} %), {are_open} open"
     too_many = are_open * 100.0 > OPEN_AT_MOST_PERCENT * (decided + are_open)
     if too_many:
-        line += f" (more than {OPEN_AT_MOST_PERCENT:g} %: nothing is shown)"
+        line += f" (more than {OPEN_AT_MOST_PERCENT:g} %)"
     return line, percent >= at_least and not (too_many and at_least > 0.0)
 
 
