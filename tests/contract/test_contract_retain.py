@@ -50,10 +50,11 @@ async def test_a_filter_brings_exactly_what_it_matches(
     assert sorted(c for c in got if c != "end") == sorted(expected)
 
 
-@pytest.mark.parametrize("pattern", ["a+", "a/b#", "#/a", "a/#/b", "", "+a/b"])
-async def test_what_is_no_filter_is_refused(full_broker: MessageBroker, pattern: str) -> None:
-    with pytest.raises(ValueError, match=r"filter|channel"):
-        full_broker.subscribe(pattern, lambda _: None)
+async def test_what_is_no_filter_is_refused(full_broker: MessageBroker) -> None:
+    for pattern in ("a+", "a/b#", "#/a", "a/#/b", "", "+a/b"):
+        with pytest.raises(ValueError, match=r"filter|channel"):  # noqa: PT012 - says what was taken
+            full_broker.subscribe(pattern, lambda _: None)
+            pytest.fail(f"taken: {pattern}")
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["wide-last", "wide-first"])

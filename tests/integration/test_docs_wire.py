@@ -73,19 +73,20 @@ def test_the_table_has_every_message() -> None:
     assert set().union(*contract().values()) == set(WIRE_TYPES)
 
 
-@pytest.mark.parametrize("name", WIRE_TYPES)
-def test_every_message_has_a_recorded_payload_on_its_topic(name: str) -> None:
-    found = [topic for topic, message in RECORDED if message["type"] == name]
-    assert found, f"no recorded payload of {name}"
-    for topic in found:
-        channel = topic.split("/", 2)[2]
-        assert name in contract()[shape(channel)], f"{name} does not belong on {topic}"
+def test_every_message_has_a_recorded_payload_on_its_topic() -> None:
+    by_the_page = contract()
+    for name in WIRE_TYPES:
+        found = [topic for topic, message in RECORDED if message["type"] == name]
+        assert found, f"no recorded payload of {name}"
+        for topic in found:
+            channel = topic.split("/", 2)[2]
+            assert name in by_the_page[shape(channel)], f"{name} does not belong on {topic}"
 
 
-@pytest.mark.parametrize(("topic", "message"), RECORDED, ids=[topic for topic, _ in RECORDED])
-def test_recorded_payloads_are_valid_and_hold_nothing_unknown(topic: str, message: dict[str, Any]) -> None:
-    parse_any(message)
-    assert unknown_fields(message) == set()
+def test_recorded_payloads_are_valid_and_hold_nothing_unknown() -> None:
+    for topic, message in RECORDED:
+        parse_any(message)
+        assert unknown_fields(message) == set(), topic
 
 
 def test_the_filter_shown_with_a_message_brings_it() -> None:
