@@ -26,6 +26,7 @@ cleanup() {
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 # beside NAME COMMAND...: run it while something else waits for the network, or for time to pass.
+# beside NAME after EARLIER COMMAND...: the same, and begin when what goes on beside as EARLIER has ended.
 # ended NAME: wait for it, print what it printed, end what it has left running, and return its exit code.
 # joined NAME: the same, and end as it ended.
 # joined_or_alone NAME COMMAND...: what fails beside other things is run once more, alone, and named.
@@ -33,10 +34,20 @@ declare -A beside
 beside() {
   local name=$1
   shift
+  rm -f "$work/$name.ended"
   set -m  # a process group of its own: what it has started ends with it
-  ("$@") >"$work/$name.log" 2>&1 </dev/null &
+  (
+    trap 'touch "$work/$name.ended"' EXIT
+    "$@"
+  ) >"$work/$name.log" 2>&1 </dev/null &
   set +m
   beside[$name]=$!
+}
+after() {
+  local earlier=$1
+  shift
+  until [ -e "$work/$earlier.ended" ]; do sleep 0.2; done
+  "$@"
 }
 end_group() {
   kill -- "-${beside[$1]}" 2>/dev/null || true

@@ -72,3 +72,16 @@ def test_what_fails_also_alone_ends_it(tmp_path: Path, how: str) -> None:
     assert "went on" not in done.stdout
     assert "came to its end" not in done.stdout
     until(lambda: is_gone(tmp_path / "fails"), "what it had started has ended")
+
+
+def test_what_comes_after_another_begins_when_that_has_ended_also_badly(tmp_path: Path) -> None:
+    script = """
+later() { echo "begun"; [ ! -e "$work/order" ] || cat "$work/order"; }
+early() { begun go; echo "early first" >"$work/order"; false; }
+beside early early; beside later after early later
+sleep 0.3; [ ! -s "$work/later.log" ]; echo go >"$root/go"
+joined later; ended early || true
+"""
+    done = run(tmp_path, script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "begun\nearly first\nearly: ended with exit code 1\ncame to its end\n"
