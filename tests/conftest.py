@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from support import forked_worker
 from support.kafka_server import KafkaServer
 from support.mosquitto_server import Mosquitto, executable
 from support.nats_server import NatsServer
+from support.schedule import begun_in_turn
 
 if TYPE_CHECKING:
     from execnet import XSpec
@@ -37,6 +39,9 @@ if _in_main_thread and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 # Runs of the tests leave no records behind; a test of records says where they go.
 os.environ["HERON_MQTT_RECORD"] = "off"
+# Credentials in the environment of whoever runs the tests are not for the tests' brokers.
+for _credential in ("HERON_MQTT_USERNAME", "HERON_MQTT_PASSWORD"):
+    os.environ.pop(_credential, None)
 # What all the processes of a test run share, and no run after them: the grids that they compile, and the
 # process that they fork programs of.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -86,8 +91,20 @@ def unfrozen() -> Iterator[None]:
     gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest leaves out what is slow, and after it
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
+    """Mark what is slow (see ``slow_but``), and put files in turn where workers share them."""
+    _mark_slow(config, items)
+    yield
+    if hasattr(config, "workerinput"):
+        of_file = Counter(item.nodeid.partition("::")[0] for item in items)
+        turn = {file: number for number, file in enumerate(begun_in_turn(of_file))}
+        items.sort(key=lambda item: turn[item.nodeid.partition("::")[0]])
+
+
+def _mark_slow(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the cases of a parametrized test for which a quicker one stands in: see ``slow_but``."""
     quick: dict[str, int] = {}
     for item in items:
@@ -102,13 +119,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     without = [name for name, count in quick.items() if count == 0]
     if without and not any("::" in argument for argument in config.args):
         raise pytest.UsageError(f"slow_but leaves no case: {', '.join(without)}")
-
-
-@pytest.fixture(autouse=True)
-def _no_login_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials in the environment of whoever runs the tests are not for the tests' brokers."""
-    monkeypatch.delenv("HERON_MQTT_USERNAME", raising=False)
-    monkeypatch.delenv("HERON_MQTT_PASSWORD", raising=False)
 
 
 @pytest.fixture

@@ -106,6 +106,10 @@ class ForkServer:
         self._requests: socket.socket | None = None
         self._server: subprocess.Popen[bytes] | None = None  # kept: it ends after this process
 
+    def begin(self) -> None:
+        """Start the server if there is none; it is there as long as this is."""
+        self._connected()
+
     def start(self, words: Sequence[str], cwd: Path | None, environment: Mapping[str, str]) -> ForkedProcess:
         """Start ``heron-mqtt`` with these words behind it, in a session of its own, its streams pipes."""
         pipes = [os.pipe() for _ in range(3)]

@@ -36,6 +36,8 @@ ARGUMENTS = "HERON_TEST_ARGUMENTS"
 """Environment variable: what pytest was called with, a line each."""
 PYTHON = shlex.join([sys.executable, "-S", __file__])
 """What to give pytest-xdist as the Python of a worker."""
+PROGRAMS = ForkServer()
+"""What the tests have ``heron-mqtt`` forked of."""
 
 
 def fork_workers(config: pytest.Config, specs: list[XSpec]) -> None:
@@ -44,6 +46,8 @@ def fork_workers(config: pytest.Config, specs: list[XSpec]) -> None:
     for spec in specs:
         if spec.popen and not spec.python and not spec.via:
             spec.python = PYTHON
+    if config.args == config.getini("testpaths"):  # most files start programs: while the tests are taken in
+        PROGRAMS.begin()
 
 
 def _pass_on() -> int:
