@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.vendor.inputs import InputReader, MissingValue, Value
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
+from heron_mqtt.field.vendor.inputs import InputReader, MissingValue
 from heron_mqtt.field.vendor.numbers import shown
 from heron_mqtt.field.vendor.outgoing import RenderedValue, SetpointWriter
 from heron_mqtt.field.vendor.payloads import parse
@@ -102,10 +103,10 @@ class AnswerReader:
                 return SetpointAnswer(False, f"it took {shown(echoed)} for {was.text}")
         return SetpointAnswer(True)
 
-    def _is_success(self, flag: Value) -> bool:
+    def _is_success(self, flag: Scalar) -> bool:
         assert self.table.success is not None
         wanted = {word_text(word).casefold() for word in self.table.success.is_}
-        return word_text(_scalar(flag)).casefold() in wanted
+        return word_text(flag).casefold() in wanted
 
     def _is_about(self, topic: str, sent: Mapping[str, RenderedValue]) -> bool:
         for pattern in self.patterns:
@@ -114,7 +115,7 @@ class AnswerReader:
                 return all(name not in sent or sent[name].text == text for name, text in found.items())
         return False
 
-    def _echo(self, document: Any) -> Value | None:
+    def _echo(self, document: Any) -> Scalar | None:
         """Return what is repeated: a number where it is one, else the word."""
         try:
             number = self._value("echo number", document)
@@ -122,11 +123,12 @@ class AnswerReader:
             number = None
         return self._value("echo", document) if number is None else number
 
-    def _value(self, name: str, document: Any) -> Value | None:
+    def _value(self, name: str, document: Any) -> Scalar | None:
         reader = self._readers.get(name)
         if reader is None:
             return None
         value = reader.read(document)
+        assert not isinstance(value, list)  # each reads a text or a number
         return None if isinstance(value, MissingValue) else value
 
 
@@ -144,20 +146,14 @@ def _id_of(table: AnswerTable, writer: SetpointWriter, complain: Complain) -> st
     return numbers[0]
 
 
-def _same(found: Value, was: RenderedValue) -> bool:
-    return word_text(_scalar(found)) in {word_text(was.json), was.text}
+def _same(found: Scalar, was: RenderedValue) -> bool:
+    return word_text(found) in {word_text(was.json), was.text}
 
 
-def _is_near(found: Value, was: RenderedValue, tolerance: float) -> bool:
+def _is_near(found: Scalar, was: RenderedValue, tolerance: float) -> bool:
     if isinstance(was.json, bool | str) or isinstance(found, str):
-        return word_text(_scalar(found)).casefold() == word_text(was.json).casefold()
-    if isinstance(found, list):
-        raise MessageError("echo: a list of numbers, expected one")
+        return word_text(found).casefold() == word_text(was.json).casefold()
     return abs(float(found) - float(was.json)) <= tolerance + 1e-9 * max(1.0, abs(float(was.json)))
-
-
-def _scalar(value: Value) -> float | str | bool:
-    return str(value) if isinstance(value, list) else value
 
 
 def _listed(writer: SetpointWriter) -> str:

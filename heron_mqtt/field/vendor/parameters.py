@@ -12,6 +12,7 @@ from typing import Any
 
 from heron_mqtt.field.vendor.built_ins import BUILT_INS, NAMES, problem
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
+from heron_mqtt.field.vendor.learned_levels import RELEARN_AFTER_S
 from heron_mqtt.field.vendor.problems import Problems
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -66,15 +67,14 @@ def gather(
     for name, default in declared.items():
         if name in given or name not in used:
             continue
-        if isinstance(default, Mapping) and default.get("learn") is True:
-            learned[name] = _relearn(name, default, problems)
-            continue
-        value = default.get("default") if isinstance(default, Mapping) else default
-        if value is None:
-            what = default.get("description", "no description") if isinstance(default, Mapping) else ""
-            problems.add(f"parameters.{name}", f"missing; it must be given: {what}")
+        table = default if isinstance(default, Mapping) else {"default": default}
+        if table.get("learn") is True:
+            learned[name] = _relearn(name, table, problems)
+        elif "default" in table:
+            values[name] = table["default"]
         else:
-            values[name] = value
+            what = table.get("description", "no description")
+            problems.add(f"parameters.{name}", f"missing; it must be given: {what}")
     for name, value in given.items():
         if isinstance(value, Scalar):
             values[name] = value
@@ -91,10 +91,10 @@ def gather(
 def _relearn(name: str, table: Mapping[str, Any], problems: Problems) -> float:
     for key in table.keys() - LEARN_KEYS:
         problems.add(f"parameters.{name}.{key}", f"unknown key; there are {', '.join(sorted(LEARN_KEYS))}")
-    after_s = table.get("relearn_after_s", 30.0)
+    after_s = table.get("relearn_after_s", RELEARN_AFTER_S)
     if isinstance(after_s, bool) or not isinstance(after_s, int | float) or not 1.0 <= after_s <= 86_400.0:
         problems.add(f"parameters.{name}.relearn_after_s", f"{after_s!r}: expected 1 to 86400 s")
-        return 30.0
+        return RELEARN_AFTER_S
     return float(after_s)
 
 
@@ -142,7 +142,7 @@ def check_use(
             if (wrong := problem(name, form)) is not None:
                 problems.add(key, wrong)
     for name in sorted((given | learned) - used - built_in):
-        close = difflib.get_close_matches(name, known - {name}, n=1)
+        close = difflib.get_close_matches(name, known - {name})
         hint = f"; did you mean {close[0]!r}?" if close else f"; there are {_listed(used & known)}"
         problems.add(f"parameters.{name}", "no placeholder uses it" + hint)
     for name in sorted((learned & used) - read_topics):
@@ -155,13 +155,10 @@ def _is_message(key: str) -> bool:
 
 def _extra(key: str, values: set[str], learned: set[str]) -> set[str]:
     """Return the names beside the parameters that may stand at a key."""
-    in_message = ".payload" in key or ".topic" in key or ".registers" in key
-    if key.startswith(("setpoint.messages", "setpoint.release")) and in_message:
+    if _is_message(key) and any(part in key for part in ("payload", ".topic", ".registers")):
         return values | learned | NAMES
     if key.startswith("setpoint.answers") and key.endswith(".topic"):
         return values | learned
-    if key.startswith("keepalive") and ("payload" in key or in_message):
-        return values | learned | NAMES
     if key.startswith(("telemetry", "availability")) and ".topic" in key:
         return learned
     return set()

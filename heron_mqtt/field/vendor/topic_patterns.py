@@ -44,7 +44,5 @@ class TopicPattern:
 
     def match(self, topic: str) -> dict[str, str] | None:
         """Return what stands for each name; None if it is another topic."""
-        if not self.names:
-            return {} if topic == self.text else None
         found = self._regex.fullmatch(topic)
-        return None if found is None else dict(zip(self.names, found.groups(), strict=True))
+        return None if found is None else {name: found[i] for i, name in enumerate(self.names, start=1)}

@@ -53,32 +53,37 @@ def per_si(quantity: str, keys: UnitKeys, complain: Complain) -> float:
     fixed, relative = PER_SI.get(quantity, {}), RELATIVE.get(quantity, {})
     known = ", ".join((*fixed, *relative))
     unit = keys.unit
-    if not known:
-        if unit is not None:
-            complain("unit", f"{quantity} has no unit; leave it out")
-        return 1.0
     if unit is None:
-        complain("unit", f"missing; {quantity} needs one of {known}")
-        return 1.0
-    if unit not in fixed and unit not in relative:
+        if known:
+            complain("unit", f"missing; {quantity} needs one of {known}")
+    elif not known:
+        complain("unit", f"{quantity} has no unit; leave it out")
+    elif unit not in fixed and unit not in relative:
         complain("unit", f"unknown unit {unit!r} for {quantity}; expected one of {known}")
-        return 1.0
+    elif _has_what_it_needs(quantity, unit, relative, keys, complain):
+        return fixed[unit] if unit in fixed else _relative(unit, keys)
+    return 1.0
+
+
+def _has_what_it_needs(
+    quantity: str, unit: str, relative: dict[str, str], keys: UnitKeys, complain: Complain
+) -> bool:
     wanted = {relative[unit]} if unit in relative else set()
     if unit == "A":
         wanted.add("phases")
-    for name in ("nominal_v", "phases", "rated_mw"):
-        given = getattr(keys, name) is not None
-        if given and name not in wanted:
-            complain(name, f"not needed for {quantity} in {unit}; leave it out")
-        elif not given and name in wanted:
-            complain(name, f"missing; {quantity} in {unit} needs it")
-    return fixed[unit] if unit in fixed else _relative(unit, keys)
+    given = {name for name in ("nominal_v", "phases", "rated_mw") if getattr(keys, name) is not None}
+    for name in sorted(given - wanted):
+        complain(name, f"not needed for {quantity} in {unit}; leave it out")
+    for name in sorted(wanted - given):
+        complain(name, f"missing; {quantity} in {unit} needs it")
+    return wanted <= given
 
 
 def _relative(unit: str, keys: UnitKeys) -> float:
-    nominal_v, rated_mw = keys.nominal_v or 1.0, keys.rated_mw or 1.0
+    if keys.rated_mw is not None:
+        return (100.0 if unit == "percent" else 1.0) / keys.rated_mw
+    assert keys.nominal_v is not None
     if unit == "A":
-        return 1e6 / (nominal_v * (keys.phases or 1))
-    if unit in {"V", "kV"}:
-        return nominal_v if unit == "V" else nominal_v / 1e3
-    return (100.0 if unit == "percent" else 1.0) / rated_mw
+        assert keys.phases is not None
+        return 1e6 / (keys.nominal_v * keys.phases)
+    return keys.nominal_v if unit == "V" else keys.nominal_v / 1e3

@@ -179,3 +179,19 @@ def test_a_number_is_written_without_a_fraction_that_was_not_asked_for_and_witho
     assert shown_number == number
     assert isinstance(shown_number, int) is (decimals == 0)
     assert as_digits(value, decimals) == digits
+
+
+def test_a_zero_is_written_without_a_sign() -> None:
+    for zero in (
+        rounded(-0.4, 0, toward_zero=False),
+        rounded(-0.4, 0, toward_zero=True),
+        as_number(-0.0, None),
+    ):
+        assert math.copysign(1.0, zero) == 1.0
+    assert (as_digits(-0.0, 2), as_digits(-0.0, None)) == ("0.00", "0")
+
+
+def test_towards_zero_sixteen_roundings_off_are_still_the_whole_number() -> None:
+    step = math.ulp(4.9)
+    for off, whole in ((15, 5.0), (16, 5.0), (17, 4.0)):
+        assert rounded(5.0 - off * step, 0, toward_zero=True) == whole

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from heron_mqtt.errors import MessageError
+from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.quantities import Quantity
-from heron_mqtt.field.vendor.tables import FieldTable
+from heron_mqtt.field.vendor.tables import FieldTable, InputTable, QuantityTable
 
 UNITS: dict[str, str] = {"p_mw": "W", "q_mvar": "var", "soc": "percent", "vm_pu": "pu"}
 
@@ -89,3 +91,30 @@ def test_what_it_is_while_offline_is_of_its_kind(name: str, offline: Any, expect
 def test_a_quantity_as_it_stands_needs_itself_and_waits_for_nothing() -> None:
     made = quantity("p_mw")
     assert (made.inputs, made.waits_for_round, made.within_s) == (("p_mw",), False, 0.0)
+
+
+def test_a_formula_is_within_what_it_can_be_and_says_which_quantity_is_not() -> None:
+    said: list[str] = []
+
+    def complain(key: str, text: str) -> None:
+        said.append(f"{key}: {text}")
+
+    readers = {"a": InputReader("a", InputTable(path="a"), "json", complain)}
+    table = QuantityTable(formula="a", unit="percent", clamp=(10.0, 90.0), clamp_tolerance=1.0)
+    made = Quantity("soc", table, readers, complain)
+    assert (made.inputs, made.waits_for_round, made.within_s) == (("a",), True, 5.0)
+    for raw, value in ((50.0, 0.5), (91.0, 0.9), (9.0, 0.1)):
+        assert made.value({"a": raw}) == pytest.approx(value)
+    with pytest.raises(MessageError) as refused:
+        made.value({"a": 91.5})
+    assert str(refused.value) == "soc: the formula gave 91.5: outside 10 to 90 by more than 1"
+    with pytest.raises(MessageError, match=r"^soc: 1 / a: a division by zero"):
+        Quantity("soc", QuantityTable(formula="1 / a", unit="percent"), readers, complain).value({"a": 0.0})
+    assert said == []
+    each = Quantity("soc", QuantityTable(formula="1", unit="percent", update="each"), readers, complain)
+    assert not each.waits_for_round
+    assert said == ["formula: it uses no input: nothing would tell whether the device is there"]
+
+
+def test_no_power_is_a_zero_without_a_sign() -> None:
+    assert math.copysign(1.0, quantity("p_mw").value({"p_mw": -0.0})) == 1.0

@@ -56,6 +56,33 @@ def test_what_is_understood(text: str, wanted: Any) -> None:
     assert parse_json(text, tolerant=True) == wanted
 
 
+@pytest.mark.parametrize(
+    "text", ['"\\u00e9 \\" \\\\ \\/ \\b\\f\\n\\r\\t"', '" "', '{"a":"\x7f","b":[0.5,-1e-3,true,null]}']
+)
+def test_json_stays_as_it_is_written(text: str) -> None:
+    assert to_strict(text) == text
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (r"\x41\x7a", "Az"),
+        (r"\u0041\u00e9", "A\u00e9"),
+        (r"\U0001F50B", "\U0001f50b"),
+        (r"\U0010FFFF\U00110000", "\U0010ffff\ufffd"),
+        (r"\ud7ff\ud800\udfff\ue000", "\ud7ff\ufffd\ufffd\ue000"),
+        (r"\n\t\r\b\f\a\v\0", "\n\t\r\b\f\a\v\0"),
+        (r"\q\/\\", "q/\\"),
+        ("\x00\x1f", "\x00\x1f"),
+    ],
+)
+def test_characters_that_python_escapes_are_read_in_quotes_of_either_sort(written: str, meant: str) -> None:
+    assert json.loads(to_strict(f"'{written}'")) == meant
+    if not written.startswith(r"\ud"):
+        assert json.loads(to_strict(f'"{written}"')) == meant
+        assert json.loads(to_strict(f'"{written} and more"')) == f"{meant} and more"
+
+
 @pytest.mark.parametrize("text", ["", "{", "{a b}", "hello", "{'a' 1}", "[1", "'", '{"a":1} extra'])
 def test_what_is_no_better_is_refused(text: str) -> None:
     with pytest.raises(MessageError, match="not even almost JSON"):
