@@ -67,7 +67,7 @@ class WriteBudget:
     def free_again(self) -> str:
         """Return when the oldest writes no longer count, for a message."""
         oldest = min(self._hours, default=int(self._utc_s() // HOUR_S))
-        return datetime.fromtimestamp((oldest + HOURS) * HOUR_S, UTC).strftime("%H:%M UTC")
+        return datetime.fromtimestamp(oldest * HOUR_S, UTC).strftime("%H:%M UTC")  # a day later
 
     def add(self, writes: int) -> None:
         """Count writes that are about to be sent."""

@@ -11,6 +11,7 @@ import difflib
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from simpleeval import InvalidExpression, SimpleEval
@@ -65,7 +66,7 @@ class Formula:
     ) -> None:
         self.text = text
         self.names: tuple[str, ...] = ()
-        """The names that it uses, in the order in which they stand in it."""
+        """The names that it uses, each once."""
         self._parsed: ast.expr | None = None
         self._evaluator = SimpleEval(operators=_OPERATORS, functions=FUNCTIONS, names={}, allowed_attrs={})
         try:
@@ -87,15 +88,14 @@ class Formula:
         self.names = tuple(dict.fromkeys(n.id for n in used if id(n) not in functions))
         unknown = [n for n in self.names if n not in names and n not in _CONSTANTS]
         for name in unknown:
-            close = difflib.get_close_matches(name, names, n=1)
+            close = difflib.get_close_matches(name, names)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names) or 'none'}"
             complain(key, f"{text!r}: nothing is called {name}; {hint}")
         bare = _outside_functions(tree.body, set(lists))
         if bare is not None:
             complain(key, f"{text!r}: {bare} is a list of numbers; say sum({bare}), avg, min, max or count")
         self.names = tuple(n for n in self.names if n not in _CONSTANTS)
-        if not unknown and bare is None:
-            self._parsed = tree.body
+        self._parsed = tree.body
 
     def evaluate(self, values: Mapping[str, Any]) -> Result:
         """Return the value of the formula: a finite number, a text, or true/false.
@@ -109,8 +109,7 @@ class Formula:
         except ZeroDivisionError:
             raise MessageError(f"{self.text}: a division by zero") from None
         except (InvalidExpression, ArithmeticError, TypeError, ValueError, RecursionError) as exc:
-            text = " ".join(str(exc).split())[:200]
-            raise MessageError(f"{self.text}: {text}") from None
+            raise MessageError(f"{self.text}: {' '.join(str(exc).split())}") from None
         if isinstance(result, bool | str):
             return result
         if isinstance(result, int | float):
@@ -142,12 +141,7 @@ def _forbidden(tree: ast.Expression) -> str | None:
 
 
 def _depth(node: ast.AST) -> int:
-    deepest, waiting = 0, [(node, 1)]
-    while waiting:
-        each, depth = waiting.pop()
-        deepest = max(deepest, depth)
-        waiting += [(child, depth + 1) for child in ast.iter_child_nodes(each)]
-    return deepest
+    return 1 + max(map(_depth, ast.iter_child_nodes(node)), default=0)
 
 
 def _outside_functions(node: ast.AST, lists: set[str]) -> str | None:
@@ -164,11 +158,8 @@ def _outside_functions(node: ast.AST, lists: set[str]) -> str | None:
 # -- operators and functions ---------------------------------------------------------------------------
 
 
-def _of_numbers(function: Callable[[float, float], float]) -> Callable[[Any, Any], float]:
-    def checked(a: Any, b: Any) -> float:
-        return function(_number(a), _number(b))
-
-    return checked
+def _of_numbers(function: Callable[[float, float], float], a: Any, b: Any) -> float:
+    return function(_number(a), _number(b))
 
 
 def _number(value: Any) -> float:
@@ -188,30 +179,23 @@ def _power(a: float, b: float) -> float:
     return float(result)
 
 
-def _in_order(compare: Callable[[float, float], bool]) -> Callable[[Any, Any], bool]:
-    def checked(a: Any, b: Any) -> bool:
-        return compare(_number(a), _number(b))
-
-    return checked
-
-
 _OPERATORS = {
-    ast.Add: _of_numbers(operator.add),
-    ast.Sub: _of_numbers(operator.sub),
-    ast.Mult: _of_numbers(operator.mul),
-    ast.Div: _of_numbers(operator.truediv),
-    ast.FloorDiv: _of_numbers(operator.floordiv),
-    ast.Mod: _of_numbers(operator.mod),
-    ast.Pow: _of_numbers(_power),
+    ast.Add: partial(_of_numbers, operator.add),
+    ast.Sub: partial(_of_numbers, operator.sub),
+    ast.Mult: partial(_of_numbers, operator.mul),
+    ast.Div: partial(_of_numbers, operator.truediv),
+    ast.FloorDiv: partial(_of_numbers, operator.floordiv),
+    ast.Mod: partial(_of_numbers, operator.mod),
+    ast.Pow: partial(_of_numbers, _power),
     ast.USub: lambda a: -_number(a),
     ast.UAdd: _number,
     ast.Not: operator.not_,
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
-    ast.Lt: _in_order(operator.lt),
-    ast.LtE: _in_order(operator.le),
-    ast.Gt: _in_order(operator.gt),
-    ast.GtE: _in_order(operator.ge),
+    ast.Lt: partial(_of_numbers, operator.lt),
+    ast.LtE: partial(_of_numbers, operator.le),
+    ast.Gt: partial(_of_numbers, operator.gt),
+    ast.GtE: partial(_of_numbers, operator.ge),
 }
 
 

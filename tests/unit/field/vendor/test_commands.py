@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from heron_mqtt.field.vendor.built_ins import BuiltIns, problem
-from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
+from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget, budget_of, state_directory
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing
 from heron_mqtt.messages import Setpoint
@@ -29,6 +30,8 @@ class Rig:
         values: dict[str, Any] = {"w": {"quantity": "p_mw", "unit": "W", "decimals": 0}}
         if "{n}" in str(messages):
             values["n"] = {"quantity": "seq"}
+        if "{t}" in str(messages):
+            values["t"] = {"quantity": "lease_s", "unit": "s", "decimals": 0}
         table = {
             "setpoint": {"values": values, "messages": messages, **setpoint},
             "telemetry": [{"topic": "read", "format": "text", "fields": {"p_mw": {"unit": "W"}}}],
@@ -36,9 +39,10 @@ class Rig:
         self.now = 0.0
         self.lease_runs = True
         self.sent: list[str] = []
-        mapping = load_mapping(table, agent="MG1", device="ess", source="test")
+        self.sent_at: list[float] = []  # by the loop's clock
+        self.mapping = load_mapping(table, agent="MG1", device="ess", source="test")
         self.commander = Commander(
-            mapping,
+            self.mapping,
             self._publish,
             within_s=1.0,
             lease_runs=lambda: self.lease_runs,
@@ -49,6 +53,7 @@ class Rig:
 
     def _publish(self, message: Outgoing) -> asyncio.Future[None]:
         self.sent.append(message.payload.decode())
+        self.sent_at.append(asyncio.get_running_loop().time())
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
@@ -139,6 +144,9 @@ async def test_a_write_that_comes_too_soon_waits_and_only_the_newest_is_sent() -
     for watts in (2, 3):
         with pytest.raises(NotSent, match=r"takes a write every 0.05 s"):
             await rig.tell(watts)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (rig.sent, rig.commander.deferred) == (["1"], 2)
     rig.now = 1.0
     await asyncio.sleep(0.1)
     assert rig.sent == ["1", "3"]
@@ -161,15 +169,89 @@ async def test_what_waited_beyond_the_end_of_its_lease_is_not_sent_and_named(
     assert rig.sent == ["1", "3"]
 
 
-async def test_what_waits_is_dropped_at_the_end() -> None:
-    rig = Rig([{"topic": "p", "payload": "{w}"}], min_interval_s=0.02, release="zero")
-    await rig.tell(1)
-    with pytest.raises(NotSent):
-        await rig.tell(2)
-    await rig.commander.release(rig.context)
-    rig.now = 1.0
+async def test_what_waits_is_dropped_by_an_end_a_stop_and_a_setpoint_that_the_device_holds_already() -> None:
+    rigs = []
+    for _ in range(4):
+        rig = Rig([{"topic": "p", "payload": "{w}"}], min_interval_s=0.02, release="zero", send="change")
+        await rig.tell(1)
+        with pytest.raises(NotSent):
+            await rig.tell(2)
+        rigs.append(rig)
+    await rigs[0].commander.release(rigs[0].context)
+    await rigs[1].commander.stop(rigs[1].context)
+    rigs[2].commander.close()
+    assert not await rigs[3].tell(1)
+    for rig in rigs:
+        rig.now = 1.0
     await asyncio.sleep(0.05)
-    assert rig.sent == ["1", "0"]
+    assert [rig.sent for rig in rigs] == [["1", "0"], ["1", "0"], ["1"], ["1"]]
+
+
+async def test_a_setpoint_that_could_be_sent_again_is_not_the_one_that_waited() -> None:
+    rig = Rig([{"topic": "p", "payload": "{w}"}], min_interval_s=10.0)
+    await rig.tell(1)
+    rig.now = 9.0
+    with pytest.raises(NotSent, match=r"^the device takes a write every 10 s: sent in 1 s$"):
+        await rig.tell(2)
+    rig.now = 10.0
+    assert await rig.tell(3)
+    assert rig.sent == ["1", "3"]
+    rig.commander.close()
+
+
+async def test_a_stop_is_a_setpoint_of_zero_for_one_second() -> None:
+    rig = Rig([{"topic": "p", "payload": "{w} {t}"}])
+    await rig.tell(5)
+    await rig.commander.stop(rig.context)
+    assert rig.sent == ["5 9", "0 1"]
+    assert rig.commander.values["w"].json == 0
+
+
+async def test_a_message_waits_for_its_pause() -> None:
+    rig = Rig([{"topic": "p", "payload": "{w}"}, {"topic": "q", "payload": "go", "pause_s": 0.05}])
+    await rig.tell(5)
+    assert rig.sent == ["5", "go"]
+    assert rig.sent_at[1] - rig.sent_at[0] >= 0.04
+
+
+async def test_a_budget_keeps_as_many_writes_as_the_release_has_messages() -> None:
+    for release, kept in ((None, 1), ("zero", 1), ([{"topic": "p", "payload": "auto"}] * 2, 2)):
+        rig = Rig([{"topic": "p", "payload": "{w}"}], WriteBudget(3, utc_s=lambda: 0.0), release=release)
+        for watts in range(3 - kept):
+            await rig.tell(watts)
+        with pytest.raises(NotSent, match=rf"{3 - kept} writes in 24 hours, 3 are allowed \({kept} are kept"):
+            await rig.tell(9)
+
+
+def test_counts_outlive_a_restart_where_programs_keep_their_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    message = [{"topic": "p", "payload": "{w}"}]
+    assert budget_of(Rig(message).mapping, "env", "MG1", "ess") is None
+    mapping = Rig(message, max_writes_per_day=3).mapping
+    for used in (0, 2, 4):
+        budget = budget_of(mapping, "my/env", "MG 1", "ess")
+        assert budget is not None
+        assert (budget.limit, budget.used) == (3, used)
+        budget.add(1)
+        budget.add(1)
+    [file] = (tmp_path / "state" / "heron-mqtt" / "writes").iterdir()
+    assert file.name == "my%2Fenv-MG 1-ess.json"
+    [hour] = json.loads(file.read_text())
+    file.write_text(json.dumps({hour: -5, str(int(hour) - 1): 1}))
+    found = budget_of(mapping, "my/env", "MG 1", "ess")
+    assert found is not None
+    assert found.used == 1, "a count below 0 is none"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert state_directory() == tmp_path / ".local" / "state" / "heron-mqtt"
+
+
+def test_a_mapping_that_can_only_be_read_has_no_budget() -> None:
+    table = {"telemetry": [{"topic": "read", "format": "text", "fields": {"p_mw": {"unit": "W"}}}]}
+    mapping = load_mapping(table, agent="MG1", device="ess", source="test")
+    assert budget_of(mapping, "env", "MG1", "ess") is None
 
 
 def test_every_message_has_its_own_time_number_and_identifier() -> None:

@@ -56,6 +56,85 @@ def test_what_a_formula_knows(text: str, values: dict[str, object], wanted: obje
     assert found == pytest.approx(wanted) if isinstance(wanted, float) else found is wanted or found == wanted
 
 
+def test_each_function_to_its_edge() -> None:
+    for text, wanted in {
+        "2 ** 16": 65_536.0,
+        "2 ** -16": 2.0**-16,
+        "sign(5) + 10 * sign(0) + 100 * sign(-5)": -99.0,
+        "sign(0.5)": 1.0,
+        "sign(-0.5)": -1.0,
+        "bit(1, 0)": True,
+        "bit(2, 0)": False,
+        "bit(9223372036854775808, 63)": True,
+        "signed(32767, 16)": 32_767.0,
+        "signed(32768, 16)": -32_768.0,
+        "signed(65535, 16)": -1.0,
+        "signed(-32768, 16)": -32_768.0,
+        "count(1, 2)": 2.0,
+        "avg(1, 2, 6)": 3.0,
+        "round(2.6)": 3.0,
+        "round(2.64, 1)": 2.6,
+        "round(26, -1)": 30.0,
+        "clip(5, 0, 10)": 5.0,
+        "clip(-5, 0, 10)": 0.0,
+        "floor(-1.5)": -2.0,
+        "ceil(-1.5)": -1.0,
+        "+3 - -2": 5.0,
+        "7 - 2 < 5": False,
+        "7 - 2 <= 5": True,
+        "7 - 2 > 5": False,
+        "7 - 2 >= 5": True,
+        "7 == 5 or 7 != 5": True,
+        "18446744073709551616 > 1": True,
+        f"'{'x' * 200}' == 'x'": False,
+    }.items():
+        found = value(text)
+        assert found == wanted, text
+        assert type(found) is type(wanted), text
+    for zero in ("0 * -1", "-0.0"):
+        assert math.copysign(1.0, float(str(value(zero)))) == 1.0
+
+
+def test_a_list_in_functions_counts_by_its_numbers() -> None:
+    formula, problems = compiled("count(l) * 100 + max(l, 7) * 10 + avg(l)", "l", lists=("l",))
+    assert (problems, formula.names) == ([], ("l",))
+    assert formula.evaluate({"l": [1.0, 3.0]}) == 272.0
+    with pytest.raises(MessageError, match="no number is there"):
+        formula.evaluate({"l": []})
+    for text in ("abs(l)", "max(1, -l)", "l if l else 1"):
+        made, problems = compiled(text, "l", lists=("l",))
+        if not problems:
+            with pytest.raises(MessageError, match=r"abs\(l\): a list of numbers, expected one number"):
+                made.evaluate({"l": [1.0]})
+        else:
+            wanted = f"formula: {text!r}: l is a list of numbers; say sum(l), avg, min, max or count"
+            assert problems == [wanted]
+
+
+def test_a_formula_is_no_longer_and_no_deeper_than_can_be_read() -> None:
+    too_long = "too long: at most 200 parts, 20 within each other; make it two formulas"
+    for text, is_right in (
+        (f"sum({','.join(['1'] * 196)})", True),
+        (f"sum({','.join(['1'] * 197)})", False),
+        (f"{'-' * 18}1", True),
+        (f"{'-' * 19}1", False),
+    ):
+        assert compiled(text)[1] == ([] if is_right else [f"formula: {text!r}: {too_long}"])
+    for text in ("18446744073709551617", f"'{'x' * 201}'"):
+        assert compiled(text)[1] == [f"formula: {text!r}: {text[:40]} cannot be used in a formula"]
+
+
+def test_a_formula_stands_where_it_is_said_and_names_what_it_uses_once() -> None:
+    said: list[tuple[str, str]] = []
+    made = Formula("b + a + b + pi + max(c)", ["a", "b", "c"], lambda *each: said.append(each), key="when")
+    assert (sorted(made.names), said) == (["a", "b", "c"], [])
+    Formula("a + zz", [], lambda *each: said.append(each), key="when")
+    assert said == [
+        ("when", "'a + zz': nothing is called a; there are none"),
+        ("when", "'a + zz': nothing is called zz; there are none"),
+    ]
+
+
 def test_lists_are_for_functions_and_may_stand_beside_numbers() -> None:
     formula, problems = compiled("sum(phases, x) + count(phases)", "phases", "x", lists=("phases",))
     assert not problems
@@ -113,6 +192,11 @@ def test_a_mistake_is_named_before_anything_runs(text: str, problem: str) -> Non
         ("a * 1e308 * 1e308", {"a": 1.0}, "no finite number"),
         ("signed(a, 16)", {"a": 70000.0}, "does not fit into 16 bits"),
         ("bit(a, 1)", {"a": 0.5}, "not a whole number"),
+        ("a ** 16.5", {"a": 2.0}, f"an exponent of 16.5; at most {MAX_EXPONENT:g}"),
+        ("bit(a, 64)", {"a": 1.0}, "bit 64; expected 0 to 63"),
+        ("bit(a, -1)", {"a": 1.0}, "bit -1; expected 0 to 63"),
+        ("signed(a, 16)", {"a": 65536.0}, "65536 does not fit into 16 bits"),
+        ("signed(a, 16)", {"a": -32769.0}, "-32769 does not fit into 16 bits"),
         ("max()", {}, "no number is there"),
         ("clip(a, 1)", {"a": 1.0}, "clip"),
     ],
