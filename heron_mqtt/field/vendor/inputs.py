@@ -6,7 +6,6 @@ import base64
 import binascii
 import re
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -262,7 +261,7 @@ def unpacked(data: bytes, form: str, at: int, swap_words: bool, where: str) -> A
     if len(part) < size:
         raise MessageError(f"{where}: bytes {at} to {at + size - 1} are missing, there are {len(data)}")
     if swap_words:
-        part = b"".join(part[i : i + 2] for i in range(size - 2, -2, -2))
+        part = b"".join(reversed([part[i : i + 2] for i in range(0, size, 2)]))
     (value,) = struct.unpack(form, part)
     return value
 
@@ -286,12 +285,16 @@ def compiled(pattern: str, complain: Complain) -> re.Pattern[str] | None:
     return found
 
 
+_RANGE = re.compile(r"\{\d*,\d*\}")
+"""A repetition with bounds, such as {1,9}."""
+
+
 def _repeats_within_repeat(pattern: str) -> bool:
     open_groups: list[bool] = []  # of each group around: whether it holds a repetition
     text = re.sub(r"\\.", "x", pattern)
     text = re.sub(r"\[\^?\]?[^\]]*\]", "x", text)
     for i, char in enumerate(text):
-        repeats = char in "*+" or (char == "{" and "," in text[i : text.find("}", i) + 1])
+        repeats = char in "*+" or _RANGE.match(text, i) is not None
         if char == "(":
             open_groups.append(False)
         elif char == ")" and open_groups:
@@ -363,9 +366,4 @@ def _zone(name: str, complain: Complain) -> tzinfo | None:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):
         complain("timezone", f"there is no time zone {name!r}; expected UTC, local or one like Europe/Berlin")
-        return UTC
-
-
-def names_of(readers: Sequence[InputReader], kind: Kind) -> list[str]:
-    """Return the names of the inputs of one kind."""
-    return [r.name for r in readers if r.kind == kind]
+        return None

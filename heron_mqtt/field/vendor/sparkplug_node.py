@@ -42,7 +42,7 @@ class SparkplugNode:
     group: str = field(init=False)
     node: str = field(init=False)
     device: str | None = field(init=False)
-    _names: dict[tuple[str | None, int], tuple[str, int]] = field(default_factory=dict, init=False)
+    _names: dict[tuple[str | None, int], str] = field(default_factory=dict, init=False)
     _types: dict[tuple[str | None, str], int] = field(default_factory=dict, init=False)
     _seq: int | None = field(default=None, init=False)
     _bd_seq: Any = field(default=None, init=False)
@@ -94,19 +94,18 @@ class SparkplugNode:
         values: dict[str, Any] = {}
         unknown = False
         for metric in found.metrics:
-            name, datatype = metric.name, metric.datatype
+            name = metric.name
             if kind.endswith("BIRTH"):
                 if metric.alias is not None:
-                    self._names[device, metric.alias] = (name, datatype)
-                self._types[device, name] = datatype
+                    self._names[device, metric.alias] = name
+                self._types[device, name] = metric.datatype
             elif not name and metric.alias is not None:
-                name, born_as = self._names.get((device, metric.alias), ("", 0))
-                datatype = datatype or born_as
+                name = self._names.get((device, metric.alias), "")
             if not name:
                 unknown = True
                 continue
             if not metric.is_historical:
-                values[name] = typed(metric.value, datatype or self._types.get((device, name), 0))
+                values[name] = typed(metric.value, metric.datatype or self._types.get((device, name)))
         if unknown:
             problems.append("metrics by alias that no birth has named: a birth is asked for")
         is_ours = device == self.device

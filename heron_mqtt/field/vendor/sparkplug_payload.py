@@ -196,9 +196,9 @@ def encode(values: Mapping[str, Any], datatypes: Mapping[str, str], timestamp_ms
     return bytes(message.SerializeToString())
 
 
-def typed(value: Any, datatype: int) -> Any:
+def typed(value: Any, datatype: int | None) -> Any:
     """Return a value as its datatype means it: signed integers are sent as unsigned ones."""
-    bits = _SIGNED_BITS.get(datatype)
+    bits = None if datatype is None else _SIGNED_BITS.get(datatype)
     if bits is None or isinstance(value, bool) or not isinstance(value, int):
         return value
     try:

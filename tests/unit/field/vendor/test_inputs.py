@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.errors import ConfigError, MessageError
-from heron_mqtt.field.vendor.inputs import InputReader, MissingValue, _repeats_within_repeat, _zone
+from heron_mqtt.field.vendor.inputs import (
+    InputReader,
+    MissingValue,
+    _repeats_within_repeat,
+    _zone,
+    as_bytes,
+    unpacked,
+)
 from heron_mqtt.field.vendor.payloads import _split
 from heron_mqtt.field.vendor.tables import InputTable, ValueTable
 
@@ -220,11 +227,139 @@ def test_a_time_zone_is_the_one_that_is_named() -> None:
     assert told == ["timezone"]
 
 
-@pytest.mark.parametrize("pattern", [r"(a+)+", r"(\\d{1,9})*", r"(x*){2,}"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(a+)+",
+        r"(\\d{1,9})*",
+        r"(x*){2,}",
+        r"(a{,3})+",
+        r"(b(x(a*)y)+c)",
+        r"(b(a*)+)",
+        r"((a*)b)+",
+        r"(a*)(b+)*",
+    ],
+)
 def test_a_repetition_within_a_repetition_is_refused(pattern: str) -> None:
     assert _repeats_within_repeat(pattern.replace("\\\\", "\\"))
 
 
-@pytest.mark.parametrize("pattern", [r"(\\d+)", r"p=(\\d{3})x", r"(ab{2}c)?d"])
+@pytest.mark.parametrize(
+    "pattern", [r"(\\d+)", r"p=(\\d{3})x", r"(ab{2}c)?d", r"(a,b)+", r"(a{2})+,", r"(a+)?", r"(a+)b*", "a+)+"]
+)
 def test_a_plain_repetition_is_not(pattern: str) -> None:
     assert not _repeats_within_repeat(pattern.replace("\\\\", "\\"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "raw", "wanted"),
+    [
+        ({"pattern": "1(.)0"}, 120, 2.0),
+        ({"pattern": "[0-9]{2}"}, 345, 34.0),
+        ({"pattern": "1(.)0"}, 5, MissingValue(False, "x: @ finds nothing")),
+        ({"null": "keep"}, None, MissingValue(True, "x: @ finds nothing")),
+        ({"null": "keep"}, "NaN", MissingValue(True, "x: @ gave 'NaN'")),
+        ({"null": 2.5}, None, 2.5),
+        ({"type": "text", "absent": [5]}, "5.0", "5.0"),  # another text
+        ({"type": "text", "absent": [5]}, "5", MissingValue(False, "x: @ gave '5'")),
+        ({"absent": [1]}, True, "x: @ gave True, expected a number"),
+        ({"absent": [5]}, "5.00", MissingValue(False, "x: @ gave '5.00'")),
+        ({"absent": [5]}, "a", "x: @ gave 'a', expected a number"),
+        ({"absent": ["OFF"]}, " off ", MissingValue(False, "x: @ gave ' off '")),
+        ({"type": "text", "words": {"1": "on", "2": True}}, 1.0, "on"),
+        ({"type": "text", "words": {"1": "on", "2": "off"}}, 3, "x: @ gave 3, expected one of 1, 2"),
+        ({"type": "text"}, [1], "x: @ gave [1], expected a text"),
+        ({"type": "text"}, b"\0ab \0", "ab"),
+        ({"type": "boolean", "words": {"on": True}}, "off", "x: @ gave 'off', expected one of on"),
+        ({"type": "boolean"}, " False ", False),
+        ({"type": "boolean"}, 1, "x: @ gave 1, expected true or false (or give 'words')"),
+        ({"time": "unix_s"}, 1_700_000_000, 1_700_000_000.0),
+        ({"time": "unix_s"}, "1700000000.5", 1_700_000_000.5),
+        ({"time": "%Y%m%d"}, 20231114, 1_699_920_000.0),
+        ({"scale": 1e308}, 10, "x: @ gave a number that is not finite"),
+        ({"type": "numbers"}, 5, [5.0]),
+        ({"type": "numbers"}, [], []),
+        ({"words": {"max": 100}}, "min", "x: @ gave 'min', expected a number or one of max"),
+    ],
+)
+def test_what_stands_at_a_place_is_the_value_or_says_why_there_is_none(
+    keys: dict[str, Any], raw: Any, wanted: Any
+) -> None:
+    made = reader("json", path="@", **keys)
+    if isinstance(wanted, str) and wanted.startswith("x: "):
+        with pytest.raises(MessageError) as refused:
+            made.read(raw)
+        assert str(refused.value) == wanted
+    else:
+        found = made.read(raw)
+        assert found == wanted
+        assert type(found) is type(wanted)
+
+
+def test_a_power_of_zero_has_no_sign_of_its_own() -> None:
+    found = reader(sign=-1).read("0")
+    assert isinstance(found, float)
+    assert math.copysign(1.0, found) == 1.0
+
+
+def test_a_column_is_found_by_its_place_or_its_name() -> None:
+    document = (["a", "b"], ["1", "2", "3"])
+    assert [reader("csv", column=column).read(document) for column in (0, 2, "b")] == [1.0, 3.0, 2.0]
+    for column, why in (
+        (3, "x: column 3 is missing, there are 3"),
+        ("c", "x: column c is not in the header line ['a', 'b']"),
+    ):
+        with pytest.raises(MessageError) as refused:
+            reader("csv", column=column).read(document)
+        assert str(refused.value) == why
+    assert reader("key_value", key="k").read({"k": "5"}) == 5.0
+    assert reader("key_value", key="k").read({}) == MissingValue(False, "x: k finds nothing")
+    assert reader("sparkplug", metric="m").read({}) == MissingValue(False, "x: metric m finds nothing")
+
+
+@pytest.mark.parametrize(
+    ("raw", "written", "data"),
+    [
+        (b"\x01\x02", "raw", b"\x01\x02"),
+        (b" 0x01,0X02 \0\r\n", "hex", b"\x01\x02"),
+        ("01-02:03", "hex", b"\x01\x02\x03"),
+        (b"AQI=\n", "base64", b"\x01\x02"),
+        ("0102", "raw", 'say how the bytes are written: bytes = "hex" or "base64"'),
+        (5, "hex", "gave 5, expected bytes in hex"),
+        ("xx", "hex", "gave 'xx', expected bytes in hex"),
+        ("AQ!=", "base64", "gave 'AQ!=', expected bytes in base64"),
+    ],
+)
+def test_bytes_are_as_they_are_written(raw: Any, written: str, data: bytes | str) -> None:
+    if isinstance(data, bytes):
+        assert as_bytes(raw, written, "x") == data
+    else:
+        with pytest.raises(MessageError, match="^x gave .*" + data.removeprefix("gave ")):
+            as_bytes(raw, written, "x")
+
+
+def test_a_packed_value_is_at_its_place_with_its_words_in_either_order() -> None:
+    data = bytes(range(12))
+    assert unpacked(data, ">H", 10, False, "x") == 0x0A0B
+    assert unpacked(data, ">I", 1, True, "x") == 0x03040102
+    assert unpacked(data, ">Q", 0, True, "x") == 0x0607040502030001
+    with pytest.raises(MessageError) as refused:
+        unpacked(data, ">I", 9, False, "x")
+    assert str(refused.value) == "x: bytes 9 to 12 are missing, there are 12"
+
+
+@pytest.mark.parametrize(
+    ("keys", "format_", "on_change", "is_on_change"),
+    [
+        ({"path": "a"}, "json", False, False),
+        ({"path": "a", "on_change": True}, "json", False, True),
+        ({"path": "a"}, "json", True, True),
+        ({"metric": "a"}, "sparkplug", False, True),
+    ],
+)
+def test_what_is_sent_only_when_it_changes_is_known(
+    keys: dict[str, Any], format_: Any, on_change: bool, is_on_change: bool
+) -> None:
+    table = InputTable.model_validate(keys)
+    made = InputReader("x", table, format_, lambda key, text: None, on_change=on_change)
+    assert made.on_change is is_on_change

@@ -229,3 +229,21 @@ def test_a_decimal_that_is_not_there_is_absent_and_one_that_is_wrong_is_reported
         read = reader.read({"w": register.value([word])})
         assert getattr(read.values.get("w"), "why", None) is not None or read.values.get("w") == value
         assert len(read.problems) == problems_
+
+
+def test_the_last_register_may_be_used() -> None:
+    for keys in ({"address": 65_535}, {"address": 65_534, "type": "int32"}, {"address": 0}):
+        assert load(register(**keys))
+    shifted = {"address": 105_535 - 10_000, "type": "uint16"}
+    table = {**GOOD, "registers": {"watts": shifted}, "modbus": {"first_address": 30_000}}
+    assert load(table)
+    table["registers"] = {"watts": {**shifted, "address": 95_536}}
+    wanted = "registers.watts.address: 95536: expected 30000 (modbus.first_address) to 95535"
+    assert problems(table) == [wanted]
+
+
+def test_a_register_of_floats_takes_the_number_as_it_is() -> None:
+    table = setpoint()
+    table["registers"] = {**GOOD["registers"], "power": {"address": 40, "type": "float32", "scale": 10.0}}
+    [write] = sent(table, 0.000015).writes
+    assert write.words == (0x3FC0, 0)  # 1.5

@@ -14,7 +14,16 @@ from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.outgoing import MessageContext
 from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
-from heron_mqtt.field.vendor.sparkplug_payload import _field, _read_varint, _varint, decode, encode, typed
+from heron_mqtt.field.vendor.sparkplug_payload import (
+    DATATYPES,
+    Metric,
+    _field,
+    _read_varint,
+    _varint,
+    decode,
+    encode,
+    typed,
+)
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint
 
@@ -218,3 +227,151 @@ def test_a_number_without_end_is_none() -> None:
 )
 def test_a_field_is_found_with_its_number_and_bounds(data: bytes, found: tuple[int, int, int] | None) -> None:
     assert _field(data, 0) == found
+
+
+def test_a_node_counts_from_0_to_255_and_again() -> None:
+    node = SparkplugNode("spBv1.0/g/NDATA/n")
+
+    def needs_birth(seq: int | None, kind: str = "NDATA") -> bool:
+        return node.take(f"spBv1.0/g/{kind}/n", payload([], seq)).needs_birth
+
+    assert [needs_birth(seq) for seq in (254, 255, 0, 1, None, 2)] == [False] * 6
+    assert [needs_birth(seq) for seq in (4, 5, 5, 6)] == [True, False, True, False]
+    assert not needs_birth(0, "NBIRTH")
+    assert not needs_birth(1)
+
+
+def test_only_what_is_of_the_device_is_its_presence_and_its_values() -> None:
+    node = SparkplugNode("spBv1.0/g/DDATA/n/d")
+    metric = [{"name": "P", "datatype": 3, "int_value": 5}]
+
+    def news(kind: str, device: str = "") -> tuple[Any, Any]:
+        found = node.take(f"spBv1.0/g/{kind}/n{device}", payload(metric, None))
+        return found.values, found.state
+
+    assert news("NBIRTH") == news("NDATA") == news("DDATA", "/other") == (None, None)
+    assert news("DBIRTH", "/other") == news("DDEATH", "/other") == (None, None)
+    assert news("DBIRTH", "/d") == ({"P": 5}, "online")
+    assert news("DDATA", "/d") == ({"P": 5}, None)
+    assert news("DDEATH", "/d") == (None, "offline")
+    assert news("NDEATH") == (None, "offline")
+    own = SparkplugNode("spBv1.0/g/NDATA/n")
+    born = own.take("spBv1.0/g/NBIRTH/n", payload(metric, None))
+    assert (born.values, born.state) == ({"P": 5}, "online")
+    assert (own.group, own.node, own.device, own.rebirth_topic) == ("g", "n", None, "spBv1.0/g/NCMD/n")
+
+
+def test_a_metric_is_of_the_name_and_type_that_its_birth_gave_its_alias() -> None:
+    node = SparkplugNode("spBv1.0/g/DDATA/n/d")
+    topic = "spBv1.0/g/DDATA/n/d"
+    named = node.take(topic, payload([{"name": "P", "alias": 9, "int_value": 200}], None))
+    assert (named.values, named.needs_birth, named.problems) == ({"P": 200}, False, ())
+    unknown = node.take(topic, payload([{"alias": 1, "int_value": 5}], None))
+    wanted = "metrics by alias that no birth has named: a birth is asked for"
+    assert (unknown.values, unknown.needs_birth, unknown.problems) == ({}, True, (wanted,))
+    other = node.take("spBv1.0/g/DDATA/n/other", payload([{"alias": 1, "int_value": 5}], None))
+    assert (other.needs_birth, other.problems) == (False, (wanted,))
+    node.take(
+        "spBv1.0/g/DBIRTH/n/d", payload([{"name": "P", "alias": 1, "datatype": 1, "int_value": 5}], None)
+    )
+    for metric in ({"alias": 1}, {"name": "P"}):
+        assert node.take(topic, payload([{**metric, "int_value": 200}], None)).values == {"P": -56}
+    typed_itself = [{"alias": 1, "datatype": 6, "int_value": 200}]
+    assert node.take(topic, payload(typed_itself, None)).values == {"P": 200}
+
+
+def test_a_death_of_an_earlier_session_is_ignored() -> None:
+    def bd_seq(number: int) -> bytes:
+        return payload(
+            [{"name": "x", "int_value": 9}, {"name": "bdSeq", "datatype": 4, "long_value": number}], None
+        )
+
+    node = SparkplugNode("spBv1.0/g/NDATA/n")
+    assert node.take("spBv1.0/g/NDEATH/n", bd_seq(7)).state == "offline", "no session is known"
+    node.take("spBv1.0/g/NBIRTH/n", bd_seq(2))
+    old = node.take("spBv1.0/g/NDEATH/n", bd_seq(1))
+    assert (old.state, old.problems) == (None, ("a death of an earlier session (bdSeq 1) is ignored",))
+    assert node.take("spBv1.0/g/NDEATH/n", payload([], None)).state == "offline", "of no session: of this one"
+    assert node.take("spBv1.0/g/NDEATH/n", bd_seq(2)).state == "offline"
+    node.take("spBv1.0/g/NDATA/n", payload([], 5))
+    node.take("spBv1.0/g/NDEATH/n", bd_seq(2))
+    assert not node.take("spBv1.0/g/NDATA/n", payload([], 9)).needs_birth, "it begins to count anew"
+
+
+@pytest.mark.parametrize(
+    ("held", "value"),
+    [
+        (b"\x50\x07", 7),
+        (b"\x58\x08", 8),
+        (b"\x65\x00\x00\xc0\x3f", 1.5),
+        (b"\x69\x00\x00\x00\x00\x00\x00\x04\x40", 2.5),
+        (b"\x70\x01", True),
+        (b"\x7a\x02on", "on"),
+        (b"", None),
+        (b"\x50\x07\x38\x01", None),  # is_null
+    ],
+)
+def test_a_payload_is_read_by_the_numbers_of_its_fields(held: bytes, value: Any) -> None:
+    metric = b"\x0a\x01P\x10\x05\x18\x07\x20\x03" + held
+    for flag, is_historical in ((b"", False), (b"\x28\x01", True)):
+        whole = metric + flag
+        found = decode(b"\x08\x11\x12" + bytes([len(whole)]) + whole + b"\x18\x04")
+        assert found.metrics == (Metric("P", 5, 3, value, is_historical),)
+        assert (found.timestamp_ms, found.seq, found.problems) == (17, 4, ())
+    assert decode(b"\x12\x02\x50\x07").metrics == (Metric("", None, 0, 7),)
+    assert (decode(b"").seq, decode(b"").timestamp_ms) == (None, None)
+
+
+def test_what_is_damaged_is_said_and_the_rest_is_read() -> None:
+    good = b"\x12\x05\x0a\x01P\x50\x07"
+    found = decode(good + b"\x12\x06\x0a\x01Q\x50\x07\x00")
+    assert [(m.name, m.value) for m in found.metrics] == [("P", 7), ("Q", 7)]
+    assert found.problems == ("damaged: the last 1 bytes of a metric",)
+    found = decode(good + b"\x12\x09\x0a")
+    assert [(m.name, m.value) for m in found.metrics] == [("P", 7)]
+    assert found.problems == ("damaged: the last 3 bytes of a payload",)
+    with pytest.raises(MessageError, match=r"^not a Sparkplug B payload: no metric in it can be read$"):
+        decode(b"\x12\x09\x0a")
+
+
+@pytest.mark.parametrize(
+    ("datatype", "fits", "sent_as"),
+    [
+        ("Int8", [-128, 255], [0xFFFF_FF80, 255]),
+        ("UInt16", [-(1 << 15), (1 << 16) - 1], [0xFFFF_8000, 0xFFFF]),
+        ("Int32", [-(1 << 31), (1 << 32) - 1], [1 << 31, 0xFFFF_FFFF]),
+        ("Int64", [-1, 5], [(1 << 64) - 1, 5]),
+        ("UInt64", [1 << 40], [1 << 40]),
+        ("DateTime", [1_767_225_600_000], [1_767_225_600_000]),
+        ("Float", [1.5], [1.5]),
+        ("Double", [0.1], [0.1]),
+        ("Boolean", [0, 1], [False, True]),
+        ("String", [5], ["5"]),
+        ("Text", ["x"], ["x"]),
+    ],
+)
+def test_a_value_is_sent_as_its_datatype(datatype: str, fits: list[Any], sent_as: list[Any]) -> None:
+    for value, wanted in zip(fits, sent_as, strict=True):
+        found = decode(encode({"a": value}, {"a": datatype}, 17))
+        [metric] = found.metrics
+        assert (metric.name, metric.value, metric.datatype) == ("a", wanted, DATATYPES[datatype])
+        assert type(metric.value) is type(wanted)
+        assert (found.timestamp_ms, found.seq) == (17, None)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "beyond"),
+    [("Int8", [-129, 256]), ("Int16", [-(1 << 15) - 1, 1 << 16]), ("UInt32", [1 << 32])],
+)
+def test_a_whole_number_beyond_its_bits_is_refused(datatype: str, beyond: list[int]) -> None:
+    for value in beyond:
+        with pytest.raises(MessageError, match=f"^metric a: {value} is no {datatype}: it does not fit into"):
+            encode({"a": value}, {"a": datatype}, 0)
+
+
+def test_a_signed_number_is_what_its_bits_mean() -> None:
+    cases = [(255, 1, -1), (127, 1, 127), (65_535, 2, -1), (0xFFFF_FFFE, 3, -2), ((1 << 64) - 4096, 4, -4096)]
+    cases += [(255, 5, 255), (255, 0, 255), (255, None, 255), (True, 1, True), (1.5, 3, 1.5), ("x", 1, "x")]
+    cases += [(0xFFFF_FFFF, 1, -1)]  # sent as 32 bits
+    for value, datatype, wanted in cases:
+        assert typed(value, datatype) == wanted
