@@ -33,7 +33,7 @@ class PresenceState:
         self._confirmed: set[str] = set()  # sources that have spoken since the connection was made
 
     def take(
-        self, reader: AvailabilityReader, topic: str, payload: bytes, now_s: float, *, retained: bool
+        self, reader: AvailabilityReader, topic: str, payload: bytes, now_s: float, *, retained: bool = False
     ) -> None:
         """Take one word in.
 

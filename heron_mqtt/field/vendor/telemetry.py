@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from heron_mqtt.errors import ConfigError, MessageError
@@ -28,11 +28,11 @@ class ReadResult:
 
     Attributes:
         values: Input -> its value, or that it is missing. What could not be read is in neither.
-        problems: Why something could not be read, one line each.
+        problems: Input -> why it could not be read, one line.
     """
 
     values: Mapping[str, Value | MissingValue]
-    problems: tuple[str, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 class TelemetryReader:
@@ -95,19 +95,19 @@ class TelemetryReader:
             names: Look for these inputs only; None = for all.
         """
         values: dict[str, Value | MissingValue] = {}
-        problems: list[str] = []
+        problems: dict[str, str] = {}
         for name, reader in self.inputs.items():
             if names is not None and name not in names:
                 continue
             try:
                 value = reader.read(document)
             except MessageError as exc:
-                problems.append(str(exc))
+                problems[name] = str(exc)
                 continue
             if isinstance(value, MissingValue) and reader.on_change:
                 value = MissingValue(keeps=True, why=value.why)
             values[name] = value
-        return ReadResult(values, tuple(problems))
+        return ReadResult(values, problems)
 
     def nothing(self) -> ReadResult:
         """Return what an empty payload gives: nothing is known any more."""

@@ -162,7 +162,7 @@ class VendorState:
                 problems.append(f"{topic}: {exc}")
                 self._failed(reader, payload, str(exc))
                 continue
-            problems += [f"{topic}: {p}" for p in read.problems]
+            problems += [f"{topic}: {p}" for p in read.problems.values()]
             fields |= self._take_found(reader, topic, read, sample(payload), now_s, retained, problems)
         was = self._presence.status()
         for each, found in availability:
@@ -237,7 +237,7 @@ class VendorState:
             for name in reader.inputs.keys() & lost.keys():
                 self._inputs[name].why = lost[name]
             read = reader.read(document, names=None if shown is None else document.keys())
-            problems += [f"{topic}: {p}" for p in read.problems]
+            problems += [f"{topic}: {p}" for p in read.problems.values()]
             sample = repr(document)[:60] if shown is None else shown
             fields |= self._take_found(reader, topic, read, sample, now_s, False, problems)
             self._take_registers_of_presence(read, now_s, problems)
@@ -249,7 +249,7 @@ class VendorState:
             if value is None or isinstance(value, MissingValue | list):
                 continue
             try:
-                self._presence.take(each, each.topic, word_text(value).encode(), now_s, retained=False)
+                self._presence.take(each, each.topic, word_text(value).encode(), now_s)
             except MessageError as exc:
                 problems.append(f"{each.topic}: {exc}")
 
@@ -331,8 +331,8 @@ class VendorState:
             value = found.values.get(name)
             if isinstance(value, MissingValue):
                 known.why = value.why
-            elif value is None:
-                known.why = next((p for p in found.problems if p.startswith(f"{name}:")), "it cannot be read")
+            elif name in found.problems:
+                known.why = found.problems[name]
 
     def _take_marks(self, reader: TelemetryReader, found: ReadResult, now_s: float, retained: bool) -> None:
         """Take in counters and times first: they say whether the rest is new."""

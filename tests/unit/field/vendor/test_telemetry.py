@@ -55,12 +55,12 @@ def test_what_cannot_be_read_harms_only_itself() -> None:
     made = reader(inputs={"a": {"path": "a"}, "b": {"path": "b"}, "c": {"path": "c", "on_change": True}})
     read = made.read(made.parse(b'{"a": "x", "b": 5}'))
     assert read.values == {"b": 5.0, "c": MissingValue(True, "c finds nothing")}
-    assert read.problems == ("a gave 'x', expected a number",)
+    assert read.problems == {"a": "a gave 'x', expected a number"}
     assert made.read({"a": 1, "b": 2}, names=["b"]).values == {"b": 2.0}
     assert made.read({"b": None}, names=["b"]).values == {"b": MissingValue(False, "b finds nothing")}
     nothing = made.nothing()
     assert nothing.values == dict.fromkeys("abc", MissingValue(False, "the payload is empty"))
-    assert nothing.problems == ()
+    assert nothing.problems == {}
 
 
 def test_what_reports_changes_only_keeps_all_that_it_said() -> None:
