@@ -190,6 +190,10 @@ class EmulatedInverter:
         start, size = self._places[place]
         self.image[start : start + size] = _words(value, size)
 
+    def places(self) -> dict[tuple[int, str], tuple[int, int]]:
+        """Return where each point begins in ``image``, and how many registers it has."""
+        return self._places
+
     def writes(self) -> list[tuple[int, list[int]]]:
         """Return address and words of every write so far."""
         return [(address, words) for function, address, words in self.requests if function in {6, 16}]

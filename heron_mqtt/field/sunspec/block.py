@@ -111,7 +111,7 @@ class Block:
         exponent = self._exponent(name)
         if exponent is None:
             return None
-        return raw * 10.0**exponent if exponent >= 0 else raw / 10.0**-exponent
+        return float(f"{raw}e{exponent}")  # the nearest, which a product with a rounded power is not
 
     def text(self, name: str) -> str:
         """Return a string point."""
@@ -127,13 +127,20 @@ class Block:
         """Return ``value`` in the point's own steps, towards zero: never more than was asked for."""
         if value == 0.0:
             return 0  # in any scale, also one that the inverter does not tell just now
-        exponent = self._written_exponent(name)
-        steps = value / 10.0**exponent if exponent >= 0 else value * 10.0**-exponent
-        return math.trunc(steps + math.copysign(16.0 * math.ulp(steps), steps))
+        steps = value / self.step(name)
+        whole = round(steps)  # a step less would be lost where the division is only rounded below it
+        return whole if math.isclose(steps, whole, rel_tol=1e-14) else math.trunc(steps)
 
     def step(self, name: str) -> float:
-        """Return what one step of a point is worth, in its unit."""
-        return float(10.0 ** self._written_exponent(name))
+        """Return what one step of a point is worth, in its unit.
+
+        Raises:
+            SunSpecError: Its scale factor is not implemented, or out of range.
+        """
+        exponent = self._exponent(name)
+        if exponent is None:
+            raise SunSpecError(f"model {self.model}: the scale factor of {name} is not implemented")
+        return float(f"1e{exponent}")
 
     def words(self, name: str, raw: int) -> list[int]:
         """Return the registers for a number that is not scaled.
@@ -154,12 +161,12 @@ class Block:
         found: list[Block] = []
         start = self._start + self.group.own_size
         for group in self.group.groups:
-            left = self._count(group) if group.own_size else 0
-            while left != 0 and start + group.own_size <= len(self._registers):
+            for _ in range(self._count(group)):
+                if start + group.own_size > len(self._registers):
+                    break
                 part = Block(self.model, self.address, self._registers, group, start, self)
                 found.append(part)
                 start += part._size()
-                left -= 1
         return found
 
     def shown(self) -> Iterator[tuple[str, str]]:
@@ -215,12 +222,6 @@ class Block:
             raise SunSpecError(f"model {self.model}: scale factor {sf} is {exponent}, outside [-10, 10]")
         return exponent
 
-    def _written_exponent(self, name: str) -> int:
-        exponent = self._exponent(name)
-        if exponent is None:
-            raise SunSpecError(f"model {self.model}: the scale factor of {name} is not implemented")
-        return exponent
-
     def _above(self, name: str) -> int | None:
         """Return the number of a point here, or in what is around."""
         if name in self.group.points:
@@ -230,10 +231,10 @@ class Block:
     # -- groups ------------------------------------------------------------------------------------
 
     def _count(self, group: PointGroup) -> int:
-        """Return how often a group stands behind the points; -1 = as often as fits."""
+        """Return how often a group stands behind the points at most."""
         if isinstance(group.count, str):
             return self._above(group.count) or 0
-        return group.count or -1
+        return group.count or len(self._registers)  # 0: as often as fits
 
     def _size(self) -> int:
         parts = self.parts()

@@ -22,6 +22,7 @@ VARS = 4  # 704 VarSetMod
 OVER_EXCITED, UNDER_EXCITED = 0, 1  # 704 Ext
 PERCENT_OF_VAR_MAX = 1
 CHARGE_AND_DISCHARGE = 0b11  # 124 StorCtl_Mod
+NO_POWER = (0, 0)  # 124 OutWRte, InWRte
 NEVER = 0.0  # a reversion time of 0 s: the setpoint stays
 MAX_SECONDS = 0xFFFE
 
@@ -46,8 +47,8 @@ class Control(abc.ABC):
     """Points without which it does not work."""
     takes_q: ClassVar[bool] = False
     """Whether it controls reactive power too."""
-    ramp_time: ClassVar[str | None] = None
-    """The point that holds how long the way to a new setpoint takes, s."""
+    ramp_time: ClassVar[str] = ""
+    """The point that holds how long the way to a new setpoint takes, s; of one that is given a ramp."""
 
     def __init__(self, registers: Registers, place: Place, *, ramp: IncreaseRamp | None = None) -> None:
         self._registers = registers
@@ -69,9 +70,7 @@ class Control(abc.ABC):
         Raises:
             SunSpecError: It cannot.
         """
-        if self._increase is None or self.ramp_time is None:
-            return
-        if not (await self._read_needed()).has(self.ramp_time):
+        if self._increase is not None and not (await self._read_needed()).has(self.ramp_time):
             raise SunSpecError(
                 f"{self._registers.address}: model {self.model} lacks {self.ramp_time}: no ramp can be set"
             )
@@ -85,15 +84,15 @@ class Control(abc.ABC):
             held: In the register; None = nothing is held, the inverter may be anywhere above.
             wanted: Injected, percent.
         """
-        if self._increase is None or self.ramp_time is None:
+        if self._increase is None:
             return {}
         takes_s = self._increase.time_to(held, wanted)
         return {} if takes_s is None else {self.ramp_time: takes_s}
 
     def _ramp_before(self, block: Block) -> dict[str, int]:
         """Return what puts the inverter's own time of a ramp back."""
-        raw = None if self._increase is None or self.ramp_time is None else block.raw(self.ramp_time)
-        return {} if raw is None or self.ramp_time is None else {self.ramp_time: raw}
+        raw = None if self._increase is None else block.raw(self.ramp_time)
+        return {} if raw is None else {self.ramp_time: raw}
 
     @abc.abstractmethod
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
@@ -262,10 +261,9 @@ class PowerLimit(Control):
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
         limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
         values = in_safe_order({"WMaxLimPct": limit}, {self.timer: seconds(revert_s)}, revert_s)
-        if limit == 0:  # the block may be older than the write before: a ramp of it must not delay a stop
-            return {**self._ramp(None, 0.0), **values, "WMaxLim_Ena": ON}
         step = block.step("WMaxLimPct")
-        raw = block.raw("WMaxLimPct") if block.raw("WMaxLim_Ena") == ON else None
+        # The block may be older than the write before: a ramp from what it holds must not delay a stop.
+        raw = block.raw("WMaxLimPct") if limit and block.raw("WMaxLim_Ena") == ON else None
         return {**self._ramp(None if raw is None else raw * step, limit * step), **values, "WMaxLim_Ena": ON}
 
     def _is_zero(self, block: Block) -> bool:
@@ -314,18 +312,20 @@ class StorageRates(Control):
         self._discharge_w = discharge_w
 
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
-        if p_w == 0.0:
-            return {**self._ramp(None, 0.0), **self._rates(0, 0, revert_s)}  # also out of charging: at once
+        rates = NO_POWER if p_w == 0.0 else self._window(block, p_w)
+        return {**self._rate_ramp(block, *rates), **self._rates(*rates, revert_s)}
+
+    def _window(self, block: Block, p_w: float) -> tuple[int, int]:
         charge_w = block.value("WChaMax")
         if not charge_w:
             raise SunSpecError(f"{self._registers.address}: model 124 WChaMax is {charge_w}: what is 100 %?")
-        out_rate, in_rate = _window(block, p_w, self._discharge_w or charge_w, charge_w)
-        return {**self._rate_ramp(block, out_rate), **self._rates(out_rate, in_rate, revert_s)}
+        return _window(block, p_w, self._discharge_w or charge_w, charge_w)
 
-    def _rate_ramp(self, block: Block, out_rate: int) -> dict[str, int]:
+    def _rate_ramp(self, block: Block, out_rate: int, in_rate: int) -> dict[str, int]:
         """Return the time of a ramp; OutWRte is the power that is injected, below 0 where it charges."""
         step = block.step("OutWRte")
-        is_held = block.raw("StorCtl_Mod") == CHARGE_AND_DISCHARGE
+        is_power = (out_rate, in_rate) != NO_POWER  # to nothing at once, also out of charging
+        is_held = is_power and block.raw("StorCtl_Mod") == CHARGE_AND_DISCHARGE
         held = block.raw("OutWRte") if is_held else None
         return self._ramp(None if held is None else held * step, out_rate * step)
 
@@ -335,8 +335,8 @@ class StorageRates(Control):
         return values | {"StorCtl_Mod": CHARGE_AND_DISCHARGE}
 
     def _is_zero(self, block: Block) -> bool:
-        rates = [block.raw(name) for name in ("OutWRte", "InWRte")]
-        return block.raw("StorCtl_Mod") == CHARGE_AND_DISCHARGE and rates == [0, 0]
+        rates = block.raw("OutWRte"), block.raw("InWRte")
+        return block.raw("StorCtl_Mod") == CHARGE_AND_DISCHARGE and rates == NO_POWER
 
     def _is_armed(self, block: Block) -> bool:
         out_rate, in_rate = block.raw("OutWRte"), block.raw("InWRte")
@@ -501,19 +501,19 @@ class DerPower(_Der):
 
     timer = "WSetRvrtTms"
     needed = ("WSetEna", "WSetMod", "WSet", "WSet_SF")
+    power, mode = "WSet", WATTS
+    """The point that sets active power, and its mode."""
 
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
-        name, mode, counts = self._power(block, p_w)
-        values = self._armed("WSet", name, counts, revert_s, mode)
+        values = self._armed("WSet", self.power, self._counts(block, p_w), revert_s, self.mode)
         return values | self._beside(block, q_var, revert_s)
 
-    def _power(self, block: Block, p_w: float) -> tuple[str, int, int]:
-        """Return the point that sets active power, its mode, and its number."""
-        return "WSet", WATTS, block.counts("WSet", p_w)
+    def _counts(self, block: Block, p_w: float) -> int:
+        """Return the number of the point that sets active power."""
+        return block.counts("WSet", p_w)
 
     def _is_zero(self, block: Block) -> bool:
-        name, mode, _ = self._power(block, 0.0)
-        return [block.raw(each) for each in ("WSetEna", "WSetMod", name)] == [ON, mode, 0]
+        return [block.raw(each) for each in ("WSetEna", "WSetMod", self.power)] == [ON, self.mode, 0]
 
     def _is_armed(self, block: Block) -> bool:
         return block.raw("WSetEna") == ON and bool(block.raw(self.timer))
@@ -531,11 +531,12 @@ class DerShare(DerPower):
     """Model 704, WSetPct: active power in percent of WMax, for storage whose inverter knows no WSet."""
 
     needed = ("WSetEna", "WSetMod", "WSetPct", "WSetPct_SF")
+    power, mode = "WSetPct", PERCENT_OF_W_MAX
 
-    def _power(self, block: Block, p_w: float) -> tuple[str, int, int]:
+    def _counts(self, block: Block, p_w: float) -> int:
         if not self._w_max:
             raise SunSpecError(f"{self._registers.address}: it does not say what 100 % of WSetPct is (WMax)")
-        return "WSetPct", PERCENT_OF_W_MAX, block.counts("WSetPct", signed_percent(p_w, self._w_max))
+        return block.counts("WSetPct", signed_percent(p_w, self._w_max))
 
 
 class DerLimit(_Der):

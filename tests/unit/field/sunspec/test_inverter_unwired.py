@@ -1,0 +1,668 @@
+"""What the bridge makes of an inverter's registers: texts, bounds, what is asked again and what is not."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import pytest
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.modbus.registers import BUSY, ModbusFault
+from heron_mqtt.field.sunspec.block import SunSpecError
+from heron_mqtt.field.sunspec.controls import DerOptions, DerShare, PowerLimit, StorageRates
+from heron_mqtt.field.sunspec.inverter import Inverter, InverterFault, NotControllable, Settings
+from support.sunspec_registers import ImageRegisters
+from support.sunspec_server import BATTERY, DER, FLOAT, PV, EmulatedInverter
+
+SILENCE = ModbusFault("box unit 1: no answer")
+REFUSED = ModbusFault("box unit 1: Modbus exception 6 (device busy)", BUSY)
+Models = dict[int, dict[str, Any]]
+
+
+def models_of(models: Models, changes: dict[int, dict[str, Any] | None] | None = None) -> Models:
+    """Return models with points changed or left out (None), or whole models left out (None)."""
+    changed = copy.deepcopy(models)
+    for model, points in (changes or {}).items():
+        if points is None:
+            del changed[model]
+            continue
+        given = {**changed.get(model, {}), **points}
+        changed[model] = {name: value for name, value in given.items() if value is not None}
+    return changed
+
+
+class Site:
+    """An inverter's registers, and what the bridge has found in them."""
+
+    def __init__(self, registers: Any, inverter: Inverter) -> None:
+        self.registers: ImageRegisters = registers
+        self.box = self.registers.box
+        self.inverter = inverter
+
+    def reconnect(self, models: Models | None = None) -> None:
+        """Have a new connection at the next request, to the same inverter or another one."""
+        self.registers.connected = False
+        if models is not None:
+            self.box = self.registers.box = EmulatedInverter(models)
+
+    def points(self) -> list[str]:
+        """Return the points that were written since the last call."""
+        return [point for request in self.registers.take_written() for point in request]
+
+
+async def connected(
+    models: Models, changes: dict[int, dict[str, Any] | None] | None = None, **settings: Any
+) -> Site:
+    registers: Any = ImageRegisters(models_of(models, changes))
+    return Site(registers, await Inverter.connect(registers, Settings(**settings)))
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings since the last call."""
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    caplog.clear()
+    return warnings
+
+
+# -- what it is ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "settings", "complaint"),
+    [
+        (
+            PV,
+            {103: None},
+            {},
+            "no inverter: of models 701, 103, 102, 101, 113, 112, 111 it has none, but 1, 120, 121, 123",
+        ),
+        (
+            PV,
+            {123: None},
+            {},
+            "no way to control it as pv: that takes model 704, or 123; it has 1, 103, 120, 121; to read it "
+            "only, add --read-only",
+        ),
+        (
+            PV,
+            {},
+            {"kind": "battery"},
+            "no way to control it as battery: that takes model 704, or 124 for storage; it has 1, 103, 120, "
+            "121, 123; to read it only, add --read-only",
+        ),
+        (
+            PV,
+            {120: None, 121: None},
+            {},
+            "neither 702, 121 nor 120 says what 100 % of a limit is; to read it only, add --read-only",
+        ),
+        (
+            PV,
+            {},
+            {"der": DerOptions(power_factor=0.9)},
+            "--power-factor needs model 704, which it cannot be controlled by",
+        ),
+        (
+            BATTERY,
+            {},
+            {"der": DerOptions(power_factor=0.9)},
+            "--power-factor needs model 704, which it cannot be controlled by",
+        ),
+        (
+            PV,
+            {},
+            {"der": DerOptions(ramp_percent_s=5)},
+            "model 123 lacks WMaxLimPct_RmpTms: no ramp can be set",
+        ),
+        (
+            BATTERY,
+            {},
+            {"der": DerOptions(ramp_percent_s=5)},
+            "model 124 lacks InOutWRte_RmpTms: no ramp can be set",
+        ),
+        (
+            DER,
+            {},
+            {"dc_battery": "charging"},
+            "no DC port of a battery (model 714, port type ESS); leave out --dc-battery",
+        ),
+        (
+            DER,
+            {714: {"NPrt": 1, "Prt[1].PrtTyp": 0}},
+            {"dc_battery": "charging"},
+            "no DC port of a battery (model 714, port type ESS); leave out --dc-battery",
+        ),
+        (
+            DER,
+            {704: {"WSetRvrtTms": None}},
+            {},
+            "the inverter has no reversion timer (model 704 WSetRvrtTms): if this bridge dies, it keeps its "
+            "last setpoint; to run it all the same, add --without-reversion",
+        ),
+    ],
+)
+async def test_an_inverter_that_cannot_be_served_is_refused_in_one_line(
+    models: Models, changes: Any, settings: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await connected(models, changes, **settings)
+    assert str(caught.value) == f"box unit 1: {complaint}"
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "settings", "way", "names"),
+    [
+        (PV, {}, {}, PowerLimit, {"WMaxLimPct_RvrtTms"}),
+        (BATTERY, {}, {}, StorageRates, {"InOutWRte_RvrtTms"}),
+        (DER, {}, {"kind": "pv"}, None, {"WMaxLimPctRvrtTms"}),
+        (DER, {}, {}, None, {"WSetRvrtTms"}),
+        (DER, {704: {"WSet": None, "WSetPct": 0, "WSetPct_SF": 0}}, {}, DerShare, {"WSetPct", "WSetRvrtTms"}),
+        (DER, {704: {"WSetPct": 0, "WSetPct_SF": 0}}, {}, None, {"WSet", "WSetRvrtTms"}),
+        (BATTERY, {704: {"WMaxLimPctEna": 0}}, {}, StorageRates, {"InOutWRte_RvrtTms"}),
+        (PV, {704: {"WSetEna": 0}}, {}, PowerLimit, {"WMaxLimPct_RvrtTms"}),
+    ],
+)
+async def test_the_newer_model_is_taken_where_it_has_what_it_takes_and_the_older_one_else(
+    models: Models, changes: Any, settings: dict[str, Any], way: type[Any] | None, names: set[str]
+) -> None:
+    site = await connected(models, changes, **settings)
+    await site.inverter.set(0.001, 0.0, 20.0)
+    written = {point.partition("=")[0] for point in site.points()}
+    assert names <= written
+    if way is None:
+        assert not {"WSetPct", "WMaxLimPct_RvrtTms"} & written
+
+
+async def test_a_der_is_given_what_it_needs_to_know(caplog: pytest.LogCaptureFixture) -> None:
+    share = {
+        704: {"WSet": None, "WSetPct": 0, "WSetPct_SF": 0, "VarSet": None, "VarSetPct": 0, "VarSetPct_SF": 0}
+    }
+    share |= {702: {"VarMaxInj": 500, "Var_SF": 1}}
+    site = await connected(DER, share, safe_zero=False, der=DerOptions(ramp_percent_s=None))
+    await site.inverter.set(-0.0035, 0.001, 20.0)
+    assert {"WSetPct=-35", "VarSetPct=20", "WSetEnaRvrt=0"} <= set(site.points())
+    assert said(caplog) == []
+
+
+async def test_an_inverter_without_a_timer_is_taken_where_the_user_says_so_and_that_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = await connected(
+        PV, {123: {"WMaxLimPct_RvrtTms": None, "WMaxLim_Ena": 1, "WMaxLimPct": 0}}, timer_needed=False
+    )
+    assert said(caplog) == [
+        "box unit 1: the inverter has no reversion timer (model 123 WMaxLimPct_RvrtTms): if this bridge "
+        "dies, it keeps its last setpoint"
+    ]
+    assert site.inverter.found == "zero"
+    assert (await connected(PV, timer_needed=False)).inverter.found is None
+    assert said(caplog) == []
+
+
+async def test_an_inverter_that_is_only_read_has_left_nothing_and_takes_nothing() -> None:
+    site = await connected(PV, {123: {"WMaxLim_Ena": 1, "WMaxLimPct": 0}}, read_only=True)
+    inverter = site.inverter
+    assert (inverter.found, inverter.is_controlled, inverter.safe_is_zero) == (None, False, True)
+    asks = (
+        inverter.hold_zero,
+        inverter.release,
+        inverter.go_safe,
+        inverter.holds_zero,
+        inverter.what_was_left,
+    )
+    for ask in (lambda: inverter.set(0.0, 0.0, 1.0), *asks):
+        with pytest.raises(NotControllable) as caught:
+            await ask()
+        assert str(caught.value) == "box unit 1: it is only read, it takes no setpoints"
+    assert site.points() == []
+    assert (await connected(PV, {123: None}, read_only=True)).inverter.nameplate.kind == "pv"
+
+
+@pytest.mark.parametrize(
+    ("charge", "discharge", "given", "warned"),
+    [
+        (8000, 900, None, True),
+        (9000, 900, None, False),
+        (8000, None, None, False),
+        (0, 900, None, False),
+        (8000, 900, 9_000.0, False),
+    ],
+)
+async def test_an_unclear_reference_of_discharging_is_told(
+    charge: int, discharge: int | None, given: float | None, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {124: {"WChaMax": charge}, 120: {"MaxDisChaRte": discharge}}
+    await connected(BATTERY, changes, discharge_w=given)
+    text = (
+        "box unit 1: 100 % of OutWRte is taken to be WChaMax, 8000 W, but the largest discharge is 9000 W; "
+        "give --discharge-reference-w"
+    )
+    assert said(caplog) == ([text] if warned else [])
+
+
+async def test_what_may_stand_between_a_setpoint_and_the_power_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    changes = {703: {"ES": 0}, 705: {"Ena": 1}}
+    site = await connected(DER, changes)
+    line = "it may not enter service (model 703 ES is disabled): it follows no setpoint until it may"
+    assert "box unit 1: active beside setpoints: 705 VoltVar" in caplog.text
+    assert said(caplog) == [f"box unit 1: {line}"]
+    site.reconnect()
+    await site.inverter.measure()
+    assert said(caplog) == []
+    site.reconnect()  # a measurement in between: it is told again
+    await site.inverter.measure()
+    assert said(caplog) == [f"box unit 1: {line}"]
+    await connected(DER, {**changes, 714: {"NPrt": 0}}, read_only=True)
+    assert said(caplog) == []
+    assert "active" not in caplog.text
+
+
+# -- what it measures ------------------------------------------------------------------------------
+
+
+async def test_a_measurement_is_in_mw_mvar_fraction_and_pu() -> None:
+    site = await connected(DER, nominal_v=230.0)
+    told = await site.inverter.measure()
+    assert (told.p_mw, told.q_mvar, told.soc) == (-0.0015, 0.0003, 0.805)
+    assert told.vm_pu == pytest.approx(1.01)
+    assert (await (await connected(DER)).inverter.measure()).vm_pu is None
+    silent = await connected(DER, {701: {"LNV": None}}, nominal_v=230.0)
+    assert (await silent.inverter.measure()).vm_pu is None
+
+
+async def test_of_a_measuring_model_no_more_is_read_than_it_takes() -> None:
+    site = await connected(DER)
+    site.registers.requests.clear()
+    await site.inverter.measure()
+    start, _ = site.box.places()[701, "ID"]
+    assert site.registers.requests[0] == (site.box.base + start, 125)
+
+
+async def test_the_newer_of_two_measuring_models_and_integers_before_floats_are_read() -> None:
+    both = await connected(DER, {103: {"W": 7, "W_SF": 0, "St": 4}})
+    assert (await both.inverter.measure()).p_mw == -0.0015
+    both = await connected(FLOAT, {103: {"W": 7, "W_SF": 0, "St": 4}})
+    assert (await both.inverter.measure()).p_mw == 7e-6
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "settings", "error", "text"),
+    [
+        (
+            PV,
+            {103: {"St": 7, "Evt1": 0x82}},
+            {},
+            InverterFault,
+            "the inverter is in a fault, events 0x82",
+        ),
+        (
+            PV,
+            {103: {"W": None}},
+            {"dark_is_zero": True},
+            SunSpecError,
+            "model 103 W is not available, and its state does not say that it rests",
+        ),
+        (
+            PV,
+            {103: dict.fromkeys(("W", "St", "PhVphA", "PhVphB", "PhVphC"))},
+            {},
+            SunSpecError,
+            "model 103 W is not available, and its state does not say that it rests; if that means 0 W (PV "
+            "at night), add --dark-is-zero",
+        ),
+        (
+            DER,
+            {714: {"NPrt": 1, "Prt[1].PrtTyp": 1}},
+            {"dc_battery": "charging"},
+            SunSpecError,
+            "model 714 DCW of its battery is not available",
+        ),
+    ],
+)
+async def test_what_cannot_be_measured_is_told_with_why(
+    models: Models, changes: Any, settings: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    site = await connected(models, changes, **settings)
+    with pytest.raises(error) as caught:
+        await site.inverter.measure()
+    assert type(caught.value) is error
+    assert str(caught.value) == f"box unit 1: {text}"
+
+
+async def test_a_blank_inverter_has_no_power_only_where_the_user_says_so() -> None:
+    blank = {103: dict.fromkeys(("W", "St", "PhVphA", "PhVphB", "PhVphC"))}
+    site = await connected(PV, blank, dark_is_zero=True)
+    assert (await site.inverter.measure()).p_mw == 0.0
+
+
+async def test_a_silent_inverter_has_no_power_only_where_the_user_says_so_and_that_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = await connected(PV, dark_is_zero=True)
+    site.registers.fault = SILENCE
+    for _ in range(2):
+        told = await site.inverter.measure()
+        assert (told.p_mw, told.q_mvar, told.soc, told.vm_pu) == (0.0, 0.0, None, None)
+    assert said(caplog) == ["box unit 1: no answer; taken as 0 W until it answers"]
+    with pytest.raises(NotControllable) as caught:
+        await site.inverter.set(0.01, 0.0, 5.0)
+    assert str(caught.value) == "box unit 1: no answer; taken as 0 W until it answers"
+    site.registers.fault = None
+    assert (await site.inverter.measure()).p_mw == 0.04
+    site.registers.fault = SILENCE
+    await site.inverter.measure()
+    assert said(caplog) == ["box unit 1: no answer; taken as 0 W until it answers"], "each time anew"
+    site.registers.fault = REFUSED  # it answers: it is not dark
+    for ask in (site.inverter.measure, lambda: site.inverter.set(0.01, 0.0, 5.0)):
+        with pytest.raises(ModbusFault):
+            await ask()
+    bright = await connected(PV)
+    bright.registers.fault = SILENCE
+    for ask in (bright.inverter.measure, lambda: bright.inverter.set(0.01, 0.0, 5.0)):
+        with pytest.raises(ModbusFault):
+            await ask()
+
+
+async def test_a_state_of_charge_is_that_of_the_first_model_that_says_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    older = {124: {"ChaState": 4200, "ChaState_SF": -2}}
+    for newer, soc in (({"SoC": 805}, 0.805), ({"SoC": None}, 0.42), ({"SoC": 2000}, 0.42)):
+        site = await connected(DER, {**older, 713: newer})
+        caplog.clear()
+        for _ in range(2):
+            assert (await site.inverter.measure()).soc == soc
+        # The measurement itself was read: what was told before is told anew.
+        assert set(said(caplog)) == (
+            {"box unit 1: model 713 SoC is 200 %; it is left out"} if soc == 0.42 and newer["SoC"] else set()
+        )
+    assert (await (await connected(PV)).inverter.measure()).soc is None
+
+
+async def test_a_reading_that_cannot_be_is_left_out_and_told_when_it_changes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = await connected(FLOAT, nominal_v=230.0)
+
+    async def voltages(volts: float) -> list[str]:
+        for name in ("PhVphA", "PhVphB", "PhVphC"):
+            site.box[113, name] = volts  # type: ignore[assignment]
+        await site.inverter.measure()
+        return said(caplog)
+
+    assert await voltages(230.0) == []
+    [line] = await voltages(-230.0)
+    assert line.startswith("box unit 1: left out what cannot be read")
+    assert "vm_pu" in line
+    assert await voltages(-230.0) == []
+    assert await voltages(230.0) == []
+    assert await voltages(-230.0) == [line]
+
+
+# -- what it is told -------------------------------------------------------------------------------
+
+
+async def test_a_setpoint_beyond_the_nameplate_is_clipped_and_the_first_of_several_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = await connected(PV)
+    first = "box unit 1: 60000 W, 0 var: clipped to what its nameplate allows, 50000 W, 0 var"
+    for p_mw, warned in ((0.04, []), (0.06, [first]), (0.07, []), (0.05, []), (0.06, [first])):
+        await site.inverter.set(p_mw, 0.0, 20.0)
+        assert said(caplog) == warned, p_mw
+
+
+async def test_too_much_for_an_inverter_that_gives_no_bound_is_refused() -> None:
+    silent = {702: {"WMaxRtg": None, "WMax": None, "WChaRteMaxRtg": None, "WDisChaRteMaxRtg": None}}
+    site = await connected(DER, silent)
+    for p_mw, q_mvar, shown in (
+        (1e306, 0.0, "inf W, 0 var"),
+        (-1e306, 0.0, "-inf W, 0 var"),
+        (0.0, 1e306, "0 W, inf var"),
+    ):
+        with pytest.raises(NotControllable) as caught:
+            await site.inverter.set(p_mw, q_mvar, 20.0)
+        assert (
+            str(caught.value)
+            == f"box unit 1: {shown}: it does not say how much it can do, and this is too much"
+        )
+    assert site.points() == []
+    await site.inverter.set(0.02, 0.0, 20.0)
+    assert "WSet=20000" in site.points()
+
+
+async def test_reactive_power_that_it_is_not_told_is_told_to_people(caplog: pytest.LogCaptureFixture) -> None:
+    site = await connected(PV)
+    for q_mvar in (0.0, 0.001, -0.001):
+        await site.inverter.set(0.01, q_mvar, 5.0)
+        assert said(caplog) == (
+            ["box unit 1: it is not told reactive power, model 704 would be needed"] if q_mvar else []
+        )
+    der = await connected(DER)
+    await der.inverter.set(0.001, 0.001, 5.0)
+    assert said(caplog) == []
+    factor = {"PF_SF": -2, "PFWInjEna": 0, "PFWInjRvrtTms": 0, "PFWInj[1].PF": 100, "PFWInj[1].Ext": 0}
+    held = await connected(DER, {704: factor}, der=DerOptions(power_factor=0.9))
+    for q_mvar in (0.0, 0.001, 0.001):
+        await held.inverter.set(0.001, q_mvar, 5.0)
+    assert said(caplog) == ["box unit 1: it holds a power factor, and takes no reactive power"]
+
+
+async def test_local_control_is_told_with_how_to_end_it() -> None:
+    site = await connected(DER, {715: {"LocRemCtl": 1}})
+    with pytest.raises(NotControllable) as caught:
+        await site.inverter.set(0.001, 0.0, 5.0)
+    assert str(caught.value) == (
+        "box unit 1: it is under local control (model 715 LocRemCtl): it takes no setpoints until that is "
+        "switched to remote at the inverter"
+    )
+    assert site.points() == []
+    await site.inverter.hold_zero()
+    assert "WSet=0" in site.points(), "a stop is tried all the same"
+
+
+async def test_heartbeats_that_are_not_taken_are_a_fault_at_the_third_on_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = await connected(DER, {715: {"LocRemCtl": 0, "ControllerHb": 0}})
+    for _ in range(2):
+        site.registers.fault = REFUSED
+        for _ in range(2):
+            await site.inverter.heartbeat()
+            assert said(caplog) == [f"box unit 1: a heartbeat was not taken: {REFUSED}"]
+        site.registers.fault = None
+        await site.inverter.heartbeat()
+        site.inverter._operation._beats = 0  # type: ignore[union-attr]
+    site.registers.fault = REFUSED
+    for _ in range(2):
+        await site.inverter.heartbeat()
+    for _ in range(2):
+        with pytest.raises(ModbusFault):
+            await site.inverter.heartbeat()
+    without = await connected(DER)
+    without.registers.fault = REFUSED
+    await without.inverter.heartbeat()
+
+
+async def test_its_safe_state_is_zero_or_its_own_control(caplog: pytest.LogCaptureFixture) -> None:
+    for safe_zero, points in (
+        (True, ["WMaxLimPct=0", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"]),
+        (False, ["WMaxLim_Ena=0"]),
+    ):
+        site = await connected(PV, safe_zero=safe_zero)
+        assert site.inverter.safe_is_zero is safe_zero
+        await site.inverter.go_safe()
+        assert site.points() == points
+
+
+async def test_its_own_settings_are_remembered_once_before_the_first_of_ours_and_put_back() -> None:
+    own = {123: {"WMaxLimPct": 7000, "WMaxLim_Ena": 1}}
+    for first in ("set", "hold_zero"):
+        site = await connected(PV, own)
+        await (site.inverter.set(0.01, 0.0, 5.0) if first == "set" else site.inverter.hold_zero())
+        await site.inverter.set(0.02, 0.0, 5.0)
+        site.points()
+        await site.inverter.release()
+        assert site.points() == ["WMaxLimPct=7000", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"], first
+    untold = await connected(PV, own)
+    await untold.inverter.release()
+    assert untold.points() == ["WMaxLim_Ena=0"], "what they were is not known"
+
+
+async def test_settings_that_another_control_read_are_not_put_back() -> None:
+    own = {123: {"WMaxLimPct": 7000, "WMaxLim_Ena": 1}}
+    site = await connected(PV, own)
+    await site.inverter.set(0.01, 0.0, 5.0)
+    newer = {704: {"WMaxLimPctEna": 1, "WMaxLimPct": 20, "WMaxLimPct_SF": 0, "WMaxLimPctRvrtTms": 9}}
+    site.reconnect(models_of(PV, newer))
+    await site.inverter.measure()
+    site.points()
+    await site.inverter.release()
+    assert site.points() == ["WMaxLimPctEna=0"]
+
+
+async def test_zero_is_fresh_where_the_settings_are_and_by_what_is_known_where_it_cannot_wait() -> None:
+    site = await connected(PV)
+    site.registers.requests.clear()
+    site.registers.read_fault = SILENCE
+    await site.inverter.hold_zero()
+    assert site.points() == ["WMaxLimPct=0", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"]
+    site.registers.read_fault = None
+    site = await connected(PV)
+    site.box[123, "WMaxLimPct"], site.box[123, "WMaxLim_Ena"] = 6000, 1  # since it was looked at
+    await site.inverter.set(0.01, 0.0, 5.0)
+    site.points()
+    await site.inverter.release()
+    assert site.points()[0] == "WMaxLimPct=6000"
+
+
+async def test_what_an_earlier_controller_left_is_read_anew_also_over_a_new_connection() -> None:
+    site = await connected(PV)
+    assert (site.inverter.found, await site.inverter.what_was_left()) == (None, None)
+    left = {123: {"WMaxLimPct": 3000, "WMaxLim_Ena": 1, "WMaxLimPct_RvrtTms": 20}}
+    site.box[123, "WMaxLim_Ena"], site.box[123, "WMaxLimPct"] = 1, 0
+    assert await site.inverter.what_was_left() == "zero"
+    site.reconnect(models_of(PV, left))
+    assert await site.inverter.what_was_left() == "setpoint"
+    assert (await connected(PV, left)).inverter.found == "setpoint"
+
+
+# -- a new connection ------------------------------------------------------------------------------
+
+
+OTHER = models_of(PV, {1: {"SN": "0816"}})
+ANOTHER = "box unit 1: another inverter answers: Heron Works PV-50 0816 instead of Heron Works PV-50 0815"
+
+
+async def test_settings_are_read_again_on_a_new_connection_and_only_then() -> None:
+    site = await connected(PV)
+    assert site.inverter.connections == 1
+    site.box[121, "WMax"] = 250
+    await site.inverter.set(0.0125, 0.0, 5.0)
+    assert site.box[123, "WMaxLimPct"] == 2500
+    site.reconnect()
+    await site.inverter.set(0.0125, 0.0, 5.0)
+    assert site.box[123, "WMaxLimPct"] == 5000
+    assert site.inverter.connections == 2
+    site.registers.requests.clear()
+    await site.inverter.measure()
+    assert len(site.registers.requests) == 1, "only what is measured"
+
+
+async def test_another_inverter_is_told_nothing_and_asked_again_until_the_right_one_answers() -> None:
+    site = await connected(PV)
+    site.reconnect(OTHER)
+    site.registers.silent_s = 60.0
+    asks = (site.inverter.measure, site.inverter.holds_zero, site.inverter.what_was_left)
+    stops = (site.inverter.hold_zero, site.inverter.release, lambda: site.inverter.set(0.01, 0.0, 5.0))
+    for ask in (*stops, *asks, *stops):
+        with pytest.raises(SunSpecError) as caught:
+            await ask()
+        assert str(caught.value) == ANOTHER
+    assert site.points() == []
+    site.box = site.registers.box = EmulatedInverter(PV)  # over the same connection
+    await site.inverter.hold_zero()
+    assert "WMaxLimPct=0" in site.points()
+    assert (await site.inverter.measure()).p_mw == 0.04
+
+
+@pytest.mark.parametrize(("silent_s", "is_asked"), [(4.9, False), (5.0, True), (60.0, True)])
+async def test_before_a_stop_it_is_made_sure_who_answers_where_it_was_not_heard_for_some_time(
+    silent_s: float, is_asked: bool
+) -> None:
+    for ask in ("hold_zero", "release"):
+        site = await connected(PV)
+        site.registers.silent_s = silent_s
+        site.registers.requests.clear()
+        await getattr(site.inverter, ask)()
+        assert site.registers.requests == [], "on the same connection it is the same"
+        site.reconnect(OTHER)
+        if is_asked:
+            with pytest.raises(SunSpecError, match="another inverter answers"):
+                await getattr(site.inverter, ask)()
+        else:
+            await getattr(site.inverter, ask)()
+            assert site.registers.requests == []
+        site = await connected(PV)
+        site.registers.silent_s = silent_s
+        site.registers.requests.clear()
+        site.reconnect()
+        await getattr(site.inverter, ask)()
+        assert len(site.registers.requests) == is_asked, "its name, and nothing else"
+        assert site.points()
+
+
+async def test_an_inverter_without_a_name_is_not_asked_for_it_before_a_stop() -> None:
+    site = await connected(PV, {1: None})
+    site.registers.silent_s = 60.0
+    site.reconnect()
+    site.registers.requests.clear()
+    await site.inverter.hold_zero()
+    assert site.registers.requests == []
+
+
+async def test_a_stop_is_written_where_nobody_answers_who_it_is_but_not_once_it_was_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = await connected(PV)
+    site.registers.silent_s = 60.0
+    site.reconnect()
+    site.registers.read_fault = SILENCE
+    await site.inverter.hold_zero()
+    assert said(caplog) == ["box unit 1: no answer; its safe state is written all the same"]
+    assert "WMaxLimPct=0" in site.points()
+    site.reconnect(OTHER)
+    site.registers.read_fault = None
+    with pytest.raises(SunSpecError, match="another inverter answers"):
+        await site.inverter.measure()
+    site.registers.read_fault = SILENCE
+    site.registers.silent_s = 0.0  # also where it was heard just now
+    with pytest.raises(ModbusFault):
+        await site.inverter.hold_zero()
+    assert site.points() == []
+
+
+async def test_an_inverter_that_is_built_otherwise_is_looked_at_before_a_stop() -> None:
+    site = await connected(PV)
+    site.registers.silent_s = 60.0
+    site.reconnect({103: PV[103], **{m: points for m, points in PV.items() if m != 103}})
+    await site.inverter.hold_zero()
+    assert "WMaxLimPct=0" in site.points()
+    assert site.box[123, "WMaxLim_Ena"] == 1
+
+
+async def test_whether_zero_is_held_is_not_looked_at_anew_where_it_was_just_told() -> None:
+    site = await connected(PV)
+    await site.inverter.hold_zero()
+    site.reconnect()
+    site.registers.requests.clear()
+    assert await site.inverter.holds_zero(just_told=True)
+    assert len(site.registers.requests) == 1
+    site.reconnect()
+    assert await site.inverter.holds_zero()
+    assert len(site.registers.requests) > 5
