@@ -1,0 +1,402 @@
+"""A SunSpec inverter as a field device: what it is told, when it is safe, what it owes, how it is handed back."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from heron_mqtt.field.device import SetpointRejected
+from heron_mqtt.field.modbus.registers import BUSY, ModbusFault
+from heron_mqtt.field.sunspec.block import SunSpecError
+from heron_mqtt.field.sunspec.device import SunSpecBattery, SunSpecDevice, SunSpecPv, make_device
+from heron_mqtt.field.sunspec.inverter import Inverter, Settings
+from heron_mqtt.messages import EmergencyStop, Setpoint
+from heron_mqtt.messaging.memory import InMemoryBroker
+from support.sunspec_registers import ImageRegisters
+from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
+
+SILENCE = ModbusFault("box unit 1: no answer")
+REFUSED = ModbusFault("box unit 1: Modbus exception 6 (device busy)", BUSY)
+ZERO = ["WMaxLimPct=0", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"]
+OFF = ["WMaxLim_Ena=0"]
+LEFT = {"WMaxLim_Ena": 1, "WMaxLimPct": 3000, "WMaxLimPct_RvrtTms": 20}
+LEFT_ZERO = {"WMaxLim_Ena": 1, "WMaxLimPct": 0}
+
+
+class Bridged:
+    """A device on its own: a test does with it what its program would."""
+
+    def __init__(self, registers: Any, device: SunSpecDevice) -> None:
+        self.registers: ImageRegisters = registers
+        self.box = self.registers.box
+        self.device = device
+        self.noted: list[str] = []
+        device.rest_lost = lambda: self.noted.append("lost")  # type: ignore[method-assign]
+        device.rest_reached = lambda: self.noted.append("reached")  # type: ignore[method-assign]
+
+    def stop(self, active: bool = True) -> None:
+        self.device._stop.stop = EmergencyStop(active=True, who="tests") if active else None
+
+    def points(self) -> list[str]:
+        return [point for request in self.registers.take_written() for point in request]
+
+    def take_noted(self) -> list[str]:
+        noted, self.noted = self.noted, []
+        return noted
+
+    def restart(self, **points: int) -> None:
+        """Have the inverter forget what it was told, over a new connection."""
+        self.registers.connected = False
+        self.box = self.registers.box = EmulatedInverter({**PV, 123: {**PV[123], **points}})
+
+
+async def bridged(models: dict[int, dict[str, Any]] = PV, found: Any = None, **settings: Any) -> Bridged:
+    if found:
+        models = {**models, 123: {**models[123], **found}}
+    registers: Any = ImageRegisters(models)
+    inverter = await Inverter.connect(registers, Settings(**settings))
+    return Bridged(registers, make_device(inverter, "MG1", "ess", InMemoryBroker()))
+
+
+def told(p_mw: float, q_mvar: float = 0.0, lease_s: float = 20.0) -> Setpoint:
+    return Setpoint(p_mw=p_mw, q_mvar=q_mvar, lease_s=lease_s)
+
+
+async def test_an_inverter_is_the_kind_of_device_that_its_nameplate_says() -> None:
+    battery, pv = (await bridged(BATTERY)).device, (await bridged(PV)).device
+    assert (type(battery), battery.kind) == (SunSpecBattery, "battery")
+    assert (type(pv), pv.kind) == (SunSpecPv, "pv")
+    assert battery.nameplate() == {"p_min_mw": -0.008, "p_max_mw": 0.009, "max_e_mwh": 0.02}
+    assert pv.nameplate() == {"p_min_mw": 0.0, "p_max_mw": 0.05, "max_e_mwh": None}
+    silent = {**DER, 702: {}, 713: {}}
+    assert (await bridged(silent)).device.nameplate() == {
+        "p_min_mw": None,
+        "p_max_mw": None,
+        "max_e_mwh": None,
+    }
+    assert (battery.is_settable, (await bridged(PV, read_only=True)).device.is_settable) == (True, False)
+
+
+async def test_setpoints_and_renewals_are_told_with_their_lease_as_reversion_time() -> None:
+    site = await bridged(DER)
+    await site.device.apply(told(-0.001, 0.0002, 12.0))
+    points = site.points()
+    assert {"WSet=-1000", "WSetRvrtTms=12", "VarSet=200"} <= set(points)
+    await site.device.renew(told(-0.001, 0.0002, 15.0))
+    assert {"WSet=-1000", "WSetRvrtTms=15", "VarSet=200"} <= set(site.points())
+
+
+async def test_what_it_does_not_take_is_rejected_and_a_renewal_of_it_only_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = await bridged({**DER, 715: {"LocRemCtl": 1}})
+    with pytest.raises(SetpointRejected, match=r"^box unit 1: it is under local control"):
+        await site.device.apply(told(0.001))
+    await site.device.renew(told(0.001))
+    [line] = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert line.startswith("MG1/ess: a renewal was not sent: box unit 1: it is under local control")
+    assert site.points() == []
+
+
+async def test_an_inverter_that_is_only_read_is_told_nothing_and_of_a_stop_says_it_is_not_safe() -> None:
+    site = await bridged(read_only=True)
+    await site.device.apply(told(0.01))
+    await site.device.renew(told(0.01))
+    site.device.is_safe = True
+    site.stop()
+    await site.device.go_safe("stop")
+    assert not site.device.is_safe
+    site.stop(False)
+    await site.device.go_safe("lease")
+    assert site.device.is_safe
+    assert (await site.device.measure()).p_mw == 0.04
+    assert not site.device.owes_safe_state
+    await site.device.hand_back()
+    assert site.points() == []
+
+
+async def test_the_safe_state_is_zero_or_release_and_at_a_stop_zero_in_any_case() -> None:
+    for safe_zero, stopped, points in (
+        (True, False, ZERO),
+        (True, True, ZERO),
+        (False, True, ZERO),
+        (False, False, OFF),
+    ):
+        site = await bridged(safe_zero=safe_zero)
+        site.stop(stopped)
+        await site.device.go_safe("lease")
+        assert site.points() == points
+        assert site.take_noted() == ["reached"]
+        assert not site.device.owes_safe_state
+        await site.device.measure()
+        await site.device.measure()
+        assert (site.points(), site.take_noted()) == ([], []), "it is there, and is told nothing more"
+
+
+async def test_before_the_first_setpoint_nothing_is_written_nor_handed_back() -> None:
+    site = await bridged({**DER, 715: {"LocRemCtl": 0, "ControllerHb": 0}})
+    await site.device.measure()
+    await site.device.hand_back()
+    assert site.points() == []
+    await site.device.apply(told(0.001))
+    site.points()
+    await site.device.measure()
+    assert site.points() == ["ControllerHb=1"]
+    await site.device.hand_back()
+    assert site.points() == ["WSetEna=0", "VarSetEna=0"]
+
+
+async def test_an_inverter_that_went_safe_only_is_handed_back_too() -> None:
+    site = await bridged()
+    await site.device.go_safe("lease")
+    site.points()
+    await site.device.hand_back()
+    assert site.points() == OFF
+
+
+async def test_no_heartbeat_is_beaten_while_the_safe_state_is_owed_and_one_in_the_dark_is_no_fault() -> None:
+    models = {**DER, 715: {"LocRemCtl": 0, "ControllerHb": 0}}
+    for dark_is_zero in (False, True):
+        site = await bridged(models, dark_is_zero=dark_is_zero)
+        await site.device.apply(told(0.001))
+        site.points()
+        beats: list[ModbusFault] = [SILENCE, REFUSED]
+
+        async def heartbeat(beats: list[ModbusFault] = beats) -> None:
+            raise beats.pop(0)
+
+        site.device._inverter.heartbeat = heartbeat  # type: ignore[method-assign]
+        if dark_is_zero:
+            await site.device.measure()
+        else:
+            with pytest.raises(ModbusFault):
+                await site.device.measure()
+        with pytest.raises(ModbusFault, match="device busy"):
+            await site.device.measure()
+        site.registers.fault = SILENCE
+        if dark_is_zero:
+            await site.device.go_safe("lease")
+            assert (await site.device.measure()).p_mw == 0.0
+            assert site.device.owes_safe_state
+        else:
+            with pytest.raises(ModbusFault):
+                await site.device.go_safe("lease")
+            with pytest.raises(ModbusFault):
+                await site.device.measure()
+        assert set(site.take_noted()) == {"lost"}
+
+
+# -- what was left -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "safe_zero", "owes", "says"),
+    [
+        ({}, True, False, ""),
+        (LEFT, True, True, "a setpoint"),
+        (LEFT, False, True, "a setpoint"),
+        (LEFT_ZERO, True, False, ""),
+        (LEFT_ZERO, False, True, "zero power"),
+    ],
+)
+async def test_what_an_earlier_controller_left_is_ended_once_the_name_is_ours(
+    found: dict[str, int], safe_zero: bool, owes: bool, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = await bridged(found=found, safe_zero=safe_zero)
+    assert site.device.owes_safe_state is owes
+    assert site.points() == []
+    await site.device.measure()
+    assert site.points() == ([] if not owes else ZERO if safe_zero else OFF)
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    expected = f"MG1/ess: {says} of an earlier controller is in force, and is ended"
+    assert warnings == ([expected] if owes else [])
+    assert not site.device.owes_safe_state
+    await site.device.measure()
+    assert site.points() == []
+    await site.device.hand_back()
+    assert bool(site.points()) is bool(found), "what was found is handed back, and nothing else"
+
+
+async def test_what_was_left_and_is_gone_by_the_time_that_it_is_looked_at_is_nobodys() -> None:
+    site = await bridged(found=LEFT)
+    site.box[123, "WMaxLim_Ena"] = 0
+    await site.device.measure()
+    assert not site.device.owes_safe_state
+    await site.device.hand_back()
+    assert site.points() == []
+
+
+async def test_what_was_left_does_not_matter_any_more_after_a_setpoint_or_a_stop_of_ours() -> None:
+    for ours in ("apply", "go_safe"):
+        site = await bridged(found=LEFT)
+        await (site.device.apply(told(0.01)) if ours == "apply" else site.device.go_safe("stop"))
+        assert not site.device.owes_safe_state
+        site.points()
+        await site.device.measure()
+        assert site.points() == [], ours
+
+
+# -- staying safe ------------------------------------------------------------------------------------
+
+
+async def test_zero_that_is_left_is_noticed_told_and_written_again(caplog: pytest.LogCaptureFixture) -> None:
+    site = await bridged()
+    await site.device.go_safe("lease")
+    site.points(), site.take_noted()
+    site.box[123, "WMaxLimPct"] = 5000
+    await site.device.measure()
+    assert site.points() == ZERO
+    assert site.take_noted() == ["lost", "reached"]
+    assert "MG1/ess: it has left zero power, as after a restart, and is written again" in caplog.text
+    released = await bridged(safe_zero=False)
+    await released.device.go_safe("lease")
+    released.points()
+    released.restart(**LEFT)
+    await released.device.measure()
+    assert released.points() == [], "a restart leads to its own control, too"
+
+
+async def test_after_a_release_of_the_stop_the_safe_state_is_the_one_of_the_settings() -> None:
+    site = await bridged(safe_zero=False)
+    site.stop()
+    await site.device.go_safe("stop")
+    assert site.points() == ZERO
+    site.stop(False)
+    await site.device.measure()
+    assert site.points() == OFF
+    await site.device.apply(told(0.01))
+    site.points()
+    await site.device.measure()
+    assert site.points() == [], "a setpoint is no safe state"
+
+
+async def test_zero_that_cannot_be_read_is_taken_as_held_unless_it_may_have_restarted() -> None:
+    site = await bridged()
+    await site.device.go_safe("lease")
+    site.points(), site.take_noted()
+    site.registers.read_fault = REFUSED
+    with pytest.raises(ModbusFault):
+        await site.device.measure()
+    assert (site.points(), site.take_noted()) == ([], [])
+    site.registers.connected = False  # a new connection: it may have restarted
+    with pytest.raises(ModbusFault):
+        await site.device.measure()
+    assert site.points() == ZERO
+    assert site.take_noted() == ["reached"]
+
+
+async def test_another_inverter_is_never_taken_to_be_safe() -> None:
+    site = await bridged()
+    await site.device.go_safe("lease")
+    site.points(), site.take_noted()
+    site.registers.connected = False
+    site.registers.box = EmulatedInverter({**PV, 1: {**PV[1], "SN": "0816"}})
+    with pytest.raises(SunSpecError, match="another inverter answers"):
+        await site.device.measure()
+    assert site.device.owes_safe_state
+    assert site.take_noted() == ["lost"]
+    assert site.points() == []
+
+
+async def test_zero_that_is_acknowledged_and_not_held_is_owed_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = await bridged()
+
+    async def forgets(address: int, words: Any) -> None:
+        await site.registers.connect()
+
+    site.registers.write = forgets  # type: ignore[method-assign]
+    line = "MG1/ess: it acknowledged zero power, but does not hold it"
+
+    def warned() -> int:
+        count = [r.getMessage() for r in caplog.records].count(line)
+        caplog.clear()
+        return count
+
+    await site.device.go_safe("lease")
+    assert (warned(), site.take_noted(), site.device.owes_safe_state) == (1, ["lost"], True)
+    await site.device.measure()
+    assert (warned(), site.take_noted(), site.device.owes_safe_state) == (0, ["lost"], True)
+    del site.registers.write  # type: ignore[method-assign]
+    await site.device.measure()
+    assert (warned(), site.take_noted(), site.device.owes_safe_state) == (0, ["reached"], False)
+    site.registers.write = forgets  # type: ignore[method-assign]
+    site.box[123, "WMaxLimPct"] = 5000
+    await site.device.measure()
+    assert (warned(), site.device.owes_safe_state) == (1, True), "told anew"
+
+
+async def test_a_safe_state_that_could_not_be_told_is_owed_and_caught_up() -> None:
+    site = await bridged()
+    await site.device.apply(told(0.01))
+    site.points()
+    site.registers.fault = SILENCE
+    with pytest.raises(ModbusFault):
+        await site.device.go_safe("lease")
+    assert site.device.owes_safe_state
+    assert site.take_noted() == ["lost"]
+    site.registers.fault = None
+    await site.device.measure()
+    assert site.points() == ZERO
+    assert site.take_noted() == ["reached"]
+    assert not site.device.owes_safe_state
+    await site.device.go_safe("lease")
+    site.registers.fault = SILENCE
+    with pytest.raises(ModbusFault):
+        await site.device.go_safe("lease")
+    site.registers.fault = None
+    await site.device.apply(told(0.01))
+    assert not site.device.owes_safe_state, "a setpoint takes its place"
+
+
+async def test_a_stop_that_comes_while_the_release_is_written_is_owed() -> None:
+    site = await bridged(safe_zero=False)
+    write = site.registers.write
+
+    async def stopped_meanwhile(address: int, words: Any) -> None:
+        site.stop()
+        await write(address, words)
+
+    site.registers.write = stopped_meanwhile  # type: ignore[method-assign]
+    await site.device.go_safe("lease")
+    assert site.points() == OFF
+    assert site.device.owes_safe_state
+    assert site.take_noted() == []
+    await site.device.measure()
+    assert site.points() == ZERO
+    assert not site.device.owes_safe_state
+
+
+# -- its end -----------------------------------------------------------------------------------------
+
+
+async def test_a_stopped_inverter_is_not_handed_back_but_told_of_the_stop_if_it_was_not() -> None:
+    site = await bridged()
+    await site.device.apply(told(0.01))
+    site.stop()
+    await site.device.go_safe("stop")
+    site.points()
+    await site.device.hand_back()
+    assert site.points() == []
+    site.registers.fault = SILENCE
+    with pytest.raises(ModbusFault):
+        await site.device.go_safe("stop")
+    with pytest.raises(ModbusFault):
+        await site.device.hand_back()
+    site.registers.fault = None
+    await site.device.hand_back()
+    assert site.points() == ZERO
+
+
+async def test_a_stop_that_was_not_brought_to_the_inverter_is_no_good_end() -> None:
+    site = await bridged(dark_is_zero=True)
+    await site.device.apply(told(0.01))
+    site.stop()
+    site.registers.fault = SILENCE
+    await site.device.go_safe("stop")
+    with pytest.raises(SunSpecError) as caught:
+        await site.device.hand_back()
+    assert str(caught.value) == "an emergency stop is in force, and it was not brought to zero power"
