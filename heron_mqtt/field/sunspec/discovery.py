@@ -12,7 +12,6 @@ BASES = (40_000, 0, 50_000)  # where the marker may stand; SunSpec Device Inform
 MARKER = [0x5375, 0x6E53]  # "SunS"
 END_MODEL = 0xFFFF
 MAX_MODELS = 100
-LAST_REGISTER = 65_535
 BUSY_TRIES = 8
 BUSY_PAUSE_S = 0.25  # doubled up to 2 s: a device that starts up is busy for some seconds
 
@@ -39,8 +38,6 @@ async def find_models(registers: Registers) -> dict[int, Place]:
     found: dict[int, Place] = {}
     address = base + len(MARKER)
     for _ in range(MAX_MODELS):
-        if address + 1 > LAST_REGISTER:
-            return _ended(registers, found)
         try:
             model, length = await _patiently(registers, address, 2)
         except ModbusFault as exc:

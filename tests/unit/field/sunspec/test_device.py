@@ -1,4 +1,4 @@
-"""A SunSpec inverter as a field device: what it is told, when it is safe, what it owes, how it is handed back."""
+"""A SunSpec inverter as a field device: what it is told, when it is safe, what it owes, and its end."""
 
 from __future__ import annotations
 
