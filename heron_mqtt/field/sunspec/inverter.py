@@ -90,6 +90,9 @@ class Inverter:
     nameplate: Nameplate
     found: Left | None = None
     """What a controller before us had left in force when it was connected to."""
+    _connection: int
+    """Over which it was looked at last."""
+    _has_timer: bool
 
     def __init__(
         self,
@@ -105,10 +108,8 @@ class Inverter:
         self._control: Control | None = None
         self._operation: DerControl | None = None
         self._lasting: tuple[type[Control], dict[str, int]] | None = None  # of the control that read it
-        self._connection = 0
         self._beats_missed = 0
         self._identity = ("", "", "")
-        self._has_timer = False
         self._is_another = False
         self._clips = False
         self._told: set[str] = set()
@@ -401,13 +402,12 @@ class Inverter:
     async def _after_reconnection(self) -> None:
         """Look around again on a new connection: settings may have changed, or the device itself."""
         await self._registers.connect()
-        if self._registers.connections == self._connection:
+        if self._registers.connections == self._connection and not self._is_another:
             return
         await self._look_around()
         identity = self.nameplate.identity
         self._is_another = identity != self._identity
-        if self._is_another:
-            self._connection = 0  # ask again, until the right one answers
+        if self._is_another:  # it is asked again, until the right one answers
             raise SunSpecError(
                 f"{self._registers.address}: another inverter answers: {' '.join(identity)} instead of "
                 f"{' '.join(self._identity)}"
@@ -424,21 +424,22 @@ class Inverter:
             ModbusFault: There is no connection.
         """
         registers = self._registers
-        was_heard = registers.silent_s < SAME_WITHIN_S and not self._is_another
+        if self._is_another:
+            await self._after_reconnection()
+            return
+        was_heard = registers.silent_s < SAME_WITHIN_S
         await registers.connect()
         if registers.connections == self._connection or was_heard or 1 not in self._models:
             return
         try:
             common = await self._read(1)
         except ModbusFault as exc:
-            if self._is_another:
-                raise
             log.warning("%s; its safe state is written all the same", exc)
             return
         except SunSpecError:  # it is built otherwise than it was
             await self._after_reconnection()
             return
-        if self._is_another or read_nameplate({1: common}, "pv").identity != self._identity:
+        if read_nameplate({1: common}, "pv").identity != self._identity:
             await self._after_reconnection()
 
     async def _choose(self) -> Control:

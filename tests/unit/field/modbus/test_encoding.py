@@ -104,6 +104,84 @@ def test_what_does_not_fit_is_named_with_what_does(value: Any, type_: Any, why: 
         encode(value, type_, length=2)
 
 
+def test_a_value_takes_as_many_registers_as_its_type_has_words_and_its_range_is_that_of_its_bits() -> None:
+    sizes = {"int16": 1, "uint16": 1, "int32": 2, "uint32": 2, "int64": 4, "uint64": 4, "float32": 2}
+    sizes |= {"float64": 4, "bcd16": 1, "bcd32": 2, "string": 1, "bool": 1}
+    for type_, count in sizes.items():
+        known: Any = type_
+        assert register_count(known) == count, type_
+        assert register_count(known, 7) == (7 if type_ == "string" else count), type_
+        if known in INTEGERS:
+            bits = 16 * count
+            expected = (0, 2**bits - 1) if type_[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+            assert integer_range(known) == expected
+
+
+def test_without_swaps_the_word_and_byte_with_the_most_significant_bits_come_first() -> None:
+    assert encode(0x0102_0304, "uint32") == [0x0102, 0x0304]
+    assert decode([0x0102, 0x0304], "uint32") == 0x0102_0304
+    assert encode("AB", "string") == [0x4142]
+    assert decode([0x4142, 0x4300], "string") == "ABC"
+
+
+@pytest.mark.parametrize(
+    ("value", "type_", "length", "words"),
+    [
+        (0, "bcd16", 1, [0]),
+        (9_999, "bcd16", 1, [0x9999]),
+        (12.0, "bcd16", 1, [0x12]),
+        (99_999_999, "bcd32", 1, [0x9999, 0x9999]),
+        (True, "bool", 1, [1]),
+        (False, "bool", 1, [0]),
+        (0, "bool", 1, [0]),
+        (1.0, "bool", 1, [1]),
+        (7.0, "int16", 1, [7]),
+        ("", "string", 2, [0, 0]),
+        ("ABCD", "string", 2, [0x4142, 0x4344]),
+        ("A\N{EURO SIGN}", "string", 1, [0x413F]),
+        (1, "float32", 1, [0x3F80, 0]),
+    ],
+)
+def test_what_just_fits_is_written(value: Any, type_: Any, length: int, words: list[int]) -> None:
+    assert encode(value, type_, length=length) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "type_", "value"),
+    [
+        ([2], "bool", True),
+        ([0], "bool", False),
+        ([0x000A], "bcd16", "0x000a"),
+        ([0x2041, 0x0042], "string", "A"),
+        ([0xE400], "string", "\xe4"),
+    ],
+)
+def test_what_a_device_may_say_is_read(words: list[int], type_: Any, value: Any) -> None:
+    assert decode(words, type_) == value
+    assert type(decode(words, type_)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "type_", "text"),
+    [
+        (-1, "uint16", "-1 is no uint16, which holds whole numbers from 0 to 65535"),
+        (65_536, "uint16", "65536 is no uint16, which holds whole numbers from 0 to 65535"),
+        (0.5, "int16", "0.5 is no int16, which holds whole numbers from -32768 to 32767"),
+        (math.inf, "int16", "inf is no int16, which holds whole numbers from -32768 to 32767"),
+        (100_000_000, "bcd32", "1e+08 is no bcd32, which holds whole numbers of up to 8 digits"),
+        (-1, "bcd16", "-1 is no bcd16, which holds whole numbers of up to 4 digits"),
+        (1e39, "float32", "1e+39 is too large for float32"),
+        ("on", "bcd16", "'on' is not a number"),
+        ("12345", "string", "'12345' is longer than 4 characters"),
+        (-1, "bool", "-1 is neither true nor false"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_line(value: Any, type_: Any, text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        encode(value, type_, length=2)
+    assert str(caught.value) == text
+
+
 # -- blocks ----------------------------------------------------------------------------------------
 
 
@@ -131,6 +209,21 @@ def test_no_request_is_longer_than_the_device_takes_or_crosses_a_boundary() -> N
 def test_areas_are_never_mixed() -> None:
     mixed = [*spans((0, 1)), *spans((1, 1), area="input")]
     assert [b.area for b in read_blocks(mixed)] == ["holding", "input"]
+
+
+def test_a_request_asks_for_as_many_as_the_protocol_allows_and_for_no_gap_unless_it_is_told() -> None:
+    assert requests(*[(i, 1) for i in range(125)]) == [(0, 125)]
+    assert requests(*[(i, 1) for i in range(126)]) == [(0, 125), (125, 1)]
+    for area in ("coil", "discrete"):
+        assert requests((0, 1), (1999, 1), area=area, max_gap=2000, max_registers=8) == [(0, 2000)]
+        assert requests((0, 1), (2000, 1), area=area, max_gap=2000) == [(0, 1), (2000, 1)]
+    assert requests((0, 1), (2, 1)) == [(0, 1), (2, 1)]
+    assert requests((0, 4), (1, 1), (4, 1)) == [(0, 5)], "one may be within another one"
+    assert requests((10, 2), (12, 2), boundaries=[10, 14]) == [(10, 4)], "a boundary at an end parts nothing"
+    assert requests((10, 2), (12, 2), max_gap=9, boundaries=[3, 11, 12]) == [(10, 2), (12, 2)]
+    assert requests() == []
+    [block] = read_blocks(spans((10, 2), (12, 2)))
+    assert (block.area, block.spans) == ("holding", tuple(spans((10, 2), (12, 2))))
 
 
 @given(

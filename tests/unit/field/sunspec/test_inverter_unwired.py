@@ -242,6 +242,20 @@ async def test_an_unclear_reference_of_discharging_is_told(
     assert said(caplog) == ([text] if warned else [])
 
 
+async def test_a_reference_of_discharging_that_is_given_counts() -> None:
+    site = await connected(BATTERY, discharge_w=9_000.0)
+    await site.inverter.set(0.0045, 0.0, 15.0)
+    assert {"OutWRte=5000", "InWRte=-5625"} <= set(site.points())
+
+
+@pytest.mark.parametrize(("means", "p_mw"), [("discharging", -0.001), ("charging", 0.001)])
+async def test_a_battery_is_measured_at_its_dc_ports_where_the_user_says_what_is_positive(
+    means: str, p_mw: float
+) -> None:
+    ports = {714: {"NPrt": 1, "DCW_SF": 1, "Prt[1].PrtTyp": 1, "Prt[1].DCW": -100}}
+    assert (await (await connected(DER, ports, dc_battery=means)).inverter.measure()).p_mw == p_mw
+
+
 async def test_what_may_stand_between_a_setpoint_and_the_power_is_told_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -412,6 +426,8 @@ async def test_a_setpoint_beyond_the_nameplate_is_clipped_and_the_first_of_sever
 ) -> None:
     site = await connected(PV)
     first = "box unit 1: 60000 W, 0 var: clipped to what its nameplate allows, 50000 W, 0 var"
+    await site.inverter.set(0.06, 0.0, 20.0)
+    assert said(caplog) == [first]
     for p_mw, warned in ((0.04, []), (0.06, [first]), (0.07, []), (0.05, []), (0.06, [first])):
         await site.inverter.set(p_mw, 0.0, 20.0)
         assert said(caplog) == warned, p_mw
@@ -448,9 +464,10 @@ async def test_reactive_power_that_it_is_not_told_is_told_to_people(caplog: pyte
     assert said(caplog) == []
     factor = {"PF_SF": -2, "PFWInjEna": 0, "PFWInjRvrtTms": 0, "PFWInj[1].PF": 100, "PFWInj[1].Ext": 0}
     held = await connected(DER, {704: factor}, der=DerOptions(power_factor=0.9))
-    for q_mvar in (0.0, 0.001, 0.001):
+    line = "box unit 1: it holds a power factor, and takes no reactive power"
+    for q_mvar, lines in ((0.0, []), (0.001, [line]), (0.001, [])):
         await held.inverter.set(0.001, q_mvar, 5.0)
-    assert said(caplog) == ["box unit 1: it holds a power factor, and takes no reactive power"]
+        assert said(caplog) == lines
 
 
 async def test_local_control_is_told_with_how_to_end_it() -> None:
@@ -469,6 +486,13 @@ async def test_local_control_is_told_with_how_to_end_it() -> None:
 async def test_heartbeats_that_are_not_taken_are_a_fault_at_the_third_on_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    never = await connected(DER, {715: {"LocRemCtl": 0, "ControllerHb": 0}})
+    never.registers.fault = REFUSED
+    for _ in range(2):
+        await never.inverter.heartbeat()
+    with pytest.raises(ModbusFault):
+        await never.inverter.heartbeat()
+    caplog.clear()
     site = await connected(DER, {715: {"LocRemCtl": 0, "ControllerHb": 0}})
     for _ in range(2):
         site.registers.fault = REFUSED
@@ -591,6 +615,15 @@ async def test_another_inverter_is_told_nothing_and_asked_again_until_the_right_
     assert (await site.inverter.measure()).p_mw == 0.04
 
 
+async def test_another_inverter_without_a_name_is_told_nothing_either() -> None:
+    site = await connected(PV)
+    site.reconnect(models_of(PV, {1: None}))
+    for ask in (site.inverter.measure, site.inverter.hold_zero, site.inverter.release):
+        with pytest.raises(SunSpecError, match="another inverter answers"):
+            await ask()
+    assert site.points() == []
+
+
 @pytest.mark.parametrize(("silent_s", "is_asked"), [(4.9, False), (5.0, True), (60.0, True)])
 async def test_before_a_stop_it_is_made_sure_who_answers_where_it_was_not_heard_for_some_time(
     silent_s: float, is_asked: bool
@@ -650,7 +683,7 @@ async def test_a_stop_is_written_where_nobody_answers_who_it_is_but_not_once_it_
 async def test_an_inverter_that_is_built_otherwise_is_looked_at_before_a_stop() -> None:
     site = await connected(PV)
     site.registers.silent_s = 60.0
-    site.reconnect({103: PV[103], **{m: points for m, points in PV.items() if m != 103}})
+    site.reconnect({103: PV[103], 123: PV[123], 1: PV[1], 120: PV[120], 121: PV[121]})
     await site.inverter.hold_zero()
     assert "WMaxLimPct=0" in site.points()
     assert site.box[123, "WMaxLim_Ena"] == 1
