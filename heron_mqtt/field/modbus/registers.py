@@ -92,6 +92,11 @@ class ModbusConnection:
         ConfigError: pymodbus (for a serial line also pyserial) is not installed.
     """
 
+    # Of the connection, set when it is made:
+    _unanswered: int
+    _has_request_numbers: bool
+    _may_ask_at: float
+
     def __init__(
         self,
         place: ModbusPlace,
@@ -105,12 +110,9 @@ class ModbusConnection:
         self._timeout_s = timeout_s
         self._connect_delay_s = connect_delay_s
         self._line = SharedLine(timeout_s)
-        self._unanswered = 0
         self._unanswered_units: set[int] = set()
         self._closed_for: int | None = None  # the unit for whose silence alone we closed it
         self._made_for: Counter[int] = Counter()
-        self._has_request_numbers = False
-        self._may_ask_at = 0.0
         self.address = str(place)
         self.connections = 0
         """How many connections there have been."""
