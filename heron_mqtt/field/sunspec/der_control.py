@@ -27,7 +27,7 @@ class DerControl:
     def __init__(self, registers: Registers, place: Place) -> None:
         self._registers = registers
         self._place = place
-        self._beats = 0
+        self._beats: int | None = None  # told last
         self._first_at: float | None = None
 
     async def is_local(self) -> bool:

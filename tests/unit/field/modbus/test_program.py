@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from heron_mqtt.errors import PlaceTaken
-from heron_mqtt.field.modbus.program import BridgedUnit, UnitsOnline, bridge_parser, claim_unit
+from heron_mqtt.errors import ConfigError, HeronError, NotReady, PlaceTaken
+from heron_mqtt.field.modbus import program
+from heron_mqtt.field.modbus.place import SerialLine, TcpAddress
+from heron_mqtt.field.modbus.program import (
+    BridgedUnit,
+    NotHandedBack,
+    UnitsOnline,
+    bridge_parser,
+    claim_unit,
+    connection_of,
+    modbus_place,
+    place_of,
+    require_wire,
+    run_bridge,
+    serve_all,
+)
 from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name
 from heron_mqtt.field.sunspec import bridge as sunspec_bridge
 from heron_mqtt.field.vendor import modbus_bridge
@@ -85,3 +102,251 @@ def test_a_period_that_is_no_time_is_refused(text: str, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(("text", "period_s"), [("0", 0.0), ("2.5", 2.5)])
 def test_a_period_may_be_nothing(text: str, period_s: float) -> None:
     assert bridge_parser("p", "d", "e").parse_args(["--modbus", "h", "--period", text]).period == period_s
+
+
+# -- arguments ---------------------------------------------------------------------------------------
+
+
+def options_of(*said: str) -> Any:
+    return bridge_parser("p", "d", "e").parse_args(["--modbus", "box", *said])
+
+
+def test_what_is_not_said_is_as_the_help_says() -> None:
+    options = options_of()
+    assert (options.modbus, options.unit, options.framing) == (TcpAddress("box", 502), 1, None)
+    assert (options.connect_delay, options.timeout, options.period, options.duration) == (0.0, 3.0, 1.0, None)
+    assert (options.baud, options.parity, options.stop_bits) == (None, None, None)
+    assert (options.once, options.supervised, options.scenario) == (False, False, "three_microgrids")
+    assert (options.agent, options.name, options.broker, options.env_id) == (None, None, None, None)
+    said = options_of("--once", "--supervised", "--unit", "255", "--stop-bits", "2", "--baud", "300")
+    assert (said.once, said.supervised, said.unit, said.stop_bits, said.baud) == (True, True, 255, 2, 300)
+    assert options_of("--unit", "0", "--stop-bits", "1", "--baud", "4000000").baud == 4_000_000
+
+
+@pytest.mark.parametrize(
+    "said", [("--unit", "256"), ("--unit", "-1"), ("--stop-bits", "3"), ("--stop-bits", "0")]
+)
+def test_a_number_that_modbus_does_not_have_is_refused(said: tuple[str, str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        options_of(*said)
+
+
+def test_all_that_is_missing_to_be_on_the_wire_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = bridge_parser("p", "d", "e")
+    for said, missing in (
+        ([], "--agent, --name, --broker"),
+        (["--name", "ess"], "--agent, --broker"),
+        (["--name", "ess", "--agent", "MG1"], "--broker"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            require_wire(parser, options_of(*said))
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line == f"p: the following arguments are required: {missing}; see p --help"
+    require_wire(parser, options_of("--name", "ess", "--agent", "MG1", "--broker", "memory"))
+
+
+def test_a_place_is_an_address_or_a_serial_line_with_what_was_said_of_it() -> None:
+    assert modbus_place("box:1502") == TcpAddress("box", 1502)
+    line = modbus_place("/dev/ttyS0")
+    assert line == SerialLine("/dev/ttyS0")
+    assert place_of(line, None, None, None) == line
+    assert place_of(line, 300, "odd", 2) == SerialLine("/dev/ttyS0", 300, "odd", 2)
+    told = SerialLine("/dev/ttyS0", 19_200, "even", 2)
+    assert place_of(told, None, None, None) == told
+    assert place_of(TcpAddress("box"), None, None, None) == TcpAddress("box")
+    for said, option in (
+        ((9600, None, None), "--baud 9600"),
+        ((None, "none", None), "--parity none"),
+        ((None, None, 1), "--stop-bits 1"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            place_of(TcpAddress("box"), *said)  # type: ignore[arg-type]
+        assert str(caught.value) == f"{option}: goes with a serial port; --modbus box:502 is an address"
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (["--unit", "0"], "--unit 0"),
+        (["--unit", "248"], "--unit 248"),
+    ],
+)
+async def test_a_unit_of_a_serial_line_is_within_what_it_addresses(said: list[str], problem: str) -> None:
+    parser = bridge_parser("p", "d", "e")
+    port = ["--modbus", "/dev/ttyS0"]
+    for fits in ("1", "247"):
+        options = parser.parse_args([*port, "--unit", fits])
+        options.also = [BridgedUnit("roof", int(fits))]
+        assert connection_of(options).address == "/dev/ttyS0"
+    options = parser.parse_args([*port, *said])
+    options.also = []
+    with pytest.raises(ConfigError) as caught:
+        connection_of(options)
+    assert str(caught.value) == (
+        f"{problem}: on a serial port 0 is a broadcast, which every device on the line obeys and none "
+        "answers; expected 1 to 247"
+    )
+    options = parser.parse_args(["--modbus", "box", "--unit", "0"])
+    assert connection_of(options).address == "box:502", "an address may have any unit"
+
+
+def test_a_connection_has_what_was_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(program, "ModbusConnection", lambda *args, **options: made.append((*args, options)))
+    connection_of(options_of("--timeout", "2", "--connect-delay", "5", "--framing", "rtu"))
+    connection_of(options_of())
+    assert made == [
+        (TcpAddress("box"), {"timeout_s": 2.0, "framing": "rtu", "connect_delay_s": 5.0}),
+        (TcpAddress("box"), {"timeout_s": 3.0, "framing": "tcp", "connect_delay_s": 0.0}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "lines"),
+    [
+        (None, 0, []),
+        (NotReady("no broker"), 1, ["p: no broker"]),
+        (ConfigError("a", "b"), 2, ["p: a", "p: b"]),
+    ],
+)
+def test_a_bridge_ends_with_a_line_for_each_problem_and_its_code(
+    ends: Exception | None, code: int, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[str] = []
+
+    async def serve(options: Any, env_id: str) -> None:
+        served.append(env_id)
+        if ends is not None:
+            raise ends
+
+    parser = bridge_parser("p", "d", "e")
+    for said, env_id in (((), "of three_microgrids"), (("--env-id", "lab"), "lab")):
+        assert run_bridge(parser, options_of(*said), lambda scenario: f"of {scenario}", serve) == code
+        assert served.pop() == env_id
+        assert capsys.readouterr().err.splitlines() == lines
+
+
+# -- the end of several units ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let what is waited for at the end pass at once; return how long was waited."""
+    slept: list[float] = []
+    really = asyncio.sleep
+
+    async def sleep(for_s: float) -> None:
+        slept.append(for_s)
+        await really(0)
+
+    monkeypatch.setattr(program, "GOODBYE_S", 0.05)
+    fake = SimpleNamespace(**{name: getattr(asyncio, name) for name in ("timeout", "wait", "create_task")})
+    fake.sleep, fake.FIRST_EXCEPTION = sleep, asyncio.FIRST_EXCEPTION
+    monkeypatch.setattr(program, "asyncio", fake)
+    return slept
+
+
+DEVICE: Any = SimpleNamespace(label="MG1/ess")
+
+
+async def test_handing_back_is_tried_again_until_it_succeeds(clock: list[float]) -> None:
+    ends: list[Exception | None] = [HeronError("busy"), HeronError("busy"), None]
+    asked: list[Any] = []
+
+    async def hand_back(device: Any) -> None:
+        asked.append(device)
+        end = ends.pop(0)
+        if end is not None:
+            raise end
+
+    await program._handed_back(DEVICE, hand_back)
+    assert (asked, clock) == ([DEVICE] * 3, [0.2, 0.2])
+
+
+async def test_a_device_that_is_not_handed_back_in_time_is_told_with_why(clock: list[float]) -> None:
+    async def busy(device: Any) -> None:
+        raise HeronError("it is busy")
+
+    async def silent(device: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def final(device: Any) -> None:
+        raise NotHandedBack("it does not know how")
+
+    line = "MG1/ess: it was not told that this is the end: "
+    for hand_back, text in (
+        (busy, f"{line}it is busy"),
+        (silent, f"{line}no answer within 0.05 s"),
+        (final, "it does not know how"),
+    ):
+        with pytest.raises(NotHandedBack) as caught:
+            await program._handed_back(DEVICE, hand_back)
+        assert str(caught.value) == text
+    assert set(clock) == {0.2}
+
+
+async def test_units_are_served_until_all_have_ended_or_one_cannot_go_on() -> None:
+    ended: list[str] = []
+
+    async def served(name: str, end: Exception | None = None, at_its_end: Exception | None = None) -> None:
+        try:
+            if end is not None:
+                raise end
+            await asyncio.sleep(0 if name.startswith("short") else 30.0)
+        finally:
+            ended.append(name)
+            if at_its_end is not None:
+                raise at_its_end
+
+    await serve_all([served("short 1"), served("short 2")], supervised=False)
+    assert ended == ["short 1", "short 2"]
+    ended.clear()
+    with pytest.raises(HeronError, match=r"^one cannot go on$"):
+        await serve_all([served("long"), served("one", HeronError("one cannot go on"))], supervised=False)
+    assert sorted(ended) == ["long", "one"], "the others have cleaned up"
+    left = [NotHandedBack("a was not told"), NotHandedBack("b was not told")]
+    with pytest.raises(NotHandedBack, match=r"^a was not told; b was not told$"):
+        await serve_all(
+            [
+                served("a", at_its_end=left[0]),
+                served("b", at_its_end=left[1]),
+                served("one", HeronError("one cannot go on")),
+            ],
+            supervised=False,
+        )
+
+
+async def test_a_unit_is_served_on_a_connection_whose_will_says_that_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[Any] = []
+    ran: list[Any] = []
+
+    @contextlib.asynccontextmanager
+    async def alone(broker: Any) -> Any:
+        yield broker
+
+    async def run(**how: Any) -> None:
+        ran.append({name: value for name, value in how.items() if name != "on_online"})
+        how["on_online"]()
+
+    monkeypatch.setattr(program, "open_broker", lambda url, **how: opened.append((url, how)) or "broker")
+    monkeypatch.setattr(program, "leaving_others_alone", alone)
+    told: list[str] = []
+    handed: list[Any] = []
+
+    async def hand_back(device: Any) -> None:
+        handed.append(device)
+
+    device: Any = SimpleNamespace(label="MG1/ess", run=run)
+    options = options_of("--agent", "MG1", "--broker", "mqtt://box", "--duration", "5", "--once")
+    online = UnitsOnline("MG1", [BridgedUnit("ess", 1)], told.append)
+    for back in (None, hand_back):
+        await program.serve_unit("ess", options, "lab", lambda broker, stamper: device, online, back)
+    url, how = opened[0]
+    channel, will = how["will"]
+    assert (url, how["env_id"], how["at_address"]) == ("mqtt://box", "lab", True)
+    assert (channel, will["state"], will["sender"]) == ("devices/MG1/ess/status", "offline", "MG1/ess")
+    assert ran == [{"duration_s": 5.0, "once": True}] * 2
+    assert told == ["MG1/ess online"] * 2
+    assert handed == [device]

@@ -1,4 +1,4 @@
-"""Registers: pieces, texts, connections that are held or made anew, what pymodbus does not do by itself."""
+"""Registers: pieces, texts, connections that are held or made anew; what pymodbus does not do by itself."""
 
 from __future__ import annotations
 
