@@ -130,7 +130,8 @@ class Rig:
 
     def ask(self, level: Level, who: str = "ann", why: str = "test") -> str:
         """Ask for a level; return the gate that refused, or nothing."""
-        return self.gateway.authority.request("ess", AuthorityRequest(level=level, who=who, why=why)).reason
+        asked = AuthorityRequest(level=level, who=who, why=why)
+        return self.gateway.authority.request("ess", asked, has_waited=False).reason
 
     # -- what came of it ---------------------------------------------------------------------------
 

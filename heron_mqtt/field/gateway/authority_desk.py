@@ -67,7 +67,7 @@ class AuthorityDesk:
         on_change: Called with a device and its new level.
         now: Clock for the record, UTC.
         monotonic: Clock for how long a person holds a device, s.
-        why_not_in_hand: Why nobody may take a device in hand now: a stop, no living environment; else empty.
+        why_not_in_hand: Why nobody may take a device in hand now: a stop, no living environment; else None.
         may_have_waited: Whether what is read now may have waited as long as this process stood still.
     """
 
@@ -82,8 +82,8 @@ class AuthorityDesk:
         on_change: Callable[[str, Level], None],
         now: Callable[[], datetime],
         monotonic: Callable[[], float] = steady_s,
-        why_not_in_hand: Callable[[], str] = lambda: "",
-        may_have_waited: Callable[[], bool] = lambda: False,
+        why_not_in_hand: Callable[[], str | None],
+        may_have_waited: Callable[[], bool],
     ) -> None:
         self.step = 0
         """The step under way, for the record."""
@@ -221,7 +221,7 @@ class AuthorityDesk:
                     )
                 self._tell(name, reason=authority.waits_for)
 
-    def request(self, name: str, asked: AuthorityRequest, *, has_waited: bool = False) -> AuthorityChange:
+    def request(self, name: str, asked: AuthorityRequest, *, has_waited: bool) -> AuthorityChange:
         """Grant or refuse, record it and announce it.
 
         Args:
@@ -246,21 +246,21 @@ class AuthorityDesk:
             name,
             requested=asked.level,
             granted=change.granted,
-            reason=(change.reason or f"asked by {asked.who}: {asked.why}")[:500],
+            reason=change.reason or f"asked by {asked.who}: {asked.why}",
             request_seq=asked.seq,
             request_boot=asked.boot,
         )
         return change
 
-    def take(self, name: str, asked: Take, *, has_waited: bool = False) -> str:
-        """Let a person take a device in hand, or give it back; return why not, or nothing.
+    def take(self, name: str, asked: Take, *, has_waited: bool) -> None:
+        """Let a person take a device in hand, or give it back, and announce what came of it.
 
         Args:
             name: The device.
             asked: The request.
             has_waited: It may be of another moment: then it gives a device back, and takes none.
         """
-        refusal = ""
+        refusal: str | None = None
         asked_by = "in hand of" if asked.request_seq is None else "withdrawn by"
         p_mw = _at_edge(asked.p_mw, self._gaps_mw[name])
         what = "given back" if asked.for_s <= 0.0 else f"{p_mw:g} MW for {asked.for_s:g} s"
@@ -286,11 +286,10 @@ class AuthorityDesk:
         self._tell(
             name,
             granted=not refusal,
-            reason=(refusal or f"{asked_by} {asked.who}: {what}")[:500],
+            reason=refusal or f"{asked_by} {asked.who}: {what}",
             request_seq=asked.seq,
             request_boot=asked.boot,
         )
-        return refusal
 
     def _withdraw(self, name: str, request: tuple[str | None, int | None]) -> str:
         """End the hold that one take began, and no other one's; return what came of it."""
@@ -309,7 +308,7 @@ class AuthorityDesk:
         manual = self._manual.pop(name, None)
         if manual is not None:
             log.warning("%s/%s: no longer in hand of %s: %s", self._agent_id, name, manual.who, why)
-            self._tell(name, reason=f"no longer in hand of {manual.who}: {why}"[:500])
+            self._tell(name, reason=f"no longer in hand of {manual.who}: {why}")
 
     def _note(self, name: str, change: AuthorityChange) -> None:
         log.warning(
@@ -334,7 +333,8 @@ class AuthorityDesk:
     def _on_take(self, message: Received) -> None:
         asked = self._broker.parsed(message, Take)
         if asked is not None and self._is_for_now(message, asked):
-            if asked.request_boot is not None and asked.request_seq is not None:  # it may come after this
+            if asked.request_boot is not None:  # what it withdraws may come after it
+                assert asked.request_seq is not None, "they go together"
                 self._note_heard((message.channel, asked.request_boot, asked.request_seq))
             self.take(topics.levels(message.channel)[2], asked, has_waited=self._has_waited(message))
 
@@ -406,7 +406,7 @@ class AuthorityDesk:
             level=authority.level,
             requested=requested,
             granted=granted,
-            reason=reason,
+            reason=reason[:500],
             request_seq=request_seq,
             request_boot=request_boot,
             ceiling=authority.ceiling,
@@ -419,11 +419,11 @@ class AuthorityDesk:
         self._broker.publish(channel, self._stamper.stamp(channel, state), **self._retain)
 
 
-def _why_not_held(p_mw: float, gap_mw: tuple[float, float]) -> str:
-    """Return why a device cannot hold a power; empty if it can, or if it is bounded as any other."""
+def _why_not_held(p_mw: float, gap_mw: tuple[float, float]) -> str | None:
+    """Return why a device cannot hold a power; None if it can, or if it is bounded as any other."""
     low, high = gap_mw
     if not low < p_mw < high:
-        return ""
+        return None
     wanted = f"0, or {low:g} MW or less" if low < 0.0 else f"0, or {high:g} MW or more"
     return f"{p_mw:g} MW is between 0 and the device's minimum power; expected {wanted}"
 

@@ -58,4 +58,5 @@ def apply_clearance(
 
 def _no_more(cleared: float, planned: float) -> float:
     """Return ``cleared`` cut to the side and size of ``planned``."""
-    return min(max(cleared, 0.0), planned) if planned >= 0.0 else max(min(cleared, 0.0), planned)
+    low, high = sorted((0.0, planned))
+    return min(max(cleared, low), high)

@@ -44,7 +44,8 @@ class DeviceStats:
         self.fallbacks += 1
         self._running += 1
         self.longest_fallback = max(self.longest_fallback, self._running)
-        self.fallback_delay_s = max(self.fallback_delay_s or 0.0, waited_s)
+        longest_s = self.fallback_delay_s
+        self.fallback_delay_s = waited_s if longest_s is None else max(longest_s, waited_s)
         return self._running
 
     def followed(self) -> int:

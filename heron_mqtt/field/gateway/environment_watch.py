@@ -135,7 +135,8 @@ class EnvironmentWatch:
             return False
         if number is not None and self.served is not None:
             channel, seq = number
-            if seq is None or seq <= self._newest.get(channel, -1):
+            newest = self._newest.get(channel)
+            if seq is None or (newest is not None and seq <= newest):
                 return False
             self._newest[channel] = seq
         if self.has_just_paused:
@@ -173,7 +174,7 @@ class EnvironmentWatch:
                 level = logging.WARNING if state.state == "lost" else logging.INFO
                 self._ends(f"the environment is {state.state}", level)
             return
-        if self.served is None or not is_ours:
+        if not is_ours:
             return
         if retained or not self.heard(state.boot, (topics.RUN_STATE, state.seq)):
             return

@@ -505,11 +505,13 @@ class FieldGateway:
             self.authority.drop_hands(ESTOP)
         self._notify()
 
-    def _why_not_in_hand(self) -> str:
-        """Return why nobody may take a device in hand now; empty where they may."""
+    def _why_not_in_hand(self) -> str | None:
+        """Return why nobody may take a device in hand now; None where they may."""
         if self.estop is not None:
             return "an emergency stop is in force"
-        return "" if self.environment.left_s > 0.0 else f"nothing is sent: {self.environment.why_silent}"
+        if self.environment.left_s <= 0.0:
+            return f"nothing is sent: {self.environment.why_silent}"
+        return None
 
     def _environment_ended(self, why: str) -> None:
         if why.endswith("finished"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 IN_A_ROW = 3  # once is noise, twice a coincidence
 LEAST_SHARE = 0.02  # of the nameplate: smaller setpoints prove nothing
 AGREEMENT = 0.15  # how far the measured value may lie from the suspected one, as a share of it
@@ -16,8 +18,7 @@ class MappingHint:
 
     def __init__(self, largest_mw: float) -> None:
         self._least_mw = LEAST_SHARE * largest_mw
-        self._suspect = ""
-        self._count = 0
+        self._row: deque[str] = deque(maxlen=IN_A_ROW)
 
     def compare(self, told_mw: float, measured_mw: float) -> str | None:
         """Take one setpoint and its measurement, MW; return the suspicion once it is well founded."""
@@ -34,11 +35,10 @@ class MappingHint:
             expected_mw = factor * told_mw
             if abs(measured_mw - expected_mw) <= AGREEMENT * abs(expected_mw):
                 suspect = what
-        self._count = self._count + 1 if suspect and suspect == self._suspect else int(bool(suspect))
-        self._suspect = suspect
-        if self._count < IN_A_ROW:
+        self._row.append(suspect)
+        if not suspect or self._row.count(suspect) < IN_A_ROW:
             return None
-        self._count = 0
+        self._row.clear()
         return (
             f"told {told_mw * 1e3:.4g} kW, measured {measured_mw * 1e3:.4g} kW, {IN_A_ROW} times in a row: "
             f"is it {suspect}? positive = injected into the grid"

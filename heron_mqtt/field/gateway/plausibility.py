@@ -73,7 +73,7 @@ class Plausibility:
         self._told: set[str] = set()
         self._boots: list[str] = []  # the present one last
         self._from_past: list[float] = []  # when messages of an earlier boot came
-        self._second = -1
+        self._second: int | None = None
         self._in_second = 0  # messages in it
 
     def once(self, kind: str, what: str) -> None:
@@ -107,7 +107,8 @@ class Plausibility:
         if telemetry.sender != self._name:
             self.check_name(telemetry.sender)
         if self._power_mw is not None and not self._power_mw[0] <= telemetry.p_mw <= self._power_mw[1]:
-            low, high = self._nameplate_mw or (0.0, 0.0)
+            assert self._nameplate_mw is not None, "the power is bounded by it"
+            low, high = self._nameplate_mw
             raise MessageError(
                 f"p_mw = {telemetry.p_mw} is outside the nameplate {low} .. {high} MW by more than "
                 f"{self._settings.tolerance:.0%}: wrong unit or sign? expected MW, positive = injected"
@@ -175,7 +176,7 @@ class Plausibility:
     @property
     def is_contested(self) -> bool:
         """Whether two devices have spoken under this name of late."""
-        if len(self._from_past) <= LATE:  # asked dozens of times a step
+        if not self._from_past:  # asked dozens of times a step
             return False
         now = self._monotonic()
         recent = [t for t in self._from_past if now - t <= self._settings.stale_after_s]

@@ -101,7 +101,7 @@ class _Written(BaseModel):
         who: Wrote it last, for people.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     agent: str
     env_id: str
@@ -140,7 +140,7 @@ class Succession:
         _open_here.add(self)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             self._descriptor = os.open(self.path, flags, 0o600)
             self._lock()
             self._read()
@@ -192,7 +192,6 @@ class Succession:
 
     def close(self) -> None:
         """Let another one have the file. Idempotent."""
-        _open_here.discard(self)
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -84,17 +84,20 @@ class SequenceTracker:
             self._forget()
             return Arrival.EXPECTED
         self._streams.move_to_end(key)
-        if seq == stream.expected:
-            stream.expected += 1
+        if seq < stream.expected:
+            return self._earlier(stream, seq)
+        if stream.is_next(seq):
             return Arrival.EXPECTED
         if seq - stream.expected > MAX_GAP:
             self._streams[key] = SequenceStream(seq, seq + 1)
             return Arrival.AFTER_JUMP
-        if seq > stream.expected:
-            self.lost += seq - stream.expected
-            self._remember(stream, range(max(stream.expected, seq - self._max_missing), seq), counted=True)
-            stream.expected = seq + 1
-            return Arrival.AFTER_GAP
+        self.lost += seq - stream.expected
+        self._remember(stream, range(max(stream.expected, seq - self._max_missing), seq), counted=True)
+        stream.expected = seq + 1
+        return Arrival.AFTER_GAP
+
+    def _earlier(self, stream: SequenceStream, seq: int) -> Arrival:
+        """Say what a message is that comes after later ones."""
         if seq < stream.floor:
             self._remember(
                 stream, range(max(seq + 1, stream.floor - self._max_missing), stream.floor), counted=False

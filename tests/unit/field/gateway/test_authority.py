@@ -374,10 +374,17 @@ async def test_a_request_that_is_none_is_refused_and_named() -> None:
     rig.broker.publish("devices/MG1/ess/authority", {"type": "authority_request", "level": "god", "who": "x"})
     assert rig.gateway.authority.level("ess") == "simulated"
     assert "level" in rig.broker.stats.reports[-1].what
+    assert rig.broker.stats.callback_errors == 0
 
 
 def test_the_levels_that_send() -> None:
     assert {"emulated", "limited", "full"} == SENDS
+
+
+def test_the_ladder_begins_at_the_bottom_and_a_device_that_was_not_heard_has_proven_nothing() -> None:
+    assert LADDER == ("simulated", "emulated", "shadow", "limited", "full")
+    assert REAL_LEVELS == ("simulated", "shadow", "limited", "full")
+    assert Evidence("online", True, 0).plausible == 0
 
 
 def test_over_a_real_device_no_authority_begins_at_the_level_of_emulators() -> None:

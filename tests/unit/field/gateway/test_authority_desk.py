@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 
-from heron_mqtt.field.gateway.authority import HAS_WAITED
-from heron_mqtt.messages import Command, Observation
+from heron_mqtt.field.gateway import authority_desk
+from heron_mqtt.field.gateway.authority import HAS_WAITED, Evidence
+from heron_mqtt.field.gateway.authority_desk import AuthorityDesk, Manual
+from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
+from heron_mqtt.messages import AuthorityRequest, Command, Level, Observation, Take
+from heron_mqtt.messaging.base import Features
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.devices import BatterySpec, EvChargerSpec, GeneratorSpec
 from powergrid.scenario import DeviceTable
-from support.field_rig import DT_S, LEASE_S, Rig
+from support.field_rig import BAND, DT_S, LEASE_S, NOON, Rig
 
 TAKE = {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"}
 
@@ -165,11 +174,12 @@ async def test_a_hand_is_within_nameplate_and_band(level: Any, bound_mw: float) 
 @pytest.mark.parametrize("level", ["simulated", "shadow"])
 async def test_nobody_takes_what_is_sent_nothing(level: Any) -> None:
     made = await desk(level)
-    told = made.ask()
-    assert (told["granted"], told["reason"]) == (
-        False,
-        f"no setpoints are sent to the device at level {level}",
-    )
+    for for_s in (0.5, 60.0):
+        told = made.ask(for_s=for_s)
+        assert (told["granted"], told["reason"]) == (
+            False,
+            f"no setpoints are sent to the device at level {level}",
+        )
 
 
 @pytest.mark.parametrize(
@@ -184,6 +194,7 @@ async def test_nobody_takes_what_is_sent_nothing(level: Any) -> None:
         ((-0.02, 0.0), -0.02, ""),
         ((-0.02, 0.0), 0.01, ""),  # bounded by the nameplate, and said, as any other
         ((0.0, 0.0), 0.01, ""),
+        ((0.0, 0.02), 1e-9, ""),  # a milliwatt is meant to be nothing
     ],
 )
 async def test_a_power_that_the_device_cannot_hold_is_refused_with_those_that_it_can(
@@ -194,7 +205,8 @@ async def test_a_power_that_the_device_cannot_hold_is_refused_with_those_that_it
     told = made.ask(p_mw=p_mw)
     assert (told["granted"], told["reason"]) == (
         not reason,
-        reason.format(least="the device's minimum power") or f"in hand of ann: {p_mw:g} MW for 60 s",
+        reason.format(least="the device's minimum power")
+        or f"in hand of ann: {p_mw if p_mw != 1e-9 else 0.0:g} MW for 60 s",
     )
     hand = made.rig.gateway.authority.in_hand("ess")
     assert (hand is None) == bool(reason)
@@ -315,6 +327,8 @@ async def test_what_cannot_be_read_takes_nothing(changes: dict[str, Any]) -> Non
     made = await desk()
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, **changes})
     assert made.rig.gateway.authority.in_hand("ess") is None
+    stats = made.rig.broker.stats
+    assert (stats.rejected, stats.callback_errors) == (1, 0)
 
 
 async def test_the_same_take_is_heard_once() -> None:
@@ -323,16 +337,57 @@ async def test_the_same_take_is_heard_once() -> None:
     made.ask(for_s=0.0, boot="a", seq=5)
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 4})
     assert made.rig.gateway.authority.in_hand("ess") is None
+    (report,) = made.rig.broker.stats.reports
+    assert (report.kind, report.what) == ("rejected", "this request was heard before, or withdrawn")
+
+
+async def test_requests_without_a_whole_number_are_each_heard() -> None:
+    for number in ({"boot": "a"}, {"seq": 4}, {}):
+        made = await desk()
+        for _ in range(2):
+            assert made.ask(**number)["granted"] is True
+        assert made.rig.broker.stats.rejected == 0
+
+
+async def test_a_request_of_another_environment_is_refused_and_named() -> None:
+    made = await desk()
+    made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "env_id": "lab"})
+    assert made.rig.gateway.authority.in_hand("ess") is None
+    assert made.rig.broker.stats.reports[-1].what == "a request of environment 'lab', not of 'test'"
+    assert made.ask(env_id="test")["granted"] is True
+
+
+async def test_as_many_requests_as_are_remembered_are_heard_once_and_older_ones_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(authority_desk, "MAX_HISTORY", 3)
+    made = await desk()
+    for seq in range(3):
+        made.ask(boot="a", seq=seq)
+    made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 0})
+    assert made.rig.broker.stats.rejected == 1, "the third last"
+    made.ask(boot="a", seq=3)
+    made.ask(boot="a", seq=0)
+    assert made.rig.broker.stats.rejected == 1, "it was forgotten"
 
 
 async def test_what_another_one_says_of_a_level_is_put_right_once_a_second_and_not_followed() -> None:
     made = await desk("limited")
     made.rig.clock_s += 10.0
     told = {"type": "authority_state", "level": "full", "ceiling": "full", "boot": "other"}
-    for _ in range(3):
-        made.rig.broker.publish("devices/MG1/ess/authority_state", told, retain=True)
-    answers = [each for each in made.said if each.get("reason") == "what another one said of it was not so"]
-    assert [each["level"] for each in answers] == ["limited"]
+
+    def put_right(times: int) -> list[Any]:
+        made.said.clear()
+        for _ in range(times):
+            made.rig.broker.publish("devices/MG1/ess/authority_state", told, retain=True)
+        right = "what another one said of it was not so"
+        return [each["level"] for each in made.said if each.get("reason") == right]
+
+    assert put_right(3) == ["limited"]
+    made.rig.clock_s += 1.0
+    assert put_right(1) == []
+    made.rig.clock_s += 0.125
+    assert put_right(2) == ["limited"]
     assert made.rig.gateway.authority.level("ess") == "limited"
 
 
@@ -342,3 +397,203 @@ async def test_what_an_earlier_run_left_is_taken_before_the_gateway_begins() -> 
     rig.broker.publish("devices/MG1/ess/authority_state", left, retain=True)
     await rig.open()
     assert rig.gateway.authority.ceiling("ess") == "shadow"
+
+
+async def test_what_an_earlier_run_left_and_nobody_can_read_may_have_been_a_demotion() -> None:
+    rig = Rig("full")
+    rig.broker.publish("devices/MG1/ess/authority_state", {"level": "god", "boot": "old"}, retain=True)
+    await rig.open()
+    assert rig.gateway.authority.ceiling("ess") == "shadow"
+
+
+# -- the desk alone --------------------------------------------------------------------------------
+
+POOR = Evidence("online", True, 0, plausible=1)
+GOOD = Evidence("online", True, 4, plausible=4)
+
+
+class Alone:
+    """A desk for two devices, with what is known of them, and who is told of changes."""
+
+    def __init__(
+        self,
+        level: Level,
+        *,
+        other: Level = "simulated",
+        broker: InMemoryBroker | None = None,
+        monotonic: Callable[[], float] = lambda: 50.0,
+        band: Any = BAND,
+    ) -> None:
+        self.evidence = GOOD
+        self.changes: list[tuple[str, Level]] = []
+        self.said: list[dict[str, Any]] = []
+        self.kept: list[bool] = []
+        self.broker = broker or InMemoryBroker()
+        gateway = GatewayTable(band=band)
+        self.desk = AuthorityDesk(
+            "MG1",
+            {
+                "ess": DeviceSettings(authority=level, gateway=gateway),
+                "pv": DeviceSettings(authority=other, gateway=gateway),
+            },
+            self.broker,
+            MessageStamper("MG1", "test"),
+            evidence=lambda name: self.evidence,
+            on_change=lambda name, level: self.changes.append((name, level)),
+            now=lambda: NOON,
+            monotonic=monotonic,
+            why_not_in_hand=lambda: None,
+            may_have_waited=lambda: False,
+        )
+        self.broker.subscribe("devices/MG1/ess/authority_state", self.said.append)
+
+    def ask(self, level: Level, **fields: Any) -> bool:
+        asked = AuthorityRequest(level=level, **{"who": "ann", "why": "test", **fields})
+        return self.desk.request("ess", asked, has_waited=False).granted
+
+
+async def test_what_is_in_force_at_the_start_is_said_and_kept_where_a_broker_keeps_anything() -> None:
+    class Forgetful(InMemoryBroker):
+        features: ClassVar[Features] = Features(wildcards=True)
+
+    for broker, is_kept in ((InMemoryBroker(), True), (Forgetful(), False)):
+        alone = Alone("full", broker=broker)
+        alone.desk.begin()
+        (told,) = alone.said
+        assert (told["level"], told["ceiling"], told["demoted"]) == ("shadow", "full", False)
+        assert (told["granted"], told["reason"]) == (True, "")
+        later: list[bool] = []
+        broker.subscribe("devices/MG1/ess/authority_state", lambda m, kept=later: kept.append(m.retained))
+        assert later == ([True] if is_kept else [])
+
+
+def test_a_device_that_the_desk_does_not_hold_is_simulated_and_waits_for_nothing() -> None:
+    desk = Alone("full").desk
+    assert (desk.level("x"), desk.ceiling("x"), desk.waits_for("x")) == ("simulated", "simulated", "")
+
+
+def test_all_is_simulated_only_if_each_device_is_and_none_is_to_rise() -> None:
+    for level, other, is_all in (
+        ("simulated", "simulated", True),
+        ("emulated", "simulated", False),
+        ("simulated", "shadow", False),
+    ):
+        assert Alone(level, other=other).desk.all_simulated is is_all
+    alone = Alone("shadow")
+    alone.desk._held["ess"].level = "simulated"
+    assert not alone.desk.all_simulated
+
+
+async def test_it_rises_with_the_evidence_and_says_each_gate_that_it_waits_for_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    alone = Alone("full")
+    alone.desk.step = 7
+    for evidence in (
+        POOR,
+        Evidence("online", True, 0, plausible=2),
+        Evidence("offline", True, 0),
+        Evidence("offline", True, 0),
+    ):
+        alone.evidence = evidence
+        with caplog.at_level(logging.WARNING, "heron_mqtt.authority"):
+            alone.desk.rise()
+    waits = [
+        "gate telemetry: 1 plausible telemetry messages in a row, 4 are needed",
+        "gate health: the device is offline, it must be online",
+    ]
+    assert [told["reason"] for told in alone.said] == waits
+    assert alone.desk.waits_for("ess") == waits[-1]
+    assert [line.getMessage() for line in caplog.records] == [
+        f"MG1/ess: stays at shadow below full: {why}" for why in waits
+    ]
+    assert alone.changes == []
+    alone.evidence = GOOD
+    with caplog.at_level(logging.WARNING, "heron_mqtt.authority"):
+        for _ in range(4):
+            alone.desk.rise()
+    assert alone.changes == [("ess", "limited"), ("ess", "full")]
+    assert [(told["level"], told["reason"]) for told in alone.said[2:]] == [("limited", ""), ("full", "")]
+    assert caplog.records[-1].getMessage() == (
+        "MG1/ess: authority limited -> full asked by scenario (the gates have passed): granted"
+    )
+    assert alone.desk.waits_for("ess") == ""
+    assert [(change.at, change.step) for change in alone.desk.history("ess")] == [(NOON, 7)] * 2
+
+
+async def test_each_request_is_answered_and_a_change_alone_is_told_to_the_gateway(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    alone = Alone("emulated")
+    with caplog.at_level(logging.WARNING, "heron_mqtt.authority"):
+        assert alone.ask("emulated", seq=3, boot="a")
+        assert not alone.ask("full", why="")
+        assert alone.changes == []
+        assert alone.ask("shadow")
+    assert alone.changes == [("ess", "shadow")]
+    refused = "gate ladder: full is reached from limited, not from emulated"
+    keys = ("requested", "granted", "reason", "request_seq", "request_boot", "level")
+    assert [tuple(told.get(key) for key in keys) for told in alone.said] == [
+        ("emulated", True, "asked by ann: test", 3, "a", "emulated"),
+        ("full", False, refused, None, None, "emulated"),
+        ("shadow", True, "asked by ann: test", None, None, "shadow"),
+    ]
+    assert [line.getMessage() for line in caplog.records] == [
+        "MG1/ess: authority emulated -> emulated asked by ann (test): granted",
+        f"MG1/ess: authority emulated -> full asked by ann (no reason given): {refused}",
+        "MG1/ess: authority emulated -> shadow asked by ann (test): granted",
+    ]
+    assert [change.step for change in alone.desk.history("ess")] == [0, 0, 0], "before the first step"
+
+
+def test_a_band_of_the_scenario_is_what_limited_needs() -> None:
+    assert Alone("emulated").ask("limited")
+    assert not Alone("emulated", band=None).ask("limited")
+
+
+async def test_a_level_that_an_earlier_run_left_lower_is_in_force_and_told_to_the_gateway() -> None:
+    for level, kept, changes in (
+        ("emulated", "simulated", [("ess", "simulated")]),
+        ("emulated", "emulated", []),
+        ("full", "shadow", []),  # it begins there in any case
+    ):
+        alone = Alone(level)  # type: ignore[arg-type]
+        left = {"type": "authority_state", "level": kept, "ceiling": kept, "demoted": True, "boot": "old"}
+        alone.broker.publish("devices/MG1/ess/authority_state", left, retain=True)
+        await alone.desk.open()
+        assert alone.desk.ceiling("ess") == kept
+        assert alone.changes == changes
+
+
+async def test_for_how_long_a_hand_holds_is_never_less_than_nothing() -> None:
+    now_s = [50.0]
+    alone = Alone("emulated", monotonic=lambda: now_s[0])
+    asked = Manual("ann", "", 0.5, 0.25, 0.0, (None, None))
+    assert alone.desk.left_in_hand_s("ess", asked) == 0.0
+    alone.desk.take("ess", Take(p_mw=0.5, q_mvar=0.25, for_s=0.5, who="ann"), has_waited=False)
+    assert alone.said[-1]["reason"] == "in hand of ann: 0.5 MW for 0.5 s"
+    assert alone.desk.left_in_hand_s("ess", asked) == 0.5
+    for other in ((0.5, 0.0), (0.25, 0.25)):
+        assert alone.desk.left_in_hand_s("ess", Manual("ann", "", *other, 0.0, (None, None))) == 0.0
+    told = {"ess": SetpointRequest(0.1, 0.1), "pv": SetpointRequest(0.2)}
+    replaced, in_hand = alone.desk.override(told)
+    assert replaced == {"ess": SetpointRequest(0.5, 0.25, asked_p_mw=0.5), "pv": SetpointRequest(0.2)}
+    assert in_hand.keys() == {"ess"}
+    assert alone.desk.override({"pv": SetpointRequest(0.2)}) == ({"pv": SetpointRequest(0.2)}, {})
+    times = iter((50.4, 50.6))
+    alone.desk._monotonic = lambda: next(times)
+    assert alone.desk.left_in_hand_s("ess", asked) == 0.0, "it ends while it is looked at"
+    now_s[0] += 5.0
+    alone.desk._monotonic = lambda: now_s[0]
+    alone.ask("emulated")
+    assert (alone.said[-1]["manual_by"], alone.said[-1]["manual_s"]) == ("ann", 0.0), "not looked at yet"
+
+
+async def test_a_hand_that_the_end_of_the_environment_ends_is_told_with_why() -> None:
+    alone = Alone("emulated")
+    alone.desk.take("ess", Take(p_mw=0.5, for_s=1.0, who="ann"), has_waited=False)
+    alone.desk.drop_hands("the environment is lost")
+    assert alone.said[-1]["reason"] == "no longer in hand of ann: the environment is lost"
+    count = len(alone.said)
+    alone.desk.drop_hands("the environment is lost")
+    assert (len(alone.said), alone.desk.in_hand("ess")) == (count, None)

@@ -18,6 +18,8 @@ from heron_mqtt.messages import Clearance
         (0.02, 0.03, 0.02),
         (0.05, 0.0, 0.0),  # at night
         (-0.05, 0.0, 0.0),  # a load without demand
+        (0.0, 0.03, 0.0),  # a source that is told to give nothing
+        (0.0, -0.03, 0.0),  # a load that is told to shed all of it
         (-0.04, None, -0.04),
         (0.04, None, 0.04),
     ],
@@ -70,12 +72,45 @@ def test_a_clearance_that_names_no_limit_changes_nothing() -> None:
     assert allowed == {"ess": SetpointRequest(0.02, -0.01)}
 
 
+@pytest.mark.parametrize(
+    ("planned", "cleared", "left"),
+    [
+        (*(0.5, 2.0), 0.5),
+        (*(0.5, 0.25), 0.25),
+        (*(0.5, -0.25), 0.0),
+        (*(-0.5, -2.0), -0.5),
+        (*(-0.5, -0.25), -0.25),
+        (*(-0.5, 0.25), 0.0),
+        (*(0.0, 0.25), 0.0),
+        (*(0.0, -0.25), 0.0),
+    ],
+)
+def test_what_is_left_is_on_the_side_of_what_was_planned_and_no_larger(
+    planned: float, cleared: float, left: float
+) -> None:
+    for wanted, fields in (
+        (SetpointRequest(planned), {"p_x": cleared, "q_x": 0.0}),
+        (SetpointRequest(0.0, planned), {"p_x": 0.0, "q_x": cleared}),
+    ):
+        allowed = {"x": wanted}
+        apply_clearance(allowed, Clearance.model_validate({**fields, "limit": "x"}))
+        assert allowed["x"].p_mw + allowed["x"].q_mvar == left
+
+
 def test_what_a_clearance_does_not_name_is_told_zero() -> None:
-    allowed = {"ess": SetpointRequest(0.02, 0.01), "pv": SetpointRequest(0.03, 0.0)}
+    allowed = {
+        "ess": SetpointRequest(0.02, 0.01),
+        "pv": SetpointRequest(0.03, 0.0),
+        "load": SetpointRequest(-0.02, 0.01),
+        "pump": SetpointRequest(-0.01, -0.01),
+    }
     fields = {"p_ess": 0.02, "q_ess": 0.005, "limit": ""}
     reasons = apply_clearance(allowed, Clearance.model_validate(fields))
-    assert allowed == {"ess": SetpointRequest(0.02, 0.005), "pv": SetpointRequest(0.0, 0.0)}
+    nothing = dict.fromkeys(("pv", "load", "pump"), SetpointRequest(0.0, 0.0))
+    assert allowed == {"ess": SetpointRequest(0.02, 0.005), **nothing}
     assert reasons == {
+        "load": "the check of all together (-0.02 -> 0 MW)",
+        "pump": "the check of all together (-0.01 -> 0 MW)",
         "ess": "the check of all together (0.02 -> 0.02 MW)",
         "pv": "the check of all together (0.03 -> 0 MW)",
     }

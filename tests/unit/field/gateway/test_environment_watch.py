@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -123,7 +124,9 @@ async def test_an_environment_that_has_lost_its_name_is_served_no_more() -> None
 async def test_another_environment_is_followed_only_when_the_one_that_is_served_is_gone() -> None:
     site = await Watched().serving()
     assert not site.watch.may_begin("e2")
-    site.now_s += LEASE_S + 0.1
+    site.now_s += LEASE_S - 0.5
+    assert not site.watch.may_begin("e2")
+    site.now_s += 0.6
     assert site.watch.may_begin("e2")
     site.watch.close()
 
@@ -242,6 +245,66 @@ async def test_an_environment_that_holds_its_name_is_followed_at_once_and_one_th
     site.now_s += 2 * LEASE_S
     assert not site.watch.may_begin("e2"), "e1 holds it, however silent it is"
     site.watch.close()
+
+
+async def test_what_follows_in_number_on_its_channel_is_a_sign_of_life() -> None:
+    site = Watched()
+    for boot, number in (("e9", ("a", None)), (None, None), ("e9", ("a", 3)), ("e9", ("a", 3))):
+        site.now_s += 1.0
+        assert site.watch.heard(boot, number), "nobody is served: there is nothing to compare with"
+        assert site.watch.left_s == LEASE_S
+    site.watch.serve("e1")
+    for boot, number, is_sign in (
+        ("e1", ("a", 0), True),
+        ("e1", ("a", 0), False),
+        ("e1", ("a", 2), True),
+        ("e1", ("a", 1), False),
+        ("e1", ("a", None), False),
+        ("e1", ("b", 0), True),
+        ("e2", ("a", 9), False),
+        (None, ("a", 9), False),
+        ("e1", None, True),
+    ):
+        site.now_s += 1.0
+        before = site.watch.left_s
+        assert site.watch.heard(boot, number) is is_sign
+        assert site.watch.left_s == (LEASE_S if is_sign else before)
+    site.watch.serve("e1")
+    assert not site.watch.heard("e1", ("a", 2)), "another episode: the numbers go on"
+    site.watch.serve("e2")
+    assert site.watch.heard("e2", ("a", 2)), "another environment counts for itself"
+    await site.watch.open()
+    assert site.watch._pause is not None
+    site.watch._pause._distrust_until = site.watch._pause._monotonic() + 60.0
+    assert not site.watch.heard("e2", ("a", 3))
+    site.watch.close()
+
+
+async def test_pauses_are_looked_for_while_somebody_watches() -> None:
+    def ticking() -> int:
+        return sum(task.get_name() == "pause detector" for task in asyncio.all_tasks())
+
+    site = await Watched().serving()
+    await site.watch.open()
+    assert ticking() == 1
+    site.watch.close()
+    await asyncio.sleep(0)
+    assert ticking() == 0
+
+
+async def test_an_end_is_logged_once_as_a_warning_and_that_of_a_finished_run_as_news(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for state, level in (("lost", "WARNING"), ("finished", "INFO")):
+        site = await Watched().serving()
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "heron_mqtt.gateway"):
+            site.state(state)
+            said = f"MG1: the environment is {state}: nothing is sent or renewed"
+            assert [(line.levelname, line.getMessage()) for line in caplog.records] == [(level, said)]
+            site.state(state, boot=None)
+            assert len(caplog.records) == 1
+        site.watch.close()
 
 
 async def test_a_message_counts_that_is_by_hand_or_of_the_environment_that_is_served() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from heron_mqtt.field.gateway.device_link import DeviceLink
 from heron_mqtt.field.gateway.gateway_leases import LEAST_LEASE_S, RENEWALS, GatewayLeases
 from support.field_rig import LEASE_S, Rig, nothing
 
@@ -76,6 +77,16 @@ async def test_what_has_run_out_or_ended_is_renewed_no_more() -> None:
     made.rig.step()
     assert made.leases.renewable() == ["ess"]
     assert made.leases.due_s is None, "until something is sent again"
+
+
+async def test_one_lease_that_is_held_is_enough_for_a_renewal_to_be_due() -> None:
+    made = await renewing()
+    silent = DeviceLink("MG1", "pv", made.rig.broker, lease_s=LEASE_S, on_change=lambda: None)
+    for links in ({"ess": made.rig.link, "pv": silent}, {"pv": silent, "ess": made.rig.link}):
+        made.leases._links = links
+        made.leases.sent(LEASE_S)
+        assert made.leases.due_s == pytest.approx(LEASE_S / RENEWALS)
+        assert made.leases.renewable() == ["ess"]
 
 
 async def test_a_device_that_may_be_sent_nothing_is_not_renewed() -> None:

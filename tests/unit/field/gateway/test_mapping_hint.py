@@ -37,6 +37,7 @@ def test_what_fits_a_wrong_mapping_several_times_in_a_row_is_named(
     assert suspect in said
     assert said.startswith(f"told {told_mw * 1e3:.4g} kW, measured {factor * told_mw * 1e3:.4g} kW, ")
     assert compared(hint, factor, IN_A_ROW - 1) == [None] * (IN_A_ROW - 1), "it is counted anew"
+    assert compared(hint, factor, 1) != [None]
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.0, 0.5, 2.0, -0.5, -1.0 - 1.5 * AGREEMENT, -1.0 + 1.5 * AGREEMENT])
@@ -44,9 +45,13 @@ def test_what_fits_none_is_not_named(factor: float) -> None:
     assert set(compared(MappingHint(LARGEST_MW), factor, 3 * IN_A_ROW)) == {None}
 
 
-@pytest.mark.parametrize("side", [-1.0, 1.0])
-def test_a_device_need_not_hit_it_exactly(side: float) -> None:
-    assert compared(MappingHint(LARGEST_MW), -1.0 + side * 0.9 * AGREEMENT)[-1] is not None
+@pytest.mark.parametrize("factor", [-1.0, 1e-3, 1e3, -1e-3, -1e3])
+def test_a_device_need_not_hit_it_exactly(factor: float) -> None:
+    for off, is_named in ((0.1499, True), (-0.1499, True), (0.1501, False), (-0.1501, False)):
+        said = compared(MappingHint(LARGEST_MW), factor * (1.0 + off))[-1]
+        assert (said is not None) is is_named, off
+    told = MappingHint(1_000.0)
+    assert [told.compare(20.0, -23.0) for _ in range(3)][-1] is not None, "15 %, to the hair"
 
 
 def test_one_that_fits_between_begins_the_row_anew() -> None:
@@ -62,7 +67,8 @@ def test_one_that_fits_between_begins_the_row_anew() -> None:
 
 def test_setpoints_that_are_small_beside_the_device_tell_nothing() -> None:
     hint = MappingHint(LARGEST_MW)
-    assert set(compared(hint, -1.0, 3 * IN_A_ROW, told_mw=1e-6)) == {None}
+    assert set(compared(hint, -1.0, 3 * IN_A_ROW, told_mw=0.0199)) == {None}
+    assert compared(hint, -1.0, told_mw=0.02)[-1] is not None
     assert set(compared(hint, -1.0, 3 * IN_A_ROW, told_mw=0.0)) == {None}
     unknown = MappingHint(0.0)  # its nameplate is not known
     assert set(compared(unknown, -1.0, 3 * IN_A_ROW, told_mw=0.0)) == {None}

@@ -71,6 +71,7 @@ async def test_a_stop_that_is_in_force_is_said_again_after_a_connection_and_noth
 async def test_a_stop_that_only_a_device_knows_of_is_taken_from_it_where_the_broker_says_nothing() -> None:
     made = await listening()
     made.signals.hear_from("MG1/ess")
+    assert made.changes == [True]
     made.signals.hear_from("MG1/pv")
     assert made.changes == [True]
     assert made.newest == (True, True, None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from heron_mqtt.errors import ConfigError, NameTaken
-from heron_mqtt.field.gateway.succession import FILE_BYTES, REMEMBERED_BOOTS, Succession, machine_run
+from heron_mqtt.field.gateway.succession import Succession, machine_run
 
 HERE = "this machine, this run"
+REMEMBERED_BOOTS = 64
+FILE_BYTES = 8_192
 
 
 def start(folder: Path, machine: str | None = HERE, agent: str = "MG1") -> Succession:
@@ -32,8 +35,9 @@ def lived(folder: Path, *boots: str) -> Path:
     return one.path
 
 
-def has_open(pid: int, path: Path) -> bool:
-    return any(os.path.realpath(link) == str(path) for link in Path(f"/proc/{pid}/fd").iterdir())
+def has_open(pid: int, path: Path) -> int:
+    """Return how often a process has a file open."""
+    return sum(os.path.realpath(link) == str(path) for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
 @pytest.fixture
@@ -46,6 +50,23 @@ def test_a_first_start_has_no_predecessors_and_nothing_to_complain_of(folder: Pa
         assert (first.predecessors, first.why_none) == (frozenset(), "")
     with closing(start(folder)) as second:
         assert second.predecessors == frozenset(), "one that has begun nothing has left no lease"
+
+
+def test_the_file_is_its_owners_alone_in_a_folder_that_is_made_and_is_named_after_the_agent(
+    folder: Path,
+) -> None:
+    deep = folder / "of" / "a" / "site"
+    agent = "MG-1/" + "x" * 40
+    with closing(start(deep, agent=agent)) as one:
+        assert deep.stat().st_mode & 0o777 == 0o700
+        assert one.path.stat().st_mode & 0o777 == 0o600
+        assert re.fullmatch(rf"gateway-MG_1_{'x' * 27}-[0-9a-f]{{16}}\.json", one.path.name)
+        assert one.path.parent == deep
+    with (
+        closing(start(deep, agent=f"{agent}y")) as other,
+        closing(Succession(deep, "lab", agent, HERE)) as lab,
+    ):
+        assert len({one.path, other.path, lab.path}) == 3, "whatever is cut of the name"
 
 
 def test_every_start_since_is_a_predecessor_also_one_that_was_killed_before_it_could_send(
@@ -82,6 +103,8 @@ def test_the_second_of_two_on_one_machine_is_refused_and_told_by_whom(folder: Pa
         first.begin("a")
         with pytest.raises(NameTaken, match=rf"agent MG1 .* pid {os.getpid()} .*has not ended.*is locked"):
             start(folder)
+        if sys.platform == "linux":
+            assert has_open(os.getpid(), first.path) == 1, "who is refused leaves nothing open"
         with closing(start(folder, agent="MG2")):
             pass
     with closing(start(folder)) as next_one:
@@ -173,7 +196,8 @@ def test_a_file_of_another_machine_or_of_before_a_restart_of_this_one_names_no_p
 def test_where_no_machine_can_be_told_from_another_there_are_no_predecessors(folder: Path) -> None:
     lived(folder, "a")
     with closing(start(folder, None)) as unknown:
-        assert (unknown.predecessors, bool(unknown.why_none)) == (frozenset(), True)
+        assert unknown.predecessors == frozenset()
+        assert unknown.why_none == "this system cannot tell whether the process that wrote it is dead"
         unknown.begin("b")
 
 
@@ -244,6 +268,9 @@ def test_a_file_of_another_user_names_no_predecessor(folder: Path, monkeypatch: 
     with closing(start(folder)) as successor:
         assert successor.predecessors == frozenset()
         assert "another user's" in successor.why_none
+        successor.path.chmod(0o620)
+        successor.begin("b")
+        assert successor.path.stat().st_mode & 0o777 == 0o620, "it is not ours to mend"
 
 
 def test_a_file_that_was_removed_while_its_owner_lives_leads_to_no_predecessor(folder: Path) -> None:
@@ -288,6 +315,13 @@ def test_a_field_of_another_kind_is_damage(folder: Path, field: str, value: obje
         assert (successor.predecessors, successor.why_none) == (frozenset(), "it is damaged")
 
 
+def test_a_file_that_is_longer_than_any_that_was_written_is_damage(folder: Path) -> None:
+    path = lived(folder, "a")
+    path.write_bytes(path.read_bytes() + b" ")
+    with closing(start(folder)) as successor:
+        assert (successor.predecessors, successor.why_none) == (frozenset(), "it is damaged")
+
+
 @pytest.mark.parametrize("what", ["file", "link", "fifo"])
 def test_a_folder_that_cannot_be_used_is_named_in_one_line(folder: Path, what: str) -> None:
     if what == "file":
@@ -302,6 +336,8 @@ def test_a_folder_that_cannot_be_used_is_named_in_one_line(folder: Path, what: s
     with pytest.raises(ConfigError, match=r"gateway-MG1-\w+\.json ") as raised:
         start(folder)
     assert len(raised.value.problems) == 1
+    if what == "fifo" and sys.platform == "linux":
+        assert has_open(os.getpid(), path) == 0
 
 
 def test_a_full_disk_keeps_no_gateway_from_working(

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.messaging.core.sequence import MAX_GAP, Arrival, SequenceTracker
+from heron_mqtt.messaging.core.sequence import Arrival, SequenceTracker
+
+MAX_GAP = 100_000
 
 
 def _observe(tracker: SequenceTracker, *numbers: int) -> list[Arrival]:
@@ -75,6 +77,24 @@ def test_the_streams_remembered_are_bounded_and_the_quietest_goes_first() -> Non
     assert tracker.observe("two", "b", "c", 7) is Arrival.EXPECTED  # forgotten: begins anew
 
 
+def test_as_much_is_remembered_as_is_agreed() -> None:
+    tracker = SequenceTracker()
+    _observe(tracker, 0, 1_002)
+    assert _observe(tracker, 1, 2) == [Arrival.DUPLICATE, Arrival.LATE], "a thousand numbers"
+    for n in range(20_000):
+        tracker.observe(f"s{n}", "b", "c", 0)
+    assert tracker.stream("MG1", "b", "c") is None
+    assert tracker.stream("s0", "b", "c") is not None, "twenty thousand streams"
+
+
+def test_of_numbers_from_before_the_first_one_the_newest_are_remembered() -> None:
+    tracker = SequenceTracker(max_missing=3)
+    assert _observe(tracker, 10, 4, 6, 7, 8, 9) == [
+        *(Arrival.EXPECTED, Arrival.LATE, Arrival.DUPLICATE),
+        *(Arrival.LATE, Arrival.LATE, Arrival.LATE),
+    ]
+
+
 def test_numbers_from_before_the_first_one_heard_are_late_not_lost() -> None:
     tracker = SequenceTracker()
     assert _observe(tracker, 5, 3, 4, 3) == [Arrival.EXPECTED, Arrival.LATE, Arrival.LATE, Arrival.DUPLICATE]
@@ -86,6 +106,8 @@ def test_a_stream_that_is_followed_elsewhere_is_not_forgotten_with_its_gap() -> 
     _observe(tracker, 0)
     followed = tracker.stream("MG1", "b", "c")
     assert followed is not None
+    assert not followed.is_next(2)
+    assert not followed.is_next(0)
     for n in range(10):
         assert followed.is_next(n + 1)
         tracker.observe(f"other{n}", "b", "c", 0)
@@ -93,3 +115,13 @@ def test_a_stream_that_is_followed_elsewhere_is_not_forgotten_with_its_gap() -> 
     tracker.keep("MG1", "b", "c", followed)
     assert _observe(tracker, 13) == [Arrival.AFTER_GAP]
     assert tracker.lost == 2
+    tracker.observe("other8", "b", "c", 1)
+    tracker.keep("MG1", "b", "c", followed)
+    tracker.observe("new", "b", "c", 0)
+    assert [tracker.stream(name, "b", "c") is None for name in ("MG1", "other8", "other9")] == [
+        False,
+        False,
+        True,
+    ]
+    tracker.keep("other9", "b", "c", followed)
+    assert tracker.stream("other8", "b", "c") is None, "there are never more than three"
