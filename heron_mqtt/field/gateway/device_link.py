@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -136,7 +137,7 @@ class DeviceLink:
         self._telemetry = topics.device(agent_id, device, "telemetry")
         self._subscriptions = SubscriptionGroup(broker)
         self._sent: tuple[str, int] | None = None  # boot and seq of the newest setpoint
-        self._sent_at = 0.0
+        self._sent_at = -math.inf
         self.round_trip_s: float | None = None
         """From the newest setpoint to its answer; None = not answered (yet)."""
         self._newest_seq = -1  # of setpoints and renewals
@@ -156,7 +157,7 @@ class DeviceLink:
         """Whether it was born again and has not said since what it does: no setpoint until it has."""
         self.measurements = 0
         """Measurements heard; one that is only repeated counts once."""
-        self._measured_at = 0.0
+        self._measured_at = -math.inf
         self.plausible_in_a_row = 0
         """New telemetry without anything wrong in it, since the last that was, or since a new birth."""
         self.says_stopped = False
@@ -454,9 +455,6 @@ class DeviceLink:
         """Whether telemetry that came since the newest setpoint was refused."""
         return self._refused_at is not None and self._refused_at >= self._sent_at
 
-    def _answered(self) -> None:
-        self._unanswered_since = None
-
     def _acknowledges(self, telemetry: Telemetry, setpoint: tuple[str, int] | None) -> bool:
         """Whether telemetry answers a setpoint or one after it, but none that was never sent."""
         if setpoint is None or telemetry.ack_seq is None:
@@ -494,7 +492,7 @@ class DeviceLink:
         if left_out:
             plausible.once(left_out, f"telemetry: {left_out}")
         boot, seq = telemetry.boot, telemetry.seq
-        if boot is not None and boot != self._boot:
+        if boot != self._boot:
             if plausible.is_past(boot):
                 return  # of an earlier life of the device, late; or of a second one
             self._note_boot(boot)
@@ -514,7 +512,9 @@ class DeviceLink:
         self.stats.telemetry += 1
         self._heard_unanswered += 1
         if telemetry.safe_after_s is not None:
-            self.stats.time_to_safe_s = max(self.stats.time_to_safe_s or 0.0, telemetry.safe_after_s)
+            longest_s = self.stats.time_to_safe_s
+            safe_after_s = telemetry.safe_after_s
+            self.stats.time_to_safe_s = safe_after_s if longest_s is None else max(longest_s, safe_after_s)
         if self._sent is not None:
             self._take_answer(before, telemetry)
         self._on_change()
@@ -525,12 +525,10 @@ class DeviceLink:
         if answers and telemetry.rejected is None:
             self._taking.is_ours()
         if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
-            self._given_up = None
+            self._given_up = self._unanswered_since = None
             self.expects_answer = True
-            self._answered()
             self.stats.late += 1
         elif answers and not (before is not None and self._acknowledges(before, self._sent)):
-            self._answered()
             self.round_trip_s = self.waited_s
             self.stats.sample(self.stats.round_trip_s, self.round_trip_s)
 

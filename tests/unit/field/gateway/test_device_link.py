@@ -435,6 +435,360 @@ async def test_how_often_a_device_was_born_again_is_counted() -> None:
     assert rig.link.reborn == 1
 
 
+# -- the link alone --------------------------------------------------------------------------------
+
+TELEMETRY, STATUS = "devices/MG1/ess/telemetry", "devices/MG1/ess/status"
+
+
+class Alone:
+    """A link with a clock of the test, without a gateway; what it sends and what it tells."""
+
+    def __init__(self, clock_s: float = 1000.0, **options: Any) -> None:
+        self.clock_s = clock_s
+        self.changes = 0
+        self.sent: list[dict[str, Any]] = []
+        self.broker = OpenMemoryBroker()
+        self.broker.subscribe("devices/MG1/ess/setpoint", self.sent.append)
+        self.stamper = MessageStamper("MG1", "default", boot="g1")
+        self.link = DeviceLink(
+            "MG1",
+            "ess",
+            self.broker,
+            lease_s=LEASE_S,
+            on_change=self._on_change,
+            monotonic=lambda: self.clock_s,
+            **options,
+        )
+
+    def _on_change(self) -> None:
+        self.changes += 1
+
+    async def open(self) -> Alone:
+        await self.link.open()
+        return self
+
+    def measure(self, **fields: Any) -> None:
+        """Say telemetry; without a sender the broker drops no repeated number."""
+        self.broker.publish(TELEMETRY, {"type": "telemetry", "p_mw": 0.0, **fields})
+
+    def status(self, state: str = "online", *, retained: bool = False, **fields: Any) -> None:
+        told = {"type": "status", "state": state, **fields}
+        self.link._on_status(Received(told, STATUS, retained=retained))
+
+    def send(self, p_mw: float = 0.02) -> dict[str, Any]:
+        wanted = SetpointRequest(p_mw)
+        self.link.send(wanted, self.stamper, lease_s=LEASE_S, dt_s=900.0, episode=1, step=0)
+        return self.sent[-1]
+
+    def ack(self, setpoint: dict[str, Any], **fields: Any) -> None:
+        self.measure(ack_seq=setpoint["seq"], ack_boot=setpoint["boot"], **fields)
+
+    @property
+    def reports(self) -> list[str]:
+        return [report.what for report in self.broker.stats.reports]
+
+
+async def test_of_a_device_that_was_never_heard_nothing_is_known() -> None:
+    link = (await Alone().open()).link
+    assert (link.health, link.age_s, link.is_fresh, link.is_born, link.was_heard) == (
+        *("offline", None, False, False, False),
+    )
+    assert (link.measurements, link.plausible_in_a_row, link.reborn, link.round_trip_s) == (0, 0, 0, None)
+    assert (link.says_stopped, link.awaits_rebirth_telemetry, link.takes_up_again()) == (False, False, False)
+    assert (link.expects_answer, link.can_prove_age, link.holds_setpoint) == (True, False, False)
+    assert (link.answer(), link.unacknowledged(), link.was_refused) == (None, None, False)
+    assert not link.is_ready(None, None)
+    assert link.why_not_sent == "device offline"
+
+
+async def test_what_is_waited_for_is_said_one_after_the_other() -> None:
+    alone = await Alone().open()
+    link = alone.link
+    assert link.waits_for(4) == f"nothing on {TELEMETRY}"
+    alone.measure()
+    assert link.waits_for(4) == f"no birth on {STATUS}, retained"
+    alone.status()
+    assert link.waits_for(4) == f"1 of 4 plausible messages in a row on {TELEMETRY}"
+    alone.clock_s += STALE_S + 0.1
+    assert link.waits_for(4) == "it is stale"
+    alone.measure()
+    assert link.waits_for(4) == f"2 of 4 plausible messages in a row on {TELEMETRY}"
+    alone.status("fault")
+    assert link.waits_for(4) == f"no birth on {STATUS}, retained"
+
+
+async def test_a_birth_that_the_broker_kept_is_not_heard_live_and_telemetry_is() -> None:
+    alone = await Alone().open()
+    link = alone.link
+    alone.status(retained=True)
+    assert (link.is_born, link.was_heard) == (True, False)
+    alone.status("offline", retained=True)
+    assert link.health == "offline"
+    alone.status()
+    assert link.was_heard
+    alone.status("offline", retained=True)
+    assert link.health == "online", "what it says now counts for more"
+    link.on_reconnect()
+    assert not link.was_heard
+    alone.status("offline", retained=True)
+    assert link.health == "offline"
+    alone.measure()
+    assert link.was_heard
+
+
+async def test_a_device_is_ready_where_it_follows_no_episodes_or_is_in_this_one() -> None:
+    alone = await Alone().open()
+    for state, run, episode, is_ready in (
+        ("online", None, None, True),
+        ("online", "r", 2, True),
+        ("online", "r", 1, False),
+        ("online", "q", 2, False),
+        ("fault", None, None, False),
+    ):
+        alone.status(state, run=run, episode=episode)
+        assert alone.link.is_ready("r", 2) is is_ready, (state, run, episode)
+
+
+async def test_telemetry_is_fresh_to_the_last_moment_by_the_age_that_the_device_said() -> None:
+    alone = await Alone().open()
+    alone.measure(age_s=2.0)
+    assert (alone.link.age_s, alone.link.is_fresh) == (2.0, True)
+    alone.clock_s += STALE_S - 2.0
+    assert (alone.link.age_s, alone.link.is_fresh) == (STALE_S, True)
+    alone.clock_s += 0.125
+    assert not alone.link.is_fresh
+
+
+async def test_a_measurement_that_is_only_repeated_counts_once() -> None:
+    alone = await Alone(clock_s=0.0).open()
+    counts = []
+    for clock_s, age_s in (
+        (0.0, 0.0),
+        (0.05, 0.0),  # within what the way may have taken
+        (1.0, 1.0),
+        (1.0, 0.9),
+        (2.0, 1.9),
+        (2.0, None),
+        (2.0, None),  # it does not say: each is news
+    ):
+        alone.clock_s = clock_s
+        alone.measure(**({} if age_s is None else {"age_s": age_s}))
+        counts.append((alone.link.measurements, alone.link.plausible_in_a_row))
+    assert counts == [(n, n) for n in (1, 1, 1, 2, 2, 3, 4)]
+    assert alone.link.stats.telemetry == 7
+
+
+async def test_telemetry_of_another_environment_is_refused_and_named() -> None:
+    alone = await Alone().open()
+    for env_id, telemetry in (("default", 1), (None, 2), ("lab", 2)):
+        alone.measure(env_id=env_id)
+        assert alone.link.stats.telemetry == telemetry
+    assert alone.reports == ["telemetry of environment 'lab', not of 'default'"]
+    assert alone.link.was_refused
+    alone.status("fault", env_id="lab")
+    assert alone.link.status is None
+    assert alone.reports[-1] == "status of environment 'lab', not of 'default'"
+
+
+async def test_a_device_that_speaks_with_a_new_boot_is_born_again_and_taken_up_once() -> None:
+    alone = await Alone().open()
+    link = alone.link
+    alone.measure(boot="b1", seq=1)
+    for fields in ({"boot": "b1", "seq": 2}, {}):  # a message without a boot tells of none
+        alone.measure(**fields)
+        assert (link.reborn, link.takes_up_again()) == (0, False)
+    alone.send()
+    assert link.plausible_in_a_row == 3
+    alone.measure(boot="b2", seq=1)
+    assert (link.reborn, link.plausible_in_a_row, link.holds_setpoint) == (1, 1, False)
+    assert [link.takes_up_again() for _ in range(2)] == [True, False]
+    alone.status(boot="b3")
+    assert (link.reborn, link.awaits_rebirth_telemetry, link.telemetry) == (2, True, None)
+    assert not link.takes_up_again(), "it has not measured yet"
+    assert link.why_not_sent == "device has not measured since it was born again"
+    alone.status("fault", boot="b2")
+    assert link.health == "fault", "whoever is gone may say so late"
+    alone.status(boot="b2")
+    assert link.health == "fault", "a birth of an earlier life is late"
+    alone.measure(boot="b3")
+    assert link.takes_up_again()
+
+
+async def test_only_telemetry_with_a_boot_and_a_number_can_be_echoed() -> None:
+    for fields, echo in (
+        ({}, (None, None)),
+        ({"boot": "b1"}, (None, None)),
+        ({"seq": 4}, (None, None)),
+        ({"boot": "b1", "seq": 0}, ("b1", 0)),
+    ):
+        alone = await Alone().open()
+        alone.measure(**fields)
+        assert alone.link.can_prove_age is (echo != (None, None))
+        told = alone.send()
+        assert (told.get("heard_boot"), told.get("heard_seq")) == echo
+        assert told.get("take_over", False) is False
+        assert told["q_mvar"] == 0.0
+
+
+async def test_an_answer_counts_once_with_the_time_that_it_took() -> None:
+    alone = await Alone().open()
+    link = alone.link
+    first = alone.send()
+    for waited_s in (0.25, 0.5):
+        alone.clock_s = 1000.0 + waited_s
+        assert link.waited_s == waited_s
+        alone.ack(first)
+    assert (link.round_trip_s, link.stats.round_trip_s) == (0.25, [0.25])
+    second = alone.send()
+    assert link.round_trip_s is None
+    alone.measure()
+    alone.clock_s += 2.0
+    alone.ack(second)
+    assert link.stats.round_trip_s == [0.25, 2.0]
+    assert link.stats.late == 0
+
+
+async def test_a_late_answer_ends_the_row_of_those_without_one() -> None:
+    alone = await Alone().open()
+    link = alone.link
+    first = alone.send()
+    link.give_up()
+    assert not link.expects_answer
+    alone.send()
+    link.give_up()
+    alone.ack(first)
+    assert (link.stats.late, link.expects_answer) == (0, False), "the newest one that was given up counts"
+    alone.clock_s += 1.0
+    alone.ack(alone.sent[-1])
+    assert (link.stats.late, link.expects_answer, link.stats.round_trip_s) == (1, True, [])
+    alone.ack(alone.sent[-1])
+    assert (link.stats.late, link.stats.round_trip_s) == (1, [])
+    alone.clock_s += 2 * STALE_S
+    alone.measure()
+    link.watch()
+    assert alone.reports == [], "it has acknowledged"
+
+
+async def test_setpoints_without_an_answer_are_named_after_the_time_for_staleness() -> None:
+    alone = await Alone().open()
+    alone.send()
+    alone.link.give_up()
+    for passed_s, is_named in ((0.1, False), (STALE_S, False), (STALE_S + 0.1, True)):
+        alone.clock_s = 1000.0 + passed_s
+        alone.measure()
+        alone.link.watch()
+        assert (len(alone.reports) == 1) is is_named, passed_s
+    assert alone.reports == [
+        "it measures but has acknowledged no setpoint for 5 s: does it listen on devices/MG1/ess/setpoint, "
+        "and say ack_seq? what it measures is used meanwhile"
+    ]
+
+
+async def test_what_a_device_measures_without_an_answer_counts_while_it_is_online_and_fresh() -> None:
+    alone = await Alone().open()
+    link = alone.link
+    alone.measure()
+    alone.send()
+    assert link.unacknowledged() is None, "said before the setpoint"
+    alone.clock_s += 1.0
+    alone.measure()
+    assert link.unacknowledged() is link.telemetry is not None
+    alone.status("fault")
+    assert link.unacknowledged() is None
+    alone.status()
+    assert link.unacknowledged() is not None
+    alone.clock_s += STALE_S
+    alone.status()
+    assert link.unacknowledged() is not None
+    alone.clock_s += 0.1
+    alone.status()
+    assert (link.health, link.unacknowledged()) == ("online", None), "it speaks, but measures nothing new"
+
+
+async def test_a_lease_is_taken_from_anybody_until_a_setpoint_was_followed() -> None:
+    alone = await Alone(take_over=True).open()
+    alone.measure()
+    for fields, takes_over in (({"rejected": "no"}, True), ({}, True), (None, False)):
+        told = alone.send()
+        assert told.get("take_over", False) is takes_over
+        if fields is not None:
+            alone.measure()  # no answer
+            alone.ack(told, **fields)
+
+
+async def test_a_lease_that_is_over_is_not_renewed_by_the_link_and_is_given_back_once() -> None:
+    alone = await Alone().open()
+    link = alone.link
+    link.release(alone.stamper)
+    link.renew(alone.stamper, lease_s=LEASE_S, episode=1, step=0)
+    assert alone.sent == [], "nothing was sent"
+    alone.send()
+    alone.clock_s += LEASE_S
+    assert not link.holds_setpoint
+    link.renew(alone.stamper, lease_s=LEASE_S, episode=1, step=0)
+    assert len(alone.sent) == 1
+    for _ in range(2):
+        link.release(alone.stamper)
+    (back,) = alone.sent[1:]
+    assert (back["release"], back["p_mw"], back["q_mvar"], back["lease_s"]) == (True, 0.0, 0.0, LEASE_S)
+
+
+async def test_a_renewal_never_shortens_what_was_sent() -> None:
+    alone = await Alone().open()
+    alone.send()
+    alone.link.renew(alone.stamper, lease_s=1.0, episode=1, step=0)
+    alone.clock_s += LEASE_S - 0.5
+    assert alone.link.holds_setpoint
+    alone.link.renew(alone.stamper, lease_s=1.0, episode=1, step=0)
+    alone.clock_s += 0.75
+    assert alone.link.holds_setpoint
+    alone.clock_s += 0.25
+    assert not alone.link.holds_setpoint
+
+
+@pytest.mark.parametrize(
+    ("nameplate_mw", "told_mw", "is_named"),
+    [((0.0, 1.0), 0.01, False), ((0.0, 1.0), 0.02, True), ((-1.0, 0.0), 0.01, False), (None, 0.001, True)],
+)
+async def test_a_device_that_does_the_opposite_is_named_once_where_that_is_no_trifle(
+    nameplate_mw: tuple[float, float] | None, told_mw: float, is_named: bool
+) -> None:
+    alone = await Alone(nameplate_mw=nameplate_mw).open()
+    for _ in range(6):
+        alone.link.compare(told_mw, -told_mw)
+    assert len(alone.reports) == is_named
+    if is_named:
+        assert "is it the sign?" in alone.reports[0]
+
+
+async def test_a_status_tells_of_a_stop_and_of_an_answer_that_can_be_expected_and_is_told() -> None:
+    alone = await Alone().open()
+    link = alone.link
+    alone.measure()
+    assert alone.changes == 1
+    alone.status(stopped=True)
+    assert (link.says_stopped, link.plausible_in_a_row, alone.changes) == (True, 1, 2)
+    alone.send()
+    link.give_up()
+    alone.status("fault")
+    assert (link.says_stopped, link.plausible_in_a_row, link.expects_answer) == (False, 0, False)
+    alone.status()
+    assert (link.expects_answer, alone.changes) == (True, 4)
+    alone.measure(stopped=True)
+    assert link.says_stopped
+    alone.measure()
+    assert not link.says_stopped
+
+
+async def test_a_field_of_a_status_that_cannot_be_read_harms_only_itself_and_is_named() -> None:
+    alone = await Alone().open()
+    for _ in range(2):
+        alone.status(soc="full")
+    assert alone.link.is_born
+    (report,) = alone.reports
+    assert report.startswith("status: left out what cannot be read: soc")
+
+
 async def test_topics_are_named_whole_with_environment_and_prefix() -> None:
     inner = MqttBroker("mqtt://127.0.0.1:1", env_id="lab", topic_prefix="sites/7")
     link = DeviceLink(
