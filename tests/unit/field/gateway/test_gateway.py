@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.device_link import SetpointRequest
-from heron_mqtt.messages import Clearance
-from support.field_rig import LEASE_S, Answer, Rig, follow, nothing
+from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
+from heron_mqtt.messages import AuthorityRequest, Clearance, Level
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.stamping import MessageStamper
+from powergrid.agents import GridAgent
+from powergrid.devices import Battery
+from support.field_rig import (
+    BAND,
+    DT_S,
+    ESS,
+    LEASE_S,
+    Answer,
+    OpenMemoryBroker,
+    Rig,
+    follow,
+    nothing,
+)
 from support.waiting import until
 
 
@@ -465,3 +482,503 @@ async def test_a_device_that_starts_again_after_its_answer_is_awaited_again() ->
     rig.boot = "b2"
     rig.measure()
     assert not rig.gateway.answered()
+
+
+# -- a gateway of two devices ------------------------------------------------------------------------
+
+
+class ReconnectingBroker(OpenMemoryBroker):
+    """In memory, but its connection can be away and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reconnected: list[Callable[[], None]] = []
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self.reconnected.append(callback)
+        return lambda: self.reconnected.remove(callback) if callback in self.reconnected else None
+
+
+class Pair:
+    """The gateway of two batteries, ``a`` and ``b``; the test is the devices and moves the clock."""
+
+    def __init__(self, level: Level = "emulated", *, is_real: bool = False, **gateway: Any) -> None:
+        self.clock_s = 1000.0
+        self.notified = 0
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.broker = ReconnectingBroker()
+        self.agent = GridAgent("MG1", {name: Battery(ESS) for name in "ab"}, step_s=DT_S)
+        table = GatewayTable(**{"stale_after_s": 5.0, "band": BAND, **gateway})
+        settings = DeviceSettings(authority=level, is_real=is_real, gateway=table)
+        self.gateway = FieldGateway(
+            "MG1",
+            self.agent,
+            dict.fromkeys("ab", settings),
+            dict.fromkeys("ab", ESS.power_range_mw),
+            self.broker,
+            MessageStamper("MG1", "test"),
+            notify=self._notify,
+            lease_s=LEASE_S,
+            monotonic=lambda: self.clock_s,
+        )
+        self._level: Level = level
+
+    def _notify(self) -> None:
+        self.notified += 1
+
+    async def open(self, *, is_heard: bool = True) -> Pair:
+        self.broker.subscribe("devices/+/+/setpoint", lambda m: self.sent.append((m.channel[12], dict(m))))
+        await self.gateway.open()
+        self.gateway.environment.serve("e1")
+        for name in "ab" if is_heard else "":
+            self.gateway.authority._held[name].level = self._level
+            self.say(name, "status", state="online")
+            self.measure(name)
+        self.notified = 0
+        return self
+
+    def say(self, name: str, leaf: str, **fields: Any) -> None:
+        self.broker.publish(f"devices/MG1/{name}/{leaf}", {"type": leaf, **fields})
+
+    def measure(self, name: str, p_mw: float = 0.0, **fields: Any) -> None:
+        self.say(name, "telemetry", **{"p_mw": p_mw, "soc": 0.5, **fields})
+
+    def ack(self, name: str, **fields: Any) -> None:
+        setpoint = next(sent for to, sent in reversed(self.sent) if to == name)
+        self.measure(name, setpoint["p_mw"], ack_seq=setpoint["seq"], ack_boot=setpoint["boot"], **fields)
+
+    def send(self, *p_mw: float, step: int = 0, dt_s: float | None = DT_S) -> dict[str, SetpointRequest]:
+        allowed = {name: SetpointRequest(p) for name, p in zip("ab", p_mw, strict=False)}
+        self.gateway.send(allowed, dt_s=dt_s, episode=3, step=step)
+        return allowed
+
+    def step(self, *p_mw: float, step: int = 0) -> None:
+        """Take a step in which each device answers at once."""
+        self.agent.observe(None, None)
+        wanted = {name: SetpointRequest(p) for name, p in zip("ab", p_mw, strict=True)}
+        allowed = self.gateway.clamp_setpoints(wanted)
+        self.gateway.send(allowed, dt_s=DT_S, episode=3, step=step)
+        for name in {to for to, sent in self.sent if sent["step"] == step}:
+            self.ack(name)
+        self.gateway.settle(allowed)
+
+    def model(self, name: str) -> Any:
+        return self.agent.devices[name].state
+
+    @property
+    def told(self) -> list[tuple[str, float]]:
+        return [(name, setpoint["p_mw"]) for name, setpoint in self.sent]
+
+
+def named(tasks: str) -> int:
+    return sum(task.get_name() == tasks for task in asyncio.all_tasks())
+
+
+async def test_renewals_are_one_task_and_none_where_there_is_no_device() -> None:
+    pair = await Pair().open()
+    for _ in range(2):
+        pair.gateway.begin()
+    assert named("renewals of MG1") == 1
+    pair.gateway.close()
+    await asyncio.sleep(0)
+    assert named("renewals of MG1") == 0
+    alone = FieldGateway(
+        *("MG2", GridAgent("MG2", {}), {}, {}, InMemoryBroker(), MessageStamper("MG2", "test")),
+        notify=lambda: None,
+        lease_s=LEASE_S,
+    )
+    alone.begin()
+    assert named("renewals of MG2") == 0
+    alone.close()
+
+
+async def test_a_closed_gateway_hears_of_no_reconnection_and_of_no_environment() -> None:
+    pair = await Pair().open()
+    assert len(pair.broker.reconnected) == 1
+    for _ in range(2):
+        pair.gateway.close()
+    assert pair.broker.reconnected == []
+    pair.broker.publish("run/state", {"type": "run_state", "state": "lost", "boot": "e1"})
+    assert pair.gateway.environment.left_s == LEASE_S
+
+
+async def test_a_gateway_that_was_displaced_gives_its_leases_back_and_renews_nothing() -> None:
+    pair = await Pair("full").open()
+    pair.send(0.01, 0.02)
+    assert pair.gateway._leases.due_s is not None
+    pair.gateway.abandon()
+    assert [(name, sent["release"]) for name, sent in pair.sent[2:]] == [("a", True), ("b", True)]
+    assert pair.gateway._leases.due_s is None
+
+
+async def test_nobody_is_displaced_and_a_setpoint_wants_no_reactive_power_unless_that_is_asked_for() -> None:
+    pair = await Pair("full").open()
+    pair.send(0.01, 0.02)
+    assert [(sent["take_over"], sent["q_mvar"]) for _, sent in pair.sent] == [(False, 0.0)] * 2
+
+
+async def test_a_real_device_lacks_what_its_gate_wants_until_it_was_heard_well_and_often() -> None:
+    pair = await Pair("limited", is_real=True, gate_steps=2).open(is_heard=False)
+    gateway = pair.gateway
+    lacking = {name: f"nothing on devices/MG1/{name}/telemetry" for name in "ab"}
+    assert gateway.lacks("r", 1) == lacking
+    assert gateway.absent("r", 1) == [f"{name} ({why})" for name, why in lacking.items()]
+    assert not gateway.is_complete("r", 1)
+    assert not gateway.can_begin_in_shadow("a")
+    pair.say("a", "status", state="online")
+    assert gateway.can_begin_in_shadow("a")
+    pair.measure("a")
+    one = "1 of 2 plausible messages in a row on devices/MG1/a/telemetry"
+    assert gateway.lacks("r", 1) == {**lacking, "a": one}
+    pair.measure("a")
+    assert gateway.lacks("r", 1) == {"b": lacking["b"]}
+    for _ in range(2):
+        pair.measure("b")
+    assert gateway.lacks("r", 1) == {"b": "no birth on devices/MG1/b/status, retained"}
+    pair.say("b", "status", state="online")
+    assert gateway.lacks("r", 1) == {}
+    assert gateway.is_complete("r", 1)
+    pair.clock_s += 5.1
+    assert gateway.lacks("r", 1) == dict.fromkeys("ab", "it is stale")
+
+
+async def test_a_device_that_is_sent_nothing_lacks_nothing() -> None:
+    for level in ("simulated", "shadow"):
+        pair = await Pair(level).open(is_heard=False)  # type: ignore[arg-type]
+        assert pair.gateway.lacks("r", 1) == {}
+        assert pair.gateway.is_complete("r", 1)
+
+
+async def test_hardware_that_answers_where_an_emulator_is_expected_is_told_nothing() -> None:
+    pair = await Pair().open()  # it follows no episodes
+    pair.say("b", "status", state="online", run="r", episode=1)
+    assert pair.gateway.lacks("r", 1) == {
+        "a": "a real device answers where an emulator is expected: set external = true"
+    }
+    assert not pair.gateway.can_begin_in_shadow("a"), "it is not known to be real"
+    allowed = pair.send(0.01, 0.02)
+    assert pair.told == [("b", 0.02)]
+    pair.gateway.settle(allowed)
+    assert pair.agent.report().fallbacks["a"] == (
+        "a real device answers where an emulator is expected: set external = true"
+    )
+    pair.gateway.authority._held["a"].level = "full"
+    pair.send(0.01, 0.02, step=1)
+    assert pair.told[1:] == [("a", 0.01), ("b", 0.02)], "full is for hardware"
+
+
+@pytest.mark.parametrize(
+    ("level", "is_real", "run", "is_put"),
+    [
+        ("full", True, None, True),
+        ("full", True, "r", True),
+        ("full", False, None, True),
+        ("emulated", False, "r", False),  # it begins afresh, as its model does
+        ("shadow", True, None, False),  # it is sent nothing
+    ],
+)
+async def test_an_episode_begins_where_the_hardware_is(
+    level: Level, is_real: bool, run: str | None, is_put: bool
+) -> None:
+    pair = await Pair(level, is_real=is_real).open()
+    pair.gateway.taken_up()
+    pair.say("a", "status", state="online", run=run)
+    pair.measure("a", 0.01, soc=0.3)
+    pair.gateway._to_put_again.add("a")
+    pair.gateway.begin_episode()
+    assert (pair.model("a").soc == 0.3) is is_put
+    assert ("a" in pair.gateway.taken_up()) is is_put
+    assert pair.gateway.taken_up() == {}
+    assert pair.gateway._to_put_again == set()
+    pair.measure("a", 0.01, soc=0.4)
+    pair.clock_s += 5.1
+    pair.gateway.begin_episode()
+    assert pair.gateway.taken_up() == {}, "what is stale says nothing of now"
+
+
+async def test_an_episode_and_each_step_let_devices_rise() -> None:
+    for rises in ("begin_episode", "clamp_setpoints"):
+        pair = await Pair("full", is_real=True, gate_steps=1).open()
+        pair.gateway.authority._held["a"].level = "shadow"
+        if rises == "begin_episode":
+            pair.gateway.begin_episode()
+        else:
+            pair.gateway.clamp_setpoints({})
+        assert pair.gateway.authority.level("a") == "limited"
+        assert pair.gateway.levels() == {"a": "limited", "b": "full"}
+
+
+async def test_a_step_in_which_all_is_simulated_is_a_step_without_remarks() -> None:
+    pair = await Pair("full").open()
+    pair.gateway.clamp_setpoints({"a": SetpointRequest(1.0)})
+    assert pair.gateway.reasons() == {"a": "nameplate"}
+    for held in pair.gateway.authority._held.values():
+        held.level = held.ceiling = "simulated"
+    assert pair.gateway.skip_simulated(3, 17)
+    assert (pair.gateway.reasons(), pair.gateway.residuals(), pair.gateway.levels()) == ({}, {}, {})
+    assert (pair.gateway._at, pair.gateway.authority.step) == ((3, 17), 17)
+
+
+async def test_bounds_of_a_simulated_device_are_not_remarked_and_a_band_holds_for_its_device_alone() -> None:
+    pair = await Pair("full").open()
+    held = pair.gateway.authority._held
+    held["a"].level = held["a"].ceiling = "simulated"
+    held["b"].level = "limited"
+    allowed = pair.gateway.clamp_setpoints({name: SetpointRequest(0.04) for name in "ab"})
+    assert [allowed[name].p_mw for name in "ab"] == [0.04, BAND.p_max_mw]
+    assert pair.gateway.reasons() == {"b": "band of limited authority"}
+    allowed = pair.gateway.clamp_setpoints({name: SetpointRequest(9.0) for name in "ab"})
+    assert allowed["a"].p_mw == 0.05
+    assert pair.gateway.reasons().keys() == {"b"}
+
+
+async def test_without_the_length_of_the_step_nothing_is_sent() -> None:
+    pair = await Pair().open()
+    for name in "ab":
+        pair.say(name, "status", state="online", run="r", episode=1)
+    pair.send(0.01, 0.02, dt_s=None)
+    assert (pair.told, pair.gateway._leases.due_s) == ([], None)
+
+
+async def test_what_is_left_of_the_sign_of_life_is_the_lease_however_short() -> None:
+    pair = await Pair("full").open()
+    pair.clock_s += LEASE_S - 0.5
+    pair.gateway._renewals_changed.clear()
+    pair.send(0.01, 0.02)
+    assert [sent["lease_s"] for _, sent in pair.sent] == [0.5, 0.5]
+    assert pair.gateway._renewals_changed.is_set()
+    assert pair.gateway._leases.due_s == pytest.approx(0.5 / 3)
+    assert [(sent["episode"], sent["step"], sent["dt_s"]) for _, sent in pair.sent] == [(3, 0, DT_S)] * 2
+    pair.clock_s += 0.5
+    allowed = pair.send(0.01, 0.02, step=1)
+    assert len(pair.sent) == 2
+    pair.gateway.settle(allowed)
+    silent = "the environment has been silent for longer than 3 s"
+    assert pair.agent.report().fallbacks == {"a": silent, "b": silent}
+
+
+async def test_what_comes_while_setpoints_are_cleared_only_ever_takes_away() -> None:
+    for level, soc, p_mw, sent_mw in (
+        ("full", 0.1, 0.04, 0.0),  # empty: it can give nothing
+        ("full", 0.1, -0.04, -0.04),
+        ("full", 0.9, -0.04, 0.0),  # full: it can take nothing
+        ("full", 0.9, 0.04, 0.04),
+        ("full", 0.5, 0.0, 0.0),
+        ("limited", 0.5, 0.04, BAND.p_max_mw),
+        ("limited", 0.5, -0.04, BAND.p_min_mw),
+        ("limited", 0.5, 0.004, 0.004),
+        ("limited", 0.1, 0.04, 0.0),
+        ("limited", 0.9, -0.04, 0.0),
+    ):
+        pair = await Pair(level).open()  # type: ignore[arg-type]
+        pair.measure("a", boot="b1")
+        pair.measure("a", boot="b2", soc=soc)  # it was born again, and is taken up
+        allowed = pair.send(p_mw, 0.0)
+        assert pair.told[0] == ("a", pytest.approx(sent_mw)), (level, soc, p_mw)
+        assert allowed["a"].p_mw == pytest.approx(sent_mw)
+
+
+async def test_a_setpoint_of_a_device_that_is_sent_nothing_is_left_as_it_is() -> None:
+    pair = await Pair("shadow").open()
+    pair.measure("a", boot="b1")
+    pair.measure("a", boot="b2", soc=0.1)
+    allowed = {"a": SetpointRequest(0.04), "x": SetpointRequest(0.03)}
+    pair.gateway.send(allowed, dt_s=DT_S, episode=3, step=0)
+    assert allowed == {"a": SetpointRequest(0.04), "x": SetpointRequest(0.03)}
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+async def test_a_step_is_answered_once_every_device_has(order: str) -> None:
+    pair = await Pair("full").open()
+    assert pair.gateway.answered(), "nobody was asked"
+    pair.send(0.01, 0.02)
+    for name in order:
+        assert not pair.gateway.answered()
+        pair.ack(name)
+    assert pair.gateway.answered()
+    pair.send(0.01, 0.02, step=1)
+    pair.ack(order[0])
+    assert not pair.gateway.answered()
+    pair.say(order[1], "status", state="fault")
+    assert pair.gateway.answered(), "who says that it cannot is not waited for"
+    pair.say(order[1], "status", state="online")
+    pair.clock_s += 5.1
+    assert pair.gateway.links[order[1]].health == "stale"
+    assert not pair.gateway.answered(), "it may still answer"
+    pair.gateway.authority._held[order[1]].level = "shadow"
+    assert pair.gateway.answered(), "it is driven no more"
+
+
+async def test_a_simulated_device_is_its_model_and_a_shadowed_one_is_compared_with_it() -> None:
+    pair = await Pair("full").open()
+    held = pair.gateway.authority._held
+    for name, level in (("a", "simulated"), ("b", "shadow")):
+        held[name].level = held[name].ceiling = level  # type: ignore[assignment]
+    pair.agent.observe(None, None)
+    pair.measure("b", 0.03)
+    allowed = pair.gateway.clamp_setpoints({name: SetpointRequest(0.02) for name in "ab"})
+    pair.gateway.send(allowed, dt_s=DT_S, episode=3, step=0)
+    pair.clock_s += 0.25
+    assert pair.gateway.settle(allowed) == 0
+    report = pair.agent.report()
+    assert (report.p_mw, report.fallbacks) == ({"a": 0.02, "b": 0.02}, {})
+    assert pair.gateway.residuals() == {"b": 0.0}, "the comparison begins where the device is"
+    assert pair.gateway.report().keys() == {"b"}
+    assert pair.gateway.report()["b"]["age_s"]["p50"] == 0.25
+    assert pair.gateway.links["a"].stats.age_s == [], "it is not looked at"
+    assert pair.gateway.levels() == {"b": "shadow"}
+    pair.gateway.authority.request(
+        "a", AuthorityRequest(level="simulated", who="ann", why="test"), has_waited=False
+    )
+    assert pair.gateway.report().keys() == {"a", "b"}, "somebody has asked for it"
+
+
+async def test_a_model_that_stood_in_after_a_rebirth_is_put_where_the_device_is_before_the_next_step() -> (
+    None
+):
+    pair = await Pair("full").open()
+    for name in "ab":
+        pair.measure(name, boot="b1")
+    allowed = pair.send(0.04, 0.04)
+    pair.measure("a", boot="b2", soc=0.5)
+    pair.agent.observe(None, None)
+    pair.ack("b")
+    pair.gateway.settle(allowed)
+    assert pair.model("a").soc != 0.5, "its model has taken the step"
+    assert pair.gateway._to_put_again == {"a"}
+    pair.gateway.taken_up()
+    pair.gateway.clamp_setpoints({})
+    assert pair.model("a").soc == 0.5
+    assert pair.gateway.taken_up().keys() == {"a"}
+    pair.gateway.clamp_setpoints({})
+    assert pair.gateway.taken_up() == {}, "once"
+    pair.send(0.04, 0.04, step=1)
+    assert pair.gateway._put_since_sent == set()
+
+
+async def test_a_model_whose_device_was_born_again_and_has_not_spoken_is_not_put_anywhere() -> None:
+    pair = await Pair("full").open()
+    pair.gateway.taken_up()
+    pair.gateway._to_put_again.add("a")
+    pair.say("a", "status", state="online", boot="b1")
+    pair.say("a", "status", state="online", boot="b2")
+    assert pair.gateway.links["a"].telemetry is None
+    pair.gateway.clamp_setpoints({})
+    assert pair.gateway.taken_up() == {}
+
+
+async def test_a_stop_that_a_device_knows_of_is_one_and_every_message_is_told() -> None:
+    pair = await Pair("full").open()
+    pair.measure("a")
+    assert (pair.notified, pair.gateway.estop) == (1, None)
+    pair.send(0.01, 0.02)
+    assert pair.gateway._leases.due_s is not None
+    pair.measure("a", stopped=True)
+    assert pair.gateway.estop is not None
+    assert pair.notified >= 3, "of the message, and of the stop"
+    assert pair.gateway._leases.due_s is None, "nothing is renewed"
+    assert not pair.gateway.links["b"].holds_setpoint
+
+
+async def test_a_change_of_level_begins_where_the_device_is_and_evidence_anew() -> None:
+    pair = await Pair("full").open()
+    gateway = pair.gateway
+    gateway._outcome.steady["a"] = 7
+    pair.measure("a", soc=0.3)
+    pair.notified = 0
+    asked = AuthorityRequest(level="limited", who="ann", why="test")
+    gateway.authority.request("a", asked, has_waited=False)
+    assert (gateway._outcome.steady["a"], pair.model("a").soc, pair.notified) == (0, 0.3, 1)
+    pair.measure("a", soc=0.4)
+    pair.clock_s += 5.1
+    gateway.authority.request("a", asked.model_copy(update={"level": "shadow"}), has_waited=False)
+    assert pair.model("a").soc == 0.3, "what is stale says nothing of now"
+    gateway.authority.request("b", asked, has_waited=False)  # never measured since: nothing to begin with
+    assert gateway.authority.level("b") == "limited"
+
+
+async def test_a_level_with_a_band_goes_on_with_what_is_within_it_to_the_edge() -> None:
+    for p_mw, goes_on in (
+        (BAND.p_max_mw, True),
+        (BAND.p_min_mw, True),
+        (0.0, True),
+        (0.0101, False),
+        (-0.0101, False),
+    ):
+        pair = await Pair("full").open()
+        pair.send(p_mw)
+        asked = AuthorityRequest(level="limited", who="ann", why="test")
+        pair.gateway.authority.request("a", asked, has_waited=False)
+        assert pair.gateway.links["a"].holds_setpoint is goes_on, p_mw
+        pair.gateway.authority.request("b", asked, has_waited=False)  # which was sent nothing
+        assert len(pair.sent) == 1, "nothing is given back"
+
+
+async def test_what_was_sent_is_given_back_at_the_end_of_the_run_and_runs_out_where_it_is_lost() -> None:
+    for state, releases in (("finished", 2), ("lost", 0)):
+        pair = await Pair("full").open()
+        taken = {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"}
+        pair.broker.publish("devices/MG1/a/take", taken)
+        assert pair.gateway.authority.in_hand("a") is not None
+        pair.send(0.01, 0.02)
+        pair.notified = 0
+        pair.broker.publish("run/state", {"type": "run_state", "state": state, "boot": "e1"})
+        assert len([sent for _, sent in pair.sent if sent["release"]]) == releases
+        assert (pair.gateway._leases.due_s, pair.notified) == (None, 1)
+        assert not pair.gateway.links["a"].holds_setpoint
+        assert pair.gateway.authority.in_hand("a") is None
+
+
+async def test_a_device_is_taken_in_hand_as_long_as_anything_is_left_of_the_sign_of_life() -> None:
+    pair = await Pair("full").open()
+    pair.clock_s += LEASE_S - 0.5
+    pair.broker.publish("devices/MG1/a/take", {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"})
+    assert pair.gateway.authority.in_hand("a") is not None
+
+
+async def test_after_a_reconnection_what_is_known_is_said_and_heard_again() -> None:
+    pair = await Pair("full").open()
+    said: list[tuple[str, Any]] = []
+    for channel in ("devices/MG1/a/authority_state", "estop/confirm/MG1"):
+        pair.broker.subscribe(channel, lambda m: said.append((m.channel, m.get("level") or m.get("active"))))
+    pair.broker.publish("estop", {"type": "estop", "active": True, "who": "ann"})
+    said.clear()
+    pair.gateway.links["a"]._has_live_status = True
+    (reconnected,) = pair.broker.reconnected
+    reconnected()
+    assert sorted(said) == [("devices/MG1/a/authority_state", "full"), ("estop/confirm/MG1", True)]
+    assert not pair.gateway.links["a"]._has_live_status
+
+
+async def test_each_lease_is_renewed_with_what_is_left_of_it_to_a_millisecond() -> None:
+    pair = await Pair("full").open()
+    pair.broker.publish("devices/MG1/a/take", {"type": "take", "p_mw": 0.005, "for_s": 2.0, "who": "ann"})
+    pair.step(0.02, 0.02)
+    assert pair.told == [("a", 0.005), ("b", 0.02)]
+    pair.clock_s += 0.9994
+    pair.gateway.environment.serve("e1")
+    for name in "ab":
+        pair.measure(name)
+    pair.gateway._renew()
+    assert [(name, sent["lease_s"], sent["renewal"]) for name, sent in pair.sent[2:]] == [
+        ("a", 1.0, True),
+        ("b", LEASE_S, True),
+    ]
+    assert pair.gateway._leases.due_s == pytest.approx(1.0 / 3)
+    pair.gateway.authority._held["b"].level = "shadow"
+    pair.clock_s += 1.0
+    pair.gateway.environment.serve("e1")
+    for name in "ab":
+        pair.measure(name)
+    pair.gateway._renew()
+    assert len(pair.sent) == 4, "less than a millisecond is left of the one, and the other is not driven"
+    assert pair.gateway._leases.due_s is not None, "the next time comes all the same"
+
+
+async def test_without_anything_to_renew_the_next_time_is_that_of_a_whole_lease() -> None:
+    pair = await Pair("full").open()
+    pair.send(0.01, 0.02)
+    pair.gateway.environment._end = "the environment is lost"
+    pair.gateway._renew()
+    assert len(pair.sent) == 2
+    assert pair.gateway._leases.due_s == pytest.approx(LEASE_S / 3)
