@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import Consensus, Offer
-from heron_mqtt.protocols.consensus import ConsensusSession
+from heron_mqtt.protocols.base import DefaultSettings, StepPosition
+from heron_mqtt.protocols.consensus import (
+    ConsensusProtocol,
+    ConsensusSession,
+    metropolis_weights,
+    neighbours,
+)
 
 values = st.lists(st.floats(-500.0, 500.0), min_size=2, max_size=8)
 
@@ -153,3 +159,40 @@ def test_the_order_in_which_neighbours_are_named_does_not_change_a_bit_of_the_re
 def test_no_round_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one round, got 0"):
         ConsensusSession("0", {"1": 1}, 0.0, 0)
+
+
+def test_the_weight_of_a_neighbour_goes_by_the_larger_number_of_neighbours_of_the_two() -> None:
+    assert list(metropolis_weights({"c": 1, "a": 4, "b": 3}).items()) == [
+        ("a", 0.2),
+        ("b", 0.25),
+        ("c", 0.25),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("surplus_mwh", "value"),
+    [(1.0, 50.0), (0.0, 50.0), (-0.9e-9, 50.0), (-1e-9, 60.0), (-1.0, 60.0)],
+)
+def test_an_agent_begins_with_what_a_mwh_is_worth_to_it(surplus_mwh: float, value: float) -> None:
+    position = StepPosition("A", ("B", "C"), surplus_mwh, 50.0, 10.0, settings=DefaultSettings(3))
+    session = ConsensusProtocol().begin(position)
+    assert (session.agent_id, session.value, session.dispatch_value) == ("A", value, value)
+    assert session.outgoing() == dict.fromkeys("BC", Consensus(round=0, value=value))
+    assert [session.advance() for _ in range(3)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("kind", "agent", "peers", "expected"),
+    [
+        ("all", "A", "BCDE", {"B": 4, "C": 4, "D": 4, "E": 4}),
+        ("ring", "A", "", {}),
+        ("ring", "A", "BC", {"B": 2, "C": 2}),  # a ring of three is everybody
+        ("ring", "A", "BCD", {"D": 2, "B": 2}),
+        ("ring", "B", "ACD", {"A": 2, "C": 2}),
+        ("ring", "D", "CBA", {"C": 2, "A": 2}),
+    ],
+)
+def test_on_a_ring_one_talks_to_who_is_next_by_name(
+    kind: str, agent: str, peers: str, expected: dict[str, int]
+) -> None:
+    assert neighbours(agent, tuple(peers), DefaultSettings(neighbours=kind)) == expected

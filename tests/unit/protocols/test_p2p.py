@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import Accept, Confirm, Consensus, Message, Offer
-from heron_mqtt.protocols.base import run_conversation, run_sessions
-from heron_mqtt.protocols.p2p import ROUNDS, Bid, P2PSession, Trade, settle
+from heron_mqtt.protocols.base import StepPosition, run_conversation, run_sessions
+from heron_mqtt.protocols.p2p import ROUNDS, Bid, P2PSession, PeerToPeerProtocol, Trade, settle
 
 quantities = st.floats(-10.0, 10.0, allow_subnormal=False) | st.just(0.0)
 prices = st.floats(-100.0, 300.0)
@@ -498,3 +498,40 @@ def test_a_kind_of_session_of_ones_own_trades_alike_with_and_without_messages() 
     assert {n: s.trades for n, s in short.items()} == {n: s.trades for n, s in spoken.items()}
     assert any(s.trades for s in plain.values()), "they would have traded"
     assert not any(s.trades for s in short.values())
+
+
+@pytest.mark.parametrize(
+    ("surplus_mwh", "bid"),
+    [
+        (2.0, Bid(2.0, 52.0)),
+        (1e-9, Bid(1e-9, 52.0)),
+        (0.9e-9, Bid(0.0, 56.0)),  # rounding, not energy for sale
+        (0.0, Bid(0.0, 56.0)),
+        (-0.9e-9, Bid(0.0, 56.0)),
+        (-1e-9, Bid(-1e-9, 56.0)),
+        (-2.0, Bid(-2.0, 56.0)),
+    ],
+)
+def test_the_surplus_of_the_plan_is_offered_at_the_ask_and_its_deficit_looked_for_at_the_bid(
+    surplus_mwh: float, bid: Bid
+) -> None:
+    session = PeerToPeerProtocol().begin(StepPosition("A", ("B", "C"), surplus_mwh, 50.0, 8.0, 0.25, 0.75))
+    assert (session.agent_id, session.bid, session.waiting_for()) == ("A", bid, {"B", "C"})
+
+
+def test_a_confirm_of_what_was_not_accepted_is_no_trade() -> None:
+    session = P2PSession("me", ("A", "B"), Bid(-0.5, 20.0))
+    session.receive("A", Offer(quantity=1.0, price=30.0))  # above the bid
+    session.receive("B", Offer(quantity=1.0, price=10.0))
+    session.advance()
+    assert session.outgoing() == {"A": Accept(quantity=0.0), "B": Accept(quantity=0.5)}
+    session.advance()
+    session.receive("A", Confirm(quantity=0.25, price=30.0))
+    session.receive("B", Confirm(quantity=0.5, price=10.0))
+    session.advance()
+    assert session.trades == {"B": Trade(-0.5, 10.0)}
+
+
+def test_a_trade_of_nothing_is_neither_settled_nor_void() -> None:
+    settlement = settle({"A": {"B": Trade(0.0, 50.0)}, "B": {"A": Trade(-0.0, 50.0)}, "C": {}})
+    assert (settlement.trades, settlement.void) == ((), ())

@@ -8,10 +8,14 @@ import pytest
 
 from heron_mqtt.messages import Command, PriceSignal
 from heron_mqtt.protocols.price import PriceFollower
-from heron_mqtt.protocols.setpoint import MAX_AHEAD, CommandFollower, StepCommand
+from heron_mqtt.protocols.setpoint import CommandFollower, StepCommand
+
+MAX_AHEAD = 16
 
 
-def price(value: float, episode: int | None = None, step: int | None = None, boot: str = "b1") -> PriceSignal:
+def price(
+    value: float, episode: int | None = None, step: int | None = None, boot: str | None = "b1"
+) -> PriceSignal:
     return PriceSignal(value=value, episode=episode, step=step, boot=boot)
 
 
@@ -89,6 +93,31 @@ def test_an_operator_that_starts_again_is_followed_from_its_first_step() -> None
     assert follower.receive(price(50.0, 1, 0, boot="b2"))
     assert follower.value == 50.0
     assert follower.is_for(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("boot", "run", "is_kept"),
+    [("b1", "b1", True), ("b1", None, True), (None, "b2", True), ("b1", "b2", False)],
+)
+def test_a_price_of_the_same_episode_is_forgotten_only_if_it_is_of_another_run(
+    boot: str | None, run: str | None, is_kept: bool
+) -> None:
+    follower = PriceFollower()
+    follower.restart(1, run)
+    follower.receive(price(60.0, 1, 0, boot=boot))
+    follower.restart(1, run)
+    assert follower.is_for(1, 0) is is_kept
+    assert follower.value == 60.0
+
+
+@pytest.mark.parametrize(("episode", "step"), [(1, None), (None, 3)])
+def test_a_price_without_a_whole_step_counts_from_when_it_arrives(
+    episode: int | None, step: int | None
+) -> None:
+    follower = PriceFollower()
+    follower.receive(price(60.0, 1, 4))
+    assert follower.receive(price(99.0, episode, step))
+    assert (follower.value, follower.is_for(1, 4)) == (99.0, True)
 
 
 # -- command -------------------------------------------------------------------------------------------
@@ -174,3 +203,33 @@ def test_the_plain_form_of_a_command_says_what_its_message_says() -> None:
     follower = CommandFollower()
     assert follower.receive(plain)
     assert follower.take(2, 5) is plain
+    assert plain.values("soc_") == {}
+
+
+@pytest.mark.parametrize(("episode", "step"), [(1, None), (None, 3)])
+def test_a_command_without_a_whole_step_holds_for_the_next_one(episode: int | None, step: int | None) -> None:
+    follower = CommandFollower()
+    assert follower.receive(command(1.0, episode, step))
+    assert follower.take(9, 9) == command(1.0, episode, step)
+
+
+def test_commands_of_steps_that_were_left_out_are_forgotten() -> None:
+    follower = CommandFollower()
+    for step in (2, 3, 4):
+        follower.receive(command(float(step), 1, step))
+    assert follower.take(1, 3) == command(3.0, 1, 3)
+    assert [follower.has(1, step) for step in (2, 3, 4)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("boot", "run", "is_kept"),
+    [("b1", "b1", True), ("b1", None, True), (None, "b2", True), ("b1", "b2", False)],
+)
+def test_a_command_that_came_before_its_episode_was_prepared_is_kept_unless_it_is_of_another_run(
+    boot: str | None, run: str | None, is_kept: bool
+) -> None:
+    follower = CommandFollower()
+    follower.receive(command(1.0, 2, 0).model_copy(update={"boot": boot}))
+    follower.receive(command(1.0, 1, 95))
+    follower.restart(2, run)
+    assert (follower.has(2, 0), follower.has(1, 95)) == (is_kept, False)
