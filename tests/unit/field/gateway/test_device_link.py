@@ -705,6 +705,29 @@ async def test_what_a_device_measures_without_an_answer_counts_while_it_is_onlin
     assert (link.health, link.unacknowledged()) == ("online", None), "it speaks, but measures nothing new"
 
 
+async def test_a_device_that_has_spoken_twice_without_an_answer_goes_on_to_be_heard() -> None:
+    alone = await Alone().open()
+    alone.measure()
+    alone.send()
+    alone.link.give_up()
+    for heard, goes_on in ((0, False), (1, False), (2, True)):
+        if heard:
+            alone.clock_s += 0.25
+            alone.measure()
+        alone.clock_s += 0.25
+        alone.send()
+        assert (alone.link.unacknowledged() is not None) is goes_on, heard
+
+
+async def test_a_device_is_sent_something_until_it_was_silent_for_longer_than_its_lease() -> None:
+    alone = await Alone().open()
+    alone.measure()
+    alone.clock_s += LEASE_S
+    assert alone.link.why_not_sent is None
+    alone.clock_s += 0.125
+    assert alone.link.why_not_sent == "device silent for 3.12 s, longer than its lease"
+
+
 async def test_a_lease_is_taken_from_anybody_until_a_setpoint_was_followed() -> None:
     alone = await Alone(take_over=True).open()
     alone.measure()
