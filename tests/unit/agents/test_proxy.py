@@ -1,19 +1,26 @@
-"""The proxy of an agent: with which devices an episode begins."""
+"""The proxy of an agent: what it waits for, counts, sends and says, and with which devices it begins."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from heron_mqtt.agents import Deadlines, Proxy
+from heron_mqtt.errors import Displaced, NameTaken
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
+from heron_mqtt.field.gateway.succession import Succession
+from heron_mqtt.messages import Level
 from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.agents import GridAgent
 from powergrid.devices import Battery
 from support.field_rig import BAND, DT_S, ESS, OpenMemoryBroker
-from support.virtual import run_virtual
+from support.virtual import run_virtual, virtual_now
 
 
 @pytest.mark.parametrize("is_heard", [True, False])
@@ -55,5 +62,376 @@ def test_an_episode_begins_without_a_real_device_that_was_heard_too_little_and_s
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await proxy.close()
+
+    run_virtual(main())
+
+
+# -- one proxy, and all that comes to it ---------------------------------------------------------------
+
+NOW = {"episode": 1, "step": 0, "boot": "env1"}
+
+
+class Site:
+    """The proxy of MG1 with the battery ``ess``; the test is the environment, its peers and its device."""
+
+    def __init__(
+        self,
+        broker: OpenMemoryBroker | None = None,
+        *,
+        level: Level = "simulated",
+        peers: tuple[str, ...] = (),
+        is_real: bool = False,
+        **options: Any,
+    ) -> None:
+        self.broker = broker or OpenMemoryBroker()
+        self.agent = GridAgent("MG1", {"ess": Battery(ESS)}, peers=peers, step_s=DT_S)
+        settings = DeviceSettings(authority=level, is_real=is_real, gateway=GatewayTable(band=BAND))
+        self.proxy = Proxy(
+            "p1",
+            self.agent,
+            self.broker,
+            devices={"ess": settings},
+            env_id="test",
+            deadlines=Deadlines(upstream_s=1.0, peer_s=2.0, device_s=3.0, action_s=20.0, ready_s=10.0),
+            lease_s=60.0,
+            **options,
+        )
+        self.said: list[dict[str, Any]] = []
+        self.broker.subscribe("agents/MG1/+", lambda m: self.said.append({"on": m.channel[11:], **m}))
+        self.sent: list[dict[str, Any]] = []
+        self.broker.subscribe("devices/MG1/ess/setpoint", lambda m: self.sent.append(dict(m)))
+
+    def of(self, leaf: str) -> list[dict[str, Any]]:
+        return [message for message in self.said if message["on"] == leaf]
+
+    def say(self, channel: str, type_: str, **fields: Any) -> None:
+        self.broker.publish(channel, {"type": type_, **fields})
+
+    def upstream(self, *leaves: str, **fields: Any) -> None:
+        """Say what the environment says of a step: observation, price, command, clearance."""
+        told = {
+            "observation": ("agents/MG1/observation", {"dt_s": DT_S, "commanded": "command" in leaves}),
+            "price": ("operators/system_operator/price", {"value": 50.0}),
+            "command": ("agents/MG1/command", {"p_ess": 0.02}),
+            "clearance": ("agents/MG1/clearance", {}),
+        }
+        for leaf in leaves:
+            channel, own = told[leaf]
+            self.say(channel, leaf, **{**own, **NOW, **fields})
+
+    def born(self) -> None:
+        meta = {"sender": "MG1/ess", "boot": "d1"}
+        self.say("devices/MG1/ess/status", "status", state="online", **meta)
+        self.measure()
+
+    def measure(self, **fields: Any) -> None:
+        self.say("devices/MG1/ess/telemetry", "telemetry", p_mw=0.0, soc=0.5, **fields)
+
+
+def serve(
+    test: Callable[[Site], Coroutine[Any, Any, None]],
+    before: Callable[[Site], None] = lambda site: None,
+    **options: Any,
+) -> None:
+    """Run a test in virtual time with a proxy that has started."""
+
+    async def main() -> None:
+        site = Site(**options)
+        before(site)
+        await site.proxy.start()
+        await test(site)
+        await site.proxy.close()
+
+    run_virtual(main())
+
+
+def test_a_proxy_is_online_from_its_start_to_its_close_and_each_is_said_once() -> None:
+    async def main() -> None:
+        site = Site()
+        for _ in range(2):
+            await site.proxy.start()
+        assert [m["state"] for m in site.of("status")] == ["online"]
+        for _ in range(2):
+            await site.proxy.close()
+        assert [m["state"] for m in site.of("status")] == ["online", "offline"]
+        assert site.proxy.deadline_misses == 0
+
+    run_virtual(main())
+
+
+def test_a_step_that_nobody_has_started_the_proxy_for_starts_it() -> None:
+    async def main() -> None:
+        site = Site()
+        site.say("run/state", "run_state", state="running", **NOW)
+        report = await site.proxy.step_distributed()
+        assert [m["state"] for m in site.of("status")] == ["online"]
+        assert report.missed == 1, "no observation came"
+        await site.proxy.close()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    ("leaves", "commanded", "missed", "took_s"),
+    [
+        ((), False, 1, 1.0),
+        (("observation",), False, 1, 1.0),
+        (("observation", "price"), False, 0, 0.0),
+        (("observation", "price"), True, 1, 1.0),
+        (("observation", "price", "command"), True, 0, 0.0),
+        (("observation", "command"), True, 1, 1.0),
+    ],
+)
+def test_what_upstream_does_not_say_is_waited_for_once_and_counted(
+    leaves: tuple[str, ...], commanded: bool, missed: int, took_s: float
+) -> None:
+    async def step(site: Site) -> None:
+        site.upstream(*leaves, commanded=commanded)
+        begun_s = virtual_now()
+        report = await site.proxy.step_distributed()
+        assert (report.missed, site.proxy.deadline_misses) == (missed, missed)
+        assert virtual_now() - begun_s == pytest.approx(took_s)
+        (action,) = site.of("action")
+        # without an observation it is the step after the one before
+        assert (action["missed"], action["episode"], action["step"]) == (missed, 1 if leaves else 0, 0)
+        assert (report.p_mw["ess"] == 0.02) is ("command" in leaves)
+
+    serve(step)
+
+
+def test_misses_are_summed_over_the_steps() -> None:
+    async def steps(site: Site) -> None:
+        for _ in range(3):
+            await site.proxy.step_distributed()
+        assert site.proxy.deadline_misses == 3
+        assert [m["step"] for m in site.of("action")] == [0, 1, 2]
+
+    serve(steps)
+
+
+def test_a_start_is_known_to_the_next_one_before_anything_is_sent(tmp_path: Path) -> None:
+    with closing(Succession(tmp_path, "test", "MG1", "here")) as succession:
+
+        async def nothing(site: Site) -> None:
+            pass
+
+        serve(nothing, succession=succession, stamper=MessageStamper("MG1", "test", boot="g1"))
+    with closing(Succession(tmp_path, "test", "MG1", "here")) as later:
+        assert later.predecessors == {"g1"}
+
+
+def test_a_proxy_that_is_displaced_gives_the_device_back_and_leaves_the_name_to_the_other() -> None:
+    async def main() -> None:
+        broker = OpenMemoryBroker()
+        first = Site(broker, level="full")
+        await first.proxy.start()
+        first.proxy.gateway.authority._held["ess"].level = "full"
+        first.proxy.gateway.environment.serve("env1")
+        first.born()
+        second = Site(broker, level="full", take_over=True)
+        with pytest.raises(NameTaken, match="agent MG1 in environment 'test'"):
+            await Site(broker, level="full").proxy.start()
+        first.upstream("observation", "price", "command")
+        await first.proxy.step_distributed()
+        assert [s["p_mw"] for s in first.sent] == [0.02]
+        await second.proxy.start()
+        assert first.sent[-1]["release"] is True
+        with pytest.raises(Displaced):
+            await first.proxy.step_distributed()
+        before = len(first.of("status"))
+        await first.proxy.close()
+        assert [m["state"] for m in first.of("status")[before:]] == [], "the other one speaks"
+        await second.proxy.close()
+        assert first.of("status")[-1]["state"] == "offline"
+
+    run_virtual(main())
+
+
+def test_a_proxy_that_may_not_start_listens_to_nothing() -> None:
+    async def main() -> None:
+        broker = OpenMemoryBroker()
+        first, second = Site(broker), Site(broker)
+        await first.proxy.start()
+        before = broker._dispatcher.wanted()
+        with pytest.raises(NameTaken):
+            await second.proxy.start()
+        dropped = second.proxy.dropped
+        second.upstream("observation", boot="another")
+        assert second.proxy.dropped == dropped
+        assert broker._dispatcher.wanted() == before
+        await first.proxy.close()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(("episode", "is_put_back"), [(4, True), (5, False)])
+def test_an_interrupted_episode_is_gone_on_with_and_no_other(episode: int, is_put_back: bool) -> None:
+    async def resumed(site: Site) -> None:
+        calls: list[int] = []
+        site.proxy.resume(4, lambda: calls.append(1))
+        running = asyncio.create_task(site.proxy.run())
+        site.say("run/state", "run_state", state="reset", boot="env1", episode=episode)
+        await asyncio.sleep(0.5)
+        assert calls == [1] * is_put_back
+        (ready,) = site.of("status")[1:]
+        assert (ready["state"], ready["run"], ready["episode"]) == ("online", "env1", episode)
+        assert "stopped" not in ready
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    serve(resumed)
+
+
+def test_a_device_that_is_missing_is_waited_for_nine_tenths_of_the_time_and_named() -> None:
+    async def prepared(site: Site) -> None:
+        running = asyncio.create_task(site.proxy.run())
+        site.say("run/state", "run_state", state="reset", boot="env1", episode=1)
+        await asyncio.sleep(8.9)
+        assert len(site.of("status")) == 1
+        await asyncio.sleep(0.2)
+        told = site.of("status")[-1]
+        assert (told["state"], told["reason"]) == (
+            "fault",
+            "devices not ready: MG1/ess (no birth for this episode on devices/MG1/ess/status)",
+        )
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    serve(prepared, level="emulated")
+
+
+def test_an_episode_that_is_overtaken_by_the_next_is_not_said_to_be_ready() -> None:
+    async def prepared(site: Site) -> None:
+        running = asyncio.create_task(site.proxy.run())
+        for episode in (1, 2):
+            site.say("run/state", "run_state", state="reset", boot="env1", episode=episode)
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(9.0)
+        assert [m["episode"] for m in site.of("status")[1:]] == [2]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    serve(prepared, level="emulated")
+
+
+def test_a_stop_and_its_release_are_said_with_the_status_of_the_episode() -> None:
+    async def stopped(site: Site) -> None:
+        site.say("estop", "estop", active=True, who="ann")
+        await asyncio.sleep(0.1)
+        assert len(site.of("status")) == 1, "no episode has begun"
+        site.say("estop", "estop", active=False, who="ann")
+        running = asyncio.create_task(site.proxy.run())
+        site.say("run/state", "run_state", state="reset", boot="env1", episode=6)
+        await asyncio.sleep(0.1)
+        for active in (True, True, False):
+            site.say("estop", "estop", active=active, who="ann")
+            await asyncio.sleep(0.1)
+        told = [(m["state"], m["episode"], m.get("stopped")) for m in site.of("status")[1:]]
+        assert told == [("online", 6, None), ("online", 6, True), ("online", 6, None)]
+        site.say("estop", "estop", active=True, who="ann")
+        await asyncio.sleep(0.1)
+        site.say("run/state", "run_state", state="reset", boot="env1", episode=7)
+        await asyncio.sleep(0.1)
+        assert [(m["episode"], m["stopped"]) for m in site.of("status")[-2:]] == [(6, True), (7, True)]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    serve(stopped)
+
+
+@pytest.mark.parametrize(
+    ("answers", "missed", "took_s"),
+    [
+        ((), 1, 2.0),
+        (("offer",), 1, 4.0),  # the second round's deadline counts from the beginning, too
+        (("offer", "accept"), 0, 0.0),
+    ],
+)
+def test_a_peer_that_is_silent_in_a_round_is_missed_at_the_deadline_of_that_round(
+    answers: tuple[str, ...], missed: int, took_s: float
+) -> None:
+    async def traded(site: Site) -> None:
+        heard: list[dict[str, Any]] = []
+
+        def answer(message: dict[str, Any]) -> None:
+            heard.append(dict(message))
+            for type_ in answers if len(heard) == 1 else ():
+                price = {"price": 0.0} if type_ == "offer" else {}
+                meta = {"env_id": "test", "sender": "MG2", **NOW}
+                site.say("p2p/MG2/MG1", type_, quantity=0.0, **price, **meta)
+
+        site.broker.subscribe("p2p/MG1/MG2", answer)
+        begun_s = virtual_now()
+        site.upstream("observation", "price")
+        report = await site.proxy.step_distributed()
+        assert (heard[0]["type"], heard[0]["episode"], heard[0]["step"]) == ("offer", 1, 0)
+        assert heard[0]["quantity"] > 0.0, "it has something to sell"
+        assert (report.missed, virtual_now() - begun_s) == (missed, took_s)
+        assert site.of("action")[0]["missed"] == missed
+
+    serve(traded, peers=("MG2",))
+
+
+def test_a_device_that_does_not_answer_is_waited_for_as_long_as_devices_may_take() -> None:
+    async def driven(site: Site) -> None:
+        site.proxy.gateway.authority._held["ess"].level = "full"
+        site.proxy.gateway.environment.serve("env1")
+        site.born()
+        begun_s = virtual_now()
+        site.upstream("observation", "price", "command")
+        report = await site.proxy.step_distributed()
+        assert (report.missed, virtual_now() - begun_s) == (1, 3.0)
+        assert report.fallbacks == {"ess": "no telemetry before the deadline"}
+        assert report.authority == {"ess": "full"}
+        (setpoint,) = site.sent
+        assert (setpoint["dt_s"], setpoint["episode"], setpoint["step"]) == (DT_S, 1, 0)
+
+    serve(driven, level="full")
+
+
+@pytest.mark.parametrize("is_cleared", [True, False])
+def test_a_plan_is_sent_once_it_is_cleared_and_becomes_nothing_where_it_is_not(is_cleared: bool) -> None:
+    async def cleared(site: Site) -> None:
+        if is_cleared:
+            site.broker.subscribe("agents/MG1/plan", lambda m: site.upstream("clearance"))
+        begun_s = virtual_now()
+        site.upstream("observation", "price", "command")
+        report = await site.proxy.step_distributed()
+        (plan,) = site.of("plan")
+        assert (plan["p_ess"], plan["q_ess"], plan["episode"], plan["step"]) == (0.02, 0.0, 1, 0)
+        assert report.p_mw == {"ess": 0.02 if is_cleared else 0.0}
+        assert (report.missed, virtual_now() - begun_s) == ((0, 0.0) if is_cleared else (1, 11.0))
+        reason = {"ess": "no clearance before the deadline (0.02 -> 0 MW)"}
+        assert report.bounds == ({} if is_cleared else reason)
+
+    serve(cleared, asks_clearance=True)
+
+
+def test_with_a_stop_in_force_no_clearance_is_waited_for() -> None:
+    async def stopped(site: Site) -> None:
+        site.say("estop", "estop", active=True, who="ann")
+        begun_s = virtual_now()
+        site.upstream("observation", "price", "command")
+        report = await site.proxy.step_distributed()
+        assert (report.missed, report.p_mw, virtual_now() - begun_s) == (0, {"ess": 0.0}, 0.0)
+        assert len(site.of("plan")) == 1
+
+    serve(stopped, asks_clearance=True)
+
+
+def test_without_an_observation_no_plan_is_sent() -> None:
+    async def step(site: Site) -> None:
+        await site.proxy.step_distributed()
+        assert site.of("plan") == []
+
+    serve(step, asks_clearance=True)
+
+
+def test_the_broker_that_was_closed_before_has_taken_the_leave() -> None:
+    async def main() -> None:
+        site = Site()
+        await site.proxy.start()
+        await site.broker.close()
+        await site.proxy.close()
 
     run_virtual(main())
