@@ -237,6 +237,7 @@ class Emulator(FieldDevice):
         self.is_safe = True
         self.go_safe("rebooted")
         await self._say(self._birth())
+        self._tell_holder()
         await self._publish_telemetry()  # until it has measured it is sent nothing
 
     # -- helpers -----------------------------------------------------------------------------------

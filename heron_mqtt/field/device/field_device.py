@@ -402,7 +402,6 @@ class FieldDevice(PresentDevice, abc.ABC):
         else:
             await self._follow(setpoint)
             self._first.set()
-        self._tell_holder()
 
     async def _follow(self, setpoint: Setpoint) -> None:
         """Do what a setpoint says, unless it is refused, and answer."""
@@ -527,6 +526,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._lease.end()
         if self.is_safe:
             await self._publish_telemetry(answers=True)
+            self._tell_holder()
         else:
             await self._make_safe(f"released by {release.sender or 'its owner'}", logging.INFO)
 

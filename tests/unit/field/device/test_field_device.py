@@ -323,6 +323,27 @@ async def test_whose_lease_it_follows_is_said_before_the_hardware_is_told(make: 
     assert said_when_told == ["held"]
 
 
+async def test_a_lease_is_not_called_free_before_the_hardware_is_told_that_it_is_over(make: Any) -> None:
+    site: Site = await make()
+    leases: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.device("MG1", "ess", "lease"), leases.append)
+    said_when_told: list[str] = []
+
+    async def apply(setpoint: Setpoint) -> None:
+        await asyncio.sleep(60.0)  # longer than the lease: its end breaks this off
+
+    async def go_safe(reason: str) -> None:
+        await asyncio.sleep(0.01)
+        said_when_told.append(leases[-1]["state"])
+
+    site.device.apply = apply  # type: ignore[method-assign]
+    site.device.go_safe = go_safe  # type: ignore[method-assign]
+    site.send(0.02, lease_s=0.1)
+    await until(lambda: leases[-1:] and leases[-1]["state"] == "held", "the lease")
+    await until(lambda: leases[-1]["state"] == "free", "the end of the lease")
+    assert said_when_told == ["held"]
+
+
 async def test_a_setpoint_that_the_broker_kept_moves_nothing_and_is_told() -> None:
     async with InMemoryBroker() as broker:
         channel = topics.device("MG1", "ess", "setpoint")
@@ -402,6 +423,16 @@ async def test_a_release_frees_the_device_and_sends_it_to_its_safe_state_once(ma
         await until(lambda: leases[-1]["state"] == "free", "nobody's")
     assert [p_mw for _, p_mw, _ in site.device.told] == [0.02, 0.0], "it was told once"
     assert [lease["state"] for lease in leases].count("held") == 1
+
+
+async def test_a_release_frees_a_device_that_has_gone_to_its_safe_state_by_itself(make: Any) -> None:
+    site: Site = await make()
+    leases: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.device("MG1", "ess", "lease"), leases.append)
+    await site.ask(0.02)
+    site.device.is_safe = True
+    site.send(0.0, release=True)
+    await until(lambda: leases[-1]["state"] == "free", "the lease is free")
 
 
 async def test_a_device_that_serves_once_ends_after_its_first_answer() -> None:

@@ -231,6 +231,19 @@ async def test_after_a_reboot_it_is_another_start_in_the_safe_state_with_its_cha
     assert after["soc"] == done.soc
 
 
+async def test_after_a_reboot_the_lease_of_its_earlier_life_is_free(make: Any) -> None:
+    site = await make()
+    leases: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.device("MG1", "ess", "lease"), leases.append)
+    await site.ask(0.004)
+    await until(lambda: leases[-1:] and leases[-1]["state"] == "held", "the lease")
+    await site.fault("reboot", steps=1)
+    site.send(0.006)
+    site.send(0.006, heard_boot="another-boot", heard_seq=0)  # it is back, and refuses this
+    await until(lambda: leases[-1]["state"] == "free", "the lease is free", within_s=5.0)
+    assert site.device.refused == 1
+
+
 async def test_a_fault_that_is_none_is_counted_and_changes_nothing(make: Any) -> None:
     site = await make()
     site.broker.publish(topics.device("MG1", "ess", "fault"), {"type": "fault", "kind": "sulking"})
