@@ -56,6 +56,7 @@ def test_what_is_over_budget_is_named_in_every_report_and_the_exit_code(suite: P
 def test_ctrl_c_ends_the_runs_and_what_they_have_started(suite: Path, tmp_path: Path) -> None:
     text = SUITE.replace("steps = 2", 'steps = 100000\nbroker = "embedded"')
     suite.write_text(text, encoding="utf-8")
+    (tmp_path / "json.py").write_text("raise SystemExit('imported from the current directory')\n")
     with heron("suite", str(suite), "--junit", "s.xml", cwd=tmp_path) as program:
         until(lambda: len(descendants(program.pid)) > 6, "runs with their devices", 60.0)
         started = descendants(program.pid)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
+
+from heron_mqtt.own_program import module_command, module_environment
 
 START_S = 60.0  # a run starts in 3 s; a machine that builds and tests several things at once is slower
 
@@ -196,7 +197,8 @@ def heron_program(*arguments: str, environment: Mapping[str, str] | None = None)
 
 def python_program(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Program:
     """Start a module of this very package."""
-    return Program([sys.executable, "-m", module, *arguments], environment=environment)
+    given = module_environment({**os.environ, **(environment or {})})
+    return Program(module_command(module, *arguments), environment=given)
 
 
 def descendants(pid: int) -> list[Process]:

@@ -7,13 +7,13 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from heron_mqtt.app.suite_file import LoadedSuite, SuiteCase
+from heron_mqtt.own_program import module_command, module_environment
 from heron_mqtt.testing.suite.outcome import CaseOutcome, SuiteOutcome, judged
 
 END_S = 3.0  # a run ends within 2 s
@@ -64,7 +64,8 @@ async def _run(loaded: LoadedSuite, i: int, case: SuiteCase, keep: Path | None) 
     begun_s = time.monotonic()
     record = "" if keep is None else str(keep / f"{i:04d}.heron")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "heron_mqtt.testing.suite.case", str(loaded.path), str(i), record),
+        *module_command("heron_mqtt.testing.suite.case", str(loaded.path), str(i), record),
+        env=module_environment(),
         stdin=asyncio.subprocess.PIPE,  # it ends when this one does
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
