@@ -4,25 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from heron_mqtt.testing.conformance import ConformanceOptions, ConformanceResult, bench_of, examine_device
-from support.broken_devices import COMMAND, DEFECTS, write_broken
+from heron_mqtt.testing.conformance import (
+    ConformanceBench,
+    ConformanceOptions,
+    ConformanceResult,
+    bench_of,
+    examine_device,
+)
+from heron_mqtt.testing.device_checks import check_lease_is_told
+from support.broken_devices import ALLOWED, COMMAND, DEFECTS, write_broken
 from support.selection import selected
 
 FIRST = ("ignores the lease", "has the wrong sign", "accepts a foreign owner", "ignores a malformed stop")
 
 
-def examine(defect: str, folder: Path, only: Collection[str] | None) -> ConformanceResult:
-    """Examine one broken device on a bench of its own."""
+def bench(defect: str, folder: Path) -> AbstractContextManager[ConformanceBench]:
+    """Start one changed device on a bench of its own."""
     folder = folder / defect.replace(" ", "-")
     folder.mkdir()
-    script = write_broken(DEFECTS[defect], folder)
+    script = write_broken((DEFECTS | ALLOWED)[defect], folder)
     command = [word.replace("{script}", str(script)) for word in COMMAND]
-    with bench_of(ConformanceOptions("MG1/ess", command=command, within_s=10.0), None) as bench:
-        return examine_device(bench, only=only)
+    return bench_of(ConformanceOptions("MG1/ess", command=command, within_s=10.0), None)
+
+
+def examine(defect: str, folder: Path, only: Collection[str] | None) -> ConformanceResult:
+    """Examine one broken device."""
+    with bench(defect, folder) as broken:
+        return examine_device(broken, only=only)
 
 
 def examine_all(
@@ -59,6 +72,13 @@ def test_of_a_few_promises_a_device_fails_the_one_that_it_breaks(
     defect: str, first: dict[str, ConformanceResult]
 ) -> None:
     fails_just_its_line(defect, first[defect])
+
+
+@pytest.mark.parametrize("defect", ALLOWED)
+def test_a_device_may_hold_its_lease_itself_during_a_stop(defect: str, tmp_path: Path) -> None:
+    with bench(defect, tmp_path) as allowed:
+        allowed.make_ready()
+        check_lease_is_told(allowed.harness)
 
 
 @pytest.mark.slow

@@ -28,6 +28,20 @@ def _defect(promise: str, *changes: str) -> Defect:
 
 _CONNECTED = "def on_connect(client, userdata, flags, reason, properties):\n"
 _MEMORY = "MEMORY = __file__ + '.p_mw'\n"
+_HOLDS_ITSELF = (
+    "who, whose = holder or (None, None)",
+    "who, whose = holder or ((name, boot) if stopped else (None, None))",
+    'state="held" if holder else "free"',
+    'state="held" if who else "free"',
+)
+_RELEASED = "            del releases[:-64]\n            say_telemetry()\n"
+
+ALLOWED = {
+    "holds its lease itself during a stop": _defect(
+        "lease-told", *_HOLDS_ITSELF, _RELEASED, f"{_RELEASED}            say_lease()\n"
+    )
+}
+"""Changes that break no promise: what a device may do as well. ``promise`` names the nearest one."""
 
 DEFECTS = {
     "ignores the lease": _defect("lease-end", "if holder is not None and now() >= lease_ends:", "if False:"),
@@ -103,6 +117,7 @@ DEFECTS = {
     "says no lease": _defect(
         "lease-told", 'say(f"{base}/lease", retain=True', 'str("lease"); dict(retain=True'
     ),
+    "holds its lease itself after a stop": _defect("lease-told", *_HOLDS_ITSELF),
 }
 
 
