@@ -375,14 +375,20 @@ def _names(pattern: str, levels: Sequence[str]) -> bool:
     )
 
 
+def _rule_of(channel: str) -> ChannelRule | None:
+    """Return the rule of a channel; no two rules have a channel in common."""
+    levels = channel.split("/")
+    return next((rule for rule in RULES if _names(rule.pattern, levels)), None)
+
+
 @functools.lru_cache(maxsize=10_000)
 def is_vital(topic: str) -> bool:
     """Whether a topic carries what safety depends on: births, stops, owners, authority."""
     levels = topic.split("/", 2)
     if len(levels) != 3 or levels[0] != ROOT:
         return False
-    channel = levels[2].split("/")
-    return any(_names(rule.pattern, channel) for rule in RULES if rule.vital)
+    rule = _rule_of(levels[2])
+    return rule is not None and rule.vital
 
 
 # -- what waits while the broker is away ----------------------------------------------------------------
@@ -408,14 +414,15 @@ def is_release(message: Mapping[str, Any]) -> bool:
 @functools.lru_cache(maxsize=10_000)
 def kind_of(channel: str) -> str:
     """Return the rule of a channel as a filter (``devices/+/+/telemetry``); empty where there is none."""
-    return next((fill(rule.pattern, {}) for rule in RULES if matches(fill(rule.pattern, {}), channel)), "")
+    rule = _rule_of(channel)
+    return "" if rule is None else fill(rule.pattern, {})
 
 
 @functools.lru_cache(maxsize=10_000)  # the same few channels, at every publish
 def away_of(channel: str) -> WhileAway:
     """Return what the rule of a channel says; channels of no rule are queued."""
-    levels = channel.split("/")
-    return next((rule.away for rule in RULES if _names(rule.pattern, levels)), "queued")
+    rule = _rule_of(channel)
+    return "queued" if rule is None else rule.away
 
 
 def is_storable(topic_filter: str) -> bool:
@@ -423,7 +430,5 @@ def is_storable(topic_filter: str) -> bool:
 
     A stop may, but shares its channel with what releases it.
     """
-    return "#" not in topic_filter and any(
-        rule.away == "stored" and rule.pattern != ESTOP and matches(fill(rule.pattern, {}), topic_filter)
-        for rule in RULES
-    )
+    rule = None if "#" in topic_filter else _rule_of(topic_filter)  # "+" fills a level as an identifier does
+    return rule is not None and rule.away == "stored" and rule.pattern != ESTOP
