@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 from heron_mqtt.end_signals import END_SIGNALS
 from heron_mqtt.forked_program import be_a_program, name_process
-from powergrid.emulators import emulated_by, run_script
+from powergrid.emulators import emulated_by
 
 NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.idna")
 """What every device imports, now or when it connects; what is missing here, each would import by itself."""
@@ -45,7 +45,7 @@ def main() -> int:
         importlib.import_module(module)
     line = sys.stdin.readline()
     if not line:
-        return 0  # whoever started this has gone
+        return 0  # the program that started this has ended
     request = json.loads(line)
     os.environ.update(request["environment"])
     gc.freeze()  # what is loaded stays: no collection shall touch, and so copy, the shared pages
@@ -53,7 +53,7 @@ def main() -> int:
     for device in request["devices"]:
         processes.setdefault(device["process"], []).append(device)
     names: dict[int, list[str]] = {}
-    # Devices that share a process tell of their ends through us: the end of our output says that we are gone.
+    # Devices tell of their ends through us: the end of our output says that we are gone.
     told, tell = os.pipe()
     for process, devices in processes.items():
         pid = os.fork()
@@ -70,7 +70,7 @@ def main() -> int:
     while names:
         pid, status = os.wait()
         code, its = os.waitstatus_to_exitcode(status), names.pop(pid)
-        if len(its) == 1 or code != 0:  # several have said it themselves, if they could
+        if code != 0:  # killed or crashed: its devices could not say it themselves
             for name in its:
                 _say({"name": name, "exit_code": code})
     passing_on.join()
@@ -85,7 +85,7 @@ def _pass_on(told: int) -> None:
 
 
 def _become(process: str, devices: list[dict[str, Any]], heeded: Mapping[int, Any], tell: int) -> NoReturn:
-    """Be one or several devices, which take signals as ``heeded`` says and tell of their ends."""
+    """Be the devices of one process, which take signals as ``heeded`` says and tell of their ends."""
     os.dup2(2, 1)  # standard output is for what became of the devices
     name_process(process)
 
@@ -93,8 +93,6 @@ def _become(process: str, devices: list[dict[str, Any]], heeded: Mapping[int, An
         try:
             for number, handler in heeded.items():
                 signal.signal(number, handler)
-            if len(devices) == 1:
-                return run_script(devices[0]["script"], devices[0]["arguments"])
             from powergrid.emulators.script import Emulated, main_of_several
 
             emulated = [
