@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import runpy
 import sys
+from typing import Any
 
 import pytest
 
+from heron_mqtt.messages import Setpoint
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.mqtt.raw import RawMqtt
+from heron_mqtt.messaging.stamping import MessageStamper
 from support.doc_pages import PAGES, ROOT
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("built_once")
 
@@ -92,6 +100,39 @@ def test_the_tour_shows_every_message_and_equal_rewards(
     )
     assert [name for name, _, _ in differences] == ["centralized", "in memory", "embedded MQTT"]
     assert all(float(difference) < 1e-9 for _, _, difference in differences)
+
+
+async def test_the_adapter_of_a_vendors_device_sets_it_and_hands_it_back(embedded_url: str) -> None:
+    """At each end of its wire stands what the page says: a battery of plain topics, and a gateway."""
+    serve = runpy.run_path(str(EXAMPLES / "07_vendor_adapter.py"))["serve"]
+    async with MqttBroker(embedded_url, env_id="site") as gateway:
+        battery = RawMqtt(gateway.options, gateway.stats)
+        told: list[bytes] = []
+
+        async def measure() -> None:
+            while True:
+                for topic, payload in (("status", b"online"), ("soc/state", b"50")):
+                    battery.publish_raw(f"battery/{topic}", payload, qos=1, retain=False)
+                power = told[-1] if told else b"0"
+                battery.publish_raw("battery/power/state", power, qos=1, retain=False)
+                await asyncio.sleep(0.05)
+
+        async with battery, asyncio.TaskGroup() as tasks:
+            battery.subscribe_raw("battery/power/set", lambda _, payload, __: told.append(payload))
+            measuring = tasks.create_task(measure())
+            telemetry: list[dict[str, Any]] = []
+            gateway.subscribe(topics.device("MG1", "ess", "telemetry"), telemetry.append)
+            adapter = asyncio.create_task(serve(embedded_url, embedded_url, "site"))
+            await until(lambda: telemetry and telemetry[-1].get("soc") == 0.5, "the battery is read")
+            channel = topics.device("MG1", "ess", "setpoint")
+            setpoint = Setpoint(p_mw=0.002, lease_s=30.0)
+            gateway.publish(channel, MessageStamper("MG1", "site").stamp(channel, setpoint))
+            await until(lambda: telemetry[-1]["p_mw"] == 0.002, "it does what it is told")
+            assert told == [b"2000"]
+            adapter.cancel()
+            await asyncio.wait([adapter])
+            await until(lambda: told[-1] == b"0", "it is handed back")
+            measuring.cancel()
 
 
 def test_every_example_is_named_in_a_page() -> None:
