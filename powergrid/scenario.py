@@ -53,7 +53,7 @@ class NetworkTable(Table):
         1e-10,
         gt=0.0,
         le=1.0,
-        description="Largest power mismatch of a bus, MVA; never less than what rounding makes of it.",
+        description="Largest power mismatch of a bus, MVA; not below the rounding error.",
     )
     vm_pu: float | None = Field(
         None, gt=0.5, lt=1.5, description="Slack voltage, pu; None = the network's own."
@@ -68,21 +68,23 @@ class ProfilesTable(Table):
     price_file: str = Field("profiles/price_week.csv", description="Prices; may be the same file.")
     price_column: str = Field("price_per_mwh", description="Column of the price, $/MWh.")
     start_row: int = Field(0, ge=0, description="Row (from 0) with which an episode begins.")
-    repeat: bool = Field(True, description="Begin again at the first row after the last one.")
+    repeat: bool = Field(True, description="Continue with the first row after the last one.")
 
 
 class MarketTable(Table):
-    """What energy costs besides the operator's price."""
+    """Costs of energy besides the operator's price."""
 
     import_adder_per_mwh: float = Field(0.0, ge=0.0, description="Network charge on imported energy, $/MWh.")
 
 
 class ProtocolTable(Table):
-    """How agents talk to each other."""
+    """Communication between the agents."""
 
     horizontal: Annotated[str, NameIn(PROTOCOLS)] = "p2p"
     consensus_rounds: int = Field(4, ge=1, le=100)
-    neighbours: Literal["all", "ring"] = Field("all", description="Who talks to whom in consensus.")
+    neighbours: Literal["all", "ring"] = Field(
+        "all", description="Which agents exchange values in consensus."
+    )
     options: dict[str, Any] = Field({}, description="Settings of a protocol that is not shipped.")
 
     @model_validator(mode="after")
@@ -112,11 +114,11 @@ class RewardTable(Table):
     soc_max: float = Field(0.8, ge=0.0, le=1.0, description="Upper end of the preferred band.")
     on_divergence: Literal["penalty", "nan"] = Field(
         "penalty",
-        description="Where the power flow has no solution: the penalty as reward and the last results "
-        "observed, or NaN for both.",
+        description="If the power flow has no solution: the penalty as reward and the last valid results as "
+        "observation, or NaN for both.",
     )
     divergence_penalty: Weight = Field(
-        100.0, description="What a microgrid loses in that step instead of every other term, $."
+        100.0, description="Penalty of each microgrid in that step, in place of all other terms, $."
     )
     terms: dict[str, float] = Field({}, description="Weights of reward terms that are not shipped, by name.")
 
@@ -130,7 +132,7 @@ class RewardTable(Table):
 
 
 class EnvelopeTable(Table):
-    """Limits of the grid that no step's setpoints may break together; checked before they are sent."""
+    """Grid limits that the setpoints of a step must not violate together; checked before they are sent."""
 
     grid_check: bool = Field(False, description="Check every step's setpoints together by power flow.")
     vm_min_pu: float = Field(0.9, gt=0.0, description="EN 50160: 0.9 of nominal.")
@@ -150,26 +152,28 @@ Range = Annotated[
 
 
 class RandomisationTable(Table):
-    """What a seed changes from episode to episode; the same in every mode. Formulas: docs/models.md."""
+    """Random changes between episodes, by the seed; the same in every mode. Formulas: docs/models.md."""
 
     start: Literal["fixed", "random"] = Field(
-        "fixed", description="Begin at `profiles.start_row`, or at its time of a day that the seed draws."
+        "fixed", description="Begin at `profiles.start_row`, or at its time of day on a day that is drawn."
     )
-    days: Literal["all", "weekdays", "weekends"] = Field("all", description="Of which days one is drawn.")
+    days: Literal["all", "weekdays", "weekends"] = Field("all", description="Days that may be drawn.")
     months: list[Annotated[int, Field(ge=1, le=12)]] = Field(
-        [], description="Of which months (1 to 12); empty = of all."
+        [], description="Months that may be drawn (1 to 12); empty = all."
     )
     load_scale: Range = Field(
         (1.0, 1.0), description="Factor on a microgrid's loads, for the whole episode, [least, most]."
     )
-    load_noise: float = Field(0.0, ge=0.0, le=1.0, description="Standard deviation of loads, part of them.")
+    load_noise: float = Field(0.0, ge=0.0, le=1.0, description="Relative standard deviation of loads.")
     pv_scale: Range = Field(
-        (1.0, 1.0), description="Factor on what the sun offers, for the whole episode, [least, most]."
+        (1.0, 1.0), description="Factor on the available PV power, for the whole episode, [least, most]."
     )
-    pv_noise: float = Field(0.0, ge=0.0, le=1.0, description="Standard deviation of PV, part of it.")
+    pv_noise: float = Field(
+        0.0, ge=0.0, le=1.0, description="Relative standard deviation of the available PV power."
+    )
     price_noise_per_mwh: float = Field(0.0, ge=0.0, description="Standard deviation of the price.")
     noise_correlation_s: float = Field(
-        3600.0, ge=0.0, description="Time constant with which noise is correlated; 0 = not at all."
+        3600.0, ge=0.0, description="Time constant of the correlation of noise; 0 = uncorrelated."
     )
     initial_soc: Range | None = Field(
         None, description="State of charge of batteries at the beginning, [least, most]; None = nameplate."
@@ -226,22 +230,23 @@ class RandomisationTable(Table):
 
 
 class ForecastTable(Table):
-    """What agents are foretold of price, load and sun. Formulas: docs/models.md."""
+    """Forecasts of price, load and PV for the agents. Formulas: docs/models.md."""
 
     kind: Literal["none", "perfect", "persistence", "noisy"] = Field(
-        "none", description="Nothing, what will be, what was a day before, or what will be with an error."
+        "none",
+        description="None, the true values, those of the day before, or the true values with an error.",
     )
-    horizon: int = Field(96, ge=1, le=672, description="How many steps after the coming one.")
+    horizon: int = Field(96, ge=1, le=672, description="Number of steps after the coming one.")
     error: float = Field(
         0.1,
         ge=0.0,
         le=1.0,
-        description="Standard deviation at the horizon, part of the value; of noisy ones.",
+        description="Relative standard deviation at the horizon, of noisy forecasts.",
     )
 
 
 class PolicyTable(Table):
-    """An agent's own policy: a class of yours, or thresholds; and where it asks and bids.
+    """The agent's own policy, your class or price thresholds, and its prices in trading.
 
     ``policy = "module:Class"`` is short for ``policy = { use = "module:Class" }``.
     """
@@ -252,7 +257,7 @@ class PolicyTable(Table):
         description="module:Class, or file.py:Class beside the scenario, that decides (docs/agents.md); None "
         "= the rules below.",
     )
-    arguments: dict[str, Any] = Field({}, description="Of that class.")
+    arguments: dict[str, Any] = Field({}, description="Arguments of that class.")
 
     charge_below: float = Field(30.0, description="The battery charges at or below this price, $/MWh.")
     discharge_above: float = Field(45.0, description="The battery discharges at or above this price, $/MWh.")
@@ -276,22 +281,24 @@ class PolicyTable(Table):
 
 
 class EmulatorTable(Table):
-    """What makes an emulator differ from its model; the default is ideal. See powergrid/emulators/."""
+    """Differences between the emulator and its model; none by default. See powergrid/emulators/."""
 
     response_delay_s: float = Field(0.0, ge=0.0, description="Dead time before it moves, simulated s.")
     lag_s: float = Field(0.0, ge=0.0, description="Time constant of its first-order lag, simulated s.")
     ramp_mw_per_s: float | None = Field(None, gt=0.0, description="Its own ramp, MW per simulated s.")
-    efficiency_factor: float = Field(1.0, gt=0.0, le=1.0, description="On both efficiencies of a battery.")
+    efficiency_factor: float = Field(
+        1.0, gt=0.0, le=1.0, description="Factor on both efficiencies of a battery."
+    )
     offset_mw: float = Field(0.0, description="Constant error of the measurement, MW.")
     noise_mw: float = Field(0.0, ge=0.0, description="Standard deviation of the measurement, MW.")
     quantum_mw: float = Field(0.0, ge=0.0, description="Resolution of the measurement, MW; 0 = exact.")
     answer_delay_s: float = Field(0.0, ge=0.0, description="From setpoint to telemetry, wall-clock s.")
     jitter_s: float = Field(0.0, ge=0.0, description="Random part on top of it, uniform, wall-clock s.")
-    seed: int = Field(0, ge=0, description="Of its randomness, with the device's name.")
+    seed: int = Field(0, ge=0, description="Seed of its random numbers, together with the device's name.")
 
 
 class TwinTable(Table):
-    """How a device differs from its model, as ``heron-mqtt calibrate`` finds it; the twin is compared so."""
+    """Differences between the device and its model, from ``heron-mqtt calibrate``; its twin has them."""
 
     response_delay_s: float = Field(0.0, ge=0.0, description="Dead time before it moves, s.")
     lag_s: float = Field(0.0, ge=0.0, description="Time constant of its first-order lag, s.")
@@ -304,12 +311,12 @@ class DeviceTable(Table):
 
     bus: str | int | None = Field(None, description="Bus name or index; None = the network's suggestion.")
     profile: str | None = Field(
-        None, description="Column of what PV offers or a load wants, per unit of its nameplate."
+        None, description="Column of available PV power, or of demand, per unit of its nameplate."
     )
     control_q: bool = Field(False, description="Reactive power is part of the action.")
     authority: Level | None = Field(None, description="None = the run's default: simulated or emulated.")
     mapping: str | dict[str, Any] | None = Field(
-        None, description="A vendor's device by its own topics or registers: a profile's name or a table."
+        None, description="Of a vendor's device, its topics or registers: a profile's name or a table."
     )
     broker: DeviceBrokerTable | None = Field(
         None, description="Its own broker, for a device with a mapping; None = the run's."
@@ -317,9 +324,9 @@ class DeviceTable(Table):
     modbus: DeviceModbusTable | None = Field(
         None, description="Where it is, for a device with a mapping of registers."
     )
-    external: bool = Field(False, description="A real device speaks for itself: run starts no emulator.")
+    external: bool = Field(False, description="A real device, or your own program: run starts no emulator.")
     own_process: bool = Field(
-        False, description="Its emulator has a process of its own; else it shares one with the others."
+        False, description="Its emulator has its own process; else it shares one with the others."
     )
     gateway: GatewayTable = Field(GatewayTable(), description="How the gateway treats it.")
     emulator: EmulatorTable = Field(EmulatorTable(), description="How its emulator differs from the model.")
@@ -442,17 +449,17 @@ class MicrogridTable(Table):
 
 
 class FaultTable(Table):
-    """A fault that a run tells an emulator to have."""
+    """A fault that a run causes in an emulator."""
 
-    at_step: int = Field(ge=0, description="Before this step of the episode.")
+    at_step: int = Field(ge=0, description="The fault begins before this step of the episode.")
     device: str = Field(description="AGENT/DEVICE, for example MG1/ess.")
     kind: FaultKind
-    steps: int = Field(1, ge=1, le=1_000_000, description="For how many steps.")
+    steps: int = Field(1, ge=1, le=1_000_000, description="Duration, in steps.")
     value: float = Field(0.0, description="Size of an offset, MW.")
 
 
 class BrokerTable(Table):
-    """The MQTT broker; options of the command line and the environment win. No password belongs here."""
+    """The MQTT broker; command line and environment variables have priority. No password belongs here."""
 
     url: str | None = Field(None, description="mqtt://host[:port], mqtts://, ws:// or wss://; no password.")
     username: str | None = Field(None, description="User name at the MQTT broker.")
@@ -467,21 +474,23 @@ class BrokerTable(Table):
     )
     protocol: Literal["3.1.1", "5"] | None = Field(None, description="MQTT version; None = 3.1.1.")
     keepalive_s: int | None = Field(None, ge=1, le=65_535, description="None = 15 s.")
-    client_id: str | None = Field(None, min_length=1, description="Of the run or proxy; None = one is made.")
+    client_id: str | None = Field(
+        None, min_length=1, description="Client id of the run or proxy; None = generated."
+    )
     clean_start: bool | None = Field(
-        None, description="false: the broker keeps what others publish while we are away; None = true."
+        None, description="false: the broker keeps messages for us while we are disconnected; None = true."
     )
     session_expiry_s: int | None = Field(
-        None, ge=1, le=(1 << 32) - 1, description="How long it keeps that (MQTT 5); None = 3600 s."
+        None, ge=1, le=(1 << 32) - 1, description="How long it keeps these messages (MQTT 5); None = 3600 s."
     )
     outbox: str | None = Field(
         None,
         min_length=1,
-        description="File that keeps what the broker could not take; None = there is none.",
+        description="File for messages that cannot be sent to the broker yet; None = there is none.",
     )
-    outbox_max_mb: float | None = Field(None, gt=0.0, description="Megabytes it may hold; None = 100.")
+    outbox_max_mb: float | None = Field(None, gt=0.0, description="Its largest size, megabytes; None = 100.")
     outbox_max_age_s: float | None = Field(
-        None, gt=0.0, description="After which it sends a message no more; None = 604800 s, a week."
+        None, gt=0.0, description="Older messages in it are not sent; None = 604800 s, a week."
     )
 
     @field_validator("topic_prefix")
@@ -506,7 +515,7 @@ class HomeAssistantTable(Table):
     prefix: str = Field(
         "homeassistant",
         pattern="^[^+#/\\x00]+(/[^+#/\\x00]+)*$",
-        description="Its discovery prefix: topic of MQTT, without wildcards.",
+        description="Its discovery prefix: an MQTT topic without wildcards.",
     )
     stop_switch: bool = Field(
         False,
@@ -515,7 +524,7 @@ class HomeAssistantTable(Table):
 
 
 class IntegrationsTable(Table):
-    """What other programs are told of a run."""
+    """Messages of a run for other programs."""
 
     home_assistant: HomeAssistantTable | None = Field(
         None, description="Present: the run announces its devices and microgrids to Home Assistant."
@@ -533,13 +542,13 @@ class Scenario(Table):
     seed: int = Field(0, ge=0)
     observation: Literal["full", "local"] | None = Field(None, description="None = by mode.")
     observation_scale: Literal["si", "unit"] = Field(
-        "si", description="Observations in their units, or each from -1 to 1 between its bounds."
+        "si", description="Observations in their units, or each scaled to -1 to 1 between its bounds."
     )
     lease_s: float = Field(
-        30.0, gt=0.0, le=MAX_LEASE_S, description="How long a setpoint holds on a device, wall-clock s."
+        30.0, gt=0.0, le=MAX_LEASE_S, description="How long a device holds a setpoint, wall-clock s."
     )
     realtime_s: float | None = Field(
-        None, gt=0.0, description="Wall-clock s a step; None = as fast as it goes."
+        None, gt=0.0, description="Duration of a step, wall-clock s; None = as fast as possible."
     )
     network: NetworkTable = NetworkTable()
     profiles: ProfilesTable = ProfilesTable()
@@ -552,7 +561,7 @@ class Scenario(Table):
     deadlines: Deadlines = Deadlines()
     broker: BrokerTable = BrokerTable()
     impairment: str | ImpairmentTable | None = Field(
-        None, description="How the network misbehaves: a file of config/networks, or its table."
+        None, description="Impairment of the network: a file of config/networks, or a table."
     )
     faults: list[FaultTable] = Field([], max_length=10_000)
     integrations: IntegrationsTable = IntegrationsTable()

@@ -39,21 +39,21 @@ UNITS = (
     ("_s", "s"),
 )
 UNIT_OF = {"charge_below": "$/MWh", "discharge_above": "$/MWh", "voltage_weight": "$/pu", "soc_weight": "$"}
-UNIT_OF |= {"loading_weight": "$ per 100 %", "value": "MW"}
+UNIT_OF |= {"loading_weight": "$ per 100 %", "value": "MW", "divergence_penalty": "$", "outbox_max_mb": "MB"}
 
 # What a reader of the page needs to know and the schema leaves to the key's name or to other pages.
 MEANINGS = {
     ("Scenario", "name"): "Name of the scenario.",
     ("Scenario", "env_id"): "The environment's level in the topics (`heron/ENV_ID/...`); None = the name.",
     ("Scenario", "operator_id"): "Id of the system operator on the wire.",
-    ("Scenario", "seed"): "Seed of a run that is given none.",
+    ("Scenario", "seed"): "Seed of a run without `--seed`.",
     ("Scenario", "observation"): "None = `full` when centralized, `local` when distributed (docs/modes.md).",
     ("NetworkTable", "solver"): (
-        "The first two are compiled once and fast, `fixed_point` where few generators hold voltages (`check` "
-        "says where it does not suit); `pandapower` calls `runpp` in every step and takes every network that "
-        "it can solve."
+        "The first two are compiled once and fast; `fixed_point` is for networks in which few generators "
+        "control voltages (`check` reports where it does not suit). `pandapower` calls `runpp` in every step "
+        "and accepts every network that it can solve."
     ),
-    ("ProtocolTable", "horizontal"): "What the microgrids say to each other in a step (docs/models.md).",
+    ("ProtocolTable", "horizontal"): "Protocol between the microgrids in a step (docs/models.md).",
     ("ProtocolTable", "consensus_rounds"): "Rounds of consensus in a step.",
     ("RewardTable", "vm_min_pu"): "Lower end of the voltage band. EN 50160 allows 0.9; planning uses less.",
     ("RewardTable", "vm_max_pu"): "Upper end of the voltage band.",
@@ -61,9 +61,9 @@ MEANINGS = {
     ("EnvelopeTable", "vm_min_pu"): "Lowest bus voltage allowed. EN 50160: 0.9 of nominal.",
     ("EnvelopeTable", "vm_max_pu"): "Highest bus voltage allowed. EN 50160: 1.1 of nominal.",
     ("EnvelopeTable", "loading_max_percent"): "Highest loading of a line or transformer allowed.",
-    ("PartitionTable", "end_s"): "The end, likewise.",
-    ("PartitionTable", "end_step"): "The end, likewise.",
-    ("FaultTable", "kind"): "What goes wrong.",
+    ("PartitionTable", "end_s"): "End, in the same seconds.",
+    ("PartitionTable", "end_step"): "End, in the same steps.",
+    ("FaultTable", "kind"): "Kind of fault.",
     ("BatterySpec", "kind"): "Kind of device.",
     ("GeneratorSpec", "kind"): "Kind of device.",
     ("PvSpec", "kind"): "Kind of device.",
@@ -117,9 +117,8 @@ def _row(key: str, spec: Schema, model: Schema) -> str:
     meaning = MEANINGS.get((title, key)) or spec.get("description")
     if meaning is None:
         raise SystemExit(f"{title}.{key} has no description: give it one in the schema")
-    default = (
-        "must be given" if key in model.get("required", ()) or key == "kind" else value_text(spec["default"])
-    )
+    is_needed = key in model.get("required", ()) or (key == "kind" and "const" in spec)
+    default = "must be given" if is_needed else value_text(spec["default"])
     return row(f"`{key}`", type_text(spec), _unit(key, spec), default, plain(meaning))
 
 

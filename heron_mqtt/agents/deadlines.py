@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Deadlines(BaseModel):
-    """Bounds on every wait, wall-clock s. A phase ends as soon as everyone has spoken."""
+    """Longest waits, wall-clock s. A phase ends earlier if all messages have arrived."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 

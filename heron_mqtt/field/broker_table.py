@@ -13,7 +13,7 @@ File = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class DeviceBrokerTable(Table):
-    """Where the device's broker is and how to log in; a secret stands in the environment, never here."""
+    """Address of the device's broker, and the login; a secret is in an environment variable, never here."""
 
     url: Annotated[str, Field(min_length=1, max_length=500)] = Field(
         description="Address: mqtt://host:port or mqtts://host:port"
@@ -28,7 +28,7 @@ class DeviceBrokerTable(Table):
     cert: File | None = Field(None, description="Certificate to show, PEM.")
     key: File | None = Field(None, description="Its private key, PEM.")
     client_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
-        None, description="None = one is made."
+        None, description="None = generated."
     )
     protocol: Literal["3.1.1", "5"] = Field("3.1.1", description="Version of MQTT.")
 

@@ -48,9 +48,9 @@ class _Where(Table):
 
 
 class BurstTable(Table):
-    """Losses that come in bursts: the Gilbert-Elliott model, one transition a message.
+    """Burst losses: the Gilbert-Elliott model, one transition for each message.
 
-    The bad state lasts 1 / leave messages on average, and holds for enter / (enter + leave) of them.
+    The bad state lasts 1 / leave messages on average, and applies to enter / (enter + leave) of all messages.
     """
 
     enter: float = Field(gt=0.0, le=1.0, description="Probability of good -> bad, per message.")
@@ -59,23 +59,27 @@ class BurstTable(Table):
 
 
 class RuleTable(_Where):
-    """What happens to the messages that it is about; the first rule that matches a message counts."""
+    """Impairments of the messages that match; the first rule that matches a message applies."""
 
-    exempt: bool = Field(False, description="Nothing happens to them, not even in a partition.")
-    delay_s: float = Field(0.0, ge=0.0, le=3600.0, description="What every message takes, s.")
+    exempt: bool = Field(False, description="No impairment of these messages, not even a partition.")
+    delay_s: float = Field(0.0, ge=0.0, le=3600.0, description="Constant delay of every message, s.")
     jitter: Annotated[str, NameIn(JITTERS)] = Field(
-        "none", description="Distribution of what comes on top of delay_s; never negative."
+        "none", description="Distribution of the random delay that is added to delay_s; never negative."
     )
-    jitter_s: float = Field(0.0, ge=0.0, le=3600.0, description="Its scale, s: see the documentation.")
+    jitter_s: float = Field(
+        0.0, ge=0.0, le=3600.0, description="Scale of the jitter, s: see docs/impaired-networks.md."
+    )
     jitter_shape: float | None = Field(
         None, ge=0.1, le=10.0, description="lognormal: sigma (1.0); pareto: alpha (3.0)."
     )
-    max_delay_s: float = Field(60.0, gt=0.0, le=3600.0, description="A longer delay counts as this, s.")
+    max_delay_s: float = Field(
+        60.0, gt=0.0, le=3600.0, description="Largest delay; a longer one is reduced to it, s."
+    )
     loss: float = Field(0.0, ge=0.0, le=1.0, description="Probability of loss outside bursts.")
     burst: BurstTable | None = None
-    duplicate: float = Field(0.0, ge=0.0, le=1.0, description="Probability of a copy right behind it.")
+    duplicate: float = Field(0.0, ge=0.0, le=1.0, description="Probability of a duplicate right after it.")
     reorder: float = Field(0.0, ge=0.0, le=1.0, description="Probability of being held back by reorder_s.")
-    reorder_s: float = Field(0.0, ge=0.0, le=3600.0, description="Meanwhile others may overtake it, s.")
+    reorder_s: float = Field(0.0, ge=0.0, le=3600.0, description="Time in which others may overtake it, s.")
     more: SkipJsonSchema[dict[str, Any]] = Field({}, description="Tables of further kinds, by their names.")
 
     @classmethod
@@ -113,13 +117,13 @@ class RuleTable(_Where):
 
 
 class PartitionTable(_Where):
-    """A time during which nothing passes: in seconds since the start, or in steps; the end is not in it."""
+    """A time in which no message passes: in seconds since the start, or in steps; the end is exclusive."""
 
     begin_s: float | None = Field(None, ge=0.0, description="Seconds since the broker was first used.")
     end_s: float | None = Field(None, ge=0.0)
     begin_step: int | None = Field(None, ge=0, description="Steps of the episode, as messages carry them.")
     end_step: int | None = Field(None, ge=0)
-    hold: bool = Field(False, description="Messages wait for end_s instead of being lost.")
+    hold: bool = Field(False, description="Messages are held until end_s instead of being lost.")
 
     @model_validator(mode="after")
     def _is_one_window(self) -> Self:
@@ -149,12 +153,12 @@ class PartitionTable(_Where):
 
 
 class ImpairmentTable(Table):
-    """A network's misbehaviour; without rules and partitions it is perfect."""
+    """Impairments of a network; there are none without rules and partitions."""
 
-    name: str = Field("", max_length=64, description="For people: it stands in the summary.")
+    name: str = Field("", max_length=64, description="A name that the summary shows.")
     seed: int | None = Field(None, ge=0, description="None = the run's seed.")
     max_in_flight: int = Field(
-        10_000, ge=1, le=1_000_000, description="Messages on their way; of more, the oldest is dropped."
+        10_000, ge=1, le=1_000_000, description="Most messages in transit; beyond that the oldest is dropped."
     )
     rules: list[RuleTable] = Field([], max_length=1_000)
     partitions: list[PartitionTable] = Field([], max_length=1_000)

@@ -62,7 +62,7 @@ class BatterySpec(DeviceSpecBase):
         default=None, description="Largest change of p_mw, MW/s, both directions; None = unlimited"
     )
     standby_loss_mw: PowerMw = Field(
-        default=0.0, description="Power the cells lose all the time, MW, >= 0; ceases at min_soc"
+        default=0.0, description="Constant power loss of the cells, MW, >= 0; none at min_soc"
     )
 
     @model_validator(mode="after")

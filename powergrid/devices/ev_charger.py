@@ -23,7 +23,7 @@ __all__ = ["EvCharger", "EvChargerSpec", "EvChargerState"]
 
 
 class EvChargerSpec(ConsumerSpecBase):
-    """Nameplate of a charging point, and what the cars want that come to it."""
+    """Nameplate of a charging point, and the energy demand of its cars."""
 
     has_soc: ClassVar[bool] = True
     has_cost: ClassVar[bool] = True
@@ -32,7 +32,7 @@ class EvChargerSpec(ConsumerSpecBase):
     kind: Literal["ev_charger"] = Field(default="ev_charger", description="Kind of device")
     max_p_mw: PositivePowerMw = Field(description="Largest charging power, MW, magnitude (p_mw >= -this)")
     min_p_mw: PowerMw = Field(
-        default=0.0, description="Smallest charging power other than 0, MW, magnitude: 6 A a phase"
+        default=0.0, description="Smallest charging power other than 0, MW, magnitude: 6 A per phase"
     )
     max_e_mwh: float = Field(ge=1e-9, le=1e6, description="Energy in the car's battery at soc = 1, MWh, > 0")
     efficiency_charge: Annotated[float, Field(ge=0.01, le=1.0)] = Field(

@@ -23,7 +23,7 @@ __all__ = ["FlexibleLoad", "FlexibleLoadSpec", "FlexibleLoadState"]
 
 
 class FlexibleLoadSpec(ConsumerSpecBase):
-    """Nameplate of a load that may be shed for a while and catches up afterwards."""
+    """Nameplate of a load that may be shed for a while and draws the shed energy afterwards."""
 
     has_soc: ClassVar[bool] = True
     profile_says: ClassVar[str | None] = "its demand"
@@ -38,11 +38,13 @@ class FlexibleLoadSpec(ConsumerSpecBase):
         default=0.5, description="Part of the demand that may be shed, [0, 1]"
     )
     max_backlog_mwh: float = Field(
-        ge=1e-9, le=1e6, description="Most energy that may be owed; nothing more is shed then, MWh, > 0"
+        ge=1e-9,
+        le=1e6,
+        description="Largest energy that is owed (shed and not caught up); then no more is shed, MWh, > 0",
     )
-    max_rebound_mw: PowerMw = Field(description="Most that is drawn above the demand to catch up, MW")
+    max_rebound_mw: PowerMw = Field(description="Largest power above the demand, to catch up, MW")
     rebound_factor: float = Field(
-        default=1.0, ge=0.0, le=10.0, description="Energy owed per energy shed; above 1: it costs extra"
+        default=1.0, ge=0.0, le=10.0, description="Energy owed per energy shed; above 1: extra consumption"
     )
 
     @property

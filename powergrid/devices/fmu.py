@@ -45,7 +45,7 @@ Sign = Literal[1, -1]
 
 
 class _Link(BaseModel):
-    """A quantity of ours and the unit's variable for it."""
+    """The variable of the unit for this quantity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -82,7 +82,7 @@ class FmuSoc(_Link):
 
 
 class FmuSpec(DeviceSpecBase):
-    """Nameplate of a functional mock-up unit (FMI 2 or 3, co-simulation), and which variable means what."""
+    """Nameplate of a functional mock-up unit (FMI 2 or 3, co-simulation), and its variables."""
 
     pandapower_table: ClassVar[PandapowerTable] = "sgen"
     is_any_kind: ClassVar[bool] = True
@@ -92,8 +92,8 @@ class FmuSpec(DeviceSpecBase):
     file: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
         description="The unit, a .fmu file beside the scenario. It is native code and runs with your rights"
     )
-    max_p_mw: PowerMw = Field(description="Largest power that it is asked for, MW, positive = injected")
-    min_p_mw: PowerMw = Field(default=0.0, description="Smallest, MW; negative = it can draw so much")
+    max_p_mw: PowerMw = Field(description="Largest setpoint, MW, positive = injected")
+    min_p_mw: PowerMw = Field(default=0.0, description="Smallest setpoint, MW; negative = consumption")
     s_max_mva: PositivePowerMw | None = Field(
         default=None,
         description="Apparent power, MVA, bounds q_setpoint; None = the larger end of its power range",
@@ -108,16 +108,16 @@ class FmuSpec(DeviceSpecBase):
         default=None,
         description="State of charge at the beginning, fraction, set by soc.start; None = its own",
     )
-    p_setpoint: FmuPower = Field(description="Input that is asked for a power")
-    p: FmuPower = Field(description="Output that is the power at its terminals")
+    p_setpoint: FmuPower = Field(description="Input: the power setpoint")
+    p: FmuPower = Field(description="Output: the power at its terminals")
     q_setpoint: FmuReactivePower | None = Field(
-        default=None, description="Input that is asked for a reactive power; needs q"
+        default=None, description="Input: the reactive power setpoint; needs q"
     )
-    q: FmuReactivePower | None = Field(default=None, description="Output that is its reactive power")
-    soc: FmuSoc | None = Field(default=None, description="Output that is its state of charge")
-    running: _Link | None = Field(default=None, description="Output that is not 0 while it runs")
+    q: FmuReactivePower | None = Field(default=None, description="Output: its reactive power")
+    soc: FmuSoc | None = Field(default=None, description="Output: its state of charge")
+    running: _Link | None = Field(default=None, description="Output: not 0 while it runs")
     available: FmuPower | None = Field(
-        default=None, description="Input that is what sun or load offer: then the device needs a profile"
+        default=None, description="Input: the available power, or the demand; then the device needs a profile"
     )
     start: dict[VariableName, bool | int | float | str] = Field(
         default={}, max_length=1000, description="Parameters and start values of the unit, by name"

@@ -48,7 +48,7 @@ class GeneratorSpec(DeviceSpecBase):
     ramp_mw_per_s: PositivePowerMw | None = Field(
         default=None, description="Largest change of p_mw while running, MW/s; None = unlimited"
     )
-    cost_a_usd_per_h: Cost = Field(default=0.0, description="Cost of running at all, $/h")
+    cost_a_usd_per_h: Cost = Field(default=0.0, description="Constant cost while running, $/h")
     cost_b_usd_per_mwh: Cost = Field(default=0.0, description="Linear cost, $/MWh (p in MW)")
     cost_c_usd_per_mw2h: Cost = Field(default=0.0, description="Quadratic cost, $/(MW^2 h) (p in MW)")
     start_cost_usd: Cost = Field(default=0.0, description="Cost of one start, $")

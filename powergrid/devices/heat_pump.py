@@ -43,7 +43,7 @@ class HeatPumpSpec(ConsumerSpecBase):
         default=0.5, description="State of charge of the store after reset, fraction"
     )
     standby_loss_mw: PowerMw = Field(
-        default=0.0, description="Heat that the store loses all the time, MW of heat; ceases when empty"
+        default=0.0, description="Constant heat loss of the store, MW of heat; none when empty"
     )
     unserved_usd_per_mwh: float = Field(
         default=0.0, ge=0.0, le=1e8, description="Cost of heat demand that is not met, $/MWh of heat"

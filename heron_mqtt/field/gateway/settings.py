@@ -29,12 +29,14 @@ class GatewayTable(Table):
 
     stale_after_s: float = Field(5.0, gt=0.0, description="Telemetry older than this is stale, wall-clock s.")
     band: BandTable | None = Field(None, description="Setpoints allowed at authority limited.")
-    gate_steps: int = Field(4, ge=1, le=10_000, description="Steps in a row that a promotion wants steady.")
+    gate_steps: int = Field(
+        4, ge=1, le=10_000, description="Consecutive steady steps that a promotion requires."
+    )
     gate_residual_mw: float | None = Field(
         None, gt=0.0, description="Residual that counts as steady, MW; None = 5 % of the nameplate."
     )
     tolerance: float = Field(
-        0.1, ge=0.0, description="Telemetry may exceed the nameplate by this part of it before it is refused."
+        0.1, ge=0.0, description="Telemetry beyond the nameplate by more than this part of it is refused."
     )
     max_rate_per_s: float = Field(100.0, gt=0.0, description="Telemetry beyond this rate is dropped.")
 

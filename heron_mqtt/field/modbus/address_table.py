@@ -23,7 +23,7 @@ _OF_A_LINE = ("baud", "parity", "stop_bits")
 
 
 class DeviceModbusTable(Table):
-    """Where the device is; several units may be behind one address or line, over one connection."""
+    """The device's Modbus address. Units with the same address or serial line share a connection."""
 
     address: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
         None, description="HOST or HOST:PORT; port 502 if left out."
@@ -35,14 +35,14 @@ class DeviceModbusTable(Table):
     parity: Parity = Field("none", description="Of the serial port: none, even or odd.")
     stop_bits: Literal[1, 2] = Field(1, description="Of the serial port.")
     unit: int = Field(1, ge=0, le=255, description="Modbus unit id; on a serial port 1 to 247.")
-    framing: Framing = Field("tcp", description="rtu: a gateway that passes RTU frames on over TCP.")
+    framing: Framing = Field("tcp", description="rtu: a gateway that forwards RTU frames over TCP.")
     connect_delay_s: float = Field(
         0.0,
         ge=0.0,
         le=60.0,
-        description="Wait so long after connecting, s, and hold the connection through unanswered requests.",
+        description="Wait after connecting, s; the connection is then kept through unanswered requests.",
     )
-    timeout_s: float = Field(3.0, gt=0.0, le=60.0, description="Bound of connecting and of an answer, s.")
+    timeout_s: float = Field(3.0, gt=0.0, le=60.0, description="Timeout of connecting and of each answer, s.")
 
     @field_validator("address")
     @classmethod
