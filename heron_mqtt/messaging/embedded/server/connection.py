@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from heron_mqtt.messaging.embedded.stats import BrokerStats
 
 _MAX_CACHED_TOPICS = 4_096
+PUBACK_FIRST = packets.PUBACK << 4
 
 
 class ConnectionOwner(Protocol):
@@ -163,7 +164,9 @@ class ClientConnection(WriteBuffer):
             self._packets += 1
             first = data[pos]
             if first >> 4 == packets.PUBLISH and self.session is not None:
-                self._on_publish(self.session, first, data, body, stop)
+                self._on_publish(self.session, data, pos, body, stop)
+            elif first == PUBACK_FIRST and length == 2 and self.session is not None:
+                self.session.on_puback(packets.read_packet_id(data, body))
             else:
                 self._on_packet(first, data[body:stop])
             pos = stop
@@ -202,7 +205,9 @@ class ClientConnection(WriteBuffer):
         else:
             raise packets.MalformedPacket(f"a packet of type {packet_type} from a connected client")
 
-    def _on_publish(self, session: ClientSession, first: int, data: bytes, body: int, stop: int) -> None:
+    def _on_publish(self, session: ClientSession, data: bytes, begin: int, body: int, stop: int) -> None:
+        """Act on the PUBLISH from ``begin`` to ``stop`` in ``data``; its topic begins at ``body``."""
+        first = data[begin]
         qos = first >> 1 & 3
         pos = body + 2
         topic_end = pos + (data[body] << 8 | data[body + 1]) if pos <= stop else stop + 1
@@ -227,6 +232,7 @@ class ClientConnection(WriteBuffer):
             raise packets.MalformedPacket("PUBLISH at QoS 1 or 2 without a packet identifier")
         message = BrokerMessage(topic, raw_topic, data[pos + 2 : stop], qos)
         if qos == 1:
+            message.came_as(data[begin:pos])
             if self._accept(session, message, retain=bool(first & 1)):
                 self.send(b"\x40\x02" + packet_id.to_bytes(2, "big"))
             return

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MESSAGE_OVERHEAD_BYTES = 400
 
 
+PUBLISH_QOS1 = packets.PUBLISH << 4 | 1 << 1
+_QOS1 = bytes((PUBLISH_QOS1,))
+
 ALWAYS_FITS_BYTES = 16 << 10
 """What one session may hold also when all together hold what they may: others have used that up, and a stop
 needs little."""
@@ -41,6 +44,17 @@ class BrokerMessage:
     def of(cls, topic: str, payload: bytes, qos: int) -> BrokerMessage:
         """Make a message from a topic that is not yet encoded."""
         return cls(topic, topic.encode(), payload, qos)
+
+    def came_as(self, head: bytes) -> None:
+        """Take the head of the QoS 1 packet that brought it: it goes out with the same, but for the flags.
+
+        Not one whose length has more bytes than it needs.
+        """
+        at = 1
+        while head[at] & 0x80:
+            at += 1
+        if at == 1 or head[at]:
+            self._head_qos1 = head if head[0] == PUBLISH_QOS1 else _QOS1 + head[1:]
 
     def packet_qos0(self, *, retain: bool) -> bytes:
         """Return the whole PUBLISH packet at QoS 0."""
@@ -224,7 +238,8 @@ class ClientSession:
         if flight is not None and flight.qos == 1:
             del self.inflight[packet_id]
             self._release(flight.message.size)
-            self.go_on()
+            if self.queue or self.on_room is not None:
+                self.go_on()
 
     def on_pubrec(self, packet_id: int) -> None:
         """Note that the client has a QoS 2 message, and release it (also one we no longer know)."""

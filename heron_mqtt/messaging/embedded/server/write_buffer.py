@@ -49,7 +49,8 @@ class WriteBuffer:
         self._stall_timeout_s = limits.stall_timeout_s
         self._max_unsent_bytes = limits.max_queued_bytes + _MAX_ANSWER_BYTES
         self._out: list[bytes] = []
-        self._out_bytes = 0
+        self.collected_bytes = 0
+        """What `flush` will hand to the link."""
         self._flush_due = False
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -61,8 +62,8 @@ class WriteBuffer:
         """Send bytes when this turn of the event loop ends, together with what else goes to the client."""
         self._out += parts
         for part in parts:
-            self._out_bytes += len(part)
-        if self._out_bytes > WRITE_HIGH_BYTES:
+            self.collected_bytes += len(part)
+        if self.collected_bytes > WRITE_HIGH_BYTES:
             self.writable = False
         if not self._flush_due:
             self._flush_due = True
@@ -74,7 +75,7 @@ class WriteBuffer:
         if self._out:
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
-            self._out_bytes = 0
+            self.collected_bytes = 0
             self._stats.bytes_sent += len(data)
             self.transport.write(data)
         if self.ended:

@@ -89,6 +89,29 @@ def test_a_message_is_sent_at_once_as_it_was_asked_for(qos: int, retain: bool) -
     assert site.wire.ids() == ([1, 2, 3, 4] if qos else [])
 
 
+@pytest.mark.parametrize("first", [0x32, 0x33, 0x3A, 0x3B], ids=["plain", "retain", "dup", "both"])
+@pytest.mark.parametrize("topic", ["a/b", "a/" + 200 * "b"], ids=["short", "long"])
+def test_a_message_goes_out_with_the_head_it_came_with_but_for_the_flags(first: int, topic: str) -> None:
+    site, message = Site(), BrokerMessage.of(topic, b"x", 1)
+    expected = message.head(1, retain=False, dup=False)
+    came = BrokerMessage.of(topic, b"x", 1)
+    came.came_as(bytes((first,)) + expected[1:])
+    site.session.deliver(came, 1)
+    site.session.deliver(came, 1, retain=True)
+    assert [packet[0] for packet in site.wire.sent] == [0x32, 0x33]
+    assert [packet[1:] for packet in site.wire.sent] == [
+        expected[1:] + n.to_bytes(2, "big") + b"x" for n in (1, 2)
+    ]
+
+
+def test_a_length_with_more_bytes_than_it_needs_is_not_passed_on() -> None:
+    message = BrokerMessage.of("a/b", b"x", 1)
+    expected = message.head(1, retain=False, dup=False)
+    came = BrokerMessage.of("a/b", b"x", 1)
+    came.came_as(expected[:1] + bytes((expected[1] | 0x80, 0)) + expected[2:])
+    assert came.head(1, retain=False, dup=False) == expected
+
+
 def test_the_size_of_a_message_is_payload_topic_and_overhead() -> None:
     assert BrokerMessage.of("a/ü", b"xyz", 1).size == 3 + 4 + MESSAGE_OVERHEAD_BYTES
 
