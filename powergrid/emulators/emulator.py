@@ -201,22 +201,31 @@ class Emulator(FieldDevice):
         if fault.kind == "reboot":
             await self._say(self._stamped(Status(state="offline", reason="rebooting")))
 
-    async def on_run_state(self, run_state: RunState) -> None:
+    def on_run_state(self, run_state: RunState) -> Awaitable[None] | None:
         """Let the faults of the step begin and end."""
-        if run_state.state == "running" and run_state.step is not None:
-            await self._step(run_state.step)
+        if run_state.state == "running" and run_state.step is not None and self._ends_reboot(run_state.step):
+            return self._restart()
+        return None
 
-    async def _step(self, step: int | None) -> None:
+    def _ends_reboot(self, step: int | None) -> bool:
+        """Let the faults of a step begin and end; whether a reboot has just ended."""
         was, self._is_asked_where = self._faults.kind, False
-        if self._faults.on_step(step) and was == "reboot":
-            await self._restart()
+        return self._faults.on_step(step) and was == "reboot"
 
-    async def heeds(self, setpoint: Setpoint) -> bool:
+    def heeds(self, setpoint: Setpoint) -> Awaitable[bool] | bool:
         """Hear no setpoint while the fault in force is silence, or to ignore them; no renewal either."""
-        if not setpoint.renewal:
-            await self._step(setpoint.step)
+        if not setpoint.renewal and self._ends_reboot(setpoint.step):
+            return self._heeds_again()
+        return self._hears
+
+    @property
+    def _hears(self) -> bool:
         kind = self._faults.kind
         return kind not in SILENT and kind != "ignore_setpoints"
+
+    async def _heeds_again(self) -> bool:
+        await self._restart()
+        return self._hears
 
     def shown(self, telemetry: Telemetry) -> Telemetry | Json | None:
         """Return nothing, or nonsense, where the fault in force is that."""

@@ -337,7 +337,10 @@ class FieldDevice(PresentDevice, abc.ABC):
             if self._urgent and self.breaks_off_measuring:
                 raise _BrokenOff("something comes first")
             measured = self.measure()
-            telemetry = await self._measured(measured) if inspect.isawaitable(measured) else measured
+            if measured is None or isinstance(measured, Telemetry):  # seen at once, most are
+                telemetry: Telemetry | None = measured
+            else:
+                telemetry = await self._measured(measured)
         except _BrokenOff:
             if rejected is not None:
                 self._untold = (answered, rejected)
@@ -393,7 +396,9 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     async def _take(self, setpoint: Setpoint) -> None:
         heeds = self.heeds(setpoint)
-        if not (await heeds if inspect.isawaitable(heeds) else heeds):
+        if not isinstance(heeds, bool) and inspect.isawaitable(heeds):
+            heeds = await heeds
+        if not heeds:
             return
         if setpoint.renewal:
             await self._extend(setpoint)
@@ -439,7 +444,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             SetpointRejected: By the device, or because it was broken off.
         """
         done = self.apply(setpoint)
-        if not inspect.isawaitable(done):
+        if done is None or not inspect.isawaitable(done):
             return
         try:
             await self._unless_broken_off(done)
@@ -644,22 +649,25 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _on_run_state(self, message: Received) -> None:
+    def _on_run_state(self, message: Received) -> Awaitable[None] | None:
+        """Hear where the run stands; returns what is left to be done, if anything is."""
         state = self._broker.parsed(message, RunState)
-        if state is None:
-            return
-        if state.env_id not in {None, self._env_id}:
-            return
+        if state is None or state.env_id not in {None, self._env_id}:
+            return None
         is_new = state.state in {"reset", "running"} and (state.boot, state.episode) != self._run
         if self.follows_episodes and is_new:
-            async with self._busy:
-                self._run = (state.boot, state.episode)
-                self._forget_setpoints()
-                self._at = (state.episode, None)
-                self.begin_episode(state)
-            await self._say(self._birth())
-            # who waits for this episode may have come after the last telemetry, and wants it before it begins
-            await self._speak_again()
+            return self._begin_new_episode(state)
+        return self.on_run_state(state)
+
+    async def _begin_new_episode(self, state: RunState) -> None:
+        async with self._busy:
+            self._run = (state.boot, state.episode)
+            self._forget_setpoints()
+            self._at = (state.episode, None)
+            self.begin_episode(state)
+        await self._say(self._birth())
+        # who waits for this episode may have come after the last telemetry, and wants it before it begins
+        await self._speak_again()
         heard = self.on_run_state(state)
         if inspect.isawaitable(heard):
             await heard

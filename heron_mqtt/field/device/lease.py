@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.messages import Setpoint
@@ -22,8 +22,7 @@ SPOKEN_PER_LEASE = 4  # telemetry while a lease is held; three must be, and one 
 LONGEST_SILENCE_S = 2.0  # without a lease: a gateway that has heard nothing has nothing to echo
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """Who holds a lease: the sender of the setpoints and its boot; both None for setpoints by hand."""
 
     sender: str | None

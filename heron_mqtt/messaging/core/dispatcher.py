@@ -30,6 +30,18 @@ class _Followed(NamedTuple):
     stream: SequenceStream
 
 
+class _Decoded(NamedTuple):
+    """A payload, what it holds, and what that has been validated as; none of it is written to."""
+
+    payload: bytes
+    message: Json
+    models: dict[type[Message], Message]
+
+
+_last_decoded = _Decoded(b"", {}, {})
+"""The last one of this process: what all hear comes to each of its brokers, one after the other."""
+
+
 class _Mailbox:
     """Messages of one channel that wait for ``consume``, and consumers that wait for messages."""
 
@@ -162,12 +174,18 @@ class Dispatcher:
         A payload that does not parse is counted and reported with its topic; nothing else happens. ``late``:
         see ``Received``.
         """
-        try:
-            message = decode(payload, self._max_payload)
-        except MessageError as exc:
-            self.refuse(channel, exc, topic=topic, retained=retained)
-            return
-        self.hand_on(channel, message, retained=retained, payload=payload, late=late)
+        global _last_decoded  # noqa: PLW0603 - a cache of one
+        decoded = _last_decoded
+        if payload != decoded.payload or len(payload) > self._max_payload:
+            try:
+                message = decode(payload, self._max_payload)
+            except MessageError as exc:
+                self.refuse(channel, exc, topic=topic, retained=retained)
+                return
+            decoded = _last_decoded = _Decoded(payload, message, {})
+        self.hand_on(
+            channel, decoded.message, retained=retained, payload=payload, late=late, models=decoded.models
+        )
 
     def refuse(self, channel: str, error: MessageError, *, topic: str = "", retained: bool = False) -> None:
         """Count and report a payload that does not parse."""
@@ -207,8 +225,12 @@ class Dispatcher:
         retained: bool = False,
         payload: bytes | None = None,
         late: bool = False,
+        models: dict[type[Message], Message] | None = None,
     ) -> None:
-        """Take one message that was decoded here: remove duplicates, count, hand over; see ``arrive``."""
+        """Take one message that was decoded here: remove duplicates, count, hand over; see ``arrive``.
+
+        ``models``: what it has been validated as, to which more may be added; None = nothing yet.
+        """
         stats = self.stats
         stats.received += 1
         with self._lock:
@@ -230,7 +252,8 @@ class Dispatcher:
             subscriptions = self._routes.get(channel)
         if subscriptions is None:
             subscriptions = self.subscriptions(channel)
-        models: dict[type[Message], Message] = {}
+        if models is None:
+            models = {}
         here = running_loop()
         for subscription in subscriptions:
             subscription.deliver(Received(message, channel, retained, models, None, late), here, known)

@@ -3,7 +3,8 @@
 Ordering: a callback sees messages in the order of arrival. Threads: it runs in the event loop in which
 ``subscribe`` was called; if none was running there, in the loop that delivers. Plain callables are
 called where they stand, async ones run one after another in a task of their own, fed by a bounded queue
-(when it is full the oldest message is dropped, counted and reported).
+(when it is full the oldest message is dropped, counted and reported). A plain callable may return something
+to be awaited: that is done in such a task, and what comes meanwhile waits in such a queue.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ class Subscription:
         "__weakref__",
         "_active",
         "_callback",
+        "_is_async",
         "_loop",
         "_max_queue",
         "_owner",
@@ -132,7 +134,8 @@ class Subscription:
             getattr(callback, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
         self._loop = running_loop() or (background_loop() if is_async else None)
-        self._queue: deque[Received] | None = deque() if is_async else None  # None = called where it stands
+        self._queue: deque[Received] = deque()
+        self._is_async = is_async  # else called where it stands, unless another message is still being done
         self._max_queue = max_queue
         self._worker: asyncio.Task[None] | None = None
         self._active = True
@@ -192,27 +195,39 @@ class Subscription:
     def _run(self, message: Received) -> None:
         if not self._active:
             return
-        if self._queue is not None:
+        is_working = self._worker is not None and not self._worker.done()
+        if self._is_async or is_working:
             if len(self._queue) >= self._max_queue:
                 self._queue.popleft()
                 self._owner.overflow(message.channel, f"a callback is {self._max_queue} messages behind")
             self._queue.append(message)
-            if self._worker is None or self._worker.done():
-                self._worker = asyncio.get_running_loop().create_task(
-                    self._work(), name=f"callback {self.channel}"
-                )
+            if not is_working:
+                self._start_worker(None, message.channel)
             return
         try:
-            self._callback(message)
+            result = self._callback(message)
+            if result is not None and inspect.isawaitable(result):
+                self._start_worker(result, message.channel)
         except Exception as exc:
             self._owner.callback_failed(message.channel, exc)
 
-    async def _work(self) -> None:
-        while self._queue:
-            message = self._queue.popleft()
+    def _start_worker(self, begun: Awaitable[object] | None, channel: str) -> None:
+        loop = asyncio.get_running_loop()  # before there is a coroutine that nobody would await
+        self._worker = loop.create_task(self._work(begun, channel), name=f"callback {self.channel}")
+
+    async def _work(self, begun: Awaitable[object] | None, channel: str) -> None:
+        """Do what was begun on a channel, then what waits."""
+        result: object = begun
+        while True:
             try:
-                result = self._callback(message)
-                if inspect.isawaitable(result):
+                if result is not None and inspect.isawaitable(result):
                     await result
+                result = None
+                if not self._queue:
+                    return
+                message = self._queue.popleft()
+                channel = message.channel
+                result = self._callback(message)
             except Exception as exc:
-                self._owner.callback_failed(message.channel, exc)
+                result = None
+                self._owner.callback_failed(channel, exc)

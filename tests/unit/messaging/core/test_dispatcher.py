@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import heron_mqtt.messaging.core.dispatcher as dispatcher_module
+from heron_mqtt.messages import PriceSignal
 from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.core.dispatcher import UNASKED, Dispatcher
 from heron_mqtt.messaging.core.sequence import SequenceTracker
@@ -301,3 +302,56 @@ async def test_what_came_before_it_was_asked_for_is_as_it_came() -> None:
     dispatcher.arrive_decoded("c", {"i": 1})
     first, second = await dispatcher.take("c"), await dispatcher.take("c")
     assert [(first, first.retained), (second, second.retained)] == [({"i": 0}, True), ({"i": 1}, False)]
+
+
+async def test_a_plain_callback_that_begins_something_hears_the_next_message_once_that_is_done() -> None:
+    dispatcher, goes_on, told = Dispatcher(max_queue=2), asyncio.Event(), list[str]()
+
+    async def do(i: int) -> None:
+        await goes_on.wait()
+        told.append(f"done {i}")
+        if i == 0:
+            raise ValueError("no")
+
+    def hear(message: Received) -> object:
+        told.append(f"heard {message['i']}")
+        return do(message["i"]) if message["i"] in {0, 2} else None
+
+    dispatcher.add("c", hear)
+    for i in range(4):  # the second falls out of a queue of two
+        _arrive(dispatcher, "c", i=i)
+    assert told == ["heard 0"]
+    goes_on.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert told == ["heard 0", "done 0", "heard 2", "done 2", "heard 3"]
+    _arrive(dispatcher, "c", i=5)
+    assert told[-1] == "heard 5", "it is called where it stands again"
+    assert (dispatcher.stats.overflowed, dispatcher.stats.callback_errors) == (1, 1)
+
+
+def test_what_cannot_be_begun_without_an_event_loop_is_counted() -> None:
+    dispatcher, begun = Dispatcher(), asyncio.Future[None](loop=asyncio.new_event_loop())
+    dispatcher.add("c", lambda _: begun)
+    _arrive(dispatcher, "c", i=0)
+    begun.get_loop().close()
+    assert dispatcher.stats.callback_errors == 1
+
+
+def test_the_same_payload_is_read_once_for_several_brokers_and_counts_at_each() -> None:
+    heard: list[Received] = []
+    dispatchers = [Dispatcher(), Dispatcher(), Dispatcher(max_payload=10)]
+    for dispatcher in dispatchers:
+        dispatcher.add("c", heard.append)
+    payload = encode({"type": "price", "value": 1.5, "sender": "o", "boot": "b", "seq": 0})
+    for dispatcher in (*dispatchers, dispatchers[0]):
+        dispatcher.arrive("c", bytes(payload))
+    assert [m["value"] for m in heard] == [1.5, 1.5]
+    assert heard[0].parse(PriceSignal) is heard[1].parse(PriceSignal)
+    heard[0]["value"] = 2.0
+    assert heard[1]["value"] == 1.5
+    assert [(d.stats.received, d.stats.rejected, d.stats.duplicated) for d in dispatchers] == [
+        (2, 0, 1),
+        (1, 0, 0),
+        (0, 1, 0),
+    ]
