@@ -552,6 +552,13 @@ def parse(model: type[M], payload: Mapping[str, Any]) -> M:
         raise MessageError(f"not a valid {model.model_fields['type'].default}: {explain(first)}") from None
 
 
+def fields_of(message: Message) -> Json:
+    """Return what a message says, as it stands on the wire: fields that say nothing are left out."""
+    # model_dump without what it does about options that are not given
+    fields: Json = message.__pydantic_serializer__.to_python(message, exclude_none=True)
+    return fields
+
+
 def parse_known_fields(model: type[M], payload: Mapping[str, Any]) -> tuple[M, str]:
     """Validate a payload field by field: an optional field that is wrong is left out, the rest counts.
 

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from heron_mqtt.messages import Message
+from heron_mqtt.messages import Message, fields_of
 from heron_mqtt.messaging.codec import Json
 
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -94,9 +94,7 @@ class MessageStamper:
     def _dumped(self, message: Message) -> Json:
         """Return a model's fields; the same words to many peers are dumped once (messages never change)."""
         if message is not self._said:
-            # model_dump without what it does about options that are not given
-            fields = message.__pydantic_serializer__.to_python(message, exclude_none=True)
-            self._said, self._fields = message, fields
+            self._said, self._fields = message, fields_of(message)
         return self._fields.copy()
 
     def presence(self, message: Message, *, episode: int | None = None) -> Json:

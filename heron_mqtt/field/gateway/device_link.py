@@ -16,7 +16,7 @@ from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.field.steady_clock import steady_s
-from heron_mqtt.messages import UNNAMED_KIND, LeaseState, Setpoint, Status, Telemetry
+from heron_mqtt.messages import UNNAMED_KIND, LeaseState, Setpoint, Status, Telemetry, fields_of
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper, utc_now
@@ -337,9 +337,8 @@ class DeviceLink:
             p_available_mw=wanted.p_available_mw,
         )
         self._lease = _SentLease(setpoint, self._monotonic() + lease_s)
-        if self._taking.may_displace(self._boot):
-            setpoint = setpoint.model_copy(update={"take_over": True})
-        stamped = self._stamped(setpoint, stamper, episode, step)
+        takes = {"take_over": True} if self._taking.may_displace(self._boot) else {}
+        stamped = self._stamped(setpoint, stamper, episode, step, **takes)
         # All of this before it leaves: in memory the answer comes while it does.
         self._sent = (stamper.boot, stamped["seq"])
         self._sent_at = self._monotonic()
@@ -356,8 +355,8 @@ class DeviceLink:
             return
         sent, ends_at = self._lease
         self._lease = _SentLease(sent, max(ends_at, self._monotonic() + lease_s))
-        again = sent.model_copy(update={"renewal": True, "lease_s": lease_s})
-        self._publish(self._stamped(again, stamper, episode, step), lease_s)
+        stamped = self._stamped(sent, stamper, episode, step, renewal=True, lease_s=lease_s)
+        self._publish(stamped, lease_s)
 
     def release(self, stamper: MessageStamper) -> None:
         """Give the lease back, if setpoints were sent: the device goes to its safe state now."""
@@ -377,13 +376,27 @@ class DeviceLink:
         return self._lease is not None and self._monotonic() < self._lease.ends_at
 
     def _stamped(
-        self, setpoint: Setpoint, stamper: MessageStamper, episode: int | None, step: int | None
+        self,
+        setpoint: Setpoint,
+        stamper: MessageStamper,
+        episode: int | None,
+        step: int | None,
+        **changed: float | bool,
     ) -> dict[str, Any]:
-        """Return a setpoint as it is published: with the echo of the newest telemetry, and numbered."""
+        """Return a setpoint as it is published: with the echo of the newest telemetry, and numbered.
+
+        Args:
+            setpoint: Checked.
+            stamper: Stamps it.
+            episode: Under way.
+            step: Under way.
+            changed: Fields that are said otherwise this time.
+        """
+        fields = fields_of(setpoint)
+        fields.update(changed)
         if self._echo is not None:
-            boot, seq = self._echo
-            setpoint = setpoint.model_copy(update={"heard_boot": boot, "heard_seq": seq})
-        stamped = stamper.stamp(self._setpoint, setpoint, episode=episode, step=step)
+            fields["heard_boot"], fields["heard_seq"] = self._echo
+        stamped = stamper.stamp(self._setpoint, fields, episode=episode, step=step)
         self._newest_seq = stamped["seq"]
         return stamped
 
