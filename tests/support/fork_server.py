@@ -269,7 +269,8 @@ if __name__ == "__main__":
     for _module in MODULES:
         __import__(_module)
     load_grid = sys.modules["powergrid.networks.loader"].load_grid
-    load_grid("cigre_mv_lv")  # of most scenarios; it takes a second, and once built, is built for all
+    for _network in ("cigre_mv_lv", "create_kerber_landnetz_freileitung_1"):
+        load_grid(_network)  # of most scenarios; it takes a second, and once built, is built for all
     gc.collect()
     gc.freeze()
     _words = serve(socket.socket(fileno=os.dup(0)))

@@ -109,7 +109,8 @@ def _build_networks() -> None:
         sys.modules["support.powerflow_nets"].build_all()
     if "support.small_grid" in sys.modules:
         load_grid = sys.modules["powergrid.networks"].load_grid
-        for name in ("cigre_mv_lv", "three_case33bw_on_cigre_mv"):
+        small = "create_kerber_landnetz_freileitung_1"
+        for name in ("cigre_mv_lv", "three_case33bw_on_cigre_mv", small):
             load_grid(name)
 
 
