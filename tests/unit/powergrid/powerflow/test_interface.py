@@ -87,11 +87,20 @@ def test_buses_without_supply_are_nan_and_no_others(solver: Any) -> None:
     assert loading[32] > 0.0  # open at one end: charging current
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_only_the_slack_bus_supplied(solver: Any) -> None:
+@pytest.fixture(scope="module")
+def two_buses() -> Any:
+    """A slack bus and another one; a fifth of a second of pandas."""
     net = pp.create_empty_network()
-    slack, far = pp.create_bus(net, 20.0), pp.create_bus(net, 20.0)
-    pp.create_ext_grid(net, slack, vm_pu=1.02)
+    pp.create_buses(net, 2, 20.0)
+    pp.create_ext_grid(net, 0)
+    return net
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_only_the_slack_bus_supplied(solver: Any, two_buses: Any) -> None:
+    net = copy.deepcopy(two_buses)
+    net.ext_grid.vm_pu = 1.02
+    slack, far = net.bus.index
     pp.create_line(net, slack, far, 1.0, "NAYY 4x50 SE", in_service=False)
     pp.create_load(net, slack, p_mw=1.0, q_mvar=0.5)
     pp.create_load(net, far, p_mw=2.0)
@@ -103,11 +112,9 @@ def test_only_the_slack_bus_supplied(solver: Any) -> None:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_a_network_without_loads_is_solved(solver: Any) -> None:
-    net = pp.create_empty_network()
-    slack, far = pp.create_bus(net, 20.0), pp.create_bus(net, 20.0)
-    pp.create_ext_grid(net, slack)
-    pp.create_line(net, slack, far, 10.0, "NA2XS2Y 1x240 RM/25 12/20 kV")
+def test_a_network_without_loads_is_solved(solver: Any, two_buses: Any) -> None:
+    net = copy.deepcopy(two_buses)
+    pp.create_line(net, *net.bus.index, 10.0, "NA2XS2Y 1x240 RM/25 12/20 kV")
     assert_matches(make_power_flow(net, solver).solve(), PandapowerFlow(net).solve())
 
 
