@@ -68,9 +68,11 @@ def all_cases(user: str, right: str) -> dict[str, bool]:
     }
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> dict[str, Path]:
-    files = {"users_file": tmp_path / "users", "acl_file": tmp_path / "acl"}
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The files of all logins, which no test changes: a password's hash takes its time by intention."""
+    folder = tmp_path_factory.mktemp("site")
+    files = {"users_file": folder / "users", "acl_file": folder / "acl"}
     for name, role in USERS.items():
         add_credentials(name, role, b"pw", **files)
     return files
