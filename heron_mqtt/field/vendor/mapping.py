@@ -198,11 +198,6 @@ class DeviceMapping:
         return self.setpoint is not None and self.setpoint.release is not None
 
     @property
-    def changes_at(self) -> dict[str, tuple[str, ...]]:
-        """Quantity -> the inputs that it is made of."""
-        return {name: q.inputs for name, q in self.quantities.items()}
-
-    @property
     def polled(self) -> frozenset[str]:
         """The registers that are read: those that something is made of; not those that are only written."""
         if self.registers is None:
@@ -522,8 +517,6 @@ def _check_registers(table: MappingTable, mapping: DeviceMapping, problems: Prob
         problems.add("sparkplug", "the device is on Modbus; leave it out")
     if table.liveness is not None:
         problems.add("liveness", "the device is on Modbus: each reading proves it; leave it out")
-    if mapping.learned:
-        problems.add("parameters", "nothing can be learned on Modbus: there are no topics")
 
 
 def _sent_topics(table: MappingTable) -> Iterator[tuple[str, str]]:
