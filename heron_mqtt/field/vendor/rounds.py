@@ -33,8 +33,9 @@ class TopicRound:
         self._came: dict[str, float] = {}  # in this round
         self._last: dict[str, float] = {}
         self._gaps: dict[str, deque[float]] = {}
-        self._are_close = False  # whether rounds have come close together so far
-        self._apart = 0  # how many in a row have not
+        self._apart: int | None = (
+            None  # how many in a row have not come close together; None = none has so far
+        )
 
     def add(self, names: Iterable[str], now_s: float) -> bool:
         """Note what has come at one time; returns whether the round is whole. Then the next one begins."""
@@ -80,9 +81,9 @@ class TopicRound:
         in_order = sorted(self._came, key=self._came.__getitem__)
         spread_s = now_s - self._came[in_order[0]]
         if spread_s <= CLOSE_S:
-            self._are_close, self._apart = True, 0
+            self._apart = 0
             return []
-        if self._are_close and self._apart < PATIENCE:  # it was never so: some were lost
+        if self._apart is not None and self._apart < PATIENCE:  # it was never so: some were lost
             self._apart += 1
             return [name for name in in_order if now_s - self._came[name] > CLOSE_S]
         if self._gaps.keys() != self._members:

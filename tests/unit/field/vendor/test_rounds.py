@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.field.vendor.mapping import load_mapping
+from heron_mqtt.field.vendor.rounds import TopicRound
 from heron_mqtt.field.vendor.vendor_state import VendorState
 
 
@@ -215,3 +216,57 @@ def test_a_live_word_of_presence_wins_over_a_retained_one_until_the_next_connect
     assert says(b"1", retained=True) == "offline"
     device.reconnected()
     assert says(b"1", retained=True) == "online"
+
+
+# Each step: what comes, when, and what the round then waits for; "whole" = a value is made.
+TIMELINES: list[tuple[str, float, str]] = [
+    ("ab", 2.0, "b 0 a | a 0.5 b | b 2.5 a | a 3.5 whole"),  # no closer than their period: evenly spread
+    ("ab", 0.5, "a 0 b | b 0.2 whole | a 1 b | b 1.5 a | a 1.75 b | a 2.5 b | b 2.5625 whole"),
+    ("ab", 5.0, "a 1 b | b 1.0625 whole | a 2 b | b 2.0625 whole | a 2.125 b | b 2.1875 whole"),
+    ("ab", 5.0, "a 1 b | b 1.015625 whole | b 1.0625 a | b 1.1875 a | a 1.25 whole"),
+    (
+        "ab",
+        5.0,
+        "b 0 a | a 0.2 whole | a 0.6 b | b 1 a | b 2 a | a 2.6 b | b 3.2 a | a 3.4 whole",
+    ),  # patience
+    ("ab", 1.0, "a 0 b | a 0.2 b | b 0.8 a | a 1.8 b | b 2.2 whole | a 2.6 b | a 3.2 b | b 3.6 a | b 3.8 a"),
+    ("ab", 2.0, "b 0 a | b 0.2 a | a 0.4 whole | a 1.4 b | a 2.4 b | b 3 a | a 4 b | b 4.4 a | a 5.4 b"),
+    ("abc", 1.0, "a 0 bc | b 1 c | c 2 a"),  # too far apart
+    ("abc", 5.0, "a 0 bc | b 0.5 c | c 1 a"),  # listening began in the middle: only the oldest is of before
+    ("abc", 5.0, "c 0 ab | b 3 a | c 6 a | c 7 ab | b 7.25 a"),
+    ("abc", 5.0, "c 0 ab | a 0.5 b | b 1.5 c | b 2.5 ac | c 3.5 a | c 5.5 ab | a 6.5 b | b 7 c"),
+    (
+        "ab",
+        2.0,
+        "a 0 b | b 0.5 a | a 1.5 b | a 2.5 b | a 3 b | a 5 b | b 5.5 a | b 7.5 a | b 9.5 a | a 10.5 b "
+        "| b 11.5 a | a 12.5 b | b 13 a | a 13.5 b",
+    ),
+    (
+        "ab",
+        1.0,
+        "b 0 a | b 1 a | a 2 b | a 2.5 b | a 3.5 b | b 4 a | a 6 b | b 8 a | a 8.5 b | a 9.5 b | a 10.5 b "
+        "| b 11 whole | b 13 a | a 13.5 whole",
+    ),
+]
+
+
+@pytest.mark.parametrize(("members", "within_s", "timeline"), TIMELINES)
+def test_what_comes_close_together_or_fits_the_period_is_one_round(
+    members: str, within_s: float, timeline: str
+) -> None:
+    made = TopicRound(members, within_s)
+    seen = []
+    for step in timeline.split(" | "):
+        name, at, _ = step.split()
+        is_whole = made.add([name], float(at))
+        seen.append(f"{name} {at} {'whole' if is_whole else ''.join(made.missing())}")
+    assert " | ".join(seen) == timeline
+
+
+def test_what_is_no_member_neither_begins_nor_ends_a_round() -> None:
+    made = TopicRound("ab", 5.0)
+    assert made.missing() == []
+    assert not made.add(["c"], 0.0)
+    assert made.missing() == []
+    assert made.add(["a", "b", "c"], 1.0), "all that came at one time are one round"
+    assert made.missing() == []
