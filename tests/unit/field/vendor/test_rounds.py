@@ -228,7 +228,9 @@ TIMELINES: list[tuple[str, float, str]] = [
         "ab",
         5.0,
         "b 0 a | a 0.2 whole | a 0.6 b | b 1 a | b 2 a | a 2.6 b | b 3.2 a | a 3.4 whole",
-    ),  # patience
+    ),
+    ("ab", 2.0, "b 0 a | a 0.2 whole | a 0.4 b | b 0.8 a | b 1.4 a | a 2.4 b | b 2.6 a"),  # patience
+    ("ab", 9.0, "a 0 b | b 0.1 whole | a 2 b | b 3 a | a 4 b | b 5 a | a 6 whole"),
     ("ab", 1.0, "a 0 b | a 0.2 b | b 0.8 a | a 1.8 b | b 2.2 whole | a 2.6 b | a 3.2 b | b 3.6 a | b 3.8 a"),
     ("ab", 2.0, "b 0 a | b 0.2 a | a 0.4 whole | a 1.4 b | a 2.4 b | b 3 a | a 4 b | b 4.4 a | a 5.4 b"),
     ("abc", 1.0, "a 0 bc | b 1 c | c 2 a"),  # too far apart
