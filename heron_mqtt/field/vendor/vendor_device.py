@@ -151,8 +151,9 @@ class VendorDevice(FieldDevice):
         self._news.clear()
         self._answer = None
         self._awaits, self._awaited_seq = True, setpoint.seq
-        if self._mapping.registers is not None:
-            self._counts_from = math.inf  # what is read while it is being written is of before
+        # What is read while registers are being written is of before.
+        is_polled = self._mapping.registers is not None
+        self._counts_from = math.inf if is_polled else self._monotonic() + self._settle_s
         try:
             if not await self._tell(setpoint):
                 return  # the device holds it already

@@ -60,6 +60,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
+        self.within_s: list[float] = []  # how long each may take
         self.connected = True
         self.delivers = True
         self.callbacks: dict[str, list[Callable[[str, bytes, bool], None]]] = {}
@@ -74,6 +75,7 @@ class Wire:
             lost.set_exception(MessageExpired("not connected"))
             return lost
         self.sent.append((topic, payload.decode()))
+        self.within_s.append((not_after or 0.0) - asyncio.get_running_loop().time())
         if self.answer is not None:
             asyncio.get_running_loop().call_soon(self.answer, topic, payload.decode())
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -144,7 +146,14 @@ async def make() -> AsyncIterator[Any]:
             broker = at or await stack.enter_async_context(InMemoryBroker())
             mapping = load_mapping(table, agent="MG1", device="ess", source="test")
             stamper = MessageStamper("MG1/ess", "default")
-            options = {"period_s": 0.02, "answer_within_s": 0.1, "stamper": stamper, **kwargs}
+            options = {
+                "kind": "battery",
+                "power_range_mw": (-0.01, 0.01),
+                "period_s": 0.02,
+                "answer_within_s": 0.1,
+                "stamper": stamper,
+                **kwargs,
+            }
             wire = Wire()
             device = VendorDevice(
                 mapping,
@@ -152,8 +161,6 @@ async def make() -> AsyncIterator[Any]:
                 "MG1",
                 "ess",
                 broker,
-                kind="battery",
-                power_range_mw=(-0.01, 0.01),
                 **options,
             )
             site = Site(device, wire, broker)
@@ -829,6 +836,513 @@ async def test_the_same_problem_of_every_payload_is_counted_always_and_reported_
     assert len(site.broker.stats.reports) == 1
 
 
+# -- with a clock that stands still --------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(moving_deadline, "LOOK_S", 0.01)
+    return Clock()
+
+
+async def test_what_it_measures_has_an_age_and_ends_with_it(make: Any, clock: Clock) -> None:
+    site = await make(READ_ONLY, monotonic=clock)
+    assert site.device.measure() is None
+    site.wire.says("box/state", {"p": 500})
+    for later_s, age_s in ((0.0, None), (0.5, 0.5), (1.23456, 1.235), (5.0, 5.0), (5.001, -1.0)):
+        clock.now_s = 1000.0 + later_s
+        measured = site.device.measure()
+        assert (-1.0 if measured is None else measured.age_s) == age_s
+    assert site.device.state.inputs == {"p_mw": 0.0005 * 1e6}
+
+
+async def test_while_it_is_offline_its_power_has_no_age(make: Any, clock: Clock) -> None:
+    field = {"p_mw": {"path": "p", "unit": "W", "offline": 0.0}}
+    site = await make(
+        {"name": "sleeper", "telemetry": [{"topic": "box/state", "fields": field}], "availability": LWT},
+        monotonic=clock,
+    )
+    assert site.device.measure() is None
+    site.wire.says("box/lwt", "off")
+    measured = site.device.measure()
+    assert measured is not None
+    assert (measured.p_mw, measured.age_s) == (0.0, None)
+    await until(lambda: site.status[-1]["state"] == "online", "what it is taken as")
+    assert site.status[-1]["reason"] == "box/lwt: off; taken as p_mw = 0"
+
+
+async def test_online_and_connected_its_last_power_is_of_now_at_any_time(make: Any, clock: Clock) -> None:
+    site = await make(quiet("availability", availability=LWT), monotonic=clock)
+    site.wire.says("box/lwt", "on")
+    site.wire.says("box/state", {"p": 500})
+    clock.now_s += 3600.0
+    site.wire.connected = False
+    assert site.device.measure() is None
+    site.wire.connected = True
+    measured = site.device.measure()
+    assert measured is not None
+    assert (measured.p_mw, measured.age_s) == (0.0005, None)
+
+
+async def test_what_a_device_is_stands_in_its_nameplate(make: Any) -> None:
+    site = await make(PLAIN, kind="pv", power_range_mw=(0.0, 0.02))
+    assert site.device.nameplate() == {"p_min_mw": 0.0, "p_max_mw": 0.02, "kind": "pv"}
+    assert site.status[-1]["p_max_mw"] == 0.02
+
+
+@pytest.mark.parametrize(
+    ("table", "confirm"),
+    [
+        (PLAIN, "sent"),
+        (READ_ONLY, "sent"),
+        (ANSWERING, "answer"),
+        ({**ANSWERING, "setpoint": {**ANSWERING["setpoint"], "confirm": "power"}}, "power"),
+        ({**PLAIN, "setpoint": {**PLAIN["setpoint"], "answers": [{"topic": "box/ack"}]}}, "answer"),
+    ],
+)
+async def test_what_confirms_a_setpoint_is_said_by_the_mapping(
+    make: Any, table: dict[str, Any], confirm: str
+) -> None:
+    assert (await make(table)).device.confirm == confirm
+
+
+async def test_at_rest_is_a_twentieth_of_the_larger_bound(make: Any) -> None:
+    site = await make(READ_ONLY, power_range_mw=(-0.01, 0.002))
+    assert not site.device.owes_safe_state
+    site.stop()
+    await until(lambda: site.device.stopped, "the stop")
+    assert site.device.owes_safe_state, "its power is not known"
+    for p_w, owes in ((0, False), (500, False), (-500, False), (501, True), (-501, True)):
+        site.wire.says("box/state", {"p": p_w})
+        assert site.device.owes_safe_state is owes
+
+
+async def test_a_device_that_does_not_rest_is_told_again_ever_more_seldom(make: Any, clock: Clock) -> None:
+    site = await make(RELEASED, monotonic=clock)
+    site.send(0.001, 80_000.0)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [1000, 0], "zero")
+    await site.device.idle()
+
+    async def zeros(at_s: float, p_w: float = 1000) -> int:
+        clock.now_s = 1000.0 + at_s
+        site.wire.says("box/state", {"p": p_w})
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await site.device.idle()
+        return site.wire.set_to().count(0)
+
+    assert await zeros(4.9) == 1
+    assert not site.device.owes_safe_state
+    assert not site.broker.stats.reports
+    told = 1
+    for at_s in (5.0, 15.0, 35.0, 75.0, 135.0, 195.0):  # after 5 s, 10, 20, 40, and then every 60
+        assert await zeros(at_s - 0.1) == told
+        told += 1
+        assert await zeros(at_s) == told
+        assert site.device.owes_safe_state
+    assert len(site.broker.stats.reports) == 1
+    assert await zeros(196.0, 0) == told
+    assert not site.device.owes_safe_state
+    assert await zeros(199.9) == told
+    assert await zeros(200.0) == told + 1, "it left rest: as at the beginning"
+    assert len(site.broker.stats.reports) == 2
+    site.stop(False)
+    await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
+    assert not site.device.owes_safe_state
+    site.stop()
+    await asyncio.sleep(0.01)
+    assert site.wire.set_to().count(0) == told + 1, "it is not driven any more"
+
+
+async def test_the_same_problem_is_reported_once_a_minute(make: Any, clock: Clock) -> None:
+    site = await make(PLAIN, monotonic=clock)
+    for at_s, reports in ((0.0, 1), (59.9, 1), (60.0, 2), (119.9, 2), (120.0, 3)):
+        clock.now_s = 1000.0 + at_s
+        site.wire.says("box/state", {"p": "bad"})
+        assert len(site.broker.stats.reports) == reports
+    assert site.broker.stats.rejected == 5
+    assert site.broker.stats.reports[0].what == "MG1/ess: box/state: p_mw: p gave 'bad', expected a number"
+
+
+# -- what is confirmed, and what is refused --------------------------------------------------------------
+
+
+async def test_why_a_setpoint_is_not_done_is_told(make: Any) -> None:
+    site = await make({**ANSWERING, "availability": LWT})
+
+    async def rejected() -> str:
+        return str((await site.answered(site.send(0.001)))["rejected"])
+
+    site.wire.says("box/state", {"p": 0})
+    assert await rejected() == "not acknowledged: nothing on box/answer within 0.1 s"
+    site.wire.connected = False
+    assert await rejected() == "there is no connection to the device's broker"
+    site.wire.connected = True
+    site.wire.says("box/lwt", "off")
+    assert await rejected() == "the device is offline: box/lwt: off"
+    site.wire.says("box/lwt", "on")
+    assert (await rejected()).startswith("not acknowledged")
+
+
+async def test_power_confirms_once_it_has_settled_and_the_time_for_both_is_waited(make: Any) -> None:
+    setpoint = {**PLAIN["setpoint"], "confirm": "power", "settle_s": 0.06}
+    site = await make({**PLAIN, "setpoint": setpoint})
+    site.wire.says("box/state", {"p": 0})
+    site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": 1000})  # at once: of before
+    told = await site.answered(site.send(0.001))
+    assert told["rejected"] == "not acknowledged: nothing on box/state within 0.16 s"
+    site.wire.answer = lambda topic, text: asyncio.get_running_loop().call_later(
+        0.08, site.wire.says, "box/state", {"p": 1000}
+    )
+    assert "rejected" not in await site.answered(site.send(0.002))
+
+
+async def test_without_a_confirmation_a_setpoint_that_was_sent_counts(make: Any) -> None:
+    site = await make(PLAIN)
+    site.wire.says("box/state", {"p": 0})
+    assert "rejected" not in await site.answered(site.send(0.001))
+
+
+@pytest.mark.parametrize("first_accepts", [True, False])
+async def test_of_several_answers_a_rejection_stands(make: Any, first_accepts: bool) -> None:
+    answers = [{"topic": "box/ack", "error": {"path": key}} for key in ("a", "b")]
+    site = await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "answers": answers}})
+    site.wire.says("box/state", {"p": 0})
+    key = "b" if first_accepts else "a"
+    site.wire.answer = lambda topic, text: site.wire.says("box/ack", {key: "too hot"})
+    told = await site.answered(site.send(0.001))
+    assert told["rejected"] == "rejected by the device: too hot"
+    site.wire.answer = lambda topic, text: site.wire.says("box/ack", {})
+    assert "rejected" not in await site.answered(site.send(0.002))
+    site.wire.answer = lambda topic, text: site.wire.says("box/ack", {}, retained=True)
+    told = await site.answered(site.send(0.003))
+    assert told["rejected"] == "not acknowledged: nothing on box/ack, box/ack within 0.1 s"
+    site.wire.answer = lambda topic, text: site.wire.says("box/ack", "what")
+    assert "not acknowledged" in (await site.answered(site.send(0.004)))["rejected"]
+    assert "MG1/ess: box/ack: not JSON" in site.broker.stats.reports[0].what
+
+
+async def test_a_renewal_is_sent_only_where_it_can_arrive_and_is_one(make: Any) -> None:
+    site = await make(PLAIN)
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001))
+    site.wire.connected = False
+    site.send(0.001, renewal=True)
+    await asyncio.sleep(0.01)
+    await site.device.idle()
+    site.wire.connected = True
+    assert site.wire.set_to() == [1000]
+    site.send(0.001, renewal=True)
+    await until(lambda: site.wire.set_to() == [1000, 1000], "the renewal")
+    other = await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "send": "setpoint"}})
+    other.wire.says("box/state", {"p": 0})
+    await other.answered(other.send(0.001))
+    other.send(0.001, renewal=True)
+    await asyncio.sleep(0.01)
+    await other.device.idle()
+    assert other.wire.set_to() == [1000], "told at setpoints alone"
+    meter = await make(READ_ONLY)
+    await meter.device.renew(Setpoint(p_mw=0.001, lease_s=1.0))
+    assert meter.wire.sent == []
+
+
+@pytest.mark.parametrize(("answer_within_s", "within_s"), [(0.1, 2.0), (10.0, 10.0)])
+async def test_what_is_sent_arrives_soon_or_not_at_all(
+    make: Any, answer_within_s: float, within_s: float
+) -> None:
+    site = await make(PLAIN, answer_within_s=answer_within_s)
+    site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    assert site.wire.within_s[0] == pytest.approx(within_s, abs=0.01)
+
+
+async def test_a_device_that_comes_back_is_told_all_again(make: Any) -> None:
+    site = await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "send": "change"}, "availability": LWT})
+    site.wire.says("box/lwt", "on")
+    site.wire.says("box/state", {"p": 0})
+
+    async def told() -> list[float]:
+        await site.answered(site.send(0.001))
+        return list(site.wire.set_to())
+
+    assert await told() == await told() == [1000]
+    site.wire.says("box/lwt", "on")
+    assert await told() == [1000]
+    site.wire.says("box/lwt", "off")
+    site.wire.says("box/lwt", "on")
+    assert await told() == [1000, 1000]
+
+
+# -- who may tell it, and when ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stands_alone", "level", "told"),
+    [
+        (True, None, [0]),
+        (True, "shadow", []),
+        (True, "full", [0]),
+        (False, None, []),
+        (False, "simulated", []),
+        (False, "limited", [0]),
+    ],
+)
+async def test_a_stop_is_sent_by_who_is_in_charge_or_stands_alone(
+    make: Any, stands_alone: bool, level: Any, told: list[float]
+) -> None:
+    site = await make(PLAIN, stands_alone=stands_alone)
+    if level is not None:
+        site.level(level)
+    site.stop()
+    await until(lambda: site.device.stopped, "the stop")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await site.device.idle()
+    assert site.wire.set_to() == told
+
+
+@pytest.mark.parametrize(("stands_alone", "told"), [(True, []), (False, [])])
+async def test_an_authority_that_the_broker_has_kept_counts_for_a_program_of_its_own(
+    make: Any, stands_alone: bool, told: list[float]
+) -> None:
+    async with InMemoryBroker() as broker:
+        channel = topics.device("MG1", "ess", "authority_state")
+        kept = MessageStamper("MG1", "default").stamp(channel, AuthorityState(level="shadow"))
+        await broker.publish(channel, kept, retain=True)
+        site = await make(PLAIN, broker, stands_alone=stands_alone)
+        assert site.device.is_settable is not stands_alone
+        site.level("full")
+        await until(lambda: site.device.is_settable, "the level of this run")
+        await broker.publish(channel, kept, retain=True)
+        await asyncio.sleep(0.01)
+        assert site.device.is_settable
+
+
+async def test_a_demotion_hands_the_device_back_and_ends_its_lease_but_not_in_a_stop(make: Any) -> None:
+    site = await make(RELEASED)
+    site.level("full")
+    site.send(0.001)
+    await until(lambda: site.leases[-1]["state"] == "held", "the lease")
+    site.level("limited")
+    await asyncio.sleep(0.01)
+    assert [topic for topic, _ in site.wire.sent] == ["box/set"]
+    assert site.device.is_owed_its_end
+    site.level("shadow")
+    await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
+    await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
+    assert (site.device.is_safe, site.device.is_driven, site.device.is_owed_its_end) == (True, False, False)
+    site.level("full")
+    site.send(0.002)
+    await until(lambda: site.wire.set_to() == [1000, 2000], "the setpoint")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [1000, 2000, 0], "zero")
+    await site.device.idle()
+    assert (site.device.is_driven, site.device.is_owed_its_end) == (True, False)
+    before = len(site.wire.sent)
+    site.level("shadow")
+    site.level("full")
+    await asyncio.sleep(0.01)
+    assert ("box/mode", "auto") not in site.wire.sent[before:]
+    site.stop(False)
+    await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
+
+
+async def test_a_stop_that_could_not_be_sent_is_sent_at_the_end(make: Any) -> None:
+    site = await make(RELEASED)
+    site.send(0.001)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    site.wire.delivers = False
+    site.stop()
+    await until(lambda: site.device.stopped and site.device.is_safe, "the stop")
+    await site.device.idle()
+    assert site.device.is_owed_its_end
+    site.wire.delivers = True
+    await site.end()
+    assert site.wire.set_to() == [1000, 0]
+    assert ("box/mode", "auto") not in site.wire.sent
+
+
+async def test_after_a_new_connection_the_stop_is_said_again(make: Any) -> None:
+    site = await make(RELEASED)
+    site.send(0.001)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [1000, 0], "zero")
+    site.wire.says("box/state", {"p": 0})
+    await asyncio.sleep(0.01)
+    assert site.wire.set_to() == [1000, 0]
+    for back in list(site.wire.returns):
+        back()
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: site.wire.set_to() == [1000, 0, 0], "zero again")
+
+
+async def test_a_lease_that_is_told_live_or_of_a_device_that_is_only_read_leaves_nothing_to_hand_back(
+    make: Any,
+) -> None:
+    left = {"type": "lease", "state": "held", "holder": "MG1", "holder_boot": "old", "boot": "killed"}
+    site = await make(RELEASED)
+    await site.broker.publish(topics.device("MG1", "ess", "lease"), left)
+    await asyncio.sleep(0.01)
+    assert not site.device.is_driven
+    async with InMemoryBroker() as broker:
+        await left_held(broker)
+        meter = await make(READ_ONLY, broker)
+        assert not meter.device.is_driven
+    async with InMemoryBroker() as broker:
+        await broker.publish(topics.device("MG1", "ess", "lease"), {**left, "state": "free"}, retain=True)
+        assert not (await make(RELEASED, broker)).device.is_driven
+    async with InMemoryBroker() as broker:
+        await left_held(broker)
+        assert (await make(RELEASED, broker)).device.is_driven
+
+
+async def test_a_device_that_does_not_answer_at_the_end_is_told_of(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.GOODBYE_S", 0.02)
+    site = await make(RELEASED, answer_within_s=10.0)
+    site.wire.says("box/state", {"p": 0})
+    site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": 1000})
+    await site.answered(site.send(0.001))
+    monkeypatch.setattr(site.wire, "publish_raw", lambda *_, **__: asyncio.get_running_loop().create_future())
+    await site.end()
+    said = {report.what for report in site.broker.stats.reports}
+    assert said == {"it is not sure that it was handed back: the device's broker does not answer"}
+
+
+# -- what it says, and what is said of it ----------------------------------------------------------------
+
+
+async def test_before_any_word_of_presence_a_device_is_offline_unless_its_power_is_heard(make: Any) -> None:
+    long = "box/" + "x" * 600
+    site = await make({**READ_ONLY, "availability": [*LWT, {**LWT[0], "topic": long}]})
+    assert site.status[-1]["state"] == "offline"
+    assert site.status[-1]["reason"] == f"nothing has come yet on box/lwt, {long}"[:500]
+    site.wire.says("box/state", {"p": 5})
+    await until(lambda: site.status[-1]["state"] == "online", "it is there")
+    site.wire.says("box/lwt", "off")
+    await until(lambda: site.status[-1]["state"] == "offline", "its word")
+    assert site.status[-1]["reason"] == "box/lwt: off"
+
+
+async def test_silence_is_named_with_what_was_heard_last_or_what_may_be_wrong(make: Any) -> None:
+    site = await make(PLAIN, stale_after_s=0.05)
+    await until(lambda: site.broker.stats.reports, "the report")
+    silence = "no power from the device for 0.05 s on box/state"
+    why = "p_mw (box/state): nothing has come"
+    assert site.broker.stats.reports[0].what == f"{silence}: {why} (its mapping is plain box)"
+    assert site.status[-1]["state"] == "online", "it has said nothing yet"
+    site.wire.says("box/state", {"p": 5})
+    await until(lambda: site.status[-1]["state"] == "fault", "the fault")
+    assert site.status[-1]["reason"] == silence
+    assert site.status[-1]["kind"] == "battery"
+    said = [report.what for report in site.broker.stats.reports]
+    assert said[1:] == [f"{silence}: is it on, does its mapping fit? (its mapping is plain box)"]
+
+
+async def test_another_instance_beside_the_learned_one_is_reported(make: Any) -> None:
+    table = {
+        "name": "boxes",
+        "parameters": {"id": {"learn": True}},
+        "telemetry": [{**TELEMETRY[0], "topic": "boxes/{id}/state"}],
+    }
+    site = await make(table)
+    [callback] = site.wire.callbacks["boxes/+/state"]
+    callback("boxes/7/state", b'{"p": 5}', False)
+    assert not site.broker.stats.reports
+    callback("boxes/8/state", b'{"p": 9}', False)
+    said = [report.what for report in site.broker.stats.reports]
+    assert said == ["id is 7, but 8 is there too and not read: give the parameter"]
+    await until(lambda: site.telemetry, "telemetry")
+    assert site.telemetry[-1]["p_mw"] == 5e-6
+
+
+async def test_changes_that_belong_together_are_told_together(make: Any) -> None:
+    inputs = [{"topic": f"box/{n}", "format": "text", "inputs": {n: {"on_change": True}}} for n in "ab"]
+    table = {
+        "name": "pair",
+        "telemetry": inputs,
+        "quantities": {"p_mw": {"formula": "a - b", "unit": "W"}},
+    }
+    site = await make(table)
+    site.wire.says("box/a", "7")
+    site.wire.says("box/b", "2")
+    assert site.device.measure() is None
+    await until(lambda: site.telemetry, "telemetry", 1.0)
+    assert site.telemetry[-1]["p_mw"] == 5e-6
+    site.wire.says("box/a", "9")
+    await site.end()
+    due_s = site.device.state.due_s
+    assert due_s is not None
+    await asyncio.sleep(0.25)
+    assert site.device.state.due_s == due_s, "nothing goes on after the end"
+
+
+async def test_a_sparkplug_node_whose_birth_was_missed_is_asked_for_it_while_connected(make: Any) -> None:
+    topic = "spBv1.0/g/DDATA/n/d"
+    table = {
+        "name": "node",
+        "telemetry": [
+            {"topic": topic, "format": "sparkplug", "fields": {"p_mw": {"metric": "P", "unit": "W"}}}
+        ],
+    }
+    for connected, count in ((True, 1), (False, 0)):
+        site = await make(table, utc_s=lambda: 0.0)
+        site.wire.connected = connected
+        [callback] = site.wire.callbacks["spBv1.0/g/+/n/+"]
+        callback(topic, b"\x12\x04\x10\x01\x50\x07", False)  # a metric by its alias alone
+        assert [topic for topic, _ in site.wire.sent] == ["spBv1.0/g/NCMD/n"] * count
+        assert all("Node Control/Rebirth" in payload for _, payload in site.wire.sent)
+
+
+async def test_keepalives_begin_anew_with_each_connection_and_end_with_the_device(make: Any) -> None:
+    site = await make(KEPT)
+
+    def running() -> int:
+        return sum(task.get_name() == "keepalive MG1/ess" for task in asyncio.all_tasks())
+
+    await until(lambda: site.wire.sent == [("box/poll", "first")], "the first")
+    for _ in range(2):
+        site.wire.sent.clear()
+        for back in list(site.wire.returns):
+            back()
+        await until(lambda: site.wire.sent == [("box/poll", "first")], "the first again")
+        assert running() == 1
+    await site.end()
+    await asyncio.sleep(0)
+    assert running() == 0
+
+
+async def test_a_keepalive_that_holds_a_setpoint_is_sent_while_one_holds(make: Any) -> None:
+    keepalive = [{"topic": "box/again", "payload": "{p}", "period_s": 0.1}]
+    site = await make({**RELEASED, "keepalive": keepalive})
+    await asyncio.sleep(0.12)
+    assert site.wire.sent == []
+    site.send(0.001)
+    await until(lambda: ("box/again", "1000") in site.wire.sent, "a keepalive")
+    site.publish(topics.device("MG1", "ess", "setpoint"), Setpoint(p_mw=0.0, lease_s=1.0, release=True))
+    await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
+    before = len(site.wire.sent)
+    await asyncio.sleep(0.12)
+    assert len(site.wire.sent) == before
+
+
+LWT = [{"topic": "box/lwt", "online": ["on"], "offline": ["off"]}]
+
+
 # -- a box that reports only what changes -------------------------------------------------------------
 
 
@@ -841,9 +1355,6 @@ def quiet(by: str, **more: Any) -> dict[str, Any]:
         "liveness": {"by": by, **({"topic": "box/alive"} if by == "heartbeat" else {})},
         **more,
     }
-
-
-LWT = [{"topic": "box/lwt", "online": ["on"], "offline": ["off"]}]
 
 
 async def said(site: Any, count: int, what: str) -> None:
