@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from heron_mqtt.field.vendor.sparkplug_payload import decode, typed
@@ -30,35 +30,28 @@ class NodeNews:
     needs_birth: bool = False
 
 
-@dataclass(slots=True)
 class SparkplugNode:
     """One edge node, and the device behind it whose data are read (or the node's own data).
 
     Args:
         topic: Of the data: spBv1.0/GROUP/DDATA/NODE/DEVICE or spBv1.0/GROUP/NDATA/NODE.
+
+    Raises:
+        ValueError: It is no topic of Sparkplug data.
     """
 
-    topic: str
-    group: str = field(init=False)
-    node: str = field(init=False)
-    device: str | None = field(init=False)
-    _names: dict[tuple[str | None, int], str] = field(default_factory=dict, init=False)
-    _types: dict[tuple[str | None, str], int] = field(default_factory=dict, init=False)
-    _seq: int | None = field(default=None, init=False)
-    _bd_seq: Any = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        """Take the topic apart.
-
-        Raises:
-            ValueError: It is no topic of Sparkplug data.
-        """
-        found = TOPIC.fullmatch(self.topic)
+    def __init__(self, topic: str) -> None:
+        found = TOPIC.fullmatch(topic)
         if found is None or (found[2] == "D") != (found[4] is not None):
             raise ValueError(
-                f"{self.topic!r}: expected spBv1.0/GROUP/DDATA/NODE/DEVICE or spBv1.0/GROUP/NDATA/NODE"
+                f"{topic!r}: expected spBv1.0/GROUP/DDATA/NODE/DEVICE or spBv1.0/GROUP/NDATA/NODE"
             )
+        self.topic = topic
         self.group, self.node, self.device = found[1], found[3], found[4]
+        self._names: dict[tuple[str | None, int], str] = {}
+        self._types: dict[tuple[str | None, str], int] = {}
+        self._seq: int | None = None
+        self._bd_seq: Any = None
 
     @property
     def filters(self) -> tuple[str, str]:

@@ -286,6 +286,12 @@ async def test_a_renewal_is_sent_only_to_a_device_that_is_told_always(send: str,
     assert rig.sent == sent
 
 
+async def test_a_setpoint_is_no_renewal_unless_it_is_said() -> None:
+    rig = Rig([{"topic": "p", "payload": "{w}"}], send="setpoint")
+    assert await rig.commander.tell(Setpoint(p_mw=5e-6, lease_s=1.0), rig.context)
+    assert rig.sent == ["5"]
+
+
 def test_a_used_up_budget_says_at_which_full_hour_writes_are_free_again() -> None:
     now_s = [1_700_000_000.0]  # 2023-11-14 22:13:20 UTC
     budget = WriteBudget(2, utc_s=lambda: now_s[0])

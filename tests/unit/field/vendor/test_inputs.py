@@ -363,3 +363,16 @@ def test_what_is_sent_only_when_it_changes_is_known(
     table = InputTable.model_validate(keys)
     made = InputReader("x", table, format_, lambda key, text: None, on_change=on_change)
     assert made.on_change is is_on_change
+    if not on_change:
+        assert InputReader("x", table, format_, lambda key, text: None).on_change is is_on_change
+
+
+def test_json_in_a_text_is_almost_json_only_where_the_payload_may_be() -> None:
+    table = InputTable.model_validate({"path": "from_json(@).a"})
+    for options, is_read in (({}, False), ({"tolerant": False}, False), ({"tolerant": True}, True)):
+        made = InputReader("x", table, "json", lambda key, text: None, **options)
+        if is_read:
+            assert made.read("{'a': 5}") == 5.0
+        else:
+            with pytest.raises(MessageError, match="not JSON"):
+                made.read("{'a': 5}")

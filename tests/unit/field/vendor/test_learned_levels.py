@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heron_mqtt.field.vendor.learned_levels import RELEARN_AFTER_S, LearnedLevels, LevelNote
+from heron_mqtt.field.vendor.learned_levels import LearnedLevels, LevelNote
 
 
 class Learning:
@@ -34,7 +34,7 @@ def test_the_first_that_speaks_is_learned_and_another_beside_it_is_named_once_an
 
 @pytest.mark.parametrize("relearn_after_s", [{}, {"serial": 5.0}])
 def test_another_follows_only_after_a_silence(relearn_after_s: dict[str, float]) -> None:
-    after_s = relearn_after_s.get("serial", RELEARN_AFTER_S)
+    after_s = relearn_after_s.get("serial", 30.0)
     made = Learning(**relearn_after_s)
     made.hears("A", 10.0)
     made.hears("A", 20.0)

@@ -142,3 +142,17 @@ def test_a_payload_without_the_word_says_nothing() -> None:
     assert state(presence) == "fault"
     presence.take(made, made.topic, b"off", 0.0, retained=False)
     assert state(presence) == "offline", "a bare word, as the will of some devices is"
+
+
+def test_what_is_said_otherwise_is_said_live_unless_it_was_kept() -> None:
+    made = reader()
+    for retained, wins in ((None, False), (False, False), (True, True)):
+        presence = PresenceState([made])
+        said = {} if retained is None else {"retained": retained}
+        presence.say(made.topic, Status(state="fault"), 0.0, **said)
+        presence.take(made, made.topic, b"on", 0.0, retained=True)
+        assert state(presence) == ("online" if wins else "fault")
+    presence = PresenceState([made])
+    presence.take(made, made.topic, b"ill", 0.0)
+    presence.take(made, made.topic, b"on", 0.0, retained=True)
+    assert state(presence) == "fault"

@@ -13,7 +13,7 @@ from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.outgoing import MessageContext
-from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
+from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
 from heron_mqtt.field.vendor.sparkplug_payload import (
     DATATYPES,
     Metric,
@@ -135,7 +135,7 @@ def test_what_a_node_says_is_the_devices_power_presence_and_a_question_for_its_b
         return state.take(topic, payload(metrics, seq), now_s, retained=False)
 
     power = {"name": "P", "alias": 1, "datatype": 3}
-    for now_s, asked in ((0.0, 1), (REBIRTH_S - 1.0, 1), (REBIRTH_S, 2)):  # once in a while
+    for now_s, asked in ((0.0, 1), (29.9, 1), (30.0, 2)):  # once in a while
         assert take("DDATA", [{"alias": 1, "int_value": 5}], 9, now_s).fields == {}
         assert state.births_wanted == ["spBv1.0/g/NCMD/n"] * asked
     take("NBIRTH", [{"name": "bdSeq", "datatype": 4, "long_value": 2}], 0, 100.0)
@@ -375,3 +375,9 @@ def test_a_signed_number_is_what_its_bits_mean() -> None:
     cases += [(0xFFFF_FFFF, 1, -1)]  # sent as 32 bits
     for value, datatype, wanted in cases:
         assert typed(value, datatype) == wanted
+
+
+def test_datatypes_have_the_numbers_of_the_specification() -> None:
+    integers = ["Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"]
+    others = ["Float", "Double", "Boolean", "String", "DateTime", "Text"]
+    assert {name: number for number, name in enumerate([*integers, *others], start=1)} == DATATYPES

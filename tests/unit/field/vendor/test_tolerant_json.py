@@ -89,6 +89,11 @@ def test_what_is_no_better_is_refused(text: str) -> None:
         parse_json(text, tolerant=True)
 
 
+def test_almost_json_is_read_only_where_the_mapping_says_so() -> None:
+    with pytest.raises(MessageError, match=r"^not JSON: .*\(tolerant = true reads nan, empty values"):
+        parse_json("{'a': 1}")
+
+
 def test_nan_in_json_is_a_number_that_no_quantity_takes() -> None:
     assert math.isnan(parse_json('{"a": NaN}')["a"])
 

@@ -19,7 +19,6 @@ from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.place_claim import PlaceClaim, place_name
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.link import MqttLink
-from heron_mqtt.field.vendor.vendor_device import CATCH_UP_S, STOP_AGAIN_S
 from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -661,7 +660,7 @@ async def test_a_lease_that_runs_out_without_a_connection_is_ended_when_the_devi
     assert not site.device.is_driven
 
 
-@pytest.mark.parametrize(("stops", "pause_s"), [(True, STOP_AGAIN_S), (False, CATCH_UP_S)])
+@pytest.mark.parametrize(("stops", "pause_s"), [(True, 1.0), (False, 5.0)])
 async def test_a_device_that_takes_no_end_is_told_again_after_a_pause_and_not_at_every_word_of_it(
     make: Any, stops: bool, pause_s: float
 ) -> None:
@@ -1102,7 +1101,7 @@ async def test_a_device_that_comes_back_is_told_all_again(make: Any) -> None:
 async def test_a_stop_is_sent_by_who_is_in_charge_or_stands_alone(
     make: Any, stands_alone: bool, level: Any, told: list[float]
 ) -> None:
-    site = await make(PLAIN, stands_alone=stands_alone)
+    site = await make(PLAIN, **({"stands_alone": True} if stands_alone else {}))
     if level is not None:
         site.level(level)
     site.stop()
