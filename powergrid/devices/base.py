@@ -11,7 +11,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite, sqrt
+from math import inf, isfinite, nan, sqrt
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 S_PER_H = 3600.0
+UNKNOWN: Any = nan
+"""What was not asked yet: it equals nothing, not even itself."""
 
 # Larger than any plant there is (the largest is 22.5 GW): a number above was meant in W or kW.
 _MAX_MW = 1e5

@@ -5,12 +5,12 @@ Source: docs/models.md, battery.
 
 from __future__ import annotations
 
-from math import nan
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from powergrid.devices.base import (
+    UNKNOWN,
     Device,
     DeviceSpecBase,
     Fraction,
@@ -143,9 +143,9 @@ class Battery(Device):
         self._max_discharge_mw = min(spec.max_p_discharge_mw, spec.rated_s_mva)
         self._rated_s_mva = spec.rated_s_mva
         self.reset()
-        self._worked_out: tuple[BatteryState, float, tuple[float, float]] = self.state, nan, (0.0, 0.0)
+        self._worked_out: tuple[BatteryState, float, tuple[float, float]] = self.state, UNKNOWN, UNKNOWN
         # The last question, and the answer: a plan asks before the step, and with the same setpoint.
-        self._asked: tuple[BatteryState, float, float, float] = self.state, nan, nan, 0.0
+        self._asked: tuple[BatteryState, float, float, float] = self.state, UNKNOWN, UNKNOWN, UNKNOWN
 
     def reset(self) -> None:
         """Go back to ``initial_soc`` at zero power."""

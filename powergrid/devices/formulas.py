@@ -12,7 +12,16 @@ from collections.abc import Callable
 from math import sqrt
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from powergrid.devices.base import Device, Measurement, PolicyThresholds, clip, finite, hours, no_profile
+from powergrid.devices.base import (
+    UNKNOWN,
+    Device,
+    Measurement,
+    PolicyThresholds,
+    clip,
+    finite,
+    hours,
+    no_profile,
+)
 
 __all__ = ["SCALAR", "FormulaDevice", "Ops"]
 
@@ -68,7 +77,13 @@ class FormulaDevice(Device):
         self._profile_mw: float | None = None if spec.profile_says is None else spec.profile_mw
         self.reset()
         # The last question, and the answer: a plan asks before the step, and with the same setpoint.
-        self._asked: tuple[State, float, float, float | None, float] = None, 0.0, 0.0, None, 0.0
+        self._asked: tuple[State, float, float, float | None, float] = (
+            self.state,
+            UNKNOWN,
+            UNKNOWN,
+            UNKNOWN,
+            UNKNOWN,
+        )
 
     # -- the kind's formulas -----------------------------------------------------------------------
 

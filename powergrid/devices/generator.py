@@ -5,12 +5,12 @@ Source: docs/models.md, generator.
 
 from __future__ import annotations
 
-from math import nan
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from powergrid.devices.base import (
+    UNKNOWN,
     Device,
     DeviceSpecBase,
     Measurement,
@@ -150,10 +150,10 @@ class Generator(Device):
         self._min_down_s = spec.min_down_s - CLOCK_TOLERANCE_S
         self.reset()
         self._worked_out: tuple[GeneratorState, float, tuple[bool, tuple[float, float] | None]]
-        self._worked_out = self.state, nan, (True, None)
+        self._worked_out = self.state, UNKNOWN, UNKNOWN
         # The last question, and the answer.
         self._asked: tuple[GeneratorState, float, float, tuple[bool, float]]
-        self._asked = self.state, nan, nan, (False, 0.0)
+        self._asked = self.state, UNKNOWN, UNKNOWN, UNKNOWN
 
     def reset(self) -> None:
         """Go back to the initial state, free to start or stop at once."""

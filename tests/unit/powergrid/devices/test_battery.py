@@ -263,3 +263,96 @@ def test_its_own_policy_charges_and_discharges_with_a_share_of_its_rated_power()
     assert device.usual_p_mw(30.0, policy, 900.0, None) == -0.125
     assert device.usual_p_mw(45.0, policy, 900.0, None) == 0.2
     assert device.usual_p_mw(40.0, policy, 900.0, None) == 0.0
+
+
+POLICY = PolicyTable(charge_below=30.0, discharge_above=45.0, battery_share=0.5)
+
+
+@pytest.mark.parametrize(
+    ("price", "p_mw"), [(29.9, -0.5), (30.0, -0.5), (30.1, 0.0), (44.9, 0.0), (45.0, 0.5)]
+)
+def test_its_own_policy_acts_at_the_price_that_is_said_and_beyond(price: float, p_mw: float) -> None:
+    assert battery().usual_p_mw(price, POLICY, 900.0, None) == p_mw
+
+
+def test_power_that_would_explain_another_charge_is_positive_where_less_was_measured() -> None:
+    assert battery().missing_mw(0.5, 0.4, 1800.0) == pytest.approx(0.4)
+    assert battery().missing_mw(0.5, 0.6, HOUR_S) == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "feasible"),
+    [
+        ({}, (-1.0, 1.0)),
+        ({"initial_soc": 0.0}, (-1.0, 0.0)),
+        ({"initial_soc": 1.0}, (0.0, 1.0)),
+        ({"max_p_charge_mw": 0.3, "max_p_discharge_mw": 0.7}, (-0.3, 0.7)),
+        ({"max_p_charge_mw": 0.3, "s_max_mva": 0.5}, (-0.3, 0.5)),
+        ({"max_p_discharge_mw": 0.3, "s_max_mva": 0.5}, (-0.5, 0.3)),
+        ({"initial_soc": 0.1, "efficiency_discharge": 0.5, "standby_loss_mw": 0.04}, (-1.0, 0.08)),
+        ({"initial_soc": 0.9, "efficiency_charge": 0.5, "standby_loss_mw": 0.04}, (-0.48, 1.0)),
+        ({"initial_soc": 0.3, "min_soc": 0.25}, (-1.0, 0.1)),
+        ({"initial_soc": 0.7, "max_soc": 0.75}, (-0.1, 1.0)),
+        ({"ramp_mw_per_s": 1e-4}, (-0.36, 0.36)),
+    ],
+)
+def test_what_can_be_held_for_an_hour_is_what_cells_and_nameplate_allow(
+    fields: dict[str, float], feasible: tuple[float, float]
+) -> None:
+    device = battery(**fields)
+    assert device.feasible(HOUR_S) == pytest.approx(feasible)
+    assert device.project(-9.0, HOUR_S) == pytest.approx(feasible[0])
+    assert device.project(9.0, HOUR_S) == pytest.approx(feasible[1])
+
+
+def test_a_setpoint_that_is_not_followed_is_told_for_either_power() -> None:
+    device = battery(s_max_mva=1.0)
+    for p_mw, q_mvar, clipped in ((0.6, 0.8, False), (0.6, 0.9, True), (1.1, 0.0, True), (-1.0, 0.0, False)):
+        device.reset()
+        out = device.step(p_mw, q_mvar, 60.0)
+        assert (out.clipped, out.running, out.cost) == (clipped, None, 0.0), (p_mw, q_mvar)
+
+
+@pytest.mark.parametrize("call", ["step", "project", "feasible"])
+def test_a_profile_is_refused_by_whatever_is_asked(call: str) -> None:
+    asked = {"step": (1.0, 0.0, 60.0, 0.0), "project": (1.0, 60.0, 0.0), "feasible": (60.0, 0.0)}[call]
+    text = "p_available_mw must be None for a battery, which follows no profile, got 0.0"
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        getattr(battery(), call)(*asked)
+
+
+def test_a_restored_charge_may_be_empty_or_full_and_is_a_plain_float() -> None:
+    device = battery()
+    for soc in (0, 1):
+        device.restore(0.25, soc=soc)
+        assert device.state == (0.25, float(soc))
+        assert type(device.state.soc) is float
+    for soc in (-0.001, 1.001):
+        with pytest.raises(ValueError, match=rf"^soc must be within \[0, 1\], got {soc}$"):
+            device.restore(0.1, soc=soc)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"min_soc": 0.5, "initial_soc": 0.5},
+        {"max_soc": 0.5, "initial_soc": 0.5},
+        {"max_p_charge_mw": 0.0},
+        {"max_p_discharge_mw": 0.0},
+    ],
+)
+def test_a_nameplate_may_be_at_its_own_bounds(fields: dict[str, Any]) -> None:
+    assert battery(**fields).state == (0.0, 0.5)
+
+
+def test_a_charge_outside_its_band_comes_back_without_a_jump() -> None:
+    device = battery(min_soc=0.2, max_soc=0.8)
+    for soc, p_mw, after in (
+        (0.1, -0.4, 0.3),
+        (0.9, 0.4, 0.7),
+        (0.1, 0.0, 0.1),
+        (0.9, 0.0, 0.9),
+        (0.1, -0.04, 0.12),
+    ):
+        device.restore(0.0, soc=soc)
+        assert device.step(p_mw, 0.0, HOUR_S).soc == pytest.approx(after)

@@ -273,3 +273,177 @@ def test_a_generators_nameplate_reaches_from_off_to_its_largest_power() -> None:
     spec = GeneratorSpec(max_p_mw=0.1, min_p_mw=0.02)
     assert spec.power_range_mw == (0.0, 0.1)
     assert spec.action_range_mw == (0.0, 0.05, 0.1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"min_p_mw": 2.0},
+        {"s_max_mva": 2.0},
+        {"initial_p_mw": 0.0},
+        {"initial_running": True, "initial_p_mw": 0.4},
+        {"initial_running": True, "initial_p_mw": 2.0},
+    ],
+)
+def test_a_nameplate_may_be_at_its_own_bounds(fields: dict[str, Any]) -> None:
+    device = generator(**fields)
+    assert device.state == (device.spec.initial_p_mw or 0.0, device.spec.initial_running, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"initial_p_mw": 0.1}, "[0.0, 0.0] with initial_running = false, got 0.1"),
+        ({"initial_p_mw": 0.39, "initial_running": True}, "[0.4, 2.0] with initial_running = true, got 0.39"),
+        ({"initial_p_mw": 2.1, "initial_running": True}, "[0.4, 2.0] with initial_running = true, got 2.1"),
+    ],
+)
+def test_a_power_to_begin_with_that_cannot_be_is_told_with_what_can(
+    fields: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        generator(**fields)
+    assert f"initial_p_mw must be within {text}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("up_s", "down_s"), [(900.0, 60.0), (60.0, 900.0)])
+@pytest.mark.parametrize("running", [True, False])
+def test_after_a_reset_it_may_switch_at_once_whatever_lasts_longer(
+    up_s: float, down_s: float, running: bool
+) -> None:
+    device = generator(min_up_s=up_s, min_down_s=down_s, initial_running=running)
+    for _ in range(2):
+        assert device.state.time_in_state_s == 900.0
+        assert device.step(0.0 if running else 1.0, 0.0, 60.0).running is not running
+        assert device.state.time_in_state_s == 60.0
+        device.reset()
+
+
+def test_how_long_it_runs_or_rests_is_counted_from_the_switch() -> None:
+    device = generator(initial_running=True)
+    seen = [
+        (device.step(p, 0.0, dt_s).running, device.state)
+        for p, dt_s in ((1, 60), (2, 30), (0, 20), (0, 5), (1, 7))
+    ]
+    assert [state for _, state in seen] == [
+        *((1.0, True, 60.0), (2.0, True, 90.0), (0.0, False, 20.0), (0.0, False, 25.0), (1.0, True, 7.0))
+    ]
+    assert [type(state.time_in_state_s) for _, state in seen] == [float] * 5
+
+
+def test_a_unit_that_rests_gives_no_reactive_power_and_says_that_it_was_asked_for_some() -> None:
+    device = generator(s_max_mva=2.5)
+    rests = device.step(0.0, 0.5, 60.0)
+    assert (rests.p_mw, rests.q_mvar, rests.running, rests.clipped) == (0.0, 0.0, False, True)
+    assert device.step(0.0, 0.0, 60.0).clipped is False
+    runs = device.step(1.0, 0.5, 60.0)
+    assert (runs.q_mvar, runs.clipped, runs.soc, runs.loss_mwh) == (0.5, False, None, 0.0)
+
+
+def test_a_look_ahead_says_power_and_cost_with_the_switch_and_moves_nothing() -> None:
+    device = generator(cost_a_usd_per_h=8.0, cost_b_usd_per_mwh=50.0, start_cost_usd=7.0, stop_cost_usd=3.0)
+    before = device.state
+    assert device.preview(1.0, 900.0) == (1.0, pytest.approx(7.0 + 14.5))
+    assert device.preview(0.0, 900.0) == (0.0, 0.0)
+    assert device.state is before
+    device.step(1.0, 0.0, 900.0)
+    assert device.preview(1.0, 1800.0) == (1.0, pytest.approx(29.0))
+    assert device.preview(0.1, 900.0) == (0.0, 3.0)
+    assert device.project(0.3, 900.0) == 0.4
+
+
+@pytest.mark.parametrize("call", ["step", "project", "feasible"])
+def test_a_profile_is_refused_by_whatever_is_asked(call: str) -> None:
+    device = generator()
+    asked = {"step": (1.0, 0.0, 60.0, 0.0), "project": (1.0, 60.0, 0.0), "feasible": (60.0, 0.0)}[call]
+    text = "p_available_mw must be None for a generator, which follows no profile, got 0.0"
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        getattr(device, call)(*asked)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "p_mw", "cost", "since_s"),
+    [
+        (True, True, 1.0, 14.5, 1000.0),
+        (False, False, 0.0, 0.0, 1000.0),
+        (False, True, 1.0, 7.0 + 14.5, 900.0),
+        (True, False, 0.0, 3.0, 900.0),
+    ],
+)
+def test_what_was_measured_costs_what_it_did_and_counts_from_its_own_switch(
+    before: bool, now: bool, p_mw: float, cost: float, since_s: float
+) -> None:
+    device = generator(cost_a_usd_per_h=8.0, cost_b_usd_per_mwh=50.0, start_cost_usd=7.0, stop_cost_usd=3.0)
+    begun = device.state._replace(running=before, time_in_state_s=100.0)
+    device.restore(p_mw, running=now)
+    assert device.follow(begun, p_mw, 900.0, 99.0) == pytest.approx(cost)
+    assert device.state == (p_mw, now, since_s)
+
+
+def test_restoring_tells_running_by_half_of_the_minimum_and_idling_by_what_it_did() -> None:
+    device = generator()
+    for p_mw, running in ((0.2, False), (0.2000001, True)):
+        device.restore(p_mw)
+        assert device.state.running is running
+    for p_mw, began, running in (
+        (0.0, True, True),
+        (0.0, False, False),
+        (0.1, False, True),
+        (-0.1, True, False),
+    ):
+        device = generator(min_p_mw=0.0, initial_running=began)
+        device.restore(p_mw)
+        assert device.state.running is running, (p_mw, began)
+    device = generator(initial_running=True)
+    device.restore(0.0)
+    assert device.state.running is False, "of one with a minimum 0 is off"
+    device.restore(1.0, time_in_state_s=0.0)
+    assert device.state == (1.0, True, 0.0)
+    with pytest.raises(ValueError, match=r"^time_in_state_s must be >= 0, got -0\.5$"):
+        device.restore(1.0, time_in_state_s=-0.5)
+
+
+@pytest.mark.parametrize(
+    ("p_mw", "feasible", "lowest"),
+    [
+        (1.0, (0.9, 1.1), 0.9),
+        (0.5, (0.0, 0.6), 0.0),  # the ramp just reaches the minimum
+        (0.55, (0.45, 0.65), 0.45),
+        (2.0, (1.9, 2.0), 1.9),
+    ],
+)
+def test_a_running_unit_reaches_as_far_as_its_ramp(
+    p_mw: float, feasible: tuple[float, float], lowest: float
+) -> None:
+    device = generator(min_p_mw=0.4, ramp_mw_per_s=0.001, initial_running=True, initial_p_mw=p_mw)
+    assert device.feasible(100.0) == pytest.approx(feasible)
+    assert device.project(-5.0, 100.0) == pytest.approx(lowest)
+
+
+def test_a_unit_that_waits_to_start_or_to_stop_may_at_the_second() -> None:
+    device = generator(min_up_s=100.0, min_down_s=100.0, initial_running=True)
+    for running in (True, False):
+        device.state = device.state._replace(
+            p_mw=1.0 if running else 0.0, running=running, time_in_state_s=99.9
+        )
+        held = device.feasible(60.0)
+        assert held == ((0.4, 2.0) if running else (0.0, 0.0))
+        device.state = device.state._replace(time_in_state_s=100.0)
+        assert device.feasible(60.0) == (0.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("planned_mw", "factor", "told_mw"),
+    [
+        (0.01, 0.5, 0.005),
+        (0.02, 0.51, 0.02),
+        (0.02, 0.5, 0.0),
+        (0.1, 0.2, 0.02),
+        (0.1, 1.0, 0.1),
+        (0.0, 0.5, 0.0),
+    ],
+)
+def test_a_part_of_a_plan_below_its_minimum_is_none_or_the_minimum(
+    planned_mw: float, factor: float, told_mw: float
+) -> None:
+    assert GeneratorSpec(max_p_mw=0.1, min_p_mw=0.02).part_mw(planned_mw, factor) == pytest.approx(told_mw)
