@@ -284,8 +284,8 @@ class FmuHistory:
 
     Args:
         before: What it was given before the last step; None = it has just begun.
-        inputs: Of the last step: setpoint, MW, reactive power, Mvar, and what was available, MW.
-        dt_s: Length of that step, s.
+        inputs: Of the last step: setpoint, MW, reactive power, Mvar, and what was available, MW; NaN before.
+        dt_s: Length of that step, s; NaN before.
         start_soc: State of charge that it began with, fraction; None = its own.
     """
 
@@ -294,8 +294,8 @@ class FmuHistory:
     def __init__(
         self,
         before: FmuHistory | None = None,
-        inputs: FmuInputs = (0.0, 0.0, 0.0),
-        dt_s: float = 0.0,
+        inputs: FmuInputs = (math.nan, math.nan, math.nan),
+        dt_s: float = math.nan,
         start_soc: float | None = None,
     ) -> None:
         self.before, self.inputs, self.dt_s, self.start_soc = before, inputs, dt_s, start_soc
@@ -409,7 +409,7 @@ class Fmu(Device):
         if not self.spec.controls_q:
             return 0.0
         s_mva = self.spec.rated_s_mva
-        most = math.sqrt(max((s_mva - p_mw) * (s_mva + p_mw), 0.0))
+        most = math.sqrt((s_mva - p_mw) * (s_mva + p_mw))
         return clip(q_mvar, -most, most)
 
     def restore(

@@ -161,7 +161,6 @@ class SunSpecDevice(FieldDevice):
             self.rest_lost()
             raise
         log.warning("%s: it has left zero power, as after a restart, and is written again", self.label)
-        self._owes = True
         self.rest_lost()
         return False
 

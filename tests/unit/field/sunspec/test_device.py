@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.field.device import SetpointRejected
-from heron_mqtt.field.modbus.registers import BUSY, ModbusFault
+from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.device import SunSpecBattery, SunSpecDevice, SunSpecPv, make_device
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
@@ -18,7 +18,7 @@ from support.sunspec_registers import ImageRegisters
 from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
 
 SILENCE = ModbusFault("box unit 1: no answer")
-REFUSED = ModbusFault("box unit 1: Modbus exception 6 (device busy)", BUSY)
+REFUSED = ModbusFault("box unit 1: Modbus exception 4 (device failure)", 4)
 ZERO = ["WMaxLimPct=0", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"]
 OFF = ["WMaxLim_Ena=0"]
 LEFT = {"WMaxLim_Ena": 1, "WMaxLimPct": 3000, "WMaxLimPct_RvrtTms": 20}
@@ -173,7 +173,7 @@ async def test_no_heartbeat_is_beaten_while_the_safe_state_is_owed_and_one_in_th
         else:
             with pytest.raises(ModbusFault):
                 await site.device.measure()
-        with pytest.raises(ModbusFault, match="device busy"):
+        with pytest.raises(ModbusFault, match="device failure"):
             await site.device.measure()
         site.registers.fault = SILENCE
         if dark_is_zero:

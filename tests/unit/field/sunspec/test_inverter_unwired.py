@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.field.modbus.registers import BUSY, ModbusFault
+from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.controls import DerOptions, DerShare, PowerLimit, StorageRates
 from heron_mqtt.field.sunspec.inverter import Inverter, InverterFault, NotControllable, Settings
@@ -17,7 +17,7 @@ from support.sunspec_registers import ImageRegisters
 from support.sunspec_server import BATTERY, DER, FLOAT, PV, EmulatedInverter
 
 SILENCE = ModbusFault("box unit 1: no answer")
-REFUSED = ModbusFault("box unit 1: Modbus exception 6 (device busy)", BUSY)
+REFUSED = ModbusFault("box unit 1: Modbus exception 4 (device failure)", 4)
 Models = dict[int, dict[str, Any]]
 
 

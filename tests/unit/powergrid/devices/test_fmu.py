@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from heron_mqtt.errors import ConfigError, ModelFailed
 from powergrid.devices import Fmu, FmuSpec, make_device
-from powergrid.devices.fmu import INSTANCES
+from powergrid.devices.fmu import INSTANCES, FmuHistory
 from powergrid.scenario import PolicyTable
 from support.fmus import battery, changed, spec
 
@@ -384,3 +384,264 @@ def test_a_nameplate_comes_back_unchanged_from_its_own_dump() -> None:
     given = spec()
     assert FmuSpec.model_validate(given.model_dump()) == given
     assert isinstance(make_device(given), Fmu)
+
+
+# -- to the number ---------------------------------------------------------------------------------------
+
+
+def renamed(unit: str, other: str) -> dict[str, str]:
+    """Return the words of a description that has another unit in place of one."""
+    return {f'unit="{unit}"': f'unit="{other}"', f'<Unit name="{unit}"/>': f'<Unit name="{other}"/>'}
+
+
+@pytest.mark.parametrize(
+    ("power", "reactive", "mw", "mvar"),
+    [("W", "var", 1e6, 1e6), ("kW", "kvar", 1e3, 1e3), ("MW", "Mvar", 1.0, 1.0)],
+)
+@pytest.mark.parametrize("is_said", [True, False])
+def test_a_unit_is_told_powers_in_its_own_units_as_its_description_or_the_user_says(
+    power: str, reactive: str, mw: float, mvar: float, is_said: bool, tmp_path: Path
+) -> None:
+    none = {' unit="kW"': "", ' unit="kvar"': ""}
+    words = {**renamed("kW", power), **renamed("kvar", reactive)} if is_said else none
+    links = {
+        "p_setpoint": ("p_set", power),
+        "p": ("p", power),
+        "q_setpoint": ("q_set", reactive),
+        "q": ("q", reactive),
+    }
+    told = {
+        name: {"variable": variable, "sign": -1, **({} if is_said else {"unit": unit})}
+        for name, (variable, unit) in links.items()
+    }
+    units = Fmu(spec(changed(tmp_path / "unit.fmu", words), **told))._units
+    inputs = {variable.name: value for variable, value in units._inputs(0.002, -0.001, 0.0).items()}
+    assert inputs == pytest.approx({"p_set": -0.002 * mw, "q_set": 0.001 * mvar})
+    assert units.shown([-0.002 * mw, 0.001 * mvar, 50.0, 1.0]) == (
+        *(pytest.approx(0.002), pytest.approx(-0.001), 0.5, True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("spelled", "unit", "scale"),
+    [
+        ("%", None, 100.0),
+        ("percent", None, 100.0),
+        ("%", "percent", 100.0),
+        ("1", None, 1.0),
+        ("", "fraction", 1.0),
+    ],
+)
+def test_a_state_of_charge_is_in_percent_or_a_fraction(
+    spelled: str, unit: str | None, scale: float, tmp_path: Path
+) -> None:
+    words = renamed("%", spelled) if spelled else {'unit="%"': ""}
+    full = 0.5 if scale == 1.0 else 50.0  # so that the unit, which counts in percent, begins within 0 to 1
+    soc = {"variable": "soc", "unit": unit}
+    device = Fmu(
+        spec(changed(tmp_path / "unit.fmu", words), soc=soc, initial_soc=None, start={"soc_start": full})
+    )
+    assert device.state.soc == pytest.approx(0.5)
+    assert device._units.wiring.scales[1] == scale
+
+
+@pytest.mark.parametrize(("spelled", "reactive"), [("kVAr", 1e3), ("VAr", 1e6), ("Var", 1e6), ("MVAr", 1.0)])
+def test_other_spellings_of_a_unit_are_understood(spelled: str, reactive: float, tmp_path: Path) -> None:
+    file = changed(tmp_path / "unit.fmu", renamed("kvar", spelled))
+    wiring = Fmu(spec(file, **Q))._units.wiring
+    assert wiring.q_setpoint_scale == -reactive
+
+
+def test_what_it_shows_is_what_it_can_be_to_the_last_rounding() -> None:
+    units = Fmu(spec(p={"variable": "p"}, q={"variable": "q"}))._units
+    for values, shown in (
+        ([1e8, 0.0, 50.0, 0.0], (1e5, 0.0, 0.5, False)),
+        ([0.0, -1e8, 50.0, 0.0], (0.0, -1e5, 0.5, False)),
+        ([0.0, 0.0, -0.9e-4, 1.0], (0.0, 0.0, 0.0, True)),
+        ([0.0, 0.0, 100.00009, -1.0], (0.0, 0.0, 1.0, True)),
+    ):
+        assert units.shown(values) == shown
+    for values, text in (
+        ([1.00001e8, 0.0, 50.0, 0.0], "battery2.fmu: a power of 100001 MW or Mvar: is its unit right?"),
+        ([0.0, -1.00001e8, 50.0, 0.0], "battery2.fmu: a power of 100001 MW or Mvar: is its unit right?"),
+        (
+            [0.0, 0.0, -0.02, 0.0],
+            "battery2.fmu: a state of charge of -0.0002: expected 0 to 1; is its unit right?",
+        ),
+        (
+            [0.0, 0.0, 100.02, 0.0],
+            "battery2.fmu: a state of charge of 1.0002: expected 0 to 1; is its unit right?",
+        ),
+    ):
+        with pytest.raises(ModelFailed) as caught:
+            units.shown(values)
+        assert str(caught.value) == text
+
+
+class Recorder:
+    """Stands for an instance: keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[dict[str, float], float, int]] = []
+
+    def step(self, inputs: Any, dt_s: float, parts: int, wanted: Any) -> list[list[float]]:
+        self.asked.append(({v.name: value for v, value in inputs.items()}, dt_s, parts))
+        return []
+
+
+@pytest.mark.parametrize(
+    ("longest_s", "dt_s", "parts"),
+    [
+        (60.0, 60.0, 1),
+        (60.0, 30.0, 1),
+        (60.0, 60.1, 2),
+        (60.0, 900.0, 15),
+        (0.1, 0.3, 3),  # 0.3 / 0.1 is 2.9999999999999996
+        (0.1, 0.7, 7),  # 0.7 / 0.1 is 6.999999999999999
+        (0.7, 2.1, 3),  # 2.1 / 0.7 is 3.0000000000000004
+        (None, 900.0, 1),
+    ],
+)
+def test_a_step_is_cut_into_the_fewest_equal_parts_that_are_short_enough(
+    longest_s: float | None, dt_s: float, parts: int
+) -> None:
+    recorder: Any = Recorder()
+    step = FmuHistory(FmuHistory(), (0.002, 0.0, 0.0), dt_s)
+    Fmu(spec(communication_step_s=longest_s))._units._step(recorder, step)
+    assert recorder.asked == [({"p_set": -2.0}, dt_s, parts)]
+
+
+@pytest.mark.parametrize(
+    ("dt_s", "is_taken"), [(60.0, True), (120.0, True), (30.0, False), (90.0, False), (61.0, False)]
+)
+def test_a_unit_of_equal_steps_takes_multiples_alone(dt_s: float, is_taken: bool, tmp_path: Path) -> None:
+    even = changed(tmp_path / "even.fmu", {'canHandleVariableCommunicationStepSize="true"': ""})
+    recorder: Any = Recorder()
+    step = FmuHistory(FmuHistory(), (0.0, 0.0, 0.0), dt_s)
+    units = Fmu(spec(even))._units
+    if is_taken:
+        units._step(recorder, step)
+        return
+    with pytest.raises(ModelFailed) as caught:
+        units._step(recorder, step)
+    assert str(caught.value) == (
+        f"even.fmu: takes only equal communication steps; a step of {dt_s:g} s is no multiple of "
+        "communication_step_s = 60"
+    )
+
+
+def test_the_power_of_a_step_is_the_mean_of_its_parts_and_the_rest_is_as_it_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Fmu(spec(p={"variable": "p"}, q={"variable": "q"}))
+    rows = [[1.0, 1.0, 40.0, 0.0], [2.0, 2.0, 41.0, 0.0], [6.0, 3.0, 42.0, 1.0]]
+    monkeypatch.setattr(device._units, "_step", lambda instance, step: rows)
+    done = device.step(0.003, 0.0, 180.0)
+    assert (done.p_mw, done.q_mvar, done.soc, done.running) == (pytest.approx(0.003), 0.003, 0.42, True)
+    assert (done.cost, done.loss_mwh, done.clipped) == (0.0, 0.0, True)
+    assert device.state[:3] == (done.p_mw, 0.42, True)
+
+
+def test_at_most_four_instances_of_a_unit_run_and_the_oldest_is_ended() -> None:
+    device = Fmu(spec())
+    states = [device.state]
+    for p in (0.001, 0.002, 0.003, 0.004, -0.001, -0.002):
+        device.state = states[0]
+        device.step(p, 0.0, 300.0)
+        states.append(device.state)
+    for state in states:
+        device._units.at(state.history)
+    assert len(device._units._instances) == 4 == INSTANCES
+
+
+@pytest.mark.parametrize(
+    ("least_mw", "most_mw", "profile_mw", "safe_mw", "rated_mva"),
+    [
+        (-0.005, 0.005, 0.005, 0.0, 0.005),
+        (-0.006, 0.005, -0.006, 0.0, 0.006),
+        (-0.004, 0.005, 0.005, 0.0, 0.005),
+        (0.001, 0.005, 0.005, 0.001, 0.005),
+        (-0.005, -0.001, -0.005, -0.001, 0.005),
+    ],
+)
+def test_a_nameplate_gives_range_profile_safe_power_and_rating(
+    least_mw: float, most_mw: float, profile_mw: float, safe_mw: float, rated_mva: float
+) -> None:
+    given = spec(min_p_mw=least_mw, max_p_mw=most_mw)
+    assert (given.power_range_mw, given.profile_mw) == ((least_mw, most_mw), 0.0), "it follows no profile"
+    assert (given.safe_p_mw(None), given.safe_p_mw(0.003), given.rated_s_mva) == (safe_mw, safe_mw, rated_mva)
+    offered = spec(
+        min_p_mw=least_mw, max_p_mw=most_mw, available={"variable": "q_set", "unit": "kW"}, s_max_mva=0.006
+    )
+    assert (offered.profile_mw, offered.rated_s_mva) == (profile_mw, 0.006)
+    assert (given.soc_at_reset, spec(soc=None, initial_soc=None).soc_at_reset) == (0.4, 0.0)
+
+
+def test_an_offer_bounds_nothing_but_its_sign_and_is_what_it_usually_asks_for() -> None:
+    policy = PolicyTable(charge_below=30.0, discharge_above=45.0)
+    taken = spec(min_p_mw=-0.005, max_p_mw=0.004, available={"variable": "p_set", "sign": -1})
+    device = Fmu(taken)
+    assert device.usual_p_mw(0.0, policy, 900.0, -0.002) == -0.002
+    assert device.usual_p_mw(99.0, policy, 900.0, -0.9) == -0.005
+    assert device.feasible(900.0, -0.001) == (-0.005, 0.004)
+    assert device.feasible(900.0, 0.0) == (-0.005, 0.004)
+    with pytest.raises(ValueError, match=r"^p_available_mw of this unit must be <= 0, got 0\.001$"):
+        device.feasible(900.0, 0.001)
+    with pytest.raises(ValueError, match=r"^p_available_mw must be a finite number"):
+        device.feasible(900.0, float("nan"))
+    plain = Fmu(spec(soc=None, running=None, initial_soc=None))
+    assert [plain.usual_p_mw(price, policy, 900.0, None) for price in (0.0, 99.0)] == [0.0, 0.0]
+
+
+def test_what_was_measured_is_taken_where_the_unit_shows_such_a_thing() -> None:
+    device = Fmu(spec())
+    for soc in (0.0, 1.0):
+        device.restore(0.001, soc)
+        assert device.state[:2] == (0.001, soc)
+    for soc in (-0.01, 1.01):
+        with pytest.raises(ValueError, match=rf"^soc must be within \[0, 1\], got {soc}$"):
+            device.restore(0.0, soc)
+    device.restore(0.001, running=False)
+    assert device.state.running is False
+    device.restore(0.001)
+    assert device.state.running is False
+    plain = Fmu(spec(soc=None, running=None, initial_soc=None))
+    plain.restore(0.002, 1.5, True)
+    assert plain.state[:3] == (0.002, None, None)
+
+
+def test_a_reactive_power_is_what_the_apparent_power_leaves_and_none_at_its_end() -> None:
+    device = Fmu(spec(**Q, s_max_mva=0.005))
+    assert device._reactive(0.002, 0.005) == 0.0
+    assert device._reactive(0.9, 0.003) == pytest.approx(0.004)
+    assert device._reactive(-0.9, -0.003) == pytest.approx(-0.004)
+    assert Fmu(spec())._reactive(0.002, 0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"s_max_mva": 0.005},
+        {"min_p_mw": 0.0049},
+        {"start": {}},
+        {"soc": {"variable": "soc"}, "initial_soc": None},
+    ],
+)
+def test_a_nameplate_may_be_at_its_own_bounds(more: dict[str, Any]) -> None:
+    spec(**more)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"min_p_mw": -0.006, "s_max_mva": 0.0055}, "s_max_mva = 0.0055 is less than its largest power"),
+        ({"soc": None}, "initial_soc needs soc.start, the parameter that sets it"),
+        ({"min_p_mw": 0.006}, "min_p_mw must be below max_p_mw, got 0.006 and 0.005"),
+        ({"q_setpoint": {"variable": "q_set"}}, "q_setpoint needs q, the output that is the reactive power"),
+        ({"start": {"soc_start": 10.0}}, "start.soc_start: is set by initial_soc; give one of them"),
+    ],
+)
+def test_a_contradiction_is_told_whole(more: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        spec(**more)
+    assert why in str(caught.value)
