@@ -95,3 +95,103 @@ def test_a_part_of_what_was_planned_is_something_that_the_device_can_do(
     spec: Any, planned_mw: float, factor: float, told_mw: float
 ) -> None:
     assert spec.part_mw(planned_mw, factor) == pytest.approx(told_mw)
+
+
+KINDS: dict[str, Any] = {
+    "battery": BatterySpec(**BATTERY, initial_soc=0.4),
+    "generator": GeneratorSpec(**GENSET),
+    "pv": PvSpec(max_p_mw=0.04),
+    "load": LoadSpec(max_p_mw=0.03),
+    "ev_charger": EvChargerSpec(**CHARGER),
+    "heat_pump": HeatPumpSpec(**PUMP, initial_soc=0.7),
+    "flexible_load": FlexibleLoadSpec(**LAUNDRY),
+}
+STORES, COSTS = (
+    {"battery", "ev_charger", "heat_pump", "flexible_load"},
+    {"generator", "ev_charger", "heat_pump"},
+)
+CONSUMERS = {"load", "ev_charger", "heat_pump", "flexible_load"}
+SAYS = {
+    "pv": "what the sun offers",
+    "load": "its demand",
+    "ev_charger": "what a connected car may draw, 0 = no car",
+    "heat_pump": "its heat demand, per unit of max_heat_mw",
+    "flexible_load": "its demand",
+}
+GAPS = {"generator": (0.0, 0.02), "ev_charger": (-0.004, 0.0)}
+BEGINS = {"battery": 0.4, "ev_charger": 0.3, "heat_pump": 0.7, "flexible_load": 1.0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_kind_can_do_is_what_its_page_says(kind: str) -> None:
+    spec = KINDS[kind]
+    assert spec.kind == kind
+    assert spec.pandapower_table == {"battery": "storage", "generator": "sgen", "pv": "sgen"}.get(
+        kind, "load"
+    )
+    assert spec.has_soc is (kind in STORES)
+    assert spec.soc_has_band is (kind == "battery")
+    assert spec.has_cost is (kind in COSTS)
+    assert spec.profile_says == SAYS.get(kind)
+    assert spec.profile_holds is (kind != "pv")
+    assert spec.profile_bounds is (kind not in {"heat_pump", "flexible_load"})
+    assert spec.controls_q is (kind not in CONSUMERS)
+    assert spec.rests_when_safe is (kind not in CONSUMERS - {"ev_charger"})
+    assert (spec.is_any_kind, spec.runs_foreign_code) == (False, False)
+    assert spec.gap_mw == GAPS.get(kind, (0.0, 0.0))
+    assert spec.soc_at_reset == BEGINS.get(kind, 0.0)
+    soc, available = ("soc_",) * (kind in STORES), ("p_available_",) * (kind in SAYS)
+    assert spec.observed == ("p_", "q_", *soc, *available)
+
+
+def test_while_its_agent_is_lost_a_device_rests_or_goes_on_within_its_nameplate() -> None:
+    for kind, offered, safe_mw in (
+        ("battery", 0.02, 0.0),
+        ("pv", 0.02, 0.0),
+        ("ev_charger", -0.005, 0.0),
+        ("load", -0.02, -0.02),
+        ("load", -0.05, -0.03),
+        ("load", 0.0, 0.0),
+        ("heat_pump", -0.02, -0.01),
+        ("flexible_load", -0.5, -0.02),
+    ):
+        assert KINDS[kind].safe_p_mw(offered) == safe_mw, (kind, offered)
+        assert KINDS[kind].safe_p_mw(None) == 0.0
+
+
+def test_a_device_that_converts_worse_does_so_by_that_factor_and_another_one_is_the_same() -> None:
+    for kind in ("generator", "pv", "load", "flexible_load"):
+        assert KINDS[kind].derated(0.5) is KINDS[kind]
+    battery, car, pump = (KINDS[kind].derated(0.5) for kind in ("battery", "ev_charger", "heat_pump"))
+    assert (battery.efficiency_charge, battery.efficiency_discharge) == (0.45, 0.45)
+    assert (car.efficiency_charge, pump.cop, pump.profile_mw) == (0.45, 1.5, -0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "planned_mw", "factor", "told_mw"),
+    [
+        ("battery", 0.04, 0.25, 0.01),
+        ("pv", 0.0, 0.5, 0.0),
+        ("ev_charger", -0.008, 0.5, -0.004),
+        ("ev_charger", -0.008, 0.26, -0.004),
+        ("ev_charger", -0.004, 0.51, -0.004),
+        ("ev_charger", -0.004, 0.5, 0.0),
+        ("ev_charger", -0.002, 0.5, -0.001),  # less than its minimum was planned: nothing comes of it anyway
+        ("flexible_load", -0.02, 0.25, -0.01),
+        ("flexible_load", -0.02, 0.75, -0.015),
+    ],
+)
+def test_a_part_of_a_plan_is_told(kind: str, planned_mw: float, factor: float, told_mw: float) -> None:
+    assert KINDS[kind].part_mw(planned_mw, factor) == pytest.approx(told_mw)
+    assert str(KINDS["ev_charger"].part_mw(0.0, 0.5)) == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields"),
+    [
+        (EvChargerSpec, {**CHARGER, "min_p_mw": 0.011}),
+        (EvChargerSpec, {**CHARGER, "arrival_soc": 0.8}),
+    ],
+)
+def test_a_nameplate_may_be_at_its_own_bounds(spec: Any, fields: dict[str, Any]) -> None:
+    spec(**fields)
