@@ -100,3 +100,21 @@ def test_the_part_that_is_cleared_is_what_the_load_draws_when_it_is_told_so(
     part_mw = spec.part_mw(planned_mw, factor)
     for told_mw in (part_mw, planned_mw * factor):
         assert Load(spec).step(told_mw, 0.0, 900.0, planned_mw).p_mw == pytest.approx(part_mw, abs=1e-12)
+
+
+def test_its_own_policy_sheds_nothing_and_an_action_is_one_of_what_may_be_shed() -> None:
+    policy: Any = None
+    assert Load(LoadSpec(max_p_mw=0.5, max_shed_fraction=0.5)).usual_p_mw(999.0, policy, 900.0, -0.2) == -0.5
+    assert LoadSpec(max_p_mw=0.5).action_range_mw is None
+    assert LoadSpec(max_p_mw=0.5, max_shed_fraction=0.1).action_range_mw == (-0.5, -0.25, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("p_mw", "offered", "q_mvar"),
+    [(-0.4, -0.8, -0.1), (-0.8, -0.8, -0.2), (0.0, -0.8, 0.0), (0.0, 0.0, -0.2)],
+)
+def test_reactive_power_is_shed_in_the_same_part(p_mw: float, offered: float, q_mvar: float) -> None:
+    device = Load(LoadSpec(max_p_mw=1.0, max_shed_fraction=1.0))
+    done = device.step(p_mw, -0.2, 900.0, offered)
+    assert (done.p_mw, done.q_mvar, done.clipped) == (p_mw, pytest.approx(q_mvar), False)
+    assert device.state == (p_mw,)

@@ -90,3 +90,25 @@ def test_any_weather_gives_a_power_that_the_plant_accepts(
 def test_impossible_weather_is_refused(irradiance: float, cell_c: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Pv(PvSpec(max_p_mw=1.0)).available_mw(irradiance, cell_c)
+
+
+def test_it_gives_all_it_can_by_its_own_policy_and_remembers_its_power() -> None:
+    policy: Any = None
+    device = Pv(PvSpec(max_p_mw=0.8, s_max_mva=1.0))
+    assert device.usual_p_mw(-999.0, policy, 900.0, 0.3) == 0.8
+    done = device.step(0.5, 0.9, 900.0, 0.6)
+    assert (done.p_mw, done.q_mvar, done.clipped) == (0.5, pytest.approx(0.75**0.5), True)
+    assert device.state == (0.5,)
+    assert device.step(0.5, 0.8, 900.0, 0.6).clipped is False
+    assert device.feasible(900.0, 0.9) == (0.0, 0.8)
+
+
+def test_the_module_is_rated_at_25_degrees_and_1000_w_per_m2() -> None:
+    device = Pv(PvSpec(max_p_mw=1.0, temperature_coefficient_per_k=-0.05))
+    assert device.available_mw(1000.0, 25.0) == 1.0
+    assert device.available_mw(100.0) == pytest.approx(0.1)
+    assert device.available_mw(1000.0, 35.0) == pytest.approx(0.5)
+    assert device.available_mw(1000.0, 45.0) == pytest.approx(0.0, abs=1e-15)
+    assert device.available_mw(1000.0, 46.0) == 0.0
+    with pytest.raises(ValueError, match=r"^irradiance_w_per_m2 must be >= 0, got -0\.5$"):
+        device.available_mw(-0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.messages import Clearance
 from heron_mqtt.messaging.base import Delivery
 from heron_mqtt.messaging.memory import InMemoryBroker
+from powergrid.devices import GeneratorSpec
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.networks import to_pandapower_p, to_pandapower_q
+from powergrid.powerflow import Loadings
 from powergrid.scenario import EnvelopeTable, scenario_from_dict
 from powergrid.simulation.grid_check import BISECTIONS, GridCheck, _largest
 from powergrid.simulation.grid_simulation import GridSimulation
@@ -343,3 +346,155 @@ def test_the_largest_factor_is_found_between_its_bounds_and_as_exactly_as_is_sai
     assert most - (1.0 - low) * 2.0**-BISECTIONS <= found <= most
     assert max(asked) == 1.0
     assert _largest(lambda _: True, low) == 1.0
+
+
+# -- to the number, on a grid that is a formula ----------------------------------------------------
+
+
+class FormulaGrid:
+    """A grid of two buses, two lines and a transformer whose every quantity follows from the total power.
+
+    Args:
+        at_rest: Voltages, pu, and loadings, %, without any device power.
+        per_mw: How much each rises with 1 MW of active, and with 1 Mvar of reactive power.
+    """
+
+    def __init__(self, at_rest: list[float], per_mw: list[float], diverges_beyond_mw: float = 1e9) -> None:
+        self.at_rest, self.per_mw = np.array(at_rest), np.array(per_mw)
+        self._diverges_beyond_mw = diverges_beyond_mw
+        self.devices = [
+            SimpleNamespace(agent="A", name="gen", spec=GeneratorSpec(max_p_mw=1.0, min_p_mw=0.25))
+        ]
+        self.bus_names = ["north", "south"]
+        self.flow = SimpleNamespace(line_index=[7, 9], trafo_index=[4])
+        self.asked: list[tuple[int, Any]] = []
+
+    @staticmethod
+    def vector(powers: Mapping[str, Mapping[str, float]]) -> float:
+        return sum(power for own in powers.values() for power in own.values())
+
+    def solve(self, row: int, p_mw: float, q_mvar: float, load_factor: Any) -> Loadings:
+        self.asked.append((row, load_factor))
+        total = p_mw + q_mvar
+        if total > self._diverges_beyond_mw:
+            raise PowerFlowDiverged("too much")
+        values = self.at_rest + self.per_mw * total
+        return Loadings(values[:2], values[2:4], values[4:])
+
+
+LIMITS = EnvelopeTable(vm_min_pu=0.9, vm_max_pu=1.1, loading_max_percent=80.0)
+FREE = [1.0, 1.0, 0.0, 0.0, 0.0]
+
+
+def on(grid: FormulaGrid, p: Powers, q: Powers | None = None) -> dict[str, Clearance]:
+    none = {agent: dict.fromkeys(own, 0.0) for agent, own in p.items()}
+    return GridCheck(grid, LIMITS).clear(3, p, none if q is None else q)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("per_mw", "p_mw", "limit"),
+    [
+        ([-0.5, 0, 0, 0, 0], 0.8, "vm_min_pu 0.9 at north: 0.6000"),
+        ([0, -0.5, 0, 0, 0], 0.8, "vm_min_pu 0.9 at south: 0.6000"),
+        ([0.5, 0, 0, 0, 0], 0.8, "vm_max_pu 1.1 at north: 1.4000"),
+        ([0, 0.5, 0, 0, 0], 0.8, "vm_max_pu 1.1 at south: 1.4000"),
+        ([0, 0, 200, 0, 0], 0.8, "loading_max_percent 80 at line 7: 160.0"),
+        ([0, 0, 0, 200, 0], 0.8, "loading_max_percent 80 at line 9: 160.0"),
+        ([0, 0, 0, 0, 200], 0.8, "loading_max_percent 80 at trafo 4: 160.0"),
+        ([0.25, 0, 0, 0, 200], 0.8, "loading_max_percent 80 at trafo 4: 160.0"),  # 0.8 beyond, and 0.1
+        ([0.5, 0, 0, 0, 150], 0.8, "loading_max_percent 80 at trafo 4: 120.0"),
+        ([0.8, 0, 0, 0, 150], 0.8, "vm_max_pu 1.1 at north: 1.6400"),
+    ],
+)
+def test_the_limit_that_is_broken_most_is_named_a_percent_of_loading_like_a_hundredth_of_a_voltage(
+    per_mw: list[float], p_mw: float, limit: str
+) -> None:
+    grid = FormulaGrid(FREE, per_mw)
+    clearance = on(grid, {"A": {"pv": p_mw}})["A"]
+    assert clearance.limit == limit
+    beyond_by = grid.at_rest + grid.per_mw * p_mw * clearance.factor
+    assert np.all(beyond_by[:2] >= 0.9 - 1e-9)
+    assert np.all(beyond_by[:2] <= 1.1 + 1e-9)
+    assert np.all(beyond_by[2:] <= 80.0 + 1e-7)
+
+
+def test_the_common_factor_is_found_to_a_part_of_1024_and_each_agents_own_is_raised_in_order() -> None:
+    grid = FormulaGrid(FREE, [0.5, 0, 0, 0, 0])
+    found = on(grid, {"B": {"pv": 0.4}, "A": {"pv": 0.4}})
+    assert {a: c.factor for a, c in found.items()} == {"A": 0.25, "B": 0.25}
+    assert found["A"].values("p_") == {"pv": 0.1}
+    found = on(
+        grid, {"B": {"pv": 0.3}, "A": {"pv": 0.3}}
+    )  # a third: 341 parts of 1024, and what is left of A
+    parts = found["B"].factor * 1024
+    assert parts == 341
+    assert found["B"].factor <= found["A"].factor
+    assert 0.3 * (found["A"].factor + found["B"].factor) <= 0.2 + 1e-9
+    raised = on(grid, {"A": {"pv": 0.5}, "B": {"pv": -0.1}})
+    assert (raised["A"].factor, raised["B"].factor, raised["B"].limit) == (0.5, 1.0, None), "B helps"
+    assert set(grid.asked) == {(3, None)}
+
+
+def test_reactive_power_is_cut_by_the_same_factor_and_counts_like_the_other() -> None:
+    grid = FormulaGrid(FREE, [0.5, 0, 0, 0, 0])
+    found = on(grid, {"A": {"pv": 0.4}}, {"A": {"pv": 0.4}})["A"]
+    assert (found.factor, found.values("p_"), found.values("q_")) == (0.25, {"pv": 0.1}, {"pv": 0.1})
+
+
+def test_a_generator_is_cut_to_its_least_or_to_nothing_and_an_unknown_device_by_the_factor() -> None:
+    grid = FormulaGrid(FREE, [0.5, 0, 0, 0, 0])
+    found = on(grid, {"A": {"gen": 1.0}})["A"]
+    assert found.values("p_") == {"gen": 0.0}, "its least is more than the 0.2 MW that fit"
+    grid.at_rest[0] = 0.95
+    found = on(grid, {"A": {"gen": 1.0}})["A"]
+    assert found.values("p_")["gen"] == pytest.approx(0.3, abs=1e-3)
+
+
+@pytest.mark.parametrize(("p_mw", "factor"), [(0.2, 0.0), (-0.2, None), (0.0, None)])
+def test_what_is_broken_without_devices_is_nobodys_and_must_not_get_worse(
+    p_mw: float, factor: float | None
+) -> None:
+    found = on(FormulaGrid([1.2, 1.0, 0.0, 0.0, 0.0], [0.5, 0, 0, 0, 0]), {"A": {"pv": p_mw}})["A"]
+    assert (found.limit is None, found.factor) == (factor is None, 1.0 if factor is None else factor)
+
+
+def test_a_power_flow_that_diverges_is_a_broken_limit_and_without_a_reference_nothing_is_cleared() -> None:
+    found = on(FormulaGrid(FREE, [0, 0, 0, 0, 0], diverges_beyond_mw=0.25), {"A": {"pv": 1.0}})["A"]
+    assert (found.limit, found.factor) == ("the power flow diverges", 0.25)
+    found = on(FormulaGrid(FREE, [0, 0, 0, 0, 0], diverges_beyond_mw=-1.0), {"A": {"pv": 1.0}})["A"]
+    assert (found.limit, found.factor) == ("the power flow diverges", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("vm_pu", "loading", "is_within"),
+    [
+        (1.1, 80.0, True),
+        (1.100001, 0.0, False),
+        (1.0, 80.001, False),
+        (0.9, 0.0, True),
+        (0.899999, 0.0, False),
+        (np.nan, np.nan, True),
+    ],
+)
+def test_a_result_is_within_its_limits_up_to_them_and_what_is_out_of_service_breaks_none(
+    vm_pu: float, loading: float, is_within: bool
+) -> None:
+    check = GridCheck(FormulaGrid(FREE, FREE), LIMITS)  # type: ignore[arg-type]
+    result = Loadings(np.array([1.0, vm_pu]), np.array([0.0, loading]), np.array([loading]))
+    assert bool(check.is_within(result)) is is_within
+    many = Loadings(
+        *(
+            np.stack([one, one * 0 + 1.0])
+            for one in (result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
+        )
+    )
+    assert check.is_within(many).tolist() == [is_within, True]
+
+
+def test_a_plan_within_its_limits_is_cleared_by_one_power_flow_of_its_row_and_loads() -> None:
+    grid = FormulaGrid(FREE, [0.5, 0, 0, 0, 0])
+    loads = np.array([1.0])
+    check = GridCheck(grid, LIMITS)  # type: ignore[arg-type]
+    assert check.clear(5, {"A": {"pv": 0.2}}, {"A": {"pv": 0.0}}, loads) == {"A": Clearance()}
+    assert grid.asked == [(5, loads)]
+    assert _largest(lambda factor: factor <= 0.3, 0.0) == 307 / 1024
