@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
+import uuid
+from typing import Any
 
 import pytest
 
@@ -10,8 +13,11 @@ from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.field.modbus.program import BridgedUnit
 from heron_mqtt.field.sunspec import bridge
 from heron_mqtt.field.sunspec.controls import DerOptions
+from heron_mqtt.field.sunspec.device import SunSpecDevice
 from heron_mqtt.field.sunspec.inverter import Settings
-from support.sunspec_server import DER, EmulatedInverter
+from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.stamping import MessageStamper
+from support.sunspec_server import DER, PV, EmulatedInverter
 
 NOBODY = ["--modbus", "127.0.0.1:1", "--timeout", "0.2"]
 
@@ -116,3 +122,89 @@ def test_a_ramp_is_whole_percent_a_second_that_its_register_holds(text: str, fou
 def test_a_ramp_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="whole percent a second, at least 1"):
         bridge._ramp(text)
+
+
+WIRE = ["--agent", "MG1", "--name", "ess", "--broker", "mqtt://127.0.0.1:1"]
+
+
+def test_two_devices_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for also in (["--also", "ess@2"], ["--also", "roof@2", "--also", "roof@3"]):
+        with pytest.raises(SystemExit, match="2"):
+            bridge.run([*NOBODY, *WIRE, *also], lambda _: "default")
+        names = ", ".join(["ess", *(each.partition("@")[0] for each in also[1::2])])
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert f"--also: every device needs a name of its own, got {names}" in line
+
+
+async def test_an_inverter_that_is_not_there_is_told_before_anything_is_served() -> None:
+    options = parsed(*WIRE)
+    with pytest.raises(
+        NotReady, match=r"^127\.0\.0\.1:1 unit 1: no answer; is Modbus TCP switched on there\?$"
+    ):
+        await bridge._serve(options, f"env-{uuid.uuid4().hex}")
+
+
+async def test_every_unit_is_served_with_what_was_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = EmulatedInverter(DER, unit=1)
+    box.beside.append(EmulatedInverter(PV, unit=2))
+    await box.start()
+    served: list[Any] = []
+
+    async def serve_unit(*said: Any) -> None:
+        served.append(said)
+
+    monkeypatch.setattr(bridge, "serve_unit", serve_unit)
+    for read_only, claimed in ((True, []), (False, ["ess", "roof"])):
+        claims: list[Any] = []
+        monkeypatch.setattr(
+            bridge,
+            "claim_unit",
+            lambda options, env_id, unit, *, alone, claims=claims: (
+                claims.append((env_id, unit.name, alone)) or io.StringIO()
+            ),
+        )
+        options = parsed(
+            *("--modbus", f"127.0.0.1:{box.port}", *WIRE, "--also", "roof@2:pv", "--period", "0.5"),
+            *(["--read-only"] if read_only else []),
+        )
+        served.clear()
+        await bridge._serve(options, "lab")
+        assert claims == [("lab", name, True) for name in claimed]
+        assert [(name, env_id) for name, _, env_id, *_ in served] == [("ess", "lab"), ("roof", "lab")]
+        devices = [make(InMemoryBroker(), MessageStamper("MG1/x", "lab")) for _, _, _, make, _, _ in served]
+        assert [(device.kind, device.label, device._period_s) for device in devices] == [
+            *(("battery", "MG1/ess", 0.5), ("pv", "MG1/roof", 0.5))
+        ]
+        assert [device.is_settable for device in devices] == [not read_only] * 2
+        assert all(hand_back is SunSpecDevice.hand_back for *_, hand_back in served)
+    await box.stop()
+
+
+async def test_a_model_of_a_vendors_own_is_shown_by_its_number_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    box = EmulatedInverter({1: {"Mn": "Heron Works"}})
+    box.image[-2:] = [64_999, 2, 7, 7, 0xFFFF, 0]
+    await box.start()
+    await bridge._show(parsed("--modbus", f"127.0.0.1:{box.port}"), "")
+    await box.stop()
+    assert capsys.readouterr().out.splitlines() == [
+        "model 1 common, 68 registers at 40002",
+        "    Mn = Heron Works",
+        "model 64999 not defined by SunSpec, 4 registers at 40070",
+    ]
+
+
+def test_a_mistake_in_what_is_said_of_one_device_alone_is_told_with_its_name() -> None:
+    for said, text in (
+        ({"nominal-v": "0"}, "--also roof: nominal-v: '0': expected a number above 0"),
+        ({"safe-state": "off"}, "--also roof: safe-state: 'off': expected zero or release"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            bridge._settings(BridgedUnit("roof", 2, "pv", said), parsed())
+        assert str(caught.value) == text
+    options = parsed("--dc-battery", "charging", "--safe-state", "release", "--nominal-v", "230")
+    for kind, dc_battery in (("pv", None), ("battery", "charging"), (None, "charging")):
+        settings = bridge._settings(BridgedUnit("roof", 2, kind), options)
+        assert (settings.kind, settings.dc_battery) == (kind, dc_battery)
+        assert (settings.safe_zero, settings.nominal_v) == (False, 230.0)
