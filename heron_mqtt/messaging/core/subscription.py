@@ -223,7 +223,7 @@ class Subscription:
                 if result is not None and inspect.isawaitable(result):
                     await result
                 result = None
-                if not self._queue:
+                if not (self._active and self._queue):
                     return
                 message = self._queue.popleft()
                 channel = message.channel

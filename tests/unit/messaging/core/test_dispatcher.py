@@ -355,3 +355,258 @@ def test_the_same_payload_is_read_once_for_several_brokers_and_counts_at_each() 
         (1, 0, 0),
         (0, 1, 0),
     ]
+
+
+# -- what is kept, and for how many ------------------------------------------------------------------
+
+
+def test_a_channel_on_which_nothing_went_wrong_has_no_trouble() -> None:
+    trouble = Dispatcher().trouble("c")
+    assert (trouble.duplicated, trouble.lost) == (0, 0)
+
+
+def test_what_went_wrong_is_told_by_channel() -> None:
+    dispatcher = Dispatcher()
+    for seq in (0, 0, 0, 3, 6, 1):
+        _say(dispatcher, seq)
+    _say(dispatcher, 0, channel="other")
+    trouble = dispatcher.trouble("c")
+    assert (trouble.duplicated, trouble.lost) == (2, 3), "one came late"
+    assert dispatcher.trouble("other").lost == 0
+    assert dispatcher.stats.lost == 3
+    assert [(report.kind, report.where, report.what) for report in dispatcher.stats.reports] == [
+        ("gap", "c", "messages of a before seq 3 have not arrived"),
+        ("gap", "c", "messages of a before seq 6 have not arrived"),
+    ]
+    _say(dispatcher, 10**9)
+    assert dispatcher.stats.reports[-1].what == "a jumped to seq 1000000000: it does not count by one"
+
+
+async def test_of_a_channel_that_nobody_asked_for_the_last_few_messages_are_kept_where_that_is_wanted() -> (
+    None
+):
+    for keeps_all, kept in ((False, []), (True, list(range(4, 20)))):
+        dispatcher = Dispatcher(keeps_all=keeps_all)
+        for i in range(20):
+            _arrive(dispatcher, "c", i=i)
+        dispatcher.listen("c")
+        got = [message["i"] for message in dispatcher._mailboxes["c"].messages]
+        assert got == kept
+    plain = Dispatcher()
+    _arrive(plain, "c", i=1)
+    assert plain._mailboxes == {}
+
+
+def test_channels_beyond_those_that_are_kept_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher_module, "MAX_CHANNELS", 2)
+    dispatcher = Dispatcher(keeps_all=True)
+    for n in range(3):
+        _arrive(dispatcher, f"c/{n}", i=n)
+    assert list(dispatcher._mailboxes) == ["c/0", "c/1"]
+
+
+def test_a_filter_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="#"):
+        Dispatcher().add("a/#/b", lambda _: None)
+
+
+def test_the_end_of_a_subscription_is_told_with_it_and_its_filter_is_searched_no_more() -> None:
+    ended: list[object] = []
+    removed: list[str] = []
+    dispatcher = Dispatcher(on_removed=removed.append, on_ended=ended.append)
+    one, two = dispatcher.add("a/+", lambda _: None), dispatcher.add("a/+", lambda _: None)
+    exact = dispatcher.add("a/b", lambda _: None)
+    one()
+    assert list(dispatcher._wide) == ["a/+"], "another one is left"
+    assert set(dispatcher.subscriptions("a/b")) == {two, exact}
+    two()
+    exact()
+    assert (ended, removed) == ([one, two, exact], ["a/+", "a/+", "a/b"])
+    assert (dispatcher._wide, dispatcher.subscriptions("a/b"), dispatcher.wanted()) == ({}, (), set())
+    Dispatcher().add("a", lambda _: None)()  # nobody is told
+
+
+def test_whether_a_channel_is_wanted_by_its_name_or_read_by_whatever_filter() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add("a/+", lambda _: None)
+    dispatcher.add("b", lambda _: None)
+    dispatcher.listen("c")
+    dispatcher.add("d", lambda _: None)()
+    asked = ("a/+", "a/x", "b", "c", "d", "e")
+    assert [dispatcher.wants(channel) for channel in asked] == [True, False, True, True, False, False]
+    assert [dispatcher.is_read(channel) for channel in asked[1:]] == [True, True, True, False, False]
+
+
+def test_routes_are_remembered_for_as_many_channels_as_the_network_may_name_and_we_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatcher_module, "MAX_CHANNELS", 2)
+    dispatcher = Dispatcher()
+    dispatcher.add("a", lambda _: None)
+    for n in range(3):
+        _arrive(dispatcher, f"c/{n}", i=n)
+    assert len(dispatcher._routes) == 3
+    _arrive(dispatcher, "c/3", i=3)
+    assert list(dispatcher._routes) == ["c/3"]
+
+
+def test_foreign_messages_are_remembered_for_as_many_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher_module, "MAX_CHANNELS", 2)
+    dispatcher = Dispatcher()
+    for n in range(3):
+        _arrive(dispatcher, f"c/{n}", i=n)
+        assert len(dispatcher._foreign) == (1, 2, 1)[n]
+
+
+def test_troubled_channels_are_remembered_up_to_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher_module, "MAX_CHANNELS", 2)
+    dispatcher = Dispatcher()
+    for n in range(3):
+        for seq in (0, 2):
+            _say(dispatcher, seq, channel=f"c/{n}")
+        assert len(dispatcher._troubled) == (1, 2, 1)[n]
+
+
+# -- what cannot be read -----------------------------------------------------------------------------
+
+
+def test_what_cannot_be_read_is_handed_on_only_where_even_that_tells_something() -> None:
+    dispatcher = Dispatcher()
+    got: list[Received] = []
+    for channel in ("estop", "c"):
+        dispatcher.add(channel, got.append)
+    for channel in ("c", "estop"):
+        dispatcher.arrive(channel, b"{", topic=f"site/{channel}")
+    dispatcher.arrive("estop", b"{", retained=True)
+    assert [(dict(m), m.channel, m.retained, m.late) for m in got] == [
+        ({}, "estop", False, False),
+        ({}, "estop", True, False),
+    ]
+    assert all(m.malformed for m in got)
+    assert dispatcher.stats.rejected == 3
+    assert [report.where for report in dispatcher.stats.reports] == ["site/c", "site/estop", "estop"]
+
+
+def test_what_another_broker_could_not_read_is_handed_on_as_that() -> None:
+    dispatcher = Dispatcher()
+    got: list[Received] = []
+    dispatcher.add("estop", got.append)
+    dispatcher.arrive_decoded("estop", Received({}, "estop", malformed="no JSON"), retained=True)
+    dispatcher.arrive_decoded("estop", Received({"active": False}, "estop"))
+    assert [(m.malformed, m.retained) for m in got] == [("no JSON", True), (None, False)]
+    assert dispatcher.stats.received == 2
+
+
+def test_of_two_equal_stops_each_is_delivered() -> None:
+    dispatcher = Dispatcher()
+    got: list[Received] = []
+    dispatcher.add("estop", got.append)
+    for _ in range(2):
+        _say(dispatcher, 4, channel="estop")
+    assert len(got) == 2
+    assert dispatcher.stats.duplicated == 0
+
+
+def test_a_retained_message_is_replayed_to_one_alone() -> None:
+    dispatcher = Dispatcher()
+    got: list[tuple[str, bool]] = []
+    dispatcher.add("c", lambda m: got.append(("early", m.retained)))
+    late = dispatcher.add("c", lambda m: got.append(("late", m.retained)))
+    dispatcher.replay(late, Received({"i": 1}, "c"))
+    assert (got, dispatcher.stats.received) == ([("late", True)], 1)
+
+
+# -- consumers -----------------------------------------------------------------------------------------
+
+
+async def test_what_nobody_consumes_is_bounded_and_the_oldest_is_dropped_and_counted() -> None:
+    dispatcher = Dispatcher(max_queue=2)
+    dispatcher.listen("c")
+    for i in range(4):
+        _arrive(dispatcher, "c", i=i)
+    assert [(await dispatcher.take("c"))["i"] for _ in range(2)] == [2, 3]
+    assert dispatcher.stats.overflowed == 2
+    assert [report.what for report in dispatcher.stats.reports] == [
+        "2 messages wait for consume(); the oldest was dropped"
+    ] * 2
+
+
+async def test_consumers_are_served_in_the_order_in_which_they_came() -> None:
+    dispatcher = Dispatcher()
+    first, second = (asyncio.create_task(dispatcher.take("c")) for _ in range(2))
+    await asyncio.sleep(0)
+    for i in range(3):
+        _arrive(dispatcher, "c", i=i)
+    assert [(await first)["i"], (await second)["i"], (await dispatcher.take("c"))["i"]] == [0, 1, 2]
+
+
+async def test_a_consumer_that_gives_up_takes_no_message_with_it() -> None:
+    dispatcher = Dispatcher()
+    gone = asyncio.create_task(dispatcher.take("c"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert not dispatcher._mailboxes["c"].waiters
+    _arrive(dispatcher, "c", i=0)
+    in_that_moment = asyncio.create_task(dispatcher.take("d"))
+    await asyncio.sleep(0)
+    for i in (1, 2):
+        _arrive(dispatcher, "d", i=i)
+    in_that_moment.cancel()
+    await asyncio.gather(in_that_moment, return_exceptions=True)
+    assert (await dispatcher.take("c"))["i"] == 0
+    assert [(await dispatcher.take("d"))["i"] for _ in range(2)] == [1, 2], "in their order"
+
+
+async def test_a_message_from_a_thread_for_a_consumer_that_has_given_up_meanwhile_is_kept() -> None:
+    dispatcher = Dispatcher()
+    gone = asyncio.create_task(dispatcher.take("c"))
+    await asyncio.sleep(0)
+    thread = threading.Thread(target=_arrive, args=(dispatcher, "c"), kwargs={"i": 1})
+    thread.start()
+    thread.join()  # this loop stands still meanwhile
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    async with asyncio.timeout(5.0):
+        assert (await dispatcher.take("c"))["i"] == 1
+    waiting = asyncio.create_task(dispatcher.take("c"))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(_arrive, dispatcher, "c", i=2)
+    async with asyncio.timeout(5.0):
+        assert (await waiting)["i"] == 2
+
+
+async def test_a_consumer_whose_loop_has_ended_is_passed_over() -> None:
+    dispatcher = Dispatcher()
+    loop = asyncio.new_event_loop()
+    dispatcher.listen("c")
+    dispatcher._mailboxes["c"].waiters.append(loop.create_future())
+    loop.close()
+    _arrive(dispatcher, "c", i=1)
+    assert (await dispatcher.take("c"))["i"] == 1
+    dispatcher._mailboxes["c"].waiters.append(loop.create_future())
+    dispatcher.clear()  # nor is it told of the end
+
+
+async def test_what_is_cleared_ends_its_consumers() -> None:
+    dispatcher = Dispatcher()
+    waiting = asyncio.create_task(dispatcher.take("c"))
+    await asyncio.sleep(0)
+    dispatcher.clear()
+    async with asyncio.timeout(5.0):
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert waiting.cancelled()
+    assert dispatcher._mailboxes == {}
+
+
+def test_a_callback_that_raises_is_counted_and_named() -> None:
+    dispatcher = Dispatcher()
+
+    def fails(_message: Received) -> None:
+        raise OSError("bus")
+
+    dispatcher.add("c", fails)
+    _arrive(dispatcher, "c", i=1)
+    (report,) = dispatcher.stats.reports
+    assert (report.kind, report.where, report.what) == ("callback", "c", "OSError: bus")
+    assert dispatcher.stats.callback_errors == 1
