@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from types import SimpleNamespace
 from typing import Any
@@ -74,6 +75,27 @@ def test_a_bridge_counts_as_of_the_environment_of_a_run_whatever_host_comes_firs
         claims[0].take()
         with pytest.raises(PlaceTaken):
             claims[1].take()
+
+
+@pytest.mark.parametrize(("alone", "device"), [(True, "MG1/ess"), (False, "")])
+def test_a_unit_is_claimed_for_its_environment_at_its_broker(
+    alone: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed: list[Any] = []
+
+    class Claim:
+        def __init__(self, *what: Any) -> None:
+            claimed.append(what)
+
+        def take(self) -> None:
+            claimed.append("taken")
+
+    monkeypatch.setattr(program, "PlaceClaim", Claim)
+    for url, place in (("mqtt://box:1884", broker_place([("box", 1884)])), ("what?", "what?")):
+        options = options_of("--agent", "MG1", "--broker", url)
+        assert isinstance(claim_unit(options, "lab", BridgedUnit("ess", 7), alone=alone), Claim)
+        assert claimed == [([place_name("box", 502, "unit", 7)], "lab", place, device), "taken"]
+        claimed.clear()
 
 
 @pytest.mark.parametrize("baud", ["0", "-1", "-9600", "299", "4000001", "fast"])
@@ -210,9 +232,16 @@ def test_a_connection_has_what_was_said_of_it(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_a_bridge_ends_with_a_line_for_each_problem_and_its_code(
-    ends: Exception | None, code: int, lines: list[str], capsys: pytest.CaptureFixture[str]
+    ends: Exception | None,
+    code: int,
+    lines: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     served: list[str] = []
+    used: list[Any] = []
+    monkeypatch.setattr(program, "use_options", used.append)
+    logging.getLogger("pymodbus").setLevel(logging.NOTSET)
 
     async def serve(options: Any, env_id: str) -> None:
         served.append(env_id)
@@ -223,6 +252,8 @@ def test_a_bridge_ends_with_a_line_for_each_problem_and_its_code(
     for said, env_id in (((), "of three_microgrids"), (("--env-id", "lab"), "lab")):
         assert run_bridge(parser, options_of(*said), lambda scenario: f"of {scenario}", serve) == code
         assert served.pop() == env_id
+        assert used.pop()["modbus"] == TcpAddress("box"), "settings of the messages are among the options"
+        assert not logging.getLogger("pymodbus").isEnabledFor(logging.ERROR), "its complaints are told by us"
         assert capsys.readouterr().err.splitlines() == lines
 
 
@@ -239,6 +270,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         slept.append(for_s)
         await really(0)
 
+    assert program.GOODBYE_S == 2.0
     monkeypatch.setattr(program, "GOODBYE_S", 0.05)
     fake = SimpleNamespace(**{name: getattr(asyncio, name) for name in ("timeout", "wait", "create_task")})
     fake.sleep, fake.FIRST_EXCEPTION = sleep, asyncio.FIRST_EXCEPTION

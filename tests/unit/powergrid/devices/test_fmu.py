@@ -645,3 +645,86 @@ def test_a_contradiction_is_told_whole(more: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError) as caught:
         spec(**more)
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "problems"),
+    [
+        (
+            {},
+            {"soc": {"variable": "soc", "start": "none"}},
+            ["soc.start: the unit has no variable 'none'; it has p_set, p, soc, running, q_set, q"],
+        ),
+        (
+            {},
+            {"soc": {"variable": "soc", "start": "running"}},
+            [
+                "soc.start: is output, which the unit works out: it cannot be set",
+                "soc.start: 0.5: the unit wants a value of type Boolean",
+            ],
+        ),
+        ({}, {"soc": {"variable": "soc", "start": "capacity_kwh"}, "start": {}}, []),
+        (
+            {},
+            {"soc": {"variable": "soc", "start": "lag_s"}, "start": {}},
+            ["soc.start: is in 's', and soc in '%', by the unit's description"],
+        ),
+        (
+            {' unit="kW"': ""},
+            {"p": {"variable": "p", "unit": "kW"}},
+            ["p_setpoint.unit: missing; the unit's description says none: expected one of W, kW, MW"],
+        ),
+        (
+            {},
+            {"q": {"variable": "p"}},
+            ["q.unit: missing; the unit's description says 'kW': expected one of var, kvar, Mvar"],
+        ),
+        (
+            {},
+            {"p": {"variable": "p", "unit": "W"}},
+            ["p.unit: is 'W' here; the unit's description says 'kW'"],
+        ),
+        ({}, {"p": {"variable": "p", "unit": "kW"}}, []),
+        ({}, {"soc": {"variable": "soc", "unit": "percent"}, "initial_soc": None}, []),
+        (
+            {},
+            {"p_setpoint": {"variable": "soc_start", "unit": "kW"}},
+            [
+                "p_setpoint.variable: 'soc_start' is a parameter of the unit; expected an input",
+                "p_setpoint.unit: is 'kW' here; the unit's description says '%'",
+            ],
+        ),
+        (
+            {},
+            {"running": {"variable": "p_set"}},
+            ["running.variable: 'p_set' is an input of the unit; expected an output"],
+        ),
+        (
+            {},
+            {"p": {"variable": "running", "unit": "kW"}},
+            ["p.variable: 'running' is of type Boolean; expected a real number"],
+        ),
+        (
+            {},
+            {"start": {"lag_s": 1, "soc": 1.0}},
+            ["start.soc: is output, which the unit works out: it cannot be set"],
+        ),
+    ],
+)
+def test_every_mistake_is_told_with_its_key_and_the_unit(
+    words: dict[str, str], more: dict[str, Any], problems: list[str], tmp_path: Path
+) -> None:
+    given = spec(changed(tmp_path / "unit.fmu", words), **more)
+    if not problems:
+        given.located(Path)
+        return
+    with pytest.raises(ConfigError) as caught:
+        given.located(Path)
+    assert list(caught.value.problems) == [f"{problem} (unit.fmu)" for problem in problems]
+
+
+def test_a_unit_is_found_where_its_scenario_is_and_anything_else_stays() -> None:
+    given = spec(Path("unit.fmu"))
+    found = given.located(lambda name: battery().parent / {"unit.fmu": battery().name}[name])
+    assert found.file == str(battery())
+    assert found.model_copy(update={"file": "unit.fmu"}) == given
