@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.agents.inbox import MAX_EARLY, REMEMBERED_REFUSALS, Inbox
+from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.wakeup import Wakeup
 from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.messages import Observation
@@ -16,6 +16,9 @@ from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.protocols.p2p import Bid, P2PSession
 from support.field_rig import OpenMemoryBroker
 from support.virtual import run_virtual
+
+MAX_EARLY = 256
+REMEMBERED_REFUSALS = 10
 
 
 def test_an_offer_waits_for_its_step_and_one_of_a_past_step_is_dropped() -> None:

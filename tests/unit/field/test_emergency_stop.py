@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.field.emergency_stop import REMEMBERED_RELEASES, StopRegister
+from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.messages import MAX_INTEGER
 from heron_mqtt.messaging.base import Received
+
+REMEMBERED_RELEASES = 1_000
 
 
 def heard(register: StopRegister, **fields: Any) -> str:

@@ -9,15 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.field.device.lease import (
-    LONGEST_SILENCE_S,
-    REMEMBERED_SENDERS,
-    REMEMBERED_TELEMETRY,
-    SPOKEN_PER_LEASE,
-    DeviceLease,
-    Holder,
-)
+from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.messages import Setpoint
+
+LONGEST_SILENCE_S = 2.0
+REMEMBERED_SENDERS = 64
+REMEMBERED_TELEMETRY = 20_000
+SPOKEN_PER_LEASE = 4
 
 
 class Clock:

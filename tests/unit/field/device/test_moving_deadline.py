@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from heron_mqtt.field.device.moving_deadline import LOOK_S, MovingDeadline
+from heron_mqtt.field.device.moving_deadline import MovingDeadline
 from support.virtual import run_virtual, virtual_now
+
+LOOK_S = 2.0
 
 SHORT_S = 0.05
 

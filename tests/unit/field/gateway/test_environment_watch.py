@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
-from heron_mqtt.field.gateway.pause_detector import DISTRUST_S, PAUSE_S, PauseDetector
+from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from support.field_rig import OpenMemoryBroker
+from support.virtual import run_virtual, virtual_now
 
 LEASE_S = 3.0
 
@@ -69,16 +70,47 @@ async def test_no_replay_is_a_sign_of_life(replay: dict[str, Any]) -> None:
     site.watch.close()
 
 
-async def test_what_is_read_just_after_a_pause_is_no_sign_of_life() -> None:
+async def test_for_a_moment_after_a_pause_it_is_known_and_not_longer() -> None:
     now = [0.0]
     pause = PauseDetector(lambda: now[0])
+    for now_s, is_recent in ((9.0, False), (0.0, False)):
+        now[0] = now_s
+        assert pause.is_recent() is is_recent, "nobody has started it"
     pause.start()
-    assert not pause.is_recent()
-    now[0] += PAUSE_S + 0.1
-    assert pause.is_recent()
-    now[0] += DISTRUST_S + 0.01
-    assert not pause.is_recent()
+    for now_s, is_recent in (
+        (0.0, False),
+        (0.8, False),  # no longer than a busy loop takes
+        (2.0, True),
+        (2.29, True),
+        (2.0 + 0.3, False),
+        (2.75, False),
+    ):
+        now[0] = now_s
+        assert pause.is_recent() is is_recent, now_s
     pause.stop()
+    now[0] = 60.0
+    assert not pause.is_recent()
+    pause.start()
+    assert not pause.is_recent(), "it was not watched meanwhile"
+    pause.stop()
+
+
+def test_a_loop_that_goes_on_has_not_paused_and_a_pause_is_noticed_though_nobody_asks() -> None:
+    async def main() -> None:
+        stood_still_s = [0.0]
+        pause = PauseDetector(lambda: virtual_now() + stood_still_s[0])
+        pause.start()
+        for _ in range(50):
+            await asyncio.sleep(0.19)
+            assert not pause.is_recent()
+        stood_still_s[0] = 5.0
+        await asyncio.sleep(0.21)
+        assert pause.is_recent()
+        await asyncio.sleep(0.3)
+        assert not pause.is_recent()
+        pause.stop()
+
+    run_virtual(main())
 
 
 async def test_all_who_watch_in_a_loop_share_one_clock_until_the_last_has_stopped() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from heron_mqtt.field.gateway.device_link import DeviceLink
-from heron_mqtt.field.gateway.gateway_leases import LEAST_LEASE_S, RENEWALS, GatewayLeases
+from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
 from support.field_rig import LEASE_S, Rig, nothing
+
+LEAST_LEASE_S = 0.2
+RENEWALS = 3
 
 
 class Renewing:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from heron_mqtt.field.gateway.mapping_hint import AGREEMENT, IN_A_ROW, MappingHint
+from heron_mqtt.field.gateway.mapping_hint import MappingHint
+
+AGREEMENT = 0.15
+IN_A_ROW = 3
 
 TOLD_MW = 0.5
 LARGEST_MW = 1.0

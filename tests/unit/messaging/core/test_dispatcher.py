@@ -13,9 +13,11 @@ import pytest
 import heron_mqtt.messaging.core.dispatcher as dispatcher_module
 from heron_mqtt.messages import PriceSignal
 from heron_mqtt.messaging.codec import Json, encode
-from heron_mqtt.messaging.core.dispatcher import UNASKED, Dispatcher
+from heron_mqtt.messaging.core.dispatcher import Dispatcher
 from heron_mqtt.messaging.core.sequence import SequenceTracker
 from heron_mqtt.messaging.core.subscription import Received
+
+UNASKED = 16
 
 
 def _arrive(dispatcher: Dispatcher, channel: str, **message: object) -> None:
