@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from heron_mqtt.agents.operator import SystemOperator
-from heron_mqtt.errors import NotReady
+from heron_mqtt.errors import Displaced, NameTaken, NotReady
 from heron_mqtt.messages import Clearance, Command, NetworkModel, Observation, StopConfirm
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.stamping import MessageStamper
 from support.field_rig import OpenMemoryBroker
+from support.virtual import run_virtual, virtual_now
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 AGENTS = ("MG1", "MG2")
@@ -262,3 +264,168 @@ async def test_the_network_is_told_once_a_run_and_the_results_of_each_step_both_
     assert network["episode"] == 1
     assert (results["episode"], results["step"], results["vm_pu"]) == (1, 0, [1.01])
     await made.operator.close()
+
+
+# -- displaced, connected again, closed ----------------------------------------------------------------
+
+
+class ReconnectingBroker(OpenMemoryBroker):
+    """In memory, but its connection can be away and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reconnected: list[Callable[[], None]] = []
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self.reconnected.append(callback)
+        return lambda: self.reconnected.remove(callback) if callback in self.reconnected else None
+
+
+def operator(broker: OpenMemoryBroker, *agents: str, **options: Any) -> SystemOperator:
+    return SystemOperator("grid", agents, broker, env_id="test", scenario="day", **options)
+
+
+def test_an_operator_that_is_displaced_says_nothing_more_and_whoever_waits_is_told() -> None:
+    async def main() -> None:
+        broker = OpenMemoryBroker()
+        first = operator(broker, "MG1")
+        await first.start()
+        first.begin_step(1, 0, 50.0, NOON)
+        with pytest.raises(NameTaken, match="environment 'test'"):
+            await operator(broker).start()
+        resting = asyncio.create_task(first.rest(3600.0))
+        await asyncio.sleep(0)
+        second = operator(broker, take_over=True)
+        await second.start()
+        with pytest.raises(Displaced):
+            await resting
+        states: list[Received] = []
+        broker.subscribe(topics.RUN_STATE, lambda m: None if m.retained else states.append(m))
+        first.say_alive()
+        first.network = network()
+        first._publish_network()
+        await first.close()
+        assert states == [], "the other one speaks"
+        late: list[Received] = []
+        broker.subscribe(topics.RUN_NETWORK, late.append)
+        assert late == []
+        await second.close()
+
+    run_virtual(main())
+
+
+def network() -> NetworkModel:
+    names = ("bus", "bus_kv", "bus_agent", "bus_x", "bus_y", "line", "line_from", "line_to")
+    return NetworkModel.model_validate({name: [] for name in names})
+
+
+@pytest.mark.parametrize(("is_told", "is_said_again"), [(True, False), (False, True)])
+def test_a_stop_that_the_broker_has_not_told_a_second_after_a_connection_is_said_again(
+    is_told: bool, is_said_again: bool
+) -> None:
+    async def main() -> None:
+        broker = ReconnectingBroker()
+        made = operator(broker, "MG1")
+        await made.start()
+        reconnected = broker.reconnected[0]
+        stop = {"type": "estop", "active": True, "who": "ann", "why": "fire", "boot": "o", "seq": 3}
+        broker.publish(topics.ESTOP, stop)
+        stops: list[Received] = []
+        broker.subscribe(topics.ESTOP, stops.append)
+        for _ in range(2):
+            reconnected()
+        if is_told:
+            broker.publish(topics.ESTOP, stop)
+            stops.clear()
+        await asyncio.sleep(0.9)
+        assert stops == []
+        await asyncio.sleep(0.2)
+        assert [(m["active"], m["who"], m["why"]) for m in stops] == [(True, "ann", "fire")] * is_said_again
+        reconnected()  # each connection anew
+        await asyncio.sleep(1.1)
+        assert len(stops) == is_said_again + 1
+        await made.close()
+
+    run_virtual(main())
+
+
+def test_after_the_close_no_stop_is_said_again_and_no_connection_is_heard_of() -> None:
+    async def main() -> None:
+        broker = ReconnectingBroker()
+        made = operator(broker, "MG1")
+        await made.start()
+        broker.publish(topics.ESTOP, {"type": "estop", "active": True, "who": "ann"})
+        reconnected = broker.reconnected[0]
+        reconnected()
+        stops: list[Received] = []
+        broker.subscribe(topics.ESTOP, lambda m: None if m.retained else stops.append(m))
+        await made.close()
+        assert reconnected not in broker.reconnected
+        await asyncio.sleep(5.0)
+        assert stops == []
+
+    run_virtual(main())
+
+
+def test_without_a_stop_a_connection_starts_nothing_but_the_network_is_said_again() -> None:
+    async def main() -> None:
+        broker = ReconnectingBroker()
+        made = operator(broker)
+        made.network = network()
+        said: list[Received] = []
+        broker.subscribe(topics.RUN_NETWORK, said.append)
+        await made.start()
+        await made.begin_episode(1, None, NOON, 5.0)
+        await made.begin_episode(2, None, NOON, 5.0)
+        assert len(said) == 1, "once a run"
+        tasks = asyncio.all_tasks()
+        broker.reconnected[0]()
+        assert len(said) == 2
+        assert asyncio.all_tasks() == tasks
+        await made.close()
+
+    run_virtual(main())
+
+
+def test_where_the_run_stands_is_said_as_often_as_gateways_need_while_actions_are_waited_for() -> None:
+    async def main() -> None:
+        broker = OpenMemoryBroker()
+        made = operator(broker, "MG1", alive_every_s=10.0)
+        await made.start()
+        states: list[float] = []
+        broker.subscribe(topics.RUN_STATE, lambda m: states.append(virtual_now()))
+        begun_s = virtual_now()
+        made.begin_step(1, 0, 50.0, NOON)
+        assert await made.gather(25.0) == {}
+        assert [at - begun_s for at in states] == pytest.approx([0.0, 10.0, 20.0])
+        assert virtual_now() - begun_s == pytest.approx(25.0)
+        await made.rest(4.0)
+        assert len(states) == 3
+        await made.rest(4.0)
+        assert states[-1] - begun_s == pytest.approx(30.0)
+        waiting = asyncio.create_task(made.gather(100.0))
+        await asyncio.sleep(15.0)
+        meta = {"env_id": "test", "sender": "MG1", "episode": 1, "step": 0}
+        broker.publish(topics.agent("MG1", "action"), {"type": "action", **meta})
+        assert (await waiting).keys() == {"MG1"}
+        assert virtual_now() - begun_s == pytest.approx(48.0)
+        await made.close()
+
+    run_virtual(main())
+
+
+async def test_who_starts_twice_listens_once() -> None:
+    made = await gathering()
+    await made.operator.start()
+    await begun(made)
+    made.say("MG1", "action")
+    assert made.operator.dropped == 0
+    await made.operator.close()
+
+
+async def test_what_an_operator_is_without_more_being_said_of_it() -> None:
+    broker = OpenMemoryBroker()
+    made = SystemOperator("grid", ["MG1"], broker)
+    assert (made.dropped, made.network, made.estop) == (0, None, None)
+    assert (made._env_id, made._alive_every_s, made.subordinates) == ("default", 10.0, ("MG1",))
+    assert not made.say_remembered_stop()
