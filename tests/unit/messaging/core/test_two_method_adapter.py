@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.errors import BrokerClosed, MessageExpired
+from heron_mqtt.errors import BrokerClosed, MessageExpired, UnsupportedFeature
 from heron_mqtt.messaging.core.stats import MessageStats
-from heron_mqtt.messaging.core.two_method_adapter import TwoMethodAdapter
+from heron_mqtt.messaging.core.two_method_adapter import TwoMethodAdapter, adapter_of, awaited_or_ignored
+from support.virtual import run_virtual, virtual_now
 
 
 class Slow:
@@ -114,3 +115,94 @@ async def test_what_a_thread_begins_may_be_waited_for_in_the_adapters_loop() -> 
     async with asyncio.timeout(5.0):
         await (await asyncio.to_thread(adapter.publish, "elsewhere", broker.send("elsewhere")))
     assert broker.sent == ["elsewhere"]
+
+
+def test_a_broker_that_is_down_is_asked_again_ten_times_a_second_and_each_failure_is_named() -> None:
+    class Down:
+        """Fails twice, then has a message."""
+
+        def __init__(self) -> None:
+            self.asked_at: list[float] = []
+
+        async def consume(self, channel: str) -> dict[str, Any]:
+            self.asked_at.append(virtual_now())
+            if len(self.asked_at) < 3:
+                raise ConnectionError("gone")
+            await asyncio.sleep(0.5)
+            return {"i": len(self.asked_at)}
+
+    async def main() -> None:
+        broker = Down()
+        adapter = TwoMethodAdapter(broker)  # type: ignore[arg-type]
+        got: list[Any] = []
+        begun_s = virtual_now()
+        subscription = adapter.dispatcher.add("c", got.append)
+        for _ in range(2):
+            adapter.start("c")
+        adapter.start("nobody asked for it")
+        await asyncio.sleep(0.8)
+        assert [at - begun_s for at in broker.asked_at] == pytest.approx([0.0, 0.1, 0.2, 0.7])
+        assert got == [{"i": 3}]
+        reports = [(report.kind, report.where, report.what) for report in adapter.dispatcher.stats.reports]
+        assert reports == [("connection", "c", "consume failed: gone")] * 2
+        subscription()
+        await asyncio.sleep(5.0)
+        assert len(broker.asked_at) == 4, "nobody wants it any more"
+        adapter.dispatcher.add("c", got.append)
+        adapter.start("c")
+        await asyncio.sleep(0.1)
+        assert len(broker.asked_at) == 5
+        await adapter.close()
+
+    run_virtual(main())
+
+
+class Plain:
+    """A broker whose ``publish`` takes what its signature says."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[Any, ...]] = []
+
+    async def consume(self, channel: str) -> dict[str, Any]:
+        raise AssertionError(channel)
+
+    @awaited_or_ignored
+    async def publish(self, channel: str, message: Any, *, retain: bool = False) -> None:
+        self.got.append((channel, message, retain))
+
+    @awaited_or_ignored
+    async def any_options(self, channel: str, message: Any, **options: Any) -> None:
+        self.got.append((channel, message, options))
+
+    @awaited_or_ignored
+    async def timed(self, channel: str, message: Any, *, not_after: float | None = None) -> None:
+        self.got.append((channel, message, not_after))
+
+
+async def test_what_a_broker_cannot_carry_is_refused_by_its_name_and_the_rest_handed_on() -> None:
+    broker = Plain()
+    now_s = asyncio.get_running_loop().time()
+    await broker.publish("c", {"i": (1, 2)}, retain=True, not_after=now_s + 60.0)
+    assert broker.got == [("c", {"i": [1, 2]}, True)], "as JSON has it"
+    with pytest.raises(
+        UnsupportedFeature, match=r"Plain\.publish takes no 'qos': this broker cannot carry it"
+    ):
+        broker.publish("c", {}, qos=1)
+    with pytest.raises(ValueError, match="#"):
+        broker.publish("a/#", {})
+    await broker.any_options("c", {}, qos=1, not_after=now_s + 60.0)
+    assert broker.got[-1] == ("c", {}, {"qos": 1}), "the limit is kept by the adapter"
+    await broker.timed("c", {}, not_after=now_s + 60.0)
+    assert broker.got[-1] == ("c", {}, now_s + 60.0), "it knows of limits itself"
+    with pytest.raises(MessageExpired):
+        await broker.timed("c", {}, not_after=now_s - 1.0)
+    shown = [inspect.signature(getattr(Plain, name)).parameters for name in ("publish", "timed")]
+    assert all("not_after" in parameters for parameters in shown)
+    assert "not_after" not in inspect.signature(Plain.any_options).parameters
+
+
+async def test_a_broker_has_one_adapter_made_at_first_use() -> None:
+    broker = Plain()
+    assert adapter_of(broker) is adapter_of(broker)
+    assert adapter_of(Plain()) is not adapter_of(broker)
+    assert adapter_of(broker).loop() is asyncio.get_running_loop()
