@@ -172,7 +172,8 @@ class SystemOperator:
                 await self._say_finished()
                 await self._ownership.release()
         except (BrokerError, TimeoutError) as exc:
-            log.warning("could not say that the run is finished: %s", exc or "the broker does not answer")
+            why = str(exc) or "the broker does not answer"
+            log.warning("could not say that the run is finished: %s", why)
 
     def _unsubscribe(self) -> None:
         self._forget_reconnect()
@@ -258,7 +259,7 @@ class SystemOperator:
         """
         await self._until(lambda: False, duration_s)
 
-    async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+    async def _until(self, condition: Callable[[], bool], timeout_s: float) -> None:
         """Wait for a condition as ``Wakeup.until`` does, and repeat ``run/state`` while that lasts."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + timeout_s
@@ -266,9 +267,10 @@ class SystemOperator:
             due_s = self._alive_at + self._alive_every_s - clock()
             left_s = ends_at - clock()
             if left_s <= due_s:
-                return await self._wakeup.until(condition, left_s)
+                await self._wakeup.until(condition, left_s)
+                return
             if await self._wakeup.until(condition, max(due_s, 0.0)):
-                return True
+                return
             self.say_alive()
 
     def command(self, agent: str, command: Command | Json) -> None:

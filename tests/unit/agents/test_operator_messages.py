@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,7 +14,7 @@ from heron_mqtt.agents.operator import SystemOperator
 from heron_mqtt.errors import Displaced, NameTaken, NotReady
 from heron_mqtt.messages import Clearance, Command, NetworkModel, Observation, StopConfirm
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import Received
+from heron_mqtt.messaging.base import Features, Received
 from heron_mqtt.messaging.stamping import MessageStamper
 from support.field_rig import OpenMemoryBroker
 from support.virtual import run_virtual, virtual_now
@@ -399,9 +399,9 @@ def test_where_the_run_stands_is_said_as_often_as_gateways_need_while_actions_ar
         assert await made.gather(25.0) == {}
         assert [at - begun_s for at in states] == pytest.approx([0.0, 10.0, 20.0])
         assert virtual_now() - begun_s == pytest.approx(25.0)
-        await made.rest(4.0)
+        await made.rest(4.5)
         assert len(states) == 3
-        await made.rest(4.0)
+        await made.rest(3.5)
         assert states[-1] - begun_s == pytest.approx(30.0)
         waiting = asyncio.create_task(made.gather(100.0))
         await asyncio.sleep(15.0)
@@ -412,6 +412,128 @@ def test_where_the_run_stands_is_said_as_often_as_gateways_need_while_actions_ar
         await made.close()
 
     run_virtual(main())
+
+
+def test_a_wait_that_ends_when_the_next_sign_of_life_is_due_says_none() -> None:
+    async def main() -> None:
+        broker = OpenMemoryBroker()
+        made = operator(broker, alive_every_s=10.0)
+        await made.start()
+        states: list[Received] = []
+        broker.subscribe(topics.RUN_STATE, states.append)
+        made.begin_step(1, 0, 50.0, NOON)
+        await made.rest(10.0)
+        assert len(states) == 1
+        await made.close()
+
+    run_virtual(main())
+
+
+async def test_an_action_of_a_step_that_has_not_begun_is_dropped() -> None:
+    made = await gathering()
+    made.say("MG1", "action", episode=0)
+    assert made.operator.dropped == 1
+    episode = asyncio.ensure_future(made.operator.begin_episode(1, 7, NOON, 5.0))
+    await asyncio.sleep(0)
+    for agent in AGENTS:
+        made.ready(agent)
+    await episode
+    made.say("MG1", "action")
+    assert made.operator.dropped == 2
+    await made.operator.close()
+
+
+async def test_each_episode_is_told_and_the_name_is_free_after_the_last() -> None:
+    made = await gathering()
+    await begun(made)
+    second = asyncio.ensure_future(made.operator.begin_episode(2, 8, NOON, 5.0))
+    await asyncio.sleep(0)
+    for agent in AGENTS:
+        made.ready(agent, episode=2)
+    await second
+    resets = [m for m in made.of(topics.RUN_STATE) if m["state"] == "reset"]
+    assert [(m["episode"], m["seed"]) for m in resets] == [(1, 7), (2, 8)]
+    await made.operator.close()
+    owners: list[Received] = []
+    made.broker.subscribe(topics.RUN_OWNER, owners.append)
+    assert [m["state"] for m in owners] == ["free"]
+
+
+def test_an_operator_that_may_not_start_hears_nothing() -> None:
+    async def main() -> None:
+        broker = OpenMemoryBroker()
+        first, second = operator(broker, "MG1"), operator(broker, "MG1")
+        await first.start()
+        with pytest.raises(NameTaken):
+            await second.start()
+        broker.publish(topics.ESTOP, {"type": "estop", "active": True, "who": "ann"})
+        assert first.estop is not None
+        assert second.estop is None
+        await first.close()
+
+    run_virtual(main())
+
+
+def test_where_filters_are_not_known_each_agent_is_heard_on_its_own_channel() -> None:
+    class Exact(OpenMemoryBroker):
+        features: ClassVar[Features] = Features(retain=True, external=True)
+
+    async def main() -> None:
+        broker = Exact()
+        made = operator(broker, *AGENTS)
+        await made.start()
+        assert all(topics.agent(agent, "action") in broker._dispatcher.wanted() for agent in AGENTS)
+        made.begin_step(1, 0, 50.0, NOON)
+        for agent in AGENTS:
+            meta = {"env_id": "test", "sender": agent, "episode": 1, "step": 0}
+            broker.publish(topics.agent(agent, "action"), {"type": "action", **meta})
+        assert (await made.gather(1.0)).keys() == set(AGENTS)
+        await made.close()
+
+    run_virtual(main())
+
+
+def test_a_broker_that_does_not_take_the_last_word_is_waited_for_a_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Hanging(OpenMemoryBroker):
+        async def announce(self, channel: str, online: Any, offline: Any) -> Any:
+            presence = await super().announce(channel, online, offline)
+
+            async def never(*_: object) -> None:
+                await asyncio.sleep(3600.0)
+
+            if channel == topics.RUN_STATE:
+                presence.update = never  # type: ignore[method-assign]
+            return presence
+
+    async def main() -> None:
+        made = operator(Hanging())
+        await made.start()
+        await made.begin_episode(1, None, NOON, 5.0)
+        with pytest.raises(NotReady, match=r"the broker did not take run/state within 5 s"):
+            await made.begin_episode(2, None, NOON, 5.0)
+        begun_s = virtual_now()
+        await made.close()
+        assert virtual_now() - begun_s == 1.0
+
+    with caplog.at_level(logging.WARNING, "heron_mqtt.operator"):
+        run_virtual(main())
+    said = "could not say that the run is finished: the broker does not answer"
+    assert [record.getMessage() for record in caplog.records] == [said]
+
+
+async def test_who_has_released_a_stop_is_logged_and_a_stop_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    made = await gathering()
+    with caplog.at_level(logging.WARNING, "heron_mqtt.operator"):
+        for who in ("bob", None):
+            made.broker.publish(topics.ESTOP, {"type": "estop", "active": True, "who": "ann"})
+            made.broker.publish(topics.ESTOP, {"type": "estop", "active": False, "who": who})
+    assert [record.getMessage() for record in caplog.records] == [
+        "emergency stop released by bob",
+        "emergency stop released by unknown",
+    ]
+    await made.operator.close()
 
 
 async def test_who_starts_twice_listens_once() -> None:

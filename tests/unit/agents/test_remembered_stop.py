@@ -51,3 +51,12 @@ def test_a_stop_of_before_the_interruption_is_in_force_unless_released_since(
     heard: list[dict[str, Any]], kept: dict[str, Any] | None, expected: tuple[bool, str | None, int]
 ) -> None:
     assert asyncio.run(resumed(heard, kept)) == expected
+
+
+@pytest.mark.parametrize(("who", "named"), [("bob", "bob"), (None, "unknown")])
+def test_who_has_released_it_meanwhile_is_logged(
+    who: str | None, named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", "heron_mqtt.operator"):
+        asyncio.run(resumed([STOP], {**LATER, "who": who}))
+    assert caplog.records[-1].getMessage() == (f"emergency stop released by {named} during the interruption")
