@@ -473,7 +473,7 @@ class StopConfirm(Message):
 
     type: Literal["estop_confirm"] = "estop_confirm"
     active: bool = Field(description="True: a stop is in force here.")
-    safe: bool = Field(description="Whether the device, or every device of the gateway, is told to be at 0.")
+    safe: bool = Field(description="Whether the device, or every device of the gateway, is set to 0.")
     stop_boot: Identifier | None = Field(None, description="boot of the message that this confirms.")
     stop_seq: int | None = Field(None, ge=0, description="seq of the message that this confirms.")
     settable: bool | None = Field(

@@ -174,7 +174,7 @@ class Inbox:
                 self._broker.stats.report(
                     "environment",
                     self._agent_id,
-                    f"a second environment (boot {state.boot}) speaks beside the one that is served "
+                    f"a second environment (boot {state.boot}) publishes beside the one that is served "
                     f"(boot {self._environment.served}): it is not followed",
                 )
             return

@@ -209,7 +209,7 @@ async def _will_problem(broker: MqttBroker, another: Connect, channel: str, boot
         why = "is not published when its connection dies"
     except BrokerError as exc:
         why = f"is not taken ({exc})"
-    return f"a last will {why}: devices and agents would not be told that the environment is gone"
+    return f"a last will {why}: devices and agents would not learn that the environment is gone"
 
 
 async def _will_arrives(broker: MqttBroker, another: Connect, channel: str, boot: str) -> bool:

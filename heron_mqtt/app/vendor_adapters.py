@@ -108,7 +108,7 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
         turns = [f"{len(mapping.registers.blocks(g.names))} every {g.period_s:g} s" for g in groups]
         yield f"reads {len(mapping.polled)} values from registers; requests: {', '.join(turns)}"
     if mapping.learned:
-        yield f"learns {', '.join(sorted(mapping.learned))} from the topics that are heard"
+        yield f"learns {', '.join(sorted(mapping.learned))} from the topics that are received"
     if mapping.availability:
         where = ", ".join(a.topic for a in mapping.availability)
         first = (
@@ -139,7 +139,7 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
             )
     if not mapping.bounds_power:
         yield (
-            "nothing in its mapping bounds the power that it is told: give the value min and max, in its own "
+            "nothing in its mapping limits its power setpoint: give the value min and max, in its own "
             "units, so that a wrong unit or scale cannot reach it"
         )
     if table.send != "always" or table.min_interval_s or table.max_writes_per_day:

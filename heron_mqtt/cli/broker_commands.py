@@ -43,7 +43,7 @@ def broker(
     ] = None,
     acl: Annotated[Path | None, typer.Option(metavar="FILE", help="Access control file.")] = None,
     websocket: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Also speak WebSocket here; 0 takes a free port.")
+        int | None, typer.Option(metavar="PORT", help="Also serve WebSocket here; 0 takes a free port.")
     ] = None,
     allow_remote_anonymous: Annotated[
         bool,
@@ -53,7 +53,9 @@ def broker(
     ] = False,
     denied: Annotated[
         Literal["acknowledge", "disconnect"],
-        typer.Option(help="What a client hears that publishes without the right to: nothing, or the end."),
+        typer.Option(
+            help="For a publish without the right: acknowledge and drop it, or disconnect the client."
+        ),
     ] = "acknowledge",
     topic_prefix: TopicPrefix = None,
 ) -> None:

@@ -116,7 +116,7 @@ def probe(
         if mapping is None:
             raise ConfigError("--send: needs --mapping FILE: what a setpoint is for this box")
         if broker is None:
-            raise ConfigError("--send: needs --broker URL, where stops and leases are heard, also on Modbus")
+            raise ConfigError("--send: needs --broker URL for stops and leases, also on Modbus")
         try_setpoint(
             broker,
             mapping,
@@ -206,7 +206,7 @@ def _print(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]
 
     console = status_console()
     if not heard.topics:
-        console.print(f"nothing was heard in {heard.listened_s:g} s: is the filter right, may you read it?")
+        console.print(f"no message in {heard.listened_s:g} s: is the filter right, may you read it?")
         return
     meant = {(one.topic, path): guess for one, path, _, guess in heard.meanings()}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -233,7 +233,7 @@ def _print(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]
         told = ", ".join(f"{name} = {value}" for name, value in match.parameters.items()) or "none needed"
         console.print(
             f"{match.name}: profile {match.profile} fits {len(match.topics)} topics; parameters: {told}"
-            + (f"; not told by the topics: {', '.join(match.missing)}" if match.missing else "")
+            + (f"; not contained in the topics: {', '.join(match.missing)}" if match.missing else "")
             + ("; its mapping asks it for more, probe does not" if match.is_asked else ""),
             soft_wrap=True,
         )

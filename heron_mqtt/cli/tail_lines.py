@@ -43,7 +43,7 @@ class TailLines:
         now = datetime.now(UTC)
         head = f"{now:%H:%M:%S}.{now.microsecond // 1000:03d} {printable(where, 100)}"
         if heard.fields is None:
-            what = f"UNREADABLE: {heard.malformed}" if heard.malformed else "taken away from the broker"
+            what = f"UNREADABLE: {heard.malformed}" if heard.malformed else "removed from the broker"
             return f"{head}  {printable(what, TEXT)}", "red" if heard.malformed else "dim"
         fields = heard.fields
         kind = str(fields.get("type", ""))

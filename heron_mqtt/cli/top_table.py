@@ -111,7 +111,7 @@ def _microgrids(microgrids: Json) -> Table:
 
 def _devices(devices: Json) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("  device", "health", "authority", "told kW", "kW", "age s", "lease s"):
+    for heading in ("  device", "health", "authority", "set kW", "kW", "age s", "lease s"):
         table.add_column(
             heading, justify="left" if heading in {"  device", "health", "authority"} else "right"
         )

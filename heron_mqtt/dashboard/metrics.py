@@ -50,7 +50,7 @@ class BrokerMetrics:
 
 def _environments(environments: list[Json]) -> Iterator[Metric]:
     step = GaugeMetricFamily("heron_step", "Step of the run.", labels=BY_ENV)
-    age = GaugeMetricFamily("heron_step_age_seconds", "Since the run was last heard, s.", labels=BY_ENV)
+    age = GaugeMetricFamily("heron_step_age_seconds", "Since the last message of the run, s.", labels=BY_ENV)
     price = GaugeMetricFamily("heron_price_usd_per_mwh", "The operator's price, $/MWh.", labels=BY_ENV)
     stop = GaugeMetricFamily("heron_stop_active", "Whether an emergency stop is in force.", labels=BY_ENV)
     problems = GaugeMetricFamily("heron_problems", "How many things are not well.", labels=BY_ENV)

@@ -142,7 +142,7 @@ def sentence(kind: str, message: Mapping[str, Any]) -> str:
         case "estop_confirm":
             return "emergency stop confirmed" if message.get("active", True) else "release confirmed"
         case "fault":
-            return f"told to have the fault {message.get('kind')} for {message.get('steps')} steps"
+            return f"fault on request: {message.get('kind')} for {message.get('steps')} steps"
         case "authority_request":
             return f"{message.get('level')} asked for by {message.get('who')}"
         case "authority_state":

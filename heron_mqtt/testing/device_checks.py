@@ -38,7 +38,7 @@ def check_birth(device: DeviceHarness) -> None:
     with late_one as late:
         birth = late.wait_for(late.topic("status"), lambda m: m.get("state") == "online", "the birth")
     told = birth.json
-    _need(birth.retained, "the birth must be retained: a gateway that starts later must hear it")
+    _need(birth.retained, "the birth must be retained: a gateway that starts later must receive it")
     _need(isinstance(told.get("kind"), str), f"the birth must say the kind: {told}")
     _need(told["p_min_mw"] <= 0.0 <= told["p_max_mw"], f"0 MW must be within the nameplate: {told}")
     _need(told.get("boot") == device.next_telemetry().get("boot"), "birth and telemetry differ in `boot`")

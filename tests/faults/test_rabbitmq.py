@@ -74,7 +74,7 @@ async def test_hosts_of_two_brokers_are_not_one(own_mosquitto: Callable[..., Mos
     assert done.code == 1
     for here, there in (hosts, hosts[::-1]):
         assert found[f"host {here}"]["verdict"] == "no-go"
-        assert f"{there} does not hear what is published here" in found[f"host {here}"]["what"]
+        assert f"{there} does not receive what is published here" in found[f"host {here}"]["what"]
     assert found["host 127.0.0.1:1"]["verdict"] == "note"
     assert found["no login at 127.0.0.1:1"]["verdict"] == "not tried", "nobody was refused there"
 
@@ -93,5 +93,5 @@ async def test_mqtt_5_is_named_as_a_cause_where_it_is_sent_away(
     own_mosquitto: Callable[..., Mosquitto],
 ) -> None:
     async with rabbit_node(own_mosquitto().port) as url:
-        with pytest.raises(BrokerUnavailable, match=r"it may speak MQTT 3\.1\.1 only"):
+        with pytest.raises(BrokerUnavailable, match=r"it may support only MQTT 3\.1\.1"):
             await MqttBroker(url, protocol="5").connect()

@@ -57,8 +57,8 @@ def test_a_scenario_holds_no_password(url: str) -> None:
     [
         ("MqttBroker: key without cert: pass the client certificate too",
          "--key without cert: pass the client certificate too"),
-        ("mqtt://h does not speak MQTT 3.1.1: pass protocol='5'",
-         "mqtt://h does not speak MQTT 3.1.1: pass --protocol 5"),
+        ("mqtt://h does not support MQTT 3.1.1: pass protocol='5'",
+         "mqtt://h does not support MQTT 3.1.1: pass --protocol 5"),
         ("check username= and password= (or X and Y)", "check --username and --password-file (or X and Y)"),
         ("pass ca= (or set SSL_CERT_FILE)", "pass --ca (or set SSL_CERT_FILE)"),
         ("broker x:1: expected mqtt://", "--broker x:1: expected mqtt://"),

@@ -343,7 +343,7 @@ def test_what_does_not_fit_in_a_scenario_is_named(
         (["--modbus", "/dev/ttyUSB0", "--registers", "input:0", "--baud", "-1"], "--modbus: baud = -1: "),
         (
             ["--modbus", "127.0.0.1", "--mapping", "sungrow_sh.toml", "--send", "1W", "--yes"],
-            "--send: needs --broker URL, where stops and leases are heard, also on Modbus",
+            "--send: needs --broker URL for stops and leases, also on Modbus",
         ),
         (
             ["--broker", "mqtt://x", "--mapping", "sungrow_sh.toml", "--send", "1W", "--yes"],

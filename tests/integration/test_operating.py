@@ -111,9 +111,9 @@ def test_it_fails_loudly_where_one_does_not_confirm(site: Site, url: str, cli: C
     assert code == 1
     assert "  gateway MG1: confirmed" in out
     assert err.splitlines() == [
-        "  device MG1/ess: NOT CONFIRMED: nothing heard within 0.8 s (it is online)",
-        "  device MG1/gen: NOT CONFIRMED: it has heard the stop, and says that it is not in its safe state",
-        "  device MG1/pv: NOT CONFIRMED: nothing heard within 0.8 s (it is online)",
+        "  device MG1/ess: NOT CONFIRMED: no message within 0.8 s (it is online)",
+        "  device MG1/gen: NOT CONFIRMED: it has received the stop, but is not in its safe state",
+        "  device MG1/pv: NOT CONFIRMED: no message within 0.8 s (it is online)",
     ]
 
 
@@ -127,8 +127,8 @@ def test_telemetry_that_knows_of_the_stop_does_not_outweigh_a_device_that_is_not
     code, _, err = cli("estop", "on", "--broker", url, "--wait", "0.8")
     assert code == 1
     assert err.splitlines() == [
-        "  device MG1/gen: NOT CONFIRMED: it has heard the stop, and says that it is not in its safe state",
-        "  device MG1/pv: NOT CONFIRMED: nothing heard within 0.8 s (it is online)",
+        "  device MG1/gen: NOT CONFIRMED: it has received the stop, but is not in its safe state",
+        "  device MG1/pv: NOT CONFIRMED: no message within 0.8 s (it is online)",
     ]
 
 
@@ -167,7 +167,7 @@ def test_a_release_says_who_is_still_stopped(site: Site, url: str, cli: Cli) -> 
     site.device("MG1/ess", active=True)
     code, _, err = cli("estop", "off", "--broker", url, "--wait", "0.8")
     assert code == 1
-    assert err == "  device MG1/ess: STILL STOPPED or silent: it says that a stop is in force\n"
+    assert err == "  device MG1/ess: STILL STOPPED or silent: it reports that a stop is in force\n"
 
 
 def test_a_release_that_another_stop_follows_is_none(site: Site, url: str, cli: Cli) -> None:

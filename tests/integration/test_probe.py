@@ -77,4 +77,4 @@ def test_what_cannot_be_is_one_line(own_mosquitto: object, tmp_path: Path) -> No
         assert line in done.errors[0]
     silence = run_heron("probe", "--broker", server.url, "--listen", "0.3")
     assert silence.code == 1
-    assert "nothing was heard in 0.3 s" in silence.out
+    assert "no message in 0.3 s" in silence.out

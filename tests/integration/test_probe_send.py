@@ -193,7 +193,7 @@ def test_what_could_not_be_told_from_noise_is_not_sent(
     mosquitto: Mosquitto, base: str, tmp_path: Path
 ) -> None:
     box = ScriptedBox(mosquitto.url, base, noise_w=200.0)
-    assert "could not be told from that" in refused(box, mosquitto.url, box.mapping(tmp_path))
+    assert "could not be distinguished from that" in refused(box, mosquitto.url, box.mapping(tmp_path))
     there = ScriptedBox(mosquitto.url, f"{base}/2", own_w=499.0)
     assert "already" in refused(there, mosquitto.url, there.mapping(tmp_path))
 

@@ -493,7 +493,7 @@ async def test_the_program_that_could_not_hand_its_inverter_back_does_not_end_as
             _, err = await asyncio.wait_for(process.communicate(), 15.0)
         assert process.returncode == (0 if recovers else 1)
         assert (box[124, "StorCtl_Mod"] == 0) is recovers
-        assert recovers or "MG1/ess: it was not told that this is the end" in err.decode().splitlines()[-1]
+        assert recovers or "MG1/ess: it could not be handed back" in err.decode().splitlines()[-1]
     finally:
         if process.returncode is None:
             process.kill()

@@ -204,7 +204,7 @@ def _answers(samples: DeviceSamples) -> list[Estimate]:
     spread = width * (n + 1) / (n - 1)  # of a uniform distribution: the unbiased estimate of its width
     least = float(times[0]) - width / (n - 1)
     jitter_low = width / (0.05 ** (1.0 / (n - 1))) if n > 1 else width
-    note = "network and device together: from one side they cannot be told apart"
+    note = "network and device together: from one side they cannot be separated"
     earliest = max(float(times[0]) - 3.0 * spread / n, 0.0)
     return [
         Estimate("answer_delay_s", "answers", max(least, 0.0), earliest, float(times[0]), note=note),

@@ -65,7 +65,7 @@ async def _seen_from(one: MqttBroker, others: Sequence[MqttBroker]) -> BrokerFin
 
         try:
             if not await arrives(other, CHANNEL, CHANNEL, boot, retained=False, cause=publish):
-                missing.append(f"{where} does not hear what is published here")
+                missing.append(f"{where} does not receive what is published here")
             elif not await arrives(other, CHANNEL, CHANNEL, boot, retained=True):
                 missing.append(f"{where} has no retained message of it by its name")
             elif not await arrives(other, "run/+", CHANNEL, boot, retained=True):
@@ -76,4 +76,6 @@ async def _seen_from(one: MqttBroker, others: Sequence[MqttBroker]) -> BrokerFin
     if missing:
         what = f"{'; '.join(missing)}: a stop that is pressed here is not known there"
         return BrokerFinding(check, "no-go", what, CHANGE)
-    return BrokerFinding(check, "go", "what is published here is heard, and found later, at every other host")
+    return BrokerFinding(
+        check, "go", "what is published here is received, and found later, at every other host"
+    )

@@ -136,7 +136,7 @@ def _confirmation(subject: str, member: AgentSeen) -> Facts | None:
     if told is None:
         return None
     what = "has confirmed the stop" if told.active else "has confirmed the release"
-    return "stop", subject, what if told.safe or not told.active else "has heard the stop and is NOT SAFE"
+    return "stop", subject, what if told.safe or not told.active else "has received the stop and is NOT SAFE"
 
 
 def _says(what: str, reason: str | None) -> str:

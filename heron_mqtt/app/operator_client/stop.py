@@ -227,12 +227,15 @@ def _by_confirmation(member: AgentSeen, active: bool, wait_s: float) -> tuple[bo
     """Return whether a gateway or device has confirmed, and how or why not."""
     told = member.confirm
     if told is None:
-        state = member.status.state if member.status is not None else "heard without a birth"
-        return False, f"nothing heard within {wait_s:g} s (it is {state})"
+        state = member.status.state if member.status is not None else "known without a birth"
+        return False, f"no message within {wait_s:g} s (it is {state})"
     if told.active != active:
-        return False, "it says that a stop is in force" if told.active else "it says that none is in force"
+        return (
+            False,
+            "it reports that a stop is in force" if told.active else "it reports that none is in force",
+        )
     if active and not told.safe:
-        return False, "it has heard the stop, and says that it is not in its safe state"
+        return False, "it has received the stop, but is not in its safe state"
     return True, "confirmed"
 
 

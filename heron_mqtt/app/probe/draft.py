@@ -42,7 +42,7 @@ def _with_profile(match: ProfileMatch, others: list[ProfileMatch]) -> str:
         lines += [f"#   {other.name}: {other.topics[0]}" for other in others[:OTHERS]]
     lines += [f"profile = {json.dumps(match.profile)}", "", "[parameters]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in match.parameters.items()]
-    lines += [f"# {name} = ...    # nothing heard tells it: {what}" for name, what in match.missing.items()]
+    lines += [f"# {name} = ...    # no message contains it: {what}" for name, what in match.missing.items()]
     return "\n".join(lines) + "\n"
 
 

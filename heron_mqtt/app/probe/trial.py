@@ -356,7 +356,8 @@ class SetpointTrial:
             wandering = f"noise {kw(before.noise_mw)}, drift {kw(before.drift_mw_s)} a second"
             raise NotSent(
                 f"{self._label}: the power is {kw(before.p_mw)} ({wandering}): a setpoint of "
-                f"{kw(self._order.send_mw)} could not be told from that; nothing was sent; send another power"
+                f"{kw(self._order.send_mw)} could not be distinguished from that; nothing was sent; "
+                "send another power"
             )
         if step < 0.1 * abs(self._order.send_mw):
             raise NotSent(

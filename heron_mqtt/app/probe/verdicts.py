@@ -78,8 +78,8 @@ def judge(
 
 def _no_reaction(response: StepResponse) -> str:
     if response.final_mw is None:
-        return "cannot be told: no power came after the setpoint"
-    return f"cannot be told: the power stayed at {kw(response.final_mw)} (it was {kw(response.before.p_mw)})"
+        return "unknown: no power came after the setpoint"
+    return f"unknown: the power stayed at {kw(response.final_mw)} (it was {kw(response.before.p_mw)})"
 
 
 def _sign(response: StepResponse) -> Verdict:
@@ -89,7 +89,7 @@ def _sign(response: StepResponse) -> Verdict:
     assert response.final_mw is not None
     came = f"asked for {kw(response.asked_mw)}, came {kw(response.final_mw)}"
     if abs(response.final_mw) <= response.before.noise_mw * 3.0:
-        return Verdict("sign", False, f"cannot be told: {came}, which is within the noise of 0")
+        return Verdict("sign", False, f"unknown: {came}, which is within the noise of 0")
     if factor < 0.0:
         return Verdict(
             "sign",

@@ -299,7 +299,7 @@ class DeviceLink:
         if self._wrong_kind is not None:
             return self._wrong_kind
         if self._plausible.is_contested:
-            return "two devices speak under this name"
+            return "two devices publish under this name"
         if self.awaits_rebirth_telemetry:
             return "device has not measured since it was born again"
         age_s = self.age_s

@@ -40,6 +40,6 @@ class MappingHint:
             return None
         self._row.clear()
         return (
-            f"told {told_mw * 1e3:.4g} kW, measured {measured_mw * 1e3:.4g} kW, {IN_A_ROW} times in a row: "
-            f"is it {suspect}? positive = injected into the grid"
+            f"setpoint {told_mw * 1e3:.4g} kW, measured {measured_mw * 1e3:.4g} kW, "
+            f"{IN_A_ROW} times in a row: is it {suspect}? positive = injected into the grid"
         )

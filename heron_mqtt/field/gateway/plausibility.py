@@ -150,7 +150,7 @@ class Plausibility:
             MessageError: Names both.
         """
         if sender is not None and sender != self._name:
-            raise MessageError(f"sender {sender!r} speaks on the channel of {self._name}")
+            raise MessageError(f"sender {sender!r} publishes on the channel of {self._name}")
 
     def begin_boot(self, boot: str) -> None:
         """Note that the device has started, or was heard for the first time."""
@@ -169,7 +169,7 @@ class Plausibility:
         self._from_past = [*(t for t in self._from_past if now - t <= self._settings.stale_after_s), now]
         if self.is_contested:
             self.once(
-                "twice", "two devices speak under this name: nothing is sent; end one, or give each its own"
+                "twice", "two devices publish under this name: nothing is sent; end one, or give each its own"
             )
         return True
 

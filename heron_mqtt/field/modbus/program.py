@@ -316,7 +316,7 @@ async def _handed_back(device: D, hand_back: Callable[[D], Awaitable[None]]) -> 
                     why = str(exc)
                 await asyncio.sleep(GOODBYE_PAUSE_S)
     except TimeoutError:
-        raise NotHandedBack(f"{device.label}: it was not told that this is the end: {why}") from None
+        raise NotHandedBack(f"{device.label}: it could not be handed back: {why}") from None
 
 
 async def serve_all(serving: Sequence[Coroutine[Any, Any, None]], *, supervised: bool) -> None:

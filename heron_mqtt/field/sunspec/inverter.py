@@ -245,7 +245,7 @@ class Inverter:
             )
         if q_mvar != 0.0 and not control.takes_q:
             log.warning(
-                "%s: it is not told reactive power, model 704 would be needed", self._registers.address
+                "%s: it gets no reactive power setpoint, that would need model 704", self._registers.address
             )
         await self._remember(control, fresh=True)
         p_w, q_var = self._clipped(p_mw * W_PER_MW, q_mvar * W_PER_MW)

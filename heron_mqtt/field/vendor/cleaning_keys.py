@@ -24,7 +24,7 @@ class CleaningKeys(Table):
     timezone: str = Field("UTC", description="Of a time that names none: UTC, local or Europe/Berlin.")
     absent: list[Scalar] = Field([], max_length=MAX_ITEMS, description="Values that mean: not available.")
     words: dict[str, Scalar] | None = Field(None, description="What each word means.")
-    other: Scalar | None = Field(None, description="What a word means that is not listed; None = refused.")
+    other: Scalar | None = Field(None, description="Meaning of a word that is not listed; None = refused.")
     sign: Literal[1, -1] = Field(1, description="-1 where the device counts consumption as positive.")
     scale: float = Field(1.0, description="Multiplies what was read; not 0.")
     offset: float = 0.0

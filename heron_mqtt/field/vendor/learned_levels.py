@@ -22,7 +22,7 @@ class LevelNote(NamedTuple):
 
 
 class LearnedLevels:
-    """Learns, from the topics that are heard, what stands for ``{name}`` and ``+``.
+    """Learns, from the topics that are received, what stands for ``{name}`` and ``+``.
 
     The first instance that speaks is learned; another one follows only when that has been silent for a while,
     so that two that speak at a time are never mixed. Retained messages give way to the first live one.

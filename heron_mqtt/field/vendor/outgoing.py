@@ -402,7 +402,7 @@ class _Message:
         missing = PLACEHOLDER.search(topic)
         if missing is not None:
             raise MessageError(
-                f"{{{missing[1]}}} is not known yet: nothing has been heard on a topic with it"
+                f"{{{missing[1]}}} is not known yet: no message was received on a topic with it"
             )
         if table.metrics is not None:
             known = _in_json(table.payload, every, context.built_ins)

@@ -63,7 +63,7 @@ class InputTable(CleaningKeys):
         None, description="Bits of a signed number that was sent as an unsigned one."
     )
     on_change: bool = Field(
-        False, description="Sent only when it changes: its last value counts while the device is heard."
+        False, description="Sent only when it changes: its last value counts while the device sends anything."
     )
 
     @model_validator(mode="after")
@@ -215,7 +215,7 @@ class ValueTable(UnitKeys):
     decimal: Literal[".", ","] = Field(".", description="Decimal sign in text payloads.")
     width: int = Field(0, ge=0, le=32, description="Fill with zeros to so many characters, in text payloads.")
     words: Annotated[list[WordTable], Field(min_length=2, max_length=MAX_ITEMS)] | None = Field(
-        None, description="Send a word instead of the number, by thresholds that rise."
+        None, description="Send a word instead of the number, by increasing thresholds."
     )
 
     @field_validator("table", mode="before")
@@ -389,7 +389,7 @@ class AvailabilityTable(Table):
     offline: list[str] = Field([], max_length=MAX_ITEMS)
     fault: list[str] = Field([], max_length=MAX_ITEMS)
     other: Literal["online", "offline", "fault", "ignore"] = Field(
-        "fault", description="What a word means that is not listed."
+        "fault", description="Meaning of a word that is not listed."
     )
     timeout_s: float | None = Field(
         None, gt=0.0, le=86_400.0, description="Offline if the topic says nothing for so long, s."

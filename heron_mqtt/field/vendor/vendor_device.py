@@ -299,7 +299,7 @@ class VendorDevice(FieldDevice):
             self._broker.stats.report("device", self.label, what)
         elif not is_known and not self._is_rest_unknown:
             self._is_rest_unknown = True
-            why = self._state.why("p_mw", self._monotonic()) or "what was heard last is too old"
+            why = self._state.why("p_mw", self._monotonic()) or "its last message is too old"
             what = f"an emergency stop is in force, and whether it is at 0 is not known: its power: {why}"
             self._broker.stats.report("device", self.label, what)
 
@@ -547,7 +547,9 @@ class VendorDevice(FieldDevice):
                 if self._offline() or self._state.age_s("p_mw", now) <= self._stale_after_s:
                     continue  # it is known by other means
                 why = self._state.why("p_mw", now)
-                self._state.doubt(f"not reported since nothing was heard for {self._stale_after_s:g} s")
+                self._state.doubt(
+                    f"not reported, because no message was received for {self._stale_after_s:g} s"
+                )
                 full = f"{what}: {why}" if why else what
                 if not is_reported:
                     is_reported = True
@@ -628,7 +630,7 @@ class VendorDevice(FieldDevice):
     async def _catch_up(self) -> None:
         async with self._busy:
             if self._owes_end and self.is_safe:
-                await self._make_safe("it is heard, and is to be told")
+                await self._make_safe("it is reachable again and must be told")
         if self.stopped:
             self._confirm_stop()
 

@@ -25,11 +25,11 @@ def ended_early(address: str, why: str, protocol: str) -> BrokerError:
         )
     else:
         causes = (
-            "it may speak no TLS (port 1883 usually does not: use mqtt:// or ws://), take no more "
+            "it may not support TLS (port 1883 usually does not: use mqtt:// or ws://), take no more "
             "connections, expect a client certificate (cert=, key=), or not be an MQTT broker"
         )
     if protocol == "5":
-        causes = f"it may speak MQTT 3.1.1 only (protocol='3.1.1'), {causes.removeprefix('it may ')}"
+        causes = f"it may support only MQTT 3.1.1 (protocol='3.1.1'), {causes.removeprefix('it may ')}"
     return BrokerUnavailable(f"{address} ended the connection before it was made ({why}): {causes}")
 
 
@@ -68,7 +68,9 @@ def _refused(options: MqttOptions, code: int, reason: str) -> BrokerError:
     match code:
         case 132:
             other = "3.1.1" if options.protocol == "5" else "5"
-            return BrokerRefused(f"{address} does not speak MQTT {options.protocol}: pass protocol={other!r}")
+            return BrokerRefused(
+                f"{address} does not support MQTT {options.protocol}: pass protocol={other!r}"
+            )
         case 133:
             return BrokerRefused(
                 f"{address} refuses the client id {options.client_id!r}: pass another client_id="

@@ -346,7 +346,7 @@ class Connection:
         except ConnectionError as exc:  # too large, or malformed
             self._end(str(exc))
         except Exception as exc:
-            # What answers does not speak MQTT, or paho has a fault: its state is not to be trusted any more.
+            # The peer does not support MQTT, or paho has a fault: its state is not to be trusted any more.
             log.debug("reading from %s failed", self._options.address, exc_info=exc)
             self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
         finally:

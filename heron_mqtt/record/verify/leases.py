@@ -126,4 +126,4 @@ def _check_device(record: RecordFile, device: str, owners: Finding, outlived: Fi
 
 
 def _who(owner: tuple[str | None, str | None] | None) -> str:
-    return "nobody" if owner is None else f"{owner[0] or 'by hand'} (boot {owner[1]})"
+    return "no sender" if owner is None else f"{owner[0] or 'by hand'} (boot {owner[1]})"

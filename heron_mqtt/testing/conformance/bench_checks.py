@@ -51,7 +51,7 @@ def check_start_is_safe(bench: ConformanceBench) -> None:
     harness.later_telemetry()
     said = [m.json for m in harness.heard("telemetry", mark) if m.json.get("boot") == birth["boot"]]
     moved = [m for m in said if not harness.is_safe(m)]
-    _need(not moved, f"it came back with power that nobody has asked for since: {moved}")
+    _need(not moved, f"it came back with power without a new setpoint: {moved}")
     sender = harness.sender()
     sender.do(0.2 * harness.full_mw)
     sender.release()

@@ -122,7 +122,11 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(4, "sign", "positive is into the grid", checks.check_sign, "answer"),
     _wire(4, "scale", "MW are MW", checks.check_scale, "sign"),
     _wire(
-        1, "pace", "it speaks at least three times a lease", checks.check_telemetry_follows_the_lease, "scale"
+        1,
+        "pace",
+        "it publishes at least three times a lease",
+        checks.check_telemetry_follows_the_lease,
+        "scale",
     ),
     _wire(
         4,
@@ -184,7 +188,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(5, "confirm", "a stop and its release are confirmed", checks.check_stop_is_confirmed),
     _wire(5, "stop", "a stop is safe, and no setpoint ends it", checks.check_stop, "pace confirm"),
     _wire(
-        2, "lease-told", "whom it follows stands on `lease`", checks.check_lease_is_told, "pace owner stop"
+        2, "lease-told", "the owner of its lease is on `lease`", checks.check_lease_is_told, "pace owner stop"
     ),
     _wire(5, "malformed-stop", "whatever is no valid release stops", checks.check_malformed_stops, "stop"),
     _wire(
@@ -197,7 +201,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(8, "formats", "spellings that leave no doubt are taken", checks.check_number_formats),
     _wire(8, "garbage", "what is no setpoint moves nothing and ends nothing", checks.check_nonsense),
     _wire(8, "large", "a message of 200 kB harms nothing", checks.check_large_message),
-    _wire(8, "flood", "after a flood it still hears a stop", checks.check_flood, "stop owner"),
+    _wire(8, "flood", "after a flood it still receives a stop", checks.check_flood, "stop owner"),
     _bench(
         6,
         "reconnect",
@@ -222,7 +226,9 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
         "stop reconnect",
         _broker,
     ),
-    _bench(4, "will", "cut off, it leaves `offline` behind", bench_checks.check_will, "birth", _program),
+    _bench(
+        4, "will", "if it is cut off, it leaves `offline` behind", bench_checks.check_will, "birth", _program
+    ),
     _bench(
         1, "new-boot", "each start has a boot of its own", bench_checks.check_new_boot, "telemetry", _program
     ),
@@ -261,7 +267,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _bench(
         7,
         "end",
-        "told to end, it leaves `offline` behind and no power",
+        "when it ends, it leaves `offline` behind and no power",
         bench_checks.check_end,
         "pace start will",
         _own_program,

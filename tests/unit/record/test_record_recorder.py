@@ -166,7 +166,7 @@ def test_an_emergency_stop_a_fault_and_a_lease_become_events(tmp_path: Path) -> 
         said = {row["kind"]: row["what"] for row in record.query("SELECT kind, what FROM events")}
         assert said["stop"] == "emergency stop pressed"
         assert said["lease"] == "lease held MG1"
-        assert said["fault"] == "told to have the fault silence for 8 steps"
+        assert said["fault"] == "fault on request: silence for 8 steps"
 
 
 @pytest.mark.parametrize(

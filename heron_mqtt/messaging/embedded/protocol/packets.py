@@ -48,7 +48,7 @@ class UnsupportedProtocol(MalformedPacket):
 
     def __init__(self, level: int) -> None:
         self.level = level
-        super().__init__(f"protocol level {level}; this broker speaks MQTT 3.1.1 (level 4)")
+        super().__init__(f"protocol level {level}; this broker supports MQTT 3.1.1 (level 4)")
 
 
 @dataclass(frozen=True, slots=True)

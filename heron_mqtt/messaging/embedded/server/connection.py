@@ -324,7 +324,7 @@ class ClientConnection(WriteBuffer):
             return
         self._alive_timer = None
         self._stats.keepalive_timeouts += 1
-        self.end("keepalive", will=True, abort=True, detail=f"nothing heard for {quiet_s:.1f} s")
+        self.end("keepalive", will=True, abort=True, detail=f"no packet for {quiet_s:.1f} s")
 
     # --- the end ------------------------------------------------------------------------------------
 

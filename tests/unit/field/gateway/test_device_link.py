@@ -130,7 +130,7 @@ async def test_a_device_that_says_it_cannot_is_not_waited_for(word: str) -> None
         ({"p_mw": -0.06}, "outside the nameplate"),
         ({"q_mvar": 0.06}, "q_mvar = 0.06 is beyond the apparent power of 0.05 MVA"),
         ({"p_mw": "?"}, "p_mw: Input should be a valid number"),
-        ({"sender": "MG2/ess"}, "sender 'MG2/ess' speaks on the channel of MG1/ess"),
+        ({"sender": "MG2/ess"}, "sender 'MG2/ess' publishes on the channel of MG1/ess"),
     ],
 )
 async def test_telemetry_that_cannot_be_is_refused_and_named(fields: dict[str, Any], told: str) -> None:
@@ -153,7 +153,7 @@ async def test_a_status_in_another_name_is_refused() -> None:
     rig = await Rig().open()
     rig.say("status", state="offline", sender="MG9/ess")
     assert rig.link.health == "online"
-    assert "speaks on the channel of MG1/ess" in rig.broker.stats.reports[-1].what
+    assert "publishes on the channel of MG1/ess" in rig.broker.stats.reports[-1].what
 
 
 async def test_a_birth_that_promises_less_than_the_scenario_is_named() -> None:
@@ -193,7 +193,7 @@ async def test_two_devices_of_one_name_are_named_and_one_that_restarts_is_not() 
     assert rig.link.telemetry.p_mw != 0.03
     rig.measure()
     assert rig.reports == [
-        "two devices speak under this name: nothing is sent; end one, or give each its own"
+        "two devices publish under this name: nothing is sent; end one, or give each its own"
     ]
     assert rig.link.health == "fault"
     rig.boot = "b2"

@@ -38,7 +38,7 @@ def test_what_fits_a_wrong_mapping_several_times_in_a_row_is_named(
     assert before == [None] * (IN_A_ROW - 1)
     assert said is not None
     assert suspect in said
-    assert said.startswith(f"told {told_mw * 1e3:.4g} kW, measured {factor * told_mw * 1e3:.4g} kW, ")
+    assert said.startswith(f"setpoint {told_mw * 1e3:.4g} kW, measured {factor * told_mw * 1e3:.4g} kW, ")
     assert compared(hint, factor, IN_A_ROW - 1) == [None] * (IN_A_ROW - 1), "it is counted anew"
     assert compared(hint, factor, 1) != [None]
 

@@ -96,7 +96,7 @@ def test_who_speaks_under_its_own_name_or_none_is_heard(sender: str | None) -> N
 
 def test_who_speaks_in_the_name_of_another_is_refused_by_telemetry_and_by_birth() -> None:
     judged = Judged()
-    why = "sender 'MG2/ess' speaks on the channel of MG1/ess"
+    why = "sender 'MG2/ess' publishes on the channel of MG1/ess"
     with pytest.raises(MessageError, match=why):
         judged.checks.check_telemetry(Telemetry(p_mw=0.0, sender="MG2/ess"))
     with pytest.raises(MessageError, match=why):
@@ -170,7 +170,7 @@ def test_after_one_late_message_of_an_earlier_boot_two_devices_speak_under_one_n
     assert checks.is_contested
     assert checks.is_past("b1")
     assert judged.told == [
-        "two devices speak under this name: nothing is sent; end one, or give each its own"
+        "two devices publish under this name: nothing is sent; end one, or give each its own"
     ]
     judged.now_s += 5.0
     assert checks.is_contested, "the last two count, to the moment"

@@ -471,7 +471,7 @@ async def test_without_a_way_to_set_watts_storage_falls_back_to_the_older_model(
 async def test_reactive_power_that_cannot_be_set_is_told(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     pair = await make(PV)
     await pair.inverter.set(0.01, 0.001, 5.0)
-    assert "not told reactive power" in caplog.text
+    assert "gets no reactive power setpoint" in caplog.text
 
 
 # -- the connection --------------------------------------------------------------------------------
