@@ -209,7 +209,7 @@ async def until_input_ends(serving: asyncio.Task[None]) -> None:
         loop.remove_reader(sys.stdin)
         serving.cancel()
 
-    loop.add_reader(sys.stdin, end)  # readable means closed: nobody writes to it
+    loop.add_reader(sys.stdin, end)  # readable means closed: it is never written to
     try:
         await serving
     except asyncio.CancelledError:

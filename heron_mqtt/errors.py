@@ -88,7 +88,7 @@ class BrokerError(HeronError):
 
 
 class BrokerUnavailable(BrokerError, ConnectionError):
-    """Nobody answers at the broker's address, or what answers is not an MQTT broker."""
+    """No answer at the broker's address, or the answer is not of an MQTT broker."""
 
 
 class BrokerRefused(BrokerError):
@@ -131,7 +131,7 @@ class NameTaken(HeronError):
 
 
 class Displaced(NameTaken):
-    """Another process has taken the name over, as somebody told it to; this one has stopped.
+    """Another process has taken the name over, as it was asked to; this one has stopped.
 
     A code of its own: a service manager must not start again what was displaced on purpose.
     """

@@ -1,7 +1,7 @@
 """A program of ours as a fork of this process: what is imported here, it need not import again.
 
 Only at the beginning of a program, before its event loop and while it has one thread: another thread could
-hold a lock that nobody in the fork would ever release.
+hold a lock that no thread in the fork would ever release.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ForkedProgram:
     def __init__(self, pid: int, pipes: tuple[int, int, int | None]) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        """As ``subprocess`` has it; None = it has not ended, or nobody has noticed yet."""
+        """As ``subprocess`` has it; None = it has not ended, or that was not noticed yet."""
         self.stdin: asyncio.WriteTransport | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None
@@ -123,7 +123,7 @@ class ForkedProgram:
     def _note_end(self, options: int) -> None:
         try:
             pid, status = os.waitpid(self.pid, options)
-        except ChildProcessError:  # somebody else has asked for its end
+        except ChildProcessError:  # its end was collected elsewhere
             self.returncode = 255
             return
         if pid == self.pid:

@@ -31,7 +31,7 @@ def importing() -> Iterator[None]:
         try:
             yield
         finally:
-            if not gc.get_freeze_count():  # else what somebody holds back would come back, too
+            if not gc.get_freeze_count():  # else what another caller has frozen would be thawed, too
                 gc.freeze()
                 gc.unfreeze()  # to the oldest generation, from whichever
             gc.enable()

@@ -497,7 +497,7 @@ class OutboxKindReport(BaseModel):
 
 
 class OutboxReport(Message):
-    """What waits in an outbox. For those who watch: no part of the contract, nobody acts by it."""
+    """What waits in an outbox. Information only: no part of the contract, no program acts on it."""
 
     type: Literal["outbox"] = "outbox"
     client: Identifier = Field(description="Whose: its client id at the broker.")

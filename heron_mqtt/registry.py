@@ -1,7 +1,7 @@
 """Kinds by name: what may be added to by one class and one registration.
 
 There is one registry for each sort of thing that comes in kinds: device kinds, horizontal protocols,
-impairments, network sources, reward terms. Whoever needs a kind asks the registry; nothing lists the
+impairments, network sources, reward terms. Code that needs a kind asks the registry; nothing lists the
 kinds a second time. A package of its own adds kinds by entry points of the registry's group::
 
     [project.entry-points."heron_mqtt.devices"]

@@ -144,7 +144,7 @@ class Inbox:
     def _take_served(self, model: type[M], message: Received) -> M | None:
         """Validate a message of the environment that is served; others, and kept ones, are counted.
 
-        Only a price is for whoever comes late: the rest is for now. A wrong message is reported.
+        Only a price is for late subscribers: the rest is for now. A wrong message is reported.
         """
         parsed = self._broker.parsed(message, model)
         if parsed is None:

@@ -17,7 +17,7 @@ from heron_mqtt.field.gateway.clearance import make_plan
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.gateway.succession import Succession
-from heron_mqtt.field.observer import NOBODY, GatewayObserver, observed
+from heron_mqtt.field.observer import NO_OBSERVER, GatewayObserver, observed
 from heron_mqtt.json_object import Json
 from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
@@ -74,7 +74,7 @@ class Proxy:
         self.agent = actual_agent
         self.deadlines = deadlines or Deadlines()
         self.deadline_misses = 0
-        self.observer: GatewayObserver = NOBODY
+        self.observer: GatewayObserver = NO_OBSERVER
         """Told of each step of the devices; see ``heron_mqtt.field.observer``."""
         mine = actual_agent.agent_id
         self._broker = broker

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Wakeup:
-    """Lets one task wait for a condition; whoever may have made it true calls ``notify``.
+    """Lets one task wait for a condition; code that may have made it true calls ``notify``.
 
     Everything happens in one event loop: callbacks and the waiting task. The condition is looked at where
     ``notify`` is called, so that the task is switched to only when it can go on: most messages of a step are

@@ -22,7 +22,7 @@ log = logging.getLogger("heron_mqtt.run")
 
 LINE_BYTES = 1 << 20
 END_S = 0.7  # a device says goodbye to its broker in a few ms; a run must end within 2 s
-LOOK_S = 0.02  # between two looks at devices that are nobody's children any more
+LOOK_S = 0.02  # between two looks at devices without a parent
 SHARED = "devices"  # the process of all devices that have none of their own
 
 
@@ -100,7 +100,7 @@ class DeviceProcesses:
         self._started = True
 
     async def until_lost(self) -> None:
-        """Return never, unless a device ends although nobody asked it to.
+        """Return never, unless a device ends by itself.
 
         Raises:
             NotReady: Names the first that did.
@@ -116,7 +116,7 @@ class DeviceProcesses:
             return
         assert process.stdin is not None
         process.stdin.close()
-        for force in (False, True) if self._started else (True,):  # still importing: nobody to wait for
+        for force in (False, True) if self._started else (True,):  # still importing: no device to wait for
             if force:
                 _signal_group(process, signal.SIGKILL)
             with contextlib.suppress(TimeoutError):

@@ -18,7 +18,7 @@ def frozen_gc() -> Iterator[None]:
     program's main part, not for a library: what becomes garbage of it meanwhile stays until the end. A block
     inside another one leaves out what has been set up since, too, until the outer one ends.
     """
-    # Inside another block nobody needs to count: it would take 10 ms.
+    # Inside another block there is no need to count: it would take 10 ms.
     is_outermost = not _open_blocks and not gc.get_freeze_count()
     gc.freeze()
     _open_blocks.append(is_outermost)

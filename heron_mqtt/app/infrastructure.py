@@ -205,7 +205,7 @@ def _successions(
 ) -> dict[str, Succession]:
     """Return the earlier starts of the agents' gateways, and make sure that they are dead.
 
-    A folder that nobody has asked for, and that cannot be used, is told of and left out.
+    A folder that was not asked for, and cannot be used, is reported and left out.
 
     Raises:
         ConfigError: The folder that was asked for cannot be used.

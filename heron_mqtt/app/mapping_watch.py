@@ -62,7 +62,7 @@ class MappingWatch:
         every_s: float = LOOK_EVERY_S,
     ) -> None:
         self.between_steps = asyncio.Lock()
-        """Whoever takes a step holds it; a mapping is replaced while nobody does."""
+        """Held during a step; a mapping is replaced between steps."""
         self._source = source
         self._adapters = adapters
         self._note = note

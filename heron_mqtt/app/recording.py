@@ -96,7 +96,7 @@ def open_record(
         keeps_messages: See ``RunRecorder``.
 
     Returns:
-        None where records are switched off, or where nobody asked for this file and it cannot be made; the
+        None where records are switched off, or where this file was not asked for and cannot be made; the
         run goes on without.
 
     Raises:

@@ -32,7 +32,7 @@ def chosen_agents(loaded: LoadedScenario, agents: Sequence[str], *, everyone: bo
         everyone: All that are marked ``remote``; then no agent is named.
 
     Raises:
-        ConfigError: There is no such agent, it is not remote, or nobody is left to serve.
+        ConfigError: There is no such agent, it is not remote, or no agent is left to serve.
     """
     if everyone and agents:
         raise ConfigError("--all: serves every remote agent; leave it or --agent out")

@@ -52,7 +52,7 @@ def plan_resumed(run: Path, scenario: str | None, options: RunOptions) -> RunPla
     """Decide how an interrupted run goes on.
 
     Args:
-        run: Its record; nobody else can write to it from here on.
+        run: Its record; no other process can write to it from here on.
         scenario: Its file; None = a shipped one.
         options: What may differ from the run: the broker's address, and what does not change what happens.
 

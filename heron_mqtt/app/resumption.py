@@ -1,4 +1,4 @@
-"""Resumption: how far an interrupted run had come, as plain data for whoever lets it go on."""
+"""Resumption: how far an interrupted run had come, as plain data for the program that resumes it."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def _impairment_told(broker: MessageBroker) -> dict[str, Any] | None:
 
 
 async def _publish_head(broker: MessageBroker, scenario: Scenario, record: Mapping[str, Any]) -> None:
-    """Publish the hash of the record, so that whoever keeps it can tell a later change of the file."""
+    """Publish the hash of the record, so that a later change of the file can be detected by it."""
     head = RecordHead(head=record["head"], rows=sum(record["rows"].values()), lost=record["lost"])
     stamped = MessageStamper(scenario.operator_id, scenario.topic_env_id).presence(head)
     retain = {"retain": True} if broker.features.retain else {}
@@ -402,7 +402,7 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
             result = work()
         except BaseException as exc:  # handed to who waits, traceback and all
             error = exc
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has ended: no task waits any more
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=target, name="build environment", daemon=True).start()

@@ -97,7 +97,7 @@ class VendorLinks:
 def claimed_places(
     mapping: DeviceMapping, options: MqttOptions, modbus: DeviceModbusTable | None
 ) -> list[str]:
-    """Return what whoever drives a device claims: its unit, or its command topics at each host.
+    """Return what a program that drives a device claims: its unit, or its command topics at each host.
 
     Args:
         mapping: Of the device.

@@ -37,7 +37,7 @@ OBSERVATION: dict[str, Any] = {
 
 
 class Answering:
-    """The agent that costs nothing: it does no thinking, trades with nobody, and drives no device."""
+    """The agent that costs nothing: it computes nothing, does not trade, and drives no device."""
 
     peers: tuple[str, ...] = ()
 
@@ -57,7 +57,7 @@ class Answering:
         """Decide nothing."""
 
     def negotiate(self) -> None:
-        """Trade with nobody."""
+        """Do not trade."""
 
     def conclude(self) -> Collection[str]:
         """Drive nothing."""
@@ -161,7 +161,7 @@ class Floor:
         """Connect.
 
         Args:
-            port: Of a relay that nobody else uses at the same time.
+            port: Of a relay that no other program uses at the same time.
             n: Number of agents.
             shared: Everybody uses the environment's connection, instead of one of its own.
         """

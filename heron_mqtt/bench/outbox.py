@@ -37,7 +37,7 @@ async def publishing(
 
 
 async def write_all(folder: Path, messages: int) -> tuple[float, float, int]:
-    """Have an outbox keep messages while nobody takes them, until all are on the disk.
+    """Have an outbox keep messages while the broker is away, until all are on the disk.
 
     Returns:
         Time and CPU time of it, s, and the size of the file, bytes.

@@ -68,7 +68,7 @@ async def serve() -> None:
         links[address].write(whole)
 
     server = await asyncio.get_running_loop().create_server(lambda: Framed(forward), "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - whoever started us reads it
+    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - the program that started us reads it
     await server.serve_forever()
 
 

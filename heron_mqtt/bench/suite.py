@@ -212,7 +212,7 @@ async def _whole_steps(report: BenchReport, effort: Effort, say: Say, embedded: 
     async with contextlib.AsyncExitStack() as stack:
         memory = await stack.enter_async_context(InMemoryBroker())
         broker = MqttBroker(embedded.url, env_id=ENV_ID)
-        envs = [make_env(None), make_env(memory), make_env(broker)]  # before anybody waits for a sign of life
+        envs = [make_env(None), make_env(memory), make_env(broker)]  # before a sign of life is waited for
         await stack.enter_async_context(broker)
         other = await stack.enter_async_context(MqttBroker(embedded.url, env_id="bench-hop"))
         central, in_memory, distributed = [await stack.enter_async_context(whole_step(env)) for env in envs]

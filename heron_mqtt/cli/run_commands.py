@@ -318,7 +318,7 @@ def _on_console(plan: RunPlan, page: Page | None) -> tuple[Shown, Callable[[Summ
     from heron_mqtt.cli.console import EVERY, ConsoleProgress, make_console, print_summary
 
     console = make_console()
-    every = EVERY if plan.realtime_s is None else 1  # on a clock, whoever reads a pipe sees each step
+    every = EVERY if plan.realtime_s is None else 1  # on a clock, the reader of a pipe sees each step
     return ConsoleProgress(console, plan.steps, page, every=every), partial(print_summary, console)
 
 

@@ -79,7 +79,7 @@ class Door:
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             )
-        except OSError:  # with ssl.SSLError; anybody can fail, and would fill the log with it
+        except OSError:  # with ssl.SSLError; any client can fail, and would fill the log with it
             pass
         finally:
             if secured is None:  # also where it had to give way

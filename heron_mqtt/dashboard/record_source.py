@@ -36,7 +36,7 @@ class RecordSource:
         self.sockets: Mapping[str, Serve] = {"/live": self._live}
 
     def refuse(self, _path: str, _headers: Headers) -> Response | None:
-        """Refuse no socket: whoever reaches the page may read."""
+        """Refuse no socket: every visitor of the page may read."""
         return None
 
     def has_logged_in(self, _headers: Headers) -> bool:

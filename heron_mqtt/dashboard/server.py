@@ -167,7 +167,7 @@ def _split(address: str) -> SplitResult | None:
 
 
 def _is_no_handshake_failure(record: logging.LogRecord) -> bool:
-    """Whether a record is to be kept: anybody can send what is no request, and would fill the log with it."""
+    """Whether a record is to be kept: any client can send what is no request, and would fill the log."""
     return record.msg != "opening handshake failed"
 
 

@@ -95,7 +95,7 @@ class GatewayObserver(Protocol):
         """Take what the agent says of the step, when it has said it."""
 
 
-class _Nobody:
+class _NoObserver:
     """Observes nothing."""
 
     def on_bounded(
@@ -117,7 +117,7 @@ class _Nobody:
         pass
 
 
-NOBODY: GatewayObserver = _Nobody()
+NO_OBSERVER: GatewayObserver = _NoObserver()
 
 
 def observed(gateway: FieldGateway) -> dict[str, ObservedDevice]:

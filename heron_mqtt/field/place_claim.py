@@ -29,7 +29,7 @@ _numbers = itertools.count()
 
 
 def place_name(host: str, port: int | None = None, *what: object) -> str:
-    """Return what a place is called, whoever spells its host.
+    """Return the name of a place, the same for every spelling of its host.
 
     Args:
         host: Name or address, or a serial port.

@@ -45,7 +45,7 @@ class Features:
     wildcards: bool = False
     retain: bool = False
     will: bool = False
-    """Somebody else publishes our last word when this process dies."""
+    """The broker publishes our last will when this process dies."""
     external: bool = False
     """Other processes can connect."""
 
@@ -87,7 +87,7 @@ class MessageBroker(abc.ABC):
 
     @abc.abstractmethod
     async def consume(self, channel: str) -> Json:
-        """Return the oldest message of a channel that nobody consumed yet, or wait for one.
+        """Return the oldest message of a channel that was not consumed yet, or wait for one.
 
         A message goes to exactly one consumer, and beside it to every subscription. Messages are kept
         from the first ``subscribe`` or ``consume`` on the channel; what came before may be gone.
@@ -133,14 +133,14 @@ class MessageBroker(abc.ABC):
         return channel
 
     def keeps(self, channel: str) -> bool:
-        """Whether what is published on a channel while nobody can take it is kept on disk, and comes later.
+        """Whether what is published on a channel while the broker is away is kept on disk, and comes later.
 
         What tells of the past need then not be given a time limit.
         """
         return False
 
     def observe(self, tap: MessageTap | None) -> None:
-        """Tell ``tap`` of every message from now on; None = nobody any more.
+        """Tell ``tap`` of every message from now on; None = no tap any more.
 
         A broker that defines only ``publish`` and ``consume`` tells of what it receives.
         """

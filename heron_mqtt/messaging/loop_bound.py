@@ -75,7 +75,7 @@ class LoopBoundBroker(MessageBroker):
         """Connect; the running event loop becomes the home loop, if there is none yet. Idempotent.
 
         Raises:
-            BrokerUnavailable: Nobody answers in time.
+            BrokerUnavailable: No answer in time.
             BrokerRefused: Credentials, client id or protocol version are refused.
             BrokerClosed: After ``close``.
         """
@@ -100,7 +100,7 @@ class LoopBoundBroker(MessageBroker):
 
     async def _end(self, *exc: object) -> None:
         self._owner_loop.close()
-        if self._owner_loop.loop is None or self._owner_loop.loop.is_closed():  # nobody can be waited for
+        if self._owner_loop.loop is None or self._owner_loop.loop.is_closed():  # nothing can be waited for
             await self._abandon(*exc)
         else:
             await self._owner_loop.run(self._end_at_home(exc))

@@ -25,7 +25,7 @@ class InMemoryBroker(MessageBroker):
 
     ``publish`` encodes the message and delivers it before it returns: plain callbacks of the same loop
     have run, others are scheduled. Unlike an MQTT broker it keeps the last few messages of a channel
-    for ``consume`` even before anybody has subscribed.
+    for ``consume`` even before the first subscription.
     """
 
     features: ClassVar[Features] = Features(wildcards=True, retain=True)

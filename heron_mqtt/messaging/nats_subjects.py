@@ -58,7 +58,7 @@ class SubscriptionTable:
 
     A server sends a message once for each subscription that matches it. The copy of the oldest one counts:
     a message that was on its way when a newer subscription was made has only that copy. While a subscription
-    ends, until the server has confirmed it, nobody knows which copies there are: all of them count then
+    ends, until the server has confirmed it, it is not known which copies there are: all of them count then
     (at least once).
     """
 

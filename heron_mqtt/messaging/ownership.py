@@ -132,7 +132,7 @@ class NameOwnership:
     async def release(self) -> None:
         """Give the name back, if the broker takes it in time. Idempotent.
 
-        A broker that is away does not keep anybody from ending: the next holder asks, and nobody answers.
+        A broker that is away does not delay the end: the next holder asks, and gets no answer.
         """
         held, self.is_held = self.is_held, False
         self._unsubscribe()

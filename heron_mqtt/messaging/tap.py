@@ -21,7 +21,7 @@ class MessageTap(Protocol):
     def published(
         self, channel: str, message: Mapping[str, Any], payload: bytes | None, retain: bool
     ) -> None:
-        """Take a message that is on its way out; without ``payload`` nobody has encoded it here."""
+        """Take a message that is on its way out; without ``payload`` it was not encoded here."""
 
     def arrived(
         self,

@@ -397,7 +397,7 @@ def is_vital(topic: str) -> bool:
 def while_away(channel: str, message: Mapping[str, Any]) -> WhileAway:
     """Return what becomes of a message that is published while the broker is away.
 
-    A stop is stored. What releases one is not: whoever wants it released says so when somebody listens. What
+    A stop is stored. What releases one is not: a release is asked for while the broker is there. What
     says ``active: false`` and is no valid release counts as a stop where it is heard, but was not meant as
     one: it is not stored either.
     """

@@ -110,7 +110,7 @@ class HorizontalSession(Protocol):
         """
 
     def waiting_for(self) -> set[str]:
-        """Return the peers that owe a word in this round and have not spoken."""
+        """Return the peers whose message in this round is expected and has not come."""
 
     def advance(self) -> bool:
         """End the round, without those who have not spoken; False once there is no further round."""
@@ -176,8 +176,8 @@ def run_lossy_sessions(
 ) -> dict[str, tuple[int, float]]:
     """Carry the sessions of a step through every round, when messages may be lost.
 
-    As over a broker: whoever waits for nobody goes on at once, the others at their deadlines, which count
-    from when each began. Messages that arrive take no time.
+    As over a broker: an agent that waits for no message goes on at once, the others at their deadlines,
+    counted from when each began. Messages that arrive take no time.
 
     Args:
         sessions: By agent; one without a session says nothing, though others speak to it.
@@ -186,7 +186,7 @@ def run_lossy_sessions(
         round_s: How long a round may take, s.
 
     Returns:
-        By agent, the rounds that ended without somebody who owed a word, and when its session ended, s.
+        By agent, the rounds that ended without an expected message, and when its session ended, s.
     """
     missed, ends_s = dict.fromkeys(sessions, 0), dict(begin_s)
     over_s = dict(begin_s)

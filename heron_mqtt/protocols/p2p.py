@@ -1,12 +1,12 @@
 """Peer-to-peer energy trading within one step: offer -> accept -> confirm.
 
-Everyone offers, with quantity 0 where there is nothing to sell. After that only those speak whose word can
-still matter: whoever sells nothing answers each offer, and a seller confirms each accept; with quantity 0
-where that is the answer. A round ends as soon as everyone who owes a word has spoken, and who was not heard
-is answered like somebody who waits. A trade is a seller's confirm of a buyer's accept of the seller's offer,
+Every agent offers, with quantity 0 where there is nothing to sell. After that an agent sends only what can
+still matter: one that sells nothing answers each offer, and a seller confirms each accept; with quantity 0
+where that is the answer. A round ends as soon as all expected messages have come, and an agent that sent
+none is answered like one that waits. A trade is a seller's confirm of a buyer's accept of the seller's offer,
 at the seller's ask; the buyer accepts only asks up to its bid, so the price lies between the two. Both
 sides report it; ``settle`` keeps what both report alike and voids the rest, which is then priced at the
-grid. Whatever is lost, repeated or late, energy sold equals energy bought and nobody sells more than it
+grid. Whatever is lost, repeated or late, energy sold equals energy bought and no agent sells more than it
 offered.
 """
 
@@ -119,7 +119,7 @@ class P2PSession(HorizontalSession):
     def outgoing(self) -> Mapping[str, Message]:
         """Return this round's messages, at most one a peer."""
         if self._outgoing is None:
-            # a buyer's price is its limit: it is nobody's business before it has accepted an ask
+            # a buyer's price is its limit: it is not shown before it has accepted an ask
             price = self.bid.price if self._offered else 0.0
             self._outgoing = dict.fromkeys(self._peers, Offer(quantity=self._offered, price=price))
         return self._outgoing
@@ -133,7 +133,7 @@ class P2PSession(HorizontalSession):
         return True
 
     def waiting_for(self) -> set[str]:
-        """Return the peers that owe a word in this round and have not spoken."""
+        """Return the peers whose message in this round is expected and has not come."""
         return set(self._owed.difference(self._heard[self.round])) if self._owed else set()
 
     def advance(self) -> bool:

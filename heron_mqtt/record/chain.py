@@ -5,7 +5,7 @@ SHA-256 of what the record says of the run at its beginning (``meta`` and ``inpu
 the table. JSON is Python's ``json.dumps`` with ``separators=(",", ":")`` and ``ensure_ascii=False``, UTF-8:
 a number is the shortest decimal that reads back as the same float.
 
-Whoever changes, removes or inserts a row must rewrite every hash behind it; the head that was printed or
+To change, remove or insert a row, every hash behind it must be rewritten; the head that was printed or
 published then no longer fits.
 """
 

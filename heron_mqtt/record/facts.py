@@ -1,4 +1,4 @@
-"""What a run and a step amount to, as plain data: handed to the recorder by whoever runs them."""
+"""What a run and a step amount to, as plain data: handed to the recorder by the code that runs them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The messages of a record, published again at the same distances.
 
-Whoever receives them sees what was seen then: the same payloads, senders and numbers. What commands devices
+A receiver sees what was seen then: the same payloads, senders and numbers. What commands devices
 or people's decisions (setpoints of real devices, emergency stops, authority, leases) is held back unless it
 is asked for in so many words.
 """
@@ -123,7 +123,7 @@ def _real_devices(record: RecordFile) -> set[tuple[str, str]]:
 
 
 async def _who_is_there(broker: MessageBroker, boots: set[str], look_s: float) -> set[tuple[str, str]]:
-    """Return the devices that are online at the broker, whoever they are.
+    """Return the devices that are online at the broker, of any kind.
 
     Raises:
         ConfigError: A run is under way.
@@ -136,7 +136,7 @@ async def _who_is_there(broker: MessageBroker, boots: set[str], look_s: float) -
         try:
             is_online = message.parse(Status).state != "offline"
         except MessageError:
-            is_online = True  # somebody is there
+            is_online = True  # another client is there
         if is_online:
             devices.add((levels[1], levels[2]))
 

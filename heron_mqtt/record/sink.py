@@ -1,4 +1,4 @@
-"""RecordSink: where rows go, whoever writes them: a thread of ours, or a process of its own."""
+"""RecordSink: where rows go, to be written by a thread or by a separate process."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """RecordWriter: rows in from any thread without waiting, out to SQLite in batches.
 
-Why a thread: a commit may wait for the disk, and whoever hands rows in must not. Where that is a loop that
-answers devices the thread belongs into another process (``writer_process``): it would take the interpreter
-from the loop for milliseconds.
+Why a thread: a commit may wait for the disk, and the code that hands rows in must not. Where that is a loop
+that answers devices, the thread belongs into another process (``writer_process``): it would take the
+interpreter from the loop for milliseconds.
 
 A batch is committed every ``FLUSH_S``, so that a process that is killed loses no more than a quarter of a
 second. The file is in WAL mode: what was committed survives the death of the process; a power cut may take
@@ -117,7 +117,7 @@ class RecordWriter:
     Args:
         path: A file that does not exist yet, unless ``meta`` is None.
         meta: What is known of the run at its beginning, as text by key; None = the file is there already,
-            made by ``create_record``, and whoever called holds its ``WriteLock``.
+            made by ``create_record``, and the caller holds its ``WriteLock``.
         files: Input files by name: SHA-256 (hex) and the content as it is stored.
         source: Whose side of the messages this is: ``environment`` or an agent.
         limits: Of the disk.

@@ -23,7 +23,7 @@ CLOSE_S = 60.0  # for a slow disk to take what waits; no other process waits for
 def main() -> int:
     """Write what comes until the pipe ends; then say what is in the file.
 
-    Only that ends it in order: whoever ends every process of a run (a service manager, a shell) must not lose
+    Only that ends it in order: ending every process of a run (by a service manager, a shell) must not lose
     what the run still hands over. The pipe ends with the run, however that ends.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

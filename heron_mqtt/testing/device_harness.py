@@ -351,7 +351,7 @@ class DeviceHarness:
         self.wait_for(self.confirm_topic, lambda m: m.get("active") is False, "the confirmed release", mark)
 
     def send_release_of_stop(self, *, retain: bool = False, **fields: Any) -> None:
-        """Release the emergency stop, whoever hears it."""
+        """Release the emergency stop, for every receiver."""
         self.publish(self.estop_topic, {"type": "estop", "active": False, **fields}, retain=retain)
 
     def sender(self, name: str = "MG1") -> SetpointSender:

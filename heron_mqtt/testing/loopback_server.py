@@ -112,7 +112,7 @@ class LoopbackServer(ABC):
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port that no program listens on now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

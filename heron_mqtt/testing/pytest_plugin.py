@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse a budget that names what nobody measures, before the test runs."""
+    """Refuse a budget for something that is not measured, before the test runs."""
     if item.get_closest_marker("budget") is not None:
         from heron_mqtt.testing.plugin.budgets import Measured, limits_of
 

@@ -54,7 +54,7 @@ def small_scenario(
         "network": {"source": "create_kerber_landnetz_freileitung_1"},
         "profiles": {"start_row": 28},  # 07:00: the sun rises, loads and prices move
         "market": {"import_adder_per_mwh": 20.0},
-        # nothing is waited for long: in a test whoever is late is late for good
+        # short waits: in a test a message that is late never comes
         "deadlines": {"upstream_s": 5.0, "peer_s": 5.0, "device_s": 5.0, "action_s": 20.0, "ready_s": 20.0},
         "microgrids": {
             (names or {}).get(name, name): {

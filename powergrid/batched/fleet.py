@@ -117,7 +117,7 @@ class Fleet:
             commands: By agent, (n,) setpoints by name, as ``AgentArray.decide`` takes them.
             told: What an agent with a policy of the scenario is told besides.
             hearing: Who hears what; None = everyone everything.
-            check: Clears the plans; None = nobody asks for clearance.
+            check: Clears the plans; None = there is no clearance.
         """
         informed: list[Flags | None] = [None] * len(self._names)
         arrived: list[Flags | None] = [None] * len(self._names)

@@ -37,7 +37,7 @@ class Hearing:
         clear: Flags = np.logical_and.reduce(self.informed, axis=1)
         clear &= (
             self.links.elapsed_s.max(axis=1) < self.links.peer_s
-        )  # or somebody is too late for the offers
+        )  # or an agent is too late for the offers
         for copy in np.flatnonzero(clear):
             clear[copy] = self.links.is_clear(int(copy), words, int(self.steps[copy]))
         return clear

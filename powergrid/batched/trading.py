@@ -59,7 +59,7 @@ class Trading:
     def words(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
         """Return (n, sender, receiver) how many messages ``settle`` stands for; the same arguments.
 
-        Everyone offers; whoever sells nothing answers each offer of something, and a seller confirms each
+        Every agent offers; one that sells nothing answers each offer of something, and a seller confirms each
         accept of something.
         """
         quantity, price = quantity_mwh[:, self._by_name], price[:, self._by_name]

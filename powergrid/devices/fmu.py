@@ -587,7 +587,7 @@ class _Units:
         return p, q, None if soc is None else clip(soc, 0.0, 1.0), running
 
     def release(self, history: FmuHistory) -> None:
-        """Let go of the instance that has been given this: nobody goes on from there."""
+        """Release the instance that was given this: it is not continued."""
         for place, (instance, there) in enumerate(self._instances):
             if there is history:
                 del self._instances[place]

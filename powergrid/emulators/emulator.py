@@ -28,7 +28,7 @@ log = logging.getLogger("heron_mqtt.emulator")
 
 SAME = 1e-9  # MW, or state of charge
 
-REAL_TIME_DT_S = 1.0  # what a setpoint without dt_s moves an emulator by: nobody simulates its time
+REAL_TIME_DT_S = 1.0  # what a setpoint without dt_s moves an emulator by: there is no simulated time
 
 
 class Emulator(FieldDevice):

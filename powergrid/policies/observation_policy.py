@@ -33,7 +33,7 @@ class ObservationPolicy(AgentPolicy):
     takes_observation: ClassVar[bool] = True
 
     def __init__(self, context: PolicyContext) -> None:
-        from powergrid.envs.spaces import ActionMap  # with gymnasium: only whoever acts by it pays for it
+        from powergrid.envs.spaces import ActionMap  # with gymnasium: imported only where it is used
 
         super().__init__(context)
         self._actions = ActionMap(context.agent_id, context.scenario.microgrids[context.agent_id])

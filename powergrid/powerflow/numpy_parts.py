@@ -3,7 +3,7 @@
 ``scipy.sparse`` begins with ``from numpy import *``, which imports every part of numpy that numpy itself
 imports only on demand, its Fortran compiler driver, its test tools and its polynomials among them. These take
 longer than the rest of scipy, 0.1 s of every process. ``left_out`` stands in for them while scipy is
-imported, and no longer. Whoever has kept what stands in gets the real part by it.
+imported, and no longer. Code that has kept the replacement gets the real part by it.
 """
 
 from __future__ import annotations

@@ -266,7 +266,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return "_" not in cell  # float() takes 1_000, which nobody means in a data file
+    return "_" not in cell  # float() takes 1_000, which is not meant as a number in a data file
 
 
 def _number(cell: str, line: int, column: str, problems: CsvProblems) -> float:

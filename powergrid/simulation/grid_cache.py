@@ -107,7 +107,7 @@ class GridCache:
 
 
 def grid_key(loaded: LoadedScenario) -> str | None:
-    """Return a name for what decides a compiled grid; None if nobody can tell, as for a plugin's network."""
+    """Return a name for what decides a compiled grid; None if unknown, as for a plugin's network."""
     source = network_source(loaded)
     found = find_source(source)
     identity = None if found is None else found.identity(source)
@@ -170,7 +170,7 @@ def _read(file: Path) -> KnownGrid | None:
 
 
 def _is_safe(file: Path) -> bool:
-    """Whether nobody but root and this user can write a file: a wrong grid would clear wrong setpoints."""
+    """Whether only root and this user can write a file: a wrong grid would clear wrong setpoints."""
     if not hasattr(os, "getuid"):
         return True
     for place in (file.parent, file):

@@ -228,13 +228,13 @@ async def test_a_place_that_another_environment_drives_is_refused_and_claimed_on
 async def test_a_change_that_is_refused_leaves_its_place_to_others(
     mosquitto: Mosquitto, env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def nobody_answers(*args: Any) -> None:
+    async def no_answer(*args: Any) -> None:
         raise BrokerUnavailable("no answer")
 
     file, base = scenario_file(tmp_path, env_id, "MG1"), f"{env_id}/MG1"
     with contextlib.closing(claim_of(mosquitto, f"{base}b/set")) as after:
         async with watched(mosquitto.url, file, env_id, "MG1") as site:
-            monkeypatch.setattr(VendorLinks, "open", nobody_answers)
+            monkeypatch.setattr(VendorLinks, "open", no_answer)
             file.write_text(file.read_text().replace(base, f"{base}b"))
             await until_async(lambda: site.events, "the refusal")
             assert site.events[0][2]["problems"] == ["no answer"]

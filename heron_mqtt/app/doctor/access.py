@@ -66,7 +66,7 @@ async def examine_tls(options: MqttOptions, where: str = "") -> BrokerFinding:
 async def examine_strangers(
     broker: MqttBroker, channel: str, where: str = "", *, has_logins: bool
 ) -> list[BrokerFinding]:
-    """See whether somebody without a login, or with a wrong password, gets in.
+    """See whether a client without a login, or with a wrong password, gets in.
 
     Args:
         broker: Connected, of one who may read ``channel``.
@@ -103,7 +103,7 @@ async def examine_strangers(
 
 
 def _gone(check: str) -> BrokerFinding:
-    """Nobody got in, because the broker was not there: that proves nothing."""
+    """No client got in, because the broker was not there: that proves nothing."""
     return BrokerFinding(check, "not tried", "the broker ended our own connection meanwhile")
 
 

@@ -130,7 +130,7 @@ class DeviceLive:
             )
 
     def told_mw(self, now_s: float) -> float | None:
-        """Return what it is told to do, MW, positive = injected; a setpoint whose lease is over is none."""
+        """Return its setpoint, MW, positive = injected; a setpoint whose lease is over is none."""
         lease_s = self.lease_s
         return None if lease_s is None or self.heard_at_s + lease_s <= now_s else self.setpoint_mw
 

@@ -18,7 +18,7 @@ PAYLOAD = 2_000  # characters of a message that are shown
 
 
 class MessageTail:
-    """Keeps the newest messages, numbered; they become text when somebody looks, not before."""
+    """Keeps the newest messages, numbered; they become text when they are shown, not before."""
 
     def __init__(self) -> None:
         # when each came, UNIX time, s; what makes a message of the payload; payload, and when by the loop
@@ -39,7 +39,7 @@ class MessageTail:
     def note_payload(
         self, heard: Callable[[bytes, float], Heard], payload: bytes, at_s: float, unix_s: float
     ) -> None:
-        """Keep what becomes a message only if somebody looks.
+        """Keep what becomes a message only if it is shown.
 
         Args:
             heard: Makes a message of the payload and ``at_s``.

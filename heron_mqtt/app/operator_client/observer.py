@@ -30,7 +30,7 @@ PRESENCE = ("run/state", "run/owner", "agents/+/status", "devices/+/+/status")
 
 
 class Heard:
-    """One message; its payload is decoded when somebody asks what it says, and once.
+    """One message; its payload is decoded when it is first used, and once.
 
     Args:
         env_id: Its environment.
@@ -141,7 +141,7 @@ class Observer:
         """Connect and subscribe.
 
         Raises:
-            BrokerUnavailable, BrokerRefused: Nobody answers, or a right is missing.
+            BrokerUnavailable, BrokerRefused: No answer, or a right is missing.
         """
         try:
             await asyncio.shield(self._link.start())

@@ -75,7 +75,7 @@ async def ask_gateway(
 ) -> AuthorityState:
     """Publish a request for ``AGENT/DEVICE`` and return what its gateway answers.
 
-    A take that nobody answers is withdrawn: it must not act once the gateway or the broker goes on. The
+    A take without an answer is withdrawn: it must not act once the gateway or the broker goes on. The
     withdrawal names it, so that it ends no other person's hold.
 
     Args:

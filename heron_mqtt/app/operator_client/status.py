@@ -32,13 +32,13 @@ CHANNELS = (
 )
 LISTEN_S = 2.0
 OUTBOX_TOLD_S = 30.0
-"""Whoever has an outbox tells of it every 10 s at least: what was said longer ago is not of now."""
+"""A client with an outbox reports it every 10 s at least: an older report is out of date."""
 
 Json = dict[str, Any]
 
 
 class Problem(NamedTuple):
-    """What is not well, and since when by the clock of who says so; None = nobody says."""
+    """What is not well, and since when by the reporter's clock; None = not reported."""
 
     text: str
     since: datetime | None = None
@@ -221,7 +221,7 @@ def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
             yield Problem(f"device {label} {what}", since)
         if device.lease is None:
             continue
-        if device.lease.state == "held" and device.lease.holder == label:  # nobody's setpoint: its own end
+        if device.lease.state == "held" and device.lease.holder == label:  # no setpoint: its own end
             if not view.stop.is_active:
                 yield Problem(f"device {label} is still to be handed back", device.lease.sent_at)
             continue

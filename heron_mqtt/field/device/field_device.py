@@ -422,7 +422,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         if rejected is None:
             self._lease.hold(setpoint)
             self._lease_end.moved()
-            self._tell_holder()  # before the hardware is told: whoever comes after us knows that it was
+            self._tell_holder()  # before the hardware is told: then the next program knows that it was
             self.is_safe = False
             self._held = setpoint
             try:
@@ -541,7 +541,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._answered = self._held = None
 
     def _holder_to_tell(self) -> Holder | None:
-        """Return whose setpoints are followed, or still in the hardware; None = nobody's."""
+        """Return whose setpoints are followed, or still in the hardware; None = no setpoint."""
         return self._lease.holder if self._lease.is_running else None
 
     def _tell_holder(self) -> None:

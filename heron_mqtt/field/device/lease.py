@@ -138,12 +138,12 @@ class DeviceLease:
 
     @property
     def is_running(self) -> bool:
-        """Whether somebody holds the lease and it is not over."""
+        """Whether the lease is held and not over."""
         return self.holder is not None and self._monotonic() < self._ends_at
 
     @property
     def ends_at(self) -> float:
-        """When the lease is over, by this device's clock, s; infinite = nobody holds it."""
+        """When the lease is over, by this device's clock, s; infinite = it is free."""
         return math.inf if self.holder is None else self._ends_at
 
     @property
@@ -156,7 +156,7 @@ class DeviceLease:
         return self.is_running and self.holder == Holder.of(setpoint)
 
     def end(self) -> None:
-        """Let nobody hold it. Idempotent."""
+        """Make it free. Idempotent."""
         self.holder = None
         self.lease_s = None
 

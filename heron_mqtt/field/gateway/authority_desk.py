@@ -67,7 +67,7 @@ class AuthorityDesk:
         on_change: Called with a device and its new level.
         now: Clock for the record, UTC.
         monotonic: Clock for how long a person holds a device, s.
-        why_not_in_hand: Why nobody may take a device in hand now: a stop, no living environment; else None.
+        why_not_in_hand: Why no device may be taken in hand now: a stop, no living environment; else None.
         may_have_waited: Whether what is read now may have waited as long as this process stood still.
     """
 
@@ -339,7 +339,7 @@ class AuthorityDesk:
             self.take(topics.levels(message.channel)[2], asked, has_waited=self._has_waited(message))
 
     def _has_waited(self, message: Received) -> bool:
-        """Whether a request may be of another moment: whoever asked was told that nobody answered."""
+        """Whether a request may be too old: its sender was told that there was no answer."""
         return message.late or message.get("held_s") is not None or self._may_have_waited()
 
     def _is_for_now(self, message: Received, asked: AuthorityRequest | Take) -> bool:

@@ -76,7 +76,7 @@ class DeviceLink:
         nameplate_mw: Smallest and largest power; telemetry beyond it (and a tolerance) is refused.
         s_max_mva: Apparent power; reactive power beyond it (and a tolerance) is refused.
         kind: What the scenario says it is; a birth that says another kind is sent nothing. None = not known.
-        take_over: Displace whoever holds the device's lease, with the first setpoint.
+        take_over: Displace another holder of the device's lease, with the first setpoint.
         predecessors: Boots of earlier starts of this gateway, all dead: their lease is taken, too.
         monotonic: The clock by which ages are measured, s; never the device's.
         now: The time of day, UTC, to which the device's clock is compared.

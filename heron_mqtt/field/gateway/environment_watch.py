@@ -59,7 +59,7 @@ class EnvironmentWatch:
         self._owner: str | None = None  # boot that holds run/owner
         self._heard_at: float | None = None
         self._newest: dict[str, int] = {}  # seq of the newest message of the environment, by channel
-        self._pause: PauseDetector | None = None  # None while nobody listens
+        self._pause: PauseDetector | None = None  # None while it is not listened to
         self._end: str | None = None  # why it is not alive, where that was said
         self._subscriptions = SubscriptionGroup(broker)
 

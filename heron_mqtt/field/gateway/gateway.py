@@ -46,7 +46,7 @@ class FieldGateway:
         stamper: Stamps what is published.
         notify: Called after every message, to have conditions looked at again.
         lease_s: How long a setpoint holds on a device without renewal, wall-clock s.
-        take_over: Displace whoever holds a device's lease, with the first setpoint.
+        take_over: Displace another holder of a device's lease, with the first setpoint.
         predecessors: Boots of earlier starts of this gateway, all dead: their leases are taken, too.
         monotonic: Clock for ages and waits, s.
         now: Clock for the record, UTC.
@@ -379,7 +379,7 @@ class FieldGateway:
                 allowed[name] = replace(setpoint, p_mw=p_mw)
 
     def answered(self) -> bool:
-        """Whether nobody is awaited: not who answered, fell silent before, or has said that it cannot.
+        """Whether no device is awaited: none that answered, fell silent before, or has said that it cannot.
 
         Asked at every message of a device, so one that is awaited is looked at first.
         """
@@ -506,7 +506,7 @@ class FieldGateway:
         self._notify()
 
     def _why_not_in_hand(self) -> str | None:
-        """Return why nobody may take a device in hand now; None where they may."""
+        """Return why no device may be taken in hand now; None where it may."""
         if self.estop is not None:
             return "an emergency stop is in force"
         if self.environment.left_s <= 0.0:
@@ -549,7 +549,7 @@ class FieldGateway:
         """Return how long a setpoint of a device may last now, s; 0 = none may be sent or renewed.
 
         What a person has asked for outlives neither the hold nor its withdrawal; a hold that asks for the
-        same goes on with it. The zero of a stop is nobody's.
+        same goes on with it. The zero of a stop has no sender.
         """
         lease_s, asked = self._leases.lease_s, self._in_hand.get(name)
         if asked is None or self.estop is not None:

@@ -12,7 +12,7 @@ class LeaseTaking:
 
     Args:
         sender: Who sends our setpoints, and sent those of our predecessors.
-        from_anybody: Take it from whoever holds it, until it is ours: somebody has said so.
+        from_anybody: Displace any other holder, until the lease is ours: asked for by ``take_over``.
         predecessors: Boots of earlier starts of this gateway, all dead; see ``Succession``.
     """
 
@@ -32,11 +32,11 @@ class LeaseTaking:
         self._lease = lease
 
     def is_ours(self) -> None:
-        """Note that a setpoint of ours was followed: nobody is to be displaced any more."""
+        """Note that a setpoint of ours was followed: no other holder is displaced any more."""
         self._from_anybody = False
 
     def may_displace(self, device_boot: str | None) -> bool:
-        """Whether the next setpoint may displace whoever holds the lease.
+        """Whether the next setpoint may displace the holder of the lease.
 
         Args:
             device_boot: The device's present life; what it said in an earlier one tells nothing.

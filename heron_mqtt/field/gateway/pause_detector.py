@@ -50,7 +50,7 @@ class PauseDetector:
             self._task = asyncio.get_running_loop().create_task(self._tick(), name="pause detector")
 
     def stop(self) -> None:
-        """Tick no more, unless somebody else needs it."""
+        """Stop ticking, unless another user needs it."""
         self._users -= 1
         if self._users == 0 and self._task is not None:
             self._task.cancel()

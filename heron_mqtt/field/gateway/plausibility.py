@@ -144,7 +144,7 @@ class Plausibility:
             )
 
     def check_name(self, sender: str | None) -> None:
-        """Refuse who says to be somebody else.
+        """Refuse a message with another sender's name.
 
         Raises:
             MessageError: Names both.

@@ -1,18 +1,18 @@
 """Succession: a gateway that was killed and started again goes on with its dead predecessor's leases.
 
 To a device a restarted gateway is another sender: it would wait until the lease of the dead one is over, and
-the device would be in its safe state until then. Who may take that lease instead is whoever can prove that
-the one who held it was an earlier start of the very same gateway, and is dead:
+the device would be in its safe state until then. A gateway may take that lease if it can prove that
+the holder was an earlier start of the very same gateway, and is dead:
 
 - Each start writes its ``boot`` into a file, before its first setpoint. A lease counts as a predecessor's
   only where the device says that it is held by a boot of that file. A lease that another one has taken
-  meanwhile (``--take-over``, a setpoint by hand) is thus nobody's to take.
+  meanwhile (``--take-over``, a setpoint by hand) is thus not taken.
 - The file is locked for as long as the process lives, and the system gives the lock up only when it is dead.
   One that stands still (SIGSTOP, a hanging disk) has it still.
 - The file counts only where it was written: on this machine, since that was switched on, and not as a copy.
   So no two machines have the same predecessors.
 
-The agent's name is taken as ever, without displacing anybody: while another one lives, nothing begins.
+The agent's name is taken as ever, without displacing another one: while it lives, nothing begins.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from heron_mqtt.messaging.ownership import this_process
 fcntl: Any
 try:
     import fcntl
-except ImportError:  # Windows: without a lock nobody is known to be dead, and no lease is taken
+except ImportError:  # Windows: without a lock no death can be proven, and no lease is taken
     fcntl = None
 
 __all__ = ["StateFolder", "Succession", "machine_run"]
@@ -59,12 +59,12 @@ def machine_run() -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class StateFolder:
-    """Where a gateway's state outlives it, and how sure it is that somebody wants it there.
+    """Where a gateway's state outlives it, and whether it was asked for explicitly.
 
     Attributes:
         path: The folder; made if it is not there.
         variable: The environment variable that names it, as a service manager sets it for everything that it
-            starts: what cannot be kept there is only told. None = somebody asked for it by ``--state``.
+            starts: what cannot be kept there is only told. None = asked for by ``--state``.
     """
 
     path: Path

@@ -51,7 +51,7 @@ def clamp_setpoints(
     allowed, reasons = {}, {}
     for name, want in wanted.items():
         band = bands.get(name) if bands else None
-        # a source that nobody can put a number on offers nothing
+        # a source of unknown power offers nothing
         available, reach_mw = _known(want.p_available_mw), _known(want.reach_mw)
         limits = twins.limits(name)
         done = clamp(want.p_mw, want.q_mvar, limits, band, p_available_mw=available)

@@ -60,7 +60,7 @@ def read_blocks(
 
     Args:
         spans: What is to be read; none crosses a boundary or is longer than a request.
-        max_gap: How many registers that nobody wants may be read between two that are.
+        max_gap: How many unused registers may be read between two used ones.
         max_registers: How many one request may ask for; of bits 2000.
         boundaries: Addresses: no request holds registers on both sides of one.
     """

@@ -124,7 +124,7 @@ def run_bridge(
     env_id_of: Callable[[str], str],
     serve: Callable[[argparse.Namespace, str], Coroutine[Any, Any, None]],
 ) -> int:
-    """Run a bridge until it is told to end; returns the exit code.
+    """Run a bridge until it is asked to end; returns the exit code.
 
     0 done or ended by SIGTERM, 1 broker or device are not there, or a device could not be handed back,
     2 arguments, scenario or device do not fit, 3 displaced by another device of its name, 130 ended by

@@ -134,7 +134,7 @@ class ModbusConnection:
         """Connect now, if there is no connection; reading and writing do it when needed.
 
         Raises:
-            ModbusFault: Nobody answers within the timeout.
+            ModbusFault: No answer within the timeout.
         """
         if self._client.connected:
             return
@@ -270,7 +270,7 @@ class Registers:
         """Connect now; reading and writing do it when needed.
 
         Raises:
-            ModbusFault: Nobody answers within the timeout.
+            ModbusFault: No answer within the timeout.
         """
         try:
             await self._connection.connect(self._unit)

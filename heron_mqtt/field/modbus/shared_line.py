@@ -1,4 +1,4 @@
-"""Whose turn it is on a connection that several units share: writes first, and nobody holds the line."""
+"""Whose turn it is on a connection that several units share: writes first, and no unit blocks the line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SharedLine:
       read. After a second silence it rests, longer each time, up to 5 s; meanwhile requests fail at once.
     - A unit that is slow is read no sooner than its answer took, so that others come in between.
 
-    With one unit alone nothing of that is done: there is nobody to wait for it.
+    With one unit alone nothing of that is done: no other unit waits.
 
     Args:
         timeout_s: Of an answer, s: the shortest rest after a silence.

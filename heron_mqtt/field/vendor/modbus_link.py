@@ -99,7 +99,7 @@ class ModbusLink:
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever sent it is told; one that ignores it is not warned
+            task.exception()  # the sender gets it; one that ignores it is not warned
 
     # -- reading -----------------------------------------------------------------------------------
 

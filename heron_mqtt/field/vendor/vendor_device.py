@@ -48,7 +48,7 @@ class VendorDevice(FieldDevice):
     - The device is told something only while it is driven: by a setpoint and its renewals, and by what ends
       them; and by an emergency stop if the gateway's authority over it is one that sends. Authority
       ``shadow`` sends nothing but keepalives.
-    - A setpoint beyond the nameplate is clipped to it, whoever sends it.
+    - A setpoint beyond the nameplate is clipped to it, whichever program sends it.
     - When the lease runs out, on a demotion below those that send, and at the end, the release of the mapping
       is sent. An emergency stop sets 0 and is not ended by a release: the device is handed back when the
       stop is. While its power says that it is not at 0 it is told again, and is not safe; nor is one that is
@@ -681,7 +681,7 @@ class VendorDevice(FieldDevice):
         log.warning("%s: an earlier program ended while it held the device, which is handed back", self.label)
         self._is_driven = self._owes_end = True  # caught up when the device is heard
         self._told_holder, self._has_told_holder = Holder(state.holder, state.holder_boot), False
-        self._tell_holder()  # whoever comes after us has to know it, too
+        self._tell_holder()  # the next program has to know it, too
 
     def _holder_to_tell(self) -> Holder | None:
         """Return whose setpoints are followed; the last one's until the device was handed back.

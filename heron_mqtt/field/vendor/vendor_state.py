@@ -115,7 +115,7 @@ class VendorState:
         self._nodes = {r.node_topic: SparkplugNode(r.node_topic) for r in mapping.telemetry if r.node_topic}
         self._asked_at: dict[str, float] = {}
         self.births_wanted: list[str] = []
-        """Topics of Sparkplug nodes whose birth should be asked for; whoever does it empties the list."""
+        """Topics of Sparkplug nodes whose birth should be requested; the caller then empties the list."""
         self._marks: dict[int, Value] = {}
         self._presence = PresenceState(mapping.availability)
         self._levels = LearnedLevels(mapping.learned)

@@ -50,7 +50,7 @@ class _Mailbox:
         self.waiters: deque[asyncio.Future[Received]] = deque()
         self.asked = False
         self.unasked: deque[tuple[Json | bytes, bool]] = deque(maxlen=UNASKED)
-        """The last messages, and whether each was retained, until somebody asks for the first time.
+        """The last messages, and whether each was retained, until the first ``consume``.
 
         As payloads where they came as such: objects would take half as much memory again.
         """
@@ -71,7 +71,7 @@ class Dispatcher:
         max_payload: Bytes; a larger payload is rejected.
         max_queue: Messages that may wait for one async callback or one consumer.
         stats: Its counters and reports; new ones if left out.
-        keeps_all: Keep the last few messages of every channel, also of one that nobody has asked for.
+        keeps_all: Keep the last few messages of every channel, also without a ``consume``.
         on_removed: Called with the channel or filter of each subscription that has ended.
         on_ended: Called with the subscription itself.
     """
@@ -132,18 +132,18 @@ class Dispatcher:
         self.on_ended(subscription)
 
     def wanted(self) -> set[str]:
-        """Return every channel and filter that somebody subscribes to or consumes."""
+        """Return every channel and filter with a subscription or ``consume``."""
         with self._lock:
             return set(self._subscriptions) | {c for c, box in self._mailboxes.items() if box.asked}
 
     def wants(self, channel: str) -> bool:
-        """Whether somebody subscribes to, or consumes, exactly this channel or filter."""
+        """Whether exactly this channel or filter has a subscription or ``consume``."""
         with self._lock:
             box = self._mailboxes.get(channel)
             return channel in self._subscriptions or (box is not None and box.asked)
 
     def is_read(self, channel: str) -> bool:
-        """Whether somebody subscribes to a channel, by whatever filter, or consumes it."""
+        """Whether a channel has a subscription, by whatever filter, or ``consume``."""
         with self._lock:
             box = self._mailboxes.get(channel)
             return bool(self.subscriptions(channel)) or (box is not None and box.asked)

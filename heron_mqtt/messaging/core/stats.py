@@ -54,7 +54,7 @@ class MessageStats:
     ) -> None:
         """Log and keep one problem; with ``exc`` its traceback is logged too.
 
-        What ``is_raised`` as well is told by whoever catches it: it is not logged as a warning.
+        What ``is_raised`` as well is reported where it is caught: it is not logged as a warning.
         """
         entry = Report(kind, where, what)
         self.reports.append(entry)

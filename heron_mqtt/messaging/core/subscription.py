@@ -168,7 +168,7 @@ class Subscription:
             message: Handed to the callback as it is.
             here: The loop that is running in this thread, if one is.
             repeated: A retained message that the process has seen already. It is sent again because
-                somebody subscribed; only those who have heard nothing on this channel take it.
+                a subscription was made; only those without a message on this channel take it.
         """
         seen = self._seen
         if seen is None:

@@ -42,7 +42,7 @@ class EmbeddedBroker:
         identity_from_certificate: Take the user name from the certificate's common name. By default so
             when ``client_ca`` is given and ``users_file`` is not.
         users_file: User names and argon2 hashes, made by ``heron-mqtt credentials add``. Re-read on change.
-        acl_file: Who may publish and subscribe what; without it, whoever gets in may do everything.
+        acl_file: Who may publish and subscribe what; without it, every client that gets in may do everything.
             Re-read on change.
         allow_anonymous: Let clients on this machine in without a login although there is a users file.
         allow_remote_anonymous: Let anyone in from anywhere. Only on a network you trust entirely.
@@ -115,7 +115,7 @@ class EmbeddedBroker:
         self._started = False
         self._closed = asyncio.Event()
         if in_process:
-            # 130 ms of imports, at a moment when nobody's event loop is waiting for `start`.
+            # 130 ms of imports, at a moment when no event loop is waiting for `start`.
             import heron_mqtt.messaging.embedded.server.server  # noqa: F401
 
     async def start(self) -> None:

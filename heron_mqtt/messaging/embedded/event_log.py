@@ -30,7 +30,7 @@ class EventLog:
         self._log(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
-        """Log what somebody should look at."""
+        """Log what a person should look at."""
         self._log(logging.WARNING, event, fields)
 
     def exception(self, event: str, exc: BaseException, **fields: object) -> None:

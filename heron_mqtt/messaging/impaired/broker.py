@@ -12,7 +12,7 @@ process that share this broker crosses it twice, as between two sites of which e
 - ``not_after`` limits the time to leave, not the time on the wire: a message that left in time and is
   delayed arrives late, as on a real network. What a partition holds back waits at this end, and fails
   with ``MessageExpired`` when its time has passed.
-- Retained messages that come because somebody subscribed cross the network too, with fates of their own.
+- Retained messages that come after a subscribe cross the network too, with fates of their own.
 - The words of a presence (``announce``) are repeated until they are through: they take their time and
   keep their place, and are never lost, copied or cut off. The will is the inner broker's and is not delayed.
 - At most ``max_in_flight`` messages are on their way. Of more the oldest is dropped, counted and reported;

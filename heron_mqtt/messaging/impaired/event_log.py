@@ -13,7 +13,7 @@ from heron_mqtt.messaging.core.subscription import MAX_CHANNELS
 
 What = Literal["delayed", "held", "lost", "partitioned", "duplicated", "reordered", "overflowed", "abandoned"]
 Stream = Literal["out", "in", "retained"]
-"""Published; received; received because somebody subscribed to a channel that holds a retained message."""
+"""Published; received; received after subscribing to a channel that holds a retained message."""
 
 OTHERS = "(others)"
 """Stands for the channels beyond the first 10,000: what comes from the network must not fill the memory."""

@@ -124,4 +124,4 @@ class IncomingMessage:
         self.arrive = deliver
 
     def vanish(self, error: BrokerError | None) -> None:
-        """Nobody waits for it."""
+        """No caller waits for it."""

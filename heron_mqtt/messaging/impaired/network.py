@@ -239,7 +239,7 @@ class Network:
         """Empty the network: what was published goes on at once, the rest is abandoned.
 
         Args:
-            deliver: False = nobody is there any more to take it.
+            deliver: False = there is no receiver any more.
         """
         for scheduled in sorted(self.in_flight.values()):
             if scheduled.entry not in self.in_flight:

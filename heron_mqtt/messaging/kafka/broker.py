@@ -48,7 +48,7 @@ class KafkaBroker(ForwardingBroker):
         partitions, replication_factor: Of topics that are made; one that exists is taken as it is.
         keepalive_s: A server that does not answer within as long is given up; it is asked twice in it.
         connect_timeout_s: Bound of one attempt to connect, name resolution included.
-        patience_s: How long the first connection is tried for while nobody answers; 0 = once.
+        patience_s: How long the first connection is tried for without an answer; 0 = once.
         max_pending: Messages that may wait to be sent.
         topics: Where channels live, if not simply below ``heron/<env_id>/``.
         rng: Jitters the delays of reconnecting.

@@ -105,7 +105,7 @@ class KafkaConnection:
         self._batch: list[tuple[int, str, bytes]] = []
         self._sending = False
         self._resumes = bool(state.known)
-        self._from_start: set[str] = set()  # topics that were made after somebody wanted them
+        self._from_start: set[str] = set()  # topics that were made after a subscription to them
         self._filters: dict[str, None] = {}
         self._routes: dict[str, bool] = {}
         self._asked: list[tuple[int, list[str]]] = []
@@ -142,7 +142,7 @@ class KafkaConnection:
         """Connect.
 
         Raises:
-            BrokerUnavailable: Nobody answers in time, or the answer is not Kafka's.
+            BrokerUnavailable: No answer in time, or the answer is not Kafka's.
             BrokerRefused: The server says no; the text says what to do.
         """
         address, limit = self._options.address, self._options.connect_timeout_s

@@ -73,7 +73,7 @@ class MqttBroker(SessionBroker):
         alpn: Application protocol to name in the TLS handshake; several are separated by commas.
         topic_prefix: Topic levels that stand before ``heron/`` at this broker: ``"sites/7"``.
         connect_timeout_s: Bound of one attempt to connect, name resolution to MQTT answer.
-        patience_s: How long the first connection is tried for while nobody answers; 0 = once. Refusals
+        patience_s: How long the first connection is tried for without an answer; 0 = once. Refusals
             (credentials, rights) are final at once.
         max_pending: Messages that may wait to be sent.
         topics: Where channels live, if not simply below ``heron/<env_id>/``.

@@ -9,7 +9,7 @@ from heron_mqtt.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from heron_mqtt.messaging.mqtt.options import PASSWORD_VARIABLE, USERNAME_VARIABLE, MqttOptions
 
 
-def nobody_answers(address: str, exc: OSError, what: str = "an MQTT broker") -> BrokerError:
+def no_answer(address: str, exc: OSError, what: str = "an MQTT broker") -> BrokerError:
     """Nothing listens at the address, or it has none."""
     # asyncio puts its own words in place of the system's
     why = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)

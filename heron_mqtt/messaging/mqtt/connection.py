@@ -19,7 +19,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from heron_mqtt.errors import BrokerError, BrokerUnavailable, UnsupportedFeature
 from heron_mqtt.messaging.mqtt.ack_holding import AckHolding
-from heron_mqtt.messaging.mqtt.connect_errors import ended_early, nobody_answers, refused, tls_failed
+from heron_mqtt.messaging.mqtt.connect_errors import ended_early, no_answer, refused, tls_failed
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.mqtt.packets import Publish
 from heron_mqtt.messaging.mqtt.paho_client import Client
@@ -105,7 +105,7 @@ class Connection:
         """Connect and wait for the broker's word.
 
         Raises:
-            BrokerUnavailable: Nobody answers in time, or the answer is not MQTT.
+            BrokerUnavailable: No answer in time, or the answer is not MQTT.
             BrokerRefused: The broker says no; the text says what to do.
         """
         address, limit = self._options.address, self._options.connect_timeout_s
@@ -132,7 +132,7 @@ class Connection:
             raise ended_early(address, str(exc), self._options.protocol) from exc
         except OSError as exc:
             self.abort()
-            raise nobody_answers(address, exc) from exc
+            raise no_answer(address, exc) from exc
         except NotImplementedError as exc:
             self.abort()
             raise UnsupportedFeature(
@@ -165,7 +165,7 @@ class Connection:
         Nothing is written before the event loop comes round, so the answer cannot come before this
         returns.
         """
-        if qos:  # what somebody waits for is not sent to whom it may
+        if qos:  # a caller waits for this answer
             self._expect_answer()
         return self._running().send(self._prefix + topic, payload, qos, retain, not_after)
 
@@ -381,7 +381,7 @@ class Connection:
     def _pace(self, stream: Stream, pause_s: float) -> None:
         """Read next after a pause, or as soon as something is there."""
         if pause_s and (self._flush_due or self._holding.holds):
-            self._flush()  # nobody speaks whose words could go with the acknowledgements
+            self._flush()  # no message is sent that could carry the acknowledgements
         if self.lost.done():
             return
         if pause_s:

@@ -25,7 +25,7 @@ class ForwardingBroker(SessionBroker):
         topics: Where channels live.
         make_connection: Makes a connection to it.
         max_pending: Messages that may wait to be sent.
-        patience_s: How long the first connection is tried for while nobody answers; 0 = once.
+        patience_s: How long the first connection is tried for without an answer; 0 = once.
         rng: Jitters the delays of reconnecting.
 
     Attributes:

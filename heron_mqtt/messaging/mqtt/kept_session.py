@@ -2,13 +2,13 @@
 
 It has a connection of its own, and holds only what may come late (``topics.is_storable``). Everything else is
 subscribed to on the ordinary connection, whose session is clean: no setpoint, request or release that was
-published while nobody listened ever arrives.
+published without a subscriber ever arrives.
 
 What waited is late, and must not be taken for news of now. The broker sends it in the order in which it came;
 so when we are back we publish a mark to ourselves, and until it comes back everything is late.
 
 A program that starts again subscribes one by one, and the broker sends at once. What comes for a filter that
-nobody subscribes to yet is neither handed on nor acknowledged until somebody does, for ``GRACE_S`` at most.
+has no subscription yet is neither handed on nor acknowledged until there is one, for ``GRACE_S`` at most.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LateReader(Protocol):
         """A message arrived; ``late``: it may have waited at the broker."""
 
     def is_read(self, topic: str) -> bool:
-        """Whether anybody here subscribes to a topic."""
+        """Whether there is a subscription here to a topic."""
 
     def on_bad_topic(self, topic: str) -> None:
         """A message arrived whose topic is not UTF-8."""
@@ -57,7 +57,7 @@ class KeptSession:
     Args:
         options: Of the broker's connection; the client id here is that with ``-kept`` behind it.
         expiry_s: How long an MQTT 5 broker shall keep it while we are away.
-        mark_topic: Where the mark is published; nobody else uses it.
+        mark_topic: Where the mark is published; no other client uses it.
         reader: Whom it serves.
         stats: Where losses are counted and reported.
         wanted: Returns the topic filters to hold.
@@ -114,7 +114,7 @@ class KeptSession:
         return self.session.subscribe(filters)
 
     def claim(self) -> None:
-        """Somebody subscribes to more: hand over what waits for that."""
+        """There is a new subscription: hand over what waits for it."""
         unread, self._unread = self._unread, []
         for message in unread:
             if self._reader.is_read(message[0]):
@@ -174,7 +174,7 @@ class KeptSession:
         return None
 
     def _end_grace(self) -> None:
-        """Whoever has not subscribed by now does not want it any more."""
+        """Without a subscription by now, it is not wanted any more."""
         self._waits = False
         unread, self._unread = self._unread, []
         if unread:

@@ -1,6 +1,6 @@
-"""Tells whoever watches the broker how much waits in an outbox, for as long as there is a connection.
+"""Tells observers of the broker how much waits in an outbox, for as long as there is a connection.
 
-What is said is of now: at QoS 0, never queued, never kept. While the broker is away nobody can be told; who
+What is said is of now: at QoS 0, never queued, never kept. While the broker is away there is no report; who
 watches then sees that nothing is said any more.
 """
 

@@ -1,7 +1,7 @@
 """paho-mqtt without its reading, writing and bookkeeping a message.
 
 paho negotiates, subscribes, keeps the connection alive and does QoS 2. The two packets that every message
-costs, PUBLISH and PUBACK, go past it: it spends 50 us on each message (events it logs to nobody, locks
+costs, PUBLISH and PUBACK, go past it: it spends 50 us on each message (events that no logger takes, locks
 that a single event loop does not need, a ReasonCode object an acknowledgement), ``packets`` spends 5.
 """
 

@@ -143,7 +143,7 @@ class RawMqtt:
     # -- called by the link ------------------------------------------------------------------------
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """Hand a message to whoever wants it; what goes wrong with it stops nothing else."""
+        """Hand a message to its subscribers; an error in one stops nothing else."""
         if len(payload) > MAX_PAYLOAD_BYTES:
             self.stats.reject(
                 topic, f"payload of {len(payload)} bytes is over the limit of {MAX_PAYLOAD_BYTES}"

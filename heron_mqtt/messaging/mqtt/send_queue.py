@@ -426,7 +426,7 @@ class SendQueue:
 
 
 def set_exception(done: asyncio.Future[None], exc: BrokerError) -> None:
-    """Fail a future that nobody has to await: the failure is reported too."""
+    """Fail a future that need not be awaited: the failure is reported too."""
     if not done.done():
         done.set_exception(exc)
         done.exception()

@@ -82,7 +82,7 @@ class MqttSession:
         wanted: Returns every topic filter to hold at the broker.
         rng: Jitters the delays between attempts to reconnect.
         max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
-        patience_s: How long the first connection is tried for, if nobody answers; refusals count at once.
+        patience_s: How long the first connection is tried for without an answer; refusals count at once.
         make_connection: Makes a connection to one of the hosts, not open yet; over MQTT if left out.
         outbox: Where to keep what may come late; None = nowhere.
     """
@@ -232,7 +232,7 @@ class MqttSession:
         return together
 
     def unsubscribe(self, topic_filter: str) -> None:
-        """Nobody wants a filter any more."""
+        """A filter has no subscription any more."""
         self._subscriber.forget(topic_filter)
         if self._connection is not None:
             self._apply(self._subscriptions.removed(topic_filter))

@@ -208,7 +208,7 @@ class SessionBroker(LoopBoundBroker):
         self._arrive(topic, payload, retained, late)
 
     def is_read(self, topic: str) -> bool:
-        """Whether anybody here subscribes to a topic."""
+        """Whether there is a subscription here to a topic."""
         channel = self.topic_map.channel(topic)
         return channel is not None and self._dispatcher.is_read(channel)
 

@@ -323,7 +323,7 @@ async def connect_socket(
     """Connect to the first address of ``host`` that answers. The caller sets the time limit.
 
     Raises:
-        OSError: Nobody answers, or the name is unknown, or the TLS handshake fails.
+        OSError: No answer, or the name is unknown, or the TLS handshake fails.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -341,7 +341,7 @@ async def connect_socket(
         except OSError as exc:
             sock.close()
             if isinstance(exc, ssl.SSLError):
-                raise  # somebody is there; another address would only hide why
+                raise  # something answers; another address would only hide why
             failure = exc
         except BaseException:
             sock.close()

@@ -99,7 +99,7 @@ class Subscriber:
         self._one_by_one = True  # for good: this broker is not to be trusted with more
 
     def forget(self, topic_filter: str) -> None:
-        """Nobody wants a filter any more: should it be asked for again, it gets new attempts."""
+        """A filter has no subscription any more: should it be asked for again, it gets new attempts."""
         self._attempts.pop(topic_filter, None)
         self._given_up.pop(topic_filter, None)
         self._refused.pop(topic_filter, None)

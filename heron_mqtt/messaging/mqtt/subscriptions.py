@@ -45,7 +45,7 @@ class BrokerSubscriptions:
     """The filters held at the broker.
 
     Args:
-        wanted: Returns every topic filter that somebody here wants.
+        wanted: Returns every topic filter with a subscription here.
     """
 
     def __init__(self, wanted: Callable[[], Iterable[str]]) -> None:
@@ -81,7 +81,7 @@ class BrokerSubscriptions:
         return SubscriptionChange(subscribe=self._missing())
 
     def removed(self, topic_filter: str) -> SubscriptionChange:
-        """Nobody wants a filter any more."""
+        """A filter has no subscription any more."""
         self._refused.discard(topic_filter)
         if topic_filter not in self._held:
             return SubscriptionChange()

@@ -34,7 +34,7 @@ async def open_websocket(options: MqttOptions, clock: Callable[[], float]) -> St
     """Connect, and shake hands. The caller sets the time limit.
 
     Raises:
-        OSError: Nobody answers, or the name is unknown, or a handshake fails.
+        OSError: No answer, or the name is unknown, or a handshake fails.
     """
     sock = await connect_socket(options.host, options.port, options.tls, options.server_name)
     try:

@@ -43,7 +43,7 @@ class NatsBroker(ForwardingBroker):
         username, password, password_file, ca, cert, key, server_name: As of ``MqttBroker``.
         keepalive_s: A server that is silent for up to twice as long is given up.
         connect_timeout_s: Bound of one attempt to connect, name resolution included.
-        patience_s: How long the first connection is tried for while nobody answers; 0 = once.
+        patience_s: How long the first connection is tried for without an answer; 0 = once.
         max_pending: Messages that may wait to be sent.
         topics: Where channels live, if not simply below ``heron/<env_id>/``.
         rng: Jitters the delays of reconnecting.

@@ -22,7 +22,7 @@ from nats.protocol import command
 
 from heron_mqtt.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES
-from heron_mqtt.messaging.mqtt.connect_errors import nobody_answers
+from heron_mqtt.messaging.mqtt.connect_errors import no_answer
 from heron_mqtt.messaging.mqtt.connection import Events
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
 from heron_mqtt.messaging.nats_subjects import (
@@ -96,7 +96,7 @@ class NatsConnection:
         """Connect and wait for the server's word.
 
         Raises:
-            BrokerUnavailable: Nobody answers in time, or the answer is not NATS.
+            BrokerUnavailable: No answer in time, or the answer is not NATS.
             BrokerRefused: The server says no; the text says what to do.
         """
         address, limit = self._options.address, self._options.connect_timeout_s
@@ -163,7 +163,7 @@ class NatsConnection:
         if isinstance(exc, ValueError) or "info" in text or "empty response" in text:
             return BrokerUnavailable(f"what answers at {address} is no NATS server: check host and port")
         if isinstance(exc, OSError):
-            return nobody_answers(address, exc, "a NATS server")
+            return no_answer(address, exc, "a NATS server")
         return BrokerRefused(f"{address} refuses the connection: {exc}")
 
     async def _on_error(self, exc: Exception) -> None:

@@ -22,7 +22,7 @@ class KeptMessage:
         topic, payload, qos, retain: As published.
         published_at: s since the epoch.
         since_s: The same by the event loop's clock.
-        done: What its publisher may await; None = nobody does.
+        done: What its publisher may await; None = it does not.
         is_new: Neither in the file nor being written.
         is_settled: The broker has it, or it was given up.
     """

@@ -4,7 +4,7 @@ A message that the broker acknowledges at once is never written. One that waits 
 is no connection or no acknowledgement, is written with all others that do; a stop is written at once. When
 more than ``MAX_IN_MEMORY`` wait, the newer ones are in the file only, and read back as the older ones leave.
 
-What waited leaves at ``PACE_PER_S`` at most, so that whoever listens can follow, and says for how long it was
+What waited leaves at ``PACE_PER_S`` at most, so that receivers can follow, and says for how long it was
 held (see ``KeptMessage``).
 
 Bounds: when the messages together are larger than allowed, the oldest goes; a message that is older than
@@ -496,4 +496,4 @@ def _fail(message: KeptMessage, exc: BrokerError) -> None:
     done, message.done = message.done, None
     if done is not None and not done.done():
         done.set_exception(exc)
-        done.exception()  # nobody has to await it
+        done.exception()  # it need not be awaited

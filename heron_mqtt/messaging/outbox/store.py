@@ -103,7 +103,7 @@ class OutboxStore:
             raise ConfigError(f"outbox {self.path}: not a file; expected the name of one")
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         if stat.S_IMODE(self.path.stat().st_mode) & 0o077:
-            self.path.chmod(0o600)  # messages are nobody else's business
+            self.path.chmod(0o600)  # no other user may read messages
         database = sqlite3.connect(self.path, timeout=0.0, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(database)

@@ -109,7 +109,7 @@ def _check_part(every: Iterable[Link], found: Finding) -> tuple[int, int]:
             found.check(not phantoms, f"{name}: seq {phantoms[:1]} arrived and was never sent")
             last = max(heard, default=-1)  # later ones may have been on their way when the record ended
             missing = sorted(seq for seq in link.sent - heard - link.lost if seq < last)
-            before = min(heard, default=0)  # sent before anybody had subscribed
+            before = min(heard, default=0)  # sent before the first subscription
             missing = [seq for seq in missing if seq > before]
             found.check(
                 not missing, f"{name}: seq {missing[:1]} was sent, did not arrive, and no reason is recorded"

@@ -62,7 +62,7 @@ class ConformanceResult:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every promise was looked at, not only those that somebody chose."""
+        """Whether every promise was examined, not only chosen ones."""
         return {result.promise.id for result in self.results} >= {promise.id for promise in PROMISES}
 
     def count(self, verdict: PromiseVerdict) -> int:

@@ -98,7 +98,7 @@ def bench_of(options: ConformanceOptions, ask: Callable[[str], None] | None) -> 
 
     Args:
         options: What is examined.
-        ask: Asks a person to do something by hand; None = nobody is there.
+        ask: Asks a person to do something by hand; None = no person is there.
 
     Raises:
         ConfigError: An option is wrong, or a program cannot be started.

@@ -50,7 +50,7 @@ class Process:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs; one that has ended and that nobody has waited for does not."""
+        """Whether it runs; one that has ended and was not waited for does not."""
         found = _stat(self.pid)
         return found is not None and found[19] == self.started and found[0] not in {"Z", "X"}
 
@@ -162,7 +162,7 @@ class Program:
             self.process.wait()
             raise AssertionError(f"still running after {within_s:g} s; it said {self.err[-20:]}") from None
         for reader in self._readers:
-            reader.join(10.0)  # whoever inherited the pipe has it closed too
+            reader.join(10.0)  # every process that inherited the pipe has closed it, too
         return Ended(code, "".join(self.out), "".join(self.err))
 
     def descendants(self) -> list[Process]:

@@ -1,4 +1,4 @@
-"""A program that publishes numbered telemetry until it is told to end: ``python -m ...publisher URL ENV``.
+"""A program that publishes numbered telemetry until it is asked to end: ``python -m ...publisher URL ENV``.
 
 Prints each number before it is published; at SIGTERM, once everything has left or failed, a JSON object:
 numbers whose delivery failed, and the counters of its connection.

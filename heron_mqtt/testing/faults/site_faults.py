@@ -125,7 +125,7 @@ def kill_broker_that_returns(site: TrialSite, rng: random.Random) -> None:
 
 
 def kill_broker_for_good(site: TrialSite, rng: random.Random) -> None:
-    """Kill the broker for longer than two leases; the run must end when it is told to."""
+    """Kill the broker for longer than two leases; the run must end when it is asked to."""
     time.sleep(rng.uniform(0.0, 0.5))
     site.kill_broker()
     time.sleep(2.5 * LEASE_S)
@@ -307,7 +307,7 @@ def _compare_losses(site: TrialSite, result: dict[str, Any], part: float) -> Non
 
     The network loses more than the run can count: what the run sends to others they miss, not the run. But
     each telemetry of the device in shadow is either there or counted, but for those that were lost before
-    the first or after the last that came: nobody can miss these.
+    the first or after the last that came: these cannot be noticed.
     """
     if not result:
         site.tally.break_promise("the run gave no result to compare with what was lost")

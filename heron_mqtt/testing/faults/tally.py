@@ -21,11 +21,11 @@ class FaultTally:
     Attributes:
         tried: Trials.
         recovered_s: From the end of the cause until everything was as before, s, of each trial.
-        lost: Messages that never came, and that somebody was told of.
+        lost: Messages that never came, and whose loss was reported.
         held_s: Longest power of a device after the last rightful setpoint, s; at most the lease.
         notes: What is worth a look.
         untried: Why a trial could not be made at a site that was there; empty: each was.
-        undetected: Messages that never came, and of which nobody was told.
+        undetected: Messages that never came, and whose loss was not reported.
         outside: Setpoints outside the envelope.
         past_lease: Setpoints for a dead environment later than one lease, and devices that had power for
             longer than their lease.

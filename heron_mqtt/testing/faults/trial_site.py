@@ -152,7 +152,7 @@ class TrialSite:
         self._open.close()
 
     def end_program(self, name: str) -> None:
-        """End a program as a power cut would; on purpose, so that nobody asks why it has ended.
+        """End a program as a power cut would; on purpose, so that its end is not reported.
 
         Args:
             name: One of ``PROGRAMS``.
@@ -422,7 +422,7 @@ class TrialSite:
         self.powers.append(self.ess)
 
     def inject(self, topic: str, payload: Any, *, retain: bool = False) -> None:
-        """Publish something that is nobody's rightful message."""
+        """Publish something that no rightful sender publishes."""
         data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         self.injected.add(data)
         self.observer.publish(topic, data, retain=retain)
@@ -476,7 +476,7 @@ class TrialSite:
         shown = [m for m in shown if m.payload not in self.injected]
         rightful = [m.at for m in self._setpoints("MG2/ess", self.begun - 5.0) if self._is_rightful(m.at)]
         for boot in {m.json["boot"] for m in shown} if not self._is_blind else ():
-            life = [m for m in shown if m.json["boot"] == boot]  # what a dead process does nobody knows
+            life = [m for m in shown if m.json["boot"] == boot]  # what a dead process does is not known
             self._hold(f"MG2/ess ({boot})", _changes(life), rightful, life[-1].at)
         for message in shown:
             held_s = message.json.get("safe_after_s", 0.0) - self.device_stood_still_s

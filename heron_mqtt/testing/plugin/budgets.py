@@ -24,7 +24,7 @@ def limits_of(item: pytest.Item) -> dict[str, float]:
     """Return the budget of a test; of several markers the nearest one wins, name by name.
 
     Raises:
-        UsageError: It names what nobody measures, or no number.
+        UsageError: It names something that is not measured, or no number.
     """
     limits: dict[str, float] = {}
     for marker in reversed(list(item.iter_markers("budget"))):

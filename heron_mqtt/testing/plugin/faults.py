@@ -73,7 +73,7 @@ class FaultInjector:
         self._say(ESTOP, EmergencyStop(active=False, who="test"), retain=True)
 
     def garbage(self, channel: str, payload: bytes = b"\xff{not json") -> None:
-        """Publish bytes that nobody can read on a channel, for example ``agents/MG1/action``."""
+        """Publish bytes that cannot be decoded on a channel, for example ``agents/MG1/action``."""
         self._publish(self._topics.topic(channel), payload)
 
     def _say(self, channel: str, message: Message, *, retain: bool = False) -> None:

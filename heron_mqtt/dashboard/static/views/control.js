@@ -79,7 +79,7 @@ function show({ ok, text, lines }) {
   place.hidden = false;
 }
 
-// Nothing is sent before somebody has read what will happen; the safe button has the focus.
+// Nothing is sent before the user has confirmed what will happen; the safe button has the focus.
 function confirm(title, consequence, action, done, items = []) {
   const why = el("input", { type: "text", maxlength: String(WHY) });
   const dialog = el("dialog", { "aria-labelledby": "confirm-title" },

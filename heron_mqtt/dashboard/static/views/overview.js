@@ -86,7 +86,7 @@ function section(env_id) {
 }
 
 export function open(main) {
-  const nobody = el("p", { class: "bad" }, "No environment is alive at this broker.");
+  const absence = el("p", { class: "bad" }, "No environment is alive at this broker.");
   const sections = new Map();
   return {
     update({ snapshot, networks }) {
@@ -101,8 +101,8 @@ export function open(main) {
         }
         one.update(environment, (networks.get(environment.env_id) || {}).model || null);
       }
-      if (there.size) nobody.remove();
-      else if (!nobody.isConnected) main.append(nobody);
+      if (there.size) absence.remove();
+      else if (!absence.isConnected) main.append(absence);
     },
   };
 }

@@ -47,7 +47,7 @@ class AclRow:
         """Return the row for one client, or None if it is not for this client.
 
         A name with a wildcard would widen the row, and a client chooses its own identifier: a row with
-        such a value applies to nobody.
+        such a value applies to no user.
         """
         topic_filter = self.topic_filter
         if "%u" in topic_filter and (not user or "+" in user or "#" in user):

@@ -1,4 +1,4 @@
-"""Who a client is: password, certificate, or nobody in particular.
+"""Who a client is: by password, by certificate, or anonymous.
 
 Nothing here touches a session. The broker asks before it looks at the client identifier, so that a
 wrong password cannot disturb the device whose name was used.
@@ -195,7 +195,7 @@ class Authenticator:
         return Admitted(names[0])
 
     def _without_login(self, peer: str) -> AuthResult:
-        """A user name that nobody checks is not used: ``%u`` never stands for a mere claim."""
+        """A user name that is not checked is not used: ``%u`` never stands for a mere claim."""
         options = self._options
         if options.users_file is None and options.client_ca is not None:
             return Admitted(None)  # the certificate was demanded and verified by TLS

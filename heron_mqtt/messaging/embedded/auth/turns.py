@@ -1,4 +1,4 @@
-"""One at a time, and fairly: whoever comes with many requests waits behind those who come with one."""
+"""One at a time, and fairly: a client with many requests waits behind those with one."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def server_context(cert: str | Path, key: str | Path | None, named: str) -> ssl.
 class TlsAcceptor:
     """Lets TCP connections through to their links when TLS is up.
 
-    asyncio's own TLS server says nothing about a failed handshake and counts nobody that is still in
+    asyncio's own TLS server says nothing about a failed handshake and counts no client that is still in
     one; here both are known.
 
     Args:

@@ -45,7 +45,7 @@ def main() -> int:
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as requests:
         line = requests.readline()
     if not line.endswith(b"\n"):
-        return 2  # the parent is already gone, or somebody started this module by hand
+        return 2  # the parent is already gone, or this module was started by hand
     for stream in (sys.stdout, sys.stderr):
         # A parent that does not read for a while must not stop the broker: what does not fit is left out.
         os.set_blocking(stream.fileno(), False)

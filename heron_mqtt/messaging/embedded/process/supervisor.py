@@ -94,7 +94,7 @@ class Supervisor:
             raise BrokerUnavailable(
                 f"the embedded broker did not come up within {_START_TIMEOUT_S:g} s; is the machine busy?"
             ) from None
-        except BaseException:  # cancelled: nobody has used it, and it may still be importing
+        except BaseException:  # cancelled: it was not used, and may still be importing
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await self.close()

@@ -6,7 +6,7 @@ Whose message gives way when there is no room, so that one user's flood is its o
   a stop, an owner: see ``is_vital``). Then the user's own oldest message that is not vital gives way.
 - Where the store is full, the oldest message of the user with most of them gives way to users with fewer;
   one that is vital gives way only to one that is vital, too.
-- A message of somebody in charge (an operator) gives way to nobody.
+- A message of a user in charge (an operator) is never given up for another.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class BrokerServer:
     def _end_half_open(self) -> bool:
         """Make room: end the oldest connection that has not logged in; return whether there was one.
 
-        Whoever has something to say says it at once, and is through before it is the oldest.
+        A client with a message sends it at once, and is accepted before it is the oldest.
         """
         strangers = [c for c in self._connections if c.session is None and not c.ended]
         if self._closing or not strangers:

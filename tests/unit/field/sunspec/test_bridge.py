@@ -19,21 +19,21 @@ from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.stamping import MessageStamper
 from support.sunspec_server import DER, PV, EmulatedInverter
 
-NOBODY = ["--modbus", "127.0.0.1:1", "--timeout", "0.2"]
+NO_OBSERVER = ["--modbus", "127.0.0.1:1", "--timeout", "0.2"]
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
-    return bridge._parser().parse_args([*NOBODY, *arguments])
+    return bridge._parser().parse_args([*NO_OBSERVER, *arguments])
 
 
 def test_what_is_only_shown_needs_no_name_on_the_wire(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bridge.run([*NOBODY, "--show"], lambda _: "default") == 1
+    assert bridge.run([*NO_OBSERVER, "--show"], lambda _: "default") == 1
     assert "127.0.0.1:1 unit 1: no answer" in capsys.readouterr().err
 
 
 def test_what_is_served_needs_a_name_on_the_wire(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        bridge.run(NOBODY, lambda _: "default")
+        bridge.run(NO_OBSERVER, lambda _: "default")
     assert "--agent" in capsys.readouterr().err
 
 
