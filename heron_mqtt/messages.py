@@ -182,7 +182,7 @@ class Accept(Message):
 
 
 class Confirm(Message):
-    """The seller's last word: how much is really sold, at which price; quantity 0 = none."""
+    """The seller's final message: how much is really sold, at which price; quantity 0 = none."""
 
     type: Literal["confirm"] = "confirm"
     quantity: float = Field(ge=0, description="MWh in this step, at most what was accepted.")

@@ -1,4 +1,4 @@
-"""What a run or a remote proxy stands on: a broker and emulated devices, and word when one is gone."""
+"""What a run or a remote proxy stands on: a broker and emulated devices, and a notice when one is gone."""
 
 from __future__ import annotations
 
@@ -348,7 +348,7 @@ def _programs(
         DeviceProgram(
             f"{agent}/{name}",
             scripts[tables[agent, name].spec.kind],
-            # as one word each: an agent's id may begin with a dash
+            # as one argument each: an agent's id may begin with a dash
             [
                 f"--agent={agent}",
                 f"--name={name}",

@@ -232,11 +232,11 @@ class Announcement:
         return announcement
 
     async def update(self, online: Mapping[str, Any]) -> None:
-        """Publish a newer word on the same channel."""
+        """Publish a newer message on the same channel."""
         await self.broker.publish(self._channel, online, **self._options)
 
     async def withdraw(self, *, say_offline: bool = True) -> None:
-        """End the presence: publish ``offline``, or leave the last word as it stands. Idempotent."""
+        """End the presence: publish ``offline``, or leave the last message as it is. Idempotent."""
         if self._withdrawn:
             return
         self._withdrawn = True

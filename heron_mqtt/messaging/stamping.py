@@ -92,13 +92,13 @@ class MessageStamper:
         return stamped
 
     def _dumped(self, message: Message) -> Json:
-        """Return a model's fields; the same words to many peers are dumped once (messages never change)."""
+        """Return a model's fields; the same message to many peers is dumped once (messages never change)."""
         if message is not self._said:
             self._said, self._fields = message, fields_of(message)
         return self._fields.copy()
 
     def presence(self, message: Message, *, episode: int | None = None) -> Json:
-        """Return the message as a word to be announced: without a number, because it may be repeated."""
+        """Return the message to be announced: without a number, because it may be repeated."""
         stamped = self.will(message)
         if episode is not None:
             stamped["episode"] = episode
@@ -115,7 +115,7 @@ class MessageStamper:
         return self._second_text + MILLISECONDS[now.microsecond // 1000]
 
     def will(self, message: Message) -> Json:
-        """Return the message as a last word: without boot and time, because when it is said is not known."""
+        """Return the message as a last will: without boot and time, as it is published later."""
         stamped = message.model_dump(exclude_none=True)
         stamped["sender"] = self.sender
         stamped["env_id"] = self.env_id

@@ -2,7 +2,7 @@
 
 A receiver sees what was seen then: the same payloads, senders and numbers. What commands devices
 or people's decisions (setpoints of real devices, emergency stops, authority, leases) is held back unless it
-is asked for in so many words.
+is asked for explicitly.
 """
 
 from __future__ import annotations

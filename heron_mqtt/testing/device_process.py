@@ -60,7 +60,7 @@ class DeviceProcess:
 
     @property
     def ending(self) -> str:
-        """How it has ended, and its last words; empty while it runs."""
+        """How it has ended, and its last output; empty while it runs."""
         if self._process is None or (code := self._process.poll()) is None:
             return ""
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"

@@ -47,7 +47,7 @@ class AgentSeen:
 
     @property
     def is_present(self) -> bool:
-        """Whether it is there, by its own words."""
+        """Whether it is there, by its own messages."""
         return self.status is not None and self.status.state in PRESENT
 
 
@@ -63,7 +63,7 @@ class DeviceSeen(AgentSeen):
 
     @property
     def is_present(self) -> bool:
-        """Whether it is there: by its own words, or because it has just spoken."""
+        """Whether it is there: by its own messages, or because one has just come."""
         if self.status is None:
             return self.telemetry is not None
         return self.status.state in PRESENT

@@ -126,11 +126,11 @@ class PresentDevice:
             self._fault = None
             await self._say(self._birth())
 
-    async def _say(self, word: dict[str, Any]) -> None:
+    async def _say(self, message: dict[str, Any]) -> None:
         if self._presence is None:
-            self._unsaid = word
+            self._unsaid = message
         else:
-            await self._presence.update(word)
+            await self._presence.update(message)
 
     def _status_channel(self) -> str:
         return topics.device(self.agent_id, self.name, "status")

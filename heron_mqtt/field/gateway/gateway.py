@@ -305,7 +305,7 @@ class FieldGateway:
         """Put models where their devices are that stood in for them after they were born again: no jump."""
         for name in self._to_put_again:
             telemetry = self.links[name].telemetry
-            if telemetry is not None:  # else its first word puts it there
+            if telemetry is not None:  # else its first telemetry puts it there
                 self._take_up(name, telemetry)
         self._to_put_again.clear()
 
@@ -400,7 +400,7 @@ class FieldGateway:
     def settle(self, allowed: Mapping[str, SetpointRequest]) -> int:
         """Take the step with telemetry where it answered and with models elsewhere.
 
-        A device that takes no setpoints but measures is taken at its word: what it measures is what the
+        A device that takes no setpoints but measures is believed: what it measures is what the
         grid gets, whatever was asked of it.
 
         Returns:

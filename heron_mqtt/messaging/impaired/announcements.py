@@ -1,4 +1,4 @@
-"""A presence whose words cross the impaired network before the inner broker says them."""
+"""A presence whose messages cross the impaired network before the inner broker publishes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ImpairedAnnouncement(Announcement):
     Args:
         broker: The impaired broker.
         inner: The presence at the broker inside, which also holds the will.
-        cross: Waits until a word on a channel has crossed the network.
+        cross: Waits until a message on a channel has crossed the network.
         channel, offline: As announced.
     """
 
@@ -31,7 +31,7 @@ class ImpairedAnnouncement(Announcement):
         self._cross = cross
 
     async def update(self, online: Mapping[str, Any]) -> None:
-        """Publish a newer word on the same channel."""
+        """Publish a newer message on the same channel."""
         await self._cross(self._channel, online)
         await self._inner.update(online)
 

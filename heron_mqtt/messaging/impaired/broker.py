@@ -13,7 +13,7 @@ process that share this broker crosses it twice, as between two sites of which e
   delayed arrives late, as on a real network. What a partition holds back waits at this end, and fails
   with ``MessageExpired`` when its time has passed.
 - Retained messages that come after a subscribe cross the network too, with fates of their own.
-- The words of a presence (``announce``) are repeated until they are through: they take their time and
+- The messages of a presence (``announce``) are repeated until they are through: they take their time and
   keep their place, and are never lost, copied or cut off. The will is the inner broker's and is not delayed.
 - At most ``max_in_flight`` messages are on their way. Of more the oldest is dropped, counted and reported;
   if it was published here, its delivery fails with ``BrokerOverflow``.
@@ -55,7 +55,7 @@ class ImpairedBroker(LoopBoundBroker):
 
     Args:
         inner: Carries what comes through. It is connected and closed with this one.
-        network: How the network misbehaves.
+        network: Impairments of the network.
         seed: Of all that is drawn, unless ``network.seed`` is given.
         timers: Clock and timers; None = the event loop. Handed in by tests.
         max_events: How many of the last events ``record`` keeps.

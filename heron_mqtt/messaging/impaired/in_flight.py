@@ -1,4 +1,4 @@
-"""A published message, or the word of a presence, in the network's hands."""
+"""A published message, or the message of a presence, on its way through the network."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class OutgoingMessage:
 
 
 class PresenceTurn:
-    """Waits until a word of a presence is through; what is said then is said by its owner."""
+    """Waits until a message of a presence is through; its owner then publishes it."""
 
     def __init__(self) -> None:
         self._passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()

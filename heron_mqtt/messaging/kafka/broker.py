@@ -1,4 +1,4 @@
-"""KafkaBroker: channels over Kafka, for agents whose words shall stay in a log that others read.
+"""KafkaBroker: channels over Kafka, for agents whose messages shall stay in a log that others read.
 
 A topic for each channel prefix, the channel as the key, so that a channel keeps its order in its partition.
 A message takes some milliseconds. Kafka keeps everything and gives nothing to who subscribes later, and has

@@ -138,7 +138,7 @@ class MqttAnnouncement(Announcement):
         )
 
     async def update(self, online: Mapping[str, Any]) -> None:
-        """Publish a newer word; it is repeated after each reconnection."""
+        """Publish a newer message; it is repeated after each reconnection."""
         if self._withdrawn:
             raise BrokerClosed(f"the announcement on {self._channel} was withdrawn")
         self._latest = _encoded(online)
@@ -169,7 +169,7 @@ class MqttAnnouncement(Announcement):
             await (self.own_session.close() if heard else self.own_session.abort())
 
     def repeat(self) -> None:
-        """Say the latest word again: the broker may have published the will in between."""
+        """Publish the latest message again: the broker may have published the will in between."""
         if self._latest is not None and self._session is not None:
             self._session.publish(self._topic, self._latest, 1, True, counted=False)
 

@@ -1,4 +1,4 @@
-"""What a broker's refusal means, in words that say what to do."""
+"""What a broker's refusal means, and what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heron_mqtt.messaging.mqtt.options import PASSWORD_VARIABLE, USERNAME_VARIAB
 
 def no_answer(address: str, exc: OSError, what: str = "an MQTT broker") -> BrokerError:
     """Nothing listens at the address, or it has none."""
-    # asyncio puts its own words in place of the system's
+    # asyncio puts its own text in place of the system's
     why = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)
     return BrokerUnavailable(f"no answer at {address} ({why}): start {what} there or correct the address")
 
@@ -54,7 +54,7 @@ def refused(options: MqttOptions, code: int, reason: str, told: str = "") -> Bro
         options: What was asked with.
         code: A reason code of MQTT 5, section 3.2.2.2; those of MQTT 3.1.1 are translated to them.
         reason: Its name.
-        told: The same, with the broker's own words behind it, if it said any.
+        told: The same, with the broker's own text behind it, if it sent any.
     """
     error = _refused(options, code, reason)
     said = told.removeprefix(reason).lstrip(": ")

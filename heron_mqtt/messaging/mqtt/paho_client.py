@@ -249,6 +249,6 @@ def _paho_properties(payload: bytes, expires_s: int | None) -> Properties:
 
 
 def _refusal(kind: int, reason: int, body: bytes) -> str:
-    """Return why a message was refused: the name of the code, and the broker's own words."""
+    """Return why a message was refused: the name of the code, and the broker's own text."""
     name, said = str(ReasonCode(kind, identifier=reason)), reason_string(body, 3)
     return f"{name}: {said}" if said else name

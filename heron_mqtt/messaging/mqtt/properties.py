@@ -85,7 +85,7 @@ def shown(text: str) -> str:
 
 
 def with_reason(what: str, properties: object) -> str:
-    """Return the name of a reason code with the broker's own words behind it, if it says any.
+    """Return the name of a reason code with the broker's own text behind it, if it sent any.
 
     Args:
         what: The name.

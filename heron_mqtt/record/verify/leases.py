@@ -46,7 +46,7 @@ def check_authority(record: RecordFile) -> Finding:
         key = (row["episode"], row["step"], place[1], place[2])
         if key not in levels or is_abandoned(parts, row["at_s"], key[:2]):  # the step did not end
             continue
-        if levels[key] is None and key[:3] in unheard:  # the agent's word of the step never came
+        if levels[key] is None and key[:3] in unheard:  # the agent's message of the step never came
             continue
         allowed = levels[key] in SENDS or (*key[:2], f"devices/{place[1]}/{place[2]}") in changed
         where = at(row["episode"], row["step"], f"{place[1]}/{place[2]}")

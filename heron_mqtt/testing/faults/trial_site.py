@@ -385,7 +385,7 @@ class TrialSite:
         boots = {m.json["boot"] for m in self._setpoints("MG2/ess", self._run_begun)}
         seen = [m.json for m in self._setpoints("MG2/ess", self._run_begun) if not m.json.get("renewal")]
         told = result["devices"]["MG2/ess"]["setpoints"]
-        # of several gateways one is that of an earlier run, whose last words came late: not this run's count
+        # of several gateways one is that of an earlier run, whose last messages came late: not counted here
         if len(boots) <= 1 and len(seen) != told:
             self.tally.break_promise(f"MG2/ess: {len(seen)} setpoints seen, {told} counted")
         fell = [
