@@ -443,7 +443,7 @@ class DeviceLink:
             if now - self._watched_since > limit_s:
                 self._plausible.once(
                     "no_data",
-                    f"nothing to use has come on {self.telemetry_topic} for {limit_s:g} s: is the device "
+                    f"no usable message on {self.telemetry_topic} for {limit_s:g} s: is the device "
                     "there, does it publish on this topic, does its mapping match what it says?",
                 )
         elif (

@@ -250,7 +250,7 @@ async def test_a_device_that_nobody_hears_is_named_with_its_topic() -> None:
     rig.step()
     rig.step()
     (report,) = rig.reports
-    assert "nothing to use has come on devices/MG1/ess/telemetry for 5 s" in report
+    assert "no usable message on devices/MG1/ess/telemetry for 5 s" in report
     assert rig.broker.stats.reports[-1].where == "MG1/ess"
 
 
