@@ -87,9 +87,10 @@ class DeviceLease:
         if newest is not None and setpoint.seq <= newest:
             return True
         self._newest[sender] = setpoint.seq
-        self._newest.move_to_end(sender)
-        while len(self._newest) > REMEMBERED_SENDERS:
-            self._newest.popitem(last=False)
+        if len(self._newest) > 1:
+            self._newest.move_to_end(sender)
+            while len(self._newest) > REMEMBERED_SENDERS:
+                self._newest.popitem(last=False)
         return False
 
     def refusal(self, setpoint: Setpoint) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
 from typing import Protocol
 
 import paho.mqtt.client as paho
@@ -165,9 +166,11 @@ class Connection:
         Nothing is written before the event loop comes round, so the answer cannot come before this
         returns.
         """
+        client = self._client
+        assert client is not None, "used before open()"
         if qos:  # a caller waits for this answer
             self._expect_answer()
-        return self._running().send(self._prefix + topic, payload, qos, retain, not_after)
+        return client.send(self._prefix + topic, payload, qos, retain, not_after)
 
     @property
     def has_limits(self) -> bool:
@@ -244,7 +247,7 @@ class Connection:
         )
         client.stream, client.five, client.clock = stream, five, self._loop.time
         client.received, client.acknowledged = self._on_message, self._events.on_acknowledged
-        client.expired = self._on_expired
+        client.expired, stream.expired = self._on_expired, client.written_too_late
         client.refused_too_large = self._on_oversized
         client.want_flush = self._on_want_write
         client.acknowledges = self._holding.owed
@@ -306,7 +309,9 @@ class Connection:
         except UnicodeDecodeError as exc:
             self._events.on_bad_topic(repr(exc.object))
             return None
-        return self._events.on_message(topic.removeprefix(self._prefix), message.payload, message.retain)
+        if self._prefix:
+            topic = topic.removeprefix(self._prefix)
+        return self._events.on_message(topic, message.payload, message.retain)
 
     def _on_expired(self, mid: int, topic: str) -> None:
         self._events.on_expired(mid, topic.removeprefix(self._prefix))
@@ -336,13 +341,14 @@ class Connection:
             client.heard()
         self._reading = True
         self._packets = 0
+        next_packet, take, is_lost = self._packets_of(stream), client.take, self.lost.done
         try:
-            while not self.lost.done() and (packet := self._next_packet(stream)) is not None:
+            while not is_lost() and (packet := next_packet()) is not None:
                 self._packets += 1
-                if isinstance(packet, Oversized):
+                if type(packet) is Oversized:
                     client.take_oversized(packet)
                 else:
-                    client.take(*packet)
+                    take(*packet)
         except ConnectionError as exc:  # too large, or malformed
             self._end(str(exc))
         except Exception as exc:
@@ -405,8 +411,9 @@ class Connection:
             self._pause = None
             self._loop.add_reader(self._stream.fileno(), self._on_readable)
 
-    def _next_packet(self, stream: Stream) -> tuple[int, bytes] | Oversized | None:
-        return stream.next_packet()
+    def _packets_of(self, stream: Stream) -> Callable[[], tuple[int, bytes] | Oversized | None]:
+        """Return what gives one packet after the other of a read, then None."""
+        return stream.next_packet
 
     def _on_want_write(self) -> None:
         if self._flush_due:

@@ -91,7 +91,10 @@ def write_publish(
         if expires_s is not None:
             properties = b"\2" + expires_s.to_bytes(4, "big") + properties
         head += write_length(len(properties)) + properties
-    return bytes((PUBLISH | qos << 1 | retain,)) + write_length(len(head) + len(payload)) + head + payload
+    first, size = PUBLISH | qos << 1 | retain, len(head) + len(payload)
+    if 0x80 <= size < 0x4000:  # a message of ours
+        return bytes((first, size & 0x7F | 0x80, size >> 7)) + head + payload
+    return bytes((first,)) + write_length(size) + head + payload
 
 
 def read_publish(first: int, body: bytes, *, five: bool) -> Publish:
@@ -100,18 +103,20 @@ def read_publish(first: int, body: bytes, *, five: bool) -> Publish:
     Raises:
         Malformed: It ends too early, or has no topic.
     """
-    at = 2 + int.from_bytes(body[:2], "big")
+    size = len(body)
+    at = 2 + (body[0] << 8 | body[1]) if size >= 2 else size + 1
     topic = body[2:at]
     packet_id = 0
-    if first & 0x06:
+    has_id = first & 0x06
+    if has_id:
         packet_id = int.from_bytes(body[at : at + 2], "big")
         at += 2
     if five:
         properties = read_length(body, at)
-        at = len(body) + 1 if properties is None else sum(properties)
-    if at > len(body) or not (topic or five) or (first & 0x06 and not packet_id):
+        at = size + 1 if properties is None else sum(properties)
+    if at > size or not (topic or five) or (has_id and not packet_id):
         raise Malformed("protocol error: a malformed PUBLISH")
-    return Publish(topic, body[at:], packet_id, bool(first & 0x01))
+    return Publish(topic, body[at:], packet_id, first & 0x01 == 1)
 
 
 def read_alias(first: int, body: bytes) -> int:

@@ -81,31 +81,35 @@ class Client(paho.Client):
             properties = _paho_properties(payload, self._expires_s(not_after)) if self.five else None
             return self.publish(topic, payload, qos, retain, properties).mid
         packet_id = self._mid_generate() if qos else 0
-        expires_s = self._expires_s(not_after) if self.five else None
-        said = user_properties(payload) if self.five else b""
+        if self.five:
+            packet = self._publish_of_five(topic, payload, qos, retain, packet_id, self._expires_s(not_after))
+        else:
+            packet = write_publish(topic, payload, qos, retain, packet_id, five=False)
+        if not_after is None:
+            self.stream.send(packet)
+        else:
+            self.stream.send_timed(packet, not_after, packet_id, topic)
+        self.want_flush()
+        return packet_id
+
+    def _publish_of_five(
+        self, topic: str, payload: bytes, qos: int, retain: bool, packet_id: int, expires_s: int | None
+    ) -> bytes:
+        said = user_properties(payload)
         packet = write_publish(
-            topic, payload, qos, retain, packet_id, five=self.five, expires_s=expires_s, properties=said
+            topic, payload, qos, retain, packet_id, five=True, expires_s=expires_s, properties=said
         )
         if said and self.maximum_packet_size is not None and len(packet) > self.maximum_packet_size:
             packet = write_publish(  # the payload has them, too
-                topic, payload, qos, retain, packet_id, five=self.five, expires_s=expires_s
+                topic, payload, qos, retain, packet_id, five=True, expires_s=expires_s
             )
-        self._write(packet, packet_id, None if not_after is None else (topic, not_after))
-        return packet_id
+        return packet
 
     def _expires_s(self, not_after: float | None) -> int | None:
         """Return what is left until a time limit, in whole seconds: the device looks more closely."""
         if not_after is None:
             return None
         return min(max(1, math.ceil(not_after - self.clock())), MAX_EXPIRY_S)
-
-    def _write(self, packet: bytes, packet_id: int, limit: tuple[str, float] | None) -> None:
-        if limit is None:
-            self.stream.send(packet)
-        else:
-            topic, not_after = limit
-            self.stream.send_timed(packet, not_after, lambda: self._on_expired(packet_id, topic))
-        self.want_flush()
 
     def take(self, first: int, body: bytes) -> None:
         """Take a packet that has arrived.
@@ -118,15 +122,15 @@ class Client(paho.Client):
             Malformed: It breaks the protocol.
         """
         kind = first & 0xF0
-        if kind == PUBLISH and first & 0x06 in {0, 2}:
+        if kind == PUBLISH and first & 0x04 == 0:  # QoS 0 or 1
             message = read_publish(first, body, five=self.five)
             if self.five:
                 message = self._with_topic(message, read_alias(first, body))
-            taken = self.received(message)
-            if message.packet_id and (taken is False or self._withheld):  # in the order of arrival
-                self._withheld.append(message.packet_id)
-            elif message.packet_id:
-                self.stream.send(write_puback(message.packet_id))
+            taken, packet_id = self.received(message), message.packet_id
+            if packet_id and (taken is False or self._withheld):  # in the order of arrival
+                self._withheld.append(packet_id)
+            elif packet_id:
+                self.stream.send(write_puback(packet_id))
                 self.acknowledges()
         elif kind == PUBACK:
             packet_id, reason = read_puback(body, five=self.five)
@@ -178,14 +182,14 @@ class Client(paho.Client):
 
     def _mid_generate(self) -> int:
         """Return an id that nothing on its way has (MQTT 3.1.1, section 2.3.1)."""
-        packet_id = int(self._last_mid)
-        for _ in range(MAX_ID):
-            packet_id = packet_id % MAX_ID + 1
-            if packet_id not in self._used_ids:
-                self._last_mid = packet_id
-                self._used_ids.add(packet_id)
-                return packet_id
-        raise OverflowError("all 65,535 packet ids are in use")
+        used, packet_id = self._used_ids, self._last_mid
+        if len(used) >= MAX_ID:
+            raise OverflowError("all 65,535 packet ids are in use")
+        while (packet_id := packet_id % MAX_ID + 1) in used:
+            pass
+        self._last_mid = packet_id
+        used.add(packet_id)
+        return packet_id
 
     @property
     def keepalive_s(self) -> int:
@@ -214,7 +218,8 @@ class Client(paho.Client):
         if failed:
             self._loop_rc_handle(failed)
 
-    def _on_expired(self, packet_id: int, topic: str) -> None:
+    def written_too_late(self, packet_id: int, topic: str) -> None:
+        """A packet was dropped unwritten, its time being past."""
         self._used_ids.discard(packet_id)
         self.expired(packet_id, topic)
 
@@ -234,7 +239,12 @@ class Client(paho.Client):
     ) -> MQTTErrorCode:
         """Send in one order with everything else."""
         limit, self._limit = self._limit, None
-        self._write(bytes(packet), mid, limit)
+        if limit is None:
+            self.stream.send(packet)
+        else:
+            topic, not_after = limit
+            self.stream.send_timed(packet, not_after, mid, topic)
+        self.want_flush()
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 

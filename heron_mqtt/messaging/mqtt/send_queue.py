@@ -317,7 +317,8 @@ class SendQueue:
         return len(self._in_flight) < self._window and connection.ready
 
     def _send_now(self, connection: Transmitter, message: _QueuedMessage) -> None:
-        if message.not_after is not None and asyncio.get_running_loop().time() > message.not_after:
+        now_s = asyncio.get_running_loop().time()
+        if message.not_after is not None and now_s > message.not_after:
             self._expire(message.topic, "others were before it", message.done)
             return
         if self._has_limits:
@@ -330,7 +331,7 @@ class SendQueue:
             message.topic, message.payload, message.qos, message.retain, message.not_after
         )
         if message.qos:
-            message.sent_at_s = asyncio.get_running_loop().time()
+            message.sent_at_s = now_s
             self._in_flight[mid] = message
             if self._deadline is None:
                 self._set_deadline(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
 import time
@@ -95,7 +96,8 @@ class _Timed(NamedTuple):
     begin: int
     end: int
     not_after: float
-    expire: Callable[[], None]
+    packet_id: int
+    topic: str
 
 
 class Stream:
@@ -113,7 +115,10 @@ class Stream:
     def __init__(self, sock: socket.socket, clock: Callable[[], float] = time.monotonic) -> None:
         self._sock = sock
         self._clock = clock
+        self.expired: Callable[[int, str], None] = lambda _packet_id, _topic: None
+        """Called with packet id and topic of each packet that was dropped because its time had passed."""
         self._timed: deque[_Timed] = deque()
+        self._earliest = math.inf  # of their times, or earlier
         self._written = 0  # bytes since the beginning
         self._blocked = False
         self._in = b""
@@ -176,16 +181,22 @@ class Stream:
             Malformed: It does not say how long it is.
         """
         data, at = self._in, self._at
-        length = read_length(data, at + 1)
-        if length is None:
+        end = len(data)
+        if at + 2 > end:
             return None
-        size, begin = length
+        size, begin = data[at + 1], at + 2
+        if size >= 0x80:
+            length = read_length(data, at + 1)
+            if length is None:
+                return None
+            size, begin = length
         if size > MAX_PACKET_BYTES:
             return self._begin_to_skip(data[at], size, begin)
-        if begin + size > len(data):
+        stop = begin + size
+        if stop > end:
             return None
-        self._at = begin + size
-        return data[at], data[begin : begin + size]
+        self._at = stop
+        return data[at], data[begin:stop]
 
     def next_publishes(self) -> list[RawMessage]:
         """Return the messages at QoS 0 (MQTT 3.1.1) that come next and are all there.
@@ -257,22 +268,25 @@ class Stream:
 
     def _drop_expired(self) -> None:
         if not self._timed:
+            self._earliest = math.inf
+            return
+        if self._clock() <= self._earliest:
             return
         # what OpenSSL has encrypted already must be offered to it again, unchanged
         committed = TLS_RECORD_BYTES if self._blocked and isinstance(self._sock, ssl.SSLSocket) else 0
         now_s, dropped, kept = self._clock(), 0, deque[_Timed]()
-        expired = []
+        expired: list[_Timed] = []
         for packet in self._timed:
             begin, end = packet.begin - dropped - self._written, packet.end - dropped - self._written
             if packet.not_after < now_s and begin >= committed:
                 del self._out[begin:end]
                 dropped += end - begin
-                expired.append(packet.expire)
+                expired.append(packet)
             else:
                 kept.append(packet._replace(begin=packet.begin - dropped, end=packet.end - dropped))
         self._timed = kept
-        for expire in expired:
-            expire()
+        for packet in expired:
+            self.expired(packet.packet_id, packet.topic)
 
     @property
     def ready(self) -> bool:
@@ -297,11 +311,12 @@ class Stream:
         self._out += data
         return len(data)
 
-    def send_timed(self, data: bytes, not_after: float, expire: Callable[[], None]) -> None:
-        """Take a whole packet to go out by ``not_after``; if its first byte has not, call ``expire``."""
+    def send_timed(self, data: bytes | bytearray, not_after: float, packet_id: int, topic: str) -> None:
+        """Take a whole packet to go out by ``not_after``; if its first byte has not, ``expired`` names it."""
         begin = self._written + len(self._out)
         self._out += data
-        self._timed.append(_Timed(begin, begin + len(data), not_after, expire))
+        self._timed.append(_Timed(begin, begin + len(data), not_after, packet_id, topic))
+        self._earliest = min(self._earliest, not_after)
 
     def fileno(self) -> int:
         """Return the descriptor."""

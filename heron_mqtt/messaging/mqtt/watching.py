@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from heron_mqtt.messaging.mqtt.connection import Connection, Events
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
@@ -45,6 +46,9 @@ class WatchingConnection(Connection):
         self._is_plain = options.protocol != "5"
         self._before = options.topic_prefix.encode()
         self._pacing = ReadPacing(self._loop.time, MAX_PAUSE_S, TOGETHER)
+
+    def _packets_of(self, stream: Stream) -> Callable[[], tuple[int, bytes] | Oversized | None]:
+        return partial(self._next_packet, stream)
 
     def _next_packet(self, stream: Stream) -> tuple[int, bytes] | Oversized | None:
         if self._is_plain and (messages := stream.next_publishes()):

@@ -295,6 +295,7 @@ def test_what_is_dropped_past_its_time_leaves_whole_packets_and_their_order(seed
     stream = Stream(ours, lambda: now_s[0])
     sent: list[bytes] = []
     expired: list[int] = []
+    stream.expired = lambda number, _topic: expired.append(number)
     received = bytearray()
 
     def read() -> None:
@@ -308,7 +309,7 @@ def test_what_is_dropped_past_its_time_leaves_whole_packets_and_their_order(seed
         packet = i.to_bytes(4, "big") + rng.randbytes(rng.randrange(2_000))
         sent.append(packet)
         if rng.random() < 0.5:
-            stream.send_timed(packet, now_s[0] + 1.0, lambda i=i: expired.append(i))  # type: ignore[misc]
+            stream.send_timed(packet, now_s[0] + 1.0, i, f"topic {i}")
         else:
             stream.send(packet)
         if rng.random() < 0.3:
@@ -323,3 +324,18 @@ def test_what_is_dropped_past_its_time_leaves_whole_packets_and_their_order(seed
     assert bytes(received) == b"".join(packet for i, packet in enumerate(sent) if i not in expired)
     stream.close()
     theirs.close()
+
+
+def test_the_earliest_time_limit_counts_wherever_it_stands() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        now_s, expired = [0.0], list[tuple[int, str]]()
+        stream = Stream(ours, lambda: now_s[0])
+        stream.expired = lambda *packet: expired.append(packet)
+        for limit_s, at_s in ((5.0, 0.0), (3.0, 3.0), (4.0, 4.1), (9.0, 4.2)):  # the second is in time
+            stream.send_timed(b"a", limit_s + 1.0, 1, "late")
+            stream.send_timed(b"b", limit_s, 2, "early")
+            now_s[0] = at_s
+            assert stream.flush()
+        assert expired == [(2, "early")]
+        assert theirs.recv(99) == b"ababaab"
