@@ -130,7 +130,7 @@ WIRE = ["--agent", "MG1", "--name", "ess", "--broker", "mqtt://127.0.0.1:1"]
 def test_two_devices_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for also in (["--also", "ess@2"], ["--also", "roof@2", "--also", "roof@3"]):
         with pytest.raises(SystemExit, match="2"):
-            bridge.run([*NOBODY, *WIRE, *also], lambda _: "default")
+            bridge.run([*NO_OBSERVER, *WIRE, *also], lambda _: "default")
         names = ", ".join(["ess", *(each.partition("@")[0] for each in also[1::2])])
         line = capsys.readouterr().err.splitlines()[-1]
         assert f"--also: every device needs a name of its own, got {names}" in line
