@@ -214,6 +214,8 @@ class Subscription:
     def _start_worker(self, begun: Awaitable[object] | None, channel: str) -> None:
         loop = asyncio.get_running_loop()  # before there is a coroutine that nobody would await
         self._worker = loop.create_task(self._work(begun, channel), name=f"callback {self.channel}")
+        if inspect.iscoroutine(begun):  # the worker may be cancelled before it has begun
+            self._worker.add_done_callback(lambda _: begun.close())
 
     async def _work(self, begun: Awaitable[object] | None, channel: str) -> None:
         """Do what was begun on a channel, then what waits."""

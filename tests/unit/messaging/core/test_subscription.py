@@ -162,3 +162,26 @@ async def test_a_subscription_that_is_awaited_is_itself_once_the_broker_has_take
     assert not waiting.done()
     taken.set_result(None)
     assert await waiting is subscription
+
+
+@pytest.mark.filterwarnings("error")
+async def test_what_a_plain_callback_began_is_closed_where_its_task_is_cancelled_before_it_goes_on() -> None:
+    dispatcher, done = Dispatcher(), list[str]()
+
+    async def do() -> None:
+        done.append("done")
+
+    began: list[Any] = []
+
+    def hear(_: Received) -> object:
+        began.append(do())
+        return began[-1]
+
+    dispatcher.add("c", hear)
+    dispatcher.arrive("c", b'{"type": "command", "p_ess": 0.5}')
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:  # as the end of an event loop does
+        task.cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert done == []
+    assert began[0].cr_frame is None, "closed: nothing complains that it was never awaited"
