@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import struct
 from typing import Annotated, Any, Literal, Self
@@ -147,7 +146,6 @@ class PayloadKeys(Table):
     def _is_known(cls, name: str) -> str:
         try:
             "".encode(name)
-            codecs.lookup(name)
         except (LookupError, UnicodeError):
             raise ValueError(
                 "no text encoding of that name; common ones are utf-8, latin-1, cp1252"
