@@ -477,7 +477,8 @@ class VendorDevice(FieldDevice):
 
     @property
     def _settle_s(self) -> float:
-        return 0.0 if self._mapping.setpoint is None else self._mapping.setpoint.settle_s
+        assert self._mapping.setpoint is not None  # asked for only where something was told
+        return self._mapping.setpoint.settle_s
 
     # -- presence ----------------------------------------------------------------------------------
 

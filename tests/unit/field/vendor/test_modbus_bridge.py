@@ -181,7 +181,7 @@ async def test_every_register_is_shown_with_what_it_holds_and_means(
     box_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     box = await ModbusBox({1: {"holding": {10: [75]}, "coil": {7: [1]}}}).start()
-    asked = options("--timeout", "0.5", mapping=box_file)
+    asked = options("--timeout", "5", mapping=box_file)
     asked.modbus = TcpAddress("127.0.0.1", box.port)
     await modbus_bridge._show(asked, "")
     lines = capsys.readouterr().out.splitlines()
@@ -200,12 +200,12 @@ async def test_every_register_is_shown_with_what_it_holds_and_means(
 
 async def test_where_nothing_can_be_read_it_says_why(box_file: Path) -> None:
     box = await ModbusBox({1: {"holding": {1: [0]}}}).start()
-    asked = options("--timeout", "0.5", mapping=box_file)
+    asked = options("--timeout", "5", mapping=box_file)
     asked.modbus = TcpAddress("127.0.0.1", box.port)
-    with pytest.raises(NotReady, match=r"^nothing could be read: 127\.0\.0\.1:.* illegal data address"):
+    with pytest.raises(NotReady, match=r"^nothing could be read: 127\.0\.0\.1:.*\(illegal data address\)"):
         await modbus_bridge._show(asked, "")
     mapping = modbus_bridge._mapping(asked, "ess")
-    with contextlib.closing(ModbusConnection(asked.modbus, timeout_s=0.5)) as connection:
+    with contextlib.closing(ModbusConnection(asked.modbus, timeout_s=5.0)) as connection:
         lines = await read_once(connection, 1, mapping)
     assert [line.payloads for line in lines] == [0, 0, 0, 0]
     await box.stop()
