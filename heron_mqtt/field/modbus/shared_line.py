@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class UnitRests(Exception):
 @dataclass(slots=True)
 class _UnitHistory:
     silences: int = 0  # on end
-    rests_until: float = 0.0
+    rests_until: float = -math.inf
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ class Turn:
     """Of the unit before this one."""
     hurried: bool = False
     """Whether it was cut short because another unit waited."""
-    begun_s: float = 0.0
+    begun_s: float = math.nan
     bound: asyncio.Timeout | None = None
 
 

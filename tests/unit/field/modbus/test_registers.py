@@ -329,6 +329,54 @@ async def test_a_unit_that_rests_is_told_with_how_long() -> None:
         assert text == f"box:502 unit 8: {what}no answer before; asked again in 0.5 s"
 
 
+async def test_silences_of_one_unit_after_another_are_told_apart_by_the_connections_that_they_cost() -> None:
+    client, made = connection()
+    near, dead = Registers(made, 7), Registers(made, 8)
+    await near.read(0, 1)
+    await dead.read(0, 1)
+    client.ends = [SILENT, SILENT]
+    await fault(dead.read(0, 1))
+    await fault(near.read(0, 1))
+    await near.read(0, 1)
+    assert (made.connections, near.connections, dead.connections) == (3, 2, 2)
+
+
+async def test_each_exception_of_the_protocol_has_its_name() -> None:
+    client, made = connection()
+    names = {1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure"}
+    names |= {5: "acknowledge", 6: "device busy", 8: "memory parity error", 10: "gateway path unavailable"}
+    names |= {11: "gateway target does not respond"}
+    for code in range(1, 13):
+        client.ends = [Answer(code=code)]
+        name = f" ({names[code]})" if code in names else ""
+        with pytest.raises(ModbusFault) as caught:
+            await Registers(made, 7).read(0, 1)
+        assert str(caught.value).endswith(f": Modbus exception {code}{name}")
+        assert caught.value.code == code
+
+
+async def test_nothing_is_asked_before_the_delay_after_connecting_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client, made = connection(connect_delay_s=5.0)
+    loop, now, slept = asyncio.get_running_loop(), [64.0], []
+
+    async def sleep(for_s: float) -> None:
+        slept.append(for_s)
+
+    monkeypatch.setattr(loop, "time", lambda: now[0])
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    for at_s, waited in ((64.0, [5.0]), (66.0, [3.0]), (69.0, []), (99.0, [])):
+        now[0] = at_s
+        slept.clear()
+        await Registers(made, 7).read(0, 1)
+        assert slept == waited, at_s
+    made.close()
+    await Registers(made, 7).read(0, 1)
+    assert slept == [5.0]
+    assert len(client.asked) == 5
+
+
 @pytest.mark.parametrize(
     ("place", "framing", "framer", "is_so"),
     [

@@ -11,6 +11,7 @@ import pytest
 from heron_mqtt.errors import ConfigError
 from powergrid.devices import fmu_file as module
 from powergrid.devices.fmu_file import FmuFile, FmuVariable, fmu_file
+from powergrid.devices.fmu_instance import FmuInstance
 from support.fmus import battery, changed
 
 
@@ -136,3 +137,19 @@ def test_a_platform_that_it_has_no_binary_for_is_told_with_those_that_it_has(tmp
         assert str(caught.value) == (
             f"file = '{path}': has no binary for linux64; it has {shown}: export it for this platform"
         )
+
+
+def test_a_long_complaint_of_a_library_is_one_line_of_300_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    def complains(*_: Any, **__: Any) -> None:
+        raise RuntimeError("very \n " + "x" * 400)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fmpy.read_model_description", complains)
+        with pytest.raises(ConfigError) as caught:
+            FmuFile(battery())
+    start = f"file = '{battery()}': its "
+    assert str(caught.value) == f"{start}description cannot be read: very {'x' * 295}"
+    monkeypatch.setattr("fmpy.fmi2.FMU2Slave", complains)
+    with pytest.raises(ConfigError) as caught:
+        FmuInstance(FmuFile(battery()), "unit", {})
+    assert str(caught.value) == f"{start}library cannot be used: very {'x' * 295}"
