@@ -227,12 +227,12 @@ class _Wiring:
     def _link(
         self, key: str, link: Any, per: dict[str, float] | None, *, is_input: bool = False
     ) -> tuple[FmuVariable | None, float]:
-        """Return the variable, and how many of its units make one of ours, with the sign."""
+        """Return the variable, and how many of its units make one of ours, with the sign; NaN without one."""
         if link is None:
-            return None, 1.0
+            return None, math.nan
         found = self.file.variable(link.variable, lambda part, text: self._complain(f"{key}.{part}", text))
         if found is None:
-            return None, 1.0
+            return None, math.nan
         fit = {"input"} if is_input else {"output", "local", "calculatedParameter"}
         if found.causality not in fit:
             expected = "an input" if is_input else "an output"
@@ -252,7 +252,7 @@ class _Wiring:
             self._complain(
                 f"{key}.unit", f"missing; the unit's description {says}: expected one of {', '.join(per)}"
             )
-            return 1.0
+            return math.nan
         if link.unit is not None and said and said != link.unit:
             self._complain(
                 f"{key}.unit", f"is {link.unit!r} here; the unit's description says {found.unit!r}"

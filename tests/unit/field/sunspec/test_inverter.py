@@ -20,7 +20,7 @@ from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.controls import DerOptions, _window
-from heron_mqtt.field.sunspec.inverter import Inverter, InverterFault, NotControllable, Settings
+from heron_mqtt.field.sunspec.inverter import Inverter, NotControllable, Settings
 from support.sunspec_server import BATTERY, DER, FLOAT, PV, EmulatedInverter
 from support.waiting import until
 
@@ -96,44 +96,6 @@ async def test_without_a_setting_the_rating_counts(make: Any) -> None:
     assert (await make(PV, {121: None})).inverter.nameplate.w_max == 50_000.0
 
 
-@pytest.mark.parametrize(
-    ("models", "changes", "settings", "complaint"),
-    [
-        (PV, {103: None}, {}, "701, 103, 102, 101, 113, 112, 111 it has none, but 1, 120, 121, 123"),
-        (
-            PV,
-            {123: None},
-            {},
-            "no way to control it as pv: that takes model 704, or 123; it has 1, 103, 120, 121",
-        ),
-        (PV, {}, {"kind": "battery"}, "that takes model 704, or 124 for storage"),
-        (PV, {121: None, 120: None}, {}, "neither 702, 121 nor 120 says what 100 % of a limit is"),
-        (PV, {123: {"WMaxLimPct": None}}, {}, "model 123 lacks WMaxLimPct"),
-        (
-            PV,
-            {123: {"WMaxLimPct_RvrtTms": None}},
-            {},
-            "no reversion timer (model 123 WMaxLimPct_RvrtTms): if this bridge dies, it keeps its last "
-            "setpoint; to run it all the same, add --without-reversion",
-        ),
-        (BATTERY, {124: {"InOutWRte_RvrtTms": None}}, {}, "no reversion timer (model 124"),
-    ],
-)
-async def test_an_inverter_that_cannot_be_served_is_refused_with_what_to_do(
-    make: Any, models: Any, changes: Any, settings: Any, complaint: str
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        await make(models, changes, **settings)
-    assert complaint in str(caught.value)
-
-
-async def test_an_inverter_without_timer_can_be_accepted(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    pair = await make(PV, {123: {"WMaxLimPct_RvrtTms": None}}, timer_needed=False)
-    assert "keeps its last setpoint" in caplog.text
-    await pair.inverter.set(0.025, 0.0, 30.0)
-    assert pair.box[123, "WMaxLim_Ena"] == 1
-
-
 # -- what it measures ------------------------------------------------------------------------------
 
 
@@ -160,31 +122,6 @@ async def test_a_changing_scale_factor_is_followed(make: Any) -> None:
     pair = await make(PV)
     pair.box[103, "W"], pair.box[103, "W_SF"] = 1234, -1
     assert (await pair.inverter.measure()).p_mw == pytest.approx(123.4e-6)
-
-
-@pytest.mark.parametrize(
-    ("models", "place", "value", "error", "complaint"),
-    [
-        (PV, (103, "St"), 7, InverterFault, "the inverter is in a fault, events 0x0"),
-        (DER, (701, "InvSt"), 6, InverterFault, "the inverter is in a fault"),
-        (PV, (103, "W"), 0x8000, SunSpecError, "model 103 W is not available"),
-        (PV, (103, "W_SF"), 99, SunSpecError, "scale factor W_SF is 99"),
-    ],
-)
-async def test_what_cannot_be_right_is_not_reported_as_a_measurement(
-    make: Any, models: Any, place: tuple[int, str], value: int, error: type[Exception], complaint: str
-) -> None:
-    pair = await make(models)
-    pair.box[place] = value
-    with pytest.raises(error, match=complaint):
-        await pair.inverter.measure()
-
-
-async def test_the_events_of_a_fault_are_told(make: Any) -> None:
-    pair = await make(PV)
-    pair.box[103, "St"], pair.box[103, "Evt1"] = 7, 0x82
-    with pytest.raises(InverterFault, match="events 0x82"):
-        await pair.inverter.measure()
 
 
 # -- control: model 123 ----------------------------------------------------------------------------
@@ -234,26 +171,6 @@ async def test_pv_is_safe_at_zero_or_on_its_own(make: Any) -> None:
 # -- control: model 124 ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("p_mw", "out_rate", "in_rate"),
-    [
-        (0.004, 5000, -5000),
-        (-0.002, -2500, 2500),
-        (0.0, 0, 0),
-        (0.1, 10_000, -10_000),
-        (-0.1, -10_000, 10_000),
-    ],
-)
-async def test_storage_gets_a_window_that_leaves_only_the_power_wanted(
-    make: Any, p_mw: float, out_rate: int, in_rate: int
-) -> None:
-    pair = await make(BATTERY)
-    await pair.inverter.set(p_mw, 0.0, 15.0)
-    box = pair.box
-    names = ("OutWRte", "InWRte", "StorCtl_Mod", "InOutWRte_RvrtTms")
-    assert [box[124, n] for n in names] == [out_rate, in_rate, 3, 15]
-
-
 async def test_both_rates_are_written_in_one_request(make: Any) -> None:
     pair = await make(BATTERY)
     await pair.inverter.set(0.004, 0.0, 15.0)
@@ -282,29 +199,6 @@ def test_a_window_is_never_empty_nor_beyond_what_was_asked(
     assert abs(in_rate) * 10.0**sf <= 100.0 * (1 + 1e-12)
 
 
-async def test_another_reference_for_discharging_can_be_given(
-    make: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    pair = await make(BATTERY, discharge_w=9_000.0)
-    assert "OutWRte" not in caplog.text
-    await pair.inverter.set(0.0045, 0.0, 15.0)
-    assert [pair.box[124, n] for n in ("OutWRte", "InWRte")] == [5000, -5625]
-
-
-async def test_an_unclear_reference_for_discharging_is_told(
-    make: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    await make(BATTERY)
-    assert "taken to be WChaMax, 8000 W, but the largest discharge is 9000 W" in caplog.text
-
-
-async def test_a_reference_for_discharging_that_is_clear_is_not_complained_of(
-    make: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    await make(BATTERY, {124: {"WChaMax": 9000}})
-    assert "OutWRte" not in caplog.text
-
-
 async def test_storage_reverts_by_itself_and_is_released_with_full_rates(make: Any) -> None:
     pair = await make(BATTERY, safe_zero=False)
     await pair.inverter.set(0.004, 0.0, 15.0)
@@ -314,14 +208,6 @@ async def test_storage_reverts_by_itself_and_is_released_with_full_rates(make: A
     await pair.inverter.set(0.004, 0.0, 15.0)
     await pair.inverter.go_safe()
     assert [pair.box[124, n] for n in ("StorCtl_Mod", "OutWRte", "InWRte")] == [0, 10_000, 10_000]
-
-
-async def test_storage_that_does_not_say_what_100_percent_is_is_not_set(make: Any) -> None:
-    pair = await make(BATTERY)
-    pair.box[124, "WChaMax"] = 0
-    with pytest.raises(SunSpecError, match=r"WChaMax is 0\.0: what is 100 %"):
-        await pair.inverter.set(0.004, 0.0, 15.0)
-    assert pair.box.writes() == []
 
 
 # -- control: bounds -------------------------------------------------------------------------------
@@ -352,19 +238,6 @@ async def test_reactive_power_is_what_the_apparent_power_leaves(make: Any) -> No
     pair = await make(DER, {702: {"VAMax": 750, "VA_SF": 1}})
     await pair.inverter.set(0.0045, 0.1, 20.0)
     assert [pair.box[704, n] for n in ("WSet", "VarSet")] == [4_500, 6_000]
-
-
-async def test_of_several_setpoints_that_are_clipped_the_first_is_told(
-    make: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    inverter = (await make(PV)).inverter
-    told = []
-    for p_mw in (0.04, 0.06, 0.07, 0.05, 0.06):  # its maximum is 50 kW
-        caplog.clear()
-        await inverter.set(p_mw, 0.0, 20.0)
-        told.append([r.getMessage().partition(": ")[2] for r in caplog.records if "clipped" in r.message])
-    first = "60000 W, 0 var: clipped to what its nameplate allows, 50000 W, 0 var"
-    assert told == [[], [first], [], [], [first]]
 
 
 async def test_a_share_of_the_maximum_is_clipped_to_the_ratings_of_charging_and_discharging(
@@ -468,12 +341,6 @@ async def test_without_a_way_to_set_watts_storage_falls_back_to_the_older_model(
     assert pair.box[124, "OutWRte"] == 5000
 
 
-async def test_reactive_power_that_cannot_be_set_is_told(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    pair = await make(PV)
-    await pair.inverter.set(0.01, 0.001, 5.0)
-    assert "gets no reactive power setpoint" in caplog.text
-
-
 # -- the connection --------------------------------------------------------------------------------
 
 
@@ -556,25 +423,6 @@ async def test_a_float_that_is_none_is_not_available(make: Any) -> None:
         await pair.inverter.measure()
 
 
-@pytest.mark.parametrize("power", [-0x8000, -1, 0])
-@pytest.mark.parametrize("state", [1, 2, 8])
-async def test_an_inverter_that_rests_at_night_has_no_power_whatever_fills_the_registers(
-    make: Any, power: int, state: int
-) -> None:
-    pair = await make(PV)
-    pair.box[103, "St"], pair.box[103, "W"] = state, power
-    if power:
-        for name in ("W_SF", "VAr", "VAr_SF"):
-            pair.box[103, name] = power
-    assert (await pair.inverter.measure()).p_mw == 0.0
-
-
-async def test_a_watt_that_is_consumed_while_running_is_measured(make: Any) -> None:
-    pair = await make(PV)
-    pair.box[103, "W"], pair.box[103, "W_SF"] = -1, 0
-    assert (await pair.inverter.measure()).p_mw == -1e-6
-
-
 @pytest.mark.parametrize("filler", [0xFFFF, 0x8000])
 async def test_registers_without_anything_are_zero_only_where_the_user_says_so(
     make: Any, filler: int
@@ -599,13 +447,6 @@ async def test_an_inverter_that_is_gone_at_night_is_zero_where_the_user_says_so(
         await pair.inverter.set(0.01, 0.0, 5.0)
     await pair.box.start()
     assert (await pair.inverter.measure()).p_mw == 0.04
-
-
-@pytest.mark.parametrize(("counts", "soc"), [(10_040, 1.0), (10_500, 1.0), (0, 0.0)])
-async def test_a_state_of_charge_a_little_above_full_is_full(make: Any, counts: int, soc: float) -> None:
-    pair = await make(BATTERY)
-    pair.box[124, "ChaState"] = counts
-    assert (await pair.inverter.measure()).soc == soc
 
 
 async def test_an_impossible_state_of_charge_is_left_out_and_harms_nothing_else(
@@ -644,29 +485,6 @@ async def test_a_der_under_local_control_takes_no_setpoint(make: Any) -> None:
     pair.box[715, "LocRemCtl"] = 0
     await pair.inverter.set(0.001, 0.0, 5.0)
     assert pair.box[704, "WSet"] == 1000
-
-
-async def test_a_der_hears_a_heartbeat_that_counts_up(make: Any) -> None:
-    pair = await make(DER, {715: {"LocRemCtl": 0, "ControllerHb": 0}})
-    await pair.inverter.heartbeat()
-    await pair.inverter.heartbeat()
-    assert pair.box[715, "ControllerHb"] == 1  # once a second
-    await asyncio.sleep(1.01)
-    await pair.inverter.heartbeat()
-    assert pair.box[715, "ControllerHb"] == 2
-
-
-async def test_a_der_that_may_not_enter_service_is_told(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    await make(DER, {703: {"ES": 0}})
-    assert "may not enter service (model 703" in caplog.text
-
-
-async def test_curves_that_are_active_are_told(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    curves = {"NPt": 2, "NCrv": 1}
-    changes = {705: {"Ena": 1, **curves}, 706: {"Ena": 0, **curves}, 711: {"Ena": 1, "NCtl": 1}}
-    await make(DER, changes)
-    assert "active beside setpoints: 705 VoltVar, 711 FreqDroop" in caplog.text
 
 
 async def test_a_der_that_knows_percent_only_is_told_percent(make: Any) -> None:
@@ -795,28 +613,6 @@ async def test_what_an_earlier_controller_left_behind_is_no_setting_of_the_inver
     assert pair.box[123, "WMaxLim_Ena"] == 0
 
 
-@pytest.mark.parametrize(
-    ("out_rate", "in_rate", "timer", "mode", "is_its_own"),
-    [
-        (10_000, 5_000, 0, 1, True),
-        (5_000, -4_999, 0, 3, True),  # narrow, and still a window
-        (5_000, -5_001, 0, 3, True),
-        (5_000, -5_000, 0, 3, False),  # one power: a setpoint
-        (10_000, 5_000, 30, 3, False),  # it would have ended by itself
-    ],
-)
-async def test_a_window_of_the_storage_is_in_force_again_after_the_release(
-    make: Any, out_rate: int, in_rate: int, timer: int, mode: int, is_its_own: bool
-) -> None:
-    before = {"OutWRte": out_rate, "InWRte": in_rate, "InOutWRte_RvrtTms": timer, "StorCtl_Mod": mode}
-    pair = await make(BATTERY, {124: before})
-    await pair.inverter.set(0.004, 0.0, 10.0)
-    assert (pair.box[124, "OutWRte"], pair.box[124, "InWRte"]) == (5_000, -5_000)
-    await pair.inverter.release()
-    after = {name: pair.box[124, name] for name in before}
-    assert (after["StorCtl_Mod"] if not is_its_own else after) == (before if is_its_own else 0)
-
-
 async def test_the_settings_of_a_der_are_in_force_again_also_over_a_reconnection(make: Any) -> None:
     own = {"WMaxLimPct": 70, "WMaxLimPctEna": 1, "VarSetMod": 4, "VarSet": -300, "VarSetEna": 1}
     pair = await make(DER, {713: None, 704: own}, kind="pv")
@@ -831,24 +627,7 @@ async def test_the_settings_of_a_der_are_in_force_again_also_over_a_reconnection
     assert [pair.box[704, n] for n in names] == [70, 0, 1, -300, 0, 1]
 
 
-# -- heartbeat, DC ports ---------------------------------------------------------------------------
-
-
-async def test_one_heartbeat_that_is_not_taken_is_told_and_harms_nothing_several_are_a_fault(
-    make: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    pair = await make(DER, {715: {"LocRemCtl": 0, "ControllerHb": 0}})
-    pair.box.refuse = ExcCodes.DEVICE_BUSY
-    await pair.inverter.heartbeat()
-    assert "a heartbeat was not taken" in caplog.text
-    await pair.inverter.heartbeat()
-    with pytest.raises(ModbusFault, match="exception 6"):
-        await pair.inverter.heartbeat()
-    pair.box.refuse = None
-    await pair.inverter.heartbeat()
-    pair.box.refuse = ExcCodes.DEVICE_BUSY
-    await asyncio.sleep(1.01)
-    await pair.inverter.heartbeat()  # counted anew
+# -- DC ports --------------------------------------------------------------------------------------
 
 
 PORTS = {"NPrt": 3, "DCW_SF": 1, "DCW": 500} | {
@@ -991,54 +770,3 @@ async def test_storage_rises_over_the_time_of_its_ramp_and_goes_to_zero_at_once(
     assert pair.box[124, point] == 0
     await pair.inverter.release()
     assert pair.box[124, point] == 3
-
-
-@pytest.mark.parametrize(
-    ("models", "changes", "wanted", "why"),
-    [
-        (DER, {}, DerOptions(ramp_percent_s=5), "model 704 lacks WRmp: no ramp can be set"),
-        (
-            DER,
-            {704: {"PF_SF": -2}},
-            DerOptions(power_factor=0.9),
-            "lacks PFWInjEna: no power factor can be set",
-        ),
-        (BATTERY, {}, DerOptions(power_factor=0.9), "--power-factor needs model 704"),
-        (PV, {}, DerOptions(ramp_percent_s=5), "model 123 lacks WMaxLimPct_RmpTms: no ramp can be set"),
-        (BATTERY, {}, DerOptions(ramp_percent_s=5), "model 124 lacks InOutWRte_RmpTms: no ramp can be set"),
-    ],
-)
-async def test_what_an_inverter_cannot_do_beside_setpoints_is_refused(
-    make: Any, models: Any, changes: Any, wanted: DerOptions, why: str
-) -> None:
-    with pytest.raises(ConfigError, match=why):
-        await make(models, changes, der=wanted)
-
-
-async def test_a_voltage_that_cannot_be_is_left_out_and_said_once(
-    make: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    below_zero = {113: {"PhVphA": -231.0, "PhVphB": -230.0, "PhVphC": -229.0}}
-    pair = await make(FLOAT, below_zero, nominal_v=230.0)
-    for _ in range(2):
-        told = await pair.inverter.measure()
-        assert (told.p_mw, told.vm_pu) == (4321.5e-6, None)
-    (line,) = [record.getMessage() for record in caplog.records if "vm_pu" in record.getMessage()]
-    assert "left out what cannot be read" in line
-
-
-@pytest.mark.parametrize(
-    ("points", "left"),
-    [
-        ({"OutWRte": 5000, "InWRte": -5000, "StorCtl_Mod": 3, "InOutWRte_RvrtTms": 0}, "setpoint"),
-        ({"OutWRte": 5000, "InWRte": -4999, "StorCtl_Mod": 3, "InOutWRte_RvrtTms": 0}, None),
-        ({"OutWRte": 5000, "InWRte": -5001, "StorCtl_Mod": 3, "InOutWRte_RvrtTms": 0}, None),
-        ({"OutWRte": 5000, "InWRte": 5000, "StorCtl_Mod": 3, "InOutWRte_RvrtTms": 30}, "setpoint"),
-        ({"OutWRte": 5000, "InWRte": -5000, "StorCtl_Mod": 0, "InOutWRte_RvrtTms": 30}, None),
-        ({"OutWRte": 0, "InWRte": 0, "StorCtl_Mod": 3, "InOutWRte_RvrtTms": 0}, "zero"),
-    ],
-)
-async def test_what_an_earlier_controller_left_in_storage_control_is_known(
-    make: Any, points: dict[str, int], left: str | None
-) -> None:
-    assert (await make(BATTERY, {124: points})).inverter.found == left
