@@ -106,8 +106,7 @@ class Proxy:
             take_over=take_over,
         )
         self._presence: Announcement | None = None
-        self._status: Status | None = None  # what was said last, with the episode it was said for
-        self._episode = 0
+        self._said: tuple[Status, int] | None = None  # of the last episode, and which that is
         self._resumed: tuple[int, Callable[[], None]] | None = None
         self._telling: asyncio.Task[None] | None = None
         self._is_displaced = False
@@ -223,7 +222,8 @@ class Proxy:
 
     async def _prepare(self, begun: RunState) -> None:
         """Start an episode: reset the agent, wait for its devices, and say that it is ready."""
-        inbox, run, episode = self._inbox, begun.boot, begun.episode or 0
+        inbox, run, episode = self._inbox, begun.boot, begun.episode
+        assert episode is not None, "the inbox lets no other begin"
         inbox.begin_episode(episode, run)
         self.agent.reset(episode, begun.seed)
         if self._resumed is not None and self._resumed[0] == episode:
@@ -250,17 +250,21 @@ class Proxy:
             status = Status(state="fault", run=run, reason=reason, stopped=stopped)
         else:
             status = Status(state="online", run=run, stopped=stopped)
-        self._status, self._episode = status, episode
+        self._said = status, episode
         await self._presence.update(self._stamper.presence(status, episode=episode))
 
     def _on_gateway(self) -> None:
         """Something has changed at the gateway: have conditions looked at, and say of a stop what holds."""
         self._wakeup.notify()
         stopped = True if self.gateway.estop is not None else None
-        if self._presence is None or self._status is None or self._status.stopped == stopped:
+        if self._presence is None or self._said is None:
             return
-        self._status = self._status.model_copy(update={"stopped": stopped})
-        told = self._stamper.presence(self._status, episode=self._episode)
+        status, episode = self._said
+        if status.stopped == stopped:
+            return
+        status = status.model_copy(update={"stopped": stopped})
+        self._said = status, episode
+        told = self._stamper.presence(status, episode=episode)
         loop = asyncio.get_running_loop()
         self._telling = loop.create_task(self._tell(self._presence, told), name=f"status of {self.agent_id}")
 

@@ -57,8 +57,8 @@ class DeviceLease:
         self._boot: str | None = None
         self._published: OrderedDict[int, float] = OrderedDict()  # seq of own telemetry -> when
         self._newest: OrderedDict[Holder, int] = OrderedDict()  # seq of the newest setpoint by sender
-        self._ends_at = 0.0
-        self._heard_at = 0.0
+        self._ends_at = -math.inf
+        self._heard_at = -math.inf
 
     # -- what this device says -----------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from heron_mqtt.agents import Deadlines, Proxy
 from heron_mqtt.errors import Displaced, NameTaken
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
 from heron_mqtt.field.gateway.succession import Succession
-from heron_mqtt.messages import Level
+from heron_mqtt.messages import Level, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.agents import GridAgent
@@ -125,7 +125,7 @@ class Site:
         self.measure()
 
     def measure(self, **fields: Any) -> None:
-        self.say("devices/MG1/ess/telemetry", "telemetry", p_mw=0.0, soc=0.5, **fields)
+        self.say("devices/MG1/ess/telemetry", "telemetry", **{"p_mw": 0.0, "soc": 0.5, **fields})
 
 
 def serve(
@@ -247,18 +247,157 @@ def test_a_proxy_that_is_displaced_gives_the_device_back_and_leaves_the_name_to_
     run_virtual(main())
 
 
+def subscriptions(broker: OpenMemoryBroker) -> int:
+    return sum(map(len, broker._dispatcher._subscriptions.values()))
+
+
+def test_what_a_proxy_has_begun_ends_with_its_close() -> None:
+    async def main() -> None:
+        site = Site(level="full")
+        before = subscriptions(site.broker)
+        kept: list[dict[str, Any]] = []
+        site.say("estop", "estop", active=True, who="ann")
+        await site.proxy.start()
+        site.broker.subscribe("devices/MG1/ess/authority_state", kept.append)()
+        assert [m["level"] for m in kept] == ["shadow"], "which level is in force is said at the start"
+        assert site.broker.stats.callback_errors == 0
+        await site.proxy.close()
+        assert subscriptions(site.broker) == before
+        owners: list[dict[str, Any]] = []
+        site.broker.subscribe("agents/MG1/owner", owners.append)
+        assert [m["state"] for m in owners] == ["free"]
+
+    run_virtual(main())
+
+
+def test_a_setpoint_holds_for_half_a_minute_unless_told_otherwise() -> None:
+    proxy = Proxy("p", GridAgent("MG1", {}), OpenMemoryBroker())
+    assert proxy.gateway.environment.why_silent.endswith("longer than 30 s")
+
+
+def test_a_proxy_that_runs_goes_through_episodes_and_steps() -> None:
+    async def ran(site: Site) -> None:
+        running = asyncio.create_task(site.proxy.run())
+        site.agent.reseed("ess", Telemetry(p_mw=0.0, soc=0.8))
+        site.say("run/state", "run_state", state="reset", boot="env1", episode=1)
+        await asyncio.sleep(0.1)
+        assert site.agent.devices["ess"].state.soc == 0.5, "as it is at the beginning"  # type: ignore[attr-defined]
+        for step in range(2):
+            site.upstream("price", "observation", step=step)
+            await asyncio.sleep(0.1)
+        assert [(m["episode"], m["step"]) for m in site.of("action")] == [(1, 0), (1, 1)]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    serve(ran)
+
+
+def test_an_episode_begins_where_a_real_device_is() -> None:
+    async def began(site: Site) -> None:
+        running = asyncio.create_task(site.proxy.run())
+        site.born()
+        for _ in range(4):
+            site.measure(soc=0.3)
+        site.say("run/state", "run_state", state="reset", boot="env1", episode=1)
+        await asyncio.sleep(0.1)
+        assert site.proxy.gateway.authority.level("ess") == "limited"
+        assert site.agent.devices["ess"].state.soc == 0.3  # type: ignore[attr-defined]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    serve(began, level="full", is_real=True)
+
+
+def test_an_overlong_list_of_what_is_missing_is_cut() -> None:
+    async def main() -> None:
+        broker = OpenMemoryBroker()
+        names = [letter * 100 for letter in "abcd"]
+        proxy = Proxy(
+            "p",
+            GridAgent("MG1", {name: Battery(ESS) for name in names}),
+            broker,
+            devices={name: DeviceSettings(authority="emulated") for name in names},
+            env_id="test",
+            deadlines=Deadlines(ready_s=1.0),
+        )
+        said: list[dict[str, Any]] = []
+        broker.subscribe(topics.agent("MG1", "status"), said.append)
+        running = asyncio.create_task(proxy.run())
+        await asyncio.sleep(0.1)
+        broker.publish(topics.RUN_STATE, {"type": "run_state", "state": "reset", "boot": "b", "episode": 1})
+        await asyncio.sleep(2.0)
+        whole = ", ".join(
+            f"MG1/{name} (no birth for this episode on devices/MG1/{name}/status)" for name in names
+        )
+        assert said[-1]["reason"] == f"devices not ready: {whole}"[:500]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await proxy.close()
+
+    run_virtual(main())
+
+
+def test_what_is_waited_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    for level in ("emulated", "simulated"):
+
+        async def prepared(site: Site) -> None:
+            running = asyncio.create_task(site.proxy.run())
+            site.say("run/state", "run_state", state="reset", boot="env1", episode=1)
+            await asyncio.sleep(0.1)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+        with caplog.at_level("INFO", "heron_mqtt.proxy"):
+            serve(prepared, level=level)
+    assert [r.getMessage() for r in caplog.records if r.name == "heron_mqtt.proxy"] == [
+        "p1 waits for ess (no birth for this episode on devices/MG1/ess/status)"
+    ]
+
+
+def test_a_step_goes_on_as_soon_as_the_device_has_answered() -> None:
+    async def driven(site: Site) -> None:
+        site.proxy.gateway.authority._held["ess"].level = "full"
+        site.proxy.gateway.environment.serve("env1")
+        site.born()
+
+        async def answer(setpoint: dict[str, Any]) -> None:
+            await asyncio.sleep(1.0)
+            site.measure(ack_seq=setpoint["seq"], ack_boot=setpoint["boot"])
+
+        site.broker.subscribe("devices/MG1/ess/setpoint", answer)
+        begun_s = virtual_now()
+        site.upstream("observation", "price", "command")
+        report = await site.proxy.step_distributed()
+        assert (report.missed, virtual_now() - begun_s) == (0, 1.0)
+
+    serve(driven, level="full")
+
+
+def test_what_a_peer_says_after_the_trading_is_late() -> None:
+    async def traded(site: Site) -> None:
+        site.upstream("observation", "price")
+        await site.proxy.step_distributed()
+        meta = {"env_id": "test", "sender": "MG2", **NOW}
+        site.say("p2p/MG2/MG1", "confirm", quantity=0.0, price=0.0, **meta)
+        assert site.proxy.dropped == 0, "nobody has looked at it"
+        site.upstream("observation", "price", step=1)
+        await site.proxy.step_distributed()
+        assert site.proxy.dropped == 1
+
+    serve(traded, peers=("MG2",))
+
+
 def test_a_proxy_that_may_not_start_listens_to_nothing() -> None:
     async def main() -> None:
         broker = OpenMemoryBroker()
         first, second = Site(broker), Site(broker)
         await first.proxy.start()
-        before = broker._dispatcher.wanted()
+        before = subscriptions(broker)
         with pytest.raises(NameTaken):
             await second.proxy.start()
-        dropped = second.proxy.dropped
-        second.upstream("observation", boot="another")
-        assert second.proxy.dropped == dropped
-        assert broker._dispatcher.wanted() == before
+        assert subscriptions(broker) == before
+        second.upstream("observation", env_id="another")
+        assert (first.proxy.dropped, second.proxy.dropped) == (1, 0)
         await first.proxy.close()
 
     run_virtual(main())
@@ -361,6 +500,7 @@ def test_a_peer_that_is_silent_in_a_round_is_missed_at_the_deadline_of_that_roun
                 site.say("p2p/MG2/MG1", type_, quantity=0.0, **price, **meta)
 
         site.broker.subscribe("p2p/MG1/MG2", answer)
+        await asyncio.sleep(1.0)
         begun_s = virtual_now()
         site.upstream("observation", "price")
         report = await site.proxy.step_distributed()

@@ -143,7 +143,7 @@ def test_a_stop_says_who_and_why_as_far_as_it_can_be_read(
     register = StopRegister("env")
     heard(register, **fields)
     assert register.stop is not None
-    assert (register.stop.who, register.stop.why) == (who, why)
+    assert (register.stop.active, register.stop.who, register.stop.why) == (True, who, why)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,9 @@ def test_a_second_stop_and_a_release_of_nothing_change_nothing() -> None:
     register = StopRegister("env")
     assert heard(register, active=False) == "unchanged"
     assert register.is_told
+    register.on_reconnect()
     assert heard(register, active=True) == "stopped"
+    assert register.is_told
     assert heard(register, active=True) == "unchanged"
     assert register.take_word("MG1/ess") == "unchanged"
     assert heard(register, active=False, who="Ann") == "released"

@@ -77,6 +77,7 @@ def test_a_new_boot_of_the_device_forgets_what_the_old_one_said(clock: Clock) ->
     lease.published("d2", 0)
     assert lease.refusal(told(**echo(7))) is not None
     assert lease.refusal(told(**echo(0, "d2"))) is None
+    assert lease.refusal(told(**echo(7, "d2"))) is not None, "the new one has never said that"
 
 
 def test_by_hand_it_counts_from_its_arrival_unless_proof_is_required(clock: Clock) -> None:
