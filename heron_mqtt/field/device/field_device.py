@@ -476,8 +476,6 @@ class FieldDevice(PresentDevice, abc.ABC):
                 raise
             raise _BrokenOff(self._broken_off) from None
         finally:
-            if not working.done():
-                working.cancel()
             self._working = self._broken_off = None
 
     def _break_off(self, why: str) -> None:
