@@ -6,7 +6,7 @@ is what the second core brings: copies stepped a second by two processes, over t
 anything else that runs on these cores is in it.
 
 Beside it stands what the machine gives: the same processes and steps, told once to take all of them, so that
-nobody waits for anybody and nothing is shared or read. Two such processes are less than twice as fast as one
+there is no waiting and nothing is shared or read. Two such processes are less than twice as fast as one
 where cores share caches, memory and power, or are threads of one core, as those of a virtual machine may be.
 """
 

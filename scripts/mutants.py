@@ -258,7 +258,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _is_nothing(node: ast.AST) -> bool:
-    """Whether it is None, or False: nobody tells the two apart where a truth is returned."""
+    """Whether it is None, or False: the two are the same where a truth value is returned."""
     return isinstance(node, ast.Constant) and (node.value is None or node.value is False)
 
 

@@ -21,14 +21,14 @@ name, base, estop = f"{agent}/{device}", f"heron/{env}/devices/{agent}/{device}"
 confirm = f"heron/{env}/estop/confirm/{agent}/{device}"
 E_MAX_MWH, P_MAX_MW = 0.2, 0.05
 boot = secrets.token_hex(4)  # another one at every start
-now = time.monotonic  # our own clock: it never jumps, and nobody else's is asked
+now = time.monotonic  # our own clock: it never jumps, and no other clock is used
 
 power = {"p_mw": 0.0, "soc": 0.5}
 seqs = {}  # topic -> seq of the next message on it
 published = {}  # seq of our telemetry -> when it left; the newest 64
 newest = {}  # (sender, boot) -> seq of the newest setpoint or renewal; the last 16 senders
 answered = (None, None)  # boot and seq of the newest setpoint done, or rejected because of a stop
-holder = None  # (sender, boot) of the lease's owner; None: nobody
+holder = None  # (sender, boot) of the lease's owner; None: free
 lease_s = lease_ends = heard_at = 0.0
 stopped, stop_id, releases = False, (None, None), []  # releases: the last 64 heard, by boot and seq
 next_telemetry = 0.0
@@ -277,6 +277,6 @@ while True:
             except OSError as exc:
                 print("still away:", exc, file=sys.stderr)
     if holder is not None and now() >= lease_ends:
-        go_safe(safe_after_s=round(now() - heard_at, 3))  # nobody renewed it
+        go_safe(safe_after_s=round(now() - heard_at, 3))  # it was not renewed
     if now() >= next_telemetry:
         say_telemetry()

@@ -33,7 +33,7 @@ def _in_thread(function: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def unstarted(full_kind):  # type: ignore[no-untyped-def]
-    """A broker that nobody connects; made and used outside of any event loop."""
+    """A broker that is never connected; made and used outside of any event loop."""
     broker = full_kind.make()
     yield broker
     run_sync(broker.close())

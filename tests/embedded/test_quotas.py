@@ -29,7 +29,7 @@ from support.raw_mqtt import (
 
 PASSWORD = "pw"
 SERVED_S = 3.0
-"""How long anybody else may have to wait, on a machine that is busy with other things, too."""
+"""How long another client may have to wait, on a machine that is busy with other things, too."""
 
 
 def login(user: str) -> dict[str, Any]:

@@ -217,7 +217,7 @@ async def test_mosquitto_reads_the_same_rights_from_the_same_file(
     site: dict[str, Path], tmp_path: Path, mosquitto_port: int
 ) -> None:
     assert mosquitto_port  # it is installed
-    ourselves = f"user {getpass.getuser()}\n"  # or else root's mosquitto becomes somebody who may not read
+    ourselves = f"user {getpass.getuser()}\n"  # or else root's mosquitto becomes a user who may not read
     with mosquitto(tmp_path, f"{ourselves}acl_file {site['acl_file']}\n") as port:
         async with connected(port, "everything", user="so") as everything:
             await everything.subscribe(("heron/#", 1))

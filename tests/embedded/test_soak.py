@@ -39,7 +39,7 @@ async def unsteady(port: int, seed: int, tally: Tally, end_s: float) -> None:
     while time.monotonic() < end_s:
         async with opened(port) as client:
             will = Will(f"soak/will/{seed}", b"gone", rng.randrange(3)) if rng.random() < 0.5 else None
-            name = f"unsteady-{rng.randrange(24)}"  # now and then somebody has it: a takeover
+            name = f"unsteady-{rng.randrange(24)}"  # now and then it is in use: a takeover
             try:
                 await client.send(connect_packet(name, clean=rng.random() < 0.5, keepalive=5, will=will))
                 code = (await client.expect(2))[1]
@@ -67,7 +67,7 @@ async def unsteady(port: int, seed: int, tally: Tally, end_s: float) -> None:
                         await client.send(b"\xff\xff\xff\xff\xff")
                         await client.expect_end()
             except (Ended, ConnectionError):
-                pass  # somebody took the name over
+                pass  # another client took the name over
         await asyncio.sleep(rng.random() * 0.05)
 
 

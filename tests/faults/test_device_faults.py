@@ -18,7 +18,7 @@ from support.small_grid import scenario as small
 
 AT, FOR, STEPS = 3, 3, 10
 FIRST, LAST = AT, AT + FOR - 1
-# Whether its model stands in, or else what is said beside what it measures; None: nobody can tell at once.
+# Whether its model stands in, or else what is said beside what it measures; None: not known at once.
 EXPECTED: dict[FaultKind, tuple[bool, str]] = {
     "silence": (True, "no telemetry before the deadline"),
     "garbage": (True, "its telemetry was refused"),

@@ -219,7 +219,7 @@ def test_words_for_the_next_step_wait_for_it() -> None:
         if channel == "agents/MG2/observation" and message.get("step") == 1:
             return DEADLINES["action_s"] - 0.5  # it comes just before the end ...
         if channel.startswith("p2p/") and channel.endswith("/MG2") and message.get("step") == 1:
-            return "lost"  # ... and nobody talks to MG2 any more: it waits for three rounds
+            return "lost"  # ... and no peer sends to MG2 any more: it waits for three rounds
         return None
 
     run = with_fault(fate, changes=TRADING)

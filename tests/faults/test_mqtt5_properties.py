@@ -73,7 +73,7 @@ async def test_metadata_goes_beside_the_payload_which_stays(
 async def test_telemetry_expires_unless_it_may_come_late(
     mosquitto: Mosquitto, env_id: str, seen: Seen, tmp_path: Path, outbox: bool
 ) -> None:
-    """The broker must not keep measurements of now for somebody who is away; those of an outbox it may."""
+    """The broker must not keep measurements of now for a client that is away; those of an outbox it may."""
 
     class Meter(FieldDevice):
         def measure(self) -> Telemetry:

@@ -140,7 +140,7 @@ async def test_an_agent_heard_offline_is_heard_online_again(mosquitto: Mosquitto
         async with MqttBroker(mosquitto.url, env_id=env_id, client_id=f"{env_id}-a") as broker:
             await broker.announce(STATUS, ONLINE, OFFLINE)
             await until(lambda: watcher.states["MG1"] == ["online"])
-            # somebody takes over the presence's client id, and leaves
+            # another client takes over the presence's client id, and leaves
             thief = MqttBroker(mosquitto.url, env_id=env_id, client_id=f"{env_id}-a-w0")
             await thief.connect()
             await thief.close()

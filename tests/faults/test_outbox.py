@@ -375,7 +375,7 @@ def test_a_record_marks_what_came_late_and_no_lease_looks_outlived(
         "autosave_interval 1\nautosave_on_changes true",
     )
     scenario, record = write(tmp_path, steps=60), tmp_path / "run.heron"
-    kept = ["--client-id", "run-1", "--clean-start", "false"]  # whoever of the two is back first
+    kept = ["--client-id", "run-1", "--clean-start", "false"]  # whichever of the two is back first
     battery = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", server.url]
     battery += ["--scenario", str(scenario), "--period", "0.1", "--outbox", str(tmp_path / "ess.outbox")]
     with (

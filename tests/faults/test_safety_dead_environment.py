@@ -1,4 +1,4 @@
-"""Nobody renews for the dead: attacked from outside, with plain paho on real brokers."""
+"""Nothing is renewed for the dead: attacked from outside, with plain paho on real brokers."""
 
 from __future__ import annotations
 

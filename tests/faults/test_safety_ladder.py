@@ -51,7 +51,7 @@ def test_check_refuses_levels_that_cannot_be_held(tmp_path: Path, ess: dict[str,
 
 
 def test_check_refuses_a_band_below_the_least_that_a_generator_can_do(tmp_path: Path) -> None:
-    """It would be told a power that it cannot have, and nobody would say that it is not met."""
+    """It would be set to a power that it cannot have, without a report that it is not met."""
     limited = {"authority": "limited", "gateway": {"band": {"p_min_mw": 0.0, "p_max_mw": 0.001}}}
     at = "microgrids.MG1.devices.gen"
     changes = {

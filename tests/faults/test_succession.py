@@ -1,4 +1,4 @@
-"""A gateway that is killed and started again has its lease back, and nobody else: seen from outside.
+"""A gateway that is killed and started again has its lease back, and no other: seen from outside.
 
 Quickly, without programs: ``unit/field/gateway/test_succession.py`` says whose lease is taken (a copied
 folder or another machine has none), and ``test_a_lease_is_taken_from_an_own_dead_predecessor_only`` in

@@ -189,7 +189,7 @@ def nobody() -> Iterator[str]:
 
 @pytest.fixture
 def mute() -> Iterator[str]:
-    """The address of somebody who accepts connections and never says a word."""
+    """The address of a server that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken: list[socket.socket] = []
 

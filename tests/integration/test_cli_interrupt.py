@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGKILL at every moment of a run: it ends soon, tells what ran, leaves nobody."""
+"""Ctrl-C, SIGTERM and SIGKILL at every moment of a run: it ends soon, tells what ran, leaves no process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def waiting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scenario whose reset waits: for an agent that nobody starts."""
+    """A scenario whose reset waits: for an agent that is never started."""
     changes = {"microgrids.MG3.remote": True, "deadlines.ready_s": 60.0}
     return write_scenario(tmp_path_factory.mktemp("scenario"), changes)
 
@@ -126,7 +126,7 @@ def test_while_it_waits_for_the_clock(small: Path, record_property: Record) -> N
 
 @pytest.mark.slow
 def test_again_and_again(small: Path) -> None:
-    """Five times Ctrl-C ends it as cleanly as once: no traceback, nobody left."""
+    """Five times Ctrl-C ends it as cleanly as once: no traceback, no process left."""
     with heron("run", str(small), "--steps", str(LONG)) as program:
         program.wait_for(f"step 8/{LONG}")
         started = program.descendants()
@@ -142,7 +142,7 @@ def test_again_and_again(small: Path) -> None:
 
 @pytest.mark.slow
 def test_when_the_broker_is_gone_too(small: Path, tmp_path: Path, record_property: Record) -> None:
-    """The goodbyes that nobody takes do not hold it up."""
+    """Last messages that are not taken do not delay it."""
     server = Mosquitto(tmp_path).start()
     with heron("run", str(small), "--steps", str(LONG), "--broker", server.url) as program:
         program.wait_for(f"step 8/{LONG}")
@@ -153,7 +153,7 @@ def test_when_the_broker_is_gone_too(small: Path, tmp_path: Path, record_propert
 
 
 def test_killed_it_takes_its_children_with_it(small: Path) -> None:
-    """Nobody is there to end them: they notice by themselves."""
+    """No parent is there to end them: they notice by themselves."""
     with heron("run", str(small), "--steps", str(LONG)) as program:
         program.wait_for(f"step 8/{LONG}")
         started = program.descendants()

@@ -25,7 +25,7 @@ DEVICE = ["--device", "MG1/ess"]
 
 @pytest.fixture
 def running(mosquitto: Mosquitto, env_id: str) -> Iterator[DeviceHarness]:
-    """A device that runs already, as hardware does, and somebody who watches it."""
+    """A device that runs already, as hardware does, and an observer."""
     host, port = mosquitto.url.removeprefix("mqtt://").split(":")
     command = [sys.executable, str(SOURCE), host, port, env_id, "MG1", "ess"]
     with DeviceProcess(command) as program, DeviceHarness(mosquitto.url, env_id=env_id) as watching:

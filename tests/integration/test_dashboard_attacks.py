@@ -1,4 +1,4 @@
-"""Somebody without rights at the page: what is no request, what is too much, and what pretends to be ours."""
+"""A client without rights at the page: what is no request, what is too much, and what pretends to be ours."""
 
 from __future__ import annotations
 

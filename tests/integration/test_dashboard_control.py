@@ -1,4 +1,4 @@
-"""Control from the page: for who may, with proof, and for nobody else."""
+"""Control from the page: for users with the right, with proof, and for no others."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Record = Callable[[str, object], None]
 
 
 class Device(HeronProgram):
-    """One device of the shipped scenario in an environment of its own, with somebody watching it."""
+    """One device of the shipped scenario in an environment of its own, with an observer."""
 
     def __init__(self, url: str, *options: str, script: str = "battery", start: str = "heron-mqtt") -> None:
         self.url = url

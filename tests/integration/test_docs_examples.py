@@ -57,7 +57,7 @@ def test_the_broker_of_ones_own_carries_a_whole_episode(
     printed = _run(capfd, monkeypatch, "04_broker_of_your_own.py", "--steps", "4")
     assert "missed [0, 0, 0]" in printed
     assert "    4 records in agents.MG1.action" in printed
-    assert "    4 records in p2p.MG1.MG2" in printed  # at night nobody sells: one offer a step
+    assert "    4 records in p2p.MG1.MG2" in printed  # at night no agent sells: one offer a step
 
 
 def test_names_of_the_logs_topics_never_collide() -> None:

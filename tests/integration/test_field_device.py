@@ -169,7 +169,7 @@ async def test_telemetry_acknowledges_the_setpoint_and_names_its_step() -> None:
 
 
 async def test_copies_and_old_setpoints_are_ignored() -> None:
-    """Without a sender nobody else removes them, so the device does."""
+    """Without a sender they are not removed elsewhere, so the device does it."""
     async with served() as (device, gateway):
         channel = topics.device(*AT, "setpoint")
         for seq in (3, 3, 1, 4, 2):

@@ -76,7 +76,7 @@ def scenario_file(folder: Path, env_id: str, *agents: str, **more: Any) -> Path:
 
 
 class Watched:
-    """Adapters, whoever watches their mappings, and a gateway by hand."""
+    """Adapters, the watch of their mappings, and a gateway by hand."""
 
     def __init__(self, adapters: VendorAdapters, broker: MqttBroker, file: Path, env_id: str) -> None:
         self.adapters, self.broker = adapters, broker

@@ -465,7 +465,7 @@ def test_a_device_is_taken_in_hand_and_given_back(site: Site, url: str, cli: Cli
 def test_a_take_that_nobody_answers_is_withdrawn(
     site: Site, url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gateway or broker that stood still must not do later what nobody waits for."""
+    """A gateway or broker that stood still must not do later what is not waited for any more."""
     monkeypatch.setattr(
         "heron_mqtt.app.operator_client.requests.ask_gateway.__kwdefaults__", {"timeout_s": 0.3}
     )

@@ -1,4 +1,4 @@
-"""The pytest plugin, as the tests of somebody else use it."""
+"""The pytest plugin, as the tests of another project use it."""
 
 from __future__ import annotations
 

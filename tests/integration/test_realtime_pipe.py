@@ -1,4 +1,4 @@
-"""``run --realtime`` on a pipe: whoever reads it sees each step when it is done."""
+"""``run --realtime`` on a pipe: its reader sees each step when it is done."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_a_run_goes_on_without_a_proxy_that_was_killed(tmp_path: Path, mosquitto
     assert 3 <= result["fallbacks"] <= 5
     assert "no action from MG1" in done.err
     assert all(isinstance(reward, float) for reward in result["rewards"].values())
-    assert result["trades"]["void"] == 0  # nobody trades with who is not there
+    assert result["trades"]["void"] == 0  # no trades with an agent that is not there
 
 
 EVERYONE = {f"microgrids.{agent}.remote": True for agent in ("MG1", "MG2", "MG3")}

@@ -91,7 +91,7 @@ async def test_a_broker_by_itself(broker: MessageBroker) -> None:
 
 
 def test_a_proxy_by_itself_takes_its_step_alone() -> None:
-    """Nobody else is there: it waits for an observation and for its peers' offers, then acts."""
+    """No other agent is there: it waits for an observation and for its peers' offers, then acts."""
     from heron_mqtt.agents import Proxy
     from heron_mqtt.messaging.memory import InMemoryBroker
 

@@ -1,4 +1,4 @@
-"""What a run imports is most of its start: what it does not need stays out, unnoticed by whoever needs it."""
+"""What a run imports is most of its start: what it does not need stays out, unnoticed where it is needed."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ async def test_after_a_lost_connection_the_safe_state_is_caught_up_before_anythi
     await site.box.stop()
     await until(lambda: "fault" in site.gateway.states(), "the fault")
     await until(lambda: site.device.is_safe, "the end of the lease")
-    assert site.box[704, "WSet"] == 3000  # nobody could tell it; its own timer does not run here
+    assert site.box[704, "WSet"] == 3000  # it could not be told; its own timer does not run here
     await site.box.start()
     await until(lambda: site.gateway.states()[-1] == "online", "the recovery")
     assert [site.box[704, n] for n in ("WSet", "WSetEna")] == [0, 1]

@@ -69,7 +69,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def watched(
     request: pytest.FixtureRequest, small: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Watched]:
-    """A few steps over a broker that nobody else uses."""
+    """A few steps over a broker without other clients."""
     if request.param == "mosquitto":
         server = Mosquitto(tmp_path_factory.mktemp("watched")).start()
         yield _watch(small, server.url)

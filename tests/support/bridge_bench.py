@@ -45,7 +45,7 @@ class Box(ModbusBox):
         self.put(0, self[WATTS] if self[MODE] == 2 else OWN_W, area="input")
 
     def falls_back(self) -> None:
-        """Leave what it was told, as after a power cut that nobody saw, or by a timer of its own."""
+        """Leave what it was told, as after a power cut that was not noticed, or by a timer of its own."""
         self.put(MODE, 0, 0)
         self.act()
 

@@ -37,7 +37,7 @@ class Certificates:
         return str(folder / f"{name}.pem")
 
     def stranger(self) -> str:
-        """Issue a client certificate from an authority that nobody trusts."""
+        """Issue a client certificate from an authority that is not trusted."""
         self._authority("other-ca")
         return self.issue("stranger", "/CN=MG1", ca="other-ca")
 

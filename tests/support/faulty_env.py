@@ -44,7 +44,7 @@ class FaultyBroker(InMemoryBroker):
             return Delivery()
         if fate == "twice":  # as a broker may repeat it: receivers can tell
             super().publish(channel, message, retain=retain)
-        elif fate == "again":  # as somebody else may repeat it: without numbers
+        elif fate == "again":  # as another client may repeat it: without numbers
             bare = {key: value for key, value in message.items() if key not in {"seq", "boot"}}
             super().publish(channel, message, retain=retain)
             return super().publish(channel, bare)

@@ -160,7 +160,7 @@ class ForkServer:
 
 @contextlib.contextmanager
 def _locked(address: Path) -> Iterator[None]:
-    """While this holds, nobody else connects to the server, starts one, or is the one that ends."""
+    """While this holds, no other process connects to the server, starts one, or is the one that ends."""
     with address.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -236,7 +236,7 @@ def _is_over(listening: socket.socket) -> bool:
 
 
 def _tell(client: socket.socket, number: int) -> None:
-    with contextlib.suppress(OSError):  # whoever asked is gone
+    with contextlib.suppress(OSError):  # the caller is gone
         client.send(number.to_bytes(_LENGTH, "big"))
 
 

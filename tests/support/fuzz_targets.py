@@ -303,7 +303,7 @@ async def _nats(data: bytes) -> None:
 
 
 def kafka(data: bytes) -> None:
-    """Hand the Kafka client a record that somebody wrote: topic, key and value, separated by NULs."""
+    """Hand the Kafka client a record of another client: topic, key and value, separated by NULs."""
     topic, _, rest = data.partition(b"\0")
     key, _, value = rest.partition(b"\0")
     connection = KafkaConnection.__new__(KafkaConnection)  # without its clients, which need a server
@@ -490,7 +490,7 @@ def _state_file() -> Path:
 
 
 def succession(data: bytes) -> None:
-    """A gateway's file, by whoever could write to it: no start fails, and the next one knows of it."""
+    """A gateway's file, by any process that can write to it: no start fails, and the next one knows of it."""
     path = _state_file()
     path.write_bytes(data)
     with contextlib.closing(Succession(path.parent, "e", "MG1", "here")) as start:

@@ -1,4 +1,4 @@
-"""A GridAgent with devices of some tens of kilowatts, and its steps without anybody to talk to."""
+"""A GridAgent with devices of some tens of kilowatts, and its steps without peers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def command(**fields: float) -> Command:
 def step(
     agent: GridAgent, price: float, load_mw: float = 0.0, given: Command | None = None, **pv: float
 ) -> None:
-    """Take one step with every device simulated and nobody to talk to."""
+    """Take one step with every device simulated and no peers."""
     agent.observe(observation(load_mw, **pv), price)
     agent.decide(given)
     agent.negotiate()

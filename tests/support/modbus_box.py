@@ -82,7 +82,7 @@ class ModbusBox:
     async def start_serial(self) -> str:
         """Listen on a serial line, a pair of pseudo-terminals; returns the port of the other end."""
         ours, its = os.openpty()
-        tty.setraw(its)  # kept open: the line is there, too, while nobody has it open
+        tty.setraw(its)  # kept open: the line is there, too, while it is not open elsewhere
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(ours), "rb", 0)
@@ -182,7 +182,7 @@ class ModbusBox:
             lies.swallow -= 1
             return None
         if not any(key[0] == unit for key in self._words):
-            return None  # nobody of that number on the line
+            return None  # no unit of that number on the line
         code = lies.refuse.get(address, 0)
         if lies.busy > 0:
             lies.busy, code = lies.busy - 1, 6

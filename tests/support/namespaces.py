@@ -75,7 +75,7 @@ class Network:
         return result  # type: ignore[no-any-return]
 
     def cut(self, name: str) -> None:
-        """Pull the cable: nothing passes, and nobody is told."""
+        """Pull the cable: nothing passes, and no side is told."""
         _run("netns", "exec", self._id("hub"), _ip(), "link", "set", self._cable(name, "h"), "down")
 
     def mend(self, name: str) -> None:

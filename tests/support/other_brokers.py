@@ -94,7 +94,7 @@ def stock_amqtt_process(
 
 @contextlib.contextmanager
 def _process(command: Callable[[int], list[str]]) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    for _ in range(5):  # somebody else may take the free port first
+    for _ in range(5):  # another process may take the free port first
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         process = subprocess.Popen(

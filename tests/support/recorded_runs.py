@@ -106,7 +106,7 @@ async def start_emulators(
 
 
 def forged(path: Path) -> Path:
-    """Chain a record anew, as somebody would who changed it and knows how it is made."""
+    """Chain a record anew, as a forger would who knows how it is made."""
     connection = sqlite3.connect(path)
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     files = dict(connection.execute("SELECT name, sha256 FROM input_file"))

@@ -1,4 +1,4 @@
-"""While modules are imported nobody looks for garbage, and what they made is old afterwards."""
+"""While modules are imported there is no garbage collection, and what they made is old afterwards."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_a_package_exports_what_it_says(module: str) -> None:
 
 
 def test_the_public_names_of_errors_are_these() -> None:
-    """Somebody catches each of them: a name that goes away breaks them, a new one belongs in the tree."""
+    """Users catch each of them: a name that goes away breaks them, a new one belongs in the tree."""
     assert sorted(errors.__all__) == sorted(TREE)
     defined = {n for n, v in vars(errors).items() if inspect.isclass(v) and v.__module__ == errors.__name__}
     assert defined == set(TREE)

@@ -28,7 +28,7 @@ seqs = {}  # topic -> seq of the next message on it
 published = {}  # seq of our telemetry -> when it left, ms; the newest 64
 newest = []  # (sender, boot), seq of the newest setpoint or renewal; the last 16 senders
 answered = (None, None)  # boot and seq of the newest setpoint done, or rejected because of a stop
-holder = None  # (sender, boot) of the lease's owner; None: nobody
+holder = None  # (sender, boot) of the lease's owner; None: free
 lease_from, lease_ms, lease_s, heard_at = 0, 0.0, 0.0, 0  # counted from then, for so long
 stopped = False
 stop_id = (None, None)
@@ -69,7 +69,7 @@ def is_held():
 def say(topic, fields, retain=False):
     """Publish with our name, boot and the next number.
 
-    At QoS 0: at 1 umqtt.simple waits for the broker's answer, and nobody watches the lease meanwhile.
+    At QoS 0: at 1 umqtt.simple waits for the broker's answer, and the lease is not watched meanwhile.
     """
     seqs[topic] = seq = seqs.get(topic, -1) + 1
     message = {"sender": NAME, "env_id": config.ENV, "boot": BOOT, "seq": seq}
@@ -329,7 +329,7 @@ while True:
             appear()
         take_inbox(client.check_msg())
         if holder is not None and not is_held():
-            go_safe(since(heard_at) / 1000)  # nobody renewed it
+            go_safe(since(heard_at) / 1000)  # it was not renewed
         if since(last) >= (min(1000, lease_ms / 4) if holder is not None else 1000):
             telemetry()
     except OSError as exc:

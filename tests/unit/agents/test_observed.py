@@ -1,4 +1,4 @@
-"""Whoever observes a step is told what the agent wanted, what of it was allowed, and what came of it."""
+"""The observer of a step is told what the agent wanted, what of it was allowed, and what came of it."""
 
 from __future__ import annotations
 

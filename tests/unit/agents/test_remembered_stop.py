@@ -1,4 +1,4 @@
-"""A stop in force when a run was interrupted is said again, unless somebody has released it since."""
+"""A stop in force when a run was interrupted is published again, unless it was released since."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def resumed(heard: list[dict[str, Any]], kept: dict[str, Any] | None) -> t
         ([STOP], STOP, (True, "ann", 0)),  # it has not
         ([STOP], LATER, (False, None, 0)),  # released while the run was interrupted
         ([EARLIER, STOP], EARLIER, (True, "ann", 1)),  # the broker has gone back to an earlier release
-        ([STOP], NAMELESS, (True, "ann", 1)),  # nobody knows of when that is
+        ([STOP], NAMELESS, (True, "ann", 1)),  # of unknown time
         ([STOP, LATER], None, (False, None, 0)),
         ([], STOP, (False, "ann", 0)),  # heard as in every run
     ],

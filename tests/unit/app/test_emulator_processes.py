@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def _programs(*shared: str, pv: Sequence[str] = ()) -> list[DeviceProgram]:
-    """Return two devices that wait for a broker; nobody answers there.
+    """Return two devices that wait for a broker; there is no answer.
 
     Args:
         shared: The process of both; none = each has its own.

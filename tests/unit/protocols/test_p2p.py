@@ -288,7 +288,7 @@ def test_sellers_and_the_idle_do_not_trade_with_each_other() -> None:
 
 
 def spoken(*all_bids: Bid) -> set[tuple[str, str, type[Message]]]:
-    """Return who said what to whom, and assert that nobody said anything twice."""
+    """Return the messages between agents, and assert that none was sent twice."""
     network = Network(make(list(all_bids)), 0, lost=0.0, repeated=0.0, late=0.0)
     network.run()
     assert len(network.said) == len(set(network.said))

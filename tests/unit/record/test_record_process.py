@@ -1,4 +1,4 @@
-"""WriterProcess: the same rows as the writer in a thread, from another process, whoever of the two dies."""
+"""WriterProcess: the same rows as the writer in a thread, from another process, whichever of the two dies."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_who_writes_to_a_record_is_alone_until_he_has_ended(tmp_path: Path) -> N
     with pytest.raises(BlockingIOError):
         WriteLock(path)
     lock.close()
-    with pytest.raises(BlockingIOError):  # whoever inherited it holds it
+    with pytest.raises(BlockingIOError):  # the process that inherited it holds it
         WriteLock(path)
     other.kill()
     other.wait()

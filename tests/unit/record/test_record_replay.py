@@ -97,7 +97,7 @@ def test_setpoints_of_devices_in_shadow_and_of_those_that_are_there_are_held_bac
     channels = {channel for _, channel, _ in heard}
     assert "devices/MG1/gen/setpoint" in done.held_back
     assert "devices/MG1/gen/setpoint" not in channels
-    assert "devices/MG3/gen/setpoint" in channels  # an emulator's, and nobody of that name is there
+    assert "devices/MG3/gen/setpoint" in channels  # an emulator's, and no device of that name is there
 
 
 @pytest.mark.parametrize(

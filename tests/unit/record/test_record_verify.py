@@ -77,7 +77,7 @@ def test_a_run_with_emulated_devices_holds_in_everything(record: Path) -> None:
     assert all(
         looked_at[name] > 0
         for name in looked_at
-        if name != "time to the safe state within the lease"  # nobody fell silent
+        if name != "time to the safe state within the lease"  # no device fell silent
     )
 
 

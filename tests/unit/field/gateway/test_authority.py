@@ -1,4 +1,4 @@
-"""The ladder of authority: which gate refuses which step of it, and that going down asks nobody."""
+"""The ladder of authority: which gate refuses which step of it, and that going down needs no consent."""
 
 from __future__ import annotations
 

@@ -457,7 +457,7 @@ async def test_reactive_power_that_it_is_not_told_is_told_to_people(caplog: pyte
     for q_mvar in (0.0, 0.001, -0.001):
         await site.inverter.set(0.01, q_mvar, 5.0)
         assert said(caplog) == (
-            ["box unit 1: it is not told reactive power, model 704 would be needed"] if q_mvar else []
+            ["box unit 1: it gets no reactive power setpoint, that would need model 704"] if q_mvar else []
         )
     der = await connected(DER)
     await der.inverter.set(0.001, 0.001, 5.0)

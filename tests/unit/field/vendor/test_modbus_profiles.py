@@ -56,7 +56,7 @@ async def read(mapping: DeviceMapping, words: dict[str, dict[str, list[int]]]) -
 
 
 def _fill_gaps(mapping: DeviceMapping, areas: dict[str, dict[int, list[int]]]) -> None:
-    """Put zeros where a request may read what nobody wants, as the device has registers there."""
+    """Put zeros where a request may read unused registers, as the device has registers there."""
     assert mapping.registers is not None
     for group in mapping.registers.groups(mapping.polled):
         for block in mapping.registers.blocks(group.names):

@@ -289,7 +289,7 @@ async def test_the_first_keepalive_is_sent_again_after_each_reconnection(make: A
 
 
 class Sleep:
-    """A clock that also counts the time asleep, while timers do not, and nobody looks for the lease yet."""
+    """A clock that also counts the time asleep, while timers do not, and the lease is not looked at yet."""
 
     def __init__(self) -> None:
         self.slept_s = 0.0

@@ -14,7 +14,7 @@ NAMEPLATE: dict[str, Any] = {"max_e_mwh": 2.0, "max_p_charge_mw": 1.0, "max_p_di
 
 
 class HeatStoreSpec(DeviceSpecBase):
-    """A kind of somebody else's: its state of charge counts, and it names no limits of it."""
+    """A kind of another package: its state of charge counts, and it names no limits of it."""
 
     has_soc: ClassVar[bool] = True
     soc_has_band: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""The compiled solver is lightsim2grid's own, whoever imports first, and brings nothing else along."""
+"""The compiled solver is lightsim2grid's own, whichever is imported first, and brings nothing else along."""
 
 from __future__ import annotations
 
