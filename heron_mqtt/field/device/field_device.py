@@ -28,9 +28,9 @@ from typing import Any, ClassVar, TypeVar
 from heron_mqtt.cancellation import end_tasks, unless_cancelled
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.device.lease import DeviceLease, Holder
-from heron_mqtt.field.device.moving_deadline import MovingDeadline
 from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
+from heron_mqtt.field.moving_deadline import MovingDeadline
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.json_object import Json
 from heron_mqtt.messages import LeaseState, RunState, Setpoint, StopConfirm, Telemetry

@@ -22,6 +22,7 @@ from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.gateway.step_outcome import StepOutcome
 from heron_mqtt.field.gateway.stop_signals import StopSignals
 from heron_mqtt.field.gateway.twins import DeviceTwins, clamp_setpoints
+from heron_mqtt.field.moving_deadline import MovingDeadline
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.messages import Clearance, EmergencyStop, Level, Telemetry
 from heron_mqtt.messaging import topics
@@ -118,7 +119,7 @@ class FieldGateway:
             self.links, lease_s=lease_s, left_s=lambda: self.environment.left_s, monotonic=monotonic
         )
         self._renewing: asyncio.Task[None] | None = None
-        self._renewals_changed = asyncio.Event()
+        self._renewal = MovingDeadline(lambda: self._leases.due_at, monotonic)
         self._forget_reconnect: Callable[[], None] = lambda: None
         self._names = sorted(devices)
         self._first_asked = 0  # of them, whether it lacks something
@@ -357,7 +358,7 @@ class FieldGateway:
         self._awaited = list(self._sent)
         if self._sent:
             self._leases.sent(shortest_s)
-            self._renewals_changed.set()
+            self._renewal.moved()
 
     def _keep_what_is_allowed_now(self, allowed: dict[str, SetpointRequest]) -> None:
         """Hold to what came while the setpoints were being cleared: a stop, a demotion, a rebirth."""
@@ -533,16 +534,7 @@ class FieldGateway:
     async def _renew_in_time(self) -> None:
         """Extend the leases of a step that takes longer than they do, while the environment is alive."""
         while True:
-            self._renewals_changed.clear()
-            due_s = self._leases.due_s
-            if due_s != 0.0:
-                try:
-                    async with asyncio.timeout(due_s):
-                        await self._renewals_changed.wait()
-                except TimeoutError:
-                    pass
-                if self._leases.due_s != 0.0:
-                    continue
+            await self._renewal.reached()
             self._renew()
 
     def _lease_s(self, name: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from heron_mqtt.field.gateway.device_link import DeviceLink
@@ -60,11 +61,11 @@ class GatewayLeases:
             link.forget_setpoint()
 
     @property
-    def due_s(self) -> float | None:
-        """Time until renewals are due, s, not below 0; None = none are."""
+    def due_at(self) -> float:
+        """When renewals are due, by our clock, s; infinite = none are."""
         if self._due_at is None or not any(link.holds_setpoint for link in self._links.values()):
-            return None
-        return max(0.0, self._due_at - self._monotonic())
+            return math.inf
+        return self._due_at
 
     def renewable(self) -> list[str]:
         """Return the devices whose setpoint is to be renewed now."""

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import pytest
 
 from heron_mqtt.errors import Displaced, NameTaken
-from heron_mqtt.field.device import FieldDevice, SetpointRejected, moving_deadline
+from heron_mqtt.field import moving_deadline
+from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.messages import EmergencyStop, RunState, Setpoint, Telemetry
 from heron_mqtt.messaging import topics

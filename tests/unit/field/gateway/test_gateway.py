@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -346,7 +347,7 @@ async def test_a_step_longer_than_a_third_of_the_lease_is_renewed_and_not_applie
         await asyncio.sleep(0)
         assert len(rig.sent) == n - 1, "not before a third of the lease is over"
         rig.clock_s += 0.1
-        rig.gateway._renewals_changed.set()  # the clock of this test has no timers
+        rig.gateway._renewal._nearer.set()  # the clock of this test has no timers
         await until(lambda n=n: len(rig.sent) >= n, "a renewal")
         rig.gateway.environment.heard(None)
     assert not rig.sent[0].get("renewal")
@@ -431,14 +432,30 @@ async def test_nothing_is_renewed_once_the_run_is_over(word: str) -> None:
     assert len(rig.sent) == before + 2, "a run that goes on is a run"
 
 
+async def test_the_first_setpoint_has_its_renewal_waited_for_and_a_later_one_only_puts_that_off() -> None:
+    rig = await Rig().open()
+    await asyncio.sleep(0)
+    assert rig.gateway._renewal._sleeps_until == math.inf, "nothing was sent"
+    rig.step(0.02)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first = rig.gateway._renewal._sleeps_until
+    assert first == rig.gateway._leases.due_at == pytest.approx(rig.clock_s + LEASE_S / 3)
+    rig.clock_s += 0.5
+    rig.step(0.02)
+    await asyncio.sleep(0)
+    assert rig.gateway._renewal._sleeps_until == first
+    assert rig.gateway._leases.due_at == pytest.approx(first + 0.5)
+
+
 async def test_a_step_in_which_all_is_simulated_sends_and_renews_nothing() -> None:
     rig = await Rig().open()
     assert not rig.gateway.skip_simulated(1, 0), "the device is driven"
     rig.step(0.02)
-    assert rig.gateway._leases.due_s is not None
+    assert rig.gateway._leases.due_at < math.inf
     rig.ask("simulated")
     assert rig.gateway.skip_simulated(1, 2)
-    assert rig.gateway._leases.due_s is None, "what it was told before is not renewed"
+    assert rig.gateway._leases.due_at == math.inf, "what it was told before is not renewed"
     assert rig.gateway.reasons() == {}
     press(rig, True, who="op")
     assert not rig.gateway.skip_simulated(1, 3), "a stop holds for models, too"

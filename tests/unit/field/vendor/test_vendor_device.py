@@ -14,7 +14,7 @@ import pytest
 
 from heron_mqtt.app.vendor_adapters import load_mappings
 from heron_mqtt.errors import ConfigError, MessageExpired, PlaceTaken
-from heron_mqtt.field.device import moving_deadline
+from heron_mqtt.field import moving_deadline
 from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.place_claim import PlaceClaim, place_name
 from heron_mqtt.field.vendor import VendorDevice

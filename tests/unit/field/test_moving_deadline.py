@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from heron_mqtt.field.device.moving_deadline import MovingDeadline
+from heron_mqtt.field.moving_deadline import MovingDeadline
 from support.virtual import run_virtual, virtual_now
 
 LOOK_S = 2.0
