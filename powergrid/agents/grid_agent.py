@@ -23,7 +23,7 @@ from powergrid.agents.policy import (
     make_policy,
 )
 from powergrid.devices import Device, Measurement, make_device
-from powergrid.devices.base import clip, hours
+from powergrid.devices.base import clip, hours_of, make_tuple
 from powergrid.devices.draws import draw_delays, draw_device, drawn_device
 from powergrid.devices.response import mean_and_end
 from powergrid.scenario import (
@@ -83,13 +83,6 @@ class _Unit:
         if done.p_mw != mean_mw:
             self.end_p_mw = done.p_mw  # a limit of the device came first
         return done
-
-    def follow(self, p_mw: float, q_mvar: float, dt_s: float) -> None:
-        """Let the model be the device, and take the step."""
-        if self.response_delay_s > 0.0:
-            self.done = self.step_delayed(p_mw, q_mvar, dt_s)
-        else:
-            self.done = self.device.step(p_mw, q_mvar, dt_s, self.p_available_mw)
 
     def want(self, p_mw: float, planned_mw: float | None = None) -> None:
         """Plan a setpoint, MW, and what the device will do of it, if that is known."""
@@ -279,15 +272,18 @@ class GridAgent:
         """Return this agent's part in the scenario's horizontal protocol, with the surplus of its plan."""
         if not self.peers:
             return None
-        position = StepPosition(
-            self.agent_id,
-            self.peers,
-            self._planned_mw() * hours(self._dt_s),
-            self._price,
-            self._import_adder,
-            self._ask_share,
-            self._bid_share,
-            self._protocol,
+        position = make_tuple(
+            StepPosition,
+            (
+                self.agent_id,
+                self.peers,
+                self._planned_mw() * hours_of(self._dt_s),
+                self._price,
+                self._import_adder,
+                self._ask_share,
+                self._bid_share,
+                self._protocol,
+            ),
         )
         self._session = self._talk.begin(position)
         return self._session
@@ -327,10 +323,11 @@ class GridAgent:
         p, q = unit.wanted_p_mw, unit.wanted_q_mvar
         if setpoint is not None:
             p, q = setpoint.p_mw, setpoint.q_mvar
-        if reason is None:
-            unit.follow(p, q, self._dt_s)
+        if reason is None and unit.response_delay_s > 0.0:
+            unit.done = unit.step_delayed(p, q, self._dt_s)
         else:  # how slow a real device is today, its model does not know
             unit.done = unit.device.step(p, q, self._dt_s, unit.p_available_mw)
+        if reason is not None:
             self._fallbacks[device] = reason
 
     def simulate_each(self, devices: Iterable[str]) -> None:
@@ -342,7 +339,10 @@ class GridAgent:
         units, dt_s = self._units, self._dt_s
         for name in devices:
             unit = units[name]
-            unit.follow(unit.wanted_p_mw, unit.wanted_q_mvar, dt_s)
+            if unit.response_delay_s > 0.0:
+                unit.done = unit.step_delayed(unit.wanted_p_mw, unit.wanted_q_mvar, dt_s)
+            else:
+                unit.done = unit.device.step(unit.wanted_p_mw, unit.wanted_q_mvar, dt_s, unit.p_available_mw)
 
     def measured(
         self, device: str, telemetry: Telemetry, *, setpoint: SetpointRequest | None = None
@@ -451,6 +451,8 @@ class GridAgent:
     def _dispatch(self, export_value: float, import_value: float) -> None:
         """Run what is dispatched and not commanded where the step earns most, in the scenario's order."""
         commanded = self._commanded
+        if commanded.keys() >= self._dispatched.keys():
+            return
         free = [unit for name, unit in self._dispatched.items() if name not in commanded]
         for unit in free:
             unit.want(0.0)  # what an earlier dispatch wanted counts for nothing

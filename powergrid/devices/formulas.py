@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from math import sqrt
+from math import inf, sqrt
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from powergrid.devices.base import (
@@ -20,6 +20,8 @@ from powergrid.devices.base import (
     clip,
     finite,
     hours,
+    hours_of,
+    make_tuple,
     no_profile,
 )
 
@@ -159,13 +161,14 @@ class FormulaDevice(Device):
     ) -> Measurement:
         """Hold what is possible for ``dt_s`` and move the state; see ``Device``."""
         p = self._realise(p_mw, dt_s, p_available_mw)  # which has checked all but this:
-        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar)
+        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar else 0.0
         available = None if p_available_mw is None else float(p_available_mw)
         q = self.reactive(wanted_q, p, available, SCALAR)
         state, cost, loss_mwh = self.after(self.state, p, float(dt_s), available, SCALAR)
         self.state = state
         clipped = p != wanted_p or (q != wanted_q and not self.q_is_the_demands)
-        return Measurement(p, q, state.soc if self._has_soc else None, None, cost, clipped, loss_mwh)
+        soc = state.soc if self._has_soc else None
+        return make_tuple(Measurement, (p, q, soc, None, cost, clipped, loss_mwh))
 
     def restore(
         self,
@@ -196,9 +199,11 @@ class FormulaDevice(Device):
         if state is self.state and p == p_mw and of_dt_s == dt_s and available == p_available_mw:
             return realised
         wanted = finite("p_mw", p_mw)
-        hours(dt_s)  # which checks it
+        hours_of(float(dt_s))  # which checks it
         if p_available_mw is not None:
-            self._check_available(p_available_mw)
+            profile_mw = self._profile_mw
+            if profile_mw is None or not 0.0 <= p_available_mw * profile_mw < inf:
+                self._check_available(p_available_mw)
             p_available_mw = float(p_available_mw)
         realised = self.realised(self.state, wanted, float(dt_s), p_available_mw, SCALAR)
         self._asked = self.state, wanted, dt_s, p_available_mw, realised

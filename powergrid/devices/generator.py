@@ -21,6 +21,8 @@ from powergrid.devices.base import (
     clip_q,
     finite,
     hours,
+    hours_of,
+    make_tuple,
     no_profile,
 )
 
@@ -185,14 +187,15 @@ class Generator(Device):
         if p_available_mw is not None:
             no_profile("generator", p_available_mw)
         running, p = self._decide(p_mw, dt_s)
-        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar)
-        q = clip_q(wanted_q, p, self._rated_s_mva) if running else 0.0
-        cost = self._cost(running, p, hours(dt_s))
+        dt_s = float(dt_s)
+        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar else 0.0
+        q = clip_q(wanted_q, p, self._rated_s_mva) if running and wanted_q else 0.0
+        cost = self._cost(running, p, hours_of(dt_s))
         _, ran, time_in_state_s = self.state
         before_s = time_in_state_s if running == ran else 0.0
-        self.state = GeneratorState(p, running, before_s + float(dt_s))
+        self.state = make_tuple(GeneratorState, (p, running, before_s + dt_s))
         clipped = p != wanted_p or q != wanted_q
-        return Measurement(p, q, None, running, cost, clipped)
+        return make_tuple(Measurement, (p, q, None, running, cost, clipped, 0.0))
 
     def preview(self, p_mw: float, dt_s: float) -> tuple[float, float]:
         """Return active power, MW, and cost, $, that ``step`` would have for this setpoint; moves nothing."""
@@ -277,7 +280,7 @@ class Generator(Device):
         return reachable
 
     def _work_out(self, dt_s: float) -> tuple[bool, tuple[float, float] | None]:
-        hours(dt_s)  # which checks it
+        hours_of(float(dt_s))  # which checks it
         p_mw, running, time_in_state_s = self.state
         low, high, ramp_mw_per_s = self._min_p_mw, self._max_p_mw, self._ramp_mw_per_s
         if not running:
@@ -305,6 +308,7 @@ class Generator(Device):
         if running_range is None or (may_be_off and wanted <= 0.5 * self._min_p_mw):
             decided = False, 0.0
         else:
-            decided = True, clip(wanted, *running_range)
+            low, high = running_range
+            decided = True, low if wanted < low else min(wanted, high)
         self._asked = self.state, wanted, dt_s, decided
         return decided

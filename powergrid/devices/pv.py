@@ -15,6 +15,7 @@ from powergrid.devices.base import (
     PolicyThresholds,
     PositivePowerMw,
     finite,
+    make_tuple,
 )
 from powergrid.devices.formulas import FormulaDevice, Ops, Value
 
@@ -112,7 +113,7 @@ class Pv(FormulaDevice):
         self, state: PvState, p_mw: Value, dt_s: float, available: Value | None, x: Ops
     ) -> tuple[PvState, Value, Value]:
         """Remember the power; see ``FormulaDevice``."""
-        return PvState(p_mw), 0.0, 0.0
+        return make_tuple(PvState, (p_mw,)), 0.0, 0.0
 
     def usual(
         self,
