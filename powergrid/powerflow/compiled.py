@@ -74,6 +74,7 @@ class CompiledPowerFlow:
 
         self._admittance = AdmittanceMatrix(grid)
         self._node_power = NodePower(grid, given)
+        self._ones = np.ones(grid.n_node, dtype=complex)
         self._solver: NewtonSolver | FixedPointSolver
         if solver == "newton":
             self._solver = NewtonSolver(grid, tolerance_mva, max_iterations or 20)
@@ -118,7 +119,7 @@ class CompiledPowerFlow:
         """Return node voltages, the power injected at the nodes, and iterations."""
         self._hold_generator_voltages()
         power = self._node_power.one()
-        if not cmath.isfinite(np.add.reduce(power)) and (reason := self._injections.first_not_finite()):
+        if not cmath.isfinite(power.dot(self._ones)) and (reason := self._injections.first_not_finite()):
             raise PowerFlowDiverged(reason)
         voltage, iterations = self._solver.solve(power, self._start.voltage)
         return voltage, power, iterations

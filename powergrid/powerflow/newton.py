@@ -74,7 +74,7 @@ class NewtonSolver:
         self._pv, self._pq = pv.astype(np.int32), np.flatnonzero(free).astype(np.int32)
 
     def solve(self, power: ComplexArray, start: ComplexArray) -> tuple[ComplexArray, int]:
-        """Return voltages (n_node,) and the number of iterations.
+        """Return voltages (n_node,), which hold until the next solve, and the number of iterations.
 
         Args:
             power: (n_node,) complex power injected, pu, positive = into the network.
@@ -121,8 +121,7 @@ class NewtonSolver:
             self._max_iterations,
             self._tolerance,
         )
-        # What get_V returns is the solver's own memory.
-        return klu.get_V().copy(), klu.get_nb_iter(), converged
+        return klu.get_V(), klu.get_nb_iter(), converged  # the voltages are the solver's own memory
 
     def _reason(self, voltage: ComplexArray, power: ComplexArray) -> str:
         error = self._klu.get_error()
