@@ -119,7 +119,7 @@ class VendorDevice(FieldDevice):
         self._confirm = _confirm(mapping)
         self._awaits = False
         self._awaited_seq: int | None = None
-        self._counts_from = 0.0  # power measured earlier does not confirm
+        self._counts_from = math.inf  # power measured earlier does not confirm
         self._answer: SetpointAnswer | None = None
         self._news = asyncio.Event()
         self._heard = asyncio.Event()

@@ -59,6 +59,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
+        self.qos: list[int] = []
         self.within_s: list[float] = []  # how long each may take
         self.connected = True
         self.delivers = True
@@ -74,6 +75,7 @@ class Wire:
             lost.set_exception(MessageExpired("not connected"))
             return lost
         self.sent.append((topic, payload.decode()))
+        self.qos.append(qos)
         self.within_s.append((not_after or 0.0) - asyncio.get_running_loop().time())
         if self.answer is not None:
             asyncio.get_running_loop().call_soon(self.answer, topic, payload.decode())
@@ -127,6 +129,13 @@ class Site:
 
     def stop(self, active: bool = True) -> None:
         self.publish(topics.ESTOP, EmergencyStop(active=active, who="tests"))
+
+    async def settled(self) -> None:
+        """Return once all that was said so far has had its effect."""
+        for _ in range(3):
+            for _ in range(5):
+                await asyncio.sleep(0)
+            await self.device.idle()
 
     async def end(self) -> None:
         self.running.cancel()
@@ -960,9 +969,34 @@ async def test_a_device_that_does_not_rest_is_told_again_ever_more_seldom(make: 
     site.stop(False)
     await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
     assert not site.device.owes_safe_state
+    site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": 0})
+    site.send(0.002, 80_000.0)
+    await site.settled()
     site.stop()
-    await asyncio.sleep(0.01)
-    assert site.wire.set_to().count(0) == told + 1, "it is not driven any more"
+    await site.settled()
+    assert site.wire.set_to()[-2:] == [2000, 0]
+    assert not site.device.owes_safe_state, "that it did not rest was in another stop"
+
+
+async def test_a_device_that_takes_time_to_rest_is_told_again_only_then(make: Any, clock: Clock) -> None:
+    site = await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "settle_s": 3.0}}, monotonic=clock)
+    site.level("full")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [0], "zero")
+    for later_s, told in ((7.9, 1), (8.0, 2)):
+        clock.now_s = 1000.0 + later_s
+        site.wire.says("box/state", {"p": 1000})
+        assert site.device.owes_safe_state is (told > 1)
+        await site.settled()
+        assert site.wire.set_to() == [0] * told
+
+
+async def test_power_of_the_very_moment_confirms(make: Any, clock: Clock) -> None:
+    setpoint = {**PLAIN["setpoint"], "confirm": "power"}
+    site = await make({**PLAIN, "setpoint": setpoint}, monotonic=clock, answer_within_s=10.0)
+    site.wire.says("box/state", {"p": 0})
+    site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": 1000})
+    assert "rejected" not in await site.answered(site.send(0.001))
 
 
 async def test_the_same_problem_is_reported_once_a_minute(make: Any, clock: Clock) -> None:
@@ -1133,31 +1167,52 @@ async def test_an_authority_that_the_broker_has_kept_counts_for_a_program_of_its
 
 async def test_a_demotion_hands_the_device_back_and_ends_its_lease_but_not_in_a_stop(make: Any) -> None:
     site = await make(RELEASED)
-    site.level("full")
-    site.send(0.001)
-    await until(lambda: site.leases[-1]["state"] == "held", "the lease")
-    site.level("limited")
-    await asyncio.sleep(0.01)
-    assert [topic for topic, _ in site.wire.sent] == ["box/set"]
-    assert site.device.is_owed_its_end
+    site.wire.says("box/state", {"p": 0})
     site.level("shadow")
-    await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
-    await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
+    site.level("full")
+    await site.settled()
+    assert site.wire.sent == [], "nothing is handed back that was told nothing"
+    site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001))
+    site.level("limited")
+    await site.settled()
+    assert [topic for topic, _ in site.wire.sent] == ["box/set"]
+    assert (site.leases[-1]["state"], site.device.is_owed_its_end) == ("held", True)
+    site.level("shadow")
+    await site.settled()
+    assert site.wire.sent[-1] == ("box/mode", "auto")
+    assert site.leases[-1]["state"] == "free"
     assert (site.device.is_safe, site.device.is_driven, site.device.is_owed_its_end) == (True, False, False)
     site.level("full")
-    site.send(0.002)
-    await until(lambda: site.wire.set_to() == [1000, 2000], "the setpoint")
+    await site.answered(site.send(0.002))
     site.stop()
-    await until(lambda: site.wire.set_to() == [1000, 2000, 0], "zero")
-    await site.device.idle()
+    await site.settled()
+    assert site.wire.set_to() == [1000, 2000, 0]
     assert (site.device.is_driven, site.device.is_owed_its_end) == (True, False)
     before = len(site.wire.sent)
     site.level("shadow")
+    await site.settled()
+    assert len(site.wire.sent) == before
     site.level("full")
-    await asyncio.sleep(0.01)
+    await site.settled()
     assert ("box/mode", "auto") not in site.wire.sent[before:]
     site.stop(False)
-    await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
+    await site.settled()
+    assert site.wire.sent[-1] == ("box/mode", "auto")
+
+
+async def test_an_end_that_did_not_reach_it_is_owed(make: Any) -> None:
+    site = await make(RELEASED)
+    site.wire.says("box/state", {"p": 0})
+    site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001))
+    assert not site.device.owes_safe_state
+    site.wire.delivers = False
+    site.publish(topics.device("MG1", "ess", "setpoint"), Setpoint(p_mw=0.0, lease_s=1.0, release=True))
+    await site.settled()
+    assert site.device.is_safe
+    assert site.device.owes_safe_state is True
+    assert site.device.is_owed_its_end
 
 
 async def test_a_stop_that_could_not_be_sent_is_sent_at_the_end(make: Any) -> None:
@@ -1175,19 +1230,52 @@ async def test_a_stop_that_could_not_be_sent_is_sent_at_the_end(make: Any) -> No
     assert ("box/mode", "auto") not in site.wire.sent
 
 
-async def test_after_a_new_connection_the_stop_is_said_again(make: Any) -> None:
-    site = await make(RELEASED)
+async def test_after_a_new_connection_or_an_absence_the_stop_is_said_again(make: Any) -> None:
+    site = await make({**RELEASED, "availability": LWT})
+    site.wire.says("box/lwt", "on")
     site.send(0.001)
     await until(lambda: site.wire.set_to() == [1000], "the setpoint")
     site.stop()
     await until(lambda: site.wire.set_to() == [1000, 0], "zero")
     site.wire.says("box/state", {"p": 0})
-    await asyncio.sleep(0.01)
+    await site.settled()
     assert site.wire.set_to() == [1000, 0]
     for back in list(site.wire.returns):
         back()
     site.wire.says("box/state", {"p": 0})
     await until(lambda: site.wire.set_to() == [1000, 0, 0], "zero again")
+    site.device._caught_up_at = -1e9  # a second ago
+    site.wire.says("box/lwt", "off")
+    site.wire.says("box/lwt", "on")
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: site.wire.set_to() == [1000, 0, 0, 0], "zero again")
+
+
+async def test_a_stop_that_is_not_sent_is_not_owed_after_a_new_connection(make: Any) -> None:
+    site = await make(PLAIN)
+    site.level("shadow")
+    site.wire.says("box/state", {"p": 0})
+    site.stop()
+    await site.settled()
+    for back in list(site.wire.returns):
+        back()
+    site.wire.says("box/state", {"p": 0})
+    await site.settled()
+    assert not site.device.owes_safe_state
+    assert site.wire.sent == []
+
+
+async def test_after_a_new_connection_a_kept_word_of_presence_counts_again(make: Any) -> None:
+    site = await make({**READ_ONLY, "availability": LWT})
+    site.wire.says("box/state", {"p": 0})
+    site.wire.says("box/lwt", "on")
+    site.wire.says("box/lwt", "off", retained=True)
+    await site.settled()
+    assert site.status[-1]["state"] == "online"
+    for back in list(site.wire.returns):
+        back()
+    site.wire.says("box/lwt", "off", retained=True)
+    await until(lambda: site.status[-1]["state"] == "offline", "offline")
 
 
 async def test_a_lease_that_is_told_live_or_of_a_device_that_is_only_read_leaves_nothing_to_hand_back(
@@ -1254,6 +1342,36 @@ async def test_silence_is_named_with_what_was_heard_last_or_what_may_be_wrong(ma
     assert said[1:] == [f"{silence}: is it on, does its mapping fit? (its mapping is plain box)"]
 
 
+async def test_the_reason_of_a_status_is_cut_to_its_limit(make: Any) -> None:
+    long = "box/" + "x" * 600
+    field = {"p_mw": {"path": "p", "unit": "W", "offline": 0.0}}
+    sleeper = {
+        "name": "sleeper",
+        "telemetry": [{"topic": "box/state", "fields": field}],
+        "availability": [{**LWT[0], "topic": long}],
+    }
+    site = await make(sleeper)
+    site.wire.says(long, "off")
+    await until(lambda: site.status[-1]["state"] == "online", "what it is taken as")
+    assert site.status[-1]["reason"] == f"{long}: off"[:500]
+    silent = await make(
+        {"name": "silent", "telemetry": [{**TELEMETRY[0], "topic": long}]}, stale_after_s=0.05
+    )
+    silent.wire.says(long, {"p": 5})
+    await until(lambda: silent.status[-1]["state"] == "fault", "the fault")
+    assert silent.status[-1]["reason"] == f"no power from the device for 0.05 s on {long}"[:500]
+
+
+async def test_a_word_of_presence_is_no_power(make: Any) -> None:
+    site = await make({**READ_ONLY, "availability": LWT}, stale_after_s=0.05)
+    site.wire.says("box/lwt", "on")
+    await until(lambda: site.broker.stats.reports, "the report")
+    site.wire.says("box/lwt", "on")
+    await asyncio.sleep(0.12)
+    assert site.status[-1]["state"] == "online", "its power was never heard"
+    assert len(site.broker.stats.reports) == 1
+
+
 async def test_another_instance_beside_the_learned_one_is_reported(make: Any) -> None:
     table = {
         "name": "boxes",
@@ -1307,6 +1425,8 @@ async def test_a_sparkplug_node_whose_birth_was_missed_is_asked_for_it_while_con
         callback(topic, b"\x12\x04\x10\x01\x50\x07", False)  # a metric by its alias alone
         assert [topic for topic, _ in site.wire.sent] == ["spBv1.0/g/NCMD/n"] * count
         assert all("Node Control/Rebirth" in payload for _, payload in site.wire.sent)
+        assert all(payload.endswith("p\x01") for _, payload in site.wire.sent), "true"
+        assert site.wire.qos == [0] * count
 
 
 async def test_keepalives_begin_anew_with_each_connection_and_end_with_the_device(make: Any) -> None:
@@ -1339,6 +1459,14 @@ async def test_a_keepalive_that_holds_a_setpoint_is_sent_while_one_holds(make: A
     before = len(site.wire.sent)
     await asyncio.sleep(0.12)
     assert len(site.wire.sent) == before
+    site.send(0.001)
+    await until(lambda: site.wire.sent[-1][0] == "box/again", "a keepalive")
+    site.stop()
+    await until(lambda: site.wire.set_to()[-1] == 0, "zero")
+    await site.settled()
+    before = len(site.wire.sent)
+    await asyncio.sleep(0.12)
+    assert len(site.wire.sent) == before, "the stop is no setpoint that holds"
 
 
 LWT = [{"topic": "box/lwt", "online": ["on"], "offline": ["off"]}]
