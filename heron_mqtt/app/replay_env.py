@@ -121,7 +121,8 @@ class ReplayEnv(MultiAgentMicrogrids):
         state.soc[:] = [
             before if soc is None else soc for soc, before in zip(socs, state.soc.tolist(), strict=True)
         ]
-        state.traded_mwh[:], self._records.traded_usd = traded(self.simulation.agents, one.trades)
+        state.traded_mwh[:], traded_usd = traded(self.simulation.agents, one.trades)
+        self._records.traded_usd = traded_usd.tolist()
         factor = self._noise.load_at(number)
         with contextlib.suppress(PowerFlowDiverged):
             state.apply(self.simulation.solve(one.step["row"], state.p_mw, state.q_mvar, factor))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heron_mqtt.agents.base import LocalState
+from powergrid.devices.base import make_tuple
 from powergrid.envs.state_layout import Layout
 from powergrid.simulation.grid_simulation import GridSimulation
 
@@ -96,11 +97,13 @@ class AgentView:
         """Return what the agent is told of the coming step: its own part of the grid and no more."""
         available = {name: now[at] for name, at in self._available}
         forecast = {name: now[part] for name, part in self._ahead.items()} if self._ahead else None
+        vm_min_pu = now[self._vm_min]
+        if vm_min_pu != vm_min_pu:  # noqa: PLR0124 - not a number: no bus of it has a voltage
+            grid: tuple[float | None, ...] = None, None, None
+        else:
+            grid = vm_min_pu, now[self._vm_max], now[self._loading]
         told = dt_s, commanded, now[self._p_load], now[self._q_load], available
-        if math.isnan(now[self._vm_min]):  # no bus of it has a voltage
-            return LocalState(*told, clock_s=clock_s, forecast=forecast)
-        grid = now[self._vm_min], now[self._vm_max], now[self._loading]
-        return LocalState(*told, *grid, clock_s, forecast)
+        return make_tuple(LocalState, (*told, *grid, clock_s, forecast, None))
 
     def _foretold(
         self, layout: Layout, number: int, n_agents: int, profiled: Sequence[Any], agent: str

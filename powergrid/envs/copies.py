@@ -39,7 +39,7 @@ class EnvState:
     grid: tuple[Array, Array]
     bills: tuple[Array, Array]
     exchange: Mapping[str, Any]
-    format: int = 2
+    format: int = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,7 @@ class BatchState:
         position: Where in which episode each copy is, and the generator of the next ones.
         grid: Of ``GridState``.
         fleet: Of the devices, by agent and name.
+        format: As in ``EnvState``.
     """
 
     scenario: str
@@ -59,6 +60,7 @@ class BatchState:
     position: Mapping[str, Any]
     grid: tuple[Array, Array]
     fleet: Mapping[str, Mapping[str, Any]]
+    format: int = 3
 
 
 def check_state(state: Any, kind: type[Any], scenario: str, grid: GridState) -> None:

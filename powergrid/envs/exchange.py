@@ -85,12 +85,15 @@ class DirectExchange:
 
         A message of a step arrives in that step or not at all, so agents keep no messages for other steps.
         """
-        is_priced = self._links is None or bool(
-            self._links.send("price", np.array([[True]]), np.array([given.step]))[0, 0]
-        )
-        informed = self._arrived("observation", given.step, self.agents)
         commands, told = given.commands, given.observations
-        commanded = self._arrived("command", given.step, commands)
+        is_priced = True
+        informed: Collection[str] = self.agents
+        commanded: Collection[str] = commands
+        if self._links is not None:
+            priced = self._links.send("price", np.array([[True]]), np.array([given.step]))
+            is_priced = bool(priced[0, 0])
+            informed = self._arrived(self._links, "observation", given.step, self.agents)
+            commanded = self._arrived(self._links, "command", given.step, commands)
         if is_priced:
             self._prices = dict.fromkeys(self.agents, given.price)
         missed = {}
@@ -114,11 +117,9 @@ class DirectExchange:
         sent = self._flags(reports)
         return {name: reports[name] for name in self._names(self._links.report(sent, np.array([given.step])))}
 
-    def _arrived(self, leaf: str, step: int, senders: Collection[str]) -> Collection[str]:
+    def _arrived(self, links: Links, leaf: str, step: int, senders: Collection[str]) -> list[str]:
         """Return of the agents that a message is sent to, or by, those whose message arrives in time."""
-        if self._links is None:
-            return senders
-        return self._names(self._links.send(leaf, self._flags(senders), np.array([step])))
+        return self._names(links.send(leaf, self._flags(senders), np.array([step])))
 
     def _flags(self, names: Collection[str]) -> Any:
         """Return (1, n_agents) which agents are named."""
@@ -140,11 +141,12 @@ class DirectExchange:
         self, names: Collection[str], step: int, missed: dict[str, int]
     ) -> dict[str, dict[str, str]]:
         """Let the models take the step; return what changed their setpoints, by agent and device."""
-        agents = {name: self.agents[name] for name in names}
         if self._check is None:
-            for agent in agents.values():
+            for name in names:
+                agent = self.agents[name]
                 agent.simulate_each(agent.conclude())
             return {}
+        agents = {name: self.agents[name] for name in names}
         for agent in agents.values():
             agent.conclude()
         allowed = {name: clamp_setpoints(agent, agent.wanted())[0] for name, agent in agents.items()}

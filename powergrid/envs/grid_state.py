@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
+from powergrid.devices.base import make_tuple
 from powergrid.envs.agent_view import AgentView
 from powergrid.envs.observation_bounds import state_bounds
 from powergrid.envs.observation_form import ObservationForm, ObservationScale, Observed
 from powergrid.envs.state_layout import Layout
 from powergrid.powerflow import Loadings
 from powergrid.rewards import Rewards, StepAccount
-from powergrid.rewards.group_reduce import GroupedReducer
+from powergrid.rewards.group_reduce import GroupedReducer, consecutive
 from powergrid.rewards.violations import LimitViolations
 from powergrid.simulation.grid_simulation import GridSimulation
 from powergrid.simulation.time_series import Outlook
@@ -81,6 +82,8 @@ class GridState:
         self.price, self._hour = self._view("price"), self._view("hour")
         self.p_load_mw, self.q_load_mvar = self._view("p_load_mw"), self._view("q_load_mvar")
         self.p_mw, self.q_mvar = self._view("p_mw"), self._view("q_mvar")
+        of_series = slice(layout.sections["price"].start, layout.sections["p_available_mw"].stop)
+        self._of_series = self._values[..., of_series]  # all that the time series say
         of_devices = slice(layout.sections["p_mw"].start, layout.sections["soc"].stop)
         self._of_devices = self._values[..., of_devices]  # powers and states of charge, which are neighbours
         self.soc, self.p_available_mw = self._view("soc"), self._view("p_available_mw")
@@ -110,7 +113,7 @@ class GridState:
             live=live,
             n_bus=n_bus,
         )
-        self._in_grid = np.concatenate([live_buses, np.arange(n_bus, len(live))])
+        self._in_grid = consecutive(np.concatenate([live_buses, np.arange(n_bus, len(live))]))
         self._outside = np.zeros((*shape, 3, n_agents))
 
         bounds = state_bounds(simulation, layout, at_rest, n_bus)
@@ -157,15 +160,18 @@ class GridState:
         """Take what the devices of one grid did; entries as in the attributes of these names."""
         self._of_devices[:] = p_mw + q_mvar + soc
 
-    def look_ahead(self, outlook: Outlook | None, clock_s: Any) -> None:
+    def look_ahead(self, outlook: Outlook | Array | None, clock_s: Any) -> None:
         """Take what holds in the coming step.
 
         Args:
-            outlook: Of (...) copies; None = the time series have ended, and the last values stay.
+            outlook: Of (...) copies, or the same as one vector (``TimeSeries.vector``); None = the time
+                series have ended, and the last values stay.
             clock_s: (...) seconds since local midnight.
         """
         self._hour[...] = _of_one_hour(clock_s) if isinstance(clock_s, float) else _hour(clock_s)
-        if outlook is not None:
+        if isinstance(outlook, np.ndarray):
+            self._of_series[...] = outlook
+        elif outlook is not None:
             self.price[..., 0] = outlook.price
             self.p_load_mw[...], self.q_load_mvar[...] = outlook.p_load_mw, outlook.q_load_mvar
             self.p_available_mw[...] = outlook.p_available_mw
@@ -186,7 +192,7 @@ class GridState:
         limited = _results(result, self.soc[where])
         lowest, highest, self._outside[where] = self._limits.read(limited)
         self.vm_min_pu[where], self._highest[where] = lowest[..., 0, :], highest[..., :2, :]
-        self._grid[where] = np.fmax(limited.take(self._in_grid, -1), _ZERO)  # without supply: 0
+        self._grid[where] = np.fmax(limited[..., self._in_grid], _ZERO)  # without supply: 0
 
     def results(self, where: Any = ...) -> tuple[Array, ...]:
         """Return the results of the last power flow that was applied, copies; see ``put_results``."""
@@ -212,19 +218,31 @@ class GridState:
             cost: (..., n_agents) generation cost, $.
             traded_usd: (..., n_agents) earned minus paid in trades, $.
         """
-        traded_mwh = np.add.reduce(self.traded_mwh, -1)
-        return self._rewards.terms(
-            StepAccount(
-                cost,
-                self.net_mwh,
-                traded_mwh,
-                traded_usd,
-                self.price,
-                self._outside,
-                self.p_mw,
-                self.q_mvar,
-                self._devices.sums,
-            )
+        return self._rewards.terms(self._account_of(cost, traded_usd))
+
+    def terms_by_agent(self, cost: list[float], traded_usd: list[float]) -> list[list[float]]:
+        """Return the same of one grid in plain numbers: for each agent its terms."""
+        net, sold = self.net_mwh.tolist(), np.add.reduce(self.traded_mwh, -1).tolist()
+        price, outside = self.price.item(), self._outside
+        accounts = [
+            make_tuple(StepAccount, (*numbers, price, outside, None, None, None))
+            for numbers in zip(cost, net, sold, traded_usd, strict=True)
+        ]
+        return self._rewards.terms_by_agent(
+            accounts, outside.tolist(), lambda: self._account_of(np.array(cost), np.array(traded_usd))
+        )
+
+    def _account_of(self, cost: Array, traded_usd: Array) -> StepAccount:
+        return StepAccount(
+            cost,
+            self.net_mwh,
+            np.add.reduce(self.traded_mwh, -1),
+            traded_usd,
+            self.price,
+            self._outside,
+            self.p_mw,
+            self.q_mvar,
+            self._devices.sums,
         )
 
     @property
@@ -251,7 +269,9 @@ class GridState:
             }
             return seen
         whole = self.everything()
-        return {agent: self._shown(self.whole, whole.copy()) for agent in agents}
+        if not self._named:
+            return {agent: whole.copy() for agent in agents}
+        return {agent: self.whole.split(whole) for agent in agents}
 
     def own(self, agent: str) -> NDArray[np.float32]:
         """Return the (..., n) that an agent's policy may see: its own part, flat, in the scenario's scale."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
 from powergrid.envs.step_records import StepRecords
 from powergrid.powerflow import Loadings
+from powergrid.rewards import total
 from powergrid.scenario import RandomisationTable
 from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.forecaster import Forecaster
@@ -247,7 +249,7 @@ class MicrogridEnvironment(CopiedByState):
             agents=tuple(self.agents),
             rewards=dict(self._rewards),
             grid=self._state.get_state(),
-            bills=(self._records.cost.copy(), self._records.traded_usd.copy()),
+            bills=(np.array(self._records.cost), np.array(self._records.traded_usd)),
             exchange=self._direct.get_state(),
         )
 
@@ -314,8 +316,7 @@ class MicrogridEnvironment(CopiedByState):
         self.agents = list(state.agents)
         self._rewards = dict(state.rewards)
         self._state.set_state(state.grid)
-        self._records.cost[:] = state.bills[0]
-        self._records.traded_usd = state.bills[1].copy()
+        self._records.cost, self._records.traded_usd = (bill.tolist() for bill in state.bills)
 
     @property
     def policies(self) -> dict[str, AgentPolicy]:
@@ -432,9 +433,12 @@ class MicrogridEnvironment(CopiedByState):
 
     def _observe(self) -> Observations:
         series, row = self.simulation.series, self._row
-        outlook = None
+        outlook: Outlook | NDArray[np.float64] | None = None
         if series.has(row):
-            outlook = self._randomiser.outlook(series.outlook(row), self._noise, self._step)
+            if self._noise.changes_steps:
+                outlook = self._randomiser.outlook(series.outlook(row), self._noise, self._step)
+            else:
+                outlook = series.vector(row)
         self._state.look_ahead(outlook, series.clock_s(row))
         if self._forecaster.horizon:
             self._state.look_further(self._forecaster.outlook(row, self._noise, self._step))
@@ -505,19 +509,19 @@ class MicrogridEnvironment(CopiedByState):
             last = state.results()
             state.forget_results()
         self._publish_results(result if diverged is None else diverged)
-        terms = state.reward_terms(records.cost, records.traded_usd)
+        terms = state.terms_by_agent(records.cost, records.traded_usd)
         if diverged is not None:
-            terms[:] = np.nan
+            terms = [[math.nan] * len(of_agent) for of_agent in terms]
         infos = records.infos(reports, settlement, terms)
         if diverged is not None:
             for info in infos.values():
                 info["diverged"] = diverged
         self._step += 1
-        rewards = np.add.reduce(terms)
+        rewards = list(map(total, terms))
         if diverged is not None and (table := self.scenario.reward).on_divergence == "penalty":
-            rewards[:] = -table.divergence_penalty
+            rewards = [-table.divergence_penalty] * len(rewards)
             state.put_results(last)
-        self._rewards = dict(zip(self.agents, rewards.tolist(), strict=True))
+        self._rewards = dict(zip(self.agents, rewards, strict=True))
         agents, observations = self.agents, self._observe()
         self._record(given, infos, time.perf_counter() - begun_s)
         is_over = self._step >= self.max_episode_steps

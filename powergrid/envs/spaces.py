@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.protocols.setpoint import StepCommand
+from powergrid.devices.base import make_tuple
 from powergrid.scenario import MicrogridTable
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
 Array = NDArray[np.float64]
+_FLOAT = np.dtype(float)
 
 
 class ActionMap:
@@ -69,16 +71,19 @@ class ActionMap:
             ValueError: Wrong shape, or an entry that is not a finite number; names agent and index.
         """
         values = self._numbers(action, self._shape)
-        numbers = values.tolist()
+        numbers: list[float] = values.tolist()
         if not isfinite(sum(numbers)) and not np.isfinite(values).all():  # the sum of large ones is inf, too
             raise self._not_finite(values)
         p_mw: dict[str, float] = {}
         q_mvar: dict[str, float] = {}
         for value, (is_active, device, below, middle, above) in zip(numbers, self._entries, strict=True):
             # As ``setpoints`` of many: linear from -1 to 0 to +1.
-            reach = min(value, 1.0) * above if value >= 0.0 else max(value, -1.0) * below
-            (p_mw if is_active else q_mvar)[device] = middle + reach
-        return StepCommand(episode, step, p_mw, q_mvar)
+            if value >= 0.0:
+                power = middle + (above if value >= 1.0 else value * above)
+            else:
+                power = middle + (-below if value <= -1.0 else value * below)
+            (p_mw if is_active else q_mvar)[device] = power
+        return make_tuple(StepCommand, (episode, step, p_mw, q_mvar, None))
 
     def setpoints(self, actions: ArrayLike, n: int) -> dict[str, Array]:
         """Return the setpoints of ``n`` copies' normalised actions, (n,) MW or Mvar, by name.
@@ -107,7 +112,7 @@ class ActionMap:
             given = np.asarray(action)
             if isinstance(action, np.ma.MaskedArray) or given.dtype.kind not in "fiub":
                 raise TypeError
-            values = given.astype(float)
+            values = given if given.dtype == _FLOAT else given.astype(float)
         except (TypeError, ValueError, OverflowError):  # a text, complex, masked, ragged, or 10**400
             raise ValueError(f"action of {self._agent}: expected {len(self.names)} numbers") from None
         if values.shape != shape:

@@ -52,14 +52,16 @@ class Layout:
         storage = [(d.agent, d.name) for d in devices if d.has_soc]
         plants = [(d.agent, d.name) for d in devices if d.follows_profile]
         sizes = {
-            "price": 1,
             "hour": 2,
+            # What the time series say of a step, as in ``TimeSeries.vector``.
+            "price": 1,
             "p_load_mw": len(agents),
             "q_load_mvar": len(agents),
+            "p_available_mw": len(plants),
+            # What devices did.
             "p_mw": len(devices),
             "q_mvar": len(devices),
             "soc": len(storage),
-            "p_available_mw": len(plants),
             "vm_min_pu": len(agents),
             "vm_max_pu": len(agents),
             "loading_max_percent": len(agents),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
-import numpy as np
-
 from heron_mqtt.agents.base import LocalState, StepReport
 from heron_mqtt.protocols.p2p import Settlement
-from powergrid.envs.grid_state import Array, GridState
-from powergrid.rewards import traded
+from powergrid.envs.grid_state import GridState
+from powergrid.rewards import enter_trades
 from powergrid.simulation.grid_simulation import GridSimulation
 
 NO_ACTION = "no action before the deadline; its devices are taken to be in their safe state"
@@ -37,8 +35,8 @@ class StepRecords:
         self._agents = simulation.agents
         self._dt_s = simulation.scenario.step_s
         self._plants = [d for d in simulation.devices if d.follows_profile]
-        self.cost: Array = np.zeros(len(simulation.agents))
-        self.traded_usd: Array = np.zeros(len(simulation.agents))
+        self.cost = [0.0] * len(simulation.agents)
+        self.traded_usd = [0.0] * len(simulation.agents)
 
     def record(self, reports: Mapping[str, StepReport], settlement: Settlement) -> None:
         """Take the agents' reports; an agent without one is taken to be in its safe state."""
@@ -46,17 +44,17 @@ class StepRecords:
         p_mw: list[float] = []
         q_mvar: list[float] = []
         soc: list[float] = []
-        cost = []
+        cost: list[float] = []
         soc_before, nothing = iter(state.soc.tolist()), repeat(0.0)
         for agent, view in state.views.items():
             report = reports.get(agent) or self._safe(agent)
             p_mw += map(report.p_mw.get, view.devices, nothing)
             q_mvar += map(report.q_mvar.get, view.devices, nothing)
             soc += map(report.soc.get, view.storage, soc_before)
-            cost.append(sum(report.cost.values()))
+            cost.append(sum(report.cost.values(), 0.0))
         state.take_devices(p_mw, q_mvar, soc)
-        self.cost[:] = cost
-        state.traded_mwh[:], self.traded_usd = traded(self._agents, settlement.trades)
+        state.traded_mwh[...] = 0.0
+        self.cost, self.traded_usd = cost, enter_trades(self._agents, settlement.trades, state.traded_mwh)
         state.account()
 
     def _safe(self, agent: str) -> StepReport:
@@ -81,18 +79,18 @@ class StepRecords:
         return told
 
     def infos(
-        self, reports: Mapping[str, StepReport], settlement: Settlement, terms: Array
+        self, reports: Mapping[str, StepReport], settlement: Settlement, terms: Sequence[Sequence[float]]
     ) -> dict[str, dict[str, Any]]:
         """Return what happened to each agent in the last step.
 
         Args:
             reports: By agent.
             settlement: Of the trades.
-            terms: (n_terms, n_agents) of the reward, $.
+            terms: For each agent the terms of its reward, $.
         """
-        now, names = self._state.plain(), list(enumerate(self._state.reward_names))
+        now, names = self._state.plain(), self._state.reward_names
         infos = {}
-        for (agent, view), earned in zip(self._state.views.items(), terms.T.tolist(), strict=True):
+        for (agent, view), earned in zip(self._state.views.items(), terms, strict=True):
             report = reports.get(agent, NO_REPORT)
             infos[agent] = {
                 **view.info(now),
@@ -103,7 +101,7 @@ class StepRecords:
                 "missed": report.missed,
                 "bounds": report.bounds.copy(),
                 "authority": report.authority.copy(),
-                "reward_terms": {name: earned[i] for i, name in names},
+                "reward_terms": dict(zip(names, earned, strict=True)),
             }
         for trade in settlement.trades:
             infos[trade.seller]["trades"].append(trade)

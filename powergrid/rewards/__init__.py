@@ -1,6 +1,16 @@
 """What a step earned each microgrid, term by term. Formulas: docs/models.md, economics and trading."""
 
-from powergrid.rewards.rewards import TERMS, Rewards, traded
+from powergrid.rewards.rewards import TERMS, Rewards, enter_trades, total, traded
 from powergrid.rewards.terms import REWARD_TERMS, RewardTerm, StepAccount, grid_bill
 
-__all__ = ["REWARD_TERMS", "TERMS", "RewardTerm", "Rewards", "StepAccount", "grid_bill", "traded"]
+__all__ = [
+    "REWARD_TERMS",
+    "TERMS",
+    "RewardTerm",
+    "Rewards",
+    "StepAccount",
+    "enter_trades",
+    "grid_bill",
+    "total",
+    "traded",
+]

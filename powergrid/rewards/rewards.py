@@ -5,7 +5,9 @@ The last axis of every array counts microgrids; leading axes (...) count copies 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +50,9 @@ class Rewards:
         # They stand side by side, as what lies outside does.
         self._violations = slice(min(violations), max(violations) + 1)
         self._factors = np.array([[term.factor] for term in violations.values()])
+        self._weights = [(at, term.factor, term.row) for at, term in violations.items()]
+        self._plain = [(at, term) for at, term in self._others if term.is_shipped]
+        self._added = [(at, term) for at, term in self._others if not term.is_shipped]
 
     def terms(self, step: StepAccount) -> Array:
         """Return (..., n_terms, n_agents) $, rows as in ``names``; their sum is the reward."""
@@ -58,6 +63,39 @@ class Rewards:
             terms[..., at, :] = term.earned(step)
         return terms
 
+    def terms_by_agent(
+        self,
+        accounts: Sequence[StepAccount],
+        outside: Sequence[Sequence[float]],
+        whole: Callable[[], StepAccount],
+    ) -> list[list[float]]:
+        """Return the same of one grid in plain numbers, to the last bit: for each agent its terms.
+
+        Arrays of a few numbers take longer to multiply than these numbers themselves.
+
+        Args:
+            accounts: Of each agent, in numbers.
+            outside: (3, n_agents) as in ``StepAccount``.
+            whole: Returns the account of all agents, for terms that are not shipped.
+        """
+        found = []
+        for agent, account in enumerate(accounts):
+            terms = [0.0] * len(self._terms)
+            for at, term in self._plain:
+                terms[at] = term.earned(account)
+            for at, factor, row in self._weights:
+                terms[at] = outside[row][agent] * factor
+            found.append(terms)
+        for at, term in self._added:
+            earned = np.broadcast_to(term.earned(whole()), len(accounts)).tolist()
+            for terms, of_agent in zip(found, earned, strict=True):
+                terms[at] = of_agent
+        return found
+
+
+total: Callable[[Sequence[float]], float] = functools.partial(functools.reduce, operator.add)
+"""Return the reward that an agent's terms come to, summed in their order, as arrays of them are."""
+
 
 def traded(agents: Sequence[str], trades: Sequence[SettledTrade]) -> tuple[Array, Array]:
     """Return what settled trades come to.
@@ -66,10 +104,16 @@ def traded(agents: Sequence[str], trades: Sequence[SettledTrade]) -> tuple[Array
         (n_agents, n_agents) MWh that the row's agent sold to the column's, negative = bought from it; and
         (n_agents,) $ earned minus paid.
     """
-    mwh, usd = np.zeros((len(agents), len(agents))), [0.0] * len(agents)
+    mwh = np.zeros((len(agents), len(agents)))
+    return mwh, np.array(enter_trades(agents, trades, mwh))
+
+
+def enter_trades(agents: Sequence[str], trades: Sequence[SettledTrade], mwh: Array) -> list[float]:
+    """Write into (n_agents, n_agents) zeros what was sold; return what each earned; see ``traded``."""
+    usd = [0.0] * len(agents)
     for trade in trades:
         seller, buyer = agents.index(trade.seller), agents.index(trade.buyer)
         mwh[seller, buyer], mwh[buyer, seller] = trade.mwh, -trade.mwh
         usd[seller] += trade.mwh * trade.price
         usd[buyer] -= trade.mwh * trade.price
-    return mwh, np.array(usd)
+    return usd

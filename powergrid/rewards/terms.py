@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from heron_mqtt.registry import Registry
 from powergrid.scenario import Scenario
 
-_ZERO = np.array(0.0)
-
 __all__ = ["REWARD_TERMS", "RewardTerm", "StepAccount", "Violation", "grid_bill"]
 
 Array = NDArray[np.float64]
@@ -24,6 +22,8 @@ Array = NDArray[np.float64]
 
 class StepAccount(NamedTuple):
     """What happened in a step.
+
+    Shipped terms but violations are also asked for one microgrid, whose first five values are numbers then.
 
     Attributes:
         cost: (..., n_agents) cost of the devices' steps, $: fuel, starts, what was not served.
@@ -36,10 +36,10 @@ class StepAccount(NamedTuple):
         sum_by_agent: From (..., n_devices) to the (..., n_agents) sums over each microgrid's devices.
     """
 
-    cost: Array
-    net_mwh: Array
-    traded_mwh: Array
-    traded_usd: Array
+    cost: Any
+    net_mwh: Any
+    traded_mwh: Any
+    traded_usd: Any
     price: Any
     outside: Array
     p_mw: Array | None = None
@@ -88,7 +88,7 @@ class Generation(RewardTerm):
 
     def earned(self, step: StepAccount) -> Any:
         """Return the negative cost."""
-        return np.negative(step.cost)
+        return -step.cost
 
 
 @REWARD_TERMS.add
@@ -100,7 +100,7 @@ class Grid(RewardTerm):
 
     def __init__(self, scenario: Scenario) -> None:
         super().__init__(scenario)
-        self._adder = np.array(scenario.market.import_adder_per_mwh)
+        self._adder = scenario.market.import_adder_per_mwh
 
     def earned(self, step: StepAccount) -> Any:
         """Return the grid's bill of what was not traded."""
@@ -174,4 +174,4 @@ def grid_bill(net_mwh: Any, traded_mwh: Any, price: Any, import_adder: Any) -> A
     Each but the last is a number or an array; the shapes must broadcast.
     """
     rest_mwh = net_mwh - traded_mwh
-    return rest_mwh * (price + import_adder * (rest_mwh < _ZERO))
+    return rest_mwh * (price + import_adder * (rest_mwh < 0.0))

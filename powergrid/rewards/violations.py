@@ -15,7 +15,7 @@ __all__ = ["LimitReadings", "LimitViolations"]
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
 
-_UNIT = np.array([[1.0], [100.0], [1.0]])  # an overload counts in units of 100 %
+_UNIT = np.array([1.0, 100.0, 1.0])  # an overload counts in units of 100 %
 _ZERO = np.array(0.0)  # numpy takes an array of its own in half the time of a number
 
 
@@ -63,7 +63,7 @@ class LimitViolations:
         sizes = [sum(len(group) for group in groups[i : i + n]) for i in (0, n, 2 * n)]
         self._low = np.repeat([limits.vm_min_pu, 0.0, limits.soc_min], sizes)
         self._high = np.repeat([limits.vm_max_pu, limits.loading_max_percent, limits.soc_max], sizes)
-        self._unit = np.broadcast_to(_UNIT, (3, n)).copy()  # of the result's shape: half the time
+        self._unit = np.repeat(_UNIT, n)  # of the sums' shape: half the time
         self._highest_of_nothing = np.repeat([np.nan, 0.0, np.nan], n)
 
     def read(self, quantities: Array) -> LimitReadings:
@@ -73,16 +73,15 @@ class LimitViolations:
             quantities: (..., n_bus + n_branch + n_batteries) side by side: voltages, pu; loadings of lines,
                 then transformers, %; states of charge. NaN stays NaN, except where there is no supply.
         """
-        values = self._reducer.take(quantities)
-        outside = np.subtract(self._low, values)
+        values, reduce = self._reducer.take(quantities), self._reducer.reduce
+        outside = self._low - values
         np.maximum(outside, values - self._high, out=outside)
         np.maximum(outside, _ZERO, out=outside)
+        sums = reduce(np.add, outside, 0.0)
+        sums /= self._unit
+        by_agent = (*values.shape[:-1], 3, self._n_agents)
         return LimitReadings(
-            lowest=self._by_agent(np.minimum, values, np.nan),
-            highest=self._by_agent(np.maximum, values, self._highest_of_nothing),
-            outside=self._by_agent(np.add, outside, 0.0) / self._unit,
+            reduce(np.minimum, values, np.nan).reshape(by_agent),
+            reduce(np.maximum, values, self._highest_of_nothing).reshape(by_agent),
+            sums.reshape(by_agent),
         )
-
-    def _by_agent(self, ufunc: np.ufunc, values: Array, empty: float | Array) -> Array:
-        found = self._reducer.reduce(ufunc, values, empty)
-        return found.reshape(*values.shape[:-1], 3, self._n_agents)

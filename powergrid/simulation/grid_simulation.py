@@ -141,7 +141,8 @@ class GridSimulation:
         loads = self.series.loads(row)
         if load_factor is not None:
             of_load = np.concatenate((load_factor, np.ones((*load_factor.shape[:-1], 1))), axis=-1)
-            loads *= of_load.take(self._load_owner, axis=-1)[..., np.newaxis, :]
+            factors = of_load.take(self._load_owner, axis=-1)[..., np.newaxis, :]
+            loads = np.multiply(loads, factors, out=None if isinstance(row, int) else loads)
         return loads
 
     # -- compilation -------------------------------------------------------------------------------

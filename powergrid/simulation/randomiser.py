@@ -81,6 +81,11 @@ class Noise(NamedTuple):
     price: Array | None = None
     forecast: Array | None = None
 
+    @property
+    def changes_steps(self) -> bool:
+        """Whether steps differ from the series, and not forecasts alone."""
+        return self.load is not None or self.plant is not None or self.price is not None
+
     def load_at(self, at: Any) -> Array | None:
         """Return (..., n_agents) factors at an index of copies and steps."""
         return None if self.load is None else self.load[at]

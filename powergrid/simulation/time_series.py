@@ -16,6 +16,7 @@ Positions = NDArray[np.intp]
 Rows = int | NDArray[np.int64]
 
 _DAY_S = 86_400.0
+KNOWN_LOADS = 100_000  # numbers that are kept, 8 bytes each
 
 
 class Outlook(NamedTuple):
@@ -71,20 +72,26 @@ class TimeSeries:
         followed = [load.p_column for load in blueprint.loads] + [load.q_column for load in blueprint.loads]
         base = np.concatenate((base_p_mw * scale, base_q_mvar * scale))
         self._loads = _Loads(base, followed, columns, self.n_rows)
-        self._price: Array = prices.columns[scenario.profiles.price_column]
-        self._p_load = 0.0 - self._loads.sums(loads)
-        self._q_load = 0.0 - self._loads.sums([self._n_loads + group for group in loads])
+        p_load = 0.0 - self._loads.sums(loads)
+        q_load = 0.0 - self._loads.sums([self._n_loads + group for group in loads])
         plants = [
             columns[table.profile][: self.n_rows] * float(table.spec.profile_mw)
             for microgrid in scenario.microgrids.values()
             for table in microgrid.devices.values()
             if table.profile is not None
         ]
-        self._available = np.stack(plants, axis=1) if plants else np.empty((self.n_rows, 0))
+        available = np.stack(plants, axis=1) if plants else np.empty((self.n_rows, 0))
+        # One row of one array for each step: read and handed on at once.
+        price = prices.columns[scenario.profiles.price_column][: self.n_rows, np.newaxis]
+        self._rows = np.concatenate((price, p_load, q_load, available), axis=1)
+        self._price = self._rows[:, 0]
+        begin, ends = 1, [1 + len(loads), 1 + 2 * len(loads)]
+        self._p_load, self._q_load = self._rows[:, begin : ends[0]], self._rows[:, ends[0] : ends[1]]
+        self._available = self._rows[:, ends[1] :]
 
     def change_prices(self, change: Callable[[float], float]) -> None:
         """Put ``change(price)`` in the place of every price, $/MWh."""
-        self._price = np.array([change(price) for price in self._price.tolist()], dtype=float)
+        self._price[:] = [change(price) for price in self._price.tolist()]
 
     @property
     def prices(self) -> Array:
@@ -93,7 +100,7 @@ class TimeSeries:
 
     @prices.setter
     def prices(self, prices: Array) -> None:
-        self._price = np.array(prices, dtype=float)
+        self._price[:] = prices
 
     def has(self, row: int) -> bool:
         """Whether the series say anything of a row."""
@@ -112,13 +119,25 @@ class TimeSeries:
         at = self._wrapped(row)
         return Outlook(self._price[at], self._p_load[at], self._q_load[at], self._available[at])
 
+    def vector(self, row: int) -> Array:
+        """Return ``outlook`` of one row as one vector: its values in their order.
+
+        Raises:
+            IndexError: As ``outlook``.
+        """
+        if not self.repeats and row >= self.n_rows:
+            self._wrapped(row)
+        values: Array = self._rows[row % self.n_rows]
+        return values
+
     def loads(self, row: Rows) -> Array:
         """Return (..., 2, n_load) MW and Mvar of every load, positive = consumed, in the order of the table.
 
         Raises:
             IndexError: As ``outlook``.
         """
-        both = self._loads.at(self._wrapped(row))
+        at = self._wrapped(row)
+        both = self._loads.at_one(at) if isinstance(at, int) else self._loads.at(at)
         return both.reshape(*both.shape[:-1], 2, self._n_loads)
 
     def clock(self, row: int) -> datetime:
@@ -154,6 +173,17 @@ class _Loads:
             self._factors[:, i] = columns[name][:n_rows]
         column = {name: i for i, name in enumerate(used, start=1)}
         self._column_of = np.array([column[name] if name else 0 for name in names], dtype=np.intp)
+        self._known: dict[int, Array] = {}  # rows that were worked out; episodes come back to them
+        self._most_known = max(1, KNOWN_LOADS // max(1, len(names)))
+
+    def at_one(self, row: int) -> Array:
+        """(n,) in one row; the array stays as it is."""
+        known = self._known.get(row)
+        if known is None:
+            if len(self._known) >= self._most_known:
+                self._known.clear()
+            known = self._known[row] = self.at(row)
+        return known
 
     def at(self, row: Rows) -> Array:
         """(..., n) in one row or several."""

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.protocols.p2p import SettledTrade, Trade, settle
-from powergrid.rewards import REWARD_TERMS, TERMS, Rewards, StepAccount, grid_bill, traded
+from powergrid.rewards import REWARD_TERMS, TERMS, Rewards, StepAccount, grid_bill, total, traded
+from powergrid.rewards.group_reduce import GroupedReducer
 from powergrid.rewards.violations import LimitViolations
 from powergrid.scenario import MarketTable, RewardTable, load_scenario
 
@@ -225,3 +226,35 @@ def test_terms_worked_out_together_are_those_of_each_term_alone(shape: tuple[int
     for at, name in enumerate(TERMS):
         alone = REWARD_TERMS[name](scenario).earned(step)
         np.testing.assert_array_equal(together[..., at, :], alone, err_msg=name)
+
+
+# -- the same in plain numbers -------------------------------------------------------------------------
+
+
+amounts = st.floats(-1e3, 1e3)
+
+
+@settings(max_examples=50)
+@given(
+    numbers=st.lists(st.tuples(*[amounts] * 7), min_size=1, max_size=4),
+    price=amounts,
+)
+def test_plain_numbers_come_to_the_same_as_arrays_to_the_last_bit(
+    numbers: list[tuple[float, ...]], price: float
+) -> None:
+    rewards = Rewards(load_scenario("three_microgrids").scenario)
+    cost, net, sold, usd, *outside = np.array(numbers).T.copy()
+    whole = StepAccount(cost, net, sold, usd, np.array([price]), np.array(outside))
+    expected = rewards.terms(whole)
+    accounts = [StepAccount(*of_one[:4], price, whole.outside) for of_one in numbers]
+    found = rewards.terms_by_agent(accounts, whole.outside.tolist(), lambda: whole)
+    assert np.array_equal(np.array(found).T, expected)
+    assert [total(terms) for terms in found] == np.add.reduce(expected).tolist()
+
+
+def test_groups_that_follow_one_another_are_summed_as_scattered_ones() -> None:
+    values = np.arange(12.0).reshape(2, 6) ** 2
+    in_order = GroupedReducer([[1, 2], [], [3, 4, 5]])
+    scattered = GroupedReducer([[2, 1], [], [5, 3, 4]])
+    expected = [[1.0 + 4.0, 0.0, 9.0 + 16.0 + 25.0], [49.0 + 64.0, 0.0, 81.0 + 100.0 + 121.0]]
+    assert in_order.sums(values).tolist() == scattered.sums(values).tolist() == expected

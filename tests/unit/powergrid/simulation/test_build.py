@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandapower as pp
 import pytest
 
@@ -298,6 +299,23 @@ def test_series_repeat_from_their_first_row() -> None:
     seen = [env.step({})[4]["MG1"]["price"] for _ in range(3)]
     prices = [float(row["price_per_mwh"]) for row in rows("profiles/price_week.csv")]
     assert seen == [prices[671], prices[0], prices[1]]
+
+
+def test_a_row_as_one_vector_says_what_its_outlook_says(env: MultiAgentMicrogrids) -> None:
+    series = env.simulation.series
+    for row in (0, 5, 700):
+        price, *others = series.outlook(row)
+        assert series.vector(row).tolist() == [price, *np.concatenate(others).tolist()]
+
+
+def test_a_factor_on_loads_does_not_stay_on_them(env: MultiAgentMicrogrids) -> None:
+    before = env.simulation.loads(3).copy()
+    factors = np.array([2.0, 1.0, 0.5])
+    changed = env.simulation.loads(3, factors)
+    assert not np.array_equal(changed, before)
+    assert np.array_equal(env.simulation.loads(3), before)
+    of_rows = env.simulation.loads(np.array([3, 3]), np.stack((factors, np.ones(3))))
+    assert np.array_equal(of_rows, np.stack((changed, before)))
 
 
 def test_the_slack_voltage_is_the_scenarios() -> None:
