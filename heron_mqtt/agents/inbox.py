@@ -146,8 +146,10 @@ class Inbox:
 
         Only a price is for late subscribers: the rest is for now. A wrong message is reported.
         """
-        parsed = self._broker.parsed(message, model)
-        if parsed is None:
+        try:
+            parsed = message.parse(model)
+        except MessageError as exc:
+            self._broker.reject(message, exc)
             return None
         is_here = parsed.env_id is None or parsed.env_id == self._env_id
         is_for_now = not message.retained or isinstance(parsed, PriceSignal)

@@ -239,7 +239,8 @@ class SystemOperator:
         self._now = (episode, step)
         self._reports = {}
         self._plans = {}
-        self._state = {"type": "run_state", "state": "running", "scenario": self._scenario, "clock": clock}
+        told = clock.isoformat().replace("+00:00", "Z")  # as in JSON: a text needs no decoding
+        self._state = {"type": "run_state", "state": "running", "scenario": self._scenario, "clock": told}
         self.say_alive()
         self._publish(
             topics.operator_price(self.operator_id), {"type": "price", "value": price}, **self._retain

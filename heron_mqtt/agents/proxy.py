@@ -283,14 +283,14 @@ class Proxy:
             return 0
         self._inbox.open_session(session)
         missed, going = 0, True
+        mine, stamp, publish = self.agent.agent_id, self._stamper.stamp, self._broker.publish
         clock = asyncio.get_running_loop().time
         ends = clock()
         while going:
             ends += self.deadlines.peer_s
             for peer, message in session.outgoing().items():
-                channel = topics.p2p(self.agent.agent_id, peer)
-                stamped = self._stamper.stamp(channel, message, episode=episode, step=step)
-                self._broker.publish(channel, stamped)
+                channel = topics.p2p(mine, peer)
+                publish(channel, stamp(channel, message, episode=episode, step=step))
             if not await self._wakeup.until(lambda: not session.waiting_for(), ends - clock()):
                 missed += 1
                 late = ", ".join(sorted(session.waiting_for()))

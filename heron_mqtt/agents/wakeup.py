@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from heron_mqtt.messaging.core.background_loop import running_loop
+
 
 class Wakeup:
     """Lets one task wait for a condition; code that may have made it true calls ``notify``.
@@ -50,7 +52,8 @@ class Wakeup:
             raise self._error
         if condition():
             return True
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
+        assert loop is not None  # a coroutine runs in one
         ends_s = None if timeout_s is None else loop.time() + timeout_s
         self._condition = condition
         self._expect(loop, ends_s)

@@ -12,7 +12,7 @@ offered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self
 
@@ -74,12 +74,12 @@ class P2PSession(HorizontalSession):
         self._accepts: dict[str, Accept] = {}
         self._confirms: dict[str, Confirm] = {}
         self._heard: tuple[dict[str, Any], ...] = (self._offers, self._accepts, self._confirms)
-        self._offered = max(bid.quantity_mwh, 0.0)
-        self._wanted = max(-bid.quantity_mwh, 0.0)
+        mwh = bid.quantity_mwh
+        self._offered, self._wanted = (mwh, 0.0) if mwh > 0.0 else (0.0, 0.0 - mwh)
         self._bought: dict[str, float] = {}  # MWh accepted by this agent, by seller
         self._sold: dict[str, float] = {}  # MWh confirmed by it, by buyer
         self._outgoing: Mapping[str, Message] | None = None  # not asked for yet
-        self._owed = frozenset(peers)
+        self._owed: Collection[str] = peers
         self._trades: dict[str, Trade] | None = None  # without a conversation
 
     @classmethod
@@ -88,13 +88,14 @@ class P2PSession(HorizontalSession):
         offers = [(one.bid.price, name, one._offered) for name, one in sessions.items() if one._offered]
         accepts: dict[str, dict[str, float]] = {seller: {} for _, seller, _ in offers}
         for buyer, session in sessions.items():
-            session._end()
+            session.round, session._outgoing, session._owed = len(ROUNDS), {}, ()
             if session._wanted and offers:
-                for seller, mwh in session._choose(
+                heard = [
                     offer
                     for offer in offers
                     if offer[1] in session._peers and buyer in sessions[offer[1]]._peers
-                ).items():
+                ]
+                for seller, mwh in session._choose(heard).items():
                     accepts[seller][buyer] = mwh
         trades: dict[str, dict[str, Trade]] = {name: {} for name in sessions}
         for seller, accepted in accepts.items():
@@ -134,7 +135,10 @@ class P2PSession(HorizontalSession):
 
     def waiting_for(self) -> set[str]:
         """Return the peers whose message in this round is expected and has not come."""
-        return set(self._owed.difference(self._heard[self.round])) if self._owed else set()
+        waiting = set(self._owed)
+        if waiting:
+            waiting.difference_update(self._heard[self.round])
+        return waiting
 
     def advance(self) -> bool:
         """End the round and begin the next in which this agent speaks or waits; False if there is none."""
@@ -151,13 +155,13 @@ class P2PSession(HorizontalSession):
                 return True
 
     def _end(self) -> None:
-        self.round, self._outgoing, self._owed = len(ROUNDS), {}, frozenset()
+        self.round, self._outgoing, self._owed = len(ROUNDS), {}, ()
 
-    def _answers(self) -> tuple[Mapping[str, Message], frozenset[str]]:
+    def _answers(self) -> tuple[Mapping[str, Message], Collection[str]]:
         """Return the accepts to send, and who owes one."""
         offers = self._offers
         if self._offered:
-            return {}, frozenset(peer for peer, offer in offers.items() if not offer.quantity)
+            return {}, [peer for peer, offer in offers.items() if not offer.quantity]
         self._bought = self._choose(
             (offer.price, peer, offer.quantity) for peer, offer in offers.items() if offer.quantity > 0.0
         )
@@ -166,12 +170,12 @@ class P2PSession(HorizontalSession):
             for peer in self._peers
             if peer not in offers or offers[peer].quantity
         }
-        return answers, frozenset()
+        return answers, ()
 
-    def _confirmations(self) -> tuple[Mapping[str, Message], frozenset[str]]:
+    def _confirmations(self) -> tuple[Mapping[str, Message], Collection[str]]:
         """Return the confirms to send, and who owes one."""
         if not self._offered:
-            return {}, frozenset(self._bought)
+            return {}, self._bought.keys()
         self._sold = self._allot(
             {peer: accept.quantity for peer, accept in self._accepts.items() if accept.quantity > 0.0}
         )
@@ -180,7 +184,7 @@ class P2PSession(HorizontalSession):
             for peer in self._peers
             if self._waits_for_a_confirm(peer)
         }
-        return confirms, frozenset()
+        return confirms, ()
 
     def _waits_for_a_confirm(self, peer: str) -> bool:
         """Whether a peer has accepted something, or may have without having been heard."""
@@ -205,10 +209,11 @@ class P2PSession(HorizontalSession):
 
     def _allot(self, accepted: Mapping[str, float]) -> dict[str, float]:
         """Seller: give each buyer what it accepted, or its share where that is more than was offered."""
-        asked = {peer: min(quantity, self._offered) for peer, quantity in sorted(accepted.items())}
+        left = self._offered
+        asked = {peer: min(accepted[peer], left) for peer in sorted(accepted)}
         total = sum(asked.values())
-        share = 1.0 if total <= self._offered else self._offered / total
-        left, allotted = self._offered, {}
+        share = 1.0 if total <= left else left / total
+        allotted = {}
         for peer, quantity in asked.items():
             allotted[peer] = min(quantity * share, left)  # rounding must not sell more than there is
             left -= allotted[peer]

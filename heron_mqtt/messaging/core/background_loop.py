@@ -12,7 +12,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -59,8 +59,31 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-running_loop: Callable[[], asyncio.AbstractEventLoop | None] = asyncio._get_running_loop
-"""Return the loop running in this thread, or None; asked twice a message, so without a frame of our own."""
+_seen_running: asyncio.AbstractEventLoop | None = None  # the loop that was found last
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop running in this thread, or None; asked with every message.
+
+    A loop of asyncio knows the thread that it runs in. To ask it takes a fraction of asking asyncio, which
+    asks the system each time (Python 3.11) whether this process is a fork.
+    """
+    global _seen_running  # noqa: PLW0603 - a cache of one
+    loop = _seen_running
+    if loop is not None and getattr(loop, "_thread_id", None) == threading.get_ident():
+        return loop
+    loop = _seen_running = asyncio._get_running_loop()
+    return loop
+
+
+def _forget_running() -> None:
+    """Forget the loop of the process that this one is a fork of; it does not run here."""
+    global _seen_running  # noqa: PLW0603 - see above
+    _seen_running = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_running)
 
 
 def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +28,17 @@ def test_each_stamp_tells_its_own_time_in_utc(start: datetime, waits_ms: list[in
         clock[0] += timedelta(milliseconds=wait_ms)
         told = stamper.stamp("price", PriceSignal(value=1.0))["sent_at"]
         assert told == clock[0].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize("ms", [0, 1, 999, 1_000, 59_999, 1_767_225_599_999])
+def test_the_systems_clock_is_told_to_the_millisecond(monkeypatch: pytest.MonkeyPatch, ms: int) -> None:
+    stamper = MessageStamper("operator", "lab")
+    for later_ms in (0, 0, 1, 1_500):  # the same second and the next
+        now_ms = ms + later_ms
+        monkeypatch.setattr(time, "time_ns", lambda now_ms=now_ms: now_ms * 1_000_000 + 999_999)
+        expected = datetime.fromtimestamp(now_ms // 1_000, UTC) + timedelta(milliseconds=now_ms % 1_000)
+        told = stamper.stamp("price", PriceSignal(value=1.0))["sent_at"]
+        assert told == expected.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def test_numbers_rise_by_channel() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 
 import pytest
@@ -26,6 +27,33 @@ def test_every_call_is_done_in_the_one_loop_of_its_own_thread() -> None:
 async def test_a_caller_with_a_loop_of_its_own_waits_as_any_other() -> None:
     loop, _ = run_sync(where())
     assert loop is not asyncio.get_running_loop()
+
+
+def test_a_loop_counts_as_running_only_where_it_runs_and_while_it_does() -> None:
+    found: list[asyncio.AbstractEventLoop | None] = []
+
+    async def look() -> asyncio.AbstractEventLoop:
+        found.append(running_loop())
+        await asyncio.to_thread(lambda: found.append(running_loop()))
+        found.append(running_loop())
+        return asyncio.get_running_loop()
+
+    first = asyncio.run(look())
+    found.append(running_loop())
+    second = asyncio.run(look())
+    assert found == [first, None, first, None, second, None, second]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_the_loop_of_a_process_does_not_run_in_its_fork() -> None:
+    async def fork() -> int:
+        assert running_loop() is not None
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if running_loop() is None else 1)
+        return os.waitpid(pid, 0)[1]
+
+    assert asyncio.run(fork()) == 0
 
 
 def test_what_is_raised_is_raised_to_the_caller() -> None:
