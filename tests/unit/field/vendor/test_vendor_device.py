@@ -1508,7 +1508,7 @@ async def test_while_its_heart_beats_its_last_power_is_of_now(make: Any) -> None
     site.wire.says("box/alive", "tick")  # a report may have been missed in between
     await asyncio.sleep(0.2)
     assert len(site.telemetry) == told
-    assert "not reported since nothing was heard" in site.device.state.why("p_mw", 0.0)
+    assert "not reported, because no message was received" in site.device.state.why("p_mw", 0.0)
     site.wire.says("box/state", {"p": 1200})
     await until(lambda: site.telemetry[-1]["p_mw"] == 0.0012, "that it is back")
     assert site.status[-1]["state"] == "online"
