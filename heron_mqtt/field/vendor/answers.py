@@ -143,7 +143,8 @@ def _id_of(table: AnswerTable, writer: SetpointWriter, complain: Complain) -> st
     if len(numbers) != 1:
         complain("id.of", "which value is repeated? give 'of', or one value with quantity = \"seq\"")
         return None
-    return numbers[0]
+    [number] = numbers
+    return number
 
 
 def _same(found: Scalar, was: RenderedValue) -> bool:

@@ -143,7 +143,7 @@ def rounded(value: float, decimals: int, *, toward_zero: bool) -> float:
         return round(value, decimals) + 0.0
     steps = value * 10.0**decimals
     noise = 16.0 * math.ulp(steps)  # a few multiplications lie behind it
-    return math.trunc(steps + math.copysign(noise, steps)) / 10.0**decimals + 0.0
+    return math.trunc(steps + math.copysign(noise, steps)) / 10.0**decimals
 
 
 def as_number(value: float, decimals: int | None) -> int | float:

@@ -113,7 +113,7 @@ def _pairs(text: str, separator: str, assign: str) -> dict[str, str]:
 
 
 def _unquoted(text: str) -> str:
-    quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in {'"', "'"}
+    quoted = len(text) >= 2 and text[0] == text[-1] in {'"', "'"}
     return text[1:-1] if quoted else text
 
 

@@ -116,7 +116,7 @@ def decode(payload: bytes) -> SparkplugPayload:
     )
 
 
-def _whole_fields(data: bytes, problems: list[str], depth: int = 0) -> bytes:
+def _whole_fields(data: bytes, problems: list[str], *, of_metric: bool = False) -> bytes:
     """Return a message without what is damaged: a metric is cut before its first field that is no field.
 
     Source: protobuf.dev/programming-guides/encoding, message structure.
@@ -126,12 +126,12 @@ def _whole_fields(data: bytes, problems: list[str], depth: int = 0) -> bytes:
         found = _field(data, at)
         if found is None:
             problems.append(
-                f"damaged: the last {len(data) - at} bytes of a {'metric' if depth else 'payload'}"
+                f"damaged: the last {len(data) - at} bytes of a {'metric' if of_metric else 'payload'}"
             )
             break
         number, start, end = found
-        if depth == 0 and number == 2:  # a metric: its length may change
-            inner = _whole_fields(data[start:end], problems, depth + 1)
+        if not of_metric and number == 2:  # a metric: its length may change
+            inner = _whole_fields(data[start:end], problems, of_metric=True)
             kept += b"\x12" + _varint(len(inner)) + inner
         else:
             kept += data[at:end]
@@ -201,10 +201,7 @@ def typed(value: Any, datatype: int | None) -> Any:
     bits = None if datatype is None else _SIGNED_BITS.get(datatype)
     if bits is None or isinstance(value, bool) or not isinstance(value, int):
         return value
-    try:
-        return int(signed(value & ((1 << bits) - 1), bits))
-    except (TypeError, ValueError):
-        return value
+    return int(signed(value & ((1 << bits) - 1), bits))
 
 
 def _set(metric: Any, datatype: str, value: Any) -> None:

@@ -159,6 +159,7 @@ def test_numbers_of_an_array_are_cleaned_one_by_one() -> None:
         ({"time": "%H:%M:%S"}, "does not say which day and year"),
         ({"time": "%d.%m. %H:%M"}, "does not say which day and year"),
         ({"words": {"a": 1, "b": "x"}}, "expected one sort of values"),
+        ({"words": {"a": 1}, "other": "x"}, "they mean number and text; expected one sort of values"),
         ({"words": {}}, "at least one word"),
         ({"key": "a"}, "format 'text' has none"),
         ({"struct": ">h"}, "how are the bytes written"),

@@ -76,6 +76,7 @@ def test_a_power_becomes_the_vendors_number(table: dict[str, Any], p_mw: float, 
         ({"max": -100.0}, 0.0, None),
         ({}, 0.005, None),
         ({"max": -0.5}, -0.3e-6, None),  # a bound of the other sign bounds what is beyond 0
+        ({"min": 0.5}, -0.3e-6, "-0.3 is below min = 0.5"),
         ({"min": 0.5}, 0.3e-6, "0.3 would be raised to min = 0.5"),
     ],
 )

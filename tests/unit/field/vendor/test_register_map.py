@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -247,3 +248,109 @@ def test_a_register_of_floats_takes_the_number_as_it_is() -> None:
     table["registers"] = {**GOOD["registers"], "power": {"address": 40, "type": "float32", "scale": 10.0}}
     [write] = sent(table, 0.000015).writes
     assert write.words == (0x3FC0, 0)  # 1.5
+
+
+def held(
+    holds: str, words: list[int], modbus: dict[str, Any] | None = None, **keys: Any
+) -> tuple[Any, str, Any]:
+    """Return what registers of a type hold, how they are shown, and what they are as an input."""
+    area = "coil" if holds == "bool" else "holding"
+    table = {"registers": {"w": {"address": 1, "area": area, "type": holds, **keys}}, "modbus": modbus or {}}
+    mapping = load({**table, "quantities": {"p_mw": {"formula": "1 if w == w else 0", "unit": "W"}}})
+    assert mapping.registers is not None
+    register = mapping.registers.registers["w"]
+    [reader] = mapping.telemetry
+    return register.value(words), register.shown(words), reader.read({"w": register.value(words)}).values["w"]
+
+
+def test_what_registers_hold_is_shown_as_it_is_and_as_it_is_meant() -> None:
+    assert held("int16", [0xFF9C], scale=0.5) == (-100, "ff9c = -100", -50.0)
+    assert held("uint32", [1, 2]) == (65_538, "0001 0002 = 65538", 65_538.0)
+    assert held("uint32", [1, 2], {"swap_words": True}) == (131_073, "0001 0002 = 131073", 131_073.0)
+    assert held("uint32", [1, 2], {"swap_words": True}, swap_words=False)[0] == 65_538
+    assert held("uint16", [0x0102], {"swap_bytes": True})[0] == 0x0201
+    assert held("uint16", [0x0102], {"swap_bytes": True}, swap_bytes=False)[0] == 0x0102
+    assert held("float32", [0x3FC0, 0]) == (1.5, "3fc0 0000 = 1.5", 1.5)
+    assert held("float32", [0x7FC0, 0])[:2] == (None, "7fc0 0000 = NaN")
+    assert held("bool", [1]) == (True, "True", True)
+    text = held("string", [0x6162] * 9, {"swap_words": True}, length=9)
+    assert text == ("ab" * 9, f"{' '.join(['6162'] * 8)} = {'ab' * 9!r}", "ab" * 9)
+
+
+def test_what_means_not_available_may_be_written_as_the_registers_show_it() -> None:
+    for holds, absent, words, is_there in (
+        ("int16", 0x8000, [0x8000], False),
+        ("int16", -32_768, [0x8000], False),
+        ("int16", 0x7FFF, [0x7FFF], False),
+        ("int32", 0xFFFF_FFFF, [0xFFFF, 0xFFFF], False),
+        ("int32", 0xFFFF, [0, 0xFFFF], False),
+        ("int32", 0xFFFF, [0xFFFF, 0xFFFF], True),
+        ("uint16", 0xFFFF, [0xFFFF], False),
+        ("uint32", 0x8000_0000, [0x8000, 0], False),
+        ("bcd16", 0xFFFF, [0xFFFF], False),
+        ("bcd32", 0xABC, [0, 0xABC], False),
+        ("float32", 9.0, [0x4110, 0], False),
+    ):
+        found = held(holds, words, absent=[absent])[2]
+        assert (not hasattr(found, "keeps")) is is_there, (holds, absent)
+
+
+def test_a_number_or_a_word_is_written_as_the_register_holds_it() -> None:
+    table = {
+        "registers": {
+            "w": {"address": 1, "type": "int16", "scale": 0.1},
+            "f": {"address": 2, "type": "float32", "words": {"1.5": "low", "0x10": "high"}},
+            "m": {"address": 4, "words": {"0x10": "on", "3": "off"}},
+            "s": {"address": 5, "type": "string", "length": 2},
+            "b": {"address": 1, "area": "coil"},
+        },
+        "quantities": {"p_mw": {"formula": "w", "unit": "W"}},
+    }
+    mapping = load(table)
+    assert mapping.registers is not None
+    for name, value, words in (
+        ("w", 0.3, [3]),  # not 2: the noise of floating point
+        ("w", 0.39, [3]),
+        ("w", -0.39, [0xFFFD]),
+        ("f", "low", [0x3FC0, 0]),
+        ("f", "high", [0x4180, 0]),
+        ("f", 2.0, [0x4000, 0]),
+        ("m", "on", [16]),
+        ("m", "off", [3]),
+        ("s", "ab", [0x6162, 0]),
+        ("s", 5.0, [0x3500, 0]),
+        ("b", True, [1]),
+        ("b", 0, [0]),
+    ):
+        assert mapping.registers.registers[name].words(value) == words, (name, value)
+    for name, value, why in (
+        ("w", "x", "register w: 'x' is not a number"),
+        ("m", "auto", "register m: 'auto' is none of its words: on, off"),
+        ("b", 2, "register b: 2 is neither true nor false"),
+        ("w", math.inf, "register w: inf is no int16"),
+    ):
+        with pytest.raises(MessageError) as refused:
+            mapping.registers.registers[name].words(value)
+        assert why in str(refused.value)
+
+
+def test_registers_are_read_in_groups_and_blocks() -> None:
+    table = {
+        "modbus": {"first_address": 40_001, "boundaries": [40_013], "max_gap": 1, "period_s": 2.0},
+        "registers": {
+            "a": {"address": 40_011},
+            "b": {"address": 40_012, "period_s": 2.0},
+            "c": {"address": 40_013},
+            "d": {"address": 40_015},
+            "e": {"address": 40_018, "period_s": 0.5},
+        },
+        "quantities": {"p_mw": {"formula": "a", "unit": "W"}},
+    }
+    registers = load(table).registers
+    assert registers is not None
+    assert [(g.source, g.period_s, g.names) for g in registers.groups()] == [
+        ("registers/0.5s", 0.5, ("e",)),
+        ("registers", 2.0, ("a", "b", "c", "d")),
+    ]
+    assert [g.names for g in registers.groups(["c", "a"])] == [("a", "c")]
+    assert [(b.address, b.count) for b in registers.blocks("abcde")] == [(10, 2), (12, 3), (17, 1)]
