@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from powergrid.devices import DEVICES, LoadSpec, Pv, PvSpec, make_device
+from powergrid.devices import DEVICES, BatterySpec, Device, LoadSpec, Pv, PvSpec, make_device
 from powergrid.devices.base import clip, clip_q, finite, hours, no_profile
+from powergrid.devices.formulas import SCALAR, FormulaDevice
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,10 @@ def test_what_a_kind_does_not_say_costs_nothing_explains_nothing_and_is_not_disp
     device: Any = make_device(LoadSpec(max_p_mw=1.0))
     assert device.follow(device.state, -0.5, 900.0, 7.0) == 7.0
     assert device.missing_mw(0.5, 0.4, 900.0) == 0.0
+    policy: Any = None
+    assert FormulaDevice.usual(device, device.state, 50.0, policy, 900.0, None, SCALAR) == 0.0
+    battery = make_device(BatterySpec(max_e_mwh=1.0, max_p_charge_mw=0.5, max_p_discharge_mw=0.5))
+    assert Device.usual_p_mw(battery, 50.0, policy, 900.0, None) == 0.0
     for call in (lambda: device.preview(0.0, 900.0), lambda: device.economic_p_mw(50.0)):
         with pytest.raises(NotImplementedError, match=r"^Load is not dispatched$"):
             call()
