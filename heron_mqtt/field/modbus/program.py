@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -389,7 +390,7 @@ def positive(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
+        value = math.nan
     if not 0.0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
     return value
@@ -405,7 +406,7 @@ def _seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
+        value = math.nan
     if not 0.0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, at least 0")
     return value

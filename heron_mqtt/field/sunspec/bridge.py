@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -136,7 +137,7 @@ def _power_factor(text: str) -> tuple[bool, float]:
     try:
         value = float(number)
     except ValueError:
-        value = 0.0
+        value = math.nan
     if way not in {"over", "under"} or not 0.0 < value <= 1.0:
         raise argparse.ArgumentTypeError(
             f"{text!r}: expected over:0.95 (injects reactive power) or under:0.95 (absorbs it), up to 1"

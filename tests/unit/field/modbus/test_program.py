@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import uuid
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +33,7 @@ from heron_mqtt.field.sunspec import bridge as sunspec_bridge
 from heron_mqtt.field.vendor import modbus_bridge
 from heron_mqtt.field.vendor.modbus_bridge import BridgeScenario, DevicePlace
 from heron_mqtt.messaging.mqtt.options import read_options
+from heron_mqtt.messaging.settings import EVERYWHERE
 
 
 @pytest.mark.parametrize(
@@ -382,3 +384,21 @@ async def test_a_unit_is_served_on_a_connection_whose_will_says_that_it_is_gone(
     assert ran == [{"duration_s": 5.0, "once": True}] * 2
     assert told == ["MG1/ess online"] * 2
     assert handed == [device]
+
+
+def test_a_bridge_has_the_settings_of_its_connection_and_must_be_told_its_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert {name.replace("-", "_") for name in EVERYWHERE} <= vars(options_of()).keys()
+    with pytest.raises(SystemExit, match="2"):
+        bridge_parser("p", "d", "e").parse_args([])
+    assert "--modbus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_bridge_that_is_told_to_end_says_by_its_code_how(number: int, code: int) -> None:
+    async def serve(options: Any, env_id: str) -> None:
+        signal.raise_signal(number)
+        await asyncio.sleep(30.0)
+
+    assert run_bridge(bridge_parser("p", "d", "e"), options_of(), lambda scenario: "lab", serve) == code
