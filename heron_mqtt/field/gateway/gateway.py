@@ -103,7 +103,7 @@ class FieldGateway:
         self._broker = broker
         self._stamper = stamper
         self._notify = notify
-        self._at = (0, 0)
+        self._at: tuple[int, int]  # episode and step, once one has begun
         self._outcome = StepOutcome(
             twins, {name: settings.gateway.gate_mw(nameplates[name]) for name, settings in devices.items()}
         )
@@ -174,10 +174,9 @@ class FieldGateway:
             link.close()
 
     def abandon(self) -> None:
-        """Give the leases back and send nothing more: another gateway has taken the devices over."""
+        """Give the leases back, so that none is renewed: another gateway has taken the devices over."""
         for link in self.links.values():
             link.release(self._stamper)
-        self._leases.end()
 
     @property
     def estop(self) -> EmergencyStop | None:

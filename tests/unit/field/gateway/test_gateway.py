@@ -11,6 +11,7 @@ import pytest
 
 from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.field.gateway.envelope import SetpointLimits
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
 from heron_mqtt.messages import AuthorityRequest, Clearance, Level
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -622,10 +623,10 @@ async def test_a_closed_gateway_hears_of_no_reconnection_and_of_no_environment()
 async def test_a_gateway_that_was_displaced_gives_its_leases_back_and_renews_nothing() -> None:
     pair = await Pair("full").open()
     pair.send(0.01, 0.02)
-    assert pair.gateway._leases.due_s is not None
+    assert pair.gateway._leases.due_at < math.inf
     pair.gateway.abandon()
     assert [(name, sent["release"]) for name, sent in pair.sent[2:]] == [("a", True), ("b", True)]
-    assert pair.gateway._leases.due_s is None
+    assert pair.gateway._leases.due_at == math.inf
 
 
 async def test_nobody_is_displaced_and_a_setpoint_wants_no_reactive_power_unless_that_is_asked_for() -> None:
@@ -754,17 +755,18 @@ async def test_without_the_length_of_the_step_nothing_is_sent() -> None:
     for name in "ab":
         pair.say(name, "status", state="online", run="r", episode=1)
     pair.send(0.01, 0.02, dt_s=None)
-    assert (pair.told, pair.gateway._leases.due_s) == ([], None)
+    assert (pair.told, pair.gateway._leases.due_at) == ([], math.inf)
 
 
 async def test_what_is_left_of_the_sign_of_life_is_the_lease_however_short() -> None:
     pair = await Pair("full").open()
     pair.clock_s += LEASE_S - 0.5
-    pair.gateway._renewals_changed.clear()
+    await asyncio.sleep(0)
+    assert pair.gateway._renewal._sleeps_until == math.inf, "nothing was sent"
     pair.send(0.01, 0.02)
     assert [sent["lease_s"] for _, sent in pair.sent] == [0.5, 0.5]
-    assert pair.gateway._renewals_changed.is_set()
-    assert pair.gateway._leases.due_s == pytest.approx(0.5 / 3)
+    assert pair.gateway._renewal._nearer.is_set(), "its end is waited for"
+    assert pair.gateway._leases.due_at == pytest.approx(pair.clock_s + 0.5 / 3)
     assert [(sent["episode"], sent["step"], sent["dt_s"]) for _, sent in pair.sent] == [(3, 0, DT_S)] * 2
     pair.clock_s += 0.5
     allowed = pair.send(0.01, 0.02, step=1)
@@ -793,6 +795,32 @@ async def test_what_comes_while_setpoints_are_cleared_only_ever_takes_away() -> 
         allowed = pair.send(p_mw, 0.0)
         assert pair.told[0] == ("a", pytest.approx(sent_mw)), (level, soc, p_mw)
         assert allowed["a"].p_mw == pytest.approx(sent_mw)
+
+
+@pytest.mark.parametrize(
+    ("low_mw", "high_mw", "p_mw", "sent_mw"),
+    [
+        (-0.05, -0.01, -0.02, -0.02),
+        (-0.05, -0.01, 0.04, 0.0),
+        (-0.05, -0.01, 0.0, 0.0),  # not to where the device would rather be
+        (0.01, 0.05, 0.02, 0.02),
+        (0.01, 0.05, -0.04, 0.0),
+        (0.01, 0.05, 0.0, 0.0),
+    ],
+)
+async def test_what_has_been_cleared_grows_to_no_side(
+    low_mw: float, high_mw: float, p_mw: float, sent_mw: float
+) -> None:
+    class Pressed(GridAgent):
+        """A ramp that leaves no way to 0."""
+
+        def limits(self, device: str) -> SetpointLimits:
+            return SetpointLimits(-0.05, 0.05, 0.05, low_mw, high_mw)
+
+    pair = await Pair("full").open()
+    pair.gateway._twins = Pressed("MG1", {name: Battery(ESS) for name in "ab"})
+    pair.send(p_mw, 0.0)
+    assert pair.told[0] == ("a", sent_mw)
 
 
 async def test_a_setpoint_of_a_device_that_is_sent_nothing_is_left_as_it_is() -> None:
@@ -889,11 +917,11 @@ async def test_a_stop_that_a_device_knows_of_is_one_and_every_message_is_told() 
     pair.measure("a")
     assert (pair.notified, pair.gateway.estop) == (1, None)
     pair.send(0.01, 0.02)
-    assert pair.gateway._leases.due_s is not None
+    assert pair.gateway._leases.due_at < math.inf
     pair.measure("a", stopped=True)
     assert pair.gateway.estop is not None
     assert pair.notified >= 3, "of the message, and of the stop"
-    assert pair.gateway._leases.due_s is None, "nothing is renewed"
+    assert pair.gateway._leases.due_at == math.inf, "nothing is renewed"
     assert not pair.gateway.links["b"].holds_setpoint
 
 
@@ -941,7 +969,7 @@ async def test_what_was_sent_is_given_back_at_the_end_of_the_run_and_runs_out_wh
         pair.notified = 0
         pair.broker.publish("run/state", {"type": "run_state", "state": state, "boot": "e1"})
         assert len([sent for _, sent in pair.sent if sent["release"]]) == releases
-        assert (pair.gateway._leases.due_s, pair.notified) == (None, 1)
+        assert (pair.gateway._leases.due_at, pair.notified) == (math.inf, 1)
         assert not pair.gateway.links["a"].holds_setpoint
         assert pair.gateway.authority.in_hand("a") is None
 
@@ -972,24 +1000,25 @@ async def test_each_lease_is_renewed_with_what_is_left_of_it_to_a_millisecond() 
     pair.broker.publish("devices/MG1/a/take", {"type": "take", "p_mw": 0.005, "for_s": 2.0, "who": "ann"})
     pair.step(0.02, 0.02)
     assert pair.told == [("a", 0.005), ("b", 0.02)]
-    pair.clock_s += 0.9994
+    pair.clock_s += 0.4996
     pair.gateway.environment.serve("e1")
     for name in "ab":
         pair.measure(name)
     pair.gateway._renew()
     assert [(name, sent["lease_s"], sent["renewal"]) for name, sent in pair.sent[2:]] == [
-        ("a", 1.0, True),
+        ("a", 1.5, True),
         ("b", LEASE_S, True),
     ]
-    assert pair.gateway._leases.due_s == pytest.approx(1.0 / 3)
+    assert pair.gateway._leases.due_at == pytest.approx(pair.clock_s + 1.5 / 3)
     pair.gateway.authority._held["b"].level = "shadow"
-    pair.clock_s += 1.0
+    pair.clock_s += 1.4996
     pair.gateway.environment.serve("e1")
     for name in "ab":
         pair.measure(name)
     pair.gateway._renew()
+    assert pair.gateway.links["a"].holds_setpoint
     assert len(pair.sent) == 4, "less than a millisecond is left of the one, and the other is not driven"
-    assert pair.gateway._leases.due_s is not None, "the next time comes all the same"
+    assert pair.gateway._leases.due_at < math.inf, "the next time comes all the same"
 
 
 async def test_without_anything_to_renew_the_next_time_is_that_of_a_whole_lease() -> None:
@@ -998,4 +1027,4 @@ async def test_without_anything_to_renew_the_next_time_is_that_of_a_whole_lease(
     pair.gateway.environment._end = "the environment is lost"
     pair.gateway._renew()
     assert len(pair.sent) == 2
-    assert pair.gateway._leases.due_s == pytest.approx(LEASE_S / 3)
+    assert pair.gateway._leases.due_at == pytest.approx(pair.clock_s + LEASE_S / 3)

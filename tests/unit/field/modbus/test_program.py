@@ -307,7 +307,7 @@ async def test_a_device_that_is_not_handed_back_in_time_is_told_with_why(clock: 
     async def final(device: Any) -> None:
         raise NotHandedBack("it does not know how")
 
-    line = "MG1/ess: it was not told that this is the end: "
+    line = "MG1/ess: it could not be handed back: "
     for hand_back, text in (
         (busy, f"{line}it is busy"),
         (silent, f"{line}no answer within 0.05 s"),
