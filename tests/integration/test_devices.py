@@ -173,6 +173,7 @@ def test_a_setpoint_without_metadata_is_done_too(battery: Device) -> None:
 
 
 def test_copies_and_old_setpoints_move_nothing(battery: Device) -> None:
+    battery.telemetry()  # follows the birth
     battery.send(p_mw=0.04, dt_s=900.0, seq=7, boot="gateway")
     first = battery.answer(7)
     for seq in (7, 7, 6, 0):

@@ -335,7 +335,7 @@ def test_a_level_of_a_topic_that_was_not_learned_yet_is_named() -> None:
     made, _ = writer({"p": P}, {"topic": "{other}/set", "payload": "{p}"})
     with pytest.raises(MessageError) as refused:
         made.encode(SETPOINT, context())
-    assert str(refused.value) == "{other} is not known yet: nothing has been heard on a topic with it"
+    assert str(refused.value) == "{other} is not known yet: no message was received on a topic with it"
 
 
 def test_what_a_message_means_leaves_out_what_differs_in_each() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import heron_mqtt.messaging.core.dispatcher as dispatcher_module
+from heron_mqtt.errors import MessageError
 from heron_mqtt.messages import PriceSignal
 from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.core.dispatcher import Dispatcher
@@ -612,3 +613,61 @@ def test_a_callback_that_raises_is_counted_and_named() -> None:
     (report,) = dispatcher.stats.reports
     assert (report.kind, report.where, report.what) == ("callback", "c", "OSError: bus")
     assert dispatcher.stats.callback_errors == 1
+
+
+# -- streams that are followed --------------------------------------------------------------------------
+
+
+def test_the_stream_of_each_channel_is_followed_and_of_another_boot_it_is_another() -> None:
+    dispatcher = Dispatcher()
+    for seq, boot in ((0, "x"), (1, "x"), (2, "y"), (2, "y")):
+        _say(dispatcher, seq, boot=boot)
+    assert dispatcher.stats.duplicated == 1
+    _say(dispatcher, 0, channel="d")
+    assert {channel: stream.boot for channel, stream in dispatcher._followed.items()} == {"c": "y", "d": "x"}
+
+
+@pytest.mark.parametrize("leaves", ["for another sender", "as too many are followed"])
+def test_a_stream_that_is_left_is_known_as_far_as_it_was_followed(
+    leaves: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher = Dispatcher()
+    dispatcher._tracker = SequenceTracker(max_streams=3)
+    for seq in range(10):
+        _say(dispatcher, seq)
+        _say(dispatcher, 0, channel=f"once/{seq}")  # the tracker has forgotten the stream meanwhile
+    if leaves == "for another sender":
+        _say(dispatcher, 0, sender="b")
+    else:
+        monkeypatch.setattr(dispatcher_module, "MAX_CHANNELS", 1)
+        _say(dispatcher, 0, channel="new")
+        assert "c" not in dispatcher._followed
+    _say(dispatcher, 9)
+    assert dispatcher.stats.duplicated == 1
+
+
+def test_what_waits_for_the_first_to_ask_is_handed_on_once() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add("c", lambda _: None)
+    _arrive(dispatcher, "c", i=0)
+    for _ in range(2):
+        dispatcher.listen("c")
+    box = dispatcher._mailboxes["c"]
+    assert ([message["i"] for message in box.messages], list(box.unasked)) == ([0], [])
+    with pytest.raises(ValueError, match="#"):
+        dispatcher.listen("a/#")
+
+
+def test_what_is_handed_on_without_more_being_said_is_neither_kept_nor_late() -> None:
+    dispatcher = Dispatcher()
+    got: list[Received] = []
+    for channel in ("c", "estop"):
+        dispatcher.add(channel, got.append)
+    dispatcher.hand_on("c", {"i": 0})
+    dispatcher.arrive_decoded("c", {"i": 1})
+    dispatcher.refuse("estop", MessageError("no JSON"))
+    dispatcher.arrive_malformed("estop", "no JSON")
+    assert [(m.retained, m.late, m.malformed) for m in got] == [
+        *[(False, False, None)] * 2,
+        *[(False, False, "no JSON")] * 2,
+    ]
