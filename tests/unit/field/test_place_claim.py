@@ -13,7 +13,8 @@ import pytest
 
 from heron_mqtt.errors import PlaceTaken
 from heron_mqtt.field import place_claim
-from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name
+from heron_mqtt.field.modbus.place import SerialLine, TcpAddress
+from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name, unit_place
 
 HOME = place_name("broker", 1883)
 
@@ -186,3 +187,21 @@ def test_any_environment_can_claim(claims: list[PlaceClaim], place: str, env_id:
     claims[0].take()
     with pytest.raises(PlaceTaken):
         claims[1].take()
+
+
+def test_a_claim_that_is_left_is_closed_at_once_and_shows_the_beginning_of_who_holds_it(
+    claims: list[PlaceClaim], place: str
+) -> None:
+    claims += [PlaceClaim([place], "e" * 20, HOME, "d" * 20), PlaceClaim([place], "field", HOME)]
+    claims[0].take()
+    with pytest.raises(PlaceTaken, match=f": {'d' * 16} of environment '{'e' * 16}' drives it already"):
+        claims[1].take()
+    (held,) = claims[0]._held.values()
+    claims[0].close()
+    claims[0].close()
+    assert held.fileno() == -1
+
+
+def test_a_modbus_unit_is_named_by_its_line_or_its_address() -> None:
+    assert unit_place(SerialLine("/dev/null"), 7) == "/dev/null unit 7"
+    assert unit_place(TcpAddress("Box", 1502), 7) == "box:1502 unit 7"
