@@ -92,11 +92,6 @@ class ModbusConnection:
         ConfigError: pymodbus (for a serial line also pyserial) is not installed.
     """
 
-    # Of the connection, set when it is made:
-    _unanswered: int
-    _has_request_numbers: bool
-    _may_ask_at: float
-
     def __init__(
         self,
         place: ModbusPlace,
@@ -110,6 +105,10 @@ class ModbusConnection:
         self._timeout_s = timeout_s
         self._connect_delay_s = connect_delay_s
         self._line = SharedLine(timeout_s)
+        # Of a connection. It may be made although who asked for it was cancelled in that moment.
+        self._unanswered = 0
+        self._has_request_numbers = False
+        self._may_ask_at = -math.inf
         self._unanswered_units: set[int] = set()
         self._closed_for: int | None = None  # the unit for whose silence alone we closed it
         self._made_for: Counter[int] = Counter()
@@ -227,6 +226,9 @@ class ModbusConnection:
                     connected = await unless_cancelled(self._client.connect())
             except (OSError, TimeoutError):
                 connected = False
+            except asyncio.CancelledError:
+                self._client.close()  # it may be there already, and was not counted or waited for
+                raise
             except _REFUSALS as exc:
                 self._client.close()
                 raise ModbusFault(f"{self.address}: the serial port refuses {self._place!r}: {exc}") from None

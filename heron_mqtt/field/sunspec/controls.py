@@ -261,9 +261,10 @@ class PowerLimit(Control):
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
         limit = block.counts("WMaxLimPct", percent(p_w, self._w_max))
         values = in_safe_order({"WMaxLimPct": limit}, {self.timer: seconds(revert_s)}, revert_s)
+        if limit == 0:  # with any scale, and without a ramp from what an older block holds: it may be a stop
+            return {**self._ramp(None, 0.0), **values, "WMaxLim_Ena": ON}
         step = block.step("WMaxLimPct")
-        # The block may be older than the write before: a ramp from what it holds must not delay a stop.
-        raw = block.raw("WMaxLimPct") if limit and block.raw("WMaxLim_Ena") == ON else None
+        raw = block.raw("WMaxLimPct") if block.raw("WMaxLim_Ena") == ON else None
         return {**self._ramp(None if raw is None else raw * step, limit * step), **values, "WMaxLim_Ena": ON}
 
     def _is_zero(self, block: Block) -> bool:
@@ -312,8 +313,10 @@ class StorageRates(Control):
         self._discharge_w = discharge_w
 
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:
-        rates = NO_POWER if p_w == 0.0 else self._window(block, p_w)
-        return {**self._rate_ramp(block, *rates), **self._rates(*rates, revert_s)}
+        if p_w == 0.0:  # with any scale, and at once, also out of charging: it may be a stop
+            return {**self._ramp(None, 0.0), **self._rates(*NO_POWER, revert_s)}
+        out_rate, in_rate = self._window(block, p_w)
+        return {**self._rate_ramp(block, out_rate, in_rate), **self._rates(out_rate, in_rate, revert_s)}
 
     def _window(self, block: Block, p_w: float) -> tuple[int, int]:
         charge_w = block.value("WChaMax")

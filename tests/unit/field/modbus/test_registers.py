@@ -316,6 +316,27 @@ async def test_a_request_that_was_cancelled_leaves_no_connection_for_its_late_an
     assert (made.connections, made.connections_of(7), made.connections_of(8)) == (2, 2, 1)
 
 
+async def test_a_cancel_in_the_moment_of_connecting_leaves_no_half_made_connection() -> None:
+    client, made = connection(connect_delay_s=0.01)
+
+    async def connect() -> bool:
+        client.connected = True
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()  # it comes with the result
+        return True
+
+    client.connect, before = connect, client.connect  # type: ignore[method-assign]
+    task = asyncio.create_task(made.connect(7))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (client.connected, made.connections) == (False, 0)
+    client.connect = before  # type: ignore[method-assign]
+    for unit in (7, 8):
+        assert await Registers(made, unit).read(0, 1) == [0]
+    assert made.connections == 1
+
+
 async def test_a_unit_that_rests_is_told_with_how_long() -> None:
     client, made = connection()
     near, dead = Registers(made, 7), Registers(made, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -596,3 +597,23 @@ def test_percent_is_of_the_maximum_and_within_it() -> None:
     ):
         assert percent(value, 200.0) == whole
         assert signed_percent(value, 200.0) == signed
+
+
+@pytest.mark.parametrize(
+    ("way", "scale", "zero"),
+    [
+        (limit, "WMaxLimPct_SF", {"WMaxLimPct=0", "WMaxLim_Ena=1"}),
+        (rates, "InOutWRte_SF", {"OutWRte=0", "InWRte=0", "StorCtl_Mod=3"}),
+        (lambda: der(DerPower, DER), "WSet_SF", {"WSet=0", "WSetEna=1"}),
+        (lambda: der(DerShare, SHARE), "WSetPct_SF", {"WSetPct=0", "WSetEna=1"}),
+        (lambda: der(DerLimit, LIMIT_704), "WMaxLimPct_SF", {"WMaxLimPct=0", "WMaxLimPctEna=1"}),
+    ],
+)
+async def test_a_zero_is_written_whatever_the_scale_says(
+    way: Callable[[], Rig], scale: str, zero: set[str]
+) -> None:
+    rig = way()
+    rig[scale] = 100  # as an inverter may say that is just starting: no factor is beyond 10
+    await rig.control.holds_zero()  # reads it
+    for written in (await rig.hold_zero(), await rig.set(0.0)):
+        assert zero <= {point for request in written for point in request}
