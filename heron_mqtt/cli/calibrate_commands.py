@@ -78,7 +78,7 @@ def _print_device(console: Console, found: Calibration) -> None:
     console.print(table)
     for e in found.estimates:
         if e.value is None:
-            console.print(f"{e.name}: not found: {e.note}", soft_wrap=True)
+            console.print(f"{e.name}: not determined: {e.note}", soft_wrap=True)
         elif e.note:
             console.print(f"{e.name}: {e.note}", soft_wrap=True)
     better = f"{found.before_mw * 1e3:.4g} kW before, {found.after_mw * 1e3:.4g} kW after"

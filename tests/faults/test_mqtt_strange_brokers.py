@@ -502,7 +502,7 @@ async def test_a_port_that_hangs_up_at_once_is_explained() -> None:
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    with pytest.raises(BrokerUnavailable, match=r"may expect TLS .*use mqtts://.*take no more connections"):
+    with pytest.raises(BrokerUnavailable, match=r"may expect TLS .*use mqtts://.*refuse further connections"):
         await MqttBroker(f"mqtt://127.0.0.1:{port}").connect()
     server.close()
 

@@ -38,8 +38,13 @@ class _Decoded(NamedTuple):
     models: dict[type[Message], Message]
 
 
-_last_decoded = _Decoded(b"", {}, {})
-"""The last one of this process: what all hear comes to each of its brokers, one after the other."""
+_last_decoded: _Decoded | None = None
+"""The last flat one of this process on ``run/...``, which comes to each of its brokers, one after the other.
+
+With nothing nested in it no receiver can change what the others get.
+"""
+MAX_SHARED_BYTES = 4096
+_FLAT = {str, int, float, bool, type(None)}
 
 
 class _Mailbox:
@@ -175,17 +180,20 @@ class Dispatcher:
         see ``Received``.
         """
         global _last_decoded  # noqa: PLW0603 - a cache of one
-        decoded = _last_decoded
-        if payload != decoded.payload or len(payload) > self._max_payload:
+        last = _last_decoded
+        if last is not None and payload == last.payload and len(payload) <= self._max_payload:
+            message, models = last.message, last.models
+        else:
+            models = {}
             try:
                 message = decode(payload, self._max_payload)
             except MessageError as exc:
                 self.refuse(channel, exc, topic=topic, retained=retained)
                 return
-            decoded = _last_decoded = _Decoded(payload, message, {})
-        self.hand_on(
-            channel, decoded.message, retained=retained, payload=payload, late=late, models=decoded.models
-        )
+            is_for_all = channel.startswith("run/") and len(payload) <= MAX_SHARED_BYTES
+            if is_for_all and _FLAT.issuperset(map(type, message.values())):
+                _last_decoded = _Decoded(payload, message, models)
+        self.hand_on(channel, message, retained=retained, payload=payload, late=late, models=models)
 
     def refuse(self, channel: str, error: MessageError, *, topic: str = "", retained: bool = False) -> None:
         """Count and report a payload that does not parse."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 from heron_mqtt.messages import M, Message, model_of, parse, parse_known_fields
@@ -196,7 +196,7 @@ class Subscription:
         if not self._active:
             return
         is_working = self._worker is not None and not self._worker.done()
-        if self._is_async or is_working:
+        if self._is_async or is_working or self._queue:
             if len(self._queue) >= self._max_queue:
                 self._queue.popleft()
                 self._owner.overflow(message.channel, f"a callback is {self._max_queue} messages behind")
@@ -206,23 +206,34 @@ class Subscription:
             return
         try:
             result = self._callback(message)
-            if result is not None and inspect.isawaitable(result):
+            if result is not None and inspect.iscoroutine(result):
                 self._start_worker(result, message.channel)
         except Exception as exc:
             self._owner.callback_failed(message.channel, exc)
 
-    def _start_worker(self, begun: Awaitable[object] | None, channel: str) -> None:
-        loop = asyncio.get_running_loop()  # before there is a coroutine that nobody would await
+    def _start_worker(self, begun: Coroutine[Any, Any, object] | None, channel: str) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            if begun is not None:
+                begun.close()
+            raise
         self._worker = loop.create_task(self._work(begun, channel), name=f"callback {self.channel}")
-        if inspect.iscoroutine(begun):  # the worker may be cancelled before it has begun
+        if begun is not None:  # the worker may be cancelled before it has begun
             self._worker.add_done_callback(lambda _: begun.close())
 
-    async def _work(self, begun: Awaitable[object] | None, channel: str) -> None:
-        """Do what was begun on a channel, then what waits."""
+    async def _work(self, begun: Coroutine[Any, Any, object] | None, channel: str) -> None:
+        """Do what was begun on a channel, then what waits.
+
+        Of what a plain callback returns only a coroutine is awaited, as nothing else would run it: a task, a
+        future or a delivery goes on by itself.
+        """
+        task = asyncio.current_task()
+        assert task is not None
         result: object = begun
         while True:
             try:
-                if result is not None and inspect.isawaitable(result):
+                if inspect.iscoroutine(result) or (self._is_async and inspect.isawaitable(result)):
                     await result
                 result = None
                 if not (self._active and self._queue):
@@ -230,6 +241,13 @@ class Subscription:
                 message = self._queue.popleft()
                 channel = message.channel
                 result = self._callback(message)
+            except asyncio.CancelledError as exc:
+                if task.cancelling():
+                    raise
+                result = None  # what the callback awaited was cancelled, and not this worker
+                failed = RuntimeError("what the callback awaited was cancelled")
+                failed.__cause__ = exc
+                self._owner.callback_failed(channel, failed)
             except Exception as exc:
                 result = None
                 self._owner.callback_failed(channel, exc)

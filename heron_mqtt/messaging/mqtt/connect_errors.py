@@ -20,16 +20,16 @@ def ended_early(address: str, why: str, protocol: str) -> BrokerError:
     """Something listens, and ended the connection before it answered CONNECT in this protocol."""
     if address.startswith(("mqtt://", "ws://")):
         causes = (
-            "it may expect TLS (port 8883 usually does: use mqtts:// or wss://), take no more connections, "
-            "or not be an MQTT broker"
+            "it may expect TLS (port 8883 usually does: use mqtts:// or wss://), refuse further connections, "
+            "or be no MQTT broker"
         )
     else:
         causes = (
-            "it may not support TLS (port 1883 usually does not: use mqtt:// or ws://), take no more "
-            "connections, expect a client certificate (cert=, key=), or not be an MQTT broker"
+            "it may lack TLS (port 1883 usually does: use mqtt:// or ws://), refuse further "
+            "connections, expect a client certificate (cert=, key=), or be no MQTT broker"
         )
     if protocol == "5":
-        causes = f"it may support only MQTT 3.1.1 (protocol='3.1.1'), {causes.removeprefix('it may ')}"
+        causes = f"it may know only MQTT 3.1.1 (protocol='3.1.1'), {causes.removeprefix('it may ')}"
     return BrokerUnavailable(f"{address} ended the connection before it was made ({why}): {causes}")
 
 

@@ -21,6 +21,7 @@ MESSAGE_OVERHEAD_BYTES = 400
 PUBLISH_QOS1 = packets.PUBLISH << 4 | 1 << 1
 _QOS1 = bytes((PUBLISH_QOS1,))
 
+LONGEST_KEPT_HEAD = 256  # bytes: of any topic of a run
 ALWAYS_FITS_BYTES = 16 << 10
 """What one session may hold also when all together hold what they may: others have used that up, and a stop
 needs little."""
@@ -48,8 +49,11 @@ class BrokerMessage:
     def came_as(self, head: bytes) -> None:
         """Take the head of the QoS 1 packet that brought it: it goes out with the same, but for the flags.
 
-        Not one whose length has more bytes than it needs.
+        Not one whose length has more bytes than it needs, nor one with a long topic: ``size`` counts a topic
+        once, and a message that waits would hold it once more.
         """
+        if len(head) > LONGEST_KEPT_HEAD:
+            return
         at = 1
         while head[at] & 0x80:
             at += 1

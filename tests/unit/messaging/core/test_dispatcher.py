@@ -12,7 +12,7 @@ import pytest
 
 import heron_mqtt.messaging.core.dispatcher as dispatcher_module
 from heron_mqtt.errors import MessageError
-from heron_mqtt.messages import PriceSignal
+from heron_mqtt.messages import RunState
 from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.core.dispatcher import Dispatcher
 from heron_mqtt.messaging.core.sequence import SequenceTracker
@@ -333,31 +333,120 @@ async def test_a_plain_callback_that_begins_something_hears_the_next_message_onc
     assert (dispatcher.stats.overflowed, dispatcher.stats.callback_errors) == (1, 1)
 
 
+@pytest.mark.filterwarnings("error")
 def test_what_cannot_be_begun_without_an_event_loop_is_counted() -> None:
-    dispatcher, begun = Dispatcher(), asyncio.Future[None](loop=asyncio.new_event_loop())
-    dispatcher.add("c", lambda _: begun)
+    dispatcher = Dispatcher()
+
+    async def do() -> None:
+        raise AssertionError("never begun")
+
+    dispatcher.add("c", lambda _: do())
     _arrive(dispatcher, "c", i=0)
-    begun.get_loop().close()
     assert dispatcher.stats.callback_errors == 1
+
+
+async def test_tasks_and_deliveries_that_a_plain_callback_returns_go_on_by_themselves() -> None:
+    dispatcher, begun = Dispatcher(max_queue=1), list[asyncio.Future[None]]()
+
+    def hear(message: Received) -> object:
+        begun.append(asyncio.get_running_loop().create_future())
+        return begun[-1]
+
+    end = dispatcher.add("c", hear)
+    for i in range(4):
+        _arrive(dispatcher, "c", i=i)
+    assert len(begun) == 4, "none waits for the one before"
+    begun[0].set_exception(ValueError("of its own"))
+    begun[0].exception()
+    end()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not any(future.cancelled() for future in begun)
+    assert (dispatcher.stats.callback_errors, dispatcher.stats.overflowed) == (0, 0)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_after_something_awaited_was_cancelled_the_next_messages_come_in_order(is_async: bool) -> None:
+    dispatcher, told, cancelled = Dispatcher(), list[int](), asyncio.get_running_loop().create_future()
+
+    async def do(message: Received) -> None:
+        told.append(message["i"])
+        if message["i"] == 0:
+            await cancelled
+
+    def plain(message: Received) -> object:
+        return do(message)
+
+    dispatcher.add("c", do if is_async else plain)
+    for i in range(3):
+        _arrive(dispatcher, "c", i=i)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.sleep(0)
+    _arrive(dispatcher, "c", i=3)
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert told == [0, 1, 2, 3]
+    assert dispatcher.stats.callback_errors == 1
+    assert dispatcher.stats.reports[-1].what == "RuntimeError: what the callback awaited was cancelled"
+
+
+async def test_what_waited_for_a_cancelled_worker_comes_before_what_is_new() -> None:
+    dispatcher, told = Dispatcher(), list[int]()
+
+    async def do(message: Received) -> None:
+        await asyncio.sleep(0)
+        told.append(message["i"])
+
+    def plain(message: Received) -> object:
+        return do(message)
+
+    dispatcher.add("c", plain)
+    for i in range(3):
+        _arrive(dispatcher, "c", i=i)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    _arrive(dispatcher, "c", i=3)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert told == [1, 2, 3]
 
 
 def test_the_same_payload_is_read_once_for_several_brokers_and_counts_at_each() -> None:
     heard: list[Received] = []
     dispatchers = [Dispatcher(), Dispatcher(), Dispatcher(max_payload=10)]
     for dispatcher in dispatchers:
-        dispatcher.add("c", heard.append)
-    payload = encode({"type": "price", "value": 1.5, "sender": "o", "boot": "b", "seq": 0})
+        dispatcher.add("run/state", heard.append)
+    payload = encode({"type": "run_state", "state": "running", "sender": "o", "boot": "b", "seq": 0})
     for dispatcher in (*dispatchers, dispatchers[0]):
-        dispatcher.arrive("c", bytes(payload))
-    assert [m["value"] for m in heard] == [1.5, 1.5]
-    assert heard[0].parse(PriceSignal) is heard[1].parse(PriceSignal)
-    heard[0]["value"] = 2.0
-    assert heard[1]["value"] == 1.5
+        dispatcher.arrive("run/state", bytes(payload))
+    assert [m["state"] for m in heard] == ["running"] * 2
+    assert heard[0].parse(RunState) is heard[1].parse(RunState)
+    heard[0]["state"] = "lost"
+    assert heard[1]["state"] == "running"
     assert [(d.stats.received, d.stats.rejected, d.stats.duplicated) for d in dispatchers] == [
         (2, 0, 1),
         (1, 0, 0),
         (0, 1, 0),
     ]
+
+
+@pytest.mark.parametrize("channel", ["run/state", "devices/MG1/ess/telemetry"])
+def test_what_a_receiver_changes_inside_of_a_message_is_not_in_the_next_one(channel: str) -> None:
+    dispatcher, heard = Dispatcher(), list[str]()
+    dispatcher.add(channel, lambda message: heard.append(message["of"].pop("it")))
+    for _ in range(3):
+        dispatcher.arrive(channel, b'{"of": {"it": "p"}}')
+    assert heard == ["p"] * 3
+
+
+def test_an_empty_payload_is_no_message() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.arrive("run/state", b"")
+    assert (dispatcher.stats.received, dispatcher.stats.rejected) == (0, 1)
 
 
 # -- what is kept, and for how many ------------------------------------------------------------------

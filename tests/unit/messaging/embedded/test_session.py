@@ -112,6 +112,16 @@ def test_a_length_with_more_bytes_than_it_needs_is_not_passed_on() -> None:
     assert came.head(1, retain=False, dup=False) == expected
 
 
+@pytest.mark.parametrize(("topic_bytes", "is_kept"), [(251, True), (252, False), (60_000, False)])
+def test_a_long_head_is_not_kept_beside_the_topic(topic_bytes: int, is_kept: bool) -> None:
+    message = BrokerMessage.of(topic_bytes * "b", b"x", 1)
+    expected = message.head(1, retain=False, dup=False)
+    came = BrokerMessage.of(topic_bytes * "b", b"x", 1)
+    came.came_as(expected)
+    assert (came.head(1, retain=False, dup=False) is expected) is is_kept
+    assert came.head(1, retain=False, dup=False) == expected
+
+
 def test_the_size_of_a_message_is_payload_topic_and_overhead() -> None:
     assert BrokerMessage.of("a/ü", b"xyz", 1).size == 3 + 4 + MESSAGE_OVERHEAD_BYTES
 
