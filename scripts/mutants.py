@@ -40,7 +40,10 @@ from pathlib import Path
 from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("heron_mqtt", "powergrid", "devices", "tests", "config", "docs", "pyproject.toml")
+COPIED = (
+    *("heron_mqtt", "powergrid", "devices", "tests", "config", "docs", "pyproject.toml"),
+    *("scripts", "benchmarks"),  # tests import them
+)
 UNDECIDED, USAGE = "(not decided)", "(no such test)"  # as mutant_runner.py says it
 UNREADABLE = "(a test file that cannot be read each time)"
 OPEN_AT_MOST_PERCENT = 5.0  # of all changes: with more the percentage of the others says little
