@@ -5,6 +5,7 @@ root=$PWD
 work=$(mktemp -d)
 trap cleanup EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+export HERON_NO_SKIPS=1  # see run_tests
 unset PYTHONDONTWRITEBYTECODE  # or each of some hundred processes compiles what the one before it has compiled
 python=${PYTHON:-python3}
 
@@ -145,7 +146,6 @@ install_programs() {
 run_tests() {
   local code=0 pytest=("$work/venv/bin/python" -m pytest -o "cache_dir=$work/cache" -m "$1")
   shift
-  export HERON_NO_SKIPS=1
   COVERAGE_FILE="$work/coverage" "${pytest[@]}" "$@" || code=$?
   if [ "$code" = 1 ]; then
     cp "$work/cache/v/cache/lastfailed" "$work/failed.json"

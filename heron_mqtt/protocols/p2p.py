@@ -175,7 +175,7 @@ class P2PSession(HorizontalSession):
     def _confirmations(self) -> tuple[Mapping[str, Message], Collection[str]]:
         """Return the confirms to send, and who owes one."""
         if not self._offered:
-            return {}, self._bought.keys()
+            return {}, tuple(self._bought)
         self._sold = self._allot(
             {peer: accept.quantity for peer, accept in self._accepts.items() if accept.quantity > 0.0}
         )

@@ -184,7 +184,7 @@ class Battery(Device):
         can_take_mw = (below_mwh / dt_h + self._standby_loss_mw) / self._efficiency_charge
         # As ``clip`` does, without its calls: every step of every battery comes here.
         most_mw = self._max_charge_mw
-        low = -most_mw if can_take_mw > most_mw else -can_take_mw if can_take_mw > 0.0 else 0.0
+        low = 0.0 - most_mw if can_take_mw > most_mw else -can_take_mw if can_take_mw > 0.0 else 0.0
         most_mw = self._max_discharge_mw
         high = most_mw if can_give_mw > most_mw else max(0.0, can_give_mw)
         if self._ramp_mw_per_s is None:
@@ -199,7 +199,7 @@ class Battery(Device):
         if p_available_mw is not None:
             no_profile("battery", p_available_mw)
         p = self._realise(p_mw, dt_s)
-        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar else 0.0
+        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar != 0.0 else 0.0
         q = clip_q(wanted_q, p, self._rated_s_mva) if wanted_q else 0.0
         soc, loss_mwh = self._after(p, hours_of(float(dt_s)))
         self.state = make_tuple(BatteryState, (p, soc))

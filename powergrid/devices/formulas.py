@@ -161,7 +161,7 @@ class FormulaDevice(Device):
     ) -> Measurement:
         """Hold what is possible for ``dt_s`` and move the state; see ``Device``."""
         p = self._realise(p_mw, dt_s, p_available_mw)  # which has checked all but this:
-        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar else 0.0
+        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar != 0.0 else 0.0
         available = None if p_available_mw is None else float(p_available_mw)
         q = self.reactive(wanted_q, p, available, SCALAR)
         state, cost, loss_mwh = self.after(self.state, p, float(dt_s), available, SCALAR)

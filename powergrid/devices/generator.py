@@ -188,7 +188,7 @@ class Generator(Device):
             no_profile("generator", p_available_mw)
         running, p = self._decide(p_mw, dt_s)
         dt_s = float(dt_s)
-        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar else 0.0
+        wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar != 0.0 else 0.0
         q = clip_q(wanted_q, p, self._rated_s_mva) if running and wanted_q else 0.0
         cost = self._cost(running, p, hours_of(dt_s))
         _, ran, time_in_state_s = self.state

@@ -26,6 +26,7 @@ from powergrid.envs.observation_form import Observed
 from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
 from powergrid.powerflow import Loadings
+from powergrid.rewards import total
 from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.forecaster import Forecaster
 from powergrid.simulation.grid_cache import GridCache
@@ -246,7 +247,7 @@ class BatchedMicrogrids(CopiedByState):
             for i, info in enumerate(infos.values()):
                 info["fallback"] = ~done.reported[:, i]
                 info["missed"] = np.where(done.reported[:, i], hearing.missed[:, i], 0)
-        rewards = terms.sum(axis=1).T.copy()
+        rewards = total(np.moveaxis(terms, 1, 0)).T.copy()
         table = self.scenario.reward
         if diverged.any():
             for info in infos.values():

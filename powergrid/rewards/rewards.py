@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.protocols.p2p import SettledTrade
-from powergrid.rewards.terms import REWARD_TERMS, StepAccount, Violation
+from powergrid.rewards.terms import REWARD_TERMS, Generation, Grid, StepAccount, Trades, Violation
 from powergrid.scenario import Scenario
 
 Array = NDArray[np.float64]
 
 TERMS = tuple(term.name for term in REWARD_TERMS.values() if term.is_shipped)
 """The terms of every reward, each in $; what costs is negative."""
+_IN_NUMBERS = {Generation, Grid, Trades}  # they take a ``StepAccount`` of one microgrid in numbers, too
 
 
 class Rewards:
@@ -51,8 +53,8 @@ class Rewards:
         self._violations = slice(min(violations), max(violations) + 1)
         self._factors = np.array([[term.factor] for term in violations.values()])
         self._weights = [(at, term.factor, term.row) for at, term in violations.items()]
-        self._plain = [(at, term) for at, term in self._others if term.is_shipped]
-        self._added = [(at, term) for at, term in self._others if not term.is_shipped]
+        self._plain = [(at, term) for at, term in self._others if type(term) in _IN_NUMBERS]
+        self._added = [(at, term) for at, term in self._others if type(term) not in _IN_NUMBERS]
 
     def terms(self, step: StepAccount) -> Array:
         """Return (..., n_terms, n_agents) $, rows as in ``names``; their sum is the reward."""
@@ -76,7 +78,7 @@ class Rewards:
         Args:
             accounts: Of each agent, in numbers.
             outside: (3, n_agents) as in ``StepAccount``.
-            whole: Returns the account of all agents, for terms that are not shipped.
+            whole: Returns the account of all agents, for other terms than ours.
         """
         found = []
         for agent, account in enumerate(accounts):
@@ -87,14 +89,19 @@ class Rewards:
                 terms[at] = outside[row][agent] * factor
             found.append(terms)
         for at, term in self._added:
-            earned = np.broadcast_to(term.earned(whole()), len(accounts)).tolist()
-            for terms, of_agent in zip(found, earned, strict=True):
+            earned = np.empty(len(accounts))
+            earned[...] = term.earned(whole())  # as ``terms`` does: what is True is 1.0
+            for terms, of_agent in zip(found, earned.tolist(), strict=True):
                 terms[at] = of_agent
         return found
 
 
-total: Callable[[Sequence[float]], float] = functools.partial(functools.reduce, operator.add)
-"""Return the reward that an agent's terms come to, summed in their order, as arrays of them are."""
+total: Callable[[Iterable[Any]], Any] = functools.partial(functools.reduce, operator.add)
+"""Return the reward that terms come to, numbers or arrays.
+
+They are added one after the other, in their order. numpy's own sum takes another order along an axis that
+lies side by side in memory, as that of the terms does with one microgrid.
+"""
 
 
 def traded(agents: Sequence[str], trades: Sequence[SettledTrade]) -> tuple[Array, Array]:

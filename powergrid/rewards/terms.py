@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 class StepAccount(NamedTuple):
     """What happened in a step.
 
-    Shipped terms but violations are also asked for one microgrid, whose first five values are numbers then.
+    Our own terms but violations are also asked for one microgrid: the first five values are numbers then.
 
     Attributes:
         cost: (..., n_agents) cost of the devices' steps, $: fuel, starts, what was not served.

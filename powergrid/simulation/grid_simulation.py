@@ -134,6 +134,8 @@ class GridSimulation:
     def loads(self, row: Rows, load_factor: Array | None = None) -> Array:
         """Return (..., 2, n_load) MW and Mvar of every load, positive = consumed.
 
+        Of one row without ``load_factor`` it cannot be written to: copy it first.
+
         Args:
             row: Of the time series, or (...) rows.
             load_factor: (..., n_agents) on each microgrid's loads; None = 1. Other loads have no factor.

@@ -133,6 +133,8 @@ class TimeSeries:
     def loads(self, row: Rows) -> Array:
         """Return (..., 2, n_load) MW and Mvar of every load, positive = consumed, in the order of the table.
 
+        Of one row it cannot be written to: copy it first.
+
         Raises:
             IndexError: As ``outlook``.
         """
@@ -183,6 +185,7 @@ class _Loads:
             if len(self._known) >= self._most_known:
                 self._known.clear()
             known = self._known[row] = self.at(row)
+            known.flags.writeable = False  # later steps and episodes get the same
         return known
 
     def at(self, row: Rows) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 import random
 from collections.abc import Mapping
 
@@ -535,3 +537,17 @@ def test_a_confirm_of_what_was_not_accepted_is_no_trade() -> None:
 def test_a_trade_of_nothing_is_neither_settled_nor_void() -> None:
     settlement = settle({"A": {"B": Trade(0.0, 50.0)}, "B": {"A": Trade(-0.0, 50.0)}, "C": {}})
     assert (settlement.trades, settlement.void) == ((), ())
+
+
+@pytest.mark.parametrize("quantity", [-1.0, 1.0])
+def test_a_session_can_be_copied_in_every_round(quantity: float) -> None:
+    session = P2PSession("a", ("b", "c"), Bid(quantity, 50.0))
+    session.outgoing()
+    for peer in "bc":
+        session.receive(peer, Offer(quantity=0.6, price=40.0))
+    goes_on = True
+    while goes_on:
+        copied = pickle.loads(pickle.dumps(session))
+        assert (copied.round, copied.waiting_for()) == (session.round, session.waiting_for())
+        assert copy.deepcopy(session).waiting_for() == session.waiting_for()
+        goes_on = session.advance()

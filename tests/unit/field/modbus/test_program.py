@@ -273,7 +273,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         await really(0)
 
     assert program.GOODBYE_S == 2.0
-    monkeypatch.setattr(program, "GOODBYE_S", 0.05)
     fake = SimpleNamespace(**{name: getattr(asyncio, name) for name in ("timeout", "wait", "create_task")})
     fake.sleep, fake.FIRST_EXCEPTION = sleep, asyncio.FIRST_EXCEPTION
     monkeypatch.setattr(program, "asyncio", fake)
@@ -297,7 +296,11 @@ async def test_handing_back_is_tried_again_until_it_succeeds(clock: list[float])
     assert (asked, clock) == ([DEVICE] * 3, [0.2, 0.2])
 
 
-async def test_a_device_that_is_not_handed_back_in_time_is_told_with_why(clock: list[float]) -> None:
+async def test_a_device_that_is_not_handed_back_in_time_is_told_with_why(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "GOODBYE_S", 0.05)
+
     async def busy(device: Any) -> None:
         raise HeronError("it is busy")
 

@@ -1030,16 +1030,16 @@ async def test_why_a_setpoint_is_not_done_is_told(make: Any) -> None:
 
 
 async def test_power_confirms_once_it_has_settled_and_the_time_for_both_is_waited(make: Any) -> None:
-    setpoint = {**PLAIN["setpoint"], "confirm": "power", "settle_s": 0.06}
+    setpoint = {**PLAIN["setpoint"], "confirm": "power", "settle_s": 0.2}
     site = await make({**PLAIN, "setpoint": setpoint})
     site.wire.says("box/state", {"p": 0})
     site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": 1000})  # at once: of before
     told = await site.answered(site.send(0.001))
-    assert told["rejected"] == "not acknowledged: nothing on box/state within 0.16 s"
+    assert told["rejected"] == "not acknowledged: nothing on box/state within 0.3 s"
     patient = await make({**PLAIN, "setpoint": setpoint}, answer_within_s=10.0)
     patient.wire.says("box/state", {"p": 0})
     patient.wire.answer = lambda topic, text: asyncio.get_running_loop().call_later(
-        0.08, patient.wire.says, "box/state", {"p": 1000}
+        0.25, patient.wire.says, "box/state", {"p": 1000}
     )
     assert "rejected" not in await patient.answered(patient.send(0.002))
 
@@ -1403,9 +1403,9 @@ async def test_changes_that_belong_together_are_told_together(make: Any) -> None
     await until(lambda: site.telemetry, "telemetry")
     assert site.telemetry[-1]["p_mw"] == 5e-6
     site.wire.says("box/a", "9")
-    await site.end()
     due_s = site.device.state.due_s
     assert due_s is not None
+    await site.end()
     await asyncio.sleep(0.25)
     assert site.device.state.due_s == due_s, "nothing goes on after the end"
 

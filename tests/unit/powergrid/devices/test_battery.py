@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -356,3 +357,20 @@ def test_a_charge_outside_its_band_comes_back_without_a_jump() -> None:
     ):
         device.restore(0.0, soc=soc)
         assert device.step(p_mw, 0.0, HOUR_S).soc == pytest.approx(after)
+
+
+@pytest.mark.parametrize(
+    "none",
+    [{"max_p_charge_mw": 0.0}, {"max_p_discharge_mw": 0.0}, {"initial_soc": 0.9}, {"initial_soc": 0.1}],
+)
+def test_no_power_is_never_a_negative_zero(none: dict[str, float]) -> None:
+    device = battery(**none)
+    zeros = [*device.feasible(HOUR_S), *(device.step(p, 0.0, HOUR_S).p_mw for p in (-1e-3, 1e-3, 0.0, -0.0))]
+    assert all(math.copysign(1.0, zero) == 1.0 for zero in zeros if zero == 0.0)
+    assert 0.0 in zeros
+
+
+@pytest.mark.parametrize("nothing", [None, "", []])
+def test_what_is_no_number_is_no_reactive_power_of_zero(nothing: Any) -> None:
+    with pytest.raises(TypeError):
+        battery().step(0.0, nothing, HOUR_S)

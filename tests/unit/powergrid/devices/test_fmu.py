@@ -542,7 +542,7 @@ def test_the_power_of_a_step_is_the_mean_of_its_parts_and_the_rest_is_as_it_ende
     assert device.state[:3] == (done.p_mw, 0.42, True)
 
 
-def test_at_most_four_instances_of_a_unit_run_and_the_oldest_is_ended() -> None:
+def test_at_most_four_instances_of_a_unit_run() -> None:
     device = Fmu(spec())
     states = [device.state]
     for p in (0.001, 0.002, 0.003, 0.004, -0.001, -0.002):

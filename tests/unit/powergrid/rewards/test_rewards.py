@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.protocols.p2p import SettledTrade, Trade, settle
-from powergrid.rewards import REWARD_TERMS, TERMS, Rewards, StepAccount, grid_bill, total, traded
+from powergrid.rewards import REWARD_TERMS, TERMS, Rewards, RewardTerm, StepAccount, grid_bill, total, traded
 from powergrid.rewards.group_reduce import GroupedReducer
+from powergrid.rewards.terms import Grid
 from powergrid.rewards.violations import LimitViolations
 from powergrid.scenario import MarketTable, RewardTable, load_scenario
 
@@ -249,7 +252,63 @@ def test_plain_numbers_come_to_the_same_as_arrays_to_the_last_bit(
     accounts = [StepAccount(*of_one[:4], price, whole.outside) for of_one in numbers]
     found = rewards.terms_by_agent(accounts, whole.outside.tolist(), lambda: whole)
     assert np.array_equal(np.array(found).T, expected)
-    assert [total(terms) for terms in found] == np.add.reduce(expected).tolist()
+    assert [total(terms) for terms in found] == total(expected).tolist()
+
+
+class _Column(RewardTerm):
+    name = "column"
+
+    def earned(self, step: StepAccount) -> Any:
+        return np.atleast_2d(step.cost * 0.5)
+
+
+class _Truth(RewardTerm):
+    name = "truth"
+
+    def earned(self, step: StepAccount) -> Any:
+        return step.cost > 0.0
+
+
+class _Flat(RewardTerm):
+    name, is_shipped = "flat", True
+
+    def earned(self, step: StepAccount) -> Any:
+        return -0.01 * step.outside[..., 0, :] - 1.0
+
+
+class _MyGrid(Grid):
+    """Takes what the shipped one is, and looks at devices."""
+
+    name = "my_grid"
+
+    def earned(self, step: StepAccount) -> Any:
+        assert step.p_mw is not None, "all agents are asked at once"
+        return -step.p_mw
+
+
+@pytest.mark.parametrize("n_agents", [1, 2, 3])
+def test_terms_of_ones_own_come_to_the_same_as_in_arrays(n_agents: int) -> None:
+    rng = np.random.default_rng(n_agents)
+    outside, price = rng.uniform(size=(3, n_agents)), np.array([31.7])
+    with contextlib.ExitStack() as added:
+        for term in (_Column, _Truth, _Flat, _MyGrid):
+            added.enter_context(REWARD_TERMS.added(term))
+        scenario = load_scenario("three_microgrids").scenario
+        table = scenario.reward.model_copy(update={"terms": {"column": 0.3, "truth": 0.7}})
+        rewards = Rewards(scenario.model_copy(update={"reward": table}))
+        for _ in range(200):
+            cost, net, sold, usd, p_mw = rng.normal(size=(5, n_agents))
+            whole = StepAccount(cost, net, sold, usd, price, outside, p_mw=p_mw)
+            accounts = [
+                StepAccount(*numbers, price.item(), outside)
+                for numbers in np.array([cost, net, sold, usd]).T.tolist()
+            ]
+            found = rewards.terms_by_agent(accounts, outside.tolist(), lambda whole=whole: whole)
+            expected = rewards.terms(whole)
+            assert found == expected.T.tolist()
+            assert {type(number) for terms in found for number in terms} == {float}
+            assert [total(terms) for terms in found] == total(expected).tolist()
+    assert rewards.names == (*TERMS, "column", "truth", "flat", "my_grid")
 
 
 def test_groups_that_follow_one_another_are_summed_as_scattered_ones() -> None:

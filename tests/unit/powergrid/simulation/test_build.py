@@ -318,6 +318,12 @@ def test_a_factor_on_loads_does_not_stay_on_them(env: MultiAgentMicrogrids) -> N
     assert np.array_equal(of_rows, np.stack((changed, before)))
 
 
+def test_loads_that_later_steps_get_again_cannot_be_written_to(env: MultiAgentMicrogrids) -> None:
+    for loads in (env.simulation.loads(5), env.simulation.series.loads(5)):
+        with pytest.raises(ValueError, match="read-only"):
+            loads[:] *= 0.0
+
+
 def test_the_slack_voltage_is_the_scenarios() -> None:
     env = MultiAgentMicrogrids({"scenario": small({"network.vm_pu": 1.03})})
     observations, _ = env.reset(seed=1)
