@@ -388,6 +388,10 @@ class SystemOperator:
         if self._stop.take(message) == "released":
             who = message.get("who") or "unknown"
             log.warning("emergency stop released by %s", who, extra=ALWAYS)
+        # What the broker keeps now may be the release of an earlier stop, or nothing: an empty message is a
+        # stop and removes the one that was kept. Those that connect later must hear of it.
+        if self._stop.is_active and (not self._stop.is_told or message.get("active") is not True):
+            self._say_stop_again()
 
     def _on_stop_confirm(self, message: Received) -> None:
         told = self._broker.parsed(message, StopConfirm)

@@ -14,6 +14,7 @@ The holder of a name stands, retained, on its ``owner`` channel. One that starts
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import logging
 import os
@@ -112,8 +113,8 @@ class NameOwnership:
             self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
             await self._say("holds", **self._retain)
         except BaseException:
-            self.is_held = False
-            self._unsubscribe()
+            with contextlib.suppress(BrokerError):
+                await self.release()  # where it was broken off, ``holds`` may have left already
             raise
 
     async def ensure_free(self) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from support.heron_command import heron
+from support.mosquitto_clients import retained
 from support.mosquitto_server import Mosquitto
 from support.observer import Observer, PlainDevice
 from support.safety_runs import (
+    on_both_brokers,
     run,
     until_driven,
     write,
@@ -47,6 +49,37 @@ def test_a_stop_outlives_a_broker_that_forgets(
                 "a new run steps", lambda: len([m for m in observer.on("run/state") if m.at > back]) > 20
             )
             assert observer.driving(after=back) == []
+
+
+def said_again(observer: Observer, after: float) -> list[Any]:
+    """Return the stops that the run has published since."""
+    return [m for m in observer.on("small/estop") if m.at > after and m.json.get("boot") not in DESK]
+
+
+DESK = {None, "desk"}
+
+
+@on_both_brokers
+def test_a_stop_that_the_broker_keeps_no_longer_is_there_for_who_comes_later(
+    tmp_path: Path, url: str
+) -> None:
+    topic = "heron/small/estop"
+    scenario = write(tmp_path)
+    with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url):
+        until_driven(observer, device)
+        told = [
+            {"type": "estop", "active": active, "who": "jane", "boot": "desk", "seq": seq}
+            for seq, active in enumerate((True, False, True))
+        ]
+        for each in told:
+            observer.publish(topic, each, retain=True)
+        observer.wait("the stop is heard", lambda: device.p_mw == 0.0)
+        for lost in (told[1], b""):  # a replayed release, and what removes the kept message
+            begin = time.monotonic()
+            observer.publish(topic, lost, retain=True)
+            observer.wait("it is said again", lambda begin=begin: said_again(observer, begin))
+            assert retained(url, topic)[topic]["active"] is True
+            assert observer.driving(after=begin) == []
 
 
 BASE = "heron/three_microgrids"

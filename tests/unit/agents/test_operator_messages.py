@@ -349,6 +349,37 @@ def test_a_stop_that_the_broker_has_not_told_a_second_after_a_connection_is_said
     run_virtual(main())
 
 
+@pytest.mark.parametrize(
+    ("message", "is_said_again"),
+    [
+        ({"type": "estop", "active": True, "who": "ben"}, False),
+        ({}, True),
+        ({"type": "estop", "active": 1}, True),
+        ({"type": "estop", "active": False, "boot": "o", "seq": 1}, True),
+        ({"type": "estop", "active": False, "boot": "o", "seq": 3}, False),
+    ],
+    ids=["another stop", "empty", "unreadable", "release of an earlier stop", "release"],
+)
+async def test_a_stop_that_the_broker_keeps_no_longer_is_said_again(
+    message: dict[str, Any], is_said_again: bool
+) -> None:
+    broker = OpenMemoryBroker()
+    made = operator(broker, "MG1")
+    await made.start()
+    for seq, active in enumerate((True, False, True)):
+        told = {"type": "estop", "active": active, "who": "ann", "boot": "o", "seq": seq}
+        broker.publish(topics.ESTOP, told, retain=True)
+    stops: list[Received] = []
+    broker.subscribe(topics.ESTOP, lambda m: None if m.retained else stops.append(m))
+    broker.publish(topics.ESTOP, message, retain=True)
+    again = [m for m in stops if m.get("active") is True and m.get("sender") == "grid"]
+    assert len(again) == is_said_again
+    kept: list[Received] = []
+    broker.subscribe(topics.ESTOP, kept.append)
+    assert [m["active"] for m in kept] == [message.get("seq") != 3]
+    await made.close()
+
+
 def test_after_the_close_no_stop_is_said_again_and_no_connection_is_heard_of() -> None:
     async def main() -> None:
         broker = ReconnectingBroker()

@@ -98,6 +98,30 @@ async def test_a_holder_that_was_away_gives_way_to_who_took_the_name_meanwhile(
     assert len(before.displaced) == 1
 
 
+class SlowBroker(OpenMemoryBroker):
+    """Has a ``holds`` at once, and does not acknowledge it."""
+
+    def publish(self, channel: str, message: Any, **options: Any) -> Any:
+        delivery = super().publish(channel, message, **options)
+        return asyncio.get_running_loop().create_future() if message["state"] == "holds" else delivery
+
+
+async def test_a_name_that_was_taken_in_the_moment_of_being_ended_is_given_back() -> None:
+    broker = SlowBroker()
+    states: list[str] = []
+    broker.subscribe(CHANNEL, lambda message: states.append(message["state"]))
+    name = Participant(broker, "a").name
+    taking = asyncio.create_task(name.acquire())
+    while "holds" not in states:
+        await asyncio.sleep(0.01)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    kept: list[str] = []
+    broker.subscribe(CHANNEL, lambda message: kept.append(message["state"]))
+    assert (states[-2:], kept, name.is_held) == (["holds", "free"], ["free"], False)
+
+
 async def test_a_message_of_another_environment_takes_no_name(broker: OpenMemoryBroker) -> None:
     first = Participant(broker, "a")
     await first.name.acquire()
