@@ -362,6 +362,7 @@ async def test_a_setpoint_that_the_broker_kept_moves_nothing_and_is_told() -> No
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert all(p_mw == 0.0 for _, p_mw, _ in device.told)
+        assert device.ignored == 1
         assert broker.stats.rejected == 1
 
 

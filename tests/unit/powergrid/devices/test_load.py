@@ -118,3 +118,7 @@ def test_reactive_power_is_shed_in_the_same_part(p_mw: float, offered: float, q_
     done = device.step(p_mw, -0.2, 900.0, offered)
     assert (done.p_mw, done.q_mvar, done.clipped) == (p_mw, pytest.approx(q_mvar), False)
     assert device.state == (p_mw,)
+
+
+def test_before_its_first_step_a_load_takes_nothing() -> None:
+    assert Load(LoadSpec(max_p_mw=1.0)).state.p_mw == 0.0
