@@ -93,5 +93,5 @@ async def test_mqtt_5_is_named_as_a_cause_where_it_is_sent_away(
     own_mosquitto: Callable[..., Mosquitto],
 ) -> None:
     async with rabbit_node(own_mosquitto().port) as url:
-        with pytest.raises(BrokerUnavailable, match=r"it may support only MQTT 3\.1\.1"):
+        with pytest.raises(BrokerUnavailable, match=r"it may know only MQTT 3\.1\.1"):
             await MqttBroker(url, protocol="5").connect()

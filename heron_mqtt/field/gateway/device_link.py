@@ -510,6 +510,10 @@ class DeviceLink:
                 return  # of an earlier life of the device, late; or of a second one
             self._note_boot(boot)
         if boot is not None and seq is not None:
+            # A broker's client drops what comes twice from a sender; it may be left out.
+            if self._echo is not None and self._echo[0] == boot and seq <= self._echo[1]:
+                plausible.once("repeated", "telemetry that is not newer than the newest does not count")
+                return
             self._echo = (boot, seq)
         if self.awaits_rebirth_telemetry:
             self._reseed_due, self.awaits_rebirth_telemetry = True, False

@@ -44,7 +44,6 @@ _last_decoded: _Decoded | None = None
 With nothing nested in it no receiver can change what the others get.
 """
 MAX_SHARED_BYTES = 4096
-NO_SENDER = ""  # as it is numbered by, where a message has boot and seq and no sender
 _FLAT = {str, int, float, bool, type(None)}
 
 
@@ -277,8 +276,6 @@ class Dispatcher:
     def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
         get = message.get
         sender, boot, seq = get("sender"), get("boot"), get("seq")
-        if sender is None:  # it may be left out: who speaks on a channel is known by its boot, too
-            sender = NO_SENDER
         followed = self._followed.get(channel)
         if followed is not None and followed.sender == sender and followed.boot == boot:
             if type(seq) is int and followed.stream.is_next(seq):
@@ -303,11 +300,9 @@ class Dispatcher:
             trouble = self._troubled.setdefault(channel, ChannelTrouble())
             trouble.lost += self._tracker.lost - lost_before
         if arrival is Arrival.AFTER_GAP:
-            whose = sender or "a sender without a name"
-            self.stats.report("gap", channel, f"messages of {whose} before seq {seq} have not arrived")
+            self.stats.report("gap", channel, f"messages of {sender} before seq {seq} have not arrived")
         elif arrival is Arrival.AFTER_JUMP:
-            whose = sender or "a sender without a name"
-            self.stats.report("gap", channel, f"{whose} jumped to seq {seq}: it does not count by one")
+            self.stats.report("gap", channel, f"{sender} jumped to seq {seq}: it does not count by one")
         return arrival is Arrival.DUPLICATE
 
     def _follow(self, channel: str, sender: str, boot: str) -> None:

@@ -11,7 +11,7 @@ from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.run_part import RunPart
 from heron_mqtt.record.verify.finding import Finding
 
-Stream = tuple[str, str, str]  # sender (empty where it is left out), boot, channel
+Stream = tuple[str, str, str]  # sender, boot, channel
 
 GONE = frozenset({"lost", "partitioned"})
 
@@ -50,8 +50,8 @@ def links(record: RecordFile, from_s: float = -math.inf, until_s: float = math.i
     arrived: dict[tuple[Stream, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     repeated: dict[tuple[Stream, str], int] = defaultdict(int)
     for row in record.each(
-        "SELECT source, direction, channel, coalesce(sender, '') AS sender, boot, seq, retained, arrival, "
-        "network FROM message_row WHERE seq IS NOT NULL AND boot IS NOT NULL AND at_s >= ? AND at_s < ? "
+        "SELECT source, direction, channel, sender, boot, seq, retained, arrival, network FROM message_row "
+        "WHERE seq IS NOT NULL AND sender IS NOT NULL AND boot IS NOT NULL AND at_s >= ? AND at_s < ? "
         "ORDER BY id",
         from_s,
         until_s,
@@ -100,7 +100,7 @@ def _check_part(every: Iterable[Link], found: Finding) -> tuple[int, int]:
     gaps = repeated = 0
     for link in every:
         sender, _, channel = link.stream
-        name = f"{channel} from {sender or 'a sender without a name'}"
+        name = f"{channel} from {sender}"
         for seq, times in link.arrived.items():
             found.check(times == 1, f"{name}: seq {seq} arrived as new {times} times")
         heard = set(link.arrived)

@@ -347,10 +347,6 @@ FORGED = {
         LINKS, "UPDATE message_row SET seq = seq - 1 WHERE id = (SELECT max(id) FROM message_row "
         "WHERE type = 'action' AND direction = 'in' AND step = 3)",
     ),
-    "a message without a sender that arrived twice": (
-        LINKS, "UPDATE message_row SET sender = NULL, seq = seq - (id = (SELECT max(id) FROM message_row "
-        "WHERE type = 'action' AND direction = 'in' AND step = 3)) WHERE type = 'action'",
-    ),
 }  # fmt: skip
 
 

@@ -614,6 +614,26 @@ async def test_a_device_that_speaks_with_a_new_boot_is_born_again_and_taken_up_o
     assert link.takes_up_again()
 
 
+async def test_telemetry_that_is_not_newer_than_the_newest_does_not_count() -> None:
+    alone = await Alone().open()
+    alone.measure(boot="b1", seq=4, p_mw=0.01)
+    alone.send()
+    heard_at = alone.clock_s
+    for seq in (4, 3, 0, 4):  # replayed: the device itself is silent
+        alone.clock_s += 0.5
+        alone.measure(boot="b1", seq=seq, p_mw=0.03, stopped=True, ack_boot="g1", ack_seq=0)
+    link = alone.link
+    assert (link.age_s, link.measurements, link.stats.telemetry) == (alone.clock_s - heard_at, 1, 1)
+    assert (link.answer(), link.says_stopped, alone.send()["heard_seq"]) == (None, False, 4)
+    assert link.telemetry is not None
+    assert link.telemetry.p_mw == 0.01
+    assert alone.reports == ["telemetry that is not newer than the newest does not count"]
+    alone.measure(boot="b1", seq=5, p_mw=0.02)
+    assert (link.age_s, link.telemetry.p_mw, alone.send()["heard_seq"]) == (0.0, 0.02, 5)
+    alone.measure(boot="b2", seq=0, p_mw=0.03)
+    assert (link.telemetry.p_mw, alone.send()["heard_seq"]) == (0.03, 0), "it was started again"
+
+
 async def test_only_telemetry_with_a_boot_and_a_number_can_be_echoed() -> None:
     for fields, echo in (
         ({}, (None, None)),

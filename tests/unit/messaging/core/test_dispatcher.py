@@ -761,17 +761,3 @@ def test_what_is_handed_on_without_more_being_said_is_neither_kept_nor_late() ->
         *[(False, False, None)] * 2,
         *[(False, False, "no JSON")] * 2,
     ]
-
-
-@pytest.mark.parametrize("sender", [{}, {"sender": None}, {"sender": "box"}], ids=["none", "null", "named"])
-def test_duplicates_and_losses_are_noticed_by_boot_and_number_alone(sender: dict[str, Any]) -> None:
-    dispatcher, heard = Dispatcher(), list[int]()
-    dispatcher.add("c", lambda message: heard.append(message["seq"]))
-    for seq in (0, 1, 1, 0, 4, 2, 4):
-        dispatcher.arrive("c", encode({"type": "telemetry", "boot": "b", "seq": seq, **sender}))
-    dispatcher.arrive("c", encode({"type": "telemetry", "boot": "another", "seq": 0, **sender}))
-    assert heard == [0, 1, 4, 2, 0]
-    stats = dispatcher.stats
-    assert (stats.duplicated, stats.lost) == (3, 1)
-    whose = "box" if sender.get("sender") else "a sender without a name"
-    assert stats.reports[0].what == f"messages of {whose} before seq 4 have not arrived"
