@@ -92,17 +92,15 @@ class StepRecords:
         infos = {}
         for (agent, view), earned in zip(self._state.views.items(), terms, strict=True):
             report = reports.get(agent, NO_REPORT)
-            infos[agent] = {
-                **view.info(now),
-                "trades": [],
-                "void_trades": [],
-                "fallbacks": report.fallbacks.copy(),
-                "fallback": None if agent in reports else NO_ACTION,
-                "missed": report.missed,
-                "bounds": report.bounds.copy(),
-                "authority": report.authority.copy(),
-                "reward_terms": dict(zip(names, earned, strict=True)),
-            }
+            infos[agent] = info = view.info(now)
+            info["trades"] = []
+            info["void_trades"] = []
+            info["fallbacks"] = report.fallbacks.copy()
+            info["fallback"] = None if agent in reports else NO_ACTION
+            info["missed"] = report.missed
+            info["bounds"] = report.bounds.copy()
+            info["authority"] = report.authority.copy()
+            info["reward_terms"] = dict(zip(names, earned, strict=True))
         for trade in settlement.trades:
             infos[trade.seller]["trades"].append(trade)
             infos[trade.buyer]["trades"].append(trade)
