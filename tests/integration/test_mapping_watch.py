@@ -130,13 +130,12 @@ async def test_a_changed_mapping_hands_the_box_back_and_speaks_its_new_terms(
             site.send(0.0005)
             await until_async(lambda: (f"{env_id}/MG1/set", "500") in box.told, "a setpoint in W")
             (tmp_path / "box.toml").write_text(IN_KW)
-            await until_async(lambda: site.notes, "the change")
-            assert box.is_released
+            await until_async(lambda: site.notes and box.is_released, "the change")
             site.send(0.0005)
             await until_async(lambda: box.told[-1] == (f"{env_id}/MG1/set", "0.5"), "a setpoint in kW")
             boots = [b["boot"] for b in births if b["state"] == "online"]
             assert boots[0] != boots[-1]  # to a gateway it is born again
-    assert box.is_released
+        await until_async(lambda: box.is_released, "the release")
     assert site.notes == [
         f"MG1/ess: its mapping was read anew from {tmp_path / 'box.toml'}: handed back, and taken in hand "
         "as born again"
