@@ -17,7 +17,8 @@ __all__ = ["MAX_PAYLOAD_BYTES", "Json", "decode", "decode_own", "encode"]
 MAX_PAYLOAD_BYTES = 1 << 20  # a message of ours is 300 bytes; the rest is room for users
 
 
-_READ_AS_WRITTEN = frozenset({str, float, int, bool, type(None)})
+READ_AS_WRITTEN = frozenset({str, float, int, bool, type(None)})
+"""Types of values that hold nothing else: of them a message is flat."""
 _NAMES = frozenset({str})
 _LONGEST_INTEGER = 4_300  # digits; a longer one can be written but not read
 
@@ -87,7 +88,7 @@ def decode_own(payload: bytes, message: Mapping[str, Any]) -> Json:
     """
     if (
         type(message) is dict
-        and _READ_AS_WRITTEN.issuperset(map(type, message.values()))
+        and READ_AS_WRITTEN.issuperset(map(type, message.values()))
         and _NAMES.issuperset(map(type, message))
         and len(payload) <= _LONGEST_INTEGER
     ):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messages import Message
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, Json, decode
+from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, READ_AS_WRITTEN, Json, decode
 from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceStream, SequenceTracker
 from heron_mqtt.messaging.core.stats import MessageStats
@@ -44,7 +44,6 @@ _last_decoded: _Decoded | None = None
 With nothing nested in it no receiver can change what the others get.
 """
 MAX_SHARED_BYTES = 4096
-_FLAT = {str, int, float, bool, type(None)}
 
 
 class _Mailbox:
@@ -191,7 +190,7 @@ class Dispatcher:
                 self.refuse(channel, exc, topic=topic, retained=retained)
                 return
             is_for_all = channel.startswith("run/") and len(payload) <= MAX_SHARED_BYTES
-            if is_for_all and _FLAT.issuperset(map(type, message.values())):
+            if is_for_all and READ_AS_WRITTEN.issuperset(map(type, message.values())):
                 _last_decoded = _Decoded(payload, message, models)
         self.hand_on(channel, message, retained=retained, payload=payload, late=late, models=models)
 

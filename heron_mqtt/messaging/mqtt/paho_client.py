@@ -85,12 +85,15 @@ class Client(paho.Client):
             packet = self._publish_of_five(topic, payload, qos, retain, packet_id, self._expires_s(not_after))
         else:
             packet = write_publish(topic, payload, qos, retain, packet_id, five=False)
+        self._write(packet, packet_id, topic, not_after)
+        return packet_id
+
+    def _write(self, packet: bytes | bytearray, packet_id: int, topic: str, not_after: float | None) -> None:
         if not_after is None:
             self.stream.send(packet)
         else:
             self.stream.send_timed(packet, not_after, packet_id, topic)
         self.want_flush()
-        return packet_id
 
     def _publish_of_five(
         self, topic: str, payload: bytes, qos: int, retain: bool, packet_id: int, expires_s: int | None
@@ -239,12 +242,8 @@ class Client(paho.Client):
     ) -> MQTTErrorCode:
         """Send in one order with everything else."""
         limit, self._limit = self._limit, None
-        if limit is None:
-            self.stream.send(packet)
-        else:
-            topic, not_after = limit
-            self.stream.send_timed(packet, not_after, mid, topic)
-        self.want_flush()
+        topic, not_after = ("", None) if limit is None else limit
+        self._write(packet, mid, topic, not_after)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
