@@ -312,6 +312,7 @@ class Proxy:
         self.observer.on_bounded(agent.agent_id, wanted, allowed)
         if self._asks_clearance and dt_s is not None:
             missed += await self._clear(allowed, episode, step)
+        await gateway.environment.caught_up()
         gateway.send(allowed, dt_s=dt_s, episode=episode, step=step)
         await self._wakeup.until(gateway.answered, self.deadlines.device_s)
         missed += gateway.settle(allowed)

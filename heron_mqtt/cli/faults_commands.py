@@ -49,7 +49,8 @@ def faults(
     seed: Annotated[int, typer.Option(metavar="N", help="Of the moments at which things break.")] = 0,
     list_them: Annotated[bool, typer.Option("--list", help="Print the faults, and try none.")] = False,
     table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the table as Markdown, too.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write sums and table as Markdown, too."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -157,10 +158,10 @@ def _listed(results: Sequence[FaultResult]) -> str:
 
 
 def _write(path: Path, outcome: FaultsOutcome) -> None:
-    from heron_mqtt.testing.faults import markdown
+    from heron_mqtt.testing.faults import markdown, sums
 
     try:
-        path.write_text(markdown(outcome.results), encoding="utf-8")
+        path.write_text(f"{sums(outcome.results)}\n{markdown(outcome.results)}", encoding="utf-8")
     except OSError as exc:
         complain(f"{path}: cannot be written: {exc.strerror}")
         raise SystemExit(EXIT_FAILED) from None

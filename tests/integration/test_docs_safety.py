@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import re
 
-from heron_mqtt.testing.faults import FAULT_TRIALS, HEADINGS, KINDS
-from heron_mqtt.testing.faults.tally import LEASE_S, TOLERATED_S
+from heron_mqtt.testing.faults import FAULT_TRIALS, HEADINGS, KINDS, SUM_HEADINGS, FaultResult, sums
+from heron_mqtt.testing.faults.tally import LEASE_S, TOLERATED_S, FaultTally
 from support.doc_pages import ROOT
 
 PAGE = (ROOT / "docs" / "safety.md").read_text(encoding="utf-8")
@@ -67,3 +67,33 @@ def test_the_table_has_zeros_where_they_must_be() -> None:
         assert (row["undetected"], row["hung"]) == ("0", "0"), row["fault"]
         held_s = row["longest power after the last rightful setpoint, s"]
         assert held_s == "-" or float(held_s) <= LEASE_S + TOLERATED_S, row["fault"]
+
+
+def test_the_safety_page_has_the_sums_of_that_table_and_25_kills_on_each_broker() -> None:
+    trials = {f"`{trial.name}`": trial for trial in FAULT_TRIALS}
+    results = []
+    for row in rows():
+        held_s = row[HEADINGS[6]]
+        outside, past_lease, forbidden = (
+            0 if row[name] == "-" else int(row[name]) for name in HEADINGS[9:12]
+        )
+        tally = FaultTally(
+            tried=int(row["tried"]),
+            held_s=0.0 if held_s == "-" else float(held_s),
+            lost=int(row["lost"]),
+            undetected=int(row["undetected"]),
+            outside=outside,
+            past_lease=past_lease,
+            second_owner=forbidden,
+            hung=int(row["hung"]),
+        )
+        results.append(FaultResult(trials[row["fault"]], row["broker"], tally))
+    expected = sums(results).splitlines()
+    trials_of = PAGE.partition("\n## Trials")[2].partition("\n## ")[0]
+    told = [line for line in trials_of.splitlines() if line.startswith("| ")]
+    assert told == expected
+    killed = FAULT_TRIALS[0].group
+    of_kills = [line.strip("| ").split(" | ") for line in told if line.startswith(f"| {killed} |")]
+    tried = {cells[1]: int(cells[SUM_HEADINGS.index("tried")]) for cells in of_kills}
+    assert tried["mosquitto"] >= 25
+    assert tried["embedded"] >= 25

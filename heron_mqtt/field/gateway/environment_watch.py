@@ -93,6 +93,11 @@ class EnvironmentWatch:
         """Whether this process has just gone on after it stood still: what it reads may be as old as that."""
         return self._pause is not None and self._pause.is_recent()
 
+    async def caught_up(self) -> None:
+        """Let the loop read what came while this process stood still; at once where it did not."""
+        if self._pause is not None:
+            await self._pause.caught_up()
+
     @property
     def why_silent(self) -> str:
         """Why nothing may be sent."""

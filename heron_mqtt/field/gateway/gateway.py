@@ -534,6 +534,7 @@ class FieldGateway:
         """Extend the leases of a step that takes longer than they do, while the environment is alive."""
         while True:
             await self._renewal.reached()
+            await self.environment.caught_up()
             self._renew()
 
     def _lease_s(self, name: str) -> float:

@@ -15,6 +15,8 @@ from heron_mqtt.field.steady_clock import steady_s
 TICK_S = 0.2
 PAUSE_S = 0.8  # longer between two ticks than a busy event loop takes
 DISTRUST_S = 0.3  # after a pause: what has waited is read within that time
+STALL_S = 0.25  # a shorter standstill than a pause, but long enough for a stop to have come meanwhile
+CATCH_UP_S = 0.05  # after a standstill: the newest that has waited is read within that time
 
 
 class PauseDetector:
@@ -27,7 +29,8 @@ class PauseDetector:
     def __init__(self, monotonic: Callable[[], float] = steady_s) -> None:
         self._monotonic = monotonic
         self._ticked_at: float | None = None
-        self._distrust_until = 0.0
+        self._loop_ticked_at = 0.0  # by the loop's clock, which is a virtual one in virtual time
+        self._distrust_until = self._unread_until = 0.0
         self._users = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -46,7 +49,7 @@ class PauseDetector:
         """Tick in the running loop, until everybody has stopped who has started."""
         self._users += 1
         if self._task is None or self._task.done():
-            self._ticked_at = self._monotonic()
+            self._ticked_now()
             self._task = asyncio.get_running_loop().create_task(self._tick(), name="pause detector")
 
     def stop(self) -> None:
@@ -58,17 +61,39 @@ class PauseDetector:
 
     def is_recent(self) -> bool:
         """Whether the process has just come back from a pause."""
+        return self._look() < self._distrust_until
+
+    async def caught_up(self) -> None:
+        """Let the loop read what came while this process stood still; at once where it did not.
+
+        Timers that are over and messages that wait are both due then, in no order that one could rely on:
+        what is to be sent must not leave before a stop that waits in the socket was read.
+        """
+        if self._look() < self._unread_until:
+            await asyncio.sleep(CATCH_UP_S)
+
+    def _look(self) -> float:
+        """Take note of a standstill; return the time."""
         now = self._monotonic()
-        if self._ticked_at is not None and now - self._ticked_at > PAUSE_S:
+        if self._ticked_at is None:
+            return now
+        has_paused = now - self._ticked_at > PAUSE_S
+        if has_paused:
             self._distrust_until = now + DISTRUST_S
-            self._ticked_at = now
-        return now < self._distrust_until
+        if has_paused or asyncio.get_running_loop().time() - self._loop_ticked_at > STALL_S:
+            self._unread_until = now + CATCH_UP_S
+            self._ticked_now()
+        return now
+
+    def _ticked_now(self) -> None:
+        self._ticked_at = self._monotonic()
+        self._loop_ticked_at = asyncio.get_running_loop().time()
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self.is_recent()
-            self._ticked_at = self._monotonic()
+            self._look()
+            self._ticked_now()
 
 
 _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[PauseDetector]] = (

@@ -34,6 +34,7 @@ class FaultTrial:
         is_quick: Whether ``--quick`` tries it.
         is_receiver_far: Whether the receiver of a stream is behind the link, too.
         why_not: Returns why it cannot be tried here; empty: it can.
+        group: The kind of fault, under which trials are added up; the registry names it.
     """
 
     name: str
@@ -45,3 +46,4 @@ class FaultTrial:
     is_quick: bool = False
     is_receiver_far: bool = True
     why_not: Callable[[], str] = lambda: ""
+    group: str = ""

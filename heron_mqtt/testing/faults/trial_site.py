@@ -470,11 +470,11 @@ class TrialSite:
         seen = self._setpoints("MG1/ess", self.begun - 5.0)
         for device in self.powers:  # after a reconnect a device may hear what the observer does not
             heard = [m for m in list(device.heard) if m.payload not in self.injected]
-            rightful = [m.at for m in [*seen, *heard] if self._is_rightful(m.at)]
+            rightful = [m.at for m in [*seen, *heard] if self._is_rightful(m)]
             self._hold(f"MG1/ess ({device.boot})", device.power, rightful, now)
         shown = [m for m in self.observer.on("MG2/ess/telemetry") if m.at >= self.begun]
         shown = [m for m in shown if m.payload not in self.injected]
-        rightful = [m.at for m in self._setpoints("MG2/ess", self.begun - 5.0) if self._is_rightful(m.at)]
+        rightful = [m.at for m in self._setpoints("MG2/ess", self.begun - 5.0) if self._is_rightful(m)]
         for boot in {m.json["boot"] for m in shown} if not self._is_blind else ():
             life = [m for m in shown if m.json["boot"] == boot]  # what a dead process does is not known
             self._hold(f"MG2/ess ({boot})", _changes(life), rightful, life[-1].at)
@@ -494,8 +494,16 @@ class TrialSite:
     def _within(self, at: float, spans: list[TimeSpan], grace_s: float) -> bool:
         return any(span.begin + grace_s < at < span.end for span in spans)
 
-    def _is_rightful(self, at: float) -> bool:
-        return not self._within(at, [*self.dead, *self.stopped], 0.0)
+    def _is_rightful(self, setpoint: Observed) -> bool:
+        """Whether no stop is in force, and the environment lives or has not been dead for longer than that.
+
+        After its death a gateway renews until one lease after the last sign of life, with what is left.
+        """
+        if self._within(setpoint.at, self.stopped, 0.0):
+            return False
+        lease_s = setpoint.json.get("lease_s", LEASE_S)
+        died_at = [span.begin for span in self.dead if span.begin < setpoint.at < span.end]
+        return all(setpoint.at + lease_s <= begin + LEASE_S for begin in died_at)
 
     def _hold(self, name: str, power: list[tuple[float, float]], rightful: list[float], now: float) -> None:
         """Take the longest time for which a device had power after the last rightful message to it."""

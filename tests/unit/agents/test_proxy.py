@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -371,6 +372,31 @@ def test_a_step_goes_on_as_soon_as_the_device_has_answered() -> None:
         assert (report.missed, virtual_now() - begun_s) == (0, 1.0)
 
     serve(driven, level="full")
+
+
+async def test_after_a_standstill_a_stop_that_waited_is_read_before_a_setpoint_leaves() -> None:
+    """Stopped in mid-step (SIGSTOP), and a stop meanwhile: it is in the socket, the setpoint is computed."""
+    site = Site(level="full")
+    await site.proxy.start()
+    site.proxy.gateway.authority._held["ess"].level = "full"
+    site.proxy.gateway.environment.serve("env1")
+    site.born()
+    concluded = site.agent.conclude
+
+    def stand_still() -> Collection[str]:
+        time.sleep(0.3)
+        stop = {"type": "estop", "active": True}
+        asyncio.get_running_loop().call_later(0.01, lambda: site.broker.publish("estop", stop))
+        return concluded()
+
+    site.agent.conclude = stand_still  # type: ignore[method-assign]
+    site.broker.subscribe(
+        "devices/MG1/ess/setpoint", lambda m: site.measure(ack_seq=m["seq"], ack_boot=m["boot"])
+    )
+    site.upstream("observation", "price", "command")
+    await site.proxy.step_distributed()
+    assert [setpoint["p_mw"] for setpoint in site.sent] == [0.0]
+    await site.proxy.close()
 
 
 def test_what_a_peer_says_after_the_trading_is_late() -> None:

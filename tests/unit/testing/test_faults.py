@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.errors import ConfigError
-from heron_mqtt.testing.faults import FAULT_TRIALS, HEADINGS, FaultResult, chosen_trials, markdown
+from heron_mqtt.testing.faults import FAULT_TRIALS, HEADINGS, FaultResult, chosen_trials, markdown, sums
 from heron_mqtt.testing.faults.programs import Program
 from heron_mqtt.testing.faults.site_faults import _compare_losses
 from heron_mqtt.testing.faults.tally import FaultTally
@@ -62,6 +62,35 @@ def test_the_table_has_a_row_for_each_and_says_why_one_was_not_tried() -> None:
     assert one.count(" | ") == other.count(" | ") == len(HEADINGS) - 1
     assert "| 0.50 / 0.50 | - | 4 | 0 |" in one
     assert other.endswith("| not tried: no server |")
+
+
+def test_the_sums_add_up_each_kind_of_fault_on_each_broker() -> None:
+    by_name = {trial.name: trial for trial in FAULT_TRIALS}
+
+    def tried(name: str, broker: str, **counts: Any) -> FaultResult:
+        return FaultResult(by_name[name], broker, FaultTally(**counts))
+
+    rows = sums(
+        [
+            tried("kill-run", "mosquitto", tried=3, held_s=0.9, lost=1, outside=1, after_stop=2, to_shadow=3),
+            tried(
+                "kill-broker", "mosquitto", tried=2, held_s=0.5, lost=4, undetected=5, past_lease=6, hung=1
+            ),
+            tried("kill-run", "embedded", tried=1),
+            tried("stream-kill-broker", "mosquitto", tried=4, lost=10),
+            tried("stream-kill-broker", "nats", tried=7, lost=2),
+            tried("stop-run", "mosquitto"),
+        ]
+    ).splitlines()
+    killed = by_name["kill-run"].group
+    assert rows[0].split(" | ")[-4:] == [*HEADINGS[9:12], "hung |"]
+    assert rows[2:] == [
+        f"| {killed} | mosquitto | 9 | 0.90 | 15 | 5 | 1 | 6 | 5 | 1 |",
+        f"| {killed} | embedded | 1 | - | 0 | 0 | 0 | 0 | 0 | 0 |",
+        f"| {killed} | nats | 7 | - | 2 | 0 | - | - | - | 0 |",
+        f"| {by_name['stop-run'].group} | mosquitto | 0 | - | 0 | 0 | 0 | 0 | 0 | 0 |",
+    ]
+    assert all(trial.group for trial in FAULT_TRIALS)
 
 
 def test_a_program_that_hangs_before_its_first_trial_is_no_trial_left_out() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import time
 from typing import Any
 
 import pytest
@@ -108,6 +110,47 @@ def test_a_loop_that_goes_on_has_not_paused_and_a_pause_is_noticed_though_nobody
         assert pause.is_recent()
         await asyncio.sleep(0.3)
         assert not pause.is_recent()
+        pause.stop()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("stood_still_s", [0.26, 0.9])
+async def test_after_a_standstill_what_waits_is_read_before_anything_is_sent(stood_still_s: float) -> None:
+    loop, order = asyncio.get_running_loop(), list[str]()
+    pause = PauseDetector.of_running_loop()
+    pause.start()
+    try:
+        began_at = loop.time()
+        await pause.caught_up()
+        assert loop.time() - began_at < 0.04, "it does not wait where nothing has waited"
+        end, far_end = socket.socketpair()
+        with end, far_end:
+            end.setblocking(False)
+            loop.add_reader(end, lambda: (end.recv(99), order.append("read")))
+            await asyncio.sleep(0)
+            sending = asyncio.create_task(pause.caught_up(), name="sending")
+            sending.add_done_callback(lambda _: order.append("sent"))
+            far_end.send(b"stop")
+            time.sleep(stood_still_s)
+            await sending
+            loop.remove_reader(end)
+        await asyncio.sleep(0)
+        assert order == ["read", "sent"]
+    finally:
+        pause.stop()
+
+
+def test_a_slow_machine_is_no_standstill_in_virtual_time() -> None:
+    async def main() -> None:
+        pause = PauseDetector.of_running_loop()
+        pause.start()
+        for _ in range(3):
+            time.sleep(0.3)
+            began_at = virtual_now()
+            await pause.caught_up()
+            assert virtual_now() == began_at
+            await asyncio.sleep(0.2)
         pause.stop()
 
     run_virtual(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -355,6 +356,21 @@ async def test_a_step_longer_than_a_third_of_the_lease_is_renewed_and_not_applie
     assert all(setpoint["renewal"] and setpoint["p_mw"] == 0.02 for setpoint in rig.sent[1:])
     assert [setpoint["seq"] for setpoint in rig.sent] == list(range(len(rig.sent)))
     assert rig.link.stats.setpoints == 1
+
+
+async def test_after_a_standstill_a_stop_that_waited_is_read_before_a_lease_is_renewed() -> None:
+    """SIGSTOP for less than a lease, and a stop meanwhile: it is in the socket, and the timer is over."""
+    rig = await Rig().open()
+    rig.step(0.02)
+    rig.clock_s += 1.0
+    time.sleep(0.3)
+    rig.gateway._renewal._nearer.set()  # the clock of this test has no timers
+    asyncio.get_running_loop().call_later(
+        0.01, lambda: rig.broker.publish("estop", {"type": "estop", "active": True})
+    )
+    await until(lambda: rig.gateway.estop is not None, "the stop")
+    await asyncio.sleep(0.1)
+    assert [setpoint["p_mw"] for setpoint in rig.sent] == [0.02], "nothing is renewed"
 
 
 async def test_a_closed_gateway_renews_nothing() -> None:
