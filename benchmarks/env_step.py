@@ -306,7 +306,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "record reports": (StepRecords, "record"),
     "power flow (GridSimulation.solve)": (GridSimulation, "solve"),
     "results against limits": (GridState, "apply"),
-    "reward terms": (GridState, "reward_terms"),
+    "reward terms": (GridState, "terms_by_agent"),
     "infos": (StepRecords, "infos"),
     "next outlook and observations": (MultiAgentMicrogrids, "_observe"),
 }

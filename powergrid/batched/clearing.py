@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from heron_mqtt.messages import Clearance
 from powergrid.batched.flow import BatchFlow
-from powergrid.powerflow import Loadings
 from powergrid.simulation.grid_check import GridCheck
 from powergrid.simulation.grid_simulation import GridSimulation
 
@@ -57,7 +56,7 @@ class PlanCheck:
         p, q = np.where(known, p_mw, 0.0), np.where(known, q_mvar, 0.0)
         result, converged = self._flow.solve(rows, p, q, load_factor)
         with np.errstate(invalid="ignore"):
-            good = converged & self._check.is_within(Loadings(*result))
+            good = converged & self._check.is_within(result)
         found: dict[int, Mapping[str, Clearance]] = {}
         for copy in np.flatnonzero(~good & heard.any(axis=1)):
             found[int(copy)] = self._check.clear(

@@ -70,15 +70,14 @@ class BatchFlow:
         points[:, 0, simulation.columns] = p_mw * simulation.p_sign
         points[:, 1, simulation.columns] = q_mvar * simulation.q_sign
         result = self._flow.solve_batch(points[:, 0], points[:, 1])
-        found = Loadings(result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
+        found = Loadings.of(result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
         for copy in np.flatnonzero(~result.converged):
             try:
                 factor = None if load_factor is None else load_factor[copy]
                 alone = simulation.solve(int(rows[copy]), p_mw[copy], q_mvar[copy], factor)
             except PowerFlowDiverged:
                 continue
-            for together, values in zip(found, alone, strict=True):
-                together[copy] = values
+            found.side_by_side[copy] = alone.side_by_side
             result.converged[copy] = True
         return found, result.converged
 

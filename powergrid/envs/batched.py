@@ -25,7 +25,6 @@ from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.observation_form import Observed
 from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
-from powergrid.powerflow import Loadings
 from powergrid.rewards import total
 from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.forecaster import Forecaster
@@ -237,7 +236,7 @@ class BatchedMicrogrids(CopiedByState):
         if converged.all():
             state.apply(result)
         else:
-            state.apply(Loadings(*(part[converged] for part in result)), converged)
+            state.apply(result.at(converged), converged)
         kept = state.results(diverged)
         state.forget_results(diverged)
         terms = state.reward_terms(done.cost, done.traded_usd)

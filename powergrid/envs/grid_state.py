@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class GridState:
     ) -> None:
         scenario, n_agents = simulation.scenario, len(simulation.agents)
         self._full, self._named = full, named
-        at_rest, n_bus = _results(_at_rest(simulation)), len(simulation.flow.bus_index)
+        at_rest, n_bus = _at_rest(simulation).side_by_side, len(simulation.flow.bus_index)
         live = ~np.isnan(at_rest)  # what has no supply now never has
         live_buses = np.flatnonzero(live[:n_bus])
         layout = Layout(simulation, live_buses, horizon)
@@ -90,7 +91,7 @@ class GridState:
         self.vm_min_pu, self.vm_max_pu = self._view("vm_min_pu"), self._view("vm_max_pu")
         self.loading_max_percent = self._view("loading_max_percent")
         highest = slice(layout.sections["vm_max_pu"].start, layout.sections["loading_max_percent"].stop)
-        self._highest = self._values[..., highest].reshape(*shape, 2, n_agents)  # neighbours, too
+        self._highest, self._n_agents = self._values[..., highest], n_agents  # neighbours, too
         self.traded_mwh = self._view("traded_mwh").reshape(*shape, n_agents, n_agents)
         self.net_mwh, self._grid = self._view("net_mwh"), self._view("grid")
         self._price_ahead = self._view("price_ahead")
@@ -105,6 +106,12 @@ class GridState:
         self._rewards = Rewards(scenario)
         places = simulation.microgrids.values()
         n_line = len(simulation.flow.line_index)
+        in_grid = np.concatenate([live_buses, np.arange(n_bus, len(live))])
+        self._in_grid = consecutive(in_grid)
+        # Limits are read where the quantities stand in the vector; what has no supply stands nowhere.
+        stand_at = np.full(len(live) + self.soc.shape[-1], -1)
+        stand_at[in_grid] = layout.sections["grid"].start + np.arange(len(in_grid))
+        stand_at[len(live) :] = layout.sections["soc"].start + np.arange(self.soc.shape[-1])
         self._limits = LimitViolations(
             scenario.reward,
             buses=[index.buses for index in places],
@@ -112,9 +119,10 @@ class GridState:
             batteries=simulation.banded(),
             live=live,
             n_bus=n_bus,
+            places=stand_at,
         )
-        self._in_grid = consecutive(np.concatenate([live_buses, np.arange(n_bus, len(live))]))
         self._outside = np.zeros((*shape, 3, n_agents))
+        self._outside_by_row = self._outside.reshape(*shape, 3 * n_agents)  # a view
 
         bounds = state_bounds(simulation, layout, at_rest, n_bus)
         self.whole = ObservationForm(*layout.whole(), bounds, scale)
@@ -189,10 +197,16 @@ class GridState:
 
     def apply(self, result: Loadings, where: Any = ...) -> None:
         """Take the power flow's results, of all copies or ``where``."""
-        limited = _results(result, self.soc[where])
-        lowest, highest, self._outside[where] = self._limits.read(limited)
-        self.vm_min_pu[where], self._highest[where] = lowest[..., 0, :], highest[..., :2, :]
-        self._grid[where] = np.fmax(limited[..., self._in_grid], _ZERO)  # without supply: 0
+        of_grid = result.side_by_side[..., self._in_grid]
+        if where is ...:
+            np.fmax(of_grid, _ZERO, out=self._grid)  # without supply: 0
+            values = self._values
+        else:
+            self._grid[where] = np.fmax(of_grid, _ZERO)
+            values = self._values[where]
+        n = self._n_agents
+        lowest, highest, self._outside_by_row[where] = self._limits.read(values)
+        self.vm_min_pu[where], self._highest[where] = lowest[..., :n], highest[..., : 2 * n]
 
     def results(self, where: Any = ...) -> tuple[Array, ...]:
         """Return the results of the last power flow that was applied, copies; see ``put_results``."""
@@ -270,7 +284,10 @@ class GridState:
             return seen
         whole = self.everything()
         if not self._named:
-            return {agent: whole.copy() for agent in agents}
+            found: dict[str, Observed] = dict.fromkeys(agents, whole)
+            for agent in islice(found, 1, None):  # the first has it as it is
+                found[agent] = whole.copy()
+            return found
         return {agent: self.whole.split(whole) for agent in agents}
 
     def own(self, agent: str) -> NDArray[np.float32]:
@@ -311,11 +328,6 @@ def check_length(simulation: GridSimulation, n_steps: int, what: str) -> None:
             f"and begin at profiles.start_row = {start}; at most {series.n_rows - start} steps, or "
             "profiles.repeat = true"
         )
-
-
-def _results(result: Loadings, *more: Array) -> Array:
-    """Return voltages, loadings of lines and transformers, and more, side by side in the last axis."""
-    return np.concatenate((*result, *more), -1)
 
 
 def _at_rest(simulation: GridSimulation) -> Loadings:

@@ -21,6 +21,7 @@ from heron_mqtt.protocols.p2p import settle
 from heron_mqtt.record.facts import StepFacts
 from powergrid.agents import GridAgent
 from powergrid.agents.policy import AgentPolicy, observing_agents
+from powergrid.devices.base import make_tuple
 from powergrid.envs.config import load_config
 from powergrid.envs.copies import CopiedByState, EnvState, check_state
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
@@ -456,13 +457,8 @@ class MicrogridEnvironment(CopiedByState):
         commands = {
             agent: self._actions[agent].command(action, episode, step) for agent, action in actions.items()
         }
-        return StepInput(
-            episode=episode,
-            step=step,
-            price=float(self._state.price[0]),
-            observations=self._records.local_states(commands, self.simulation.series.clock_s(self._row)),
-            commands=commands,
-        )
+        told = self._records.local_states(commands, self.simulation.series.clock_s(self._row))
+        return make_tuple(StepInput, (episode, step, self._state.price.item(), told, commands))
 
     def _clear(self, step: int, plans: Mapping[str, SetpointPlan]) -> Mapping[str, Clearance]:
         p_mw = {agent: plan.values("p_") for agent, plan in plans.items()}

@@ -87,7 +87,7 @@ class PandapowerFlow:
     def solve_loadings(self) -> Loadings:
         """See :meth:`powergrid.powerflow.PowerFlow.solve_loadings`."""
         result = self.solve()
-        return Loadings(result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
+        return Loadings.of(result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
 
     def _write_injections(self) -> None:
         net = self._net

@@ -27,9 +27,16 @@ class Readout:
         self._ends = np.concatenate([grid.branch_from, grid.branch_to])
         self._n_branch = len(grid.branch_from)
         # What a branch out of the model reports, beyond the loadings of those in it (see GridArrays).
-        self._loading = np.concatenate([np.empty(self._n_branch), [0.0, np.nan, np.inf]])
-        self._loading_of_branches = self._loading[: self._n_branch]
-        self._slots, self._n_line = np.concatenate([grid.line_slot, grid.trafo_slot]), len(grid.line_slot)
+        self._not_in_model = np.array([0.0, np.nan, np.inf])
+        # Magnitudes of the nodes, NaN of what has no supply, loadings of the branches, and of those that are
+        # not in the model; all that has limits is taken from there at once.
+        n_slot = grid.n_node + 1
+        self._read = np.concatenate([np.full(n_slot + self._n_branch, np.nan), self._not_in_model])
+        self._vm_of_nodes = self._read[: grid.n_node]
+        self._loading_of_branches = self._read[n_slot:][: self._n_branch]
+        of_branches = [n_slot + grid.line_slot, n_slot + grid.trafo_slot]
+        self._limited = np.concatenate([grid.node_of_bus, *of_branches])
+        self._n_bus, self._n_line = len(grid.node_of_bus), len(grid.line_slot)
         self._voltage = np.full(grid.n_node + 1, complex(np.nan, np.nan))
         # Entries of the reference nodes' rows of the matrix, for the power they draw.
         entries = [np.flatnonzero(admittance.matrix.indices == node) for node in grid.reference_node]
@@ -45,7 +52,7 @@ class Readout:
 
     def loadings(self, voltage: ComplexArray) -> Loadings:
         """Return voltage magnitudes and loadings for (n_node,) solved voltages, pu."""
-        return self._loadings(self._at_bus(voltage), self._currents(voltage)[1])
+        return self._loadings(voltage, self._currents(voltage)[1])
 
     def one(self, voltage: ComplexArray, power: ComplexArray, iterations: int) -> PowerFlowResult:
         """Return the results of one operating point.
@@ -60,7 +67,7 @@ class Readout:
         va_degree = np.arctan2(at_bus.imag, at_bus.real)
         va_degree *= _DEGREES
         at_end, current = self._currents(voltage)
-        vm_pu, line_loading_percent, trafo_loading_percent = self._loadings(at_bus, current)
+        limited = self._loadings(voltage, current)
 
         drawn = np.add.reduceat(self._row_values * voltage.take(self._row_columns), self._row_starts)
         supplied = voltage.take(grid.reference_node) * drawn.conj()
@@ -68,10 +75,10 @@ class Readout:
         supplied *= grid.base_mva
         supplied = supplied.take(grid.ext_grid_reference)
         return PowerFlowResult(
-            vm_pu=vm_pu,
+            vm_pu=limited.vm_pu,
             va_degree=va_degree,
-            line_loading_percent=line_loading_percent,
-            trafo_loading_percent=trafo_loading_percent,
+            line_loading_percent=limited.line_loading_percent,
+            trafo_loading_percent=limited.trafo_loading_percent,
             ext_grid_p_mw=supplied.real * grid.ext_grid_share,
             ext_grid_q_mvar=supplied.imag * grid.ext_grid_share,
             losses_mw=float(np.vdot(current, at_end).real) * grid.base_mva,
@@ -90,12 +97,12 @@ class Readout:
         current += self._other * at_end[::-1]
         return at_end, current
 
-    def _loadings(self, at_bus: ComplexArray, current: ComplexArray) -> Loadings:
+    def _loadings(self, voltage: ComplexArray, current: ComplexArray) -> Loadings:
         loading = np.abs(current)
         loading *= self._grid.loading_factor
+        np.abs(voltage, out=self._vm_of_nodes)
         np.maximum(loading[0], loading[1], out=self._loading_of_branches)
-        of_tables = self._loading.take(self._slots)
-        return Loadings(np.abs(at_bus), of_tables[: self._n_line], of_tables[self._n_line :])
+        return Loadings(self._read.take(self._limited), self._n_bus, self._n_line)
 
     def batch(self, voltage: ComplexArray, power: ComplexArray) -> BatchRows:
         """Return vm_pu, va_degree, line and trafo loading_percent, ext_grid p_mw and q_mvar, losses_mw.
@@ -114,9 +121,9 @@ class Readout:
         current += self._other * at_end[:, ::-1]
         both_ends = np.abs(current)
         both_ends *= grid.loading_factor
-        loading = np.empty((n_scenarios, len(self._loading)))
+        loading = np.empty((n_scenarios, self._n_branch + len(self._not_in_model)))
         np.maximum(both_ends[:, 0], both_ends[:, 1], out=loading[:, : self._n_branch])
-        loading[:, self._n_branch :] = self._loading[self._n_branch :]
+        loading[:, self._n_branch :] = self._not_in_model
         np.conjugate(current, out=current)
         current *= at_end
         losses = current.real.sum(axis=(1, 2))

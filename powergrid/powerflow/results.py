@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,47 @@ Array = NDArray[np.float64]
 
 
 class Loadings(NamedTuple):
-    """What of a solved operating point has limits; arrays as in :class:`PowerFlowResult`."""
+    """What of a solved operating point, or of each of (...) points, has limits.
 
-    vm_pu: Array
-    line_loading_percent: Array
-    trafo_loading_percent: Array
+    Attributes:
+        side_by_side: (..., n_bus + n_line + n_trafo) voltages, pu, loadings of lines and of transformers, %,
+            as in :class:`PowerFlowResult`.
+        n_bus, n_line: How many of them are voltages, and loadings of lines.
+    """
+
+    side_by_side: Array
+    n_bus: int
+    n_line: int
+
+    @classmethod
+    def of(cls, vm_pu: Array, line_loading_percent: Array, trafo_loading_percent: Array) -> Self:
+        """Return them of three arrays, (..., n_bus), (..., n_line) and (..., n_trafo)."""
+        parts = (vm_pu, line_loading_percent, trafo_loading_percent)
+        return cls(np.concatenate(parts, -1), vm_pu.shape[-1], line_loading_percent.shape[-1])
+
+    def at(self, where: Any) -> Self:
+        """Return those of some of the points."""
+        return self._replace(side_by_side=self.side_by_side[where])
+
+    @property
+    def vm_pu(self) -> Array:
+        """(..., n_bus) voltage magnitudes, pu; a view."""
+        return self.side_by_side[..., : self.n_bus]
+
+    @property
+    def branch_loading_percent(self) -> Array:
+        """(..., n_line + n_trafo) loadings of lines, then of transformers, %; a view."""
+        return self.side_by_side[..., self.n_bus :]
+
+    @property
+    def line_loading_percent(self) -> Array:
+        """(..., n_line) %; a view."""
+        return self.side_by_side[..., self.n_bus : self.n_bus + self.n_line]
+
+    @property
+    def trafo_loading_percent(self) -> Array:
+        """(..., n_trafo) %; a view."""
+        return self.side_by_side[..., self.n_bus + self.n_line :]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

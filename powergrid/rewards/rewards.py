@@ -118,9 +118,10 @@ def traded(agents: Sequence[str], trades: Sequence[SettledTrade]) -> tuple[Array
 def enter_trades(agents: Sequence[str], trades: Sequence[SettledTrade], mwh: Array) -> list[float]:
     """Write into (n_agents, n_agents) zeros what was sold; return what each earned; see ``traded``."""
     usd = [0.0] * len(agents)
-    for trade in trades:
-        seller, buyer = agents.index(trade.seller), agents.index(trade.buyer)
-        mwh[seller, buyer], mwh[buyer, seller] = trade.mwh, -trade.mwh
-        usd[seller] += trade.mwh * trade.price
-        usd[buyer] -= trade.mwh * trade.price
+    for of_seller, of_buyer, sold_mwh, price in trades:
+        seller, buyer = agents.index(of_seller), agents.index(of_buyer)
+        mwh[seller, buyer], mwh[buyer, seller] = sold_mwh, -sold_mwh
+        earned = sold_mwh * price
+        usd[seller] += earned
+        usd[buyer] -= earned
     return usd

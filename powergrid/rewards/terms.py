@@ -31,7 +31,7 @@ class StepAccount(NamedTuple):
         traded_mwh: (..., n_agents) part of it that was sold to peers, MWh.
         traded_usd: (..., n_agents) earned minus paid in trades, $.
         price: (..., 1) $/MWh.
-        outside: (..., 3, n_agents) as in ``powergrid.rewards.violations.LimitReadings``.
+        outside: (..., 3, n_agents) what ``powergrid.rewards.violations.LimitReadings`` has, a row a quantity.
         p_mw, q_mvar: (..., n_devices) MW and Mvar, positive = injected; None where devices are not known.
         sum_by_agent: From (..., n_devices) to the (..., n_agents) sums over each microgrid's devices.
     """

@@ -20,7 +20,7 @@ _ZERO = np.array(0.0)  # numpy takes an array of its own in half the time of a n
 
 
 class LimitReadings(NamedTuple):
-    """What has limits, each (..., 3, n_agents): rows voltage (pu), loading (%), state of charge.
+    """What has limits, each (..., 3 * n_agents): voltages (pu), loadings (%), then states of charge.
 
     Attributes:
         lowest, highest: Extremes within each microgrid; where there is nothing NaN, and 0 % as the highest
@@ -43,6 +43,8 @@ class LimitViolations:
         batteries: Positions of its storage devices.
         live: (n_bus + n_branch,) bool, False for what has no supply: it is left out.
         n_bus: How many of these are buses.
+        places: (n_bus + n_branch + n_batteries,) where each stands in the vectors to come; None = in this
+            order.
     """
 
     def __init__(
@@ -54,12 +56,15 @@ class LimitViolations:
         batteries: list[Positions],
         live: NDArray[np.bool_],
         n_bus: int,
+        places: Positions | None = None,
     ) -> None:
         # One vector (voltages, loadings, states of charge) and one group for each quantity and microgrid.
         supplied = [group[live[group]] for group in (*buses, *(n_bus + group for group in branches))]
         groups = [*supplied, *(len(live) + group for group in batteries)]
-        self._reducer = GroupedReducer(groups)
-        n = self._n_agents = len(buses)
+        self._reducer = GroupedReducer(
+            groups if places is None else [places[np.asarray(group, dtype=np.intp)] for group in groups]
+        )
+        n = len(buses)
         sizes = [sum(len(group) for group in groups[i : i + n]) for i in (0, n, 2 * n)]
         self._low = np.repeat([limits.vm_min_pu, 0.0, limits.soc_min], sizes)
         self._high = np.repeat([limits.vm_max_pu, limits.loading_max_percent, limits.soc_max], sizes)
@@ -70,8 +75,8 @@ class LimitViolations:
         """Return extremes and violations.
 
         Args:
-            quantities: (..., n_bus + n_branch + n_batteries) side by side: voltages, pu; loadings of lines,
-                then transformers, %; states of charge. NaN stays NaN, except where there is no supply.
+            quantities: (..., n) vectors in which stand voltages, pu; loadings of lines and transformers, %;
+                states of charge. NaN stays NaN, except where there is no supply.
         """
         values, reduce = self._reducer.take(quantities), self._reducer.reduce
         outside = self._low - values
@@ -79,9 +84,5 @@ class LimitViolations:
         np.maximum(outside, _ZERO, out=outside)
         sums = reduce(np.add, outside, 0.0)
         sums /= self._unit
-        by_agent = (*values.shape[:-1], 3, self._n_agents)
-        return LimitReadings(
-            reduce(np.minimum, values, np.nan).reshape(by_agent),
-            reduce(np.maximum, values, self._highest_of_nothing).reshape(by_agent),
-            sums.reshape(by_agent),
-        )
+        lowest = reduce(np.minimum, values, np.nan)
+        return LimitReadings(lowest, reduce(np.maximum, values, self._highest_of_nothing), sums)

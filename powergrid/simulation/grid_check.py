@@ -120,8 +120,7 @@ class GridCheck:
 
     def _beyond(self, result: Loadings) -> Array:
         limits, vm = self._limits, np.nan_to_num(result.vm_pu, nan=1.0)
-        loading = np.concatenate([result.line_loading_percent, result.trafo_loading_percent], axis=-1)
-        over = (np.nan_to_num(loading) - limits.loading_max_percent) / 100.0
+        over = (np.nan_to_num(result.branch_loading_percent) - limits.loading_max_percent) / 100.0
         return np.concatenate([limits.vm_min_pu - vm, vm - limits.vm_max_pu, over], axis=-1)
 
     def _limit_that_bound(self, result: Loadings | None, reference: Array | None) -> str:

@@ -49,7 +49,7 @@ def violations(
     buses, branches, batteries = ([list(range(len(part)))] for part in (vm_pu, loading, soc))
     live = [not math.isnan(value) for value in (*vm_pu, *loading)]
     quantities = np.array([*vm_pu, *loading, *soc], dtype=float)
-    found = check(buses, branches, batteries, live, limits).read(quantities).outside[:, 0]
+    found = check(buses, branches, batteries, live, limits).read(quantities).outside
     return [float(size) for size in found]
 
 
@@ -161,7 +161,8 @@ def test_each_microgrid_answers_for_its_own_part_only() -> None:
     nan = np.nan
     vm_pu = np.array([[0.94, 1.07, 0.92, nan], [1.0, 0.9, 1.0, nan]])  # two copies of four buses
     loading, soc = np.array([[150.0, 20.0], [10.0, 120.0]]), np.array([[0.1], [0.5]])
-    lowest, highest, outside = limits.read(np.concatenate((vm_pu, loading, soc), axis=1))
+    read = limits.read(np.concatenate((vm_pu, loading, soc), axis=1))
+    lowest, highest, outside = (of_groups.reshape(2, 3, 3) for of_groups in read)
     assert outside == pytest.approx(
         np.array(
             [
@@ -173,6 +174,22 @@ def test_each_microgrid_answers_for_its_own_part_only() -> None:
     assert lowest[:, 0] == pytest.approx(np.array([[0.92, nan, 1.07], [1.0, nan, 0.9]]), nan_ok=True)
     assert highest[:, 0] == pytest.approx(np.array([[0.94, nan, 1.07], [1.0, nan, 0.9]]), nan_ok=True)
     assert highest[:, 1] == pytest.approx(np.array([[20.0, 150.0, 0.0], [120.0, 10.0, 0.0]]))
+
+
+def test_limits_are_read_where_the_quantities_stand_in_a_longer_vector() -> None:
+    quantities = np.array([7.0, 0.93, 3.0, 130.0, 0.1, 9.0])  # a voltage, a loading and a charge among others
+    limits = LimitViolations(
+        LIMITS,
+        buses=[np.array([1])],  # of two, of which the first has no supply
+        branches=[np.array([0])],
+        batteries=[np.array([0])],
+        live=np.array([False, True, True]),
+        n_bus=2,
+        places=np.array([-1, 1, 3, 4]),
+    )
+    lowest, highest, outside = limits.read(quantities)
+    assert lowest.tolist() == highest.tolist() == [0.93, 130.0, 0.1]
+    assert outside == pytest.approx(np.array([0.02, 0.3, 0.1]))
 
 
 @given(

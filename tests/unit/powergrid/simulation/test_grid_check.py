@@ -379,7 +379,7 @@ class FormulaGrid:
         if total > self._diverges_beyond_mw:
             raise PowerFlowDiverged("too much")
         values = self.at_rest + self.per_mw * total
-        return Loadings(values[:2], values[2:4], values[4:])
+        return Loadings.of(values[:2], values[2:4], values[4:])
 
 
 LIMITS = EnvelopeTable(vm_min_pu=0.9, vm_max_pu=1.1, loading_max_percent=80.0)
@@ -490,9 +490,9 @@ def test_a_result_is_within_its_limits_up_to_them_and_what_is_out_of_service_bre
     vm_pu: float, loading: float, is_within: bool
 ) -> None:
     check = GridCheck(FormulaGrid(FREE, FREE), LIMITS)  # type: ignore[arg-type]
-    result = Loadings(np.array([1.0, vm_pu]), np.array([0.0, loading]), np.array([loading]))
+    result = Loadings.of(np.array([1.0, vm_pu]), np.array([0.0, loading]), np.array([loading]))
     assert bool(check.is_within(result)) is is_within
-    many = Loadings(
+    many = Loadings.of(
         *(
             np.stack([one, one * 0 + 1.0])
             for one in (result.vm_pu, result.line_loading_percent, result.trafo_loading_percent)
@@ -514,5 +514,5 @@ def test_solving_twice_may_differ_by_a_billionth() -> None:
     limits: Any = SimpleNamespace(vm_min_pu=-1.0, vm_max_pu=0.0, loading_max_percent=1.0)
     check = GridCheck(FormulaGrid(FREE, FREE), limits)  # type: ignore[arg-type]
     for beyond_by, is_within in ((1e-9, True), (1.001e-9, False)):
-        result = Loadings(np.array([beyond_by, 0.0]), np.zeros(2), np.zeros(1))
+        result = Loadings.of(np.array([beyond_by, 0.0]), np.zeros(2), np.zeros(1))
         assert bool(check.is_within(result)) is is_within
