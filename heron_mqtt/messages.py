@@ -140,6 +140,10 @@ class Command(_PerDevice):
 
     type: Literal["command"] = "command"
 
+    def powers(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the setpoints by device, MW and Mvar."""
+        return self.values("p_"), self.values("q_")
+
 
 class Action(_PerDevice):
     """What really happened in the step.

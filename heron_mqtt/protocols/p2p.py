@@ -13,7 +13,6 @@ offered.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self
 
 from heron_mqtt.messages import Accept, Confirm, Message, Offer
@@ -39,6 +38,7 @@ __all__ = [
 ROUNDS: tuple[type[Message], ...] = (Offer, Accept, Confirm)
 _ROUND_OF = {kind: number for number, kind in enumerate(ROUNDS)}
 NOT_WANTED = Accept(quantity=0.0)
+NOTHING_OFFERED = Offer(quantity=0.0, price=0.0)
 
 
 class Bid(NamedTuple):
@@ -121,8 +121,9 @@ class P2PSession(HorizontalSession):
         """Return this round's messages, at most one a peer."""
         if self._outgoing is None:
             # a buyer's price is its limit: it is not shown before it has accepted an ask
-            price = self.bid.price if self._offered else 0.0
-            self._outgoing = dict.fromkeys(self._peers, Offer(quantity=self._offered, price=price))
+            offered = self._offered
+            offer = Offer(quantity=offered, price=self.bid.price) if offered else NOTHING_OFFERED
+            self._outgoing = dict.fromkeys(self._peers, offer)
         return self._outgoing
 
     def receive(self, peer: str, message: Message) -> bool:
@@ -241,8 +242,7 @@ class PeerToPeerProtocol(HorizontalProtocol):
         return P2PSession(position.agent_id, position.peers, bid)
 
 
-@dataclass(frozen=True, slots=True)
-class SettledTrade:
+class SettledTrade(NamedTuple):
     """A trade that both sides reported alike: ``mwh`` > 0 from ``seller`` to ``buyer`` at ``price`` $/MWh."""
 
     seller: str
@@ -251,8 +251,7 @@ class SettledTrade:
     price: float
 
 
-@dataclass(frozen=True, slots=True)
-class VoidTrade:
+class VoidTrade(NamedTuple):
     """A trade that one side reported and the other did not, or differently; priced at the grid."""
 
     reporter: str
@@ -261,12 +260,11 @@ class VoidTrade:
     reason: Literal["not reported by the peer", "reported differently by the peer"]
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What all reports of one step amount to; every settled trade stands on both sides."""
 
     trades: tuple[SettledTrade, ...] = ()
-    void: tuple[VoidTrade, ...] = field(default=())
+    void: tuple[VoidTrade, ...] = ()
 
 
 def settle(reported: Mapping[str, Mapping[str, Trade]]) -> Settlement:

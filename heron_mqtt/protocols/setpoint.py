@@ -37,6 +37,10 @@ class StepCommand(NamedTuple):
             return self.p_mw
         return self.q_mvar if prefix == "q_" else {}
 
+    def powers(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Return both by device, MW and Mvar, as the message does."""
+        return self.p_mw, self.q_mvar
+
     def to_fields(self) -> dict[str, Any]:
         """Return the fields of that message."""
         return {"type": "command", "episode": self.episode, "step": self.step, **self.setpoints()}

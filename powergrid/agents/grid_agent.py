@@ -227,21 +227,20 @@ class GridAgent:
 
     def decide(self, command: Command | StepCommand | None) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy."""
-        p, q = self._decided(command)
-        self._commanded = p
+        self._commanded, q = self._decided(command)
+        p, price, dt_s = self._commanded, self._price, self._dt_s
         for name, unit in self._units.items():
             if (wanted_mw := p.get(name)) is None:
-                wanted_mw = unit.device.usual_p_mw(self._price, self._policy, self._dt_s, unit.p_available_mw)
+                wanted_mw = unit.device.usual_p_mw(price, self._policy, dt_s, unit.p_available_mw)
             unit.wanted_p_mw, unit.planned_mw = wanted_mw, None
             unit.wanted_q_mvar = q.get(name, 0.0)
-        self._dispatch(self._price, self._price + self._import_adder)
+        self._dispatch(price, price + self._import_adder)
 
     def _decided(
         self, command: Command | StepCommand | None
     ) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """Return P and Q by device, MW and Mvar: as commanded, else as the policy decides."""
-        p = command.values("p_") if command is not None else {}
-        q = command.values("q_") if command is not None else {}
+        p, q = command.powers() if command is not None else ({}, {})
         if self.decider is None or len(p) >= len(self._units):
             return p, q
         who = f"policy {type(self.decider).__name__} of {self.agent_id}"

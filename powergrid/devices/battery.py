@@ -158,13 +158,9 @@ class Battery(Device):
         return self._limits(dt_s)
 
     def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
-        """Return the active power, MW, that ``step`` would realise for this setpoint; moves nothing."""
+        """Return the active power, MW, that ``step`` would realise; worked out once, moves nothing."""
         if p_available_mw is not None:
             no_profile("battery", p_available_mw)
-        return self._realise(p_mw, dt_s)
-
-    def _realise(self, p_mw: float, dt_s: float) -> float:
-        """Return what becomes of a setpoint; worked out once."""
         state, of_p_mw, of_dt_s, realised = self._asked
         if state is not self.state or of_p_mw != p_mw or of_dt_s != dt_s:
             wanted = finite("p_mw", p_mw)
@@ -196,9 +192,7 @@ class Battery(Device):
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Charge or discharge for ``dt_s``; see ``Device``."""
-        if p_available_mw is not None:
-            no_profile("battery", p_available_mw)
-        p = self._realise(p_mw, dt_s)
+        p = Battery.project(self, p_mw, dt_s, p_available_mw)  # which keeps what was asked
         wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar != 0.0 else 0.0
         q = clip_q(wanted_q, p, self._rated_s_mva) if wanted_q else 0.0
         soc, loss_mwh = self._after(p, hours_of(float(dt_s)))

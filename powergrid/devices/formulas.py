@@ -153,14 +153,30 @@ class FormulaDevice(Device):
         return low + 0.0, high + 0.0
 
     def project(self, p_mw: float, dt_s: float, p_available_mw: float | None = None) -> float:
-        """Return the active power, MW, that ``step`` would realise; moves nothing."""
-        return self._realise(p_mw, dt_s, p_available_mw)
+        """Return the active power, MW, that ``step`` would realise; moves nothing.
+
+        Worked out once, since a plan asks before the step.
+        """
+        state, p, of_dt_s, available, realised = self._asked
+        if state is self.state and p == p_mw and of_dt_s == dt_s and available == p_available_mw:
+            return realised
+        wanted = finite("p_mw", p_mw)
+        hours_of(float(dt_s))  # which checks it
+        if p_available_mw is not None:
+            profile_mw = self._profile_mw
+            if profile_mw is None or not 0.0 <= p_available_mw * profile_mw < inf:
+                self._check_available(p_available_mw)
+            p_available_mw = float(p_available_mw)
+        realised = self.realised(self.state, wanted, float(dt_s), p_available_mw, SCALAR)
+        self._asked = self.state, wanted, dt_s, p_available_mw, realised
+        return self._asked[-1]
 
     def step(
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Hold what is possible for ``dt_s`` and move the state; see ``Device``."""
-        p = self._realise(p_mw, dt_s, p_available_mw)  # which has checked all but this:
+        # Not what a subclass may have made of it: this one has checked, and keeps, all but what follows.
+        p = FormulaDevice.project(self, p_mw, dt_s, p_available_mw)
         wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar != 0.0 else 0.0
         available = None if p_available_mw is None else float(p_available_mw)
         q = self.reactive(wanted_q, p, available, SCALAR)
@@ -192,22 +208,6 @@ class FormulaDevice(Device):
         available = None if p_available_mw is None else float(p_available_mw)
         usual: float = self.usual(self.state, price, policy, float(dt_s), available, SCALAR)
         return usual
-
-    def _realise(self, p_mw: float, dt_s: float, p_available_mw: float | None) -> float:
-        """Return what becomes of a setpoint; worked out once, since a plan asks before the step."""
-        state, p, of_dt_s, available, realised = self._asked
-        if state is self.state and p == p_mw and of_dt_s == dt_s and available == p_available_mw:
-            return realised
-        wanted = finite("p_mw", p_mw)
-        hours_of(float(dt_s))  # which checks it
-        if p_available_mw is not None:
-            profile_mw = self._profile_mw
-            if profile_mw is None or not 0.0 <= p_available_mw * profile_mw < inf:
-                self._check_available(p_available_mw)
-            p_available_mw = float(p_available_mw)
-        realised = self.realised(self.state, wanted, float(dt_s), p_available_mw, SCALAR)
-        self._asked = self.state, wanted, dt_s, p_available_mw, realised
-        return self._asked[-1]
 
     def _check_available(self, p_available_mw: float) -> None:
         """Check what the profile says against the sign of the nameplate's profile.

@@ -260,7 +260,7 @@ def test_a_setpoint_of_pv_is_a_limit_and_names_what_the_sun_offers() -> None:
 
 
 def test_a_class_of_ones_own_is_asked_for_each_device_also_where_all_are_simulated() -> None:
-    """``simulate_each`` is the quick way of calls; over messages each device is simulated by itself."""
+    """``simulate_each`` is the quick way; one that overrides ``simulate`` is asked for each device."""
     asked = []
 
     class Counting(GridAgent):
