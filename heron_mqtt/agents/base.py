@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -149,7 +149,8 @@ class Agent(Protocol):
 
     The calls of one step, in this order: ``observe``, ``decide``, ``negotiate`` (the driver runs the
     session), ``conclude``, ``wanted`` where setpoints are sent or checked, for each device ``simulate`` or
-    ``measured``, ``report``.
+    ``measured``, ``report``. An agent may have ``simulate_each(devices)``, which is called instead where all
+    are simulated with what is wanted.
     """
 
     agent_id: str
@@ -207,3 +208,14 @@ class Agent(Protocol):
 
     def report(self) -> StepReport:
         """Return what really happened in the step."""
+
+
+def each_simulated(agent: Agent) -> Callable[[Iterable[str]], None]:
+    """Return what has models take the step with what is wanted: the agent's own way, if it has one."""
+
+    def one_by_one(devices: Iterable[str]) -> None:
+        for name in devices:
+            agent.simulate(name)
+
+    own_way: Callable[[Iterable[str]], None] | None = getattr(agent, "simulate_each", None)
+    return own_way or one_by_one

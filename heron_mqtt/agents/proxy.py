@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from heron_mqtt.agents.base import Agent, StepReport
+from heron_mqtt.agents.base import Agent, StepReport, each_simulated
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.wakeup import Wakeup
@@ -77,6 +77,7 @@ class Proxy:
         self.observer: GatewayObserver = NO_OBSERVER
         """Told of each step of the devices; see ``heron_mqtt.field.observer``."""
         mine = actual_agent.agent_id
+        self._simulate_each = each_simulated(actual_agent)
         self._broker = broker
         self._stamper = stamper or MessageStamper(mine, env_id)
         self._wakeup = Wakeup()
@@ -192,7 +193,9 @@ class Proxy:
         if self._presence is None:
             await self.start()
         inbox, agent, limit_s = self._inbox, self.agent, self.deadlines.upstream_s
-        missed = int(not await self._wakeup.until(lambda: inbox.observation is not None, limit_s))
+        missed = 0
+        if inbox.observation is None:  # ``run`` begins a step with one
+            missed += not await self._wakeup.until(lambda: inbox.observation is not None, limit_s)
         observation, episode, step = inbox.begin_step()
         if observation is not None:
             commanded = observation.commanded
@@ -304,8 +307,7 @@ class Proxy:
         gateway, agent, missed = self.gateway, self.agent, 0
         devices = agent.conclude()
         if not self._asks_clearance and gateway.skip_simulated(episode, step):  # models know their limits
-            for name in devices:
-                agent.simulate(name)
+            self._simulate_each(devices)
             return 0
         wanted = agent.wanted()
         allowed = gateway.clamp_setpoints(wanted)

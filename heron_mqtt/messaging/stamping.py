@@ -26,6 +26,36 @@ def new_boot() -> str:
     return secrets.token_hex(4)
 
 
+class _SystemTime:
+    """The system's time as a stamp says it, for all stampers of a process.
+
+    It is read without making a moment of it, which takes as long as all else of a stamp. Those of one step
+    say the same millisecond more often than not.
+    """
+
+    def __init__(self) -> None:
+        self._last = -1, ""  # ms since 1970, and its text; in one, as any thread may stamp
+        self._second = -1, ""
+
+    def text(self) -> str:
+        """Return the time, UTC, to the millisecond."""
+        now_ms = time.time_ns() // 1_000_000
+        at_ms, text = self._last
+        if at_ms == now_ms:
+            return text
+        second, ms = divmod(now_ms, 1_000)
+        of_second, begins = self._second
+        if of_second != second:
+            begins = datetime.fromtimestamp(second, UTC).isoformat()[:TO_THE_SECOND]
+            self._second = second, begins
+        text = begins + MILLISECONDS[ms]
+        self._last = now_ms, text
+        return text
+
+
+_system_time = _SystemTime()
+
+
 class MessageStamper:
     """One sender's sequence numbers, one row a channel.
 
@@ -49,10 +79,8 @@ class MessageStamper:
         self.boot = boot or new_boot()
         self._now = now
         self._next: dict[str, int] = {}
-        # Of the last stamp, since most have the same second. The system's clock is read without making a
-        # moment of it, which takes as long as all else of a stamp.
         self._reads_system = now is utc_now
-        self._second = -1
+        # Of the last stamp, since most have the same second.
         self._second_begins = self._second_ends = NEVER
         self._second_text = ""
         self._said: Message | None = None
@@ -78,7 +106,12 @@ class MessageStamper:
             episode: It belongs to.
             step: It belongs to.
         """
-        stamped = dict(message) if isinstance(message, dict) else self._dumped(message)
+        if isinstance(message, dict):
+            stamped = dict(message)
+        else:  # the same message to many peers is dumped once (messages never change)
+            if message is not self._said:
+                self._said, self._fields = message, fields_of(message)
+            stamped = self._fields.copy()
         seq = self._next.get(channel, 0)
         self._next[channel] = seq + 1
         # metadata of the message's own goes behind what it says, too
@@ -94,14 +127,8 @@ class MessageStamper:
         stamped["env_id"] = self.env_id
         stamped["seq"] = seq
         stamped["boot"] = self.boot
-        stamped["sent_at"] = self._sent_at()
+        stamped["sent_at"] = _system_time.text() if self._reads_system else self._sent_at()
         return stamped
-
-    def _dumped(self, message: Message) -> Json:
-        """Return a model's fields; the same message to many peers is dumped once (messages never change)."""
-        if message is not self._said:
-            self._said, self._fields = message, fields_of(message)
-        return self._fields.copy()
 
     def presence(self, message: Message, *, episode: int | None = None) -> Json:
         """Return the message to be announced: without a number, because it may be repeated."""
@@ -114,11 +141,7 @@ class MessageStamper:
 
     def _sent_at(self) -> str:
         if self._reads_system:
-            second, ms = divmod(time.time_ns() // 1_000_000, 1_000)
-            if second != self._second:
-                self._second = second
-                self._second_text = datetime.fromtimestamp(second, UTC).isoformat()[:TO_THE_SECOND]
-            return self._second_text + MILLISECONDS[ms]
+            return _system_time.text()
         now = self._now()
         if not self._second_begins <= now < self._second_ends:
             begins = now.astimezone(UTC).replace(microsecond=0)

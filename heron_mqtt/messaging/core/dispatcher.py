@@ -246,16 +246,17 @@ class Dispatcher:
                 is_late = late or message.get("held_s") is not None
                 kind: ArrivalKind = "repeated" if known else "late" if is_late else "new"
                 self.tap.arrived(channel, message, payload, retained, kind)
-            if known and not retained:
+            asked = False
+            if not known:
+                box = self._mailboxes.get(channel)
+                if box is None and self._keeps_all and len(self._mailboxes) < MAX_CHANNELS:
+                    box = self._mailboxes[channel] = _Mailbox()
+                if box is not None and not (asked := box.asked):
+                    box.unasked.append((message if payload is None else payload, retained))
+            elif not retained:
                 stats.duplicated += 1
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1
                 return
-            box = None if known else self._mailboxes.get(channel)
-            if box is None and self._keeps_all and not known and len(self._mailboxes) < MAX_CHANNELS:
-                box = self._mailboxes[channel] = _Mailbox()
-            asked = box is not None and box.asked
-            if box is not None and not asked:
-                box.unasked.append((message if payload is None else payload, retained))
             subscriptions = self._routes.get(channel)
         if subscriptions is None:
             subscriptions = self.subscriptions(channel)
@@ -273,11 +274,11 @@ class Dispatcher:
         subscription.deliver(Received(message, message.channel, retained=True), running_loop())
 
     def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
-        get = message.get
+        get, followed = message.get, self._followed.get(channel)
         sender, boot, seq = get("sender"), get("boot"), get("seq")
-        followed = self._followed.get(channel)
         if followed is not None and followed.sender == sender and followed.boot == boot:
-            if type(seq) is int and followed.stream.is_next(seq):
+            if type(seq) is int and seq == (stream := followed.stream).expected:
+                stream.expected = seq + 1
                 return False  # nearly every message: it is the one after the last on its channel
             self._tracker.keep(followed.sender, followed.boot, channel, followed.stream)
         if type(seq) is not int or not isinstance(sender, str) or not isinstance(boot, str):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from heron_mqtt.agents.base import LocalState, StepReport
+from collections.abc import Iterable
+
+import pytest
+
+from heron_mqtt.agents.base import LocalState, StepReport, each_simulated
 from heron_mqtt.messages import Action, Observation
 from heron_mqtt.protocols.p2p import Trade
 
@@ -63,3 +67,28 @@ def test_a_report_is_the_same_after_its_way_over_the_wire() -> None:
     assert StepReport().missed == 0
     unpriced = Action.model_validate({"trade_MG2": 0.5, "trade_MG3": 0.25, "price_MG3": 40.0})
     assert StepReport.from_message(unpriced).trades == {"MG3": Trade(0.25, 40.0)}
+
+
+class _OneByOne:
+    """An agent that can simulate one device at a time."""
+
+    def __init__(self) -> None:
+        self.simulated: list[str] = []
+
+    def simulate(self, device: str) -> None:
+        self.simulated.append(device)
+
+
+class _AllAtOnce(_OneByOne):
+    def simulate_each(self, devices: Iterable[str]) -> None:
+        self.simulated.append(" and ".join(devices))
+
+
+@pytest.mark.parametrize(
+    ("agent", "simulated"), [(_OneByOne(), ["ess", "pv"]), (_AllAtOnce(), ["ess and pv"])]
+)
+def test_models_take_the_step_at_once_where_the_agent_has_a_way_to(
+    agent: _OneByOne, simulated: list[str]
+) -> None:
+    each_simulated(agent)(["ess", "pv"])  # type: ignore[arg-type]
+    assert agent.simulated == simulated
