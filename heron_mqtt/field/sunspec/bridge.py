@@ -31,7 +31,7 @@ from heron_mqtt.field.modbus.program import (
 )
 from heron_mqtt.field.modbus.registers import ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import SunSpecError
-from heron_mqtt.field.sunspec.controls import DerOptions
+from heron_mqtt.field.sunspec.der_ac_controls import DerOptions
 from heron_mqtt.field.sunspec.device import SunSpecDevice, make_device
 from heron_mqtt.field.sunspec.discovery import find_models, read_model
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings

@@ -12,16 +12,8 @@ from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.modbus.registers import ModbusFault, Registers
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
-from heron_mqtt.field.sunspec.controls import (
-    Control,
-    DerLimit,
-    DerOptions,
-    DerPower,
-    DerShare,
-    Left,
-    PowerLimit,
-    StorageRates,
-)
+from heron_mqtt.field.sunspec.controls import Control, Left
+from heron_mqtt.field.sunspec.der_ac_controls import DerLimit, DerOptions, DerPower, DerShare
 from heron_mqtt.field.sunspec.der_control import DerControl, active_functions, entry_problem
 from heron_mqtt.field.sunspec.discovery import Place, find_models, read_model
 from heron_mqtt.field.sunspec.measurement import (
@@ -33,7 +25,9 @@ from heron_mqtt.field.sunspec.measurement import (
     read_soc,
 )
 from heron_mqtt.field.sunspec.nameplate import STATIC_MODELS, Kind, Nameplate, read_nameplate
+from heron_mqtt.field.sunspec.power_limit import PowerLimit
 from heron_mqtt.field.sunspec.ramp import IncreaseRamp
+from heron_mqtt.field.sunspec.storage_rates import StorageRates
 from heron_mqtt.messages import Telemetry, parse_known_fields
 
 log = logging.getLogger("heron_mqtt.sunspec")

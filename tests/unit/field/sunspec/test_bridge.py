@@ -12,7 +12,7 @@ import pytest
 from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.field.modbus.program import BridgedUnit
 from heron_mqtt.field.sunspec import bridge
-from heron_mqtt.field.sunspec.controls import DerOptions
+from heron_mqtt.field.sunspec.der_ac_controls import DerOptions
 from heron_mqtt.field.sunspec.device import SunSpecDevice
 from heron_mqtt.field.sunspec.inverter import Settings
 from heron_mqtt.messaging.memory import InMemoryBroker

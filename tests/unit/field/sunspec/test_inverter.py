@@ -19,8 +19,9 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
-from heron_mqtt.field.sunspec.controls import DerOptions, _window
+from heron_mqtt.field.sunspec.der_ac_controls import DerOptions
 from heron_mqtt.field.sunspec.inverter import Inverter, NotControllable, Settings
+from heron_mqtt.field.sunspec.storage_rates import _window
 from support.sunspec_server import BATTERY, DER, FLOAT, PV, EmulatedInverter
 from support.waiting import until
 

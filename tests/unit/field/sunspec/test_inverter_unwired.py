@@ -11,8 +11,10 @@ import pytest
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
-from heron_mqtt.field.sunspec.controls import DerOptions, DerShare, PowerLimit, StorageRates
+from heron_mqtt.field.sunspec.der_ac_controls import DerOptions, DerShare
 from heron_mqtt.field.sunspec.inverter import Inverter, InverterFault, NotControllable, Settings
+from heron_mqtt.field.sunspec.power_limit import PowerLimit
+from heron_mqtt.field.sunspec.storage_rates import StorageRates
 from support.sunspec_registers import ImageRegisters
 from support.sunspec_server import BATTERY, DER, FLOAT, PV, EmulatedInverter
 
