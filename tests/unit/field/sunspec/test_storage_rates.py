@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from heron_mqtt.field.sunspec.block import SunSpecError
+from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.ramp import IncreaseRamp
-from heron_mqtt.field.sunspec.storage_rates import StorageRates
+from heron_mqtt.field.sunspec.storage_rates import StorageRates, _window
 from support.sunspec_controls import RATES, Rig, rates
 from support.sunspec_registers import block_of
 
@@ -103,3 +105,25 @@ async def test_storage_rises_from_the_power_that_it_holds_charging_is_less_than_
     assert (await rig.set(-2_400.0))[0] == ["InOutWRte_RmpTms=2"]
     assert (await rig.set(0.0))[0] == ["InOutWRte_RmpTms=0"], "out of charging: at once"
     assert (await rig.set(3_200.0))[0] == ["InOutWRte_RmpTms=4"]
+
+
+@given(
+    p_w=st.floats(-20_000.0, 20_000.0),
+    discharge_w=st.floats(100.0, 20_000.0),
+    charge_w=st.floats(100.0, 20_000.0),
+    sf=st.integers(-3, 0),
+)
+def test_a_window_is_never_empty_nor_beyond_what_was_asked(
+    p_w: float, discharge_w: float, charge_w: float, sf: int
+) -> None:
+    words = [0] * 26
+    words[25] = sf & 0xFFFF
+    out_rate, in_rate = _window(Block(124, 0, words), p_w, discharge_w, charge_w)
+    highest_w = out_rate * 10.0**sf / 100.0 * discharge_w
+    lowest_w = -in_rate * 10.0**sf / 100.0 * charge_w
+    slack = 1e-9 * max(abs(p_w), 1.0)
+    assert lowest_w <= highest_w + slack
+    assert min(p_w, 0.0) - slack <= lowest_w
+    assert highest_w <= max(p_w, 0.0) + slack
+    assert abs(out_rate) * 10.0**sf <= 100.0 * (1 + 1e-12)
+    assert abs(in_rate) * 10.0**sf <= 100.0 * (1 + 1e-12)
