@@ -29,7 +29,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker, Received
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.ownership import NameOwnership
-from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.messaging.stamping import MessageStamper, utc_text
 from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 log = logging.getLogger("heron_mqtt.operator")
@@ -239,7 +239,7 @@ class SystemOperator:
         self._now = (episode, step)
         self._reports = {}
         self._plans = {}
-        told = clock.isoformat().replace("+00:00", "Z")  # as in JSON: a text needs no decoding
+        told = utc_text(clock)  # as in JSON: a text needs no decoding
         self._state = {"type": "run_state", "state": "running", "scenario": self._scenario, "clock": told}
         self.say_alive()
         self._publish(

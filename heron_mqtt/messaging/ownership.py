@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from heron_mqtt.errors import BrokerError, Displaced, NameTaken
 from heron_mqtt.messages import Owner
 from heron_mqtt.messaging.base import MessageBroker, Received, Subscription
-from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.messaging.stamping import MessageStamper, utc_text
 
 log = logging.getLogger("heron_mqtt.ownership")
 
@@ -279,7 +279,7 @@ class NameOwnership:
         if state != "asks":
             fields["term"] = self._term
         if state == "holds":
-            fields["since"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            fields["since"] = utc_text(datetime.now(UTC), "seconds")
         return self._stamper.stamp(self._channel, fields)
 
     def _unsubscribe(self) -> None:

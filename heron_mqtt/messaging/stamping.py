@@ -21,6 +21,16 @@ utc_now: Callable[[], datetime] = functools.partial(datetime.now, UTC)
 """Return the time, UTC; asked once a message, so without a frame of our own."""
 
 
+def utc_text(moment: datetime, timespec: str = "auto") -> str:
+    """Return a time in UTC as messages carry it: ISO 8601 with a ``Z``.
+
+    Args:
+        moment: In UTC; another time zone keeps its offset.
+        timespec: To what it is cut, as in ``datetime.isoformat``.
+    """
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
 def new_boot() -> str:
     """Return an identifier for one start of a sender; two starts never share one."""
     return secrets.token_hex(4)

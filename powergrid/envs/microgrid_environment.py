@@ -17,6 +17,7 @@ from heron_mqtt.messages import Clearance, EmergencyStop, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.core.background_loop import run_sync, running_loop
 from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.stamping import utc_text
 from heron_mqtt.protocols.p2p import settle
 from heron_mqtt.record.facts import StepFacts
 from powergrid.agents import GridAgent
@@ -476,7 +477,7 @@ class MicrogridEnvironment(CopiedByState):
                 episode=given.episode,
                 step=given.step,
                 row=row,
-                clock=self.simulation.series.clock(row).isoformat().replace("+00:00", "Z"),
+                clock=utc_text(self.simulation.series.clock(row)),
                 price=given.price,
                 phases_s={**phases_s, "solve": solve_s},
                 observations={agent: told.to_fields() for agent, told in given.observations.items()},

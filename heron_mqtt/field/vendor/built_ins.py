@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from heron_mqtt.messaging.stamping import utc_text
+
 BUILT_INS = re.compile(r"\{(now|counter|uid)(?::([^{}]*))?\}")
 NAMES = frozenset({"now", "counter", "uid"})
 MAX_COUNTER = 1 << 31
@@ -55,7 +57,7 @@ class BuiltIns:
             case "unix_ms":
                 return int(now * 1000.0)
             case "iso8601":
-                return datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+                return utc_text(datetime.fromtimestamp(now, UTC), "seconds")
         return datetime.fromtimestamp(now, UTC).strftime(form)
 
 

@@ -25,6 +25,7 @@ from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
 from heron_mqtt.field.vendor.telemetry import AvailabilityReader, ReadResult, TelemetryReader
 from heron_mqtt.field.vendor.words import word_text
 from heron_mqtt.messages import Status, Telemetry
+from heron_mqtt.messaging.stamping import utc_text
 
 TOGETHER_S = 0.2
 """How long values that are sent only when they change wait for others that change with them, s."""
@@ -588,6 +589,6 @@ def _match(reader: TelemetryReader | AvailabilityReader, topic: str) -> dict[str
 
 def _shown_time(stamp: float) -> str:
     try:
-        return datetime.fromtimestamp(stamp, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return utc_text(datetime.fromtimestamp(stamp, UTC), "seconds")
     except (ValueError, OverflowError, OSError):
         return f"{stamp:g}"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import PriceSignal
-from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.messaging.stamping import MessageStamper, utc_text
 
 moments = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 ZONES = (UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-3)))
@@ -39,6 +39,14 @@ def test_the_systems_clock_is_told_to_the_millisecond(monkeypatch: pytest.Monkey
         expected = datetime.fromtimestamp(now_ms // 1_000, UTC) + timedelta(milliseconds=now_ms % 1_000)
         told = stamper.stamp("price", PriceSignal(value=1.0))["sent_at"]
         assert told == expected.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_a_time_in_utc_ends_in_z_and_one_of_another_zone_keeps_its_offset() -> None:
+    moment = datetime(2026, 1, 1, 12, 30, 15, 250_000, UTC)
+    assert utc_text(moment) == "2026-01-01T12:30:15.250000Z"
+    assert utc_text(moment.replace(microsecond=0)) == "2026-01-01T12:30:15Z"
+    assert utc_text(moment, "seconds") == "2026-01-01T12:30:15Z"
+    assert utc_text(moment.astimezone(ZONES[1])) == "2026-01-01T18:15:15.250000+05:45"
 
 
 def test_numbers_rise_by_channel() -> None:
