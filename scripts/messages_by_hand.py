@@ -96,8 +96,8 @@ def channels() -> Iterator[tuple[str, list[str]]]:
 
 def is_retained(channel: str) -> bool:
     """Whether the rules of the topics keep what comes on a channel."""
-    some = re.sub(r"<\w+>", "x", channel)
-    return any(topics.matches(re.sub(r"\{\w+\}", "+", r.pattern), some) and r.retained for r in topics.RULES)
+    rule = topics.rule_of(re.sub(r"<\w+>", "x", channel))
+    return rule is not None and rule.retained
 
 
 def section(channel: str, names: list[str]) -> str:

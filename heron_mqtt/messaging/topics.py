@@ -363,8 +363,19 @@ def fill(pattern: str, filling: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda m: escape(filling[m[1]]) if m[1] in filling else "+", pattern)
 
 
-def _names(pattern: str, levels: Sequence[str]) -> bool:
-    """Whether levels are a channel of a rule: what is filled in is a level that is not empty.
+def rule_of(channel: str) -> ChannelRule | None:
+    """Return the rule of a channel, or of a filter with ``+``; None if it has none.
+
+    An identifier is never empty (``escape`` refuses it). So a channel with an empty level has no rule,
+    although in MQTT (and in ``matches``) ``+`` matches an empty level too. No two rules have a channel in
+    common.
+    """
+    levels = channel.split("/")
+    return next((rule for rule in RULES if _is_of(levels, rule.pattern)), None)
+
+
+def _is_of(levels: Sequence[str], pattern: str) -> bool:
+    """Whether levels fit a rule's pattern.
 
     Level by level: a regular expression a rule takes as long to compile as half of a device's start.
     """
@@ -375,19 +386,13 @@ def _names(pattern: str, levels: Sequence[str]) -> bool:
     )
 
 
-def _rule_of(channel: str) -> ChannelRule | None:
-    """Return the rule of a channel; no two rules have a channel in common."""
-    levels = channel.split("/")
-    return next((rule for rule in RULES if _names(rule.pattern, levels)), None)
-
-
 @functools.lru_cache(maxsize=10_000)
 def is_vital(topic: str) -> bool:
     """Whether a topic carries what safety depends on: births, stops, owners, authority."""
     levels = topic.split("/", 2)
     if len(levels) != 3 or levels[0] != ROOT:
         return False
-    rule = _rule_of(levels[2])
+    rule = rule_of(levels[2])
     return rule is not None and rule.vital
 
 
@@ -414,14 +419,14 @@ def is_release(message: Mapping[str, Any]) -> bool:
 @functools.lru_cache(maxsize=10_000)
 def kind_of(channel: str) -> str:
     """Return the rule of a channel as a filter (``devices/+/+/telemetry``); empty where there is none."""
-    rule = _rule_of(channel)
+    rule = rule_of(channel)
     return "" if rule is None else fill(rule.pattern, {})
 
 
 @functools.lru_cache(maxsize=10_000)  # the same few channels, at every publish
 def away_of(channel: str) -> WhileAway:
     """Return what the rule of a channel says; channels of no rule are queued."""
-    rule = _rule_of(channel)
+    rule = rule_of(channel)
     return "queued" if rule is None else rule.away
 
 
@@ -430,5 +435,5 @@ def is_storable(topic_filter: str) -> bool:
 
     A stop may, but shares its channel with what releases it.
     """
-    rule = None if "#" in topic_filter else _rule_of(topic_filter)  # "+" fills a level as an identifier does
+    rule = None if "#" in topic_filter else rule_of(topic_filter)  # "+" fills a level as an identifier does
     return rule is not None and rule.away == "stored" and rule.pattern != ESTOP

@@ -156,6 +156,7 @@ def test_a_rule_holds_for_its_channels_and_for_none_with_a_level_more_less_or_em
         if not regex.fullmatch(other):
             assert topics.away_of(other) == "queued"
             assert not topics.is_vital(f"heron/env/{other}")
+            assert topics.kind_of(other) == ""
 
 
 def test_what_moves_a_device_or_gives_rights_never_waits_and_what_tells_of_the_past_does() -> None:
