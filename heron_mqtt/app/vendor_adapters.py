@@ -126,7 +126,7 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
     if table is None:
         yield "can only be read: under any authority what it measures counts, and nothing is sent"
         return
-    match table.confirm or ("answer" if mapping.has_answers else "sent"):
+    match mapping.confirmed_by:
         case "answer":
             yield f"a setpoint counts once the device answers, within {table.answer_within_s:g} s"
         case "power":

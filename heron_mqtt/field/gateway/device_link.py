@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from heron_mqtt.errors import MessageError
+from heron_mqtt.field.gateway.acknowledgements import Acknowledgements
 from heron_mqtt.field.gateway.device_stats import DeviceStats
 from heron_mqtt.field.gateway.lease_taking import LeaseTaking
 from heron_mqtt.field.gateway.mapping_hint import MappingHint
@@ -25,7 +26,6 @@ from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 Health = Literal["online", "stale", "fault", "offline"]
 
 SAME_MEASUREMENT_S = 0.05  # what is repeated says its age anew, to a millisecond and what the way took
-SPEAKS = 2  # telemetry since the first setpoint without answer; a single one may be an old one, late
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +85,16 @@ class DeviceLink:
     __slots__ = (
         "__dict__",
         # what each telemetry touches, side by side: with thousands of devices it has left the cache meanwhile
+        "_acks",
         "_arrived_at",
         "_boot",
         "_echo",
         "_env_id",
         "_heard_at",
-        "_heard_unanswered",
         "_measured_at",
         "_monotonic",
         "_on_change",
         "_plausible",
-        "_sent",
         "awaits_rebirth_telemetry",
         "measurements",
         "plausible_in_a_row",
@@ -136,19 +135,10 @@ class DeviceLink:
         self._setpoint = topics.device(agent_id, device, "setpoint")
         self._telemetry = topics.device(agent_id, device, "telemetry")
         self._subscriptions = SubscriptionGroup(broker)
-        self._sent: tuple[str, int] | None = None  # boot and seq of the newest setpoint
-        self._sent_at = -math.inf
-        self.round_trip_s: float | None = None
-        """From the newest setpoint to its answer; None = not answered (yet)."""
-        self._newest_seq = -1  # of setpoints and renewals
-        self._given_up: tuple[str, int] | None = None
-        self.expects_answer = True
-        """Whether a step should wait for it: not after a setpoint without answer, until it answers again."""
+        self._acks = Acknowledgements()
         self._lease: _SentLease | None = None
         self._arrived_at: float | None = None
         self._refused_at: float | None = None
-        self._unanswered_since: float | None = None
-        self._heard_unanswered = 0  # telemetry since then
         self._watched_since: float | None = None
         self._heard_at: float | None = None  # of anything, births too
         self._echo: tuple[str, int] | None = None  # boot and seq of the newest telemetry heard
@@ -339,12 +329,7 @@ class DeviceLink:
         self._lease = _SentLease(setpoint, self._monotonic() + lease_s)
         takes = {"take_over": True} if self._taking.may_displace(self._boot) else {}
         stamped = self._stamped(setpoint, stamper, episode, step, **takes)
-        # All of this before it leaves: in memory the answer comes while it does.
-        self._sent = (stamper.boot, stamped["seq"])
-        self._sent_at = self._monotonic()
-        self.round_trip_s = None
-        if self._unanswered_since is None:
-            self._heard_unanswered = 0
+        self._acks.note_sent(stamper.boot, stamped["seq"], self._monotonic())
         self.stats.setpoints += 1
         self._plausible.asked()
         self._publish(stamped, lease_s)
@@ -397,7 +382,7 @@ class DeviceLink:
         if self._echo is not None:
             fields["heard_boot"], fields["heard_seq"] = self._echo
         stamped = stamper.stamp(self._setpoint, fields, episode=episode, step=step)
-        self._newest_seq = stamped["seq"]
+        self._acks.note_number(stamped["seq"])
         return stamped
 
     def _publish(self, stamped: dict[str, Any], lease_s: float) -> None:
@@ -408,19 +393,13 @@ class DeviceLink:
     def answer(self) -> Telemetry | None:
         """Return the telemetry that acknowledges the newest setpoint, once it is there."""
         telemetry = self.telemetry
-        return telemetry if telemetry is not None and self._acknowledges(telemetry, self._sent) else None
+        return telemetry if telemetry is not None and self._acks.is_answer(telemetry) else None
 
     def unacknowledged(self) -> Telemetry | None:
-        """Return what a device measures that takes no setpoints (or does not say so), while it is fresh.
-
-        What a device said before it fell silent tells nothing of now, and one message may have been on
-        its way for long: telemetry counts for the step in which it came, and for longer only if the
-        device has spoken repeatedly since its first setpoint without answer.
-        """
+        """Return what a device measures that takes no setpoints (or does not say so), while it is fresh."""
         if self._arrived_at is None or not self.is_fresh or self.health != "online":
             return None
-        goes_on = self._arrived_at > self._sent_at or self._heard_unanswered >= SPEAKS
-        return self.telemetry if goes_on else None
+        return self.telemetry if self._acks.is_of_now(self._arrived_at) else None
 
     def compare(self, told_mw: float, measured_mw: float) -> None:
         """Name, once, a device that does the opposite of what it is told, or another order of magnitude."""
@@ -429,14 +408,12 @@ class DeviceLink:
 
     def give_up(self) -> None:
         """Wait no longer for the answer; if it still comes it is late, and the device is back."""
-        self._given_up = self._sent
-        self.expects_answer = False
-        if self._unanswered_since is None:
-            self._unanswered_since = self._sent_at
+        self._acks.give_up()
 
     def watch(self) -> None:
         """Name, once, a device that has never been heard, or that never acknowledges; call it every step."""
         now, limit_s = self._monotonic(), self._settings.stale_after_s
+        unanswered_since = self._acks.unanswered_since
         if self._watched_since is None:
             self._watched_since = now
         if self.telemetry is None:
@@ -447,8 +424,8 @@ class DeviceLink:
                     "there, does it publish on this topic, does its mapping match what it says?",
                 )
         elif (
-            self._unanswered_since is not None
-            and now - self._unanswered_since > limit_s
+            unanswered_since is not None
+            and now - unanswered_since > limit_s
             and self.unacknowledged() is not None
         ):
             self._plausible.once(
@@ -459,21 +436,24 @@ class DeviceLink:
             )
 
     @property
+    def expects_answer(self) -> bool:
+        """Whether a step should wait for it: not after a setpoint without answer, until it answers again."""
+        return self._acks.is_expected
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """From the newest setpoint to its answer, s; None = not answered (yet)."""
+        return self._acks.round_trip_s
+
+    @property
     def waited_s(self) -> float:
         """Time since the newest setpoint was sent, s."""
-        return self._monotonic() - self._sent_at
+        return self._monotonic() - self._acks.sent_at
 
     @property
     def was_refused(self) -> bool:
         """Whether telemetry that came since the newest setpoint was refused."""
-        return self._refused_at is not None and self._refused_at >= self._sent_at
-
-    def _acknowledges(self, telemetry: Telemetry, setpoint: tuple[str, int] | None) -> bool:
-        """Whether telemetry answers a setpoint or one after it, but none that was never sent."""
-        if setpoint is None or telemetry.ack_seq is None:
-            return False
-        boot, seq = setpoint
-        return telemetry.ack_boot in {None, boot} and seq <= telemetry.ack_seq <= self._newest_seq
+        return self._refused_at is not None and self._refused_at >= self._acks.sent_at
 
     # -- messages in -------------------------------------------------------------------------------
 
@@ -527,27 +507,25 @@ class DeviceLink:
         before, self.telemetry = self.telemetry, telemetry
         self._arrived_at = self._heard_at = now_s
         self.stats.telemetry += 1
-        self._heard_unanswered += 1
+        acks = self._acks
+        acks.heard_unanswered += 1
         if telemetry.safe_after_s is not None:
             longest_s = self.stats.time_to_safe_s
             safe_after_s = telemetry.safe_after_s
             self.stats.time_to_safe_s = safe_after_s if longest_s is None else max(longest_s, safe_after_s)
-        if self._sent is not None:
-            self._take_answer(before, telemetry)
+        if acks.newest is not None:
+            self._take_answer(acks, before, telemetry)
         self._on_change()
 
-    def _take_answer(self, before: Telemetry | None, telemetry: Telemetry) -> None:
+    def _take_answer(self, acks: Acknowledgements, before: Telemetry | None, telemetry: Telemetry) -> None:
         """See whether telemetry answers a setpoint, which ``before`` may have done already."""
-        answers = self._acknowledges(telemetry, self._sent)
+        answers = acks.is_answer(telemetry)
         if answers and telemetry.rejected is None:
             self._taking.is_ours()
-        if self._given_up is not None and self._acknowledges(telemetry, self._given_up):
-            self._given_up = self._unanswered_since = None
-            self.expects_answer = True
+        if acks.note_late_answer(telemetry):
             self.stats.late += 1
-        elif answers and not (before is not None and self._acknowledges(before, self._sent)):
-            self.round_trip_s = self.waited_s
-            self.stats.sample(self.stats.round_trip_s, self.round_trip_s)
+        elif answers and not (before is not None and acks.is_answer(before)):
+            self.stats.sample(self.stats.round_trip_s, acks.note_answer(self._monotonic()))
 
     def _on_status(self, message: Received) -> None:
         try:
@@ -574,7 +552,7 @@ class DeviceLink:
         else:
             self.plausible_in_a_row = 0
         self.says_stopped = status.stopped is True
-        self.expects_answer |= status.state == "online"
+        self._acks.is_expected |= status.state == "online"
         self._heard_at = self._monotonic()
         self._on_change()
 

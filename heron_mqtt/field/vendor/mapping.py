@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from keyword import iskeyword
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from heron_mqtt.config import read_toml, shipped_config, validate, why_no_file
 from heron_mqtt.errors import ConfigError
@@ -191,6 +191,12 @@ class DeviceMapping:
     def has_answers(self) -> bool:
         """Whether the device tells of each setpoint what it does about it."""
         return bool(self.answers) or "ack_seq" in self.quantities
+
+    @property
+    def confirmed_by(self) -> Literal["answer", "power", "sent"]:
+        """What confirms a setpoint."""
+        confirm = None if self.setpoint is None else self.setpoint.confirm
+        return confirm or ("answer" if self.has_answers and self.setpoint is not None else "sent")
 
     @property
     def has_release(self) -> bool:

@@ -19,9 +19,9 @@ from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.place_claim import PlaceClaim
-from heron_mqtt.field.vendor.answers import SetpointAnswer
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
+from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll, VendorLink
 from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.outgoing import Command, MessageContext, Outgoing
@@ -116,12 +116,7 @@ class VendorDevice(FieldDevice):
             budget=budget,
             monotonic=self._monotonic,
         )
-        self._confirm = _confirm(mapping)
-        self._awaits = False
-        self._awaited_seq: int | None = None
-        self._counts_from = math.inf  # power measured earlier does not confirm
-        self._answer: SetpointAnswer | None = None
-        self._news = asyncio.Event()
+        self._confirmation = Confirmation(mapping, self._count_problem)
         self._heard = asyncio.Event()
         self._has_spoken = False
         self._silence: Status | None = None
@@ -148,19 +143,16 @@ class VendorDevice(FieldDevice):
         if not self._mapping.sets:
             return  # it can only be read: what it measures is the answer
         self._check_reachable()
-        self._news.clear()
-        self._answer = None
-        self._awaits, self._awaited_seq = True, setpoint.seq
         # What is read while registers are being written is of before.
         is_polled = self._mapping.registers is not None
-        self._counts_from = math.inf if is_polled else self._monotonic() + self._settle_s
+        self._confirmation.begin(setpoint.seq, math.inf if is_polled else self._monotonic() + self._settle_s)
         try:
             if not await self._tell(setpoint):
                 return  # the device holds it already
-            self._counts_from = self._monotonic() + self._settle_s
+            self._confirmation.count_from(self._monotonic() + self._settle_s)
             await self._wait_for_confirmation()
         finally:
-            self._awaits = False
+            self._confirmation.end()
 
     def _check_reachable(self) -> None:
         if not self._link.connected:  # it would wait, and reach the device when its lease is over
@@ -196,17 +188,17 @@ class VendorDevice(FieldDevice):
         return setpoint.model_copy(update={"p_mw": p_mw})
 
     async def _wait_for_confirmation(self) -> None:
+        within_s = self._within_s + self._settle_s
         try:
-            async with asyncio.timeout(self._within_s + self._settle_s):
-                await self._news.wait()
+            await self._confirmation.wait(within_s)
         except TimeoutError:
-            where = ", ".join(self._confirming_topics())
-            what = f"nothing on {where} within {self._within_s + self._settle_s:g} s"
-            if self._confirm != "sent":
+            what = f"nothing on {', '.join(self._confirmation.topics)} within {within_s:g} s"
+            if self.confirm != "sent":
                 raise SetpointRejected(f"not acknowledged: {what}") from None
             log.debug("%s: %s of a setpoint", self.label, what)
-        if self._answer is not None and not self._answer.accepted:
-            raise SetpointRejected(f"rejected by the device: {self._answer.reason}")
+        answer = self._confirmation.answer
+        if answer is not None and not answer.accepted:
+            raise SetpointRejected(f"rejected by the device: {answer.reason}")
 
     async def renew(self, setpoint: Setpoint) -> None:
         """Send it again, so that a timer in the device begins anew."""
@@ -348,7 +340,7 @@ class VendorDevice(FieldDevice):
     @property
     def confirm(self) -> str:
         """What confirms a setpoint: answer, power or sent."""
-        return self._confirm
+        return self._mapping.confirmed_by
 
     async def run(
         self,
@@ -383,8 +375,8 @@ class VendorDevice(FieldDevice):
             if not retained:
                 self._prove_life()
                 self._tell_trouble()
-        if self._awaits and not retained:
-            self._take_answer(topic, payload)
+        if not retained:
+            self._confirmation.take_answer(topic, payload, self._commander.values)
         self._after_news(was)
 
     def _on_poll(self, poll: RegisterPoll) -> None:
@@ -439,26 +431,8 @@ class VendorDevice(FieldDevice):
             self._watch_rest()
             self._catch_up_soon()  # only now it is sure to hear it: it may have come back after us
         self._tell_trouble()  # before the answer, so that it counts
-        if not self._awaits:
-            return
-        if self._confirm == "answer":
-            confirms = self._awaited_seq is not None and taken.fields.get("ack_seq") == self._awaited_seq
-        else:
-            measured_at = self._monotonic() if measured_at is None else measured_at
-            confirms = measured and measured_at >= self._counts_from
-        if confirms:
-            self._news.set()
-
-    def _take_answer(self, topic: str, payload: bytes) -> None:
-        for reader in self._mapping.answers:
-            try:
-                answer = reader.read(topic, payload, self._commander.values)
-            except MessageError as exc:
-                self._count_problem(topic, f"{topic}: {exc}")
-                continue
-            if answer is not None and (self._answer is None or self._answer.accepted):
-                self._answer = answer
-                self._news.set()
+        came_at = self._monotonic() if measured_at is None else measured_at
+        self._confirmation.take_fields(taken.fields, came_at if measured else None)
 
     def _count_problem(self, topic: str, problem: str) -> None:
         """Count it; report it, unless the same was reported a moment ago."""
@@ -468,12 +442,6 @@ class VendorDevice(FieldDevice):
             return
         self._reported[kind] = now
         self._broker.stats.reject(topic, f"{self.label}: {problem}")
-
-    def _confirming_topics(self) -> list[str]:
-        if self._confirm == "answer":
-            answers = [a.table.topic for a in self._mapping.answers]
-            return answers or list(self._mapping.topics_of("ack_seq"))
-        return list(self._mapping.topics_of("p_mw"))
 
     @property
     def _settle_s(self) -> float:
@@ -716,9 +684,3 @@ class VendorDevice(FieldDevice):
         self._lease.end()
         async with self._busy:
             await self._make_safe(reason)
-
-
-def _confirm(mapping: DeviceMapping) -> str:
-    if mapping.setpoint is None:
-        return "sent"
-    return mapping.setpoint.confirm or ("answer" if mapping.has_answers else "sent")

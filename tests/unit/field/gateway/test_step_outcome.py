@@ -82,7 +82,7 @@ async def test_why_a_model_stands_in_is_said(
     rig = await Rig("full").open()
     rig.answer = nothing
     rig.step()
-    rig.link.expects_answer = True
+    rig.link._acks.is_expected = True
     rig.say("status", state=state, run="none")
     rig.clock_s += silent_s
     assert stood_in(rig, **options) == why
@@ -96,7 +96,7 @@ async def test_an_answer_that_was_refused_is_said_and_waiting_is_over() -> None:
     rig.say("telemetry", p_mw="?")
     assert stood_in(rig, was_sent=False) == "device silent"
     assert rig.link.stats.fallback_delay_s == 0.0, "of the step itself, at once"
-    rig.link.expects_answer = True
+    rig.link._acks.is_expected = True
     assert stood_in(rig, was_sent=True) == "its telemetry was refused"
     assert rig.link.stats.fallback_delay_s == 0.5
     assert not rig.link.expects_answer

@@ -1,0 +1,111 @@
+"""What confirms a setpoint that was sent to a vendor's device: an answer, a power, or having been sent."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.field.vendor.answers import SetpointAnswer
+from heron_mqtt.field.vendor.mapping import DeviceMapping
+from heron_mqtt.field.vendor.outgoing import RenderedValue
+
+
+class Confirmation:
+    """Waits for what confirms the newest setpoint, by ``DeviceMapping.confirmed_by``.
+
+    Where nothing but sending does, the next power is waited for all the same, so that telemetry tells of it.
+
+    Args:
+        mapping: How the device speaks.
+        count_problem: Is told the topic of an answer that cannot be read, and what is wrong.
+    """
+
+    def __init__(self, mapping: DeviceMapping, count_problem: Callable[[str, str], None]) -> None:
+        self._mapping = mapping
+        self._count_problem = count_problem
+        self._by = mapping.confirmed_by
+        self.is_awaited = False
+        self._seq: int | None = None
+        self._counts_from = math.inf
+        self._answer: SetpointAnswer | None = None
+        self._came = asyncio.Event()
+
+    def begin(self, seq: int | None, counts_from: float) -> None:
+        """Wait from now on.
+
+        Args:
+            seq: Number of the setpoint.
+            counts_from: Power that was measured earlier does not confirm; by the clock of measurements, s.
+        """
+        self._came.clear()
+        self._answer = None
+        self.is_awaited, self._seq, self._counts_from = True, seq, counts_from
+
+    def count_from(self, counts_from: float) -> None:
+        """Take only power that is measured from this time on, s."""
+        self._counts_from = counts_from
+
+    def end(self) -> None:
+        """Wait no more."""
+        self.is_awaited = False
+
+    async def wait(self, within_s: float) -> None:
+        """Wait for it.
+
+        Raises:
+            TimeoutError: Nothing came.
+        """
+        async with asyncio.timeout(within_s):
+            await self._came.wait()
+
+    @property
+    def answer(self) -> SetpointAnswer | None:
+        """What the device has answered so far; None = nothing."""
+        return self._answer
+
+    @property
+    def topics(self) -> list[str]:
+        """Where it is to come."""
+        if self._by == "answer":
+            answers = [reader.table.topic for reader in self._mapping.answers]
+            return answers or list(self._mapping.topics_of("ack_seq"))
+        return list(self._mapping.topics_of("p_mw"))
+
+    def take_fields(self, fields: Mapping[str, Any], measured_at: float | None) -> None:
+        """Take in what the device reports.
+
+        Args:
+            fields: Of telemetry.
+            measured_at: When its power was measured, s; None = no power is among them.
+        """
+        if not self.is_awaited:
+            return
+        if self._by == "answer":
+            confirms = self._seq is not None and fields.get("ack_seq") == self._seq
+        else:
+            confirms = measured_at is not None and measured_at >= self._counts_from
+        if confirms:
+            self._came.set()
+
+    def take_answer(self, topic: str, payload: bytes, values: Mapping[str, RenderedValue]) -> None:
+        """Take in what may be an answer; the first rejection counts, else the last answer.
+
+        Args:
+            topic: Where it came.
+            payload: As it came.
+            values: What the device was told.
+        """
+        if not self.is_awaited:
+            return
+        for reader in self._mapping.answers:
+            try:
+                answer = reader.read(topic, payload, values)
+            except MessageError as exc:
+                self._count_problem(topic, f"{topic}: {exc}")
+                continue
+            if answer is not None and (self._answer is None or self._answer.accepted):
+                self._answer = answer
+                self._came.set()
