@@ -14,7 +14,7 @@ from heron_mqtt.program_arguments import ProgramArguments
 from powergrid.scenario import load_scenario
 from powergrid.simulation.build import build
 from powergrid.simulation.grid_cache import SHIPPED_GRIDS, grid_key, write_grid
-from powergrid.simulation.placed_grid import KnownGrid
+from powergrid.simulation.placed_grid import CompiledGrid
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         loaded = load_scenario(file)
         grid = build(loaded).grid
         target = directory / f"{grid_key(loaded)}.npz"
-        write_grid(target, KnownGrid(grid.placement, grid.compiled(), grid.drawing()))
+        write_grid(target, CompiledGrid(grid.placement, grid.compiled(), grid.drawing()))
         written.add(target)
         sys.stdout.write(f"{file.name}: {target.name}, {target.stat().st_size / 1000:.0f} kB\n")
     for file in set(directory.glob("*.npz")) - written:

@@ -1,9 +1,9 @@
-"""Reading a pandapower JSON file that somebody else wrote.
+"""Read a pandapower JSON file that may be malicious.
 
-pandapower rebuilds Python objects from the ``_module`` and ``_class`` that a file names: it imports the
-module, and may call what it finds there. A table may also name a file to read in its place. So every
-object in the file is looked at first, also those inside strings, which pandapower parses in turn; only
-tables and plain numpy and Python values are let through.
+pandapower creates Python objects from the ``_module`` and ``_class`` in the file: it imports the module and
+may call functions of it. A table may contain the path of a file that pandapower reads instead. Therefore all
+objects are checked first, also those inside strings, because pandapower parses these too. Only tables and
+plain numpy and Python values are accepted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandapower
 from heron_mqtt.errors import ConfigError
 
 MAX_BYTES = 32 * 2**20  # pandapower's largest network, 9,241 buses, is 4 MiB
-_MAX_DEPTH = 30  # a network written by pandapower is 6 deep
+_MAX_DEPTH = 30  # pandapower writes networks with 6 levels
 
 _NET = ("pandapower.auxiliary", "pandapowerNet")
 _TABLES = frozenset(
@@ -46,8 +46,8 @@ def read_network(path: Path) -> Any:
     """Return the pandapowerNet in a JSON file.
 
     Raises:
-        ConfigError: No such file, too large, not JSON, not a network, or it holds objects other than
-            tables and values (a controller, for instance).
+        ConfigError: There is no such file, it is too large, not JSON or not a network, or it contains other
+            objects than tables and values (for example a controller).
     """
     text = _text(path)
     try:
@@ -63,7 +63,7 @@ def read_network(path: Path) -> Any:
         )
     try:
         net = pandapower.from_json_string(text, convert=True)
-    except Exception as exc:  # a foreign parser on a foreign file: whatever it raises is about the file
+    except Exception as exc:  # pandapower raises many types; all of them mean that the file is wrong
         _refuse(path, f"pandapower cannot read it: {exc}", exc)
     if not isinstance(net, pandapower.pandapowerNet):
         _refuse(path, "is not a pandapower network; write it with pandapower.to_json(net, path)")
@@ -97,7 +97,7 @@ def _signature(value: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _strange_objects(value: Any, depth: int) -> Iterator[str]:
-    """Yield a description of everything in ``value`` that is not a table or a plain value."""
+    """Yield a description of each object in ``value`` that is not a table or a plain value."""
     if depth > _MAX_DEPTH:
         yield "objects nested too deep"
     elif isinstance(value, dict):
@@ -124,7 +124,7 @@ def _strange_signature(value: dict[str, Any], depth: int) -> Iterator[str]:
     if not all(isinstance(name, str) for name in signature):
         yield "an object without a proper name"
     elif signature in _TABLES:
-        # pandapower reads a table whose content is an absolute path from that file.
+        # If the content is an absolute path, pandapower reads the table from that file.
         if not _is_json_text(value.get("_object")):
             yield "a table whose content is not JSON"
         if extra := value.keys() - _TABLE_KEYS:
@@ -143,5 +143,5 @@ def _is_json_text(content: Any) -> bool:
     try:
         json.loads(content)
     except (ValueError, RecursionError):
-        return False  # pandas' own parser may be more forgiving than the one that looked inside
+        return False  # pandas may parse what json does not: then its content would be unchecked
     return True

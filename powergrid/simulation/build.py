@@ -14,7 +14,7 @@ from powergrid.profiles import Profiles, Unit, load_profiles
 from powergrid.rewards import Rewards
 from powergrid.scenario import LoadedScenario, LoadProfile, Scenario
 from powergrid.simulation.attempts import Attempts
-from powergrid.simulation.placed_grid import KnownGrids, PlacedGrid, Placement, placed_grid
+from powergrid.simulation.placed_grid import GridStore, PlacedGrid, Placement, placed_grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Blueprint:
         return self.grid.placement.devices
 
 
-def build(loaded: LoadedScenario, cache: KnownGrids | None = None) -> Blueprint:
+def build(loaded: LoadedScenario, cache: GridStore | None = None) -> Blueprint:
     """Find and check everything that a scenario names.
 
     Args:

@@ -1,8 +1,8 @@
-"""Grids that were compiled before: shipped with the package, or kept in the user's cache directory.
+"""Compiled grids: shipped with the package, or stored in the user's cache directory.
 
-Building a network with pandapower and compiling it takes longer than a day's run. What comes out depends on
-the network, on where microgrids and devices are in it, and on the code that does it; a grid is known from
-before only if all of these are the same.
+Building a network with pandapower and compiling it takes longer than a day's run. The result depends on the
+network, on the places of microgrids and devices, and on the compiling code. A compiled grid is used only if
+all of these are the same; the key of its file is a hash of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from powergrid.networks import find_source
 from powergrid.networks.devices import table_of
 from powergrid.scenario import LoadedScenario
 from powergrid.simulation import grid_file
-from powergrid.simulation.placed_grid import KnownGrid, network_source
+from powergrid.simulation.placed_grid import CompiledGrid, network_source
 
 __all__ = ["OFF", "SHIPPED_GRIDS", "VARIABLE", "GridCache", "grid_key"]
 
@@ -35,7 +35,7 @@ VARIABLE = "HERON_MQTT_GRID_CACHE"
 """Environment variable: a directory to keep grids in, or ``OFF``."""
 OFF = "off"
 SHIPPED_GRIDS = Path(__file__).parent / "compiled_grids"
-MAX_FILES = 100  # of some ten kB; those not used for longest go first
+MAX_FILES = 100  # of some ten kB each; beyond that, the least recently used files are removed
 MAX_BYTES = 64 * 2**20
 
 _PACKAGE = Path(__file__).parent.parent
@@ -81,33 +81,33 @@ class GridCache:
         return cls(Path(home) / "heron-mqtt" / "grids")
 
     def key(self, loaded: LoadedScenario) -> str | None:
-        """Return the name of a scenario's grid; see ``grid_key``."""
+        """Return the key of a scenario's grid; see ``grid_key``."""
         return grid_key(loaded)
 
-    def find(self, key: str) -> KnownGrid | None:
-        """Return the grid of that name; None if it is not known."""
+    def find(self, key: str) -> CompiledGrid | None:
+        """Return the grid with this key; None if there is none."""
         if self._directory is not None:
             file = _file(self._directory, key)
             if _is_safe(file) and (known := _read(file)) is not None:
-                with contextlib.suppress(OSError):  # read-only: then it is not the one to go
+                with contextlib.suppress(OSError):  # a read-only directory: nothing is removed from it either
                     os.utime(file)
                 return known
         return _read(_file(self._shipped, key))
 
-    def keep(self, key: str, grid: KnownGrid) -> None:
-        """Keep a grid by that name; where that is impossible, the log says so and no harm is done."""
+    def keep(self, key: str, grid: CompiledGrid) -> None:
+        """Store a grid with this key; a failure is logged and changes nothing else."""
         if self._directory is None:
             return
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_grid(_file(self._directory, key), grid)
             _remove_oldest(self._directory)
-        except Exception as exc:  # pandapower, for taps that it cannot compute; the disk
+        except Exception as exc:  # of pandapower, which cannot compute the taps, or of the disk
             logger.info("%s: the compiled grid cannot be kept: %s", self._directory, exc)
 
 
 def grid_key(loaded: LoadedScenario) -> str | None:
-    """Return a name for what decides a compiled grid; None if unknown, as for a plugin's network."""
+    """Return a hash of all that a compiled grid depends on; None if unknown, as for a plugin's network."""
     source = network_source(loaded)
     found = find_source(source)
     identity = None if found is None else found.identity(source)
@@ -128,8 +128,8 @@ def grid_key(loaded: LoadedScenario) -> str | None:
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-def write_grid(file: Path, grid: KnownGrid) -> None:
-    """Write a grid into a file, whole or not at all."""
+def write_grid(file: Path, grid: CompiledGrid) -> None:
+    """Write a grid to a file atomically."""
     content = grid_file.grid_bytes(grid)
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".grid-", delete=False) as stream:
         try:
@@ -154,8 +154,8 @@ def _file(directory: Path, key: str) -> Path:
     return directory / f"{key}.npz"
 
 
-def _read(file: Path) -> KnownGrid | None:
-    """Return the grid in a file; None if there is none, or a damaged one."""
+def _read(file: Path) -> CompiledGrid | None:
+    """Return the grid in a file; None if the file is missing or damaged."""
     try:
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)

@@ -18,23 +18,23 @@ from powergrid.powerflow.arrays import GridArrays
 from powergrid.powerflow.injections import InjectionArrays
 from powergrid.powerflow.setpoints import TapPositions
 from powergrid.powerflow.taps import TapTable
-from powergrid.simulation.placed_grid import KnownGrid, Placement
+from powergrid.simulation.placed_grid import CompiledGrid, Placement
 
 __all__ = ["grid_bytes", "grid_from_bytes"]
 
 FORMAT = 1
-"""Counts up whenever a file of before would be understood wrongly."""
+"""Raised by one with each change after which an older file would be read wrongly."""
 
 _SCALARS = {"base_mva": float, "n_node": int}
-_MAYBE_ABSENT = "base_voltage"
+_OPTIONAL = "base_voltage"
 _INJECTIONS = ("power", "scaling", "in_service", "gen_vm_pu")
 
 
-def grid_bytes(grid: KnownGrid) -> bytes:
+def grid_bytes(grid: CompiledGrid) -> bytes:
     """Return a compiled grid as the content of a file.
 
     Raises:
-        Whatever pandapower raises for the tap changers of a network that nobody has moved yet.
+        Exception: pandapower cannot compute the tap changers; this is done here if no tap was moved before.
     """
     network = grid.network
     taps = network.read_taps()
@@ -64,12 +64,12 @@ def _as_array(text: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(text, dtype=np.uint8)
 
 
-def grid_from_bytes(content: bytes) -> KnownGrid:
+def grid_from_bytes(content: bytes) -> CompiledGrid:
     """Return a compiled grid from the content of a file.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error: It is damaged,
-            or of another format. A sum over each array is part of the file.
+        ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error: It is damaged
+            (the file has a checksum of each array), or has another format.
     """
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
@@ -87,7 +87,7 @@ def grid_from_bytes(content: bytes) -> KnownGrid:
     )
     placement = _from_json(json.loads(arrays["text"].tobytes()))
     drawing = arrays["drawing"].tobytes()
-    return KnownGrid(placement, network, NetworkModel.model_validate_json(drawing) if drawing else None)
+    return CompiledGrid(placement, network, NetworkModel.model_validate_json(drawing) if drawing else None)
 
 
 def _injections(arrays: dict[str, NDArray[Any]]) -> InjectionArrays:
@@ -100,7 +100,7 @@ def _injections(arrays: dict[str, NDArray[Any]]) -> InjectionArrays:
 def _grid_arrays(arrays: dict[str, NDArray[Any]]) -> GridArrays:
     values: dict[str, Any] = {}
     for part in fields(GridArrays):
-        if part.name == _MAYBE_ABSENT:
+        if part.name == _OPTIONAL:
             values[part.name] = arrays.get(f"grid_{part.name}")
         else:
             value = arrays[f"grid_{part.name}"]

@@ -1,4 +1,4 @@
-"""A network with a scenario's microgrids and devices in it: built anew, or known from before."""
+"""A network with the microgrids and devices of a scenario: built by pandapower, or compiled earlier."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from powergrid.powerflow import CompiledNetwork
 from powergrid.scenario import LoadedScenario, Scenario
 from powergrid.simulation.attempts import Attempts
 
-__all__ = ["KnownGrid", "KnownGrids", "PlacedGrid", "Placement", "network_source", "placed_grid"]
+__all__ = ["CompiledGrid", "GridStore", "PlacedGrid", "Placement", "network_source", "placed_grid"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
-    """What of a network is whose; all numbers are pandapower indices.
+    """Which elements of a network belong to which microgrid and device; numbers are pandapower indices.
 
     Attributes:
-        sites: By microgrid.
+        sites: Microgrid -> its buses, lines, transformers, loads and connections to the grid.
         devices: (microgrid, device) -> (pandapower table, index).
-        load_index: Of the load table, in its order.
-        load_customers: Kind of customer of each of these loads; None = none is named.
+        load_index: Index of the load table, in its order.
+        load_customers: Kind of customer of each of these loads; None = the network names none.
         bus_names: In the order of the bus table.
     """
 
@@ -46,11 +46,11 @@ class Placement:
     bus_names: tuple[str, ...]
 
 
-class KnownGrid(NamedTuple):
-    """A grid that needs no pandapower.
+class CompiledGrid(NamedTuple):
+    """A compiled grid: it can be used without importing pandapower.
 
     Attributes:
-        placement: What of the network is whose.
+        placement: Which elements belong to which microgrid and device.
         network: As plain arrays.
         drawing: The network as a drawing; None if it is too large for one.
     """
@@ -60,32 +60,31 @@ class KnownGrid(NamedTuple):
     drawing: NetworkModel | None
 
 
-class KnownGrids(Protocol):
-    """What may know a scenario's grid from before; ``grid_cache.GridCache`` is one."""
+class GridStore(Protocol):
+    """A cache of compiled grids; ``grid_cache.GridCache`` is one."""
 
     def key(self, loaded: LoadedScenario) -> str | None:
-        """Return a name for all that decides the grid of a scenario now; None if nobody can tell."""
+        """Return the key of a scenario's grid: a hash of all that it depends on; None if unknown."""
 
-    def find(self, key: str) -> KnownGrid | None:
-        """Return the grid of that name; None if it is not known."""
+    def find(self, key: str) -> CompiledGrid | None:
+        """Return the grid with this key; None if there is none."""
 
-    def keep(self, key: str, grid: KnownGrid) -> None:
-        """Keep a grid by that name if possible."""
+    def keep(self, key: str, grid: CompiledGrid) -> None:
+        """Store a grid with this key if possible."""
 
 
 class PlacedGrid:
-    """A network with microgrids and devices, as pandapower has it and as plain arrays.
+    """A network with microgrids and devices, as a pandapowerNet and as plain arrays.
 
-    Either is made when it is asked for, if it is not there: so a grid that was compiled before needs no
-    pandapower.
+    Each form is made at its first use. So a grid that was compiled earlier does not import pandapower.
 
     Args:
         loaded: The scenario.
-        placement: What of the network is whose.
+        placement: Which elements belong to which microgrid and device.
         net: pandapowerNet with the devices attached; None = not built yet.
-        known: The grid as it is known from before; None = it is not.
-        cache: What keeps it, once it is compiled.
-        key: By which name it does; as of before it was built.
+        known: The compiled grid; None = not compiled yet.
+        cache: Stores the grid after it is compiled; None = it is not stored.
+        key: Its key in the cache, taken before it was built.
     """
 
     def __init__(
@@ -94,8 +93,8 @@ class PlacedGrid:
         placement: Placement,
         *,
         net: Any = None,
-        known: KnownGrid | None = None,
-        cache: KnownGrids | None = None,
+        known: CompiledGrid | None = None,
+        cache: GridStore | None = None,
         key: str | None = None,
     ) -> None:
         self.placement = placement
@@ -107,7 +106,7 @@ class PlacedGrid:
         """The pandapowerNet.
 
         Raises:
-            ConfigError: It was known from before, and cannot be built any more.
+            ConfigError: The grid was compiled earlier and can no longer be built.
         """
         if self._net is None:
             attempt = Attempts(self._loaded.source)
@@ -125,12 +124,12 @@ class PlacedGrid:
             from powergrid.powerflow import compile_network  # pandapower takes a second to import
 
             network = compile_network(self.net, self._loaded.scenario.network.tolerance_mva)
-            self._known = KnownGrid(self.placement, network, self._drawn())
+            self._known = CompiledGrid(self.placement, network, self._drawn())
             self._keep(self._known)
         return self._known.network
 
-    def _keep(self, grid: KnownGrid) -> None:
-        """Have it kept, unless a file has changed since: nobody knows of which content it is then."""
+    def _keep(self, grid: CompiledGrid) -> None:
+        """Store it, unless a file changed while it was built: then it may not fit its key."""
         if self._cache is None or self._key is None:
             return
         if self._cache.key(self._loaded) == self._key:
@@ -154,13 +153,13 @@ class PlacedGrid:
         return int(self.net[table].bus.at[index])
 
 
-def placed_grid(loaded: LoadedScenario, attempt: Attempts, cache: KnownGrids | None = None) -> PlacedGrid:
-    """Build a scenario's network, and find its microgrids and put its devices there.
+def placed_grid(loaded: LoadedScenario, attempt: Attempts, cache: GridStore | None = None) -> PlacedGrid:
+    """Return a scenario's network with its microgrids and devices: from the cache, or built.
 
     Args:
         loaded: The scenario.
-        attempt: Takes what is wrong; the grid is of use only if nothing is.
-        cache: What may know the grid from before, and keeps it otherwise; None = it is built.
+        attempt: Collects the problems; the grid is only valid if there are none.
+        cache: Searched first; stores the grid after it is compiled. None = the network is built.
 
     Raises:
         ConfigError: There is no such network.
@@ -172,7 +171,7 @@ def placed_grid(loaded: LoadedScenario, attempt: Attempts, cache: KnownGrids | N
     grid = attempt("network.source", lambda: load_grid(network_source(loaded)))
     if grid is None:
         attempt.raise_problems()
-        raise AssertionError("unreachable: a grid that was not built is a problem")
+        raise AssertionError("unreachable: without a grid there is a problem")
     sites: dict[str, MicrogridSites] = {}
     for name, table in scenario.microgrids.items():
         key = f"microgrids.{name}" if table.buses is None else f"microgrids.{name}.buses"

@@ -26,7 +26,7 @@ from powergrid.scenario import LoadedScenario, load_scenario, scenario_from_dict
 from powergrid.simulation.build import build
 from powergrid.simulation.grid_cache import VARIABLE, GridCache, grid_key
 from powergrid.simulation.grid_file import grid_bytes, grid_from_bytes
-from powergrid.simulation.placed_grid import KnownGrid
+from powergrid.simulation.placed_grid import CompiledGrid
 from support.small_grid import scenario as small
 
 SHIPPED = ("three_microgrids", "hil_battery", "mw_microgrids", "neighbourhood")
@@ -42,7 +42,7 @@ def kept(directory: Path, one: LoadedScenario) -> Path:
     return directory / f"{grid_key(one)}.npz"
 
 
-def known_of(cache: GridCache, one: LoadedScenario) -> KnownGrid | None:
+def known_of(cache: GridCache, one: LoadedScenario) -> CompiledGrid | None:
     key = cache.key(one)
     assert key is not None
     return cache.find(key)
@@ -98,13 +98,13 @@ def test_a_file_holds_every_bit_of_a_network(network: str) -> None:
     one = loaded()
     placement = build(one).grid.placement
     compiled = compiled_library(network)
-    back = grid_from_bytes(grid_bytes(KnownGrid(placement, compiled, None))).network
+    back = grid_from_bytes(grid_bytes(CompiledGrid(placement, compiled, None))).network
     assert_same(back, compiled, tolerance=0.0)
 
 
 def test_taps_of_a_file_act_as_those_of_the_network() -> None:
     compiled = compiled_library("three_case33bw_on_cigre_mv")
-    back = grid_from_bytes(grid_bytes(KnownGrid(build(loaded()).grid.placement, compiled, None))).network
+    back = grid_from_bytes(grid_bytes(CompiledGrid(build(loaded()).grid.placement, compiled, None))).network
     one, other = CompiledPowerFlow(compiled), CompiledPowerFlow(back)
     for flow in (one, other):
         flow.set_taps([np.nan, np.nan, 1.0, -2.0, 2.0])
@@ -236,7 +236,7 @@ COMPILED: list[tuple[Any, bytes]] = []
 def test_a_bit_that_flips_is_noticed_or_changes_nothing(at: int, bit: int) -> None:
     if not COMPILED:
         grid = build(loaded()).grid
-        known = KnownGrid(grid.placement, grid.compiled(), grid.drawing())
+        known = CompiledGrid(grid.placement, grid.compiled(), grid.drawing())
         COMPILED.append((grid.compiled(), grid_bytes(known)))
     right, content = COMPILED[0]
     damaged = bytearray(content)
