@@ -91,7 +91,7 @@ async def _connect_and_leave(port: int, name: str) -> int:
 @pytest.mark.parametrize(
     ("sessions", "most"), [(400, 100), pytest.param(4_000, None, marks=pytest.mark.slow)]
 )
-async def test_sessions_of_one_login_lock_nobody_out(
+async def test_sessions_of_one_login_lock_out_no_other_login(
     site: dict[str, Path], sessions: int, most: int | None
 ) -> None:
     most = most or Limits().max_user_sessions
@@ -138,7 +138,7 @@ async def test_a_session_that_is_connected_gives_way_to_nobody(site: dict[str, P
             assert (await real.received()).payload == b"1"
 
 
-async def test_retained_junk_of_a_device_takes_no_place_of_a_stop_or_a_birth(site: dict[str, Path]) -> None:
+async def test_retained_junk_of_a_device_displaces_no_stop_and_no_birth(site: dict[str, Path]) -> None:
     async with serving(site, max_user_messages_per_s=0) as broker:
         async with connected(broker.port, "junk", **login("MG1/ess")) as attacker:
             for i in range(10_500):
@@ -362,7 +362,7 @@ async def test_a_denied_publish_may_end_the_connection(site: dict[str, Path]) ->
 
 
 @pytest.mark.parametrize("stays", [False, True], ids=["away", "not acknowledging"])
-async def test_what_one_login_lets_wait_for_itself_keeps_no_stop_from_others(
+async def test_queued_messages_of_one_login_hold_back_no_stop_for_the_others(
     site: dict[str, Path], stays: bool
 ) -> None:
     """Its sessions hold as much as all together may; a stop and a birth need room, too."""

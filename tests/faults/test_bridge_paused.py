@@ -1,7 +1,7 @@
 """A bridge whose process stands still, whose clock jumps, whose machine sleeps: plain paho, and a box.
 
 With a clock by hand, quickly, in ``unit/field/vendor/test_vendor_device.py``:
-``test_a_setpoint_that_waited_over_a_sleep_reaches_no_box_once_its_lease_is_over`` and the test after it; also
+``test_a_setpoint_that_waited_over_a_suspend_reaches_no_box_after_its_lease`` and the test after it; also
 ``unit/field/device/test_lease.py``.
 """
 
@@ -75,7 +75,7 @@ def handed_back(bench: Bench, within_s: float) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_waited_while_a_bridge_stood_still_moves_nothing_and_the_box_is_handed_back(
+def test_setpoints_that_waited_for_a_paused_bridge_move_nothing_and_the_box_is_handed_back(
     bench: Bench, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -109,7 +109,7 @@ def test_a_lease_is_as_long_whatever_the_wall_clock_does(bench: Bench, tmp_path:
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: cc missing (Debian: apt install gcc)")
-def test_a_lease_that_ran_out_while_the_machine_slept_is_over_when_it_wakes(
+def test_a_lease_that_expired_during_a_suspend_is_over_when_the_machine_wakes(
     bench: Bench, tmp_path: Path
 ) -> None:
     """As the program sees it: of its clocks only that one has gone on which counts sleep."""
@@ -131,7 +131,7 @@ def test_a_lease_that_ran_out_while_the_machine_slept_is_over_when_it_wakes(
         drive(bench, 0.001)
 
 
-async def test_a_sunspec_bridge_that_stood_still_follows_nothing_that_waited_and_holds_zero(
+async def test_a_sunspec_bridge_that_was_paused_follows_no_setpoint_that_waited_and_holds_zero(
     mosquitto: Mosquitto, env_id: str
 ) -> None:
     inverter = await EmulatedInverter(DER).start()  # its own timer does not run here
@@ -173,7 +173,7 @@ async def test_a_sunspec_bridge_that_stood_still_follows_nothing_that_waited_and
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_run_that_stood_still_hands_its_box_back_before_it_drives_it_again(
+def test_a_run_that_was_paused_hands_its_box_back_before_it_drives_it_again(
     mosquitto: Mosquitto, env_id: str, tmp_path: Path, seed: int
 ) -> None:
     """A vendor's device of a run: its adapter stands still with the run, and its lease of 1 s goes on."""

@@ -71,7 +71,7 @@ async def test_what_is_published_while_we_are_away_comes_once_in_order_and_is_la
     assert got == [(0, False), *((n, True) for n in range(1, 501)), (501, False)]
 
 
-async def test_what_moves_a_device_is_not_kept(away: Callable[..., MqttBroker]) -> None:
+async def test_a_kept_session_holds_nothing_that_moves_a_device(away: Callable[..., MqttBroker]) -> None:
     got: list[str] = []
     channels = [f"devices/MG1/ess/{leaf}" for leaf in ("setpoint", "authority", "take")]
     channels += ["estop", "agents/MG1/command"]

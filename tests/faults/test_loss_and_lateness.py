@@ -241,7 +241,7 @@ def test_jitter_and_reordering_within_the_deadlines_change_nothing(seed: int) ->
 # -- repeated ------------------------------------------------------------------------------------------
 
 
-def test_what_a_broker_repeats_is_removed_and_counted() -> None:
+def test_repeated_messages_are_removed_and_counted() -> None:
     calm = with_fault(lambda channel, message: None, changes=TRADING)
     run = with_fault(lambda channel, message: "twice", changes=TRADING)
     assert run.rewards == calm.rewards

@@ -73,7 +73,7 @@ async def lost(server: Mosquitto, broker: MqttBroker) -> None:
     await until(lambda: not broker.connected, "noticing the loss")
 
 
-async def test_a_stop_comes_first_then_the_rest_in_order_and_nothing_that_was_for_now(
+async def test_an_outbox_sends_a_stop_first_then_the_rest_in_order_and_no_setpoint(
     own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:
     server = own_mosquitto()
@@ -175,7 +175,7 @@ async def test_what_leaves_at_once_is_never_written_and_says_nothing_of_being_he
         assert not any("held_s" in m.json for m in observer.seen)
 
 
-async def test_what_an_earlier_start_left_is_of_the_past_although_the_clock_was_set_back(
+async def test_what_an_earlier_start_stored_counts_as_old_although_the_clock_was_set_back(
     own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:
     """As on a small computer without a battery for its clock."""
@@ -191,7 +191,7 @@ async def test_what_an_earlier_start_left_is_of_the_past_although_the_clock_was_
         assert observer.seen[0].json["held_s"] >= 1.0
 
 
-async def test_a_file_that_others_wrote_to_sends_nothing_that_may_not_come_late_and_ends_nothing(
+async def test_an_outbox_file_that_others_changed_sends_nothing_that_must_not_come_late_and_ends_nothing(
     own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:
     server, path = own_mosquitto(), tmp_path / "outbox"

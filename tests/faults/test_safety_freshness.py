@@ -84,7 +84,9 @@ def test_a_gateway_that_was_stopped_renews_no_lease_that_is_over(tmp_path: Path,
 
 
 @on_mosquitto
-def test_a_reborn_battery_is_asked_for_what_it_says_it_has(tmp_path: Path, url: str) -> None:
+def test_a_restarted_battery_is_asked_for_no_more_than_the_charge_it_reports(
+    tmp_path: Path, url: str
+) -> None:
     scenario = write(tmp_path)
     with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url):
         until_driven(observer, device)
@@ -97,7 +99,7 @@ def test_a_reborn_battery_is_asked_for_what_it_says_it_has(tmp_path: Path, url: 
 
 
 @on_mosquitto
-def test_a_number_without_end_ends_nothing(tmp_path: Path, url: str) -> None:
+def test_a_number_of_hundreds_of_digits_ends_nothing(tmp_path: Path, url: str) -> None:
     scenario = write(tmp_path, **{"envelope.grid_check": True})
     huge = b"1" + b"0" * 400
     with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url) as program:

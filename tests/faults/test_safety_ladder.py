@@ -23,7 +23,7 @@ from support.safety_runs import (
 
 
 @on_mosquitto
-def test_no_word_makes_an_emulator_of_a_real_device(tmp_path: Path, url: str) -> None:
+def test_no_level_that_is_asked_for_makes_an_emulator_of_a_real_device(tmp_path: Path, url: str) -> None:
     scenario = write(tmp_path, {"authority": "shadow", "external": True})
     with Observer(url) as observer, PlainDevice(url, "small"), run(scenario, url):
         observer.wait("steps", lambda: len(observer.on("run/state")) > 5)
@@ -79,7 +79,7 @@ def test_a_device_that_never_spoke_is_sent_nothing_and_named(tmp_path: Path, url
 
 
 @on_mosquitto
-def test_two_messages_are_no_evidence(tmp_path: Path, url: str) -> None:
+def test_two_messages_are_not_enough_to_pass_a_gate(tmp_path: Path, url: str) -> None:
     deadlines = {**DEADLINES, "ready_s": 2.0}
     ess = {"authority": "full", "external": True, "gateway": {"gate_steps": 6, "stale_after_s": 60.0}}
     scenario = write(tmp_path, ess, deadlines=deadlines)

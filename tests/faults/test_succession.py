@@ -69,7 +69,7 @@ def test_a_restarted_run_has_the_leases_of_its_gateways_back(tmp_path: Path, ser
 
 
 @pytest.mark.parametrize("what", ["another machine", "a copied folder"])
-def test_nobody_elses_gateway_gets_the_lease_of_the_dead(site: LeaseSite, what: str) -> None:
+def test_the_lease_of_a_dead_gateway_goes_to_its_own_successor_only(site: LeaseSite, what: str) -> None:
     with killed(site) as dead:
         if what == "a copied folder":
             shutil.copytree(site.folder / "state", site.folder / "elsewhere")

@@ -51,7 +51,7 @@ def until_stepping(observer: Observer, after: float, steps: int = 8) -> None:
 
 
 @on_mosquitto
-def test_a_stop_and_a_demotion_end_a_hand_in_every_order_and_nothing_brings_it_back(
+def test_a_stop_or_a_demotion_ends_manual_control_in_every_order_and_nothing_restores_it(
     tmp_path: Path, url: str
 ) -> None:
     with Observer(url) as observer, PlainDevice(url, "small") as device, run(write(tmp_path), url):
@@ -80,7 +80,7 @@ def test_a_stop_and_a_demotion_end_a_hand_in_every_order_and_nothing_brings_it_b
 
 @pytest.mark.slow
 @pytest.mark.parametrize("url", ["mosquitto"], indirect=True)
-def test_a_hand_ends_with_its_gateway(tmp_path: Path, url: str) -> None:
+def test_manual_control_ends_with_its_gateway(tmp_path: Path, url: str) -> None:
     scenario = write(tmp_path, **REMOTE)
     with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url):
         with proxy(scenario, url) as gateway:
@@ -99,7 +99,7 @@ def test_a_hand_ends_with_its_gateway(tmp_path: Path, url: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("url", ["mosquitto"], indirect=True)
-def test_a_take_that_waited_while_the_gateway_stood_still_moves_nothing(tmp_path: Path, url: str) -> None:
+def test_a_take_that_waited_for_a_paused_gateway_moves_nothing(tmp_path: Path, url: str) -> None:
     """With a clock by hand: ``test_a_request_that_has_waited_takes_nothing_raises_nothing_and_lowers``, in
     ``unit/field/gateway/test_authority_desk.py``.
     """
@@ -152,7 +152,9 @@ def test_a_hand_that_runs_out_while_the_gateway_stands_still_is_over(tmp_path: P
 
 
 @on_mosquitto
-def test_nothing_of_a_hand_outlives_it_however_long_a_step_takes(tmp_path: Path, url: str) -> None:
+def test_no_setpoint_of_manual_control_outlives_it_however_long_a_step_takes(
+    tmp_path: Path, url: str
+) -> None:
     scenario = write(tmp_path, realtime_s=4.0)
     with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url):
         observer.wait("the device is driven", lambda: device.p_mw != 0.0)

@@ -102,7 +102,7 @@ def test_a_stop_that_all_confirm_is_proven(any_url: str, env_id: str, cli: Cli) 
     ]
 
 
-def test_it_fails_loudly_where_one_does_not_confirm(site: Site, url: str, cli: Cli) -> None:
+def test_a_stop_that_one_does_not_confirm_fails_loudly(site: Site, url: str, cli: Cli) -> None:
     site.gateway("MG1")
     site.device("MG1/ess", confirms=False)
     site.device("MG1/gen", safe=False)
@@ -132,7 +132,7 @@ def test_telemetry_that_knows_of_the_stop_does_not_outweigh_a_device_that_is_not
     ]
 
 
-def test_what_nothing_here_can_set_is_named_and_fails_only_where_nobody_else_has_confirmed(
+def test_a_device_that_nothing_here_can_set_is_named_and_fails_only_without_any_confirmation(
     site: Site, url: str, cli: Cli
 ) -> None:
     site.device("MG1/pv", safe=False, settable=False)
@@ -462,7 +462,7 @@ def test_a_device_is_taken_in_hand_and_given_back(site: Site, url: str, cli: Cli
     assert cli("authority", "MG1/ess", "limited", "--broker", url)[:2] == (0, "MG1/ess: limited\n")
 
 
-def test_a_take_that_nobody_answers_is_withdrawn(
+def test_a_take_without_an_answer_is_withdrawn(
     site: Site, url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gateway or broker that stood still must not do later what is not waited for any more."""

@@ -287,7 +287,7 @@ async def test_after_a_reconnection_it_says_again_whose_lease_it_follows(make: A
     assert told[-1]["holder"] == "MG1"
 
 
-async def test_a_lease_that_ran_out_while_the_machine_slept_is_over_soon_after(
+async def test_a_lease_that_expired_during_a_suspend_is_over_soon_after(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept_s = [0.0]

@@ -97,7 +97,7 @@ async def test_a_silent_device_is_back_with_its_birth() -> None:
     assert rig.fallback is None
 
 
-async def test_a_device_reborn_between_setpoint_and_answer_is_asked_for_no_more_than_it_has() -> None:
+async def test_a_device_that_restarts_before_its_answer_is_asked_for_no_more_than_its_charge() -> None:
     """Its model stands in for the step, and charges; the device, empty, has done nothing."""
 
     def restart(rig: Rig, setpoint: dict[str, Any]) -> None:

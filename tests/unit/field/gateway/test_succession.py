@@ -132,7 +132,7 @@ sys.stdin.read()
 """
 
 
-def test_one_that_stands_still_lives_and_one_that_was_killed_is_a_predecessor(folder: Path) -> None:
+def test_a_paused_program_is_alive_and_a_killed_one_is_a_predecessor(folder: Path) -> None:
     holder = program(KEEPS_IT, folder)
     with holder:
         assert holder.stdout is not None

@@ -428,7 +428,7 @@ async def test_a_heartbeat_is_written_while_it_is_driven(make: Any) -> None:
     await until(lambda: len([a for a, _ in site.box.writes() if a == 20]) > 2, "the heartbeat")
 
 
-async def test_what_is_read_is_as_old_as_it_is_by_the_clock_of_leases(make: Any) -> None:
+async def test_the_age_of_what_is_read_is_by_the_clock_of_leases(make: Any) -> None:
     """By one that is hours ahead of the loop's, as after a sleep, and that goes on in another one."""
     slept_s = [7200.0]
     site = await make(monotonic=lambda: time.monotonic() + slept_s[0])

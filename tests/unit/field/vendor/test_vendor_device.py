@@ -313,7 +313,7 @@ def sleep(monkeypatch: pytest.MonkeyPatch) -> Sleep:
     return Sleep()
 
 
-async def test_a_setpoint_that_waited_over_a_sleep_reaches_no_box_once_its_lease_is_over(
+async def test_a_setpoint_that_waited_over_a_suspend_reaches_no_box_after_its_lease(
     make: Any, sleep: Sleep
 ) -> None:
     setpoint = {**PLAIN["setpoint"], "min_interval_s": 0.2}
@@ -328,9 +328,7 @@ async def test_a_setpoint_that_waited_over_a_sleep_reaches_no_box_once_its_lease
     assert 2000 not in site.wire.set_to()  # 0 may be: the lease is over
 
 
-async def test_a_keepalive_with_a_setpoint_reaches_no_box_once_its_lease_is_over(
-    make: Any, sleep: Sleep
-) -> None:
+async def test_a_keepalive_with_a_setpoint_reaches_no_box_after_its_lease(make: Any, sleep: Sleep) -> None:
     table = {**PLAIN, "keepalive": [{"topic": "box/again", "payload": "{p}", "period_s": 0.1}]}
     site = await make(table, monotonic=sleep.now_s)
     site.send(0.001, 10.0)
@@ -355,7 +353,7 @@ async def test_that_the_power_is_not_0_in_a_stop_is_said_once(make: Any, sleep: 
     assert said == ["an emergency stop is in force, and its power is not 0: the stop is sent again"]
 
 
-async def test_a_power_measured_before_a_sleep_confirms_no_stop(make: Any, sleep: Sleep) -> None:
+async def test_a_power_measured_before_a_suspend_confirms_no_stop(make: Any, sleep: Sleep) -> None:
     site = await make(READ_ONLY, monotonic=sleep.now_s)
     confirmed: list[dict[str, Any]] = []
     site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
