@@ -12,8 +12,9 @@ from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.modbus.registers import ModbusFault, Registers
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
+from heron_mqtt.field.sunspec.control_choice import choose_control
 from heron_mqtt.field.sunspec.controls import Control, Left
-from heron_mqtt.field.sunspec.der_ac_controls import DerLimit, DerOptions, DerPower, DerShare
+from heron_mqtt.field.sunspec.der_ac_controls import DerOptions
 from heron_mqtt.field.sunspec.der_control import DerControl, active_functions, entry_problem
 from heron_mqtt.field.sunspec.discovery import Place, find_models, read_model
 from heron_mqtt.field.sunspec.measurement import (
@@ -25,9 +26,7 @@ from heron_mqtt.field.sunspec.measurement import (
     read_soc,
 )
 from heron_mqtt.field.sunspec.nameplate import STATIC_MODELS, Kind, Nameplate, read_nameplate
-from heron_mqtt.field.sunspec.power_limit import PowerLimit
 from heron_mqtt.field.sunspec.ramp import IncreaseRamp
-from heron_mqtt.field.sunspec.storage_rates import StorageRates
 from heron_mqtt.messages import Telemetry, parse_known_fields
 
 log = logging.getLogger("heron_mqtt.sunspec")
@@ -365,7 +364,7 @@ class Inverter:
             await self._look_at_dc_ports()
         blocks = {model: await self._read(model) for model in STATIC_MODELS if model in self._models}
         self.nameplate = read_nameplate(blocks, self._settings.kind)
-        control = None if self._settings.read_only else await self._choose()
+        control = None if self._settings.read_only else await self._chosen_control()
         if control is not None:
             self._has_timer = await control.has_timer()
         self._control = control  # only now, with its layout: a stop may come before all was read
@@ -373,6 +372,18 @@ class Inverter:
         if control is not None:
             await self._look_at_operation()
         self._connection = self._registers.connections
+
+    async def _chosen_control(self) -> Control:
+        settings = self._settings
+        return await choose_control(
+            self._registers,
+            self._models,
+            self.nameplate,
+            discharge_w=settings.discharge_w,
+            zero_after=settings.safe_zero,
+            der=settings.der,
+            ramp=self._ramp,
+        )
 
     async def _look_at_dc_ports(self) -> None:
         if 714 not in self._models or not battery_ports(await self._read(714)):
@@ -435,74 +446,6 @@ class Inverter:
             return
         if read_nameplate({1: common}, "pv").identity != self._identity:
             await self._after_reconnection()
-
-    async def _choose(self) -> Control:
-        registers, models = self._registers, self._models
-        newer = await self._read(704) if 704 in models else None
-        plate = self.nameplate
-        if plate.kind == "battery":
-            for way in (DerPower, DerShare):
-                if newer is not None and newer.has(*way.needed):
-                    return self._der(way)
-            self._need_no_der()
-            if 124 in models:
-                rates = StorageRates(registers, models[124], await self._discharge_w(), ramp=self._ramp)
-                await rates.check_ramp()
-                return rates
-        elif plate.w_max is None:
-            raise SunSpecError(
-                f"{registers.address}: neither 702, 121 nor 120 says what 100 % of a limit is; to read it "
-                f"only, add --read-only"
-            )
-        else:
-            if newer is not None and newer.has(*DerLimit.needed):
-                return self._der(DerLimit)
-            self._need_no_der()
-            if 123 in models:
-                limit = PowerLimit(registers, models[123], plate.w_max, ramp=self._ramp)
-                await limit.check_ramp()
-                return limit
-        raise SunSpecError(
-            f"{registers.address}: no way to control it as {plate.kind}: that takes model 704, or "
-            f"{'124 for storage' if plate.kind == 'battery' else '123'}; it has "
-            f"{', '.join(map(str, models))}; to read it only, add --read-only"
-        )
-
-    def _der(self, way: type[DerPower | DerLimit]) -> Control:
-        plate, settings = self.nameplate, self._settings
-        return way(
-            self._registers,
-            self._models[704],
-            plate.w_max,
-            plate.var_max,
-            zero_after=settings.safe_zero,
-            options=settings.der,
-        )
-
-    def _need_no_der(self) -> None:
-        """Make sure that nothing is wanted that only model 704 has.
-
-        Raises:
-            SunSpecError: It is.
-        """
-        if self._settings.der.power_factor is not None:
-            raise SunSpecError(
-                f"{self._registers.address}: --power-factor needs model 704, which it cannot be controlled by"
-            )
-
-    async def _discharge_w(self) -> float | None:
-        """Return what 100 % of OutWRte is, W; None = WChaMax. The model itself does not say."""
-        if self._settings.discharge_w is None:
-            taken, rated = (await self._read(124)).value("WChaMax"), self.nameplate.discharge_w
-            if taken and rated and taken != rated:
-                log.warning(
-                    "%s: 100 %% of OutWRte is taken to be WChaMax, %g W, but the largest discharge is %g W; "
-                    "give --discharge-reference-w",
-                    self._registers.address,
-                    taken,
-                    rated,
-                )
-        return self._settings.discharge_w
 
     async def _dc_battery_w(self) -> float:
         """Return the power of the battery's DC ports, W, positive = discharging.
